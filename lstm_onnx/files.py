@@ -1,0 +1,85 @@
+"""Files written whole or not at all.
+
+A file is written under a temporary name in its own folder, flushed to the disk, and moved over its
+target in one step (``os.replace`` is atomic on POSIX and on Windows).  Whatever goes wrong before
+that step, the target is as it was and nothing else is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from .errors import FileError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open `path` for binary writing; it appears when the block ends without an exception.
+
+    A symbolic link is followed, so that the file it points to is the one replaced.  A device or a
+    pipe (``/dev/stdout``) has nothing to replace and is written to directly.
+
+    Raises:
+        FileError: the folder is missing or read-only, the path is a directory, the disk is full.
+    """
+    target = Path(os.path.realpath(path))
+    temporary: Path | None = None
+    try:
+        if target.is_dir():
+            raise FileError(f"{path}: is a directory; name a file to write")
+        if _is_special(target):
+            with open(target, "wb") as stream:
+                yield stream
+            return
+        if not target.parent.is_dir():
+            raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
+        with open(temporary, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _is_special(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def readable_file(path: str | os.PathLike[str], what: str) -> Path:
+    """`path` as a Path, once it is known to be a file with something in it.
+
+    Raises:
+        FileError: it does not exist, is a directory, is empty, or may not be read; `what` says in
+            the message what was expected there.
+    """
+    found = Path(path)
+    try:
+        size = found.stat().st_size
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror or error}; expected {what}") from error
+    if found.is_dir():
+        raise FileError(f"{path}: is a directory; expected {what}")
+    if found.is_file() and size == 0:
+        raise FileError(f"{path}: is empty; expected {what}")
+    if not os.access(found, os.R_OK):
+        raise FileError(f"{path}: permission denied; expected {what}")
+    return found

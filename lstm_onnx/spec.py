@@ -1,0 +1,241 @@
+"""What an LSTM is: its sizes, and everything that follows from them.
+
+`LSTMSpec` holds the arguments of ``torch.nn.LSTM`` under their own names and gives the shapes of
+inputs, states, outputs and parameters.  `ExportOptions` says how it is written down.  Both travel in
+an exported file's metadata as JSON, so that the runtime knows them without torch or onnx.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .errors import ConfigError
+
+GATES = 4
+"""Input, forget, cell and output gate share one matrix, so every gate dimension is ``4 * hidden_size``."""
+DTYPES = ("float32", "float64", "float16")
+PROJECTIONS = ("scan", "fold")
+MIN_OPSET, MAX_OPSET, DEFAULT_OPSET = 14, 23, 18
+"""Opsets 14-21 hold LSTM-14, which every ONNX Runtime runs on CPU and CUDA; 22 and 23 hold LSTM-22."""
+METADATA_PREFIX = "lstm_onnx."
+_LARGEST_SIZE = 2**31 - 1
+
+D = TypeVar("D", int, str)
+"""A dimension: a size, or an axis name."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What one field may hold: a type, a test of the value, and both in words."""
+
+    type: type
+    test: Callable[[Any], bool]
+    allowed: str
+
+
+def _size(minimum: int) -> _Rule:
+    return _Rule(int, lambda v: minimum <= v <= _LARGEST_SIZE, f"an integer of {minimum} or more")
+
+
+def _flag() -> _Rule:
+    return _Rule(bool, lambda _: True, "true or false")
+
+
+def _choice(options: tuple[str, ...]) -> _Rule:
+    return _Rule(str, lambda v: v in options, "one of " + ", ".join(f'"{o}"' for o in options))
+
+
+def _ruled(rule: _Rule, **keywords: Any) -> Any:
+    return field(metadata={"rule": rule}, **keywords)
+
+
+def _check_fields(instance: Any) -> None:
+    for item in dataclasses.fields(instance):
+        rule: _Rule = item.metadata["rule"]
+        value = getattr(instance, item.name)
+        # bool is an int, and an int is a fine float; everything else must be of the very type.
+        right_type = type(value) is rule.type or (rule.type is float and type(value) is int)
+        if not right_type or not rule.test(value):
+            raise ConfigError(f"{item.name} = {value!r} is not possible; it must be {rule.allowed}")
+
+
+@dataclass(frozen=True)
+class LSTMSpec:
+    """The arguments of ``torch.nn.LSTM``, by its names, with its defaults.
+
+    Raises:
+        ConfigError: a value is of the wrong type or impossible; the message names the argument and
+            what is allowed.
+    """
+
+    input_size: int = _ruled(_size(1))
+    hidden_size: int = _ruled(_size(1))
+    num_layers: int = _ruled(_size(1), default=1)
+    bias: bool = _ruled(_flag(), default=True)
+    batch_first: bool = _ruled(_flag(), default=False)
+    dropout: float = _ruled(_Rule(float, lambda v: 0 <= v <= 1, "a number from 0 to 1"), default=0.0)
+    bidirectional: bool = _ruled(_flag(), default=False)
+    proj_size: int = _ruled(_size(0), default=0)
+    dtype: str = _ruled(_choice(DTYPES), default="float32")
+
+    def __post_init__(self) -> None:
+        """Refuse what nn.LSTM would refuse."""
+        _check_fields(self)
+        if self.proj_size >= self.hidden_size:
+            raise ConfigError(
+                f"proj_size = {self.proj_size} is not possible; it must be smaller than "
+                f"hidden_size = {self.hidden_size} (0 is for no projection)"
+            )
+
+    @property
+    def num_directions(self) -> int:
+        """2 when bidirectional, else 1."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def state_size(self) -> int:
+        """Features of h: ``proj_size`` where there is a projection, else ``hidden_size``."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """Features of the output: ``num_directions * state_size``."""
+        return self.num_directions * self.state_size
+
+    def layer_input_size(self, layer: int) -> int:
+        """Features that layer `layer` reads: ``input_size`` for the first, ``output_size`` above it."""
+        return self.input_size if layer == 0 else self.output_size
+
+    def sequence_shape(self, batch: D, time: D, features: int) -> tuple[D | int, D | int, int]:
+        """Shape of a sequence tensor, ``(batch, time, features)`` or ``(time, batch, features)``."""
+        return (batch, time, features) if self.batch_first else (time, batch, features)
+
+    def h_shape(self, batch: D) -> tuple[int, D, int]:
+        """Shape of h0 and hn: ``(num_layers * num_directions, batch, proj_size or hidden_size)``."""
+        return (self.num_layers * self.num_directions, batch, self.state_size)
+
+    def c_shape(self, batch: D) -> tuple[int, D, int]:
+        """Shape of c0 and cn: ``(num_layers * num_directions, batch, hidden_size)``."""
+        return (self.num_layers * self.num_directions, batch, self.hidden_size)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter of the nn.LSTM by its state-dict name, in torch's order."""
+        gates = GATES * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.num_layers):
+            for suffix in direction_suffixes(self.bidirectional):
+                shapes[f"weight_ih_l{layer}{suffix}"] = (gates, self.layer_input_size(layer))
+                shapes[f"weight_hh_l{layer}{suffix}"] = (gates, self.state_size)
+                if self.bias:
+                    shapes[f"bias_ih_l{layer}{suffix}"] = (gates,)
+                    shapes[f"bias_hh_l{layer}{suffix}"] = (gates,)
+                if self.proj_size:
+                    shapes[f"weight_hr_l{layer}{suffix}"] = (self.proj_size, self.hidden_size)
+        return shapes
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the parameters hold."""
+        return sum(int(np.prod(shape, dtype=object)) for shape in self.parameter_shapes().values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all parameters in the spec's dtype."""
+        return self.num_parameters * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a model is written to ONNX.
+
+    `lengths` adds the int32 input ``lengths`` (batch,).  `projection` chooses the lowering of
+    ``proj_size > 0``: "scan" is exact for every weight, "fold" keeps the standard LSTM operator.
+    `opset` is that of the default ONNX domain.
+
+    Raises:
+        ConfigError: a value is of the wrong type or impossible.
+    """
+
+    lengths: bool = _ruled(_flag(), default=False)
+    projection: str = _ruled(_choice(PROJECTIONS), default="scan")
+    opset: int = _ruled(
+        _Rule(int, lambda v: MIN_OPSET <= v <= MAX_OPSET, f"an integer from {MIN_OPSET} to {MAX_OPSET}"),
+        default=DEFAULT_OPSET,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be written."""
+        _check_fields(self)
+
+
+def direction_suffixes(bidirectional: bool) -> tuple[str, ...]:
+    """What torch appends to a parameter's name for each direction."""
+    return ("", "_reverse") if bidirectional else ("",)
+
+
+def allowed_values(cls: type) -> dict[str, str]:
+    """For each field of `LSTMSpec` or `ExportOptions`, what it may hold, in words."""
+    return {item.name: item.metadata["rule"].allowed for item in dataclasses.fields(cls)}
+
+
+@dataclass(frozen=True)
+class Story:
+    """What an exported file says of itself, under the metadata keys ``lstm_onnx.*``.
+
+    `spec` and `options` are None in a file that holds more than a bare LSTM.  `states` maps each
+    state input to the output that feeds it.  `versions` are those of the packages that wrote it.
+    `digest` identifies the weights (see `weights.digest`).
+    """
+
+    spec: LSTMSpec | None = None
+    options: ExportOptions | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
+
+    def to_metadata(self) -> dict[str, str]:
+        """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
+        entries: dict[str, Any] = {
+            "spec": None if self.spec is None else dataclasses.asdict(self.spec),
+            "export": None if self.options is None else dataclasses.asdict(self.options),
+            "states": dict(self.states),
+            "versions": dict(self.versions),
+            "weights": self.digest,
+        }
+        return {
+            METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
+            for key, value in sorted(entries.items())
+            if value is not None
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Story:
+        """Read back what `to_metadata` wrote; a file without such keys gives an empty story.
+
+        Raises:
+            ConfigError: an entry is not what this version writes.
+        """
+        try:
+            entries = {
+                key.removeprefix(METADATA_PREFIX): json.loads(value)
+                for key, value in metadata.items()
+                if key.startswith(METADATA_PREFIX)
+            }
+            states, versions = entries.get("states", {}), entries.get("versions", {})
+            if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
+                raise ConfigError("the metadata's states and versions must map names to names")
+            return cls(
+                spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
+                options=ExportOptions(**entries["export"]) if "export" in entries else None,
+                states=states,
+                versions=versions,
+                digest=entries.get("weights"),
+            )
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error

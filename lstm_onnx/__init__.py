@@ -1,3 +1,87 @@
-"""PyTorch LSTMs in production through ONNX: export, check, run and verify."""
+"""PyTorch LSTMs in production through ONNX: export, check, run and verify.
+
+Nothing heavy is imported until it is used: a program that only runs models loads numpy and
+ONNX Runtime, and neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .errors import (
+        ConfigError,
+        ExportError,
+        FileError,
+        InputError,
+        LSTMOnnxError,
+        MissingDependencyError,
+        ModelError,
+        ProviderError,
+        RunError,
+        WeightsError,
+    )
+    from .exporter import Exported, export
+    from .parity import Report, verify
+    from .runtime import Model, Stream, load
+    from .spec import ExportOptions, LSTMSpec
+
+_HOMES = {
+    "errors": (
+        "ConfigError",
+        "ExportError",
+        "FileError",
+        "InputError",
+        "LSTMOnnxError",
+        "MissingDependencyError",
+        "ModelError",
+        "ProviderError",
+        "RunError",
+        "WeightsError",
+    ),
+    "exporter": ("Exported", "export"),
+    "parity": ("Report", "verify"),
+    "runtime": ("Model", "Stream", "load"),
+    "spec": ("ExportOptions", "LSTMSpec"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ConfigError",
+    "ExportError",
+    "ExportOptions",
+    "Exported",
+    "FileError",
+    "InputError",
+    "LSTMOnnxError",
+    "LSTMSpec",
+    "MissingDependencyError",
+    "Model",
+    "ModelError",
+    "ProviderError",
+    "Report",
+    "RunError",
+    "Stream",
+    "WeightsError",
+    "__version__",
+    "export",
+    "load",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module when it is first used (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return __all__

@@ -100,8 +100,9 @@ def fold_projection(R: Array, W_hr: Array, *, layer: int) -> FoldedLayer:  # noq
         condition = np.linalg.cond(matrix) if np.isfinite(matrix).all() else np.inf
         if not condition <= bound:
             raise WeightsError(
-                f'layer {layer}, direction {direction}: W_hr has condition number {condition:.3g}, and projection = "fold" '
-                f'is only exact up to {bound:g} in {dtype.name}; use projection = "scan", which is exact for every W_hr'
+                f"layer {layer}, direction {direction}: W_hr has condition number {condition:.3g}, and "
+                f'projection = "fold" is only exact up to {bound:g} in {dtype.name}; '
+                'use projection = "scan", which is exact for every W_hr'
             )
     return FoldedLayer(
         R=(wide_R @ wide_hr).astype(dtype),

@@ -1,0 +1,108 @@
+"""nn.LSTM modules to a spec and a state dict, and back."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, ExportError
+from ..spec import DTYPES, LSTMSpec
+from ..weights import Array, fitted
+from .checkpoint import import_torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def spec_of(module: Any) -> LSTMSpec:
+    """The spec of an nn.LSTM.
+
+    Raises:
+        ExportError: `module` is not an nn.LSTM, changes its forward, or has a dtype that ONNX
+            Runtime cannot run.
+    """
+    torch = import_torch("exporting a module needs it")
+    if not isinstance(module, torch.nn.LSTM):
+        raise ExportError(
+            f"{type(module).__name__} is not an nn.LSTM, and this version exports nothing else; "
+            "pass the nn.LSTM that it holds"
+        )
+    if type(module).forward is not torch.nn.LSTM.forward:
+        raise ExportError(
+            f"{type(module).__name__} has a forward of its own, so it is more than the nn.LSTM it derives from; "
+            "pass a plain nn.LSTM with its weights"
+        )
+    dtype = str(module.weight_ih_l0.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ExportError(
+            f"the LSTM's dtype is {dtype}, which ONNX Runtime has no LSTM for; "
+            "export module.float() instead (for bfloat16 that is exact)"
+        )
+    return LSTMSpec(
+        input_size=module.input_size,
+        hidden_size=module.hidden_size,
+        num_layers=module.num_layers,
+        bias=module.bias,
+        batch_first=module.batch_first,
+        dropout=float(module.dropout),
+        bidirectional=module.bidirectional,
+        proj_size=module.proj_size,
+        dtype=dtype,
+    )
+
+
+def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:
+    """The parameters of `module` as arrays ``{name: array}``, on the CPU.
+
+    Read as attributes and not from the state dict, so that a weight_norm or another parametrisation
+    is seen as the weight that the forward uses.
+    """
+    state = {name: getattr(module, name).detach().cpu().numpy() for name in spec.parameter_shapes()}
+    return fitted(spec, state, where=type(module).__name__)
+
+
+def module_of(spec: LSTMSpec, state: Mapping[str, Array]) -> nn.LSTM:
+    """An nn.LSTM in eval mode with sizes `spec` and parameters `state`."""
+    torch = import_torch("the PyTorch side of a model needs it")
+    module = _build(torch, spec)
+    module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+    return module.eval()
+
+
+def seeded_state(spec: LSTMSpec, seed: int) -> dict[str, Array]:
+    """The parameters that nn.LSTM draws right after ``torch.manual_seed(seed)``.
+
+    The caller's own random state is as it was afterwards.
+    """
+    torch = import_torch("weights from a seed are drawn by it; weights from a .safetensors file need no torch")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return state_of(_build(torch, spec), spec)
+
+
+def _build(torch: Any, spec: LSTMSpec) -> nn.LSTM:
+    arguments = {name: getattr(spec, name) for name in spec.__dataclass_fields__ if name != "dtype"}
+    with warnings.catch_warnings():
+        # torch remarks that dropout does nothing in a single layer; that is the config's own affair.
+        warnings.filterwarnings("ignore", message="dropout option adds dropout")
+        module: nn.LSTM = torch.nn.LSTM(**arguments, dtype=getattr(torch, spec.dtype))
+    return module
+
+
+def check_memory(spec: LSTMSpec) -> None:
+    """Refuse sizes whose weights cannot be in this machine's memory, before they are asked for.
+
+    Raises:
+        ConfigError: the weights are larger than the physical memory.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return  # a platform that does not say
+    if 0 < memory < spec.num_bytes:
+        raise ConfigError(
+            f"the sizes ask for {spec.num_parameters:,} parameters, {spec.num_bytes / 2**30:,.1f} GiB, "
+            f"and this machine has {memory / 2**30:,.1f} GiB; use smaller sizes"
+        )

@@ -1,0 +1,92 @@
+"""When is an output right?  PyTorch's own rounding is the yardstick.
+
+A fixed tolerance fails both ways: wrong graphs with small weights pass it, and right ones with large
+weights do not.  What is compared here is the error against a float64 run of the same PyTorch module,
+in units of the error that PyTorch itself makes in the model's own precision:
+
+    max|actual - ref64|  <=  K * max( max|torch - ref64|, floor )
+
+The floor is absolute and on the gates' scale, eps * max(1, |c|), since a saturated gate may give
+exactly 0 in one library and 6e-17 in the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+K = 32.0
+"""Largest ratio that counts as parity.
+
+Settled on tests/parity/criterion_sample.py, whose figures stand in that file: right models stay
+below a third of it, wrong ones are far above.
+"""
+EPSILON = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
+"""The spacing of numbers at 1, by dtype."""
+_CHAOS = 2.0**13
+"""Relative error of PyTorch itself, in units of EPSILON, past which a run says nothing (1e-3 in float32)."""
+
+
+@dataclass(frozen=True)
+class TensorResult:
+    """One output in one case.
+
+    `error` is max|actual - ref64|, `torch_error` PyTorch's own, `ratio` the error in units of the
+    yardstick, which is also the K that this tensor would have needed, and `where` the index of the
+    largest error.  `inconclusive` marks a run in which PyTorch's own error is too large to judge by.
+    A wrong shape and a NaN that the reference does not have give an infinite ratio.
+    """
+
+    output: str
+    error: float
+    torch_error: float
+    ratio: float
+    where: tuple[int, ...]
+    inconclusive: bool = False
+    problem: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the ratio is within K; a NaN is not."""
+        return self.ratio <= K
+
+
+def compare(
+    output: str, actual: np.ndarray, torch_own: np.ndarray, reference: np.ndarray, *, dtype: str, cell_scale: float
+) -> TensorResult:
+    """Judge `actual` by the criterion.
+
+    Args:
+        output: the output's name, for the report.
+        actual: what the file gave.
+        torch_own: what PyTorch gave in the model's dtype, as float64; for a float64 model, in
+            float32, whose error is then scaled by the ratio of the two epsilons.
+        reference: what PyTorch gave in float64.
+        dtype: the model's.
+        cell_scale: the largest |c| in the reference, for the floor.
+    """
+    nan = float("nan")
+    if actual.shape != reference.shape:
+        problem = f"has shape {actual.shape}, PyTorch's is {reference.shape}"
+        return TensorResult(output, float("inf"), nan, float("inf"), (), problem=problem)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.abs(actual.astype(np.float64) - reference)
+        own = np.abs(torch_own.astype(np.float64) - reference)
+    # Where the reference itself is not finite, the same NaN or infinity is the right answer.
+    same = (actual == reference) | (np.isnan(actual) & np.isnan(reference))
+    difference = np.where(same, 0.0, difference)
+    own = np.where(np.isfinite(own), own, 0.0)
+    where = tuple(
+        int(i) for i in np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
+    )
+    error, torch_error = float(difference[where]), float(own.max())
+    epsilon = EPSILON[dtype]
+    if dtype == "float64":
+        torch_error *= epsilon / EPSILON["float32"]
+    yardstick = max(torch_error, epsilon * max(1.0, cell_scale))
+    if not np.isfinite(error):
+        return TensorResult(output, error, torch_error, float("inf"), where, problem="is not finite where PyTorch is")
+    size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
+    inconclusive = torch_error > _CHAOS * epsilon * size and torch_error > epsilon
+    return TensorResult(output, error, torch_error, error / yardstick, where, inconclusive)

@@ -1,0 +1,239 @@
+"""ONNX Runtime sessions on the provider that was asked for, or an error that names the cause.
+
+ONNX Runtime itself is lenient: a CUDA-only session opens on the CPU where CUDA is missing, and its
+list of available providers says what was compiled in, not what can run (onnxruntime issues 17801,
+21424, 23372).  Here the driver is asked first, the session is asked afterwards where each node
+went, and nothing falls back without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileError, InputError, MissingDependencyError, ModelError, ProviderError
+from ..files import readable_file
+
+PROVIDERS = ("auto", "cpu", "cuda")
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU_SHAPE_OPS = frozenset({"Shape", "Size", "Gather", "Cast", "Range", "Unsqueeze", "Squeeze", "Slice", "Concat"})
+"""Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, also in a CUDA session."""
+_MAX_FOLDED_BYTES = 2**28
+"""Constant folding stops here: a model of 68 bytes can otherwise ask for a GiB when it is opened."""
+_log = logging.getLogger("lstm_onnx")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one node of an open session runs."""
+
+    node: str
+    op_type: str
+    provider: str
+
+
+@cache
+def onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        MissingDependencyError: it is not installed, or both of its wheels are, which overwrite each
+            other's files.
+    """
+    try:
+        module = importlib.import_module("onnxruntime")
+        session_class = module.InferenceSession
+    except (ImportError, AttributeError) as error:
+        raise MissingDependencyError(
+            f"ONNX Runtime cannot be imported ({error}); pip install 'lstm-onnx[gpu]' brings it, or "
+            "'lstm-onnx[cpu]' for a small one without CUDA"
+        ) from error
+    assert session_class is not None  # noqa: S101 - a half-removed wheel leaves an empty namespace
+    wheels = installed_wheels(Path(module.__path__[0]).parent)
+    if len(wheels) > 1:
+        raise MissingDependencyError(
+            f"{' and '.join(wheels)} are both installed and overwrite each other's files; "
+            f"pip uninstall -y {' '.join(wheels)}, then pip install 'lstm-onnx[gpu]'"
+        )
+    return module
+
+
+def installed_wheels(site_packages: Path) -> list[str]:
+    """Which of onnxruntime's wheels are in `site_packages`; a look at names, as importlib.metadata is slow."""
+    known = {"onnxruntime", "onnxruntime_gpu", "onnxruntime_directml", "onnxruntime_openvino"}
+    found = {entry.name.partition("-")[0] for entry in site_packages.glob("onnxruntime*.dist-info")}
+    return sorted(name.replace("_", "-") for name in found & known)
+
+
+@cache
+def ort_errors() -> tuple[type[Exception], ...]:
+    """Every exception type that ONNX Runtime's binding raises; they share no base but Exception."""
+    onnxruntime()
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return (*own, RuntimeError, ValueError, TypeError)
+
+
+def first_line(error: BaseException) -> str:
+    """The message of an ONNX Runtime error without its code and its later lines."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].removeprefix("[ONNXRuntimeError] : ").strip()
+
+
+def open_session(
+    model: str | os.PathLike[str] | bytes, provider: str = "auto", threads: int | None = None
+) -> tuple[Any, str]:
+    """Open `model`, a path or the bytes of one, on `provider`.
+
+    Args:
+        model: an .onnx file, or its content.
+        provider: "cpu"; "cuda", strictly; or "auto", CUDA where a GPU can be used and else CPU.
+        threads: threads within an operator; None leaves the choice to ONNX Runtime, one a core.
+
+    Returns:
+        The ``InferenceSession`` and "cpu" or "cuda".
+
+    Raises:
+        FileError: the file is missing, empty or a folder.
+        ModelError: it is not a model, or ONNX Runtime cannot run it.
+        ProviderError: the provider is unknown, is not there, or would not run every node.
+        MissingDependencyError: no usable ONNX Runtime is installed.
+        InputError: `threads` is not a positive integer.
+    """
+    if provider not in PROVIDERS:
+        raise ProviderError(f'provider "{provider}" is unknown; it must be one of {", ".join(PROVIDERS)}')
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise InputError(f"threads = {threads!r} is not possible; it must be a positive integer or None")
+    if not isinstance(model, bytes):
+        model = str(readable_file(model, "an .onnx file"))
+    ort = onnxruntime()
+    if provider == "cpu" or (provider == "auto" and cuda_unavailable() is not None):
+        return _open(ort, model, [CPU], threads), "cpu"
+    if provider == "cuda":
+        reason = cuda_unavailable()
+        if reason is not None:
+            raise ProviderError(f"CUDA cannot be used: {reason}")
+        session = _open(ort, model, [CUDA, CPU], threads)
+        _prove_cuda(session)
+        return session, "cuda"
+    session = _open(ort, model, [CUDA, CPU], threads)
+    if CUDA in session.get_providers():
+        return session, "cuda"
+    _log.warning("a GPU is there, but ONNX Runtime cannot use it and runs on the CPU: %s", _missing_library(ort))
+    return session, "cpu"
+
+
+def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # failures come as exceptions, with the same words
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    # Spinning threads fight with those of the application: up to 50 times slower beside torch (onnxruntime 13808).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_MAX_FOLDED_BYTES))
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if CUDA in providers:
+        _preload_cuda(ort)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a provider that fails to load is told below, in one voice
+            return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except ort_errors() as error:
+        where = "the model" if isinstance(model, bytes) else model
+        raise ModelError(f"{where}: ONNX Runtime cannot open it: {first_line(error)}") from error
+
+
+def _preload_cuda(ort: Any) -> None:
+    """Load CUDA's libraries from torch or from the nvidia wheels; it reports failures by printing."""
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
+            ort.preload_dlls()
+
+
+def placements(session: Any) -> list[Placement]:
+    """Where each node of an open session runs, after ONNX Runtime's optimisations."""
+    return [
+        Placement(node.name, node.op_type, part.ep_name)
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
+
+
+def off_cuda(placed: Iterable[Placement]) -> list[Placement]:
+    """The nodes that compute and yet are not on CUDA."""
+    return [item for item in placed if item.provider != CUDA and item.op_type not in CPU_SHAPE_OPS]
+
+
+def _prove_cuda(session: Any) -> None:
+    if CUDA not in session.get_providers():
+        raise ProviderError(f"CUDA cannot be used: {_missing_library(onnxruntime())}")
+    elsewhere = off_cuda(placements(session))
+    if elsewhere:
+        names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:5])
+        raise ProviderError(
+            f"CUDA has no kernel for {len(elsewhere)} of the model's nodes ({names}); export at opset 21 or "
+            'below, or use provider "auto" to let them run on the CPU'
+        )
+
+
+def cuda_unavailable() -> str | None:
+    """Why CUDA cannot be used here, and how to mend it; None where a GPU and its driver are there."""
+    if CUDA not in onnxruntime().get_available_providers():
+        return "this ONNX Runtime is built without it; pip uninstall -y onnxruntime, then pip install 'lstm-onnx[gpu]'"
+    return _no_gpu()
+
+
+@cache
+def _no_gpu() -> str | None:
+    """Ask the NVIDIA driver itself (CUDA driver API) whether it has a device."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        driver = ctypes.CDLL(name)
+    except OSError:
+        return f'no NVIDIA driver is installed ({name} cannot be opened); use provider "cpu", or install the driver'
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status != 0 or count.value == 0:
+        hidden = " (CUDA_VISIBLE_DEVICES is set)" if "CUDA_VISIBLE_DEVICES" in os.environ else ""
+        return f'the NVIDIA driver reports no usable GPU{hidden}, CUDA status {status}; use provider "cpu"'
+    return None
+
+
+def _missing_library(ort: Any) -> str:
+    """Load the provider's library by hand: the loader's own message names what it lacks."""
+    folder = Path(ort.__path__[0]) / "capi"
+    suffix = "dll" if sys.platform == "win32" else "so"
+    stem = "onnxruntime_providers_{}." + suffix if sys.platform == "win32" else "libonnxruntime_providers_{}." + suffix
+    try:
+        ctypes.CDLL(str(folder / stem.format("shared")), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / stem.format("cuda")))
+    except OSError as error:
+        return f"{error}; pip install 'lstm-onnx[cuda]' brings CUDA's libraries, and so does a CUDA build of torch"
+    return "ONNX Runtime could not start its CUDA provider; its wheel and the driver may be for different CUDA versions"
+
+
+__all__ = [
+    "PROVIDERS",
+    "FileError",
+    "Placement",
+    "cuda_unavailable",
+    "first_line",
+    "installed_wheels",
+    "off_cuda",
+    "onnxruntime",
+    "open_session",
+    "ort_errors",
+    "placements",
+]

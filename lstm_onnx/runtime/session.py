@@ -1,0 +1,206 @@
+"""A loaded model: nn.LSTM's calling convention, and by name for any model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
+from ..spec import LSTMSpec, Story
+from .providers import first_line, open_session, ort_errors
+from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy, zeros
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+
+def load(
+    path: str | os.PathLike[str],
+    provider: str = "auto",
+    threads: int | None = None,
+    *,
+    states: Mapping[str, str] | None = None,
+) -> Model:
+    """Open an exported model.
+
+    Args:
+        path: the .onnx file.
+        provider: "cpu"; "cuda", which means CUDA or an error that names the cause; or "auto".
+        threads: threads within an operator; None leaves one a core.
+        states: for stateful models from elsewhere, each state input and the output that feeds it,
+            such as ``{"state": "stateN"}``.  Files from lstm-onnx know their own.
+
+    Raises:
+        FileError: the file is missing, empty or a folder.
+        ModelError: it is not a model, ONNX Runtime cannot run it, or `states` names no input or
+            output of it.
+        ProviderError: the provider is unknown, is not there, or cannot run the model.
+        MissingDependencyError: no usable ONNX Runtime is installed.
+    """
+    session, used = open_session(path, provider, threads)
+    return Model(os.fspath(path), session, used, states)
+
+
+class Model:
+    """A model that is open for running.  Made by `load`.
+
+    Attributes:
+        path: where it was read from.
+        provider: "cpu" or "cuda", where it runs.
+        inputs: each input's name, dtype and axes.
+        outputs: the same for outputs.
+        states: which output feeds which state input at the next step.
+        story: what the file's metadata says (spec, options, versions, weights' digest).
+    """
+
+    def __init__(self, path: str, session: Any, provider: str, states: Mapping[str, str] | None = None) -> None:
+        self.path = path
+        self.provider = provider
+        self.session = session
+        self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
+        self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
+        try:
+            self.story = Story.from_metadata(session.get_modelmeta().custom_metadata_map)
+        except ConfigError as error:
+            raise ModelError(f"{path}: {error}") from error
+        self.states = dict(self.story.states if states is None else states)
+        for source, target in self.states.items():
+            for name, known, kind in ((source, self.inputs, "input"), (target, self.outputs, "output")):
+                if name not in known:
+                    raise ModelError(
+                        f"{path}: the state {kind} {name!r} is not there; its {kind}s are {', '.join(known)}"
+                    )
+        self._refuse_double_on_cpu()
+
+    def _refuse_double_on_cpu(self) -> None:
+        spec, options = self.story.spec, self.story.options
+        if spec is None or options is None or self.provider != "cpu" or spec.dtype != "float64":
+            return
+        if spec.proj_size == 0 or options.projection == "fold":
+            raise ProviderError(
+                f"{self.path}: is float64, and ONNX Runtime's CPU provider has no LSTM operator for it "
+                '(only the Scan of a projected LSTM runs); export it as float32, or use provider "cuda"'
+            )
+
+    @property
+    def spec(self) -> LSTMSpec | None:
+        """The sizes of a bare LSTM; None for any other model."""
+        return self.story.spec
+
+    def __call__(self, input: Any, states: tuple[Any, Any] | None = None, *, lengths: Any = None) -> tuple[Any, Any]:
+        """nn.LSTM's calling convention, for a bare LSTM.
+
+        Args:
+            input: ``(time, batch, input_size)``, ``(batch, time, input_size)`` with batch_first, or
+                one sequence ``(time, input_size)``.
+            states: (h0, c0) of shapes ``(L*D, batch, proj_size or hidden_size)`` and
+                ``(L*D, batch, hidden_size)``, without the batch axis for one sequence; zeros when
+                left out.
+            lengths: ``(batch,)`` integers from 1 to time, for a model exported with lengths; every
+                sequence whole when left out.
+
+        Returns:
+            ``output, (hn, cn)``, of the kind that `input` is: numpy arrays for numpy, torch tensors
+            for torch.
+
+        Raises:
+            InputError: something does not fit; the message names it.
+            RunError: ONNX Runtime failed while running.
+        """
+        spec = self.story.spec
+        if spec is None:
+            raise InputError(
+                f"{self.path}: is not a bare LSTM; call run({{name: array}}) with {', '.join(self.inputs)}"
+            )
+        x, restore = to_numpy(input, self.inputs["input"], "input")
+        feeds = {"input": x}
+        if states is not None:
+            if not isinstance(states, (tuple, list)) or len(states) != 2:
+                raise InputError("states must be the pair (h0, c0)")
+            for name, value in zip(("h0", "c0"), states, strict=True):
+                feeds[name], _ = to_numpy(value, self.inputs[name], name)
+        unbatched = x.ndim == 2
+        if unbatched:
+            if lengths is not None:
+                raise InputError("lengths go with a batch; one sequence (time, input_size) is taken whole")
+            feeds = _batched(feeds, spec)
+        if lengths is not None:
+            feeds["lengths"] = np.asarray(to_numpy(lengths, None, "lengths")[0])
+        results = self.run(feeds)
+        output, hn, cn = results["output"], results["hn"], results["cn"]
+        if unbatched:
+            output, hn, cn = output.squeeze(0 if spec.batch_first else 1), hn[:, 0], cn[:, 0]
+        return restore(output), (restore(hn), restore(cn))
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Run any model by the names of its inputs.
+
+        States that are left out are zeros, and ``lengths`` is every sequence whole.
+
+        Args:
+            feeds: input names to arrays of the shapes in `inputs`.
+
+        Returns:
+            Output names to arrays, of the kind that the first array in `feeds` is.
+
+        Raises:
+            InputError: something does not fit; the message names it.
+            RunError: ONNX Runtime failed while running.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        restore = None
+        for name, value in feeds.items():
+            arrays[name], own = to_numpy(value, self.inputs.get(name), name)
+            restore = restore or own
+        arrays = checked(self.inputs, self._completed(arrays))
+        names = list(self.outputs)
+        try:
+            values = self.session.run(names, arrays)
+        except ort_errors() as error:
+            raise RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}") from error
+        return {name: restore(value) if restore else value for name, value in zip(names, values, strict=True)}
+
+    def _completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """`arrays` with absent states and lengths filled in."""
+        sizes = axis_sizes(self.inputs, arrays)
+        for name in self.states:
+            if name not in arrays:
+                arrays[name] = zeros(self.inputs[name], sizes)
+        if self.story.options is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
+            batch, time = sizes["batch"], sizes["time"]
+            given = arrays.get("lengths")
+            arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)
+        elif "lengths" in arrays and "lengths" not in self.inputs:
+            raise InputError(f"{self.path}: was exported without lengths; export it again with lengths = true")
+        return arrays
+
+    def stream(self, batch: int = 1) -> Stream:
+        """A stream that carries the states from chunk to chunk, for `batch` sequences at once.
+
+        Raises:
+            InputError: the model has no states to carry, or is bidirectional.
+        """
+        from .stream import Stream
+
+        return Stream(self, batch)
+
+    def __repr__(self) -> str:
+        """Path, provider and inputs."""
+        inputs = "; ".join(str(info) for info in self.inputs.values())
+        return f"<Model {self.path} on {self.provider}: {inputs}>"
+
+
+def _batched(feeds: dict[str, np.ndarray], spec: LSTMSpec) -> dict[str, np.ndarray]:
+    """One sequence and its states with a batch axis of 1."""
+    batched = {"input": np.expand_dims(feeds["input"], 0 if spec.batch_first else 1)}
+    for name in ("h0", "c0"):
+        if name in feeds:
+            if feeds[name].ndim != 2:
+                raise InputError(
+                    f"{name} has shape {feeds[name].shape}; beside one sequence (time, input_size) it has 2 axes"
+                )
+            batched[name] = feeds[name][:, np.newaxis]
+    return batched

@@ -87,7 +87,8 @@ class Report:
         ran = len(self.judged)
         verdict = "in parity with PyTorch" if self else "NOT in parity with PyTorch"
         lines = [
-            f"{self.file}: {verdict} ({ran} cases on {self.provider}; an error may be {K:g} times PyTorch's own)",
+            f"{self.file}: {verdict}, {self.source}",
+            f"{ran} cases on {self.provider}; an error may be up to {K:g} times PyTorch's own",
             f"{'output':8} {'largest error':>14} {'PyTorch own':>12} {'ratio':>9}  where",
         ]
         for name, (case, tensor) in self.worst.items():

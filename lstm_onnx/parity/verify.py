@@ -70,8 +70,15 @@ def verify_cases(model: Model, module: nn.LSTM, *, seed: int = 0) -> Iterator[Ca
             yield _run_case(model, spec, own, wide, single_steps(wide, case))
 
 
-def make_report(model: Model, module: nn.LSTM, results: Iterator[CaseResult], source: str | None = None) -> Report:
-    """The report on `results`."""
+def make_report(
+    model: Model,
+    module: nn.LSTM,
+    results: Iterator[CaseResult],
+    *,
+    source: str | None = None,
+    file: str | None = None,
+) -> Report:
+    """The report on `results`; `source` and `file` are what it calls the two sides."""
     notes = []
     spec = spec_of(module)
     if model.story.digest is not None and model.story.digest != digest(state_of(module, spec)):
@@ -83,7 +90,7 @@ def make_report(model: Model, module: nn.LSTM, results: Iterator[CaseResult], so
         notes.append(
             "PyTorch's own error is too large in some cases (a chaotic model); they were compared step by step"
         )
-    return Report(model.path, source or type(module).__name__, model.provider, done, tuple(notes))
+    return Report(file or model.path, source or type(module).__name__, model.provider, done, tuple(notes))
 
 
 def _run_case(model: Model, spec: LSTMSpec, own: nn.LSTM, wide: nn.LSTM, case: Case) -> CaseResult:

@@ -73,6 +73,13 @@ class Model:
                     raise ModelError(
                         f"{path}: the state {kind} {name!r} is not there; its {kind}s are {', '.join(known)}"
                     )
+        if self.story.spec is not None:
+            expected = (("input", "h0", "c0"), self.inputs), (("output", "hn", "cn"), self.outputs)
+            absent = [name for names, known in expected for name in names if name not in known]
+            if absent:
+                raise ModelError(
+                    f"{path}: its metadata says a bare LSTM, and {', '.join(absent)} is not there; export it again"
+                )
         self._refuse_double_on_cpu()
 
     def _refuse_double_on_cpu(self) -> None:
@@ -167,8 +174,8 @@ class Model:
         """`arrays` with absent states and lengths filled in."""
         sizes = axis_sizes(self.inputs, arrays)
         for name in self.states:
-            if name not in arrays:
-                arrays[name] = zeros(self.inputs[name], sizes)
+            if name not in arrays and (absent := zeros(self.inputs[name], sizes)) is not None:
+                arrays[name] = absent
         if self.story.options is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
             batch, time = sizes["batch"], sizes["time"]
             given = arrays.get("lengths")

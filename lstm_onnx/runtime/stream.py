@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from .values import checked, to_numpy, zeros
+from .values import ValueInfo, checked, to_numpy, zeros
 
 if TYPE_CHECKING:
     from .session import Model
@@ -55,7 +55,7 @@ class Stream:
 
     def reset(self) -> None:
         """Start over: every state is zeros, as nn.LSTM starts."""
-        self._state = {name: zeros(self.model.inputs[name], {"batch": self.batch}) for name in self.model.states}
+        self._state = {name: _start(self.model.inputs[name], self.batch) for name in self.model.states}
 
     def __call__(self, chunk: Any) -> Any:
         """The outputs for the next steps of a bare LSTM.
@@ -86,6 +86,15 @@ class Stream:
             if name in self.model.states:
                 raise InputError(f"{name} is a state, which the stream carries itself; set stream.state to change it")
         results = self.model.run({**feeds, **self._state})
-        carried = {name: results.pop(output) for name, output in self.model.states.items()}
-        self._state = {name: to_numpy(value, None, name)[0] for name, value in carried.items()}
-        return results
+        self._state = {name: to_numpy(results[output], None, name)[0] for name, output in self.model.states.items()}
+        return {name: value for name, value in results.items() if name not in self.model.states.values()}
+
+
+def _start(info: ValueInfo, batch: int) -> np.ndarray:
+    """Zeros for a state; models from elsewhere may call their batch otherwise, or leave it without a name."""
+    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
+    shape = tuple(batch if axis in open_axes else dim for axis, dim in enumerate(info.shape))
+    state = zeros(ValueInfo(info.name, info.dtype, shape), {}) if len(open_axes) <= 1 else None
+    if state is None:
+        raise InputError(f"the state {info} cannot start as zeros: one axis of it may be open, the batch")
+    return state

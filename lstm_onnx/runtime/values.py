@@ -32,6 +32,8 @@ _DTYPES = {
 }
 Dim = int | str | None
 """A fixed size, an axis by its name, or an axis without a name."""
+_LOSSLESS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
+"""Which kinds of numbers a list may hold for an input of each kind: a fraction is never cut to an integer."""
 _CPU_DEVICES = (1, 3)
 """DLPack's kDLCPU and kDLCUDAHost."""
 
@@ -67,11 +69,12 @@ def checked(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]) -> 
     for name in feeds:
         if name not in infos:
             raise InputError(f"{name} is not an input of the model; its inputs are {', '.join(infos)}")
+    axes: dict[str, tuple[int, str]] = {}
+    fitting = {name: _fitting(info, feeds[name], axes) for name, info in infos.items() if name in feeds}
     missing = [str(info) for name, info in infos.items() if name not in feeds]
     if missing:
         raise InputError(f"missing input: {'; '.join(missing)}")
-    axes: dict[str, tuple[int, str]] = {}
-    return {name: _fitting(info, feeds[name], axes) for name, info in infos.items()}
+    return fitting
 
 
 def _fitting(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, str]]) -> np.ndarray:
@@ -112,15 +115,11 @@ def axis_sizes(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]) 
     return sizes
 
 
-def zeros(info: ValueInfo, sizes: Mapping[str, int]) -> np.ndarray:
-    """Zeros for an absent state.
-
-    Raises:
-        InputError: the size of one of its axes follows from no other input.
-    """
+def zeros(info: ValueInfo, sizes: Mapping[str, int]) -> np.ndarray | None:
+    """Zeros for an absent state; None where the size of one of its axes is not in `sizes`."""
     shape = [sizes.get(dim) if isinstance(dim, str) else dim for dim in info.shape]
     if info.dtype is None or None in shape:
-        raise InputError(f"missing input: {info}; its sizes follow from no other input, so it must be given")
+        return None
     return np.zeros([int(dim) for dim in shape if dim is not None], info.dtype)
 
 
@@ -156,7 +155,10 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
     if isinstance(value, np.ndarray):
         return value, _same
     if hasattr(value, "__dlpack__"):
-        kind, index = value.__dlpack_device__()
+        try:
+            kind, index = value.__dlpack_device__()
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"{name} cannot be read as an array: {error}") from error
         if kind not in _CPU_DEVICES:
             raise InputError(
                 f"{name} is on a device (DLPack type {int(kind)}, index {index}); move it to the CPU first"
@@ -168,9 +170,12 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
                 f"{name} cannot be read as an array: {error} (a torch tensor may need .detach())"
             ) from error
     try:
-        array = np.asarray(value, dtype=None if info is None else info.dtype)
-    except (ValueError, TypeError, OverflowError) as error:
+        own = np.asarray(value)
+        array = own if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise InputError(f"{name} is not an array of numbers: {error}") from error
+    if own.dtype.kind not in _LOSSLESS.get(array.dtype.kind, own.dtype.kind):
+        raise InputError(f"{name} holds values of dtype {own.dtype}; the model takes {array.dtype}")
     return array, _same
 
 

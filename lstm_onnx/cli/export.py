@@ -1,0 +1,36 @@
+"""``lstm-onnx export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from .options import json_option, note
+
+
+@click.command()
+@click.argument("source")
+@click.option("-o", "--output", metavar="FILE", help="The file to write.  [default: SOURCE's name with .onnx]")
+@click.option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says]")
+@click.option("--projection", type=click.Choice(["scan", "fold"]), help="How proj_size is lowered.")
+@click.option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
+@json_option
+def export(
+    source: str, output: str | None, lengths: bool | None, projection: str | None, opset: int | None, as_json: bool
+) -> None:
+    """Write SOURCE, a model's .toml or package.module:callable, to an ONNX file."""
+    from ..exporter.lstm import export_lstm
+    from ..exporter.source import load_source
+
+    model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset)
+    stem = source.rpartition(":")[2].rpartition(".")[2] if ":" in source else Path(source).stem
+    result = export_lstm(model.spec, model.options, model.state, output or f"{stem}.onnx")
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    nodes = "1 node" if result.nodes == 1 else f"{result.nodes} nodes"
+    click.echo(f"{result.path}: {nodes}, {result.parameters:,} parameters, {result.num_bytes:,} bytes")
+    if result.external_data:
+        note(f"the weights are over 2 GB and stand beside it in {result.external_data}; keep the two together")

@@ -1,0 +1,82 @@
+"""The group of commands, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from .. import __version__
+from ..errors import EXIT_BUG, EXIT_ERROR, LSTMOnnxError
+from .check import check
+from .doctor import doctor
+from .export import export
+from .inspect import inspect
+from .run import run
+from .verify import verify
+
+_INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lstm-onnx")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error (may stand anywhere).")
+def cli(debug: bool) -> None:
+    """PyTorch LSTMs in production through ONNX: export, check, run and verify.
+
+    Exit codes: 0 fine; 1 the check or the parity failed; 2 a usage, input or environment error;
+    70 a bug of lstm-onnx.
+    """
+
+
+for _command in (export, check, run, verify, inspect, doctor):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    sys.exit(_guarded(given, debug=debug))
+
+
+def _guarded(arguments: list[str], *, debug: bool) -> int:
+    """Run a command; every error but a bug of ours is one line on stderr."""
+    try:
+        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.Abort:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads our output has read enough.  Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "lstm-onnx"
+        return _say(f"{error.format_message()} (see {command} --help)", EXIT_ERROR, debug)
+    except click.ClickException as error:
+        return _say(error.format_message(), EXIT_ERROR, debug)
+    except LSTMOnnxError as error:
+        return _say(str(error), error.exit_code, debug)
+    except MemoryError:
+        return _say("out of memory; use a smaller batch, or smaller sizes", EXIT_ERROR, debug)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        # Nothing more can be said on a stdout that takes nothing, and Python would try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _say(f"{place}{error.strerror or error}", EXIT_ERROR, debug)
+    except Exception as error:  # noqa: BLE001 - the one place that may: whatever comes here is a bug of ours
+        kind = type(error).__name__
+        return _say(f"a bug of lstm-onnx: {kind}: {error}; please report it with what --debug shows", EXIT_BUG, debug)
+
+
+def _say(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"lstm-onnx: {' '.join(message.split())}", err=True)
+    return code

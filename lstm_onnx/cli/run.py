@@ -1,0 +1,229 @@
+"""``lstm-onnx run``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import json_option, note, progress, provider_options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..data import Records
+    from ..runtime import Model
+
+    Arrays = dict[str, np.ndarray]
+
+_SHOWN = 60
+"""Arrays of more numbers than this are shown by their ends."""
+_COLUMNS_HINT = "; choose the features among a table's columns with --columns"
+
+
+@click.command()
+@click.argument("file")
+@click.argument("data", required=False)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write the outputs here, in the format of its suffix; - is stdout."
+)
+@click.option("--format", "format_", metavar="NAME", help="Format of what is read from and written to -.")
+@click.option("--columns", metavar="A,B,...", help="The columns of a .csv or .parquet table that are the features.")
+@click.option("--size", multiple=True, metavar="AXIS=N", help="Without DATA: a named axis of the random input.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Without DATA: for the input.")
+@click.option("--stream", is_flag=True, help="Feed the steps one by one, carrying the states.")
+@click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Feed N steps at a time, carrying the states.")
+@provider_options
+@json_option
+def run(
+    file: str,
+    data: str | None,
+    output: str | None,
+    format_: str | None,
+    columns: str | None,
+    size: tuple[str, ...],
+    seed: int,
+    stream: bool,
+    chunk: int | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Run FILE on DATA, or on random input of the sizes asked for.
+
+    DATA is .npz, .npy, .csv, .safetensors, .jsonl or .parquet, or - for stdin.  Arrays go by the
+    model's input names; a .csv, .npy or bare .jsonl line is the first input.  A .jsonl line and a
+    .parquet row with lists are one sequence each.  States that are absent are zeros.
+    """
+    from .. import data as files
+    from ..runtime import load
+
+    if data is not None and size:
+        raise click.UsageError("--size goes with random input, not with DATA")
+    model = load(file, provider=provider, threads=threads)
+    if data is None:
+        records = _random_records(model, _sizes(model, size), seed)
+    else:
+        chosen = [name.strip() for name in columns.split(",")] if columns else None
+        source_format = format_ if data == "-" else None
+        records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs)))
+    steps = chunk or (1 if stream else None)
+    target = output or ("-" if as_json else None)
+    with progress(records.rows, "running", records.count) as rows:
+        results = _results(model, rows, records, steps=steps, hint="" if columns else _COLUMNS_HINT)
+        if target is None:
+            for index, result in enumerate(results):
+                if records.many:
+                    click.echo(f"# {index}")
+                _show(result)
+            return
+        if target == "-":
+            form = format_ or ("jsonl" if as_json or records.format == "random" else records.format)
+            left_out = files.write("-", results, many=records.many, format=form)
+        else:
+            shapes: dict[str, tuple[int, ...]] = {}
+            left_out = files.write(target, _noting(results, shapes), many=records.many)
+            kept = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if name not in left_out)
+            note(f"wrote {target}: {kept}{' in the last of its records' if records.many else ''}")
+    if left_out:
+        note(f"left out: {', '.join(left_out)} (this format holds one array; .npz and .safetensors hold them all)")
+
+
+def _results(
+    model: Model, rows: Iterator[Arrays], records: Records, *, steps: int | None, hint: str
+) -> Iterator[Arrays]:
+    from ..errors import InputError
+
+    for index, row in enumerate(rows):
+        try:
+            feeds = _cast(model, row, typed=records.typed)
+            result = _run_chunks(model, feeds, steps) if steps else _run_whole(model, feeds)
+        except InputError as error:
+            place = f"record {index}: " if records.many else ""
+            table = records.format in ("csv", "parquet") and not records.many
+            raise InputError(f"{place}{error}{hint if table else ''}") from error
+        yield result
+
+
+def _cast(model: Model, row: Arrays, *, typed: bool) -> Arrays:
+    """Numbers as the model takes them; said, where the file had a dtype of its own."""
+    import numpy as np
+
+    from ..errors import InputError
+
+    feeds = {}
+    for name, array in row.items():
+        info = model.inputs.get(name)
+        if info is None or info.dtype is None or array.dtype == info.dtype:
+            feeds[name] = array
+            continue
+        if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, array.astype(np.int64)):
+            raise InputError(f"{name} holds fractions; the model takes {info.dtype}")
+        if typed and np.issubdtype(array.dtype, np.floating):
+            note(f"note: {name} is {array.dtype} and is run as {info.dtype}")
+        with np.errstate(over="ignore"):
+            feeds[name] = array.astype(info.dtype)
+    return feeds
+
+
+def _run_whole(model: Model, feeds: Arrays) -> Arrays:
+    if model.spec is None or "input" not in feeds:
+        return model.run(feeds)
+    for name in feeds:
+        if name not in model.inputs:
+            return model.run(feeds)  # it says which names there are
+    if ("h0" in feeds) != ("c0" in feeds):
+        return model.run(feeds)
+    states = (feeds["h0"], feeds["c0"]) if "h0" in feeds else None
+    output, (hn, cn) = model(feeds["input"], states, lengths=feeds.get("lengths"))
+    return {"output": output, "hn": hn, "cn": cn}
+
+
+def _run_chunks(model: Model, feeds: Arrays, steps: int) -> Arrays:
+    """The sequence in chunks of `steps`, the states carried from one to the next."""
+    import numpy as np
+
+    from ..errors import InputError
+
+    if "lengths" in feeds:
+        raise InputError("lengths do not go with --stream or --chunk: a stream's sequences go on together")
+    if model.spec is None:
+        raise InputError("--stream and --chunk need a bare LSTM; this model is more")
+    x = feeds["input"]
+    unbatched = x.ndim == 2
+    batch_axis = 0 if model.spec.batch_first else 1
+    if unbatched:
+        x = np.expand_dims(x, batch_axis)
+    if x.ndim != 3:
+        raise InputError(f"input has shape {x.shape}; the model takes {model.inputs['input']}")
+    stream = model.stream(x.shape[batch_axis])
+    given = {
+        name: feeds[name][:, np.newaxis] if feeds[name].ndim == 2 else feeds[name]
+        for name in feeds
+        if name in model.states
+    }
+    if given:
+        stream.state = {**stream.state, **given}
+    time_axis = 1 - batch_axis
+    starts = range(0, x.shape[time_axis], steps)
+    outputs = [
+        stream(np.take(x, range(start, min(start + steps, x.shape[time_axis])), axis=time_axis)) for start in starts
+    ]
+    if not outputs:
+        raise InputError(f"input has shape {x.shape}: nothing along time, which must be 1 or more")
+    result = {"output": np.concatenate(outputs, axis=time_axis)}
+    final = stream.state
+    result |= {model.states[name]: final[name] for name in model.states if name in final}
+    if unbatched:
+        result = {"output": result["output"].squeeze(batch_axis)} | {
+            name: state[:, 0] for name, state in result.items() if name != "output"
+        }
+    return result
+
+
+def _sizes(model: Model, given: tuple[str, ...]) -> dict[str, int]:
+    """The named axes' sizes: 1, and 10 for time, where --size says nothing."""
+    axes = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
+    sizes = {axis: 10 if axis == "time" else 1 for axis in axes}
+    for item in given:
+        axis, _, number = item.partition("=")
+        if axis not in axes:
+            raise click.UsageError(f"--size {item}: the model's axes are {', '.join(sorted(axes)) or 'all fixed'}")
+        if not number.isascii() or not number.isdecimal() or int(number) < 1:
+            raise click.UsageError(f"--size {item}: write it as {axis}=N, N an integer of 1 or more")
+        sizes[axis] = int(number)
+    return sizes
+
+
+def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
+    """One record of standard normal numbers for every input that is neither a state nor lengths."""
+    import numpy as np
+
+    from ..data import Records
+    from ..errors import InputError
+
+    rng = np.random.default_rng(seed)
+    record: Arrays = {}
+    for name, info in model.inputs.items():
+        if name in model.states or (name == "lengths" and model.spec is not None):
+            continue
+        if info.dtype is None or not np.issubdtype(info.dtype, np.floating):
+            raise InputError(f"random input is made of real numbers, and {info} is not; give DATA")
+        shape = [sizes[dim] if isinstance(dim, str) else dim or 1 for dim in info.shape]
+        record[name] = rng.standard_normal(shape).astype(info.dtype)
+    return Records(format="random", many=False, rows=iter([record]), typed=True, count=1)
+
+
+def _noting(results: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> Iterator[Arrays]:
+    for result in results:
+        shapes.update({name: array.shape for name, array in result.items()})
+        yield result
+
+
+def _show(result: Arrays) -> None:
+    import numpy as np
+
+    for name, array in result.items():
+        click.echo(f"{name} {array.dtype} {array.shape}")
+        click.echo(np.array2string(array, precision=4, suppress_small=True, threshold=_SHOWN, max_line_width=100))

@@ -1,0 +1,39 @@
+"""``lstm-onnx verify``."""
+
+from __future__ import annotations
+
+import click
+
+from .options import json_option, progress, provider_options, report
+
+
+@click.command()
+@click.argument("source")
+@click.argument("file", required=False)
+@provider_options
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the inputs that are drawn.")
+@json_option
+def verify(source: str, file: str | None, provider: str, threads: int | None, seed: int, as_json: bool) -> int:
+    """Compare FILE with the PyTorch model SOURCE; without FILE, with a fresh export of it."""
+    import tempfile
+    from pathlib import Path
+
+    from ..errors import EXIT_FAILED
+    from ..exporter.lstm import export_lstm
+    from ..exporter.source import load_source
+
+    model_source = load_source(source)
+    from .. import parity
+    from ..runtime import load
+
+    module = model_source.module()
+    with tempfile.TemporaryDirectory(prefix="lstm-onnx-") as folder:
+        if file is None:
+            name = str(Path(folder) / "model.onnx")
+            export_lstm(model_source.spec, model_source.options, model_source.state, name)
+        model = load(file or name, provider=provider, threads=threads)
+        planned = len(parity.planned_cases(model, module))
+        with progress(parity.verify_cases(model, module, seed=seed), "verifying", planned) as results:
+            result = parity.make_report(model, module, results, source=source, file=file or "a fresh export")
+    report(result, as_json=as_json)
+    return 0 if result else EXIT_FAILED

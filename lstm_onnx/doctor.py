@@ -1,0 +1,218 @@
+"""What this machine can run, proven by opening a session on each provider, and what to install for the rest.
+
+A list of providers says what ONNX Runtime was compiled with.  Here each one computes a step of a
+tiny LSTM, and the numbers are compared with numpy's.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import LSTMOnnxError
+from .runtime import providers
+
+PACKAGES = ("lstm-onnx", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "safetensors", "pyarrow")
+TOLERANCE = 1e-5
+"""Largest difference to numpy's numbers at which a provider is said to work."""
+_INSTALL = "pip install 'lstm-onnx[{}]'"
+
+
+@dataclass(frozen=True)
+class ProviderStatus:
+    """Whether the provider "cpu" or "cuda" computes an LSTM here; `detail` says how well, or why not and how to mend it."""
+
+    name: str
+    works: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Something that lstm-onnx does, whether it can here, and what to install where not (else "")."""
+
+    name: str
+    works: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What this machine can run; true where at least the CPU provider works.
+
+    `cpu_count` is of the CPUs that this process may use; `packages` maps names to installed
+    versions, None for what is not installed.
+    """
+
+    python: str
+    platform: str
+    cpu_count: int
+    packages: dict[str, str | None]
+    providers: tuple[ProviderStatus, ...]
+    can: tuple[Capability, ...]
+
+    def __bool__(self) -> bool:
+        """Whether models run here at all."""
+        return any(status.works for status in self.providers if status.name == "cpu")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready, with the verdict as "ok"."""
+        return {"ok": bool(self), **asdict(self)}
+
+    def __str__(self) -> str:
+        """For people."""
+        lines = [f"Python {self.python} on {self.platform}, {self.cpu_count} CPUs", "", "packages"]
+        wide = max(map(len, self.packages), default=0)
+        lines += [f"  {name:{wide}}  {version or 'not installed'}" for name, version in self.packages.items()]
+        for title, items in (("providers", self.providers), ("this machine can", self.can)):
+            wide = max((len(item.name) for item in items), default=0)
+            lines += ["", title]
+            lines += [f"  {item.name:{wide}}  {_verdict(item.works, item.detail)}" for item in items]
+        return "\n".join(lines)
+
+
+def _verdict(works: bool, detail: str) -> str:
+    return ("yes" if works else "no ") + (f"  {detail}" if detail else "")
+
+
+def diagnose() -> Diagnosis:
+    """Look at what is installed, and run a step of an LSTM on each provider.
+
+    Nothing that is missing is an error: the diagnosis names it and says what to install.
+    """
+    packages = _packages()
+    cpu, cuda = _status("cpu"), _status("cuda")
+    return Diagnosis(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        packages=packages,
+        providers=(cpu, cuda),
+        can=_capabilities(packages, cpu, cuda),
+    )
+
+
+def _packages() -> dict[str, str | None]:
+    """Versions by distribution name, without an import."""
+    versions: dict[str, str | None] = {}
+    for name in (*PACKAGES, *_other_wheels()):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _other_wheels() -> list[str]:
+    """Further wheels of ONNX Runtime in the folder that it is imported from."""
+    spec = importlib.util.find_spec("onnxruntime")
+    folders = (spec.submodule_search_locations if spec is not None else None) or []
+    found = {wheel for folder in folders for wheel in providers.installed_wheels(Path(folder).parent)}
+    return sorted(found - set(PACKAGES))
+
+
+def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: ProviderStatus) -> tuple[Capability, ...]:
+    def needs(name: str, *required: str, command: str) -> Capability:
+        missing = [package for package in required if packages[package] is None]
+        return Capability(name, not missing, f"{' and '.join(missing)} missing: {command}" if missing else "")
+
+    verify = needs("verify against PyTorch", "torch", command=_INSTALL.format("torch"))
+    if verify.works and not cpu.works:
+        verify = Capability(verify.name, False, cpu.detail)
+    return (
+        needs("export a .toml with safetensors weights", "onnx", "safetensors", command="pip install lstm-onnx"),
+        needs("export a torch module", "onnx", "torch", command=_INSTALL.format("torch")),
+        verify,
+        Capability("run on cpu", cpu.works, "" if cpu.works else cpu.detail),
+        Capability("run on cuda", cuda.works, "" if cuda.works else cuda.detail),
+        needs("read and write parquet", "pyarrow", command=_INSTALL.format("parquet")),
+    )
+
+
+def _status(name: str) -> ProviderStatus:
+    """Run the tiny LSTM on one provider."""
+    feeds, expected = _known_step()
+    try:
+        model = _tiny_lstm(feeds)
+        session, _ = providers.open_session(model, name)
+    except LSTMOnnxError as error:
+        return ProviderStatus(name, False, str(error))
+    except ImportError as error:
+        return ProviderStatus(name, False, f"onnx cannot be imported ({error}); pip install --force-reinstall onnx")
+    try:
+        results = session.run(["h", "c"], {key: feeds[key] for key in ("x", "h0", "c0")})
+    except providers.ort_errors() as error:
+        why = providers.first_line(error)
+        return ProviderStatus(name, False, f"opens a session, but cannot run an LSTM: {why}; {_reinstall()}")
+    apart = _difference(results, expected)
+    if not apart <= TOLERANCE:
+        wrong = f"runs an LSTM, but its numbers are {apart:.3g} off (at most {TOLERANCE:g})"
+        return ProviderStatus(name, False, f"{wrong}; {_reinstall()}")
+    return ProviderStatus(name, True, f"ran one LSTM step, within {apart:.1g} of numpy's numbers")
+
+
+def _reinstall() -> str:
+    return f"{_INSTALL.format('gpu')} --upgrade --force-reinstall"
+
+
+def _difference(results: list[Any], expected: list[np.ndarray]) -> float:
+    """The largest absolute difference; infinite where shapes differ or a number is not one."""
+    if [np.shape(array) for array in results] != [array.shape for array in expected]:
+        return float("inf")
+    apart = max(float(np.max(np.abs(got - want))) for got, want in zip(results, expected, strict=True))
+    return apart if np.isfinite(apart) else float("inf")
+
+
+def _known_step() -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """The inputs and weights of one step, and the [h, c] that it must give.
+
+    I = 3 input features, H = 2, a batch of 2.  Every number is a small multiple of 1/8, so that
+    TF32 on a GPU, which keeps 10 bits of each factor, multiplies them exactly.
+    """
+
+    def eighths(*shape: int, start: int) -> np.ndarray:
+        numbers = (np.arange(np.prod(shape)) * 5 + start) % 17 - 8
+        return (numbers / 8).astype(np.float32).reshape(shape)
+
+    feeds = {
+        "x": eighths(1, 2, 3, start=1),
+        "W": eighths(1, 8, 3, start=2),
+        "R": eighths(1, 8, 2, start=3),
+        "B": eighths(1, 16, start=4),
+        "h0": eighths(1, 2, 2, start=6),
+        "c0": eighths(1, 2, 2, start=7),
+    }
+    x, w, r, b, h0, c0 = (feeds[name][0].astype(np.float64) for name in ("x", "W", "R", "B", "h0", "c0"))
+    gates = x @ w.T + h0 @ r.T + b[:8] + b[8:]
+    i, o, f, g = np.split(gates, 4, axis=1)  # ONNX's order: input, output, forget, cell
+    c = _sigmoid(f) * c0 + _sigmoid(i) * np.tanh(g)
+    h = _sigmoid(o) * np.tanh(c)
+    return feeds, [h[np.newaxis], c[np.newaxis]]
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-x)))
+
+
+def _tiny_lstm(feeds: dict[str, np.ndarray]) -> bytes:
+    """The step as an ONNX file's bytes: x, h0 and c0 in, h and c out."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    node = helper.make_node("LSTM", ["x", "W", "R", "B", "", "h0", "c0"], ["", "h", "c"], name="LSTM", hidden_size=2)
+    graph = helper.make_graph(
+        [node],
+        "doctor",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, feeds[name].shape) for name in ("x", "h0", "c0")],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 2, 2)) for name in ("h", "c")],
+        [numpy_helper.from_array(feeds[name], name) for name in ("W", "R", "B")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
+    return bytes(model.SerializeToString())

@@ -1,0 +1,33 @@
+"""What all tests share: one torch thread, hypothesis without a clock, and CUDA tests where there is a GPU."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The examples follow from the test alone, so that a run can be repeated and two workers agree.
+settings.register_profile(
+    "lstm-onnx", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("lstm-onnx")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if not marked:
+        return
+    from lstm_onnx.runtime.providers import cuda_unavailable
+
+    reason = cuda_unavailable()
+    if reason is not None:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_runtest_setup() -> None:
+    # Workers share the cores.  torch is not imported for this: most tests do without it.
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "set_num_threads") and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import lstm_onnx
+from lstm_onnx import ExportError, FileError, ModelError, ProviderError, Report
+from lstm_onnx.parity import K, planned_cases, reference, sweep, verify_cases
+from lstm_onnx.parity.sweep import SHAPES
+
+from .mutants import MUTANTS, Mutant, mutated
+
+
+_VERIFY = importlib.import_module("lstm_onnx.parity.verify")  # the package's `verify` is the function
+
+
+def _lstm(seed: int = 3, scale: float = 1.0, **arguments: object) -> nn.LSTM:
+    torch.manual_seed(seed)
+    module = nn.LSTM(5, 8, **arguments)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter *= scale
+    return module
+
+
+def _verify(module: nn.LSTM, path: Path, **arguments: int) -> Report:
+    return lstm_onnx.verify(module, path, provider="cpu", threads=1, **arguments)
+
+
+def _edit(path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+
+
+def _mutate(path: Path, name: str) -> None:
+    mutant = next(mutant for mutant in MUTANTS if mutant.name == name)
+    wrong = mutated(onnx.load(path), mutant)
+    assert wrong is not None
+    onnx.save(wrong, path)
+
+
+def test_a_right_file_is_in_parity(tmp_path: Path) -> None:
+    module, path = _lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    report = _verify(module, path)
+    assert bool(report) is True
+    assert report.file == str(path)
+    assert report.source == "LSTM"
+    assert report.provider == "cpu"
+    assert report.notes == ()
+    assert set(report.worst) == {"output", "hn", "cn"}
+    assert report.judged == report.cases
+    assert [case.label for case in report.cases] == [
+        *(f"batch {batch}, time {time}, states" for batch, time in SHAPES),
+        "batch 1, time 7, no states",
+        "batch 3, time 7, no states",
+    ]
+    for name, (case, tensor) in report.worst.items():
+        assert tensor.output == name
+        assert tensor.ratio == max(t.ratio for c in report.cases for t in c.tensors if t.output == name)
+        assert tensor in case.tensors
+        assert 0 < tensor.ratio <= K
+    assert "in parity with PyTorch" in str(report)
+    assert "NOT" not in str(report)
+    assert "fails" not in str(report)
+
+
+def test_lengths_are_swept_where_the_file_takes_them(tmp_path: Path) -> None:
+    module, path = _lstm(bidirectional=True), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, lengths=True)
+    report = _verify(module, path)
+    assert report
+    cut = [case for case in report.cases if "lengths" in case.label]
+    assert len(cut) == 4
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    planned = planned_cases(model, module)
+    assert [case.label for case in planned] == [case.label for case in report.cases]
+    for case in planned:
+        if case.lengths is not None:
+            time, batch = case.input.shape[:2]
+            assert case.lengths.shape == (batch,)
+            assert case.lengths.dtype == np.int32
+            assert 1 <= case.lengths.min() < time
+            assert case.lengths.max() <= time
+
+
+def test_the_sweep_has_several_sizes_of_both_axes_and_states_that_are_not_zero() -> None:
+    assert len({batch for batch, _ in SHAPES}) > 2
+    assert len({time for _, time in SHAPES}) > 2
+    drawn = sweep.cases(lstm_onnx.LSTMSpec(5, 8), lengths=True)
+    with_states = [case.states for case in drawn if case.states is not None]
+    assert 0 < len(with_states) < len(drawn)
+    assert all(np.abs(state).min() > 0 for states in with_states for state in states)
+
+
+def test_the_same_seed_draws_the_same_and_another_does_not(tmp_path: Path) -> None:
+    module, path = _lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    first, again, other = (_verify(module, path, seed=seed).to_dict() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_to_dict_is_json(tmp_path: Path) -> None:
+    module, path = _lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    table = json.loads(json.dumps(_verify(module, path).to_dict(), allow_nan=False))
+    assert table["passed"] is True
+    assert table["file"] == str(path)
+    assert table["provider"] == "cpu"
+    assert table["limit"] == K
+    assert table["notes"] == []
+    assert set(table["outputs"]) == {"output", "hn", "cn"}
+    assert all(values["ratio"] <= K and values["case"] for values in table["outputs"].values())
+    assert len(table["cases"]) == 7
+    for case in table["cases"]:
+        assert case["passed"] is True
+        assert case["inconclusive"] is False
+        assert case["error"] is None
+        assert set(case["outputs"]) == {"output", "hn", "cn"}
+
+
+def test_nan_fails_and_is_json_all_the_same(tmp_path: Path) -> None:
+    module, path = _lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+
+    def poison(model: onnx.ModelProto) -> None:
+        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "l0/B")
+        array = onnx.numpy_helper.to_array(tensor).copy()
+        array[0, 0] = np.nan
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, "l0/B"))
+
+    _edit(path, poison)
+    report = _verify(module, path)
+    assert not report
+    table = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert table["passed"] is False
+    assert table["outputs"]["output"]["ratio"] == "inf"
+    assert "is not finite where PyTorch is" in str(report)
+
+
+def test_str_names_the_output_that_fails(tmp_path: Path) -> None:
+    module, path = _lstm(num_layers=2), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    _mutate(path, "hn of two layers exchanged")
+    report = _verify(module, path)
+    assert not report
+    lines = {line.split()[0]: line for line in str(report).splitlines()}
+    assert "NOT in parity" in str(report)
+    assert lines["hn"].endswith("<- fails")
+    assert not lines["output"].endswith("<- fails")
+    assert not lines["cn"].endswith("<- fails")
+
+
+def _chaotic(path: Path, **arguments: object) -> nn.LSTM:
+    module = _lstm(scale=40.0, **arguments)
+    lstm_onnx.export(module, path)
+    return module
+
+
+@pytest.mark.parametrize("arguments", [{}, {"batch_first": True, "num_layers": 2}, {"bidirectional": True}])
+def test_a_chaotic_model_is_compared_step_by_step(
+    arguments: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "SHAPES", (*SHAPES, (3, 120)))
+    path = tmp_path / "m.onnx"
+    module = _chaotic(path, **arguments)
+    report = _verify(module, path)
+    labels = [case.label for case in report.cases]
+    unclear = [index for index, case in enumerate(report.cases) if case.inconclusive]
+    assert unclear
+    for index in unclear:
+        assert labels[index + 1] == f"{labels[index]}, step by step"
+        assert not report.cases[index + 1].inconclusive
+        assert report.cases[index + 1].passed
+    assert report, str(report)
+    assert len(report.judged) == len(report.cases) - len(unclear)
+    assert any("step by step" in note for note in report.notes)
+    table = report.to_dict()
+    assert sum(case["inconclusive"] for case in table["cases"]) == len(unclear)
+
+
+@pytest.mark.parametrize("mutant", [m for m in MUTANTS if m.name.startswith("gates") or m.name == "R transposed"])
+def test_a_wrong_chaotic_model_fails(mutant: Mutant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the steps alone could tell: nothing but the inconclusive shape is swept."""
+    monkeypatch.setattr(sweep, "SHAPES", ((3, 120),))
+    monkeypatch.setattr(sweep, "cases", _only_shapes(sweep.cases))
+    monkeypatch.setattr(_VERIFY, "cases", sweep.cases)
+    path = tmp_path / "m.onnx"
+    module = _chaotic(path)
+    right = _verify(module, path)
+    assert right
+    assert [case.inconclusive for case in right.cases] == [True, False]
+    _mutate(path, mutant.name)
+    report = _verify(module, path)
+    assert not report
+    assert max(tensor.ratio for _, tensor in report.worst.values()) > 10 * K
+
+
+def _only_shapes(cases: Callable[..., list[sweep.Case]]) -> Callable[..., list[sweep.Case]]:
+    return lambda *args, **keywords: cases(*args, **keywords)[: len(sweep.SHAPES)]
+
+
+def test_a_report_of_nothing_but_inconclusive_cases_is_no_pass(tmp_path: Path) -> None:
+    tensor = lstm_onnx.parity.TensorResult("hn", 0.0, 1.0, 0.0, (0,), inconclusive=True)
+    case = lstm_onnx.parity.CaseResult("chaos", (tensor,))
+    assert case.passed
+    assert not Report("f", "LSTM", "cpu", (case,))
+    assert not Report("f", "LSTM", "cpu", ())
+    assert not lstm_onnx.parity.CaseResult("nothing").passed
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_single_steps_are_those_of_the_whole_run(batch_first: bool) -> None:
+    module = reference.in_dtype(_lstm(batch_first=batch_first, num_layers=2), torch.float64)
+    spec = lstm_onnx.LSTMSpec(5, 8, num_layers=2, batch_first=batch_first, dtype="float64")
+    case = next(case for case in sweep.cases(spec, lengths=False) if case.label == "batch 3, time 7, states")
+    whole = reference.run_torch(module, case)
+    steps = reference.run_torch(module, reference.single_steps(module, case))
+    output = whole["output"].swapaxes(0, 1) if batch_first else whole["output"]
+    each = steps["output"].swapaxes(0, 1) if batch_first else steps["output"]
+    assert each.shape == (1, 21, 8)
+    np.testing.assert_allclose(each.reshape(7, 3, 8), output, atol=1e-14)
+    np.testing.assert_allclose(steps["hn"][:, -3:], whole["hn"], atol=1e-14)
+
+
+def test_other_weights_fail_with_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    lstm_onnx.export(_lstm(seed=1), path)
+    report = _verify(_lstm(seed=2), path)
+    assert not report
+    assert any("digest" in note for note in report.notes)
+    assert "note: the file was exported from other weights" in str(report)
+
+
+def test_other_arguments_are_noted(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    lstm_onnx.export(_lstm(dropout=0.0, num_layers=2), path)
+    report = _verify(_lstm(dropout=0.5, num_layers=2), path)
+    assert report  # dropout does nothing here
+    assert [note for note in report.notes if "other arguments" in note]
+    assert not [note for note in report.notes if "digest" in note]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_module_is_not_changed(training: bool, tmp_path: Path) -> None:
+    module, path = _lstm(num_layers=2, dropout=0.5).train(training), tmp_path / "m.onnx"
+    module.weight_hh_l0.requires_grad_(False)
+    loss = module(torch.ones(3, 2, 5))[0].sum()
+    loss.backward()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    gradients = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    assert gradients
+    random = torch.get_rng_state()
+    lstm_onnx.export(module, path)
+    assert _verify(module, path)
+    assert module.training is training
+    assert torch.equal(torch.get_rng_state(), random)
+    assert {name: p.requires_grad for name, p in module.named_parameters() if not p.requires_grad} == {
+        "weight_hh_l0": False
+    }
+    for name, parameter in module.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.equal(parameter, before[name])
+        if name in gradients:
+            assert torch.equal(parameter.grad, gradients[name])
+
+
+def test_a_file_of_other_sizes_fails_at_every_case(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    lstm_onnx.export(nn.LSTM(6, 8), path)
+    report = _verify(_lstm(), path)
+    assert not report
+    assert all("axis 2 must be 6" in case.error for case in report.cases)
+    assert "failed to run at batch 1, time 1" in str(report)
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["cases"][0]["error"]
+
+
+def test_a_file_without_a_states_input_fails(tmp_path: Path) -> None:
+    module, path = _lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+
+    def without_h0(model: onnx.ModelProto) -> None:
+        held = [value for value in model.graph.input if value.name != "h0"]
+        del model.graph.input[:]
+        model.graph.input.extend(held)
+        for node in model.graph.node:
+            node.input[:] = ["" if value == "h0" else value for value in node.input]
+        states = next(item for item in model.metadata_props if item.key == "lstm_onnx.states")
+        states.value = json.dumps({"c0": "cn"})
+
+    _edit(path, without_h0)
+    report = _verify(module, path)
+    assert not report
+    failed = {case.label for case in report.cases if case.error}
+    assert failed == {case.label for case in report.cases if case.label.endswith(", states")}
+    assert all("h0 is not an input" in case.error for case in report.cases if case.error)
+
+
+def test_a_file_without_an_output_fails(tmp_path: Path) -> None:
+    module, path = _lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+
+    def without_cn(model: onnx.ModelProto) -> None:
+        held = [value for value in model.graph.output if value.name != "cn"]
+        del model.graph.output[:]
+        model.graph.output.extend(held)
+        states = next(item for item in model.metadata_props if item.key == "lstm_onnx.states")
+        states.value = json.dumps({"h0": "hn"})
+
+    _edit(path, without_cn)
+    report = _verify(module, path)
+    assert not report
+    assert all("no output cn" in case.error for case in report.cases)
+
+
+def test_cases_come_one_by_one(tmp_path: Path) -> None:
+    module, path = _lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    assert next(verify_cases(model, module)).label == "batch 1, time 1, states"
+
+
+@pytest.mark.parametrize("arguments", [{}, {"proj_size": 3}])
+def test_a_float16_file_is_judged_in_float16(arguments: dict[str, int], tmp_path: Path) -> None:
+    module, path = _lstm(**arguments).half(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    report = _verify(module, path)
+    assert report, str(report)
+    assert max(tensor.error for _, tensor in report.worst.values()) > 1e-5  # float32 would not be this far off
+    _mutate(path, "gates f and c swapped")
+    assert not _verify(module, path)
+
+
+def test_a_projected_float64_file_is_judged_in_float64(tmp_path: Path) -> None:
+    module, path = _lstm(proj_size=3).double(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    report = _verify(module, path)
+    assert report, str(report)
+    assert max(tensor.error for _, tensor in report.worst.values()) < 1e-13
+
+
+def test_what_cannot_be_opened_raises(tmp_path: Path) -> None:
+    module = _lstm()
+    with pytest.raises(FileError, match="No such file"):
+        _verify(module, tmp_path / "none.onnx")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(ModelError, match="broken"):
+        _verify(module, broken)
+    lstm_onnx.export(module, tmp_path / "m.onnx")
+    with pytest.raises(ProviderError, match="tpu"):
+        lstm_onnx.verify(module, tmp_path / "m.onnx", provider="tpu")
+    with pytest.raises(ExportError, match=r"GRU is not an nn\.LSTM"):
+        lstm_onnx.verify(nn.GRU(5, 8), tmp_path / "m.onnx")  # type: ignore[arg-type]

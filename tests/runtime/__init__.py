@@ -1,0 +1,1 @@
+"""The runtime: sessions, streams, providers and the arrays that go in."""

@@ -1,0 +1,78 @@
+"""Models for the runtime's tests: exported without torch, and one from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from lstm_onnx.exporter.lstm import export_lstm
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.spec import ExportOptions, LSTMSpec
+from lstm_onnx.weights import fitted
+
+INPUT, HIDDEN = 4, 5
+
+
+def drawn_state(spec: LSTMSpec, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    state = {name: rng.uniform(-0.6, 0.6, shape) for name, shape in spec.parameter_shapes().items()}
+    return fitted(spec, state, where="drawn")
+
+
+def exported(path: Path, *, options: ExportOptions | None = None, **sizes: Any) -> tuple[LSTMSpec, dict]:
+    """Write an LSTM of 4 inputs and 5 hidden units, or of `sizes`; give its spec and parameters."""
+    spec = LSTMSpec(**{"input_size": INPUT, "hidden_size": HIDDEN, **sizes})
+    state = drawn_state(spec)
+    export_lstm(spec, options or ExportOptions(), state, path)
+    return spec, state
+
+
+def model_of(folder: Path, *, options: ExportOptions | None = None, **sizes: Any) -> Model:
+    """Such a model, open on the CPU."""
+    path = folder / "model.onnx"
+    exported(path, options=options, **sizes)
+    return load(path, provider="cpu")
+
+
+def accumulator(path: Path, *, axis: str | None = "batch", metadata: dict[str, str] | None = None) -> Path:
+    """A stateful model as others write them: y = scale * x + state, stateN = y; `axis` names the batch."""
+    shape = [axis, 3]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["scale"], ["factor"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["x", "factor"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "state"], ["y"]),
+            helper.make_node("Add", ["y", "zero"], ["stateN"]),
+        ],
+        "accumulator",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, shape),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, shape),
+            helper.make_tensor_value_info("scale", TensorProto.INT64, []),
+        ],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, shape),
+            helper.make_tensor_value_info("stateN", TensorProto.FLOAT, shape),
+        ],
+        [numpy_helper.from_array(np.zeros((), np.float32), "zero")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
+    helper.set_model_props(model, metadata or {})
+    onnx.save(model, path)
+    return path
+
+
+def randoms(*shape: int, seed: int = 1, dtype: str = "float32") -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+class Unreachable:
+    """In a session's place: proves that an input was refused before ONNX Runtime saw it."""
+
+    def run(self, *_: Any) -> None:
+        raise AssertionError("ONNX Runtime was reached")

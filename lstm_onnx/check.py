@@ -8,8 +8,9 @@ about it: nothing that failed to be checked counts as passed.
 from __future__ import annotations
 
 import os
+import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper, inliner
 
 from .errors import ConfigError, FileError, InputError, ModelError, ProviderError, RunError
@@ -27,7 +28,6 @@ from .runtime.providers import (
     CPU,
     PROVIDERS,
     cuda_unavailable,
-    first_line,
     off_cuda,
     open_session,
     ort_errors,
@@ -52,10 +52,9 @@ _ONNX_ERRORS = (
 _OPERATORS = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 _INITIAL_STATES = (5, 6)
 """Where these operators take initial_h and, an LSTM, initial_c."""
-_PASSING = frozenset(
-    "Cast Dropout Expand Gather Identity MatMul Reshape Slice Split Squeeze Transpose Unsqueeze".split()
-)
+_PASSING = ("Cast", "Gather", "Identity", "MatMul", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 """Operators through which a value is still its first input in another form."""
+_PRODUCER = "lstm-onnx"
 _STATES = {"h0": "hn", "c0": "cn"}
 """Which output feeds which state in a bare LSTM."""
 _SIZES = ((1,), (3, 5, 7, 11, 13, 17), (2, 7, 5, 3, 11, 13))
@@ -151,7 +150,7 @@ def check(path: str | os.PathLike[str], *, provider: str = "auto") -> CheckRepor
     story: Story | None = None
     try:
         story = Story.from_metadata({entry.key: entry.value for entry in model.metadata_props})
-        findings.append(_passed("metadata", _told(story)))
+        findings.append(_metadata(story, model.producer_name))
     except ConfigError as error:
         findings.append(_failed("metadata", "", str(error), _REEXPORT))
     try:
@@ -160,8 +159,8 @@ def check(path: str | os.PathLike[str], *, provider: str = "auto") -> CheckRepor
         findings.append(_failed("dynamic-axes", "", f"shapes cannot be inferred: {_words(error)}", _REEXPORT))
         graph = _Graph(model)
     else:
-        findings += _dynamic_axes(graph, story or Story())
-    findings += _states_paired(graph, story)
+        findings += _guarded("dynamic-axes", lambda: _dynamic_axes(graph, story or Story()))
+    findings += _guarded("states-paired", lambda: _states_paired(graph, story))
     ran_on, dynamic = _on_provider(file, provider)
     return CheckReport(file, ran_on, (*findings, *dynamic))
 
@@ -178,9 +177,17 @@ def _skipped(rule: str, message: str) -> Finding:
     return Finding(rule, False, "", message, skipped=True)
 
 
-def _words(error: BaseException, width: int = 300) -> str:
-    """An error's message on one line, without the stack that onnx's strict inference appends."""
-    return textwrap.shorten(str(error).strip() or type(error).__name__, width, placeholder=" ...")
+def _words(error: BaseException | str) -> str:
+    """An error's message on one line, and not without end."""
+    return textwrap.shorten(str(error) or type(error).__name__, 400, placeholder=" ...")
+
+
+def _guarded(rule: str, findings: Callable[[], list[Finding]]) -> list[Finding]:
+    """A static rule's findings; a graph too damaged to walk (names that are not text) fails it."""
+    try:
+        return findings()
+    except _ONNX_ERRORS as error:
+        return [_failed(rule, "", f"the graph is damaged: {_words(error)}", _REEXPORT)]
 
 
 def _require_provider(provider: str) -> None:
@@ -217,11 +224,15 @@ def _valid_onnx(file: str) -> Finding:
     return _passed("valid-onnx", "onnx's checker, shapes and types included, accepts it")
 
 
-def _told(story: Story) -> str:
-    if not story.to_metadata().keys() - {"lstm_onnx.states", "lstm_onnx.versions"} and not story.versions:
-        return "none of lstm-onnx's; the graph speaks for itself"
-    made = f" by lstm_onnx {story.versions['lstm_onnx']}" if "lstm_onnx" in story.versions else ""
-    return f"written{made}, a {'bare LSTM' if story.spec is not None else 'model that holds more than one LSTM'}"
+def _metadata(story: Story, producer: str) -> Finding:
+    version = story.versions.get("lstm_onnx")
+    if producer == _PRODUCER and (version is None or (story.spec is not None and story.digest is None)):
+        # A file can be cut off just where its graph ends: what is left is a sound model that lost its story.
+        return _failed("metadata", "", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off", _REEXPORT)
+    if version is None:
+        return _passed("metadata", "none of lstm-onnx's; the graph speaks for itself")
+    kind = "a bare LSTM" if story.spec is not None else "a model that holds more than one LSTM"
+    return _passed("metadata", f"written by lstm_onnx {version}, {kind}")
 
 
 # --- The graph and its shapes ---
@@ -422,7 +433,8 @@ def _fixed_axis(graph: _Graph, scope: _Scope, node: NodeProto, value: str, name:
 
 
 def _label(node: NodeProto) -> str:
-    return node.name or f"{node.op_type} that makes {', '.join(node.output)}"
+    # A name that is not UTF-8 comes as bytes.
+    return str(node.name) or f"{node.op_type} that makes {', '.join(node.output)}"
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
@@ -486,7 +498,7 @@ def _pair_problems(graph: _Graph, states: Mapping[str, str]) -> Iterator[Finding
 
 
 def _type_name(elem_type: int) -> str:
-    names = {number: name.lower() for name, number in TensorProto.DataType.items()}
+    names: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
     return names.get(elem_type, f"type {elem_type}")
 
 
@@ -499,7 +511,7 @@ def _on_provider(file: str, provider: str) -> tuple[str, list[Finding]]:
     try:
         session, used = open_session(file, provider)
     except (ModelError, MemoryError) as error:
-        text = _words(error).removeprefix(f"{file}: ")
+        text = _ort_words(error, file)
         return provider, [
             _skipped("provider", "not known, since it cannot be opened"),
             _failed("runnable", "", text, "mend what it names, or export the model again"),
@@ -512,10 +524,10 @@ def _on_provider(file: str, provider: str) -> tuple[str, list[Finding]]:
         # States are a matter of their own rule: here every input is given.
         model = Model(file, session, used, states={})
     except ProviderError as error:
-        text = str(error).removeprefix(f"{file}: ")
+        text = _ort_words(error, file)
         return used, [_failed("provider", "", text, 'export it as float32, or use provider "cuda"'), unopened]
-    except (ModelError, *ort_errors()) as error:
-        text = _words(error).removeprefix(f"{file}: ")
+    except _model_errors() as error:
+        text = _ort_words(error, file)
         return used, [*findings, _failed("runnable", "", f"it cannot be loaded: {text}", _REEXPORT)]
     return used, [*findings, *_runnable(model)]
 
@@ -532,10 +544,23 @@ def _require_cuda_works() -> None:
     open_session(model.SerializeToString(), "cuda")
 
 
+def _model_errors() -> tuple[type[Exception], ...]:
+    """What loading or running a model can raise that is the model's fault."""
+    return (ModelError, RunError, InputError, MemoryError, AttributeError, *ort_errors())
+
+
+def _ort_words(error: BaseException, file: str) -> str:
+    """ONNX Runtime's message without the file's name, its codes, and its own source lines."""
+    text = str(error).replace(f"Load model from {file} failed:", "").removeprefix(f"{file}: ")
+    text = text.removeprefix("ONNX Runtime failed while running: ")
+    text = re.sub(r"\b\d+ : [A-Z_]+ : |/\S+:\d+ \S+?\(.*?\) ", "", text)
+    return _words(text)
+
+
 def _placed(session: Any, provider: str, used: str) -> Finding:
     try:
         placed = placements(session)
-    except (AttributeError, *ort_errors()) as error:
+    except _model_errors() as error:
         return _failed("provider", "", f"ONNX Runtime does not say where its nodes run: {_words(error)}", "upgrade it")
     elsewhere = off_cuda(placed) if used == "cuda" else [item for item in placed if item.provider != CPU]
     names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:5])
@@ -590,11 +615,8 @@ def _run_problem(model: Model, shapes: Mapping[str, tuple[int, ...]], sizes: Map
     feeds = {name: _drawn(rng, info, shapes[name], sizes) for name, info in model.inputs.items()}
     try:
         results = model.run(feeds)
-    except (RunError, InputError, MemoryError) as error:
-        text = _words(error).removeprefix(f"{model.path}: ")
-        return text.removeprefix("ONNX Runtime failed while running: ")
-    except ort_errors() as error:
-        return first_line(error)
+    except _model_errors() as error:
+        return _ort_words(error, model.path)
     for name, info in model.outputs.items():
         value = results[name]
         if not isinstance(value, np.ndarray) or info.dtype is None:

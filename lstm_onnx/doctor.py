@@ -27,7 +27,7 @@ _INSTALL = "pip install 'lstm-onnx[{}]'"
 
 @dataclass(frozen=True)
 class ProviderStatus:
-    """Whether the provider "cpu" or "cuda" computes an LSTM here; `detail` says how well, or why not and how to mend it."""
+    """Whether "cpu" or "cuda" computes an LSTM here; `detail` says how well, or why not and how to mend it."""
 
     name: str
     works: bool
@@ -166,7 +166,7 @@ def _difference(results: list[Any], expected: list[np.ndarray]) -> float:
     """The largest absolute difference; infinite where shapes differ or a number is not one."""
     if [np.shape(array) for array in results] != [array.shape for array in expected]:
         return float("inf")
-    apart = max(float(np.max(np.abs(got - want))) for got, want in zip(results, expected, strict=True))
+    apart = float(np.max([np.max(np.abs(got - want)) for got, want in zip(results, expected, strict=True)]))
     return apart if np.isfinite(apart) else float("inf")
 
 

@@ -29,7 +29,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner
 
 from .errors import ConfigError, FileError, ModelError
@@ -285,7 +285,7 @@ class _Scope:
         sparse = [_Tensor.of(item.values) for item in graph.sparse_initializer]
         for node in graph.node:
             if node.op_type == "Constant" and node.output:
-                tensors |= {node.output[0]: tensor for item in node.attribute for tensor in _constant(item)}
+                tensors.update((node.output[0], tensor) for item in node.attribute for tensor in _constant(item))
         producers = {output: node for node in graph.node for output in node.output if output}
         inputs = [item.name for item in graph.input]
         types = {item.name: _value(item) for item in (*graph.value_info, *graph.input, *graph.output)}
@@ -584,7 +584,7 @@ def _value(item: ValueInfoProto) -> Value:
 
 def _type_name(elem_type: int) -> str:
     try:
-        return TensorProto.DataType.Name(elem_type)  # type: ignore[arg-type]
+        return str(TensorProto.DataType.Name(elem_type))
     except ValueError:
         return "UNDEFINED"
 

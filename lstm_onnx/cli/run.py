@@ -128,13 +128,13 @@ def _cast(model: Model, row: Arrays, *, typed: bool) -> Arrays:
 
 
 def _run_whole(model: Model, feeds: Arrays) -> Arrays:
+    from ..runtime.values import known_names
+
     if model.spec is None or "input" not in feeds:
         return model.run(feeds)
-    for name in feeds:
-        if name not in model.inputs:
-            return model.run(feeds)  # it says which names there are
+    known_names(model.inputs, feeds)
     if ("h0" in feeds) != ("c0" in feeds):
-        return model.run(feeds)
+        return model.run(feeds)  # by names, one state may be left out
     states = (feeds["h0"], feeds["c0"]) if "h0" in feeds else None
     output, (hn, cn) = model(feeds["input"], states, lengths=feeds.get("lengths"))
     return {"output": output, "hn": hn, "cn": cn}
@@ -145,11 +145,15 @@ def _run_chunks(model: Model, feeds: Arrays, steps: int) -> Arrays:
     import numpy as np
 
     from ..errors import InputError
+    from ..runtime.values import known_names
 
     if "lengths" in feeds:
         raise InputError("lengths do not go with --stream or --chunk: a stream's sequences go on together")
     if model.spec is None:
         raise InputError("--stream and --chunk need a bare LSTM; this model is more")
+    known_names(model.inputs, feeds)
+    if "input" not in feeds:
+        raise InputError(f"missing input: {model.inputs['input']}")
     x = feeds["input"]
     unbatched = x.ndim == 2
     batch_axis = 0 if model.spec.batch_first else 1

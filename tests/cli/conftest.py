@@ -1,0 +1,63 @@
+"""The command line in this process: what it prints, and the code it leaves with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lstm_onnx.cli import main
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Run ``lstm-onnx ARGUMENTS`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Done:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return Done(left.value.code, printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[..., Path]:
+    """Write a model's .toml with safetensors weights beside it, so that nothing needs torch."""
+
+    def write(name: str = "net", export: str = "", **sizes: object) -> Path:
+        from safetensors.numpy import save_file
+
+        from lstm_onnx.spec import LSTMSpec
+
+        sizes = {"input_size": 4, "hidden_size": 3, **sizes}
+        rng = np.random.default_rng(0)
+        spec = LSTMSpec(**sizes)
+        save_file(
+            {key: rng.standard_normal(shape).astype(np.float32) for key, shape in spec.parameter_shapes().items()},
+            tmp_path / f"{name}.safetensors",
+        )
+        lines = [f"{key} = {str(value).lower()}" for key, value in sizes.items()]
+        path = tmp_path / f"{name}.toml"
+        path.write_text(
+            "[lstm]\n" + "\n".join(lines) + f'\n[weights]\nfile = "{name}.safetensors"\n[export]\n{export}\n'
+        )
+        return path
+
+    return write

@@ -29,8 +29,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, inliner
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    checker,
+    helper,
+    inliner,
+)
 
 from .errors import ConfigError, FileError, ModelError
 from .files import readable_file
@@ -182,20 +192,10 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     model = _parsed(found)
     try:
         story = Story.from_metadata({entry.key: entry.value for entry in model.metadata_props})
-    except ConfigError as error:
+        top = _Scope.of(model.graph)
+        lstms, others, stored = _walk(top)
+    except (ConfigError, ModelError) as error:
         raise ModelError(f"{path}: {error}") from error
-    top = _Scope.of(model.graph)
-    lstms: list[LSTMInfo] = []
-    others: Counter[str] = Counter()
-    stored: list[_Tensor] = []
-    for scope in _scopes(top):
-        stored += scope.stored
-        for node in scope.nodes:
-            info = _lstm(scope, node)
-            if info is not None:
-                lstms.append(info)
-            elif node.op_type != "Constant":
-                others[node.op_type if _is_default(node.domain) else f"{node.domain}.{node.op_type}"] += 1
     weights = [tensor for tensor in stored if tensor.dims and tensor.elem_type not in _INDEX_TYPES]
     external, notes = _external_bytes(found, stored)
     return Inspection(
@@ -217,6 +217,22 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     )
 
 
+def _walk(top: _Scope) -> tuple[list[LSTMInfo], Counter[str], list[_Tensor]]:
+    """Every LSTM, the count of every other operator, and every stored tensor."""
+    lstms: list[LSTMInfo] = []
+    others: Counter[str] = Counter()
+    stored: list[_Tensor] = []
+    for scope in _scopes(top):
+        stored += scope.stored
+        for node in scope.nodes:
+            info = _lstm(scope, node)
+            if info is not None:
+                lstms.append(info)
+            elif node.op_type != "Constant":
+                others[node.op_type if _is_default(node.domain) else f"{node.domain}.{node.op_type}"] += 1
+    return lstms, others, stored
+
+
 def _parsed(path: Path) -> ModelProto:
     """The model, its functions inlined."""
     try:
@@ -232,12 +248,25 @@ def _parsed(path: Path) -> ModelProto:
         raise ModelError(f"{path}: is not an ONNX model, or is cut short ({error}); export or copy it again") from error
     if not model.opset_import or not model.HasField("graph"):
         raise ModelError(f"{path}: is not an ONNX model, or is cut short (it has no graph or no opset)")
+    if not _is_text(model):
+        raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 text; export or copy it again")
     if not model.functions:
         return model
     try:
         return inliner.inline_local_functions(model)
-    except (RuntimeError, ValueError) as error:
+    except (checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: its functions cannot be inlined ({error})") from error
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every string is one: protobuf hands out what is not UTF-8 as bytes, without a word."""
+    for kind, value in message.ListFields():
+        items = [value] if isinstance(value, (str, bytes, int, float, Message)) else value
+        if kind.type == kind.TYPE_STRING and not all(isinstance(item, str) for item in items):
+            return False
+        if kind.type == kind.TYPE_MESSAGE and not all(_is_text(item) for item in items):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -312,7 +341,7 @@ class _Scope:
                 fixed = tuple(dim for dim in dims if isinstance(dim, int))
                 return None, fixed if len(fixed) == len(dims) else (), dtype
             if node.op_type == "Cast":
-                dtype = dtype or _dtype(int(_attributes(node).get("to", 0)))
+                dtype = dtype or _dtype(_integer(_attributes(node), "to"))
             name = node.input[0]
             home = home.home(name)
         tensor = home.tensors.get(name) if home else None
@@ -400,7 +429,7 @@ def _operator_info(scope: _Scope, node: NodeProto) -> LSTMInfo:
     wide = _dims(weights, "W")
     recurrent = _dims(weights, "R")
     input_size = (wide[1] if transposed else wide[2]) if wide else None
-    hidden_size = int(attributes.get("hidden_size", 0))
+    hidden_size = _integer(attributes, "hidden_size")
     if recurrent:
         hidden_size = recurrent[1] if transposed else recurrent[2]
     elif not hidden_size and wide:
@@ -449,7 +478,7 @@ def _scan_info(scope: _Scope, node: NodeProto) -> LSTMInfo:
     both = "R_forward" in weights
     count = 2 if both else 1
     projection = weights["W_hr_forward" if both else "W_hr"]
-    backwards = any(_attributes(node).get("scan_input_directions", ()))
+    backwards = any(_list(_attributes(node), "scan_input_directions"))
     return _info(
         scope,
         node,
@@ -518,12 +547,12 @@ def _particulars(attributes: dict[str, Any], *, peepholes: bool) -> list[str]:
     """What an LSTM does that torch's does not."""
     notes = ["peepholes"] if peepholes else []
     if "clip" in attributes:
-        notes.append(f"clip {attributes['clip']:g}")
+        notes.append(f"clip {_text(attributes['clip'])}")
     if attributes.get("layout", 0):
         notes.append("layout=1 (batch first), which ONNX Runtime refuses")
     if attributes.get("input_forget", 0):
         notes.append("input_forget (input and forget gate are coupled)")
-    activations = [_text(name) for name in attributes.get("activations", ())]
+    activations = [_text(name) for name in _list(attributes, "activations")]
     if [name.lower() for name in activations] != ["sigmoid", "tanh", "tanh"] * (len(activations) // 3):
         notes.append(f"activations {', '.join(activations)}")
     return notes
@@ -559,6 +588,16 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
         AttributeProto.STRINGS,
     }
     return {item.name: helper.get_attribute_value(item) for item in node.attribute if item.type in plain}
+
+
+def _integer(attributes: dict[str, Any], name: str) -> int:
+    value = attributes.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _list(attributes: dict[str, Any], name: str) -> list[Any]:
+    value = attributes.get(name)
+    return value if isinstance(value, list) else []
 
 
 def _constant(attribute: AttributeProto) -> list[_Tensor]:

@@ -14,9 +14,10 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,18 @@ CPU_SHAPE_OPS = frozenset({"Shape", "Size", "Gather", "Cast", "Range", "Unsqueez
 """Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, also in a CUDA session."""
 _MAX_FOLDED_BYTES = 2**28
 """Constant folding stops here: a model of 68 bytes can otherwise ask for a GiB when it is opened."""
+_WARNING, _FATAL = 2, 4
+"""ONNX Runtime's severities of log messages; the first is its default."""
+_PARAMETERS = r"\((?:[^()]|\([^()]*\))*\)"
+_NOISE = re.compile(
+    r"(?:\[ONNXRuntimeError\] : )?\b\d+ : [A-Z_]+ : "
+    r"|Load model from (?s:.{1,4096}?) failed:"
+    # file.cc:12 type name(parameters) [with T = type], by gcc and clang; file.cc:12 name, by MSVC
+    rf"|/[^\s:]{{1,200}}\.(?:cc|cpp|cu|h|hpp):\d+ [^()\n]*{_PARAMETERS}(?:[^() ]*{_PARAMETERS})*[^() ]*(?: const)?"
+    r"(?: \[with [^\]]*\])? "
+    r"|\b[A-Z]:\\[^\s:]{1,200}\.(?:cc|cpp|cu|h|hpp):\d+ [\w:<>~]+ "
+)
+"""What ONNX Runtime's messages say to its own developers."""
 _log = logging.getLogger("lstm_onnx")
 
 
@@ -86,9 +99,9 @@ def ort_errors() -> tuple[type[Exception], ...]:
 
 
 def first_line(error: BaseException) -> str:
-    """The message of an ONNX Runtime error without its code and its later lines."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].removeprefix("[ONNXRuntimeError] : ").strip()
+    """The message of an ONNX Runtime error without its codes, source lines, the file's path and later lines."""
+    lines = _NOISE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip()
 
 
 def open_session(
@@ -106,7 +119,7 @@ def open_session(
 
     Raises:
         FileError: the file is missing, empty or a folder.
-        ModelError: it is not a model, or ONNX Runtime cannot run it.
+        ModelError: it is not a model, ONNX Runtime cannot run it, or memory ran out.
         ProviderError: the provider is unknown, is not there, or would not run every node.
         MissingDependencyError: no usable ONNX Runtime is installed.
         InputError: `threads` is not a positive integer.
@@ -135,8 +148,9 @@ def open_session(
 
 
 def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | None) -> Any:
+    where = "the model" if isinstance(model, bytes) else model
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # failures come as exceptions, with the same words
+    options.log_severity_level = _FATAL  # failures come as exceptions, with the same words
     if threads is not None:
         options.intra_op_num_threads = threads
     # Spinning threads fight with those of the application: up to 50 times slower beside torch (onnxruntime 13808).
@@ -147,12 +161,28 @@ def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | Non
     if CUDA in providers:
         _preload_cuda(ort)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a provider that fails to load is told below, in one voice
+        with _provider_told_below(ort, providers):
             return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    except MemoryError as error:
+        raise ModelError(f"{where}: ran out of memory while opening it") from error
     except ort_errors() as error:
-        where = "the model" if isinstance(model, bytes) else model
         raise ModelError(f"{where}: ONNX Runtime cannot open it: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _provider_told_below(ort: Any, providers: list[str]) -> Iterator[None]:
+    """A CUDA provider that fails to load is told by our own message, not by ONNX Runtime on stderr too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        if CUDA not in providers:
+            yield
+            return
+        # The session's own severity does not reach the loader, and the default one cannot be asked for.
+        ort.set_default_logger_severity(_FATAL)
+        try:
+            yield
+        finally:
+            ort.set_default_logger_severity(_WARNING)
 
 
 def _preload_cuda(ort: Any) -> None:

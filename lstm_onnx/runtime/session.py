@@ -115,7 +115,7 @@ class Model:
 
         Raises:
             InputError: something does not fit; the message names it.
-            RunError: ONNX Runtime failed while running.
+            RunError: ONNX Runtime failed while running, or memory ran out.
         """
         spec = self.story.spec
         if spec is None:
@@ -155,7 +155,7 @@ class Model:
 
         Raises:
             InputError: something does not fit; the message names it.
-            RunError: ONNX Runtime failed while running.
+            RunError: ONNX Runtime failed while running, or memory ran out.
         """
         arrays: dict[str, np.ndarray] = {}
         restore = None
@@ -166,6 +166,8 @@ class Model:
         names = list(self.outputs)
         try:
             values = self.session.run(names, arrays)
+        except MemoryError as error:
+            raise RunError(f"{self.path}: ran out of memory while running; give it less at a time") from error
         except ort_errors() as error:
             raise RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}") from error
         return {name: restore(value) if restore else value for name, value in zip(names, values, strict=True)}

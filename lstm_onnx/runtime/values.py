@@ -66,15 +66,20 @@ def checked(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]) -> 
         InputError: a name is missing or unknown, or an array has a wrong rank, size or dtype, an
             empty axis, or an axis name with two sizes; the message names it and says what fits.
     """
-    for name in feeds:
-        if name not in infos:
-            raise InputError(f"{name} is not an input of the model; its inputs are {', '.join(infos)}")
+    known_names(infos, feeds)
     axes: dict[str, tuple[int, str]] = {}
     fitting = {name: _fitting(info, feeds[name], axes) for name, info in infos.items() if name in feeds}
     missing = [str(info) for name, info in infos.items() if name not in feeds]
     if missing:
         raise InputError(f"missing input: {'; '.join(missing)}")
     return fitting
+
+
+def known_names(infos: Mapping[str, ValueInfo], feeds: Mapping[str, object]) -> None:
+    """Refuse names that are not inputs of the model (InputError)."""
+    for name in feeds:
+        if name not in infos:
+            raise InputError(f"{name} is not an input of the model; its inputs are {', '.join(infos)}")
 
 
 def _fitting(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, str]]) -> np.ndarray:

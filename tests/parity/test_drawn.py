@@ -50,7 +50,7 @@ def _check(spec: LSTMSpec, options: ExportOptions, seed: int) -> None:
             assert spec.proj_size > 0
             assert "condition number" in str(error)  # noqa: PT017 - only some draws raise
             matrices = [value for name, value in state.items() if name.startswith("weight_hr")]
-            assert max(np.linalg.cond(m.astype(np.float64)) for m in matrices) > MAX_CONDITION["float32"]
+            assert max(np.linalg.cond(m.astype(np.float64)) for m in matrices) > MAX_CONDITION
             assert not path.exists()
             projection = "scan"
             exported = lstm_onnx.export(module, path, projection=projection, **choices)

@@ -22,9 +22,9 @@ from .mutants import MUTANTS, Mutant, mutated
 _VERIFY = importlib.import_module("lstm_onnx.parity.verify")  # the package's `verify` is the function
 
 
-def _lstm(seed: int = 3, scale: float = 1.0, **arguments: object) -> nn.LSTM:
+def _lstm(seed: int = 3, scale: float = 1.0, hidden_size: int = 8, **arguments: object) -> nn.LSTM:
     torch.manual_seed(seed)
-    module = nn.LSTM(5, 8, **arguments)
+    module = nn.LSTM(5, hidden_size, **arguments)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter *= scale
@@ -134,17 +134,17 @@ def test_nan_fails_and_is_json_all_the_same(tmp_path: Path) -> None:
     lstm_onnx.export(module, path)
 
     def poison(model: onnx.ModelProto) -> None:
-        tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "l0/B")
-        array = onnx.numpy_helper.to_array(tensor).copy()
-        array[0, 0] = np.nan
-        tensor.CopyFrom(onnx.numpy_helper.from_array(array, "l0/B"))
+        for node in model.graph.node:
+            node.output[:] = ["right" if value == "hn" else value for value in node.output]
+        zero = onnx.helper.make_node("Sub", ["right", "right"], ["zero"], name="zero")
+        model.graph.node.extend([zero, onnx.helper.make_node("Div", ["zero", "zero"], ["hn"], name="nan")])
 
     _edit(path, poison)
     report = _verify(module, path)
     assert not report
     table = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert table["passed"] is False
-    assert table["outputs"]["output"]["ratio"] == "inf"
+    assert table["outputs"]["hn"]["ratio"] == "inf"
     assert "is not finite where PyTorch is" in str(report)
 
 
@@ -162,7 +162,7 @@ def test_str_names_the_output_that_fails(tmp_path: Path) -> None:
 
 
 def _chaotic(path: Path, **arguments: object) -> nn.LSTM:
-    module = _lstm(scale=40.0, **arguments)
+    module = _lstm(hidden_size=32, scale=20.0, **arguments)
     lstm_onnx.export(module, path)
     return module
 
@@ -285,6 +285,12 @@ def test_a_file_of_other_sizes_fails_at_every_case(tmp_path: Path) -> None:
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["cases"][0]["error"]
 
 
+def _say_no_spec(model: onnx.ModelProto, states: dict[str, str]) -> None:
+    """A file that does not claim to be a bare LSTM: one that does and lacks a state is refused when opened."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {"lstm_onnx.states": json.dumps(states)})
+
+
 def test_a_file_without_a_states_input_fails(tmp_path: Path) -> None:
     module, path = _lstm(), tmp_path / "m.onnx"
     lstm_onnx.export(module, path)
@@ -295,8 +301,7 @@ def test_a_file_without_a_states_input_fails(tmp_path: Path) -> None:
         model.graph.input.extend(held)
         for node in model.graph.node:
             node.input[:] = ["" if value == "h0" else value for value in node.input]
-        states = next(item for item in model.metadata_props if item.key == "lstm_onnx.states")
-        states.value = json.dumps({"c0": "cn"})
+        _say_no_spec(model, {"c0": "cn"})
 
     _edit(path, without_h0)
     report = _verify(module, path)
@@ -314,13 +319,15 @@ def test_a_file_without_an_output_fails(tmp_path: Path) -> None:
         held = [value for value in model.graph.output if value.name != "cn"]
         del model.graph.output[:]
         model.graph.output.extend(held)
-        states = next(item for item in model.metadata_props if item.key == "lstm_onnx.states")
-        states.value = json.dumps({"h0": "hn"})
+        _say_no_spec(model, {"h0": "hn"})
 
     _edit(path, without_cn)
     report = _verify(module, path)
     assert not report
-    assert all("no output cn" in case.error for case in report.cases)
+    assert all(case.error for case in report.cases)
+    with_states = [case for case in report.cases if case.label.endswith(", states")]
+    assert with_states
+    assert all("no output cn" in case.error for case in with_states)
 
 
 def test_cases_come_one_by_one(tmp_path: Path) -> None:

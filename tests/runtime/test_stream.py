@@ -280,3 +280,11 @@ def test_a_state_with_two_open_axes_has_no_size(tmp_path: Path):
     model.inputs["state"] = open_twice
     with pytest.raises(InputError, match=r"state float32 \(batch, time\) cannot start as zeros: one axis"):
         model.stream()
+
+
+def test_one_output_may_feed_two_states(tmp_path: Path):
+    model = load(accumulator(tmp_path / "a.onnx"), "cpu", states={"state": "y", "x": "y"})
+    stream = model.stream(batch=1)
+    stream.state = {"state": np.ones((1, 3), np.float32), "x": np.ones((1, 3), np.float32)}
+    assert list(stream.run({"scale": 2})) == ["stateN"]
+    assert stream.state["state"].tolist() == stream.state["x"].tolist() == [[3, 3, 3]]

@@ -1,0 +1,155 @@
+"""The rules that run the file: do its nodes go where they were asked to, does it run at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from ..errors import InputError, LSTMOnnxError, ModelError, ProviderError, RunError
+from ..runtime import Model, ValueInfo
+from ..runtime.providers import CPU, first_line, off_cuda, open_session, ort_errors, placements
+from .graph import Dim, shown
+from .report import BAKED, REEXPORT, Finding, failed, passed, skipped, words
+
+_SIZES = ((1,), (3, 5, 7, 11, 13, 17), (2, 7, 5, 3, 11, 13))
+"""What the axes are set to in each run, in turn: a baked-in size can equal one of these rows but not all."""
+_MOST_ELEMENTS = 2**26
+_PROVIDER = "provider"
+_RUNNABLE = "runnable"
+
+
+def on_provider(file: str, provider: str) -> tuple[str, list[Finding]]:
+    """Where the model runs, and whether it does."""
+    unopened = skipped(_RUNNABLE, "not tried, since it cannot be loaded")
+    try:
+        session, used = open_session(file, provider)
+    except ModelError as error:
+        unknown = skipped(_PROVIDER, "not known, since it cannot be opened")
+        return provider, [unknown, failed(_RUNNABLE, "", _run_words(error, file), f"mend what it names, or {REEXPORT}")]
+    except ProviderError as error:
+        _require_cuda_works()
+        return provider, [failed(_PROVIDER, "", str(error), 'export at opset 21 or below, or use "auto"'), unopened]
+    findings = [_placed(session, provider, used)]
+    try:
+        # States are a matter of their own rule: here every input is given.
+        model = Model(file, session, used, states={})
+    except ProviderError as error:
+        return used, [
+            failed(_PROVIDER, "", _run_words(error, file), 'export it as float32, or use provider "cuda"'),
+            unopened,
+        ]
+    except _model_errors() as error:
+        return used, [*findings, failed(_RUNNABLE, "", f"it cannot be loaded: {_run_words(error, file)}")]
+    return used, [*findings, *_runnable(model)]
+
+
+def _require_cuda_works() -> None:
+    """Tell a model that CUDA cannot run from a CUDA that runs nothing, which is an error.
+
+    Raises:
+        ProviderError: not even an addition runs there.
+    """
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "probe", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7)
+    open_session(model.SerializeToString(), "cuda")
+
+
+def _model_errors() -> tuple[type[Exception], ...]:
+    """What loading or running a model can raise that is the model's fault."""
+    return (ModelError, RunError, InputError, MemoryError, AttributeError, *ort_errors())
+
+
+def _run_words(error: BaseException, file: str) -> str:
+    """What went wrong, without what a report on `file` that says "cannot run" has said already."""
+    text = str(error) if isinstance(error, LSTMOnnxError) else first_line(error)
+    return words(text.removeprefix(f"{file}: ").removeprefix("ONNX Runtime failed while running: "))
+
+
+def _placed(session: Any, provider: str, used: str) -> Finding:
+    try:
+        placed = placements(session)
+    except _model_errors() as error:
+        return failed(
+            _PROVIDER, "", f"ONNX Runtime does not say where its nodes run: {words(first_line(error))}", "upgrade it"
+        )
+    elsewhere = off_cuda(placed) if used == "cuda" else [item for item in placed if item.provider != CPU]
+    names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:5])
+    if elsewhere and provider != "auto":
+        return failed(_PROVIDER, names, f"not on {provider}, nor are {len(elsewhere)} nodes in all", 'use "auto"')
+    rest = f", but {len(elsewhere)} on the CPU: {names}" if elsewhere else ""
+    return passed(_PROVIDER, f"{len(placed)} nodes run on {used}{rest}")
+
+
+def _runnable(model: Model) -> list[Finding]:
+    undrawable = [str(info) for info in model.inputs.values() if info.dtype is None or info.dtype == object]
+    if undrawable:
+        return [skipped(_RUNNABLE, f"not tried: no values can be drawn for {'; '.join(undrawable)}")]
+    tried: list[str] = []
+    found: list[Finding] = []
+    for sizes in _bindings(model.inputs.values()):
+        label = ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
+        shapes = {name: _bound(info, sizes) for name, info in model.inputs.items()}
+        if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS:
+            return [skipped(_RUNNABLE, f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
+        tried.append(label)
+        problem = _run_problem(model, shapes, sizes)
+        if problem:
+            found.append(failed(_RUNNABLE, "", f"cannot run at {label}: {problem}", BAKED))
+    return found or [passed(_RUNNABLE, f"runs at {'; '.join(tried)}, and its outputs have the shapes that it declares")]
+
+
+def _bindings(infos: Iterable[ValueInfo]) -> list[dict[str | None, int]]:
+    """Sizes for the open axes, by name; None stands for all that have none, as nothing tells them apart."""
+    open_axes = [_axis(dim) for info in infos for dim in info.shape if _is_open(dim)]
+    axes = sorted(dict.fromkeys(open_axes), key=lambda axis: {"batch": 0, "time": 1}.get(axis or "", 2))
+    rows = [{axis: row[index % len(row)] for index, axis in enumerate(axes)} for row in _SIZES]
+    return rows if axes else [{}]
+
+
+def _is_open(dim: Dim) -> bool:
+    return not isinstance(dim, int) or dim < 1
+
+
+def _bound(info: ValueInfo, sizes: Mapping[str | None, int]) -> tuple[int, ...]:
+    return tuple(dim if isinstance(dim, int) and dim > 0 else sizes[_axis(dim)] for dim in info.shape)
+
+
+def _axis(dim: Dim) -> str | None:
+    return dim if isinstance(dim, str) else None
+
+
+def _run_problem(model: Model, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str | None, int]) -> str:
+    """What goes wrong at these sizes, or ""."""
+    rng = np.random.default_rng(0)
+    feeds = {name: _drawn(rng, info, shapes[name], sizes) for name, info in model.inputs.items()}
+    try:
+        results = model.run(feeds)
+    except _model_errors() as error:
+        return _run_words(error, model.path)
+    for name, info in model.outputs.items():
+        value = results[name]
+        if not isinstance(value, np.ndarray) or info.dtype is None:
+            continue
+        expected = [sizes.get(dim) if isinstance(dim, str) else dim for dim in info.shape]
+        wrong = [e for e, size in zip(expected, value.shape, strict=False) if e is not None and 0 < e != size]
+        if wrong or (info.shape and len(info.shape) != value.ndim):
+            return f"the output {name} has shape {value.shape}, and the file says {shown(info.shape)}"
+    return ""
+
+
+def _drawn(
+    rng: np.random.Generator, info: ValueInfo, shape: tuple[int, ...], sizes: Mapping[str | None, int]
+) -> np.ndarray:
+    """Values that any model should take: normal numbers, the tokens 0 and 1, whole sequences."""
+    dtype = info.dtype
+    assert dtype is not None  # noqa: S101 - the caller leaves such models alone
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype.kind in "iu" and "len" in info.name.lower():
+        return np.full(shape, sizes.get("time", 1), dtype)
+    return rng.integers(0, 2, shape).astype(dtype)

@@ -1,0 +1,211 @@
+"""The rules that read the file: is it valid, is its metadata whole, are axes open, are states paired."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import onnx
+from onnx import NodeProto, TensorProto
+
+from ..spec import Story
+from .graph import ONNX_ERRORS, Graph, Scope, Shape, attribute_of, shape_of, shown
+from .report import BAKED, Finding, failed, passed, skipped, words
+
+_INITIAL_STATES = (5, 6)
+"""Where these operators take initial_h and, an LSTM, initial_c."""
+_PRODUCER = "lstm-onnx"
+_STATES = {"h0": "hn", "c0": "cn"}
+"""Which output feeds which state in a bare LSTM."""
+_AXES = "dynamic-axes"
+_PAIRED = "states-paired"
+
+
+def valid_onnx(file: str) -> Finding:
+    """onnx's own checker, its external data included."""
+    try:
+        onnx.checker.check_model(file, full_check=True)
+    except ONNX_ERRORS as error:
+        return failed("valid-onnx", "", f"onnx's checker refuses it: {words(error)}")
+    return passed("valid-onnx", "onnx's checker, shapes and types included, accepts it")
+
+
+def metadata(story: Story, producer: str) -> Finding:
+    """Metadata of ours must be whole; a file of others need have none."""
+    version = story.versions.get("lstm_onnx")
+    if producer == _PRODUCER and (version is None or (story.spec is not None and story.digest is None)):
+        # A file can be cut off just where its graph ends: what is left is a sound model that lost its story.
+        return failed("metadata", "", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off")
+    if version is None:
+        return passed("metadata", "none of lstm-onnx's; the graph speaks for itself")
+    kind = "a bare LSTM" if story.spec is not None else "a model that holds more than one LSTM"
+    return passed("metadata", f"written by lstm_onnx {version}, {kind}")
+
+
+def dynamic_axes(graph: Graph, story: Story) -> list[Finding]:
+    """Batch and time must be open, at the graph's ends and at every recurrent node."""
+    ours = story.spec is not None
+    found = [*_promised_axes(graph, story), *_frozen_literals(graph)]
+    count = 0
+    for scope, node in graph.recurrent:
+        count += 1
+        found += _scan_axes(graph, scope, node, ours) if node.op_type == "Scan" else _node_axes(graph, scope, node)
+    if found:
+        return list(dict.fromkeys(found))
+    if count == 0:
+        axes = "; ".join(f"{name} {shown(shape_of(kind))}" for name, kind in graph.inputs.items())
+        return [passed(_AXES, f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}")]
+    if ours:
+        return [passed(_AXES, "batch and time are open in every input and output")]
+    return [passed(_AXES, f"batch and time are open at each of the {count} recurrent nodes")]
+
+
+def _promised_axes(graph: Graph, story: Story) -> Iterator[Finding]:
+    """A bare LSTM's inputs and outputs against what its sizes say."""
+    spec = story.spec
+    if spec is None:
+        return
+    sequence = spec.sequence_shape
+    inputs: dict[str, Shape] = {
+        "input": sequence("batch", "time", spec.input_size),
+        "h0": spec.h_shape("batch"),
+        "c0": spec.c_shape("batch"),
+    }
+    if story.options is not None and story.options.lengths:
+        inputs["lengths"] = ("batch",)
+    outputs: dict[str, Shape] = {
+        "output": sequence("batch", "time", spec.output_size),
+        "hn": spec.h_shape("batch"),
+        "cn": spec.c_shape("batch"),
+    }
+    for kind, expected, present in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+        for name, shape in expected.items():
+            if name not in present:
+                yield failed(_AXES, name, f"the {kind} {name} {shown(shape)} is not there")
+                continue
+            actual = shape_of(present[name])
+            if actual != shape:
+                message = f"the {kind} {name} is {shown(actual)}, and the metadata's sizes say {shown(shape)}"
+                yield failed(_AXES, name, message, BAKED)
+
+
+def _frozen_literals(graph: Graph) -> Iterator[Finding]:
+    """Reshape and Expand that make an open size a fixed one."""
+    for scope in graph.scopes:
+        for node in scope.graph.node:
+            if node.op_type not in ("Reshape", "Expand") or not node.input or not node.output:
+                continue
+            before, after = scope.shapes.get(node.input[0]), scope.shapes.get(node.output[0])
+            if before is None or after is None:
+                continue
+            if not all(isinstance(dim, int) for dim in before) and all(isinstance(dim, int) for dim in after):
+                message = f"{node.op_type} makes {node.input[0]} {shown(before)} the fixed {shown(after)}"
+                yield failed(_AXES, _label(node), message, BAKED)
+
+
+def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]:
+    """An LSTM's X and initial states: batch and time must be open."""
+    batch_first = attribute_of(node, "layout", 0) == 1
+    axes = {"batch": 0, "time": 1} if batch_first else {"time": 0, "batch": 1}
+    x = node.input[0] if node.input else ""
+    fixed = [name for name, axis in axes.items() if _is_fixed(graph, scope, x, axis)]
+    for name in fixed:
+        yield _fixed_axis(graph, scope, node, x, name, axes[name])
+    if "batch" in fixed:
+        return
+    for index in _INITIAL_STATES:
+        value = node.input[index] if index < len(node.input) else ""
+        # A constant state is broadcast by nobody: it too fixes the batch.
+        if value and _is_fixed(graph, scope, value, 0 if batch_first else 1):
+            yield _fixed_axis(graph, scope, node, value, "batch", 0 if batch_first else 1)
+
+
+def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
+    count = attribute_of(node, "num_scan_inputs", 0)
+    time_axes = attribute_of(node, "scan_input_axes", [])
+    for index, value in enumerate(node.input[len(node.input) - count :] if count else []):
+        axis = time_axes[index] if index < len(time_axes) else 0
+        if _is_fixed(graph, scope, value, axis):
+            yield _fixed_axis(graph, scope, node, value, "time", axis)
+        if ours and _is_fixed(graph, scope, value, 1):
+            yield _fixed_axis(graph, scope, node, value, "batch", 1)
+
+
+def _is_fixed(graph: Graph, scope: Scope, value: str, axis: int) -> bool:
+    """Whether the axis has a size, other than the 1 that an Unsqueeze gives it by design."""
+    shape = scope.shapes.get(value, ())
+    size = shape[axis] if axis < len(shape) else None
+    return isinstance(size, int) and not (size == 1 and "Unsqueeze" in graph.source(scope, value)[1])
+
+
+def _fixed_axis(graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int) -> Finding:
+    shape = scope.shapes[value]
+    origin, _ = graph.source(scope, value)
+    if origin == value:
+        origin_text = ""
+    else:
+        kind = "the input " if origin in graph.inputs else ""
+        origin_text = f", which comes from {kind}{origin} {shown(scope.shapes.get(origin))}"
+    what = "the input" if value in graph.inputs else "the value"
+    message = f"{name} is fixed at {shape[axis]} in {what} {value} {shown(shape)}{origin_text}"
+    return failed(_AXES, _label(node), message, BAKED)
+
+
+def _label(node: NodeProto) -> str:
+    # A name that is not UTF-8 comes as bytes.
+    return str(node.name) or f"{node.op_type} that makes {', '.join(node.output)}"
+
+
+def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
+    """Every state input must be fed by an output of its dtype and shape; `story` is None where it is damaged."""
+    if story is None:
+        return [skipped(_PAIRED, "the metadata that pairs them cannot be read")]
+    said = ", ".join(f"{source} <- {target}" for source, target in story.states.items())
+    if story.spec is not None and dict(story.states) != _STATES:
+        return [failed(_PAIRED, "", f"the metadata says {said or 'nothing'}; a bare LSTM has h0 <- hn, c0 <- cn")]
+    if story.states:
+        problems = list(_pair_problems(graph, story.states))
+        return problems or [passed(_PAIRED, f"{said}, with equal dtypes and shapes")]
+    loose: dict[str, None] = {}
+    for scope, node in graph.recurrent:
+        if node.op_type == "Scan":
+            initial = list(node.input[: len(node.input) - attribute_of(node, "num_scan_inputs", 0)])
+        else:
+            initial = [node.input[index] for index in _INITIAL_STATES if index < len(node.input)]
+        sources = (graph.source(scope, value)[0] for value in initial if value)
+        loose.update(dict.fromkeys(source for source in sources if source in graph.inputs))
+    if loose:
+        return [
+            passed(_PAIRED, f"{', '.join(loose)} are states that nothing pairs; load(..., states={{...}}) names them")
+        ]
+    return [passed(_PAIRED, "there are no state inputs: each run starts from the model's own states")]
+
+
+def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
+    taken: dict[str, str] = {}
+    for source, target in states.items():
+        pair = f"{source} <- {target}"
+        missing = False
+        for kind, name, known in (("input", source, graph.inputs), ("output", target, graph.outputs)):
+            if name not in known:
+                missing = True
+                text = f"the {kind} {name} is not there; the {kind}s are {', '.join(known)}"
+                yield failed(_PAIRED, pair, text)
+        if target in taken:
+            yield failed(_PAIRED, pair, f"{target} already feeds {taken[target]}")
+        taken.setdefault(target, source)
+        if missing:
+            continue
+        ends = graph.inputs[source], graph.outputs[target]
+        types = [_type_name(kind.tensor_type.elem_type) for kind in ends]
+        shapes = [shape_of(kind) for kind in ends]
+        if types[0] != types[1]:
+            text = f"{source} is {types[0]} and {target} is {types[1]}"
+            yield failed(_PAIRED, pair, text)
+        if shapes[0] != shapes[1]:
+            text = f"{source} is {shown(shapes[0])} and {target} is {shown(shapes[1])}"
+            yield failed(_PAIRED, pair, text)
+
+
+def _type_name(elem_type: int) -> str:
+    names: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
+    return names.get(elem_type, f"type {elem_type}")

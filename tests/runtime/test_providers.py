@@ -1,0 +1,395 @@
+"""Providers: what was asked for or an error that names cause and remedy, and never a quiet CPU."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lstm_onnx.errors import FileError, InputError, MissingDependencyError, ModelError, ProviderError
+from lstm_onnx.runtime import load, providers
+from lstm_onnx.runtime.providers import (
+    CPU,
+    CPU_SHAPE_OPS,
+    CUDA,
+    Placement,
+    cuda_unavailable,
+    first_line,
+    installed_wheels,
+    off_cuda,
+    onnxruntime,
+    open_session,
+    ort_errors,
+    placements,
+)
+from lstm_onnx.spec import ExportOptions
+
+from .models import accumulator, exported, randoms
+
+WITHOUT_GPU = pytest.mark.skipif(cuda_unavailable() is None, reason="a GPU is there")
+
+
+@pytest.fixture
+def model_file(tmp_path: Path) -> Path:
+    exported(tmp_path / "model.onnx", num_layers=2, bidirectional=True)
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """What was found out about this machine is forgotten before the test and after it."""
+    caches = (onnxruntime, ort_errors, providers._no_gpu)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+# --- what was asked for -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", ["gpu", "CUDA", "CUDAExecutionProvider", "", None, 3])
+def test_a_misspelt_provider_is_told_what_is_allowed(model_file: Path, provider: Any):
+    with pytest.raises(ProviderError, match=rf'^provider "{provider}" is unknown; it must be one of auto, cpu, cuda$'):
+        load(model_file, provider=provider)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.0, True, "2"])
+def test_threads_are_a_positive_integer(model_file: Path, threads: Any):
+    with pytest.raises(InputError, match=r"^threads = .* must be a positive integer or None"):
+        load(model_file, "cpu", threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_threads_reach_the_session_and_do_not_spin(model_file: Path, threads: int | None):
+    options = load(model_file, "cpu", threads).session.get_session_options()
+    assert options.intra_op_num_threads == (threads or 0)
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+def test_bytes_open_as_a_file_does(model_file: Path):
+    session, used = open_session(model_file.read_bytes(), "cpu")
+    assert used == "cpu"
+    assert [arg.name for arg in session.get_inputs()] == ["input", "h0", "c0"]
+    with pytest.raises(ModelError, match=r"^the model: ONNX Runtime cannot open it: "):
+        open_session(b"nothing", "cpu")
+
+
+def test_placements_report_every_node(model_file: Path):
+    placed = placements(load(model_file, "cpu").session)
+    assert {item.provider for item in placed} == {CPU}
+    assert sorted(item.node for item in placed if item.op_type == "LSTM") == ["l0/LSTM", "l1/LSTM"]
+
+
+@WITHOUT_GPU
+def test_cuda_without_a_gpu_is_an_error_with_cause_and_remedy(model_file: Path, capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(ProviderError, match=r"^CUDA cannot be used: .+; (use provider \"cpu\"|pip uninstall)|, CUDA"):
+        load(model_file, provider="cuda")
+    assert capfd.readouterr() == ("", "")
+
+
+@WITHOUT_GPU
+def test_auto_without_a_gpu_is_the_cpu(model_file: Path):
+    model = load(model_file)
+    assert model.provider == "cpu"
+    assert model.session.get_providers() == [CPU]
+    assert model(randoms(3, 2, 4))[0].shape == (3, 2, 10)
+
+
+@WITHOUT_GPU
+def test_a_cuda_provider_that_does_not_load_is_told(
+    model_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+):
+    # As on a machine with a GPU and its driver, and without CUDA's libraries.
+    monkeypatch.setattr(providers, "cuda_unavailable", lambda: None)
+    with pytest.raises(ProviderError, match=r"^CUDA cannot be used: .*(pip install 'lstm-onnx\[cuda\]'|CUDA versions)"):
+        load(model_file, "cuda")
+    with caplog.at_level(logging.WARNING, "lstm_onnx"):
+        assert load(model_file, "auto").provider == "cpu"
+    assert "a GPU is there, but ONNX Runtime cannot use it and runs on the CPU" in caplog.text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_failed_open_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    path = accumulator(tmp_path / "a.onnx")
+    # An operator that no domain has: valid protobuf, refused by ONNX Runtime.
+    path.write_bytes(path.read_bytes().replace(b"Add", b"Adx"))
+    with pytest.raises(ModelError, match=r"a\.onnx: ONNX Runtime cannot open it: .*Adx") as caught:
+        load(path, "cpu")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FileError):
+        load(tmp_path / "gone.onnx", "cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_first_line():
+    assert first_line(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no\nsecond")) == "1 : FAIL : no"
+    assert first_line(RuntimeError(" \n")) == "RuntimeError"
+
+
+# --- the driver's own word ----------------------------------------------------------------------
+
+
+def driver(monkeypatch: pytest.MonkeyPatch, *, status: int = 0, devices: int = 0, missing: bool = False) -> None:
+    """A CUDA driver in place of this machine's."""
+
+    def count(pointer: Any) -> int:
+        pointer._obj.value = devices
+        return 0
+
+    def opened(name: str) -> SimpleNamespace:
+        if missing:
+            raise OSError(f"{name}: cannot open shared object file")
+        return SimpleNamespace(cuInit=lambda _: status, cuDeviceGetCount=count)
+
+    monkeypatch.setattr(providers.ctypes, "CDLL", opened)
+    module = SimpleNamespace(get_available_providers=lambda: [CUDA, CPU])
+    monkeypatch.setattr(providers, "onnxruntime", lambda: module)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_no_driver(monkeypatch: pytest.MonkeyPatch):
+    driver(monkeypatch, missing=True)
+    assert "no NVIDIA driver is installed" in str(cuda_unavailable())
+    assert 'use provider "cpu", or install the driver' in str(cuda_unavailable())
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("status", "devices"), [(100, 1), (0, 0)])
+def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch, status: int, devices: int):
+    driver(monkeypatch, status=status, devices=devices)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    expected = f'the NVIDIA driver reports no usable GPU, CUDA status {status}; use provider "cpu"'
+    assert cuda_unavailable() == expected
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_hidden_gpu(monkeypatch: pytest.MonkeyPatch):
+    driver(monkeypatch, status=100)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "(CUDA_VISIBLE_DEVICES is set)" in str(cuda_unavailable())
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_gpu_with_its_driver(monkeypatch: pytest.MonkeyPatch):
+    driver(monkeypatch, devices=1)
+    assert cuda_unavailable() is None
+
+
+def test_an_onnx_runtime_built_without_cuda(monkeypatch: pytest.MonkeyPatch):
+    module = SimpleNamespace(get_available_providers=lambda: [CPU])
+    monkeypatch.setattr(providers, "onnxruntime", lambda: module)
+    assert "built without it; pip uninstall -y onnxruntime, then pip install" in str(cuda_unavailable())
+
+
+def test_nodes_off_cuda():
+    on = Placement("l0/LSTM", "LSTM", CUDA)
+    off = Placement("l1/LSTM", "LSTM", CPU)
+    shapes = [Placement("", op_type, CPU) for op_type in CPU_SHAPE_OPS]
+    assert off_cuda([on, *shapes]) == []
+    assert off_cuda([on, off, *shapes]) == [off]
+
+
+def test_a_session_that_runs_a_node_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch):
+    placed = [Placement("l0/LSTM", "LSTM", CPU), Placement("", "Scan", CPU), Placement("l0/output", "Transpose", CUDA)]
+    monkeypatch.setattr(providers, "placements", lambda _: placed)
+    session = SimpleNamespace(get_providers=lambda: [CUDA, CPU])
+    with pytest.raises(
+        ProviderError, match=r"no kernel for 2 of the model's nodes \(l0/LSTM \(LSTM\), unnamed \(Scan\)\); .*opset 21"
+    ):
+        providers._prove_cuda(session)
+    placed[:] = [placed[2]]
+    providers._prove_cuda(session)
+
+
+# --- ONNX Runtime's wheels ----------------------------------------------------------------------
+
+
+def test_wheels_are_found_by_name(tmp_path: Path):
+    names = ("onnxruntime-1.31.1.dist-info", "onnxruntime_gpu-1.31.1.dist-info", "onnxruntime_extensions-1.dist-info")
+    assert installed_wheels(tmp_path) == []
+    for name in (*names, "onnxruntime"):
+        (tmp_path / name).mkdir()
+    assert installed_wheels(tmp_path) == ["onnxruntime", "onnxruntime-gpu"]
+    (tmp_path / names[0]).rmdir()
+    assert installed_wheels(tmp_path) == ["onnxruntime-gpu"]
+
+
+def test_this_environment_has_one_wheel():
+    site_packages = Path(onnxruntime().__path__[0]).parent
+    assert len(installed_wheels(site_packages)) == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_both_wheels_are_refused_with_the_mending_command(model_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(providers, "installed_wheels", lambda _: ["onnxruntime", "onnxruntime-gpu"])
+    with pytest.raises(
+        MissingDependencyError,
+        match=r"^onnxruntime and onnxruntime-gpu are both installed .*; "
+        r"pip uninstall -y onnxruntime onnxruntime-gpu, then pip install 'lstm-onnx\[gpu\]'$",
+    ):
+        load(model_file, "cpu")
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("half", [False, True], ids=["absent", "half_removed"])
+def test_no_onnx_runtime(model_file: Path, monkeypatch: pytest.MonkeyPatch, half: bool):
+    real = importlib.import_module
+
+    def import_module(name: str, package: str | None = None) -> Any:
+        if name != "onnxruntime":
+            return real(name, package)
+        if half:
+            return SimpleNamespace(__name__=name)
+        raise ImportError("No module named 'onnxruntime'")
+
+    monkeypatch.setattr(providers.importlib, "import_module", import_module)
+    with pytest.raises(
+        MissingDependencyError, match=r"^ONNX Runtime cannot be imported \(.+\); pip install 'lstm-onnx\[gpu\]'"
+    ) as caught:
+        load(model_file, "cpu")
+    assert isinstance(caught.value, ImportError)
+
+
+# --- on a GPU -----------------------------------------------------------------------------------
+
+ON_CUDA = {
+    "plain": ({}, ExportOptions()),
+    "plain_lengths": ({}, ExportOptions(lengths=True)),
+    "bidirectional_stack_lengths": (
+        {"bidirectional": True, "num_layers": 2, "batch_first": True},
+        ExportOptions(lengths=True),
+    ),
+    "fold": ({"proj_size": 16}, ExportOptions(projection="fold")),
+    "fold_lengths": ({"proj_size": 16, "bidirectional": True}, ExportOptions(projection="fold", lengths=True)),
+    "scan": ({"proj_size": 16}, ExportOptions()),
+    "scan_lengths": ({"proj_size": 16, "bidirectional": True}, ExportOptions(lengths=True)),
+}
+WIDE = {"input_size": 24, "hidden_size": 64}
+EXACT, TF32 = 2e-5, 2e-2
+"""Largest errors in outputs of at most 1: float32 throughout, and with matrix products of 10-bit mantissas."""
+
+
+def run_both(path: Path, batch: int = 5, time: int = 17) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The same file, inputs and states on CUDA and on the CPU."""
+    cuda, cpu = load(path, "cuda"), load(path, "cpu")
+    spec = cpu.spec
+    assert spec is not None
+    feeds = {
+        "input": randoms(*spec.sequence_shape(batch, time, spec.input_size)),
+        "h0": 0.5 * randoms(*spec.h_shape(batch), seed=2),
+        "c0": 0.5 * randoms(*spec.c_shape(batch), seed=3),
+    }
+    if "lengths" in cpu.inputs:
+        feeds["lengths"] = np.array([3, time, 1, 9, time - 1][:batch], np.int32)
+    return cuda.run(feeds), cpu.run(feeds)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", ON_CUDA)
+def test_cuda_is_in_parity_with_the_cpu(tmp_path: Path, case: str):
+    sizes, options = ON_CUDA[case]
+    exported(tmp_path / "m.onnx", options=options, **{**WIDE, **sizes})
+    found, expected = run_both(tmp_path / "m.onnx")
+    for name, array in expected.items():
+        assert np.abs(array).max() > 0.05, name
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=TF32, err_msg=name)
+    if options.lengths:
+        # Tails are zeros, exactly, for each sequence by its own length (onnxruntime 1400).
+        batch_first = bool(sizes.get("batch_first"))
+        output = found["output"] if batch_first else found["output"].swapaxes(0, 1)
+        for sequence, length in zip(output, (3, 17, 1, 9, 16), strict=True):
+            assert not sequence[length:].any()
+            assert np.abs(sequence[:length]).max(axis=-1).min() > 0
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("case", ON_CUDA)
+def test_every_node_that_computes_is_on_cuda(tmp_path: Path, case: str):
+    sizes, options = ON_CUDA[case]
+    exported(tmp_path / "m.onnx", options=options, **{**WIDE, **sizes})
+    placed = placements(load(tmp_path / "m.onnx", "cuda").session)
+    assert off_cuda(placed) == []
+    assert {item.provider for item in placed if item.op_type in {"LSTM", "Scan"}} == {CUDA}
+
+
+TF32_SCRIPT = """
+import json, sys
+import numpy as np
+from pathlib import Path
+from tests.runtime.test_providers import run_both
+found, expected = run_both(Path(sys.argv[1]))
+print(json.dumps({name: float(np.abs(found[name] - array).max()) for name, array in expected.items()}))
+"""
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("override", "tolerance"), [("0", EXACT), (None, TF32)], ids=["off", "default"])
+def test_tf32_is_what_costs_precision(tmp_path: Path, override: str | None, tolerance: float):
+    exported(tmp_path / "m.onnx", num_layers=2, **WIDE)
+    environment = {name: value for name, value in os.environ.items() if name != "NVIDIA_TF32_OVERRIDE"}
+    if override is not None:
+        environment["NVIDIA_TF32_OVERRIDE"] = override
+    done = subprocess.run(
+        [sys.executable, "-c", TF32_SCRIPT, str(tmp_path / "m.onnx")],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    worst = json.loads(done.stdout.splitlines()[-1])
+    assert set(worst) == {"output", "hn", "cn"}
+    assert max(worst.values()) <= tolerance, worst
+
+
+@pytest.mark.cuda
+def test_opset_22_is_on_cuda_whole_or_refused(tmp_path: Path):
+    # Whether CUDA has LSTM-22 depends on ONNX Runtime's version; a quiet CPU it is in none.
+    path = tmp_path / "m.onnx"
+    exported(path, options=ExportOptions(opset=22), **WIDE)
+    session, used = open_session(path, "auto")
+    assert used == "cuda"
+    if off_cuda(placements(session)):
+        with pytest.raises(ProviderError, match=r"no kernel for \d+ of the model's nodes \(.*LSTM.*opset 21"):
+            load(path, "cuda")
+    else:
+        found, expected = run_both(path)
+        np.testing.assert_allclose(found["output"], expected["output"], rtol=0, atol=TF32)
+
+
+@pytest.mark.cuda
+def test_a_stream_on_cuda(tmp_path: Path):
+    exported(tmp_path / "m.onnx", num_layers=2, **WIDE)
+    model = load(tmp_path / "m.onnx")
+    assert model.provider == "cuda"
+    x = randoms(12, 2, 24)
+    stream = model.stream(2)
+    parts = np.concatenate([stream(chunk) for chunk in np.split(x, [1, 5])])
+    np.testing.assert_allclose(parts, model(x)[0], rtol=0, atol=TF32)
+
+
+@pytest.mark.cuda
+def test_float64_runs_on_cuda(tmp_path: Path):
+    exported(tmp_path / "m.onnx", dtype="float64", **WIDE)
+    exported(tmp_path / "narrow.onnx", **WIDE)
+    x = randoms(9, 2, 24)
+    wide = load(tmp_path / "m.onnx", "cuda")(x.astype(np.float64))[0]
+    assert wide.dtype == np.float64
+    np.testing.assert_allclose(load(tmp_path / "narrow.onnx", "cpu")(x)[0], wide, rtol=0, atol=EXACT)

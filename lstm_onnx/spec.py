@@ -230,12 +230,15 @@ class Story:
             states, versions = entries.get("states", {}), entries.get("versions", {})
             if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
                 raise ConfigError("the metadata's states and versions must map names to names")
+            digest = entries.get("weights")
+            if digest is not None and not isinstance(digest, str):
+                raise ConfigError("the metadata's weights must be a digest")
             return cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
                 states=states,
                 versions=versions,
-                digest=entries.get("weights"),
+                digest=digest,
             )
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error

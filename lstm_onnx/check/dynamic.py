@@ -38,10 +38,8 @@ def on_provider(file: str, provider: str) -> tuple[str, list[Finding]]:
         # States are a matter of their own rule: here every input is given.
         model = Model(file, session, used, states={})
     except ProviderError as error:
-        return used, [
-            failed(_PROVIDER, "", _run_words(error, file), 'export it as float32, or use provider "cuda"'),
-            unopened,
-        ]
+        refused = failed(_PROVIDER, "", _run_words(error, file), 'export it as float32, or use provider "cuda"')
+        return used, [refused, unopened]
     except _model_errors() as error:
         return used, [*findings, failed(_RUNNABLE, "", f"it cannot be loaded: {_run_words(error, file)}")]
     return used, [*findings, *_runnable(model)]
@@ -74,9 +72,8 @@ def _placed(session: Any, provider: str, used: str) -> Finding:
     try:
         placed = placements(session)
     except _model_errors() as error:
-        return failed(
-            _PROVIDER, "", f"ONNX Runtime does not say where its nodes run: {words(first_line(error))}", "upgrade it"
-        )
+        text = f"ONNX Runtime does not say where its nodes run: {words(first_line(error))}"
+        return failed(_PROVIDER, "", text, "upgrade it")
     elsewhere = off_cuda(placed) if used == "cuda" else [item for item in placed if item.provider != CPU]
     names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:5])
     if elsewhere and provider != "auto":
@@ -95,7 +92,7 @@ def _runnable(model: Model) -> list[Finding]:
         label = ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
         shapes = {name: _bound(info, sizes) for name, info in model.inputs.items()}
         if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS:
-            return [skipped(_RUNNABLE, f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
+            return found or [skipped(_RUNNABLE, f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
         tried.append(label)
         problem = _run_problem(model, shapes, sizes)
         if problem:

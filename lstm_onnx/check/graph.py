@@ -110,12 +110,14 @@ def shape_of(kind: TypeProto) -> Shape | None:
 
 
 def shown(shape: Shape | None) -> str:
+    """As in ``(batch, time, 4)``."""
     if shape is None:
         return "of unknown shape"
     return f"({', '.join('?' if dim is None else str(dim) for dim in shape)})"
 
 
 def attribute_of(node: NodeProto, name: str, default: Any) -> Any:
+    """The node's attribute; `default` where it is absent or of another type."""
     for attribute in node.attribute:
         if attribute.name == name:
             value = helper.get_attribute_value(attribute)

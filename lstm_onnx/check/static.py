@@ -104,8 +104,7 @@ def _frozen_literals(graph: Graph) -> Iterator[Finding]:
 
 def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]:
     """An LSTM's X and initial states: batch and time must be open."""
-    batch_first = attribute_of(node, "layout", 0) == 1
-    axes = {"batch": 0, "time": 1} if batch_first else {"time": 0, "batch": 1}
+    axes = {"batch": 0, "time": 1} if attribute_of(node, "layout", 0) == 1 else {"time": 0, "batch": 1}
     x = node.input[0] if node.input else ""
     fixed = [name for name, axis in axes.items() if _is_fixed(graph, scope, x, axis)]
     for name in fixed:
@@ -115,8 +114,8 @@ def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]
     for index in _INITIAL_STATES:
         value = node.input[index] if index < len(node.input) else ""
         # A constant state is broadcast by nobody: it too fixes the batch.
-        if value and _is_fixed(graph, scope, value, 0 if batch_first else 1):
-            yield _fixed_axis(graph, scope, node, value, "batch", 0 if batch_first else 1)
+        if value and _is_fixed(graph, scope, value, axes["batch"]):
+            yield _fixed_axis(graph, scope, node, value, "batch", axes["batch"])
 
 
 def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
@@ -188,8 +187,7 @@ def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]
         for kind, name, known in (("input", source, graph.inputs), ("output", target, graph.outputs)):
             if name not in known:
                 missing = True
-                text = f"the {kind} {name} is not there; the {kind}s are {', '.join(known)}"
-                yield failed(_PAIRED, pair, text)
+                yield failed(_PAIRED, pair, f"the {kind} {name} is not there; the {kind}s are {', '.join(known)}")
         if target in taken:
             yield failed(_PAIRED, pair, f"{target} already feeds {taken[target]}")
         taken.setdefault(target, source)
@@ -199,11 +197,9 @@ def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]
         types = [_type_name(kind.tensor_type.elem_type) for kind in ends]
         shapes = [shape_of(kind) for kind in ends]
         if types[0] != types[1]:
-            text = f"{source} is {types[0]} and {target} is {types[1]}"
-            yield failed(_PAIRED, pair, text)
+            yield failed(_PAIRED, pair, f"{source} is {types[0]} and {target} is {types[1]}")
         if shapes[0] != shapes[1]:
-            text = f"{source} is {shown(shapes[0])} and {target} is {shown(shapes[1])}"
-            yield failed(_PAIRED, pair, text)
+            yield failed(_PAIRED, pair, f"{source} is {shown(shapes[0])} and {target} is {shown(shapes[1])}")
 
 
 def _type_name(elem_type: int) -> str:

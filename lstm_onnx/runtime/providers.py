@@ -39,7 +39,7 @@ _NOISE = re.compile(
     r"(?:\[ONNXRuntimeError\] : )?\b\d+ : [A-Z_]+ : "
     r"|Load model from (?s:.{1,4096}?) failed:"
     # file.cc:12 type name(parameters) [with T = type], by gcc and clang; file.cc:12 name, by MSVC
-    rf"|/[^\s:]{{1,200}}\.(?:cc|cpp|cu|h|hpp):\d+ [^()\n]*{_PARAMETERS}(?:[^() ]*{_PARAMETERS})*[^() ]*(?: const)?"
+    rf"|/[^\s:]{{1,200}}\.(?:cc|cpp|cu|h|hpp):\d+ [^()\n]{{0,300}}\b{_PARAMETERS}(?:[^() ]*{_PARAMETERS})*[^() ]*(?: const)?"
     r"(?: \[with [^\]]*\])? "
     r"|\b[A-Z]:\\[^\s:]{1,200}\.(?:cc|cpp|cu|h|hpp):\d+ [\w:<>~]+ "
 )

@@ -60,12 +60,14 @@ class Model:
         self.path = path
         self.provider = provider
         self.session = session
-        self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
-        self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
         try:
+            self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
+            self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
             self.story = Story.from_metadata(session.get_modelmeta().custom_metadata_map)
         except ConfigError as error:
             raise ModelError(f"{path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 ({error})") from error
         self.states = dict(self.story.states if states is None else states)
         for source, target in self.states.items():
             for name, known, kind in ((source, self.inputs, "input"), (target, self.outputs, "output")):

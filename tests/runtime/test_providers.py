@@ -137,8 +137,49 @@ def test_a_failed_open_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 def test_first_line():
-    assert first_line(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no\nsecond")) == "1 : FAIL : no"
+    assert first_line(RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no\nsecond")) == "no"
     assert first_line(RuntimeError(" \n")) == "RuntimeError"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("Load model from /a dir/m.onnx failed:Protobuf parsing failed.", "Protobuf parsing failed."),
+        (
+            "Load model from m.onnx failed:/onnxruntime_src/onnxruntime/core/graph/model.cc:256 onnxruntime::Model::"
+            "Model(onnx::ModelProto&&, const logging::Logger&) Unsupported IR version: 99 (max: 13)\n",
+            "Unsupported IR version: 99 (max: 13)",
+        ),
+        (
+            "while running Add node. Name:'a/b' Status Message: /onnxruntime_src/onnxruntime/core/ops.h:563 void "
+            "onnxruntime::BroadcastIterator::Init(ptrdiff_t, ptrdiff_t) axis == 1 was false. 2 by 3\n",
+            "while running Add node. Name:'a/b' Status Message: axis == 1 was false. 2 by 3",
+        ),
+        (
+            "/onnxruntime_src/a.cc:1 bool onnxruntime::CudaCall(ERR, const std::function<void(long)>&, int) "
+            "[with ERR = cudaError; bool THRW = true] CUDA failure 2: out of memory ; GPU=0",
+            "CUDA failure 2: out of memory ; GPU=0",
+        ),
+        (r"D:\a\_work\1\s\onnxruntime\core\a.cc:1 onnxruntime::CudaCall CUDA failure 2", "CUDA failure 2"),
+        (
+            "matmul_helper.h:59 Compute MatMul dimension mismatch",
+            "matmul_helper.h:59 Compute MatMul dimension mismatch",
+        ),
+        ("/a/b.h:3 words of a message (2, 3) stay", "/a/b.h:3 words of a message (2, 3) stay"),
+        ('data path does not exist: "/a dir/w.data"', 'data path does not exist: "/a dir/w.data"'),
+    ],
+)
+def test_first_line_without_noise(said: str, kept: str):
+    assert first_line(RuntimeError(f"[ONNXRuntimeError] : 1 : FAIL : {said}")) == kept
+
+
+def test_out_of_memory_while_opening(model_file: Path, monkeypatch: pytest.MonkeyPatch):
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(onnxruntime(), "InferenceSession", exhausted)
+    with pytest.raises(ModelError, match=r"model\.onnx: ran out of memory while opening it$"):
+        open_session(model_file, "cpu")
 
 
 # --- the driver's own word ----------------------------------------------------------------------

@@ -364,6 +364,17 @@ def test_a_failure_of_onnx_runtime_is_mapped(tmp_path: Path):
     assert caught.value.__cause__ is not None
 
 
+def test_out_of_memory_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Exhausted:
+        def run(self, *_: Any) -> None:
+            raise MemoryError("std::bad_alloc")
+
+    model = model_of(tmp_path)
+    monkeypatch.setattr(model, "session", Exhausted())
+    with pytest.raises(RunError, match=r"model\.onnx: ran out of memory while running"):
+        model(X)
+
+
 # --- models from elsewhere ----------------------------------------------------------------------
 
 
@@ -422,6 +433,7 @@ GOOD_SPEC = json.dumps({"input_size": 4, "hidden_size": 5})
         ({"lstm_onnx.spec": json.dumps({"input_size": 0, "hidden_size": 5})}, "input_size = 0 is not possible"),
         ({"lstm_onnx.export": json.dumps({"opset": 3})}, "opset = 3 is not possible"),
         ({"lstm_onnx.states": "null"}, "damaged"),
+        ({"lstm_onnx.weights": "[1]"}, "digest"),
         ({"lstm_onnx.states": json.dumps({"state": 1})}, "must map names to names"),
         ({"lstm_onnx.states": json.dumps({"h0": "hn"})}, "the state input 'h0' is not there"),
         ({"lstm_onnx.states": "[" * 100_000}, "damaged"),
@@ -503,3 +515,13 @@ def test_float16_runs(tmp_path: Path, sizes: dict[str, int]):
     expected = by_torch(module.float(), x.astype(np.float16).astype(np.float32), None)
     assert_close([array.astype(np.float32) for array in found], expected, 3e-3)
     assert np.abs(expected[0]).max() > 0.05
+
+
+def test_name_that_is_not_utf8(tmp_path: Path):
+    path = tmp_path / "model.onnx"
+    exported(path)
+    content = path.read_bytes()
+    assert content.count(b"batch") > 1
+    path.write_bytes(content.replace(b"batch", b"b\xfftch"))
+    with pytest.raises(ModelError, match="UTF-8"):
+        load(path, provider="cpu")

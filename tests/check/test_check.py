@@ -1,0 +1,227 @@
+"""The checker: sound files pass, and each way of being wrong fails by its own rule, naming the culprit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from lstm_onnx.check import CheckReport, Finding, check
+from lstm_onnx.errors import ProviderError
+from lstm_onnx.runtime.providers import cuda_unavailable
+
+from .models import (
+    ONE_LAYER,
+    PLAIN,
+    PROJECTED,
+    STACKED,
+    by_hand,
+    edited,
+    export,
+    failing,
+    fix_dim,
+    saved,
+    set_initializer,
+    set_states,
+)
+
+RULES = ["valid-onnx", "metadata", "dynamic-axes", "states-paired", "provider", "runnable"]
+
+
+# --- Sound files ---
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        (PLAIN, {}),
+        (PLAIN, {"opset": 14, "lengths": True}),
+        ({**PLAIN, "dtype": "float16"}, {}),
+        (STACKED, {}),
+        (STACKED, {"opset": 23, "lengths": True}),
+        (PROJECTED, {"lengths": True}),
+        ({**PROJECTED, "num_layers": 2, "bidirectional": True, "batch_first": True}, {"lengths": True, "opset": 14}),
+        ({**PROJECTED, "dtype": "float64"}, {}),
+        ({**PROJECTED, "bidirectional": True}, {"projection": "fold", "opset": 23}),
+    ],
+    ids=str,
+)
+def test_sound_exports_pass(tmp_path: Path, sizes: dict[str, Any], options: dict[str, Any]) -> None:
+    report = check(export(tmp_path, sizes, **options), provider="cpu")
+    assert report, str(report)
+    assert [finding.rule for finding in report.findings] == RULES
+    assert not any(finding.skipped for finding in report.findings)
+    assert "batch 3, time 5" in report.findings[-1].message
+
+
+def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
+    path = export(tmp_path, PLAIN)
+    report = check(path, provider="cpu")
+    table = json.loads(json.dumps(report.to_dict()))
+    assert table["passed"] is True
+    assert (table["file"], table["provider"]) == (str(path), "cpu")
+    assert set(table["findings"][0]) == {"rule", "passed", "where", "message", "fix", "skipped"}
+    lines = str(report).splitlines()
+    assert lines[2] == "ok    dynamic-axes   batch and time are open in every input and output"
+    assert lines[-1] == f"{path}: passed on cpu"
+
+
+def test_nothing_checked_is_not_passed() -> None:
+    assert not CheckReport("m.onnx", "cpu", ())
+    assert not CheckReport("m.onnx", "cpu", (Finding("runnable", False, "", "not tried", skipped=True),))
+    bad = CheckReport("m.onnx", "cpu", (Finding("a", True, "", "so"), Finding("b", False, "n", "wrong", "mend it")))
+    assert not bad
+    assert str(bad).splitlines()[-1] == "m.onnx: FAILED (b) on cpu"
+    assert "FAIL  b              n: wrong\n                     fix: mend it" in str(bad)
+
+
+def test_the_checked_file_stays_as_it_is(tmp_path: Path) -> None:
+    path = export(tmp_path, {"input_size": 80, "hidden_size": 100})
+    before = path.read_bytes()
+    assert check(path, provider="cpu")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failures_at_small_sizes_outlive_sizes_too_large_to_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lstm_onnx.check.dynamic._MOST_ELEMENTS", 30)
+    sound = check(export(tmp_path, PLAIN), provider="cpu")
+    assert sound.findings[-1].skipped
+    broken = edited(tmp_path, lambda model: set_initializer(model, "ints/0_0_6", [3, 5, 6]), ONE_LAYER)
+    assert "cannot run at batch 1, time 1" in failing(broken, "runnable")
+
+
+def test_auto_says_where_it_ran(tmp_path: Path) -> None:
+    report = check(export(tmp_path, PLAIN))
+    assert report
+    assert report.provider == ("cpu" if cuda_unavailable() else "cuda")
+
+
+# --- Sizes baked in ---
+
+
+@pytest.mark.parametrize(("axis", "name"), [(0, "time"), (1, "batch")])
+def test_a_fixed_axis_of_the_input(tmp_path: Path, axis: int, name: str) -> None:
+    report = edited(tmp_path, lambda model: fix_dim(model, 0, axis, 5), PLAIN)
+    text = failing(report, "dynamic-axes")
+    assert f"l0/LSTM: {name} is fixed at 5 in the input input" in text
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_a_state_with_a_fixed_batch(tmp_path: Path, index: int) -> None:
+    report = edited(tmp_path, lambda model: fix_dim(model, index, 1, 2), PLAIN)
+    state = ("h0", "c0")[index - 1]
+    assert f"batch is fixed at 2 in the input {state} (1, 2, 3)" in failing(report, "dynamic-axes")
+    assert f"{state} is (1, 2, 3)" in failing(report, "states-paired")
+    assert "cannot run at batch 3, time 5" in failing(report, "runnable")
+
+
+def test_the_origin_of_a_fixed_axis_is_named(tmp_path: Path) -> None:
+    report = edited(tmp_path, lambda model: fix_dim(model, 0, 0, 2), STACKED)
+    assert "l0/LSTM: batch is fixed at 2 in the value input/time_first" in failing(report, "dynamic-axes")
+    assert "which comes from the input input (2, time, 4)" in failing(report, "dynamic-axes")
+
+
+def test_a_reshape_with_a_frozen_literal(tmp_path: Path) -> None:
+    report = edited(tmp_path, lambda model: set_initializer(model, "ints/0_0_6", [3, 5, 6]), ONE_LAYER)
+    text = failing(report, "dynamic-axes")
+    assert "l0/output: Reshape makes" in text
+    assert "the fixed (3, 5, 6)" in text
+    text = failing(report, "runnable")
+    assert "cannot run at batch 1, time 1" in text
+    assert "batch 3, time 5" not in text  # the very sizes that were baked in
+    assert "onnxruntime_src" not in text
+
+
+def test_a_reshape_that_freezes_one_axis_fails_to_run(tmp_path: Path) -> None:
+    report = edited(tmp_path, lambda model: set_initializer(model, "ints/0_0_6", [3, -1, 6]), STACKED)
+    assert "cannot run at batch 2, time 7" in failing(report, "runnable")
+
+
+def test_a_fixed_batch_in_a_scan(tmp_path: Path) -> None:
+    report = edited(tmp_path, lambda model: fix_dim(model, 0, 1, 4), PROJECTED)
+    assert "l0/Scan: batch is fixed at 4" in failing(report, "dynamic-axes")
+
+
+def test_an_input_that_the_metadata_promises_is_missing(tmp_path: Path) -> None:
+    def unpromise(model: ModelProto) -> None:
+        del model.graph.input[3]
+        model.graph.node[0].input[4] = ""
+
+    report = edited(tmp_path, unpromise, PLAIN, lengths=True)
+    assert "the input lengths (batch) is not there" in failing(report, "dynamic-axes")
+
+
+# --- States ---
+
+
+@pytest.mark.parametrize("states", [{"h0": "cn", "c0": "hn"}, {"h0": "hn"}, {"h0": "nowhere", "c0": "cn"}, {}])
+def test_a_bare_lstm_with_wrong_pairs(tmp_path: Path, states: dict[str, str]) -> None:
+    report = edited(tmp_path, lambda model: set_states(model, states), PLAIN)
+    assert "a bare LSTM has h0 <- hn, c0 <- cn" in failing(report, "states-paired")
+    assert [finding.rule for finding in report.failures] == ["states-paired"]
+
+
+def test_damaged_metadata(tmp_path: Path) -> None:
+    report = edited(tmp_path, lambda model: set_states(model, [1]), PLAIN)
+    assert "damaged" in failing(report, "metadata")
+    assert "damaged" in failing(report, "runnable")
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ({"state": "hN"}, "state <- hN: the input state is not there; the inputs are x, h, c"),
+        ({"h": "hT"}, "h <- hT: the output hT is not there; the outputs are y, hN, cN"),
+        ({"h": "hN", "c": "hN"}, "c <- hN: hN already feeds h"),
+        ({"h": "y"}, "h <- y: h is (1, batch, 3) and y is (time, 1, batch, 3)"),
+    ],
+)
+def test_pairs_that_do_not_fit(tmp_path: Path, states: dict[str, str], said: str) -> None:
+    model = onnx.load_model(by_hand(tmp_path))
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    report = check(saved(tmp_path, graph, states), provider="cpu")
+    assert failing(report, "states-paired") == said
+    assert [finding.rule for finding in report.failures] == ["states-paired"]
+
+
+def test_pairs_of_two_dtypes(tmp_path: Path) -> None:
+    a = helper.make_tensor_value_info("a", TensorProto.FLOAT, [2])
+    b = helper.make_tensor_value_info("b", TensorProto.INT64, [2])
+    node = helper.make_node("Cast", ["a"], ["b"], to=TensorProto.INT64)
+    report = check(saved(tmp_path, helper.make_graph([node], "g", [a], [b]), {"a": "b"}), provider="cpu")
+    assert failing(report, "states-paired") == "a <- b: a is float and b is int64"
+
+
+# --- Providers ---
+
+
+def test_float64_on_the_cpu(tmp_path: Path) -> None:
+    report = check(export(tmp_path, {**PLAIN, "dtype": "float64"}), provider="cpu")
+    assert "is float64" in failing(report, "provider")
+    assert report.findings[-1].skipped
+
+
+def test_a_misspelt_provider(tmp_path: Path) -> None:
+    with pytest.raises(ProviderError, match='"cudda" is unknown; it must be one of auto, cpu, cuda'):
+        check(export(tmp_path, PLAIN), provider="cudda")
+
+
+@pytest.mark.skipif(cuda_unavailable() is None, reason="there is a GPU here")
+def test_cuda_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ProviderError, match="CUDA cannot be used"):
+        check(export(tmp_path, PLAIN), provider="cuda")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(cuda_unavailable() is not None, reason="needs an NVIDIA GPU")
+def test_cuda_runs_every_node(tmp_path: Path) -> None:
+    report = check(export(tmp_path, STACKED, lengths=True), provider="cuda")
+    assert report, str(report)
+    assert report.provider == "cuda"

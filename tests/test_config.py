@@ -97,9 +97,7 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         ("a = " + "[" * 100_000, ["not valid TOML"]),
     ],
 )
-def test_a_wrong_config_names_the_file_the_key_and_what_is_allowed(
-    text: str, words: list[str], tmp_path: Path
-) -> None:
+def test_a_wrong_config_names_the_file_the_key_and_what_is_allowed(text: str, words: list[str], tmp_path: Path) -> None:
     path = _write(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(path)

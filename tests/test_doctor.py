@@ -136,7 +136,7 @@ def test_wrong_numbers_are_not_works(monkeypatch: pytest.MonkeyPatch, spoil: str
 def test_a_session_that_fails_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     diagnosis = fake(monkeypatch, RuntimeError("[ONNXRuntimeError] : 1 : FAIL : no kernel\nmore"))
     assert not diagnosis
-    assert "1 : FAIL : no kernel;" in diagnosis.providers[0].detail
+    assert "cannot run an LSTM: no kernel;" in diagnosis.providers[0].detail
 
 
 def test_onnx_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,5 +119,8 @@ def test_integers_are_shared() -> None:
     nodes = Nodes()
     assert nodes.integers(0, 0, 6) == nodes.integers(0, 0, 6) == "ints/0_0_6"
     assert nodes.integers(1) == "ints/1"
-    assert {name: array.tolist() for name, array in nodes.initializers.items()} == {"ints/0_0_6": [0, 0, 6], "ints/1": [1]}
+    assert {name: array.tolist() for name, array in nodes.initializers.items()} == {
+        "ints/0_0_6": [0, 0, 6],
+        "ints/1": [1],
+    }
     assert nodes.initializers["ints/1"].dtype == np.int64

@@ -113,7 +113,9 @@ def test_an_integer_is_a_fine_dropout() -> None:
 def test_impossible_options_are_named_with_what_is_allowed(field: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         ExportOptions(**{field: value})
-    assert str(caught.value) == f"{field} = {value!r} is not possible; it must be {allowed_values(ExportOptions)[field]}"
+    assert (
+        str(caught.value) == f"{field} = {value!r} is not possible; it must be {allowed_values(ExportOptions)[field]}"
+    )
 
 
 @given(specs(), export_options())

@@ -15,6 +15,8 @@ EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
 """Bytes of weights past which they go to a file of their own: protobuf cannot write 2 GiB or more."""
 _ALIGNMENT = 4096
 """External tensors start at page boundaries, so that a runtime can map them into memory."""
+_INLINE_BYTES = 1024
+"""Tensors below this stay in the model: shape inference reads axes and sizes, and cannot from another file."""
 
 
 def write_model(
@@ -38,6 +40,9 @@ def write_model(
     with atomic_write(data) as stream:
         offset = 0
         for name, array in initializers.items():
+            if array.nbytes < _INLINE_BYTES:
+                tensors.append(numpy_helper.from_array(array, name))
+                continue
             tensors.append(_external_tensor(name, array, data.name, offset))
             stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             padding = -array.nbytes % _ALIGNMENT

@@ -39,8 +39,8 @@ _NOISE = re.compile(
     r"(?:\[ONNXRuntimeError\] : )?\b\d+ : [A-Z_]+ : "
     r"|Load model from (?s:.{1,4096}?) failed:"
     # file.cc:12 type name(parameters) [with T = type], by gcc and clang; file.cc:12 name, by MSVC
-    rf"|/[^\s:]{{1,200}}\.(?:cc|cpp|cu|h|hpp):\d+ [^()\n]{{0,300}}\b{_PARAMETERS}(?:[^() ]*{_PARAMETERS})*[^() ]*(?: const)?"
-    r"(?: \[with [^\]]*\])? "
+    r"|/[^\s:]{1,200}\.(?:cc|cpp|cu|h|hpp):\d+ "
+    rf"[^()\n]{{0,300}}(?<=\S){_PARAMETERS}(?:[^() ]*{_PARAMETERS})*[^() ]*(?: const)?(?: \[with [^\]]*\])? "
     r"|\b[A-Z]:\\[^\s:]{1,200}\.(?:cc|cpp|cu|h|hpp):\d+ [\w:<>~]+ "
 )
 """What ONNX Runtime's messages say to its own developers."""

@@ -87,9 +87,7 @@ def test_the_checked_file_stays_as_it_is(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_failures_at_small_sizes_outlive_sizes_too_large_to_try(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_outlives_sizes_too_large_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lstm_onnx.check.dynamic._MOST_ELEMENTS", 30)
     sound = check(export(tmp_path, PLAIN), provider="cpu")
     assert sound.findings[-1].skipped

@@ -13,16 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from lstm_onnx.check import check
 from lstm_onnx.errors import FileError, LSTMOnnxError, ModelError
 
-from .models import (
-    PLAIN,
-    STACKED,
-    H,
-    by_hand,
-    edited,
-    export,
-    failing,
-    saved,
-)
+from .models import PLAIN, STACKED, H, by_hand, edited, export, failing, saved
 
 # --- Files that others made ---
 

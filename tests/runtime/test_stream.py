@@ -241,7 +241,7 @@ def test_a_failure_of_onnx_runtime_leaves_the_state_as_it_was(tmp_path: Path, mo
             raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : out of luck\nand more")
 
     monkeypatch.setattr(model, "session", Failing())
-    with pytest.raises(RunError, match=r"failed while running: 6 : RUNTIME_EXCEPTION : out of luck$"):
+    with pytest.raises(RunError, match=r"failed while running: out of luck$"):
         stream(x)
     np.testing.assert_array_equal(stream.state["h0"], before["h0"])
     np.testing.assert_array_equal(stream.state["c0"], before["c0"])

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import lstm_onnx
+from lstm_onnx import ConfigError, ExportError, LSTMSpec
+from lstm_onnx.exporter.torch_lstm import check_memory, module_of, seeded_state, spec_of, state_of
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"num_layers": 3, "dropout": 0.5},
+        {"bias": False, "batch_first": True},
+        {"bidirectional": True, "proj_size": 2},
+        {"dtype": "float64"},
+        {"dtype": "float16"},
+    ],
+)
+def test_there_and_back(arguments: dict[str, object]) -> None:
+    spec = LSTMSpec(4, 3, **arguments)
+    state = seeded_state(spec, 0)
+    module = module_of(spec, state)
+    assert not module.training
+    assert spec_of(module) == spec
+    again = state_of(module, spec)
+    assert list(again) == list(state)
+    for name, array in again.items():
+        assert array.dtype == spec.dtype
+        assert array.tobytes() == state[name].tobytes()
+
+
+def test_the_module_has_parameters_of_its_own() -> None:
+    spec = LSTMSpec(4, 3)
+    state = seeded_state(spec, 0)
+    before = copy.deepcopy(state)
+    module = module_of(spec, state)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_weight_norm_exports_the_weight_that_it_gives(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.LSTM(4, 3)
+    plain = module.weight_hh_l0.detach().clone()
+    weight_norm(module, "weight_hh_l0")
+    with torch.no_grad():
+        module.parametrizations.weight_hh_l0.original0.mul_(3.0)
+    state = state_of(module, spec_of(module))
+    np.testing.assert_array_equal(state["weight_hh_l0"], module.weight_hh_l0.detach().numpy())
+    np.testing.assert_allclose(state["weight_hh_l0"], 3 * plain.numpy(), rtol=1e-5)
+    path = tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    x = torch.randn(5, 2, 4)
+    with torch.no_grad():
+        expected, _ = module(x)
+    output, _ = lstm_onnx.load(path, provider="cpu", threads=1)(x.numpy())
+    np.testing.assert_allclose(output, expected.numpy(), atol=1e-6)
+
+
+class _OwnForward(nn.LSTM):
+    def forward(self, *arguments: object) -> object:
+        return super().forward(*arguments)
+
+
+class _OwnName(nn.LSTM):
+    pass
+
+
+def test_a_subclass_with_its_own_forward_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="_OwnForward has a forward of its own"):
+        lstm_onnx.export(_OwnForward(4, 3), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_subclass_that_computes_the_same_is_exported(tmp_path: Path) -> None:
+    module = _OwnName(4, 3)
+    lstm_onnx.export(module, tmp_path / "m.onnx")
+    assert lstm_onnx.verify(module, tmp_path / "m.onnx", provider="cpu", threads=1)
+
+
+def test_bfloat16_is_refused_with_the_way_round(tmp_path: Path) -> None:
+    module = nn.LSTM(4, 3, dtype=torch.bfloat16)
+    with pytest.raises(ExportError, match=r"dtype is bfloat16.*module\.float\(\)"):
+        lstm_onnx.export(module, tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+    lstm_onnx.export(module.float(), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("module", [nn.GRU(4, 3), nn.LSTMCell(4, 3), nn.Linear(4, 3), None, "nn.LSTM", nn.LSTM])
+def test_what_is_no_lstm_is_named(module: object, tmp_path: Path) -> None:
+    name = type(module).__name__
+    with pytest.raises(ExportError, match=rf"^{name} is not an nn\.LSTM"):
+        lstm_onnx.export(module, tmp_path / "m.onnx")
+
+
+def test_parameters_that_need_gradients_are_read(tmp_path: Path) -> None:
+    module = nn.LSTM(4, 3)
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    state = state_of(module, spec_of(module))
+    assert set(state) == set(module.state_dict())
+
+
+def test_memory() -> None:
+    check_memory(LSTMSpec(4, 3))
+    with pytest.raises(ConfigError, match="use smaller sizes"):
+        check_memory(LSTMSpec(4, 2**31 - 1))

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from torch import nn
+
+import lstm_onnx
+from lstm_onnx import ExportOptions, FileError, LSTMSpec
+from lstm_onnx.exporter import write
+from lstm_onnx.exporter.lstm import export_lstm
+
+
+@pytest.fixture
+def low_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write, "EXTERNAL_DATA_THRESHOLD", 100)
+
+
+def test_small_weights_stay_in_the_file(tmp_path: Path) -> None:
+    exported = lstm_onnx.export(nn.LSTM(4, 3), tmp_path / "m.onnx")
+    assert exported.external_data is None
+    assert os.listdir(tmp_path) == ["m.onnx"]
+
+
+@pytest.mark.usefixtures("low_threshold")
+@pytest.mark.parametrize("arguments", [{}, {"num_layers": 2, "bidirectional": True, "proj_size": 2}])
+def test_large_weights_go_beside_it(arguments: dict[str, object], tmp_path: Path) -> None:
+    module, path = nn.LSTM(40, 60, **arguments), tmp_path / "m.onnx"
+    exported = lstm_onnx.export(module, path)
+    data = tmp_path / "m.onnx.data"
+    assert exported.external_data == str(data)
+    assert sorted(os.listdir(tmp_path)) == ["m.onnx", "m.onnx.data"]
+    assert exported.num_bytes == path.stat().st_size + data.stat().st_size
+    onnx.checker.check_model(path, full_check=True)
+    assert lstm_onnx.verify(module, path, provider="cpu", threads=1)
+
+
+@pytest.mark.usefixtures("low_threshold")
+def test_external_tensors_are_aligned_and_whole(tmp_path: Path) -> None:
+    lstm_onnx.export(nn.LSTM(40, 60), tmp_path / "m.onnx")
+    size = (tmp_path / "m.onnx.data").stat().st_size
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    spans = []
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("ints/"):
+            # Read by shape inference, which has to find it in the model.
+            assert tensor.data_location == onnx.TensorProto.DEFAULT
+            continue
+        entries = {item.key: item.value for item in tensor.external_data}
+        assert tensor.data_location == onnx.TensorProto.EXTERNAL
+        assert entries["location"] == "m.onnx.data"  # relative: the two files move together
+        offset, length = int(entries["offset"]), int(entries["length"])
+        assert offset % 4096 == 0
+        kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        assert length == int(np.prod(tensor.dims)) * kind.itemsize
+        spans.append((offset, offset + length))
+    spans.sort()
+    assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+    assert spans[-1][1] <= size
+    assert len(spans) == 3
+
+
+@pytest.mark.usefixtures("low_threshold")
+def test_the_pair_can_be_moved_together(tmp_path: Path) -> None:
+    module = nn.LSTM(40, 60)
+    lstm_onnx.export(module, tmp_path / "m.onnx")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("m.onnx", "m.onnx.data"):
+        os.replace(tmp_path / name, moved / name)
+    assert lstm_onnx.verify(module, moved / "m.onnx", provider="cpu", threads=1)
+
+
+@pytest.mark.usefixtures("low_threshold")
+def test_a_failure_leaves_neither_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise FileError("m.onnx: no")
+
+    monkeypatch.setattr(write, "_write_proto", fail)
+    with pytest.raises(FileError, match="no"):
+        lstm_onnx.export(nn.LSTM(4, 3), tmp_path / "m.onnx")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.usefixtures("low_threshold")
+def test_a_model_that_cannot_be_written_takes_its_data_with_it(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").mkdir()
+    with pytest.raises(FileError, match="is a directory"):
+        lstm_onnx.export(nn.LSTM(4, 3), tmp_path / "m.onnx")
+    assert os.listdir(tmp_path) == ["m.onnx"]
+    assert os.listdir(tmp_path / "m.onnx") == []
+
+
+@pytest.mark.usefixtures("low_threshold")
+def test_two_exports_are_the_same_bytes(tmp_path: Path) -> None:
+    module = nn.LSTM(40, 60)
+    seen = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        lstm_onnx.export(module, tmp_path / folder / "m.onnx")
+        seen.append([(tmp_path / folder / name).read_bytes() for name in ("m.onnx", "m.onnx.data")])
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.slow
+def test_over_two_gigabytes_for_real(tmp_path: Path) -> None:
+    hidden, width = 11_700, 4
+    spec = LSTMSpec(width, hidden)
+    assert spec.num_bytes > 2**31
+    rng = np.random.default_rng(0)
+    state = {name: np.zeros(shape, np.float32) for name, shape in spec.parameter_shapes().items()}
+    # A few rows of R, one of them at the far end of the file, and all of W.
+    rows = np.array([0, 1, hidden, 2 * hidden + 5, 4 * hidden - 1])
+    state["weight_hh_l0"][rows] = rng.uniform(-0.01, 0.01, (len(rows), hidden))
+    state["weight_ih_l0"][:] = rng.uniform(-0.5, 0.5, (4 * hidden, width))
+    state["bias_hh_l0"][:] = rng.uniform(-0.5, 0.5, 4 * hidden)
+    path = tmp_path / "m.onnx"
+    try:
+        exported = export_lstm(spec, ExportOptions(), state, path)
+        assert exported.external_data == f"{path}.data"
+        assert exported.num_bytes > 2**31
+        x = rng.standard_normal((1, 1, width)).astype(np.float32)
+        h0, c0 = (rng.standard_normal((1, 1, hidden)).astype(np.float32) for _ in range(2))
+        model = lstm_onnx.load(path, provider="cpu", threads=1)
+        output, (hn, cn) = model(x, (h0, c0))
+        del model
+    finally:
+        for file in tmp_path.iterdir():
+            file.unlink()
+    gates = state["weight_ih_l0"].astype(np.float64) @ x[0, 0] + state["bias_hh_l0"]
+    gates[rows] += state["weight_hh_l0"][rows].astype(np.float64) @ h0[0, 0]
+    i, f, g, o = np.split(gates, 4)
+    i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+    c = f * c0[0, 0] + i * np.tanh(g)
+    np.testing.assert_allclose(cn[0, 0], c, atol=1e-5)
+    np.testing.assert_allclose(hn[0, 0], o * np.tanh(c), atol=1e-5)
+    np.testing.assert_array_equal(output, hn)

@@ -74,7 +74,7 @@ def test_the_fold_is_refused_past_the_bound(dtype: str) -> None:
     recurrent = np.ones((1, 12, 2), dtype)
     folded = fold_projection(recurrent, _conditioned(MAX_CONDITION * 0.7, dtype), layer=0)
     assert folded.R.dtype == folded.P_in.dtype == folded.P_out.dtype == dtype
-    with pytest.raises(WeightsError, match='layer 3, direction 0: W_hr has condition number .* projection = "scan"'):
+    with pytest.raises(WeightsError, match=r'layer 3, direction 0: W_hr has condition number .* projection = "scan"'):
         fold_projection(recurrent, _conditioned(MAX_CONDITION * 1.5, dtype), layer=3)
 
 
@@ -119,7 +119,7 @@ def test_everything_that_does_not_fit_is_named() -> None:
 
 
 def test_a_long_list_of_problems_is_cut() -> None:
-    with pytest.raises(WeightsError, match="and 8 more$"):
+    with pytest.raises(WeightsError, match=r"and 8 more$"):
         fitted(SPEC, {}, where="x")
 
 

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, InputError, MissingDependencyError, ModelError, ProviderError
+from ..errors import InputError, MissingDependencyError, ModelError, ProviderError
 from ..files import readable_file
 
 PROVIDERS = ("auto", "cpu", "cuda")
@@ -66,13 +66,12 @@ def onnxruntime() -> Any:
     """
     try:
         module = importlib.import_module("onnxruntime")
-        session_class = module.InferenceSession
+        _ = module.InferenceSession  # a wheel that was half removed leaves an empty namespace
     except (ImportError, AttributeError) as error:
         raise MissingDependencyError(
             f"ONNX Runtime cannot be imported ({error}); pip install 'lstm-onnx[gpu]' brings it, or "
             "'lstm-onnx[cpu]' for a small one without CUDA"
         ) from error
-    assert session_class is not None  # noqa: S101 - a half-removed wheel leaves an empty namespace
     wheels = installed_wheels(Path(module.__path__[0]).parent)
     if len(wheels) > 1:
         raise MissingDependencyError(
@@ -253,17 +252,3 @@ def _missing_library(ort: Any) -> str:
         return f"{error}; pip install 'lstm-onnx[cuda]' brings CUDA's libraries, and so does a CUDA build of torch"
     return "ONNX Runtime could not start its CUDA provider; its wheel and the driver may be for different CUDA versions"
 
-
-__all__ = [
-    "PROVIDERS",
-    "FileError",
-    "Placement",
-    "cuda_unavailable",
-    "first_line",
-    "installed_wheels",
-    "off_cuda",
-    "onnxruntime",
-    "open_session",
-    "ort_errors",
-    "placements",
-]

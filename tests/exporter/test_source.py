@@ -149,7 +149,7 @@ def test_a_module_that_cannot_be_imported(source: str) -> None:
 
 @pytest.mark.parametrize("source", ["net.onnx", "somewhere", ""])
 def test_what_is_no_source(source: str) -> None:
-    with pytest.raises(ConfigError, match="nor package.module:callable"):
+    with pytest.raises(ConfigError, match=r"nor package\.module:callable"):
         load_source(source)
 
 

@@ -18,7 +18,6 @@ from lstm_onnx.parity.sweep import SHAPES
 
 from .mutants import MUTANTS, Mutant, mutated
 
-
 _VERIFY = importlib.import_module("lstm_onnx.parity.verify")  # the package's `verify` is the function
 
 

@@ -1,0 +1,177 @@
+"""Every node that is an LSTM, as an `LSTMInfo`: ONNX's operator, ONNX Runtime's quantised one, our Scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onnx import NodeProto
+
+from ..spec import GATES
+from .report import LSTMInfo
+from .scopes import Scope, Weight
+from .tensors import Tensor, attributes_of, dtype_name, is_default, text, typed
+
+
+def lstm_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
+    """The LSTM that the node is, None for any other operator."""
+    if node.op_type == "Scan" and is_default(node.domain):
+        weights = _scan_weights(scope, node)
+        return _scan_info(scope, node, weights) if weights else None
+    if (node.op_type == "LSTM" and is_default(node.domain)) or (
+        node.op_type == "DynamicQuantizeLSTM" and node.domain == "com.microsoft"
+    ):
+        return _operator_info(scope, node)
+    return None
+
+
+def _operator_info(scope: Scope, node: NodeProto) -> LSTMInfo:
+    """An LSTM operator: X, W (D, 4H, I), R (D, 4H, H), B (D, 8H), sequence_lens, initial_h, initial_c, P (D, 3H).
+
+    The quantised one has W and R transposed.
+    """
+    inputs = [*node.input, *[""] * (8 - len(node.input))]
+    attributes = attributes_of(node)
+    notes = _particulars(attributes, peepholes=bool(inputs[7]))
+    weights = {name: scope.weight(inputs[at]) for name, at in (("W", 1), ("R", 2), ("B", 3), ("P", 7)) if inputs[at]}
+    prefix = node.name.removesuffix("/LSTM")
+    projection = scope.weight(f"{prefix}/W_hr").tensor if node.name.endswith("/LSTM") else None
+    if projection is not None:
+        weights |= {name: scope.weight(f"{prefix}/{name}") for name in ("W_hr", "W_hr_pinv")}
+        notes.append("a projection is folded in: R is R W_hr, and pinv(W_hr) is stored for h0")
+    unknown = [name for name, weight in weights.items() if weight.tensor is None]
+    if unknown:
+        notes.append(f"{', '.join(unknown)} computed in the graph: not counted as parameters")
+    transposed = node.op_type == "DynamicQuantizeLSTM"
+    wide = _dims(weights, "W")
+    recurrent = _dims(weights, "R")
+    input_size = (wide[1] if transposed else wide[2]) if wide else None
+    hidden_size = typed(attributes, "hidden_size", int)
+    if recurrent:
+        hidden_size = recurrent[1] if transposed else recurrent[2]
+    elif not hidden_size and wide:
+        hidden_size = (wide[2] if transposed else wide[1]) // GATES
+    if input_size is None or not hidden_size:
+        notes.append("sizes are not in the file: FLOPs are not counted")
+    return _info(
+        scope,
+        node,
+        direction=text(attributes.get("direction", "forward")),
+        input_size=input_size,
+        hidden_size=hidden_size,
+        proj_size=projection.dims[-1] if projection is not None and len(projection.dims) > 1 else 0,
+        carried=hidden_size,
+        bias=bool(inputs[3]),
+        peepholes=bool(inputs[7]),
+        initial=(inputs[5], inputs[6]),
+        lengths=inputs[4],
+        dtype=next((weight.dtype for weight in weights.values() if weight.dtype), "") or scope.dtype(inputs[0]),
+        weights=[weight.tensor for weight in weights.values() if weight.tensor],
+        notes=notes,
+    )
+
+
+def _scan_weights(scope: Scope, node: NodeProto) -> dict[str, Tensor]:
+    """The matrices of a projected layer by the names that `lstm_onnx.graph` gives them; empty for any other Scan."""
+    if not node.name.endswith("/Scan"):
+        return {}
+    prefix = node.name.removesuffix("Scan")
+    suffixes = ("_forward", "_reverse") if scope.weight(f"{prefix}R_forward").tensor else ("",)
+    names = ["W", *(f"{name}{suffix}" for name in ("R", "W_hr") for suffix in suffixes)]
+    weights = {
+        name: tensor for name in names if (tensor := scope.weight(prefix + name).tensor) and len(tensor.dims) == 2
+    }
+    if len(weights) != len(names) or len(node.input) < 3 * len(suffixes):
+        return {}
+    biases = scope.weight(f"{prefix}B").tensor
+    return weights if biases is None else {**weights, "B": biases}
+
+
+def _scan_info(scope: Scope, node: NodeProto, weights: Mapping[str, Tensor]) -> LSTMInfo:
+    """A projected layer: W (I, D*4H), B (D*4H), and for each direction R (P, 4H) and W_hr (H, P)."""
+    both = "R_forward" in weights
+    count = 2 if both else 1
+    projection = weights["W_hr_forward" if both else "W_hr"]
+    backwards = any(typed(attributes_of(node), "scan_input_directions", list))
+    return _info(
+        scope,
+        node,
+        direction="bidirectional" if both else "reverse" if backwards else "forward",
+        input_size=weights["W"].dims[0],
+        hidden_size=projection.dims[0],
+        proj_size=projection.dims[1],
+        carried=projection.dims[1],
+        bias="B" in weights,
+        peepholes=False,
+        initial=tuple(node.input[: 2 * count]),
+        lengths=node.input[3 * count] if len(node.input) > 3 * count else "",
+        dtype=dtype_name(weights["W"].elem_type),
+        weights=list(weights.values()),
+        notes=["torch's two biases are stored as their sum"] if "B" in weights else [],
+    )
+
+
+def _info(
+    scope: Scope,
+    node: NodeProto,
+    *,
+    direction: str,
+    input_size: int | None,
+    hidden_size: int,
+    proj_size: int,
+    carried: int,
+    bias: bool,
+    peepholes: bool,
+    initial: tuple[str, ...],
+    lengths: str,
+    dtype: str,
+    weights: Sequence[Tensor],
+    notes: list[str],
+) -> LSTMInfo:
+    """What both lowerings share: origins of states and lengths, and the sums; h has `carried` features."""
+    origins = [scope.origins(name) for name in initial]
+    computed = sorted({op for _, ops in origins for op in ops})
+    if computed:
+        notes.append(f"initial states are computed in the graph ({', '.join(computed)})")
+    flops = 0
+    if input_size is not None and hidden_size:
+        matrices = 2 * GATES * hidden_size * (input_size + carried) + 2 * proj_size * hidden_size
+        flops = matrices + hidden_size * (9 + GATES * bias + 6 * peepholes)
+        flops *= 2 if direction == "bidirectional" else 1
+    return LSTMInfo(
+        name=node.name or next((output for output in node.output if output), ""),
+        kind=node.op_type,
+        direction=direction,
+        input_size=input_size,
+        hidden_size=hidden_size,
+        proj_size=proj_size,
+        bias=bias,
+        states=tuple(dict.fromkeys(source for sources, _ in origins for source in sources)),
+        lengths=next(iter(scope.origins(lengths)[0]), "") if lengths else None,
+        dtype=dtype,
+        parameters=sum(tensor.size for tensor in weights),
+        bytes=sum(tensor.num_bytes for tensor in weights),
+        flops_per_step=flops,
+        notes=tuple(notes),
+    )
+
+
+def _particulars(attributes: dict[str, Any], *, peepholes: bool) -> list[str]:
+    """What an LSTM does that torch's does not."""
+    notes = ["peepholes"] if peepholes else []
+    if "clip" in attributes:
+        notes.append(f"clip {text(attributes['clip'])}")
+    if attributes.get("layout", 0):
+        notes.append("layout=1 (batch first), which ONNX Runtime refuses")
+    if attributes.get("input_forget", 0):
+        notes.append("input_forget (input and forget gate are coupled)")
+    activations = [text(name) for name in typed(attributes, "activations", list)]
+    if [name.lower() for name in activations] != ["sigmoid", "tanh", "tanh"] * (len(activations) // 3):
+        notes.append(f"activations {', '.join(activations)}")
+    return notes
+
+
+def _dims(weights: Mapping[str, Weight], name: str) -> tuple[int, ...]:
+    """Three dimensions, or none where they are not known."""
+    dims = weights[name].dims if name in weights else ()
+    return dims if len(dims) == 3 else ()

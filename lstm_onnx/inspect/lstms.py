@@ -18,14 +18,13 @@ def lstm_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
     if node.op_type == "Scan" and is_default(node.domain):
         weights = _scan_weights(scope, node)
         return _scan_info(scope, node, weights) if weights else None
-    if (node.op_type == "LSTM" and is_default(node.domain)) or (
-        node.op_type == "DynamicQuantizeLSTM" and node.domain == "com.microsoft"
-    ):
-        return _operator_info(scope, node)
+    quantised = (node.domain, node.op_type) == ("com.microsoft", "DynamicQuantizeLSTM")
+    if quantised or (node.op_type == "LSTM" and is_default(node.domain)):
+        return _operator_info(scope, node, quantised=quantised)
     return None
 
 
-def _operator_info(scope: Scope, node: NodeProto) -> LSTMInfo:
+def _operator_info(scope: Scope, node: NodeProto, *, quantised: bool) -> LSTMInfo:
     """An LSTM operator: X, W (D, 4H, I), R (D, 4H, H), B (D, 8H), sequence_lens, initial_h, initial_c, P (D, 3H).
 
     The quantised one has W and R transposed.
@@ -42,15 +41,14 @@ def _operator_info(scope: Scope, node: NodeProto) -> LSTMInfo:
     unknown = [name for name, weight in weights.items() if weight.tensor is None]
     if unknown:
         notes.append(f"{', '.join(unknown)} computed in the graph: not counted as parameters")
-    transposed = node.op_type == "DynamicQuantizeLSTM"
-    wide = _dims(weights, "W")
-    recurrent = _dims(weights, "R")
-    input_size = (wide[1] if transposed else wide[2]) if wide else None
+    wide = _matrix(weights.get("W"), transposed=quantised)
+    recurrent = _matrix(weights.get("R"), transposed=quantised)
+    input_size = wide[1] if wide else None
     hidden_size = typed(attributes, "hidden_size", int)
     if recurrent:
-        hidden_size = recurrent[1] if transposed else recurrent[2]
+        hidden_size = recurrent[1]
     elif not hidden_size and wide:
-        hidden_size = (wide[2] if transposed else wide[1]) // GATES
+        hidden_size = wide[0] // GATES
     if input_size is None or not hidden_size:
         notes.append("sizes are not in the file: FLOPs are not counted")
     return _info(
@@ -171,7 +169,9 @@ def _particulars(attributes: dict[str, Any], *, peepholes: bool) -> list[str]:
     return notes
 
 
-def _dims(weights: Mapping[str, Weight], name: str) -> tuple[int, ...]:
-    """Three dimensions, or none where they are not known."""
-    dims = weights[name].dims if name in weights else ()
-    return dims if len(dims) == 3 else ()
+def _matrix(weight: Weight | None, *, transposed: bool) -> tuple[int, int] | None:
+    """Rows and columns of one direction's, None where they are not known."""
+    if weight is None or len(weight.dims) != 3:
+        return None
+    _, rows, columns = weight.dims
+    return (columns, rows) if transposed else (rows, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .criterion import K, TensorResult, compare
 from .report import CaseResult, Report
-from .verify import make_report, planned_cases, verify, verify_cases
+from .verification import make_report, planned_cases, verify, verify_cases
 
 __all__ = [
     "CaseResult",

@@ -19,8 +19,10 @@ import numpy as np
 K = 32.0
 """Largest ratio that counts as parity.
 
-Settled on tests/parity/criterion_sample.py, whose figures stand in that file: right models stay
-below a third of it, wrong ones are far above.
+Settled on tests/parity/criterion_sample.py, whose figures stand in that file: 5 328 tensors of right
+models stay below 6.5, and 600 wrong models are above 1000 but for the smallest weights.  The least
+conspicuous are gates swapped in a model with weights of 0.001, whose gates are all 0.5 to within
+rounding: one of those, at 6.1, passes.
 """
 EPSILON = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 """The spacing of numbers at 1, by dtype."""

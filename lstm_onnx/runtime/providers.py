@@ -251,4 +251,3 @@ def _missing_library(ort: Any) -> str:
     except OSError as error:
         return f"{error}; pip install 'lstm-onnx[cuda]' brings CUDA's libraries, and so does a CUDA build of torch"
     return "ONNX Runtime could not start its CUDA provider; its wheel and the driver may be for different CUDA versions"
-

@@ -18,7 +18,7 @@ from lstm_onnx.parity.sweep import SHAPES
 
 from .mutants import MUTANTS, Mutant, mutated
 
-_VERIFY = importlib.import_module("lstm_onnx.parity.verify")  # the package's `verify` is the function
+_VERIFY = importlib.import_module("lstm_onnx.parity.verification")  # the package's `verify` is the function
 
 
 def _lstm(seed: int = 3, scale: float = 1.0, hidden_size: int = 8, **arguments: object) -> nn.LSTM:

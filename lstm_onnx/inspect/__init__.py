@@ -1,0 +1,27 @@
+"""The LSTMs in any ONNX file, also in one that others made: sizes, states, parameters, bytes and FLOPs.
+
+The file is only read: no weight is loaded (sizes come from the tensors' dimensions), no node runs.
+LSTMs are the operator of that name, ONNX Runtime's quantised one, and the Scan that lstm-onnx writes
+for a projected layer; they are also found within If, Loop and Scan bodies and model functions.
+
+FLOPs are counted for one sequence and one time step.  A multiplication, an addition and an
+activation count as one each, and a product of an ``m x n`` matrix with a vector as ``2mn``.  With I
+input features, H hidden_size, P proj_size, and S features of h as the node carries it, each
+direction takes
+
+    2 * 4H * (I + S)    W x and R h, accumulated into the four gates
+    + 4H                with biases
+    + 6H                with peepholes
+    + 9H                4 activations, f c, i g, their sum, tanh(c), o tanh(c), on H features each
+    + 2 * P * H         with a projection
+
+S is P in a Scan.  A projection that is folded into the operator leaves S = H, which is what is
+really computed there.  What happens once a sequence (mapping h0 and hn) is not counted.
+"""
+
+from __future__ import annotations
+
+from .file import inspect
+from .report import Inspection, LSTMInfo, Value
+
+__all__ = ["Inspection", "LSTMInfo", "Value", "inspect"]

@@ -1,0 +1,150 @@
+"""What an inspection yields: the model, its LSTMs and its inputs and outputs, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..spec import Story
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of the model; an axis is a size, a name, or None where it has neither."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        """As in ``input float32 (time, batch, 4)``."""
+        return f"{self.name} {self.dtype} ({', '.join('?' if axis is None else str(axis) for axis in self.axes)})"
+
+
+@dataclass(frozen=True)
+class LSTMInfo:
+    """One LSTM node.
+
+    Attributes:
+        name: the node's name, or its first output's where it has none.
+        kind: "LSTM"; "DynamicQuantizeLSTM", ONNX Runtime's with int8 weights; or "Scan", lstm-onnx's
+            exact lowering of a projected layer.
+        direction: "forward", "reverse" or "bidirectional".
+        input_size: features of its input, None where the file does not tell.
+        hidden_size: 0 where the file does not tell.
+        proj_size: 0 without a projection.
+        bias: whether it has biases.
+        states: the model's inputs that feed the initial h and c; empty where those are zeros, other
+            constants, or computed.
+        lengths: the model's input that feeds the sequences' lengths, "" where they are computed or
+            constant, None where all sequences are whole.
+        dtype: what the node computes in, or its weights where those are quantised.
+        parameters: numbers in its stored weights, 0 where the weights are computed.
+        bytes: bytes of those.
+        flops_per_step: for one sequence and time step (see the package), 0 where a size is unknown.
+        notes: what else is particular: peepholes, clip, layout, activations, sizes that are unknown.
+    """
+
+    name: str
+    kind: str
+    direction: str
+    input_size: int | None
+    hidden_size: int
+    proj_size: int
+    bias: bool
+    states: tuple[str, ...]
+    lengths: str | None
+    dtype: str
+    parameters: int
+    bytes: int
+    flops_per_step: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in an ONNX file.
+
+    Attributes:
+        file: the path as given.
+        file_bytes: of the file and its external data.
+        ir_version: of the file format.
+        opset: of the default ONNX domain, None where only others are used.
+        producer: what wrote it.
+        inputs: of the model, without those that are initializers.
+        outputs: of the model.
+        states: which output feeds which state input, where the file says so.
+        lstms: every LSTM, in the file's order.
+        other_ops: how many of each other operator, bodies included; "domain.Op" outside the default
+            domain.  The body of an LSTM's own Scan belongs to the LSTM.
+        parameters: numbers in all initializers and Constants; not single numbers, nor 32- and 64-bit
+            integers and bools, which are shapes and indices.
+        bytes: bytes of those.
+        flops_per_step: of all LSTMs, each run once a step.
+        story: what a file from lstm-onnx says of itself, empty for any other.
+        notes: what is amiss, such as external data that is missing.
+    """
+
+    file: str
+    file_bytes: int
+    ir_version: int
+    opset: int | None
+    producer: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    states: dict[str, str]
+    lstms: tuple[LSTMInfo, ...]
+    other_ops: dict[str, int]
+    parameters: int
+    bytes: int
+    flops_per_step: int
+    story: Story
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the story is null for a file that lstm-onnx did not write."""
+        result = asdict(self)
+        if self.story == Story():
+            result["story"] = None
+        return result
+
+    def __str__(self) -> str:
+        """A summary and a table, for people."""
+        opset = "no default opset" if self.opset is None else f"opset {self.opset}"
+        lines = [
+            f"{self.file}: {self.file_bytes:,} bytes, {opset}, IR {self.ir_version}, by {self.producer or 'unknown'}"
+        ]
+        lines += [f"  in   {value}" for value in self.inputs] + [f"  out  {value}" for value in self.outputs]
+        if self.states:
+            lines.append("  states  " + ", ".join(f"{source} <- {target}" for source, target in self.states.items()))
+        if self.story.digest:
+            lines.append(f"  weights  {self.story.digest}")
+        lines += ["", *_table(self.lstms)] if self.lstms else ["no LSTM in this file"]
+        lines += [f"{lstm.name}: {note}" for lstm in self.lstms for note in lstm.notes]
+        lines += [f"the model: {self.parameters:,} parameters, {self.bytes:,} bytes"]
+        if self.lstms:
+            lines[-1] += f"; its LSTMs {self.flops_per_step:,} FLOPs per sequence and step"
+        if self.other_ops:
+            lines.append("other nodes: " + ", ".join(f"{op} {count}" for op, count in self.other_ops.items()))
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def _table(lstms: Sequence[LSTMInfo]) -> list[str]:
+    heads = ("name", "kind", "direction", "input", "hidden", "proj", "bias", "states", "lengths", "dtype")
+    rows = [(*heads, "parameters", "bytes", "FLOPs/step")]
+    for lstm in lstms:
+        sizes = ("?" if lstm.input_size is None else str(lstm.input_size), str(lstm.hidden_size or "?"))
+        lengths = "-" if lstm.lengths is None else lstm.lengths or "computed"
+        words = ("yes" if lstm.bias else "no", ", ".join(lstm.states) or "-", lengths, lstm.dtype)
+        numbers = (f"{lstm.parameters:,}", f"{lstm.bytes:,}", f"{lstm.flops_per_step:,}")
+        rows.append((lstm.name, lstm.kind, lstm.direction, *sizes, str(lstm.proj_size or "-"), *words, *numbers))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    right = {3, 4, 5, 10, 11, 12}
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

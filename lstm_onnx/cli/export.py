@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import click
 
 from .options import json_option, note
@@ -21,6 +18,9 @@ def export(
     source: str, output: str | None, lengths: bool | None, projection: str | None, opset: int | None, as_json: bool
 ) -> None:
     """Write SOURCE, a model's .toml or package.module:callable, to an ONNX file."""
+    import json
+    from pathlib import Path
+
     from ..exporter.lstm import export_lstm
     from ..exporter.source import load_source
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 
 import click
@@ -77,6 +76,8 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
 
 def _say(message: str, code: int, debug: bool) -> int:
     if debug:
+        import traceback
+
         traceback.print_exc()
     click.echo(f"lstm-onnx: {' '.join(message.split())}", err=True)
     return code

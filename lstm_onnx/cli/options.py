@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -40,6 +39,8 @@ def json_option(function: F) -> F:
 
 def report(result: Any, *, as_json: bool) -> None:
     """Print a report that has ``to_dict`` and ``__str__`` to stdout."""
+    import json
+
     click.echo(json.dumps(result.to_dict(), indent=2, allow_nan=False) if as_json else str(result))
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..spec import LSTMSpec
+from ..spec import LSTMSpec, direction_suffixes
+from ..weights import StateDict
 
 SHAPES = ((1, 1), (3, 1), (1, 7), (3, 7), (5, 12))
 """(batch, time): both alone, each alone, and two shapes, so that nothing baked in can pass."""
@@ -35,15 +36,62 @@ class Case:
         return feeds
 
 
-def cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0) -> list[Case]:
-    """Every shape of `SHAPES` with explicit states, then absent states, then lengths that differ."""
+@dataclass(frozen=True)
+class Gains:
+    """What x and h0 must be multiplied by for the gates of a quiet model to move.
+
+    With weights of 0.001 every gate is 0.5 to within rounding, and two of them could be exchanged
+    without a trace.  `input` is for x; `h0`, ``(L*D, 1, 1)``, for each layer and direction.
+    """
+
+    input: float
+    h0: np.ndarray
+
+    @property
+    def needed(self) -> bool:
+        """Whether the model is quiet at all."""
+        return max(self.input, float(self.h0.max())) > _QUIET
+
+
+_QUIET = 4.0
+_MAX_GAIN = {"float16": 2.0**8, "float32": 2.0**12, "float64": 2.0**12}
+"""float16 ends at 65504, and the products of a loud input must stay below it."""
+
+
+def gains(spec: LSTMSpec, state: StateDict) -> Gains:
+    """The gains at which ``W x`` of the first layer and ``R h0`` of every layer are about 1."""
+
+    def gain(name: str) -> float:
+        weight = state[name].astype(np.float64)
+        size = float(np.sqrt(np.mean(weight**2) * weight.shape[1]))
+        wanted = 1 / size if size > 0 else 1.0
+        return min(max(wanted, 1.0), _MAX_GAIN[spec.dtype]) if np.isfinite(wanted) else 1.0
+
+    suffixes = direction_suffixes(spec.bidirectional)
+    per_layer = [gain(f"weight_hh_l{layer}{suffix}") for layer in range(spec.num_layers) for suffix in suffixes]
+    return Gains(gain("weight_ih_l0"), np.array(per_layer).reshape(-1, 1, 1))
+
+
+def cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0, loud: Gains | None = None) -> list[Case]:
+    """Every shape of `SHAPES` with explicit states, then absent states, lengths that differ, and loud inputs."""
     rng = np.random.default_rng(seed)
     made = [_case(spec, rng, batch, time) for batch, time in SHAPES]
     made += [_case(spec, rng, batch, time, states=False) for batch, time in ((1, 7), (3, 7))]
     if lengths:
         made += [_case(spec, rng, batch, time, lengths=True) for batch, time in ((1, 7), (3, 7), (5, 12))]
         made.append(_case(spec, rng, 3, 7, states=False, lengths=True))
+    if loud is not None and loud.needed:
+        made += [_amplified(_case(spec, rng, batch, time), loud) for batch, time in ((3, 1), (3, 7))]
     return made
+
+
+def _amplified(case: Case, loud: Gains) -> Case:
+    assert case.states is not None  # noqa: S101 - the caller's cases have them
+    h0, c0 = case.states
+    dtype = h0.dtype
+    return Case(
+        f"{case.label}, loud", (case.input * loud.input).astype(dtype), ((h0 * loud.h0).astype(dtype), c0), None
+    )
 
 
 def _case(

@@ -17,7 +17,7 @@ from ..weights import digest
 from .criterion import TensorResult, compare
 from .reference import in_dtype, run_torch, single_steps
 from .report import CaseResult, Report
-from .sweep import Case, cases
+from .sweep import Case, cases, gains
 
 
 def verify(
@@ -54,7 +54,8 @@ def verify(
 
 def planned_cases(model: Model, module: nn.LSTM, seed: int = 0) -> list[Case]:
     """The cases that `verify_cases` runs, but for the steps that follow an inconclusive one."""
-    return cases(spec_of(module), lengths="lengths" in model.inputs, seed=seed)
+    spec = spec_of(module)
+    return cases(spec, lengths="lengths" in model.inputs, seed=seed, loud=gains(spec, state_of(module, spec)))
 
 
 def verify_cases(model: Model, module: nn.LSTM, *, seed: int = 0) -> Iterator[CaseResult]:

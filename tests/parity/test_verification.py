@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 import lstm_onnx
@@ -368,3 +369,33 @@ def test_what_cannot_be_opened_raises(tmp_path: Path) -> None:
         lstm_onnx.verify(module, tmp_path / "m.onnx", provider="tpu")
     with pytest.raises(ExportError, match=r"GRU is not an nn\.LSTM"):
         lstm_onnx.verify(nn.GRU(5, 8), tmp_path / "m.onnx")  # type: ignore[arg-type]
+
+
+def test_quiet_models_are_also_run_loud(tmp_path):
+    module = torch.nn.LSTM(6, 5, num_layers=2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(0.002)
+    path = tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    assert lstm_onnx.verify(module, path, provider="cpu")
+    graph = onnx.load(path)
+    for tensor in graph.graph.initializer:
+        if tensor.name == "l1/R":
+            swapped = numpy_helper.to_array(tensor).copy()
+            swapped[:, :10] = np.concatenate([swapped[:, 5:10], swapped[:, :5]], axis=1)
+            tensor.CopyFrom(numpy_helper.from_array(swapped, tensor.name))
+    onnx.save(graph, path)
+    report = lstm_onnx.verify(module, path, provider="cpu")
+    assert not report
+    ratios = {case.label: max(tensor.ratio for tensor in case.tensors) for case in report.cases}
+    loud = max(ratio for label, ratio in ratios.items() if label.endswith("loud"))
+    quiet = max(ratio for label, ratio in ratios.items() if not label.endswith("loud"))
+    assert loud > 20 * quiet
+
+
+def test_ordinary_models_have_no_loud_cases(tmp_path):
+    module = torch.nn.LSTM(6, 5)
+    lstm_onnx.export(module, tmp_path / "m.onnx")
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
+    assert not any(case.label.endswith("loud") for case in planned_cases(model, module))

@@ -77,6 +77,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module when it is first used (PEP 562)."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _HOME_OF[name] == "parity":
+        from .exporter.checkpoint import import_torch
+
+        import_torch(f"lstm_onnx.{name} compares with it")
     value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
     globals()[name] = value
     return value

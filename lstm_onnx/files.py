@@ -27,7 +27,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Raises:
         FileError: the folder is missing or read-only, the path is a directory, the disk is full.
     """
-    target = Path(os.path.realpath(path))
+    if "\0" in str(path):
+        raise FileError(f"{str(path)!r}: is not a path; name a file to write")
+    # A pipe has no path of its own, so it is looked for before links are followed.
+    target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
     temporary: Path | None = None
     try:
         if target.is_dir():
@@ -72,6 +75,8 @@ def readable_file(path: str | os.PathLike[str], what: str) -> Path:
             the message what was expected there.
     """
     found = Path(path)
+    if "\0" in str(path):
+        raise FileError(f"{str(path)!r}: is not a path; expected {what}")
     try:
         size = found.stat().st_size
     except OSError as error:

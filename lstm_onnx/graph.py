@@ -43,8 +43,10 @@ class Nodes:
         return self.add(op, *inputs, name=name, outputs=(output or name,), **attributes)[0]
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        """An initializer."""
-        self.initializers[name] = array
+        """An initializer; the same name may be asked for again with the same array."""
+        held = self.initializers.setdefault(name, array)
+        if held is not array and (held.dtype != array.dtype or not np.array_equal(held, array)):
+            raise ValueError(f"the initializer {name} is there already, with other numbers")
         return name
 
     def integers(self, *values: int) -> str:
@@ -267,7 +269,7 @@ def _scan_body(layer: _Layer, directions: Sequence[str], *, masked: bool) -> Gra
     body = Nodes()
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
     assert layer.weights.W_hr is not None  # noqa: S101 - only projected layers become a Scan
-    zero = outer.constant("zero", np.zeros((), spec.dtype)) if masked else ""
+    zero = outer.constant(f"zero/{spec.dtype}", np.zeros((), spec.dtype)) if masked else ""
     h_out: list[str] = []
     c_out: list[str] = []
     y_out: list[str] = []

@@ -25,7 +25,8 @@ def export(
     from ..exporter.source import load_source
 
     model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset)
-    stem = source.rpartition(":")[2].rpartition(".")[2] if ":" in source else Path(source).stem
+    is_file = source.lower().endswith(".toml")
+    stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
     result = export_lstm(model.spec, model.options, model.state, output or f"{stem}.onnx")
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))

@@ -61,6 +61,12 @@ def run(
 
     if data is not None and size:
         raise click.UsageError("--size goes with random input, not with DATA")
+    if data is None and columns:
+        raise click.UsageError("--columns goes with DATA that is a table")
+    if format_ and "-" not in (data, output) and not as_json:
+        raise click.UsageError("--format goes with -, the standard input or output")
+    if as_json and output not in (None, "-"):
+        raise click.UsageError("--json prints the outputs; with -o FILE they go there instead")
     model = load(file, provider=provider, threads=threads)
     if data is None:
         records = _random_records(model, _sizes(model, size), seed)
@@ -115,15 +121,17 @@ def _cast(model: Model, row: Arrays, *, typed: bool) -> Arrays:
     feeds = {}
     for name, array in row.items():
         info = model.inputs.get(name)
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            note(f"note: {name} holds NaN or infinity, which ONNX Runtime's LSTM does not carry on as PyTorch's does")
         if info is None or info.dtype is None or array.dtype == info.dtype:
             feeds[name] = array
             continue
-        if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, array.astype(np.int64)):
-            raise InputError(f"{name} holds fractions; the model takes {info.dtype}")
+        with np.errstate(all="ignore"):
+            feeds[name] = array.astype(info.dtype)
+        if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
+            raise InputError(f"{name} holds numbers that {info.dtype}, which the model takes, cannot hold")
         if typed and np.issubdtype(array.dtype, np.floating):
             note(f"note: {name} is {array.dtype} and is run as {info.dtype}")
-        with np.errstate(over="ignore"):
-            feeds[name] = array.astype(info.dtype)
     return feeds
 
 

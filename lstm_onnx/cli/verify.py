@@ -19,15 +19,17 @@ def verify(source: str, file: str | None, provider: str, threads: int | None, se
     from pathlib import Path
 
     from ..errors import EXIT_FAILED
+    from ..exporter.checkpoint import import_torch
     from ..exporter.lstm import export_lstm
     from ..exporter.source import load_source
-
-    model_source = load_source(source)
-    from .. import parity
     from ..runtime import load
 
+    model_source = load_source(source)
+    import_torch("verify compares with it")
+    from .. import parity
+
     module = model_source.module()
-    with tempfile.TemporaryDirectory(prefix="lstm-onnx-") as folder:
+    with tempfile.TemporaryDirectory(prefix="lstm-onnx-", ignore_cleanup_errors=True) as folder:
         if file is None:
             name = str(Path(folder) / "model.onnx")
             export_lstm(model_source.spec, model_source.options, model_source.state, name)

@@ -98,7 +98,7 @@ def read(
     if not many:
         rows.close()
         return Records(format, False, iter((first,)), format in TYPED, 1)
-    return Records(format, True, itertools.chain((first,), rows), format in TYPED, count)
+    return Records(format, True, _rejoined(first, rows), format in TYPED, count)
 
 
 def _until_done(records: Iterator[Record], stack: contextlib.ExitStack) -> Generator[Record, None, None]:
@@ -166,3 +166,9 @@ def _reader(
         return False, 1, iter(({name: read_npy(stream, place)},))
     record = read_npz(stream, place) if format == "npz" else read_safetensors(stream, place)
     return False, 1, iter((record,))
+
+
+def _rejoined(first: Record, rows: Iterator[Record]) -> Iterator[Record]:
+    """A generator and not itertools.chain: closing it closes `rows`, and so the file."""
+    yield first
+    yield from rows

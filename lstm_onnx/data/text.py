@@ -177,7 +177,7 @@ def _bad_cell(place: str, line: int, row: list[str], picked: list[int], header: 
         f" ({enumerated(header[index : index + 1])})" if header else ""
     )
     if not cell.strip():
-        return FileError(f"{where}: the cell is empty; write nan if a missing value is meant")
+        return FileError(f"{where}: the cell is empty; fill it in, or write nan (which an LSTM cannot skip)")
     shown = repr(cell if len(cell) <= 40 else cell[:37] + "...")
     mend = "write a number with a decimal point and separate cells by commas, or leave the column out with --columns"
     return FileError(f"{where}: {shown} is not a number; {mend}")

@@ -30,7 +30,7 @@ def export(
 
     Args:
         module: the nn.LSTM; float32, float64 or float16.
-        path: where to write; weights over 2 GB go to ``PATH.data`` beside it.
+        path: where to write; weights over 2 GB go to ``PATH.DIGEST.data`` beside it.
         lengths: add the int32 input ``lengths`` (batch,), which gives what packed sequences give in
             PyTorch: each sequence's states at its own end, zeros in the output after it.
         projection: the lowering of ``proj_size > 0``.  "scan" is exact for every weight and the faster

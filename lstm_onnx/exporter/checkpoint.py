@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ExportError, MissingDependencyError, WeightsError
+from ..errors import MissingDependencyError, WeightsError
 from ..files import readable_file
 from ..weights import Array
 
@@ -40,27 +40,28 @@ def load_state_dict(path: str | os.PathLike[str], prefix: str = "") -> dict[str,
         MissingDependencyError: a .pt or .pth needs torch, which is not installed.
     """
     found = readable_file(path, "a .safetensors, .pt or .pth file with weights")
-    tensors = _read_safetensors(found) if found.suffix.lower() == ".safetensors" else _read_torch(found)
-    return _under_prefix(tensors, prefix, where=str(path))
+    if found.suffix.lower() == ".safetensors":
+        return _read_safetensors(found, prefix)
+    return _read_torch(found, prefix)
 
 
-def _read_safetensors(path: Path) -> dict[str, Array]:
+def _read_safetensors(path: Path, prefix: str) -> dict[str, Array]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
-            names = list(file.keys())
-            kinds = {name: file.get_slice(name).get_dtype() for name in names}
+            chosen = _under_prefix(list(file.keys()), prefix, where=str(path))
+            kinds = {name: file.get_slice(key).get_dtype() for name, key in chosen.items()}
             if "BF16" in kinds.values():
                 # numpy has no bfloat16 of its own; registering one teaches it to safetensors.
                 import ml_dtypes  # noqa: F401
-            tensors = {name: file.get_tensor(name) for name in names}
+            tensors = {name: file.get_tensor(key) for name, key in chosen.items()}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: is not a whole .safetensors file: {error}") from error
     return {name: array.astype(np.float32) if kinds[name] == "BF16" else array for name, array in tensors.items()}
 
 
-def _read_torch(path: Path) -> dict[str, Array]:
+def _read_torch(path: Path, prefix: str) -> dict[str, Array]:
     _refuse_bombs(path)
     torch = import_torch(f"{path} needs it to be read; a .safetensors file does not")
     try:
@@ -73,7 +74,9 @@ def _read_torch(path: Path) -> dict[str, Array]:
         ) from error
     except (RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {str(error).splitlines()[0]}") from error
-    return _tensors(torch, content, path)
+    tensors = _tensors(torch, content, path)
+    chosen = _under_prefix(list(tensors), prefix, where=str(path))
+    return {name: _numpy(torch, tensors[key], f"{path}: {key}") for name, key in chosen.items()}
 
 
 def _refuse_bombs(path: Path) -> None:
@@ -107,7 +110,7 @@ def import_torch(why: str) -> Any:
     return torch
 
 
-def _tensors(torch: Any, content: object, path: Path) -> dict[str, Array]:
+def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:
     """The innermost state dict of a checkpoint."""
     while isinstance(content, Mapping):
         if content and all(isinstance(value, torch.Tensor) for value in content.values()):
@@ -122,26 +125,29 @@ def _tensors(torch: Any, content: object, path: Path) -> dict[str, Array]:
     if not found:
         keys = ", ".join(str(key) for key in list(content)[:8])
         raise WeightsError(f"{path}: holds no tensors where a state dict was expected (its keys: {keys or 'none'})")
-    return {name: _numpy(torch, value) for name, value in found.items()}
+    return found
 
 
-def _numpy(torch: Any, tensor: Any) -> Array:
+def _numpy(torch: Any, tensor: Any, where: str) -> Array:
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     try:
         array: Array = tensor.detach().numpy()
     except (TypeError, RuntimeError) as error:
-        raise ExportError(f"a tensor of dtype {tensor.dtype} and layout {tensor.layout} has no array form") from error
+        raise WeightsError(f"{where} has dtype {tensor.dtype} and layout {tensor.layout}, and no array form") from error
     return array
 
 
-def _under_prefix(tensors: dict[str, Array], prefix: str, *, where: str) -> dict[str, Array]:
-    for wrapper in _WRAPPERS:
-        if tensors and all(name.startswith(wrapper) for name in tensors) and not prefix.startswith(wrapper):
-            tensors = {name.removeprefix(wrapper): array for name, array in tensors.items()}
-    chosen = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+def _under_prefix(keys: list[str], prefix: str, *, where: str) -> dict[str, str]:
+    """Each name under `prefix`, wrappers undone, and its key in the file."""
+    names = {key: key for key in keys}
+    while wrapper := next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), None):
+        if prefix.startswith(wrapper):
+            break
+        names = {name.removeprefix(wrapper): key for name, key in names.items()}
+    chosen = {name.removeprefix(prefix): key for name, key in names.items() if name.startswith(prefix)}
     if not chosen or (not prefix and not any(mark in chosen for mark in _MARKS)):
-        raise WeightsError(f'{where}: has no LSTM under the prefix "{prefix}"; {_prefixes(tensors)}')
+        raise WeightsError(f'{where}: has no LSTM under the prefix "{prefix}"; {_prefixes(names)}')
     return chosen
 
 

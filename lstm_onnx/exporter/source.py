@@ -13,7 +13,7 @@ from ..config import load_config
 from ..errors import ConfigError, ExportError, LSTMOnnxError
 from ..spec import ExportOptions, LSTMSpec
 from ..weights import Array, fitted
-from .checkpoint import load_state_dict
+from .checkpoint import import_torch, load_state_dict
 from .torch_lstm import check_memory, module_of, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
@@ -75,15 +75,16 @@ def _from_config(path: str) -> Source:
 
 def _from_callable(source: str) -> Source:
     module_name, _, attribute = source.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
+        raise ExportError(f"{source}: is not package.module:callable")
     # As `python -m` does: a module in the folder where the command is run can be named.
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         value: object = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ExportError(f"{source}: {module_name} cannot be imported: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise ExportError(f"{source}: is not package.module:callable") from error
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ExportError(f"{source}: {module_name} cannot be imported: {reason}") from error
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise ExportError(f"{source}: {module_name} has no {attribute!r}")
@@ -98,13 +99,12 @@ def _from_callable(source: str) -> Source:
 
 
 def _call(factory: object, source: str) -> object:
-    from torch import nn
-
+    nn = import_torch(f"{source} needs it").nn
     if isinstance(factory, nn.Module):
         return factory  # a module is callable too, but it is what was asked for
     try:
         return factory()  # type: ignore[operator]
     except LSTMOnnxError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ExportError(f"{source}: the callable raised {type(error).__name__}: {error}") from error

@@ -34,6 +34,13 @@ def spec_of(module: Any) -> LSTMSpec:
             f"{type(module).__name__} has a forward of its own, so it is more than the nn.LSTM it derives from; "
             "pass a plain nn.LSTM with its weights"
         )
+    if module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module):
+        raise ExportError(
+            "the LSTM has hooks or a forward of its own, which change what it computes and have no place in ONNX; "
+            "remove them (for torch.nn.utils.weight_norm: remove_weight_norm, or use torch.nn.utils.parametrizations)"
+        )
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise ExportError("the LSTM is on the meta device, where weights have no values; load them first")
     dtype = str(module.weight_ih_l0.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
         raise ExportError(
@@ -56,10 +63,19 @@ def spec_of(module: Any) -> LSTMSpec:
 def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:
     """The parameters of `module` as arrays ``{name: array}``, on the CPU.
 
-    Read as attributes and not from the state dict, so that a weight_norm or another parametrisation
-    is seen as the weight that the forward uses.
+    Read as attributes and not from the state dict, so that a parametrisation (weight_norm,
+    spectral_norm) is seen as the weight that the forward uses at inference; the module stays as it is.
     """
-    state = {name: getattr(module, name).detach().cpu().numpy() for name in spec.parameter_shapes()}
+    torch = import_torch("reading a module needs it")
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False  # spectral_norm would take a step of its power iteration
+        with torch.no_grad():
+            state = {name: getattr(module, name).detach().cpu().numpy() for name in spec.parameter_shapes()}
+    finally:
+        for part, mode in modes:
+            part.training = mode
     return fitted(spec, state, where=type(module).__name__)
 
 
@@ -87,7 +103,7 @@ def _build(torch: Any, spec: LSTMSpec) -> nn.LSTM:
     with warnings.catch_warnings():
         # torch remarks that dropout does nothing in a single layer; that is the config's own affair.
         warnings.filterwarnings("ignore", message="dropout option adds dropout")
-        module: nn.LSTM = torch.nn.LSTM(**arguments, dtype=getattr(torch, spec.dtype))
+        module: nn.LSTM = torch.nn.LSTM(**arguments, dtype=getattr(torch, spec.dtype), device="cpu")
     return module
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ..files import atomic_write
+from ..weights import digest
 
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
 """Bytes of weights past which they go to a file of their own: protobuf cannot write 2 GiB or more."""
+_DIGITS = 8
 _ALIGNMENT = 4096
 """External tensors start at page boundaries, so that a runtime can map them into memory."""
 _INLINE_BYTES = 1024
@@ -35,10 +39,26 @@ def write_model(
     if total <= EXTERNAL_DATA_THRESHOLD:
         tensors = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
         return None, _write_proto(model, tensors, path)
-    data = Path(f"{os.path.realpath(path)}.data")
+    target = Path(os.path.realpath(path))
+    # Named by its content: whatever fails, the model that was there keeps the data that it was written with.
+    data = target.with_name(f"{target.name}.{digest(initializers)[:_DIGITS]}.data")
+    known = data.exists()
+    try:
+        tensors, size = _write_data(data, initializers)
+        written = _write_proto(model, tensors, path)
+    except BaseException:
+        if not known:
+            data.unlink(missing_ok=True)
+        raise
+    _remove_stale(target, data)
+    return str(data), size + written
+
+
+def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[list[TensorProto], int]:
+    """Write the large tensors to `data`; all of them as the model holds them, and the bytes written."""
     tensors = []
+    offset = 0
     with atomic_write(data) as stream:
-        offset = 0
         for name, array in initializers.items():
             if array.nbytes < _INLINE_BYTES:
                 tensors.append(numpy_helper.from_array(array, name))
@@ -48,9 +68,16 @@ def write_model(
             padding = -array.nbytes % _ALIGNMENT
             stream.write(b"\0" * padding)
             offset += array.nbytes + padding
-        # Within the block: a model that cannot be written takes its data file with it.
-        written = _write_proto(model, tensors, path)
-    return str(data), offset + written
+    return tensors, offset
+
+
+def _remove_stale(target: Path, data: Path) -> None:
+    """Data files that earlier exports to `target` left and no model refers to any more."""
+    stale = re.compile(re.escape(target.name) + rf"\.[0-9a-f]{{{_DIGITS}}}\.data")
+    for file in target.parent.iterdir():
+        if stale.fullmatch(file.name) and file.name != data.name:
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 def _write_proto(model: ModelProto, tensors: list[TensorProto], path: str | os.PathLike[str]) -> int:

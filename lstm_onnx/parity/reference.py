@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 
 import numpy as np
@@ -16,13 +15,8 @@ Outputs = dict[str, np.ndarray]
 """``output``, ``hn`` and ``cn``."""
 
 
-def in_dtype(module: nn.LSTM, dtype: torch.dtype) -> nn.LSTM:
-    """A copy of `module` on the CPU, in eval mode; the module itself is not changed."""
-    return copy.deepcopy(module).to("cpu", dtype).eval()
-
-
 def run_torch(module: nn.LSTM, case: Case) -> Outputs:
-    """Run `module` (see `in_dtype`) on a case; lengths go through packed sequences.
+    """Run `module`, on the CPU and in eval mode, on a case; lengths go through packed sequences.
 
     Returns:
         float64 arrays, whatever the module's dtype.
@@ -45,31 +39,44 @@ def run_torch(module: nn.LSTM, case: Case) -> Outputs:
     return {name: value.double().numpy() for name, value in (("output", output), ("hn", hn), ("cn", cn))}
 
 
-def single_steps(module64: nn.LSTM, case: Case) -> Case:
-    """Every step of `case` by itself, from the states that float64 reaches: one batch of single steps.
+def windows(module64: nn.LSTM, case: Case, size: int) -> Case:
+    """Every `size` steps of `case` by themselves, from the states that float64 reaches, as one batch.
 
     Teacher forcing: where a model is chaotic, PyTorch's own error explodes along the sequence and
-    nothing can be said of its end; one step from the exact trajectory stays comparable.  Row
-    ``t * batch + b`` of the new batch is step t of sequence b.  In a bidirectional model the states
-    are those of the prefix that ends before the step, which are as good as any.
+    nothing can be said of its end; a few steps from the exact trajectory stay comparable.  Two steps
+    still have an order and, with lengths, an end.  In a bidirectional model the states are those of
+    the prefix that ends before the window, which are as good as any.
     """
     batch_axis = 0 if module64.batch_first else 1
     time_axis = 1 - batch_axis
-    time = case.input.shape[time_axis]
-    steps, hs, cs = [], [], []
-    for step in range(time):
-        steps.append(np.take(case.input, [step], axis=time_axis))
-        if step == 0:
-            batch = case.input.shape[batch_axis]
-            layers = module64.num_layers * (2 if module64.bidirectional else 1)
-            h = np.zeros((layers, batch, module64.proj_size or module64.hidden_size))
-            c = np.zeros((layers, batch, module64.hidden_size))
-            h, c = (h, c) if case.states is None else case.states
-        else:
-            prefix = Case("", np.take(case.input, range(step), axis=time_axis), case.states, None)
-            outputs = run_torch(module64, prefix)
-            h, c = outputs["hn"], outputs["cn"]
-        hs.append(h.astype(case.input.dtype))
-        cs.append(c.astype(case.input.dtype))
-    states = (np.concatenate(hs, axis=1), np.concatenate(cs, axis=1))
-    return Case(f"{case.label}, step by step", np.concatenate(steps, axis=batch_axis), states, None)
+    batch, time = case.input.shape[batch_axis], case.input.shape[time_axis]
+    lengths = np.full(batch, time, np.int32) if case.lengths is None else case.lengths
+    inputs, hs, cs, ends = [], [], [], []
+    for start in range(max(1, time - size + 1)):
+        rows = np.flatnonzero(lengths > start)
+        h, c = _states_at(module64, case, start)
+        inputs.append(np.take(np.take(case.input, range(start, start + size), axis=time_axis), rows, axis=batch_axis))
+        hs.append(h[:, rows].astype(case.input.dtype))
+        cs.append(c[:, rows].astype(case.input.dtype))
+        ends.append(np.minimum(lengths[rows] - start, size).astype(np.int32))
+    return Case(
+        f"{case.label}, {size} at a time",
+        np.concatenate(inputs, axis=batch_axis),
+        (np.concatenate(hs, axis=1), np.concatenate(cs, axis=1)),
+        None if case.lengths is None else np.concatenate(ends),
+    )
+
+
+def _states_at(module64: nn.LSTM, case: Case, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """h and c in float64 before step `start`."""
+    batch_axis = 0 if module64.batch_first else 1
+    if start > 0:
+        prefix = Case("", np.take(case.input, range(start), axis=1 - batch_axis), case.states, None)
+        outputs = run_torch(module64, prefix)
+        return outputs["hn"], outputs["cn"]
+    if case.states is not None:
+        return case.states
+    batch = case.input.shape[batch_axis]
+    layers = module64.num_layers * (2 if module64.bidirectional else 1)
+    h_size = module64.proj_size or module64.hidden_size
+    return np.zeros((layers, batch, h_size)), np.zeros((layers, batch, module64.hidden_size))

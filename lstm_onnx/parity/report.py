@@ -31,7 +31,7 @@ class CaseResult:
 class Report:
     """The outcome of `verify`; truthy when the file is in parity with PyTorch.
 
-    Where a case is inconclusive, the case after it takes its place: the same steps one by one.
+    Where a case is inconclusive, the case after it takes its place: the same steps, fewer at a time.
     """
 
     file: str

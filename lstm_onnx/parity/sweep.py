@@ -9,8 +9,8 @@ import numpy as np
 from ..spec import LSTMSpec, direction_suffixes
 from ..weights import StateDict
 
-SHAPES = ((1, 1), (3, 1), (1, 7), (3, 7), (5, 12))
-"""(batch, time): both alone, each alone, and two shapes, so that nothing baked in can pass."""
+SHAPES = ((1, 1), (3, 1), (3, 2), (1, 7), (3, 7), (5, 12))
+"""(batch, time): both alone, each alone, the shortest with an order in time, and two shapes, so that nothing baked in can pass."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,11 @@ from ..files import readable_file
 
 PROVIDERS = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-CPU_SHAPE_OPS = frozenset({"Shape", "Size", "Gather", "Cast", "Range", "Unsqueeze", "Squeeze", "Slice", "Concat"})
+CPU_SHAPE_OPS = frozenset(
+    {"Shape", "Size", "Gather", "Cast", "Range", "Unsqueeze", "Squeeze", "Slice", "Concat", "Less"}
+)
 """Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, also in a CUDA session."""
+_MAX_THREADS = 1024
 _MAX_FOLDED_BYTES = 2**28
 """Constant folding stops here: a model of 68 bytes can otherwise ask for a GiB when it is opened."""
 _WARNING, _FATAL = 2, 4
@@ -125,10 +128,11 @@ def open_session(
     """
     if provider not in PROVIDERS:
         raise ProviderError(f'provider "{provider}" is unknown; it must be one of {", ".join(PROVIDERS)}')
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise InputError(f"threads = {threads!r} is not possible; it must be a positive integer or None")
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= _MAX_THREADS):
+        raise InputError(f"threads = {threads!r} is not possible; it must be from 1 to {_MAX_THREADS}, or None")
     if not isinstance(model, bytes):
-        model = str(readable_file(model, "an .onnx file"))
+        # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.
+        model = os.path.realpath(readable_file(model, "an .onnx file"))
     ort = onnxruntime()
     if provider == "cpu" or (provider == "auto" and cuda_unavailable() is not None):
         return _open(ort, model, [CPU], threads), "cpu"
@@ -171,11 +175,11 @@ def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | Non
 @contextlib.contextmanager
 def _provider_told_below(ort: Any, providers: list[str]) -> Iterator[None]:
     """A CUDA provider that fails to load is told by our own message, not by ONNX Runtime on stderr too."""
+    if CUDA not in providers:
+        yield
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        if CUDA not in providers:
-            yield
-            return
         # The session's own severity does not reach the loader, and the default one cannot be asked for.
         ort.set_default_logger_severity(_FATAL)
         try:

@@ -111,6 +111,9 @@ class Model:
             lengths: ``(batch,)`` integers from 1 to time, for a model exported with lengths; every
                 sequence whole when left out.
 
+        A NaN in `input` reaches ONNX Runtime as it is, and its LSTM on the CPU does not carry it on as
+        PyTorch's does: what comes after it looks like numbers.
+
         Returns:
             ``output, (hn, cn)``, of the kind that `input` is: numpy arrays for numpy, torch tensors
             for torch.
@@ -159,6 +162,8 @@ class Model:
             InputError: something does not fit; the message names it.
             RunError: ONNX Runtime failed while running, or memory ran out.
         """
+        if not isinstance(feeds, Mapping):
+            raise InputError(f"run takes names to arrays, such as {{name: array}}, and not a {type(feeds).__name__}")
         arrays: dict[str, np.ndarray] = {}
         restore = None
         for name, value in feeds.items():
@@ -172,7 +177,10 @@ class Model:
             raise RunError(f"{self.path}: ran out of memory while running; give it less at a time") from error
         except ort_errors() as error:
             raise RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}") from error
-        return {name: restore(value) if restore else value for name, value in zip(names, values, strict=True)}
+        return {
+            name: restore(value) if restore and isinstance(value, np.ndarray) else value
+            for name, value in zip(names, values, strict=True)
+        }
 
     def _completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays` with absent states and lengths filled in."""
@@ -184,7 +192,7 @@ class Model:
             batch, time = sizes["batch"], sizes["time"]
             given = arrays.get("lengths")
             arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)
-        elif "lengths" in arrays and "lengths" not in self.inputs:
+        elif "lengths" in arrays and "lengths" not in self.inputs and self.spec is not None:
             raise InputError(f"{self.path}: was exported without lengths; export it again with lengths = true")
         return arrays
 

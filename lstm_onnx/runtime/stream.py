@@ -45,6 +45,10 @@ class Stream:
 
     @state.setter
     def state(self, values: Mapping[str, Any]) -> None:
+        if not isinstance(values, Mapping):
+            raise InputError(
+                f"state must map {', '.join(self.model.states)} to arrays; it is a {type(values).__name__}"
+            )
         infos = {name: self.model.inputs[name] for name in self.model.states}
         arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
         fitting = checked(infos, arrays)

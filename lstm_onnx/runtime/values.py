@@ -84,6 +84,8 @@ def known_names(infos: Mapping[str, ValueInfo], feeds: Mapping[str, object]) -> 
 
 def _fitting(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, str]]) -> np.ndarray:
     if info.dtype is None:
+        if isinstance(array, np.ndarray) and array.size == 0:
+            raise InputError(f"{info.name} has shape {array.shape}, which is empty; every axis must be 1 or more")
         return array
     if array.dtype != info.dtype:
         raise InputError(

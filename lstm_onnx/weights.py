@@ -135,7 +135,12 @@ def fitted(spec: LSTMSpec, state: Mapping[str, Array], *, where: str) -> dict[st
     ]
     if problems:
         raise WeightsError(f"{where}: the weights do not fit the model: {_listed(problems)}")
-    return {name: np.ascontiguousarray(state[name], dtype=spec.dtype) for name in shapes}
+    with np.errstate(over="ignore"):
+        cast = {name: np.ascontiguousarray(state[name], dtype=spec.dtype) for name in shapes}
+    large = [name for name, array in cast.items() if np.isinf(array).any() and not np.isinf(state[name]).any()]
+    if large:
+        raise WeightsError(f"{where}: {_listed(large)} holds numbers too large for {spec.dtype}; use a wider dtype")
+    return cast
 
 
 def _listed(items: Iterable[str], most: int = 8) -> str:

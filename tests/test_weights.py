@@ -138,3 +138,11 @@ def test_the_digest_sees_every_change() -> None:
     assert original not in others
     assert len(set(others)) == len(others)
     assert digest(negative_zero) != digest({"a": np.array([0.0])})
+
+
+def test_numbers_too_large_for_the_dtype_are_named() -> None:
+    spec = LSTMSpec(4, 3, dtype="float16")
+    state = {name: np.zeros(shape, np.float32) for name, shape in spec.parameter_shapes().items()}
+    state["weight_hh_l0"][0, 0] = 1e6
+    with pytest.raises(WeightsError, match="weight_hh_l0 holds numbers too large for float16"):
+        fitted(spec, state, where="net")

@@ -27,7 +27,10 @@ def export(
     model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset)
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
-    result = export_lstm(model.spec, model.options, model.state, output or f"{stem}.onnx")
+    target = output or f"{stem}.onnx"
+    if Path(target).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
+        raise click.UsageError(f"-o {target} names no ONNX file, and could overwrite what is exported; end it in .onnx")
+    result = export_lstm(model.spec, model.options, model.state, target)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -37,6 +39,9 @@ for _command in (export, check, run, verify, inspect, doctor):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    with contextlib.suppress(ValueError):  # only a main thread may; an embedding program keeps its own
+        # As Ctrl-C: what is half written is taken away, and then the process ends.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -49,8 +54,8 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
         code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except click.Abort:
-        return _INTERRUPTED
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", _INTERRUPTED, debug)
     except BrokenPipeError:
         # Whoever reads our output has read enough.  Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -101,19 +101,24 @@ def _results(
 ) -> Iterator[Arrays]:
     from ..errors import InputError
 
+    said: set[str] = set()
     for index, row in enumerate(rows):
+        remarks: set[str] = set()
         try:
-            feeds = _cast(model, row, typed=records.typed)
+            feeds = _cast(model, row, remarks, typed=records.typed)
             result = _run_chunks(model, feeds, steps) if steps else _run_whole(model, feeds)
         except InputError as error:
             place = f"record {index}: " if records.many else ""
             table = records.format in ("csv", "parquet") and not records.many
             raise InputError(f"{place}{error}{hint if table else ''}") from error
+        for remark in sorted(remarks - said):
+            note(remark)
+        said |= remarks
         yield result
 
 
-def _cast(model: Model, row: Arrays, *, typed: bool) -> Arrays:
-    """Numbers as the model takes them; said, where the file had a dtype of its own."""
+def _cast(model: Model, row: Arrays, remarks: set[str], *, typed: bool) -> Arrays:
+    """Numbers as the model takes them; `remarks` gathers what should be said of it."""
     import numpy as np
 
     from ..errors import InputError
@@ -122,7 +127,9 @@ def _cast(model: Model, row: Arrays, *, typed: bool) -> Arrays:
     for name, array in row.items():
         info = model.inputs.get(name)
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            note(f"note: {name} holds NaN or infinity, which ONNX Runtime's LSTM does not carry on as PyTorch's does")
+            remarks.add(
+                f"note: {name} holds NaN or infinity, which ONNX Runtime's LSTM may not carry on as PyTorch's does"
+            )
         if info is None or info.dtype is None or array.dtype == info.dtype:
             feeds[name] = array
             continue
@@ -130,20 +137,28 @@ def _cast(model: Model, row: Arrays, *, typed: bool) -> Arrays:
             feeds[name] = array.astype(info.dtype)
         if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
             raise InputError(f"{name} holds numbers that {info.dtype}, which the model takes, cannot hold")
+        if np.isinf(feeds[name]).any() and not np.isinf(array).any():
+            raise InputError(f"{name} holds numbers too large for {info.dtype}, which the model takes")
         if typed and np.issubdtype(array.dtype, np.floating):
-            note(f"note: {name} is {array.dtype} and is run as {info.dtype}")
+            remarks.add(f"note: {name} is {array.dtype} and is run as {info.dtype}")
     return feeds
 
 
 def _run_whole(model: Model, feeds: Arrays) -> Arrays:
+    import numpy as np
+
     from ..runtime.values import known_names
 
     if model.spec is None or "input" not in feeds:
         return model.run(feeds)
     known_names(model.inputs, feeds)
-    if ("h0" in feeds) != ("c0" in feeds):
-        return model.run(feeds)  # by names, one state may be left out
-    states = (feeds["h0"], feeds["c0"]) if "h0" in feeds else None
+    states = None
+    if "h0" in feeds or "c0" in feeds:
+        given = feeds["h0"] if "h0" in feeds else feeds["c0"]
+        axes = given.shape[:-1]  # layers and batch, or layers alone beside one sequence
+        zeros = {"h0": (*axes, model.spec.state_size), "c0": (*axes, model.spec.hidden_size)}
+        absent = {name: np.zeros(shape, given.dtype) for name, shape in zeros.items() if name not in feeds}
+        states = (feeds.get("h0", absent.get("h0")), feeds.get("c0", absent.get("c0")))
     output, (hn, cn) = model(feeds["input"], states, lengths=feeds.get("lengths"))
     return {"output": output, "hn": hn, "cn": cn}
 
@@ -202,7 +217,7 @@ def _sizes(model: Model, given: tuple[str, ...]) -> dict[str, int]:
         axis, _, number = item.partition("=")
         if axis not in axes:
             raise click.UsageError(f"--size {item}: the model's axes are {', '.join(sorted(axes)) or 'all fixed'}")
-        if not number.isascii() or not number.isdecimal() or int(number) < 1:
+        if not number.isascii() or not number.isdecimal() or not 1 <= int(number) < 2**31:
             raise click.UsageError(f"--size {item}: write it as {axis}=N, N an integer of 1 or more")
         sizes[axis] = int(number)
     return sizes
@@ -233,9 +248,12 @@ def _noting(results: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> It
         yield result
 
 
-def _show(result: Arrays) -> None:
+def _show(result: dict[str, Any]) -> None:
     import numpy as np
 
     for name, array in result.items():
+        if not isinstance(array, np.ndarray):
+            click.echo(f"{name} {array!r}")  # a sequence or a map of tensors
+            continue
         click.echo(f"{name} {array.dtype} {array.shape}")
         click.echo(np.array2string(array, precision=4, suppress_small=True, threshold=_SHOWN, max_line_width=100))

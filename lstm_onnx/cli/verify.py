@@ -36,6 +36,11 @@ def verify(source: str, file: str | None, provider: str, threads: int | None, se
         model = load(file or name, provider=provider, threads=threads)
         planned = len(parity.planned_cases(model, module))
         with progress(parity.verify_cases(model, module, seed=seed), "verifying", planned) as results:
-            result = parity.make_report(model, module, results, source=source, file=file or "a fresh export")
+            found = list(results)
+        if model_source.options.lengths and "lengths" not in model.inputs:
+            found.append(
+                parity.CaseResult("lengths", error=f"{source} asks for the input lengths, and the file has none")
+            )
+        result = parity.make_report(model, module, found, source=source, file=file or "a fresh export")
     report(result, as_json=as_json)
     return 0 if result else EXIT_FAILED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -66,13 +67,19 @@ def _read_torch(path: Path, prefix: str) -> dict[str, Array]:
     torch = import_torch(f"{path} needs it to be read; a .safetensors file does not")
     try:
         # weights_only: a pickle may run any code when it is read, and this reads none but tensors.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch has to say of other formats is said below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: holds more than tensors, and reading it could run code; save model.state_dict() "
             "instead of the model, or convert it to .safetensors where you trust it"
         ) from error
-    except (RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except RuntimeError as error:
+        if "TorchScript" in str(error):
+            raise WeightsError(f"{path}: is a TorchScript archive; save model.state_dict() instead") from error
+        raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+    except (ValueError, EOFError, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {str(error).splitlines()[0]}") from error
     tensors = _tensors(torch, content, path)
     chosen = _under_prefix(list(tensors), prefix, where=str(path))

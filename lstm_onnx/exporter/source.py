@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -81,7 +82,8 @@ def _from_callable(source: str) -> Source:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        value: object = importlib.import_module(module_name)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for our own results
+            value: object = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ExportError(f"{source}: {module_name} cannot be imported: {reason}") from error
@@ -103,7 +105,8 @@ def _call(factory: object, source: str) -> object:
     if isinstance(factory, nn.Module):
         return factory  # a module is callable too, but it is what was asked for
     try:
-        return factory()  # type: ignore[operator]
+        with contextlib.redirect_stdout(sys.stderr):
+            return factory()  # type: ignore[operator]
     except LSTMOnnxError:
         raise
     except (Exception, SystemExit) as error:

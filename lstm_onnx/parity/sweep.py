@@ -10,7 +10,10 @@ from ..spec import LSTMSpec, direction_suffixes
 from ..weights import StateDict
 
 SHAPES = ((1, 1), (3, 1), (3, 2), (1, 7), (3, 7), (5, 12))
-"""(batch, time): both alone, each alone, the shortest with an order in time, and two shapes, so that nothing baked in can pass."""
+"""(batch, time): both alone, each alone, the shortest with an order in time, and two larger ones.
+
+So nothing that is baked in can pass.
+"""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -75,15 +75,14 @@ def verify_cases(model: Model, module: nn.LSTM, *, seed: int = 0) -> Iterator[Ca
                 result = _run_case(model, spec, own, wide, windows(wide, case, size))
                 yield result
         if result.inconclusive:
-            yield CaseResult(
-                case.label, error="PyTorch's own error is too large for a single step; nothing can be said"
-            )
+            problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
+            yield CaseResult(case.label, error=problem)
 
 
 def make_report(
     model: Model,
     module: nn.LSTM,
-    results: Iterator[CaseResult],
+    results: Iterable[CaseResult],
     *,
     source: str | None = None,
     file: str | None = None,
@@ -98,7 +97,8 @@ def make_report(
     done = tuple(results)
     if any(case.inconclusive for case in done):
         notes.append(
-            "PyTorch's own error is too large in some cases (a chaotic model); they were compared in single steps and pairs of steps"
+            "PyTorch's own error is too large in some cases (a chaotic model); "
+            "they were compared in pairs of steps and single steps"
         )
     return Report(file or model.path, source or type(module).__name__, model.provider, done, tuple(notes))
 

@@ -170,8 +170,11 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
             raise InputError(
                 f"{name} is on a device (DLPack type {int(kind)}, index {index}); move it to the CPU first"
             )
+        restore = _restorer(value)
+        if hasattr(value, "resolve_neg"):
+            value = value.resolve_neg()  # torch negates lazily, by a mark that DLPack does not carry
         try:
-            return np.from_dlpack(value), _restorer(value)
+            return np.from_dlpack(value), restore
         except (BufferError, RuntimeError, TypeError) as error:
             raise InputError(
                 f"{name} cannot be read as an array: {error} (a torch tensor may need .detach())"

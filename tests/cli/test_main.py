@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -295,3 +296,54 @@ def test_source_as_a_callable_in_this_folder(run_cli, tmp_path, monkeypatch):
 def test_models_folder_exports_from_anywhere(run_cli, tmp_path):
     assert run_cli("export", MODELS / "sunspots.toml").code == 0
     assert (tmp_path / "sunspots.onnx").exists()
+
+
+@pytest.mark.parametrize("target", ["net.toml", "net.safetensors"])
+def test_export_does_not_overwrite_what_it_reads(run_cli, toml, tmp_path, target):
+    toml()
+    before = (tmp_path / target).read_bytes()
+    assert run_cli("export", "net.toml", "-o", target).code == 2
+    assert (tmp_path / target).read_bytes() == before
+
+
+def test_a_file_without_the_lengths_that_its_source_asks_for_fails(run_cli, toml):
+    run_cli("export", toml(), "-o", "m.onnx")
+    done = run_cli("verify", toml(export="lengths = true"), "m.onnx")
+    assert done.code == 1
+    assert "asks for the input lengths" in done.out
+
+
+def test_what_a_callable_prints_is_kept_off_stdout(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "noisy_lstm_source.py").write_text(
+        "import torch\nprint('one')\ndef make():\n    print('two')\n    return torch.nn.LSTM(3, 2)\n"
+    )
+    done = run_cli("export", "noisy_lstm_source:make", "--json")
+    monkeypatch.delitem(sys.modules, "noisy_lstm_source")
+    assert json.loads(done.out)["parameters"] == 56
+    assert done.err.split() == ["one", "two"]
+
+
+def test_terminated_in_the_middle_leaves_nothing_behind(toml, tmp_path, script_environment):
+    source = toml()
+    subprocess.run(["lstm-onnx", "export", source, "-o", "m.onnx"], cwd=tmp_path, env=script_environment, check=True)
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        ["lstm-onnx", "run", "m.onnx", "-", "--format", "jsonl", "-o", "out.jsonl"],
+        cwd=tmp_path,
+        env=script_environment,
+        stdin=reader,
+    ) as process:
+        os.write(writer, b'{"input": [[1, 2, 3, 4]]}\n' * 3)
+        for _ in range(600):
+            if any(path.suffix == ".tmp" for path in tmp_path.iterdir()):
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail("it never began to write")
+        process.terminate()
+        assert process.wait(timeout=30) == 143
+    os.close(reader)
+    os.close(writer)
+    assert {path.name for path in tmp_path.iterdir()} == {"net.toml", "net.safetensors", "m.onnx"}

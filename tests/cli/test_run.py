@@ -177,3 +177,49 @@ def test_sizes_that_are_none(run_cli, model, arguments):
     done = run_cli("run", model, *arguments)
     assert done.code == 2
     assert "--size" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"input": np.full((2, 1, 4), 1e300)}, "too large for float32"),
+        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([2**32 + 1, 2])}, "cannot hold"),
+        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([1.5, 2.0])}, "cannot hold"),
+        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([np.nan, 2.0])}, "cannot hold"),
+    ],
+)
+def test_numbers_that_the_model_cannot_hold(run_cli, toml, tmp_path, arrays, said):
+    assert run_cli("export", toml(), "--lengths", "-o", "m.onnx").code == 0
+    np.savez(tmp_path / "in.npz", **arrays)
+    done = run_cli("run", "m.onnx", "in.npz", "-o", "out.npz")
+    assert done.code == 2
+    assert said in done.err.splitlines()[-1]
+    assert "Warning" not in done.err
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_nan_is_run_and_said_once(run_cli, model, tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"input": [[1, 2, 3, NaN]]}\n' * 3)
+    done = run_cli("run", model, "x.jsonl", "-o", "y.jsonl")
+    assert done.code == 0
+    assert done.err.count("NaN") == 1
+
+
+def test_one_state_alone_beside_one_sequence(run_cli, model, tmp_path):
+    rng = np.random.default_rng(1)
+    x, h0 = rng.standard_normal((5, 4)).astype(np.float32), rng.standard_normal((1, 3)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", input=x, h0=h0)
+    for options in ([], ["--chunk", "2"]):
+        assert run_cli("run", model, "in.npz", "-o", "out.npz", *options).code == 0
+        expected, _ = lstm_onnx.load(tmp_path / model)(x, (h0, np.zeros((1, 3), np.float32)))
+        with np.load(tmp_path / "out.npz") as out:
+            np.testing.assert_allclose(out["output"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--columns", "a"], ["x.npy", "--format", "csv"], ["x.npy", "--json", "-o", "y.npz"]]
+)
+def test_options_that_would_do_nothing_are_refused(run_cli, model, tmp_path, arguments):
+    np.save(tmp_path / "x.npy", np.zeros((2, 4), np.float32))
+    assert run_cli("run", model, *arguments).code == 2
+    assert not (tmp_path / "y.npz").exists()

@@ -498,7 +498,7 @@ def test_csv_columns_that_are_wrong(text: str, columns: list[str], says: str) ->
         ("a\n" + "x" * 99, "..."),
         ("1,2\n3\n", "line 2 has 1 cells and the first row 2"),
         ("1,2\n3,4,5\n", "line 2 has 3 cells and the first row 2"),
-        ("1,2\n3,\n", "line 2, column 2: the cell is empty; write nan if a missing value is meant"),
+        ("1,2\n3,\n", "line 2, column 2: the cell is empty; fill it in"),
         ("1,\n3,4\n", "line 1, column 2: the cell is empty"),
         ("1,2\n3, \n", "the cell is empty"),
         ('1\n""\n', "line 2, column 1: the cell is empty"),

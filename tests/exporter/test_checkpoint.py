@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lstm_onnx import ExportError, FileError, MissingDependencyError, WeightsError
+from lstm_onnx import FileError, MissingDependencyError, WeightsError
 from lstm_onnx.exporter.checkpoint import load_state_dict
 
 NAMES = {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}
@@ -208,8 +208,19 @@ def test_a_checkpoint_without_a_state_dict(content: object, tmp_path: Path) -> N
 
 def test_a_tensor_without_an_array_form(tmp_path: Path) -> None:
     torch.save({**_state(), "weight_ih_l0": torch.zeros(12, 4).to_sparse()}, tmp_path / "net.pt")
-    with pytest.raises(ExportError, match="sparse"):
+    with pytest.raises(WeightsError, match=r"weight_ih_l0 has .*sparse"):
         load_state_dict(tmp_path / "net.pt")
+
+
+def test_a_sparse_tensor_elsewhere_does_no_harm(tmp_path: Path) -> None:
+    state = {f"lstm.{name}": value for name, value in _state().items()}
+    torch.save({**state, "table": torch.zeros(12, 4).to_sparse()}, tmp_path / "net.pt")
+    assert set(load_state_dict(tmp_path / "net.pt", "lstm.")) == set(_state())
+
+
+def test_wrappers_within_wrappers(tmp_path: Path) -> None:
+    torch.save({f"_orig_mod.module.{name}": value for name, value in _state().items()}, tmp_path / "net.pt")
+    assert set(load_state_dict(tmp_path / "net.pt")) == set(_state())
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

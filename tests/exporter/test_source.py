@@ -130,8 +130,16 @@ def test_a_module_is_taken_as_it_is(attribute: str, python: Callable[[str], str]
         ("make = 4\n", "make", "make is a int; it must be a callable"),
         ("", "make", "has no 'make'"),
         ("", "torch.nope", "has no 'torch.nope'"),
-        ("", "", "has no ''"),
-        ("import no_such_package\n", "make", "cannot be imported: No module named 'no_such_package'"),
+        ("", "", "is not package.module:callable"),
+        ("1 / 0\n", "make", "cannot be imported: ZeroDivisionError"),
+        ("def\n", "make", "cannot be imported: SyntaxError"),
+        ("raise SystemExit(0)\n", "make", "cannot be imported: SystemExit"),
+        ("def make():\n    raise SystemExit(0)\n", "make", "the callable raised SystemExit"),
+        (
+            "import no_such_package\n",
+            "make",
+            "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'",
+        ),
     ],
 )
 def test_a_callable_that_is_none(text: str, attribute: str, words: str, python: Callable[[str], str]) -> None:

@@ -116,3 +116,31 @@ def test_memory() -> None:
     check_memory(LSTMSpec(4, 3))
     with pytest.raises(ConfigError, match="use smaller sizes"):
         check_memory(LSTMSpec(4, 2**31 - 1))
+
+
+def test_hooks_are_refused() -> None:
+    module = torch.nn.LSTM(4, 3)
+    module.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(ExportError, match="hooks"):
+        spec_of(module)
+    module = torch.nn.LSTM(4, 3)
+    module.forward = lambda x: x
+    with pytest.raises(ExportError, match="forward of its own"):
+        spec_of(module)
+
+
+def test_meta_device_is_refused() -> None:
+    with pytest.raises(ExportError, match="meta device"):
+        spec_of(torch.nn.LSTM(4, 3, device="meta"))
+
+
+def test_spectral_norm_is_read_and_not_stepped() -> None:
+    module = torch.nn.LSTM(4, 3)
+    torch.nn.utils.parametrizations.spectral_norm(module, "weight_hh_l0")
+    module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    spec = spec_of(module)
+    first, second = state_of(module, spec), state_of(module, spec)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(part.training for part in module.modules())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from pathlib import Path
@@ -19,6 +20,13 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def _data(folder: Path) -> Path:
+    """The only data file in `folder`."""
+    (found,) = folder.glob("m.onnx.*.data")
+    assert len(found.name) == len("m.onnx.01234567.data")
+    return found
+
+
 @pytest.fixture
 def low_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "EXTERNAL_DATA_THRESHOLD", 100)
@@ -35,9 +43,9 @@ def test_small_weights_stay_in_the_file(tmp_path: Path) -> None:
 def test_large_weights_go_beside_it(arguments: dict[str, object], tmp_path: Path) -> None:
     module, path = nn.LSTM(40, 60, **arguments), tmp_path / "m.onnx"
     exported = lstm_onnx.export(module, path)
-    data = tmp_path / "m.onnx.data"
+    data = _data(tmp_path)
     assert exported.external_data == str(data)
-    assert _names(tmp_path) == ["m.onnx", "m.onnx.data"]
+    assert _names(tmp_path) == ["m.onnx", data.name]
     assert exported.num_bytes == path.stat().st_size + data.stat().st_size
     onnx.checker.check_model(path, full_check=True)
     assert lstm_onnx.verify(module, path, provider="cpu", threads=1)
@@ -46,7 +54,7 @@ def test_large_weights_go_beside_it(arguments: dict[str, object], tmp_path: Path
 @pytest.mark.usefixtures("low_threshold")
 def test_external_tensors_are_aligned_and_whole(tmp_path: Path) -> None:
     lstm_onnx.export(nn.LSTM(40, 60), tmp_path / "m.onnx")
-    size = (tmp_path / "m.onnx.data").stat().st_size
+    size = _data(tmp_path).stat().st_size
     model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     spans = []
     for tensor in model.graph.initializer:
@@ -56,7 +64,7 @@ def test_external_tensors_are_aligned_and_whole(tmp_path: Path) -> None:
             continue
         entries = {item.key: item.value for item in tensor.external_data}
         assert tensor.data_location == onnx.TensorProto.EXTERNAL
-        assert entries["location"] == "m.onnx.data"  # relative: the two files move together
+        assert entries["location"] == _data(tmp_path).name  # relative: the two files move together
         offset, length = int(entries["offset"]), int(entries["length"])
         assert offset % 4096 == 0
         kind = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
@@ -74,7 +82,9 @@ def test_the_pair_can_be_moved_together(tmp_path: Path) -> None:
     lstm_onnx.export(module, tmp_path / "m.onnx")
     moved = tmp_path / "elsewhere"
     moved.mkdir()
-    for name in ("m.onnx", "m.onnx.data"):
+    for name in _names(tmp_path):
+        if name == "elsewhere":
+            continue
         os.replace(tmp_path / name, moved / name)
     assert lstm_onnx.verify(module, moved / "m.onnx", provider="cpu", threads=1)
 
@@ -106,8 +116,55 @@ def test_two_exports_are_the_same_bytes(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         lstm_onnx.export(module, tmp_path / folder / "m.onnx")
-        seen.append([(tmp_path / folder / name).read_bytes() for name in ("m.onnx", "m.onnx.data")])
+        seen.append([(tmp_path / folder / name).read_bytes() for name in _names(tmp_path / folder)])
+    assert len(seen[0]) == 2
     assert seen[0] == seen[1]
+
+
+@pytest.mark.usefixtures("low_threshold")
+def test_a_new_export_replaces_the_pair_and_leaves_others_alone(tmp_path: Path) -> None:
+    other = tmp_path / "n.onnx.01234567.data"
+    other.write_bytes(b"x")
+    first, second = nn.LSTM(40, 60), nn.LSTM(40, 60)
+    lstm_onnx.export(first, tmp_path / "m.onnx")
+    old = _data(tmp_path)
+    lstm_onnx.export(second, tmp_path / "m.onnx")
+    assert _data(tmp_path) != old
+    assert lstm_onnx.verify(second, tmp_path / "m.onnx", provider="cpu", threads=1)
+    assert other.exists()
+
+
+@pytest.mark.usefixtures("low_threshold")
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_disk_that_fills_up_leaves_the_old_pair_whole(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = nn.LSTM(40, 60)
+    lstm_onnx.export(old, tmp_path / "m.onnx")
+    before, calls, sync = _names(tmp_path), [], os.fsync
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileError, match="No space left"):
+        lstm_onnx.export(nn.LSTM(40, 60), tmp_path / "m.onnx")
+    assert len(calls) == failing
+    assert _names(tmp_path) == before
+    assert lstm_onnx.verify(old, tmp_path / "m.onnx", provider="cpu", threads=1)
+
+
+@pytest.mark.usefixtures("low_threshold")
+def test_a_link_to_a_model_with_data_beside_it_opens(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "real" / "m.onnx")
+    module = nn.LSTM(40, 60)
+    lstm_onnx.export(module, tmp_path / "link.onnx")
+    assert _data(tmp_path / "real").exists()
+    assert lstm_onnx.verify(module, tmp_path / "link.onnx", provider="cpu", threads=1)
 
 
 @pytest.mark.slow
@@ -125,7 +182,7 @@ def test_over_two_gigabytes_for_real(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     try:
         exported = export_lstm(spec, ExportOptions(), state, path)
-        assert exported.external_data == f"{path}.data"
+        assert exported.external_data == str(_data(tmp_path))
         assert exported.num_bytes > 2**31
         x = rng.standard_normal((1, 1, width)).astype(np.float32)
         h0, c0 = (rng.standard_normal((1, 1, hidden)).astype(np.float32) for _ in range(2))

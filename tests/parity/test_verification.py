@@ -121,7 +121,7 @@ def test_to_dict_is_json(tmp_path: Path) -> None:
     assert table["notes"] == []
     assert set(table["outputs"]) == {"output", "hn", "cn"}
     assert all(values["ratio"] <= K and values["case"] for values in table["outputs"].values())
-    assert len(table["cases"]) == 7
+    assert len(table["cases"]) == len(SHAPES) + 2
     for case in table["cases"]:
         assert case["passed"] is True
         assert case["inconclusive"] is False
@@ -179,12 +179,12 @@ def test_a_chaotic_model_is_compared_step_by_step(
     unclear = [index for index, case in enumerate(report.cases) if case.inconclusive]
     assert unclear
     for index in unclear:
-        assert labels[index + 1] == f"{labels[index]}, step by step"
+        assert labels[index + 1] == f"{labels[index]}, 2 at a time"
         assert not report.cases[index + 1].inconclusive
         assert report.cases[index + 1].passed
     assert report, str(report)
     assert len(report.judged) == len(report.cases) - len(unclear)
-    assert any("step by step" in note for note in report.notes)
+    assert any("single steps" in note for note in report.notes)
     table = report.to_dict()
     assert sum(case["inconclusive"] for case in table["cases"]) == len(unclear)
 
@@ -221,11 +221,11 @@ def test_a_report_of_nothing_but_inconclusive_cases_is_no_pass(tmp_path: Path) -
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_single_steps_are_those_of_the_whole_run(batch_first: bool) -> None:
-    module = reference.in_dtype(_lstm(batch_first=batch_first, num_layers=2), torch.float64)
+    module = _lstm(batch_first=batch_first, num_layers=2).double().eval()
     spec = lstm_onnx.LSTMSpec(5, 8, num_layers=2, batch_first=batch_first, dtype="float64")
     case = next(case for case in sweep.cases(spec, lengths=False) if case.label == "batch 3, time 7, states")
     whole = reference.run_torch(module, case)
-    steps = reference.run_torch(module, reference.single_steps(module, case))
+    steps = reference.run_torch(module, reference.windows(module, case, 1))
     output = whole["output"].swapaxes(0, 1) if batch_first else whole["output"]
     each = steps["output"].swapaxes(0, 1) if batch_first else steps["output"]
     assert each.shape == (1, 21, 8)
@@ -399,3 +399,50 @@ def test_ordinary_models_have_no_loud_cases(tmp_path):
     lstm_onnx.export(module, tmp_path / "m.onnx")
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
     assert not any(case.label.endswith("loud") for case in planned_cases(model, module))
+
+
+def _reversed_in_time(path: Path, time_axis: int) -> None:
+    """The file reads its input backwards, by a Slice with a step of -1 in front of everything."""
+    model = onnx.load(path)
+    for name, value in (("begin", -1), ("end", np.iinfo(np.int64).min), ("axis", time_axis), ("step", -1)):
+        model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "input":
+                node.input[index] = "backwards"
+    node = onnx.helper.make_node("Slice", ["input", "begin", "end", "axis", "step"], ["backwards"])
+    model.graph.node.insert(0, node)
+    onnx.save(model, path)
+
+
+def test_a_chaotic_model_that_reads_time_backwards_fails(tmp_path: Path) -> None:
+    """Single steps alone have no order in time; pairs of steps do."""
+    path = tmp_path / "m.onnx"
+    module = _lstm(hidden_size=256, num_layers=4, scale=40.0)
+    lstm_onnx.export(module, path)
+    assert _verify(module, path)
+    _reversed_in_time(path, 0)
+    assert not _verify(module, path)
+
+
+def test_windows_keep_lengths_and_drop_what_lies_past_them() -> None:
+    module = _lstm().double().eval()
+    spec = lstm_onnx.LSTMSpec(5, 8, dtype="float64")
+    case = next(
+        case for case in sweep.cases(spec, lengths=True) if case.label.startswith("batch 3, time 7, states, le")
+    )
+    assert case.lengths is not None
+    made = reference.windows(module, case, 2)
+    assert made.lengths is not None
+    assert made.input.shape == (2, sum(min(int(n), 6) for n in case.lengths), 5)
+    assert set(made.lengths.tolist()) == {1, 2}
+
+
+def test_nothing_conclusive_at_all_fails_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, module = tmp_path / "m.onnx", _lstm()
+    lstm_onnx.export(module, path)
+    monkeypatch.setattr(lstm_onnx.parity.criterion, "_CHAOS", 0.0)
+    monkeypatch.setitem(lstm_onnx.parity.criterion.EPSILON, "float32", 1e-12)
+    report = _verify(module, path)
+    assert not report
+    assert "nothing can be said" in str(report)

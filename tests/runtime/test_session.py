@@ -525,3 +525,11 @@ def test_name_that_is_not_utf8(tmp_path: Path):
     path.write_bytes(content.replace(b"batch", b"b\xfftch"))
     with pytest.raises(ModelError, match="UTF-8"):
         load(path, provider="cpu")
+
+
+def test_lazily_negated_tensors_keep_their_sign(tmp_path: Path):
+    model = model_of(tmp_path)
+    x = torch.from_numpy(randoms(TIME, BATCH, model.spec.input_size))
+    negated = torch.complex(x, -x).conj().imag
+    assert negated.is_neg()
+    torch.testing.assert_close(model(negated)[0], model(x)[0], rtol=0, atol=0)

@@ -60,6 +60,9 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
         # Whoever reads our output has read enough.  Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_ERROR
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "lstm-onnx"
         return _say(f"{error.format_message()} (see {command} --help)", EXIT_ERROR, debug)

@@ -122,7 +122,9 @@ def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:
     while isinstance(content, Mapping):
         if content and all(isinstance(value, torch.Tensor) for value in content.values()):
             break
-        nest = next((key for key in _NESTS if isinstance(content.get(key), Mapping)), None)
+        nest = next((key for key in _NESTS if isinstance(content.get(key), Mapping)), None) or next(
+            (key for key, value in content.items() if isinstance(value, Mapping) and _holds_lstm(value)), None
+        )
         if nest is None:
             break
         content = content[nest]
@@ -133,6 +135,10 @@ def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:
         keys = ", ".join(str(key) for key in list(content)[:8])
         raise WeightsError(f"{path}: holds no tensors where a state dict was expected (its keys: {keys or 'none'})")
     return found
+
+
+def _holds_lstm(content: Mapping[Any, object]) -> bool:
+    return any(isinstance(key, str) and key.endswith(_MARKS) for key in content)
 
 
 def _numpy(torch: Any, tensor: Any, where: str) -> Array:

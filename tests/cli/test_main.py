@@ -347,3 +347,11 @@ def test_terminated_in_the_middle_leaves_nothing_behind(toml, tmp_path, script_e
     os.close(reader)
     os.close(writer)
     assert {path.name for path in tmp_path.iterdir()} == {"net.toml", "net.safetensors", "m.onnx"}
+
+
+def test_no_command_shows_the_help(run_cli):
+    done = run_cli()
+    assert done.code == 2
+    assert done.err.startswith("Usage: lstm-onnx")
+    assert "export" in done.err
+    assert len(done.err.splitlines()) > 10

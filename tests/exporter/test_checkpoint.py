@@ -241,3 +241,8 @@ def test_safetensors_need_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save_file({name: value.bfloat16() for name, value in _state().items()}, tmp_path / "net.safetensors")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert set(load_state_dict(tmp_path / "net.safetensors")) == NAMES
+
+
+def test_a_state_dict_under_a_name_of_its_own_is_found(tmp_path: Path) -> None:
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, "my_weights": _state()}, tmp_path / "net.pt")
+    assert set(load_state_dict(tmp_path / "net.pt")) == set(_state())

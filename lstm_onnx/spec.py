@@ -8,8 +8,7 @@ an exported file's metadata as JSON, so that the runtime knows them without torc
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,7 +22,6 @@ DTYPES = ("float32", "float64", "float16")
 PROJECTIONS = ("scan", "fold")
 MIN_OPSET, MAX_OPSET, DEFAULT_OPSET = 14, 23, 18
 """Opsets 14-21 hold LSTM-14, which every ONNX Runtime runs on CPU and CUDA; 22 and 23 hold LSTM-22."""
-METADATA_PREFIX = "lstm_onnx."
 _LARGEST_SIZE = 2**31 - 1
 
 D = TypeVar("D", int, str)
@@ -182,63 +180,3 @@ def direction_suffixes(bidirectional: bool) -> tuple[str, ...]:
 def allowed_values(cls: type) -> dict[str, str]:
     """For each field of `LSTMSpec` or `ExportOptions`, what it may hold, in words."""
     return {item.name: item.metadata["rule"].allowed for item in dataclasses.fields(cls)}
-
-
-@dataclass(frozen=True)
-class Story:
-    """What an exported file says of itself, under the metadata keys ``lstm_onnx.*``.
-
-    `spec` and `options` are None in a file that holds more than a bare LSTM.  `states` maps each
-    state input to the output that feeds it.  `versions` are those of the packages that wrote it.
-    `digest` identifies the weights (see `weights.digest`).
-    """
-
-    spec: LSTMSpec | None = None
-    options: ExportOptions | None = None
-    states: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    digest: str | None = None
-
-    def to_metadata(self) -> dict[str, str]:
-        """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
-        entries: dict[str, Any] = {
-            "spec": None if self.spec is None else dataclasses.asdict(self.spec),
-            "export": None if self.options is None else dataclasses.asdict(self.options),
-            "states": dict(self.states),
-            "versions": dict(self.versions),
-            "weights": self.digest,
-        }
-        return {
-            METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
-            for key, value in sorted(entries.items())
-            if value is not None
-        }
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> Story:
-        """Read back what `to_metadata` wrote; a file without such keys gives an empty story.
-
-        Raises:
-            ConfigError: an entry is not what this version writes.
-        """
-        try:
-            entries = {
-                key.removeprefix(METADATA_PREFIX): json.loads(value)
-                for key, value in metadata.items()
-                if key.startswith(METADATA_PREFIX)
-            }
-            states, versions = entries.get("states", {}), entries.get("versions", {})
-            if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
-                raise ConfigError("the metadata's states and versions must map names to names")
-            digest = entries.get("weights")
-            if digest is not None and not isinstance(digest, str):
-                raise ConfigError("the metadata's weights must be a digest")
-            return cls(
-                spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
-                options=ExportOptions(**entries["export"]) if "export" in entries else None,
-                states=states,
-                versions=versions,
-                digest=digest,
-            )
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error

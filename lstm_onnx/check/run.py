@@ -12,7 +12,7 @@ from onnx import ModelProto
 from ..errors import ConfigError, FileError, ModelError, ProviderError
 from ..files import readable_file
 from ..runtime.providers import PROVIDERS, cuda_unavailable
-from ..spec import Story
+from ..story import Story
 from .dynamic import on_provider
 from .graph import ONNX_ERRORS, Graph, inferred
 from .report import REEXPORT, CheckReport, Finding, failed, words

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import NodeProto, TensorProto
 
-from ..spec import Story
+from ..story import Story
 from .graph import ONNX_ERRORS, Graph, Scope, Shape, attribute_of, shape_of, shown
 from .report import BAKED, Finding, failed, passed, skipped, words
 

@@ -12,7 +12,8 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from .. import __version__
 from ..graph import Nodes, StackOutputs, lstm_stack
-from ..spec import ExportOptions, LSTMSpec, Story
+from ..spec import ExportOptions, LSTMSpec
+from ..story import Story
 from ..weights import Array, digest, layer_weights
 from .write import write_model
 

@@ -12,7 +12,7 @@ from onnx import ModelProto, checker, inliner
 
 from ..errors import ConfigError, FileError, ModelError
 from ..files import readable_file
-from ..spec import Story
+from ..story import Story
 from .lstms import lstm_info
 from .report import Inspection, LSTMInfo
 from .scopes import Scope

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..spec import Story
+from ..story import Story
 
 
 @dataclass(frozen=True)

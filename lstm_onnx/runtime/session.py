@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
-from ..spec import LSTMSpec, Story
+from ..spec import LSTMSpec
+from ..story import Story
 from .providers import first_line, open_session, ort_errors
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy, zeros
 

@@ -13,7 +13,7 @@ import lstm_onnx
 from lstm_onnx import ConfigError, ExportOptions, FileError, LSTMSpec
 from lstm_onnx.exporter.lstm import export_lstm
 from lstm_onnx.exporter.torch_lstm import seeded_state
-from lstm_onnx.spec import Story
+from lstm_onnx.story import Story
 from lstm_onnx.weights import digest
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from lstm_onnx.spec import GATES, ExportOptions, LSTMSpec, Story
+from lstm_onnx.spec import GATES, ExportOptions, LSTMSpec
+from lstm_onnx.story import Story
 
 
 class Graph:

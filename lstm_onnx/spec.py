@@ -1,8 +1,9 @@
-"""What an LSTM is: its sizes, and everything that follows from them.
+"""What a recurrent network is: its sizes, and everything that follows from them.
 
 `LSTMSpec` holds the arguments of ``torch.nn.LSTM`` under their own names and gives the shapes of
-inputs, states, outputs and parameters.  `ExportOptions` says how it is written down.  Both travel in
-an exported file's metadata as JSON, so that the runtime knows them without torch or onnx.
+inputs, states, outputs and parameters; `GRUSpec` and `RNNSpec` do so for ``torch.nn.GRU`` and
+``torch.nn.RNN``.  `ExportOptions` says how an LSTM is written down.  Spec and options travel in an
+exported file's metadata as JSON, so that the runtime knows them without torch or onnx.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from .errors import ConfigError
 
 GATES = 4
-"""Input, forget, cell and output gate share one matrix, so every gate dimension is ``4 * hidden_size``."""
+"""An LSTM's input, forget, cell and output gate share one matrix, so its gate dimensions are ``4 * hidden_size``."""
 DTYPES = ("float32", "float64", "float16")
+NONLINEARITIES = ("tanh", "relu")
 PROJECTIONS = ("scan", "fold")
 MIN_OPSET, MAX_OPSET, DEFAULT_OPSET = 14, 23, 18
 """Opsets 14-21 hold LSTM-14, which every ONNX Runtime runs on CPU and CUDA; 22 and 23 hold LSTM-22."""
@@ -64,13 +66,21 @@ def _check_fields(instance: Any) -> None:
 
 
 @dataclass(frozen=True)
-class LSTMSpec:
-    """The arguments of ``torch.nn.LSTM``, by its names, with its defaults.
+class RecurrentSpec:
+    """What nn.LSTM, nn.GRU and nn.RNN have in common; each kind adds its own arguments and `dtype`.
+
+    `gates` is how many gates share a matrix, `op_type` the ONNX operator, and `has_cell` whether there
+    is a cell state beside h.
 
     Raises:
         ConfigError: a value is of the wrong type or impossible; the message names the argument and
             what is allowed.
     """
+
+    # Each kind sets its own.  Not annotated: __dataclass_fields__, which callers list, would hold even a ClassVar.
+    gates = 0
+    op_type = ""
+    has_cell = False
 
     input_size: int = _ruled(_size(1))
     hidden_size: int = _ruled(_size(1))
@@ -79,17 +89,15 @@ class LSTMSpec:
     batch_first: bool = _ruled(_flag(), default=False)
     dropout: float = _ruled(_Rule(float, lambda v: 0 <= v <= 1, "a number from 0 to 1"), default=0.0)
     bidirectional: bool = _ruled(_flag(), default=False)
-    proj_size: int = _ruled(_size(0), default=0)
-    dtype: str = _ruled(_choice(DTYPES), default="float32")
 
     def __post_init__(self) -> None:
-        """Refuse what nn.LSTM would refuse."""
+        """Refuse what torch would refuse."""
         _check_fields(self)
-        if self.proj_size >= self.hidden_size:
-            raise ConfigError(
-                f"proj_size = {self.proj_size} is not possible; it must be smaller than "
-                f"hidden_size = {self.hidden_size} (0 is for no projection)"
-            )
+
+    @property
+    def dtype(self) -> str:
+        """One of `DTYPES`; a field of each kind, where it comes last."""
+        raise NotImplementedError
 
     @property
     def num_directions(self) -> int:
@@ -98,8 +106,8 @@ class LSTMSpec:
 
     @property
     def state_size(self) -> int:
-        """Features of h: ``proj_size`` where there is a projection, else ``hidden_size``."""
-        return self.proj_size or self.hidden_size
+        """Features of h: ``hidden_size``, but ``proj_size`` where an LSTM has a projection."""
+        return self.hidden_size
 
     @property
     def output_size(self) -> int:
@@ -115,16 +123,12 @@ class LSTMSpec:
         return (batch, time, features) if self.batch_first else (time, batch, features)
 
     def h_shape(self, batch: D) -> tuple[int, D, int]:
-        """Shape of h0 and hn: ``(num_layers * num_directions, batch, proj_size or hidden_size)``."""
+        """Shape of h0 and hn: ``(num_layers * num_directions, batch, state_size)``."""
         return (self.num_layers * self.num_directions, batch, self.state_size)
 
-    def c_shape(self, batch: D) -> tuple[int, D, int]:
-        """Shape of c0 and cn: ``(num_layers * num_directions, batch, hidden_size)``."""
-        return (self.num_layers * self.num_directions, batch, self.hidden_size)
-
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every parameter of the nn.LSTM by its state-dict name, in torch's order."""
-        gates = GATES * self.hidden_size
+        """Every parameter of the module by its state-dict name, in torch's order."""
+        gates = self.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
             for suffix in direction_suffixes(self.bidirectional):
@@ -133,8 +137,8 @@ class LSTMSpec:
                 if self.bias:
                     shapes[f"bias_ih_l{layer}{suffix}"] = (gates,)
                     shapes[f"bias_hh_l{layer}{suffix}"] = (gates,)
-                if self.proj_size:
-                    shapes[f"weight_hr_l{layer}{suffix}"] = (self.proj_size, self.hidden_size)
+                if self.state_size != self.hidden_size:
+                    shapes[f"weight_hr_l{layer}{suffix}"] = (self.state_size, self.hidden_size)
         return shapes
 
     @property
@@ -146,6 +150,72 @@ class LSTMSpec:
     def num_bytes(self) -> int:
         """Bytes of all parameters in the spec's dtype."""
         return self.num_parameters * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class LSTMSpec(RecurrentSpec):
+    """The arguments of ``torch.nn.LSTM``, by its names, with its defaults.
+
+    Raises:
+        ConfigError: a value is of the wrong type or impossible; the message names the argument and
+            what is allowed.
+    """
+
+    gates = GATES
+    op_type = "LSTM"
+    has_cell = True
+
+    proj_size: int = _ruled(_size(0), default=0)
+    dtype: str = _ruled(_choice(DTYPES), default="float32")
+
+    def __post_init__(self) -> None:
+        """Refuse what nn.LSTM would refuse."""
+        super().__post_init__()
+        if self.proj_size >= self.hidden_size:
+            raise ConfigError(
+                f"proj_size = {self.proj_size} is not possible; it must be smaller than "
+                f"hidden_size = {self.hidden_size} (0 is for no projection)"
+            )
+
+    @property
+    def state_size(self) -> int:
+        """Features of h: ``proj_size`` where there is a projection, else ``hidden_size``."""
+        return self.proj_size or self.hidden_size
+
+    def c_shape(self, batch: D) -> tuple[int, D, int]:
+        """Shape of c0 and cn: ``(num_layers * num_directions, batch, hidden_size)``."""
+        return (self.num_layers * self.num_directions, batch, self.hidden_size)
+
+
+@dataclass(frozen=True)
+class GRUSpec(RecurrentSpec):
+    """The arguments of ``torch.nn.GRU``, by its names, with its defaults.
+
+    Raises:
+        ConfigError: a value is of the wrong type or impossible; the message names the argument and
+            what is allowed.
+    """
+
+    gates = 3
+    op_type = "GRU"
+
+    dtype: str = _ruled(_choice(DTYPES), default="float32")
+
+
+@dataclass(frozen=True)
+class RNNSpec(RecurrentSpec):
+    """The arguments of ``torch.nn.RNN``, by its names, with its defaults.
+
+    Raises:
+        ConfigError: a value is of the wrong type or impossible; the message names the argument and
+            what is allowed.
+    """
+
+    gates = 1
+    op_type = "RNN"
+
+    nonlinearity: str = _ruled(_choice(NONLINEARITIES), default="tanh")
+    dtype: str = _ruled(_choice(DTYPES), default="float32")
 
 
 @dataclass(frozen=True)
@@ -178,5 +248,5 @@ def direction_suffixes(bidirectional: bool) -> tuple[str, ...]:
 
 
 def allowed_values(cls: type) -> dict[str, str]:
-    """For each field of `LSTMSpec` or `ExportOptions`, what it may hold, in words."""
+    """For each field of a spec or of `ExportOptions`, what it may hold, in words."""
     return {item.name: item.metadata["rule"].allowed for item in dataclasses.fields(cls)}

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .errors import ConfigError
+from .inputs import InputSpec
 from .spec import ExportOptions, LSTMSpec
 
 METADATA_PREFIX = "lstm_onnx."
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an explicit state of a module's file stands in the module.
+
+    `module` is the path of the nn.LSTM (GRU, RNN, cell); the state is what its call `first` starts
+    from and what its call `last` ends with; `index` is 0 for h and 1 for c.
+    """
+
+    module: str
+    first: int
+    last: int
+    index: int
+
+
+@dataclass(frozen=True)
 class Story:
     """What an exported file says of itself, under the metadata keys ``lstm_onnx.*``.
 
-    `spec` and `options` are None in a file that holds more than a bare LSTM.  `states` maps each
-    state input to the output that feeds it.  `versions` are those of the packages that wrote it.
-    `digest` identifies the weights (see `weights.digest`).
+    `spec` is None in a file that holds more than a bare LSTM; the fields from `inputs` on are for
+    such files alone.  `states` maps each state input to the output that feeds it.  `versions` are
+    those of the packages that wrote it.  `digest` identifies the weights (see `weights.digest`).
+    `inputs` are the forward's own; `initial` what states start from where that is not zero, with a
+    batch axis of 1 where it is the same for every sequence; `origins` where explicit states come
+    from; `whole` why the model wants whole sequences and cannot be streamed, empty where it can.
     """
 
     spec: LSTMSpec | None = None
@@ -28,6 +51,10 @@ class Story:
     states: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
+    inputs: tuple[InputSpec, ...] = ()
+    initial: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    whole: str = ""
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
@@ -37,6 +64,10 @@ class Story:
             "states": dict(self.states),
             "versions": dict(self.versions),
             "weights": self.digest,
+            "inputs": [spec.to_dict() for spec in self.inputs] or None,
+            "initial": {name: _packed(array) for name, array in self.initial.items()} or None,
+            "origins": {name: dataclasses.astuple(origin) for name, origin in self.origins.items()} or None,
+            "whole": self.whole or None,
         }
         return {
             METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
@@ -60,15 +91,46 @@ class Story:
             states, versions = entries.get("states", {}), entries.get("versions", {})
             if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
                 raise ConfigError("the metadata's states and versions must map names to names")
-            digest = entries.get("weights")
-            if digest is not None and not isinstance(digest, str):
-                raise ConfigError("the metadata's weights must be a digest")
+            digest, whole = entries.get("weights"), entries.get("whole", "")
+            if not isinstance(digest, (str, type(None))) or not isinstance(whole, str):
+                raise ConfigError("the metadata's weights must be a digest, and whole a reason")
             return cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
                 states=states,
                 versions=versions,
                 digest=digest,
+                inputs=tuple(InputSpec.from_dict(item) for item in entries.get("inputs", [])),
+                initial={name: _unpacked(item) for name, item in entries.get("initial", {}).items()},
+                origins={name: _origin(item) for name, item in entries.get("origins", {}).items()},
+                whole=whole,
             )
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error
+
+
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
+    data = np.ascontiguousarray(array)
+    return {
+        "dtype": data.dtype.name,
+        "shape": list(data.shape),
+        "data": base64.b64encode(data.astype(data.dtype.newbyteorder("<")).tobytes()).decode("ascii"),
+    }
+
+
+def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        raw = base64.b64decode(item["data"], validate=True)
+    except binascii.Error as error:
+        raise ConfigError("the metadata's initial states are damaged; export the model again") from error
+    dtype = np.dtype(item["dtype"])
+    if dtype.kind not in "fiub":
+        raise ConfigError(f"the metadata's initial states are of dtype {dtype}; export the model again")
+    return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(item["shape"])
+
+
+def _origin(item: Any) -> Origin:
+    module, *numbers = item
+    if not isinstance(module, str) or len(numbers) != 3 or not all(type(n) is int and n >= 0 for n in numbers):  # noqa: PLR2004
+        raise ConfigError("the metadata's origins must be module, first call, last call and index")
+    return Origin(module, *numbers)

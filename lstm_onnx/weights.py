@@ -1,9 +1,10 @@
-"""torch's LSTM parameters as the ONNX operator's, and the fold of a projection.
+"""torch's recurrent parameters as the ONNX operators', and the fold of a projection.
 
-torch keeps the gates in the order input, forget, cell, output; ONNX wants input, output, forget,
-cell (onnx operator LSTM: "iofc").  Rows of both weight matrices and of both biases move together.
+torch keeps an LSTM's gates in the order input, forget, cell, output; ONNX wants input, output,
+forget, cell (onnx operator LSTM: "iofc").  A GRU's are reset, update, new in torch and update, reset,
+hidden in ONNX ("zrh").  Rows of both weight matrices and of both biases move together.
 
-Everything here is numpy; a state dict is a mapping of nn.LSTM's parameter names to arrays.
+Everything here is numpy; a state dict is a mapping of the module's parameter names to arrays.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import WeightsError
-from .spec import GATES, LSTMSpec, direction_suffixes
+from .spec import RecurrentSpec, direction_suffixes
 
 Array = NDArray[np.floating]
 StateDict = Mapping[str, Array]
 
-_IOFC = (0, 3, 1, 2)
-"""Where each of ONNX's gates stands among torch's i, f, g, o."""
+_GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+"""For each operator, where each of its gates stands among torch's: i, f, g, o; r, z, n; or the only one."""
 
 MAX_CONDITION = 200.0
 """Largest condition number of W_hr at which the fold is done.
@@ -39,9 +40,9 @@ W_hr, is the one to use.
 class LayerWeights:
     """One layer's parameters with ONNX's gate order, directions stacked first.
 
-    With D directions, H hidden_size, S what h holds (proj_size or hidden_size), I the layer's input:
-    W ``(D, 4H, I)``, R ``(D, 4H, S)``, B ``(D, 8H)`` (input biases, then recurrent) or None, and
-    W_hr ``(D, proj_size, H)`` or None.
+    With D directions, G gates (4 of an LSTM, 3 of a GRU, 1 of an RNN), H hidden_size, S what h holds
+    (proj_size or hidden_size), I the layer's input: W ``(D, G*H, I)``, R ``(D, G*H, S)``,
+    B ``(D, 2*G*H)`` (input biases, then recurrent) or None, and W_hr ``(D, proj_size, H)`` or None.
     """
 
     W: Array
@@ -50,26 +51,27 @@ class LayerWeights:
     W_hr: Array | None
 
 
-def layer_weights(spec: LSTMSpec, state: StateDict, layer: int) -> LayerWeights:
+def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWeights:
     """Layer `layer` of a state dict that fits `spec` (see `fitted`), in ONNX's gate order."""
     suffixes = direction_suffixes(spec.bidirectional)
 
+    def reordered(name: str) -> Array:
+        gates = np.split(state[name], spec.gates)
+        return np.concatenate([gates[gate] for gate in _GATE_ORDER[spec.op_type]])
+
     def stacked(*names: str) -> Array:
         per_direction = [
-            np.concatenate([_iofc(state[f"{name}_l{layer}{suffix}"]) for name in names]) for suffix in suffixes
+            np.concatenate([reordered(f"{name}_l{layer}{suffix}") for name in names]) for suffix in suffixes
         ]
         return np.stack(per_direction)
 
+    projected = spec.state_size != spec.hidden_size
     return LayerWeights(
         W=stacked("weight_ih"),
         R=stacked("weight_hh"),
         B=stacked("bias_ih", "bias_hh") if spec.bias else None,
-        W_hr=np.stack([state[f"weight_hr_l{layer}{suffix}"] for suffix in suffixes]) if spec.proj_size else None,
+        W_hr=np.stack([state[f"weight_hr_l{layer}{suffix}"] for suffix in suffixes]) if projected else None,
     )
-
-
-def _iofc(rows: Array) -> Array:
-    return np.concatenate([np.split(rows, GATES)[gate] for gate in _IOFC])
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,10 @@ def fold_projection(R: Array, W_hr: Array, *, layer: int) -> FoldedLayer:  # noq
     )
 
 
-def fitted(spec: LSTMSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
+def fitted(spec: RecurrentSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
     """`state` as exactly the parameters of `spec`, in torch's order and the spec's dtype.
 
-    Like ``load_state_dict`` of an ``nn.LSTM(dtype=...)``, tensors of another float dtype are cast.
+    Like ``load_state_dict`` of a module with that dtype, tensors of another float dtype are cast.
 
     Raises:
         WeightsError: tensors are missing, unexpected, of another shape or not floating point; each

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 from hypothesis import given
 
 from lstm_onnx import ConfigError, ExportOptions, LSTMSpec
-from lstm_onnx.spec import MAX_OPSET, MIN_OPSET, allowed_values
+from lstm_onnx.spec import MAX_OPSET, MIN_OPSET, GRUSpec, RecurrentSpec, RNNSpec, allowed_values
 
 from .strategies import specs
 
@@ -24,6 +25,69 @@ def test_defaults_are_those_of_nn_lstm() -> None:
         "proj_size": 0,
         "dtype": "float32",
     }
+
+
+def test_the_order_of_the_arguments_is_part_of_the_contract() -> None:
+    spec = LSTMSpec(4, 3, 2, False, True, 0.5, True, 1, "float64")
+    assert dataclasses.astuple(spec) == (4, 3, 2, False, True, 0.5, True, 1, "float64")
+    assert list(allowed_values(LSTMSpec))[-3:] == ["bidirectional", "proj_size", "dtype"]
+    assert list(LSTMSpec.__dataclass_fields__) == list(allowed_values(LSTMSpec))
+
+
+def test_a_gru_and_an_rnn_have_their_own_arguments() -> None:
+    common: dict[str, object] = {"input_size": 4, "hidden_size": 3, "num_layers": 1, "bias": True, "batch_first": False}
+    common |= {"dropout": 0.0, "bidirectional": False, "dtype": "float32"}
+    assert dataclasses.asdict(GRUSpec(4, 3)) == common
+    assert dataclasses.asdict(RNNSpec(4, 3)) == {**common, "nonlinearity": "tanh"}
+
+
+def test_kinds_know_their_operator() -> None:
+    kinds = (LSTMSpec(4, 3), GRUSpec(4, 3), RNNSpec(4, 3))
+    assert [(k.op_type, k.gates, k.has_cell) for k in kinds] == [
+        ("LSTM", 4, True),
+        ("GRU", 3, False),
+        ("RNN", 1, False),
+    ]
+    assert GRUSpec(4, 3) != RNNSpec(4, 3)
+    assert len({*kinds, GRUSpec(4, 3)}) == 3
+
+
+@pytest.mark.parametrize("kind", [GRUSpec, RNNSpec])
+def test_parameters_are_those_of_torch(kind: type[RecurrentSpec]) -> None:
+    import torch
+
+    for layers, bias, bidirectional in itertools.product((1, 3), (True, False), (True, False)):
+        spec = kind(5, 3, num_layers=layers, bias=bias, bidirectional=bidirectional)
+        arguments = {name: value for name, value in dataclasses.asdict(spec).items() if name != "dtype"}
+        module = getattr(torch.nn, spec.op_type)(**arguments, device="meta")
+        shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+        assert list(spec.parameter_shapes().items()) == list(shapes.items())
+        assert spec.h_shape("batch") == (layers * (1 + bidirectional), "batch", 3)
+        assert spec.output_size == 3 * (1 + bidirectional)
+        assert spec.num_bytes == 4 * sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (GRUSpec, "hidden_size", 0),
+        (GRUSpec, "dtype", "bfloat16"),
+        (RNNSpec, "nonlinearity", "sigmoid"),
+        (RNNSpec, "nonlinearity", None),
+        (RNNSpec, "dropout", 2.0),
+    ],
+)
+def test_every_kind_refuses_what_is_impossible(kind: type[RecurrentSpec], field: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        kind(**{"input_size": 4, "hidden_size": 3, field: value})
+    assert str(caught.value) == f"{field} = {value!r} is not possible; it must be {allowed_values(kind)[field]}"
+
+
+@pytest.mark.parametrize("kind", [GRUSpec, RNNSpec])
+def test_only_an_lstm_is_projected(kind: type[RecurrentSpec]) -> None:
+    with pytest.raises(TypeError, match="proj_size"):
+        kind(4, 3, proj_size=1)
+    assert not hasattr(kind(4, 3), "c_shape")
 
 
 def test_shapes_follow_nn_lstm() -> None:

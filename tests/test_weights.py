@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from lstm_onnx import LSTMSpec, WeightsError
+from lstm_onnx.spec import GRUSpec, RecurrentSpec, RNNSpec
 from lstm_onnx.weights import MAX_CONDITION, digest, fitted, fold_projection, layer_weights
 
 SPEC = LSTMSpec(3, 2, num_layers=2, bidirectional=True)
 
 
-def _state(spec: LSTMSpec, seed: int = 0) -> dict[str, np.ndarray]:
+def _state(spec: RecurrentSpec, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal(shape).astype(spec.dtype) for name, shape in spec.parameter_shapes().items()}
 
@@ -29,6 +30,35 @@ def test_gates_come_in_the_operators_order() -> None:
     np.testing.assert_array_equal(weights.R, np.stack([iofc, iofc], axis=1)[np.newaxis] + 0.5)
     np.testing.assert_array_equal(weights.B, np.concatenate([iofc + 100, iofc + 200])[np.newaxis])
     assert weights.W_hr is None
+
+
+def test_a_grus_gates_come_in_the_operators_order() -> None:
+    rows = np.array([[10], [11], [20], [21], [30], [31]], np.float32)  # torch: r z n
+    state = {
+        "weight_ih_l0": rows,
+        "weight_hh_l0": np.repeat(rows, 2, axis=1) + 0.5,
+        "bias_ih_l0": rows[:, 0] + 100,
+        "bias_hh_l0": rows[:, 0] + 200,
+    }
+    weights = layer_weights(GRUSpec(1, 2), state, 0)
+    zrh = np.array([20, 21, 10, 11, 30, 31], np.float32)
+    np.testing.assert_array_equal(weights.W, zrh.reshape(1, 6, 1))
+    np.testing.assert_array_equal(weights.R, np.stack([zrh, zrh], axis=1)[np.newaxis] + 0.5)
+    np.testing.assert_array_equal(weights.B, np.concatenate([zrh + 100, zrh + 200])[np.newaxis])
+    assert weights.W_hr is None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_rnns_rows_stay_as_they_are(bias: bool) -> None:
+    spec = RNNSpec(3, 2, num_layers=2, bidirectional=True, bias=bias)
+    state = _state(spec)
+    weights = layer_weights(spec, state, 1)
+    np.testing.assert_array_equal(weights.W, [state["weight_ih_l1"], state["weight_ih_l1_reverse"]])
+    np.testing.assert_array_equal(weights.R, [state["weight_hh_l1"], state["weight_hh_l1_reverse"]])
+    assert (weights.B is None) is not bias
+    if weights.B is not None:
+        assert weights.B.shape == (2, 4)
+        np.testing.assert_array_equal(weights.B[1, 2:], state["bias_hh_l1_reverse"])
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -116,6 +146,16 @@ def test_everything_that_does_not_fit_is_named() -> None:
     assert "unexpected colour (3,)" in message
     assert "weight_ih_l0 is (3, 8) where the sizes ask for (8, 3)" in message
     assert "bias_ih_l0 is of dtype int64" in message
+
+
+@pytest.mark.parametrize("spec", [GRUSpec(3, 2), RNNSpec(3, 2, dtype="float64")])
+def test_a_gru_and_an_rnn_are_fitted_alike(spec: RecurrentSpec) -> None:
+    state = _state(LSTMSpec(3, 2))
+    with pytest.raises(WeightsError, match=r"net: the weights do not fit the model: weight_ih_l0 is \(8, 3\) where"):
+        fitted(spec, state, where="net")
+    result = fitted(spec, _state(spec), where="net")
+    assert list(result) == list(spec.parameter_shapes())
+    assert {array.dtype for array in result.values()} == {np.dtype(spec.dtype)}
 
 
 def test_a_long_list_of_problems_is_cut() -> None:

@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from .. import __version__
-from ..graph import Nodes, StackOutputs, lstm_stack
+from ..graph import Nodes, StackOutputs, recurrent_stack
 from ..spec import ExportOptions, LSTMSpec
 from ..story import Story
 from ..weights import Array, digest, layer_weights
@@ -24,19 +24,24 @@ STATES = {"h0": "hn", "c0": "cn"}
 class Exported:
     """What an export wrote.
 
-    `nodes` counts the graph's own nodes, not those within a Scan's body; `num_bytes` is the size of
+    `spec` is None for a module that is more than an LSTM.  `nodes` counts the graph's own nodes, not those within a Scan's body; `num_bytes` is the size of
     all files; `digest` identifies the weights; `external_data` is the file beside `path` that holds
-    the weights of a model over 2 GB, or None.
+    the weights of a model over 2 GB, or None.  `states` maps each state input to the output that feeds
+    it; `notes` is what should be said of it.
     """
 
     path: str
-    spec: LSTMSpec
+    spec: LSTMSpec | None
     options: ExportOptions
     nodes: int
     parameters: int
     num_bytes: int
     digest: str
     external_data: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready, the spec and the options as tables."""
@@ -63,6 +68,9 @@ def export_lstm(
         num_bytes=num_bytes,
         digest=weights_digest,
         external_data=external,
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+        states=STATES,
     )
 
 
@@ -71,7 +79,7 @@ def lstm_model(
 ) -> tuple[ModelProto, dict[str, np.ndarray], str]:
     """The model without its initializers, the initializers by name, and the weights' digest."""
     nodes = Nodes()
-    lstm_stack(
+    recurrent_stack(
         nodes,
         spec,
         [layer_weights(spec, state, layer) for layer in range(spec.num_layers)],

@@ -189,7 +189,7 @@ class Model:
         for name in self.states:
             if name not in arrays and (absent := zeros(self.inputs[name], sizes)) is not None:
                 arrays[name] = absent
-        if self.story.options is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
+        if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
             batch, time = sizes["batch"], sizes["time"]
             given = arrays.get("lengths")
             arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)

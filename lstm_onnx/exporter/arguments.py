@@ -1,0 +1,266 @@
+"""What a module is called with: named tensors in whatever containers its forward takes.
+
+A leaf's name is its argument's, and the keys within: ``tokens``, ``batch.features``, ``xs.0``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ..errors import ConfigError, ExportError
+from ..inputs import InputSpec
+
+Axes = dict[int, str]
+"""The open axes of a tensor and their names."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The tensors that a forward is called with, and how they are arranged.
+
+    `tensors` by name, in the forward's order; `axes` the open ones of each; `constants` what is no
+    tensor, by its place among all leaves; `tree` the arrangement of ``(args, kwargs)``.
+    """
+
+    tensors: dict[str, Tensor]
+    axes: dict[str, Axes]
+    constants: dict[int, Any]
+    tree: pytree.TreeSpec
+
+    def call(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """``(args, kwargs)`` with these tensors (or anything else, such as shapes) in their places."""
+        rest = iter(tensors[name] for name in self.tensors)
+        leaves = [self.constants[i] if i in self.constants else next(rest) for i in range(self.tree.num_leaves)]
+        args, kwargs = pytree.tree_unflatten(leaves, self.tree)
+        return args, kwargs
+
+    def shapes(self, axes: Mapping[str, Any]) -> tuple[Any, Any]:
+        """What torch.export takes as dynamic_shapes of ``(args, kwargs)``: `axes` for tensors, None for the rest."""
+        rest = iter(axes[name] for name in self.tensors)
+        leaves = [None if i in self.constants else _Leaf(next(rest)) for i in range(self.tree.num_leaves)]
+        args, kwargs = pytree.tree_map_only(_Leaf, lambda leaf: leaf.value, pytree.tree_unflatten(leaves, self.tree))
+        return args, kwargs
+
+    @property
+    def unnamed(self) -> frozenset[str]:
+        """The open axes that nobody gave a name to."""
+        own = {_nameless(name, axis): None for name, axes in self.axes.items() for axis in axes}
+        return frozenset(label for axes in self.axes.values() for label in axes.values() if label in own)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Each named axis and its size."""
+        found: dict[str, int] = {}
+        for name, axes in self.axes.items():
+            for axis, label in axes.items():
+                found.setdefault(label, self.tensors[name].shape[axis])
+        return found
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """The tensors at other sizes: repeated or cut along each named axis."""
+        return {
+            name: _resized(tensor, {axis: sizes[label] for axis, label in self.axes[name].items()})
+            for name, tensor in self.tensors.items()
+        }
+
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Shape, dtype and (of integers) range of each, for those who draw inputs like these."""
+        return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
+
+
+def _resized(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+    for axis, size in sizes.items():
+        if size != tensor.shape[axis]:
+            index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
+            tensor = tensor.index_select(axis, index)
+    return tensor
+
+
+def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape = tuple(axes.get(axis, size) for axis, size in enumerate(tensor.shape))
+    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.numel() == 0:
+        return InputSpec(name, shape, dtype)
+    return InputSpec(name, shape, dtype, int(tensor.min()), int(tensor.max()))
+
+
+def arguments(
+    module: nn.Module, example_inputs: Any, dynamic_shapes: Any, *, where: str = "example_inputs"
+) -> Arguments:
+    """Examine what the module is called with.
+
+    Args:
+        module: only its forward's signature is looked at.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of arguments by name.
+        dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each
+            tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
+            ``torch.export.Dim``, and None, an int and Dim.STATIC are for a fixed one; Dim.DYNAMIC and
+            Dim.AUTO open an axis without a name.  None opens the axes that are usually open: all of
+            integers and booleans, all but the last of others.
+        where: what messages call the inputs.
+
+    Raises:
+        ExportError: the arguments do not fit the forward, or hold no tensor.
+        ConfigError: `dynamic_shapes` does not fit the arguments.
+    """
+    bound = _bound(module, example_inputs, where)
+    leaves, tree = pytree.tree_flatten((bound.args, bound.kwargs))
+    labelled = _labelled(bound)
+    shapes = _by_argument(dynamic_shapes, [label for label, _ in labelled])
+    tensors: dict[str, Tensor] = {}
+    constants: dict[int, Any] = {}
+    axes: dict[str, Axes] = {}
+    index = 0
+    for label, value in labelled:
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            name = ".".join([label, *map(_key, path)])
+            if isinstance(leaf, Tensor):
+                tensors[name] = leaf.detach()
+                axes[name] = _axes(name, leaf, _at(shapes[label], path, name))
+            else:
+                constants[index] = leaf
+            index += 1
+    assert index == len(leaves)  # noqa: S101 - both go through the arguments in the forward's order
+    if not tensors:
+        raise ExportError(f"{where} hold no tensor")
+    found = Arguments(tensors, axes, constants, tree)
+    _check_sizes(found)
+    return found
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A dict that pytree must not look into."""
+
+    value: Any
+
+
+_GUESS: Any = object()
+"""In the place of a tensor's dynamic shape: open what is usually open."""
+
+
+def _bound(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
+    """The arguments by name; numpy arrays become tensors."""
+    inputs = pytree.tree_map_only(np.ndarray, torch.from_numpy, example_inputs)
+    if isinstance(inputs, Mapping):
+        # A dict is arguments by name, unless the forward's only argument is itself a dict.
+        candidates: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), dict(inputs)), ((inputs,), {})]
+    else:
+        candidates = [(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})]
+    signature = inspect.signature(module.forward)
+    problem: TypeError | None = None
+    for args, kwargs in candidates:
+        try:
+            return signature.bind(*args, **kwargs)
+        except TypeError as error:
+            problem = problem or error
+    raise ExportError(f"{where} do not fit {type(module).__name__}.forward{signature}: {problem}") from problem
+
+
+def _labelled(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
+    """Name and value of each argument, in the order in which ``(bound.args, bound.kwargs)`` has them."""
+    found: list[tuple[str, Any]] = []
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            found += value.items()
+        else:
+            found.append((name, value))
+    return found
+
+
+def _key(entry: Any) -> str:
+    """A step into a container, as a part of a name."""
+    return str(next((getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind)), entry))
+
+
+def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
+    if dynamic_shapes is None:
+        return dict.fromkeys(labels, _GUESS)
+    if isinstance(dynamic_shapes, Mapping):
+        unknown = [str(key) for key in dynamic_shapes if key not in labels]
+        if unknown:
+            raise ConfigError(
+                f"dynamic_shapes names {', '.join(unknown)}, and the arguments given are {', '.join(labels)}"
+            )
+        return {label: dynamic_shapes.get(label) for label in labels}
+    if isinstance(dynamic_shapes, (tuple, list)) and len(dynamic_shapes) == len(labels):
+        return dict(zip(labels, dynamic_shapes, strict=True))
+    raise ConfigError(
+        f"dynamic_shapes must be a dict by argument, or have an entry for each of {', '.join(labels)} in this order"
+    )
+
+
+def _at(shape: Any, path: tuple[Any, ...], name: str) -> Any:
+    """What is asked of the tensor at `path` within an argument."""
+    for entry in path:
+        if shape is _GUESS or shape is None:
+            return shape
+        key = next(getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind))
+        try:
+            shape = shape[key]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ConfigError(f"dynamic_shapes has nothing for {name}; it must be nested as the inputs are") from error
+    return shape
+
+
+def _axes(name: str, tensor: Tensor, asked: Any) -> Axes:
+    if asked is _GUESS:
+        rank = tensor.dim()
+        counted = not tensor.is_floating_point()
+        return {axis: _nameless(name, axis) for axis in range(rank if counted else max(1, rank - 1) if rank else 0)}
+    if asked is None:
+        return {}
+    if isinstance(asked, (tuple, list)):
+        if len(asked) != tensor.dim():
+            raise ConfigError(f"dynamic_shapes has {len(asked)} entries for {name}, which has {tensor.dim()} axes")
+        asked = dict(enumerate(asked))
+    if not isinstance(asked, Mapping):
+        raise ConfigError(
+            f"dynamic_shapes of {name} is {asked!r}; it must be a dict of axes to names, such as {{0: 'batch'}}"
+        )
+    axes: Axes = {}
+    for axis, value in asked.items():
+        if type(axis) is not int or not -tensor.dim() <= axis < tensor.dim():
+            raise ConfigError(f"dynamic_shapes of {name} has axis {axis!r}, and the tensor has {tensor.dim()} axes")
+        label = _axis_name(name, axis % tensor.dim(), value)
+        if label is not None:
+            axes[axis % tensor.dim()] = label
+    return axes
+
+
+def _nameless(name: str, axis: int) -> str:
+    return f"{name}_{axis}".replace(".", "_")
+
+
+def _axis_name(name: str, axis: int, value: Any) -> str | None:
+    if value is None or type(value) is int or value is torch.export.Dim.STATIC:
+        return None
+    if isinstance(value, type(torch.export.Dim.DYNAMIC)):
+        return _nameless(name, axis)  # Dim.DYNAMIC or Dim.AUTO, which have no names
+    label = value if isinstance(value, str) else getattr(value, "__name__", None)
+    if not isinstance(label, str) or not label.isidentifier():
+        raise ConfigError(
+            f"dynamic_shapes of {name}, axis {axis}: {value!r} names no axis; use a word such as 'batch', "
+            "or a torch.export.Dim with a name"
+        )
+    return label
+
+
+def _check_sizes(found: Arguments) -> None:
+    for name, axes in found.axes.items():
+        for axis, label in axes.items():
+            size, expected = found.tensors[name].shape[axis], found.sizes[label]
+            if size != expected:
+                raise ConfigError(
+                    f"the axis {label} has size {expected} in one input and {size} in {name} (axis {axis})"
+                )
+            if size < 1:
+                raise ExportError(f"{name} has size 0 along {label}; give an example with something in it")

@@ -1,0 +1,214 @@
+"""Any module that contains an LSTM, as an ONNX file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, helper
+from torch import nn
+
+from .. import __version__
+from ..errors import ConfigError, ExportError
+from ..inputs import InputSpec
+from ..spec import ExportOptions
+from ..story import Origin, Story
+from ..weights import Array, digest
+from .arguments import Arguments
+from .lstm import Exported
+from .named import TracedGraph, named
+from .opset import lower
+from .prepared import Prepared, enlarged, prepare
+from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
+from .trace import trace
+from .trial import try_out
+from .write import write_model
+
+STATES = ("zero", "explicit")
+
+
+@dataclass(frozen=True)
+class ModuleOptions:
+    """How a module is exported.
+
+    `states` is "zero" or "explicit"; `outputs` names the results; `ranges` describes the inputs in
+    the place of what the examples show; `check` runs the file at other shapes before it is kept.
+    """
+
+    options: ExportOptions
+    states: str = "zero"
+    outputs: tuple[str, ...] | None = None
+    ranges: tuple[InputSpec, ...] | None = None
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what is not possible."""
+        if self.states not in STATES:
+            raise ConfigError(f'states = {self.states!r} is not possible; it must be "zero" or "explicit"')
+
+
+def export_module(
+    module: nn.Module, arguments: Arguments, options: ModuleOptions, path: str | os.PathLike[str]
+) -> Exported:
+    """Write a module to `path`.
+
+    Raises:
+        ExportError: the module, or something in it, has no form in ONNX; or the file that came out is
+            not right at other shapes, and was not kept.
+        WeightsError: a projection cannot be folded.
+        FileError: `path` cannot be written.
+    """
+    prepared = prepare(module, arguments, output_names=options.outputs)
+    inputs, states = enlarged(prepared)
+    traced = trace(prepared, inputs, states, options.options.opset)
+    graph = named(traced, prepared)
+    calls = opaque_calls(graph, prepared.sites)
+    lower(graph, options.options.opset)
+    calls = opaque_calls(graph, prepared.sites)
+    if not calls:
+        raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
+    lifted = lift_states(graph, calls) if options.states == "explicit" else Lifted()
+    story = _story(prepared, graph, calls, lifted, options)
+    splice(graph, calls, options.options)
+    model = _model(graph, type(module).__name__, options.options, story)
+    notes = tuple(lifted.notes)
+    if options.check:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Path(folder) / "trial.onnx"
+            write_model(model, graph.nodes.initializers, trial)
+            notes += try_out(trial, prepared, story)
+    external, num_bytes = write_model(model, graph.nodes.initializers, path)
+    return Exported(
+        path=os.fspath(path),
+        spec=None,
+        options=options.options,
+        nodes=len(model.graph.node),
+        parameters=sum(array.size for array in graph.nodes.initializers.values() if array.dtype.kind == "f"),
+        num_bytes=num_bytes,
+        digest=str(story.digest),
+        external_data=external,
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+        states=dict(story.states),
+        notes=notes,
+    )
+
+
+def _story(
+    prepared: Prepared, graph: TracedGraph, calls: list[Opaque], lifted: Lifted, options: ModuleOptions
+) -> Story:
+    """Pairs of states, and drop those attributes that the forward writes and never reads."""
+    used = {name for node in graph.nodes.nodes for name in node.input}
+    states = {}
+    for name, after in prepared.states.items():
+        if name in used:
+            states[name] = after
+            continue
+        graph.inputs.remove(name)
+        graph.outputs.remove(after)
+    carried = carried_states(graph, calls)
+    states |= lifted.states | {name: after for name, after in carried.items() if name not in states}
+    initial = dict(lifted.initial)
+    for slot in prepared.slots:
+        for name, tensor in zip(slot.names, slot.initial or (), strict=False):
+            if name in states and bool(tensor.any()):
+                initial[name] = _alike(tensor.detach().cpu().numpy(), graph.dims[name])
+    bidirectional = list(lifted.bidirectional)
+    bidirectional += [call.site.path for call in calls if call.site.spec.bidirectional and call.value(1) in states]
+    whole = ""
+    if bidirectional:
+        whole = (
+            f"{', '.join(dict.fromkeys(bidirectional))} is bidirectional: its reverse direction starts at the "
+            "sequence's end, which a stream has not seen yet"
+        )
+    return Story(
+        options=options.options,
+        states=states,
+        versions={"lstm_onnx": __version__, "onnx": onnx.__version__, "torch": torch.__version__.split("+")[0]},
+        digest=digest(_parameters(prepared)),
+        inputs=_inputs(prepared.arguments, graph, calls, options.ranges),
+        initial=initial,
+        origins={name: Origin(*source) for name, source in lifted.sources.items()},
+        whole=whole,
+    )
+
+
+def _alike(array: Array, dims: tuple[int | str, ...]) -> Array:
+    """One entry along an open axis where all entries are the same, so that it serves every size."""
+    for axis, dim in enumerate(dims):
+        if isinstance(dim, str):
+            first = np.take(array, [0], axis=axis)
+            if np.array_equal(array, np.broadcast_to(first, array.shape)):
+                array = first
+    return array
+
+
+def _parameters(prepared: Prepared) -> dict[str, Array]:
+    """The module's parameters and buffers, but for those that hold state, as arrays."""
+    held = {f"{slot.path}.{slot.attribute}".removeprefix(".") for slot in prepared.slots}
+    state = prepared.stateful.inner.state_dict()
+    return {
+        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+        for name, tensor in state.items()
+        if isinstance(tensor, torch.Tensor) and name not in held
+    }
+
+
+def _inputs(
+    arguments: Arguments, graph: TracedGraph, calls: list[Opaque], ranges: tuple[InputSpec, ...] | None
+) -> tuple[InputSpec, ...]:
+    """The inputs under the axes' final names; lengths run from 1 to their sequences' time."""
+    found = {spec.name: spec for spec in ranges or arguments.specs()}
+    lengths = _length_axes(graph, calls)
+    specs = []
+    for name, spec in found.items():
+        made = replace(spec, shape=tuple(dim if dim != "" else size for dim, size in _dims(graph, spec)))
+        if ranges is None and name in lengths:
+            made = replace(made, low=1, high=lengths[name])
+        specs.append(made)
+    return tuple(specs)
+
+
+def _dims(graph: TracedGraph, spec: InputSpec) -> list[tuple[Any, Any]]:
+    return list(zip(graph.dims[spec.name], spec.shape, strict=True))
+
+
+def _length_axes(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
+    """Inputs that are lengths, and the name of the axis that they count along."""
+    producers: Mapping[str, Any] = {output: node for node in graph.nodes.nodes for output in node.output}
+    found: dict[str, str] = {}
+    for call in calls:
+        value = call.value(3)
+        while value in producers and producers[value].op_type in ("Cast", "Identity"):
+            value = producers[value].input[0]
+        dims = graph.dims.get(call.value(0), ())
+        time = dims[1 if call.batch_first else 0] if dims else 1
+        if value in graph.inputs and isinstance(time, str) and time.isidentifier():
+            found[value] = time
+    return found
+
+
+def _model(graph: TracedGraph, name: str, options: ExportOptions, story: Story) -> ModelProto:
+    """The model without its initializers."""
+    opsets = [helper.make_opsetid("", options.opset)]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes.nodes,
+            name,
+            [graph.value_info(value) for value in graph.inputs],
+            [graph.value_info(value) for value in graph.outputs],
+        ),
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="lstm-onnx",
+        producer_version=__version__,
+    )
+    helper.set_model_props(model, story.to_metadata())
+    return model

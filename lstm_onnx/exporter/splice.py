@@ -1,0 +1,290 @@
+"""Real nodes in the place of opaque ones, and states lifted to the surface of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from ..errors import ExportError
+from ..graph import Nodes, StackOutputs, recurrent_stack
+from ..spec import ExportOptions
+from ..weights import Array, fitted, layer_weights
+from .named import INT32, Dims, TracedGraph
+from .recurrent import Site
+from .trace import DOMAIN
+
+_SHAPE_ONLY = ("Shape", "Size")
+_RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """One call of a recurrent module in the traced graph."""
+
+    node: NodeProto
+    site: Site
+    call: int
+    batch_first: bool
+
+    def value(self, index: int) -> str:
+        """Input `index` (x, h0, c0, lengths), empty where it is absent."""
+        return self.node.input[index] if index < len(self.node.input) else ""
+
+    @property
+    def prefix(self) -> str:
+        """What its nodes' names begin with."""
+        path = self.site.path.replace(".", "/")
+        own = f"call{self.call + 1}" if self.call else ""
+        return "".join(f"{part}/" for part in (path, own) if part)
+
+    @property
+    def weights_prefix(self) -> str:
+        """What its weights' names begin with, alike for all calls."""
+        return f"{self.site.path.replace('.', '/')}/" if self.site.path else ""
+
+    @property
+    def name(self) -> str:
+        """What its states' names begin with."""
+        own = f"call{self.call + 1}" if self.call else ""
+        return "".join(f"{part}." for part in (self.site.path, own) if part)
+
+
+@dataclass
+class Lifted:
+    """What is to be known of a model's states besides its graph.
+
+    `states` maps state inputs to the outputs that feed them; `initial` holds what they start from
+    where that is not zero, each ``(L*D, 1, features)``; `sources` maps them to ``(module, first call,
+    last call, h or c)``; `bidirectional` names modules that keep a model from streaming; `notes` say
+    what was left inside.
+    """
+
+    states: dict[str, str] = field(default_factory=dict)
+    initial: dict[str, Array] = field(default_factory=dict)
+    sources: dict[str, tuple[str, int, int, int]] = field(default_factory=dict)
+    bidirectional: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def opaque_calls(graph: TracedGraph, sites: Mapping[str, Site]) -> list[Opaque]:
+    """The opaque nodes, in the graph's order.
+
+    Raises:
+        ExportError: one lies within a branch of torch.cond or the body of a loop.
+    """
+    calls = []
+    for node in graph.nodes.nodes:
+        if node.domain == DOMAIN:
+            attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+            site = sites[attributes["module"].decode()]
+            calls.append(Opaque(node, site, attributes["call"], bool(attributes["batch_first"])))
+        elif any(inner.domain == DOMAIN for body in _bodies(node) for inner in _all_nodes(body)):
+            raise ExportError(
+                f"{node.name}: a recurrent module is called within a branch or a loop ({node.op_type}), which is not "
+                "supported; compute both branches and choose with torch.where"
+            )
+    return calls
+
+
+def _bodies(node: NodeProto) -> list[Iterable[NodeProto]]:
+    return [item.g.node for item in node.attribute if item.HasField("g")]
+
+
+def _all_nodes(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
+    for node in nodes:
+        yield node
+        for body in _bodies(node):
+            yield from _all_nodes(body)
+
+
+def lift_states(graph: TracedGraph, calls: list[Opaque]) -> Lifted:
+    """Make the states of recurrent modules inputs and outputs, where the forward starts them from nothing.
+
+    A state that is absent, zeros or learned becomes an input; a call that goes on from an earlier
+    call of the same module shares its pair; one that starts from data (a decoder from its encoder)
+    stays inside.
+    """
+    lifted = Lifted()
+    producers = _producers(graph.nodes.nodes)
+    chains: list[list[Opaque]] = []
+    for opaque in calls:
+        chain = next((chain for chain in chains if _goes_on(opaque, chain[-1])), None)
+        if chain is not None:
+            chain.append(opaque)
+        elif any(_depends_on_data(opaque.value(index), producers, graph) for index in (1, 2)):
+            lifted.notes.append(
+                f"{opaque.site.path} starts from states that the model computes, which stay inside; it has no h0"
+            )
+        else:
+            chains.append([opaque])
+    for chain in chains:
+        _lift(graph, chain[0], chain[-1], lifted)
+    return lifted
+
+
+def _goes_on(opaque: Opaque, before: Opaque) -> bool:
+    given = [opaque.value(index) for index in (1, 2) if opaque.value(index)]
+    return opaque.site is before.site and bool(given) and given == list(before.node.output[1 : 1 + len(given)])
+
+
+def _producers(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
+    return {output: node for node in nodes for output in node.output if output}
+
+
+def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: TracedGraph) -> bool:
+    """Whether a value depends on more of the inputs than their shapes."""
+    todo, seen = [value] if value else [], set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in graph.inputs:
+            return True
+        node = producers.get(name)
+        if node is None or node.op_type in _SHAPE_ONLY:
+            continue
+        if node.domain == DOMAIN or _bodies(node):
+            return True
+        todo += [item for item in node.input if item]
+    return False
+
+
+def _lift(graph: TracedGraph, first: Opaque, last: Opaque, lifted: Lifted) -> None:
+    spec = first.site.spec
+    x = first.value(0)
+    batch: int | str = graph.dims[x][0 if first.batch_first else 1] if x in graph.dims else "batch"
+    kinds = (("h", 1, spec.state_size), ("c", 2, spec.hidden_size))[: 2 if spec.has_cell else 1]
+    call = first.site.calls[first.call] if first.call < len(first.site.calls) else None
+    while len(first.node.input) < 1 + len(kinds):
+        first.node.input.append("")
+    while len(last.node.output) < 1 + len(kinds):
+        last.node.output.append("")
+    for position, (kind, index, size) in enumerate(kinds):
+        name, after = f"{first.name}{kind}0", f"{first.name}{kind}n"
+        given = call.given[position] if call is not None and call.given is not None else None
+        if given is not None and bool(given.any()):
+            lifted.initial[name] = _one_row(given.detach().cpu().numpy(), name)
+        first.node.input[index] = name
+        shape: Dims = (spec.num_layers * spec.num_directions, batch, size)
+        elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        _add_output(graph, last.node, index, after)
+        graph.inputs.append(name)
+        for value in (name, after):
+            graph.dims[value], graph.types[value] = shape, elem_type
+        lifted.states[name] = after
+        lifted.sources[name] = (first.site.path, first.call, last.call, position)
+    if spec.bidirectional:
+        lifted.bidirectional.append(first.site.path)
+
+
+def _add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> None:
+    """Make output `index` of a node an output of the graph, `name`; it may be one already, under another name."""
+    held = node.output[index]
+    if held in graph.outputs:
+        graph.nodes.one("Identity", held, name=name)
+    else:
+        for user in _all_nodes(graph.nodes.nodes):
+            for position, value in enumerate(user.input):
+                if held and value == held:
+                    user.input[position] = name
+        node.output[index] = name
+    graph.outputs.append(name)
+
+
+def _one_row(given: Array, name: str) -> Array:
+    if not np.array_equal(given, np.broadcast_to(given[:, :1], given.shape)):
+        raise ExportError(
+            f"{name} starts from other numbers in each row of the batch; an explicit state starts every sequence "
+            'alike. Export with states="zero", or pass the state as an argument of forward'
+        )
+    return np.ascontiguousarray(given[:, :1])
+
+
+def carried_states(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
+    """States that the forward itself takes and returns: an argument that an LSTM starts from, a result where it ends."""
+    producers = _producers(graph.nodes.nodes)
+    starts: dict[tuple[str, int], str] = {}
+    ends: dict[tuple[str, int], str] = {}
+    for opaque in calls:
+        for index in (1, 2):
+            source = _peeled(opaque.value(index), producers)
+            if source in graph.inputs:
+                starts.setdefault((opaque.site.path, index), source)
+    made = {
+        output: (opaque.site.path, index)
+        for opaque in calls
+        for index, output in enumerate(opaque.node.output)
+        if index and output
+    }
+    for output in graph.outputs:
+        key = made.get(_peeled(output, producers, made))
+        if key is not None:
+            ends[key] = output
+    return {
+        source: ends[key]
+        for key, source in starts.items()
+        if key in ends and graph.dims.get(source) == graph.dims.get(ends[key])
+    }
+
+
+def _peeled(value: str, producers: Mapping[str, NodeProto], until: Mapping[str, object] | None = None) -> str:
+    """The value behind operators that change no number."""
+    while value not in (until or {}):
+        node = producers.get(value)
+        if node is None or node.op_type not in _RESHAPED:
+            break
+        value = node.input[0]
+    return value
+
+
+def splice(graph: TracedGraph, calls: list[Opaque], options: ExportOptions) -> None:
+    """Write the real nodes of every opaque one, by the emitter that writes bare LSTMs."""
+    opaque = {id(item.node): item for item in calls}
+    used = {value for node in _all_nodes(graph.nodes.nodes) for value in node.input} | set(graph.outputs)
+    old, graph.nodes.nodes = graph.nodes.nodes, []
+    for node in old:
+        if id(node) not in opaque:
+            graph.nodes.nodes.append(node)
+            continue
+        _write(graph, opaque[id(node)], options, used)
+
+
+def _write(graph: TracedGraph, opaque: Opaque, options: ExportOptions, used: set[str]) -> None:
+    site, nodes = opaque.site, graph.nodes
+    spec = replace(site.spec, batch_first=opaque.batch_first)
+    state = fitted(spec, site.weights, where=site.path or "the module")
+    names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
+    x = opaque.value(0)
+    dims = graph.dims.get(x, ())
+    batch = dims[0 if opaque.batch_first else 1] if dims else "batch"
+    recurrent_stack(
+        nodes,
+        spec,
+        [layer_weights(spec, state, layer) for layer in range(spec.num_layers)],
+        x,
+        opaque.value(1) or None,
+        opaque.value(2) or None,
+        lengths=_int32(graph, opaque.value(3)) if opaque.value(3) else None,
+        fold=options.projection == "fold",
+        names=StackOutputs(*names),
+        prefix=opaque.prefix,
+        weights_prefix=opaque.weights_prefix,
+        batch_axis=str(batch),
+    )
+
+
+def _int32(graph: TracedGraph, lengths: str) -> str:
+    """Lengths as the operator takes them."""
+    if graph.types.get(lengths) == INT32:
+        return lengths
+    name = f"{lengths}/int32"
+    if not any(name in node.output for node in graph.nodes.nodes):
+        graph.nodes.one("Cast", lengths, name=name, to=INT32)
+    return name
+
+
+__all__ = ["Lifted", "Nodes", "Opaque", "carried_states", "lift_states", "opaque_calls", "splice"]

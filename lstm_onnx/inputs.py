@@ -107,11 +107,28 @@ def axes(specs: Sequence[InputSpec]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(axis for spec in specs for axis in _axes_of(spec)))
 
 
+def sizes_of(specs: Sequence[InputSpec], batch: int, time: int) -> dict[str, int]:
+    """A size for every named axis.
+
+    ``batch`` and ``time`` go by their names, or where neither occurs by the axes' order; every other
+    axis is longer than time, each by its own amount, so that none is confused with another; but where
+    both are 1 all are.
+    """
+    names = list(axes(specs))
+    roles = {"batch": batch, "time": time}
+    if not roles.keys() & set(names):
+        roles = dict(zip(names, (batch, time), strict=False))
+    others = [name for name in names if name not in roles]
+    extra = {name: 1 if batch == time == 1 else time + 2 + index for index, name in enumerate(others)}
+    return {name: roles[name] if name in roles else extra[name] for name in names}
+
+
 def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random arrays that fit `specs`, the same for the same state of `rng`.
 
     Floats are standard normal, or uniform in their range (rounded to the dtype).  Integers are uniform
-    in their range, both ends included; 0 or 1 where there is none.  Bools are fair coins.  Where an
+    in their range, both ends included; 0 or 1 where there is none.  Bools are fair coins, but no row
+    of a mask is all of one kind.  Where an
     axis bounds the integers, one entry at least is the axis' size, so that a whole sequence occurs,
     and of two entries or more one at least is below it where the range allows.
 
@@ -148,7 +165,7 @@ def _drawn(spec: InputSpec, shape: tuple[int, ...], bound: Mapping[str, int], rn
     if isinstance(high, str):
         return _drawn_up_to(spec, shape, bound[high], rng)
     if dtype.kind == "b":
-        return np.asarray(rng.integers(0, 2, shape), dtype)
+        return _drawn_mask(shape, rng)
     if dtype.kind == "f":
         if low is None or high is None:
             return np.asarray(rng.standard_normal(shape), dtype)
@@ -157,6 +174,24 @@ def _drawn(spec: InputSpec, shape: tuple[int, ...], bound: Mapping[str, int], rn
         return np.asarray(np.clip(start * (1 - share) + end * share, start, end), dtype)
     first, last = _DEFAULT_INTEGERS if low is None or high is None else (int(low), int(high))
     return np.asarray(rng.integers(first, last, shape, dtype=dtype.type, endpoint=True), dtype)
+
+
+def _drawn_mask(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Fair coins; of two axes or more, along the last both sides in each row, or False where there is one entry.
+
+    A bool of two axes is nearly always a mask, of what is valid or of what is not, and most modules
+    have no answer for a row in which nothing is valid.
+    """
+    mask = np.asarray(rng.integers(0, 2, shape), np.bool_)
+    if mask.ndim > 1 and mask.size:
+        width = mask.shape[-1]
+        rows = mask.reshape(-1, width)  # a view: the array is new and in one piece
+        for row in rows:
+            if width == 1:
+                row[0] = False
+            elif row.all() or not row.any():
+                row[rng.integers(width)] ^= True
+    return mask
 
 
 def _drawn_up_to(spec: InputSpec, shape: tuple[int, ...], size: int, rng: np.random.Generator) -> np.ndarray:

@@ -131,6 +131,6 @@ def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
 
 def _origin(item: Any) -> Origin:
     module, *numbers = item
-    if not isinstance(module, str) or len(numbers) != 3 or not all(type(n) is int and n >= 0 for n in numbers):  # noqa: PLR2004
+    if not isinstance(module, str) or len(numbers) != 3 or not all(type(n) is int and n >= 0 for n in numbers):
         raise ConfigError("the metadata's origins must be module, first call, last call and index")
     return Origin(module, *numbers)

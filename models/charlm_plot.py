@@ -47,7 +47,7 @@ def draw(by_context: np.ndarray, whole: float, grams: dict[int, float], path: Pa
     axes.axhline(whole, color=MODEL, linewidth=1.2, linestyle=(0, (5, 4)), label="LSTM, states carried throughout")
     axes.plot(
         [n - 1 for n in grams], list(grams.values()), "-s", color=RIVAL, linewidth=1.4, markersize=4,
-        label="n-gram of n - 1 characters",
+        label="n-gram, which sees n - 1 characters",
     )  # fmt: skip
     axes.set_xscale("log", base=2)
     ticks = 2 ** np.arange(int(np.log2(len(seen))) + 1)

@@ -1,5 +1,7 @@
 """The characters that charlm knows, and their numbers; without torch, so that what runs the model needs none."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 # Every character of shakespeare.txt, in code point order; a character's place here is its token.
@@ -15,6 +17,6 @@ def encode(text: str) -> np.ndarray:
     return tokens
 
 
-def decode(tokens: np.ndarray) -> str:
-    """The text of `tokens`, integers of any shape (time,)."""
+def decode(tokens: Iterable[int]) -> str:
+    """The text of `tokens`, such as an integer array (time,)."""
     return "".join(VOCABULARY[token] for token in tokens)

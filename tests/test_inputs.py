@@ -232,6 +232,13 @@ def test_floats_are_standard_normal_or_uniform(dtype: str) -> None:
     assert (_one(InputSpec("x", (5,), "float32", 10**30, 10**30)) == np.float32(1e30)).all()
 
 
+def test_no_row_of_a_mask_is_all_of_one_kind() -> None:
+    masks = _one(InputSpec("mask", (200, 3, "n"), "bool"), n=2)
+    assert (masks.sum(axis=-1) == 1).all()
+    assert 0.3 < masks[..., 0].mean() < 0.7
+    assert not _one(InputSpec("mask", (50, "n"), "bool"), n=1).any()
+
+
 def test_bools_are_fair_coins() -> None:
     coins = _one(InputSpec("x", ("n",), "bool"), n=10_000)
     assert 0.47 < coins.mean() < 0.53

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from ..errors import InputError, LSTMOnnxError, ModelError, ProviderError, RunError
+from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, ProviderError, RunError
+from ..inputs import InputSpec, draw
+from ..inputs import axes as axes_of
 from ..runtime import Model, ValueInfo
 from ..runtime.providers import CPU, first_line, off_cuda, open_session, ort_errors, placements
 from .graph import Dim, shown
@@ -17,6 +19,9 @@ from .report import BAKED, REEXPORT, Finding, failed, passed, skipped, words
 
 _SIZES = ((1,), (3, 5, 7, 11, 13, 17), (2, 7, 5, 3, 11, 13))
 """What the axes are set to in each run, in turn: a baked-in size can equal one of these rows but not all."""
+_MODULE_SIZES = ((1, (1,)), (3, (1,)), (1, (7, 5, 11)), (3, (5, 7, 11, 13, 17)), (2, (7, 5, 3, 11, 13)))
+"""The batch, and what the other axes are set to in turn: a batch of 1 fails on its own, and so does a single step."""
+_LONGEST_KERNEL = 5
 _MOST_ELEMENTS = 2**26
 _PROVIDER = "provider"
 _RUNNABLE = "runnable"
@@ -42,7 +47,7 @@ def on_provider(file: str, provider: str) -> tuple[str, list[Finding]]:
         return used, [refused, unopened]
     except _model_errors() as error:
         return used, [*findings, failed(_RUNNABLE, "", f"it cannot be loaded: {_run_words(error, file)}")]
-    return used, [*findings, *_runnable(model)]
+    return used, [*findings, *(_module_runnable(model) if model.story.inputs else _runnable(model))]
 
 
 def _require_cuda_works() -> None:
@@ -89,12 +94,14 @@ def _runnable(model: Model) -> list[Finding]:
     tried: list[str] = []
     found: list[Finding] = []
     for sizes in _bindings(model.inputs.values()):
-        label = ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
+        label = _label_of(sizes)
         shapes = {name: _bound(info, sizes) for name, info in model.inputs.items()}
         if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS:
             return found or [skipped(_RUNNABLE, f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
         tried.append(label)
-        problem = _run_problem(model, shapes, sizes)
+        rng = np.random.default_rng(0)
+        feeds = {name: _drawn(rng, info, shapes[name], sizes) for name, info in model.inputs.items()}
+        problem = _run_problem(model, feeds, sizes)
         if problem:
             found.append(failed(_RUNNABLE, "", f"cannot run at {label}: {problem}", BAKED))
     return found or [passed(_RUNNABLE, f"runs at {'; '.join(tried)}, and its outputs have the shapes that it declares")]
@@ -106,6 +113,68 @@ def _bindings(infos: Iterable[ValueInfo]) -> list[dict[str | None, int]]:
     axes = sorted(dict.fromkeys(open_axes), key=lambda axis: {"batch": 0, "time": 1}.get(axis or "", 2))
     rows = [{axis: row[index % len(row)] for index, axis in enumerate(axes)} for row in _SIZES]
     return rows if axes else [{}]
+
+
+def _module_runnable(model: Model) -> list[Finding]:
+    """A module runs at any batch, and at any time above what its own layers need at least (a kernel, a pool)."""
+    ranges = {spec.name: spec for spec in model.story.inputs if spec.name in model.inputs}
+    undrawable = [str(info) for info in model.inputs.values() if info.dtype is None or info.dtype == object]
+    if undrawable:
+        return [skipped(_RUNNABLE, f"not tried: no values can be drawn for {'; '.join(undrawable)}")]
+    open_axes = [_axis(dim) for info in model.inputs.values() for dim in info.shape if _is_open(dim)]
+    names = dict.fromkeys([*open_axes, *axes_of(list(ranges.values()))])
+    tried: dict[str, str] = {}
+    short: list[str] = []
+    for batch, others in _MODULE_SIZES:
+        sizes = {name: batch if name == "batch" else others[i % len(others)] for i, name in enumerate(names)}
+        label = _label_of(sizes)
+        if label in tried:
+            continue
+        problem = _module_problem(model, ranges, sizes)
+        if problem is None:
+            return [skipped(_RUNNABLE, f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
+        tried[label] = problem
+        if others == (1,):
+            short.append(label)
+    failures = {label: problem for label, problem in tried.items() if problem}
+    note = ""
+    if failures and list(failures) == short and "time" in names:
+        # Every run of one step fails, and no other: a kernel or a pool may be longer than that.
+        note = _least_time(model, ranges, names)
+        failures = {} if note else failures
+    if failures:
+        return [failed(_RUNNABLE, "", f"cannot run at {label}: {text}", BAKED) for label, text in failures.items()]
+    ran = "; ".join(label for label, problem in tried.items() if not problem)
+    return [passed(_RUNNABLE, f"runs at {ran}, and its outputs have the shapes that it declares{note}")]
+
+
+def _label_of(sizes: Mapping[str | None, int]) -> str:
+    return ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
+
+
+def _module_problem(model: Model, ranges: Mapping[str, InputSpec], sizes: Mapping[str | None, int]) -> str | None:
+    """What goes wrong at these sizes, or ""; None where they are too large to be tried."""
+    shapes = {name: _bound(info, sizes) for name, info in model.inputs.items()}
+    if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS:
+        return None
+    rng = np.random.default_rng(0)
+    try:
+        feeds = draw(list(ranges.values()), {name: size for name, size in sizes.items() if name is not None}, rng)
+    except ConfigError:
+        return ""  # such as lengths from 2 in one step: the model does not promise these sizes
+    for name, info in model.inputs.items():
+        if name not in feeds:
+            feeds[name] = _drawn(rng, info, shapes[name], sizes)
+    return _run_problem(model, feeds, sizes)
+
+
+def _least_time(model: Model, ranges: Mapping[str, InputSpec], names: Iterable[str | None]) -> str:
+    """From which time on the model runs at a batch of 1 and of 3, in words; "" where that is not found."""
+    for time in range(2, _LONGEST_KERNEL + 1):
+        rows = [{name: batch if name == "batch" else time for name in names} for batch in (1, 3)]
+        if all(_module_problem(model, ranges, sizes) == "" for sizes in rows):
+            return f"; it needs a time of {time} or more"
+    return ""
 
 
 def _is_open(dim: Dim) -> bool:
@@ -120,10 +189,8 @@ def _axis(dim: Dim) -> str | None:
     return dim if isinstance(dim, str) else None
 
 
-def _run_problem(model: Model, shapes: Mapping[str, tuple[int, ...]], sizes: Mapping[str | None, int]) -> str:
+def _run_problem(model: Model, feeds: Mapping[str, np.ndarray], sizes: Mapping[str | None, int]) -> str:
     """What goes wrong at these sizes, or ""."""
-    rng = np.random.default_rng(0)
-    feeds = {name: _drawn(rng, info, shapes[name], sizes) for name, info in model.inputs.items()}
     try:
         results = model.run(feeds)
     except _model_errors() as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper
 
 from ..story import Story
+from .frozen import frozen_axes
 from .graph import ONNX_ERRORS, Graph, Scope, Shape, attribute_of, shape_of, shown
 from .report import BAKED, Finding, failed, passed, skipped, words
 
@@ -32,17 +33,23 @@ def valid_onnx(file: str) -> Finding:
 def metadata(story: Story, producer: str) -> Finding:
     """Metadata of ours must be whole; a file of others need have none."""
     version = story.versions.get("lstm_onnx")
-    if producer == _PRODUCER and (version is None or (story.spec is not None and story.digest is None)):
+    # Of a bare LSTM the spec says what goes in, of a module the inputs.
+    whole = version is not None and story.digest is not None and (story.spec is not None or bool(story.inputs))
+    if producer == _PRODUCER and not whole:
         # A file can be cut off just where its graph ends: what is left is a sound model that lost its story.
         return failed("metadata", "", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off")
     if version is None:
         return passed("metadata", "none of lstm-onnx's; the graph speaks for itself")
-    kind = "a bare LSTM" if story.spec is not None else "a model that holds more than one LSTM"
-    return passed("metadata", f"written by lstm_onnx {version}, {kind}")
+    if story.spec is not None:
+        return passed("metadata", f"written by lstm_onnx {version}, a bare LSTM")
+    said = "; ".join(f"{spec.name} {spec.dtype} {shown(spec.shape)}" for spec in story.inputs)
+    return passed("metadata", f"written by lstm_onnx {version}, a module that takes {said or 'what its graph says'}")
 
 
 def dynamic_axes(graph: Graph, story: Story) -> list[Finding]:
     """Batch and time must be open, at the graph's ends and at every recurrent node."""
+    if story.spec is None and story.inputs:
+        return _module_axes(graph, story)
     ours = story.spec is not None
     found = [*_promised_axes(graph, story), *_frozen_literals(graph)]
     count = 0
@@ -57,6 +64,13 @@ def dynamic_axes(graph: Graph, story: Story) -> list[Finding]:
     if ours:
         return [passed(_AXES, "batch and time are open in every input and output")]
     return [passed(_AXES, f"batch and time are open at each of the {count} recurrent nodes")]
+
+
+def _module_axes(graph: Graph, story: Story) -> list[Finding]:
+    """A module's axes are those that its inputs promise, and no others."""
+    found = list(dict.fromkeys(frozen_axes(graph, story.inputs, _label)))
+    promised = dict.fromkeys(dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str))
+    return found or [passed(_AXES, f"{', '.join(promised) or 'no axis'}, as promised, open in the inputs and not lost")]
 
 
 def _promised_axes(graph: Graph, story: Story) -> Iterator[Finding]:
@@ -161,8 +175,14 @@ def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
     said = ", ".join(f"{source} <- {target}" for source, target in story.states.items())
     if story.spec is not None and dict(story.states) != _STATES:
         return [failed(_PAIRED, "", f"the metadata says {said or 'nothing'}; a bare LSTM has h0 <- hn, c0 <- cn")]
+    unpaired = [name for name in (*story.initial, *story.origins) if name not in story.states]
+    if unpaired:
+        return [
+            failed(_PAIRED, unpaired[0], f"the metadata tells of the state {unpaired[0]}, and pairs it with nothing")
+        ]
     if story.states:
-        problems = list(_pair_problems(graph, story.states))
+        problems = [*_pair_problems(graph, story.states), *_initial_problems(graph, story)]
+        said = ", ".join(_told(story, source, target) for source, target in story.states.items())
         return problems or [passed(_PAIRED, f"{said}, with equal dtypes and shapes")]
     loose: dict[str, None] = {}
     for scope, node in graph.recurrent:
@@ -177,6 +197,29 @@ def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
             passed(_PAIRED, f"{', '.join(loose)} are states that nothing pairs; load(..., states={{...}}) names them")
         ]
     return [passed(_PAIRED, "there are no state inputs: each run starts from the model's own states")]
+
+
+def _told(story: Story, source: str, target: str) -> str:
+    """As in ``lstm.h0 <- lstm.hn (h of lstm)``."""
+    origin = story.origins.get(source)
+    return f"{source} <- {target}" + (
+        f" ({'c' if origin.index else 'h'} of {origin.module or 'the module'})" if origin else ""
+    )
+
+
+def _initial_problems(graph: Graph, story: Story) -> Iterator[Finding]:
+    """What states start from must fit them; one entry along an open axis serves every size."""
+    for source, array in story.initial.items():
+        kind = graph.inputs.get(source)
+        if kind is None:
+            continue  # the pair says so already
+        shape = shape_of(kind) or ()
+        fits = len(shape) == array.ndim and all(
+            size == dim if isinstance(dim, int) else size > 0 for size, dim in zip(array.shape, shape, strict=True)
+        )
+        if not fits or helper.np_dtype_to_tensor_dtype(array.dtype) != kind.tensor_type.elem_type:
+            message = f"{source} {shown(shape)} starts from {array.dtype.name} {array.shape}, which does not fit"
+            yield failed(_PAIRED, source, message)
 
 
 def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:

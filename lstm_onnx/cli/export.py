@@ -13,24 +13,36 @@ from .options import json_option, note
 @click.option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says]")
 @click.option("--projection", type=click.Choice(["scan", "fold"]), help="How proj_size is lowered.")
 @click.option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
+@click.option(
+    "--states", type=click.Choice(["zero", "explicit"]), help="Of a module: keep LSTM states in, or lift them."
+)
+@click.option("--check/--no-check", default=True, help="Of a module: try the file at other shapes first.")
 @json_option
 def export(
-    source: str, output: str | None, lengths: bool | None, projection: str | None, opset: int | None, as_json: bool
+    source: str,
+    output: str | None,
+    lengths: bool | None,
+    projection: str | None,
+    opset: int | None,
+    states: str | None,
+    check: bool,
+    as_json: bool,
 ) -> None:
     """Write SOURCE, a model's .toml or package.module:callable, to an ONNX file."""
     import json
     from pathlib import Path
 
-    from ..exporter.lstm import export_lstm
     from ..exporter.source import load_source
 
-    model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset)
+    model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset, states=states)
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
     target = output or f"{stem}.onnx"
     if Path(target).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
         raise click.UsageError(f"-o {target} names no ONNX file, and could overwrite what is exported; end it in .onnx")
-    result = export_lstm(model.spec, model.options, model.state, target)
+    result = model.export(target, check=check)
+    for remark in result.notes:
+        note(f"note: {remark}")
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=2))
         return

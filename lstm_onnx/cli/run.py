@@ -54,7 +54,8 @@ def run(
 
     DATA is .npz, .npy, .csv, .safetensors, .jsonl or .parquet, or - for stdin.  Arrays go by the
     model's input names; a .csv, .npy or bare .jsonl line is the first input.  A .jsonl line and a
-    .parquet row with lists are one sequence each.  States that are absent are zeros.
+    .parquet row with lists are one sequence each.  States that are absent are what the file starts
+    them from, or zeros.
     """
     from .. import data as files
     from ..runtime import load
@@ -100,13 +101,14 @@ def _results(
     model: Model, rows: Iterator[Arrays], records: Records, *, steps: int | None, hint: str
 ) -> Iterator[Arrays]:
     from ..errors import InputError
+    from ..runtime.chunks import run_chunks
 
     said: set[str] = set()
     for index, row in enumerate(rows):
         remarks: set[str] = set()
         try:
             feeds = _cast(model, row, remarks, typed=records.typed)
-            result = _run_chunks(model, feeds, steps) if steps else _run_whole(model, feeds)
+            result = run_chunks(model, feeds, steps) if steps else _run_whole(model, feeds)
         except InputError as error:
             place = f"record {index}: " if records.many else ""
             table = records.format in ("csv", "parquet") and not records.many
@@ -163,56 +165,13 @@ def _run_whole(model: Model, feeds: Arrays) -> Arrays:
     return {"output": output, "hn": hn, "cn": cn}
 
 
-def _run_chunks(model: Model, feeds: Arrays, steps: int) -> Arrays:
-    """The sequence in chunks of `steps`, the states carried from one to the next."""
-    import numpy as np
-
-    from ..errors import InputError
-    from ..runtime.values import known_names
-
-    if "lengths" in feeds:
-        raise InputError("lengths do not go with --stream or --chunk: a stream's sequences go on together")
-    if model.spec is None:
-        raise InputError("--stream and --chunk need a bare LSTM; this model is more")
-    known_names(model.inputs, feeds)
-    if "input" not in feeds:
-        raise InputError(f"missing input: {model.inputs['input']}")
-    x = feeds["input"]
-    unbatched = x.ndim == 2
-    batch_axis = 0 if model.spec.batch_first else 1
-    if unbatched:
-        x = np.expand_dims(x, batch_axis)
-    if x.ndim != 3:
-        raise InputError(f"input has shape {x.shape}; the model takes {model.inputs['input']}")
-    stream = model.stream(x.shape[batch_axis])
-    given = {
-        name: feeds[name][:, np.newaxis] if feeds[name].ndim == 2 else feeds[name]
-        for name in feeds
-        if name in model.states
-    }
-    if given:
-        stream.state = {**stream.state, **given}
-    time_axis = 1 - batch_axis
-    starts = range(0, x.shape[time_axis], steps)
-    outputs = [
-        stream(np.take(x, range(start, min(start + steps, x.shape[time_axis])), axis=time_axis)) for start in starts
-    ]
-    if not outputs:
-        raise InputError(f"input has shape {x.shape}: nothing along time, which must be 1 or more")
-    result = {"output": np.concatenate(outputs, axis=time_axis)}
-    final = stream.state
-    result |= {model.states[name]: final[name] for name in model.states if name in final}
-    if unbatched:
-        result = {"output": result["output"].squeeze(batch_axis)} | {
-            name: state[:, 0] for name, state in result.items() if name != "output"
-        }
-    return result
-
-
 def _sizes(model: Model, given: tuple[str, ...]) -> dict[str, int]:
-    """The named axes' sizes: 1, and 10 for time, where --size says nothing."""
+    """The named axes' sizes: 1, and 10 for times, where --size says nothing."""
+    from ..inputs import axes as axes_of
+
     axes = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
-    sizes = {axis: 10 if axis == "time" else 1 for axis in axes}
+    axes |= set(axes_of(model.story.inputs))
+    sizes = {axis: 10 if axis == "time" or axis.endswith("_time") else 1 for axis in axes}
     for item in given:
         axis, _, number = item.partition("=")
         if axis not in axes:
@@ -224,16 +183,18 @@ def _sizes(model: Model, given: tuple[str, ...]) -> dict[str, int]:
 
 
 def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
-    """One record of standard normal numbers for every input that is neither a state nor lengths."""
+    """One record: what the file says of its inputs, standard normal numbers for others; no states, no lengths."""
     import numpy as np
 
     from ..data import Records
     from ..errors import InputError
+    from ..inputs import draw
 
     rng = np.random.default_rng(seed)
-    record: Arrays = {}
+    specs = [spec for spec in model.story.inputs if spec.name not in model.states]
+    record: Arrays = draw(specs, sizes, rng)
     for name, info in model.inputs.items():
-        if name in model.states or (name == "lengths" and model.spec is not None):
+        if name in record or name in model.states or (name == "lengths" and model.spec is not None):
             continue
         if info.dtype is None or not np.issubdtype(info.dtype, np.floating):
             raise InputError(f"random input is made of real numbers, and {info} is not; give DATA")

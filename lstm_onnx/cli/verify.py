@@ -20,27 +20,26 @@ def verify(source: str, file: str | None, provider: str, threads: int | None, se
 
     from ..errors import EXIT_FAILED
     from ..exporter.checkpoint import import_torch
-    from ..exporter.lstm import export_lstm
-    from ..exporter.source import load_source
+    from ..exporter.source import LSTMSource, load_source
     from ..runtime import load
 
     model_source = load_source(source)
     import_torch("verify compares with it")
     from .. import parity
 
-    module = model_source.module()
     with tempfile.TemporaryDirectory(prefix="lstm-onnx-", ignore_cleanup_errors=True) as folder:
         if file is None:
             name = str(Path(folder) / "model.onnx")
-            export_lstm(model_source.spec, model_source.options, model_source.state, name)
+            model_source.export(name, check=False)
         model = load(file or name, provider=provider, threads=threads)
-        planned = len(parity.planned_cases(model, module))
-        with progress(parity.verify_cases(model, module, seed=seed), "verifying", planned) as results:
+        inputs = () if isinstance(model_source, LSTMSource) else model_source.inputs
+        verification = parity.verification_of(model, model_source.module(), seed=seed, inputs=inputs)
+        with progress(verification.results(), "verifying", verification.planned) as results:
             found = list(results)
         if model_source.options.lengths and "lengths" not in model.inputs:
             found.append(
                 parity.CaseResult("lengths", error=f"{source} asks for the input lengths, and the file has none")
             )
-        result = parity.make_report(model, module, found, source=source, file=file or "a fresh export")
+        result = parity.make_report(verification, found, source=source, file=file or "a fresh export")
     report(result, as_json=as_json)
     return 0 if result else EXIT_FAILED

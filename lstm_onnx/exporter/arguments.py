@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ConfigError, ExportError
-from ..inputs import InputSpec
+from ..inputs import InputSpec, draw
 
 Axes = dict[int, str]
 """The open axes of a tensor and their names."""
@@ -67,7 +67,7 @@ class Arguments:
     def resized(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         """The tensors at other sizes: repeated or cut along each named axis."""
         return {
-            name: _resized(tensor, {axis: sizes[label] for axis, label in self.axes[name].items()})
+            name: resized_tensor(tensor, {axis: sizes[label] for axis, label in self.axes[name].items()})
             for name, tensor in self.tensors.items()
         }
 
@@ -76,7 +76,49 @@ class Arguments:
         return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
 
 
-def _resized(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+def drawn(module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int], *, seed: int = 0) -> Arguments:
+    """Arguments of a forward from a description of its inputs, such as a config's or a file's.
+
+    A name with dots is an entry of a dict argument, or of a list where the entry is a number.
+
+    Raises:
+        ExportError: the forward does not take such arguments.
+        ConfigError: the inputs cannot be drawn at these sizes.
+    """
+    arrays = draw(specs, sizes, np.random.default_rng(seed))
+    values = _nested({spec.name: torch.from_numpy(arrays[spec.name]) for spec in specs})
+    shapes = _nested(
+        {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
+    )
+    return arguments(module, values, shapes, where="the inputs")
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        inner = tree
+        for part in path:
+            inner = inner.setdefault(part, _Branch())
+        inner[last] = value
+    return {name: _listed(value) for name, value in tree.items()}
+
+
+class _Branch(dict[str, Any]):
+    """A dict that names with dots made, unlike one that is a value."""
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, _Branch):
+        return value
+    if all(key.isdecimal() for key in value):
+        return [_listed(item) for item in value.values()]
+    return {key: _listed(item) for key, item in value.items()}
+
+
+def resized_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+    """`tensor` with other sizes along some axes: repeated or cut."""
     for axis, size in sizes.items():
         if size != tensor.shape[axis]:
             index = torch.arange(size, device=tensor.device) % tensor.shape[axis]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from ..errors import ExportError
+from ..errors import ExportError, LSTMOnnxError
 
 _INTERNAL = frozenset(vars(nn.Module())) | {
     "_lstm_onnx_site",
@@ -100,11 +100,16 @@ class Snapshot:
                 path, attribute, _ = key
                 where = f"self.{path}.{attribute}" if path else f"self.{attribute}"
                 raise ExportError(
-                    f"forward changes {where}, which holds a {type(value).__name__} and no tensors: a file cannot "
-                    "remember it; keep it out of forward, or make it a tensor if the outputs depend on it"
+                    f"forward changes {where}, which holds {_what(value)} and no tensors: a file cannot remember it; "
+                    " keep it out of forward, or make it a tensor if the outputs depend on it"
                 )
             found.append(key)
         return found
+
+
+def _what(value: Any) -> str:
+    kind = type(value).__name__
+    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -162,9 +167,13 @@ def _state_names(name: str, count: int) -> tuple[tuple[str, ...], tuple[str, ...
     """A pair is taken for (h, c); the names of each state and of its successor sort alike, which Triton needs."""
     if count == 1:
         return (f"{name}.h0",), (f"{name}.hn",)
-    if count == 2:  # noqa: PLR2004 - a pair
+    if count == 2:
         return (f"{name}.h0", f"{name}.c0"), (f"{name}.hn", f"{name}.cn")
     return tuple(f"{name}.{i}.h0" for i in range(count)), tuple(f"{name}.{i}.hn" for i in range(count))
+
+
+class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
+    """The user's forward raised its cause; in this wrapping, torch's tracer prints no graph with it."""
 
 
 class Stateful(nn.Module):
@@ -182,6 +191,10 @@ class Stateful(nn.Module):
         """The tensors of the module's own result, and the states that it leaves.
 
         The attributes are afterwards as they were.
+
+        Raises:
+            ForwardFailed: the module's own forward raised something.
+            ExportError: its result or its attributes are of other kinds than before.
         """
         self.begin()
         before = [_holder(self.inner, slot)[slot.attribute] for slot in self.slots]
@@ -192,7 +205,12 @@ class Stateful(nn.Module):
                 # A copy, since the forward may write into it, and an input is not its to change.
                 write(self.inner, slot, [state.clone() for state in rest[:count]])
                 rest = rest[count:]
-            result = self.inner(*args, **kwargs)
+            try:
+                result = self.inner(*args, **kwargs)
+            except LSTMOnnxError:
+                raise
+            except Exception as error:
+                raise ForwardFailed(str(error)) from error
             after = [leaf for slot in self.slots for leaf in read(self.inner, slot)]
         finally:
             for slot, value in zip(self.slots, before, strict=True):
@@ -201,11 +219,15 @@ class Stateful(nn.Module):
         return [tensor for _, tensor in named_tensors(result)], [leaf.clone() for leaf in after]
 
 
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, PackedSequence)
+
+
 def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
     """The tensors of a forward's result, each with the keys that lead to it: ``output``, ``output.0``, ``logits``."""
     found = []
-    for path, leaf in pytree.tree_flatten_with_path(result)[0]:
-        if isinstance(leaf, PackedSequence):
+    for path, leaf in pytree.tree_flatten_with_path(result, is_leaf=_is_packed)[0]:
+        if _is_packed(leaf):
             raise ExportError(
                 "forward returns a packed sequence, which has no form in ONNX; return what pad_packed_sequence "
                 "makes of it, and the lengths"

@@ -29,10 +29,13 @@ _SMALL = 2**26
 _MARKS = ("weight_ih_l0", "weight_hh_l0")
 
 
-def load_state_dict(path: str | os.PathLike[str], prefix: str = "") -> dict[str, Array]:
+def load_state_dict(
+    path: str | os.PathLike[str], prefix: str = "", *, any_module: bool = False
+) -> dict[str, Array]:
     """The tensors of `path` whose names start with `prefix`, under their names without it.
 
-    bfloat16 tensors come as float32, which holds every one of their values.
+    With `any_module` they need not be those of an nn.LSTM.  bfloat16 tensors come as float32, which
+    holds every one of their values.
 
     Raises:
         FileError: the file is missing, empty or a folder.
@@ -42,16 +45,16 @@ def load_state_dict(path: str | os.PathLike[str], prefix: str = "") -> dict[str,
     """
     found = readable_file(path, "a .safetensors, .pt or .pth file with weights")
     if found.suffix.lower() == ".safetensors":
-        return _read_safetensors(found, prefix)
-    return _read_torch(found, prefix)
+        return _read_safetensors(found, prefix, any_module)
+    return _read_torch(found, prefix, any_module)
 
 
-def _read_safetensors(path: Path, prefix: str) -> dict[str, Array]:
+def _read_safetensors(path: Path, prefix: str, any_module: bool) -> dict[str, Array]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
-            chosen = _under_prefix(list(file.keys()), prefix, where=str(path))
+            chosen = _under_prefix(list(file.keys()), prefix, any_module, where=str(path))
             kinds = {name: file.get_slice(key).get_dtype() for name, key in chosen.items()}
             if "BF16" in kinds.values():
                 # numpy has no bfloat16 of its own; registering one teaches it to safetensors.
@@ -62,7 +65,7 @@ def _read_safetensors(path: Path, prefix: str) -> dict[str, Array]:
     return {name: array.astype(np.float32) if kinds[name] == "BF16" else array for name, array in tensors.items()}
 
 
-def _read_torch(path: Path, prefix: str) -> dict[str, Array]:
+def _read_torch(path: Path, prefix: str, any_module: bool) -> dict[str, Array]:
     _refuse_bombs(path)
     torch = import_torch(f"{path} needs it to be read; a .safetensors file does not")
     try:
@@ -82,7 +85,7 @@ def _read_torch(path: Path, prefix: str) -> dict[str, Array]:
     except (ValueError, EOFError, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {str(error).splitlines()[0]}") from error
     tensors = _tensors(torch, content, path)
-    chosen = _under_prefix(list(tensors), prefix, where=str(path))
+    chosen = _under_prefix(list(tensors), prefix, any_module, where=str(path))
     return {name: _numpy(torch, tensors[key], f"{path}: {key}") for name, key in chosen.items()}
 
 
@@ -151,7 +154,7 @@ def _numpy(torch: Any, tensor: Any, where: str) -> Array:
     return array
 
 
-def _under_prefix(keys: list[str], prefix: str, *, where: str) -> dict[str, str]:
+def _under_prefix(keys: list[str], prefix: str, any_module: bool, *, where: str) -> dict[str, str]:
     """Each name under `prefix`, wrappers undone, and its key in the file."""
     names = {key: key for key in keys}
     while wrapper := next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), None):
@@ -159,7 +162,8 @@ def _under_prefix(keys: list[str], prefix: str, *, where: str) -> dict[str, str]
             break
         names = {name.removeprefix(wrapper): key for name, key in names.items()}
     chosen = {name.removeprefix(prefix): key for name, key in names.items() if name.startswith(prefix)}
-    if not chosen or (not prefix and not any(mark in chosen for mark in _MARKS)):
+    bare = not any_module and not prefix
+    if not chosen or (bare and not any(mark in chosen for mark in _MARKS)):
         raise WeightsError(f'{where}: has no LSTM under the prefix "{prefix}"; {_prefixes(names)}')
     return chosen
 

@@ -24,10 +24,10 @@ STATES = {"h0": "hn", "c0": "cn"}
 class Exported:
     """What an export wrote.
 
-    `spec` is None for a module that is more than an LSTM.  `nodes` counts the graph's own nodes, not those within a Scan's body; `num_bytes` is the size of
-    all files; `digest` identifies the weights; `external_data` is the file beside `path` that holds
-    the weights of a model over 2 GB, or None.  `states` maps each state input to the output that feeds
-    it; `notes` is what should be said of it.
+    `spec` is None for a module that is more than an LSTM.  `nodes` counts the graph's own nodes, not
+    those within a Scan's body; `num_bytes` is the size of all files; `digest` identifies the weights;
+    `external_data` is the file beside `path` that holds the weights of a model over 2 GB, or None.
+    `states` maps each state input to the output that feeds it; `notes` is what should be said of it.
     """
 
     path: str

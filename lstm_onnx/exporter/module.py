@@ -25,7 +25,7 @@ from .arguments import Arguments
 from .lstm import Exported
 from .named import TracedGraph, named
 from .opset import lower
-from .prepared import Prepared, enlarged, prepare
+from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
 from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
 from .trace import trace
 from .trial import try_out
@@ -66,31 +66,24 @@ def export_module(
         FileError: `path` cannot be written.
     """
     prepared = prepare(module, arguments, output_names=options.outputs)
-    inputs, states = enlarged(prepared)
-    traced = trace(prepared, inputs, states, options.options.opset)
-    graph = named(traced, prepared)
-    calls = opaque_calls(graph, prepared.sites)
-    lower(graph, options.options.opset)
-    calls = opaque_calls(graph, prepared.sites)
-    if not calls:
-        raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
-    lifted = lift_states(graph, calls) if options.states == "explicit" else Lifted()
-    story = _story(prepared, graph, calls, lifted, options)
-    splice(graph, calls, options.options)
-    model = _model(graph, type(module).__name__, options.options, story)
-    notes = tuple(lifted.notes)
-    if options.check:
-        with tempfile.TemporaryDirectory() as folder:
-            trial = Path(folder) / "trial.onnx"
-            write_model(model, graph.nodes.initializers, trial)
-            notes += try_out(trial, prepared, story)
-    external, num_bytes = write_model(model, graph.nodes.initializers, path)
+    problem: FixedSizeError | None = None
+    for sizes in example_sizes(prepared):
+        try:
+            made = _made(prepared, type(module).__name__, sizes, options)
+            break
+        except FixedSizeError as error:
+            problem = problem or error
+    else:
+        assert problem is not None  # noqa: S101 - the loop runs at least once
+        raise problem
+    model, initializers, story, notes = made
+    external, num_bytes = write_model(model, initializers, path)
     return Exported(
         path=os.fspath(path),
         spec=None,
         options=options.options,
         nodes=len(model.graph.node),
-        parameters=sum(array.size for array in graph.nodes.initializers.values() if array.dtype.kind == "f"),
+        parameters=sum(array.size for array in initializers.values() if array.dtype.kind == "f"),
         num_bytes=num_bytes,
         digest=str(story.digest),
         external_data=external,
@@ -99,6 +92,29 @@ def export_module(
         states=dict(story.states),
         notes=notes,
     )
+
+
+def _made(
+    prepared: Prepared, name: str, sizes: Mapping[str, int], options: ModuleOptions
+) -> tuple[ModelProto, dict[str, np.ndarray], Story, tuple[str, ...]]:
+    """The model, traced at `sizes` and tried out; its initializers, its story, and notes."""
+    inputs, states = resized(prepared, sizes)
+    graph = named(trace(prepared, inputs, states, options.options.opset), prepared)
+    lower(graph, options.options.opset)
+    calls = opaque_calls(graph, prepared.sites)
+    if not calls:
+        raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
+    lifted = lift_states(graph, calls) if options.states == "explicit" else Lifted()
+    story = _story(prepared, graph, calls, lifted, options)
+    splice(graph, calls, options.options)
+    model = _model(graph, name, options.options, story)
+    notes = tuple(lifted.notes)
+    if options.check:
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Path(folder) / "trial.onnx"
+            write_model(model, graph.nodes.initializers, trial)
+            notes += try_out(trial, prepared, story)
+    return model, graph.nodes.initializers, story, notes
 
 
 def _story(
@@ -132,7 +148,7 @@ def _story(
         options=options.options,
         states=states,
         versions={"lstm_onnx": __version__, "onnx": onnx.__version__, "torch": torch.__version__.split("+")[0]},
-        digest=digest(_parameters(prepared)),
+        digest=parameter_digest(prepared),
         inputs=_inputs(prepared.arguments, graph, calls, options.ranges),
         initial=initial,
         origins={name: Origin(*source) for name, source in lifted.sources.items()},
@@ -150,15 +166,16 @@ def _alike(array: Array, dims: tuple[int | str, ...]) -> Array:
     return array
 
 
-def _parameters(prepared: Prepared) -> dict[str, Array]:
-    """The module's parameters and buffers, but for those that hold state, as arrays."""
+def parameter_digest(prepared: Prepared) -> str:
+    """What identifies a module's weights: its parameters and buffers, but for those that hold state."""
     held = {f"{slot.path}.{slot.attribute}".removeprefix(".") for slot in prepared.slots}
-    state = prepared.stateful.inner.state_dict()
-    return {
-        name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
-        for name, tensor in state.items()
-        if isinstance(tensor, torch.Tensor) and name not in held
-    }
+    return digest(
+        {
+            name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+            for name, tensor in prepared.stateful.inner.state_dict().items()
+            if isinstance(tensor, torch.Tensor) and name not in held
+        }
+    )
 
 
 def _inputs(

@@ -185,7 +185,7 @@ _OPERANDS = {"MatMul": {1: "weight"}, "Gemm": {1: "weight", 2: "bias"}, "Add": {
 
 
 def _constant_name(array: np.ndarray, user: str) -> str:
-    if array.dtype == np.int64 and array.ndim == 1 and array.size <= 8:  # noqa: PLR2004 - axes, shapes, sizes
+    if array.dtype == np.int64 and array.ndim == 1 and array.size <= 8:
         return "ints/" + "_".join(map(str, array.tolist()))
     return user
 

@@ -39,7 +39,9 @@ def lower(graph: TracedGraph, opset: int) -> None:
         try:
             (rule if opset < since and node.domain == "" else _keep)(graph, node)
         except _NoOlderForm as reason:
-            raise ExportError(f"{node.name}: {node.op_type} {reason} before opset {since}; use that or a later one") from None
+            raise ExportError(
+                f"{node.name}: {node.op_type} {reason} before opset {since}; use that or a later one"
+            ) from None
     for node in graph.nodes.nodes:
         _check(node, opset)
     used = {name for node in graph.nodes.nodes for name in _names_in(node)} | set(graph.outputs)
@@ -127,7 +129,7 @@ def _shape(graph: TracedGraph, node: NodeProto) -> None:
 
 def _pad(graph: TracedGraph, node: NodeProto) -> None:
     """There was no input for axes."""
-    if len(node.input) > 3 and node.input[3]:  # noqa: PLR2004 - data, pads, value, axes
+    if len(node.input) > 3 and node.input[3]:
         raise _NoOlderForm("of some axes has no form")
     del node.input[3:]
     _keep(graph, node)
@@ -152,7 +154,7 @@ def _layer_normalization(graph: TracedGraph, node: NodeProto) -> None:
     """As the operator's own definition (onnx operator LayerNormalization) puts it."""
     attributes = _attributes(node)
     x, scale = node.input[0], node.input[1]
-    bias = node.input[2] if len(node.input) > 2 else ""  # noqa: PLR2004 - x, scale, bias
+    bias = node.input[2] if len(node.input) > 2 else ""
     if x not in graph.dims or any(node.output[1:]):
         raise _NoOlderForm("of unknown rank, or with its mean as an output, has no form")
     rank = len(graph.dims[x])

@@ -17,12 +17,16 @@ from torch import Tensor, nn
 
 from ..errors import ExportError, LSTMOnnxError
 from .arguments import Arguments
-from .attributes import Slot, Snapshot, Stateful, named_tensors, slots_of
+from .attributes import ForwardFailed, Slot, Snapshot, Stateful, named_tensors, slots_of
 from .clone import cloned, with_open_len
 from .recurrent import Site, install
 from .user_code import line_of
 
 Tensors = dict[str, Tensor]
+
+
+class FixedSizeError(ExportError):
+    """A size came out fixed; other example sizes may not fix it."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +98,16 @@ def called(forward: Any) -> Any:
     except LSTMOnnxError:
         raise
     except Exception as error:
-        line = line_of(error)
+        cause = error.__cause__ if isinstance(error, ForwardFailed) and error.__cause__ is not None else error
+        line = line_of(cause)
         at = f" at {line}" if line else ""
-        raise ExportError(f"the module's forward fails{at}: {type(error).__name__}: {error}") from error
+        if "Attempted to wrap RNN, GRU, or LSTM" in str(cause):
+            raise ExportError(
+                f"a recurrent module is called within torch.cond or another such operator{at}; compute both branches "
+                "and choose with torch.where"
+            ) from cause
+        first = next((row.strip() for row in str(cause).splitlines() if row.strip()), "")
+        raise ExportError(f"the module's forward fails{at}: {type(cause).__name__}: {first}") from cause
 
 
 def prepare(
@@ -118,12 +129,14 @@ def prepare(
         ExportError: it has no recurrent module, fails on the example, gives something else each time,
             or keeps what is no tensor.
     """
+    _refuse_meta(module)
     copy = cloned(module, dtype)
     with_open_len(copy)
     sites = install(copy)
     if not sites:
         raise ExportError(
-            f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them; torch.onnx.export is for it"
+            f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
+            "torch.onnx.export is for modules without"
         )
     if dtype is not None:
         arguments = replace(arguments, tensors=_converted(arguments.tensors, dtype))
@@ -145,6 +158,12 @@ def prepare(
     prepared = Prepared(Stateful(copy, slots, begin), sites, arguments, names)
     _check_repeats(prepared, [tensor for _, tensor in result])
     return prepared
+
+
+def _refuse_meta(module: nn.Module) -> None:
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        if tensor.is_meta:
+            raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
 
 
 def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:
@@ -203,35 +222,43 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
 
 
-def enlarged(prepared: Prepared) -> tuple[Tensors, Tensors]:
-    """Inputs and states for the trace, in which no open axis has size 1: torch takes a 1 for a constant.
+def example_sizes(prepared: Prepared) -> list[dict[str, int]]:
+    """Sizes of the open axes to trace at, the second for when the first does not do.
+
+    torch takes a 1 for a constant: no axis is 1, and in the second none comes down to 1 behind
+    kernels and strides either.
+    """
+    own = prepared.arguments.sizes
+    larger = itertools.count(2)
+    first = {name: next(larger) if size == 1 else size for name, size in own.items()}
+    return [first, {name: 4 * size + 3 for name, size in first.items()}] if own else [first]
+
+
+def resized(prepared: Prepared, sizes: Mapping[str, int]) -> tuple[Tensors, Tensors]:
+    """The example inputs and initial states at other sizes.
 
     Raises:
-        ExportError: the module does not run at the larger sizes.
+        ExportError: the module does not run at them.
     """
-    sizes = prepared.arguments.sizes
-    larger = dict(zip((name for name, size in sizes.items() if size == 1), itertools.count(2), strict=False))
+    own = prepared.arguments.sizes
     states = initial_states(prepared)
-    if not larger:
-        return dict(prepared.arguments.tensors), states
-    inputs = prepared.arguments.resized({**sizes, **larger})
+    inputs = prepared.arguments.resized(sizes)
+    changed = [(own[name], sizes[name]) for name in own if own[name] != sizes[name]]
     problem: ExportError | None = None
-    for axis in (None, 1, 0, 2):
-        for size in larger.values() if axis is not None else (1,):
-            wider = states if axis is None else {name: _widened(state, axis, size) for name, state in states.items()}
-            try:
-                prepared.run(inputs, wider)
-            except ExportError as error:
-                problem = problem or error
-            else:
-                return inputs, wider
-    raise ExportError(
-        f"the example has size 1 along {', '.join(larger)}, and the module fails at larger sizes, so nothing shows "
-        f"that these axes are open: {problem}"
-    ) from problem
+    # Which axis of a state is the batch is for the module to tell: it runs, or it does not.
+    for axis, (old, new) in [(None, (0, 0)), *itertools.product((1, 0, 2), changed if states else ())]:
+        wider = states if axis is None else {name: _widened(state, axis, old, new) for name, state in states.items()}
+        try:
+            prepared.run(inputs, wider)
+        except ExportError as error:
+            problem = problem or error
+        else:
+            return inputs, wider
+    at = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    raise FixedSizeError(f"the module fails at {at}, so nothing shows that these axes are open: {problem}") from problem
 
 
-def _widened(state: Tensor, axis: int, size: int) -> Tensor:
-    if axis >= state.dim() or state.shape[axis] != 1:
+def _widened(state: Tensor, axis: int, old: int, new: int) -> Tensor:
+    if axis >= state.dim() or state.shape[axis] != old:
         return state
-    return state.repeat_interleave(size, dim=axis)
+    return state.index_select(axis, torch.arange(new, device=state.device) % old)

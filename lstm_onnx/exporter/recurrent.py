@@ -162,7 +162,9 @@ def _record(module: nn.Module, site: Site, given: States | None, final: States) 
     site.calls.append(Call(given, final, user_line()))
 
 
-def _operator(site: Site, x: Tensor, hx: States | None, lengths: Tensor | None, batch_first: bool) -> tuple[Tensor, ...]:
+def _operator(
+    site: Site, x: Tensor, hx: States | None, lengths: Tensor | None, batch_first: bool
+) -> tuple[Tensor, ...]:
     """The opaque operator; checks made here become the guards that tie one axis to another."""
     spec = site.spec
     batch = x.shape[0 if batch_first else 1]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
+import importlib.util
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import load_config
-from ..errors import ConfigError, ExportError, LSTMOnnxError
+from ..config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
+from ..errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
+from ..inputs import InputSpec
 from ..spec import ExportOptions, LSTMSpec
 from ..weights import Array, fitted
 from .checkpoint import import_torch, load_state_dict
+from .lstm import Exported, export_lstm
 from .torch_lstm import check_memory, module_of, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
@@ -22,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model to export or to verify: its sizes, its parameters, and how it is written."""
+class LSTMSource:
+    """A bare nn.LSTM to export or to verify: its sizes, its parameters, and how it is written."""
 
     name: str
     spec: LSTMSpec
@@ -34,29 +39,88 @@ class Source:
         """The PyTorch module, in eval mode."""
         return module_of(self.spec, self.state)
 
-    def with_options(self, **changes: Any) -> Source:
-        """The same model under other `ExportOptions`; None leaves one as it is."""
-        given = {name: value for name, value in changes.items() if value is not None}
-        return dataclasses.replace(self, options=dataclasses.replace(self.options, **given))
+    def export(self, path: str | os.PathLike[str], *, check: bool = True) -> Exported:  # noqa: ARG002
+        """Write it; the graph is written directly, so there is nothing to try out.
+
+        Raises:
+            LSTMOnnxError: see `export_lstm`.
+        """
+        return export_lstm(self.spec, self.options, self.state, path)
+
+    def with_options(self, *, states: str | None = None, **changes: Any) -> LSTMSource:
+        """The same model under other `ExportOptions`; None leaves one as it is.
+
+        Raises:
+            ConfigError: an option is not possible.
+        """
+        if states == "zero":
+            raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
+        return dataclasses.replace(self, options=_changed(self.options, changes))
+
+
+@dataclass(frozen=True)
+class ModuleSource:
+    """Any module to export or to verify: what it is called with, and how it is written."""
+
+    name: str
+    held: nn.Module
+    inputs: tuple[InputSpec, ...]
+    options: ExportOptions
+    states: str = "zero"
+    outputs: tuple[str, ...] | None = None
+
+    def module(self) -> nn.Module:
+        """The PyTorch module."""
+        return self.held
+
+    def export(self, path: str | os.PathLike[str], *, check: bool = True) -> Exported:
+        """Trace it and write it.
+
+        Raises:
+            LSTMOnnxError: see `export_module`.
+        """
+        from .fitting import fitting_arguments
+        from .module import ModuleOptions, export_module
+
+        arguments = fitting_arguments(self.held, self.inputs)
+        options = ModuleOptions(self.options, self.states, self.outputs, self.inputs, check)
+        return export_module(self.held, arguments, options, path)
+
+    def with_options(self, *, states: str | None = None, **changes: Any) -> ModuleSource:
+        """The same model under other options; None leaves one as it is.
+
+        Raises:
+            ConfigError: an option is not possible.
+        """
+        if changes.get("lengths") is not None:
+            raise ConfigError(f"{self.name}: lengths are for a bare nn.LSTM; a module's are inputs of its own")
+        return dataclasses.replace(self, options=_changed(self.options, changes), states=states or self.states)
+
+
+Source = LSTMSource | ModuleSource
+
+
+def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
+    return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
 
 
 def load_source(source: str) -> Source:
-    """Read SOURCE.  A .toml with safetensors weights needs no torch.
+    """Read SOURCE.  A bare LSTM's .toml with safetensors weights needs no torch.
 
     Raises:
         ConfigError: SOURCE is neither, or the .toml is wrong.
         WeightsError: the weights cannot be read or do not fit.
-        ExportError: the callable cannot be imported, or gives something other than an nn.LSTM.
+        ExportError: the callable cannot be imported, or gives something that cannot be exported.
     """
     if source.lower().endswith(".toml"):
-        return _from_config(source)
+        config = load_config(source)
+        return _lstm_source(source, config) if isinstance(config, LSTMConfig) else _module_source(source, config)
     if ":" in source and not os.path.exists(source):  # noqa: PTH110 - SOURCE is only perhaps a path
         return _from_callable(source)
     raise ConfigError(f"{source}: is not a model's .toml, nor package.module:callable")
 
 
-def _from_config(path: str) -> Source:
-    config = load_config(path)
+def _lstm_source(path: str, config: LSTMConfig) -> LSTMSource:
     spec, weights = config.spec, config.weights
     try:
         check_memory(spec)
@@ -65,48 +129,137 @@ def _from_config(path: str) -> Source:
     if weights.file is None:
         state = seeded_state(spec, weights.seed or 0)
     else:
-        where = (
-            f"{weights.file} (prefix {weights.prefix!r}, for {path})"
-            if weights.prefix
-            else f"{weights.file} (for {path})"
-        )
-        state = fitted(spec, load_state_dict(weights.file, weights.prefix), where=where)
-    return Source(path, spec, state, config.options)
+        state = fitted(spec, load_state_dict(weights.file, weights.prefix), where=_where(weights, path))
+    return LSTMSource(path, spec, state, config.options)
+
+
+def _where(weights: WeightsSource, path: str) -> str:
+    if weights.prefix:
+        return f"{weights.file} (prefix {weights.prefix!r}, for {path})"
+    return f"{weights.file} (for {path})"
+
+
+def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
+    torch = import_torch(f"{path} describes a module")
+    where = f"{path}: [module] factory {config.factory}"
+    namespace = _from_file(config.file, where) if config.file else _imported(str(config.package), where)
+    factory = _attribute(namespace, config.callable, where)
+    if not callable(factory):
+        raise ExportError(f"{where} is a {type(factory).__name__}; it must be a callable that gives an nn.Module")
+    weights = config.weights
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights.seed if weights and weights.seed is not None else 0)
+        made = _call(factory, where, dict(config.args))
+    if not isinstance(made, torch.nn.Module):
+        raise ExportError(f"{where} gives a {type(made).__name__}; it must give an nn.Module")
+    if weights is not None and weights.file is not None:
+        _load_weights(made, weights, path)
+    return ModuleSource(path, made, flat_inputs(config.inputs), config.options, config.states, config.outputs)
+
+
+def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
+    import torch
+
+    assert weights.file is not None  # noqa: S101 - the caller's condition
+    arrays = load_state_dict(weights.file, weights.prefix, any_module=True)
+    wanted = module.state_dict()
+    problems = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in arrays]
+    problems += [f"unexpected {name} {arrays[name].shape}" for name in arrays if name not in wanted]
+    problems += [
+        f"{name} is {arrays[name].shape} where the module has {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in arrays and tuple(wanted[name].shape) != arrays[name].shape
+    ]
+    if problems:
+        raise WeightsError(f"{_where(weights, path)}: the weights do not fit the module: {'; '.join(problems[:8])}")
+    module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+
+
+def _from_file(file: Path, where: str) -> Any:
+    """The namespace of a Python file, which can import its neighbours while it is loaded."""
+    if not file.is_file():
+        raise FileError(f"{where}: {file} is not there")
+    name = f"_lstm_onnx_source_{hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None  # noqa: S101 - it ends in .py
+    assert spec.loader is not None  # noqa: S101
+    namespace = importlib.util.module_from_spec(spec)
+    sys.modules[name] = namespace
+    sys.path.insert(0, str(file.resolve().parent))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(namespace)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise ExportError(f"{where}: {file} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(file.resolve().parent))
+    return namespace
+
+
+def _imported(package: str, where: str) -> Any:
+    # As `python -m` does: a module in the folder where the command is run can be named.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for our own results
+            return importlib.import_module(package)
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ExportError(f"{where}: {package} cannot be imported: {reason}") from error
+
+
+def _attribute(namespace: Any, path: str, where: str) -> Any:
+    value = namespace
+    for part in path.split("."):
+        if not hasattr(value, part):
+            raise ExportError(f"{where}: {namespace.__name__} has no {path!r}")
+        value = getattr(value, part)
+    return value
 
 
 def _from_callable(source: str) -> Source:
     module_name, _, attribute = source.partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
         raise ExportError(f"{source}: is not package.module:callable")
-    # As `python -m` does: a module in the folder where the command is run can be named.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for our own results
-            value: object = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ExportError(f"{source}: {module_name} cannot be imported: {reason}") from error
-    for part in attribute.split("."):
-        if not hasattr(value, part):
-            raise ExportError(f"{source}: {module_name} has no {attribute!r}")
-        value = getattr(value, part)
+    value = _attribute(_imported(module_name, source), attribute, source)
     if not callable(value):
         raise ExportError(
-            f"{source}: {attribute} is a {type(value).__name__}; it must be a callable that gives an nn.LSTM"
+            f"{source}: {attribute} is a {type(value).__name__}; it must be a callable that gives an nn.LSTM, "
+            "or a module together with its example inputs"
         )
-    made = _call(value, source)
-    spec = spec_of(made)
-    return Source(source, spec, state_of(made, spec), ExportOptions())  # type: ignore[arg-type]
+    made = _call(value, source, {})
+    nn = import_torch(f"{source} needs it").nn
+    if isinstance(made, nn.LSTM) and type(made).forward is nn.LSTM.forward:
+        spec = spec_of(made)
+        return LSTMSource(source, spec, state_of(made, spec), ExportOptions())
+    return _with_example(source, made)
 
 
-def _call(factory: object, source: str) -> object:
+def _with_example(source: str, made: Any) -> ModuleSource:
+    """``(module, example_inputs)`` or ``(module, example_inputs, dynamic_shapes)`` from a callable."""
+    nn = import_torch(f"{source} needs it").nn
+    if not isinstance(made, tuple) or not 2 <= len(made) <= 3 or not isinstance(made[0], nn.Module):
+        what = type(made).__name__
+        raise ExportError(
+            f"{source}: gives a {what}; of a module that is more than an nn.LSTM it must give "
+            "(module, example_inputs) or (module, example_inputs, dynamic_shapes), or describe it in a .toml"
+        )
+    from .arguments import arguments
+
+    found = arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
+    return ModuleSource(source, made[0], found.specs(), ExportOptions())
+
+
+def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:
     nn = import_torch(f"{source} needs it").nn
     if isinstance(factory, nn.Module):
         return factory  # a module is callable too, but it is what was asked for
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            return factory()  # type: ignore[operator]
+            return factory(**keywords)
     except LSTMOnnxError:
         raise
     except (Exception, SystemExit) as error:

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def is_bare(module: Any) -> bool:
+    """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing.
+
+    Raises:
+        ExportError: it is no module at all.
+    """
+    nn = import_torch("exporting a module needs it").nn
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"{type(module).__name__} is not an nn.Module")
+    own = module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module)
+    return isinstance(module, nn.LSTM) and type(module).forward is nn.LSTM.forward and not own
+
+
 def spec_of(module: Any) -> LSTMSpec:
     """The spec of an nn.LSTM.
 
@@ -26,18 +39,17 @@ def spec_of(module: Any) -> LSTMSpec:
     torch = import_torch("exporting a module needs it")
     if not isinstance(module, torch.nn.LSTM):
         raise ExportError(
-            f"{type(module).__name__} is not an nn.LSTM, and this version exports nothing else; "
-            "pass the nn.LSTM that it holds"
+            f"{type(module).__name__} is not an nn.LSTM; a module that contains one is traced, with example_inputs"
         )
     if type(module).forward is not torch.nn.LSTM.forward:
         raise ExportError(
-            f"{type(module).__name__} has a forward of its own, so it is more than the nn.LSTM it derives from; "
-            "pass a plain nn.LSTM with its weights"
+            f"{type(module).__name__} has a forward of its own, so it is more than the nn.LSTM it derives from, "
+            "and is traced; pass example_inputs"
         )
     if module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module):
         raise ExportError(
-            "the LSTM has hooks or a forward of its own, which change what it computes and have no place in ONNX; "
-            "remove them (for torch.nn.utils.weight_norm: remove_weight_norm, or use torch.nn.utils.parametrizations)"
+            "the LSTM has hooks or a forward of its own, which change what it computes, so it is traced; "
+            "pass example_inputs"
         )
     if any(parameter.is_meta for parameter in module.parameters()):
         raise ExportError("the LSTM is on the meta device, where weights have no values; load them first")

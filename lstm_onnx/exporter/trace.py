@@ -7,23 +7,27 @@ write instead.
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnx_ir
 import torch
 from onnx.defs import OpSchema
 from onnxscript import values
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from ..errors import ExportError, LSTMOnnxError
+from .attributes import ForwardFailed
 from .packed import padded_instead
-from .prepared import Prepared, Tensors, quiet
-from .recurrent import OPERATOR
-from .user_code import line_of
+from .prepared import FixedSizeError, Prepared, Tensors, quiet
+from .recurrent import OPERATOR, Site
+from .user_code import line_of, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
@@ -53,18 +57,19 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> o
     open_axes = {name: dict.fromkeys(axes, dynamic) or None for name, axes in prepared.arguments.axes.items()}
     shapes = prepared.arguments.shapes(open_axes)
     held = list(states.values())
-    held_shapes = [dict.fromkeys(range(state.dim()), torch.export.Dim.AUTO) for state in held]
+    auto = torch.export.Dim.AUTO
+    held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
     with ONE_AT_A_TIME, quiet(prepared.dtype), _hushed(), padded_instead(), _traced(prepared):
         program = _exported(prepared, (args, kwargs, held), (*shapes, held_shapes))
-        _refuse_torch_recurrence(program)
         try:
-            translated = torch.onnx.export(
-                program,
-                dynamo=True,
-                opset_version=max(opset, TRACED_OPSET),
-                custom_translation_table={torch.ops.lstm_onnx.recurrent.default: _translation},
-                verbose=False,
-            )
+            with _translations_kept():
+                translated = torch.onnx.export(
+                    program,
+                    dynamo=True,
+                    opset_version=max(opset, TRACED_OPSET),
+                    custom_translation_table={torch.ops.lstm_onnx.recurrent.default: _translation},
+                    verbose=False,
+                )
         except Exception as error:
             raise ExportError(_translation_problem(error)) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
@@ -83,30 +88,141 @@ def _traced(prepared: Prepared) -> Iterator[None]:
             site.tracing = False
 
 
+_TABLES: dict[tuple[type, int], Any] = {}
+
+
+@contextlib.contextmanager
+def _translations_kept() -> Iterator[None]:
+    """Let torch build its table of translations once in a process: at each export, it would be half of the time.
+
+    A torch that has it elsewhere goes on as it does.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        own: Any = ONNXRegistry.__dict__["from_torchlib"]
+        build = own.__func__
+    except (ImportError, KeyError, AttributeError):
+        yield
+        return
+
+    def kept(kind: type, opset_version: int = TRACED_OPSET) -> Any:
+        key = (kind, opset_version)
+        if key not in _TABLES:
+            _TABLES[key] = build(kind, opset_version)
+        table = copy.copy(_TABLES[key])
+        table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
+        return table
+
+    setattr(ONNXRegistry, "from_torchlib", classmethod(kept))  # noqa: B010 - mypy forbids the plain assignment
+    try:
+        yield
+    finally:
+        setattr(ONNXRegistry, "from_torchlib", own)  # noqa: B010
+
+
+class _OwnRemarks(logging.Filter):
+    """Drops what this thread's trace logs below errors; other threads' records pass as they would."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self.level = level
+        self.thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record goes on to the handlers."""
+        return record.thread != self.thread and record.levelno >= self.level
+
+
+class _Guards(_OwnRemarks):
+    """Listens to torch's symbolic shapes for the line at which an axis becomes a constant.
+
+    torch logs this while the user's code is on the stack.  `lines` maps what torch calls the axis,
+    ``L['args'][0].size()[1]``, to the line.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.sources: dict[str, str] = {}
+        self.lines: dict[str, str] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take in the record, and drop it where it is ours."""
+        if record.thread == self.thread and isinstance(record.args, tuple) and len(record.args) > 2:
+            symbol = str(record.args[0])
+            if str(record.msg).startswith("create_symbol"):
+                self.sources[symbol] = str(record.args[2])
+            elif str(record.msg).startswith("set_replacement") and symbol in self.sources:
+                line = user_line()
+                if line:
+                    self.lines.setdefault(self.sources[symbol], line)
+        return super().filter(record)
+
+
+_GUARDS = "torch.fx.experimental.symbolic_shapes"
+_REMARKING = ("torch.onnx", "torch._export.non_strict_utils", "torch.export._trace", "onnxscript", "onnx_ir")
+
+
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
     """torch's own remarks on what it does: warnings and log lines."""
-    logger = logging.getLogger("torch.onnx")
+    with contextlib.ExitStack() as stack:
+        for name in _REMARKING:
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[_Guards]:
+    logger = logging.getLogger(_GUARDS)
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    guards = _Guards(logger.getEffectiveLevel())
+    logger.addFilter(guards)
+    logger.setLevel(logging.INFO)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield guards
     finally:
         logger.setLevel(level)
+        logger.removeFilter(guards)
+
+
+class _NoOtherRecurrence(TorchFunctionMode):
+    """Refuses LSTMs that do not come through submodules: torch.lstm, or an nn.LSTM in a plain object.
+
+    Those that do are opaque while they are traced and call none of these.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass everything else on."""
+        if getattr(func, "__name__", "") in _RECURRENT_FUNCTIONS:
+            raise ExportError(
+                f"at {user_line()}: {func.__name__} is called past the module's own submodules; hold the nn.LSTM "
+                "(GRU, RNN, cell) as an attribute of an nn.Module, or in an nn.ModuleList, and call it"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+_RECURRENT_FUNCTIONS = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"}) | frozenset(
+    {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
+)
 
 
 def _exported(prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
-    try:
-        return torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
-    except LSTMOnnxError:
-        raise
-    except Exception as error:
-        cause = _own_error(error)
-        if cause is not None:
-            raise cause from error
-        raise ExportError(_trace_problem(prepared, error)) from error
+    with _listening() as guards:
+        try:
+            with _NoOtherRecurrence():
+                return torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
+        except LSTMOnnxError:
+            raise
+        except Exception as error:
+            cause = _own_error(error)
+            if cause is not None:
+                raise cause from error
+            raise _trace_problem(prepared, error, guards.lines) from error
 
 
 def _own_error(error: BaseException) -> LSTMOnnxError | None:
@@ -121,93 +237,106 @@ def _own_error(error: BaseException) -> LSTMOnnxError | None:
 
 _REWRITES = (
     (
-        r"GuardOnDataDependent|data-dependent|Could not guard|Could not extract specialized integer|_local_scalar_dense",
-        "the code depends on the numbers in a tensor (an if on a value, tolist(), item() as a size), which a graph "
-        "cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor",
+        r"GuardOnDataDependent|data-dependent|Could not guard|Could not extract specialized|_local_scalar_dense",
+        "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), which "
+        "a graph cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor",
     ),
     (
         r"aten\.nonzero|masked_select|unique",
         "the size of the result depends on the numbers in a tensor; use a mask and torch.where instead",
     ),
+    (
+        r"\.numpy\(\) is not supported",
+        "numpy computes outside of the graph; write it with torch's operations",
+    ),
 )
 
 
-def _trace_problem(prepared: Prepared, error: Exception) -> str:
+def _trace_problem(prepared: Prepared, error: Exception, lines: Mapping[str, str]) -> ExportError:
+    if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     text = str(error)
+    fixed = _fixed_axes(prepared, text, lines)
+    if fixed:
+        return FixedSizeError(fixed)
     line = line_of(error)
     at = f"at {line}: " if line else ""
-    fixed = _fixed_axes(prepared, text)
-    if fixed:
-        return fixed
     for pattern, advice in _REWRITES:
         if re.search(pattern, type(error).__name__ + text):
-            return f"{at}{advice}"
-    first = next((row for row in text.splitlines() if row.strip()), type(error).__name__)
-    return f"{at}torch.export cannot trace the module: {type(error).__name__}: {first.strip()}"
+            return ExportError(f"{at}{advice}")
+    first = next((row for row in text.splitlines() if row.strip()), "")
+    return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first.strip()}")
 
 
-def _fixed_axes(prepared: Prepared, text: str) -> str | None:
+_FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])\.shape\[(\d+)\]")
+_FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
+
+
+def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> str | None:
     """torch says that an axis came out as a constant: which, and why."""
-    if "constant" not in text and "specialized" not in text:
-        return None
+    known = _sources(prepared)
     found: dict[str, str] = {}
-    flat = list(prepared.arguments.tensors)
-    for match in re.finditer(r"\[([^\n]*?)\]\.(?:size\(\)|shape)\[(\d+)\][^\n]*?constant(?: \((\d+)\))?", text):
-        name = _argument_of(match.group(1), flat)
-        axis = int(match.group(2))
-        label = prepared.arguments.axes.get(name, {}).get(axis, f"axis {axis}")
-        found[f"{label} of {name}"] = match.group(3) or ""
+    where: str | None = None
+    for row in text.splitlines():
+        match, size = _FIXED_AXIS.search(row), _FIXED_SIZE.search(row)
+        if match is None or size is None:
+            continue
+        source, axis = match.group(1) or "L" + match.group(3), int(match.group(2) or match.group(4))
+        name = known.get(source)
+        if name is None:
+            continue
+        label = prepared.arguments.axes.get(name, {}).get(axis)
+        named = label is not None and label not in prepared.arguments.unnamed
+        found[f"{label} of {name}" if named else f"axis {axis} of {name}"] = size.group(1)
+        where = where or lines.get(f"{source}.size()[{axis}]")
     if not found:
         return None
-    names = ", ".join(f"{name} (always {size})" if size else name for name, size in found.items())
-    loops = [
-        (site, site.calls[0].line)
-        for site in prepared.sites.values()
-        if site.cell and len(site.calls) > 1
-    ]
-    if loops:
-        site, line = loops[0]
-        whole = {"LSTM": "nn.LSTM", "GRU": "nn.GRU", "RNN": "nn.RNN"}[site.spec.op_type]
-        return (
-            f"{names} would be fixed: {site.path} is called in a Python loop over time ({line}), which a trace "
-            f"unrolls; use {whole} with the same weights (weight_ih becomes weight_ih_l0, and so on), or export a "
-            "single step and keep the loop outside"
-        )
+    names = ", ".join(f"{name} (always {size})" for name, size in found.items())
+    at = f"at {where}: " if where else ""
+    looped = next((site for site in prepared.sites.values() if site.cell and site.traced > 1), None)
+    return f"{at}{names} would be fixed: " + (_loop_advice(looped) if looped is not None else _SIZE_ADVICE)
+
+
+_SIZE_ADVICE = (
+    "the module's code turns the size into a constant (a Python loop over the axis, an if on a size, int() of one, a "
+    "number in view or expand, a parameter of that size); compute with x.size(i) and whole tensors in its place, or "
+    "leave the axis out of dynamic_shapes"
+)
+
+
+def _loop_advice(site: Site) -> str:
+    """What to write in the place of a loop over a cell."""
+    whole = {"LSTM": "nn.LSTM", "GRU": "nn.GRU", "RNN": "nn.RNN"}[site.spec.op_type]
     return (
-        f"{names} would be fixed: the module's code turns the size into a constant (len() in a loop, an if on a size, "
-        "a number in view or expand); use x.size(i) in its place, or leave the axis out of dynamic_shapes"
+        f"{site.path} is called in a Python loop over time, which a trace unrolls; use {whole} with the same weights "
+        "(weight_ih becomes weight_ih_l0, and so on), or export a single step and keep the loop outside"
     )
 
 
-def _argument_of(expression: str, names: list[str]) -> str:
-    """The input that torch means by ``'args'][0]['x'``: the last key or index in it, as far as that tells."""
-    parts = re.findall(r"'([^']+)'|\[?(\d+)\]?", expression)
-    keys = [word or number for word, number in parts]
-    for name in names:
-        if keys and name.split(".")[-1] == keys[-1]:
-            return name
-    positions = [int(key) for key in keys if key.isdecimal()]
-    return names[positions[-1]] if positions and positions[-1] < len(names) else names[0]
+def _sources(prepared: Prepared) -> dict[str, str]:
+    """Each input by what torch calls it: ``L['args'][0]['x']``, which follows the arguments' own structure."""
+    args, kwargs = prepared.arguments.call({name: _Name(name) for name in prepared.arguments.tensors})
+    found = {}
+    for root, value in (("args", args), ("kwargs", kwargs)):
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            if isinstance(leaf, _Name):
+                found[f"L['{root}']{pytree.keystr(path)}"] = leaf.value
+    return found
 
 
-def _refuse_torch_recurrence(program: torch.export.ExportedProgram) -> None:
-    """LSTMs that did not come through their modules, such as torch.lstm or one held by no nn.Module."""
-    for node in program.graph.nodes:
-        name = str(node.target)
-        if node.op == "call_function" and re.match(r"aten\.(lstm|gru|rnn_tanh|rnn_relu|lstm_cell|gru_cell)\b", name):
-            stack = str(node.meta.get("stack_trace") or "").strip().splitlines()
-            line = " ".join(part.strip() for part in stack[-2:])
-            raise ExportError(
-                f"{name} is called past the module's own nn.LSTM ({line or 'no line of Python'}); "
-                "hold the LSTM as a submodule and call it"
-            )
+class _Name:
+    """A name in the place of a tensor; a plain string may be an argument itself."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
 
 
 def _translation_problem(error: BaseException) -> str:
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error) + str(error.__cause__))
     if missing:
         return (
-            f"{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, or update torch"
+            f"{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
+            "or update torch"
         )
     rows = [row.strip() for row in str(error).splitlines() if row.strip()]
     return f"torch.onnx cannot translate the module: {type(error).__name__}: {rows[0] if rows else ''}"

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ExportError, InputError, MissingDependencyError, ProviderError, RunError
-from ..inputs import draw
 from ..runtime import Model, load
 from ..story import Story
-from .prepared import Prepared, Tensors
+from .arguments import resized_tensor
+from .prepared import FixedSizeError, Prepared, Tensors
 from .stepwise import call_with_states
 
 _TOLERANCE = 1e-2
@@ -47,7 +47,7 @@ def try_out(path: Path, prepared: Prepared, story: Story) -> tuple[str, ...]:
     sizes_tried = list(_sizes(prepared, story))
     for sizes in sizes_tried:
         rng = np.random.default_rng(tried)
-        inputs, states = example(prepared, story, model, sizes, rng)
+        inputs, states = _example(prepared, story, model, sizes, rng)
         try:
             expected = call_with_states(prepared, story, inputs, states)
         except ExportError:
@@ -78,12 +78,21 @@ def _own_sizes(prepared: Prepared, story: Story) -> dict[str, int]:
     return sizes
 
 
-def example(
+def _example(
     prepared: Prepared, story: Story, model: Model, sizes: Mapping[str, int], rng: np.random.Generator
 ) -> tuple[Tensors, Tensors]:
-    """Random inputs and states of these sizes, on the module's device."""
-    device = next(iter(prepared.arguments.tensors.values())).device
-    inputs = {name: torch.from_numpy(array).to(device) for name, array in draw(story.inputs, sizes, rng).items()}
+    """The example inputs at these sizes, and random states.
+
+    The inputs are those of the example, since only the user knows what else makes sense (a mask in
+    which nothing is left, for one, does not); lengths stay within their sequences.
+    """
+    own = _axes_of(story)
+    inputs: Tensors = {}
+    for spec in story.inputs:
+        tensor = resized_tensor(
+            prepared.arguments.tensors[spec.name], {axis: sizes[label] for axis, label in own[spec.name].items()}
+        )
+        inputs[spec.name] = tensor.clamp(max=sizes[spec.high]) if spec.high in sizes else tensor
     states: Tensors = {}
     for name in story.states:
         if name in inputs:
@@ -91,8 +100,14 @@ def example(
         info = model.inputs[name]
         shape = [sizes.get(dim, 1) if isinstance(dim, str) else dim or 1 for dim in info.shape]
         values = np.tanh(rng.standard_normal(shape)).astype(info.dtype or np.float32)
-        states[name] = torch.from_numpy(values).to(device)
+        states[name] = torch.from_numpy(values).to(next(iter(inputs.values())).device)
     return inputs, states
+
+
+def _axes_of(story: Story) -> dict[str, dict[int, str]]:
+    return {
+        spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in story.inputs
+    }
 
 
 def _compare(
@@ -102,14 +117,14 @@ def _compare(
     try:
         actual = model.run({name: tensor.cpu().numpy() for name, tensor in {**inputs, **states}.items()})
     except (InputError, RunError) as error:
-        raise ExportError(
+        raise FixedSizeError(
             f"the exported file fails at {at}, where the module runs, so it was not kept; something in the module "
             f"freezes a size: {str(error).removeprefix(f'{model.path}: ')}"
         ) from error
     for name, tensor in expected.items():
         problem = _difference(actual[name], tensor, prepared)
         if problem:
-            raise ExportError(
+            raise FixedSizeError(
                 f"the exported file's {name} {problem} at {at}, so it was not kept; something in the module freezes "
                 "a size or a value: a Python loop, a number in view or expand, or a tensor made of numbers"
             )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from .criterion import K, TensorResult, compare
+from .modules import ModuleVerification
 from .report import CaseResult, Report
-from .verification import make_report, planned_cases, verify, verify_cases
+from .verification import LSTMVerification, make_report, verification_of, verify
 
 __all__ = [
     "CaseResult",
     "K",
+    "LSTMVerification",
+    "ModuleVerification",
     "Report",
     "TensorResult",
     "compare",
     "make_report",
-    "planned_cases",
+    "verification_of",
     "verify",
-    "verify_cases",
 ]

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..errors import InputError, RunError
-from ..exporter.torch_lstm import module_of, spec_of, state_of
+from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of
+from ..inputs import InputSpec
 from ..runtime import Model, load
 from ..spec import LSTMSpec
 from ..weights import digest
 from .criterion import TensorResult, compare
+from .modules import ModuleVerification
 from .reference import run_torch, windows
 from .report import CaseResult, Report
 from .sweep import Case, cases, gains
 
 
 def verify(
-    module: nn.LSTM,
+    module: nn.Module,
     path: str | os.PathLike[str],
     *,
+    example_inputs: Any = None,
     provider: str = "auto",
     threads: int | None = None,
     seed: int = 0,
 ) -> Report:
-    """Compare an exported file with the nn.LSTM that it came from.
+    """Compare an exported file with the module that it came from.
 
     Every shape of the sweep (`parity.sweep.SHAPES`) is run with explicit states and without, and
-    with lengths where the file takes them; see `parity.criterion` for when an output is right.
+    with lengths where the file takes them; see `parity.criterion` for when an output is right.  The
+    inputs of a module that is more than an nn.LSTM are drawn from the ranges in the file's metadata.
 
     Args:
-        module: the nn.LSTM; it is not changed, whatever its mode and device.
+        module: the nn.LSTM or the module; it is not changed, whatever its mode and device.
         path: the .onnx file.
+        example_inputs: for a module, as in `export`: needed where its forward takes more than tensors
+            in dicts and lists, or where the file is not from lstm-onnx.
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
@@ -44,63 +51,95 @@ def verify(
         A report, truthy when the file is in parity.
 
     Raises:
-        ExportError: `module` is not an nn.LSTM.
+        ExportError: the module cannot be run as the file is.
+        ConfigError: the file's inputs are not those of the module.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then
             cannot run a case is a report that fails.
     """
     model = load(path, provider=provider, threads=threads)
-    return make_report(model, module, verify_cases(model, module, seed=seed))
+    verification = verification_of(model, module, seed=seed, example_inputs=example_inputs)
+    return make_report(verification, verification.results())
 
 
-def planned_cases(model: Model, module: nn.LSTM, seed: int = 0) -> list[Case]:
-    """The cases that `verify_cases` runs, but for the shorter ones that follow an inconclusive one."""
-    spec = spec_of(module)
-    return cases(spec, lengths="lengths" in model.inputs, seed=seed, loud=gains(spec, state_of(module, spec)))
+def verification_of(
+    model: Model,
+    module: nn.Module,
+    *,
+    seed: int = 0,
+    inputs: Sequence[InputSpec] = (),
+    example_inputs: Any = None,
+) -> LSTMVerification | ModuleVerification:
+    """What compares `model` with `module`: its `planned` cases, its `results`, its `notes`.
+
+    `inputs` are those that a source describes, in the place of what the file says.
+    """
+    if is_bare(module) and model.story.spec is not None:
+        return LSTMVerification(model, module, seed=seed)
+    if is_bare(module) and not model.story.inputs and example_inputs is None:
+        return LSTMVerification(model, module, seed=seed)
+    return ModuleVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs)
 
 
-def verify_cases(model: Model, module: nn.LSTM, *, seed: int = 0) -> Iterator[CaseResult]:
-    """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
-    spec = spec_of(module)
-    # A float64 model has no wider reference than itself: its own rounding is float32's, scaled down.
-    own_dtype = torch.float32 if spec.dtype == "float64" else getattr(torch, spec.dtype)
-    # Built anew from the weights: the caller's module stays as it is, and may be parametrised.
-    state = state_of(module, spec)
-    own, wide = module_of(spec, state).to(own_dtype), module_of(spec, state).to(torch.float64)
-    for case in planned_cases(model, module, seed):
-        result = _run_case(model, spec, own, wide, case)
-        yield result
-        time = case.input.shape[1 if spec.batch_first else 0]
-        for size in (2, 1):
-            if result.inconclusive and size < time:
-                result = _run_case(model, spec, own, wide, windows(wide, case, size))
-                yield result
-        if result.inconclusive:
-            problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
-            yield CaseResult(case.label, error=problem)
+class LSTMVerification:
+    """A file beside a bare nn.LSTM."""
+
+    def __init__(self, model: Model, module: Any, *, seed: int = 0) -> None:
+        self.model = model
+        self.module = module
+        self.spec: LSTMSpec = spec_of(module)
+        # Built anew from the weights: the caller's module stays as it is, and may be parametrised.
+        self.state = state_of(module, self.spec)
+        loud = gains(self.spec, self.state)
+        self.cases = cases(self.spec, lengths="lengths" in model.inputs, seed=seed, loud=loud)
+        self.notes: list[str] = []
+        if model.story.digest is not None and model.story.digest != digest(self.state):
+            self.notes.append("the file was exported from other weights than these (its digest differs)")
+        if model.spec is not None and model.spec != self.spec:
+            self.notes.append("the file was exported from an LSTM with other arguments")
+
+    @property
+    def planned(self) -> int:
+        """How many cases there are, but for the shorter ones that follow an inconclusive one."""
+        return len(self.cases)
+
+    def results(self) -> Iterator[CaseResult]:
+        """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
+        spec = self.spec
+        # A float64 model has no wider reference than itself: its own rounding is float32's, scaled down.
+        own_dtype = torch.float32 if spec.dtype == "float64" else getattr(torch, spec.dtype)
+        own, wide = module_of(spec, self.state).to(own_dtype), module_of(spec, self.state).to(torch.float64)
+        for case in self.cases:
+            result = _run_case(self.model, spec, own, wide, case)
+            yield result
+            time = case.input.shape[1 if spec.batch_first else 0]
+            for size in (2, 1):
+                if result.inconclusive and size < time:
+                    result = _run_case(self.model, spec, own, wide, windows(wide, case, size))
+                    yield result
+            if result.inconclusive:
+                problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
+                yield CaseResult(case.label, error=problem)
 
 
 def make_report(
-    model: Model,
-    module: nn.LSTM,
+    verification: LSTMVerification | ModuleVerification,
     results: Iterable[CaseResult],
     *,
     source: str | None = None,
     file: str | None = None,
 ) -> Report:
     """The report on `results`; `source` and `file` are what it calls the two sides."""
-    notes = []
-    spec = spec_of(module)
-    if model.story.digest is not None and model.story.digest != digest(state_of(module, spec)):
-        notes.append("the file was exported from other weights than these (its digest differs)")
-    if model.spec is not None and model.spec != spec:
-        notes.append("the file was exported from an LSTM with other arguments")
     done = tuple(results)
+    notes = list(verification.notes)
     if any(case.inconclusive for case in done):
-        notes.append(
-            "PyTorch's own error is too large in some cases (a chaotic model); "
+        how = (
             "they were compared in pairs of steps and single steps"
+            if isinstance(verification, LSTMVerification)
+            else "the other cases were judged"
         )
-    return Report(file or model.path, source or type(module).__name__, model.provider, done, tuple(notes))
+        notes.append(f"PyTorch's own error is too large in some cases (a chaotic model); {how}")
+    model = verification.model
+    return Report(file or model.path, source or type(verification.module).__name__, model.provider, done, tuple(notes))
 
 
 def _run_case(model: Model, spec: LSTMSpec, own: nn.LSTM, wide: nn.LSTM, case: Case) -> CaseResult:

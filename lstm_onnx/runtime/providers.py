@@ -169,7 +169,11 @@ def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | Non
     except MemoryError as error:
         raise ModelError(f"{where}: ran out of memory while opening it") from error
     except ort_errors() as error:
-        raise ModelError(f"{where}: ONNX Runtime cannot open it: {first_line(error)}") from error
+        reason = first_line(error)
+        if providers == [CPU] and "Could not find an implementation for" in reason:
+            # What it does not say is that most operators have one, in float32.
+            reason += '; its CPU provider lacks it in this dtype: export it as float32, or use provider "cuda"'
+        raise ModelError(f"{where}: ONNX Runtime cannot open it: {reason}") from error
 
 
 @contextlib.contextmanager

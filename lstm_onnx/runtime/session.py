@@ -11,11 +11,18 @@ import numpy as np
 from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
 from ..spec import LSTMSpec
 from ..story import Story
+from .double import REMEDY, refuses_double, runs_no_double
 from .providers import first_line, open_session, ort_errors
-from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy, zeros
+from .states import require_fitting, start
+from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
 
 if TYPE_CHECKING:
     from .stream import Stream
+
+_NO_DOUBLE = (
+    "is float64, and ONNX Runtime's CPU provider has no LSTM or GRU operator for it (only the Scan of a projected "
+    f"LSTM runs); {REMEDY}"
+)
 
 
 def load(
@@ -54,7 +61,8 @@ class Model:
         inputs: each input's name, dtype and axes.
         outputs: the same for outputs.
         states: which output feeds which state input at the next step.
-        story: what the file's metadata says (spec, options, versions, weights' digest).
+        story: what the file's metadata says: the spec of a bare LSTM, the inputs of a module, what
+            states start from, options, versions, the weights' digest.
     """
 
     def __init__(self, path: str, session: Any, provider: str, states: Mapping[str, str] | None = None) -> None:
@@ -65,7 +73,8 @@ class Model:
             self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
             self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
             self.story = Story.from_metadata(session.get_modelmeta().custom_metadata_map)
-        except ConfigError as error:
+            require_fitting(self.story.initial, self.inputs)
+        except (ConfigError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
         except UnicodeDecodeError as error:
             raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 ({error})") from error
@@ -86,14 +95,15 @@ class Model:
         self._refuse_double_on_cpu()
 
     def _refuse_double_on_cpu(self) -> None:
-        spec, options = self.story.spec, self.story.options
-        if spec is None or options is None or self.provider != "cpu" or spec.dtype != "float64":
+        if self.provider != "cpu":
             return
-        if spec.proj_size == 0 or options.projection == "fold":
-            raise ProviderError(
-                f"{self.path}: is float64, and ONNX Runtime's CPU provider has no LSTM operator for it "
-                '(only the Scan of a projected LSTM runs); export it as float32, or use provider "cuda"'
-            )
+        spec, options = self.story.spec, self.story.options
+        if spec is not None and options is not None:
+            refused = spec.dtype == "float64" and (spec.proj_size == 0 or options.projection == "fold")
+        else:
+            refused = runs_no_double(self.session, self.inputs, self.outputs)
+        if refused:
+            raise ProviderError(f"{self.path}: {_NO_DOUBLE}")
 
     @property
     def spec(self) -> LSTMSpec | None:
@@ -107,8 +117,8 @@ class Model:
             input: ``(time, batch, input_size)``, ``(batch, time, input_size)`` with batch_first, or
                 one sequence ``(time, input_size)``.
             states: (h0, c0) of shapes ``(L*D, batch, proj_size or hidden_size)`` and
-                ``(L*D, batch, hidden_size)``, without the batch axis for one sequence; zeros when
-                left out.
+                ``(L*D, batch, hidden_size)``, without the batch axis for one sequence; zeros, or what
+                `story.initial` holds, when left out.
             lengths: ``(batch,)`` integers from 1 to time, for a model exported with lengths; every
                 sequence whole when left out.
 
@@ -151,7 +161,9 @@ class Model:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run any model by the names of its inputs.
 
-        States that are left out are zeros, and ``lengths`` is every sequence whole.
+        States that are left out start from `story.initial`, and from zeros where that says nothing;
+        their axes are as long as those of the same name in what is given.  A bare LSTM's ``lengths``
+        that are left out are every sequence whole.
 
         Args:
             feeds: input names to arrays of the shapes in `inputs`.
@@ -177,6 +189,8 @@ class Model:
         except MemoryError as error:
             raise RunError(f"{self.path}: ran out of memory while running; give it less at a time") from error
         except ort_errors() as error:
+            if self.provider == "cpu" and refuses_double(error):
+                raise RunError(f"{self.path}: {_NO_DOUBLE}") from error
             raise RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}") from error
         return {
             name: restore(value) if restore and isinstance(value, np.ndarray) else value
@@ -187,7 +201,10 @@ class Model:
         """`arrays` with absent states and lengths filled in."""
         sizes = axis_sizes(self.inputs, arrays)
         for name in self.states:
-            if name not in arrays and (absent := zeros(self.inputs[name], sizes)) is not None:
+            if name in arrays:
+                continue
+            absent = start(self.inputs[name], sizes, self.story.initial.get(name))
+            if absent is not None:  # or it is reported as missing
                 arrays[name] = absent
         if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
             batch, time = sizes["batch"], sizes["time"]
@@ -201,7 +218,8 @@ class Model:
         """A stream that carries the states from chunk to chunk, for `batch` sequences at once.
 
         Raises:
-            InputError: the model has no states to carry, or is bidirectional.
+            InputError: the model has no states to carry, or wants whole sequences, as one does that is
+                bidirectional; or the batch is not possible.
         """
         from .stream import Stream
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
-from .values import ValueInfo, checked, to_numpy, zeros
+from .states import stream_start
+from .values import checked, to_numpy
 
 if TYPE_CHECKING:
     from .session import Model
@@ -18,7 +19,7 @@ class Stream:
     """A model fed chunk by chunk.  Made by `Model.stream`.
 
     Any chunking of a sequence gives what the whole sequence gives, since h and c are all that an
-    LSTM remembers.
+    LSTM remembers.  That of a module holds where its other layers look at one step alone.
     """
 
     def __init__(self, model: Model, batch: int = 1) -> None:
@@ -31,6 +32,8 @@ class Stream:
                 f"{model.path}: is bidirectional: its reverse direction starts at the sequence's end, "
                 "which a stream has not seen yet; run whole sequences instead"
             )
+        if model.story.whole:
+            raise InputError(f"{model.path}: cannot be streamed: {model.story.whole}; run whole sequences instead")
         if type(batch) is not int or batch < 1:
             raise InputError(f"batch = {batch!r} is not possible; it must be a positive integer")
         self.model = model
@@ -58,47 +61,71 @@ class Stream:
         self._state = {name: array.copy() for name, array in fitting.items()}
 
     def reset(self) -> None:
-        """Start over: every state is zeros, as nn.LSTM starts."""
-        self._state = {name: _start(self.model.inputs[name], self.batch) for name in self.model.states}
+        """Start over: every state is what the file starts it from, and zeros where it says nothing, as in nn.LSTM."""
+        initial = self.model.story.initial
+        self._state = {
+            name: stream_start(self.model.inputs[name], self.batch, initial.get(name)) for name in self.model.states
+        }
 
     def __call__(self, chunk: Any) -> Any:
-        """The outputs for the next steps of a bare LSTM.
+        """The outputs for the next steps of a bare LSTM, or of a model with one input beside its states.
 
         Args:
-            chunk: ``(time, batch, input_size)``, or batch first as the model is; for a batch of 1
-                also ``(time, input_size)``.
+            chunk: for a bare LSTM ``(time, batch, input_size)``, or batch first as the model is; for a
+                batch of 1 also ``(time, input_size)``.  For any other model the array that its one
+                input takes.
 
         Returns:
-            The output in the chunk's layout and kind.
+            The output, of the chunk's kind; for a bare LSTM also in its layout.  A dict of outputs by
+            name where there are several beside the states, or none.
 
         Raises:
-            InputError: the chunk does not fit.
+            InputError: the chunk does not fit, or the model has several inputs, which `run` takes.
             RunError: ONNX Runtime failed; the states are as they were before the chunk.
         """
         spec = self.model.spec
         if spec is None:
-            raise InputError(f"{self.model.path}: is not a bare LSTM; call stream.run({{name: array}})")
+            return self._call_module(chunk)
         x, restore = to_numpy(chunk, self.model.inputs["input"], "input")
         if x.ndim == 2 and self.batch == 1:
             axis = 0 if spec.batch_first else 1
             return restore(self.run({"input": np.expand_dims(x, axis)})["output"].squeeze(axis))
         return restore(self.run({"input": x})["output"])
 
+    def _call_module(self, chunk: Any) -> Any:
+        names = [name for name in self.model.inputs if name not in self.model.states]
+        if len(names) != 1:
+            raise InputError(
+                f"{self.model.path}: has the inputs {', '.join(names) or 'of its states alone'}; "
+                "call stream.run({name: array})"
+            )
+        results = self.run({names[0]: chunk})
+        return next(iter(results.values())) if len(self.model.outputs) == len(self.model.states) + 1 else results
+
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """One chunk by names, any model: the inputs that are not states in, the outputs that are not states out."""
+        """One chunk by names, any model.
+
+        Args:
+            feeds: the inputs that are not states.
+
+        Returns:
+            The outputs that are not states; where every output is one (a single cell), all of them.
+
+        Raises:
+            InputError: something does not fit.
+            RunError: ONNX Runtime failed; the states are as they were before the chunk.
+        """
+        if not isinstance(feeds, Mapping):
+            raise InputError(f"run takes names to arrays, such as {{name: array}}, and not a {type(feeds).__name__}")
         for name in feeds:
             if name in self.model.states:
                 raise InputError(f"{name} is a state, which the stream carries itself; set stream.state to change it")
         results = self.model.run({**feeds, **self._state})
-        self._state = {name: to_numpy(results[output], None, name)[0] for name, output in self.model.states.items()}
-        return {name: value for name, value in results.items() if name not in self.model.states.values()}
-
-
-def _start(info: ValueInfo, batch: int) -> np.ndarray:
-    """Zeros for a state; models from elsewhere may call their batch otherwise, or leave it without a name."""
-    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
-    shape = tuple(batch if axis in open_axes else dim for axis, dim in enumerate(info.shape))
-    state = zeros(ValueInfo(info.name, info.dtype, shape), {}) if len(open_axes) <= 1 else None
-    if state is None:
-        raise InputError(f"the state {info} cannot start as zeros: one axis of it may be open, the batch")
-    return state
+        ends = set(self.model.states.values())
+        given = ends if ends < set(results) else set()
+        # Where the states themselves are given away, what the caller does to them must not reach the stream.
+        self._state = {
+            name: np.array(to_numpy(results[output], None, name)[0], copy=not given or None)
+            for name, output in self.model.states.items()
+        }
+        return {name: value for name, value in results.items() if name not in given}

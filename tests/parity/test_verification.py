@@ -14,7 +14,7 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import ExportError, FileError, ModelError, ProviderError, Report
-from lstm_onnx.parity import K, planned_cases, reference, sweep, verify_cases
+from lstm_onnx.parity import K, LSTMVerification, reference, sweep
 from lstm_onnx.parity.sweep import SHAPES
 
 from .mutants import MUTANTS, Mutant, mutated
@@ -82,7 +82,7 @@ def test_lengths_are_swept_where_the_file_takes_them(tmp_path: Path) -> None:
     cut = [case for case in report.cases if "lengths" in case.label]
     assert len(cut) == 4
     model = lstm_onnx.load(path, provider="cpu", threads=1)
-    planned = planned_cases(model, module)
+    planned = LSTMVerification(model, module).cases
     assert [case.label for case in planned] == [case.label for case in report.cases]
     for case in planned:
         if case.lengths is not None:
@@ -334,7 +334,7 @@ def test_cases_come_one_by_one(tmp_path: Path) -> None:
     module, path = _lstm(), tmp_path / "m.onnx"
     lstm_onnx.export(module, path)
     model = lstm_onnx.load(path, provider="cpu", threads=1)
-    assert next(verify_cases(model, module)).label == "batch 1, time 1, states"
+    assert next(LSTMVerification(model, module).results()).label == "batch 1, time 1, states"
 
 
 @pytest.mark.parametrize("arguments", [{}, {"proj_size": 3}])
@@ -398,7 +398,7 @@ def test_ordinary_models_have_no_loud_cases(tmp_path):
     module = torch.nn.LSTM(6, 5)
     lstm_onnx.export(module, tmp_path / "m.onnx")
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
-    assert not any(case.label.endswith("loud") for case in planned_cases(model, module))
+    assert not any(case.label.endswith("loud") for case in LSTMVerification(model, module).cases)
 
 
 def _reversed_in_time(path: Path, time_axis: int) -> None:

@@ -264,7 +264,7 @@ def test_third_party_states_whatever_their_batch_is_called(tmp_path: Path, axis:
         np.testing.assert_allclose(stream.state["state"], total, rtol=0, atol=1e-6)
     stream.state = {"state": np.ones((2, 3), np.float32)}
     np.testing.assert_array_equal(stream.run({"x": np.zeros((2, 3), np.float32), "scale": 1})["y"], np.ones((2, 3)))
-    with pytest.raises(InputError, match=r"a\.onnx: is not a bare LSTM; call stream\.run"):
+    with pytest.raises(InputError, match=r"a\.onnx: has the inputs x, scale; call stream\.run"):
         stream(np.zeros((2, 3), np.float32))
 
 

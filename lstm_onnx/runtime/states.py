@@ -1,0 +1,86 @@
+"""What absent states start from: the numbers that the file keeps for them, or zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, ModelError
+from .values import ValueInfo, zeros
+
+Initial = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+def require_fitting(initial: Initial, inputs: Mapping[str, ValueInfo]) -> None:
+    """Refuse metadata whose initial states are not those of the model's inputs.
+
+    Raises:
+        ModelError: one is of no input, or of another dtype, rank or fixed size than its input.
+    """
+    for name, array in initial.items():
+        info = inputs.get(name)
+        if info is None:
+            raise ModelError(f"the metadata starts the state {name!r}, which is not an input; export the model again")
+        sizes = zip(array.shape, info.shape, strict=False)
+        fits = array.ndim == len(info.shape) and all(not isinstance(dim, int) or size == dim for size, dim in sizes)
+        if not fits or array.dtype != info.dtype or array.size == 0:
+            raise ModelError(
+                f"the metadata starts the state {info} from {array.dtype} {array.shape}, which does not fit; "
+                "export the model again"
+            )
+
+
+def start(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray | None) -> np.ndarray | None:
+    """What an absent state starts from.
+
+    Args:
+        info: the state input.
+        sizes: the sizes of named axes, as far as they are known.
+        initial: what the file starts it from; one entry along an open axis serves every size.
+            None is for zeros.
+
+    Returns:
+        An array of its own; None where the size of one of its axes is not known.
+
+    Raises:
+        InputError: `initial` holds more entries along an open axis than one, and not as many as needed.
+    """
+    if initial is None:
+        return zeros(info, sizes)
+    shape = []
+    for own, dim in zip(initial.shape, info.shape, strict=True):
+        size = sizes.get(dim) if isinstance(dim, str) else dim
+        if size is None and own == 1:
+            return None
+        if size not in (None, own) and own != 1:
+            raise InputError(
+                f"the file starts {info.name} from numbers for {dim} = {own}, and {dim} is {size} here; "
+                f"pass the state {info}"
+            )
+        shape.append(size or own)
+    return np.array(np.broadcast_to(initial, shape))
+
+
+def stream_start(info: ValueInfo, batch: int, initial: np.ndarray | None) -> np.ndarray:
+    """What a state of a stream of `batch` sequences starts from.
+
+    Its batch is its one open axis, whatever models from elsewhere call it or where it has no name; of
+    several it is the one named "batch", and the others are as long as `initial` is.
+
+    Raises:
+        InputError: it has another open axis whose size nothing tells, or `initial` is for another batch.
+    """
+    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
+    batches = open_axes if len(open_axes) <= 1 else [axis for axis in open_axes if info.shape[axis] == "batch"]
+    shape: list[int | str | None] = list(info.shape)
+    for axis in batches:
+        shape[axis] = "batch"  # also where it has no name
+    if initial is not None:
+        for axis in set(open_axes) - set(batches):
+            shape[axis] = initial.shape[axis]
+    state = start(ValueInfo(info.name, info.dtype, tuple(shape)), {"batch": batch}, initial)
+    if state is None:
+        raise InputError(f"the state {info} cannot start as zeros: one axis of it may be open, the batch")
+    return state

@@ -1,5 +1,6 @@
 """Every configured model in models/ is in parity, and the trained one is what its page says."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,8 +11,7 @@ import pytest
 
 import lstm_onnx
 from lstm_onnx.check import check
-from lstm_onnx.exporter.lstm import export_lstm
-from lstm_onnx.exporter.source import load_source
+from lstm_onnx.exporter.source import LSTMSource, ModuleSource, load_source
 
 MODELS = Path(__file__).parent.parent / "models"
 
@@ -20,7 +20,7 @@ MODELS = Path(__file__).parent.parent / "models"
 def test_model_is_in_parity_and_passes_check(config, tmp_path):
     source = load_source(str(config))
     path = tmp_path / "m.onnx"
-    export_lstm(source.spec, source.options, source.state, path)
+    source.export(path)
     report = lstm_onnx.verify(source.module(), path, provider="cpu", threads=1)
     assert report, str(report)
     checked = check(path, provider="cpu")
@@ -28,7 +28,9 @@ def test_model_is_in_parity_and_passes_check(config, tmp_path):
 
 
 def test_there_is_a_model_of_each_kind():
-    specs = [load_source(str(path)) for path in MODELS.glob("*.toml")]
+    sources = [load_source(str(path)) for path in MODELS.glob("*.toml")]
+    assert any(isinstance(source, ModuleSource) for source in sources)
+    specs = [source for source in sources if isinstance(source, LSTMSource)]
     assert any(source.spec.num_layers > 1 for source in specs)
     assert any(source.spec.bidirectional for source in specs)
     assert any(source.spec.batch_first for source in specs)
@@ -47,7 +49,7 @@ def test_sunspots_held_out_errors_are_those_on_its_page(tmp_path):
     years, values = series()
     source = load_source(str(MODELS / "sunspots.toml"))
     path = tmp_path / "s.onnx"
-    export_lstm(source.spec, source.options, source.state, path)
+    source.export(path)
     output, _ = lstm_onnx.load(path, provider="cpu")(values.astype(np.float32)[:, np.newaxis])
     page = (MODELS / "sunspots.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\|\s*(\d+)\s*\|\s*\**([\d.]+)\**\s*\|\s*\**([\d.]+)\**\s*\|", page, flags=re.MULTILINE)
@@ -74,3 +76,56 @@ def test_sunspots_training_script_runs(tmp_path):
     assert {name: array.shape for name, array in load_file(out).items()} == load_source(
         str(MODELS / "sunspots.toml")
     ).spec.parameter_shapes()
+
+
+@pytest.fixture(scope="module")
+def charlm(tmp_path_factory):
+    path = tmp_path_factory.mktemp("charlm") / "charlm.onnx"
+    load_source(str(MODELS / "charlm.toml")).export(path)
+    return path
+
+
+def charlm_text():
+    spec = importlib.util.spec_from_file_location("charlm_text", MODELS / "charlm_text.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_charlm_bits_per_character_are_those_on_its_page(charlm):
+    text = (MODELS / "shakespeare.txt").read_text(encoding="ascii")
+    page = (MODELS / "charlm.md").read_text(encoding="utf-8")
+    said = float(re.search(r"\| \**LSTM\**[^|]*\| \**([\d.]+)\**", page).group(1))
+    tokens = charlm_text().encode(text[-40_001:])
+    stream = lstm_onnx.load(charlm, provider="cpu", threads=1).stream()
+    surprise = []
+    for start in range(0, len(tokens) - 1, 500):
+        given, asked = tokens[start : start + 500], tokens[start + 1 : start + 501]
+        logits = stream.run({"tokens": given[np.newaxis, : len(asked)]})["logits"][0].astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        chances = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        surprise.append(-chances[np.arange(len(asked)), asked])
+    assert np.mean(np.concatenate(surprise)) / np.log(2) == pytest.approx(said, abs=0.01)
+
+
+def test_charlm_writes_text_and_the_same_with_the_same_seed(charlm):
+    command = [sys.executable, MODELS / "charlm_write.py", charlm, "--prompt", "ROMEO:", "--characters", "60"]
+    runs = [subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout for _ in range(2)]
+    assert runs[0] == runs[1]
+    assert runs[0].startswith("ROMEO:")
+    assert len(runs[0]) >= 60
+
+
+@pytest.mark.slow
+def test_charlm_training_script_runs(tmp_path):
+    out = tmp_path / "short.safetensors"
+    subprocess.run(
+        [sys.executable, MODELS / "charlm_train.py", "--steps", "2", "--out", out],
+        check=True,
+        capture_output=True,
+        timeout=240,
+    )
+    from safetensors.numpy import load_file
+
+    new, shipped = load_file(out), load_file(MODELS / "charlm.safetensors")
+    assert {name: array.shape for name, array in new.items()} == {name: array.shape for name, array in shipped.items()}

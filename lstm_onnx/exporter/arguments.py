@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ..errors import ConfigError, ExportError
-from ..inputs import InputSpec, draw
+from ..inputs import INPUT_DTYPES, InputSpec, draw
 
 Axes = dict[int, str]
 """The open axes of a tensor and their names."""
@@ -165,6 +165,7 @@ def arguments(
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:
             name = ".".join([label, *map(_key, path)])
             if isinstance(leaf, Tensor):
+                _check_dtype(name, leaf)
                 tensors[name] = leaf.detach()
                 axes[name] = _axes(name, leaf, _at(shapes[label], path, name))
             else:
@@ -176,6 +177,14 @@ def arguments(
     found = Arguments(tensors, axes, constants, tree)
     _check_sizes(found)
     return found
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in INPUT_DTYPES:
+        raise ExportError(
+            f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {', '.join(INPUT_DTYPES)}"
+        )
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Snapshot:
                 where = f"self.{path}.{attribute}" if path else f"self.{attribute}"
                 raise ExportError(
                     f"forward changes {where}, which holds {_what(value)} and no tensors: a file cannot remember it; "
-                    " keep it out of forward, or make it a tensor if the outputs depend on it"
+                    "keep it out of forward, or make it a tensor if the outputs depend on it"
                 )
             found.append(key)
         return found

@@ -99,7 +99,8 @@ def _made(
 ) -> tuple[ModelProto, dict[str, np.ndarray], Story, tuple[str, ...]]:
     """The model, traced at `sizes` and tried out; its initializers, its story, and notes."""
     inputs, states = resized(prepared, sizes)
-    graph = named(trace(prepared, inputs, states, options.options.opset), prepared)
+    traced = trace(prepared, inputs, states, options.options.opset)
+    graph = named(traced.model, prepared)
     lower(graph, options.options.opset)
     calls = opaque_calls(graph, prepared.sites)
     if not calls:
@@ -113,7 +114,7 @@ def _made(
         with tempfile.TemporaryDirectory() as folder:
             trial = Path(folder) / "trial.onnx"
             write_model(model, graph.nodes.initializers, trial)
-            notes += try_out(trial, prepared, story)
+            notes += try_out(trial, prepared, story, traced.edges)
     return model, graph.nodes.initializers, story, notes
 
 

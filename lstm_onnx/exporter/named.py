@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,24 +87,34 @@ def _axis_names(model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str
                 symbols.setdefault(symbol, label)
             else:
                 weak.setdefault(symbol, label or f"{name}_{axis}".replace(".", "_"))
-    for node in model.graph:
-        if node.domain != DOMAIN or node.inputs[0] is None:
-            continue
-        order = ("batch", "time") if node.attributes["batch_first"].value else ("time", "batch")
-        for dim, label in zip(node.inputs[0].shape or (), order, strict=False):
-            symbol = _text(dim)
-            if symbol in weak and symbol not in symbols and label not in symbols.values():
-                symbols[symbol] = label
-    longest = 0
+    for symbol, label in _batch_and_time(model):
+        if symbol in weak and symbol not in symbols and label not in symbols.values():
+            symbols[symbol] = label
     for symbol, label in weak.items():
         symbols.setdefault(symbol, label)
+    _name_data_sizes(model, symbols)
+    return symbols
+
+
+def _batch_and_time(model: onnx_ir.Model) -> Iterator[tuple[str | None, str]]:
+    """What the axes of the recurrent modules' inputs are called."""
+    for node in model.graph:
+        if node.domain == DOMAIN and node.inputs[0] is not None:
+            order = ("batch", "time") if node.attributes["batch_first"].value else ("time", "batch")
+            for dim, label in zip(node.inputs[0].shape or (), order, strict=False):
+                yield _text(dim), label
+
+
+def _name_data_sizes(model: onnx_ir.Model, symbols: dict[str, str]) -> None:
+    """Sizes that are data: the longest of the lengths, where there are lengths, or how many of something."""
+    packed = any(node.domain == DOMAIN and len(node.inputs) > 3 and node.inputs[3] is not None for node in model.graph)
+    word, count = "longest" if packed else "count", 0
     for value in [*model.graph.outputs, *(output for node in model.graph for output in node.outputs)]:
         for dim in value.shape or ():
             for symbol in _SYMBOL.findall(_text(dim) or ""):
-                if symbol not in symbols:  # a size that is data, such as the longest of the lengths
-                    symbols[symbol] = "longest" if longest == 0 else f"longest_{longest}"
-                    longest += 1
-    return symbols
+                if symbol not in symbols:
+                    symbols[symbol] = word if count == 0 else f"{word}_{count}"
+                    count += 1
 
 
 def _text(dim: Any) -> str | None:

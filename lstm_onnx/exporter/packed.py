@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -48,37 +49,45 @@ class Padded(PackedSequence):
         """The output of a recurrent module that was given this one."""
         return Padded(value, self.lengths, self.batch_first, clean=True)
 
+    # These four are torch's documented fields, and what reads them must fail.
+
     @property
-    def data(self) -> NoReturn:  # type: ignore[override]
+    def data(self) -> NoReturn:
+        """Refused."""
         raise _refusal("data")
 
     @property
-    def batch_sizes(self) -> NoReturn:  # type: ignore[override]
+    def batch_sizes(self) -> NoReturn:
+        """Refused."""
         raise _refusal("batch_sizes")
 
     @property
-    def sorted_indices(self) -> NoReturn:  # type: ignore[override]
+    def sorted_indices(self) -> NoReturn:
+        """Refused."""
         raise _refusal("sorted_indices")
 
     @property
-    def unsorted_indices(self) -> NoReturn:  # type: ignore[override]
+    def unsorted_indices(self) -> NoReturn:
+        """Refused."""
         raise _refusal("unsorted_indices")
 
     def __getitem__(self, index: Any) -> NoReturn:
+        """Refused."""
         raise _refusal(f"[{index}]")
 
     def __iter__(self) -> NoReturn:
+        """Refused."""
         raise _refusal("unpacking")
 
-    def to(self, *args: Any, **kwargs: Any) -> Padded:  # type: ignore[override]
+    def to(self, *args: Any, **kwargs: Any) -> Padded:
         """As tensors do."""
         return Padded(self.value.to(*args, **kwargs), self.lengths, self.batch_first, clean=self.clean)
 
-    def cuda(self, *args: Any, **kwargs: Any) -> Padded:  # type: ignore[override]
+    def cuda(self, *args: Any, **kwargs: Any) -> Padded:
         """As tensors do."""
         return Padded(self.value.cuda(*args, **kwargs), self.lengths, self.batch_first, clean=self.clean)
 
-    def cpu(self, *args: Any, **kwargs: Any) -> Padded:  # type: ignore[override]
+    def cpu(self, *args: Any, **kwargs: Any) -> Padded:
         """As tensors do."""
         return Padded(self.value.cpu(*args, **kwargs), self.lengths, self.batch_first, clean=self.clean)
 
@@ -123,7 +132,7 @@ def padded_instead() -> Iterator[None]:
 
 def _copied(function: Any) -> Callable[..., Any]:
     """The function as it was, for the other threads."""
-    copy = type(function)(
+    copy: Callable[..., Any] = types.FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
     copy.__kwdefaults__ = function.__kwdefaults__
@@ -198,9 +207,10 @@ def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: An
         valid = steps.unsqueeze(0) < column.unsqueeze(1) if axis == 1 else steps.unsqueeze(1) < column.unsqueeze(0)
         value = torch.where(valid.unsqueeze(2), value, torch.full((), padding_value, dtype=value.dtype))
     if total_length is None:
-        longest = lengths.max().item()
-        torch._check(longest >= 1)
-        torch._check(longest <= time)
+        longest: Any = lengths.max().item()  # a symbol, while it is traced
+        check: Any = torch._check
+        check(longest >= 1)
+        check(longest <= time)
         value = value.narrow(axis, 0, longest)
     else:
         value = _of_length(value, axis, total_length, padding_value)

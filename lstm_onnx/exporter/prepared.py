@@ -98,16 +98,21 @@ def called(forward: Any) -> Any:
     except LSTMOnnxError:
         raise
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, ForwardFailed) and error.__cause__ is not None else error
-        line = line_of(cause)
-        at = f" at {line}" if line else ""
-        if "Attempted to wrap RNN, GRU, or LSTM" in str(cause):
-            raise ExportError(
-                f"a recurrent module is called within torch.cond or another such operator{at}; compute both branches "
-                "and choose with torch.where"
-            ) from cause
-        first = next((row.strip() for row in str(cause).splitlines() if row.strip()), "")
-        raise ExportError(f"the module's forward fails{at}: {type(cause).__name__}: {first}") from cause
+        raise _failure(error) from error
+
+
+def _failure(error: BaseException) -> ExportError:
+    if isinstance(error, ForwardFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    line = line_of(error)
+    at = f" at {line}" if line else ""
+    if "Attempted to wrap RNN, GRU, or LSTM" in str(error):
+        return ExportError(
+            f"a recurrent module is called within torch.cond or another such operator{at}; compute both branches "
+            "and choose with torch.where"
+        )
+    first = next((row.strip() for row in str(error).splitlines() if row.strip()), "")
+    return ExportError(f"the module's forward fails{at}: {type(error).__name__}: {first}")
 
 
 def prepare(

@@ -273,17 +273,17 @@ def _lifted(states: States | None, unbatched: bool) -> States | None:
 
 
 class _OurLSTM(nn.LSTM):
-    def forward(self, input: Any, hx: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Any = None) -> Any:
         return _sequence_forward(self, nn.LSTM, input, hx)
 
 
 class _OurGRU(nn.GRU):
-    def forward(self, input: Any, hx: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Any = None) -> Any:
         return _sequence_forward(self, nn.GRU, input, hx)
 
 
 class _OurRNN(nn.RNN):
-    def forward(self, input: Any, hx: Any = None) -> Any:  # type: ignore[override]
+    def forward(self, input: Any, hx: Any = None) -> Any:
         return _sequence_forward(self, nn.RNN, input, hx)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from ..errors import ExportError
-from ..graph import Nodes, StackOutputs, recurrent_stack
+from ..graph import StackOutputs, recurrent_stack
 from ..spec import ExportOptions
 from ..weights import Array, fitted, layer_weights
 from .named import INT32, Dims, TracedGraph
@@ -205,7 +205,7 @@ def _one_row(given: Array, name: str) -> Array:
 
 
 def carried_states(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
-    """States that the forward itself takes and returns: an argument that an LSTM starts from, a result where it ends."""
+    """States that the forward itself takes and returns: an argument that an LSTM starts from, and its end."""
     producers = _producers(graph.nodes.nodes)
     starts: dict[tuple[str, int], str] = {}
     ends: dict[tuple[str, int], str] = {}
@@ -285,6 +285,3 @@ def _int32(graph: TracedGraph, lengths: str) -> str:
     if not any(name in node.output for node in graph.nodes.nodes):
         graph.nodes.one("Cast", lengths, name=name, to=INT32)
     return name
-
-
-__all__ = ["Lifted", "Nodes", "Opaque", "carried_states", "lift_states", "opaque_calls", "splice"]

@@ -13,6 +13,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir
@@ -27,21 +28,33 @@ from .attributes import ForwardFailed
 from .packed import padded_instead
 from .prepared import FixedSizeError, Prepared, Tensors, quiet
 from .recurrent import OPERATOR, Site
-from .user_code import line_of, user_line
+from .user_code import line_of, stack_line, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
+_SMALLEST = 2
+"""torch takes sizes of 0 and 1 for constants, so every open axis is said to be 2 or more."""
 ONE_AT_A_TIME = threading.RLock()
 """torch's tracer has global state, and so has the exchange of the packing functions."""
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
-def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> onnx_ir.Model:
-    """The ONNX graph of a module, with a node ``lstm_onnx::recurrent`` for each call of a recurrent module.
+@dataclass(frozen=True)
+class Traced:
+    """A traced module.
 
-    Its inputs are those of the forward and then the attribute states, its outputs the forward's
-    and then the states after, in order and under torch's own names.
+    `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
+    and then the states after, in order and under torch's own names.  `edges` holds sizes just outside
+    of what the trace is good for, by input and axis: there the module fails, or does something else.
+    """
+
+    model: onnx_ir.Model
+    edges: dict[tuple[str, int], tuple[int, ...]]
+
+
+def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> Traced:
+    """The ONNX graph of a module, with a node ``lstm_onnx::recurrent`` for each call of a recurrent module.
 
     Args:
         prepared: the module.
@@ -60,7 +73,7 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> o
     auto = torch.export.Dim.AUTO
     held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
     with ONE_AT_A_TIME, quiet(prepared.dtype), _hushed(), padded_instead(), _traced(prepared):
-        program = _exported(prepared, (args, kwargs, held), (*shapes, held_shapes))
+        program, edges = _exported(prepared, (args, kwargs, held), (*shapes, held_shapes))
         try:
             with _translations_kept():
                 translated = torch.onnx.export(
@@ -73,8 +86,7 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> o
         except Exception as error:
             raise ExportError(_translation_problem(error)) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
-    model: onnx_ir.Model = translated.model
-    return model
+    return Traced(translated.model, edges)
 
 
 @contextlib.contextmanager
@@ -153,8 +165,8 @@ class _Guards(_OwnRemarks):
             if str(record.msg).startswith("create_symbol"):
                 self.sources[symbol] = str(record.args[2])
             elif str(record.msg).startswith("set_replacement") and symbol in self.sources:
-                line = user_line()
-                if line:
+                line = stack_line()
+                if line is not None:
                     self.lines.setdefault(self.sources[symbol], line)
         return super().filter(record)
 
@@ -211,11 +223,13 @@ _RECURRENT_FUNCTIONS = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"}) | froz
 )
 
 
-def _exported(prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]) -> torch.export.ExportedProgram:
+def _exported(
+    prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> tuple[torch.export.ExportedProgram, dict[tuple[str, int], tuple[int, ...]]]:
     with _listening() as guards:
         try:
             with _NoOtherRecurrence():
-                return torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
+                program = torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise
         except Exception as error:
@@ -223,6 +237,27 @@ def _exported(prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]
             if cause is not None:
                 raise cause from error
             raise _trace_problem(prepared, error, guards.lines) from error
+    return program, _edges(prepared, program, guards.sources)
+
+
+_LARGEST_EDGE = 10_000
+"""Nobody waits for a trial at more."""
+
+
+def _edges(
+    prepared: Prepared, program: torch.export.ExportedProgram, sources: Mapping[str, str]
+) -> dict[tuple[str, int], tuple[int, ...]]:
+    known, found = _sources(prepared), {}
+    for symbol, limits in program.range_constraints.items():
+        match = _FIXED_AXIS.search(sources.get(str(symbol), ""))
+        name = known.get(match.group(1) or "") if match else None
+        if match is None or name is None:
+            continue
+        beyond = [int(limits.lower) - 1] if limits.lower > _SMALLEST else []
+        beyond += [int(limits.upper) + 1] if limits.upper < _LARGEST_EDGE else []
+        if beyond:
+            found[name, int(match.group(2))] = tuple(beyond)
+    return found
 
 
 def _own_error(error: BaseException) -> LSTMOnnxError | None:
@@ -238,8 +273,11 @@ def _own_error(error: BaseException) -> LSTMOnnxError | None:
 _REWRITES = (
     (
         r"GuardOnDataDependent|data-dependent|Could not guard|Could not extract specialized|_local_scalar_dense",
-        "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), which "
-        "a graph cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor",
+        (
+            "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), "
+            "which a graph cannot follow; write it with tensor operations such as torch.where, and leave lengths "
+            "a tensor"
+        ),
     ),
     (
         r"aten\.nonzero|masked_select|unique",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -25,8 +26,17 @@ _TOLERANCE = 1e-2
 _HALF = 5e-2
 
 
-def try_out(path: Path, prepared: Prepared, story: Story) -> tuple[str, ...]:
+Edges = Mapping[tuple[str, int], tuple[int, ...]]
+
+
+def try_out(path: Path, prepared: Prepared, story: Story, edges: Edges = MappingProxyType({})) -> tuple[str, ...]:
     """Run a file beside its module.
+
+    Args:
+        path: the file.
+        prepared: the module.
+        story: the file's.
+        edges: further sizes to try, by input and axis.
 
     Returns:
         Notes: why it could not be tried.
@@ -44,7 +54,7 @@ def try_out(path: Path, prepared: Prepared, story: Story) -> tuple[str, ...]:
     except ProviderError as error:
         return (f"the file was not tried out: {str(error).removeprefix(f'{path}: ')}",)
     tried = 0
-    sizes_tried = list(_sizes(prepared, story))
+    sizes_tried = list(_sizes(prepared, story, edges))
     for sizes in sizes_tried:
         rng = np.random.default_rng(tried)
         inputs, states = _example(prepared, story, model, sizes, rng)
@@ -59,14 +69,18 @@ def try_out(path: Path, prepared: Prepared, story: Story) -> tuple[str, ...]:
     return ()
 
 
-def _sizes(prepared: Prepared, story: Story) -> Iterator[dict[str, int]]:
-    """Sizes by axis name: each grown by its own amount, all alone, and the example's own."""
+def _sizes(prepared: Prepared, story: Story, edges: Edges) -> Iterator[dict[str, int]]:
+    """Sizes by axis name: each grown by its own amount, all alone, the example's own, and `edges` one by one."""
     names = list(dict.fromkeys(dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str)))
     own = _own_sizes(prepared, story)
     yield {name: own[name] + 1 + index for index, name in enumerate(names)}
     yield dict.fromkeys(names, 1)
     yield {name: 2 * own[name] + 3 - index for index, name in enumerate(names)}
     yield own
+    for spec in story.inputs:
+        for axis, dim in enumerate(spec.shape):
+            if isinstance(dim, str):
+                yield from ({**own, dim: size} for size in edges.get((spec.name, axis), ()))
 
 
 def _own_sizes(prepared: Prepared, story: Story) -> dict[str, int]:
@@ -92,7 +106,7 @@ def _example(
         tensor = resized_tensor(
             prepared.arguments.tensors[spec.name], {axis: sizes[label] for axis, label in own[spec.name].items()}
         )
-        inputs[spec.name] = tensor.clamp(max=sizes[spec.high]) if spec.high in sizes else tensor
+        inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
     states: Tensors = {}
     for name in story.states:
         if name in inputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -11,22 +12,28 @@ from types import FrameType, TracebackType
 import torch
 
 _OURS = str(Path(__file__).parents[1])
-_TORCH = str(Path(torch.__file__).parent)
-_NOT_USERS = (_OURS, _TORCH, "<")
-
-
-def _is_users(filename: str) -> bool:
-    return not filename.startswith(_NOT_USERS) and "importlib" not in filename
+_NOT_USERS = (_OURS, str(Path(torch.__file__).parent), "<")
+_PYTHON = sysconfig.get_paths()["stdlib"]
+_ENTRIES = ("called", "_exported")
+"""Functions of ours that call the user's forward; what lies above them on the stack is another story."""
 
 
 def user_line() -> str:
-    """The innermost line of the user's code on the stack, as ``file.py:12: code``."""
+    """`stack_line`, or words for where there is none."""
+    return stack_line() or "no line of Python"
+
+
+def stack_line() -> str | None:
+    """The innermost line of the user's forward on the stack, as ``file.py:12: code``; None outside of one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename):
-            return _shown(frame.f_code.co_filename, frame.f_lineno)
+        code = frame.f_code
+        if _is_users(code.co_filename):
+            return _shown(code.co_filename, frame.f_lineno)
+        if code.co_name in _ENTRIES and code.co_filename.startswith(_OURS):
+            return None
         frame = frame.f_back
-    return "no line of Python"
+    return None
 
 
 def line_of(error: BaseException) -> str | None:
@@ -44,6 +51,13 @@ def _innermost(trace: TracebackType | None) -> str | None:
     return _shown(frames[-1].filename, frames[-1].lineno or 0) if frames else None
 
 
+def _is_users(filename: str) -> bool:
+    if filename.startswith(_NOT_USERS):
+        return False
+    # Python's own library; packages that are installed beneath it are somebody's code.
+    return not filename.startswith(_PYTHON) or "-packages" in filename
+
+
 def _shown(filename: str, number: int) -> str:
-    code = linecache.getline(filename, number).strip()
+    code = linecache.getline(filename, number).strip().rstrip(":")
     return f"{Path(filename).name}:{number}: {code}" if code else f"{Path(filename).name}:{number}"

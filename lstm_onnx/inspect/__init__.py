@@ -2,7 +2,8 @@
 
 The file is only read: no weight is loaded (sizes come from the tensors' dimensions), no node runs.
 LSTMs are the operator of that name, ONNX Runtime's quantised one, and the Scan that lstm-onnx writes
-for a projected layer; they are also found within If, Loop and Scan bodies and model functions.
+for a projected layer; the operators GRU and RNN are listed with them.  All are also found within If,
+Loop and Scan bodies and model functions.
 
 FLOPs are counted for one sequence and one time step.  A multiplication, an addition and an
 activation count as one each, and a product of an ``m x n`` matrix with a vector as ``2mn``.  With I
@@ -14,6 +15,13 @@ direction takes
     + 6H                with peepholes
     + 9H                4 activations, f c, i g, their sum, tanh(c), o tanh(c), on H features each
     + 2 * P * H         with a projection
+
+A GRU and an RNN take
+
+    2 * 3H * (I + H)        2 * H * (I + H)     products
+    + 3H                    + H                 with biases
+    + H                                         with biases and linear_before_reset, as torch's GRU
+    + 8H                    + H                 3 activations, the reset, (1 - z) n + z h; 1 activation
 
 S is P in a Scan.  A projection that is folded into the operator leaves S = H, which is what is
 really computed there.  What happens once a sequence (mapping h0 and hn) is not counted.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
@@ -12,11 +13,10 @@ from onnx import ModelProto, checker, inliner
 
 from ..errors import ConfigError, FileError, ModelError
 from ..files import readable_file
+from ..onnxgraph import Scope, Tensor, is_default, value_of
 from ..story import Story
-from .lstms import lstm_info
+from .lstms import lstm_info, module_of
 from .report import Inspection, LSTMInfo
-from .scopes import Scope
-from .tensors import Tensor, is_default, value_of
 
 _LARGEST_PROTOBUF = 2**31 - 1
 
@@ -38,6 +38,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         raise ModelError(f"{path}: {error}") from error
     weights = [tensor for tensor in stored if tensor.is_weight]
     external, notes = _external_bytes(found, stored)
+    if story.spec is None and "lstm_onnx" in story.versions:
+        lstms = [replace(lstm, module=module_of(lstm.name)) for lstm in lstms]
     return Inspection(
         file=os.fspath(path),
         file_bytes=found.stat().st_size + external,
@@ -58,13 +60,20 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
 
 def _walk(top: Scope) -> tuple[list[LSTMInfo], Counter[str], list[Tensor]]:
-    """Every LSTM, the count of every other operator, and every stored tensor, bodies included."""
+    """Every LSTM, the count of every other operator, and every stored tensor, bodies included.
+
+    Raises:
+        ModelError: a tensor has a negative dimension.
+    """
     lstms: list[LSTMInfo] = []
     others: Counter[str] = Counter()
     stored: list[Tensor] = []
     todo = [top]
     while todo:
         scope = todo.pop()
+        for name, tensor in scope.tensors.items():
+            if any(dim < 0 for dim in tensor.dims):
+                raise ModelError(f"the tensor {name!r} has a negative dimension: {tensor.dims}")
         stored += scope.stored
         bodies: list[Scope] = []
         for node in scope.nodes:

@@ -1,42 +1,71 @@
-"""Every node that is an LSTM, as an `LSTMInfo`: ONNX's operator, ONNX Runtime's quantised one, our Scan."""
+"""Every recurrent node as an `LSTMInfo`: ONNX's LSTM, GRU and RNN, ONNX Runtime's quantised LSTM, our Scan."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from onnx import NodeProto
 
+from ..onnxgraph import Scope, Tensor, Weight, attributes_of, dtype_name, is_default, text, typed
 from ..spec import GATES
 from .report import LSTMInfo
-from .scopes import Scope, Weight
-from .tensors import Tensor, attributes_of, dtype_name, is_default, text, typed
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How an operator counts: its gates, its work on each hidden feature beside them, ONNX's default activations."""
+
+    gates: int
+    elementwise: int
+    activations: tuple[str, ...]
+
+
+_KINDS = {
+    "LSTM": _Kind(GATES, 9, ("sigmoid", "tanh", "tanh")),
+    "GRU": _Kind(3, 8, ("sigmoid", "tanh")),
+    "RNN": _Kind(1, 1, ("tanh",)),
+}
+_CALL = re.compile(r"(?:^|(?<=/))call[0-9]+/(?=l[0-9]+/[A-Za-z]*$)")
+"""In the names of a module's nodes, from its second call on; its weights have the first call's names."""
+_MODULE = re.compile(r"(?:(?P<path>.+)/)?l[0-9]+/(?:LSTM|GRU|RNN|Scan)")
 
 
 def lstm_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
-    """The LSTM that the node is, None for any other operator."""
+    """The LSTM, GRU or RNN that the node is, None for any other operator."""
     if node.op_type == "Scan" and is_default(node.domain):
         weights = _scan_weights(scope, node)
         return _scan_info(scope, node, weights) if weights else None
     quantised = (node.domain, node.op_type) == ("com.microsoft", "DynamicQuantizeLSTM")
-    if quantised or (node.op_type == "LSTM" and is_default(node.domain)):
+    if quantised or (node.op_type in _KINDS and is_default(node.domain)):
         return _operator_info(scope, node, quantised=quantised)
     return None
 
 
-def _operator_info(scope: Scope, node: NodeProto, *, quantised: bool) -> LSTMInfo:
-    """An LSTM operator: X, W (D, 4H, I), R (D, 4H, H), B (D, 8H), sequence_lens, initial_h, initial_c, P (D, 3H).
+def module_of(name: str) -> str | None:
+    """The path of the nn.Module whose layer a node of that name is, in a file that lstm-onnx made of a module."""
+    match = _MODULE.fullmatch(_CALL.sub("", name))
+    return (match["path"] or "").replace("/", ".") if match else None
 
-    The quantised one has W and R transposed.
+
+def _operator_info(scope: Scope, node: NodeProto, *, quantised: bool) -> LSTMInfo:
+    """An operator with G gates and D directions.
+
+    It takes X, W (D, GH, I), R (D, GH, H), B (D, 2GH), sequence_lens, initial_h; an LSTM also initial_c and
+    P (D, 3H).  The quantised one has W and R transposed.
     """
+    kind = _KINDS.get(node.op_type, _KINDS["LSTM"])
     inputs = [*node.input, *[""] * (8 - len(node.input))]
     attributes = attributes_of(node)
-    notes = _particulars(attributes, peepholes=bool(inputs[7]))
+    notes = _particulars(node.op_type, kind, attributes, peepholes=bool(inputs[7]))
     weights = {name: scope.weight(inputs[at]) for name, at in (("W", 1), ("R", 2), ("B", 3), ("P", 7)) if inputs[at]}
-    prefix = node.name.removesuffix("/LSTM")
-    projection = scope.weight(f"{prefix}/W_hr").tensor if node.name.endswith("/LSTM") else None
+    own = node.name.endswith("/LSTM")
+    prefix = _CALL.sub("", node.name).removesuffix("LSTM")
+    projection = scope.weight(f"{prefix}W_hr").tensor if own else None
     if projection is not None:
-        weights |= {name: scope.weight(f"{prefix}/{name}") for name in ("W_hr", "W_hr_pinv")}
+        weights |= {name: scope.weight(f"{prefix}{name}") for name in ("W_hr", "W_hr_pinv")}
         notes.append("a projection is folded in: R is R W_hr, and pinv(W_hr) is stored for h0")
     unknown = [name for name, weight in weights.items() if weight.tensor is None]
     if unknown:
@@ -48,9 +77,11 @@ def _operator_info(scope: Scope, node: NodeProto, *, quantised: bool) -> LSTMInf
     if recurrent:
         hidden_size = recurrent[1]
     elif not hidden_size and wide:
-        hidden_size = wide[0] // GATES
+        hidden_size = wide[0] // kind.gates
     if input_size is None or not hidden_size:
         notes.append("sizes are not in the file: FLOPs are not counted")
+    # A GRU of torch's kind adds the bias of its recurrent matrix before the reset gate, apart from that of W.
+    biases = kind.gates + (node.op_type == "GRU" and bool(attributes.get("linear_before_reset", 0)))
     return _info(
         scope,
         node,
@@ -60,7 +91,8 @@ def _operator_info(scope: Scope, node: NodeProto, *, quantised: bool) -> LSTMInf
         proj_size=projection.dims[-1] if projection is not None and len(projection.dims) > 1 else 0,
         carried=hidden_size,
         bias=bool(inputs[3]),
-        peepholes=bool(inputs[7]),
+        gates=kind.gates,
+        elementwise=kind.elementwise + biases * bool(inputs[3]) + 6 * bool(inputs[7]),
         initial=(inputs[5], inputs[6]),
         lengths=inputs[4],
         dtype=next((weight.dtype for weight in weights.values() if weight.dtype), "") or scope.dtype(inputs[0]),
@@ -73,7 +105,7 @@ def _scan_weights(scope: Scope, node: NodeProto) -> dict[str, Tensor]:
     """The matrices of a projected layer by the names that `lstm_onnx.graph` gives them; empty for any other Scan."""
     if not node.name.endswith("/Scan"):
         return {}
-    prefix = node.name.removesuffix("Scan")
+    prefix = _CALL.sub("", node.name).removesuffix("Scan")
     suffixes = ("_forward", "_reverse") if scope.weight(f"{prefix}R_forward").tensor else ("",)
     names = ["W", *(f"{name}{suffix}" for name in ("R", "W_hr") for suffix in suffixes)]
     weights = {
@@ -100,7 +132,8 @@ def _scan_info(scope: Scope, node: NodeProto, weights: Mapping[str, Tensor]) -> 
         proj_size=projection.dims[1],
         carried=projection.dims[1],
         bias="B" in weights,
-        peepholes=False,
+        gates=GATES,
+        elementwise=_KINDS["LSTM"].elementwise + GATES * ("B" in weights),
         initial=tuple(node.input[: 2 * count]),
         lengths=node.input[3 * count] if len(node.input) > 3 * count else "",
         dtype=dtype_name(weights["W"].elem_type),
@@ -119,22 +152,23 @@ def _info(
     proj_size: int,
     carried: int,
     bias: bool,
-    peepholes: bool,
+    gates: int,
+    elementwise: int,
     initial: tuple[str, ...],
     lengths: str,
     dtype: str,
     weights: Sequence[Tensor],
     notes: list[str],
 ) -> LSTMInfo:
-    """What both lowerings share: origins of states and lengths, and the sums; h has `carried` features."""
+    """What all kinds share: origins of states and lengths, and the sums; h has `carried` features."""
     origins = [scope.origins(name) for name in initial]
     computed = sorted({op for _, ops in origins for op in ops})
     if computed:
         notes.append(f"initial states are computed in the graph ({', '.join(computed)})")
     flops = 0
     if input_size is not None and hidden_size:
-        matrices = 2 * GATES * hidden_size * (input_size + carried) + 2 * proj_size * hidden_size
-        flops = matrices + hidden_size * (9 + GATES * bias + 6 * peepholes)
+        matrices = 2 * gates * hidden_size * (input_size + carried) + 2 * proj_size * hidden_size
+        flops = matrices + hidden_size * elementwise
         flops *= 2 if direction == "bidirectional" else 1
     return LSTMInfo(
         name=node.name or next((output for output in node.output if output), ""),
@@ -154,8 +188,8 @@ def _info(
     )
 
 
-def _particulars(attributes: dict[str, Any], *, peepholes: bool) -> list[str]:
-    """What an LSTM does that torch's does not."""
+def _particulars(op_type: str, kind: _Kind, attributes: dict[str, Any], *, peepholes: bool) -> list[str]:
+    """What the node does that torch's module does not."""
     notes = ["peepholes"] if peepholes else []
     if "clip" in attributes:
         notes.append(f"clip {text(attributes['clip'])}")
@@ -163,8 +197,11 @@ def _particulars(attributes: dict[str, Any], *, peepholes: bool) -> list[str]:
         notes.append("layout=1 (batch first), which ONNX Runtime refuses")
     if attributes.get("input_forget", 0):
         notes.append("input_forget (input and forget gate are coupled)")
+    if op_type == "GRU" and not attributes.get("linear_before_reset", 0):
+        notes.append("linear_before_reset=0 (the reset gate comes before the recurrent matrix)")
     activations = [text(name) for name in typed(attributes, "activations", list)]
-    if [name.lower() for name in activations] != ["sigmoid", "tanh", "tanh"] * (len(activations) // 3):
+    usual = [*kind.activations] * (len(activations) // len(kind.activations))
+    if [name.lower() for name in activations] != usual:
         notes.append(f"activations {', '.join(activations)}")
     return notes
 

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..onnxgraph import Value
 from ..story import Story
 
 
 @dataclass(frozen=True)
-class Value:
-    """An input or output of the model; an axis is a size, a name, or None where it has neither."""
-
-    name: str
-    dtype: str
-    axes: tuple[int | str | None, ...]
-
-    def __str__(self) -> str:
-        """As in ``input float32 (time, batch, 4)``."""
-        return f"{self.name} {self.dtype} ({', '.join('?' if axis is None else str(axis) for axis in self.axes)})"
-
-
-@dataclass(frozen=True)
 class LSTMInfo:
-    """One LSTM node.
+    """One recurrent node.
 
     Attributes:
         name: the node's name, or its first output's where it has none.
-        kind: "LSTM"; "DynamicQuantizeLSTM", ONNX Runtime's with int8 weights; or "Scan", lstm-onnx's
-            exact lowering of a projected layer.
+        kind: "LSTM", "GRU" or "RNN"; "DynamicQuantizeLSTM", ONNX Runtime's with int8 weights; or
+            "Scan", lstm-onnx's exact lowering of a projected layer.
         direction: "forward", "reverse" or "bidirectional".
         input_size: features of its input, None where the file does not tell.
         hidden_size: 0 where the file does not tell.
@@ -44,6 +32,8 @@ class LSTMInfo:
         bytes: bytes of those.
         flops_per_step: for one sequence and time step (see the package), 0 where a size is unknown.
         notes: what else is particular: peepholes, clip, layout, activations, sizes that are unknown.
+        module: the path of the nn.Module whose layer it is ("" for the model itself), in a file that
+            lstm-onnx made of a module; None in any other.
     """
 
     name: str
@@ -60,6 +50,7 @@ class LSTMInfo:
     bytes: int
     flops_per_step: int
     notes: tuple[str, ...] = ()
+    module: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +66,13 @@ class Inspection:
         inputs: of the model, without those that are initializers.
         outputs: of the model.
         states: which output feeds which state input, where the file says so.
-        lstms: every LSTM, in the file's order.
+        lstms: every LSTM, GRU and RNN, in the file's order.
         other_ops: how many of each other operator, bodies included; "domain.Op" outside the default
             domain.  The body of an LSTM's own Scan belongs to the LSTM.
         parameters: numbers in all initializers and Constants; not single numbers, nor 32- and 64-bit
             integers and bools, which are shapes and indices.
         bytes: bytes of those.
-        flops_per_step: of all LSTMs, each run once a step.
+        flops_per_step: of all in `lstms`, each run once a step.
         story: what a file from lstm-onnx says of itself, empty for any other.
         notes: what is amiss, such as external data that is missing.
     """
@@ -103,10 +94,10 @@ class Inspection:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the story is null for a file that lstm-onnx did not write."""
-        result = asdict(self)
-        if self.story == Story():
-            result["story"] = None
+        """JSON-ready; the story is null for a file that lstm-onnx did not write, and tells of arrays their sizes."""
+        sizes = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in self.story.initial.items()}
+        result = asdict(replace(self, story=replace(self.story, initial={})))
+        result["story"] = {**result["story"], "initial": sizes} if self.story != Story() else None
         return result
 
     def __str__(self) -> str:
@@ -115,19 +106,32 @@ class Inspection:
         lines = [
             f"{self.file}: {self.file_bytes:,} bytes, {opset}, IR {self.ir_version}, by {self.producer or 'unknown'}"
         ]
-        lines += [f"  in   {value}" for value in self.inputs] + [f"  out  {value}" for value in self.outputs]
+        ranges = {spec.name: f", from {spec.low} to {spec.high}" for spec in self.story.inputs if spec.low is not None}
+        lines += [f"  in   {value}{ranges.get(value.name, '')}" for value in self.inputs]
+        lines += [f"  out  {value}" for value in self.outputs]
         if self.states:
-            lines.append("  states  " + ", ".join(f"{source} <- {target}" for source, target in self.states.items()))
+            lines.append("  states  " + ", ".join(self._told(source, target) for source, target in self.states.items()))
+        if self.story.whole:
+            lines.append(f"  whole sequences only: {self.story.whole}")
         if self.story.digest:
             lines.append(f"  weights  {self.story.digest}")
-        lines += ["", *_table(self.lstms)] if self.lstms else ["no LSTM in this file"]
+        lines += ["", *_table(self.lstms)] if self.lstms else ["no LSTM, GRU or RNN in this file"]
         lines += [f"{lstm.name}: {note}" for lstm in self.lstms for note in lstm.notes]
         lines += [f"the model: {self.parameters:,} parameters, {self.bytes:,} bytes"]
         if self.lstms:
-            lines[-1] += f"; its LSTMs {self.flops_per_step:,} FLOPs per sequence and step"
+            lines[-1] += f"; its {self._kinds} {self.flops_per_step:,} FLOPs per sequence and step"
         if self.other_ops:
             lines.append("other nodes: " + ", ".join(f"{op} {count}" for op, count in self.other_ops.items()))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _told(self, source: str, target: str) -> str:
+        """As in ``h0 <- hn``, and whether it starts from more than zeros."""
+        return f"{source} <- {target}" + (" (from stored numbers)" if source in self.story.initial else "")
+
+    @property
+    def _kinds(self) -> str:
+        others = {lstm.kind for lstm in self.lstms} & {"GRU", "RNN"}
+        return "recurrent nodes" if others else "LSTMs"
 
 
 def _table(lstms: Sequence[LSTMInfo]) -> list[str]:

@@ -73,7 +73,7 @@ class ModuleVerification:
         self.story: Story = model.story
         self.notes: list[str] = []
         specs, found = self._arguments(inputs, example_inputs, seed)
-        self._check_names(specs)
+        self._check_names(found)
         names = _plain_outputs(model, self.story)
         own = prepare(module, found, output_names=names)
         dtype = str(own.dtype).removeprefix("torch.")
@@ -83,6 +83,8 @@ class ModuleVerification:
         self.dtype = dtype
         self.device = next(iter(found.tensors.values())).device
         self.cases = list(self._cases(specs, seed))
+        if example_inputs is not None:
+            self.cases.insert(0, self._example_case(found))
         if self.story.digest is not None and self.story.digest != parameter_digest(own):
             self.notes.append("the file was exported from other weights than these (its digest differs)")
 
@@ -91,7 +93,7 @@ class ModuleVerification:
     ) -> tuple[tuple[InputSpec, ...], Arguments]:
         if example_inputs is not None:
             found = arguments(self.module, example_inputs, None)
-            specs = tuple(self.story.inputs) or found.specs()
+            specs = tuple(self.story.inputs) or tuple(map(self._named_axes, found.specs()))
             device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
             return specs, replace(found, tensors={name: tensor.to(device) for name, tensor in found.tensors.items()})
         specs = tuple(inputs) or tuple(self.story.inputs)
@@ -101,12 +103,21 @@ class ModuleVerification:
             )
         return specs, fitting_arguments(self.module, specs, seed=seed)
 
-    def _check_names(self, specs: Sequence[InputSpec]) -> None:
-        own = {spec.name for spec in specs}
-        theirs = set(self.model.inputs) - set(self.story.states)
-        if own - set(self.model.inputs) or theirs - own:
+    def _named_axes(self, spec: InputSpec) -> InputSpec:
+        """An example's input with the axes as a file of somebody else's calls them."""
+        info = self.model.inputs.get(spec.name)
+        if info is None or len(info.shape) != len(spec.shape):
+            return spec
+        named = [isinstance(dim, str) and dim.isidentifier() for dim in info.shape]
+        dims = zip(named, info.shape, spec.shape, strict=True)
+        return replace(spec, shape=tuple(theirs if is_name else own for is_name, theirs, own in dims))
+
+    def _check_names(self, found: Arguments) -> None:
+        own = set(found.tensors)
+        theirs = set(self.model.inputs) - (set(self.story.states) - own)
+        if own != theirs:
             raise ConfigError(
-                f"{self.model.path}: takes {', '.join(self.model.inputs)}, and the module {', '.join(sorted(own))}; "
+                f"{self.model.path}: takes {', '.join(sorted(theirs))}, and the module {', '.join(sorted(own))}; "
                 "is the file this module's?"
             )
 
@@ -131,6 +142,10 @@ class ModuleVerification:
             case = self._case(specs, rng, 3, 7 + longer)
             loud = {name: (case.inputs[name] * gain).astype(case.inputs[name].dtype) for name in floats}
             yield ModuleCase(f"{case.label}, loud", {**case.inputs, **loud}, case.states)
+
+    def _example_case(self, found: Arguments) -> ModuleCase:
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
+        return ModuleCase("the example", arrays, {})
 
     def _lstm_sites(self) -> list[Any]:
         return [site for site in self.wide.sites.values() if site.spec.op_type == "LSTM" and not site.cell]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError, RunError
+from ..errors import ExportError, InputError, RunError
 from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of
 from ..inputs import InputSpec
 from ..runtime import Model, load
@@ -73,9 +73,13 @@ def verification_of(
 
     `inputs` are those that a source describes, in the place of what the file says.
     """
-    if is_bare(module) and model.story.spec is not None:
-        return LSTMVerification(model, module, seed=seed)
-    if is_bare(module) and not model.story.inputs and example_inputs is None:
+    bare = is_bare(module)
+    if model.story.spec is not None and not bare:
+        raise ExportError(
+            f"{type(module).__name__} is not an nn.LSTM, and {model.path} was exported from one; "
+            "verify the file with the module that it came from"
+        )
+    if bare and not model.story.inputs and example_inputs is None:
         return LSTMVerification(model, module, seed=seed)
     return ModuleVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs)
 

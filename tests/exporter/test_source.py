@@ -121,10 +121,10 @@ def test_a_module_is_taken_as_it_is(attribute: str, python: Callable[[str], str]
 @pytest.mark.parametrize(
     ("text", "attribute", "words"),
     [
-        ("def make():\n    return nn.GRU(4, 3)\n", "make", "GRU is not an nn.LSTM"),
-        ("def make():\n    return nn.Sequential(nn.LSTM(4, 3))\n", "make", "Sequential is not an nn.LSTM"),
-        ("def make():\n    return 4\n", "make", "int is not an nn.LSTM"),
-        ("def make():\n    return None\n", "make", "NoneType is not an nn.LSTM"),
+        ("def make():\n    return nn.GRU(4, 3)\n", "make", "gives a GRU; of a module"),
+        ("def make():\n    return nn.Sequential(nn.LSTM(4, 3))\n", "make", "gives a Sequential; of a module"),
+        ("def make():\n    return 4\n", "make", "gives a int"),
+        ("def make():\n    return None\n", "make", "gives a NoneType"),
         ("def make():\n    raise KeyError('weights')\n", "make", "the callable raised KeyError: 'weights'"),
         ("def make(size):\n    return nn.LSTM(4, size)\n", "make", "the callable raised TypeError"),
         ("make = 4\n", "make", "make is a int; it must be a callable"),

@@ -78,8 +78,8 @@ class _OwnName(nn.LSTM):
     pass
 
 
-def test_a_subclass_with_its_own_forward_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="_OwnForward has a forward of its own"):
+def test_a_subclass_with_its_own_forward_asks_for_an_example(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"_OwnForward is more than an nn\.LSTM"):
         lstm_onnx.export(_OwnForward(4, 3), tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -98,11 +98,26 @@ def test_bfloat16_is_refused_with_the_way_round(tmp_path: Path) -> None:
     lstm_onnx.export(module.float(), tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("module", [nn.GRU(4, 3), nn.LSTMCell(4, 3), nn.Linear(4, 3), None, "nn.LSTM", nn.LSTM])
-def test_what_is_no_lstm_is_named(module: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", [None, "nn.LSTM", nn.LSTM])
+def test_what_is_no_module_is_named(module: object, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=rf"^{type(module).__name__} is not an nn\.Module"):
+        lstm_onnx.export(module, tmp_path / "m.onnx")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("module", [nn.GRU(4, 3), nn.LSTMCell(4, 3), nn.Sequential(nn.LSTM(4, 3))])
+def test_what_is_more_than_an_lstm_asks_for_an_example(module: nn.Module, tmp_path: Path) -> None:
     name = type(module).__name__
-    with pytest.raises(ExportError, match=rf"^{name} is not an nn\.LSTM"):
+    with pytest.raises(ExportError, match=rf"^{name} is more than an nn\.LSTM.*example_inputs"):
         lstm_onnx.export(module, tmp_path / "m.onnx")
+    with pytest.raises(ExportError, match=rf"^{name} is not an nn\.LSTM"):
+        spec_of(module)
+
+
+@pytest.mark.parametrize("wrong", [{"states": "zero"}, {"output_names": ["y"]}])
+def test_what_a_bare_lstm_has_no_choice_in(wrong: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"bare nn\.LSTM"):
+        lstm_onnx.export(nn.LSTM(4, 3), tmp_path / "m.onnx", **wrong)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_parameters_that_need_gradients_are_read(tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ def test_what_cannot_be_opened_raises(tmp_path: Path) -> None:
     with pytest.raises(ProviderError, match="tpu"):
         lstm_onnx.verify(module, tmp_path / "m.onnx", provider="tpu")
     with pytest.raises(ExportError, match=r"GRU is not an nn\.LSTM"):
-        lstm_onnx.verify(nn.GRU(5, 8), tmp_path / "m.onnx")  # type: ignore[arg-type]
+        lstm_onnx.verify(nn.GRU(5, 8), tmp_path / "m.onnx")
 
 
 def test_quiet_models_are_also_run_loud(tmp_path):

@@ -1,0 +1,197 @@
+"""Graphs within graphs, and where a value comes from: a stored tensor, a model's input, an operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from onnx import AttributeProto, GraphProto, NodeProto, TypeProto
+
+from .tensors import Shape, Tensor, attributes_of, dtype_name, shape_of, typed
+
+_MOVES_DATA = frozenset(
+    {"Cast", "CastLike", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
+    | {"Tile", "Transpose", "Unsqueeze"}
+)
+"""Operators whose result is their first input, moved about."""
+_SHAPE_ONLY = frozenset({"Shape", "Size"})
+"""Operators that look at no number of what they are given."""
+_KEEPS_SHAPE = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity"})
+"""Operators behind which a stored weight keeps its shape."""
+
+
+class Weight(NamedTuple):
+    """What an operator takes for a weight: the stored tensor or None, its dimensions where known, its dtype in use."""
+
+    tensor: Tensor | None
+    dims: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Scope:
+    """A graph and where its values come from; `caller` is the node whose body it is, in `parent`."""
+
+    nodes: Sequence[NodeProto]
+    inputs: list[str]
+    tensors: dict[str, Tensor]
+    stored: list[Tensor]
+    producers: dict[str, NodeProto]
+    types: dict[str, TypeProto]
+    known: frozenset[str]
+    parent: Scope | None
+    caller: NodeProto | None
+
+    @classmethod
+    def of(cls, graph: GraphProto, parent: Scope | None = None, caller: NodeProto | None = None) -> Scope:
+        """The model's graph, or a body."""
+        tensors = {tensor.name: Tensor.of(tensor) for tensor in graph.initializer}
+        sparse = [Tensor.of(item.values) for item in graph.sparse_initializer]
+        for node in graph.node:
+            if node.op_type == "Constant" and node.output:
+                tensors.update((node.output[0], Tensor.of_constant(item)) for item in node.attribute)
+        producers = {output: node for node in graph.node for output in node.output if output}
+        inputs = [item.name for item in graph.input]
+        types = {item.name: item.type for item in (*graph.value_info, *graph.input, *graph.output)}
+        known = frozenset((*tensors, *producers, *inputs))
+        return cls(graph.node, inputs, tensors, [*tensors.values(), *sparse], producers, types, known, parent, caller)
+
+    def bodies(self, node: NodeProto) -> Iterator[Scope]:
+        """The graphs within a node of this one."""
+        for attribute in node.attribute:
+            graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+            yield from (Scope.of(graph, self, node) for graph in graphs)
+
+    def home(self, name: str) -> Scope | None:
+        """The innermost graph that defines the value `name`, as seen from this one."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.known:
+            scope = scope.parent
+        return scope
+
+    def walk(self) -> Iterator[Scope]:
+        """This graph and all bodies within, in the file's order."""
+        yield self
+        for node in self.nodes:
+            for body in self.bodies(node):
+                yield from body.walk()
+
+    @property
+    def top(self) -> Scope:
+        """The model's own graph."""
+        return self if self.parent is None else self.parent.top
+
+    def producer(self, name: str) -> NodeProto | None:
+        """The node that makes the value `name`; None for inputs and stored tensors."""
+        home = self.home(name)
+        return home.producers.get(name) if home is not None else None
+
+    def shape(self, name: str) -> Shape | None:
+        """What is known of the dimensions of the value `name`; None where not even its rank is."""
+        home = self.home(name)
+        if home is None:
+            return None
+        said = shape_of(home.types[name]) if name in home.types else None
+        tensor = home.tensors.get(name) if said is None and name not in home.producers else None
+        return tensor.dims if tensor is not None else said
+
+    def dtype(self, name: str) -> str:
+        """What the file says of the value `name`, "unknown" where it says nothing."""
+        home = self.home(name)
+        kind = home.types.get(name) if home is not None else None
+        return dtype_name(kind.tensor_type.elem_type) if kind is not None else "unknown"
+
+    def weight(self, name: str) -> Weight:
+        """What is stored behind the value `name`."""
+        dtype = ""
+        home = self.home(name)
+        for _ in range(8):  # a cycle ends here, too
+            if home is None or name in home.tensors:
+                break
+            node = home.producers.get(name)
+            if node is None or node.op_type not in _KEEPS_SHAPE or not node.input:
+                axes = (shape_of(home.types[name]) if name in home.types else None) or ()
+                fixed = tuple(axis for axis in axes if isinstance(axis, int))
+                return Weight(None, fixed if len(fixed) == len(axes) else (), dtype)
+            if node.op_type == "Cast":
+                dtype = dtype or dtype_name(typed(attributes_of(node), "to", int))
+            name = node.input[0]
+            home = home.home(name)
+        tensor = home.tensors.get(name) if home else None
+        return Weight(tensor, tensor.dims, dtype or dtype_name(tensor.elem_type)) if tensor else Weight(None, (), dtype)
+
+    def source(self, name: str) -> tuple[str, set[str]]:
+        """Where `name` comes from within this graph and those around it, and the operators on the way.
+
+        A product with a matrix counts as passing: its first operand's time and batch are the result's.
+        """
+        seen: set[str] = set()
+        passed: set[str] = set()
+        while name not in seen:
+            seen.add(name)
+            node = self.producer(name)
+            if node is None or node.op_type not in _MOVES_DATA | {"MatMul"} or not node.input:
+                break
+            passed.add(node.op_type)
+            name = node.input[0]
+        return name, passed
+
+    def data_sources(self, name: str) -> set[str]:
+        """The model's inputs whose numbers, and not shapes alone, `name` is computed from."""
+        found: set[str] = set()
+        todo, seen = [(self, name)], set()
+        while todo:
+            asking, name = todo.pop()
+            home = asking.home(name)
+            if home is None or (home, name) in seen:
+                continue
+            seen.add((home, name))
+            node = home.producers.get(name)
+            if node is None:
+                # The inputs of a body are among those of its node, in one order or another.
+                outer = home.caller.input if home.caller is not None and name in home.inputs else []
+                todo += [(home.parent, item) for item in outer if home.parent is not None]
+                found |= {name} if home.parent is None and name not in home.tensors else set()
+            elif node.op_type not in _SHAPE_ONLY:
+                # A body sees what is around it without being handed it.
+                used = [item for body in home.bodies(node) for item in body.nodes]
+                todo += [(home, item) for user in [node, *used] for item in user.input if item]
+        return found
+
+    def origins(self, name: str) -> tuple[list[str], list[str]]:
+        """The model's inputs that `name` is taken from, and the operators that compute it where it is not."""
+        inputs: list[str] = []
+        computed: list[str] = []
+        todo, seen = [(self, name)], set()
+        while todo:
+            asking, name = todo.pop()
+            home = asking.home(name)
+            if not name or home is None or (home, name) in seen or name in home.tensors:
+                continue
+            seen.add((home, name))
+            node = home.producers.get(name)
+            if node is not None:
+                sources = _sources(node)
+                computed += [node.op_type] if sources is None else []
+                todo += [(home, source) for source in reversed(sources or [])]
+            elif home.parent is None or home.caller is None:
+                inputs.append(name)
+            else:
+                # A Loop's and a Scan's body takes its inputs in the order of the node's own.
+                index = home.inputs.index(name)
+                todo += [(home.parent, source) for source in home.caller.input[index : index + 1]]
+        return inputs, computed
+
+
+def _sources(node: NodeProto) -> list[str] | None:
+    """The inputs whose content the node hands on; None where it computes something new."""
+    if node.op_type in _MOVES_DATA:
+        return list(node.input[:1])
+    if node.op_type == "Concat":
+        return list(node.input)
+    if node.op_type == "Less":  # steps < lengths, the mask of our Scan
+        return list(node.input[1:])
+    if node.op_type == "MatMul" and len(node.input) == 2 and node.input[1].endswith("/W_hr_pinv"):  # our fold
+        return list(node.input[:1])
+    return [] if node.op_type == "ConstantOfShape" else None

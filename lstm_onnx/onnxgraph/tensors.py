@@ -1,0 +1,138 @@
+"""Tensors, values and attributes as the file stores them: dimensions, types and sizes, no contents."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import Any, TypeVar
+
+from onnx import AttributeProto, NodeProto, TensorProto, TypeProto, ValueInfoProto, helper
+
+T = TypeVar("T")
+Dim = int | str | None
+"""A size, an axis by its name, or an axis without a name."""
+Shape = tuple[Dim, ...]
+_PLAIN = frozenset(
+    {AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING}
+    | {AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.STRINGS}
+)
+_INDEX_TYPES = frozenset(
+    {TensorProto.INT32, TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64, TensorProto.BOOL, TensorProto.STRING}
+)
+"""What shapes, axes and indices are stored as, never a weight."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """An input or output of the model; an axis is a size, a name, or None where it has neither."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        """As in ``input float32 (time, batch, 4)``."""
+        return f"{self.name} {self.dtype} {shown(self.axes)}"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A stored tensor, by its dimensions alone; `location` is its file where that is another."""
+
+    dims: tuple[int, ...]
+    elem_type: int
+    location: str | None = None
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return prod(self.dims)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of those, where types under a byte are packed."""
+        return -(-self.size * _bits(self.elem_type) // 8)
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it counts as parameters: no single number, no shape, axes or indices."""
+        return bool(self.dims) and self.elem_type not in _INDEX_TYPES
+
+    @classmethod
+    def of(cls, tensor: TensorProto) -> Tensor:
+        """An initializer's."""
+        external = tensor.data_location == TensorProto.EXTERNAL
+        keys = {entry.key: entry.value for entry in tensor.external_data} if external else {}
+        return cls(tuple(tensor.dims), tensor.data_type, keys.get("location"))
+
+    @classmethod
+    def of_constant(cls, attribute: AttributeProto) -> Tensor:
+        """A Constant node's, from its attribute."""
+        if attribute.type == AttributeProto.TENSOR:
+            return cls.of(attribute.t)
+        if attribute.type == AttributeProto.SPARSE_TENSOR:
+            return cls.of(attribute.sparse_tensor.values)
+        if attribute.type == AttributeProto.FLOATS:
+            return cls((len(attribute.floats),), TensorProto.FLOAT)
+        # Whatever else it holds (numbers, integers, strings) is no weight.
+        return cls((), TensorProto.INT64)
+
+
+def value_of(item: ValueInfoProto) -> Value:
+    """An input, an output or a value within; what is no tensor has its kind for a dtype."""
+    kind = item.type.WhichOneof("value") or "unknown"
+    if kind != "tensor_type":
+        return Value(item.name, kind.removesuffix("_type"), ())
+    return Value(item.name, dtype_name(item.type.tensor_type.elem_type), shape_of(item.type) or ())
+
+
+def shape_of(kind: TypeProto) -> Shape | None:
+    """The dimensions of a tensor's type; None for another type or an unknown rank."""
+    if not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
+
+
+def shown(shape: Shape | None) -> str:
+    """As in ``(batch, time, 4)``."""
+    if shape is None:
+        return "of unknown shape"
+    return f"({', '.join('?' if dim is None else str(dim) for dim in shape)})"
+
+
+def dtype_name(elem_type: int) -> str:
+    """numpy's name of an ONNX element type."""
+    try:
+        name = str(TensorProto.DataType.Name(elem_type))
+    except ValueError:
+        return "unknown"
+    return {"FLOAT": "float32", "DOUBLE": "float64", "UNDEFINED": "unknown"}.get(name, name.lower())
+
+
+def _bits(elem_type: int) -> int:
+    """Bits of one element, which the type's name tells: float16, int4, float8e4m3fn."""
+    digits = re.search("[0-9]+", dtype_name(elem_type))
+    return int(digits[0]) if digits else 8
+
+
+def is_default(domain: str) -> bool:
+    """Whether it is the domain of ONNX's own operators."""
+    return domain in ("", "ai.onnx")
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    """Attributes that are numbers, strings or lists of them."""
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute if item.type in _PLAIN}
+
+
+def typed(attributes: dict[str, Any], name: str, kind: type[T]) -> T:
+    """The attribute; 0 or empty where it is absent or not of that `kind`."""
+    value = attributes.get(name)
+    return value if isinstance(value, kind) else kind()
+
+
+def text(value: Any) -> str:
+    """An attribute's value as text, whatever it is."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

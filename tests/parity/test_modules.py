@@ -1,0 +1,214 @@
+"""Parity of whole modules: right files pass, and files that are wrong in one thing do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, numpy_helper
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import lstm_onnx
+from lstm_onnx import ConfigError
+from lstm_onnx.parity import ModuleVerification
+from lstm_onnx.parity.criterion import compare
+
+
+Made = tuple[nn.Module, Path]
+
+
+class Tagger(nn.Module):
+    """Tokens with lengths; its bidirectional LSTM's states stay inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(30, 6)
+        self.lstm = nn.LSTM(6, 5, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        packed = pack_padded_sequence(self.embedding(tokens), lengths, batch_first=True, enforce_sorted=False)
+        hidden, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=tokens.size(1))
+        logits = self.head(hidden)
+        return {"logits": logits, "tag": logits.argmax(-1)}
+
+
+class Kept(nn.Module):
+    """Its state is in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 5)
+        self.hidden = (torch.zeros(1, 2, 5), torch.zeros(1, 2, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, self.hidden = self.lstm(x, self.hidden)
+        return y
+
+
+def _tagger(folder: Path) -> Made:
+    torch.manual_seed(0)
+    module, path = Tagger(), folder / "tagger.onnx"
+    tokens = torch.arange(30).reshape(3, 10)
+    shapes = {"tokens": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    lstm_onnx.export(module, path, example_inputs=(tokens, torch.tensor([10, 4, 7])), dynamic_shapes=shapes)
+    return module, path
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return _tagger(tmp_path_factory.mktemp("tagger"))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    torch.manual_seed(0)
+    module, path = Kept(), tmp_path_factory.mktemp("kept") / "kept.onnx"
+    lstm_onnx.export(module, path, example_inputs=torch.randn(3, 2, 4), dynamic_shapes={"x": {0: "time", 1: "batch"}})
+    return module, path
+
+
+def _verify(module: nn.Module, path: Path) -> lstm_onnx.Report:
+    return lstm_onnx.verify(module, path, provider="cpu", threads=1)
+
+
+def test_a_right_file_passes_over_the_whole_sweep(tagger: Made) -> None:
+    report = _verify(*tagger)
+    assert report, str(report)
+    labels = [case.label for case in report.cases]
+    assert "batch 1, time 1" in labels
+    assert any(label.endswith("none whole") for label in labels)
+    assert {tensor.output for case in report.cases for tensor in case.tensors} == {"logits", "tag"}
+    assert report.notes == ()
+
+
+def test_states_are_given_and_left_out(kept: Made) -> None:
+    report = _verify(*kept)
+    assert report, str(report)
+    labels = [case.label for case in report.cases]
+    assert any(label.endswith(", states") for label in labels)
+    assert any(label.endswith(", no states") for label in labels)
+    assert {tensor.output for case in report.cases for tensor in case.tensors} == {"output", "hidden.hn", "hidden.cn"}
+
+
+def test_what_is_drawn_follows_from_the_seed(tagger: Made) -> None:
+    module, path = tagger
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    one, same, other = (ModuleVerification(model, module, seed=seed).cases for seed in (0, 0, 1))
+    assert all(np.array_equal(a.inputs["tokens"], b.inputs["tokens"]) for a, b in zip(one, same, strict=True))
+    assert not all(np.array_equal(a.inputs["tokens"], b.inputs["tokens"]) for a, b in zip(one, other, strict=True))
+    assert {int(case.inputs["lengths"].max()) for case in one if "none" not in case.label} == {1, 2, 7, 12}
+
+
+def _initializer(model: ModelProto, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    tensor = next(item for item in model.graph.initializer if item.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), name))
+
+
+def _gates(model: ModelProto) -> None:
+    def swapped(matrix: np.ndarray) -> np.ndarray:
+        i, o, f, c = np.split(matrix, 4, axis=1)
+        return np.concatenate([i, f, o, c], axis=1)
+
+    _initializer(model, "lstm/l0/R", swapped)
+
+
+def _bias(model: ModelProto) -> None:
+    _initializer(model, "lstm/l1/B", np.zeros_like)
+
+
+def _head(model: ModelProto) -> None:
+    _initializer(model, "head.bias", lambda bias: bias + np.float32(1e-3))
+
+
+def _embedding(model: ModelProto) -> None:
+    _initializer(model, "embedding.weight", lambda table: np.roll(table, 1, axis=0))
+
+
+def _lengths(model: ModelProto) -> None:
+    for node in model.graph.node:
+        if node.op_type == "LSTM":
+            node.input[4] = ""
+
+
+def _direction(model: ModelProto) -> None:
+    def exchanged(matrix: np.ndarray) -> np.ndarray:
+        return matrix[::-1].copy()
+
+    for name in ("W", "R", "B"):
+        _initializer(model, f"lstm/l0/{name}", exchanged)
+
+
+@pytest.mark.parametrize("mutate", [_gates, _bias, _head, _embedding, _lengths, _direction])
+def test_a_wrong_file_fails(tagger: Made, mutate: Callable[[ModelProto], None], tmp_path: Path) -> None:
+    module, path = tagger
+    model = onnx.load(path)
+    mutate(model)
+    onnx.save(model, tmp_path / "wrong.onnx")
+    report = _verify(module, tmp_path / "wrong.onnx")
+    assert not report
+    assert any(tensor.output == "logits" and not tensor.passed for case in report.cases for tensor in case.tensors)
+
+
+def test_a_state_that_is_ignored_fails(kept: Made, tmp_path: Path) -> None:
+    module, path = kept
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type == "LSTM":
+            node.input[6] = ""
+    onnx.save(model, tmp_path / "wrong.onnx")
+    assert not _verify(module, tmp_path / "wrong.onnx")
+
+
+def test_other_weights_are_said(tagger: Made) -> None:
+    _, path = tagger
+    torch.manual_seed(1)
+    report = _verify(Tagger(), path)
+    assert not report
+    assert any("other weights" in note for note in report.notes)
+
+
+def test_the_wrong_module_is_an_error(tagger: Made) -> None:
+    with pytest.raises(ConfigError, match="is the file this module's"):
+        lstm_onnx.verify(Kept(), tagger[1], example_inputs=torch.randn(3, 2, 4), provider="cpu")
+
+
+def test_a_file_that_says_nothing_of_its_inputs_needs_an_example(tagger: Made, tmp_path: Path) -> None:
+    module, path = tagger
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    model.producer_name = ""
+    onnx.save(model, tmp_path / "bare.onnx")
+    with pytest.raises(ConfigError, match="pass example_inputs"):
+        _verify(module, tmp_path / "bare.onnx")
+    example = (torch.arange(14).reshape(2, 7), torch.tensor([7, 7]))
+    assert lstm_onnx.verify(module, tmp_path / "bare.onnx", example_inputs=example, provider="cpu", threads=1)
+
+
+def test_the_module_is_as_it_was(kept: Made) -> None:
+    module, path = kept
+    hidden, mode = module.hidden, module.training
+    _verify(module, path)
+    assert module.hidden is hidden
+    assert module.training == mode
+    assert all(parameter.dtype == torch.float32 for parameter in module.parameters())
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_integers_may_tip_over_in_few_places_only() -> None:
+    reference = np.arange(200)
+    one_off, many_off = reference.copy(), reference.copy()
+    one_off[3] += 1
+    many_off[::5] += 1
+    assert compare("y", one_off, reference, reference, dtype="float32", cell_scale=1).passed
+    failed = compare("y", many_off, reference, reference, dtype="float32", cell_scale=1)
+    assert not failed.passed
+    assert failed.problem == "differs in 40 of 200 integers"
+    assert not compare("y", reference[:1] + 1, reference[:1], reference[:1], dtype="float32", cell_scale=1).passed
+    # Where PyTorch in float32 differs from itself in float64 there is nothing to be right about.
+    assert compare("y", many_off, many_off, reference, dtype="float32", cell_scale=1).passed

@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, ProviderError, RunError
 from ..inputs import InputSpec, draw
 from ..inputs import axes as axes_of
+from ..onnxgraph import Dim, shown
 from ..runtime import Model, ValueInfo
 from ..runtime.providers import CPU, first_line, off_cuda, open_session, ort_errors, placements
-from .graph import Dim, shown
 from .report import BAKED, REEXPORT, Finding, failed, passed, skipped, words
 
 _SIZES = ((1,), (3, 5, 7, 11, 13, 17), (2, 7, 5, 3, 11, 13))

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from onnx import NodeProto
 
 from ..inputs import InputSpec
-from .graph import Dim, Graph, Scope, Shape, attribute_of, shape_of, shown
+from ..onnxgraph import Dim, Scope, Shape, shape_of, shown
+from .graph import Graph, batch_axis, initial_states, scanned
 from .report import BAKED, Finding, failed
 
 Label = Callable[[NodeProto], str]
 _AXES = "dynamic-axes"
-_INITIAL_STATES = (5, 6)
-_SHAPE_ONLY = ("Shape", "Size")
 _NAME = re.compile(r"[^\W\d]\w*")
 
 
@@ -32,8 +31,8 @@ def frozen_axes(graph: Graph, inputs: Sequence[InputSpec], label: Label) -> Iter
     yield from _lost_in_reshape(graph, axes, label)
     batches = axes & {"batch", *_batches_of_nodes(graph)}
     for scope, node in graph.recurrent:
-        for value in _sequences(node):
-            yield from _without_batch(graph, scope, node, value, inputs, axes, batches, label)
+        for value in scanned(node) if node.op_type == "Scan" else node.input[:1]:
+            yield from _without_batch(scope, node, value, inputs, axes, batches, label)
         if node.op_type != "Scan":
             yield from _other_batch(scope, node, label)
 
@@ -49,10 +48,10 @@ def _promised(graph: Graph, inputs: Sequence[InputSpec]) -> Iterator[Finding]:
 
 def _lost_in_reshape(graph: Graph, axes: set[str], label: Label) -> Iterator[Finding]:
     for scope in graph.scopes:
-        for node in scope.graph.node:
+        for node in scope.nodes:
             if node.op_type != "Reshape" or not node.input or not node.output:
                 continue
-            before, after = scope.shapes.get(node.input[0]), scope.shapes.get(node.output[0])
+            before, after = scope.shape(node.input[0]), scope.shape(node.output[0])
             if not _known(before, axes) or not _known(after, axes) or before is None or after is None:
                 continue
             lost = sorted(_names(before) - _names(after))
@@ -68,16 +67,7 @@ def _batches_of_nodes(graph: Graph) -> Iterator[str]:
             yield dim
 
 
-def _sequences(node: NodeProto) -> list[str]:
-    """What the node goes through step by step."""
-    if node.op_type != "Scan":
-        return list(node.input[:1])
-    count = attribute_of(node, "num_scan_inputs", 0)
-    return list(node.input[len(node.input) - count :]) if count else []
-
-
 def _without_batch(
-    graph: Graph,
     scope: Scope,
     node: NodeProto,
     value: str,
@@ -86,10 +76,10 @@ def _without_batch(
     batches: set[str],
     label: Label,
 ) -> Iterator[Finding]:
-    shape = scope.shapes.get(value)
+    shape = scope.shape(value)
     if shape is None or not _known(shape, axes) or _names(shape) & batches:
         return
-    sources = _data_sources(graph, scope, value)
+    sources = scope.data_sources(value)
     for spec in inputs:
         lost = sorted(batches.intersection(dim for dim in spec.shape if isinstance(dim, str)))
         if lost and spec.name in sources:
@@ -104,11 +94,9 @@ def _without_batch(
 
 
 def _other_batch(scope: Scope, node: NodeProto, label: Label) -> Iterator[Finding]:
-    batch = _batch_dim(scope, node)
-    axis = _batch_axis(node)
-    for index in _INITIAL_STATES:
-        value = node.input[index] if index < len(node.input) else ""
-        shape = scope.shapes.get(value, ())
+    batch, axis = _batch_dim(scope, node), batch_axis(node)
+    for value in initial_states(node):
+        shape = scope.shape(value) or ()
         size = shape[axis] if axis < len(shape) else None
         # A dim without a name, or one that shape inference made up, may well be that size.
         if isinstance(size, int) and batch != size and batch is not None and not _made_up(batch):
@@ -116,27 +104,9 @@ def _other_batch(scope: Scope, node: NodeProto, label: Label) -> Iterator[Findin
             yield failed(_AXES, label(node), message, BAKED)
 
 
-def _batch_axis(node: NodeProto) -> int:
-    return 0 if attribute_of(node, "layout", 0) == 1 else 1
-
-
 def _batch_dim(scope: Scope, node: NodeProto) -> Dim:
-    shape = scope.shapes.get(node.input[0] if node.input else "", ())
-    return shape[_batch_axis(node)] if _batch_axis(node) < len(shape) else None
-
-
-def _data_sources(graph: Graph, scope: Scope, value: str) -> set[str]:
-    """The model's inputs whose numbers, and not shapes alone, `value` is made from."""
-    todo, seen = [value], set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        node = scope.producers.get(name)
-        if node is not None and node.op_type not in _SHAPE_ONLY:
-            todo += [item for item in node.input if item]
-    return seen & set(graph.inputs)
+    shape = scope.shape(node.input[0] if node.input else "") or ()
+    return shape[batch_axis(node)] if batch_axis(node) < len(shape) else None
 
 
 def _known(shape: Shape | None, axes: set[str]) -> bool:

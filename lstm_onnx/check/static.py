@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
+from ..onnxgraph import Scope, Shape, attributes_of, dtype_name, shape_of, shown, typed
 from ..story import Story
 from .frozen import frozen_axes
-from .graph import ONNX_ERRORS, Graph, Scope, Shape, attribute_of, shape_of, shown
+from .graph import ONNX_ERRORS, Graph, batch_axis, initial_states, scanned
 from .report import BAKED, Finding, failed, passed, skipped, words
 
-_INITIAL_STATES = (5, 6)
-"""Where these operators take initial_h and, an LSTM, initial_c."""
 _PRODUCER = "lstm-onnx"
 _STATES = {"h0": "hn", "c0": "cn"}
 """Which output feeds which state in a bare LSTM."""
@@ -105,10 +104,10 @@ def _promised_axes(graph: Graph, story: Story) -> Iterator[Finding]:
 def _frozen_literals(graph: Graph) -> Iterator[Finding]:
     """Reshape and Expand that make an open size a fixed one."""
     for scope in graph.scopes:
-        for node in scope.graph.node:
+        for node in scope.nodes:
             if node.op_type not in ("Reshape", "Expand") or not node.input or not node.output:
                 continue
-            before, after = scope.shapes.get(node.input[0]), scope.shapes.get(node.output[0])
+            before, after = scope.shape(node.input[0]), scope.shape(node.output[0])
             if before is None or after is None:
                 continue
             if not all(isinstance(dim, int) for dim in before) and all(isinstance(dim, int) for dim in after):
@@ -118,46 +117,44 @@ def _frozen_literals(graph: Graph) -> Iterator[Finding]:
 
 def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]:
     """An LSTM's X and initial states: batch and time must be open."""
-    axes = {"batch": 0, "time": 1} if attribute_of(node, "layout", 0) == 1 else {"time": 0, "batch": 1}
+    axes = {"batch": 0, "time": 1} if batch_axis(node) == 0 else {"time": 0, "batch": 1}
     x = node.input[0] if node.input else ""
-    fixed = [name for name, axis in axes.items() if _is_fixed(graph, scope, x, axis)]
+    fixed = [name for name, axis in axes.items() if _is_fixed(scope, x, axis)]
     for name in fixed:
         yield _fixed_axis(graph, scope, node, x, name, axes[name])
     if "batch" in fixed:
         return
-    for index in _INITIAL_STATES:
-        value = node.input[index] if index < len(node.input) else ""
+    for value in initial_states(node):
         # A constant state is broadcast by nobody: it too fixes the batch.
-        if value and _is_fixed(graph, scope, value, axes["batch"]):
+        if value and _is_fixed(scope, value, axes["batch"]):
             yield _fixed_axis(graph, scope, node, value, "batch", axes["batch"])
 
 
 def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
-    count = attribute_of(node, "num_scan_inputs", 0)
-    time_axes = attribute_of(node, "scan_input_axes", [])
-    for index, value in enumerate(node.input[len(node.input) - count :] if count else []):
+    time_axes = typed(attributes_of(node), "scan_input_axes", list)
+    for index, value in enumerate(scanned(node)):
         axis = time_axes[index] if index < len(time_axes) else 0
-        if _is_fixed(graph, scope, value, axis):
+        if _is_fixed(scope, value, axis):
             yield _fixed_axis(graph, scope, node, value, "time", axis)
-        if ours and _is_fixed(graph, scope, value, 1):
+        if ours and _is_fixed(scope, value, 1):
             yield _fixed_axis(graph, scope, node, value, "batch", 1)
 
 
-def _is_fixed(graph: Graph, scope: Scope, value: str, axis: int) -> bool:
+def _is_fixed(scope: Scope, value: str, axis: int) -> bool:
     """Whether the axis has a size, other than the 1 that an Unsqueeze gives it by design."""
-    shape = scope.shapes.get(value, ())
+    shape = scope.shape(value) or ()
     size = shape[axis] if axis < len(shape) else None
-    return isinstance(size, int) and not (size == 1 and "Unsqueeze" in graph.source(scope, value)[1])
+    return isinstance(size, int) and not (size == 1 and "Unsqueeze" in scope.source(value)[1])
 
 
 def _fixed_axis(graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int) -> Finding:
-    shape = scope.shapes[value]
-    origin, _ = graph.source(scope, value)
+    shape = scope.shape(value) or ()
+    origin, _ = scope.source(value)
     if origin == value:
         origin_text = ""
     else:
         kind = "the input " if origin in graph.inputs else ""
-        origin_text = f", which comes from {kind}{origin} {shown(scope.shapes.get(origin))}"
+        origin_text = f", which comes from {kind}{origin} {shown(scope.shape(origin))}"
     what = "the input" if value in graph.inputs else "the value"
     message = f"{name} is fixed at {shape[axis]} in {what} {value} {shown(shape)}{origin_text}"
     return failed(_AXES, _label(node), message, BAKED)
@@ -186,11 +183,7 @@ def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
         return problems or [passed(_PAIRED, f"{said}, with equal dtypes and shapes")]
     loose: dict[str, None] = {}
     for scope, node in graph.recurrent:
-        if node.op_type == "Scan":
-            initial = list(node.input[: len(node.input) - attribute_of(node, "num_scan_inputs", 0)])
-        else:
-            initial = [node.input[index] for index in _INITIAL_STATES if index < len(node.input)]
-        sources = (graph.source(scope, value)[0] for value in initial if value)
+        sources = (scope.source(value)[0] for value in initial_states(node) if value)
         loose.update(dict.fromkeys(source for source in sources if source in graph.inputs))
     if loose:
         return [
@@ -237,14 +230,9 @@ def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]
         if missing:
             continue
         ends = graph.inputs[source], graph.outputs[target]
-        types = [_type_name(kind.tensor_type.elem_type) for kind in ends]
+        types = [dtype_name(kind.tensor_type.elem_type) for kind in ends]
         shapes = [shape_of(kind) for kind in ends]
         if types[0] != types[1]:
             yield failed(_PAIRED, pair, f"{source} is {types[0]} and {target} is {types[1]}")
         if shapes[0] != shapes[1]:
             yield failed(_PAIRED, pair, f"{source} is {shown(shapes[0])} and {target} is {shown(shapes[1])}")
-
-
-def _type_name(elem_type: int) -> str:
-    names: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
-    return names.get(elem_type, f"type {elem_type}")

@@ -1,4 +1,4 @@
-"""A structural copy of a module: its own module objects and attributes, the same parameters.
+"""A copy of a module: its own module objects, attributes and tensors.
 
 Everything that an export does to a module (eval mode, other classes for its LSTMs, states that its
 forward leaves in attributes) happens to such a copy, so the caller's module is never touched: not
@@ -8,12 +8,16 @@ when an export fails, and not while another thread runs it.
 from __future__ import annotations
 
 import functools
+import itertools
 import types
 from collections import deque
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ..errors import ExportError
 
 _CONTAINERS = (list, set, frozenset, deque)
 
@@ -21,10 +25,18 @@ _CONTAINERS = (list, set, frozenset, deque)
 def cloned(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy of `module` in eval mode.
 
-    Parameters are shared with the original; buffers and tensors in attributes are copied, since a
-    forward may write into them.  With a `dtype`, every floating-point tensor is a converted copy.
-    What is tied in the original is tied in the copy.
+    Parameters are copied as well as buffers and tensors in attributes, since a forward may write into
+    any of them.  With a `dtype`, floating-point tensors are converted.  What is tied in the original is
+    tied in the copy; objects that are neither modules, tensors nor containers are shared.
+
+    Raises:
+        ExportError: a parameter has no values, since it is lazy or on the meta device.
     """
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(tensor):
+            raise ExportError(f"{name} has no shape yet, since its module is lazy; call the module once first")
+        if tensor.is_meta:
+            raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
     copy = _Copier(dtype).of(module)
     assert isinstance(copy, nn.Module)  # noqa: S101 - a module's copy is one
     return copy.eval()
@@ -116,12 +128,9 @@ class _Copier:
         return value
 
     def _tensor(self, value: torch.Tensor) -> torch.Tensor:
-        converts = self.dtype is not None and value.is_floating_point() and value.dtype != self.dtype
-        if isinstance(value, nn.Parameter):
-            if not converts:
-                return value
-            return nn.Parameter(value.detach().to(self.dtype), requires_grad=value.requires_grad)
-        return value.detach().to(self.dtype) if converts else value.detach().clone()
+        dtype = self.dtype if self.dtype is not None and value.is_floating_point() else value.dtype
+        copy = value.detach().to(dtype, copy=True)
+        return nn.Parameter(copy, requires_grad=value.requires_grad) if isinstance(value, nn.Parameter) else copy
 
     def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
         copy = value.copy()  # keeps the class, and a defaultdict's factory

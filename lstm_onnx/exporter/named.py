@@ -60,7 +60,7 @@ def named(model: onnx_ir.Model, prepared: Prepared) -> TracedGraph:
         _strip(proto)
         nodes.nodes.append(proto)
     for name, source in repeated:
-        nodes.one("Identity", source, name=name)
+        nodes.one("Identity", source.name, name=name)
     dims: dict[str, Dims] = {}
     types: dict[str, int] = {}
     values = [*graph.inputs, *graph.outputs, *(output for node in graph for output in node.outputs)]
@@ -69,7 +69,7 @@ def named(model: onnx_ir.Model, prepared: Prepared) -> TracedGraph:
             dims[value.name] = tuple(_dim(dim, axes) for dim in value.shape)
             types[value.name] = int(value.dtype)
     for name, source in repeated:
-        dims[name], types[name] = dims[source], types[source]
+        dims[name], types[name] = tuple(_dim(dim, axes) for dim in source.shape), int(source.dtype)
     return TracedGraph(nodes, inputs, [*prepared.outputs, *prepared.states.values()], dims, types)
 
 
@@ -157,13 +157,13 @@ def _scope(node: Any) -> str:
     return str(modules[-1]).removeprefix("inner").removeprefix(".").replace(".", "/") if modules else ""
 
 
-def _name_outputs(graph: Any, names: Sequence[str]) -> list[tuple[str, str]]:
-    """Give the results their names; those that are inputs, constants or there twice come as ``(name, source)``."""
-    repeated: list[tuple[str, str]] = []
+def _name_outputs(graph: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+    """Give the results their names; those that are inputs, constants or there twice come as ``(name, value)``."""
+    repeated: list[tuple[str, Any]] = []
     own = set(map(id, graph.inputs))
     for value, name in zip(graph.outputs, names, strict=True):
         if id(value) in own or value.producer() is None:
-            repeated.append((name, value.name))
+            repeated.append((name, value))
         else:
             value.name = name
             own.add(id(value))

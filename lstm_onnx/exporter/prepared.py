@@ -134,7 +134,6 @@ def prepare(
         ExportError: it has no recurrent module, fails on the example, gives something else each time,
             or keeps what is no tensor.
     """
-    _refuse_meta(module)
     copy = cloned(module, dtype)
     with_open_len(copy)
     sites = install(copy)
@@ -163,12 +162,6 @@ def prepare(
     prepared = Prepared(Stateful(copy, slots, begin), sites, arguments, names)
     _check_repeats(prepared, [tensor for _, tensor in result])
     return prepared
-
-
-def _refuse_meta(module: nn.Module) -> None:
-    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
-        if tensor.is_meta:
-            raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
 
 
 def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:

@@ -100,7 +100,7 @@ def install(copy: nn.Module) -> dict[str, Site]:
     """Give every recurrent module of a structural copy one of our classes; the sites by module path.
 
     Raises:
-        ExportError: a module has a dtype that ONNX Runtime cannot run, or lies on the meta device.
+        ExportError: a module has a dtype that ONNX Runtime cannot run.
     """
     sites: dict[str, Site] = {}
     for path, module in copy.named_modules():
@@ -120,8 +120,6 @@ def install(copy: nn.Module) -> dict[str, Site]:
 
 def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
     where = path or type(module).__name__
-    if any(parameter.is_meta for parameter in module.parameters()):
-        raise ExportError(f"{where} is on the meta device, where weights have no values; load them first")
     cell = isinstance(module, nn.RNNCellBase)
     first: Any = module
     dtype = str((first.weight_ih if cell else first.weight_ih_l0).dtype).removeprefix("torch.")

@@ -37,6 +37,8 @@ _SMALLEST = 2
 """torch takes sizes of 0 and 1 for constants, so every open axis is said to be 2 or more."""
 ONE_AT_A_TIME = threading.RLock()
 """torch's tracer has global state, and so has the exchange of the packing functions."""
+Edges = dict[tuple[str, int], tuple[int, ...]]
+"""Sizes by input and axis."""
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
@@ -50,7 +52,7 @@ class Traced:
     """
 
     model: onnx_ir.Model
-    edges: dict[tuple[str, int], tuple[int, ...]]
+    edges: Edges
 
 
 def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> Traced:
@@ -225,7 +227,7 @@ _RECURRENT_FUNCTIONS = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"}) | froz
 
 def _exported(
     prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]
-) -> tuple[torch.export.ExportedProgram, dict[tuple[str, int], tuple[int, ...]]]:
+) -> tuple[torch.export.ExportedProgram, Edges]:
     with _listening() as guards:
         try:
             with _NoOtherRecurrence():
@@ -244,10 +246,9 @@ _LARGEST_EDGE = 10_000
 """Nobody waits for a trial at more."""
 
 
-def _edges(
-    prepared: Prepared, program: torch.export.ExportedProgram, sources: Mapping[str, str]
-) -> dict[tuple[str, int], tuple[int, ...]]:
-    known, found = _sources(prepared), {}
+def _edges(prepared: Prepared, program: torch.export.ExportedProgram, sources: Mapping[str, str]) -> Edges:
+    known = _sources(prepared)
+    found: Edges = {}
     for symbol, limits in program.range_constraints.items():
         match = _FIXED_AXIS.search(sources.get(str(symbol), ""))
         name = known.get(match.group(1) or "") if match else None

@@ -70,13 +70,15 @@ def try_out(path: Path, prepared: Prepared, story: Story, edges: Edges = Mapping
 
 
 def _sizes(prepared: Prepared, story: Story, edges: Edges) -> Iterator[dict[str, int]]:
-    """Sizes by axis name: each grown by its own amount, all alone, the example's own, and `edges` one by one."""
+    """Sizes by axis name: each grown by its own amount, all alone, the example's, small and large swapped, `edges`."""
     names = list(dict.fromkeys(dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str)))
     own = _own_sizes(prepared, story)
     yield {name: own[name] + 1 + index for index, name in enumerate(names)}
     yield dict.fromkeys(names, 1)
     yield {name: 2 * own[name] + 3 - index for index, name in enumerate(names)}
     yield own
+    grown = sorted((own[name] + 2 + index for index, name in enumerate(names)), reverse=True)
+    yield dict(zip(sorted(names, key=own.__getitem__), grown, strict=True))
     for spec in story.inputs:
         for axis, dim in enumerate(spec.shape):
             if isinstance(dim, str):
@@ -113,7 +115,7 @@ def _example(
             continue
         info = model.inputs[name]
         shape = [sizes.get(dim, 1) if isinstance(dim, str) else dim or 1 for dim in info.shape]
-        values = np.tanh(rng.standard_normal(shape)).astype(info.dtype or np.float32)
+        values = np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)
         states[name] = torch.from_numpy(values).to(next(iter(inputs.values())).device)
     return inputs, states
 

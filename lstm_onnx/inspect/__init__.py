@@ -29,7 +29,8 @@ really computed there.  What happens once a sequence (mapping h0 and hn) is not 
 
 from __future__ import annotations
 
+from ..onnxgraph import Value
 from .file import inspect
-from .report import Inspection, LSTMInfo, Value
+from .report import Inspection, LSTMInfo
 
 __all__ = ["Inspection", "LSTMInfo", "Value", "inspect"]

@@ -71,8 +71,9 @@ def _walk(top: Scope) -> tuple[list[LSTMInfo], Counter[str], list[Tensor]]:
     todo = [top]
     while todo:
         scope = todo.pop()
-        for name, tensor in scope.tensors.items():
+        for tensor in scope.stored:
             if any(dim < 0 for dim in tensor.dims):
+                name = next((name for name, known in scope.tensors.items() if known is tensor), "a sparse one")
                 raise ModelError(f"the tensor {name!r} has a negative dimension: {tensor.dims}")
         stored += scope.stored
         bodies: list[Scope] = []

@@ -108,9 +108,9 @@ class ModuleVerification:
         info = self.model.inputs.get(spec.name)
         if info is None or len(info.shape) != len(spec.shape):
             return spec
-        named = [isinstance(dim, str) and dim.isidentifier() for dim in info.shape]
-        dims = zip(named, info.shape, spec.shape, strict=True)
-        return replace(spec, shape=tuple(theirs if is_name else own for is_name, theirs, own in dims))
+        dims = zip(info.shape, spec.shape, strict=True)
+        shape = tuple(theirs if isinstance(theirs, str) and theirs.isidentifier() else own for theirs, own in dims)
+        return replace(spec, shape=shape)
 
     def _check_names(self, found: Arguments) -> None:
         own = set(found.tensors)

@@ -36,6 +36,8 @@ def run_chunks(model: Model, feeds: Mapping[str, np.ndarray], steps: int) -> Arr
         InputError: the model cannot be streamed along a time axis, or something does not fit.
         RunError: ONNX Runtime failed while running.
     """
+    if model.spec is not None and "lengths" in feeds:
+        raise InputError("lengths do not go with chunks: a stream's sequences go on together")
     known_names(model.inputs, feeds)
     return _of_lstm(model, dict(feeds), steps) if model.spec is not None else _of_module(model, dict(feeds), steps)
 
@@ -43,8 +45,6 @@ def run_chunks(model: Model, feeds: Mapping[str, np.ndarray], steps: int) -> Arr
 def _of_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     spec = model.spec
     assert spec is not None  # noqa: S101 - the caller knows
-    if "lengths" in feeds:
-        raise InputError("lengths do not go with chunks: a stream's sequences go on together")
     if "input" not in feeds:
         raise InputError(f"missing input: {model.inputs['input']}")
     x = feeds["input"]

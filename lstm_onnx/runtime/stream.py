@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import InputError
+from .binding import Binding, Key, key_of, output_buffers
 from .states import stream_start
 from .values import checked, to_numpy
 
 if TYPE_CHECKING:
     from .session import Model
+
+
+_MOST_SHAPES = 8
+"""Chunk shapes that are kept bound."""
+
+
+class _Last(NamedTuple):
+    """The shape of chunk that was bound last, at hand without a look-up: small steps come one like the other."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    pair: tuple[Binding, Binding]
+    chunk: np.ndarray
+    output: np.ndarray
 
 
 class Stream:
@@ -36,10 +52,28 @@ class Stream:
             raise InputError(f"{model.path}: cannot be streamed: {model.story.whole}; run whole sequences instead")
         if type(batch) is not int or batch < 1:
             raise InputError(f"batch = {batch!r} is not possible; it must be a positive integer")
+        sizes = {dim for name in model.states for dim in model.inputs[name].shape}
+        if batch != 1 and batch not in sizes and all(isinstance(dim, int) for dim in sizes):
+            fixed = "; ".join(str(model.inputs[name]) for name in model.states)
+            raise InputError(f"{model.path}: has no room for a batch of {batch}: its states have fixed sizes ({fixed})")
         self.model = model
         self.batch = batch
-        self._state: dict[str, np.ndarray] = {}
-        self.reset()
+        initial = model.story.initial
+        self._start = {name: stream_start(model.inputs[name], batch, initial.get(name)) for name in model.states}
+        # Two sets of buffers in turn: a step reads one and writes the other, and a step that fails has spoilt neither
+        # the one that counts nor, being bound once, cost a new array.
+        self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))
+        self._current = 0
+        self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
+        self._last: _Last | None = None
+        self._session = model.session  # another one, once the model is closed
+        self._names = [name for name in model.inputs if name not in model.states]
+        ends = set(model.states.values())
+        self._given = [name for name in model.outputs if name not in ends] or list(model.outputs)
+
+    @property
+    def _state(self) -> dict[str, np.ndarray]:
+        return self._buffers[self._current]
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -58,14 +92,13 @@ class Stream:
         for name, array in fitting.items():
             if array.shape != self._state[name].shape:
                 raise InputError(f"{name} has shape {array.shape}; this stream's is {self._state[name].shape}")
-        self._state = {name: array.copy() for name, array in fitting.items()}
+        for name, array in fitting.items():
+            np.copyto(self._state[name], array)
 
     def reset(self) -> None:
         """Start over: every state is what the file starts it from, and zeros where it says nothing, as in nn.LSTM."""
-        initial = self.model.story.initial
-        self._state = {
-            name: stream_start(self.model.inputs[name], self.batch, initial.get(name)) for name in self.model.states
-        }
+        for name, array in self._start.items():
+            np.copyto(self._state[name], array)
 
     def __call__(self, chunk: Any) -> Any:
         """The outputs for the next steps of a bare LSTM, or of a model with one input beside its states.
@@ -84,6 +117,13 @@ class Stream:
             RunError: ONNX Runtime failed; the states are as they were before the chunk.
         """
         spec = self.model.spec
+        last = self._last
+        fits = last is not None and type(chunk) is np.ndarray and chunk.shape == last.shape
+        if last is not None and fits and chunk.dtype == last.dtype and self.model.session is self._session:
+            last.chunk[...] = chunk
+            last.pair[self._current].run()
+            self._current ^= 1
+            return last.output.copy()
         if spec is None:
             return self._call_module(chunk)
         x, restore = to_numpy(chunk, self.model.inputs["input"], "input")
@@ -120,12 +160,42 @@ class Stream:
         for name in feeds:
             if name in self.model.states:
                 raise InputError(f"{name} is a state, which the stream carries itself; set stream.state to change it")
+        key = key_of(feeds) if self.model.provider == "cpu" else None
+        pair = None if key is None else self._bound.get(key)
+        if pair is not None and self.model.session is self._session:
+            binding = pair[self._current]
+            for name, array in feeds.items():
+                binding.inputs[name][...] = array
+            binding.run()
+            self._current ^= 1
+            return {name: binding.outputs[name].copy() for name in self._given}
         results = self.model.run({**feeds, **self._state})
-        ends = set(self.model.states.values())
-        given = ends if ends < set(results) else set()
-        # Where the states themselves are given away, what the caller does to them must not reach the stream.
-        self._state = {
-            name: np.array(to_numpy(results[output], None, name)[0], copy=not given or None)
-            for name, output in self.model.states.items()
-        }
-        return {name: value for name, value in results.items() if name not in given}
+        after = self._buffers[self._current ^ 1]
+        for name, output in self.model.states.items():
+            np.copyto(after[name], to_numpy(results[output], None, name)[0])
+        self._current ^= 1
+        if key is not None:
+            self._learn(key, feeds, results)
+        return {name: results[name] for name in self._given}
+
+    def _learn(self, key: Key, feeds: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:
+        """Bind chunks of this shape, once they have come twice: one binding for each way round of the states."""
+        if key not in self._bound:
+            self._bound[key] = None
+        else:
+            model = self.model
+            arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
+            arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
+            buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
+            if buffers is None or any(buffers[name].shape != np.shape(results[name]) for name in buffers):
+                return
+            pair = []
+            for before, after in (self._buffers, self._buffers[::-1]):
+                ends = {model.states[name]: array for name, array in after.items()}
+                pair.append(Binding(model.session, model.path, {**arrays, **before}, {**buffers, **ends}))
+            self._bound[key] = (pair[0], pair[1])
+            if len(self._names) == 1 == len(self._given):
+                chunk = arrays[self._names[0]]
+                self._last = _Last(chunk.shape, chunk.dtype, (pair[0], pair[1]), chunk, buffers[self._given[0]])
+        while len(self._bound) > _MOST_SHAPES:
+            self._bound.popitem(last=False)

@@ -194,7 +194,7 @@ def test_pairs_of_two_dtypes(tmp_path: Path) -> None:
     b = helper.make_tensor_value_info("b", TensorProto.INT64, [2])
     node = helper.make_node("Cast", ["a"], ["b"], to=TensorProto.INT64)
     report = check(saved(tmp_path, helper.make_graph([node], "g", [a], [b]), {"a": "b"}), provider="cpu")
-    assert failing(report, "states-paired") == "a <- b: a is float and b is int64"
+    assert failing(report, "states-paired") == "a <- b: a is float32 and b is int64"
 
 
 # --- Providers ---

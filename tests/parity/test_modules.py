@@ -18,7 +18,6 @@ from lstm_onnx import ConfigError
 from lstm_onnx.parity import ModuleVerification
 from lstm_onnx.parity.criterion import compare
 
-
 Made = tuple[nn.Module, Path]
 
 

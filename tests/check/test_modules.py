@@ -1,0 +1,228 @@
+"""Files of whole modules: sound ones pass, and a size that was frozen in one is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from lstm_onnx.check import check
+from lstm_onnx.inputs import InputSpec
+from lstm_onnx.story import Origin, Story
+from tests.architectures import ALL
+from tests.module_files import edited_module, module_file, with_story
+
+from .models import failing, fix_dim, saved
+
+QUICK = (
+    ("exogenous_forecaster", "explicit"),
+    ("policy", "zero"),
+    ("packed_gru_and_lstm", "zero"),
+    ("three_kinds", "explicit"),
+    ("tutorial_tagger", "zero"),
+)
+
+
+@pytest.mark.parametrize(("name", "states"), QUICK)
+def test_sound_modules_pass(name: str, states: str) -> None:
+    report = check(module_file(name, states), provider="cpu")
+    assert report, str(report)
+    assert not any(finding.skipped for finding in report.findings)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("states", ["zero", "explicit"])
+@pytest.mark.parametrize("architecture", ALL, ids=lambda architecture: architecture.name)
+def test_every_architecture_passes(architecture: Any, states: str) -> None:
+    report = check(module_file(architecture.name, states), provider="cpu")
+    assert report, str(report)
+
+
+def test_the_report_tells_what_goes_in_and_of_whom_the_states_are() -> None:
+    text = str(check(module_file("three_kinds", "explicit"), provider="cpu"))
+    assert "a module that takes x float32 (batch, time, 4)" in text
+    assert "readers.1.h0 <- readers.1.hn (h of readers.1)" in text
+    assert "readers.0.c0 <- readers.0.cn (c of readers.0)" in text
+    assert "batch, time, as promised" in text
+    assert "runs at batch 1, time 1; batch 3, time 1; batch 1, time 5; batch 3, time 7; batch 2, time 5" in text
+
+
+def frozen_shape(*shape: int) -> Callable[[ModelProto], None]:
+    """A Reshape to constants before the first LSTM; 0 keeps a dimension."""
+
+    def edit(model: ModelProto) -> None:
+        index, node = next((i, node) for i, node in enumerate(model.graph.node) if node.op_type == "LSTM")
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape, np.int64), "frozen/shape"))
+        source, node.input[0] = node.input[0], "frozen/x"
+        made = helper.make_node("Reshape", [source, "frozen/shape"], ["frozen/x"], name="frozen/Reshape")
+        model.graph.node.insert(index, made)
+
+    return edit
+
+
+def constant_states(batch: int) -> Callable[[ModelProto], None]:
+    def edit(model: ModelProto) -> None:
+        node = next(node for node in model.graph.node if node.op_type == "LSTM")
+        hidden = next(item for item in node.attribute if item.name == "hidden_size").i
+        for index, name in ((5, "frozen/h"), (6, "frozen/c")):
+            model.graph.initializer.append(numpy_helper.from_array(np.ones((1, batch, hidden), np.float32), name))
+            node.input.extend([""] * (index + 1 - len(node.input)))
+            node.input[index] = name
+
+    return edit
+
+
+def checked(folder: Path, edit: Callable[[ModelProto], object], name: str = "policy") -> Any:
+    return check(edited_module(folder / "m.onnx", module_file(name), edit), provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((0, 2, 5), "frozen/Reshape: Reshape makes lstm/input/time_first (time, batch, 5) (time, 2, 5), without batch"),
+        ((0, 2, 5), "batch is open in the input observation (batch, time, 5), and fixed in the value frozen/x"),
+        ((4, 0, 5), "without time"),
+        ((4, 2, 5), "(4, 2, 5), without batch, time"),
+    ],
+)
+def test_a_frozen_reshape_is_named(tmp_path: Path, shape: tuple[int, ...], said: str) -> None:
+    report = checked(tmp_path, frozen_shape(*shape))
+    assert said in failing(report, "dynamic-axes")
+    assert "cannot run at batch 1, time 1" in failing(report, "runnable")
+
+
+@pytest.mark.parametrize("shape", [(-1, 2, 5), (4, -1, 5)])
+def test_a_frozen_reshape_whose_shape_proves_nothing_fails_to_run(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    report = checked(tmp_path, frozen_shape(*shape))
+    assert "dynamic-axes" not in {finding.rule for finding in report.failures}
+    assert "cannot run" in failing(report, "runnable")
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_initial_states_of_a_fixed_batch(tmp_path: Path, batch: int) -> None:
+    report = checked(tmp_path, constant_states(batch))
+    state = f"frozen/h (1, {batch}, 10)"
+    said = f"lstm/l0/LSTM: batch is fixed at {batch} in the initial state {state}, and batch in its input"
+    assert said in failing(report, "dynamic-axes")
+    assert "cannot run" in failing(report, "runnable")
+
+
+def test_an_input_with_another_axis_than_promised(tmp_path: Path) -> None:
+    report = checked(tmp_path, lambda model: fix_dim(model, 0, 0, 2))
+    said = failing(report, "dynamic-axes")
+    assert "the input observation is (2, time, 5), and the metadata says (batch, time, 5)" in said
+
+
+def test_a_batch_that_states_name_otherwise_is_one_too(tmp_path: Path) -> None:
+    def rename(model: ModelProto) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param == "batch":
+                    dim.dim_param = "N"
+
+    path = edited_module(tmp_path / "n.onnx", module_file("three_kinds", "explicit"), rename)
+    inputs = (InputSpec("x", ("N", "time", 4)),)
+    assert check(with_story(tmp_path / "m.onnx", path, inputs=inputs), provider="cpu")
+    edited_module(tmp_path / "m.onnx", tmp_path / "m.onnx", frozen_shape(0, 2, 4))
+    report = check(tmp_path / "m.onnx", provider="cpu")
+    assert "N is open in the input x (N, time, 4), and fixed in the value frozen/x" in failing(report, "dynamic-axes")
+
+
+def story_of(**changes: Any) -> dict[str, str]:
+    axes = InputSpec("x", ("batch", "time", 2))
+    return Story(**{"inputs": (axes,), "versions": {"lstm_onnx": "0.1.0"}, "digest": "d", **changes}).to_metadata()
+
+
+def by_hand(folder: Path, *nodes: Any, out: tuple[Any, ...], constants: tuple[Any, ...] = ()) -> Any:
+    """A module's file of these nodes, from x (batch, time, 2) to y."""
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", ("batch", "time", 2)), ("y", out))
+    ]
+    graph = helper.make_graph(list(nodes), "hand", ends[:1], ends[1:], list(constants))
+    path = saved(folder, graph)
+    model = onnx.load_model(path)
+    helper.set_model_props(model, story_of())
+    onnx.save_model(model, path)
+    return check(path, provider="cpu")
+
+
+def windowed(width: int) -> tuple[Any, tuple[Any, ...]]:
+    """A mean over windows of that many steps, which shorter sequences are too short for."""
+    turned = helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1])
+    kernel = numpy_helper.from_array(np.ones((1, 2, width), np.float32), "kernel")
+    return (turned, helper.make_node("Conv", ["t", "kernel"], ["y"], "conv")), (kernel,)
+
+
+def test_a_kernel_longer_than_a_step_is_no_frozen_size(tmp_path: Path) -> None:
+    nodes, constants = windowed(3)
+    report = by_hand(tmp_path, *nodes, out=("batch", 1, "windows"), constants=constants)
+    assert report, str(report)
+    assert "it needs a time of 3 or more" in str(report)
+
+
+def test_a_kernel_longer_than_what_is_tried_fails(tmp_path: Path) -> None:
+    nodes, constants = windowed(6)
+    report = by_hand(tmp_path, *nodes, out=("batch", 1, "windows"), constants=constants)
+    assert "cannot run at batch 1, time 1" in failing(report, "runnable")
+
+
+def test_a_batch_of_one_and_one_step_must_run_together(tmp_path: Path) -> None:
+    # Sizes of 3 in all would be cut away: (1, 1) alone has no third number.
+    start, end = (numpy_helper.from_array(np.array([size], np.int64), name) for size, name in ((-1, "all"), (3, "n")))
+    nodes = (
+        helper.make_node("Reshape", ["x", "all"], ["flat"]),
+        helper.make_node("Gather", ["flat", "n"], ["y"]),
+    )
+    report = by_hand(tmp_path, *nodes, out=(1,), constants=(start, end))
+    assert failing(report, "runnable").startswith(": cannot run at batch 1, time 1: ")
+
+
+def test_lengths_that_no_single_step_has_are_not_tried(tmp_path: Path) -> None:
+    source = module_file("packed_gru_and_lstm")
+    inputs = (InputSpec("x", ("batch", "time", 5)), InputSpec("lengths", ("batch",), "int64", 2, "time"))
+    assert check(with_story(tmp_path / "m.onnx", source, inputs=inputs), provider="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"versions": {}}, "missing or cut off"),
+        ({"digest": None}, "missing or cut off"),
+        ({"inputs": ()}, "missing or cut off"),
+    ],
+)
+def test_metadata_that_lacks_a_part(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    path = with_story(tmp_path / "m.onnx", module_file("policy"), **changes)
+    assert said in failing(check(path, provider="cpu"), "metadata")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"states": {"state.0": "output.1.0"}, "origins": {"state.1": Origin("lstm", 0, 0, 1)}},
+            "pairs it with nothing",
+        ),
+        ({"initial": {"state.9": np.ones((1, 1, 10), np.float32)}}, "pairs it with nothing"),
+        ({"initial": {"state.0": np.ones((1, 1, 9), np.float32)}}, "starts from float32 (1, 1, 9), which does not fit"),
+        ({"initial": {"state.0": np.ones((1, 1, 10), np.float16)}}, "starts from float16 (1, 1, 10)"),
+        ({"initial": {"state.0": np.ones((1, 10), np.float32)}}, "starts from float32 (1, 10)"),
+        ({"states": {"state.0": "output.1.0", "state.1": "output.1.0"}}, "output.1.0 already feeds state.0"),
+        ({"states": {"state.0": "output.0"}}, "state.0 is (1, batch, 10) and output.0 is (batch, time, 3)"),
+    ],
+)
+def test_states_of_a_module_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    path = with_story(tmp_path / "m.onnx", module_file("policy"), **changes)
+    assert said in failing(check(path, provider="cpu"), "states-paired")
+
+
+def test_a_start_that_fits_passes(tmp_path: Path) -> None:
+    start = {"state.0": np.ones((1, 1, 10), np.float32)}
+    assert check(with_story(tmp_path / "m.onnx", module_file("policy"), initial=start), provider="cpu")

@@ -1,0 +1,391 @@
+"""Whole modules to files: what goes in, what comes out, and that nothing else is touched."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import warnings
+from collections import namedtuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import rnn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.utils import _pytree as pytree
+
+import lstm_onnx
+from lstm_onnx import ConfigError, ExportError
+from lstm_onnx.exporter.module import ModuleOptions
+from lstm_onnx.spec import ExportOptions
+from tests.exporter.helpers import BATCH_TIME, X, X_LENGTHS, agree, eager, made, right, signal, with_lengths
+
+
+class Packer(nn.Module):
+    """Holds a bit of everything."""
+
+    def __init__(self, seed: int = 0, hidden: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.lstm = nn.LSTM(3, hidden, batch_first=True, dropout=0.0)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.drop = nn.Dropout(0.5)
+        self.hidden: Any = None
+        self.calls = torch.zeros(())
+        self.norm.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        packed, self.hidden = self.lstm(packed, self.hidden)
+        self.calls += 1
+        self.norm.running_mean.add_(0.5)  # type: ignore[union-attr, operator]
+        return self.drop(self.norm(pad_packed_sequence(packed, batch_first=True)[0].transpose(1, 2)))
+
+
+def traces(module: nn.Module) -> dict[str, Any]:
+    """What can be seen of a module, tensors by identity and by value."""
+    found: dict[str, Any] = {}
+    for path, part in module.named_modules():
+        found[path] = (type(part), part.training, "forward" in vars(part), set(vars(part)))
+        for name, value in {**vars(part), **part._parameters, **part._buffers}.items():
+            leaves = pytree.tree_leaves(value)
+            found[f"{path}.{name}"] = [
+                (id(leaf), leaf.requires_grad, leaf.detach().clone().tolist(), leaf._version)
+                if isinstance(leaf, Tensor)
+                else id(leaf)
+                for leaf in leaves
+            ]
+    return found
+
+
+def surroundings() -> tuple[Any, ...]:
+    functions = (rnn.pack_padded_sequence, rnn.pad_packed_sequence, rnn.pack_sequence, rnn.unpack_sequence)
+    names = ["", "torch.onnx", "torch.fx.experimental.symbolic_shapes", "torch.export._trace", "onnxscript", "onnx_ir"]
+    loggers = [logging.getLogger(name) for name in names]
+    return (
+        [function.__code__ for function in functions],
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_rng_state().tolist(),
+        [(logger.level, list(logger.filters), list(logger.handlers), logger.propagate) for logger in loggers],
+        list(warnings.filters),
+        list(sys.path),
+        nn.LSTM.forward,
+        torch.get_num_threads(),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    # what torch.onnx imports at its first export adds warning filters of its own
+    made(Packer().eval(), with_lengths(2, 4), X_LENGTHS, tmp_path_factory.mktemp("warm"))
+
+
+def _zeros() -> tuple[Tensor, Tensor]:
+    return torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)
+
+
+@pytest.mark.parametrize("fails", ["", "in the forward", "in the trace", "in the trial"])
+def test_the_module_and_torch_are_as_they_were(fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Packer):
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            out = super().forward(x, lengths)
+            if fails == "in the forward":
+                raise KeyError(fails)
+            if fails == "in the trace" and out.sum() > 0:
+                return -out
+            return out
+
+    module = Failing().train()
+    module.drop.eval()
+    module.hidden = _zeros()
+    module.lstm.register_forward_hook(lambda *_: None)
+    if fails == "in the trial":
+        monkeypatch.setattr("lstm_onnx.exporter.trial._TOLERANCE", -1.0)
+    target = tmp_path / "made.onnx"
+    target.write_bytes(b"there before")
+    torch.set_grad_enabled(True)
+    before, around = traces(module), surroundings()
+    if fails:
+        with pytest.raises(ExportError):
+            lstm_onnx.export(module, target, example_inputs=with_lengths(2, 4), dynamic_shapes=X_LENGTHS)
+        assert target.read_bytes() == b"there before"
+    else:
+        lstm_onnx.export(module, target, example_inputs=with_lengths(2, 4), dynamic_shapes=X_LENGTHS)
+        assert target.read_bytes() != b"there before"
+    assert traces(module) == before
+    assert surroundings() == around
+    assert [path.name for path in tmp_path.iterdir()] == ["made.onnx"]
+
+
+def test_threads_do_not_mix(tmp_path: Path) -> None:
+    modules = [Stateless(seed).eval() for seed in range(2)]
+    x, lengths = with_lengths(3, 6)
+    bystander = Stateless(7).eval()
+    expected = eager(bystander, (x, lengths))
+    stop = threading.Event()
+    problems: list[BaseException] = []
+    runs = 0
+
+    def run() -> None:
+        nonlocal runs
+        try:
+            while not stop.is_set():
+                agree(eager(bystander, (x, lengths)), expected, 0.0)
+                runs += 1
+        except BaseException as error:  # noqa: BLE001 - told to the main thread
+            problems.append(error)
+
+    def export(index: int) -> None:
+        try:
+            folder = tmp_path / str(index)
+            folder.mkdir()
+            result = made(modules[index], with_lengths(2, 4), X_LENGTHS, folder)
+            agree(result.run((x, lengths)), eager(modules[index], (x, lengths)))
+        except BaseException as error:  # noqa: BLE001 - told to the main thread
+            problems.append(error)
+
+    threads = [threading.Thread(target=export, args=(index,)) for index in range(2)]
+    other = threading.Thread(target=run)
+    for thread in (other, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stop.set()
+    other.join()
+    assert not problems
+    assert runs > 3
+
+
+class Stateless(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: list[Tensor]
+
+
+Named = namedtuple("Named", ["a", "b"])  # noqa: PYI024 - as older code has them
+
+
+@dataclass
+class Record:
+    first: Tensor
+    second: dict[str, Tensor]
+
+
+@pytest.fixture
+def _registered() -> Iterator[None]:
+    if Record not in pytree.SUPPORTED_NODES:
+        torch.export.register_dataclass(Record)
+    yield
+
+
+class Containers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, pair: Pair, record: Record) -> dict[str, Any]:
+        out, (h, c) = self.lstm(pair.left + pair.right[1])
+        return {
+            "scores": Named(out, record.first * 2),
+            "record": Record(h, {"cell": c, "x": record.second["x"] + 1}),
+            "list": [(out.mean(), 3), None],
+        }
+
+
+@pytest.mark.usefixtures("_registered")
+def test_containers_in_and_out(tmp_path: Path) -> None:
+    def inputs(batch: int, time: int) -> tuple[Any, ...]:
+        (x,) = signal(batch, time)
+        return Pair(x, [x[:, 0], x * 2]), Record(x[:, 0], {"x": x})
+
+    shapes = {
+        "pair": (BATCH_TIME, [{0: "batch"}, BATCH_TIME]),
+        "record": Record({0: "batch"}, {"x": BATCH_TIME}),  # type: ignore[arg-type, dict-item]
+    }
+    result = right(Containers(), inputs, shapes, tmp_path)
+    names = ["pair.left", "pair.right.0", "pair.right.1", "record.first", "record.second.x"]
+    assert list(result.exported.inputs) == names
+    assert list(result.exported.outputs) == [
+        "scores.a",
+        "scores.b",
+        "record.first.out",
+        "record.second.cell",
+        "record.second.x.out",
+        "list.0.0",
+    ]
+
+
+class Signature(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def run(self, x: Tensor, scale: float, flip: bool, mode: str | None, extra: Tensor | None) -> Tensor:
+        x = x.flip(1) * scale if flip else x * scale
+        out = self.lstm(x)[0]
+        if mode == "last":
+            out = out[:, -1]
+        return out if extra is None else out + extra
+
+
+class Positional(Signature):
+    def forward(self, x: Tensor, scale: int, flip: bool, mode: str | None = None, extra: Tensor | None = None) -> Any:
+        return self.run(x, scale, flip, mode, extra)
+
+
+class Keywords(Signature):
+    def forward(self, *, x: Tensor, scale: float = 1.0, extra: Tensor, **rest: Any) -> Any:
+        return self.run(x, scale, rest["flip"], rest.get("mode"), extra * rest["more"])
+
+
+class Many(Signature):
+    def forward(self, first: Tensor, /, *xs: Tensor) -> Any:
+        return self.run(first + sum(xs), 2, False, None, None)
+
+
+def test_arguments_that_are_no_tensors_are_constants(tmp_path: Path) -> None:
+    for flip, mode in ((True, "last"), (False, None)):
+        def inputs(batch: int, time: int, flip: bool = flip, mode: str | None = mode) -> tuple[Any, ...]:
+            return *signal(batch, time), 3, flip, mode, None
+
+        result = right(Positional(), inputs, {"x": BATCH_TIME}, tmp_path)
+        assert list(result.exported.inputs) == ["x"]
+
+
+def test_keywords_alone(tmp_path: Path) -> None:
+    def inputs(batch: int, time: int) -> Any:
+        more = signal(batch, time)[0][:, :, :1]
+        return {"more": more, "flip": True, "x": signal(batch, time)[0], "extra": torch.arange(4.0)}
+
+    result = made(Keywords().eval(), inputs(2, 4), {"x": BATCH_TIME, "more": BATCH_TIME}, tmp_path)
+    assert list(result.exported.inputs) == ["x", "extra", "more"]
+    other = inputs(3, 6)
+    actual = result.model.run({name: other[name].numpy() for name in result.exported.inputs})
+    agree([actual["output"]], eager(Keywords().eval(), other))
+
+
+def test_any_number_of_arguments(tmp_path: Path) -> None:
+    def inputs(batch: int, time: int) -> tuple[Tensor, ...]:
+        (x,) = signal(batch, time)
+        return x, x * 2, x + 1
+
+    shapes = {"first": BATCH_TIME, "xs": (BATCH_TIME, BATCH_TIME)}
+    result = right(Many(), inputs, shapes, tmp_path)
+    assert list(result.exported.inputs) == ["first", "xs.0", "xs.1"]
+
+
+class Outputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.register_buffer("table", torch.arange(3.0))
+
+    def forward(self, x: Tensor, mask: Tensor) -> dict[str, Any]:
+        out = self.lstm(x)[0]
+        return {"x": x, "out": out, "again": out, "steps": x.size(1), "mask": mask, "table": self.table, "n": 3}
+
+
+def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path) -> None:
+    module = Outputs().eval()
+    shapes = {"x": BATCH_TIME, "mask": BATCH_TIME}
+
+    def inputs(batch: int, time: int) -> tuple[Tensor, Tensor]:
+        x = signal(batch, time)[0]
+        return x, x[..., 0] > 0
+
+    result = right(module, inputs, shapes, tmp_path)
+    assert list(result.exported.outputs) == ["x.out", "out", "again", "mask.out", "table"]
+    asked = ["a", "b", "c", "d", "e"]
+    result = made(module, inputs(2, 4), shapes, tmp_path, output_names=asked)
+    assert list(result.exported.outputs) == asked
+    with pytest.raises(ExportError, match=r"2 output names were given \(a, b\) for 5 tensors \(x, out, again, mask"):
+        made(module, inputs(2, 4), shapes, tmp_path, output_names=asked[:2])
+    with pytest.raises(ExportError, match="give a name of its own to each"):
+        made(module, inputs(2, 4), shapes, tmp_path, output_names=["a", "a", "c", "d", "e"])
+
+
+class Plain(nn.Module):
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.head = nn.Linear(4, 2)
+        self.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0])
+
+
+def test_what_is_told_of_a_file(tmp_path: Path) -> None:
+    exported = made(Plain(), signal(2, 4), X, tmp_path).exported
+    assert exported.spec is None
+    assert exported.parameters == 4 * 4 * (3 + 4 + 2) + 4 * 2 + 2
+    assert exported.num_bytes == (tmp_path / "made.onnx").stat().st_size
+    assert exported.notes == ()
+    assert dict(exported.states) == {}
+    assert exported.inputs == ("x",)
+    assert exported.external_data is None
+
+
+def test_float16_runs(tmp_path: Path) -> None:
+    def inputs(batch: int, time: int) -> tuple[Tensor]:
+        return (signal(batch, time)[0].half(),)
+
+    right(Plain(torch.float16), inputs, X, tmp_path, tolerance=5e-3)
+
+
+def test_float64_is_exported_and_not_tried_out(tmp_path: Path) -> None:
+    path = tmp_path / "made.onnx"
+    (x,) = signal(2, 4)
+    exported = lstm_onnx.export(Plain(torch.float64), path, example_inputs=x.double(), dynamic_shapes=X)
+    assert path.exists()
+    assert len(exported.notes) == 1
+    assert exported.notes[0].startswith("the file was not tried out: ")
+
+
+def test_unknown_states_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r'states = "some" is not possible; it must be "zero" or "explicit"|some'):
+        ModuleOptions(ExportOptions(), states="some")
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(lstm_onnx.FileError, match="does not exist"):
+        lstm_onnx.export(Plain(), tmp_path / "no" / "made.onnx", example_inputs=signal(2, 4), dynamic_shapes=X)
+
+
+def test_numbers_alone_are_no_output(tmp_path: Path) -> None:
+    class Counting(Plain):
+        def forward(self, x: Tensor) -> int:  # type: ignore[override]
+            return x.size(1)
+
+    with pytest.raises(ExportError, match=r"Counting.forward returns no tensor"):
+        made(Counting(), signal(2, 4), X, tmp_path)
+
+
+def test_numpy_examples_and_a_lone_tensor(tmp_path: Path) -> None:
+    (x,) = signal(2, 4)
+    one = made(Plain(), x, X, tmp_path).path.read_bytes()
+    assert made(Plain(), {"x": x.numpy()}, X, tmp_path).path.read_bytes() == one
+    assert np.isfinite(x.numpy()).all()

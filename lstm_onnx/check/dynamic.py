@@ -14,6 +14,7 @@ from ..inputs import InputSpec, draw
 from ..inputs import axes as axes_of
 from ..onnxgraph import Dim, shown
 from ..runtime import Model, ValueInfo
+from ..runtime.axes import size_of
 from ..runtime.providers import CPU, first_line, off_cuda, open_session, ort_errors, placements
 from .report import BAKED, REEXPORT, Finding, failed, passed, skipped, words
 
@@ -123,6 +124,9 @@ def _module_runnable(model: Model) -> list[Finding]:
         return [skipped(_RUNNABLE, f"not tried: no values can be drawn for {'; '.join(undrawable)}")]
     open_axes = [_axis(dim) for info in model.inputs.values() for dim in info.shape if _is_open(dim)]
     names = dict.fromkeys([*open_axes, *axes_of(list(ranges.values()))])
+    # The size of an axis such as 4*batch follows from the others.
+    plain = {name: 1 for name in names if name is not None and name.isidentifier()}
+    names = {name: None for name in names if name is None or name in plain or size_of(name, plain) is None}
     tried: dict[str, str] = {}
     short: list[str] = []
     for batch, others in _MODULE_SIZES:
@@ -182,7 +186,14 @@ def _is_open(dim: Dim) -> bool:
 
 
 def _bound(info: ValueInfo, sizes: Mapping[str | None, int]) -> tuple[int, ...]:
-    return tuple(dim if isinstance(dim, int) and dim > 0 else sizes[_axis(dim)] for dim in info.shape)
+    return tuple(dim if isinstance(dim, int) and dim > 0 else _size(dim, sizes) or 1 for dim in info.shape)
+
+
+def _size(dim: Dim, sizes: Mapping[str | None, int]) -> int | None:
+    """The size of an open axis, None where it does not follow from those that are set."""
+    if not isinstance(dim, str):
+        return sizes.get(None)
+    return size_of(dim, {name: size for name, size in sizes.items() if name is not None})
 
 
 def _axis(dim: Dim) -> str | None:
@@ -199,7 +210,7 @@ def _run_problem(model: Model, feeds: Mapping[str, np.ndarray], sizes: Mapping[s
         value = results[name]
         if not isinstance(value, np.ndarray) or info.dtype is None:
             continue
-        expected = [sizes.get(dim) if isinstance(dim, str) else dim for dim in info.shape]
+        expected = [_size(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape]
         wrong = [e for e, size in zip(expected, value.shape, strict=False) if e is not None and 0 < e != size]
         if wrong or (info.shape and len(info.shape) != value.ndim):
             return f"the output {name} has shape {value.shape}, and the file says {shown(info.shape)}"

@@ -168,9 +168,13 @@ def _run_whole(model: Model, feeds: Arrays) -> Arrays:
 def _sizes(model: Model, given: tuple[str, ...]) -> dict[str, int]:
     """The named axes' sizes: 1, and 10 for times, where --size says nothing."""
     from ..inputs import axes as axes_of
+    from ..runtime.axes import size_of
 
     axes = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
     axes |= set(axes_of(model.story.inputs))
+    # The size of an axis such as 4*batch follows from the others.
+    plain = dict.fromkeys((axis for axis in axes if axis.isidentifier()), 1)
+    axes = {axis for axis in axes if axis in plain or size_of(axis, plain) is None}
     sizes = {axis: 10 if axis == "time" or axis.endswith("_time") else 1 for axis in axes}
     for item in given:
         axis, _, number = item.partition("=")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .axes import names_in
 from .session import Model
 from .values import axis_sizes, checked, known_names
 
@@ -153,5 +154,6 @@ def _joined_outputs(model: Model, time: str) -> dict[str, int]:
 
 def _batch_axis(model: Model) -> str:
     """What the batch is called: the states' open axis."""
-    dims = [dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)]
-    return BATCH if BATCH in dims or not dims else dims[0]
+    shapes = [model.inputs[name].shape for name in model.states]
+    names = sorted({name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)})
+    return BATCH if BATCH in names or not names else names[0]

@@ -107,7 +107,11 @@ def first_line(error: BaseException) -> str:
 
 
 def open_session(
-    model: str | os.PathLike[str] | bytes, provider: str = "auto", threads: int | None = None
+    model: str | os.PathLike[str] | bytes,
+    provider: str = "auto",
+    threads: int | None = None,
+    *,
+    cuda_graph: bool = False,
 ) -> tuple[Any, str]:
     """Open `model`, a path or the bytes of one, on `provider`.
 
@@ -115,6 +119,7 @@ def open_session(
         model: an .onnx file, or its content.
         provider: "cpu"; "cuda", strictly; or "auto", CUDA where a GPU can be used and else CPU.
         threads: threads within an operator; None leaves the choice to ONNX Runtime, one a core.
+        cuda_graph: let CUDA runs be captured as graphs and replayed.
 
     Returns:
         The ``InferenceSession`` and "cpu" or "cuda".
@@ -140,17 +145,17 @@ def open_session(
         reason = cuda_unavailable()
         if reason is not None:
             raise ProviderError(f"CUDA cannot be used: {reason}")
-        session = _open(ort, model, [CUDA, CPU], threads)
+        session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph)
         _prove_cuda(session)
         return session, "cuda"
-    session = _open(ort, model, [CUDA, CPU], threads)
+    session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph)
     if CUDA in session.get_providers():
         return session, "cuda"
     _log.warning("a GPU is there, but ONNX Runtime cannot use it and runs on the CPU: %s", _missing_library(ort))
     return session, "cpu"
 
 
-def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | None) -> Any:
+def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | None, *, cuda_graph: bool = False) -> Any:
     where = "the model" if isinstance(model, bytes) else model
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL  # failures come as exceptions, with the same words
@@ -165,7 +170,10 @@ def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | Non
         _preload_cuda(ort)
     try:
         with _provider_told_below(ort, providers):
-            return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+            chosen: list[Any] = [
+                (name, {"enable_cuda_graph": "1"}) if cuda_graph and name == CUDA else name for name in providers
+            ]
+            return ort.InferenceSession(model, options, providers=chosen, enable_fallback=0)
     except MemoryError as error:
         raise ModelError(f"{where}: ran out of memory while opening it") from error
     except ort_errors() as error:

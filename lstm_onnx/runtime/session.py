@@ -12,6 +12,7 @@ from ..errors import ConfigError, InputError, ModelError, ProviderError, RunErro
 from ..spec import LSTMSpec
 from ..story import Story
 from .binding import Repeats, key_of
+from .device import device_of, run_on_device
 from .double import REMEDY, refuses_double, runs_no_double
 from .providers import first_line, open_session, ort_errors
 from .states import require_fitting, start
@@ -32,6 +33,7 @@ def load(
     threads: int | None = None,
     *,
     states: Mapping[str, str] | None = None,
+    cuda_graph: bool = False,
 ) -> Model:
     """Open an exported model.
 
@@ -41,6 +43,8 @@ def load(
         threads: threads within an operator; None leaves one a core.
         states: for stateful models from elsewhere, each state input and the output that feeds it,
             such as ``{"state": "stateN"}``.  Files from lstm-onnx know their own.
+        cuda_graph: on CUDA, capture a stream's step as a CUDA graph for each chunk shape and replay it;
+            every node must run on CUDA, so a projection has to be folded.
 
     Raises:
         FileError: the file is missing, empty or a folder.
@@ -49,8 +53,8 @@ def load(
         ProviderError: the provider is unknown, is not there, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed.
     """
-    session, used = open_session(path, provider, threads)
-    return Model(os.fspath(path), session, used, states, threads)
+    session, used = open_session(path, provider, threads, cuda_graph=cuda_graph)
+    return Model(os.fspath(path), session, used, states, threads, cuda_graph=cuda_graph)
 
 
 class Model:
@@ -75,14 +79,18 @@ class Model:
         provider: str,
         states: Mapping[str, str] | None = None,
         threads: int | None = None,
+        *,
+        cuda_graph: bool = False,
     ) -> None:
         self.path = path
+        self.cuda_graph = cuda_graph
         self.provider = provider
         self.threads = threads
         self.session = session
         self._repeats = Repeats()
         # Where the file is, for a pickle that is read in another folder.
-        self._pickled = (os.path.realpath(path), provider, threads, None if states is None else dict(states))
+        own = None if states is None else dict(states)
+        self._pickled = (os.path.realpath(path), provider, threads, own, cuda_graph)
         try:
             self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
             self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
@@ -231,6 +239,8 @@ class Model:
         """
         if not isinstance(feeds, Mapping):
             raise InputError(f"run takes names to arrays, such as {{name: array}}, and not a {type(feeds).__name__}")
+        if self.provider == "cuda" and any(device_of(value) == "cuda" for value in feeds.values()):
+            return run_on_device(self, feeds)
         # Lengths are numbers to be checked each time; all else that is checked are names, shapes and dtypes.
         key = key_of(feeds) if self.provider == "cpu" and "lengths" not in feeds else None
         binding = None if key is None else self._repeats.find(key)
@@ -305,8 +315,8 @@ class _Closed:
         raise RunError(f"{self._path}: is closed; load it again")
 
 
-def _reopened(path: str, provider: str, threads: int | None, states: dict[str, str] | None) -> Model:
-    return load(path, provider, threads, states=states)
+def _reopened(path: str, provider: str, threads: int | None, states: dict[str, str] | None, cuda_graph: bool) -> Model:
+    return load(path, provider, threads, states=states, cuda_graph=cuda_graph)
 
 
 def _batched(feeds: dict[str, np.ndarray], spec: LSTMSpec) -> dict[str, np.ndarray]:

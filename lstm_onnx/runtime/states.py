@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, ModelError
+from .axes import names_in, size_of
 from .values import ValueInfo, zeros
 
 Initial = Mapping[str, "np.ndarray[Any, Any]"]
@@ -51,7 +52,7 @@ def start(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray | None)
         return zeros(info, sizes)
     shape = []
     for own, dim in zip(initial.shape, info.shape, strict=True):
-        size = sizes.get(dim) if isinstance(dim, str) else dim
+        size = size_of(dim, sizes) if isinstance(dim, str) else dim
         if size is None and own == 1:
             return None
         if size not in (None, own) and own != 1:
@@ -67,16 +68,18 @@ def stream_start(info: ValueInfo, batch: int, initial: np.ndarray | None) -> np.
     """What a state of a stream of `batch` sequences starts from.
 
     Its batch is its one open axis, whatever models from elsewhere call it or where it has no name; of
-    several it is the one named "batch", and the others are as long as `initial` is.
+    several it is the one named "batch", and the others are as long as `initial` is.  An axis such as
+    ``4*batch`` follows from it.
 
     Raises:
         InputError: it has another open axis whose size nothing tells, or `initial` is for another batch.
     """
     open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
-    batches = open_axes if len(open_axes) <= 1 else [axis for axis in open_axes if info.shape[axis] == "batch"]
     shape: list[int | str | None] = list(info.shape)
-    for axis in batches:
-        shape[axis] = "batch"  # also where it has no name
+    batches = [axis for axis in open_axes if size_of(str(info.shape[axis]), {"batch": batch}) is not None]
+    if not batches and len(open_axes) == 1 and len(names_in(str(info.shape[open_axes[0]]))) <= 1:
+        batches = open_axes
+        shape[open_axes[0]] = "batch"  # also where it has no name
     if initial is not None:
         for axis in set(open_axes) - set(batches):
             shape[axis] = initial.shape[axis]

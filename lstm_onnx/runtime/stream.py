@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError
 from .binding import Binding, Key, key_of, output_buffers
+from .device import DeviceSteps
 from .states import stream_start
 from .values import checked, to_numpy
 
@@ -64,6 +65,7 @@ class Stream:
         # the one that counts nor, being bound once, cost a new array.
         self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))
         self._current = 0
+        self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph) if model.provider == "cuda" else None
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
         self._last: _Last | None = None
         self._session = model.session  # another one, once the model is closed
@@ -78,7 +80,7 @@ class Stream:
     @property
     def state(self) -> dict[str, np.ndarray]:
         """A copy of every state by its input's name, such as ``{"h0": (L, batch, S), "c0": (L, batch, H)}``."""
-        return {name: array.copy() for name, array in self._state.items()}
+        return self._device.state if self._device else {name: array.copy() for name, array in self._state.items()}
 
     @state.setter
     def state(self, values: Mapping[str, Any]) -> None:
@@ -92,12 +94,17 @@ class Stream:
         for name, array in fitting.items():
             if array.shape != self._state[name].shape:
                 raise InputError(f"{name} has shape {array.shape}; this stream's is {self._state[name].shape}")
-        for name, array in fitting.items():
-            np.copyto(self._state[name], array)
+        self._set(fitting)
 
     def reset(self) -> None:
         """Start over: every state is what the file starts it from, and zeros where it says nothing, as in nn.LSTM."""
-        for name, array in self._start.items():
+        self._set(self._start)
+
+    def _set(self, values: Mapping[str, np.ndarray]) -> None:
+        if self._device is not None:
+            self._device.state = values
+            return
+        for name, array in values.items():
             np.copyto(self._state[name], array)
 
     def __call__(self, chunk: Any) -> Any:
@@ -160,7 +167,9 @@ class Stream:
         for name in feeds:
             if name in self.model.states:
                 raise InputError(f"{name} is a state, which the stream carries itself; set stream.state to change it")
-        key = key_of(feeds) if self.model.provider == "cpu" else None
+        if self._device is not None:
+            return self._on_device(feeds)
+        key = key_of(feeds)
         pair = None if key is None else self._bound.get(key)
         if pair is not None and self.model.session is self._session:
             binding = pair[self._current]
@@ -177,6 +186,18 @@ class Stream:
         if key is not None:
             self._learn(key, feeds, results)
         return {name: results[name] for name in self._given}
+
+    def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The chunk goes to the device and the outputs come from it; the states stay there."""
+        assert self._device is not None  # noqa: S101 - the caller's condition
+        arrays, restore = {}, None
+        for name, value in feeds.items():
+            arrays[name], own = to_numpy(value, self.model.inputs.get(name), name)
+            restore = restore or own
+        results = self._device.step(arrays)
+        if not results:  # a single cell, whose outputs are its states
+            results = {self.model.states[name]: array for name, array in self._device.state.items()}
+        return {name: restore(array) if restore else array for name, array in results.items()}
 
     def _learn(self, key: Key, feeds: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:
         """Bind chunks of this shape, once they have come twice: one binding for each way round of the states."""

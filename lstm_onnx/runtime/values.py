@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .axes import size_of
 
 _DTYPES = {
     "float": np.float32,
@@ -72,6 +73,13 @@ def checked(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]) -> 
     missing = [str(info) for name, info in infos.items() if name not in feeds]
     if missing:
         raise InputError(f"missing input: {'; '.join(missing)}")
+    sizes = {dim: size for dim, (size, _) in axes.items() if dim.isidentifier()}
+    for dim, (size, where) in axes.items():
+        expected = size if dim in sizes else size_of(dim, sizes)
+        if expected not in (None, size):
+            raise InputError(
+                f"{where} has shape {feeds[where].shape}, so {dim} is {size}, and by the other inputs it is {expected}"
+            )
     return fitting
 
 
@@ -123,8 +131,8 @@ def axis_sizes(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]) 
 
 
 def zeros(info: ValueInfo, sizes: Mapping[str, int]) -> np.ndarray | None:
-    """Zeros for an absent state; None where the size of one of its axes is not in `sizes`."""
-    shape = [sizes.get(dim) if isinstance(dim, str) else dim for dim in info.shape]
+    """Zeros for an absent state; None where the size of one of its axes does not follow from `sizes`."""
+    shape = [size_of(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape]
     if info.dtype is None or None in shape:
         return None
     return np.zeros([int(dim) for dim in shape if dim is not None], info.dtype)
@@ -170,7 +178,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
             raise InputError(
                 f"{name} is on a device (DLPack type {int(kind)}, index {index}); move it to the CPU first"
             )
-        restore = _restorer(value)
+        restore = restorer(value)
         if hasattr(value, "resolve_neg"):
             value = value.resolve_neg()  # torch negates lazily, by a mark that DLPack does not carry
         try:
@@ -193,8 +201,8 @@ def _same(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _restorer(value: Any) -> Restore:
-    """from_dlpack of the library that `value` comes from, which is loaded already."""
+def restorer(value: Any) -> Restore:
+    """What makes a tensor of the library that `value` comes from, which is loaded already: its from_dlpack."""
     library: Any = sys.modules.get(type(value).__module__.partition(".")[0])
     for home in (library, getattr(library, "numpy", None)):
         from_dlpack = getattr(home, "from_dlpack", None)

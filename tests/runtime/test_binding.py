@@ -149,12 +149,12 @@ def test_a_closed_model_says_so(path: Path) -> None:
 def test_a_model_pickles_by_path_and_options(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(path, tmp_path / "m.onnx")
     monkeypatch.chdir(tmp_path)
-    model = lstm_onnx.load("m.onnx", provider="cpu", threads=1, states={"h0": "hn"})
+    model = lstm_onnx.load("m.onnx", provider="cpu", threads=1, states={"c0": "cn", "h0": "hn"})
     content = pickle.dumps(model)
     assert len(content) < 1000
     monkeypatch.chdir("/")
     again = pickle.loads(content)  # noqa: S301 - our own
-    assert (again.provider, again.threads, again.states) == ("cpu", 1, {"h0": "hn"})
+    assert (again.provider, again.threads, again.states) == ("cpu", 1, {"c0": "cn", "h0": "hn"})
     x = np.ones((3, 1, 4), np.float32)
     assert np.array_equal(again(x)[0], model(x)[0])
     (tmp_path / "m.onnx").unlink()

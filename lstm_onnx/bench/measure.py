@@ -1,0 +1,211 @@
+"""Timing side by side: contenders take turns, and what counts is their ratio within a round.
+
+A machine's clock, its caches and its neighbours change from second to second.  What runs in the same
+round meets the same machine, so the ratio of two times of one round says more than two medians.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LEAST_SAMPLE = 0.002
+"""Seconds that a sample lasts at least: far above the clock's resolution and a call's own cost."""
+LEAST_ROUNDS = 3
+"""Rounds that are done however long they take."""
+_WARM_CALLS = 2
+_TASKS = Path("/proc/self/task")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of those that are timed against each other.
+
+    Attributes:
+        name: what the report calls it.
+        run: what is timed: no arguments, over inputs that are prepared.
+        around: entered around each of its samples, untimed: settings that are its alone.
+        numbers: what `run` returns as one array, to compare with the others' before anything is timed.
+        ours: whether it is this runtime.
+    """
+
+    name: str
+    run: Callable[[], Any]
+    around: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
+    numbers: Callable[[Any], np.ndarray] | None = None
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of some samples, and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Spread:
+        """Of one sample or more."""
+        low, median, high = (float(value) for value in np.percentile(np.asarray(samples, np.float64), [25, 50, 75]))
+        return cls(median, low, high)
+
+
+def ratios(samples: Sequence[float], baseline: Sequence[float]) -> Spread:
+    """The spread of `samples` over `baseline`, round by round."""
+    return Spread.of([own / other for own, other in zip(samples, baseline, strict=True)])
+
+
+def turns(count: int, round_index: int) -> list[int]:
+    """The order of a round of `count`: each round starts with the next one, so that none is always the first."""
+    start = round_index % count
+    return [*range(start, count), *range(start)]
+
+
+def interleaved(
+    contenders: Sequence[Contender],
+    *,
+    rounds: int,
+    seconds: float = math.inf,
+    settle: float = 0.0,
+    least: float = LEAST_SAMPLE,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    sleep: Callable[[float], object] = time.sleep,
+) -> dict[str, list[float]]:
+    """Time contenders in turns.
+
+    Args:
+        contenders: of different names.
+        rounds: how many samples of each.
+        seconds: no further round is begun after so long, once `LEAST_ROUNDS` (or `rounds`, if fewer) are done.
+        settle: seconds of rest before each sample, for threads of the one before that spin on for a while.
+        least: how long a sample lasts at least; a shorter call is repeated.
+        clock: nanoseconds.
+        sleep: what rests.
+
+    Returns:
+        By name the seconds of one call, one entry a round; as many for each.
+    """
+    began = clock()
+    repeats = [_repeats(contender, least, clock) for contender in contenders]
+    samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for index in range(rounds):
+        if index >= min(LEAST_ROUNDS, rounds) and (clock() - began) / 1e9 > seconds:
+            break
+        for turn in turns(len(contenders), index):
+            if settle:
+                sleep(settle)
+            samples[contenders[turn].name].append(_sample(contenders[turn], repeats[turn], clock))
+    return samples
+
+
+def _repeats(contender: Contender, least: float, clock: Callable[[], int]) -> int:
+    """Warm a contender up, and find how many calls last as long as a sample should."""
+    with contender.around():
+        for _ in range(_WARM_CALLS):
+            began = clock()
+            contender.run()
+            taken = clock() - began
+    return max(1, math.ceil(least * 1e9 / max(taken, 1)))
+
+
+def _sample(contender: Contender, repeats: int, clock: Callable[[], int]) -> float:
+    run = contender.run
+    with contender.around():
+        if repeats > 1:
+            run()  # its weights are in the caches again, as they are for one who does nothing else
+        began = clock()
+        for _ in range(repeats):
+            run()
+        return (clock() - began) / repeats / 1e9
+
+
+@contextlib.contextmanager
+def no_gc() -> Iterator[None]:
+    """Collect garbage now, and not while something is timed."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def allowed_cores() -> list[int]:
+    """The CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+@contextlib.contextmanager
+def pinned(cores: Sequence[int]) -> Iterator[bool]:
+    """Keep this process, all of its threads, on `cores`; afterwards each thread is where it was.
+
+    Yields whether that is done: not every system can.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield False
+        return
+    before = {task: os.sched_getaffinity(task) for task in _tasks()}
+    own = os.sched_getaffinity(0)
+    try:
+        for task in before:
+            _pin(task, cores)
+        yield True
+    finally:
+        for task in _tasks():  # threads that were started meanwhile have inherited the cores
+            _pin(task, before.get(task, own))
+
+
+def _tasks() -> list[int]:
+    """The ids of this process' threads; 0, the calling one, where they cannot be listed."""
+    return [int(entry.name) for entry in _TASKS.iterdir()] if _TASKS.is_dir() else [0]
+
+
+def _pin(task: int, cores: Sequence[int] | set[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # a thread that has ended meanwhile
+        os.sched_setaffinity(task, cores)
+
+
+def disagreements(
+    contenders: Sequence[Contender], baseline: str, tolerance: float
+) -> tuple[Mapping[str, Any], list[str]]:
+    """Call each once, before anything is timed, and compare what they compute.
+
+    Returns:
+        What each returned, by name; and a sentence for each whose numbers differ from the baseline's by more than
+        `tolerance` times the largest of them (or times 1).
+    """
+    returned: dict[str, Any] = {}
+    for contender in contenders:
+        with contender.around():
+            returned[contender.name] = contender.run()
+    numbers = {
+        contender.name: contender.numbers(returned[contender.name])
+        for contender in contenders
+        if contender.numbers is not None
+    }
+    expected = numbers.get(baseline)
+    if expected is None:
+        return returned, []
+    scale = max(1.0, float(np.abs(expected).max()))
+    found = []
+    for name, array in numbers.items():
+        if array.shape != expected.shape:
+            found.append(f"{name} gives {array.shape}, and {baseline} {expected.shape}")
+        elif not (apart := float(np.abs(array - expected).max())) <= tolerance * scale:
+            found.append(f"{name} gives numbers that are {apart:.2g} from those of {baseline}")
+    return returned, found

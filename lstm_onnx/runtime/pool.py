@@ -1,0 +1,418 @@
+"""Pools: many streams, stepped as one batch.
+
+A step of one stream is bound by reading the weights, and a step of 64 reads them once.  The states of
+all slots lie in one array for each state.  Those of the slots that stepped last lie in a second place
+too, as one batch, where the next step of the same slots finds them: the state inputs of one binding are
+the state outputs of the other, and nothing is copied from step to step.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, RunError
+from .binding import Binding
+from .values import ValueInfo, checked, checked_lengths, known_names, to_numpy
+
+if TYPE_CHECKING:
+    from .session import Model
+
+Arrays = dict[str, "np.ndarray[Any, Any]"]
+_MAX_PAIRS = 32
+"""How many shapes keep their bindings; of batches, most programs have few sizes."""
+_MAX_BOUND_BYTES = 2**20
+"""Larger inputs and outputs are not kept: beside the time that they take, a binding saves nothing."""
+_MAX_LEARNED = 512
+
+
+class Slot:
+    """One stream of a pool.  Made by `Pool.open`; that pool alone takes it, until it is closed.
+
+    Attributes:
+        index: its row among the pool's slots.  A later slot may have the same; this one stays closed.
+    """
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __repr__(self) -> str:
+        """Its row."""
+        return f"<Slot {self.index}>"
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Which rows lie in the batch buffers, in which half, and whether the slots' own arrays are behind them."""
+
+    rows: list[int]
+    index: np.ndarray
+    half: int
+    dirty: bool
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two bindings of one shape, from each half of the batch buffers into the other."""
+
+    inputs: Arrays
+    bindings: tuple[Binding, Binding]
+
+
+class Pool:
+    """Streams of one model, opened and closed at any time, any of them stepped together.
+
+    Every method may be called from any thread; one waits for another, so a slot that is closed while a
+    step is running is closed after it.
+
+    Attributes:
+        model: the model.
+        slots: how many streams can be open at once.
+    """
+
+    def __init__(self, model: Model, slots: int = 64) -> None:
+        if type(slots) is not int or slots < 1:
+            raise InputError(f"slots = {slots!r} is not possible; it must be a positive integer")
+        self._fresh = model.stream().state  # also refuses, and says why, what cannot be streamed
+        self.model = model
+        self.slots = slots
+        self._axes = {name: _batch_axis(model, name) for name in model.states}
+        self._inputs: dict[str, ValueInfo] = {
+            name: info for name, info in model.inputs.items() if name not in model.states
+        }
+        ends = set(model.states.values())
+        self._given = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self._lengths = model.spec is not None and "lengths" in self._inputs
+        self._may_bind = model.provider == "cpu" and len(ends) == len(model.states)
+        self._store = {name: np.repeat(row, slots, self._axes[name]) for name, row in self._fresh.items()}
+        self._halves = tuple(
+            {name: np.empty(array.size, array.dtype) for name, array in self._store.items()} for _ in "ab"
+        )
+        self._free = list(range(slots))[::-1]
+        self._rows: dict[Any, int] = {}
+        self._held: _Held | None = None
+        self._learned: dict[Any, dict[str, tuple[Any, Any]] | None] = {}
+        self._pairs: OrderedDict[Any, _Pair] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # --- slots ----------------------------------------------------------------------------------
+
+    def open(self) -> Slot:
+        """A slot for a new stream, whose states start as those of `Model.stream` do.
+
+        Raises:
+            InputError: all slots are open.
+        """
+        with self._lock:
+            if not self._free:
+                raise InputError(
+                    f"all {self.slots} slots of the pool are open; close one, or make the pool with more slots"
+                )
+            row = self._free.pop()
+            self._write(row, self._fresh)
+            slot = Slot(row)
+            self._rows[slot] = row
+        return slot
+
+    def close(self, slot: Slot) -> None:
+        """End a stream and free its slot.
+
+        Raises:
+            InputError: the slot is not open here.
+        """
+        with self._lock:
+            row = self._row(slot)
+            self._let_go()
+            del self._rows[slot]
+            self._free.append(row)
+
+    def reset(self, slot: Slot) -> None:
+        """Start one stream over.
+
+        Raises:
+            InputError: the slot is not open here.
+        """
+        with self._lock:
+            row = self._row(slot)
+            self._let_go()
+            self._write(row, self._fresh)
+
+    def state(self, slot: Slot) -> Arrays:
+        """A copy of one stream's states by their inputs' names, as those of a `Stream` of batch 1 are.
+
+        Returns:
+            Such as ``{"h0": (L, 1, S), "c0": (L, 1, H)}``.
+
+        Raises:
+            InputError: the slot is not open here.
+        """
+        with self._lock:
+            row = self._row(slot)
+            self._write_back()
+            return {name: array[self._at(name, row)].copy() for name, array in self._store.items()}
+
+    def set_state(self, slot: Slot, values: Mapping[str, Any]) -> None:
+        """Set one stream's states to what `state`, or a `Stream` of batch 1, gave.
+
+        Raises:
+            InputError: the slot is not open here, or a state is missing or does not fit.
+        """
+        if not isinstance(values, Mapping):
+            raise InputError(
+                f"state must map {', '.join(self.model.states)} to arrays; it is a {type(values).__name__}"
+            )
+        infos = {name: self.model.inputs[name] for name in self.model.states}
+        arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
+        fitting = checked(infos, arrays)
+        for name, array in fitting.items():
+            if array.shape != self._fresh[name].shape:
+                raise InputError(f"{name} has shape {array.shape}; a slot's is {self._fresh[name].shape}")
+        with self._lock:
+            row = self._row(slot)
+            self._let_go()
+            self._write(row, fitting)
+
+    def __len__(self) -> int:
+        """How many slots are open."""
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        """The model's path, and the slots."""
+        return f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>"
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    def step(self, slots: Sequence[Slot], x: Any) -> Any:
+        """The next time steps of some streams, as one batch; the others keep their states bit for bit.
+
+        Args:
+            slots: open slots of this pool, each once, in any order.
+            x: one batch row a slot, in the model's own layout and of any number of time steps: for a bare
+                LSTM ``(time, len(slots), input_size)``, or ``(len(slots), time, input_size)`` with
+                batch_first.  A dict of arrays by name for a model with several inputs beside its
+                states, or with lengths.
+
+        Returns:
+            The output, a row a slot, of the kind that `x` is; it is the caller's own.  A dict of outputs
+            by name where `x` is one, or where there are several beside the states, or none.
+
+        Raises:
+            InputError: a slot is closed, of another pool or there twice, or `x` does not fit; no state
+                has changed.
+            RunError: ONNX Runtime failed; no state has changed.
+        """
+        slots = slots if isinstance(slots, list) else list(slots)
+        arrays, restore = self._arrays(x, len(slots))
+        with self._lock:
+            results = self._run(self._rows_of(slots), arrays)
+        if restore is not None:
+            results = {
+                name: restore(value) if isinstance(value, np.ndarray) else value for name, value in results.items()
+            }
+        return next(iter(results.values())) if len(self._given) == 1 and not isinstance(x, Mapping) else results
+
+    def _arrays(self, x: Any, batch: int) -> tuple[Arrays, Any]:
+        """The inputs beside the states, in the model's order, and what gives the results x's kind."""
+        restore = None
+        if isinstance(x, Mapping):
+            for name in x:
+                if name in self.model.states:
+                    raise InputError(f"{name} is a state, which the pool carries itself; pool.set_state changes it")
+            known_names(self._inputs, x)
+            arrays = {}
+            for name, info in self._inputs.items():
+                if name in x:
+                    arrays[name], own = to_numpy(x[name], info, name)
+                    if restore is None and not isinstance(x[name], np.ndarray):
+                        restore = own
+        else:
+            name = self.only_input()
+            if isinstance(x, np.ndarray):
+                arrays = {name: x}
+            else:
+                array, restore = to_numpy(x, self._inputs[name], name)
+                arrays = {name: array}
+        if self._lengths and "input" in arrays and arrays["input"].ndim == 3:
+            spec = self.model.spec
+            time = arrays["input"].shape[1 if spec is not None and spec.batch_first else 0]
+            given = arrays.get("lengths")
+            arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)
+        return arrays, restore
+
+    def only_input(self) -> str:
+        """The name of what `step` takes as an array instead of a dict.
+
+        Raises:
+            InputError: there are several inputs beside the states, or none.
+        """
+        if self.model.spec is not None:
+            return "input"
+        if len(self._inputs) != 1:
+            raise InputError(
+                f"{self.model.path}: has the inputs {', '.join(self._inputs) or 'of its states alone'}; "
+                "a step takes {name: array}"
+            )
+        return next(iter(self._inputs))
+
+    def _run(self, rows: list[int], arrays: Arrays) -> dict[str, Any]:
+        """One batch; the lock is held."""
+        key = (len(rows), *[array.shape for array in arrays.values()])
+        pair = self._pairs.get(key)
+        if pair is not None and all(array.dtype == pair.inputs[name].dtype for name, array in arrays.items()):
+            self._pairs.move_to_end(key)
+        else:
+            # The states give their axes' sizes to the check; what they hold does not matter to it.
+            checked(self.model.inputs, {**arrays, **self._batch(0, len(rows))})
+            pair = self._made(key, arrays)
+        held = self._gathered(rows)
+        try:
+            results = None if pair is None else self._bound(pair, held.half, arrays)
+        except RunError:
+            # Either the model fails on this input, and then it does so again, or its outputs' shapes follow
+            # from more than its inputs' shapes, and then it must not be bound.
+            results = self._plain(key, held, arrays)
+            self._learned[key] = None
+            self._pairs.pop(key, None)
+        if results is None:
+            results = self._plain(key, held, arrays)
+        self._held = replace(held, half=1 - held.half, dirty=True)
+        return results
+
+    def _bound(self, pair: _Pair, half: int, arrays: Arrays) -> dict[str, Any]:
+        for name, buffer in pair.inputs.items():
+            np.copyto(buffer, arrays[name])
+        binding = pair.bindings[half]
+        binding.run()
+        return {name: binding.outputs[name].copy() for name in self._given}
+
+    def _plain(self, key: Any, held: _Held, arrays: Arrays) -> dict[str, Any]:
+        """The same by `Model.run`; what shapes its outputs have is kept for a binding."""
+        batch = len(held.rows)
+        results = self.model.run({**arrays, **self._batch(held.half, batch)})
+        ends = self._batch(1 - held.half, batch)
+        for name, output in self.model.states.items():
+            if results[output].shape != ends[name].shape or results[output].dtype != ends[name].dtype:
+                raise RunError(
+                    f"{self.model.path}: its output {output} is {results[output].dtype} {results[output].shape}, and "
+                    f"the state {name} that it feeds {ends[name].dtype} {ends[name].shape}"
+                )
+        for name, output in self.model.states.items():
+            np.copyto(ends[name], results[output])
+        if self._may_bind and key not in self._learned:
+            if len(self._learned) >= _MAX_LEARNED:
+                self._learned.clear()
+            small = all(isinstance(value, np.ndarray) and not value.dtype.hasobject for value in results.values())
+            small = small and not any(array.dtype.hasobject for array in arrays.values())
+            small = small and sum(results[name].nbytes for name in self._given) <= _MAX_BOUND_BYTES
+            small = small and sum(array.nbytes for array in arrays.values()) <= _MAX_BOUND_BYTES
+            shapes = {name: (value.shape, value.dtype) for name, value in results.items()} if small else None
+            self._learned[key] = shapes
+        return {name: results[name] for name in self._given}
+
+    def _made(self, key: Any, arrays: Arrays) -> _Pair | None:
+        """Bindings for such inputs; None where the outputs' shapes are not known yet, or cannot be bound."""
+        learned = self._learned.get(key)
+        if learned is None:
+            return None
+        halves = self._batch(0, key[0]), self._batch(1, key[0])
+        inputs = {name: np.empty(array.shape, array.dtype) for name, array in arrays.items()}
+        ends = {output: name for name, output in self.model.states.items()}
+        outputs = {name: np.empty(shape, dtype) for name, (shape, dtype) in learned.items() if name not in ends}
+        first, second = (
+            Binding(
+                self.model.session,
+                self.model.path,
+                inputs | start,
+                outputs | {output: end[name] for output, name in ends.items()},
+            )
+            for start, end in (halves, halves[::-1])
+        )
+        pair = self._pairs[key] = _Pair(inputs, (first, second))
+        if len(self._pairs) > _MAX_PAIRS:
+            self._pairs.popitem(last=False)
+        return pair
+
+    # --- where the states lie; the lock is held ---------------------------------------------------
+
+    def _row(self, slot: Slot) -> int:
+        return self._rows_of([slot])[0]
+
+    def _rows_of(self, slots: list[Slot]) -> list[int]:
+        try:
+            rows = list(map(self._rows.__getitem__, slots))
+        except (KeyError, TypeError):
+            for slot in slots:
+                if not isinstance(slot, Slot) or slot not in self._rows:
+                    raise InputError(f"{slot!r} is not an open slot of this pool") from None
+            raise
+        if len(set(rows)) != len(rows):
+            twice = next(slot for slot in slots if slots.count(slot) > 1)
+            raise InputError(f"{twice!r} is there twice; a stream goes one step at a time")
+        if not rows:
+            raise InputError("there is no slot to step; give one or more")
+        return rows
+
+    def _at(self, name: str, rows: Any) -> tuple[Any, ...]:
+        """The index of some rows, or of one with its batch axis, in a state's array."""
+        rows = slice(rows, rows + 1) if isinstance(rows, int) else rows
+        return (*(slice(None),) * self._axes[name], rows)
+
+    def _write(self, row: int, values: Mapping[str, np.ndarray]) -> None:
+        for name, array in values.items():
+            self._store[name][self._at(name, row)] = array
+
+    def _batch(self, half: int, size: int) -> Arrays:
+        """A half of the batch buffers as arrays of that batch: the first part of the memory, in row-major order."""
+        views: Arrays = {}
+        for name, memory in self._halves[half].items():
+            shape = list(self._fresh[name].shape)
+            shape[self._axes[name]] = size
+            views[name] = memory[: self._fresh[name].size * size].reshape(shape)
+        return views
+
+    def _gathered(self, rows: list[int]) -> _Held:
+        """The batch buffers with the states of these rows in a half."""
+        held = self._held
+        if held is not None and held.rows == rows:
+            return held
+        self._let_go()
+        index = np.array(rows, np.intp)
+        for name, out in self._batch(0, len(rows)).items():
+            np.take(self._store[name], index, self._axes[name], out=out, mode="clip")  # "raise" would copy twice
+        self._held = held = _Held(rows, index, half=0, dirty=False)
+        return held
+
+    def _write_back(self) -> None:
+        """Bring the slots' own arrays up to date."""
+        held = self._held
+        if held is None or not held.dirty:
+            return
+        for name, array in self._batch(held.half, len(held.rows)).items():
+            self._store[name][self._at(name, held.index)] = array
+        self._held = replace(held, dirty=False)
+
+    def _let_go(self) -> None:
+        """The same, before the slots' own arrays change."""
+        self._write_back()
+        self._held = None
+
+
+def _batch_axis(model: Model, name: str) -> int:
+    """Which axis of a state is the batch: the one of that name, or else the one that is open."""
+    info: ValueInfo = model.inputs[name]
+    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
+    named = [axis for axis in open_axes if info.shape[axis] == "batch"]
+    axes = named or open_axes
+    if len(axes) != 1:
+        raise InputError(
+            f"{model.path}: the state {info} has no batch axis that is open, so its streams cannot go as one batch; "
+            "export it with a dynamic batch"
+        )
+    return axes[0]

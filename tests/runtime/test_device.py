@@ -1,0 +1,88 @@
+"""Steps with the states on a device: the same code on the CPU's memory here, and on CUDA where there is a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lstm_onnx
+from lstm_onnx import InputError
+from lstm_onnx.runtime.device import DeviceSteps, device_of, run_on_device
+
+from .models import exported
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+def _model(folder: Path, device: str, **sizes: object) -> lstm_onnx.Model:
+    exported(folder / "m.onnx", **sizes)
+    return lstm_onnx.load(folder / "m.onnx", provider=device)
+
+
+def _start(model: lstm_onnx.Model) -> dict[str, np.ndarray]:
+    return {name: np.zeros((2, 1, 5), np.float32) for name in model.states}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_steps_are_the_whole_sequence(device: str, tmp_path: Path) -> None:
+    model = _model(tmp_path, device, num_layers=2)
+    x = np.random.default_rng(0).standard_normal((60, 1, 4)).astype(np.float32)
+    whole, (hn, cn) = model(x)
+    steps = DeviceSteps(model, _start(model), device=device)
+    sizes = [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 1, 2, 3, 8]
+    pieces = [steps.step({"input": piece})["output"] for piece in np.split(x, np.cumsum(sizes)[:-1])]
+    assert np.allclose(np.concatenate(pieces), whole, atol=1e-5)
+    assert np.allclose(steps.state["h0"], hn, atol=1e-5)
+    assert np.allclose(steps.state["c0"], cn, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_states_are_set_and_read_bit_for_bit(device: str, tmp_path: Path) -> None:
+    model = _model(tmp_path, device, num_layers=2)
+    steps = DeviceSteps(model, _start(model), device=device)
+    step = {"input": np.ones((1, 1, 4), np.float32)}
+    steps.step(step)
+    saved = steps.state
+    first = steps.step(step)
+    steps.state = saved
+    assert all(np.array_equal(steps.state[name], saved[name]) for name in saved)
+    assert np.array_equal(steps.step(step)["output"], first["output"])
+
+
+def test_a_wrong_chunk_changes_nothing(tmp_path: Path) -> None:
+    model = _model(tmp_path, "cpu", num_layers=2)
+    steps = DeviceSteps(model, _start(model), device="cpu")
+    steps.step({"input": np.ones((1, 1, 4), np.float32)})
+    saved = steps.state
+    with pytest.raises(InputError, match="input has shape"):
+        steps.step({"input": np.ones((1, 1, 3), np.float32)})
+    assert all(np.array_equal(steps.state[name], saved[name]) for name in saved)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_tensors_stay_where_they_are(device: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    model = _model(tmp_path, device, num_layers=2)
+    x = torch.randn(7, 3, 4, device=device)
+    assert device_of(x) == device
+    assert device_of(x.cpu().numpy()) is None
+    results = run_on_device(model, {"input": x}, device=device)
+    assert all(value.device.type == device for value in results.values())
+    expected = model.run({"input": x.cpu().numpy()})
+    assert all(np.allclose(results[name].cpu().numpy(), expected[name], atol=1e-5) for name in expected)
+    with pytest.raises(InputError, match="axis 2 must be 4"):
+        run_on_device(model, {"input": torch.randn(7, 3, 5, device=device)}, device=device)
+    with pytest.raises(InputError, match="cannot be used where it is"):
+        run_on_device(model, {"input": torch.randn(7, 4, 3, device=device).transpose(1, 2)}, device=device)
+
+
+@pytest.mark.cuda
+def test_a_graph_replays_the_step(tmp_path: Path) -> None:
+    exported(tmp_path / "m.onnx", num_layers=2)
+    plain = lstm_onnx.load(tmp_path / "m.onnx", provider="cuda").stream()
+    graphs = lstm_onnx.load(tmp_path / "m.onnx", provider="cuda", cuda_graph=True).stream()
+    x = np.random.default_rng(0).standard_normal((20, 1, 1, 4)).astype(np.float32)
+    for step in x:
+        assert np.allclose(graphs(step), plain(step), atol=1e-5)

@@ -11,7 +11,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import LSTMOnnxError
+
 LEAST_SAMPLE = 0.002
 """Seconds that a sample lasts at least: far above the clock's resolution and a call's own cost."""
 LEAST_ROUNDS = 3
 """Rounds that are done however long they take."""
-_WARM_CALLS = 2
+_WARM_CALLS, _WARM_SECONDS = 4, 0.2
+"""Whichever comes first: runtimes learn the shapes of their inputs in the first few calls."""
 _TASKS = Path("/proc/self/task")
 
 
@@ -37,6 +40,7 @@ class Contender:
         around: entered around each of its samples, untimed: settings that are its alone.
         numbers: what `run` returns as one array, to compare with the others' before anything is timed.
         ours: whether it is this runtime.
+        errors: what `run` raises where it cannot do this at all.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Contender:
     around: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
     numbers: Callable[[Any], np.ndarray] | None = None
     ours: bool = False
+    errors: tuple[type[Exception], ...] = (LSTMOnnxError,)
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,14 @@ def interleaved(
 def _repeats(contender: Contender, least: float, clock: Callable[[], int]) -> int:
     """Warm a contender up, and find how many calls last as long as a sample should."""
     with contender.around():
+        spent = 0
         for _ in range(_WARM_CALLS):
             began = clock()
             contender.run()
             taken = clock() - began
+            spent += taken
+            if spent > _WARM_SECONDS * 1e9:
+                break
     return max(1, math.ceil(least * 1e9 / max(taken, 1)))
 
 
@@ -180,32 +189,48 @@ def _pin(task: int, cores: Sequence[int] | set[int]) -> None:
         os.sched_setaffinity(task, cores)
 
 
-def disagreements(
-    contenders: Sequence[Contender], baseline: str, tolerance: float
-) -> tuple[Mapping[str, Any], list[str]]:
-    """Call each once, before anything is timed, and compare what they compute.
+@dataclass(frozen=True)
+class Trial:
+    """What came of calling each contender once.
 
-    Returns:
-        What each returned, by name; and a sentence for each whose numbers differ from the baseline's by more than
-        `tolerance` times the largest of them (or times 1).
+    `able` are those that could; `unable` why the others could not; `disagreements` a sentence for each whose
+    numbers are not the baseline's.
     """
-    returned: dict[str, Any] = {}
+
+    able: list[Contender]
+    unable: dict[str, str]
+    disagreements: list[str]
+
+
+def tried(contenders: Sequence[Contender], baseline: str, tolerance: float) -> Trial:
+    """Call each once, before anything is timed: a speed at which other numbers come out is worth nothing.
+
+    Numbers agree where they are within `tolerance` times the largest of the baseline's (or times 1).
+    """
+    able: list[Contender] = []
+    unable: dict[str, str] = {}
+    numbers: dict[str, np.ndarray] = {}
     for contender in contenders:
-        with contender.around():
-            returned[contender.name] = contender.run()
-    numbers = {
-        contender.name: contender.numbers(returned[contender.name])
-        for contender in contenders
-        if contender.numbers is not None
-    }
-    expected = numbers.get(baseline)
+        try:
+            with contender.around():
+                result = contender.run()
+        except contender.errors as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            unable[contender.name] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+            continue
+        able.append(contender)
+        if contender.numbers is not None:
+            numbers[contender.name] = contender.numbers(result)
+    expected = numbers.pop(baseline, None)
     if expected is None:
-        return returned, []
+        return Trial(able, unable, [])
     scale = max(1.0, float(np.abs(expected).max()))
     found = []
     for name, array in numbers.items():
         if array.shape != expected.shape:
-            found.append(f"{name} gives {array.shape}, and {baseline} {expected.shape}")
-        elif not (apart := float(np.abs(array - expected).max())) <= tolerance * scale:
+            found.append(f"{name} gives numbers of shape {array.shape}, and {baseline} of {expected.shape}")
+            continue
+        apart = float(np.abs(array - expected).max())
+        if not apart <= tolerance * scale:
             found.append(f"{name} gives numbers that are {apart:.2g} from those of {baseline}")
-    return returned, found
+    return Trial(able, unable, found)

@@ -60,9 +60,7 @@ def main() -> None:
     dtype = sys.argv[2]
     for line in sys.stdin:
         what, *numbers = line.split()
-        answer = (
-            gemm(dtype, float(numbers[0])) if what == "gemm" else read(int(numbers[0]), dtype, float(numbers[1]))
-        )
+        answer = gemm(dtype, float(numbers[0])) if what == "gemm" else read(int(numbers[0]), dtype, float(numbers[1]))
         print(repr(answer), flush=True)
 
 

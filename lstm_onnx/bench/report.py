@@ -168,9 +168,7 @@ def timings_of(
         seconds = Spread.of(own)
         gain = None if runtime is None else ratios(own, runtime)
         of_limit = None if limit is None else limit / seconds.median
-        found.append(
-            Timing(name, name in ours, seconds, ratios(own, samples[baseline]), gain, of_limit, tuple(own))
-        )
+        found.append(Timing(name, name in ours, seconds, ratios(own, samples[baseline]), gain, of_limit, tuple(own)))
     return tuple(found)
 
 
@@ -229,8 +227,10 @@ def _memory_lines(memory: Memory) -> list[str]:
     said = " + ".join(f"{name} {size / 1e6:,.1f}" for name, size in parts)
     return [
         f"{memory.label}, memory",
-        f"  peak {memory.peak_bytes / 1e6:,.1f} MB is {memory.ratio:.2f} times the working set, "
-        f"{memory.working_set_bytes / 1e6:,.1f} MB ({said}; at most {memory.ahead_sequences} sequences ahead)",
+        (
+            f"  peak {memory.peak_bytes / 1e6:,.1f} MB is {memory.ratio:.2f} times the working set, "
+            f"{memory.working_set_bytes / 1e6:,.1f} MB ({said}; at most {memory.ahead_sequences} sequences ahead)"
+        ),
     ]
 
 

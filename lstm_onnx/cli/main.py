@@ -12,6 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import EXIT_BUG, EXIT_ERROR, LSTMOnnxError
+from .bench import bench
 from .check import check
 from .doctor import doctor
 from .export import export
@@ -33,7 +34,7 @@ def cli(debug: bool) -> None:
     """
 
 
-for _command in (export, check, run, verify, inspect, doctor):
+for _command in (export, check, run, verify, bench, inspect, doctor):
     cli.add_command(_command)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +51,11 @@ def named(model: onnx_ir.Model, prepared: Prepared) -> TracedGraph:
         value.name = name
     axes = _axis_names(model, prepared.arguments, inputs)
     nodes = Nodes()
-    taken: Counter[str] = Counter()
+    # What the user named keeps its name, whatever a node or a parameter is called.
+    taken = Counter([*inputs, *prepared.outputs, *prepared.states.values()])
     _name_nodes(graph, taken)
     repeated = _name_outputs(graph, [*prepared.outputs, *prepared.states.values()])
-    _take_initializers(graph, nodes)
+    _take_initializers(graph, nodes, taken)
     for node in graph:
         proto = onnx_ir.to_proto(node)
         _strip(proto)
@@ -170,7 +171,7 @@ def _name_outputs(graph: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
     return repeated
 
 
-def _take_initializers(graph: Any, nodes: Nodes) -> None:
+def _take_initializers(graph: Any, nodes: Nodes, taken: Container[str]) -> None:
     """The initializers into `nodes`, each array once."""
     users: dict[int, str] = {}
     for node in graph:
@@ -187,6 +188,8 @@ def _take_initializers(graph: Any, nodes: Nodes) -> None:
             name = str(old).removeprefix("inner.")
             if _ANONYMOUS.fullmatch(name):
                 name = _constant_name(array, users.get(id(value), name))
+            while name in taken:
+                name += "/value"
             known[key] = nodes.constant(name, array)
         value.name = known[key]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from .binding import Binding
-from .values import ValueInfo, checked, checked_lengths, known_names, to_numpy
+from .values import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
 
 if TYPE_CHECKING:
     from .session import Model
@@ -75,23 +75,27 @@ class Pool:
     Attributes:
         model: the model.
         slots: how many streams can be open at once.
+        inputs: what `step` takes: the model's inputs that are not states.
+        given: what `step` gives: the names of the outputs that are not states, or of all where every one is.
+        axes: which axis of each state is the batch.
+        fresh: what each state starts from, with a batch axis of 1.
     """
 
     def __init__(self, model: Model, slots: int = 64) -> None:
         if type(slots) is not int or slots < 1:
             raise InputError(f"slots = {slots!r} is not possible; it must be a positive integer")
-        self._fresh = model.stream().state  # also refuses, and says why, what cannot be streamed
+        self.fresh = model.stream().state  # also refuses, and says why, what cannot be streamed
         self.model = model
         self.slots = slots
-        self._axes = {name: _batch_axis(model, name) for name in model.states}
-        self._inputs: dict[str, ValueInfo] = {
+        self.axes = {name: _batch_axis(model, name) for name in model.states}
+        self.inputs: dict[str, ValueInfo] = {
             name: info for name, info in model.inputs.items() if name not in model.states
         }
         ends = set(model.states.values())
-        self._given = [name for name in model.outputs if name not in ends] or list(model.outputs)
-        self._lengths = model.spec is not None and "lengths" in self._inputs
+        self.given = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self._lengths = model.spec is not None and "lengths" in self.inputs
         self._may_bind = model.provider == "cpu" and len(ends) == len(model.states)
-        self._store = {name: np.repeat(row, slots, self._axes[name]) for name, row in self._fresh.items()}
+        self._store = {name: np.repeat(row, slots, self.axes[name]) for name, row in self.fresh.items()}
         self._halves = tuple(
             {name: np.empty(array.size, array.dtype) for name, array in self._store.items()} for _ in "ab"
         )
@@ -116,7 +120,7 @@ class Pool:
                     f"all {self.slots} slots of the pool are open; close one, or make the pool with more slots"
                 )
             row = self._free.pop()
-            self._write(row, self._fresh)
+            self._write(row, self.fresh)
             slot = Slot(row)
             self._rows[slot] = row
         return slot
@@ -142,7 +146,7 @@ class Pool:
         with self._lock:
             row = self._row(slot)
             self._let_go()
-            self._write(row, self._fresh)
+            self._write(row, self.fresh)
 
     def state(self, slot: Slot) -> Arrays:
         """A copy of one stream's states by their inputs' names, as those of a `Stream` of batch 1 are.
@@ -172,8 +176,8 @@ class Pool:
         arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
         fitting = checked(infos, arrays)
         for name, array in fitting.items():
-            if array.shape != self._fresh[name].shape:
-                raise InputError(f"{name} has shape {array.shape}; a slot's is {self._fresh[name].shape}")
+            if array.shape != self.fresh[name].shape:
+                raise InputError(f"{name} has shape {array.shape}; a slot's is {self.fresh[name].shape}")
         with self._lock:
             row = self._row(slot)
             self._let_go()
@@ -209,25 +213,31 @@ class Pool:
             RunError: ONNX Runtime failed; no state has changed.
         """
         slots = slots if isinstance(slots, list) else list(slots)
-        arrays, restore = self._arrays(x, len(slots))
+        arrays, restore = self.arrays(x, len(slots))
         with self._lock:
             results = self._run(self._rows_of(slots), arrays)
         if restore is not None:
             results = {
                 name: restore(value) if isinstance(value, np.ndarray) else value for name, value in results.items()
             }
-        return next(iter(results.values())) if len(self._given) == 1 and not isinstance(x, Mapping) else results
+        return next(iter(results.values())) if len(self.given) == 1 and not isinstance(x, Mapping) else results
 
-    def _arrays(self, x: Any, batch: int) -> tuple[Arrays, Any]:
-        """The inputs beside the states, in the model's order, and what gives the results x's kind."""
-        restore = None
+    def arrays(self, x: Any, batch: int) -> tuple[Arrays, Restore | None]:
+        """What `step` is given, by input name in the model's order, and what turns its results into x's kind.
+
+        Absent lengths are filled in.  Whether the arrays fit is not looked at.
+
+        Raises:
+            InputError: `x` is no array, a name is not one of the model's inputs, or the model has several.
+        """
+        restore: Restore | None = None
         if isinstance(x, Mapping):
             for name in x:
                 if name in self.model.states:
                     raise InputError(f"{name} is a state, which the pool carries itself; pool.set_state changes it")
-            known_names(self._inputs, x)
+            known_names(self.inputs, x)
             arrays = {}
-            for name, info in self._inputs.items():
+            for name, info in self.inputs.items():
                 if name in x:
                     arrays[name], own = to_numpy(x[name], info, name)
                     if restore is None and not isinstance(x[name], np.ndarray):
@@ -237,7 +247,7 @@ class Pool:
             if isinstance(x, np.ndarray):
                 arrays = {name: x}
             else:
-                array, restore = to_numpy(x, self._inputs[name], name)
+                array, restore = to_numpy(x, self.inputs[name], name)
                 arrays = {name: array}
         if self._lengths and "input" in arrays and arrays["input"].ndim == 3:
             spec = self.model.spec
@@ -254,12 +264,12 @@ class Pool:
         """
         if self.model.spec is not None:
             return "input"
-        if len(self._inputs) != 1:
+        if len(self.inputs) != 1:
             raise InputError(
-                f"{self.model.path}: has the inputs {', '.join(self._inputs) or 'of its states alone'}; "
+                f"{self.model.path}: has the inputs {', '.join(self.inputs) or 'of its states alone'}; "
                 "a step takes {name: array}"
             )
-        return next(iter(self._inputs))
+        return next(iter(self.inputs))
 
     def _run(self, rows: list[int], arrays: Arrays) -> dict[str, Any]:
         """One batch; the lock is held."""
@@ -290,7 +300,7 @@ class Pool:
             np.copyto(buffer, arrays[name])
         binding = pair.bindings[half]
         binding.run()
-        return {name: binding.outputs[name].copy() for name in self._given}
+        return {name: binding.outputs[name].copy() for name in self.given}
 
     def _plain(self, key: Any, held: _Held, arrays: Arrays) -> dict[str, Any]:
         """The same by `Model.run`; what shapes its outputs have is kept for a binding."""
@@ -310,11 +320,11 @@ class Pool:
                 self._learned.clear()
             small = all(isinstance(value, np.ndarray) and not value.dtype.hasobject for value in results.values())
             small = small and not any(array.dtype.hasobject for array in arrays.values())
-            small = small and sum(results[name].nbytes for name in self._given) <= _MAX_BOUND_BYTES
+            small = small and sum(results[name].nbytes for name in self.given) <= _MAX_BOUND_BYTES
             small = small and sum(array.nbytes for array in arrays.values()) <= _MAX_BOUND_BYTES
             shapes = {name: (value.shape, value.dtype) for name, value in results.items()} if small else None
             self._learned[key] = shapes
-        return {name: results[name] for name in self._given}
+        return {name: results[name] for name in self.given}
 
     def _made(self, key: Any, arrays: Arrays) -> _Pair | None:
         """Bindings for such inputs; None where the outputs' shapes are not known yet, or cannot be bound."""
@@ -362,7 +372,7 @@ class Pool:
     def _at(self, name: str, rows: Any) -> tuple[Any, ...]:
         """The index of some rows, or of one with its batch axis, in a state's array."""
         rows = slice(rows, rows + 1) if isinstance(rows, int) else rows
-        return (*(slice(None),) * self._axes[name], rows)
+        return (*(slice(None),) * self.axes[name], rows)
 
     def _write(self, row: int, values: Mapping[str, np.ndarray]) -> None:
         for name, array in values.items():
@@ -372,9 +382,9 @@ class Pool:
         """A half of the batch buffers as arrays of that batch: the first part of the memory, in row-major order."""
         views: Arrays = {}
         for name, memory in self._halves[half].items():
-            shape = list(self._fresh[name].shape)
-            shape[self._axes[name]] = size
-            views[name] = memory[: self._fresh[name].size * size].reshape(shape)
+            shape = list(self.fresh[name].shape)
+            shape[self.axes[name]] = size
+            views[name] = memory[: self.fresh[name].size * size].reshape(shape)
         return views
 
     def _gathered(self, rows: list[int]) -> _Held:
@@ -385,7 +395,7 @@ class Pool:
         self._let_go()
         index = np.array(rows, np.intp)
         for name, out in self._batch(0, len(rows)).items():
-            np.take(self._store[name], index, self._axes[name], out=out, mode="clip")  # "raise" would copy twice
+            np.take(self._store[name], index, self.axes[name], out=out, mode="clip")  # "raise" would copy twice
         self._held = held = _Held(rows, index, half=0, dirty=False)
         return held
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from .states import require_fitting, start
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
 
 if TYPE_CHECKING:
+    from .pool import Pool
     from .stream import Stream
 
 _NO_DOUBLE = (
@@ -298,6 +299,35 @@ class Model:
         from .stream import Stream
 
         return Stream(self, batch)
+
+    def pool(self, slots: int = 64) -> Pool:
+        """A pool of up to `slots` streams that are stepped together, as one batch.
+
+        Raises:
+            InputError: the model cannot be streamed (see `stream`), or its batch is fixed.
+        """
+        from .pool import Pool
+
+        return Pool(self, slots)
+
+    def map(self, sequences: Iterable[Any], **options: Any) -> Iterator[Any]:
+        """Run the model on many sequences of varying length, in their order; see `runtime.map.map_sequences`.
+
+        Args:
+            sequences: any iterable, larger than memory if need be, of arrays ``(time, input_size)``, of
+                ``(array, (h0, c0))``, or of dicts of arrays by input name, without the batch axis.
+            options: `workers`, `look_ahead`, `batch` and `progress`.
+
+        Yields:
+            ``output, (hn, cn)`` of each sequence; of a dict, or for a module, a dict of outputs.
+
+        Raises:
+            InputError, RunError: a sequence does not fit, or fails; the message gives its number, and
+                all results before it have been yielded.
+        """
+        from .map import map_sequences
+
+        return map_sequences(self, sequences, **options)
 
     def __repr__(self) -> str:
         """Path, provider and inputs."""

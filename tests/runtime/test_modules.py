@@ -120,8 +120,28 @@ def test_states_of_a_batch_that_is_always_one() -> None:
     whole = model.run({"sentence": tokens})["output"]
     stream = model.stream()
     np.testing.assert_allclose(np.concatenate([stream(tokens[:2]), stream(tokens[2:])]), whole, rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match=r"no room for a batch of 3: its states have fixed sizes \(hidden.h0"):
+    with pytest.raises(InputError, match=r"no room for a batch of 3: its states have fixed sizes \(hidden.c0"):
         model.stream(batch=3)
+
+
+def test_a_state_whose_batch_is_a_multiple_of_the_inputs() -> None:
+    model = opened("network_forecaster", "explicit")
+    assert model.inputs["lstm.h0"].shape == (1, "4*batch", 8)
+    x = randoms(3, 6, 4, 2)
+    whole = model.run({"x": x})
+    stream = model.stream(batch=3)
+    assert stream.state["lstm.h0"].shape == whole["lstm.hn"].shape == (1, 12, 8)
+    stream(x[:, :4])
+    np.testing.assert_allclose(stream(x[:, 4:]), whole["output"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run_chunks(model, {"x": x}, 2)["output"], whole["output"], rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match=r"lstm.h0 has shape \(1, 8, 8\), so 4\*batch is 8, and by the other .* 12"):
+        model.run({"x": x, "lstm.h0": randoms(1, 8, 8)})
+
+
+def test_a_state_whose_size_is_time_cannot_be_streamed(tmp_path: Path) -> None:
+    model = load(accumulator(tmp_path / "a.onnx", axis="batch*time"), "cpu", states={"state": "stateN"})
+    with pytest.raises(InputError, match=r"the state state float32 \(batch\*time, 3\) cannot start"):
+        model.stream()
 
 
 def test_several_outputs_come_as_a_dict_and_one_as_itself() -> None:

@@ -1,0 +1,293 @@
+"""The contenders of each case, over the same inputs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..runtime.providers import ort_errors
+from .grid import Point, drawn_lengths, drawn_sequence
+from .measure import Contender
+from .servers import asyncio_waves, thread_waves
+from .subject import Arrays, Opened, Subject
+
+PLAIN, RUNTIME = "InferenceSession.run", "lstm-onnx"
+PADDED_BATCH = 32
+"""Sequences in a padded or packed batch."""
+WAVES = 4
+"""Steps that each client of a server takes in one timed call."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One point, ready to be timed.
+
+    Attributes:
+        contenders: those that take part.
+        baseline: the name of the one that ratios are against.
+        unit: what times are told for.
+        units: how many of them a call of each contender's `run` is; 1 for those that `units` does not name.
+        needed: FLOPs and bytes of weights of one unit; None where not known.
+        left_out: contenders that cannot take part, and why.
+    """
+
+    contenders: list[Contender]
+    baseline: str
+    unit: str
+    units: Mapping[str, int]
+    needed: tuple[float, float] | None
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def prepared(subject: Subject, point: Point) -> Iterator[Task]:
+    """The point's task; what it holds is let go of at the end.
+
+    Raises:
+        LSTMOnnxError: the case does not apply to this model; the message says why.
+    """
+    with _TASKS[point.case](subject, point) as task:
+        yield task
+
+
+@contextmanager
+def _steps(subject: Subject, point: Point) -> Iterator[Task]:
+    """One step, or a chunk of them, the states carried on from call to call."""
+    stream = subject.model.stream(point.batch)
+    feeds = subject.feeds(point.batch, point.time)
+    own = {name: array for name, array in feeds.items() if name not in subject.model.states}
+    plain = _carried_plain(subject, subject.opened, feeds, stream.state)
+    only = next(iter(own.values())) if len(own) == 1 else None
+    stepped = functools.partial(stream, only) if only is not None else functools.partial(stream.run, own)
+    contenders = [
+        Contender(PLAIN, plain, numbers=functools.partial(_first, subject), errors=ort_errors()),
+        Contender(RUNTIME, stepped, numbers=functools.partial(_first, subject), ours=True),
+    ]
+    yield _task(subject, _with_torch(subject, contenders, feeds, carried=True), point)
+
+
+@contextmanager
+def _batches(subject: Subject, point: Point) -> Iterator[Task]:
+    """A batch of whole sequences of one length, from the states that the model starts with."""
+    feeds = subject.feeds(point.batch, point.time)
+    completed = subject.model.completed(feeds)
+    start = {name: completed[name] for name in subject.model.states if name in completed}
+    session, given = subject.opened.session, subject.session_feeds(subject.opened, feeds, start)
+    whole = (
+        functools.partial(subject.model, feeds["input"])
+        if subject.spec is not None
+        else functools.partial(subject.model.run, feeds)
+    )
+    contenders = [
+        Contender(
+            PLAIN,
+            functools.partial(session.run, None, given),
+            numbers=functools.partial(_first, subject),
+            errors=ort_errors(),
+        ),
+        Contender(RUNTIME, whole, numbers=functools.partial(_first, subject), ours=True),
+    ]
+    yield _task(subject, _with_torch(subject, contenders, feeds, carried=False), point)
+
+
+@contextmanager
+def _pools(subject: Subject, point: Point) -> Iterator[Task]:
+    """Streams that take a step each: one at a time, together through the pool, or each from a client of its own."""
+    streams = point.batch
+    model = subject.model
+    feeds = subject.feeds(streams, 1)
+    own = {name: array for name, array in feeds.items() if name not in model.states}
+    if len(own) != 1:
+        raise ConfigError(f"the pool is timed with one input beside the states, and the model has {', '.join(own)}")
+    (name, x), *_ = own.items()
+    axis = next(spec.shape.index("batch") for spec in subject.specs if spec.name == name)
+    rows = [np.ascontiguousarray(np.take(x, [index], axis)) for index in range(streams)]
+    pool = model.pool(slots=streams)
+    slots = [pool.open() for _ in range(streams)]
+    each = [_carried_plain(subject, subject.opened, {name: row}, model.stream(1).state) for row in rows]
+    alone = [model.stream(1) for _ in rows]
+    baseline = f"{PLAIN}, one at a time"
+    contenders = [
+        Contender(baseline, lambda: [run() for run in each], numbers=_firsts(subject), errors=ort_errors()),
+        Contender(f"{RUNTIME} pool", lambda: pool.step(slots, x), numbers=_rows_first(axis), ours=True),
+        Contender(
+            f"{RUNTIME} stream, one at a time",
+            lambda: [stream(row) for stream, row in zip(alone, rows, strict=True)],
+            numbers=_firsts(subject),
+            ours=True,
+        ),
+    ]
+    left_out: dict[str, str] = {}
+    if subject.torch is None:
+        left_out["PyTorch"] = subject.no_torch
+    elif subject.spec is not None:
+        side, stacked = subject.torch, np.stack(rows)
+        contenders += side.contenders(lambda: side.carried_each(stacked))
+    else:
+        left_out["PyTorch"] = "a module's forward has no states of one stream at a time"
+    with thread_waves(model, rows, WAVES) as threaded, asyncio_waves(model, rows, WAVES) as awaited:
+        served = [
+            Contender(f"{RUNTIME} batcher, a thread a stream", threaded, ours=True),
+            Contender(f"{RUNTIME} batcher, asyncio", awaited, ours=True),
+        ]
+        units = {contender.name: streams for contender in contenders}
+        units |= {contender.name: streams * WAVES for contender in served}
+        needed = None
+        if subject.work is not None:
+            flops, weights = subject.work.needed(streams, 1)
+            needed = (flops / streams, weights / streams)
+        yield Task([*contenders, *served], baseline, "step", units, needed, left_out)
+
+
+@contextmanager
+def _maps(subject: Subject, point: Point) -> Iterator[Task]:
+    """Sequences of varying length, in the caller's order."""
+    spec, opened = subject.spec, subject.padded
+    if spec is None or opened is None:
+        raise ConfigError("map takes sequences (time, input_size), and this is a module with inputs of its own")
+    lengths = drawn_lengths(point.batch, subject.seed)
+    sequences = [
+        drawn_sequence(length, spec.input_size, spec.dtype, subject.seed + index)
+        for index, length in enumerate(lengths)
+    ]
+    baseline = f"{PLAIN}, padded batches of {PADDED_BATCH}"
+    padded = _padded_batches(opened, sequences)
+    model = opened.model
+    contenders = [
+        Contender(baseline, padded, numbers=_joined, errors=ort_errors()),
+        Contender(f"{RUNTIME} map", lambda: [output for output, _ in model.map(sequences)], numbers=_joined, ours=True),
+        Contender(f"{PLAIN}, one by one", _one_by_one(opened, sequences), numbers=_joined, errors=ort_errors()),
+    ]
+    left_out: dict[str, str] = {}
+    if subject.torch is None:
+        left_out["PyTorch"] = subject.no_torch
+    else:
+        contenders.append(subject.torch.packed_contender(sequences, PADDED_BATCH))
+    needed = None
+    if subject.work is not None:
+        flops, weights = subject.work.needed(sum(lengths), max(lengths))
+        needed = (flops / len(lengths), weights / len(lengths))
+    units = {contender.name: len(sequences) for contender in contenders}
+    yield Task(contenders, baseline, "sequence", units, needed, left_out)
+
+
+_TASKS = {"step": _steps, "chunk": _steps, "batch": _batches, "pool": _pools, "map": _maps}
+
+
+def _task(subject: Subject, contenders: tuple[list[Contender], dict[str, str]], point: Point) -> Task:
+    found, left_out = contenders
+    steps = point.batch * point.time
+    needed = None
+    if subject.work is not None:
+        flops, weights = subject.work.needed(steps, point.time)
+        needed = (flops / steps, weights / steps)
+    return Task(found, PLAIN, "step", {item.name: steps for item in found}, needed, left_out)
+
+
+def _with_torch(
+    subject: Subject, contenders: list[Contender], feeds: Arrays, *, carried: bool
+) -> tuple[list[Contender], dict[str, str]]:
+    side = subject.torch
+    if side is None:
+        return contenders, {"PyTorch": subject.no_torch}
+    if subject.spec is None:
+        specs = subject.specs
+        return [*contenders, *side.contenders(lambda: side.called(specs, feeds), compared=False)], {}
+    make = side.carried if carried else side.whole
+    return [*contenders, *side.contenders(lambda: make(feeds["input"]))], {}
+
+
+def _carried_plain(
+    subject: Subject, opened: Opened, feeds: Arrays, start: Mapping[str, np.ndarray]
+) -> Callable[[], list[Any]]:
+    """A plain session fed the same again and again, its states carried on by hand."""
+    held = subject.session_feeds(opened, feeds, start)
+    held |= dict(start)
+    names = [output.name for output in opened.session.get_outputs()]
+    pairs = [(source, names.index(target)) for source, target in opened.model.states.items()]
+    run = opened.session.run
+
+    def step() -> list[Any]:
+        results: list[Any] = run(None, held)
+        for source, index in pairs:
+            held[source] = results[index]
+        return results
+
+    return step
+
+
+def _padded_batches(opened: Opened, sequences: list[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+    """What one writes first: batches as they come, padded with zeros, their lengths beside them."""
+    spec = opened.model.spec
+    assert spec is not None  # noqa: S101 - the caller's condition
+    session, first = opened.session, spec.batch_first
+
+    def run() -> list[np.ndarray]:
+        outputs: list[np.ndarray] = []
+        for start in range(0, len(sequences), PADDED_BATCH):
+            part = sequences[start : start + PADDED_BATCH]
+            lengths = np.array([len(sequence) for sequence in part], np.int32)
+            longest = int(lengths.max())
+            x = np.zeros(spec.sequence_shape(len(part), longest, spec.input_size), spec.dtype)
+            for index, sequence in enumerate(part):
+                x[(index, slice(len(sequence))) if first else (slice(len(sequence)), index)] = sequence
+            feeds = {
+                "input": x,
+                "lengths": lengths,
+                "h0": np.zeros(spec.h_shape(len(part)), spec.dtype),
+                "c0": np.zeros(spec.c_shape(len(part)), spec.dtype),
+            }
+            output = session.run(["output", "hn", "cn"], feeds)[0]
+            for index, length in enumerate(lengths):
+                outputs.append(output[index, :length] if first else output[:length, index])
+        return outputs
+
+    return run
+
+
+def _one_by_one(opened: Opened, sequences: list[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+    spec = opened.model.spec
+    assert spec is not None  # noqa: S101 - the caller's condition
+    session, axis = opened.session, 0 if spec.batch_first else 1
+    states = {"h0": np.zeros(spec.h_shape(1), spec.dtype), "c0": np.zeros(spec.c_shape(1), spec.dtype)}
+
+    def run() -> list[np.ndarray]:
+        outputs = []
+        for sequence in sequences:
+            feeds = {"input": np.expand_dims(sequence, axis), "lengths": np.array([len(sequence)], np.int32), **states}
+            outputs.append(session.run(["output", "hn", "cn"], feeds)[0].squeeze(axis))
+        return outputs
+
+    return run
+
+
+def _first(subject: Subject, result: Any) -> np.ndarray:
+    """The first output that is no state, of whatever a run returns."""
+    ends = set(subject.model.states.values())
+    names = list(subject.model.outputs)
+    index = next((place for place, name in enumerate(names) if name not in ends), 0)
+    if isinstance(result, dict):
+        return np.asarray(result[names[index]])
+    if isinstance(result, np.ndarray):
+        return result
+    # A plain session gives every output in order; a bare LSTM called as nn.LSTM its output first.
+    return np.asarray(result[0 if isinstance(result, tuple) else index])
+
+
+def _firsts(subject: Subject) -> Callable[[list[Any]], np.ndarray]:
+    return lambda results: np.concatenate([_first(subject, result).reshape(-1) for result in results])
+
+
+def _rows_first(axis: int) -> Callable[[Any], np.ndarray]:
+    """A batch's output, row by row."""
+    return lambda result: np.moveaxis(np.asarray(result), axis, 0).reshape(-1)
+
+
+def _joined(outputs: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.asarray(output).reshape(-1) for output in outputs])

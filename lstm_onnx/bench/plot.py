@@ -1,0 +1,125 @@
+"""A picture of the ratios: how fast each contender is beside the baseline of its case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import FileError, MissingDependencyError
+from ..files import atomic_write
+from .report import Comparison, Report, duration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FORMATS = (".png", ".svg")
+_OURS, _OTHERS, _BASELINE, _INK, _MUTED = "#0969da", "#8c959f", "#424a53", "#24292f", "#57606a"
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "svg.fonttype": "none",  # text stays text: a small file
+    "svg.hashsalt": "lstm-onnx",  # the same ids from run to run
+    "axes.edgecolor": _MUTED,
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "ytick.color": _INK,
+}
+_WIDTH, _BAR, _HEAD = 9.0, 0.26, 0.55
+"""Inches: the picture's width, a bar's height, what a case takes beside its bars."""
+
+
+def check_plot(path: str | os.PathLike[str]) -> None:
+    """Refuse what `write_plot` could not write, before anything is timed.
+
+    Raises:
+        FileError: the suffix is neither .png nor .svg, the folder does not exist, or it is a directory.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in FORMATS:
+        raise FileError(f"{path}: a plot is a .png or an .svg; name such a file")
+    if target.is_dir():
+        raise FileError(f"{path}: is a directory; name a file to write")
+    if not target.parent.is_dir():
+        raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
+    _matplotlib()
+
+
+def write_plot(report: Report, path: str | os.PathLike[str]) -> None:
+    """Draw a report's comparisons; the same report is the same bytes.
+
+    Raises:
+        FileError: see `check_plot`; or the disk is full.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    check_plot(path)
+    matplotlib = _matplotlib()
+    from matplotlib.figure import Figure
+
+    shown = report.comparisons
+    heights = [_HEAD + _BAR * len(item.timings) for item in shown] or [1.0]
+    with matplotlib.rc_context(_STYLE), atomic_write(path) as stream:
+        figure = Figure(figsize=(_WIDTH, sum(heights) + 1.0), layout="constrained")
+        grid = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+        for axes, item in zip(grid[:, 0], shown, strict=False):
+            _draw(axes, item)
+        if not shown:
+            grid[0, 0].axis("off")
+        figure.suptitle(_title(report), fontsize=10)
+        figure.supxlabel(
+            "times as fast as the baseline of the case (bars: median of rounds; lines: quartiles)", fontsize=9
+        )
+        kind = Path(path).suffix.lower().removeprefix(".")
+        figure.savefig(stream, format=kind, dpi=150, metadata=_undated(kind))
+
+
+def _undated(kind: str) -> dict[str, Any]:
+    """Metadata without what changes from run to run."""
+    return {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+
+
+def _title(report: Report) -> str:
+    machine = report.machine
+    threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return f"{report.source} on {machine.provider}, {threads}\n{machine.device}; {versions}"
+
+
+def _draw(axes: Axes, item: Comparison) -> None:
+    names = [timing.contender for timing in item.timings]
+    speeds = [1 / timing.ratio.median for timing in item.timings]
+    errors = [
+        [max(0.0, 1 / timing.ratio.median - 1 / timing.ratio.high) for timing in item.timings],
+        [max(0.0, 1 / timing.ratio.low - 1 / timing.ratio.median) for timing in item.timings],
+    ]
+    colors = [
+        _OURS if timing.ours else _BASELINE if timing.contender == item.baseline else _OTHERS for timing in item.timings
+    ]
+    places = range(len(names))
+    axes.barh(places, speeds, xerr=errors, color=colors, height=0.7, error_kw={"ecolor": _INK, "elinewidth": 1})
+    axes.axvline(1, color=_MUTED, linewidth=0.8, linestyle=":")
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlim(0, _right(speeds, errors[1]))
+    axes.set_title(f"{item.label}, {item.rounds} rounds", loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    for place, timing, speed, above in zip(places, item.timings, speeds, errors[1], strict=True):
+        text = f"{speed:.2f}  ({duration(timing.seconds.median)} a {item.unit})"
+        axes.annotate(text, (speed + above, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _right(speeds: Sequence[float], above: Sequence[float]) -> float:
+    """The axis' end, with room for the words behind the longest bar."""
+    return 1.45 * max(speed + error for speed, error in zip(speeds, above, strict=True))
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise MissingDependencyError(
+            "matplotlib is not installed, and a plot is drawn by it; pip install 'lstm-onnx[plot]' brings it"
+        ) from error
+    return mpl

@@ -1,0 +1,90 @@
+"""Threads that run tasks and hand back what came of each part, as it is done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Work = Callable[[Task], dict[int, "Result | Exception"]]
+
+
+class Workers(Generic[Task, Result]):
+    """`count` threads, which start with the first task and end with `close`.
+
+    ONNX Runtime gives up the interpreter's lock while it runs, so threads use every core.
+
+    Args:
+        count: how many.
+        make: called in each thread for what does its tasks: from a task to its parts' numbers and
+            results, or the errors that took their place.
+        parts: the numbers of a task's parts, should its work fail as a whole.
+    """
+
+    def __init__(
+        self, count: int, make: Callable[[], Work[Task, Result]], parts: Callable[[Task], Iterable[int]]
+    ) -> None:
+        self._count = count
+        self._make = make
+        self._parts = parts
+        self._tasks: SimpleQueue[Task | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+        self._changed = threading.Condition()
+        self._results: dict[int, Result | Exception] = {}
+        self._done = 0
+
+    def submit(self, tasks: Iterable[Task]) -> None:
+        """Have `tasks` done, in their order, after those that were submitted before."""
+        for task in tasks:
+            self._tasks.put(task)
+        while len(self._threads) < self._count:
+            thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def ready(self, part: int) -> bool:
+        """Whether a part is done."""
+        return part in self._results
+
+    def take(self, part: int, told: Callable[[int], object] | None = None) -> Result | Exception:
+        """The result of a part that was submitted, which is forgotten with this; waits until it is done.
+
+        `told` is called, in this thread, with how many parts are done whenever that changed.
+        """
+        said = -1
+        while True:
+            with self._changed:
+                while part not in self._results and (told is None or self._done == said):
+                    self._changed.wait()
+                said, there = self._done, part in self._results
+                result = self._results.pop(part) if there else None
+            if told is not None:
+                told(said)
+            if there:
+                return result  # type: ignore[return-value]  # it is there
+
+    def close(self) -> None:
+        """Drop what was not begun, and wait for the threads to end."""
+        self._closed = True
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _loop(self) -> None:
+        work: Work[Task, Result] | None = None
+        while (task := self._tasks.get()) is not None and not self._closed:
+            try:
+                work = work or self._make()
+                found = work(task)
+            except Exception as error:  # noqa: BLE001 - it is raised in the thread that waits for the part
+                found = dict.fromkeys(self._parts(task), error)
+            with self._changed:
+                self._results.update(found)
+                self._done += len(found)
+                self._changed.notify()
+            del task, found  # or an idle thread would keep its last batch

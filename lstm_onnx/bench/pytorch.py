@@ -57,15 +57,17 @@ class TorchSide:
 
         @contextlib.contextmanager
         def around() -> Iterator[None]:
+            # Not `mkldnn.flags`, which sets TF32 as well, and warns of that on processors without.
+            was_enabled = torch.backends.mkldnn.enabled
             before, wanted = torch.get_num_threads(), threads or self.threads
-            if before != wanted:
-                torch.set_num_threads(wanted)
             try:
-                with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=mkldnn):
+                torch.set_num_threads(wanted)
+                torch.backends.mkldnn.enabled = mkldnn
+                with torch.inference_mode():
                     yield
             finally:
-                if before != wanted:
-                    torch.set_num_threads(before)
+                torch.backends.mkldnn.enabled = was_enabled
+                torch.set_num_threads(before)
 
         return around
 
@@ -111,10 +113,22 @@ class TorchSide:
 
     def called(self, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
         """A module's forward on `feeds`; what it keeps in attributes it carries on."""
+        run = self.called_each(specs, [feeds])
+        return lambda: run()[0]
+
+    def called_each(
+        self, specs: Sequence[InputSpec], records: Sequence[Mapping[str, np.ndarray]]
+    ) -> Callable[[], list[Any]]:
+        """A module's forward on each of `records`, one after another."""
+        module = self._module()
+        runs = [self._call(module, specs, feeds) for feeds in records]
+        return lambda: [run() for run in runs]
+
+    def _call(self, module: Any, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
         from ..exporter.arguments import drawn
         from ..inputs import axes
 
-        torch, module = self.torch, self._module()
+        torch = self.torch
         shapes = [(spec.shape, feeds[spec.name].shape) for spec in specs]
         sizes = {dim: size for dims, own in shapes for dim, size in zip(dims, own, strict=True) if isinstance(dim, str)}
         # An axis that bounds numbers alone: any size does, as only the arrangement is taken from there.

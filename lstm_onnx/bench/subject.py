@@ -144,6 +144,12 @@ class Subject:
         whole = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
         return {name: np.full_like(array, whole[name]) if name in whole else array for name, array in arrays.items()}
 
+    def batch_axis(self, spec: InputSpec) -> int | None:
+        """Where the batch is in an input; None where it has none."""
+        names = axes(self.specs)
+        name = "batch" if {"batch", "time"} & set(names) else next(iter(names), None)
+        return spec.shape.index(name) if name is not None and name in spec.shape else None
+
     def _require_axes(self, names: Sequence[str], batch: int, time: int) -> None:
         named = {"batch", "time"} & set(names)
         for index, (role, size) in enumerate((("batch", batch), ("time", time))):

@@ -42,13 +42,6 @@ class Arguments:
         args, kwargs = pytree.tree_unflatten(leaves, self.tree)
         return args, kwargs
 
-    def shapes(self, axes: Mapping[str, Any]) -> tuple[Any, Any]:
-        """What torch.export takes as dynamic_shapes of ``(args, kwargs)``: `axes` for tensors, None for the rest."""
-        rest = iter(axes[name] for name in self.tensors)
-        leaves = [None if i in self.constants else _Leaf(next(rest)) for i in range(self.tree.num_leaves)]
-        args, kwargs = pytree.tree_map_only(_Leaf, lambda leaf: leaf.value, pytree.tree_unflatten(leaves, self.tree))
-        return args, kwargs
-
     @property
     def unnamed(self) -> frozenset[str]:
         """The open axes that nobody gave a name to."""
@@ -167,7 +160,7 @@ def arguments(
             if isinstance(leaf, Tensor):
                 _check_dtype(name, leaf)
                 tensors[name] = leaf.detach()
-                axes[name] = _axes(name, leaf, _at(shapes[label], path, name))
+                axes[name] = _axes(name, leaf, _at(shapes[label], path, name, value))
             else:
                 constants[index] = leaf
             index += 1
@@ -185,13 +178,6 @@ def _check_dtype(name: str, tensor: Tensor) -> None:
         raise ExportError(
             f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {', '.join(INPUT_DTYPES)}"
         )
-
-
-@dataclass(frozen=True)
-class _Leaf:
-    """A dict that pytree must not look into."""
-
-    value: Any
 
 
 _GUESS: Any = object()
@@ -229,7 +215,11 @@ def _labelled(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
 
 def _key(entry: Any) -> str:
     """A step into a container, as a part of a name."""
-    return str(next((getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind)), entry))
+    return str(_raw_key(entry))
+
+
+def _raw_key(entry: Any) -> Any:
+    return next((getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind)), entry)
 
 
 def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
@@ -249,15 +239,22 @@ def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def _at(shape: Any, path: tuple[Any, ...], name: str) -> Any:
-    """What is asked of the tensor at `path` within an argument."""
+def _at(shape: Any, path: tuple[Any, ...], name: str, value: Any) -> Any:
+    """What is asked of the tensor at `path` within an argument, which is `value`."""
     for entry in path:
         if shape is _GUESS or shape is None:
             return shape
-        key = next(getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind))
+        children = pytree.tree_flatten_with_path(value, is_leaf=lambda item, whole=value: item is not whole)[0]
+        position = next(index for index, (step, _) in enumerate(children) if step == (entry,))
+        value = children[position][1]
         try:
-            shape = shape[key]
-        except (KeyError, IndexError, TypeError) as error:
+            if isinstance(shape, (tuple, list)):
+                shape = shape[position]
+            elif isinstance(shape, Mapping):
+                shape = shape[_raw_key(entry)]
+            else:
+                shape = getattr(shape, str(_raw_key(entry)))
+        except (KeyError, IndexError, AttributeError) as error:
             raise ConfigError(f"dynamic_shapes has nothing for {name}; it must be nested as the inputs are") from error
     return shape
 

@@ -177,17 +177,25 @@ class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
 
 
 class Stateful(nn.Module):
-    """A module as a function: attribute states are arguments and results, the result is a list of tensors."""
+    """A module as a function of tensors: attribute states are arguments and results as well.
 
-    def __init__(self, inner: nn.Module, slots: tuple[Slot, ...], begin: Callable[[], None]) -> None:
+    `call` puts the tensors into the containers that the module takes, as ``(args, kwargs)``.
+    """
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        slots: tuple[Slot, ...],
+        begin: Callable[[], None],
+        call: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]],
+    ) -> None:
         super().__init__()
+        self.call = call
         self.inner = inner
         self.slots = slots
         self.begin = begin
 
-    def forward(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], states: list[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The tensors of the module's own result, and the states that it leaves.
 
         The attributes are afterwards as they were.
@@ -197,6 +205,7 @@ class Stateful(nn.Module):
             ExportError: its result or its attributes are of other kinds than before.
         """
         self.begin()
+        args, kwargs = self.call(tensors)
         before = [_holder(self.inner, slot)[slot.attribute] for slot in self.slots]
         rest = list(states)
         try:

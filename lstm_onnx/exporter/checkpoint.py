@@ -29,9 +29,7 @@ _SMALL = 2**26
 _MARKS = ("weight_ih_l0", "weight_hh_l0")
 
 
-def load_state_dict(
-    path: str | os.PathLike[str], prefix: str = "", *, any_module: bool = False
-) -> dict[str, Array]:
+def load_state_dict(path: str | os.PathLike[str], prefix: str = "", *, any_module: bool = False) -> dict[str, Array]:
     """The tensors of `path` whose names start with `prefix`, under their names without it.
 
     With `any_module` they need not be those of an nn.LSTM.  bfloat16 tensors come as float32, which

@@ -131,7 +131,9 @@ def _story(
         graph.inputs.remove(name)
         graph.outputs.remove(after)
     carried = carried_states(graph, calls)
-    states |= lifted.states | {name: after for name, after in carried.items() if name not in states}
+    states |= lifted.states | {
+        name: after for name, after in carried.items() if name not in states and name not in lifted.states
+    }
     initial = dict(lifted.initial)
     for slot in prepared.slots:
         for name, tensor in zip(slot.names, slot.initial or (), strict=False):

@@ -65,9 +65,9 @@ class Prepared:
         Raises:
             ExportError: the forward fails; the message has its own, and the line.
         """
-        args, kwargs = self.arguments.call(inputs)
+        tensors, held = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
         with quiet(self.dtype):
-            results, after = called(lambda: self.stateful(args, kwargs, [states[name] for name in self.states]))
+            results, after = called(lambda: self.stateful(tensors, held))
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 
     @property
@@ -159,7 +159,9 @@ def prepare(
             raise ExportError(f"{type(module).__name__}.forward returns no tensor")
         slots = slots_of(copy, first, first.changed(copy))
     names = _output_names([name for name, _ in result], output_names, arguments)
-    prepared = Prepared(Stateful(copy, slots, begin), sites, arguments, names)
+    order = list(arguments.tensors)
+    stateful = Stateful(copy, slots, begin, lambda tensors: arguments.call(dict(zip(order, tensors, strict=True))))
+    prepared = Prepared(stateful, sites, arguments, names)
     _check_repeats(prepared, [tensor for _, tensor in result])
     return prepared
 

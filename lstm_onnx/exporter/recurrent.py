@@ -91,9 +91,10 @@ class Site:
     """Calls in this pass of the tracer, which may run the forward more than once."""
 
     def begin(self) -> None:
-        """Forget the last run's calls."""
-        self.calls.clear()
+        """Count calls from the first again; those of the last eager run are kept while the module is traced."""
         self.traced = 0
+        if not self.tracing:
+            self.calls.clear()
 
 
 def install(copy: nn.Module) -> dict[str, Site]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -109,18 +109,16 @@ def lift_states(graph: TracedGraph, calls: list[Opaque]) -> Lifted:
     """
     lifted = Lifted()
     producers = _producers(graph.nodes.nodes)
-    chains: list[list[Opaque]] = []
-    for opaque in calls:
-        chain = next((chain for chain in chains if _goes_on(opaque, chain[-1])), None)
-        if chain is not None:
-            chain.append(opaque)
-        elif any(_depends_on_data(opaque.value(index), producers, graph) for index in (1, 2)):
+    free: list[list[Opaque]] = []
+    for chain in _chains(calls):
+        first = chain[0]
+        if any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
             lifted.notes.append(
-                f"{opaque.site.path} starts from states that the model computes, which stay inside; it has no h0"
+                f"{first.site.path} starts from states that the model computes, which stay inside; it has no h0"
             )
         else:
-            chains.append([opaque])
-    for chain in chains:
+            free.append(chain)
+    for chain in free:  # and not before: lifting renames values
         _lift(graph, chain[0], chain[-1], lifted)
     return lifted
 
@@ -207,33 +205,34 @@ def _one_row(given: Array, name: str) -> Array:
 def carried_states(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
     """States that the forward itself takes and returns: an argument that an LSTM starts from, and its end."""
     producers = _producers(graph.nodes.nodes)
-    starts: dict[tuple[str, int], str] = {}
-    ends: dict[tuple[str, int], str] = {}
-    for opaque in calls:
+    made = {output for opaque in calls for output in opaque.node.output[1:] if output}
+    returned = {_peeled(output, producers, made): output for output in graph.outputs}
+    pairs: dict[str, str] = {}
+    for chain in _chains(calls):
         for index in (1, 2):
-            source = _peeled(opaque.value(index), producers)
-            if source in graph.inputs:
-                starts.setdefault((opaque.site.path, index), source)
-    made = {
-        output: (opaque.site.path, index)
-        for opaque in calls
-        for index, output in enumerate(opaque.node.output)
-        if index and output
-    }
-    for output in graph.outputs:
-        key = made.get(_peeled(output, producers, made))
-        if key is not None:
-            ends[key] = output
-    return {
-        source: ends[key]
-        for key, source in starts.items()
-        if key in ends and graph.dims.get(source) == graph.dims.get(ends[key])
-    }
+            source = _peeled(chain[0].value(index), producers)
+            end = chain[-1].node.output[index] if index < len(chain[-1].node.output) else ""
+            target = returned.get(end)
+            if source in graph.inputs and target is not None and graph.dims.get(source) == graph.dims.get(target):
+                pairs.setdefault(source, target)
+    return pairs
 
 
-def _peeled(value: str, producers: Mapping[str, NodeProto], until: Mapping[str, object] | None = None) -> str:
+def _chains(calls: list[Opaque]) -> list[list[Opaque]]:
+    """Calls of one module of which each goes on from where the one before it ended."""
+    chains: list[list[Opaque]] = []
+    for opaque in calls:
+        chain = next((chain for chain in chains if _goes_on(opaque, chain[-1])), None)
+        if chain is None:
+            chains.append([opaque])
+        else:
+            chain.append(opaque)
+    return chains
+
+
+def _peeled(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
     """The value behind operators that change no number."""
-    while value not in (until or {}):
+    while value not in until:
         node = producers.get(value)
         if node is None or node.op_type not in _RESHAPED:
             break

@@ -20,7 +20,8 @@ def call_with_states(
         prepared: the module.
         story: the file's, which says where explicit states come from.
         inputs: the forward's own tensors.
-        states: attribute states and explicit ones by their inputs' names.
+        states: attribute states and explicit ones by their inputs' names; a recurrent module whose
+            explicit states are left out starts as its own code has it.
 
     Raises:
         ExportError: the forward fails, or the file's states are not this module's.
@@ -29,7 +30,8 @@ def call_with_states(
     for name, origin in story.origins.items():
         if origin.module not in prepared.sites:
             raise ExportError(f"the file has a state of {origin.module}, which the module does not hold")
-        explicit.setdefault((origin.module, origin.first), {})[origin.index] = states[name]
+        if name in states:
+            explicit.setdefault((origin.module, origin.first), {})[origin.index] = states[name]
     for (path, first), pair in explicit.items():
         prepared.sites[path].override[first] = tuple(pair[index] for index in sorted(pair))
     held = {name: states[name] for name in prepared.states if name in states}

@@ -21,7 +21,6 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript import values
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 from ..errors import ExportError, LSTMOnnxError
 from .attributes import ForwardFailed
@@ -67,15 +66,13 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
     Raises:
         ExportError: the module does something that has no form in ONNX.
     """
-    args, kwargs = prepared.arguments.call(inputs)
-    dynamic = torch.export.Dim.DYNAMIC
-    open_axes = {name: dict.fromkeys(axes, dynamic) or None for name, axes in prepared.arguments.axes.items()}
-    shapes = prepared.arguments.shapes(open_axes)
-    held = list(states.values())
+    given, held = [inputs[name] for name in prepared.arguments.tensors], list(states.values())
+    axes = prepared.arguments.axes
+    shapes = [dict.fromkeys(axes[name], torch.export.Dim.DYNAMIC) or None for name in prepared.arguments.tensors]
     auto = torch.export.Dim.AUTO
     held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
     with ONE_AT_A_TIME, quiet(prepared.dtype), _hushed(), padded_instead(), _traced(prepared):
-        program, edges = _exported(prepared, (args, kwargs, held), (*shapes, held_shapes))
+        program, edges = _exported(prepared, (given, held), (shapes, held_shapes))
         try:
             with _translations_kept():
                 translated = torch.onnx.export(
@@ -353,21 +350,8 @@ def _loop_advice(site: Site) -> str:
 
 
 def _sources(prepared: Prepared) -> dict[str, str]:
-    """Each input by what torch calls it: ``L['args'][0]['x']``, which follows the arguments' own structure."""
-    args, kwargs = prepared.arguments.call({name: _Name(name) for name in prepared.arguments.tensors})
-    found = {}
-    for root, value in (("args", args), ("kwargs", kwargs)):
-        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-            if isinstance(leaf, _Name):
-                found[f"L['{root}']{pytree.keystr(path)}"] = leaf.value
-    return found
-
-
-class _Name:
-    """A name in the place of a tensor; a plain string may be an argument itself."""
-
-    def __init__(self, value: str) -> None:
-        self.value = value
+    """Each input by what torch calls it, after Stateful.forward's own argument."""
+    return {f"L['tensors'][{index}]": name for index, name in enumerate(prepared.arguments.tensors)}
 
 
 def _translation_problem(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ExportError, InputError, MissingDependencyError, ProviderError, RunError
 from ..runtime import Model, load
+from ..runtime.axes import size_of
 from ..story import Story
 from .arguments import resized_tensor
 from .prepared import FixedSizeError, Prepared, Tensors
@@ -64,6 +65,10 @@ def try_out(path: Path, prepared: Prepared, story: Story, edges: Edges = Mapping
             continue  # the module itself does not run at these sizes, such as shorter than a kernel
         tried += 1
         _compare(model, prepared, inputs, states, expected, sizes)
+        if tried == 1 and story.origins:
+            # Without its explicit states, too: the file then starts as the module's own code does.
+            own = {name: state for name, state in states.items() if name not in story.origins}
+            _compare(model, prepared, inputs, own, call_with_states(prepared, story, inputs, own), sizes)
     if not tried and prepared.arguments.sizes:
         return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
     return ()
@@ -114,7 +119,7 @@ def _example(
         if name in inputs:
             continue
         info = model.inputs[name]
-        shape = [sizes.get(dim, 1) if isinstance(dim, str) else dim or 1 for dim in info.shape]
+        shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]
         values = np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)
         states[name] = torch.from_numpy(values).to(next(iter(inputs.values())).device)
     return inputs, states

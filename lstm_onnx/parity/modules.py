@@ -23,6 +23,7 @@ from ..exporter.prepared import Prepared, prepare
 from ..exporter.stepwise import call_with_states
 from ..inputs import InputSpec, axes, draw, sizes_of
 from ..runtime import Model
+from ..runtime.axes import size_of
 from ..runtime.values import ValueInfo
 from ..story import Story
 from .criterion import compare
@@ -222,7 +223,7 @@ class ModuleVerification:
         return {name: _wide_array(tensor) for name, tensor in outputs.items()}, case
 
     def _start(self, prepared: Prepared, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the file starts from when states are absent."""
+        """What attribute states are when they are absent; explicit ones are then the module's own affair."""
         sizes = {
             dim: inputs[spec.name].shape[axis]
             for spec in self.story.inputs
@@ -231,7 +232,7 @@ class ModuleVerification:
         }
         start = {}
         for name in self.story.states:
-            if name not in inputs:
+            if name not in inputs and name not in self.story.origins:
                 info = self.model.inputs[name]
                 shape = _shape(info, sizes)
                 initial = self.story.initial.get(name)
@@ -267,7 +268,7 @@ class ModuleVerification:
 
 
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(sizes.get(dim, 1) if isinstance(dim, str) else dim or 1 for dim in info.shape)
+    return tuple(size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
 
 
 def _state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:

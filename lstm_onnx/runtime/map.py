@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from time import perf_counter
+from time import get_clock_info, perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,16 @@ _WORTH = 64
 """Sequences from which on a calibration pays."""
 _BUDGET = 0.2
 """Seconds that a calibration may take, and the last of its runs more."""
-_REPEATS = 3
+_REPEATS = 5
 _SHORT, _LONG = 4, 64
 """Time steps of a calibration's runs."""
 _CALL = 5e-5
 """Seconds of a run that neither rows nor steps account for: the call, and Python around it."""
+
+_STEPS = 160
+"""The steps of one row that the calibration's runs at one time step would take, about."""
+_clock = thread_time if get_clock_info("thread_time").resolution < 1e-6 else perf_counter
+"""The thread's own time, where that is fine enough: other programs do not count."""
 
 Batch = tuple[tuple[int, Item], ...]
 Outcome = dict[int, "dict[str, Any] | Exception"]
@@ -240,16 +245,16 @@ class _Mapping:
 
         def seconds(rows: int) -> float:
             batch = [short] * rows
-            started = perf_counter()
+            started = _clock()
             self._run(padder.feeds(batch))
-            return perf_counter() - started
+            return _clock() - started
 
         try:
             if self.model.spec is not None:
                 whole, short = short, _first(short, _SHORT)
                 seconds(1)
                 step = seconds(1) / short.length
-                short = _first(whole, max(_SHORT, min(_LONG, int(_BUDGET / (_REPEATS * 2 * ROWS[-1] * step)))))
+                short = _first(whole, max(_SHORT, min(_LONG, int(_BUDGET / (_STEPS * step)))))
             return measured(seconds, short.length)
         except RunError:
             return None  # told with the sequence's number when its turn comes
@@ -283,25 +288,30 @@ class _Mapping:
 
 
 def measured(seconds: Callable[[int], float], length: int, budget: float = _BUDGET) -> Cost:
-    """What runs cost, by trying `ROWS` until that takes `budget` seconds or more rows stop to pay.
+    """What runs cost, by trying `ROWS` until more rows stop to pay, and all of them again while time is left.
 
     Args:
         seconds: runs so many rows and says how long it took.
         length: the time steps of those runs.
         budget: in seconds; the size that is being tried when it ends is still tried.
     """
-    steps: list[tuple[int, float]] = []
+    least: dict[int, float] = {}
     spent = 0.0
     for rows in ROWS:
         # The first run at a size allocates what the later ones have.
-        taken = [seconds(rows)]
-        while len(taken) < _REPEATS and spent + sum(taken) < budget:
-            taken.append(seconds(rows))
-        spent += sum(taken)
-        steps.append((rows, min(taken) / length))
-        if spent >= budget or steps[-1][1] / rows > 1.25 * min(step / count for count, step in steps):
+        first, second = seconds(rows), seconds(rows)
+        spent += first + second
+        least[rows] = min(first, second)
+        if spent >= budget or least[rows] / rows > 1.25 * min(taken / count for count, taken in least.items()):
             break
-    return Cost(_CALL, rising(steps))
+    # In turns, so that what else the machine does falls on all of them.
+    for rows in list(least) * (_REPEATS - 2):
+        if spent >= budget:
+            break
+        again = seconds(rows)
+        spent += again
+        least[rows] = min(least[rows], again)
+    return Cost(_CALL, rising([(rows, taken / length) for rows, taken in least.items()]))
 
 
 @dataclass

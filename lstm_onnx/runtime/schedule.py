@@ -13,7 +13,7 @@ from itertools import pairwise
 
 ROWS = (1, 2, 4, 8, 16, 32)
 """The sizes that a calibration tries."""
-_CLOSE = 1.03
+_CLOSE = 1.08
 """Rates within this factor of the best one are as good: the smaller run needs less memory and ends sooner."""
 
 

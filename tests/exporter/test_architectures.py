@@ -1,0 +1,139 @@
+"""The acceptance set: every architecture is exported from one example and right at other sizes."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx.exporter.arguments import Arguments, arguments
+from lstm_onnx.exporter.prepared import Prepared, prepare
+from lstm_onnx.exporter.stepwise import call_with_states
+from lstm_onnx.parity.criterion import compare
+from tests.architectures import ALL, Architecture, packed, stateful
+from tests.exporter.helpers import Made, made
+
+SIZES = ((1, 1), (1, 7), (3, 1), (3, 5), (5, 12), (4, 9))
+_QUICK = 45
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`")
+
+
+def _quick() -> frozenset[str]:
+    """The part that every run tries: all with states of their own, all packed, all cells, and a draw of the rest."""
+    telling = {*stateful.ARCHITECTURES, *packed.ARCHITECTURES, *(item for item in ALL if item.cell_calls)}
+    rest = [item for item in ALL if item not in telling]
+    homes: dict[str, Architecture] = {}
+    for item in rest:
+        homes.setdefault(item.build().__class__.__module__, item)
+    telling |= set(homes.values())
+    left = [item for item in rest if item not in telling]
+    telling |= set(random.Random(0).sample(left, max(0, _QUICK - len(telling))))  # noqa: S311 - a sample of tests
+    return frozenset(item.name for item in telling)
+
+
+QUICK = _quick()
+
+
+def parameters() -> list[Any]:
+    return [
+        pytest.param(item, id=item.name, marks=() if item.name in QUICK else pytest.mark.slow) for item in ALL
+    ]
+
+
+def fresh(architecture: Architecture, batch: int) -> nn.Module:
+    module = architecture.build()
+    if architecture.set_state is not None:
+        architecture.set_state(module, batch)
+    return module
+
+
+def arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def prepared_at(architecture: Architecture, batch: int, time: int, dtype: torch.dtype | None) -> Prepared:
+    module = fresh(architecture, batch)
+    found: Arguments = arguments(module, architecture.inputs(batch, time), architecture.dynamic_shapes)
+    return prepare(module, found, dtype=dtype)
+
+
+def compare_at(result: Made, architecture: Architecture, batch: int, time: int) -> None:
+    """Fails unless the file is right at this size, by the criterion, with random states."""
+    own = prepared_at(architecture, batch, time, None)
+    wide = prepared_at(architecture, batch, time, torch.float64)
+    rng = np.random.default_rng(100 * batch + time)
+    held = {
+        name: torch.from_numpy(np.tanh(rng.standard_normal(tensor.shape)).astype(np.float32))
+        for slot in own.slots
+        for name, tensor in zip(slot.names, slot.after, strict=True)
+        if name in result.model.inputs
+    }
+    inputs = own.arguments.tensors
+    actual = result.model.run(arrays({**inputs, **held}))
+    story = result.model.story
+    expected = call_with_states(own, story, inputs, held)
+    reference = call_with_states(
+        wide, story, wide.arguments.tensors, {name: state.double() for name, state in held.items()}
+    )
+    assert set(actual) == set(reference)
+    cells = [call.final[-1] for site in wide.sites.values() for call in site.calls]
+    scale = max(float(cell.abs().max()) for cell in cells)
+    for name, array in actual.items():
+        judged = compare(
+            name,
+            array,
+            expected[name].double().numpy(),
+            reference[name].double().numpy(),
+            dtype="float32",
+            cell_scale=scale,
+        )
+        assert judged.passed, f"batch {batch}, time {time}: {judged}"
+
+
+def check_nodes(result: Made, architecture: Architecture) -> None:
+    counts = Counter(result.operators)
+    assert counts["LSTM"] == architecture.lstm_nodes + architecture.cell_calls
+    assert counts["Scan"] == architecture.scan_nodes
+    assert {kind: counts[kind] for kind in ("GRU", "RNN") if counts[kind]} == architecture.other_nodes
+    assert not any(domain.domain for domain in result.proto.opset_import)
+    large = [
+        (tuple(tensor.dims), tensor.data_type, tensor.raw_data)
+        for tensor in result.proto.graph.initializer
+        if len(tensor.raw_data) > 64
+    ]
+    assert len(large) == len(set(large))
+
+
+@pytest.mark.parametrize("architecture", parameters())
+def test_an_architecture_is_right_at_sizes_other_than_the_example(architecture: Architecture, tmp_path: Path) -> None:
+    batch = 1 if architecture.fixed_batch else 2
+    time = 1 if architecture.fixed_time else max(4, architecture.min_time)
+    module = fresh(architecture, batch)
+    result = made(module, architecture.inputs(batch, time), architecture.dynamic_shapes, tmp_path)
+    check_nodes(result, architecture)
+    assert result.exported.notes == ()
+    assert len([name for name in result.exported.states if name not in result.model.story.origins]) >= (
+        architecture.states
+    )
+    sizes = [size for size in SIZES if architecture.takes(*size)]
+    assert len(sizes) >= 2
+    for size in sizes:
+        compare_at(result, architecture, *size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ALL, ids=lambda item: item.name)
+def test_verify_agrees(architecture: Architecture, tmp_path: Path) -> None:
+    batch = 1 if architecture.fixed_batch else 2
+    time = 1 if architecture.fixed_time else max(4, architecture.min_time)
+    module = fresh(architecture, batch)
+    inputs = architecture.inputs(batch, time)
+    path = made(module, inputs, architecture.dynamic_shapes, tmp_path).path
+    assert lstm_onnx.verify(module, path, example_inputs=inputs)

@@ -20,8 +20,8 @@ from .subject import Arrays, Opened, Subject
 PLAIN, RUNTIME = "InferenceSession.run", "lstm-onnx"
 PADDED_BATCH = 32
 """Sequences in a padded or packed batch."""
-WAVES = 4
-"""Steps that each client of a server takes in one timed call."""
+WAVES = 16
+"""Steps that each client of a server takes in one timed call: few against the time that starting them takes."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,9 @@ def _pools(subject: Subject, point: Point) -> Iterator[Task]:
     if len(own) != 1:
         raise ConfigError(f"the pool is timed with one input beside the states, and the model has {', '.join(own)}")
     (name, x), *_ = own.items()
-    axis = next(spec.shape.index("batch") for spec in subject.specs if spec.name == name)
+    axis = next(subject.batch_axis(spec) for spec in subject.specs if spec.name == name)
+    if axis is None:
+        raise ConfigError(f"the input {name} has no batch axis, so that streams could not be stepped together")
     rows = [np.ascontiguousarray(np.take(x, [index], axis)) for index in range(streams)]
     pool = model.pool(slots=streams)
     slots = [pool.open() for _ in range(streams)]
@@ -150,7 +152,8 @@ def _maps(subject: Subject, point: Point) -> Iterator[Task]:
     """Sequences of varying length, in the caller's order."""
     spec, opened = subject.spec, subject.padded
     if spec is None or opened is None:
-        raise ConfigError("map takes sequences (time, input_size), and this is a module with inputs of its own")
+        yield _module_maps(subject, point)
+        return
     lengths = drawn_lengths(point.batch, subject.seed)
     sequences = [
         drawn_sequence(length, spec.input_size, spec.dtype, subject.seed + index)
@@ -158,10 +161,13 @@ def _maps(subject: Subject, point: Point) -> Iterator[Task]:
     ]
     baseline = f"{PLAIN}, padded batches of {PADDED_BATCH}"
     padded = _padded_batches(opened, sequences)
-    model = opened.model
+
+    def mapped() -> list[np.ndarray]:
+        return [output for output, _ in opened.model.map(sequences, workers=subject.threads)]
+
     contenders = [
         Contender(baseline, padded, numbers=_joined, errors=ort_errors()),
-        Contender(f"{RUNTIME} map", lambda: [output for output, _ in model.map(sequences)], numbers=_joined, ours=True),
+        Contender(f"{RUNTIME} map", mapped, numbers=_joined, ours=True),
         Contender(f"{PLAIN}, one by one", _one_by_one(opened, sequences), numbers=_joined, errors=ort_errors()),
     ]
     left_out: dict[str, str] = {}
@@ -169,12 +175,46 @@ def _maps(subject: Subject, point: Point) -> Iterator[Task]:
         left_out["PyTorch"] = subject.no_torch
     else:
         contenders.append(subject.torch.packed_contender(sequences, PADDED_BATCH))
+    yield _map_task(subject, contenders, lengths, left_out)
+
+
+def _module_maps(subject: Subject, point: Point) -> Task:
+    """The same for a module: dicts of arrays, and one by one is what it is compared with."""
+    model, lengths = subject.model, drawn_lengths(point.batch, subject.seed)
+    records = [subject.feeds(1, length) for length in lengths]
+    runs = []
+    for feeds in records:
+        completed = model.completed(feeds)
+        start = {name: completed[name] for name in model.states if name in completed}
+        given = subject.session_feeds(subject.opened, feeds, start)
+        runs.append(functools.partial(subject.opened.session.run, None, given))
+    sequences = [subject.without_batch(feeds) for feeds in records]
+    firsts = _firsts(subject)
+    contenders = [
+        Contender(f"{PLAIN}, one by one", lambda: [run() for run in runs], numbers=firsts, errors=ort_errors()),
+        Contender(
+            f"{RUNTIME} map",
+            lambda: list(model.map(sequences, workers=subject.threads)),
+            numbers=firsts,
+            ours=True,
+        ),
+    ]
+    left_out: dict[str, str] = {}
+    if subject.torch is None:
+        left_out["PyTorch"] = subject.no_torch
+    else:
+        side, specs = subject.torch, subject.specs
+        contenders += side.contenders(lambda: side.called_each(specs, records), compared=False)
+    return _map_task(subject, contenders, lengths, left_out)
+
+
+def _map_task(subject: Subject, contenders: list[Contender], lengths: list[int], left_out: dict[str, str]) -> Task:
     needed = None
     if subject.work is not None:
         flops, weights = subject.work.needed(sum(lengths), max(lengths))
         needed = (flops / len(lengths), weights / len(lengths))
-    units = {contender.name: len(sequences) for contender in contenders}
-    yield Task(contenders, baseline, "sequence", units, needed, left_out)
+    units = {contender.name: len(lengths) for contender in contenders}
+    return Task(contenders, contenders[0].name, "sequence", units, needed, left_out)
 
 
 _TASKS = {"step": _steps, "chunk": _steps, "batch": _batches, "pool": _pools, "map": _maps}

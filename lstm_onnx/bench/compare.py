@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import math
+import os
 import platform
 import tempfile
 import time
@@ -28,6 +29,8 @@ SETTLE = 0.03
 """Seconds of rest before each sample on several threads: those of ONNX Runtime and OpenMP spin on after a run."""
 _TOLERANCE = {"float16": 2e-2}
 _PACKAGES = ("lstm-onnx", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
+_BUSY = 0.5
+"""Load for each core from which a note says so."""
 _CPU_INFO = Path("/proc/cpuinfo")
 Say = Callable[[str], object]
 """Told what is done next."""
@@ -97,6 +100,7 @@ def compare(source: Source, settings: Settings | None = None, *, say: Say = lamb
         say("exporting and opening the model")
         with _opened(source, settings, threads, folder) as subject:
             run = _Run(subject, settings, folder, say)
+            run.notes += _busy(len(allowed))
             provider = subject.model.provider
             peaks = _timed(run, cores if provider == "cpu" else [], is_pinned=is_pinned)
             machine = Machine(
@@ -161,12 +165,13 @@ class _Run:
             try:
                 self._point(point, share)
             except LSTMOnnxError as error:
-                self.left_out.append(LeftOut(str(point), str(error)))
+                reason = str(error).removeprefix(f"{self.subject.model.path}: ")  # a temporary file's name says nothing
+                self.left_out.append(LeftOut(str(point), reason))
 
     def _point(self, point: Point, seconds: float) -> None:
         if point.case == "memory":
             if self.subject.padded is None:
-                raise ConfigError("it is that of map, which does not apply")
+                raise ConfigError("it is measured for bare LSTMs")
             self.memory.append(memory(self.subject, point, self.folder))
             return
         with starts(self.subject, self.folder) if point.case == "start" else prepared(self.subject, point) as task:
@@ -207,7 +212,18 @@ def _comparison(item: _Measured, peaks: Peaks | None) -> Comparison:
     ours = [contender.name for contender in task.contenders if contender.ours and contender.name in item.samples]
     timings = timings_of(item.samples, baseline=task.baseline, ours=ours, limit=limit)
     rounds = len(next(iter(item.samples.values())))
-    return Comparison(item.point.case, str(item.point), task.unit, task.baseline, rounds, limit, timings, item.left_out)
+    return Comparison(
+        case=item.point.case,
+        label=str(item.point),
+        batch=item.point.batch,
+        time=item.point.time,
+        unit=task.unit,
+        baseline=task.baseline,
+        rounds=rounds,
+        limit_seconds=limit,
+        timings=timings,
+        left_out=item.left_out,
+    )
 
 
 @contextlib.contextmanager
@@ -248,6 +264,14 @@ def _device(subject: Subject) -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _busy(cores: int) -> list[str]:
+    """A note where others are using the machine: the spreads will tell, and nobody should wonder why."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load < _BUSY * cores:
+        return []
+    return [f"the machine was busy when this started (load {load:.1f} on {cores} CPUs); expect wide spreads"]
 
 
 def _versions() -> dict[str, str]:

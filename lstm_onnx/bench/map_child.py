@@ -60,11 +60,11 @@ class Ahead:
         self._back += 1
 
 
-def _mapped(model: Model, count: int, seed: int) -> Ahead:
+def _mapped(model: Model, count: int, seed: int, workers: int) -> Ahead:
     spec = model.spec
     assert spec is not None  # noqa: S101 - whoever starts this process has seen to it
     ahead = Ahead(drawn_lengths(count, seed), spec.input_size, spec.output_size, spec.dtype, seed)
-    for _ in model.map(ahead):
+    for _ in model.map(ahead, workers=workers):
         ahead.gave_back()
     return ahead
 
@@ -75,7 +75,7 @@ def main() -> None:
     model = load(path, provider=provider, threads=int(threads))
     found = {"ahead_bytes": 0, "ahead_sequences": 0}
     if int(count):
-        ahead = _mapped(model, int(count), int(seed))
+        ahead = _mapped(model, int(count), int(seed), int(threads))
         found = {"ahead_bytes": ahead.most_bytes, "ahead_sequences": ahead.most}
     else:
         model.warm_up()

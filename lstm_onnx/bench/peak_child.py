@@ -11,9 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 
-if len(sys.argv) > 1 and int(sys.argv[1]) >= 0 and hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {int(sys.argv[1])})
-
 import numpy as np
 
 _GEMM_SIZES = (384, 512, 768, 1024)
@@ -57,7 +54,9 @@ def read(size: int, dtype: str, seconds: float) -> float:
 
 def main() -> None:
     """Answer until stdin ends."""
-    dtype = sys.argv[2]
+    core, dtype = int(sys.argv[1]), sys.argv[2]
+    if core >= 0 and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})  # of this thread, and with one BLAS thread there is no other
     for line in sys.stdin:
         what, *numbers = line.split()
         answer = gemm(dtype, float(numbers[0])) if what == "gemm" else read(int(numbers[0]), dtype, float(numbers[1]))

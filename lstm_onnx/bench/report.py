@@ -61,6 +61,8 @@ class Comparison:
     Attributes:
         case: one of `grid.CASES`.
         label: the case with its sizes.
+        batch: rows of a batch, streams of a pool, or sequences of a map.
+        time: steps in a call; 0 where lengths vary.
         unit: what `seconds` are of: "step" (of one sequence), "sequence" or "start".
         baseline: the contender that ratios are against.
         rounds: how many there were.
@@ -71,6 +73,8 @@ class Comparison:
 
     case: str
     label: str
+    batch: int
+    time: int
     unit: str
     baseline: str
     rounds: int
@@ -208,7 +212,7 @@ def _table(comparison: Comparison) -> list[str]:
                 duration(timing.seconds.median),
                 "baseline" if is_base else _spread(timing.ratio),
                 gain,
-                "" if timing.of_limit is None else f"{timing.of_limit:.0%}",
+                "" if timing.of_limit is None else f"{100 * timing.of_limit:.2g}%",
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -226,7 +230,7 @@ def _memory_lines(memory: Memory) -> list[str]:
     parts = (("base", memory.base_bytes), ("model", memory.model_bytes), ("ahead", memory.ahead_bytes))
     said = " + ".join(f"{name} {size / 1e6:,.1f}" for name, size in parts)
     return [
-        f"{memory.label}, memory",
+        memory.label,
         (
             f"  peak {memory.peak_bytes / 1e6:,.1f} MB is {memory.ratio:.2f} times the working set, "
             f"{memory.working_set_bytes / 1e6:,.1f} MB ({said}; at most {memory.ahead_sequences} sequences ahead)"

@@ -150,6 +150,15 @@ class Subject:
         name = "batch" if {"batch", "time"} & set(names) else next(iter(names), None)
         return spec.shape.index(name) if name is not None and name in spec.shape else None
 
+    def without_batch(self, feeds: Arrays) -> Arrays:
+        """One sequence of a batch of 1 as `Model.map` takes it: no batch axis, no states, and no lengths."""
+        found = {}
+        for spec in self.specs:
+            axis = self.batch_axis(spec)
+            if spec.name not in self.model.states and not isinstance(spec.high, str):
+                found[spec.name] = feeds[spec.name] if axis is None else feeds[spec.name].squeeze(axis)
+        return found
+
     def _require_axes(self, names: Sequence[str], batch: int, time: int) -> None:
         named = {"batch", "time"} & set(names)
         for index, (role, size) in enumerate((("batch", batch), ("time", time))):

@@ -27,11 +27,13 @@ from .named import TracedGraph, named
 from .opset import lower
 from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
 from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
-from .trace import trace
+from .trace import ONE_AT_A_TIME, trace
 from .trial import try_out
 from .write import write_model
 
 STATES = ("zero", "explicit")
+_REORDERED = ("Cast", "Identity", "Gather", "TopK")
+"""What may stand between an input that is lengths and the operator: modules that sort their sequences themselves."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,9 @@ def export_module(
         WeightsError: a projection cannot be folded.
         FileError: `path` cannot be written.
     """
-    prepared = prepare(module, arguments, output_names=options.outputs)
-    problem: FixedSizeError | None = None
-    for sizes in example_sizes(prepared):
-        try:
-            made = _made(prepared, type(module).__name__, sizes, options)
-            break
-        except FixedSizeError as error:
-            problem = problem or error
-    else:
-        assert problem is not None  # noqa: S101 - the loop runs at least once
-        raise problem
-    model, initializers, story, notes = made
+    with ONE_AT_A_TIME:
+        prepared = prepare(module, arguments, output_names=options.outputs)
+        model, initializers, story, notes = _made_at_some_size(prepared, type(module).__name__, options)
     external, num_bytes = write_model(model, initializers, path)
     return Exported(
         path=os.fspath(path),
@@ -94,9 +87,22 @@ def export_module(
     )
 
 
-def _made(
-    prepared: Prepared, name: str, sizes: Mapping[str, int], options: ModuleOptions
-) -> tuple[ModelProto, dict[str, np.ndarray], Story, tuple[str, ...]]:
+_Made = tuple[ModelProto, dict[str, np.ndarray], Story, tuple[str, ...]]
+
+
+def _made_at_some_size(prepared: Prepared, name: str, options: ModuleOptions) -> _Made:
+    """As `_made`; where a size comes out fixed, that may be for want of a larger example."""
+    problem: FixedSizeError | None = None
+    for sizes in example_sizes(prepared):
+        try:
+            return _made(prepared, name, sizes, options)
+        except FixedSizeError as error:
+            problem = problem or error
+    assert problem is not None  # noqa: S101 - the loop runs at least once
+    raise problem
+
+
+def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> _Made:
     """The model, traced at `sizes` and tried out; its initializers, its story, and notes."""
     inputs, states = resized(prepared, sizes)
     traced = trace(prepared, inputs, states, options.options.opset)
@@ -206,7 +212,7 @@ def _length_axes(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
     found: dict[str, str] = {}
     for call in calls:
         value = call.value(3)
-        while value in producers and producers[value].op_type in ("Cast", "Identity"):
+        while value in producers and producers[value].op_type in _REORDERED:
             value = producers[value].input[0]
         dims = graph.dims.get(call.value(0), ())
         time = dims[1 if call.batch_first else 0] if dims else 1

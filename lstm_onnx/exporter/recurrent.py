@@ -9,8 +9,9 @@ the real ONNX nodes in its place.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -227,9 +228,7 @@ def _eager(module: nn.Module, base: type[nn.Module], site: Site, x: Any, hx: Any
     if (forced := site.override.get(len(site.calls))) is not None:
         given = tuple(state[:, 0] for state in forced) if unbatched else forced
         hx = given if site.spec.has_cell else given[0]
-    with warnings.catch_warnings():
-        # torch remarks that projections do not go through oneDNN; here only the numbers matter.
-        warnings.filterwarnings("ignore", message="LSTM with projections")
+    with _without_remark(site.spec):
         output, final = base.forward(module, x, hx)
     after = final if site.spec.has_cell else (final,)
     if unbatched:
@@ -237,6 +236,17 @@ def _eager(module: nn.Module, base: type[nn.Module], site: Site, x: Any, hx: Any
         after = tuple(state.unsqueeze(1) for state in after)
     _record(module, site, given, after)
     return output, final
+
+
+@contextlib.contextmanager
+def _without_remark(spec: RecurrentSpec) -> Iterator[None]:
+    """torch remarks that projections do not go through oneDNN; here only the numbers matter."""
+    if getattr(spec, "proj_size", 0) == 0:
+        yield  # the filters are the whole process', so they are left alone where that can be
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="LSTM with projections")
+        yield
 
 
 def _as_states(hx: Any, spec: RecurrentSpec) -> States | None:

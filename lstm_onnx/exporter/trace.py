@@ -35,7 +35,7 @@ TRACED_OPSET = 18
 _SMALLEST = 2
 """torch takes sizes of 0 and 1 for constants, so every open axis is said to be 2 or more."""
 ONE_AT_A_TIME = threading.RLock()
-"""torch's tracer has global state, and so has the exchange of the packing functions."""
+"""torch's tracer has global state; so have the exchange of the packing functions and Python's filters of warnings."""
 Edges = dict[tuple[str, int], tuple[int, ...]]
 """Sizes by input and axis."""
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]

@@ -292,7 +292,7 @@ class _Core:
         self.waiting = 0
         self.slots: set[Slot] = set()
         self.leaving: deque[Slot] = deque()
-        self.closing = self.draining = False
+        self.closing = self.exiting = False
         self.thread = threading.Thread(target=self.work, name="lstm-onnx batcher", daemon=True)
 
     # --- what callers do --------------------------------------------------------------------------
@@ -316,6 +316,8 @@ class _Core:
     def submit(self, request: _Request) -> None:
         """Queue a request, or let it wait for room."""
         with self.lock:
+            if self.exiting and threading.current_thread() is not threading.main_thread():
+                return  # a daemon thread, which sleeps until the interpreter has ended
             if self.closing:
                 raise InputError("the batcher is closed")
             if request.stream.closed:
@@ -405,7 +407,6 @@ class _Core:
             if not drain:
                 failed = [request for stream in self.ready for request in stream.pending] + list(self.overflow)
                 self.forget()
-            self.draining = drain if not self.closing else self.draining and drain
             self.closing = True
             self.rouse()
             self.gone.notify_all()
@@ -622,6 +623,6 @@ def _end_threads() -> None:
     for core in list(_LIVE):
         with core.lock:
             core.forget()
-            core.closing = True
+            core.closing = core.exiting = True
             core.rouse()
         core.thread.join()

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import FileError, InputError, ModelError, RunError
 from .padding import Item, Layout, Padder, agrees
 from .providers import first_line, open_session, ort_errors
-from .schedule import CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
+from .schedule import CLOSE, CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
 from .session import Model
 from .workers import Workers
 
@@ -27,7 +27,7 @@ _CPU_ROWS, _CUDA_ROWS = 8, 64
 """Rows of a run where nothing was measured."""
 _WORTH = 64
 """Sequences from which on a calibration pays."""
-_BUDGET = 0.2
+_BUDGET = 0.25
 """Seconds that a calibration may take, and the last of its runs more."""
 _REPEATS = 5
 _SHORT, _LONG = 4, 64
@@ -35,7 +35,7 @@ _SHORT, _LONG = 4, 64
 _CALL = 5e-5
 """Seconds of a run that neither rows nor steps account for: the call, and Python around it."""
 
-_STEPS = 160
+_STEPS = 32
 """The steps of one row that the calibration's runs at one time step would take, about."""
 _clock = thread_time if get_clock_info("thread_time").resolution < 1e-6 else perf_counter
 """The thread's own time, where that is fine enough: other programs do not count."""
@@ -302,7 +302,7 @@ def measured(seconds: Callable[[int], float], length: int, budget: float = _BUDG
         first, second = seconds(rows), seconds(rows)
         spent += first + second
         least[rows] = min(first, second)
-        if spent >= budget or least[rows] / rows > 1.25 * min(taken / count for count, taken in least.items()):
+        if spent >= budget or (rows > 1 and least[rows] / rows * CLOSE > least[rows // 2] / (rows // 2)):
             break
     # In turns, so that what else the machine does falls on all of them.
     for rows in list(least) * (_REPEATS - 2):

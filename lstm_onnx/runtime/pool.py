@@ -101,6 +101,7 @@ class Pool:
         )
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
+        self._session = model.session
         self._held: _Held | None = None
         self._learned: dict[Any, dict[str, tuple[Any, Any]] | None] = {}
         self._pairs: OrderedDict[Any, _Pair] = OrderedDict()
@@ -273,6 +274,10 @@ class Pool:
 
     def _run(self, rows: list[int], arrays: Arrays) -> dict[str, Any]:
         """One batch; the lock is held."""
+        if self.model.session is not self._session:  # the model was closed
+            self._session = self.model.session
+            self._pairs.clear()
+            self._learned.clear()
         key = (len(rows), *[array.shape for array in arrays.values()])
         pair = self._pairs.get(key)
         if pair is not None and all(array.dtype == pair.inputs[name].dtype for name, array in arrays.items()):

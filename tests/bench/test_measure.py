@@ -1,0 +1,213 @@
+"""Turns, ratios and settings that are restored; no test asserts how fast anything is."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from lstm_onnx.bench.measure import (
+    Contender,
+    Spread,
+    allowed_cores,
+    interleaved,
+    no_gc,
+    pinned,
+    ratios,
+    tried,
+    turns,
+)
+from lstm_onnx.errors import InputError
+
+
+class Clock:
+    """Nanoseconds that pass only while a contender runs."""
+
+    def __init__(self):
+        self.now = 0
+        self.calls: list[str] = []
+
+    def __call__(self) -> int:
+        return self.now
+
+    def contender(self, name: str, seconds, **options) -> Contender:
+        def run():
+            self.calls.append(name)
+            self.now += int((seconds() if callable(seconds) else seconds) * 1e9)
+
+        return Contender(name, run, **options)
+
+
+def firsts(calls: list[str]) -> list[str]:
+    """Consecutive calls of one contender as one."""
+    return [name for index, name in enumerate(calls) if index == 0 or calls[index - 1] != name]
+
+
+def test_contenders_take_turns_and_each_round_starts_with_the_next():
+    clock = Clock()
+    contenders = [clock.contender(name, 1) for name in "abc"]
+    samples = interleaved(contenders, rounds=4, clock=clock)
+    assert {name: len(found) for name, found in samples.items()} == {"a": 4, "b": 4, "c": 4}
+    assert "".join(clock.calls[-12:]) == "abcbcacababc"
+
+
+def test_turns():
+    assert [turns(3, index) for index in range(4)] == [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]
+
+
+def test_a_short_call_is_repeated_until_a_sample_is_long_enough():
+    clock = Clock()
+    samples = interleaved([clock.contender("a", 1e-4)], rounds=2, least=0.002, clock=clock)
+    assert samples["a"] == pytest.approx([1e-4, 1e-4])
+    assert len(clock.calls) == 4 + 2 * (1 + 20)  # to warm up; one before each sample, untimed
+
+
+def test_warming_up_a_long_call_is_short():
+    clock = Clock()
+    interleaved([clock.contender("a", 5)], rounds=1, clock=clock)
+    assert len(clock.calls) == 2
+
+
+def test_seconds_end_the_rounds_but_three_are_done():
+    clock = Clock()
+    assert len(interleaved([clock.contender("a", 1)], rounds=50, seconds=1e-3, clock=clock)["a"]) == 3
+    assert len(interleaved([clock.contender("a", 1)], rounds=2, seconds=1e-3, clock=clock)["a"]) == 2
+    assert len(interleaved([clock.contender("a", 1)], rounds=50, seconds=10, clock=clock)["a"]) == 10
+
+
+def test_rests_before_each_sample():
+    clock, rests = Clock(), []
+    interleaved([clock.contender(name, 1) for name in "ab"], rounds=3, settle=0.03, clock=clock, sleep=rests.append)
+    assert rests == [0.03] * 6
+    interleaved([clock.contender("a", 1)], rounds=3, clock=clock, sleep=rests.append)
+    assert len(rests) == 6
+
+
+def test_settings_of_a_contender_are_its_alone():
+    clock, inside = Clock(), []
+
+    @contextlib.contextmanager
+    def around():
+        inside.append("a")
+        yield
+        inside.pop()
+
+    def seconds():
+        assert inside == ["a"]
+        return 1
+
+    def other():
+        assert inside == []
+        return 1
+
+    interleaved([clock.contender("a", seconds, around=around), clock.contender("b", other)], rounds=2, clock=clock)
+    assert inside == []
+
+
+def test_spread_is_the_median_and_the_quartiles():
+    assert Spread.of([4, 1, 3, 2, 5]) == Spread(3, 2, 4)
+    assert Spread.of([7]) == Spread(7, 7, 7)
+    assert Spread.of([1, 2]) == Spread(1.5, 1.25, 1.75)
+
+
+def test_ratios_are_those_of_the_rounds_and_not_of_medians():
+    # The machine is three times as slow in two rounds; the ratio is 2 in each.
+    baseline = [1.0, 3.0, 1.0, 3.0, 1.0]
+    assert ratios([2 * value for value in baseline], baseline) == Spread(2, 2, 2)
+    assert ratios([1, 1, 10], [1, 10, 10]) == Spread(1, 0.55, 1)
+    with pytest.raises(ValueError, match="zip"):
+        ratios([1, 2], [1])
+
+
+def test_garbage_collection_is_off_and_then_as_it_was():
+    assert gc.isenabled()
+    with no_gc():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), no_gc():
+        raise ZeroDivisionError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_gc():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
+def test_every_thread_is_pinned_and_then_where_it_was():
+    allowed = os.sched_getaffinity(0)
+    begin, end = threading.Event(), threading.Event()
+    old = threading.Thread(target=end.wait)
+    new = threading.Thread(target=lambda: (begin.set(), end.wait()))
+    old.start()
+    try:
+        with contextlib.suppress(ZeroDivisionError), pinned([min(allowed)]) as done:
+            assert done
+            new.start()
+            begin.wait()
+            for task in (0, old.native_id, new.native_id):
+                assert os.sched_getaffinity(task) == {min(allowed)}
+            assert allowed_cores() == [min(allowed)]
+            raise ZeroDivisionError
+        for task in (0, old.native_id, new.native_id):
+            assert os.sched_getaffinity(task) == allowed
+    finally:
+        end.set()
+        old.join()
+        new.join()
+
+
+def test_nothing_is_pinned_where_that_cannot_be(monkeypatch):
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    with pinned([0]) as done:
+        assert not done
+    assert allowed_cores() == list(range(os.cpu_count() or 1))
+
+
+def given(name: str, value, **options) -> Contender:
+    return Contender(name, lambda: value, numbers=np.asarray, **options)
+
+
+def test_numbers_that_are_not_the_baselines_are_told():
+    right, wrong = np.ones(3), np.array([1, 1, 1.5])
+    trial = tried([given("a", right), given("b", right + 1e-6), given("c", wrong)], "a", 1e-3)
+    assert [contender.name for contender in trial.able] == ["a", "b", "c"]
+    assert trial.disagreements == ["c gives numbers that are 0.5 from those of a"]
+    nan = tried([given("a", right), given("b", right * np.nan)], "a", 1e-3)
+    assert len(nan.disagreements) == 1
+    shape = tried([given("a", right), given("b", right[:2])], "a", 1e-3)
+    assert shape.disagreements == ["b gives numbers of shape (2,), and a of (3,)"]
+    assert tried([given("a", 100 * right), given("b", 100 * right + 0.05)], "a", 1e-3).disagreements == []
+
+
+def test_who_cannot_is_left_out_and_says_why():
+    def fails(error):
+        def run():
+            raise error
+
+        return run
+
+    bad = [
+        Contender("b", fails(InputError("no batch"))),
+        Contender("c", fails(RuntimeError("\n first\n second")), errors=(Exception,)),
+        Contender("d", fails(KeyError()), errors=(Exception,)),
+    ]
+    trial = tried([given("a", np.ones(1)), *bad], "a", 1e-3)
+    assert [contender.name for contender in trial.able] == ["a"]
+    assert trial.unable == {"b": "InputError: no batch", "c": "RuntimeError: first", "d": "KeyError: no message"}
+    with pytest.raises(RuntimeError):  # a bug of ours is not left out
+        tried([Contender("e", fails(RuntimeError()))], "e", 1e-3)
+
+
+def test_no_numbers_no_comparison():
+    trial = tried([Contender("a", lambda: None), given("b", np.ones(1))], "a", 1e-3)
+    assert trial.disagreements == []
+    assert trial.unable == {}

@@ -1,0 +1,59 @@
+"""Clients of the batcher: every one takes its steps, and a failure reaches who waits."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import numpy as np
+import pytest
+
+from lstm_onnx.bench import servers
+from lstm_onnx.bench.servers import asyncio_waves, thread_waves
+
+ROWS = [np.full((1, 1, 2), index, np.float32) for index in range(5)]
+
+
+class FakeStream:
+    def __init__(self, fails: bool) -> None:
+        self.steps: list[float] = []
+        self.fails = fails
+
+    def step(self, x):
+        if self.fails:
+            raise ZeroDivisionError
+        self.steps.append(float(x[0, 0, 0]))
+
+    async def astep(self, x):
+        self.step(x)
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    found: list[FakeStream] = []
+
+    @contextlib.contextmanager
+    def opened(model, count):
+        found.extend(FakeStream(fails=model == "fails") for _ in range(count))
+        yield found
+
+    monkeypatch.setattr(servers, "_streams", opened)
+    return found
+
+
+@pytest.mark.parametrize("waves", [thread_waves, asyncio_waves])
+def test_every_stream_takes_its_steps(waves, streams):
+    before = threading.active_count()
+    with waves("model", ROWS, 3) as run:
+        run()
+        run()
+    assert [stream.steps for stream in streams] == [[float(index)] * 6 for index in range(5)]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("waves", [thread_waves, asyncio_waves])
+def test_a_failure_reaches_who_waits_and_nothing_hangs(waves, streams):
+    before = threading.active_count()
+    with waves("fails", ROWS, 3) as run, pytest.raises(ZeroDivisionError):
+        run()
+    assert threading.active_count() == before

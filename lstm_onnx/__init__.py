@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .exporter import Exported, export
     from .parity import Report, verify
     from .runtime import Model, Stream, load
+    from .runtime.batcher import Batcher
+    from .runtime.pool import Pool
     from .spec import ExportOptions, LSTMSpec
 
 _HOMES = {
@@ -45,11 +47,14 @@ _HOMES = {
     "exporter": ("Exported", "export"),
     "parity": ("Report", "verify"),
     "runtime": ("Model", "Stream", "load"),
+    "runtime.batcher": ("Batcher",),
+    "runtime.pool": ("Pool",),
     "spec": ("ExportOptions", "LSTMSpec"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Batcher",
     "ConfigError",
     "ExportError",
     "ExportOptions",
@@ -61,6 +66,7 @@ __all__ = [
     "MissingDependencyError",
     "Model",
     "ModelError",
+    "Pool",
     "ProviderError",
     "Report",
     "RunError",

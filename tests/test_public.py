@@ -12,6 +12,7 @@ from lstm_onnx import errors
 from lstm_onnx.runtime.providers import ort_errors
 
 PUBLIC = [
+    "Batcher",
     "ConfigError",
     "ExportError",
     "ExportOptions",
@@ -23,6 +24,7 @@ PUBLIC = [
     "MissingDependencyError",
     "Model",
     "ModelError",
+    "Pool",
     "ProviderError",
     "Report",
     "RunError",

@@ -7,7 +7,7 @@ limits of the machine that times are told as fractions of.
 
 from __future__ import annotations
 
-from .compare import Settings, compare
+from .comparing import Settings, compare
 from .report import Comparison, LeftOut, Machine, Memory, Report, Timing
 
 __all__ = ["Comparison", "LeftOut", "Machine", "Memory", "Report", "Settings", "Timing", "compare"]

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, LSTMOnnxError
 from ..runtime.providers import ort_errors
 from .grid import Point, drawn_lengths, drawn_sequence
 from .measure import Contender
+from .pytorch import EAGER, TorchSide
 from .servers import asyncio_waves, thread_waves
 from .subject import Arrays, Opened, Subject
 
@@ -125,14 +126,12 @@ def _pools(subject: Subject, point: Point) -> Iterator[Task]:
             ours=True,
         ),
     ]
-    left_out: dict[str, str] = {}
-    if subject.torch is None:
-        left_out["PyTorch"] = subject.no_torch
-    elif subject.spec is not None:
-        side, stacked = subject.torch, np.stack(rows)
-        contenders += side.contenders(lambda: side.carried_each(stacked))
+    if subject.spec is not None:
+        stacked = np.stack(rows)
+        theirs, left_out = _torch(subject, lambda side: side.contenders(lambda: side.carried_each(stacked)))
+        contenders += theirs
     else:
-        left_out["PyTorch"] = "a module's forward has no states of one stream at a time"
+        left_out = {EAGER: "a module's forward takes no states of one stream at a time"}
     with thread_waves(model, rows, WAVES) as threaded, asyncio_waves(model, rows, WAVES) as awaited:
         served = [
             Contender(f"{RUNTIME} batcher, a thread a stream", threaded, ours=True),
@@ -170,12 +169,8 @@ def _maps(subject: Subject, point: Point) -> Iterator[Task]:
         Contender(f"{RUNTIME} map", mapped, numbers=_joined, ours=True),
         Contender(f"{PLAIN}, one by one", _one_by_one(opened, sequences), numbers=_joined, errors=ort_errors()),
     ]
-    left_out: dict[str, str] = {}
-    if subject.torch is None:
-        left_out["PyTorch"] = subject.no_torch
-    else:
-        contenders.append(subject.torch.packed_contender(sequences, PADDED_BATCH))
-    yield _map_task(subject, contenders, lengths, left_out)
+    theirs, left_out = _torch(subject, lambda side: [side.packed_contender(sequences, PADDED_BATCH)])
+    yield _map_task(subject, [*contenders, *theirs], lengths, left_out)
 
 
 def _module_maps(subject: Subject, point: Point) -> Task:
@@ -199,13 +194,10 @@ def _module_maps(subject: Subject, point: Point) -> Task:
             ours=True,
         ),
     ]
-    left_out: dict[str, str] = {}
-    if subject.torch is None:
-        left_out["PyTorch"] = subject.no_torch
-    else:
-        side, specs = subject.torch, subject.specs
-        contenders += side.contenders(lambda: side.called_each(specs, records), compared=False)
-    return _map_task(subject, contenders, lengths, left_out)
+    theirs, left_out = _torch(
+        subject, lambda side: side.contenders(lambda: side.called_each(subject.specs, records), compared=False)
+    )
+    return _map_task(subject, [*contenders, *theirs], lengths, left_out)
 
 
 def _map_task(subject: Subject, contenders: list[Contender], lengths: list[int], left_out: dict[str, str]) -> Task:
@@ -233,14 +225,24 @@ def _task(subject: Subject, contenders: tuple[list[Contender], dict[str, str]], 
 def _with_torch(
     subject: Subject, contenders: list[Contender], feeds: Arrays, *, carried: bool
 ) -> tuple[list[Contender], dict[str, str]]:
-    side = subject.torch
-    if side is None:
-        return contenders, {"PyTorch": subject.no_torch}
-    if subject.spec is None:
-        specs = subject.specs
-        return [*contenders, *side.contenders(lambda: side.called(specs, feeds), compared=False)], {}
-    make = side.carried if carried else side.whole
-    return [*contenders, *side.contenders(lambda: make(feeds["input"]))], {}
+    def make(side: TorchSide) -> list[Contender]:
+        if subject.spec is None:
+            return side.contenders(lambda: side.called(subject.specs, feeds), compared=False)
+        run = side.carried if carried else side.whole
+        return side.contenders(lambda: run(feeds["input"]))
+
+    theirs, left_out = _torch(subject, make)
+    return [*contenders, *theirs], left_out
+
+
+def _torch(subject: Subject, make: Callable[[TorchSide], list[Contender]]) -> tuple[list[Contender], dict[str, str]]:
+    """PyTorch's contenders, or why there are none."""
+    if subject.torch is None:
+        return [], {EAGER: subject.no_torch}
+    try:
+        return make(subject.torch), {}
+    except LSTMOnnxError as error:
+        return [], {EAGER: str(error)}
 
 
 def _carried_plain(

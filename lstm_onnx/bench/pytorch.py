@@ -25,7 +25,8 @@ class TorchSide:
 
     Args:
         source: where the module comes from.
-        device: "cpu" or "cuda"; inputs go there and outputs come back within what is timed.
+        device: "cpu" or "cuda", where this torch can use it; inputs go there and outputs come back within
+            what is timed.
         threads: torch's, while a contender runs.
 
     Raises:
@@ -36,7 +37,7 @@ class TorchSide:
     def __init__(self, source: Source, device: str, threads: int) -> None:
         self.torch = import_torch("bench times it")
         self.source = source
-        self.device = device
+        self.device = device if device == "cpu" or self.torch.cuda.is_available() else "cpu"
         self.threads = threads
 
     def settings(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:

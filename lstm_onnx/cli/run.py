@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -100,23 +101,112 @@ def run(
 def _results(
     model: Model, rows: Iterator[Arrays], records: Records, *, steps: int | None, hint: str
 ) -> Iterator[Arrays]:
-    from ..errors import InputError
+    from itertools import groupby
+
     from ..runtime.chunks import run_chunks
 
     said: set[str] = set()
-    for index, row in enumerate(rows):
+
+    def cast(numbered: tuple[int, Arrays]) -> tuple[int, Arrays]:
+        index, row = numbered
         remarks: set[str] = set()
-        try:
+        with _placed(records, index, hint):
             feeds = _cast(model, row, remarks, typed=records.typed)
-            result = run_chunks(model, feeds, steps) if steps else _run_whole(model, feeds)
-        except InputError as error:
-            place = f"record {index}: " if records.many else ""
-            table = records.format in ("csv", "parquet") and not records.many
-            raise InputError(f"{place}{error}{hint if table else ''}") from error
         for remark in sorted(remarks - said):
             note(remark)
-        said |= remarks
-        yield result
+        said.update(remarks)
+        return index, feeds
+
+    def alone(item: tuple[int, Arrays]) -> bool:
+        return records.many and not steps and _is_one_sequence(model, item[1])
+
+    for together, items in groupby(map(cast, enumerate(rows)), key=alone):
+        if together:
+            yield from _mapped(model, items)
+            continue
+        for index, feeds in items:
+            with _placed(records, index, hint):
+                if steps:
+                    result = run_chunks(model, feeds, steps)
+                else:
+                    result = _run_rows(model, feeds) if _has_many_rows(model, feeds) else _run_whole(model, feeds)
+            yield result
+
+
+@contextlib.contextmanager
+def _placed(records: Records, index: int, hint: str) -> Iterator[None]:
+    """Say which record an error is of."""
+    from ..errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        place = f"record {index}: " if records.many else ""
+        table = records.format in ("csv", "parquet") and not records.many
+        raise InputError(f"{place}{error}{hint if table else ''}") from error
+
+
+def _is_one_sequence(model: Model, feeds: Arrays) -> bool:
+    """Whether all that is given lacks the batch axis, as `Model.map` takes it."""
+    infos = [model.inputs.get(name) for name in feeds]
+    return all(
+        info is not None and "batch" in info.shape and array.ndim == len(info.shape) - 1
+        for info, array in zip(infos, feeds.values(), strict=True)
+    )
+
+
+def _mapped(model: Model, items: Iterator[tuple[int, Arrays]]) -> Iterator[Arrays]:
+    """Records that are one sequence each, many of them at a time."""
+    import re
+
+    from ..errors import InputError, RunError
+
+    numbers: list[int] = []
+
+    def taken() -> Iterator[Arrays]:
+        for index, feeds in items:
+            numbers.append(index)
+            yield feeds
+
+    try:
+        yield from model.map(taken())
+    except (InputError, RunError) as error:
+        # What map calls a sequence, counted from where it began, is a record of the data here.
+        found = re.match(r"sequence (\d+): ", str(error))
+        if found is None:
+            raise
+        raise type(error)(f"record {numbers[int(found[1])]}: {str(error)[found.end() :]}") from error
+
+
+_MANY_ROWS = 64
+
+
+def _has_many_rows(model: Model, feeds: Arrays) -> bool:
+    """Whether a batch is so large that it is better run in parts, on every core."""
+    spec = model.spec
+    if spec is None or set(feeds) - {"input", "lengths"} or feeds["input"].ndim != 3:
+        return False
+    return feeds["input"].shape[0 if spec.batch_first else 1] >= _MANY_ROWS and "lengths" in model.inputs
+
+
+def _run_rows(model: Model, feeds: Arrays) -> Arrays:
+    """A large batch row by row through `Model.map`, and put together again."""
+    import numpy as np
+
+    from ..runtime.values import checked, checked_lengths
+
+    spec = model.spec
+    assert spec is not None  # noqa: S101 - the caller's condition
+    x = checked({"input": model.inputs["input"]}, {"input": feeds["input"]})["input"]
+    rows = x if spec.batch_first else np.swapaxes(x, 0, 1)
+    batch, time = rows.shape[:2]
+    lengths = checked_lengths(feeds["lengths"], batch, time) if "lengths" in feeds else np.full(batch, time, np.int32)
+    output = np.zeros((batch, time, spec.output_size), spec.dtype)
+    hn, cn = np.empty(spec.h_shape(batch), spec.dtype), np.empty(spec.c_shape(batch), spec.dtype)
+    given = (row[:length] for row, length in zip(rows, lengths, strict=True))
+    for index, (y, (h, c)) in enumerate(model.map(given)):
+        output[index, : len(y)], hn[:, index], cn[:, index] = y, h, c
+    return {"output": output if spec.batch_first else np.swapaxes(output, 0, 1), "hn": hn, "cn": cn}
 
 
 def _cast(model: Model, row: Arrays, remarks: set[str], *, typed: bool) -> Arrays:

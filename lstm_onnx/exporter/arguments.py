@@ -5,7 +5,9 @@ A leaf's name is its argument's, and the keys within: ``tokens``, ``batch.featur
 
 from __future__ import annotations
 
+import functools
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -244,7 +246,7 @@ def _at(shape: Any, path: tuple[Any, ...], name: str, value: Any) -> Any:
     for entry in path:
         if shape is _GUESS or shape is None:
             return shape
-        children = pytree.tree_flatten_with_path(value, is_leaf=lambda item, whole=value: item is not whole)[0]
+        children = pytree.tree_flatten_with_path(value, is_leaf=functools.partial(operator.is_not, value))[0]
         position = next(index for index, (step, _) in enumerate(children) if step == (entry,))
         value = children[position][1]
         try:

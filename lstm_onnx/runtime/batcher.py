@@ -302,7 +302,7 @@ class _Core:
 
         It is a copy, since a caller that gives up may write its next chunk into the same memory.
         """
-        shapes = tuple((array.shape, array.dtype) for array in arrays.values())
+        shapes: tuple[Any, ...] = tuple([(array.shape, array.dtype) for array in arrays.values()])
         if shapes not in self.fits or len(arrays) != len(self.pool.inputs):
             arrays = checked(self.pool.model.inputs, {**arrays, **self.pool.fresh})
             arrays = {name: arrays[name] for name in self.pool.inputs}
@@ -317,6 +317,7 @@ class _Core:
         """Queue a request, or let it wait for room."""
         with self.lock:
             if self.exiting and threading.current_thread() is not threading.main_thread():
+                request.started = True
                 return  # a daemon thread, which sleeps until the interpreter has ended
             if self.closing:
                 raise InputError("the batcher is closed")
@@ -534,9 +535,10 @@ class _Core:
                         f"{self.pool.model.path}: its output {name} has shape {value.shape} for {len(group)} streams"
                     )
                 return
-            before = (slice(None),) * axis
-            for row, request in enumerate(group):
-                request.results[name] = value[(*before, slice(row, row + 1))].copy()
+            # The batch axis first, to go along it, and a batch axis of 1 in its old place.
+            rows = np.expand_dims(np.moveaxis(value, axis, 0), axis + 1)
+            for row, request in zip(rows, group, strict=True):
+                request.results[name] = row.copy()
 
 
 @dataclass(frozen=True)

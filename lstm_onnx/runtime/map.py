@@ -152,18 +152,21 @@ class _Mapping:
                 self._submit(crew)
                 if given == self.read:
                     break
-                outcome = crew.take(given, self.progress)
-                size, item = self.held.pop(given)
-                self.held_bytes -= size
-                if isinstance(outcome, Exception):
-                    raise outcome
-                yield _given(outcome, item)
-                del outcome, item
+                # Nothing here may name what is yielded: the caller's last result would live as long as the next takes.
+                yield self._taken(crew, given)
                 given += 1
             if self.failure is not None:
                 raise self.failure
         finally:
             crew.close()
+
+    def _taken(self, crew: Workers[Batch, dict[str, Any]], index: int) -> Any:
+        outcome = crew.take(index, self.progress)
+        size, item = self.held.pop(index)
+        self.held_bytes -= size
+        if isinstance(outcome, Exception):
+            raise outcome
+        return _given(outcome, item)
 
     def _read_one(self) -> bool:
         """Read a sequence if there is room for it; whether one was read."""
@@ -222,7 +225,7 @@ class _Mapping:
         try:
             padded = whole.results(self._run(whole.feeds([long, short])), [long, short])[1]
             alone = plain.results(self._run(plain.feeds([short])), [short])[0]
-        except RunError:
+        except (RunError, MemoryError):
             return  # told with the sequence's number when its turn comes
         if agrees(alone, padded):
             self.layout = self.padded
@@ -256,7 +259,7 @@ class _Mapping:
                 step = seconds(1) / short.length
                 short = _first(whole, max(_SHORT, min(_LONG, int(_BUDGET / (_STEPS * step)))))
             return measured(seconds, short.length)
-        except RunError:
+        except (RunError, MemoryError):
             return None  # told with the sequence's number when its turn comes
 
     def _worker(self) -> Callable[[Batch], Outcome]:
@@ -267,10 +270,11 @@ class _Mapping:
             items = [item for _, item in batch]
             try:
                 found = padder.results(self._run(padder.feeds(items)), items)
-            except RunError as error:
+            except (RunError, MemoryError) as error:
                 if len(batch) > 1:  # alone each tells whether it is the one
                     return {index: outcome for one in batch for index, outcome in work((one,)).items()}
-                failure = RunError(f"sequence {batch[0][0]}: {error}")
+                said = error if isinstance(error, RunError) else f"{self.model.path}: ran out of memory"
+                failure = RunError(f"sequence {batch[0][0]}: {said}")
                 failure.__cause__ = error
                 return {batch[0][0]: failure}
             return {index: result for (index, _), result in zip(batch, found, strict=True)}

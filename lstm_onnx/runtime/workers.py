@@ -35,7 +35,7 @@ class Workers(Generic[Task, Result]):
         self._closed = False
         self._changed = threading.Condition()
         self._results: dict[int, Result | Exception] = {}
-        self._done = 0
+        self._done = self._told = 0
 
     def submit(self, tasks: Iterable[Task]) -> None:
         """Have `tasks` done, in their order, after those that were submitted before."""
@@ -55,15 +55,15 @@ class Workers(Generic[Task, Result]):
 
         `told` is called, in this thread, with how many parts are done whenever that changed.
         """
-        said = -1
         while True:
             with self._changed:
-                while part not in self._results and (told is None or self._done == said):
+                while part not in self._results and (told is None or self._done == self._told):
                     self._changed.wait()
-                said, there = self._done, part in self._results
+                done, there = self._done, part in self._results
                 result = self._results.pop(part) if there else None
-            if told is not None:
-                told(said)
+            if told is not None and done != self._told:
+                self._told = done
+                told(done)
             if there:
                 return result  # type: ignore[return-value]  # it is there
 

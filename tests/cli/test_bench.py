@@ -7,7 +7,6 @@ import json
 import pytest
 
 from lstm_onnx.bench.grid import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS, GRIDS
-from lstm_onnx.cli import bench as command
 from lstm_onnx.cli import cli
 
 from .conftest import MODELS
@@ -65,4 +64,3 @@ def test_the_help_names_what_the_package_has():
     assert tuple(options["grid"].type.choices) == GRIDS
     for name, defaults in (("rounds", DEFAULT_ROUNDS), ("seconds", DEFAULT_SECONDS)):
         assert f"[default: {defaults['quick']:g}, full {defaults['full']:g}]" in options[name].help
-    assert command is not None

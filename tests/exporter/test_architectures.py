@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx.exporter.arguments import Arguments, arguments
-from lstm_onnx.exporter.prepared import Prepared, prepare
+from lstm_onnx.exporter.prepared import prepare
 from lstm_onnx.exporter.stepwise import call_with_states
 from lstm_onnx.parity.criterion import compare
 from tests.architectures import ALL, Architecture, packed, stateful
@@ -42,9 +42,7 @@ QUICK = _quick()
 
 
 def parameters() -> list[Any]:
-    return [
-        pytest.param(item, id=item.name, marks=() if item.name in QUICK else pytest.mark.slow) for item in ALL
-    ]
+    return [pytest.param(item, id=item.name, marks=() if item.name in QUICK else pytest.mark.slow) for item in ALL]
 
 
 def fresh(architecture: Architecture, batch: int) -> nn.Module:
@@ -58,43 +56,50 @@ def arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def prepared_at(architecture: Architecture, batch: int, time: int, dtype: torch.dtype | None) -> Prepared:
-    module = fresh(architecture, batch)
-    found: Arguments = arguments(module, architecture.inputs(batch, time), architecture.dynamic_shapes)
-    return prepare(module, found, dtype=dtype)
+class Judge:
+    """A file beside its architecture, in its own precision and in float64."""
 
-
-def compare_at(result: Made, architecture: Architecture, batch: int, time: int) -> None:
-    """Fails unless the file is right at this size, by the criterion, with random states."""
-    own = prepared_at(architecture, batch, time, None)
-    wide = prepared_at(architecture, batch, time, torch.float64)
-    rng = np.random.default_rng(100 * batch + time)
-    held = {
-        name: torch.from_numpy(np.tanh(rng.standard_normal(tensor.shape)).astype(np.float32))
-        for slot in own.slots
-        for name, tensor in zip(slot.names, slot.after, strict=True)
-        if name in result.model.inputs
-    }
-    inputs = own.arguments.tensors
-    actual = result.model.run(arrays({**inputs, **held}))
-    story = result.model.story
-    expected = call_with_states(own, story, inputs, held)
-    reference = call_with_states(
-        wide, story, wide.arguments.tensors, {name: state.double() for name, state in held.items()}
-    )
-    assert set(actual) == set(reference)
-    cells = [call.final[-1] for site in wide.sites.values() for call in site.calls]
-    scale = max(float(cell.abs().max()) for cell in cells)
-    for name, array in actual.items():
-        judged = compare(
-            name,
-            array,
-            expected[name].double().numpy(),
-            reference[name].double().numpy(),
-            dtype="float32",
-            cell_scale=scale,
+    def __init__(self, result: Made, architecture: Architecture, batch: int, time: int) -> None:
+        self.result, self.architecture = result, architecture
+        self.own, self.wide = (
+            prepare(fresh(architecture, batch), self.arguments(batch, time), dtype=dtype)
+            for dtype in (None, torch.float64)
         )
-        assert judged.passed, f"batch {batch}, time {time}: {judged}"
+
+    def arguments(self, batch: int, time: int) -> Arguments:
+        architecture = self.architecture
+        return arguments(architecture.build(), architecture.inputs(batch, time), architecture.dynamic_shapes)
+
+    def compare(self, batch: int, time: int) -> None:
+        """Fails unless the file is right at this size, by the criterion, with random states."""
+        model, story = self.result.model, self.result.model.story
+        rng = np.random.default_rng(100 * batch + time)
+        held = {}
+        for name in self.own.states:
+            if name in model.inputs:
+                shape = [batch if isinstance(dim, str) else int(dim or 0) for dim in model.inputs[name].shape]
+                held[name] = torch.from_numpy(np.tanh(rng.standard_normal(shape)).astype(np.float32))
+        inputs = self.arguments(batch, time).tensors
+        actual = model.run(arrays({**inputs, **held}))
+        expected = call_with_states(self.own, story, inputs, held)
+        reference = call_with_states(self.wide, story, doubled(inputs), doubled(held))
+        assert set(actual) == set(reference)
+        cells = [call.final[-1] for site in self.wide.sites.values() for call in site.calls]
+        scale = max(float(cell.abs().max()) for cell in cells)
+        for name, array in actual.items():
+            judged = compare(
+                name,
+                array,
+                expected[name].double().numpy(),
+                reference[name].double().numpy(),
+                dtype="float32",
+                cell_scale=scale,
+            )
+            assert judged.passed, f"batch {batch}, time {time}: {judged}"
+
+
+def doubled(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def check_nodes(result: Made, architecture: Architecture) -> None:
@@ -124,8 +129,9 @@ def test_an_architecture_is_right_at_sizes_other_than_the_example(architecture: 
     )
     sizes = [size for size in SIZES if architecture.takes(*size)]
     assert len(sizes) >= 2
+    judge = Judge(result, architecture, batch, time)
     for size in sizes:
-        compare_at(result, architecture, *size)
+        judge.compare(*size)
 
 
 @pytest.mark.slow

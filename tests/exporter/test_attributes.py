@@ -228,7 +228,11 @@ def test_slots_are_what_a_forward_changes() -> None:
     assert first.changed(module) == []
     module(*signal(2, 4))
     slots = slots_of(module, first, first.changed(module))
-    assert [(slot.where, slot.is_buffer) for slot in slots] == [("self.h", True), ("self.c", True), ("self.total", True)]
+    assert [(slot.where, slot.is_buffer) for slot in slots] == [
+        ("self.h", True),
+        ("self.c", True),
+        ("self.total", True),
+    ]
     assert slots[0].initial is not None
     assert float(slots[0].initial[0].mean()) == 0.5  # what it held before it was written into
 
@@ -249,5 +253,9 @@ def test_a_call_leaves_the_attributes_as_they_were() -> None:
 def test_results_are_named_by_the_keys_that_lead_to_them() -> None:
     one = torch.zeros(())
     assert [name for name, _ in named_tensors(one)] == ["output"]
-    assert [name for name, _ in named_tensors((one, [one, {"a": one}], 3))] == ["output.0", "output.1.0", "output.1.1.a"]
+    assert [name for name, _ in named_tensors((one, [one, {"a": one}], 3))] == [
+        "output.0",
+        "output.1.0",
+        "output.1.1.a",
+    ]
     assert [name for name, _ in named_tensors({"a": one, "b": (one, None)})] == ["a", "b.0"]

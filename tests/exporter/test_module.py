@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings
 from collections import namedtuple
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ import lstm_onnx
 from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.exporter.module import ModuleOptions
 from lstm_onnx.spec import ExportOptions
-from tests.exporter.helpers import BATCH_TIME, X, X_LENGTHS, agree, eager, made, right, signal, with_lengths
+from tests.exporter.helpers import BATCH_TIME, X_LENGTHS, X, agree, eager, made, right, signal, with_lengths
 
 
 class Packer(nn.Module):
@@ -181,7 +180,7 @@ class Pair(NamedTuple):
     right: list[Tensor]
 
 
-Named = namedtuple("Named", ["a", "b"])  # noqa: PYI024 - as older code has them
+Named = namedtuple("Named", ["a", "b"])
 
 
 @dataclass
@@ -191,10 +190,9 @@ class Record:
 
 
 @pytest.fixture
-def _registered() -> Iterator[None]:
+def _registered() -> None:
     if Record not in pytree.SUPPORTED_NODES:
         torch.export.register_dataclass(Record)
-    yield
 
 
 class Containers(nn.Module):
@@ -266,6 +264,7 @@ class Many(Signature):
 
 def test_arguments_that_are_no_tensors_are_constants(tmp_path: Path) -> None:
     for flip, mode in ((True, "last"), (False, None)):
+
         def inputs(batch: int, time: int, flip: bool = flip, mode: str | None = mode) -> tuple[Any, ...]:
             return *signal(batch, time), 3, flip, mode, None
 

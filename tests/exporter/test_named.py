@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.exporter.helpers import X, X_LENGTHS, Made, agree, eager, made, signal, with_lengths
+from tests.exporter.helpers import X_LENGTHS, Made, X, agree, eager, made, signal, with_lengths
 from tests.exporter.test_packed import Direct
 
 
@@ -69,7 +69,10 @@ def test_axes_have_names_even_when_nobody_gave_any(tmp_path: Path) -> None:
     assert model.inputs["x"].shape == ("batch", "time", 3)
     assert model.outputs["output"].shape == ("batch", "time", 4)
     lengths = made(Direct().eval(), with_lengths(2, 4), None, tmp_path).model
-    assert {name: info.shape for name, info in lengths.inputs.items()} == {"x": ("batch", "time", 3), "lengths": ("batch",)}
+    assert {name: info.shape for name, info in lengths.inputs.items()} == {
+        "x": ("batch", "time", 3),
+        "lengths": ("batch",),
+    }
     assert lengths.outputs["output"].shape == ("batch", "longest", 4)
 
 
@@ -78,7 +81,7 @@ def test_the_users_axis_names_are_kept(tmp_path: Path) -> None:
     model = made(Direct().eval(), with_lengths(2, 4), shapes, tmp_path).model
     assert model.inputs["x"].shape == ("rows", "steps", 3)
     assert model.outputs["output"].shape == ("rows", "longest", 4)
-    assert X_LENGTHS != shapes
+    assert shapes != X_LENGTHS
 
 
 class Clashing(nn.Module):

@@ -102,7 +102,11 @@ def test_a_part_of_a_shape_is_cut_out() -> None:
 REFUSED = {
     "computed axes": (helper.make_node("ReduceSumSquare", ["x", "axes"], ["y"], name="here"), 17, "axes that are comp"),
     "nothing": (helper.make_node("ReduceMax", ["x"], ["y"], name="here", noop_with_empty_axes=1), 17, "does nothing"),
-    "split": (helper.make_node("Split", ["x"], list("abcd"), name="here", axis=1, num_outputs=4), 17, "unequal or open"),
+    "split": (
+        helper.make_node("Split", ["x"], list("abcd"), name="here", axis=1, num_outputs=4),
+        17,
+        "unequal or open",
+    ),
     "pad": (helper.make_node("Pad", ["x", "p", "", "axes"], ["y"], name="here"), 17, "of some axes has no form"),
     "scatter": (
         helper.make_node("ScatterND", ["x", "i", "u"], ["y"], name="here", reduction="max"),
@@ -116,7 +120,11 @@ REFUSED = {
         "with its mean as an output",
     ),
     "unknown": (helper.make_node("Mish", ["x"], ["y"], name="here"), 17, "Mish is not in opset 17; use opset 18 or"),
-    "attribute": (helper.make_node("Relu", ["x"], ["y"], name="here", slope=1), 17, "Relu has no such form in opset 17"),
+    "attribute": (
+        helper.make_node("Relu", ["x"], ["y"], name="here", slope=1),
+        17,
+        "Relu has no such form in opset 17",
+    ),
 }
 
 
@@ -128,9 +136,7 @@ def test_a_node_that_cannot_be_lowered_is_named(case: str) -> None:
 
 
 def test_equal_parts_need_no_count_and_a_cast_like_is_a_cast() -> None:
-    (split,) = lowered(
-        helper.make_node("Split", ["x"], ["a", "b"], name="n", axis=1, num_outputs=2), 17
-    ).nodes.nodes
+    (split,) = lowered(helper.make_node("Split", ["x"], ["a", "b"], name="n", axis=1, num_outputs=2), 17).nodes.nodes
     assert [item.name for item in split.attribute] == ["axis"]
     (cast,) = lowered(helper.make_node("CastLike", ["x", "like"], ["y"], name="n"), 14).nodes.nodes
     assert (cast.op_type, cast.attribute[0].i) == ("Cast", onnx.TensorProto.FLOAT)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.packed import Padded, pack, pad, padded_instead
-from tests.exporter.helpers import X, X_LENGTHS, Inputs, agree, eager, made, right, signal, with_lengths
+from tests.exporter.helpers import X_LENGTHS, Inputs, X, agree, eager, made, right, signal, with_lengths
 
 
 class Packing(nn.Module):

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.recurrent import install
-from tests.exporter.helpers import BATCH_TIME, X, Made, agree, eager, made, right, signal
+from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, right, signal
 
 
 def seeded(module: nn.Module) -> nn.Module:

@@ -25,9 +25,7 @@ def site(path: str = "enc.lstm") -> Site:
 
 def opaque(inputs: list[str], outputs: list[str], path: str = "enc.lstm", call: int = 0) -> NodeProto:
     name = f"{path}/{call}"
-    return helper.make_node(
-        OP_TYPE, inputs, outputs, name=name, domain=DOMAIN, module=path, call=call, batch_first=0
-    )
+    return helper.make_node(OP_TYPE, inputs, outputs, name=name, domain=DOMAIN, module=path, call=call, batch_first=0)
 
 
 def graph(nodes: list[NodeProto], outputs: list[str], inputs: tuple[str, ...] = ("x",)) -> TracedGraph:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
-from tests.exporter.helpers import BATCH_TIME, X, Made, agree, eager, made, signal
+from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, signal
 
 
 class Encoder(nn.Module):
@@ -235,7 +235,9 @@ def test_a_cell_has_states_of_one_step(tmp_path: Path) -> None:
 
 
 def test_rows_that_start_from_other_numbers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r'lstm.h0 starts from other numbers in each row .* Export with states="zero"'):
+    with pytest.raises(
+        ExportError, match=r'lstm.h0 starts from other numbers in each row .* Export with states="zero"'
+    ):
         exported(RowStart, tmp_path)
 
 

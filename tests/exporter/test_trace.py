@@ -170,9 +170,7 @@ def unused(self: Base, x: Tensor) -> Tensor:
     return x * 2
 
 
-@pytest.mark.parametrize(
-    ("base", "forward", "problem"), REFUSED, ids=[forward.__name__ for _, forward, _ in REFUSED]
-)
+@pytest.mark.parametrize(("base", "forward", "problem"), REFUSED, ids=[forward.__name__ for _, forward, _ in REFUSED])
 def test_a_refusal_names_the_line_and_the_remedy(
     base: type[nn.Module], forward: Any, problem: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -132,7 +132,9 @@ def test_a_dropped_step_fails(good: Path, tmp_path: Path) -> None:
         proto.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
     proto.graph.node.append(onnx.helper.make_node("Slice", ["whole", "starts", "ends", "axes"], ["output"]))
     onnx.save(proto, tmp_path / "wrong.onnx")
-    with pytest.raises(FixedSizeError, match=r"output has shape \(3, 4, 4\) where the module gives \(3, 6, 4\) at batch"):
+    with pytest.raises(
+        FixedSizeError, match=r"output has shape \(3, 4, 4\) where the module gives \(3, 6, 4\) at batch"
+    ):
         tried(tmp_path / "wrong.onnx")
 
 

@@ -28,7 +28,7 @@ def test_the_innermost_line_on_the_stack() -> None:
 def test_pythons_own_library_is_passed_over() -> None:
     class Asking(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
-            seen.append(stack_line() or "")
+            seen.append(stack_line() or record.msg)
             return False
 
     seen: list[str] = []

@@ -115,7 +115,7 @@ def test_threads_get_what_they_would_alone(model: Model) -> None:
 
 
 def test_tasks_get_what_they_would_alone(model: Model) -> None:
-    server = Batcher(model)
+    server = Batcher(model, window=LONG * 10)
     gate = Gate(server)
     gate.open.set()
 

@@ -18,7 +18,7 @@ def priced(runs: list[tuple[int, ...]], lengths: list[int], cost: Cost) -> float
 
 
 @given(lengths=LENGTHS, most=st.integers(1, 9), workers=st.integers(1, 4), kinds=st.integers(1, 3))
-def test_every_sequence_is_in_one_run_and_rules_hold(lengths: list[int], most: int, workers: int, kinds: int):
+def test_every_sequence_is_in_one_run_and_rules_hold(lengths: list[int], most: int, workers: int, kinds: int) -> None:
     keys = [index % kinds for index in range(len(lengths))]
     runs = plan(lengths, keys, CPU_COST, most, workers)
     assert sorted(at for run in runs for at in run) == list(range(len(lengths)))
@@ -31,7 +31,7 @@ def test_every_sequence_is_in_one_run_and_rules_hold(lengths: list[int], most: i
 
 
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=7), most=st.integers(1, 4))
-def test_no_other_cut_of_the_sorted_sequences_costs_less(lengths: list[int], most: int):
+def test_no_other_cut_of_the_sorted_sequences_costs_less(lengths: list[int], most: int) -> None:
     cost = Cost(3.0, ((1, 2.0), (2, 2.5), (4, 4.5)))
     ordered = sorted(lengths, reverse=True)
     cheapest = min(
@@ -51,18 +51,18 @@ def cuts(count: int, mask: int) -> list[tuple[int, ...]]:
     return [tuple(part) for part in parts]
 
 
-def test_equal_lengths_fill_runs_and_a_long_one_is_alone():
+def test_equal_lengths_fill_runs_and_a_long_one_is_alone() -> None:
     assert plan([5] * 6, [0] * 6, CPU_COST, 3) == [(0, 1, 2), (3, 4, 5)]
     assert plan([5, 400, 5, 5], [0] * 4, CPU_COST, 4) == [(1,), (0, 2, 3)]
     assert plan([], [], CPU_COST, 4) == []
 
 
-def test_each_worker_gets_some_of_a_few():
+def test_each_worker_gets_some_of_a_few() -> None:
     assert [len(run) for run in plan([9] * 4, [0] * 4, CPU_COST, 32, workers=2)] == [2, 2]
     assert len(plan([9] * 3, [0] * 3, CPU_COST, 32, workers=8)) == 3
 
 
-def test_padding_wastes_little_of_many():
+def test_padding_wastes_little_of_many() -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(4, 1, 512), 2, 400).astype(int).tolist()
     runs = plan(lengths, [0] * 512, CPU_COST, 8, 2)
     padded = sum(max(lengths[at] for at in run) * len(run) for run in runs)
@@ -73,21 +73,21 @@ def test_padding_wastes_little_of_many():
 
 
 @pytest.mark.parametrize(("rows", "step"), [(1, 2.0), (2, 3.0), (3, 4.0), (4, 5.0), (8, 9.0)])
-def test_a_cost_is_linear_between_and_behind_what_was_measured(rows: int, step: float):
+def test_a_cost_is_linear_between_and_behind_what_was_measured(rows: int, step: float) -> None:
     assert Cost(0.0, ((1, 2.0), (2, 3.0), (4, 5.0))).step(rows) == pytest.approx(step)
 
 
-def test_the_cost_of_one_size_alone_and_the_best_size():
+def test_the_cost_of_one_size_alone_and_the_best_size() -> None:
     assert Cost(0.0, ((1, 2.0),)).step(3) == 6.0
     assert Cost(0.0, ((1, 2.0),)).best == 1
     assert Cost(0.0, ((1, 2.0), (2, 3.0), (4, 4.0), (8, 7.9), (16, 40.0))).best == 4
 
 
-def test_more_rows_never_cost_less():
+def test_more_rows_never_cost_less() -> None:
     assert rising([(1, 2.0), (2, 1.5), (4, 3.0), (8, 2.5)]) == ((1, 1.5), (2, 1.5), (4, 2.5), (8, 2.5))
 
 
-def test_a_calibration_ends_where_more_rows_do_not_pay():
+def test_a_calibration_ends_where_more_rows_do_not_pay() -> None:
     tried: list[int] = []
 
     def seconds(rows: int) -> float:
@@ -100,14 +100,14 @@ def test_a_calibration_ends_where_more_rows_do_not_pay():
     assert [step for _, step in cost.steps] == pytest.approx([4e-3, 4e-3, 4e-3, 8e-3])
 
 
-def test_a_calibration_tries_all_sizes_and_keeps_the_least():
+def test_a_calibration_tries_all_sizes_and_keeps_the_least() -> None:
     taken = {rows: iter([9.0, 5.0, 1e-6, 2e-6, 3e-6]) for rows in ROWS}
     cost = measured(lambda rows: next(taken[rows]) * 1e-3, 1, budget=1e9)
     assert [rows for rows, _ in cost.steps] == list(ROWS)
     assert [step for _, step in cost.steps] == pytest.approx([1e-9] * len(ROWS))
 
 
-def test_a_calibration_of_a_slow_model_ends_in_time():
+def test_a_calibration_of_a_slow_model_ends_in_time() -> None:
     tried: list[int] = []
     cost = measured(lambda rows: tried.append(rows) or 0.3, 10)
     assert tried == [1, 1]

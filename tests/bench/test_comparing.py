@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from lstm_onnx.bench import Settings, compare
-from lstm_onnx.bench import compare as _  # noqa: F401 - the function is the package's
 from lstm_onnx.errors import ConfigError
 from lstm_onnx.exporter.source import LSTMSource, ModuleSource, load_source
 from lstm_onnx.inputs import InputSpec

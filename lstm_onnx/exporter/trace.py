@@ -32,8 +32,8 @@ from .user_code import line_of, stack_line, user_line
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
-_SMALLEST = 2
-"""torch takes sizes of 0 and 1 for constants, so every open axis is said to be 2 or more."""
+_SMALLEST, _LARGEST_EDGE = 2, 10_000
+"""torch takes sizes of 0 and 1 for constants, so it says 2 or more of every open axis; trials end there."""
 ONE_AT_A_TIME = threading.RLock()
 """torch's tracer has global state; so have the exchange of the packing functions and Python's filters of warnings."""
 Edges = dict[tuple[str, int], tuple[int, ...]]
@@ -67,8 +67,8 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
         ExportError: the module does something that has no form in ONNX.
     """
     given, held = [inputs[name] for name in prepared.arguments.tensors], list(states.values())
-    axes = prepared.arguments.axes
-    shapes = [dict.fromkeys(axes[name], torch.export.Dim.DYNAMIC) or None for name in prepared.arguments.tensors]
+    axes = prepared.arguments.axes  # in the order of the tensors
+    shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
     auto = torch.export.Dim.AUTO
     held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
     with ONE_AT_A_TIME, quiet(prepared.dtype), _hushed(), padded_instead(), _traced(prepared):
@@ -217,9 +217,8 @@ class _NoOtherRecurrence(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-_RECURRENT_FUNCTIONS = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"}) | frozenset(
-    {"lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"}
-)
+_SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQUENCES}
 
 
 def _exported(
@@ -237,10 +236,6 @@ def _exported(
                 raise cause from error
             raise _trace_problem(prepared, error, guards.lines) from error
     return program, _edges(prepared, program, guards.sources)
-
-
-_LARGEST_EDGE = 10_000
-"""Nobody waits for a trial at more."""
 
 
 def _edges(prepared: Prepared, program: torch.export.ExportedProgram, sources: Mapping[str, str]) -> Edges:
@@ -261,11 +256,9 @@ def _edges(prepared: Prepared, program: torch.export.ExportedProgram, sources: M
 def _own_error(error: BaseException) -> LSTMOnnxError | None:
     """An error of ours that torch wrapped in one of its own."""
     current: BaseException | None = error
-    while current is not None:
-        if isinstance(current, LSTMOnnxError):
-            return current
+    while current is not None and not isinstance(current, LSTMOnnxError):
         current = current.__cause__ or current.__context__
-    return None
+    return current
 
 
 _REWRITES = (
@@ -361,8 +354,8 @@ def _translation_problem(error: BaseException) -> str:
             f"{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
             "or update torch"
         )
-    rows = [row.strip() for row in str(error).splitlines() if row.strip()]
-    return f"torch.onnx cannot translate the module: {type(error).__name__}: {rows[0] if rows else ''}"
+    first = next((row.strip() for row in str(error).splitlines() if row.strip()), "")
+    return f"torch.onnx cannot translate the module: {type(error).__name__}: {first}"
 
 
 def _schema() -> OpSchema:

@@ -251,7 +251,7 @@ def test_equal_lengths_come_first_and_others_later() -> None:
 
 def test_an_input_without_a_batch_axis_is_shared_by_those_that_have_the_same(tmp_path: Path) -> None:
     model = load(accumulator(tmp_path / "a.onnx"), "cpu", states={"state": "stateN"})
-    items = [{"x": randoms(3, seed=at), "scale": at % 2 + 1} for at in range(9)]
+    items: list[dict[str, Any]] = [{"x": randoms(3, seed=at), "scale": at % 2 + 1} for at in range(9)]
     for at, result in enumerate(map_sequences(model, items, batch=4)):
         np.testing.assert_allclose(result["y"], items[at]["x"] * (at % 2 + 1), rtol=0, atol=1e-6)
 
@@ -379,9 +379,14 @@ def test_two_maps_at_once_do_not_mix(models: dict[str, Model]) -> None:
 
 def test_the_calibration_is_short_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(tmp_path, options=ExportOptions(lengths=True))
-    calls = []
+    calls: list[int] = []
     real = mapping.measured
-    monkeypatch.setattr(mapping, "measured", lambda *given: calls.append(given) or real(*given))
+
+    def counted(seconds: Any, length: int) -> Any:
+        calls.append(length)
+        return real(seconds, length)
+
+    monkeypatch.setattr(mapping, "measured", counted)
     began = time.thread_time()
     assert len(list(map_sequences(model, drawn(70)))) == 70
     assert time.thread_time() - began < 1

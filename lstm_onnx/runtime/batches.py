@@ -1,0 +1,397 @@
+"""What a batcher's thread works on: the queue of requests, and the batches that it makes of them."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import threading
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, RunError
+from .pool import Arrays, Pool, Slot
+from .values import ValueInfo, checked
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+    from .batcher import BatchedStream
+
+_MAX_FITS = 512
+
+
+class Request:
+    """One step of one stream: what it is given, who waits for it, and how it went."""
+
+    __slots__ = ("admitted", "arrays", "error", "future", "key", "loop", "results", "started", "stream", "wake")
+
+    def __init__(self, stream: BatchedStream, arrays: Arrays, key: Any) -> None:
+        self.stream = stream
+        self.arrays = arrays
+        self.key = key
+        self.admitted = self.started = False
+        self.results: dict[str, Any] = {}
+        self.error: Exception | None = None
+        self.wake: threading.Lock | None = None
+        self.loop: AbstractEventLoop | None = None
+        self.future: Future[None] | None = None
+
+
+class Core:
+    """What the thread works on: streams with requests, in the order of their first."""
+
+    def __init__(self, pool: Pool, max_batch: int, window: float, queue: int) -> None:
+        self.pool = pool
+        self.max_batch = max_batch
+        self.window = window
+        self.queue = queue
+        self.layout = _Layout.of(pool)
+        self.fits: set[Any] = set()
+        self.only = next(iter(pool.inputs)) if len(pool.inputs) == 1 else None
+        # Reentrant, since the garbage collector may close an abandoned stream at any point of any thread.
+        self.lock = threading.RLock()
+        self.wake = threading.Condition(self.lock)
+        self.gone = threading.Condition(self.lock)
+        self.wake_at = 0  # with how many ready streams the sleeping thread is woken; 0 while it is awake
+        self.ready: deque[BatchedStream] = deque()
+        self.overflow: deque[Request] = deque()  # holds some only while the queue is full
+        self.waiting = 0
+        self.slots: set[Slot] = set()
+        self.leaving: deque[Slot] = deque()
+        self.closing = self.exiting = False
+        self.thread = threading.Thread(target=self.work, name="lstm-onnx batcher", daemon=True)
+
+    # --- what callers do --------------------------------------------------------------------------
+
+    def fitting(self, arrays: Arrays) -> tuple[Arrays, Any]:
+        """A copy of a request's arrays, and what tells the requests that it can go with.
+
+        It is a copy, since a caller that gives up may write its next chunk into the same memory.
+        """
+        shapes: tuple[Any, ...] = tuple([(array.shape, array.dtype) for array in arrays.values()])
+        if shapes not in self.fits or len(arrays) != len(self.pool.inputs):
+            arrays = checked(self.pool.model.inputs, {**arrays, **self.pool.fresh})
+            arrays = {name: arrays[name] for name in self.pool.inputs}
+            if len(self.fits) > _MAX_FITS:
+                self.fits.clear()
+            self.fits.add(shapes)
+        copies = {name: array.copy() for name, array in arrays.items()}
+        shared = self.layout.shared
+        return copies, (shapes, *[copies[name].tobytes() for name in shared]) if shared else shapes
+
+    def submit(self, request: Request) -> None:
+        """Queue a request, or let it wait for room."""
+        with self.lock:
+            if self.exiting and threading.current_thread() is not threading.main_thread():
+                request.started = True
+                return  # a daemon thread, which sleeps until the interpreter has ended
+            if self.closing:
+                raise InputError("the batcher is closed")
+            if request.stream.closed:
+                raise InputError("the stream is closed")
+            if self.waiting >= self.queue:
+                self.overflow.append(request)
+            else:
+                self.admit(request)
+                if self.wake_at and (len(self.ready) >= self.wake_at or self.waiting >= self.queue):
+                    self.rouse()
+
+    def admit(self, request: Request) -> None:
+        """Queue it; the lock is held and there is room."""
+        stream = request.stream
+        request.admitted = True
+        stream.pending.append(request)
+        self.waiting += 1
+        if not stream.listed:
+            stream.listed = True
+            self.ready.append(stream)
+
+    def refill(self) -> None:
+        """Queue those that wait for room; the lock is held."""
+        while self.overflow and self.waiting < self.queue:
+            self.admit(self.overflow.popleft())
+
+    def rouse(self) -> None:
+        """Have the thread look again; the lock is held."""
+        self.wake_at = 0
+        self.wake.notify()
+
+    def drop(self, request: Request) -> None:
+        """Take back a request that has not started."""
+        with self.lock:
+            if request.started:
+                return
+            request.started = True  # nothing else looks at it any more
+            if not request.admitted:
+                self.overflow.remove(request)
+                return
+            request.admitted = False
+            stream = request.stream
+            stream.pending.remove(request)
+            self.waiting -= 1
+            if not stream.pending:
+                stream.listed = False
+                self.ready.remove(stream)
+            self.refill()
+
+    def open_slot(self) -> Slot:
+        """A slot of the pool; where all are open, the thread may be about to close some."""
+        with self.lock:
+            while self.leaving and len(self.pool) >= self.pool.slots and not self.closing:
+                self.rouse()
+                self.gone.wait()
+            if self.closing:
+                raise InputError("the batcher is closed")
+        slot = self.pool.open()
+        self.slots.add(slot)
+        return slot
+
+    def close_stream(self, stream: BatchedStream) -> None:
+        """Fail what it waits for; the thread closes the slot, once no batch with it is running."""
+        with self.lock:
+            if stream.closed:
+                return
+            stream.closed = True
+            failed = list(stream.pending)
+            stream.pending.clear()
+            self.waiting -= len(failed)
+            if stream.listed:
+                stream.listed = False
+                self.ready.remove(stream)
+            failed += [request for request in self.overflow if request.stream is stream]
+            if failed:
+                self.overflow = deque(request for request in self.overflow if request.stream is not stream)
+            self.slots.discard(stream.slot)
+            self.leaving.append(stream.slot)
+            self.refill()
+            self.rouse()
+        _fail(failed, InputError, "the stream was closed before this step ran")
+
+    def stop(self, *, drain: bool) -> None:
+        """Tell the thread to end."""
+        failed: list[Request] = []
+        with self.lock:
+            if not drain:
+                failed = [request for stream in self.ready for request in stream.pending] + list(self.overflow)
+                self.forget()
+            self.closing = True
+            self.rouse()
+            self.gone.notify_all()
+        _fail(failed, RunError, "the batcher was closed before this step ran; the stream is as it was")
+
+    def forget(self) -> None:
+        """Empty the queue; the lock is held."""
+        for stream in self.ready:
+            stream.listed = False
+            for request in stream.pending:
+                request.started = True
+            stream.pending.clear()
+        for request in self.overflow:
+            request.started = True
+        self.ready.clear()
+        self.overflow.clear()
+        self.waiting = 0
+
+    # --- what the thread does ----------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Batch after batch, until it is told to end."""
+        while self.turn():
+            pass
+        with self.lock:
+            self.leaving.extend(self.slots)
+            self.slots.clear()
+        self.close_slots()
+
+    def turn(self) -> bool:
+        """Wait for a batch and run it; a function of its own, so that no name holds a stream while it waits."""
+        self.close_slots()
+        self.wait()
+        groups: dict[Any, list[Request]] = {}
+        for request in self.taken():
+            groups.setdefault(request.key, []).append(request)
+        for group in groups.values():
+            self.run(group)
+        return bool(groups) or not self.closing
+
+    def close_slots(self) -> None:
+        """Close the slots of closed streams."""
+        while self.leaving:
+            with contextlib.suppress(InputError):  # its owner closed it in the pool itself
+                self.pool.close(self.leaving[0])
+            with self.lock:
+                self.leaving.popleft()
+                self.gone.notify_all()
+
+    def wait(self) -> None:
+        """Until enough requests wait, or some and the window is over, or there is something else to do.
+
+        Right after a batch it waits for as many as before, without being woken by the first.
+        """
+        with self.lock:
+            end = monotonic() + self.window
+            while not self.closing and not self.leaving:
+                enough = max(1, min(self.max_batch, len(self.slots)))
+                if len(self.ready) >= enough or self.waiting >= self.queue:
+                    break
+                left = end - monotonic()
+                if left > 0:
+                    self.wake_at = enough
+                    self.wake.wait(left)
+                elif self.ready:
+                    break
+                else:
+                    self.wake_at = 1
+                    self.wake.wait()
+                    end = monotonic() + self.window
+            self.wake_at = 0
+
+    def taken(self) -> list[Request]:
+        """The first request of each of the first streams."""
+        with self.lock:
+            if self.leaving and not self.closing:
+                return []  # close them first: others may wait for their slots
+            batch = []
+            for _ in range(min(len(self.ready), self.max_batch)):
+                stream = self.ready.popleft()
+                request = stream.pending.popleft()
+                request.started = True
+                batch.append(request)
+                if stream.pending:
+                    self.ready.append(stream)
+                else:
+                    stream.listed = False
+            self.waiting -= len(batch)
+            self.refill()
+        return batch
+
+    def run(self, group: list[Request]) -> None:
+        """One batch; where it fails each alone, so that the others' callers do not see it."""
+        group.sort(key=lambda request: request.stream.slot.index)  # the pool is fastest on slots in the same order
+        try:
+            results = self.pool.step([request.stream.slot for request in group], self.joined(group))
+        except Exception as error:  # noqa: BLE001 - whatever it is, a thread that died would leave its callers asleep
+            if len(group) > 1:
+                for request in group:
+                    self.run([request])
+                return
+            group[0].error = error
+        else:
+            self.part(group, results)
+        _deliver(group)
+
+    def joined(self, group: list[Request]) -> Arrays:
+        """The inputs of a batch."""
+        if len(group) == 1:
+            return group[0].arrays
+        return {
+            name: group[0].arrays[name]
+            if axis is None
+            else np.concatenate([request.arrays[name] for request in group], axis)
+            for name, axis in self.layout.inputs.items()
+        }
+
+    def part(self, group: list[Request], results: Mapping[str, Any]) -> None:
+        """Give each request its row: a copy, since a row that is kept would keep the batch."""
+        for name, axis in self.layout.outputs.items():
+            value = results[name]
+            if value.shape[axis : axis + 1] != (len(group),):
+                for request in group:
+                    request.error = RunError(
+                        f"{self.pool.model.path}: its output {name} has shape {value.shape} for {len(group)} streams"
+                    )
+                return
+            # The batch axis first, to go along it, and a batch axis of 1 in its old place.
+            rows = np.expand_dims(np.moveaxis(value, axis, 0), axis + 1)
+            for row, request in zip(rows, group, strict=True):
+                request.results[name] = row.copy()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Along which axis requests are joined, None where they must have the same values, and results parted."""
+
+    inputs: dict[str, int | None]
+    outputs: dict[str, int]
+    shared: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pool: Pool) -> _Layout:
+        """From the names of the axes."""
+        model = pool.model
+        batches = {model.inputs[name].shape[axis] for name, axis in pool.axes.items()}
+        inputs = {name: _axis(info, batches) for name, info in pool.inputs.items()}
+        known = {dim for name, axis in inputs.items() if axis is not None for dim in pool.inputs[name].shape} - batches
+        for name, axis in inputs.items():
+            info = pool.inputs[name]
+            if axis is None and not all(isinstance(dim, int) or (dim and dim in known) for dim in info.shape):
+                raise InputError(f"{model.path}: which axis of its input {info} is the batch is not known")
+        outputs = {name: _axis(model.outputs[name], batches) for name in pool.given}
+        for name, axis in outputs.items():
+            if axis is None:
+                raise InputError(
+                    f"{model.path}: which axis of its output {model.outputs[name]} is the batch is not known"
+                )
+        parted = {name: axis for name, axis in outputs.items() if axis is not None}
+        return cls(inputs, parted, tuple(name for name, axis in inputs.items() if axis is None))
+
+
+def _axis(info: ValueInfo, batches: set[Any]) -> int | None:
+    """The axis that has the batch's name, or, where that has none, the one open axis."""
+    named = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and dim in batches]
+    if len(named) == 1:
+        return named[0]
+    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
+    return open_axes[0] if None in batches and len(open_axes) == 1 else None
+
+
+def _fail(requests: list[Request], kind: type[Exception], message: str) -> None:
+    for request in requests:
+        request.started = True
+        request.error = kind(message)
+    _deliver(requests)
+
+
+def _deliver(requests: list[Request]) -> None:
+    """Wake the callers: threads one by one, the tasks of an event loop by one call into it."""
+    loops: dict[AbstractEventLoop, list[Request]] = {}
+    for request in requests:
+        if request.wake is not None:
+            request.wake.release()
+        elif request.loop is not None:
+            loops.setdefault(request.loop, []).append(request)
+    for loop, own in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks are gone
+            loop.call_soon_threadsafe(_settle, own)
+
+
+def _settle(requests: list[Request]) -> None:
+    """In the event loop's thread."""
+    for request in requests:
+        if request.future is not None and not request.future.done():
+            request.future.set_result(None)
+
+
+LIVE: weakref.WeakSet[Core] = weakref.WeakSet()
+"""Whose threads run."""
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Before the interpreter ends: a thread that comes back from ONNX Runtime afterwards would crash it.
+
+    Who still waits is a daemon thread, as others have been joined.  It is left asleep: an error would be
+    printed by it, and nobody could act on it.
+    """
+    for core in list(LIVE):
+        with core.lock:
+            core.forget()
+            core.closing = core.exiting = True
+            core.rouse()
+        core.thread.join()

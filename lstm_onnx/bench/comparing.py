@@ -188,6 +188,7 @@ class _Run:
                 trial.able,
                 rounds=settings.rounds or DEFAULT_ROUNDS[settings.grid],
                 seconds=seconds,
+                known=trial.seconds,
                 settle=SETTLE if self.subject.threads > 1 and point.case != "start" else 0.0,
             )
         each = {name: [value / task.units.get(name, 1) for value in values] for name, values in samples.items()}

@@ -11,7 +11,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +83,7 @@ def interleaved(
     rounds: int,
     seconds: float = math.inf,
     settle: float = 0.0,
+    known: Mapping[str, float] | None = None,
     least: float = LEAST_SAMPLE,
     clock: Callable[[], int] = time.perf_counter_ns,
     sleep: Callable[[float], object] = time.sleep,
@@ -94,6 +95,8 @@ def interleaved(
         rounds: how many samples of each.
         seconds: no further round is begun after so long, once `LEAST_ROUNDS` (or `rounds`, if fewer) are done.
         settle: seconds of rest before each sample, for threads of the one before that spin on for a while.
+        known: seconds that a contender's first call has taken; one that was long is warm, and not called
+            again before it is timed.
         least: how long a sample lasts at least; a shorter call is repeated.
         clock: nanoseconds.
         sleep: what rests.
@@ -102,7 +105,11 @@ def interleaved(
         By name the seconds of one call, one entry a round; as many for each.
     """
     began = clock()
-    repeats = [_repeats(contender, least, clock) for contender in contenders]
+    known = known or {}
+    repeats = [
+        1 if known.get(contender.name, 0.0) > _WARM_SECONDS else _repeats(contender, least, clock)
+        for contender in contenders
+    ]
     samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for index in range(rounds):
         if index >= min(LEAST_ROUNDS, rounds) and (clock() - began) / 1e9 > seconds:
@@ -193,13 +200,14 @@ def _pin(task: int, cores: Sequence[int] | set[int]) -> None:
 class Trial:
     """What came of calling each contender once.
 
-    `able` are those that could; `unable` why the others could not; `disagreements` a sentence for each whose
-    numbers are not the baseline's.
+    `able` are those that could, and `seconds` how long it took them; `unable` why the others could not;
+    `disagreements` a sentence for each whose numbers are not the baseline's.
     """
 
     able: list[Contender]
     unable: dict[str, str]
     disagreements: list[str]
+    seconds: dict[str, float]
 
 
 def tried(contenders: Sequence[Contender], baseline: str, tolerance: float) -> Trial:
@@ -209,11 +217,14 @@ def tried(contenders: Sequence[Contender], baseline: str, tolerance: float) -> T
     """
     able: list[Contender] = []
     unable: dict[str, str] = {}
+    seconds: dict[str, float] = {}
     numbers: dict[str, np.ndarray] = {}
     for contender in contenders:
         try:
             with contender.around():
+                began = time.perf_counter()
                 result = contender.run()
+                seconds[contender.name] = time.perf_counter() - began
         except contender.errors as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             unable[contender.name] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
@@ -223,7 +234,7 @@ def tried(contenders: Sequence[Contender], baseline: str, tolerance: float) -> T
             numbers[contender.name] = contender.numbers(result)
     expected = numbers.pop(baseline, None)
     if expected is None:
-        return Trial(able, unable, [])
+        return Trial(able, unable, [], seconds)
     scale = max(1.0, float(np.abs(expected).max()))
     found = []
     for name, array in numbers.items():
@@ -233,4 +244,4 @@ def tried(contenders: Sequence[Contender], baseline: str, tolerance: float) -> T
         apart = float(np.abs(array - expected).max())
         if not apart <= tolerance * scale:
             found.append(f"{name} gives numbers that are {apart:.2g} from those of {baseline}")
-    return Trial(able, unable, found)
+    return Trial(able, unable, found, seconds)

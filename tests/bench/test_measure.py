@@ -72,6 +72,13 @@ def test_warming_up_a_long_call_is_short():
     assert len(clock.calls) == 2
 
 
+def test_what_is_known_to_be_long_is_not_called_to_warm_up():
+    clock = Clock()
+    contenders = [clock.contender(name, 1) for name in "ab"]
+    interleaved(contenders, rounds=1, known={"a": 5.0, "b": 0.1}, clock=clock)
+    assert clock.calls == ["b", "a", "b"]
+
+
 def test_seconds_end_the_rounds_but_three_are_done():
     clock = Clock()
     assert len(interleaved([clock.contender("a", 1)], rounds=50, seconds=1e-3, clock=clock)["a"]) == 3

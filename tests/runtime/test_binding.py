@@ -16,6 +16,7 @@ from lstm_onnx.runtime.binding import _MOST, Binding, Repeats, key_of, output_bu
 
 from .models import exported
 
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bound") / "m.onnx"

@@ -25,6 +25,8 @@ from .torch_lstm import check_memory, module_of, seeded_state, spec_of, state_of
 if TYPE_CHECKING:
     from torch import nn
 
+    from .arguments import Arguments
+
 
 @dataclass(frozen=True)
 class LSTMSource:
@@ -60,12 +62,16 @@ class LSTMSource:
 
 @dataclass(frozen=True)
 class ModuleSource:
-    """Any module to export or to verify: what it is called with, and how it is written."""
+    """Any module to export or to verify: what it is called with, and how it is written.
+
+    `inputs` describes what its forward takes; where that is empty, `example` shows it.
+    """
 
     name: str
     held: nn.Module
     inputs: tuple[InputSpec, ...]
     options: ExportOptions
+    example: Arguments | None = None
     states: str = "zero"
     outputs: tuple[str, ...] | None = None
 
@@ -82,8 +88,8 @@ class ModuleSource:
         from .fitting import fitting_arguments
         from .module import ModuleOptions, export_module
 
-        arguments = fitting_arguments(self.held, self.inputs)
-        options = ModuleOptions(self.options, self.states, self.outputs, self.inputs, check)
+        arguments = self.example or fitting_arguments(self.held, self.inputs)
+        options = ModuleOptions(self.options, self.states, self.outputs, self.inputs or None, check)
         return export_module(self.held, arguments, options, path)
 
     def with_options(self, *, states: str | None = None, **changes: Any) -> ModuleSource:
@@ -154,7 +160,8 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
         raise ExportError(f"{where} gives a {type(made).__name__}; it must give an nn.Module")
     if weights is not None and weights.file is not None:
         _load_weights(made, weights, path)
-    return ModuleSource(path, made, flat_inputs(config.inputs), config.options, config.states, config.outputs)
+    inputs = flat_inputs(config.inputs)
+    return ModuleSource(path, made, inputs, config.options, None, config.states, config.outputs)
 
 
 def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
@@ -250,7 +257,7 @@ def _with_example(source: str, made: Any) -> ModuleSource:
     from .arguments import arguments
 
     found = arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
-    return ModuleSource(source, made[0], found.specs(), ExportOptions())
+    return ModuleSource(source, made[0], (), ExportOptions(), found)
 
 
 def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:

@@ -51,6 +51,18 @@ def example():
     return Tagger(), (torch.zeros(2, 3, dtype=torch.int64),), {"tokens": {0: "batch", 1: "time"}}
 
 
+class Lengths(Tagger):
+    def forward(self, tokens, lengths):
+        packed = torch.nn.utils.rnn.pack_padded_sequence(
+            self.embedding(tokens), lengths, batch_first=True, enforce_sorted=False
+        )
+        return self.head(self.lstm(packed)[1][0][-1])
+
+
+def unnamed():
+    return Lengths(), (torch.ones(3, 5, dtype=torch.int64), torch.tensor([5, 2, 3]))
+
+
 def no_tuple():
     return Tagger()
 
@@ -190,8 +202,9 @@ def test_a_callable_gives_a_module_with_its_example(folder: Path, monkeypatch: p
     monkeypatch.chdir(folder)
     source = load_source("net:example")
     assert isinstance(source, ModuleSource)
-    assert source.inputs == (InputSpec("tokens", ("batch", "time"), "int64", 0, 0),)
     assert source.export("tagger.onnx").inputs == ("tokens",)
+    said = lstm_onnx.load("tagger.onnx", provider="cpu").story.inputs
+    assert said == (InputSpec("tokens", ("batch", "time"), "int64", 0, 0),)
     with pytest.raises(ExportError, match=r"net:no_tuple: gives a Tagger.*\(module, example_inputs\)"):
         load_source("net:no_tuple")
     with pytest.raises(ConfigError, match="lengths are for a bare"):
@@ -206,3 +219,15 @@ def test_a_module_that_holds_a_batch_of_six_is_run_at_six(folder: Path) -> None:
     result = source.export(folder / "kept.onnx")
     assert result.states == {"hidden.h0": "hidden.hn", "hidden.c0": "hidden.cn"}
     assert lstm_onnx.verify(source.module(), folder / "kept.onnx", provider="cpu", threads=1)
+
+
+def test_a_callable_without_axes_is_exported_from_its_own_example(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    source = load_source("net:unnamed")
+    source.export("u.onnx")
+    said = lstm_onnx.load("u.onnx", provider="cpu").story.inputs
+    assert [spec.shape for spec in said] == [("batch", "time"), ("batch",)]
+    assert said[1].high == "time"
+    assert lstm_onnx.verify(source.module(), "u.onnx", provider="cpu", threads=1)

@@ -38,7 +38,7 @@ _MAX_FOLDED_BYTES = 2**28
 _WARNING, _FATAL = 2, 4
 """ONNX Runtime's severities of log messages; the first is its default."""
 _PARAMETERS = r"\((?:[^()]|\([^()]*\))*\)"
-_NOISE = re.compile(
+_NOISE = (
     r"(?:\[ONNXRuntimeError\] : )?\b\d+ : [A-Z_]+ : "
     r"|Load model from (?s:.{1,4096}?) failed:"
     # file.cc:12 type name(parameters) [with T = type], by gcc and clang; file.cc:12 name, by MSVC
@@ -102,7 +102,7 @@ def ort_errors() -> tuple[type[Exception], ...]:
 
 def first_line(error: BaseException) -> str:
     """The message of an ONNX Runtime error without its codes, source lines, the file's path and later lines."""
-    lines = _NOISE.sub("", str(error)).strip().splitlines() or [type(error).__name__]
+    lines = re.sub(_NOISE, "", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0].strip()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,8 @@ class _Last(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    pair: tuple[Binding, Binding]
+    binding: Binding
+    execute: tuple[Callable[[], object], Callable[[], object]]
     chunk: np.ndarray
     output: np.ndarray
 
@@ -123,14 +124,23 @@ class Stream:
             InputError: the chunk does not fit, or the model has several inputs, which `run` takes.
             RunError: ONNX Runtime failed; the states are as they were before the chunk.
         """
-        spec = self.model.spec
         last = self._last
-        fits = last is not None and type(chunk) is np.ndarray and chunk.shape == last.shape
-        if last is not None and fits and chunk.dtype == last.dtype and self.model.session is self._session:
+        if (
+            last is not None
+            and type(chunk) is np.ndarray
+            and chunk.shape == last.shape
+            and chunk.dtype == last.dtype
+            and self.model.session is self._session
+        ):
+            current = self._current
             last.chunk[...] = chunk
-            last.pair[self._current].run()
-            self._current ^= 1
+            try:
+                last.execute[current]()
+            except last.binding.errors as error:
+                raise last.binding.failure(error) from error
+            self._current = current ^ 1
             return last.output.copy()
+        spec = self.model.spec
         if spec is None:
             return self._call_module(chunk)
         x, restore = to_numpy(chunk, self.model.inputs["input"], "input")
@@ -217,6 +227,7 @@ class Stream:
             self._bound[key] = (pair[0], pair[1])
             if len(self._names) == 1 == len(self._given):
                 chunk = arrays[self._names[0]]
-                self._last = _Last(chunk.shape, chunk.dtype, (pair[0], pair[1]), chunk, buffers[self._given[0]])
+                runs = (pair[0].execute, pair[1].execute)
+                self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._given[0]])
         while len(self._bound) > _MOST_SHAPES:
             self._bound.popitem(last=False)

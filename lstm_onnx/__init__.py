@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     )
     from .exporter import Exported, export
     from .parity import Report, verify
-    from .runtime import Model, Stream, load
+    from .runtime import Model, load
     from .runtime.batcher import Batcher
     from .runtime.pool import Pool
+    from .runtime.stream import Stream
     from .spec import ExportOptions, LSTMSpec
 
 _HOMES = {
@@ -46,9 +47,10 @@ _HOMES = {
     ),
     "exporter": ("Exported", "export"),
     "parity": ("Report", "verify"),
-    "runtime": ("Model", "Stream", "load"),
+    "runtime": ("Model", "load"),
     "runtime.batcher": ("Batcher",),
     "runtime.pool": ("Pool",),
+    "runtime.stream": ("Stream",),
     "spec": ("ExportOptions", "LSTMSpec"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

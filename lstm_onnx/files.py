@@ -11,10 +11,12 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from .errors import FileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -27,6 +29,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Raises:
         FileError: the folder is missing or read-only, the path is a directory, the disk is full.
     """
+    from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
+
     if "\0" in str(path):
         raise FileError(f"{str(path)!r}: is not a path; name a file to write")
     # A pipe has no path of its own, so it is looked for before links are followed.
@@ -67,24 +71,34 @@ def _is_special(path: Path) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def readable_file(path: str | os.PathLike[str], what: str) -> Path:
-    """`path` as a Path, once it is known to be a file with something in it.
+def require_readable(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse what is no file with something in it.
 
     Raises:
         FileError: it does not exist, is a directory, is empty, or may not be read; `what` says in
             the message what was expected there.
     """
-    found = Path(path)
     if "\0" in str(path):
         raise FileError(f"{str(path)!r}: is not a path; expected {what}")
     try:
-        size = found.stat().st_size
+        found = os.stat(path)  # noqa: PTH116 - without pathlib
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}; expected {what}") from error
-    if found.is_dir():
+    if stat.S_ISDIR(found.st_mode):
         raise FileError(f"{path}: is a directory; expected {what}")
-    if found.is_file() and size == 0:
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise FileError(f"{path}: is empty; expected {what}")
-    if not os.access(found, os.R_OK):
+    if not os.access(path, os.R_OK):
         raise FileError(f"{path}: permission denied; expected {what}")
-    return found
+
+
+def readable_file(path: str | os.PathLike[str], what: str) -> Path:
+    """`path` as a Path, once it is known to be a file with something in it.
+
+    Raises:
+        FileError: see `require_readable`.
+    """
+    from pathlib import Path
+
+    require_readable(path, what)
+    return Path(path)

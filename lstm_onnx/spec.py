@@ -30,13 +30,11 @@ D = TypeVar("D", int, str)
 """A dimension: a size, or an axis name."""
 
 
-@dataclass(frozen=True)
 class _Rule:
     """What one field may hold: a type, a test of the value, and both in words."""
 
-    type: type
-    test: Callable[[Any], bool]
-    allowed: str
+    def __init__(self, type: type, test: Callable[[Any], bool], allowed: str) -> None:  # noqa: A002 - as in a field
+        self.type, self.test, self.allowed = type, test, allowed
 
 
 def _size(minimum: int) -> _Rule:

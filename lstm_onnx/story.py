@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import ConfigError
 from .inputs import InputSpec
 from .spec import ExportOptions, LSTMSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 METADATA_PREFIX = "lstm_onnx."
 
@@ -114,13 +115,13 @@ def _packed(array: NDArray[Any]) -> dict[str, Any]:
     return {
         "dtype": data.dtype.name,
         "shape": list(data.shape),
-        "data": base64.b64encode(data.astype(data.dtype.newbyteorder("<")).tobytes()).decode("ascii"),
+        "data": binascii.b2a_base64(data.astype(data.dtype.newbyteorder("<")).tobytes(), newline=False).decode("ascii"),
     }
 
 
 def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
     try:
-        raw = base64.b64decode(item["data"], validate=True)
+        raw = binascii.a2b_base64(item["data"], strict_mode=True)
     except binascii.Error as error:
         raise ConfigError("the metadata's initial states are damaged; export the model again") from error
     dtype = np.dtype(item["dtype"])

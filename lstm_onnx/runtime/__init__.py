@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .session import Model, load
-from .stream import Stream
 from .values import ValueInfo
 
-__all__ = ["Model", "Stream", "ValueInfo", "load"]
+__all__ = ["Model", "ValueInfo", "load"]

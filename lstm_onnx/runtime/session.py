@@ -12,7 +12,6 @@ from ..errors import ConfigError, InputError, ModelError, ProviderError, RunErro
 from ..spec import LSTMSpec
 from ..story import Story
 from .binding import Repeats, key_of
-from .device import device_of, run_on_device
 from .double import REMEDY, refuses_double, runs_no_double
 from .providers import first_line, open_session, ort_errors
 from .states import require_fitting, start
@@ -240,8 +239,11 @@ class Model:
         """
         if not isinstance(feeds, Mapping):
             raise InputError(f"run takes names to arrays, such as {{name: array}}, and not a {type(feeds).__name__}")
-        if self.provider == "cuda" and any(device_of(value) == "cuda" for value in feeds.values()):
-            return run_on_device(self, feeds)
+        if self.provider == "cuda":
+            from .device import device_of, run_on_device
+
+            if any(device_of(value) == "cuda" for value in feeds.values()):
+                return run_on_device(self, feeds)
         # Lengths are numbers to be checked each time; all else that is checked are names, shapes and dtypes.
         key = key_of(feeds) if self.provider == "cpu" and "lengths" not in feeds else None
         binding = None if key is None else self._repeats.find(key)

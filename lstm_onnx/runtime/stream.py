@@ -10,11 +10,11 @@ import numpy as np
 
 from ..errors import InputError
 from .binding import Binding, Key, key_of, output_buffers
-from .device import DeviceSteps
 from .states import stream_start
 from .values import checked, to_numpy
 
 if TYPE_CHECKING:
+    from .device import DeviceSteps
     from .session import Model
 
 
@@ -66,7 +66,11 @@ class Stream:
         # the one that counts nor, being bound once, cost a new array.
         self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))
         self._current = 0
-        self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph) if model.provider == "cuda" else None
+        self._device: DeviceSteps | None = None
+        if model.provider == "cuda":
+            from .device import DeviceSteps
+
+            self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph)
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
         self._last: _Last | None = None
         self._session = model.session  # another one, once the model is closed

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_onnx.errors import InputError, RunError
-from lstm_onnx.runtime import Model, Stream, load
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.stream import Stream
 from lstm_onnx.spec import ExportOptions
 
 from .models import Unreachable, accumulator, exported, model_of, randoms

@@ -71,9 +71,9 @@ class ModuleSource:
     held: nn.Module
     inputs: tuple[InputSpec, ...]
     options: ExportOptions
-    example: Arguments | None = None
     states: str = "zero"
     outputs: tuple[str, ...] | None = None
+    example: Arguments | None = None
 
     def module(self) -> nn.Module:
         """The PyTorch module."""
@@ -161,7 +161,7 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     if weights is not None and weights.file is not None:
         _load_weights(made, weights, path)
     inputs = flat_inputs(config.inputs)
-    return ModuleSource(path, made, inputs, config.options, None, config.states, config.outputs)
+    return ModuleSource(path, made, inputs, config.options, config.states, config.outputs)
 
 
 def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
@@ -257,7 +257,7 @@ def _with_example(source: str, made: Any) -> ModuleSource:
     from .arguments import arguments
 
     found = arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
-    return ModuleSource(source, made[0], (), ExportOptions(), found)
+    return ModuleSource(source, made[0], (), ExportOptions(), example=found)
 
 
 def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from .binding import Binding
+from .states import fitting_states
 from .values import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
 
 if TYPE_CHECKING:
@@ -169,16 +170,9 @@ class Pool:
         Raises:
             InputError: the slot is not open here, or a state is missing or does not fit.
         """
-        if not isinstance(values, Mapping):
-            raise InputError(
-                f"state must map {', '.join(self.model.states)} to arrays; it is a {type(values).__name__}"
-            )
         infos = {name: self.model.inputs[name] for name in self.model.states}
-        arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
-        fitting = checked(infos, arrays)
-        for name, array in fitting.items():
-            if array.shape != self.fresh[name].shape:
-                raise InputError(f"{name} has shape {array.shape}; a slot's is {self.fresh[name].shape}")
+        shapes = {name: array.shape for name, array in self.fresh.items()}
+        fitting = fitting_states(infos, values, shapes, "a slot's")
         with self._lock:
             row = self._row(slot)
             self._let_go()

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError, ModelError
 from .axes import names_in, size_of
-from .values import ValueInfo, zeros
+from .values import ValueInfo, checked, to_numpy, zeros
 
 Initial = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -87,3 +87,21 @@ def stream_start(info: ValueInfo, batch: int, initial: np.ndarray | None) -> np.
     if state is None:
         raise InputError(f"the state {info} cannot start as zeros: one axis of it may be open, the batch")
     return state
+
+
+def fitting_states(
+    infos: Mapping[str, ValueInfo], values: Any, shapes: Mapping[str, tuple[int, ...]], owner: str
+) -> dict[str, np.ndarray]:
+    """`values`, which a caller wants as the states, once all of them are known to fit; `owner` is whose they are.
+
+    Raises:
+        InputError: they are no names to arrays, one is missing or unknown, or has another dtype or shape.
+    """
+    if not isinstance(values, Mapping):
+        raise InputError(f"state must map {', '.join(infos)} to arrays; it is a {type(values).__name__}")
+    arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
+    fitting = checked(infos, arrays)
+    for name, array in fitting.items():
+        if array.shape != shapes[name]:
+            raise InputError(f"{name} has shape {array.shape}; {owner} is {shapes[name]}")
+    return fitting

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import InputError
 from .binding import Binding, Key, key_of, output_buffers
-from .states import stream_start
-from .values import checked, to_numpy
+from .states import fitting_states, stream_start
+from .values import to_numpy
 
 if TYPE_CHECKING:
     from .device import DeviceSteps
@@ -89,17 +89,9 @@ class Stream:
 
     @state.setter
     def state(self, values: Mapping[str, Any]) -> None:
-        if not isinstance(values, Mapping):
-            raise InputError(
-                f"state must map {', '.join(self.model.states)} to arrays; it is a {type(values).__name__}"
-            )
         infos = {name: self.model.inputs[name] for name in self.model.states}
-        arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
-        fitting = checked(infos, arrays)
-        for name, array in fitting.items():
-            if array.shape != self._state[name].shape:
-                raise InputError(f"{name} has shape {array.shape}; this stream's is {self._state[name].shape}")
-        self._set(fitting)
+        shapes = {name: array.shape for name, array in self._start.items()}
+        self._set(fitting_states(infos, values, shapes, "this stream's"))
 
     def reset(self) -> None:
         """Start over: every state is what the file starts it from, and zeros where it says nothing, as in nn.LSTM."""

@@ -108,6 +108,7 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     traced = trace(prepared, inputs, states, options.options.opset)
     graph = named(traced.model, prepared)
     lower(graph, options.options.opset)
+    _require_open_outputs(graph, prepared)
     calls = opaque_calls(graph, prepared.sites)
     if not calls:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
@@ -122,6 +123,28 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
             write_model(model, graph.nodes.initializers, trial)
             notes += try_out(trial, prepared, story, traced.edges)
     return model, graph.nodes.initializers, story, notes
+
+
+def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
+    """Hold the traced outputs' sizes to those of the module at other sizes; see also `try_out`.
+
+    Raises:
+        FixedSizeError: an output's size is a number in the graph, and another one in the module.
+    """
+    larger = {name: 2 * size + 1 for name, size in prepared.arguments.sizes.items()}
+    try:
+        inputs, states = resized(prepared, larger)
+        outputs, after = prepared.run(inputs, states)
+    except ExportError:
+        return  # it does not run at these sizes, and those at which it does are tried out later
+    for name, tensor in {**outputs, **after}.items():
+        for axis, (dim, size) in enumerate(zip(graph.dims[name], tensor.shape, strict=True)):
+            if isinstance(dim, int) and dim != size:
+                at = ", ".join(f"{label} {value}" for label, value in larger.items())
+                raise FixedSizeError(
+                    f"axis {axis} of the output {name} is always {dim} in the graph, and {size} in the module at {at}; "
+                    "something in the module freezes a size: a Python loop, or a number in view or expand"
+                )
 
 
 def _story(

@@ -388,3 +388,26 @@ def test_numpy_examples_and_a_lone_tensor(tmp_path: Path) -> None:
     one = made(Plain(), x, X, tmp_path).path.read_bytes()
     assert made(Plain(), {"x": x.numpy()}, X, tmp_path).path.read_bytes() == one
     assert np.isfinite(x.numpy()).all()
+
+
+class _Strided(nn.Module):
+    """At four steps its kernel leaves one, which torch takes for a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, kernel_size=3, stride=2)
+        self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden, _ = self.lstm(self.conv(x.transpose(1, 2)).transpose(1, 2))
+        return hidden
+
+
+def test_a_size_that_comes_down_to_one_stays_open_without_the_trial(tmp_path: Path) -> None:
+    module, path = _Strided().eval(), tmp_path / "m.onnx"
+    axes = {"x": {0: "batch", 1: "time"}}
+    lstm_onnx.export(module, path, example_inputs=torch.randn(2, 4, 3), dynamic_shapes=axes, check=False)
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    x = torch.randn(3, 11, 3)
+    with torch.no_grad():
+        np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], module(x).numpy(), atol=1e-5)

@@ -72,8 +72,9 @@ def export(
         WeightsError: "fold" with a projection too badly conditioned for it.
         FileError: the file cannot be written.
     """
-    from .torch_lstm import is_bare, spec_of, state_of
+    from .torch_lstm import is_bare, spec_of, state_of, unwrapped
 
+    module = unwrapped(module)
     options = ExportOptions(lengths=lengths, projection=projection, opset=opset)
     if is_bare(module) and example_inputs is None:
         if states == "zero" or output_names is not None:

@@ -11,6 +11,7 @@ import functools
 import itertools
 import types
 from collections import deque
+from copy import copy as shallow
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def cloned(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
     Parameters are copied as well as buffers and tensors in attributes, since a forward may write into
     any of them.  With a `dtype`, floating-point tensors are converted.  What is tied in the original is
-    tied in the copy; objects that are neither modules, tensors nor containers are shared.
+    tied in the copy; objects that are neither modules, tensors nor containers, and hold no tensors, are shared.
 
     Raises:
         ExportError: a parameter has no values, since it is lazy or on the meta device.
@@ -89,6 +90,13 @@ def _open_len(value: Any) -> Any:
     return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else len(value)
 
 
+def _holds_tensors(value: Any) -> bool:
+    """Whether a value is an object of a user's class that has tensors for attributes, as a dataclass of states has."""
+    if isinstance(value, type) or not isinstance(getattr(value, "__dict__", None), dict):
+        return False
+    return any(isinstance(item, torch.Tensor) for item in vars(value).values())
+
+
 class _Copier:
     """Copies with a memory, as copy.deepcopy has, so that shared objects stay shared."""
 
@@ -122,6 +130,10 @@ class _Copier:
             return type(value)(self.of(item) for item in value)
         if isinstance(value, types.MethodType) and isinstance(value.__self__, nn.Module):
             return types.MethodType(value.__func__, self.of(value.__self__))
+        if _holds_tensors(value):
+            holder = shallow(value)
+            vars(holder).update({name: self.of(item) for name, item in vars(value).items()})
+            return holder
         if isinstance(value, functools.partial):
             keywords = {name: self.of(item) for name, item in value.keywords.items()}
             return functools.partial(self.of(value.func), *map(self.of, value.args), **keywords)

@@ -112,7 +112,7 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     calls = opaque_calls(graph, prepared.sites)
     if not calls:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
-    lifted = lift_states(graph, calls) if options.states == "explicit" else Lifted()
+    lifted = lift_states(graph, calls, prepared.states) if options.states == "explicit" else Lifted()
     story = _story(prepared, graph, calls, lifted, options)
     splice(graph, calls, options.options)
     model = _model(graph, name, options.options, story)

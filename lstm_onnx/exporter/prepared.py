@@ -134,6 +134,9 @@ def prepare(
         ExportError: it has no recurrent module, fails on the example, gives something else each time,
             or keeps what is no tensor.
     """
+    scripted = [path or type(module).__name__ for path, part in module.named_modules() if _is_script(part)]
+    if scripted:
+        raise ExportError(f"{scripted[0]} is a TorchScript module, which cannot be traced; use what it was made from")
     copy = cloned(module, dtype)
     with_open_len(copy)
     sites = install(copy)
@@ -164,6 +167,10 @@ def prepare(
     prepared = Prepared(stateful, sites, arguments, names)
     _check_repeats(prepared, [tensor for _, tensor in result])
     return prepared
+
+
+def _is_script(module: nn.Module) -> bool:
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:
@@ -201,7 +208,8 @@ def _check_repeats(prepared: Prepared, first: list[Tensor]) -> None:
         if not _close(one, again[name]):
             raise ExportError(
                 f"the module gives another {name} each time it is called with the same inputs; a file cannot "
-                "draw random numbers as it does (F.dropout needs training=self.training)"
+                "draw random numbers as it does (F.dropout needs training=self.training), nor see states that are kept "
+                "in an object of one's own (keep a tensor or a tuple of tensors in an attribute)"
             )
     for (name, one), own in zip(outputs.items(), first, strict=True):
         if not _close(one, own):

@@ -100,22 +100,24 @@ def _all_nodes(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
             yield from _all_nodes(body)
 
 
-def lift_states(graph: TracedGraph, calls: list[Opaque]) -> Lifted:
+def lift_states(graph: TracedGraph, calls: list[Opaque], held: Collection[str] = ()) -> Lifted:
     """Make the states of recurrent modules inputs and outputs, where the forward starts them from nothing.
 
     A state that is absent, zeros or learned becomes an input; a call that goes on from an earlier
     call of the same module shares its pair; one that starts from data (a decoder from its encoder)
-    stays inside.
+    stays inside.  One that starts from an attribute's state, whose inputs are `held`, has its pair already.
     """
     lifted = Lifted()
     producers = _producers(graph.nodes.nodes)
     free: list[list[Opaque]] = []
     for chain in _chains(calls):
         first = chain[0]
+        if _peeled(first.value(1), producers) in held:
+            continue
         if any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
-            lifted.notes.append(
-                f"{first.site.path} starts from states that the model computes, which stay inside; it has no h0"
-            )
+            note = f"{first.site.path} starts from states that the model computes, which stay inside; it has no h0"
+            if note not in lifted.notes:
+                lifted.notes.append(note)
         else:
             free.append(chain)
     for chain in free:  # and not before: lifting renames values

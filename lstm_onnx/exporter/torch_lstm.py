@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def unwrapped(module: Any) -> Any:
+    """The module within torch.compile's, DataParallel's and DistributedDataParallel's wrappers."""
+    nn = import_torch("exporting a module needs it").nn
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(module, nn.Module) and "_orig_mod" in module._modules:
+            module = module._modules["_orig_mod"]
+        else:
+            return module
+
+
 def is_bare(module: Any) -> bool:
     """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing.
 

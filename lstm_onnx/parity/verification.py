@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import ExportError, InputError, RunError
-from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of
+from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of, unwrapped
 from ..inputs import InputSpec
 from ..runtime import Model, load
 from ..spec import LSTMSpec
@@ -73,6 +73,7 @@ def verification_of(
 
     `inputs` are those that a source describes, in the place of what the file says.
     """
+    module = unwrapped(module)
     bare = is_bare(module)
     if model.story.spec is not None and not bare:
         raise ExportError(

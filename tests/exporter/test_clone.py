@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections import OrderedDict, defaultdict, deque
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.clone import cloned, with_open_len
 
@@ -112,3 +115,46 @@ def test_len_of_a_tensor_is_its_first_size_in_a_copy_alone() -> None:
     assert isinstance(copy, Counting)
     assert type(copy).forward is not Counting.forward
     assert "len" not in globals()
+
+
+class _Memory:
+    """A user's own object, which is no container that torch knows."""
+
+    def __init__(self) -> None:
+        self.h = torch.zeros(1, 2, 5)
+
+
+class _Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.memory = _Memory()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, self.memory.h = self.gru(x, self.memory.h)
+        return y
+
+
+def test_states_in_an_object_are_refused_and_the_object_is_as_it_was(tmp_path: Path) -> None:
+    module = _Remembers()
+    held = module.memory.h
+    with pytest.raises(ExportError, match="states that are kept in an object of one's own"):
+        lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(2, 4, 3))
+    assert module.memory.h is held
+    assert not held.any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it loads its compiler
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrappers_are_taken_off(wrap: Any, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.LSTM(3, 5, batch_first=True))
+    lstm_onnx.export(wrap(module), tmp_path / "m.onnx", example_inputs=torch.randn(2, 4, 3), check=False)
+    assert lstm_onnx.verify(wrap(module), tmp_path / "m.onnx", provider="cpu", threads=1)
+
+
+def test_a_script_module_is_refused_by_name(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = nn.Sequential(nn.LSTM(3, 5, batch_first=True), torch.jit.script(nn.Identity()))
+    with pytest.raises(ExportError, match="1 is a TorchScript module"):
+        lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(2, 4, 3))

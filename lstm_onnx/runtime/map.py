@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import FileError, InputError, ModelError, RunError
 from .padding import Item, Layout, Padder, agrees
 from .providers import first_line, open_session, ort_errors
-from .schedule import CLOSE, CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
+from .schedule import CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
 from .session import Model
 from .workers import Workers
 
@@ -23,13 +23,15 @@ LOOK_AHEAD = 1024
 """Sequences held at once where the caller names no number."""
 HELD_BYTES = 2**28
 """And bytes of them and of their results."""
-_CPU_ROWS, _CUDA_ROWS = 8, 64
+_CPU_ROWS, _CUDA_ROWS = 6, 64
 """Rows of a run where nothing was measured."""
 _WORTH = 64
 """Sequences from which on a calibration pays."""
 _BUDGET = 0.25
 """Seconds that a calibration may take, and the last of its runs more."""
 _REPEATS = 5
+_WORSE = 1.1
+"""A row that costs so much more than at the size before, and more rows are not tried."""
 _SHORT, _LONG = 4, 64
 """Time steps of a calibration's runs."""
 _CALL = 5e-5
@@ -292,7 +294,7 @@ class _Mapping:
 
 
 def measured(seconds: Callable[[int], float], length: int, budget: float = _BUDGET) -> Cost:
-    """What runs cost, by trying `ROWS` until more rows stop to pay, and all of them again while time is left.
+    """What runs cost, by trying `ROWS` until more rows are clearly worse, and all of them again while time is left.
 
     Args:
         seconds: runs so many rows and says how long it took.
@@ -301,12 +303,12 @@ def measured(seconds: Callable[[int], float], length: int, budget: float = _BUDG
     """
     least: dict[int, float] = {}
     spent = 0.0
-    for rows in ROWS:
+    for fewer, rows in zip((1, *ROWS), ROWS, strict=False):
         # The first run at a size allocates what the later ones have.
         first, second = seconds(rows), seconds(rows)
         spent += first + second
         least[rows] = min(first, second)
-        if spent >= budget or (rows > 1 and least[rows] / rows * CLOSE > least[rows // 2] / (rows // 2)):
+        if spent >= budget or least[rows] / rows > least[fewer] / fewer * _WORSE:
             break
     # In turns, so that what else the machine does falls on all of them.
     for rows in list(least) * (_REPEATS - 2):

@@ -1,17 +1,27 @@
-"""Parity: does a file give what PyTorch gives, by PyTorch's own error as the yardstick?"""
+"""Parity: does a file give what PyTorch gives, by PyTorch's own error as the yardstick?
+
+Reports and golden files need no torch, so what does is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .criterion import K, TensorResult, compare
-from .modules import ModuleVerification
-from .report import CaseResult, Report
-from .verification import LSTMVerification, make_report, verification_of, verify
+from .report import CaseResult, Cause, Location, MutantResult, Report
+
+if TYPE_CHECKING:
+    from .modules import ModuleVerification
+    from .verification import LSTMVerification, make_report, verification_of, verify
 
 __all__ = [
     "CaseResult",
+    "Cause",
     "K",
     "LSTMVerification",
+    "Location",
     "ModuleVerification",
+    "MutantResult",
     "Report",
     "TensorResult",
     "compare",
@@ -19,3 +29,19 @@ __all__ = [
     "verification_of",
     "verify",
 ]
+
+_WITH_TORCH = {
+    "LSTMVerification": "verification",
+    "ModuleVerification": "modules",
+    "make_report": "verification",
+    "verification_of": "verification",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_WITH_TORCH[name]}"), name)

@@ -29,6 +29,32 @@ _CHAOS = 2.0**13
 """Relative error of PyTorch itself, in units of EPSILON, past which a run says nothing (1e-3 in float32)."""
 
 
+MOST_BINS = 64
+"""Of a heat map, along each axis."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the error of an output runs along its time axis, for a curve and a heat map.
+
+    `error` and `torch_error` hold for each time step the largest |actual - ref64| and PyTorch's own,
+    over batch and features; above `bound` a step fails.  `heat[i][j]` is the largest error from step
+    `steps[i]` and feature `features[j]` on to the next of each.
+    """
+
+    error: tuple[float, ...]
+    torch_error: tuple[float, ...]
+    bound: float
+    steps: tuple[int, ...]
+    features: tuple[int, ...]
+    heat: tuple[tuple[float, ...], ...]
+
+    @property
+    def first(self) -> int | None:
+        """The first step whose error is not within the bound."""
+        return next((step for step, error in enumerate(self.error) if not error <= self.bound), None)
+
+
 @dataclass(frozen=True)
 class TensorResult:
     """One output in one case.
@@ -36,7 +62,8 @@ class TensorResult:
     `error` is max|actual - ref64|, `torch_error` PyTorch's own, `ratio` the error in units of the
     yardstick, which is also the K that this tensor would have needed, and `where` the index of the
     largest error.  `inconclusive` marks a run in which PyTorch's own error is too large to judge by.
-    A wrong shape and a NaN that the reference does not have give an infinite ratio.
+    A wrong shape and a NaN that the reference does not have give an infinite ratio.  `growth` is there
+    for outputs that have a time axis.
     """
 
     output: str
@@ -46,6 +73,7 @@ class TensorResult:
     where: tuple[int, ...]
     inconclusive: bool = False
     problem: str = ""
+    growth: Growth | None = None
 
     @property
     def passed(self) -> bool:
@@ -62,6 +90,7 @@ def compare(
     dtype: str,
     cell_scale: float,
     least_error: float = 0.0,
+    time_axis: int | None = None,
 ) -> TensorResult:
     """Judge `actual` by the criterion.
 
@@ -74,6 +103,7 @@ def compare(
         dtype: the model's.
         cell_scale: the largest |c| in the reference, for the floor.
         least_error: what PyTorch's own error is taken to be at least, from a larger run of the same.
+        time_axis: of the output, where it has one: its error is then told step by step.
 
     Integers and bools, such as an argmax, are right where they are equal; PyTorch in the two
     precisions may itself differ, and what differs there is no fault.
@@ -100,11 +130,42 @@ def compare(
         torch_error *= epsilon / EPSILON["float32"]
         least_error *= epsilon / EPSILON["float32"]
     yardstick = max(torch_error, least_error, epsilon * max(1.0, cell_scale))
+    growth = None if time_axis is None else _growth(difference, own, K * yardstick, time_axis)
     if not np.isfinite(error):
-        return TensorResult(output, error, torch_error, float("inf"), where, problem="is not finite where PyTorch is")
+        problem = "is not finite where PyTorch is"
+        return TensorResult(output, error, torch_error, float("inf"), where, problem=problem, growth=growth)
     size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
     inconclusive = torch_error > _CHAOS * epsilon * size and torch_error > epsilon
-    return TensorResult(output, error, torch_error, error / yardstick, where, inconclusive)
+    return TensorResult(output, error, torch_error, error / yardstick, where, inconclusive, growth=growth)
+
+
+def _growth(difference: np.ndarray, own: np.ndarray, bound: float, time_axis: int) -> Growth | None:
+    """Errors by time step and feature, the largest over all else; features are the last axis."""
+    if difference.ndim < 2 or difference.size == 0 or time_axis >= difference.ndim - 1:
+        return None
+
+    def by_time(array: np.ndarray) -> np.ndarray:
+        moved = np.moveaxis(array, time_axis, 0)
+        flat: np.ndarray = moved.reshape(moved.shape[0], -1, moved.shape[-1]).max(axis=1)
+        return flat
+
+    errors, owns = by_time(difference), by_time(own)
+    steps, features = (_bins(size) for size in errors.shape)
+    heat = np.maximum.reduceat(np.maximum.reduceat(errors, steps, axis=0), features, axis=1)
+    return Growth(
+        tuple(map(float, errors.max(axis=1))),
+        tuple(map(float, owns.max(axis=1))),
+        bound,
+        tuple(steps),
+        tuple(features),
+        tuple(tuple(map(float, row)) for row in heat),
+    )
+
+
+def _bins(size: int) -> list[int]:
+    """Where each of at most `MOST_BINS` equal parts of `size` begins."""
+    width = -(-size // MOST_BINS)
+    return list(range(0, size, width))
 
 
 _MOST_FLIPS = 0.02

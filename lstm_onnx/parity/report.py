@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from .criterion import K, TensorResult
+
+KINDS = ("whole", "chunks", "pool", "steps", "data", "golden")
+"""How a case was run: in one call, in chunks through a stream, in slots of a pool, in single steps from the
+float64 trajectory, on the user's own inputs, or against stored references."""
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: its tensors, or the error that kept the file from running."""
+    """One case: its tensors, or the error that kept the file from running.  `kind` is one of `KINDS`."""
 
     label: str
     tensors: tuple[TensorResult, ...] = ()
     error: str = ""
+    kind: str = "whole"
 
     @property
     def inconclusive(self) -> bool:
@@ -28,10 +35,72 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
+class Location:
+    """Where a file first differs from PyTorch.
+
+    `step`, `row` (of the batch) and `feature` are those of the output in the case named; `layer`,
+    `direction` ("forward" or "reverse") and `gate` ("i", "f", "g", "o", or "i or g" where one run cannot
+    tell) are where it can be told, and None elsewhere.  `module` is the path of the LSTM in a larger module.
+    """
+
+    case: str
+    output: str
+    step: int | None = None
+    row: int | None = None
+    feature: int | None = None
+    layer: int | None = None
+    direction: str | None = None
+    gate: str | None = None
+    module: str | None = None
+
+    def __str__(self) -> str:
+        """As in ``layer 1, reverse, gate f, from step 3 on, of output in batch 3, time 7``."""
+        parts = [self.module] if self.module else []
+        parts += [f"layer {self.layer}"] if self.layer is not None else []
+        parts += [self.direction] if self.direction else []
+        parts += [f"gate {self.gate}"] if self.gate else []
+        parts += [f"from step {self.step} on"] if self.step is not None else []
+        at = [f"{name} {value}" for name, value in (("row", self.row), ("feature", self.feature)) if value is not None]
+        parts.append(" ".join([self.output, *([f"({', '.join(at)})"] if at else []), "in", self.case]))
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A likely reason, from the catalogue in `parity.causes`.
+
+    `evidence` says what was tried and how well it explains the file's numbers; `fix` how to mend it.
+    """
+
+    name: str
+    evidence: str
+    fix: str
+
+
+OUTCOMES = ("rejected", "survived", "equivalent")
+
+
+@dataclass(frozen=True)
+class MutantResult:
+    """A wrong copy of the file, and whether the comparison rejects it.
+
+    `outcome` is one of `OUTCOMES`; `ratio` the largest error of any output in units of the yardstick,
+    infinite where it did not run; `case` the one that rejected it, or came nearest to.
+    """
+
+    name: str
+    outcome: str
+    ratio: float
+    case: str
+
+
+@dataclass(frozen=True)
 class Report:
     """The outcome of `verify`; truthy when the file is in parity with PyTorch.
 
     Where a case is inconclusive, the case after it takes its place: the same steps, fewer at a time.
+    `location` and `causes` are there when it is not in parity, `mutants` when the verification was tried
+    on wrong copies of the file; `seconds` is how long it all took.
     """
 
     file: str
@@ -39,6 +108,16 @@ class Report:
     provider: str
     cases: tuple[CaseResult, ...]
     notes: tuple[str, ...] = ()
+    location: Location | None = None
+    causes: tuple[Cause, ...] = ()
+    mutants: tuple[MutantResult, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def survivors(self) -> tuple[MutantResult, ...]:
+        """The wrong copies that this verification would have let pass."""
+        return tuple(mutant for mutant in self.mutants if mutant.outcome == "survived")
 
     @property
     def judged(self) -> tuple[CaseResult, ...]:
@@ -61,25 +140,31 @@ class Report:
         return worst
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready: the verdict, the worst of each output, every case."""
+        """JSON-ready: the verdict, the worst of each output, where and why it differs, every case."""
         return {
             "passed": bool(self),
             "file": self.file,
             "source": self.source,
             "provider": self.provider,
             "limit": K,
-            "outputs": {name: _finite({**asdict(t), "case": c.label}) for name, (c, t) in self.worst.items()},
+            "outputs": {name: {**_tensor(t, growth=True), "case": c.label} for name, (c, t) in self.worst.items()},
+            "location": None if self.location is None else asdict(self.location),
+            "causes": [asdict(cause) for cause in self.causes],
+            "mutants": [_finite(asdict(mutant)) for mutant in self.mutants],
             "cases": [
                 {
                     "case": case.label,
+                    "kind": case.kind,
                     "passed": case.passed,
                     "inconclusive": case.inconclusive,
                     "error": case.error or None,
-                    "outputs": {tensor.output: _finite(asdict(tensor)) for tensor in case.tensors},
+                    "outputs": {tensor.output: _tensor(tensor) for tensor in case.tensors},
                 }
                 for case in self.cases
             ],
             "notes": list(self.notes),
+            "versions": dict(self.versions),
+            "seconds": round(self.seconds, 3),
         }
 
     def __str__(self) -> str:
@@ -100,9 +185,20 @@ class Report:
         return "\n".join(lines)
 
 
-def _finite(values: dict[str, object]) -> dict[str, object]:
+def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:
+    """Curves and heat maps are told of the worst cases only."""
+    values = {**asdict(replace(tensor, growth=None)), "where": list(tensor.where)}
+    del values["growth"]
+    if growth and tensor.growth is not None:
+        values["growth"] = asdict(tensor.growth)
+    finite: dict[str, object] = _finite(values)
+    return finite
+
+
+def _finite(value: Any) -> Any:
     """NaN and infinities as strings: JSON has no word for them."""
-    return {
-        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
-    }
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

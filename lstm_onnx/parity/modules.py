@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ExportError, InputError, RunError
+from ..errors import ConfigError, ExportError, InputError
 from ..exporter.arguments import Arguments, arguments
 from ..exporter.fitting import fitting_arguments
 from ..exporter.module import parameter_digest
@@ -23,15 +23,18 @@ from ..exporter.prepared import Prepared, prepare
 from ..exporter.stepwise import call_with_states
 from ..inputs import InputSpec, axes, draw, sizes_of
 from ..runtime import Model
-from ..runtime.axes import size_of
-from ..runtime.values import ValueInfo
+from ..runtime.axes import size_of as axis_size
+from ..runtime.values import ValueInfo, checked
 from ..story import Story
-from .criterion import compare
+from .expected import Call, Expected, size_of
+from .replay import replay
 from .report import CaseResult
 from .sweep import SHAPES, gains
 
 _QUIET = 4.0
 """The gain past which a model's weights are so small that loud inputs are needed to move its gates."""
+_BATCH, _TIME = 2, 3
+"""Sizes by which the axes that go with batch and with time are told apart."""
 _SHORT = 12
 """Steps up to which the sweep goes as it is; for a module that needs more, all of it is that much longer."""
 
@@ -43,18 +46,7 @@ class ModuleCase:
     label: str
     inputs: dict[str, np.ndarray]
     states: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What came of a case: the file's outputs and PyTorch's, or why there are none."""
-
-    case: ModuleCase
-    actual: dict[str, Any]
-    own: dict[str, np.ndarray]
-    reference: dict[str, np.ndarray]
-    cell: float
-    error: str = ""
+    kind: str = "whole"
 
 
 class ModuleVerification:
@@ -68,12 +60,17 @@ class ModuleVerification:
         seed: int = 0,
         inputs: Sequence[InputSpec] = (),
         example_inputs: Any = None,
+        data: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.model = model
         self.module = module
+        self.seed = seed
         self.story: Story = model.story
         self.notes: list[str] = []
+        self.expected: list[Expected] = []
+        """What is compared, once PyTorch has run."""
         specs, found = self._arguments(inputs, example_inputs, seed)
+        self.specs = specs
         self._check_names(found)
         names = _plain_outputs(model, self.story)
         own = prepare(module, found, output_names=names)
@@ -83,7 +80,10 @@ class ModuleVerification:
         self.wide = prepare(module, found, output_names=names, dtype=torch.float64)
         self.dtype = dtype
         self.device = next(iter(found.tensors.values())).device
+        longest = max(own.arguments.sizes.values(), default=1)
+        self.longer = longest - 1 if longest > _SHORT else 0
         self.cases = list(self._cases(specs, seed))
+        self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
             self.cases.insert(0, self._example_case(found))
         if self.story.digest is not None and self.story.digest != parameter_digest(own):
@@ -125,8 +125,7 @@ class ModuleVerification:
     def _cases(self, specs: Sequence[InputSpec], seed: int) -> Iterator[ModuleCase]:
         rng = np.random.default_rng(seed)
         open_axes = axes(specs)
-        longest = max(self.own.arguments.sizes.values(), default=1)
-        longer = longest - 1 if longest > _SHORT else 0
+        longer = self.longer
         shapes = [(batch, time + longer) for batch, time in (SHAPES if open_axes else SHAPES[:1])]
         for batch, time in shapes:
             yield self._case(specs, rng, batch, time)
@@ -148,6 +147,15 @@ class ModuleVerification:
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
         return ModuleCase("the example", arrays, {})
 
+    def _data_case(self, index: int, feeds: Mapping[str, Any]) -> ModuleCase:
+        """The user's own inputs."""
+        arrays = {name: np.asarray(array) for name, array in feeds.items()}
+        checked(self.model.inputs, self.model.completed(dict(arrays)))
+        own = set(self.own.arguments.tensors)
+        inputs = {name: array for name, array in arrays.items() if name in own}
+        states = {name: array for name, array in arrays.items() if name not in own}
+        return ModuleCase(f"data {index}", inputs, states, "data")
+
     def _lstm_sites(self) -> list[Any]:
         return [site for site in self.wide.sites.values() if site.spec.op_type == "LSTM" and not site.cell]
 
@@ -168,38 +176,109 @@ class ModuleVerification:
     @property
     def planned(self) -> int:
         """How many cases there are."""
-        return len(self.cases)
+        return len(self._all())
 
     def results(self) -> Iterator[CaseResult]:
-        """Case by case.
+        """Case by case."""
+        for expected in self._all():
+            yield replay(self.model, expected)
+
+    def _all(self) -> list[Expected]:
+        """What every case must give, with PyTorch's part done.
 
         The yardstick of an output is PyTorch's own error in any of the cases, since in a case of two
         numbers it can be nearly zero by luck.
         """
-        runs = [run for run in map(self._run, self.cases) if run is not None]
-        skipped = len(self.cases) - len(runs)
+        if self.expected:
+            return self.expected
+        found = [expected for expected in map(self._whole, self.cases) if expected is not None]
+        skipped = len(self.cases) - len(found)
         if skipped:
             self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases")
+        for label, cases in self._sequences():
+            found += self._carried(label, cases)
         largest: dict[str, float] = {}
-        for run in runs:
-            for name, reference in run.reference.items():
-                largest[name] = max(largest.get(name, 0.0), _relative_error(run.own[name], reference))
-        for run in runs:
-            yield self._judged(run, largest)
+        for call in (call for expected in found for call in expected.calls):
+            for name, reference in call.reference.items():
+                largest[name] = max(largest.get(name, 0.0), _relative_error(call.own[name], reference))
+        self.expected += [replace(expected, least=largest) for expected in found]
+        return self.expected
 
-    def _run(self, case: ModuleCase) -> _Run | None:
+    def _whole(self, case: ModuleCase) -> Expected | None:
         """None where the module itself does not run, such as on less steps than a kernel has."""
         try:
             reference, case = self._reference(case)
             own, _ = self._torch(self.own, case)
         except ExportError:
             return None
-        cell = _largest_cell(self.wide)
+        call = Call({**case.inputs, **case.states}, own, reference)
+        return Expected(
+            case.label, (call,), self.dtype, _largest_cell(self.wide), case.kind, time_axes=self._axes(_TIME)
+        )
+
+    def _axes(self, size: int) -> dict[str, int]:
+        """The axis of every input and output that goes with the batch (`_BATCH`) or with time (`_TIME`)."""
+        sizes = sizes_of(self.specs, _BATCH, _TIME)
+        found = {}
+        for name, info in {**self.model.inputs, **self.model.outputs}.items():
+            axes = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and sizes.get(dim) == size]
+            if len(axes) == 1:
+                found[name] = axes[0]
+        return found
+
+    def _sequences(self) -> Iterator[tuple[str, list[ModuleCase]]]:
+        """Chunks to be run in turn, each from the states of the one before; equal ones also as streams of a pool."""
+        if not self.story.states or self.story.whole or not self._streams():
+            return
+        rng = np.random.default_rng(self.seed + 1)
+        for batch, sizes in ((1, (1, 1, 1, 1)), (3, (2, 1, 4)), (3, (1, 1, 1))):
+            cases = [
+                replace(self._case(self.specs, rng, batch, size + self.longer, states=False), kind="chunks")
+                for size in sizes
+            ]
+            yield f"batch {batch}, chunks of {'+'.join(str(size + self.longer) for size in sizes)}", cases
+
+    def _streams(self) -> bool:
         try:
-            actual = self.model.run({**case.inputs, **case.states})
-        except (InputError, RunError) as error:
-            return _Run(case, {}, {}, {}, cell, str(error))
-        return _Run(case, actual, own, reference, cell)
+            self.model.stream()
+        except InputError:
+            return False
+        return True
+
+    def _carried(self, label: str, cases: Sequence[ModuleCase]) -> Iterator[Expected]:
+        """Several calls in turn.
+
+        Where PyTorch's own error grows too large on the way, each call is also compared by itself, from the
+        states that float64 came by.
+        """
+        own_states: dict[str, np.ndarray] = {}
+        wide_states: dict[str, np.ndarray] = {}
+        calls, steps, cell = [], [], 0.0
+        try:
+            for case in cases:
+                given = {name: state.astype(self.model.inputs[name].dtype) for name, state in wide_states.items()}
+                exact = replace(case, states=given)
+                reference, _ = self._torch(self.wide, replace(case, states=wide_states))
+                cell = max(cell, _largest_cell(self.wide))
+                own, _ = self._torch(self.own, replace(case, states=own_states))
+                forced = Call(
+                    {**case.inputs, **given}, self._torch(self.own, exact)[0], self._torch(self.wide, exact)[0]
+                )
+                calls.append(Call(case.inputs, own, reference))
+                steps.append(forced)
+                wide_states = {name: reference[after] for name, after in self.story.states.items()}
+                own_states = {name: own[after] for name, after in self.story.states.items()}
+        except ExportError:
+            return
+        axes = self._axes(_BATCH)
+        chunks = Expected(label, tuple(calls), self.dtype, cell, "chunks", (), self._axes(_TIME), axes)
+        yield chunks
+        if chunks.inconclusive:
+            yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")
+        names = {*cases[0].inputs, *reference}
+        equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in cases[0].inputs.items())
+        if equal and names <= axes.keys() and _batch_of(cases[0], axes) > 1:
+            yield replace(chunks, label=f"{label}, in a pool", kind="pool")
 
     def _reference(self, case: ModuleCase) -> tuple[dict[str, np.ndarray], ModuleCase]:
         """The float64 outputs; lengths are sorted where the module (enforce_sorted) will not have them otherwise."""
@@ -244,31 +323,9 @@ class ModuleVerification:
         tensor = torch.from_numpy(array).to(self.device)
         return tensor.to(prepared.dtype) if tensor.is_floating_point() else tensor
 
-    def _judged(self, run: _Run, largest: Mapping[str, float]) -> CaseResult:
-        if run.error:
-            return CaseResult(run.case.label, error=run.error)
-        tensors = []
-        for name, reference in run.reference.items():
-            if name not in run.actual:
-                names = ", ".join(run.actual)
-                return CaseResult(run.case.label, error=f"the file has no output {name}; it has {names}")
-            size = _size(reference)
-            tensors.append(
-                compare(
-                    name,
-                    np.asarray(run.actual[name]),
-                    run.own[name],
-                    reference,
-                    dtype=self.dtype,
-                    cell_scale=max(run.cell, size),
-                    least_error=largest[name] * size,
-                )
-            )
-        return CaseResult(run.case.label, tuple(tensors))
-
 
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
+    return tuple(axis_size(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
 
 
 def _state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
@@ -289,13 +346,13 @@ def _wide_array(tensor: Tensor) -> np.ndarray:
     return array.double().numpy() if array.is_floating_point() else array.numpy()
 
 
-def _size(reference: np.ndarray) -> float:
-    finite = reference[np.isfinite(reference)] if reference.dtype.kind == "f" else reference.reshape(-1)[:0]
-    return float(np.abs(finite).max(initial=0.0))
+def _batch_of(case: ModuleCase, batch_axes: Mapping[str, int]) -> int:
+    name, array = next(iter(case.inputs.items()))
+    return int(array.shape[batch_axes[name]])
 
 
 def _relative_error(own: np.ndarray, reference: np.ndarray) -> float:
-    size = _size(reference)
+    size = size_of(reference)
     if reference.dtype.kind != "f" or size == 0 or own.shape != reference.shape:
         return 0.0
     with np.errstate(invalid="ignore"):

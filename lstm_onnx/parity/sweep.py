@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,13 +22,15 @@ class Case:
     """One comparison's inputs.
 
     input ``(time, batch, I)`` or batch first as the spec says; states (h0, c0) or None; lengths
-    int32 ``(batch,)`` or None.
+    int32 ``(batch,)`` or None.  `kind` and `chunkings` are as in `expected.Expected`.
     """
 
     label: str
     input: np.ndarray
     states: tuple[np.ndarray, np.ndarray] | None
     lengths: np.ndarray | None
+    kind: str = "whole"
+    chunkings: tuple[tuple[int, ...], ...] = ()
 
     def feeds(self) -> dict[str, np.ndarray]:
         """The arrays by the file's input names, absent ones left out."""
@@ -56,6 +59,8 @@ class Gains:
         return max(self.input, float(self.h0.max())) > _QUIET
 
 
+_CHUNKINGS = ((12,), (1,) * 12, (5, 5, 2), (1, 4, 7), (11, 1))
+"""Of 12 steps."""
 _QUIET = 4.0
 _MAX_GAIN = {"float16": 2.0**8, "float32": 2.0**12, "float64": 2.0**12}
 """float16 ends at 65504, and the products of a loud input must stay below it."""
@@ -75,8 +80,14 @@ def gains(spec: LSTMSpec, state: StateDict) -> Gains:
     return Gains(gain("weight_ih_l0"), np.array(per_layer).reshape(-1, 1, 1))
 
 
-def cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0, loud: Gains | None = None) -> list[Case]:
-    """Every shape of `SHAPES` with explicit states, then absent states, lengths that differ, and loud inputs."""
+def cases(
+    spec: LSTMSpec, *, lengths: bool, streams: bool = False, seed: int = 0, loud: Gains | None = None
+) -> list[Case]:
+    """Every shape of `SHAPES` with explicit states, then absent states, lengths that differ, and loud inputs.
+
+    With `streams` also every chunking of a short sequence and some of a longer one, with and without
+    explicit states, and the rows of a batch as streams of a pool.
+    """
     rng = np.random.default_rng(seed)
     made = [_case(spec, rng, batch, time) for batch, time in SHAPES]
     made += [_case(spec, rng, batch, time, states=False) for batch, time in ((1, 7), (3, 7))]
@@ -85,7 +96,27 @@ def cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0, loud: Gains | None = 
         made.append(_case(spec, rng, 3, 7, states=False, lengths=True))
     if loud is not None and loud.needed:
         made += [_amplified(_case(spec, rng, batch, time), loud) for batch, time in ((3, 1), (3, 7))]
+    if streams:
+        every, some, pooled = (
+            _case(spec, rng, 3, 7),
+            _case(spec, rng, 1, 12, states=False),
+            _case(spec, rng, 3, 5, states=False),
+        )
+        made += [
+            replace(every, label=f"{every.label}, every chunking", kind="chunks", chunkings=tuple(compositions(7))),
+            replace(some, label=f"{some.label}, some chunkings", kind="chunks", chunkings=_CHUNKINGS),
+            replace(pooled, label=f"{pooled.label}, in a pool", kind="pool"),
+        ]
     return made
+
+
+def compositions(total: int) -> Iterator[tuple[int, ...]]:
+    """Every way to cut `total` steps into chunks, 2^(total - 1) of them."""
+    if total == 0:
+        yield ()
+    for first in range(total, 0, -1):
+        for rest in compositions(total - first):
+            yield (first, *rest)
 
 
 def _amplified(case: Case, loud: Gains) -> Case:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..errors import ExportError, InputError, RunError
+from ..errors import ExportError
 from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of, unwrapped
 from ..inputs import InputSpec
 from ..runtime import Model, load
 from ..spec import LSTMSpec
 from ..weights import digest
-from .criterion import TensorResult, compare
+from .expected import Call, Expected
 from .modules import ModuleVerification
 from .reference import run_torch, windows
+from .replay import replay
 from .report import CaseResult, Report
 from .sweep import Case, cases, gains
 
@@ -86,17 +88,24 @@ def verification_of(
 
 
 class LSTMVerification:
-    """A file beside a bare nn.LSTM."""
+    """A file beside a bare nn.LSTM.
 
-    def __init__(self, model: Model, module: Any, *, seed: int = 0) -> None:
+    `data` are inputs to be compared on beside those that are drawn, by the file's input names.
+    """
+
+    def __init__(self, model: Model, module: Any, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()) -> None:
         self.model = model
         self.module = module
         self.spec: LSTMSpec = spec_of(module)
         # Built anew from the weights: the caller's module stays as it is, and may be parametrised.
         self.state = state_of(module, self.spec)
         loud = gains(self.spec, self.state)
-        self.cases = cases(self.spec, lengths="lengths" in model.inputs, seed=seed, loud=loud)
+        streams = bool(model.states) and not self.spec.bidirectional
+        self.cases = cases(self.spec, lengths="lengths" in model.inputs, streams=streams, seed=seed, loud=loud)
+        self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
         self.notes: list[str] = []
+        self.expected: list[Expected] = []
+        """What was compared so far."""
         if model.story.digest is not None and model.story.digest != digest(self.state):
             self.notes.append("the file was exported from other weights than these (its digest differs)")
         if model.spec is not None and model.spec != self.spec:
@@ -107,23 +116,59 @@ class LSTMVerification:
         """How many cases there are, but for the shorter ones that follow an inconclusive one."""
         return len(self.cases)
 
+    def modules(self) -> tuple[nn.LSTM, nn.LSTM]:
+        """The LSTM in its own precision and in float64."""
+        # A float64 model has no wider reference than itself: its own rounding is float32's, scaled down.
+        own = torch.float32 if self.spec.dtype == "float64" else getattr(torch, self.spec.dtype)
+        return module_of(self.spec, self.state).to(own), module_of(self.spec, self.state).to(torch.float64)
+
     def results(self) -> Iterator[CaseResult]:
         """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
-        spec = self.spec
-        # A float64 model has no wider reference than itself: its own rounding is float32's, scaled down.
-        own_dtype = torch.float32 if spec.dtype == "float64" else getattr(torch, spec.dtype)
-        own, wide = module_of(spec, self.state).to(own_dtype), module_of(spec, self.state).to(torch.float64)
+        own, wide = self.modules()
         for case in self.cases:
-            result = _run_case(self.model, spec, own, wide, case)
-            yield result
-            time = case.input.shape[1 if spec.batch_first else 0]
-            for size in (2, 1):
-                if result.inconclusive and size < time:
-                    result = _run_case(self.model, spec, own, wide, windows(wide, case, size))
-                    yield result
+            for expected in expectations(own, wide, self.spec, case):
+                self.expected.append(expected)
+                result = replay(self.model, expected)
+                yield result
             if result.inconclusive:
                 problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
                 yield CaseResult(case.label, error=problem)
+
+
+def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Iterator[Expected]:
+    """What `case` must give; where that is inconclusive, then its pairs of steps, and then its single steps."""
+    expected = _expected(own, wide, spec, case)
+    yield expected
+    time = case.input.shape[1 if spec.batch_first else 0]
+    for size in (2, 1):
+        if expected.inconclusive and size < time:
+            expected = _expected(own, wide, spec, replace(windows(wide, case, size), kind="steps"))
+            yield expected
+
+
+def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expected:
+    reference = run_torch(wide, case)
+    scale = float(np.abs(reference["cn"]).max())
+    if case.states is not None:
+        scale = max(scale, float(np.abs(case.states[1]).max()))
+    time_axis = 1 if spec.batch_first else 0
+    return Expected(
+        case.label,
+        (Call(case.feeds(), run_torch(own, case), reference),),
+        spec.dtype,
+        scale,
+        case.kind,
+        case.chunkings,
+        time_axes={"input": time_axis, "output": time_axis},
+        batch_axes={"input": 1 - time_axis, "output": 1 - time_axis, "lengths": 0, "hn": 1, "cn": 1},
+    )
+
+
+def _data_case(model: Model, index: int, feeds: Mapping[str, Any]) -> Case:
+    """The user's own inputs, completed and checked as `Model.run` does it."""
+    arrays = model.completed({name: np.asarray(array) for name, array in feeds.items()})
+    states = (arrays["h0"], arrays["c0"]) if "h0" in feeds and "c0" in feeds else None
+    return Case(f"data {index}", arrays["input"], states, arrays.get("lengths"), "data")
 
 
 def make_report(
@@ -145,22 +190,3 @@ def make_report(
         notes.append(f"PyTorch's own error is too large in some cases (a chaotic model); {how}")
     model = verification.model
     return Report(file or model.path, source or type(verification.module).__name__, model.provider, done, tuple(notes))
-
-
-def _run_case(model: Model, spec: LSTMSpec, own: nn.LSTM, wide: nn.LSTM, case: Case) -> CaseResult:
-    try:
-        actual = model.run(case.feeds())
-    except (InputError, RunError) as error:
-        return CaseResult(case.label, error=str(error))
-    reference, torch_own = run_torch(wide, case), run_torch(own, case)
-    scale = float(np.abs(reference["cn"]).max())
-    if case.states is not None:
-        scale = max(scale, float(np.abs(case.states[1]).max()))
-    tensors: list[TensorResult] = []
-    for name in reference:
-        if name not in actual:
-            return CaseResult(case.label, error=f"the file has no output {name}; it has {', '.join(actual)}")
-        tensors.append(
-            compare(name, actual[name], torch_own[name], reference[name], dtype=spec.dtype, cell_scale=scale)
-        )
-    return CaseResult(case.label, tuple(tensors))

@@ -1,0 +1,93 @@
+"""What a file must give in a case: inputs, PyTorch's outputs and their float64 references; no torch is needed for it.
+
+Verification draws them with PyTorch; a golden file keeps them for a machine that has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .criterion import TensorResult, compare
+from .report import CaseResult
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: what goes in and, by output, what PyTorch gives in the model's own precision and in float64."""
+
+    feeds: Arrays
+    own: Arrays
+    reference: Arrays
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A case, ready to be run on a file.
+
+    Attributes:
+        label: what it is called in a report.
+        calls: one for a whole run; several are calls in turn, of which each goes on from the states of
+            the one before ("chunks", "pool"), or has its own ("steps").
+        dtype: the model's.
+        scale: the largest |c| on the way, for the criterion's floor.
+        kind: how it is run, one of `report.KINDS`.
+        chunkings: for "chunks" of a single call, the ways in which its time axis is cut.
+        time_axes: of the inputs and outputs that have one.
+        batch_axes: the same for the batch; "pool" needs them.
+        least: for each output, what PyTorch's own error is taken to be at least, relative to its size.
+    """
+
+    label: str
+    calls: tuple[Call, ...]
+    dtype: str
+    scale: float
+    kind: str = "whole"
+    chunkings: tuple[tuple[int, ...], ...] = ()
+    time_axes: Mapping[str, int] = field(default_factory=dict)
+    batch_axes: Mapping[str, int] = field(default_factory=dict)
+    least: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether PyTorch's own error is too large for this case to say anything."""
+        return self.judge([call.own for call in self.calls]).inconclusive
+
+    def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
+        """Compare what a file gave, call by call; of each output the worst call counts."""
+        tensors: dict[str, TensorResult] = {}
+        for call, actual in zip(self.calls, outputs, strict=True):
+            for name, reference in call.reference.items():
+                if name not in actual:
+                    there = ", ".join(actual)
+                    return CaseResult(
+                        self.label, error=f"the file has no output {name}; it has {there}", kind=self.kind
+                    )
+                result = self._compared(name, np.asarray(actual[name]), call.own[name], reference)
+                held = tensors.get(name)
+                if held is None or (result.inconclusive, not result.ratio <= held.ratio) > (held.inconclusive, False):
+                    tensors[name] = result
+        return CaseResult(self.label, tuple(tensors.values()), kind=self.kind)
+
+    def _compared(self, name: str, actual: np.ndarray, own: np.ndarray, reference: np.ndarray) -> TensorResult:
+        size = size_of(reference)
+        return compare(
+            name,
+            actual,
+            own,
+            reference,
+            dtype=self.dtype,
+            cell_scale=max(self.scale, size) if self.least else self.scale,
+            least_error=self.least.get(name, 0.0) * size,
+            time_axis=self.time_axes.get(name),
+        )
+
+
+def size_of(array: np.ndarray) -> float:
+    """The largest finite magnitude; 0 for what is not floating-point."""
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)[:0]
+    return float(np.abs(finite).max(initial=0.0))

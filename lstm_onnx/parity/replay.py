@@ -1,0 +1,146 @@
+"""Running a file on what is expected of it: in one call, in chunks through a stream, in slots of a pool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, RunError
+from ..runtime import Model
+from .expected import Arrays, Expected
+from .report import CaseResult
+
+_SLOTS = 2
+"""Of the pool: fewer than there are rows, so that one is used again."""
+
+
+def replay(model: Model, expected: Expected) -> CaseResult:
+    """Run `model` as `expected` says, and judge it; a run that fails is a result that fails."""
+    try:
+        if expected.kind == "chunks":
+            return _chunked(model, expected)
+        if expected.kind == "pool":
+            return expected.judge(_pooled(model, expected))
+        return expected.judge([model.run(call.feeds) for call in expected.calls])
+    except (InputError, RunError) as error:
+        return CaseResult(expected.label, error=str(error), kind=expected.kind)
+
+
+def _chunked(model: Model, expected: Expected) -> CaseResult:
+    """The worst of all chunkings, which go one after the other through a single stream."""
+    first = expected.calls[0].feeds
+    stream = model.stream(batch=_batch(expected))
+    given = {name: first[name] for name in model.states if name in first}
+
+    def run(parts: Iterable[Arrays]) -> list[dict[str, Any]]:
+        stream.reset()
+        if given:
+            stream.state = given
+        outputs = []
+        for part in parts:
+            outputs.append(dict(stream.run({name: array for name, array in part.items() if name not in model.states})))
+            state = stream.state
+            outputs[-1] |= {output: state[name] for name, output in model.states.items()}
+        return outputs
+
+    if not expected.chunkings:
+        return expected.judge(run(call.feeds for call in expected.calls))
+    worst: CaseResult | None = None
+    for chunking in expected.chunkings:
+        outputs = _joined(run(_cut(expected, chunking)), expected.time_axes)
+        result = expected.judge([outputs])
+        if not result.passed:
+            result = replace(result, label=f"{result.label}, {'+'.join(map(str, chunking))}")
+        if worst is None or _badness(result) > _badness(worst):
+            worst = result
+    assert worst is not None  # noqa: S101 - there is a chunking
+    return worst
+
+
+def _badness(result: CaseResult) -> float:
+    if result.error:
+        return float("inf")
+    ratios = [tensor.ratio for tensor in result.tensors]
+    return float("inf") if any(map(math.isnan, ratios)) else max(ratios, default=0.0)
+
+
+def _cut(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
+    feeds = expected.calls[0].feeds
+    start = 0
+    for size in chunking:
+        yield {
+            name: np.take(array, range(start, start + size), axis=expected.time_axes[name])
+            if name in expected.time_axes
+            else array
+            for name, array in feeds.items()
+        }
+        start += size
+
+
+def _joined(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
+    """Outputs with a time axis end to end; of the others the last."""
+    return {
+        name: np.concatenate([part[name] for part in parts], axis=time_axes[name]) if name in time_axes else last
+        for name, last in parts[-1].items()
+    }
+
+
+def _batch(expected: Expected) -> int:
+    first = expected.calls[0].feeds
+    name = next((name for name in first if name in expected.batch_axes), None)
+    return 1 if name is None else int(first[name].shape[expected.batch_axes[name]])
+
+
+def _pooled(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
+    """Each row of the batch as a stream of its own: begun at other times, at other paces, in slots used again."""
+    single = len(expected.calls) == 1
+    if single:
+        name = next(iter(set(expected.time_axes) & set(expected.calls[0].feeds)))
+        time = expected.calls[0].feeds[name].shape[expected.time_axes[name]]
+        steps = list(_cut(expected, (1,) * time))
+    else:
+        steps = [call.feeds for call in expected.calls]
+    axes = expected.batch_axes
+    given = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
+    rows = _rows(model, given, axes, _batch(expected))
+    outputs = [
+        {name: np.concatenate([row[at][name] for row in rows], axis=axes[name]) for name in rows[0][at]}
+        for at in range(len(steps))
+    ]
+    return [_joined(outputs, expected.time_axes)] if single else outputs
+
+
+def _rows(
+    model: Model, steps: list[dict[str, np.ndarray]], axes: Mapping[str, int], batch: int
+) -> list[list[dict[str, np.ndarray]]]:
+    """For each row its outputs, step by step, with the states after each under their outputs' names."""
+    pool = model.pool(slots=min(_SLOTS, batch))
+    waiting = list(range(batch))
+    streams: dict[int, Any] = {}
+    done: list[list[dict[str, np.ndarray]]] = [[] for _ in range(batch)]
+    tick = 0
+    while waiting or streams:
+        if waiting and len(streams) < pool.slots:
+            streams[waiting[0]] = pool.open()
+            waiting.pop(0)
+        # Odd rows rest at every third tick, and must find their states as they were.
+        going = [row for row in streams if not (row % 2 and tick % 3 == 2)] or list(streams)
+        x = {
+            name: np.concatenate(
+                [np.take(steps[len(done[row])][name], [row], axis=axes[name]) for row in going], axes[name]
+            )
+            for name in steps[0]
+        }
+        y = pool.step([streams[row] for row in going], x)
+        for at, row in enumerate(going):
+            state = pool.state(streams[row])
+            own = {name: np.take(array, [at], axis=axes[name]) for name, array in y.items()}
+            done[row].append(own | {output: state[name] for name, output in model.states.items()})
+            if len(done[row]) == len(steps):
+                pool.close(streams.pop(row))
+        tick += 1
+    return done

@@ -110,6 +110,7 @@ def open_session(
     threads: int | None = None,
     *,
     cuda_graph: bool = False,
+    folder: str | None = None,
 ) -> tuple[Any, str]:
     """Open `model`, a path or the bytes of one, on `provider`.
 
@@ -118,6 +119,7 @@ def open_session(
         provider: "cpu"; "cuda", strictly; or "auto", CUDA where a GPU can be used and else CPU.
         threads: threads within an operator; None leaves the choice to ONNX Runtime, one a core.
         cuda_graph: let CUDA runs be captured as graphs and replayed.
+        folder: of bytes, where their external data lies.
 
     Returns:
         The ``InferenceSession`` and "cpu" or "cuda".
@@ -139,15 +141,15 @@ def open_session(
         model = os.path.realpath(model)
     ort = onnxruntime()
     if provider == "cpu" or (provider == "auto" and cuda_unavailable() is not None):
-        return _open(ort, model, [CPU], threads), "cpu"
+        return _open(ort, model, [CPU], threads, folder=folder), "cpu"
     if provider == "cuda":
         reason = cuda_unavailable()
         if reason is not None:
             raise ProviderError(f"CUDA cannot be used: {reason}")
-        session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph)
+        session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph, folder=folder)
         _prove_cuda(session)
         return session, "cuda"
-    session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph)
+    session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph, folder=folder)
     if CUDA in session.get_providers():
         return session, "cuda"
     import logging
@@ -157,7 +159,15 @@ def open_session(
     return session, "cpu"
 
 
-def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | None, *, cuda_graph: bool = False) -> Any:
+def _open(
+    ort: Any,
+    model: str | bytes,
+    providers: list[str],
+    threads: int | None,
+    *,
+    cuda_graph: bool = False,
+    folder: str | None = None,
+) -> Any:
     where = "the model" if isinstance(model, bytes) else model
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL  # failures come as exceptions, with the same words
@@ -172,6 +182,8 @@ def _open(ort: Any, model: str | bytes, providers: list[str], threads: int | Non
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_MAX_FOLDED_BYTES))
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     if CUDA in providers:
         _preload_cuda(ort)
     try:

@@ -1,0 +1,243 @@
+"""A model to be changed: its recurrent layers, and edits that put nodes between a value and those who read it.
+
+Nothing is computed on the weights themselves, so a mutant of a large model costs no more than one of a small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+_STATE_INPUTS, _STATE_OUTPUTS = {"h": 5, "c": 6}, {"h": 1, "c": 2}
+
+
+@dataclass(eq=False)
+class Port:
+    """One end of a node: an input or an output, by its index."""
+
+    node: NodeProto
+    index: int
+    output: bool = False
+
+    @property
+    def value(self) -> str:
+        """The value's name; "" where there is none."""
+        values = self.node.output if self.output else self.node.input
+        return values[self.index] if self.index < len(values) else ""
+
+    @value.setter
+    def value(self, name: str) -> None:
+        values = self.node.output if self.output else self.node.input
+        values[self.index] = name
+
+
+@dataclass(frozen=True)
+class Site:
+    """One recurrent layer: an operator, or a Scan that lstm-onnx wrote for a projected LSTM.
+
+    `gates` and `directions` are numbers, `hidden` is hidden_size; `W`, `R`, `B` and `W_hr` are the ports
+    that read the weights: of an operator one each, of a Scan R and W_hr for each direction, in its body.
+    """
+
+    node: NodeProto
+    op_type: str
+    gates: int
+    directions: int
+    hidden: int
+    W: tuple[Port, ...]
+    R: tuple[Port, ...]
+    B: tuple[Port, ...]
+    W_hr: tuple[Port, ...]
+    lengths: Port | None
+
+    @property
+    def name(self) -> str:
+        """The node's."""
+        return self.node.name or f"{self.node.op_type} of {self.node.output[0]}"
+
+    @property
+    def scan(self) -> bool:
+        """Whether it is a Scan."""
+        return self.node.op_type == "Scan"
+
+    def initial(self, state: str) -> list[Port]:
+        """Where it reads its initial "h" or "c"."""
+        if self.scan:
+            start = 0 if state == "h" else self.directions
+            return [Port(self.node, start + index) for index in range(self.directions)]
+        port = Port(self.node, _STATE_INPUTS[state])
+        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
+
+    def final(self, state: str) -> list[Port]:
+        """Where it gives its final "h" or "c"."""
+        if self.scan:
+            start = 0 if state == "h" else self.directions
+            return [Port(self.node, start + index, output=True) for index in range(self.directions)]
+        port = Port(self.node, _STATE_OUTPUTS[state], output=True)
+        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
+
+
+class Edit:
+    """A model that is being changed, in place."""
+
+    def __init__(self, model: ModelProto, folder: str = "") -> None:
+        self.model = model
+        self.graph: GraphProto = model.graph
+        self.folder = folder
+        self._made = 0
+        self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._producers = {value: node for node in self.graph.node for value in node.output if value}
+        self.sites = list(self._sites())
+
+    def constant(self, value: str) -> np.ndarray | None:
+        """What a value is, where that is written in the file, or follows by an Expand of it or a ConstantOfShape."""
+        if value in self._initializers:
+            return numpy_helper.to_array(self._initializers[value], self.folder)
+        node = self._producers.get(value)
+        if node is None:
+            return None
+        if node.op_type in (
+            "Expand",
+            "Identity",
+            "Unsqueeze",
+            "Squeeze",
+            "Reshape",
+            "Transpose",
+            "Cast",
+            "Split",
+            "Slice",
+        ):
+            return self.constant(node.input[0])
+        if node.op_type in ("Constant", "ConstantOfShape"):
+            tensor = next((item.t for item in node.attribute if item.name == "value"), None)
+            return np.zeros(1, np.float32) if tensor is None else numpy_helper.to_array(tensor, self.folder)
+        return None
+
+    def is_zero(self, value: str) -> bool:
+        """Whether a value is known to be zeros."""
+        array = self.constant(value)
+        return array is not None and not np.any(array)
+
+    def maker(self, value: str) -> NodeProto | None:
+        """The node that gives a value."""
+        return self._producers.get(value)
+
+    def folded_projection(self, site: Site) -> Port | None:
+        """Where the projection behind an operator is read, of a fold that lstm-onnx wrote."""
+        outputs = set(site.node.output) - {""}
+        readers = (node for node in self.graph.node if node.op_type == "MatMul" and node.input[0] in outputs)
+        return next((Port(node, 1) for node in readers if node.name.endswith("/project")), None)
+
+    def used(self, value: str) -> bool:
+        """Whether anything reads a value, be it a subgraph or the caller."""
+        return any(value in node.input for node in _all_nodes(self.graph)) or any(
+            item.name == value for item in self.graph.output
+        )
+
+    def insert(self, op: str, value: str, *more: str | np.ndarray, ports: Sequence[Port], **attributes: Any) -> str:
+        """Put ``op(value, *more)`` between a value and `ports`, who read it; arrays become initializers."""
+        out = self.node(op, value, *more, **attributes)
+        for port in ports:
+            port.value = out
+        return out
+
+    def node(self, op: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
+        """A new node behind the last of its inputs' makers; its output's name."""
+        names = [item if isinstance(item, str) else self._array(item) for item in inputs]
+        self._made += 1
+        out = f"mutant/{self._made}"
+        makers = [self._producers[name].name for name in names if name in self._producers]
+        at = max((index for index, node in enumerate(self.graph.node) if node.name in makers), default=-1) + 1
+        self.graph.node.insert(at, helper.make_node(op, names, [out], name=out, **attributes))
+        self._producers[out] = self.graph.node[at]
+        return out
+
+    def behind(self, output: str, op: str, *more: str | np.ndarray, **attributes: Any) -> None:
+        """Put ``op(output, *more)`` behind one of the graph's outputs, and give it the output's name."""
+        right = f"{output}/right"
+        for node in _all_nodes(self.graph):
+            node.input[:] = [right if value == output else value for value in node.input]
+        maker = self._producers[output]
+        maker.output[:] = [right if value == output else value for value in maker.output]
+        self._producers[right] = maker
+        made = self.node(op, right, *more, **attributes)
+        self._producers[made].output[0] = output
+
+    def _array(self, array: np.ndarray) -> str:
+        self._made += 1
+        name = f"mutant/{self._made}"
+        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def _sites(self) -> Iterator[Site]:
+        for node in self.graph.node:
+            if node.op_type in GATES and node.domain in ("", "ai.onnx") and len(node.input) >= 3:
+                site = _operator(node)
+            else:
+                site = _scan(node, self._producers, self._initializers) if node.op_type == "Scan" else None
+            if site is not None:
+                yield site
+
+
+def _operator(node: NodeProto) -> Site | None:
+    hidden = next((item.i for item in node.attribute if item.name == "hidden_size"), 0)
+    if hidden < 1:
+        return None
+    direction = next((item.s for item in node.attribute if item.name == "direction"), b"forward")
+    bias = Port(node, 3)
+    lengths = Port(node, 4)
+    return Site(
+        node,
+        node.op_type,
+        GATES[node.op_type],
+        2 if direction == b"bidirectional" else 1,
+        hidden,
+        (Port(node, 1),),
+        (Port(node, 2),),
+        (bias,) if bias.value else (),
+        (),
+        lengths if lengths.value else None,
+    )
+
+
+def _scan(node: NodeProto, producers: dict[str, NodeProto], initializers: dict[str, TensorProto]) -> Site | None:
+    """A Scan as `lstm_onnx.graph` writes it, told by the names of its body's nodes; None for any other."""
+    body = next((item.g for item in node.attribute if item.name == "body"), None)
+    if body is None:
+        return None
+
+    def inner(short: str) -> tuple[Port, ...]:
+        return tuple(Port(each, 1) for each in body.node if each.name.endswith(f"/{short}"))
+
+    recurrent, projection = inner("recurrent_gates"), inner("new_h")
+    count = len(recurrent)
+    if not count or len(projection) != count or recurrent[0].value not in initializers:
+        return None
+    hidden = initializers[recurrent[0].value].dims[-1] // GATES["LSTM"]
+    value = node.input[2 * count]
+    gates = producers.get(value)
+    biased: tuple[Port, ...] = ()
+    if gates is not None and gates.op_type == "Split":
+        gates = producers.get(gates.input[0])
+    if gates is not None and gates.op_type == "Add":
+        biased, gates = (Port(gates, 1),), producers.get(gates.input[0])
+    if gates is None or gates.op_type != "MatMul":
+        return None
+    masked = len(node.input) > 3 * count
+    lengths = Port(node, 3 * count) if masked else None
+    wide = (Port(gates, 1),)
+    return Site(node, "LSTM", GATES["LSTM"], count, hidden, wide, recurrent, biased, projection, lengths)
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph and of the graphs in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_nodes(attribute.g)

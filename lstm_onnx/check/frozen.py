@@ -21,6 +21,8 @@ from .report import BAKED, Finding, failed
 
 Label = Callable[[NodeProto], str]
 _AXES = "dynamic-axes"
+_LITERAL = "frozen-literal"
+_STATE = "state-batch"
 _NAME = re.compile(r"[^\W\d]\w*")
 
 
@@ -57,7 +59,7 @@ def _lost_in_reshape(graph: Graph, axes: set[str], label: Label) -> Iterator[Fin
             lost = sorted(_names(before) - _names(after))
             if lost:
                 message = f"Reshape makes {node.input[0]} {shown(before)} {shown(after)}, without {', '.join(lost)}"
-                yield failed(_AXES, label(node), message, BAKED)
+                yield failed(_LITERAL, label(node), message)
 
 
 def _batches_of_nodes(graph: Graph) -> Iterator[str]:
@@ -101,7 +103,7 @@ def _other_batch(scope: Scope, node: NodeProto, label: Label) -> Iterator[Findin
         # A dim without a name, or one that shape inference made up, may well be that size.
         if isinstance(size, int) and batch != size and batch is not None and not _made_up(batch):
             message = f"batch is fixed at {size} in the initial state {value} {shown(shape)}, and {batch} in its input"
-            yield failed(_AXES, label(node), message, BAKED)
+            yield failed(_STATE, label(node), message)
 
 
 def _batch_dim(scope: Scope, node: NodeProto) -> Dim:

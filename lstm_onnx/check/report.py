@@ -1,21 +1,29 @@
-"""What a check says: a finding for each rule, and the report that holds them."""
+"""What a check says: the findings of its rules, and the report that holds them."""
 
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+
+from ..runtime.providers import Placement
+from .rules import named
 
 REEXPORT = "export the model again"
 BAKED = "a size was baked in; export again with dynamic batch and time"
-_FIRST_COLUMN = 15
+_MARKS = {"error": "FAIL", "warning": "warn", "info": "note"}
+_ORDER = ("FAIL", "warn", "note", "skip", "ok")
+_MOST_LINES = 12
+"""So many findings of a rule are shown to people; JSON has all."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one rule has to say.
 
-    `where` is the node or value it is about, or ""; `message` says what is so or what is wrong; `fix`
-    how to mend it.  A rule that could not be tried on this file is `skipped`: neither passed nor failed.
+    `rule` is its name; `where` the node or value it is about, or ""; `message` says what is so or what
+    is wrong; `fix` how to mend it.  What is wrong fails the check where `severity` is "error"; a
+    "warning" and "info" are told.  A rule that could not be tried on this file is `skipped`: neither
+    passed nor failed.
     """
 
     rule: str
@@ -24,25 +32,56 @@ class Finding:
     message: str
     fix: str = ""
     skipped: bool = False
+    severity: str = "error"
+
+    @property
+    def id(self) -> str:
+        """The rule's stable id."""
+        rule = named(self.rule)
+        return rule.id if rule is not None else ""
 
     @property
     def failed(self) -> bool:
-        """Whether something is wrong."""
+        """Whether something is wrong that fails the check."""
+        return self.told and self.severity == "error"
+
+    @property
+    def told(self) -> bool:
+        """Whether there is something to say, of whatever severity."""
         return not self.passed and not self.skipped
+
+    @property
+    def mark(self) -> str:
+        """A word for the first column of a table."""
+        return "skip" if self.skipped else "ok" if self.passed else _MARKS.get(self.severity, "FAIL")
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The outcome of `check`; truthy when nothing failed.  `provider` is where the model was run."""
+    """The outcome of `check`; truthy when nothing failed.
+
+    `provider` is where the model was run; `silent` the names of further rules that found nothing;
+    `ignored` of those that were asked to be left out and had something to say; `placements` where each
+    node runs, after ONNX Runtime's optimisations, and `required` whether each had to be on the provider.
+    """
 
     file: str
     provider: str
     findings: tuple[Finding, ...]
+    silent: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    required: bool = False
 
     @property
     def failures(self) -> tuple[Finding, ...]:
         """The findings that failed."""
         return tuple(finding for finding in self.findings if finding.failed)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings that are told and do not fail."""
+        return tuple(item for item in self.findings if item.told and item.severity == "warning")
 
     def __bool__(self) -> bool:
         """Whether something was checked, and nothing failed."""
@@ -54,36 +93,73 @@ class CheckReport:
             "passed": bool(self),
             "file": self.file,
             "provider": self.provider,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [{"id": finding.id, **asdict(finding)} for finding in self.findings],
+            "silent": list(self.silent),
+            "ignored": list(self.ignored),
+            "placements": [asdict(item) for item in self.placements],
         }
 
     def __str__(self) -> str:
-        """A table for people: a line for each finding, how to mend it below, the verdict last."""
-        lines = []
-        for finding in self.findings:
-            mark = "skip" if finding.skipped else "ok" if finding.passed else "FAIL"
-            where = f"{finding.where}: " if finding.where else ""
-            lines.append(f"{mark:4}  {finding.rule:{_FIRST_COLUMN}}{where}{finding.message}")
-            if finding.fix and finding.failed:
-                lines.append(f"{'':{_FIRST_COLUMN + 6}}fix: {finding.fix}")
-        rules = dict.fromkeys(finding.rule for finding in self.failures)
+        """A table for people: what failed first, with where and how to mend it, the verdict last."""
+        wide = max((len(finding.rule) for finding in self.findings), default=0)
+        lines: list[str] = []
+        counts: dict[tuple[str, str], int] = {}
+        for finding in sorted(self.findings, key=lambda item: _ORDER.index(item.mark)):
+            kind = finding.rule, finding.mark
+            counts[kind] = counts.get(kind, 0) + 1
+            if counts[kind] <= _MOST_LINES:
+                lines += _lines(finding, wide)
+        more = sum(max(0, count - _MOST_LINES) for count in counts.values())
+        lines += [f"      {more} more like these; --json has them all"] if more else []
+        if self.silent:
+            lines.append(f"ok    {len(self.silent)} further rules found nothing")
+        if self.ignored:
+            lines.append(f"      ignored: {', '.join(self.ignored)}")
+        if self.required:
+            lines += [f"      {item.node or 'unnamed'} ({item.op_type}) -> {item.provider}" for item in self.placements]
+        ids = dict.fromkeys(finding.id for finding in (*self.failures, *self.warnings) if finding.id)
+        if ids:
+            lines.append(f"why: lstm-onnx check --explain {next(iter(ids))}")
+        rules = dict.fromkeys(f"{finding.id} {finding.rule}".strip() for finding in self.failures)
         verdict = "passed" if self else f"FAILED ({', '.join(rules) or 'nothing was checked'})"
-        return "\n".join([*lines, f"{self.file}: {verdict} on {self.provider}"])
+        count = len(self.warnings)
+        told = f", {count} warning{'s' * (count > 1)}" if count else ""
+        return "\n".join([*lines, f"{self.file}: {verdict} on {self.provider}{told}"])
+
+
+def _lines(finding: Finding, wide: int) -> list[str]:
+    where = f"{finding.where}: " if finding.where else ""
+    head = f"{finding.mark:4}  {finding.id + ' ' if finding.id else ''}{finding.rule:{wide}}  "
+    lines = [f"{head}{where}{finding.message}"]
+    if finding.fix and finding.told:
+        lines.append(f"{'':{len(head)}}fix: {finding.fix}")
+    return lines
 
 
 def passed(rule: str, message: str) -> Finding:
     """What is so."""
-    return Finding(rule, True, "", message)
+    return Finding(rule, True, "", message, severity=_severity(rule))
 
 
-def failed(rule: str, where: str, message: str, fix: str = REEXPORT) -> Finding:
-    """What is wrong, and where."""
-    return Finding(rule, False, where, message, fix)
+def failed(rule: str, where: str, message: str, fix: str = "") -> Finding:
+    """What is wrong, and where; of the rule's own severity, and its own fix unless another is given."""
+    known = named(rule)
+    return Finding(rule, False, where, message, fix or (known.fix if known else REEXPORT), severity=_severity(rule))
 
 
 def skipped(rule: str, message: str) -> Finding:
     """Why the rule could not be tried."""
-    return Finding(rule, False, "", message, skipped=True)
+    return Finding(rule, False, "", message, skipped=True, severity=_severity(rule))
+
+
+def strictly(finding: Finding) -> Finding:
+    """A warning as an error."""
+    return replace(finding, severity="error") if finding.severity == "warning" else finding
+
+
+def _severity(rule: str) -> str:
+    known = named(rule)
+    return known.severity if known else "error"
 
 
 def words(error: BaseException | str) -> str:

@@ -12,11 +12,14 @@ from ..story import Story
 from .frozen import frozen_axes
 from .graph import ONNX_ERRORS, Graph, batch_axis, initial_states, scanned
 from .report import BAKED, Finding, failed, passed, skipped, words
+from .subject import label
 
 _PRODUCER = "lstm-onnx"
 _STATES = {"h0": "hn", "c0": "cn"}
 """Which output feeds which state in a bare LSTM."""
 _AXES = "dynamic-axes"
+_LITERAL = "frozen-literal"
+_STATE = "state-batch"
 _PAIRED = "states-paired"
 
 
@@ -55,21 +58,27 @@ def dynamic_axes(graph: Graph, story: Story) -> list[Finding]:
     for scope, node in graph.recurrent:
         count += 1
         found += _scan_axes(graph, scope, node, ours) if node.op_type == "Scan" else _node_axes(graph, scope, node)
-    if found:
-        return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    if any(finding.rule == _AXES for finding in found):
+        return found
     if count == 0:
         axes = "; ".join(f"{name} {shown(shape_of(kind))}" for name, kind in graph.inputs.items())
-        return [passed(_AXES, f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}")]
+        return [
+            *found,
+            passed(_AXES, f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}"),
+        ]
     if ours:
-        return [passed(_AXES, "batch and time are open in every input and output")]
-    return [passed(_AXES, f"batch and time are open at each of the {count} recurrent nodes")]
+        return [*found, passed(_AXES, "batch and time are open in every input and output")]
+    return [*found, passed(_AXES, f"batch and time are open at each of the {count} recurrent nodes")]
 
 
 def _module_axes(graph: Graph, story: Story) -> list[Finding]:
     """A module's axes are those that its inputs promise, and no others."""
-    found = list(dict.fromkeys(frozen_axes(graph, story.inputs, _label)))
+    found = list(dict.fromkeys(frozen_axes(graph, story.inputs, label)))
+    if any(finding.rule == _AXES for finding in found):
+        return found
     promised = dict.fromkeys(dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str))
-    return found or [passed(_AXES, f"{', '.join(promised) or 'no axis'}, as promised, open in the inputs and not lost")]
+    return [*found, passed(_AXES, f"{', '.join(promised) or 'no axis'}, as promised, open in the inputs and not lost")]
 
 
 def _promised_axes(graph: Graph, story: Story) -> Iterator[Finding]:
@@ -112,7 +121,7 @@ def _frozen_literals(graph: Graph) -> Iterator[Finding]:
                 continue
             if not all(isinstance(dim, int) for dim in before) and all(isinstance(dim, int) for dim in after):
                 message = f"{node.op_type} makes {node.input[0]} {shown(before)} the fixed {shown(after)}"
-                yield failed(_AXES, _label(node), message, BAKED)
+                yield failed(_LITERAL, label(node), message)
 
 
 def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]:
@@ -127,7 +136,7 @@ def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]
     for value in initial_states(node):
         # A constant state is broadcast by nobody: it too fixes the batch.
         if value and _is_fixed(scope, value, axes["batch"]):
-            yield _fixed_axis(graph, scope, node, value, "batch", axes["batch"])
+            yield _fixed_axis(graph, scope, node, value, "batch", axes["batch"], _STATE)
 
 
 def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
@@ -147,7 +156,9 @@ def _is_fixed(scope: Scope, value: str, axis: int) -> bool:
     return isinstance(size, int) and not (size == 1 and "Unsqueeze" in scope.source(value)[1])
 
 
-def _fixed_axis(graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int) -> Finding:
+def _fixed_axis(
+    graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int, rule: str = _AXES
+) -> Finding:
     shape = scope.shape(value) or ()
     origin, _ = scope.source(value)
     if origin == value:
@@ -157,12 +168,7 @@ def _fixed_axis(graph: Graph, scope: Scope, node: NodeProto, value: str, name: s
         origin_text = f", which comes from {kind}{origin} {shown(scope.shape(origin))}"
     what = "the input" if value in graph.inputs else "the value"
     message = f"{name} is fixed at {shape[axis]} in {what} {value} {shown(shape)}{origin_text}"
-    return failed(_AXES, _label(node), message, BAKED)
-
-
-def _label(node: NodeProto) -> str:
-    # A name that is not UTF-8 comes as bytes.
-    return str(node.name) or f"{node.op_type} that makes {', '.join(node.output)}"
+    return failed(rule, label(node), message)
 
 
 def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
@@ -181,14 +187,9 @@ def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
         problems = [*_pair_problems(graph, story.states), *_initial_problems(graph, story)]
         said = ", ".join(_told(story, source, target) for source, target in story.states.items())
         return problems or [passed(_PAIRED, f"{said}, with equal dtypes and shapes")]
-    loose: dict[str, None] = {}
     for scope, node in graph.recurrent:
-        sources = (scope.source(value)[0] for value in initial_states(node) if value)
-        loose.update(dict.fromkeys(source for source in sources if source in graph.inputs))
-    if loose:
-        return [
-            passed(_PAIRED, f"{', '.join(loose)} are states that nothing pairs; load(..., states={{...}}) names them")
-        ]
+        if any(scope.source(value)[0] in graph.inputs for value in initial_states(node) if value):
+            return [passed(_PAIRED, "the metadata pairs no states, and so none of them wrongly")]
     return [passed(_PAIRED, "there are no state inputs: each run starts from the model's own states")]
 
 

@@ -69,10 +69,15 @@ def windows(module64: nn.LSTM, case: Case, size: int) -> Case:
 
 def _states_at(module64: nn.LSTM, case: Case, start: int) -> tuple[np.ndarray, np.ndarray]:
     """h and c in float64 before step `start`."""
+    prefix = Case("", np.take(case.input, range(start), axis=1 if module64.batch_first else 0), case.states, None)
+    return states_after(module64, prefix)
+
+
+def states_after(module64: nn.LSTM, case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """h and c in float64 after all steps of `case`, of which there may be none."""
     batch_axis = 0 if module64.batch_first else 1
-    if start > 0:
-        prefix = Case("", np.take(case.input, range(start), axis=1 - batch_axis), case.states, None)
-        outputs = run_torch(module64, prefix)
+    if case.input.shape[1 - batch_axis] > 0:
+        outputs = run_torch(module64, case)
         return outputs["hn"], outputs["cn"]
     if case.states is not None:
         return case.states

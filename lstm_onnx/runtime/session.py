@@ -165,6 +165,15 @@ class Model:
             for name, info in self.inputs.items()
             if name not in self.states and not (name == "lengths" and self.spec is not None)
         }
+        known_sizes = axis_sizes(self.inputs, feeds)
+        for name in self.states:
+            info = self.inputs[name]
+            if start(info, known_sizes, self.story.initial.get(name)) is None:
+                # Others name each open axis apart (tf2onnx), so that a state's batch follows from no other input.
+                shape = [
+                    known_sizes.get(dim, sizes.get(dim, 1)) if isinstance(dim, str) else dim or 1 for dim in info.shape
+                ]
+                feeds[name] = np.zeros(shape, info.dtype)
         self.run(feeds)
 
     @property

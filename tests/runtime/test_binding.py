@@ -14,7 +14,7 @@ import lstm_onnx
 from lstm_onnx import FileError, InputError, RunError
 from lstm_onnx.runtime.binding import _MOST, Binding, Repeats, key_of, output_buffers
 
-from .models import exported
+from .models import accumulator, exported
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,14 @@ def test_warm_up_runs_at_the_sizes_asked_for(model: lstm_onnx.Model) -> None:
     model.warm_up(batch=3, time=7)
     with pytest.raises(InputError, match="width: no axis of the model; its axes are batch, time"):
         model.warm_up(width=3)
+
+
+def test_warm_up_takes_states_whose_batch_follows_from_nothing(tmp_path: Path) -> None:
+    """As in the files of exporters that give no axis a name, or each its own."""
+    other = lstm_onnx.load(accumulator(tmp_path / "m.onnx", axis=None), provider="cpu", states={"state": "stateN"})
+    other.warm_up()
+    with pytest.raises(InputError, match="missing input: state"):
+        other.run({"x": np.ones((1, 3), np.float32), "scale": np.array(1)})
 
 
 def test_a_stream_of_chunks_of_many_shapes_is_the_whole(model: lstm_onnx.Model) -> None:

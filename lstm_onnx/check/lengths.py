@@ -1,0 +1,156 @@
+"""The rules on sequence_lens: its type, where it comes from, and who reads padding as if it were data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from ..onnxgraph import Scope, attributes_of, is_default, typed
+from .report import Finding, failed
+from .subject import RECURRENT, Subject, input_of, label
+
+_LENGTHS = 4
+_SAME_SHAPE = frozenset(
+    {"Identity", "Cast", "Relu", "Tanh", "Sigmoid", "Dropout", "Gelu", "Elu", "LeakyRelu", "Selu", "Softplus", "Neg"}
+    | {"LayerNormalization", "HardSigmoid", "HardSwish", "Abs", "Exp", "Mish"}
+)
+"""Operators that work on each number, or each feature vector, by itself."""
+_WITH_CONSTANT = frozenset({"MatMul", "Add", "Mul", "Sub", "Div"})
+_AVERAGES = frozenset({"ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp"})
+_POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
+_END = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class _Padded:
+    """A value that has padding along an axis."""
+
+    name: str
+    axis: int
+    rank: int
+
+
+def lengths_type(subject: Subject) -> Iterator[Finding]:
+    """int32, and nothing else."""
+    for scope, node in subject.recurrent:
+        name = input_of(node, _LENGTHS)
+        if not name:
+            continue
+        dtype = scope.dtype(name)
+        stored = scope.weight(name).dtype if dtype == "unknown" else dtype
+        if stored not in ("int32", "unknown", ""):
+            yield failed("lengths-type", label(node), f"sequence_lens {name} is {stored}, and must be int32")
+
+
+def lengths_constant(subject: Subject) -> Iterator[Finding]:
+    """Lengths that are stored in the file."""
+    for scope, node in subject.recurrent:
+        name = input_of(node, _LENGTHS)
+        values = subject.integers(scope, name) if name else None
+        if values is not None:
+            said = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+            yield failed("lengths-constant", label(node), f"sequence_lens {name} is the constant [{said}]")
+
+
+def lengths_ignored(subject: Subject) -> Iterator[Finding]:
+    """Readers of a padded output that do not know of the padding."""
+    for scope, node in subject.recurrent:
+        if input_of(node, _LENGTHS) and node.output and node.output[0]:
+            yield from _followed(subject, scope, node)
+
+
+def _followed(subject: Subject, scope: Scope, start: NodeProto) -> Iterator[Finding]:
+    time = 1 if typed(attributes_of(start), "layout", int) else 0
+    todo, seen = [_Padded(str(start.output[0]), time, 4)], set()
+    while todo:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for where, reader, index in subject.readers.get(value.name, ()):
+            problem = _problem(subject, where, reader, index, value)
+            if problem:
+                yield failed("lengths-ignored", label(reader), f"{problem}; {label(start)} before it has lengths")
+            elif reader.output and (axis := _next_axis(subject, where, reader, index, value)) is not None:
+                rank = len(where.shape(reader.output[0]) or ()) or value.rank
+                todo.append(_Padded(str(reader.output[0]), axis, rank))
+
+
+def _problem(subject: Subject, scope: Scope, node: NodeProto, index: int, value: _Padded) -> str:
+    """What the reader does with padding, or ""."""
+    if index != 0 or not is_default(node.domain):
+        return ""
+    kind, attributes = node.op_type, attributes_of(node)
+    if kind in _AVERAGES:
+        axes = typed(attributes, "axes", list) or subject.integers(scope, input_of(node, 1)) or []
+        hit = value.axis in [axis % value.rank for axis in axes] if axes else not input_of(node, 1)
+        return f"{kind} goes over the padded time" if hit else ""
+    if kind in _POOLS:
+        return f"{kind} goes over the padded time" if value.axis >= 2 else ""
+    if kind == "Softmax":
+        hit = typed(attributes, "axis", int) if "axis" in attributes else -1
+        return "Softmax goes over the padded time without a mask" if hit % value.rank == value.axis else ""
+    if kind == "Gather":
+        last = subject.integers(scope, input_of(node, 1)) == [-1]
+        at_time = typed(attributes, "axis", int) % value.rank == value.axis
+        return "Gather takes the last padded step" if last and at_time else ""
+    if kind == "Slice":
+        return "Slice takes the last padded step" if _is_last_step(subject, scope, node, value) else ""
+    if kind in RECURRENT and not input_of(node, _LENGTHS):
+        return f"{kind} has no lengths and reads padding"
+    return ""
+
+
+def _is_last_step(subject: Subject, scope: Scope, node: NodeProto, value: _Padded) -> bool:
+    return any(
+        axis % value.rank == value.axis and start == -1 and (end >= _END or step < 0)
+        for axis, start, end, step in subject.slices(scope, node)
+    )
+
+
+def _next_axis(subject: Subject, scope: Scope, node: NodeProto, index: int, value: _Padded) -> int | None:
+    """Where the padded axis is behind the reader; None where it is lost, masked or out of sight."""
+    kind, attributes = node.op_type, attributes_of(node)
+    if not is_default(node.domain):
+        return None
+    if kind in _SAME_SHAPE:
+        return value.axis
+    if kind in _WITH_CONSTANT:
+        other = input_of(node, 1 - index)
+        stored = scope.weight(other).tensor is not None
+        return value.axis if stored and (kind != "MatMul" or (index == 0 and value.axis < value.rank - 1)) else None
+    if index != 0:
+        return None
+    if kind == "Transpose":
+        order = typed(attributes, "perm", list) or list(range(value.rank))[::-1]
+        return order.index(value.axis) if value.axis in order else None
+    if kind in ("Squeeze", "Unsqueeze"):
+        axes = typed(attributes, "axes", list) or subject.integers(scope, input_of(node, 1))
+        return _moved(kind, axes, value) if axes else None
+    if kind == "Reshape":
+        return _reshaped(subject, scope, node, value)
+    if kind == "Slice":  # a trim to the longest sequence, or a choice of features
+        return value.axis
+    return None
+
+
+def _moved(kind: str, axes: list[int], value: _Padded) -> int | None:
+    if kind == "Squeeze":
+        gone = [axis % value.rank for axis in axes]
+        return None if value.axis in gone else value.axis - sum(axis < value.axis for axis in gone)
+    rank = value.rank + len(axes)
+    added = {axis % rank for axis in axes}
+    left = [axis for axis in range(rank) if axis not in added]
+    return left[value.axis] if value.axis < len(left) else None
+
+
+def _reshaped(subject: Subject, scope: Scope, node: NodeProto, value: _Padded) -> int | None:
+    target = subject.integers(scope, input_of(node, 1))
+    if target is not None and len(target) > value.axis and not any(target[: value.axis + 1]):
+        return value.axis  # zeros keep the sizes up to it
+    before, after = scope.shape(node.input[0]) or (), scope.shape(node.output[0]) or ()
+    name = before[value.axis] if value.axis < len(before) else None
+    places = [axis for axis, dim in enumerate(after) if dim == name]
+    return places[0] if isinstance(name, str) and len(places) == 1 else None

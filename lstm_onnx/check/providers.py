@@ -1,0 +1,132 @@
+"""The rules on where recurrent operators run: what CUDA lacks, what precision costs on the CPU."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from ..onnxgraph import Scope, attributes_of, is_default, text, typed
+from .graph import ONNX_ERRORS
+from .report import Finding, failed
+from .subject import QUANTISED, Subject, input_of, label, stored
+
+_PEEPHOLES = 7
+_DEFAULTS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+_RNN_KINDS = (["tanh"], ["relu"])
+_NEW_OPSET = 22
+_WEIGHTS_AT = {QUANTISED: (1, 2), "MatMulInteger": (1,), "DynamicQuantizeMatMul": (1,), "QLinearMatMul": (3,)}
+_SAFE_INT8 = 64
+"""Weights of 7 bits do not saturate: 2 * 255 * 64 fits into 16 bits."""
+_X86 = ("x86_64", "amd64")
+
+
+def opset_on_cuda(subject: Subject) -> Iterator[Finding]:
+    """Opset 22's new versions of the recurrent operators."""
+    opset = subject.opset()
+    nodes = [label(node) for _, node in subject.recurrent] if opset >= _NEW_OPSET else []
+    if nodes:
+        message = f"opset {opset}: {len(nodes)} recurrent operators may run on the CPU of a CUDA session"
+        yield failed("opset-on-cuda", nodes[0], message)
+
+
+def variant_on_cuda(subject: Subject) -> Iterator[Finding]:
+    """What cuDNN's recurrent layers do not compute."""
+    for _, node in subject.recurrent:
+        said = _variants(node)
+        if said:
+            message = f"{node.op_type} with {', '.join(said)} does not run on CUDA"
+            yield failed("variant-on-cuda", label(node), message)
+    for _, node in subject.nodes:
+        if node.op_type == QUANTISED:
+            yield failed("variant-on-cuda", label(node), f"{QUANTISED} has a kernel on the CPU alone")
+
+
+def _variants(node: NodeProto) -> list[str]:
+    given = attributes_of(node)
+    said = [name for name in ("clip", "input_forget") if given.get(name)]
+    said += ["activation_alpha or activation_beta"] if "activation_alpha" in given or "activation_beta" in given else []
+    names = [text(item).lower() for item in typed(given, "activations", list)]
+    own = _DEFAULTS[node.op_type]
+    usual = (
+        [list(own) * (len(names) // len(own))] if node.op_type != "RNN" else [[k[0]] * len(names) for k in _RNN_KINDS]
+    )
+    if names and names not in usual:
+        said.append(f"the activations {', '.join(dict.fromkeys(names))}")
+    if node.op_type == "LSTM" and input_of(node, _PEEPHOLES):
+        said.append("peepholes")
+    return said
+
+
+def loop_on_cuda(subject: Subject) -> Iterator[Finding]:
+    """Steps that the host starts one by one."""
+    for _, node in subject.nodes:
+        if node.op_type in ("Scan", "Loop") and is_default(node.domain):
+            yield failed("loop-on-cuda", label(node), f"{node.op_type} runs step by step from the host")
+
+
+def precision(subject: Subject) -> Iterator[Finding]:
+    """float64 and float16 on the CPU, bfloat16 anywhere."""
+    half: list[str] = []
+    for scope, node in subject.recurrent:
+        dtype = scope.dtype(input_of(node, 0))
+        dtype = scope.weight(input_of(node, 1)).dtype if dtype == "unknown" and input_of(node, 1) else dtype
+        if dtype == "bfloat16":
+            yield failed("bfloat16", label(node), f"{node.op_type} is bfloat16, for which ONNX Runtime has no kernel")
+        if dtype == "float64" and subject.provider == "cpu":
+            yield failed(
+                "float64-on-cpu", label(node), f"{node.op_type} is float64: it opens on the CPU and cannot run"
+            )
+        half += [label(node)] if dtype == "float16" and subject.provider == "cpu" else []
+    if half:
+        yield failed("float16-on-cpu", half[0], f"{len(half)} recurrent operators are float16: no faster on the CPU")
+
+
+def int8_saturation(subject: Subject, largest: dict[str, int]) -> Iterator[Finding]:
+    """int8 weights of 8 bits in full, on a CPU without VNNI; `largest` has their magnitudes."""
+    if subject.provider != "cpu" or not saturates():
+        return
+    for scope, node in subject.nodes:
+        names = [_origin(scope, input_of(node, at)) for at in _WEIGHTS_AT.get(node.op_type, ())]
+        if max((largest.get(name, 0) for name in names), default=0) > _SAFE_INT8:
+            message = f"{node.op_type} has int8 weights, and this CPU (no VNNI) saturates their products"
+            yield failed("int8-saturation", label(node), message)
+
+
+def _origin(scope: Scope, name: str) -> str:
+    return scope.source(name)[0] if name else ""
+
+
+def int8_magnitudes(model: ModelProto) -> dict[str, int]:
+    """The largest magnitude in each int8 tensor; 127 where its numbers lie in another file."""
+    from onnx import TensorProto, numpy_helper
+
+    found: dict[str, int] = {}
+    for name, tensor in stored(model):
+        if tensor.data_type != TensorProto.INT8 or not tensor.dims:
+            continue
+        try:
+            external = tensor.data_location == TensorProto.EXTERNAL
+            found[name] = (
+                127 if external else int(np.max(np.abs(numpy_helper.to_array(tensor).astype(np.int16)), initial=0))
+            )
+        except ONNX_ERRORS:
+            continue  # damaged; onnx's checker says so
+    return found
+
+
+@cache
+def saturates() -> bool:
+    """Whether this CPU is known to add int8 products in 16 bits: an x86 with AVX2 and without VNNI."""
+    if platform.machine().lower() not in _X86:
+        return False
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return "avx2" in flags and not {"avx_vnni", "avx512_vnni"} & set(flags)

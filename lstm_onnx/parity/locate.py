@@ -1,0 +1,129 @@
+"""Where a file first differs from a bare nn.LSTM: time step, layer, direction and gate.
+
+The file is asked as a black box, so that this works for a file of any make: the states after the first
+steps tell step, layer and direction, and one step from two values of c tells the forget gate (c changes
+by f times the difference), what i and g write together, and (by h = o tanh c) the output gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from ..errors import InputError, RunError
+from ..runtime import Model
+from ..spec import LSTMSpec
+from .criterion import EPSILON, K, compare
+from .expected import Expected
+from .reference import Outputs, run_torch, states_after
+from .report import CaseResult, Location
+from .sweep import Case
+
+_DIRECTIONS = ("forward", "reverse")
+_LEAST_TANH = 0.05
+"""Of tanh c, below which h = o tanh c says nothing of o."""
+
+
+def first_difference(results: Sequence[CaseResult], expected: Sequence[Expected]) -> Location | None:
+    """The first judged case that is wrong, and where in its output; None where none ran to be wrong."""
+    for result in _plain_first(results):
+        wrong = [
+            tensor for tensor in result.tensors if not tensor.passed and not tensor.problem.startswith("has shape")
+        ]
+        if not wrong:
+            continue
+        tensor = next((one for one in wrong if one.growth is not None), wrong[0])
+        case = next((case for case in expected if result.label.startswith(case.label)), None)
+        batch_axis = None if case is None else case.batch_axes.get(tensor.output)
+        row = tensor.where[batch_axis] if batch_axis is not None and tensor.where else None
+        step = tensor.growth.first if tensor.growth else None
+        feature = tensor.where[-1] if tensor.where else None
+        return Location(result.label, tensor.output, step, row, feature)
+    return None
+
+
+def _plain_first(results: Sequence[CaseResult]) -> list[CaseResult]:
+    judged = [result for result in results if not result.inconclusive and not result.error]
+    return sorted(judged, key=lambda result: result.kind not in ("whole", "data", "golden"))
+
+
+def locate(model: Model, spec: LSTMSpec, own: nn.LSTM, wide: nn.LSTM, case: Case, location: Location) -> Location:
+    """`location` with the step, layer, direction and gate at which the file first goes wrong in `case`."""
+    time_axis = 1 if spec.batch_first else 0
+    time = case.input.shape[time_axis]
+    for steps in range(1, time + 1):
+        prefix = _first_steps(case, steps, time_axis)
+        try:
+            actual = model.run(prefix.feeds())
+        except (InputError, RunError):
+            continue  # a size that the file was not made for
+        wrong = _wrong_state(actual, run_torch(own, prefix), run_torch(wide, prefix), spec)
+        if wrong is not None:
+            layer, direction = divmod(wrong, spec.num_directions)
+            found = replace(
+                location,
+                step=steps - 1,
+                layer=layer,
+                direction=_DIRECTIONS[direction] if spec.bidirectional else None,
+            )
+            return replace(found, gate=_gate(model, spec, wide, prefix, wrong))
+    return location
+
+
+def _first_steps(case: Case, steps: int, time_axis: int) -> Case:
+    lengths = None if case.lengths is None else np.minimum(case.lengths, steps).astype(case.lengths.dtype)
+    return replace(case, input=np.take(case.input, range(steps), axis=time_axis), lengths=lengths)
+
+
+def _wrong_state(actual: Outputs, own: Outputs, reference: Outputs, spec: LSTMSpec) -> int | None:
+    """The first layer and direction, of L*D, whose h or c is not within the criterion."""
+    scale = float(np.abs(reference["cn"]).max())
+    for index in range(spec.num_layers * spec.num_directions):
+        for name in ("cn", "hn"):
+            if name not in actual or actual[name].shape != reference[name].shape:
+                return None
+            result = compare(
+                name, actual[name][index], own[name][index], reference[name][index], dtype=spec.dtype, cell_scale=scale
+            )
+            if not result.passed:
+                return index
+    return None
+
+
+def _gate(model: Model, spec: LSTMSpec, wide: nn.LSTM, prefix: Case, wrong: int) -> str | None:
+    """The gates of that layer that are wrong, by a single step from two values of its c; None where it cannot be told."""
+    if prefix.lengths is not None:
+        return None
+    time_axis = 1 if spec.batch_first else 0
+    before = _first_steps(prefix, prefix.input.shape[time_axis] - 1, time_axis)
+    h, c = states_after(wide, before)
+    # A reverse direction starts with the last step, which is the one that is looked at.
+    x = np.take(prefix.input, [-1], axis=time_axis)
+    h, c = h.astype(spec.dtype), c.astype(spec.dtype)
+    other = c.copy()
+    other[wrong] += 1.0
+    cases = [Case("", x, (h, start), None) for start in (c, other)]
+    try:
+        actual = [model.run(case.feeds()) for case in cases]
+    except (InputError, RunError):
+        return None
+    reference = [run_torch(wide, case) for case in cases]
+    difference = other[wrong].astype(np.float64) - c[wrong]
+
+    def gates(outputs: list[Outputs]) -> dict[str, np.ndarray]:
+        one, two = (run["cn"][wrong].astype(np.float64) for run in outputs)
+        forget = (two - one) / difference
+        found = {"f": forget, "i or g": one - forget * c[wrong]}
+        if not spec.proj_size:
+            shown = np.tanh(one)
+            told = np.abs(shown) > _LEAST_TANH
+            found["o"] = np.where(told, outputs[0]["hn"][wrong] / np.where(told, shown, 1.0), 0.0)
+        return found
+
+    ours, right = gates(actual), gates(reference)
+    bound = K * EPSILON[spec.dtype] * max(1.0, float(np.abs(reference[1]["cn"]).max())) / _LEAST_TANH
+    names = [name for name in ("i or g", "f", "o") if name in right and np.abs(ours[name] - right[name]).max() > bound]
+    return " and ".join(names) or None

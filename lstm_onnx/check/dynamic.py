@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
 
 from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, ProviderError, RunError
 from ..inputs import InputSpec, draw
@@ -15,7 +14,17 @@ from ..inputs import axes as axes_of
 from ..onnxgraph import Dim, shown
 from ..runtime import Model, ValueInfo
 from ..runtime.axes import size_of
-from ..runtime.providers import CPU, first_line, off_cuda, open_session, ort_errors, placements
+from ..runtime.providers import (
+    CPU,
+    CUDA,
+    Placement,
+    cuda_unavailable,
+    first_line,
+    off_cuda,
+    open_session,
+    ort_errors,
+    placements,
+)
 from .report import BAKED, REEXPORT, Finding, failed, passed, skipped, words
 
 _SIZES = ((1,), (3, 5, 7, 11, 13, 17), (2, 7, 5, 3, 11, 13))
@@ -26,41 +35,62 @@ _LONGEST_KERNEL = 5
 _MOST_ELEMENTS = 2**26
 _PROVIDER = "provider"
 _RUNNABLE = "runnable"
+_DOUBLE = "float64-on-cpu"
+_PROVIDERS = {"cpu": CPU, "cuda": CUDA}
+_MOST_NAMES = 5
 
 
-def on_provider(file: str, provider: str) -> tuple[str, list[Finding]]:
-    """Where the model runs, and whether it does."""
-    unopened = skipped(_RUNNABLE, "not tried, since it cannot be loaded")
+@dataclass(frozen=True)
+class Ran:
+    """What became of a file on a provider: where it was opened, what the rules say, where each node is."""
+
+    provider: str
+    findings: tuple[Finding, ...]
+    placements: tuple[Placement, ...] = ()
+
+
+def unopened(provider: str, why: str) -> Ran:
+    """Of a file that is better left alone."""
+    return Ran(_used(provider), (skipped(_PROVIDER, why), skipped(_RUNNABLE, why)))
+
+
+def on_provider(file: str, provider: str, *, require: bool = False) -> Ran:
+    """Where the model runs, and whether it does; `require` asks for every single node.
+
+    Raises:
+        ProviderError: the provider itself cannot be used here.
+    """
     try:
-        session, used = open_session(file, provider)
+        session, used = open_session(file, provider, every_node=False)
     except ModelError as error:
         unknown = skipped(_PROVIDER, "not known, since it cannot be opened")
-        return provider, [unknown, failed(_RUNNABLE, "", _run_words(error, file), f"mend what it names, or {REEXPORT}")]
-    except ProviderError as error:
-        _require_cuda_works()
-        return provider, [failed(_PROVIDER, "", str(error), 'export at opset 21 or below, or use "auto"'), unopened]
-    findings = [_placed(session, provider, used)]
+        refused = failed(_RUNNABLE, "", _run_words(error, file), f"mend what it names, or {REEXPORT}")
+        return Ran(_used(provider), (unknown, refused))
+    try:
+        placed = tuple(placements(session))
+    except _model_errors() as error:
+        text = f"ONNX Runtime does not say where its nodes run: {words(first_line(error))}"
+        placed, where = (), failed(_PROVIDER, "", text, "upgrade it")
+    else:
+        where = _placed(placed, provider, used, require=require)
+    told: tuple[Finding, ...]
     try:
         # States are a matter of their own rule: here every input is given.
         model = Model(file, session, used, states={})
     except ProviderError as error:
-        refused = failed(_PROVIDER, "", _run_words(error, file), 'export it as float32, or use provider "cuda"')
-        return used, [refused, unopened]
+        told = failed(_DOUBLE, "", _run_words(error, file)), skipped(_RUNNABLE, "not tried, since it cannot run")
     except _model_errors() as error:
-        return used, [*findings, failed(_RUNNABLE, "", f"it cannot be loaded: {_run_words(error, file)}")]
-    return used, [*findings, *(_module_runnable(model) if model.story.inputs else _runnable(model))]
+        told = (failed(_RUNNABLE, "", f"it cannot be loaded: {_run_words(error, file)}"),)
+    else:
+        told = tuple(_module_runnable(model) if model.story.inputs else _runnable(model))
+    return Ran(used, (where, *told), placed)
 
 
-def _require_cuda_works() -> None:
-    """Tell a model that CUDA cannot run from a CUDA that runs nothing, which is an error.
-
-    Raises:
-        ProviderError: not even an addition runs there.
-    """
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "probe", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=7)
-    open_session(model.SerializeToString(), "cuda")
+def _used(provider: str) -> str:
+    """Where "auto" would have gone."""
+    if provider != "auto":
+        return provider
+    return "cpu" if cuda_unavailable() is not None else "cuda"
 
 
 def _model_errors() -> tuple[type[Exception], ...]:
@@ -74,16 +104,18 @@ def _run_words(error: BaseException, file: str) -> str:
     return words(text.removeprefix(f"{file}: ").removeprefix("ONNX Runtime failed while running: "))
 
 
-def _placed(session: Any, provider: str, used: str) -> Finding:
-    try:
-        placed = placements(session)
-    except _model_errors() as error:
-        text = f"ONNX Runtime does not say where its nodes run: {words(first_line(error))}"
-        return failed(_PROVIDER, "", text, "upgrade it")
-    elsewhere = off_cuda(placed) if used == "cuda" else [item for item in placed if item.provider != CPU]
-    names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:5])
-    if elsewhere and provider != "auto":
-        return failed(_PROVIDER, names, f"not on {provider}, nor are {len(elsewhere)} nodes in all", 'use "auto"')
+def _placed(placed: Sequence[Placement], provider: str, used: str, *, require: bool) -> Finding:
+    """`require` asks for what ONNX Runtime keeps on the CPU by design, too."""
+    if require or used == "cpu":
+        elsewhere = [item for item in placed if item.provider != _PROVIDERS[used]]
+    else:
+        elsewhere = off_cuda(placed)
+    names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:_MOST_NAMES])
+    names += ", ..." if len(elsewhere) > _MOST_NAMES else ""
+    if elsewhere and (require or provider != "auto"):
+        by_design = used == "cuda" and not off_cuda(elsewhere)
+        fix = "these are on the CPU by design: leave out --require" if by_design else ""
+        return failed(_PROVIDER, names, f"{len(elsewhere)} of {len(placed)} nodes are not on {used}", fix)
     rest = f", but {len(elsewhere)} on the CPU: {names}" if elsewhere else ""
     return passed(_PROVIDER, f"{len(placed)} nodes run on {used}{rest}")
 

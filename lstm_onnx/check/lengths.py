@@ -58,10 +58,10 @@ def lengths_ignored(subject: Subject) -> Iterator[Finding]:
     """Readers of a padded output that do not know of the padding."""
     for scope, node in subject.recurrent:
         if input_of(node, _LENGTHS) and node.output and node.output[0]:
-            yield from _followed(subject, scope, node)
+            yield from _followed(subject, node)
 
 
-def _followed(subject: Subject, scope: Scope, start: NodeProto) -> Iterator[Finding]:
+def _followed(subject: Subject, start: NodeProto) -> Iterator[Finding]:
     time = 1 if typed(attributes_of(start), "layout", int) else 0
     todo, seen = [_Padded(str(start.output[0]), time, 4)], set()
     while todo:
@@ -85,8 +85,8 @@ def _problem(subject: Subject, scope: Scope, node: NodeProto, index: int, value:
     kind, attributes = node.op_type, attributes_of(node)
     if kind in _AVERAGES:
         axes = typed(attributes, "axes", list) or subject.integers(scope, input_of(node, 1)) or []
-        hit = value.axis in [axis % value.rank for axis in axes] if axes else not input_of(node, 1)
-        return f"{kind} goes over the padded time" if hit else ""
+        over = value.axis in [axis % value.rank for axis in axes] if axes else not input_of(node, 1)
+        return f"{kind} goes over the padded time" if over else ""
     if kind in _POOLS:
         return f"{kind} goes over the padded time" if value.axis >= 2 else ""
     if kind == "Softmax":

@@ -86,13 +86,13 @@ def precision(subject: Subject) -> Iterator[Finding]:
         yield failed("float16-on-cpu", half[0], f"{len(half)} recurrent operators are float16: no faster on the CPU")
 
 
-def int8_saturation(subject: Subject, largest: dict[str, int]) -> Iterator[Finding]:
-    """int8 weights of 8 bits in full, on a CPU without VNNI; `largest` has their magnitudes."""
+def int8_saturation(subject: Subject) -> Iterator[Finding]:
+    """int8 weights of 8 bits in full, on a CPU without VNNI."""
     if subject.provider != "cpu" or not saturates():
         return
     for scope, node in subject.nodes:
         names = [_origin(scope, input_of(node, at)) for at in _WEIGHTS_AT.get(node.op_type, ())]
-        if max((largest.get(name, 0) for name in names), default=0) > _SAFE_INT8:
+        if max((subject.magnitudes.get(name, 0) for name in names), default=0) > _SAFE_INT8:
             message = f"{node.op_type} has int8 weights, and this CPU (no VNNI) saturates their products"
             yield failed("int8-saturation", label(node), message)
 

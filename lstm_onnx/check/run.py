@@ -15,9 +15,9 @@ from ..files import readable_file
 from ..runtime.providers import PROVIDERS, cuda_unavailable
 from ..story import Story
 from . import bombs, files, lengths, operators, providers, sizes, weights
-from .dynamic import Ran, on_provider
+from .dynamic import Ran, on_provider, unopened
 from .graph import ONNX_ERRORS, Graph, inferred
-from .report import REEXPORT, CheckReport, Finding, failed, skipped, strictly, words
+from .report import REEXPORT, CheckReport, Finding, failed, strictly, words
 from .rules import catalogue, find
 from .static import dynamic_axes, metadata, states_paired, valid_onnx
 from .subject import Subject, small_constants
@@ -84,10 +84,10 @@ def check(
     file = os.fspath(path)
     subject, findings = _read_rules(file, model, provider)
     if any(finding.rule == _BOMB for finding in findings) and _BOMB not in left_out:
-        ran = _unopened(provider)
+        ran = unopened(provider, f"not tried: the file asks for too much ({_BOMB})")
     else:
         ran = on_provider(file, provider, require=require)
-    findings += _on_machine(replace(subject, provider=ran.provider), model, asked=provider, ran=ran)
+    findings += _on_machine(replace(subject, provider=ran.provider), asked=provider, ran=ran)
     # The session's words for what the graph has told already.
     told = {finding.rule for finding in findings}
     findings += [item for item in ran.findings if item.rule != _DOUBLE or _DOUBLE not in told]
@@ -133,19 +133,13 @@ def _read_rules(file: str, model: ModelProto, provider: str) -> tuple[Subject, l
     return subject, findings
 
 
-def _on_machine(subject: Subject, model: ModelProto, *, asked: str, ran: Ran) -> list[Finding]:
+def _on_machine(subject: Subject, *, asked: str, ran: Ran) -> list[Finding]:
     """The rules that depend on where the model runs."""
     looks: list[tuple[str, Look]] = [("bfloat16", providers.precision), ("int8-saturation", providers.int8_saturation)]
     proven = ran.provider == "cuda" and bool(ran.placements)
     if asked != "cpu":
         looks += [("loop-on-cuda", providers.loop_on_cuda), *(() if proven else _CUDA_LOOKS)]
     return [finding for rule, look in looks for finding in _guarded(rule, lambda look=look: look(subject))]  # type: ignore[misc]
-
-
-def _unopened(provider: str) -> Ran:
-    why = "not tried: the file asks for too much (resource-bomb)"
-    used = "cpu" if provider == "auto" and cuda_unavailable() is not None else provider
-    return Ran(used, (skipped("provider", why), skipped("runnable", why)))
 
 
 def _guarded(rule: str, findings: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -26,7 +26,8 @@ class Subject:
     """A file that is being checked.
 
     `graph` has every shape that follows from the inputs, and large weights in it are bare; `constants`
-    holds the small tensors; `provider` is what was asked for, or where the model was opened.
+    holds the small tensors, `magnitudes` the largest magnitude in each of int8; `provider` is what was
+    asked for, or where the model was opened.
     """
 
     file: str
@@ -34,7 +35,8 @@ class Subject:
     graph: Graph
     story: Story | None
     provider: str
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    magnitudes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ours(self) -> bool:

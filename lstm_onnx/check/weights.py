@@ -42,7 +42,7 @@ def stored_numbers(file: str, model: ModelProto) -> list[Finding]:
         if tensor.data_type in _FLOATS:
             found += _non_finite(name, array, weight=name in operands)
         if array.nbytes >= _LEAST_BYTES and sum(size > 2 for size in array.shape) > 1:
-            digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).digest()
+            digest = hashlib.sha256(array.tobytes()).digest()
             first = seen.setdefault((array.shape, tensor.data_type, digest), name)
             if first != name:
                 doubled.append((name, first, array.nbytes))
@@ -59,9 +59,7 @@ def _numbers(file: str, tensor: TensorProto) -> np.ndarray | None:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         size = prod(tensor.dims)
-        if any(dim < 0 for dim in tensor.dims) or not 0 <= size * dtype.itemsize <= _MOST_BYTES:
-            return None
-        if dtype == object:
+        if any(dim < 0 for dim in tensor.dims) or size * dtype.itemsize > _MOST_BYTES or dtype.kind == "O":
             return None
         if tensor.data_location != TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
@@ -104,12 +102,9 @@ def _misfits(scope: Scope, node: NodeProto, *, transposed: bool = False) -> Iter
     wide = x[2] if len(x) == 3 and isinstance(x[2], int) else None
     states = [directions, None, hidden] if batch_axis(node) else [None, directions, hidden]
     rows = gates * hidden
-    matrix = (
-        (lambda columns: [directions, columns, rows]) if transposed else lambda columns: [directions, rows, columns]
-    )
     expected: dict[int, tuple[str, list[int | None]]] = {
-        1: ("W", matrix(wide)),
-        2: ("R", matrix(hidden)),
+        1: ("W", [directions, wide, rows] if transposed else [directions, rows, wide]),
+        2: ("R", [directions, hidden, rows] if transposed else [directions, rows, hidden]),
         3: ("B", [directions, 2 * rows]),
         5: ("initial_h", states),
         6: ("initial_c", states),

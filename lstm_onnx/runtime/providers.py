@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -111,6 +111,7 @@ def open_session(
     *,
     cuda_graph: bool = False,
     folder: str | None = None,
+    every_node: bool = True,
 ) -> tuple[Any, str]:
     """Open `model`, a path or the bytes of one, on `provider`.
 
@@ -120,6 +121,8 @@ def open_session(
         threads: threads within an operator; None leaves the choice to ONNX Runtime, one a core.
         cuda_graph: let CUDA runs be captured as graphs and replayed.
         folder: of bytes, where their external data lies.
+        every_node: of "cuda", refuse a model that has nodes elsewhere; False leaves the look at
+            `placements` to the caller.
 
     Returns:
         The ``InferenceSession`` and "cpu" or "cuda".
@@ -147,7 +150,7 @@ def open_session(
         if reason is not None:
             raise ProviderError(f"CUDA cannot be used: {reason}")
         session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph, folder=folder)
-        _prove_cuda(session)
+        _prove_cuda(session, every_node=every_node)
         return session, "cuda"
     session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph, folder=folder)
     if CUDA in session.get_providers():
@@ -234,15 +237,30 @@ def placements(session: Any) -> list[Placement]:
     ]
 
 
+@cache
+def operator_versions() -> Mapping[tuple[str, str], frozenset[int]]:
+    """The operators that this ONNX Runtime knows, by domain ("" is ONNX's own) and name, and since which opsets.
+
+    Empty where its build does not tell.
+    """
+    onnxruntime()
+    state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    found: dict[tuple[str, str], frozenset[int]] = {}
+    for schema in getattr(state, "get_all_operator_schema", list)():
+        key = (schema.domain, schema.name)
+        found[key] = found.get(key, frozenset()) | {schema.since_version}
+    return found
+
+
 def off_cuda(placed: Iterable[Placement]) -> list[Placement]:
     """The nodes that compute and yet are not on CUDA."""
     return [item for item in placed if item.provider != CUDA and item.op_type not in CPU_SHAPE_OPS]
 
 
-def _prove_cuda(session: Any) -> None:
+def _prove_cuda(session: Any, *, every_node: bool = True) -> None:
     if CUDA not in session.get_providers():
         raise ProviderError(f"CUDA cannot be used: {_missing_library(onnxruntime())}")
-    elsewhere = off_cuda(placements(session))
+    elsewhere = off_cuda(placements(session)) if every_node else []
     if elsewhere:
         names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:5])
         raise ProviderError(

@@ -15,10 +15,14 @@ T = TypeVar("T")
 
 def provider_options(function: F) -> F:
     """--provider and --threads."""
-    function = click.option(
+    return provider_option(threads_option(function))
+
+
+def threads_option(function: F) -> F:
+    """--threads."""
+    return click.option(
         "--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.  [default: one a core]"
     )(function)
-    return provider_option(function)
 
 
 def provider_option(function: F) -> F:

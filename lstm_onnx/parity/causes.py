@@ -235,5 +235,5 @@ def baked_sizes(passed: Sequence[Mapping[str, int]], failed: Sequence[Mapping[st
             yield Cause(
                 f"baked shape: {axis}",
                 f"it runs where {axis} is {size}, and not where it is {', '.join(map(str, sorted(fails)))}",
-                f"a size of {axis} was written into the file; export it with that axis dynamic (lstm-onnx check names the node)",
+                f"lstm-onnx check says where a size of {axis} is written into the file; export it with that axis open",
             )

@@ -94,7 +94,7 @@ def _wrong_state(actual: Outputs, own: Outputs, reference: Outputs, spec: LSTMSp
 
 
 def _gate(model: Model, spec: LSTMSpec, wide: nn.LSTM, prefix: Case, wrong: int) -> str | None:
-    """The gates of that layer that are wrong, by a single step from two values of its c; None where it cannot be told."""
+    """Its gates that are wrong, by a step from two values of its c; None where it cannot be told."""
     if prefix.lengths is not None:
         return None
     time_axis = 1 if spec.batch_first else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from ..runtime.values import ValueInfo, checked
 from ..story import Story
 from .expected import Call, Expected, size_of
 from .replay import replay
-from .report import CaseResult
+from .report import CaseResult, Cause, Location
 from .sweep import SHAPES, gains
 
 _QUIET = 4.0
@@ -62,6 +63,7 @@ class ModuleVerification:
         example_inputs: Any = None,
         data: Sequence[Mapping[str, Any]] = (),
     ) -> None:
+        self.started = perf_counter()
         self.model = model
         self.module = module
         self.seed = seed
@@ -182,6 +184,10 @@ class ModuleVerification:
         """Case by case."""
         for expected in self._all():
             yield replay(self.model, expected)
+
+    def diagnosis(self, _results: Sequence[CaseResult]) -> tuple[Location | None, tuple[Cause, ...]]:
+        """Where the file first differs, and why, as far as it can be told."""
+        return None, ()
 
     def _all(self) -> list[Expected]:
         """What every case must give, with PyTorch's part done.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -96,11 +97,12 @@ class MutantResult:
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of `verify`; truthy when the file is in parity with PyTorch.
+    """The outcome of `verify`; truthy when the file is in parity with PyTorch and no mutant survived.
 
-    Where a case is inconclusive, the case after it takes its place: the same steps, fewer at a time.
-    `location` and `causes` are there when it is not in parity, `mutants` when the verification was tried
-    on wrong copies of the file; `seconds` is how long it all took.
+    A mutant that passes for right says that this comparison would not have seen that mistake, so it
+    cannot vouch for the file either.  Where a case is inconclusive, the case after it takes its place:
+    the same steps, fewer at a time.  `location` and `causes` are there when the file is not in parity,
+    `mutants` when the verification was tried on wrong copies of it; `seconds` is how long it all took.
     """
 
     file: str
@@ -124,9 +126,14 @@ class Report:
         """The cases that say something."""
         return tuple(case for case in self.cases if not case.inconclusive)
 
-    def __bool__(self) -> bool:
+    @property
+    def in_parity(self) -> bool:
         """Whether there was something to judge, and all of it passed."""
         return bool(self.judged) and all(case.passed for case in self.judged)
+
+    def __bool__(self) -> bool:
+        """Whether the file is in parity, and no mutant survived."""
+        return self.in_parity and not self.survivors
 
     @property
     def worst(self) -> dict[str, tuple[CaseResult, TensorResult]]:
@@ -143,6 +150,7 @@ class Report:
         """JSON-ready: the verdict, the worst of each output, where and why it differs, every case."""
         return {
             "passed": bool(self),
+            "in_parity": self.in_parity,
             "file": self.file,
             "source": self.source,
             "provider": self.provider,
@@ -170,7 +178,7 @@ class Report:
     def __str__(self) -> str:
         """A table for people: per output the largest error, PyTorch's own, their ratio, and where."""
         ran = len(self.judged)
-        verdict = "in parity with PyTorch" if self else "NOT in parity with PyTorch"
+        verdict = "in parity with PyTorch" if self.in_parity else "NOT in parity with PyTorch"
         lines = [
             f"{self.file}: {verdict}, {self.source}",
             f"{ran} cases on {self.provider}; an error may be up to {K:g} times PyTorch's own",
@@ -181,6 +189,15 @@ class Report:
             mark = "" if tensor.passed else "  <- fails"
             lines.append(f"{name:8} {tensor.error:14.3g} {tensor.torch_error:12.3g} {tensor.ratio:9.3g}  {at}{mark}")
         lines += [f"failed to run at {case.label}: {case.error}" for case in self.judged if case.error]
+        if self.location is not None:
+            lines.append(f"first differs in {self.location}")
+        for cause in self.causes:
+            lines.append(f"likely cause: {cause.name}; {cause.evidence}; {cause.fix}")
+        if self.mutants:
+            outcomes = Counter(mutant.outcome for mutant in self.mutants)
+            lines.append("self-test: " + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES if outcomes[name]))
+        for mutant in self.survivors:
+            lines.append(f"a wrong copy passed for right: {mutant.name} (ratio {mutant.ratio:.3g} at {mutant.case})")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 

@@ -3,64 +3,77 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
-from ..errors import ExportError
+from .. import __version__
+from ..errors import ConfigError, ExportError
 from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of, unwrapped
 from ..inputs import InputSpec
 from ..runtime import Model, load
+from ..runtime.providers import onnxruntime
 from ..spec import LSTMSpec
 from ..weights import digest
 from .expected import Call, Expected
 from .modules import ModuleVerification
+from .mutants import LEVELS, self_test
 from .reference import run_torch, windows
 from .replay import replay
-from .report import CaseResult, Report
+from .report import CaseResult, Cause, Location, Report
 from .sweep import Case, cases, gains
 
 
 def verify(
     module: nn.Module,
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Model,
     *,
     example_inputs: Any = None,
     provider: str = "auto",
     threads: int | None = None,
     seed: int = 0,
+    mutants: str = "quick",
+    data: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Compare an exported file with the module that it came from.
 
-    Every shape of the sweep (`parity.sweep.SHAPES`) is run with explicit states and without, and
-    with lengths where the file takes them; see `parity.criterion` for when an output is right.  The
-    inputs of a module that is more than an nn.LSTM are drawn from the ranges in the file's metadata.
+    Every shape of the sweep (`parity.sweep.SHAPES`) is run with explicit states and without, with
+    lengths where the file takes them, and in chunks through the streaming runtime; see
+    `parity.criterion` for when an output is right.  The inputs of a module that is more than an nn.LSTM
+    are drawn from the ranges in the file's metadata.  A file that is not in parity is asked where it
+    first differs and why; of one that is, wrong copies are made, which the comparison must reject.
 
     Args:
         module: the nn.LSTM or the module; it is not changed, whatever its mode and device.
-        path: the .onnx file.
+        path: the .onnx file, or what `load` made of it, which then has its own provider and threads.
         example_inputs: for a module, as in `export`: needed where its forward takes more than tensors
             in dicts and lists, or where the file is not from lstm-onnx.
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
+        mutants: how many wrong copies are tried: "none", "quick" (one of each kind) or "all".
+        data: inputs to be compared on beside those that are drawn, each by the file's input names.
 
     Returns:
-        A report, truthy when the file is in parity.
+        A report, truthy when the file is in parity and no wrong copy passes for right.
 
     Raises:
+        ConfigError: `mutants` is none of these.
         ExportError: the module cannot be run as the file is.
         ConfigError: the file's inputs are not those of the module.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then
             cannot run a case is a report that fails.
     """
-    model = load(path, provider=provider, threads=threads)
-    verification = verification_of(model, module, seed=seed, example_inputs=example_inputs)
-    return make_report(verification, verification.results())
+    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads)
+    verification = verification_of(model, module, seed=seed, example_inputs=example_inputs, data=data)
+    return make_report(verification, verification.results(), mutants=mutants)
 
 
 def verification_of(
@@ -70,10 +83,11 @@ def verification_of(
     seed: int = 0,
     inputs: Sequence[InputSpec] = (),
     example_inputs: Any = None,
+    data: Sequence[Mapping[str, Any]] = (),
 ) -> LSTMVerification | ModuleVerification:
     """What compares `model` with `module`: its `planned` cases, its `results`, its `notes`.
 
-    `inputs` are those that a source describes, in the place of what the file says.
+    `inputs` are those that a source describes, in the place of what the file says; `data` as in `verify`.
     """
     module = unwrapped(module)
     bare = is_bare(module)
@@ -83,8 +97,8 @@ def verification_of(
             "verify the file with the module that it came from"
         )
     if bare and not model.story.inputs and example_inputs is None:
-        return LSTMVerification(model, module, seed=seed)
-    return ModuleVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs)
+        return LSTMVerification(model, module, seed=seed, data=data)
+    return ModuleVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs, data=data)
 
 
 class LSTMVerification:
@@ -94,8 +108,10 @@ class LSTMVerification:
     """
 
     def __init__(self, model: Model, module: Any, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.started = perf_counter()
         self.model = model
         self.module = module
+        self.seed = seed
         self.spec: LSTMSpec = spec_of(module)
         # Built anew from the weights: the caller's module stays as it is, and may be parametrised.
         self.state = state_of(module, self.spec)
@@ -133,6 +149,10 @@ class LSTMVerification:
             if result.inconclusive:
                 problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
                 yield CaseResult(case.label, error=problem)
+
+    def diagnosis(self, _results: Sequence[CaseResult]) -> tuple[Location | None, tuple[Cause, ...]]:
+        """Where the file first differs, and why, as far as it can be told."""
+        return None, ()
 
 
 def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Iterator[Expected]:
@@ -177,8 +197,22 @@ def make_report(
     *,
     source: str | None = None,
     file: str | None = None,
+    mutants: str = "quick",
 ) -> Report:
-    """The report on `results`; `source` and `file` are what it calls the two sides."""
+    """The report on `results`, with where and why the file differs, or what its wrong copies came to.
+
+    Args:
+        verification: what the results are of.
+        results: all of them.
+        source: what the report calls the module.
+        file: what the report calls the file.
+        mutants: a level of the self-test, of `mutants.LEVELS`.
+
+    Raises:
+        ConfigError: `mutants` is no level.
+    """
+    if mutants not in LEVELS:
+        raise ConfigError(f"mutants = {mutants!r} is not known; it must be one of {', '.join(LEVELS)}")
     done = tuple(results)
     notes = list(verification.notes)
     if any(case.inconclusive for case in done):
@@ -189,4 +223,30 @@ def make_report(
         )
         notes.append(f"PyTorch's own error is too large in some cases (a chaotic model); {how}")
     model = verification.model
-    return Report(file or model.path, source or type(verification.module).__name__, model.provider, done, tuple(notes))
+    report = Report(
+        file or model.path,
+        source or type(verification.module).__name__,
+        model.provider,
+        done,
+        tuple(notes),
+        versions=versions(),
+    )
+    if report.in_parity:
+        tried = self_test(model, verification.expected, mutants, verification.seed)
+        report = replace(report, mutants=tuple(tried))
+    else:
+        location, causes = verification.diagnosis(done)
+        report = replace(report, location=location, causes=causes)
+    return replace(report, seconds=perf_counter() - verification.started)
+
+
+def versions() -> dict[str, str]:
+    """Of what had a part in a report: this package, torch, ONNX Runtime, onnx, numpy and Python."""
+    return {
+        "lstm-onnx": __version__,
+        "torch": str(torch.__version__),
+        "onnxruntime": str(onnxruntime().__version__),
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

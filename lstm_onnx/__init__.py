@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from .exporter import Exported, export
     from .parity import Report, verify
+    from .parity.golden import verify_golden
     from .runtime import Model, load
     from .runtime.batcher import Batcher
     from .runtime.pool import Pool
@@ -47,6 +48,7 @@ _HOMES = {
     ),
     "exporter": ("Exported", "export"),
     "parity": ("Report", "verify"),
+    "parity.golden": ("verify_golden",),
     "runtime": ("Model", "load"),
     "runtime.batcher": ("Batcher",),
     "runtime.pool": ("Pool",),
@@ -78,6 +80,7 @@ __all__ = [
     "export",
     "load",
     "verify",
+    "verify_golden",
 ]
 
 
@@ -85,7 +88,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module when it is first used (PEP 562)."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if _HOME_OF[name] == "parity":
+    if name == "verify":
         from .exporter.checkpoint import import_torch
 
         import_torch(f"lstm_onnx.{name} compares with it")

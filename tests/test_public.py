@@ -34,6 +34,7 @@ PUBLIC = [
     "export",
     "load",
     "verify",
+    "verify_golden",
 ]
 OWN_ERRORS = [value for value in vars(errors).values() if inspect.isclass(value)]
 

@@ -27,6 +27,7 @@ class _Out:
     rows: _Stream
     place: str
     many: bool
+    compressed: bool
 
 
 def write(
@@ -36,6 +37,7 @@ def write(
     many: bool,
     format: str | None = None,
     stdout: BinaryIO | None = None,
+    compressed: bool = False,
 ) -> tuple[str, ...]:
     """Write records of arrays to a data file.
 
@@ -52,6 +54,7 @@ def write(
         many: whether there is a record a sequence; False says that there is exactly one.
         format: one of `FORMATS`; left out, the path's suffix says it.
         stdout: what ``-`` writes to; ``sys.stdout.buffer`` where it is left out.
+        compressed: of npz, deflate the arrays.
 
     Returns:
         The names of the arrays that the format could not hold and that were left out.
@@ -76,7 +79,7 @@ def write(
         raise FileError(f"{place}: {format} holds one array and there is a record a sequence; write {able}")
     rows = _checked(records, place, format, many)
     with _standard_output(stdout) if to_stdout else atomic_write(target) as stream:
-        return _WRITERS[format](_Out(cast("BinaryIO", stream), rows, place, many))
+        return _WRITERS[format](_Out(cast("BinaryIO", stream), rows, place, many, compressed))
 
 
 @contextlib.contextmanager
@@ -137,9 +140,11 @@ def _write_npz(out: _Out) -> tuple[str, ...]:
 
     # Not numpy.savez: it wants all arrays at once, cannot have one named "file", and stamps the
     # time, where equal arrays shall be equal files.
-    with zipfile.ZipFile(out.stream, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(out.stream, "w") as archive:
         for name, array in _named(out.rows, out.many):
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type = zipfile.ZIP_DEFLATED if out.compressed else zipfile.ZIP_STORED
+            with archive.open(info, "w", force_zip64=True) as member:
                 _npy(member, array)
     return ()
 

@@ -67,7 +67,10 @@ class Expected:
                     return CaseResult(
                         self.label, error=f"the file has no output {name}; it has {there}", kind=self.kind
                     )
-                result = self._compared(name, np.asarray(actual[name]), call.own[name], reference)
+                given = np.asarray(actual[name])
+                if given.dtype.kind not in "biuf":
+                    return CaseResult(self.label, error=f"{name} is of {given.dtype}, not numbers", kind=self.kind)
+                result = self._compared(name, given, call.own[name], reference)
                 held = tensors.get(name)
                 if held is None or (result.inconclusive, not result.ratio <= held.ratio) > (held.inconclusive, False):
                     tensors[name] = result

@@ -84,9 +84,26 @@ def _cut(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
 def _joined(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
     """Outputs with a time axis end to end; of the others the last."""
     return {
-        name: np.concatenate([part[name] for part in parts], axis=time_axes[name]) if name in time_axes else last
+        name: _end_to_end(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
         for name, last in parts[-1].items()
     }
+
+
+def _end_to_end(name: str, parts: list[np.ndarray], axis: int) -> np.ndarray:
+    """`parts` along `axis`, which the outputs of a wrong file may not have."""
+    try:
+        return np.concatenate(parts, axis=axis)
+    except ValueError as error:
+        shapes = ", ".join(sorted({str(np.shape(part)) for part in parts}))
+        raise RunError(f"{name} has shape {shapes}, and its parts cannot be put together along axis {axis}") from error
+
+
+def _row(name: str, array: np.ndarray, at: int, axis: int) -> np.ndarray:
+    """A row of the batch, which the outputs of a wrong file may not have."""
+    try:
+        return np.take(array, [at], axis=axis)
+    except IndexError as error:
+        raise RunError(f"{name} has shape {np.shape(array)}, and no row {at} along axis {axis}") from error
 
 
 def _batch(expected: Expected) -> int:
@@ -108,7 +125,7 @@ def _pooled(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     given = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
     rows = _rows(model, given, axes, _batch(expected))
     outputs = [
-        {name: np.concatenate([row[at][name] for row in rows], axis=axes[name]) for name in rows[0][at]}
+        {name: _end_to_end(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
         for at in range(len(steps))
     ]
     return [_joined(outputs, expected.time_axes)] if single else outputs
@@ -138,7 +155,7 @@ def _rows(
         y = pool.step([streams[row] for row in going], x)
         for at, row in enumerate(going):
             state = pool.state(streams[row])
-            own = {name: np.take(array, [at], axis=axes[name]) for name, array in y.items()}
+            own = {name: _row(name, array, at, axes[name]) for name, array in y.items() if name in axes}
             done[row].append(own | {output: state[name] for name, output in model.states.items()})
             if len(done[row]) == len(steps):
                 pool.close(streams.pop(row))

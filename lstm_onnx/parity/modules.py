@@ -25,8 +25,9 @@ from ..exporter.stepwise import call_with_states
 from ..inputs import InputSpec, axes, draw, sizes_of
 from ..runtime import Model
 from ..runtime.axes import size_of as axis_size
-from ..runtime.values import ValueInfo, checked
+from ..runtime.values import ValueInfo
 from ..story import Story
+from .data import fitting
 from .expected import Call, Expected, size_of
 from .replay import replay
 from .report import CaseResult, Cause, Location
@@ -151,12 +152,16 @@ class ModuleVerification:
 
     def _data_case(self, index: int, feeds: Mapping[str, Any]) -> ModuleCase:
         """The user's own inputs."""
+        label = f"data {index}"
         arrays = {name: np.asarray(array) for name, array in feeds.items()}
-        checked(self.model.inputs, self.model.completed(dict(arrays)))
+        try:
+            fitting(self.model, arrays)
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from error
         own = set(self.own.arguments.tensors)
         inputs = {name: array for name, array in arrays.items() if name in own}
         states = {name: array for name, array in arrays.items() if name not in own}
-        return ModuleCase(f"data {index}", inputs, states, "data")
+        return ModuleCase(label, inputs, states, "data")
 
     def _lstm_sites(self) -> list[Any]:
         return [site for site in self.wide.sites.values() if site.spec.op_type == "LSTM" and not site.cell]
@@ -204,7 +209,9 @@ class ModuleVerification:
         for label, cases in self._sequences():
             found += self._carried(label, cases)
         largest: dict[str, float] = {}
-        for call in (call for expected in found for call in expected.calls):
+        # Not of chaotic cases, nor of the user's own, which may be: they would blunt all others.
+        telling = [expected for expected in found if expected.kind != "data" and not expected.inconclusive]
+        for call in (call for expected in telling for call in expected.calls):
             for name, reference in call.reference.items():
                 largest[name] = max(largest.get(name, 0.0), _relative_error(call.own[name], reference))
         self.expected += [replace(expected, least=largest) for expected in found]
@@ -215,7 +222,9 @@ class ModuleVerification:
         try:
             reference, case = self._reference(case)
             own, _ = self._torch(self.own, case)
-        except ExportError:
+        except ExportError as error:
+            if case.kind == "data":
+                raise InputError(f"{case.label}: the module itself fails on it: {error}") from error
             return None
         call = Call({**case.inputs, **case.states}, own, reference)
         return Expected(
@@ -296,7 +305,7 @@ class ModuleVerification:
                 for spec in self.story.inputs
                 if isinstance(spec.high, str)
             }
-            if not ordered:
+            if not ordered or case.kind == "data":
                 raise
             return self._torch(self.wide, replace(case, inputs={**case.inputs, **ordered}))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -44,17 +46,17 @@ def windows(module64: nn.LSTM, case: Case, size: int) -> Case:
 
     Teacher forcing: where a model is chaotic, PyTorch's own error explodes along the sequence and
     nothing can be said of its end; a few steps from the exact trajectory stay comparable.  Two steps
-    still have an order and, with lengths, an end.  In a bidirectional model the states are those of
-    the prefix that ends before the window, which are as good as any.
+    still have an order and, with lengths, an end.  In a bidirectional model the states are what
+    such single steps carry on in both directions, which is as good as any.
     """
     batch_axis = 0 if module64.batch_first else 1
     time_axis = 1 - batch_axis
     batch, time = case.input.shape[batch_axis], case.input.shape[time_axis]
     lengths = np.full(batch, time, np.int32) if case.lengths is None else case.lengths
     inputs, hs, cs, ends = [], [], [], []
-    for start in range(max(1, time - size + 1)):
+    starts = range(max(1, time - size + 1))
+    for start, (h, c) in zip(starts, _trajectory(module64, case), strict=False):
         rows = np.flatnonzero(lengths > start)
-        h, c = _states_at(module64, case, start)
         inputs.append(np.take(np.take(case.input, range(start, start + size), axis=time_axis), rows, axis=batch_axis))
         hs.append(h[:, rows].astype(case.input.dtype))
         cs.append(c[:, rows].astype(case.input.dtype))
@@ -67,10 +69,14 @@ def windows(module64: nn.LSTM, case: Case, size: int) -> Case:
     )
 
 
-def _states_at(module64: nn.LSTM, case: Case, start: int) -> tuple[np.ndarray, np.ndarray]:
-    """h and c in float64 before step `start`."""
-    prefix = Case("", np.take(case.input, range(start), axis=1 if module64.batch_first else 0), case.states, None)
-    return states_after(module64, prefix)
+def _trajectory(module64: nn.LSTM, case: Case) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """h and c in float64 before each step of `case`."""
+    time_axis = 1 if module64.batch_first else 0
+    states = states_after(module64, replace(case, input=case.input.take(range(0), axis=time_axis), lengths=None))
+    for step in range(case.input.shape[time_axis]):
+        yield states
+        one = Case("", case.input.take([step], axis=time_axis), states, None)
+        states = states_after(module64, one)
 
 
 def states_after(module64: nn.LSTM, case: Case) -> tuple[np.ndarray, np.ndarray]:

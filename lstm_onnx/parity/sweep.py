@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,15 +81,21 @@ def gains(spec: LSTMSpec, state: StateDict) -> Gains:
 
 
 def cases(
-    spec: LSTMSpec, *, lengths: bool, streams: bool = False, seed: int = 0, loud: Gains | None = None
+    spec: LSTMSpec,
+    *,
+    lengths: bool,
+    streams: bool = False,
+    seed: int = 0,
+    loud: Gains | None = None,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
 ) -> list[Case]:
-    """Every shape of `SHAPES` with explicit states, then absent states, lengths that differ, and loud inputs.
+    """Each of `shapes` with explicit states, then absent states, lengths that differ, and loud inputs.
 
     With `streams` also every chunking of a short sequence and some of a longer one, with and without
     explicit states, and the rows of a batch as streams of a pool.
     """
     rng = np.random.default_rng(seed)
-    made = [_case(spec, rng, batch, time) for batch, time in SHAPES]
+    made = [_case(spec, rng, batch, time) for batch, time in shapes]
     made += [_case(spec, rng, batch, time, states=False) for batch, time in ((1, 7), (3, 7))]
     if lengths:
         made += [_case(spec, rng, batch, time, lengths=True) for batch, time in ((1, 7), (3, 7), (5, 12))]

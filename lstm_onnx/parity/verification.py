@@ -15,20 +15,21 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import ConfigError, ExportError
+from ..errors import ConfigError, ExportError, InputError
 from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of, unwrapped
 from ..inputs import InputSpec
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from ..spec import LSTMSpec
 from ..weights import digest
+from .data import fitting
 from .expected import Call, Expected
 from .modules import ModuleVerification
 from .mutants import LEVELS, self_test
 from .reference import run_torch, windows
 from .replay import replay
 from .report import CaseResult, Cause, Location, Report
-from .sweep import Case, cases, gains
+from .sweep import SHAPES, Case, cases, gains
 
 
 def verify(
@@ -104,10 +105,19 @@ def verification_of(
 class LSTMVerification:
     """A file beside a bare nn.LSTM.
 
-    `data` are inputs to be compared on beside those that are drawn, by the file's input names.
+    `shapes` are the (batch, time) that are drawn; `data` inputs to be compared on beside those that are
+    drawn, by the file's input names.
     """
 
-    def __init__(self, model: Model, module: Any, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        model: Model,
+        module: Any,
+        *,
+        seed: int = 0,
+        data: Sequence[Mapping[str, Any]] = (),
+        shapes: Sequence[tuple[int, int]] = SHAPES,
+    ) -> None:
         self.started = perf_counter()
         self.model = model
         self.module = module
@@ -117,7 +127,8 @@ class LSTMVerification:
         self.state = state_of(module, self.spec)
         loud = gains(self.spec, self.state)
         streams = bool(model.states) and not self.spec.bidirectional
-        self.cases = cases(self.spec, lengths="lengths" in model.inputs, streams=streams, seed=seed, loud=loud)
+        lengths = "lengths" in model.inputs
+        self.cases = cases(self.spec, lengths=lengths, streams=streams, seed=seed, loud=loud, shapes=shapes)
         self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
         self.notes: list[str] = []
         self.expected: list[Expected] = []
@@ -186,9 +197,15 @@ def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expect
 
 def _data_case(model: Model, index: int, feeds: Mapping[str, Any]) -> Case:
     """The user's own inputs, completed and checked as `Model.run` does it."""
-    arrays = model.completed({name: np.asarray(array) for name, array in feeds.items()})
-    states = (arrays["h0"], arrays["c0"]) if "h0" in feeds and "c0" in feeds else None
-    return Case(f"data {index}", arrays["input"], states, arrays.get("lengths"), "data")
+    label = f"data {index}"
+    try:
+        arrays = fitting(model, feeds)
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from error
+    if "input" not in arrays:
+        raise InputError(f"{label}: an nn.LSTM takes input, and {model.path} takes {', '.join(model.inputs)}")
+    states = (arrays["h0"], arrays["c0"]) if "h0" in feeds or "c0" in feeds else None
+    return Case(label, arrays["input"], states, arrays.get("lengths"), "data")
 
 
 def make_report(

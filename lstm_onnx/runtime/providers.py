@@ -33,6 +33,9 @@ CPU_SHAPE_OPS = frozenset(
 _MAX_THREADS = 1024
 _MAX_FOLDED_BYTES = 2**28
 """Constant folding stops here: a model of 68 bytes can otherwise ask for a GiB when it is opened."""
+_FATAL_OPTIMIZERS = ["MatmulTransposeFusion"]
+"""In float16 a Transpose before a MatMul takes the whole process down when the session opens on the CPU (1.31.1):
+this one makes a FusedMatMul of them, which NchwcTransformer, at level 99, then fails on."""
 _WARNING, _FATAL = 2, 4
 """ONNX Runtime's severities of log messages; the first is its default."""
 _PARAMETERS = r"\((?:[^()]|\([^()]*\))*\)"
@@ -194,7 +197,9 @@ def _open(
             chosen: list[Any] = [
                 (name, {"enable_cuda_graph": "1"}) if cuda_graph and name == CUDA else name for name in providers
             ]
-            return ort.InferenceSession(model, options, providers=chosen, enable_fallback=0)
+            return ort.InferenceSession(
+                model, options, providers=chosen, enable_fallback=0, disabled_optimizers=_FATAL_OPTIMIZERS
+            )
     except MemoryError as error:
         raise ModelError(f"{where}: ran out of memory while opening it") from error
     except ort_errors() as error:

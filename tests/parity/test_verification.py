@@ -448,3 +448,10 @@ def test_nothing_conclusive_at_all_fails_and_says_so(tmp_path: Path, monkeypatch
     report = _verify(module, path)
     assert not report
     assert "nothing can be said" in str(report)
+
+
+def test_a_float16_file_that_transposes_before_a_matmul_opens(tmp_path: Path) -> None:
+    """ONNX Runtime 1.31.1 crashes on it with all of its optimizers."""
+    module, path = _lstm(proj_size=3, batch_first=True).half(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, projection="scan")
+    assert _verify(module, path)

@@ -103,24 +103,24 @@ def _results(
 ) -> Iterator[Arrays]:
     from itertools import groupby
 
+    from ..data.fitting import cast, is_one_sequence
     from ..runtime.chunks import run_chunks
 
     said: set[str] = set()
 
-    def cast(numbered: tuple[int, Arrays]) -> tuple[int, Arrays]:
+    def fitting(numbered: tuple[int, Arrays]) -> tuple[int, Arrays]:
         index, row = numbered
-        remarks: set[str] = set()
         with _placed(records, index, hint):
-            feeds = _cast(model, row, remarks, typed=records.typed)
+            feeds, remarks = cast(model.inputs, row, typed=records.typed)
         for remark in sorted(remarks - said):
-            note(remark)
+            note(f"note: {remark}")
         said.update(remarks)
         return index, feeds
 
     def alone(item: tuple[int, Arrays]) -> bool:
-        return records.many and not steps and _is_one_sequence(model, item[1])
+        return records.many and not steps and is_one_sequence(model.inputs, item[1])
 
-    for together, items in groupby(map(cast, enumerate(rows)), key=alone):
+    for together, items in groupby(map(fitting, enumerate(rows)), key=alone):
         if together:
             yield from _mapped(model, items)
             continue
@@ -144,15 +144,6 @@ def _placed(records: Records, index: int, hint: str) -> Iterator[None]:
         place = f"record {index}: " if records.many else ""
         table = records.format in ("csv", "parquet") and not records.many
         raise InputError(f"{place}{error}{hint if table else ''}") from error
-
-
-def _is_one_sequence(model: Model, feeds: Arrays) -> bool:
-    """Whether all that is given lacks the batch axis, as `Model.map` takes it."""
-    infos = [model.inputs.get(name) for name in feeds]
-    return all(
-        info is not None and "batch" in info.shape and array.ndim == len(info.shape) - 1
-        for info, array in zip(infos, feeds.values(), strict=True)
-    )
 
 
 def _mapped(model: Model, items: Iterator[tuple[int, Arrays]]) -> Iterator[Arrays]:
@@ -207,33 +198,6 @@ def _run_rows(model: Model, feeds: Arrays) -> Arrays:
     for index, (y, (h, c)) in enumerate(model.map(given)):
         output[index, : len(y)], hn[:, index], cn[:, index] = y, h, c
     return {"output": output if spec.batch_first else np.swapaxes(output, 0, 1), "hn": hn, "cn": cn}
-
-
-def _cast(model: Model, row: Arrays, remarks: set[str], *, typed: bool) -> Arrays:
-    """Numbers as the model takes them; `remarks` gathers what should be said of it."""
-    import numpy as np
-
-    from ..errors import InputError
-
-    feeds = {}
-    for name, array in row.items():
-        info = model.inputs.get(name)
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            remarks.add(
-                f"note: {name} holds NaN or infinity, which ONNX Runtime's LSTM may not carry on as PyTorch's does"
-            )
-        if info is None or info.dtype is None or array.dtype == info.dtype:
-            feeds[name] = array
-            continue
-        with np.errstate(all="ignore"):
-            feeds[name] = array.astype(info.dtype)
-        if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
-            raise InputError(f"{name} holds numbers that {info.dtype}, which the model takes, cannot hold")
-        if np.isinf(feeds[name]).any() and not np.isinf(array).any():
-            raise InputError(f"{name} holds numbers too large for {info.dtype}, which the model takes")
-        if typed and np.issubdtype(array.dtype, np.floating):
-            remarks.add(f"note: {name} is {array.dtype} and is run as {info.dtype}")
-    return feeds
 
 
 def _run_whole(model: Model, feeds: Arrays) -> Arrays:

@@ -6,12 +6,24 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from .options import json_option, progress, threads_option
+from .options import json_option, note, progress, threads_option
 
 if TYPE_CHECKING:
     from ..exporter.source import Source
     from ..parity import Report
+    from ..parity.data import UserData
+    from ..parity.golden import Golden
+
+_WITH_SOURCE = {
+    "file": "a second FILE",
+    "precisions": "--precision",
+    "data": "--data",
+    "columns": "--columns",
+    "seed": "--seed",
+}
+"""What says nothing where a golden file is compared with, by the parameter's name."""
 
 
 @click.command()
@@ -41,6 +53,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many wrong copies of the file are tried, each of which must be rejected.",
 )
+@click.option("--data", metavar="DATA", help="Compare on these inputs as well, in any format that run reads.")
+@click.option("--columns", metavar="A,B,...", help="The columns of a --data table that are the features.")
+@click.option(
+    "--golden",
+    metavar="OUT.npz",
+    help="Store what was compared, once it passed; beside a FILE alone, compare it with that, without PyTorch.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the inputs that are drawn.")
 @json_option
 def verify(
@@ -50,31 +69,97 @@ def verify(
     threads: int | None,
     precisions: tuple[str, ...],
     mutants: str,
+    data: str | None,
+    columns: str | None,
+    golden: str | None,
     seed: int,
     as_json: bool,
 ) -> int:
     """Compare FILE with the PyTorch model SOURCE; without FILE, with a fresh export of it.
 
     Several providers and precisions are compared one after the other, each with a report of its own.
+
+    With only a FILE and --golden, the file is compared with what an earlier run stored.
     """
     import tempfile
 
     from ..errors import EXIT_FAILED, ConfigError
+
+    if source.lower().endswith(".onnx"):
+        reports = _against_golden(source, golden, providers, threads, mutants)
+        _show(reports, as_json=as_json)
+        return 0 if all(reports) else EXIT_FAILED
     from ..exporter.checkpoint import import_torch
     from ..exporter.source import load_source
 
+    given = _data(data, columns)
+    if golden is not None:
+        _check_golden(golden, precisions)
     if file is not None and precisions:
         raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
     model_source = load_source(source)
     import_torch("verify compares with it")
     reports = []
+    kept = []
     with tempfile.TemporaryDirectory(prefix="lstm-onnx-", ignore_cleanup_errors=True) as folder:
         for exported, path, name in _files(model_source, file, precisions, folder):
             for provider in providers:
-                found = _verified(exported, path, provider, threads=threads, seed=seed, mutants=mutants, name=name)
+                found, compared = _verified(
+                    exported, path, provider, threads=threads, seed=seed, mutants=mutants, name=name, data=given
+                )
                 reports.append(found)
+                kept.append(compared)
     _show(reports, as_json=as_json)
+    if golden is not None:
+        _store(golden, kept[0], passed=all(reports))
     return 0 if all(reports) else EXIT_FAILED
+
+
+def _data(path: str | None, columns: str | None) -> UserData | None:
+    if path is None:
+        if columns:
+            raise click.UsageError("--columns goes with --data that is a table")
+        return None
+    from ..parity.data import read
+
+    return read(path, columns=[name.strip() for name in columns.split(",")] if columns else None)
+
+
+def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
+    """Before there is anything to store."""
+    from ..parity.golden import require_name
+
+    if len(precisions) > 1:
+        raise click.UsageError("--golden is of one file; leave one --precision")
+    require_name(path)
+
+
+def _store(path: str, golden: Golden, *, passed: bool) -> None:
+    from ..parity.golden import write
+
+    if passed:
+        write(path, golden)
+        note(f"wrote {path}: {len(golden.cases)} cases")
+    else:
+        note(f"{path} was not written, since the verification did not pass")
+
+
+def _against_golden(
+    path: str, golden: str | None, providers: tuple[str, ...], threads: int | None, mutants: str
+) -> list[Report]:
+    if golden is None:
+        raise click.UsageError(f"{path} is a FILE; name the SOURCE to compare it with before it, or --golden")
+
+    def given(parameter: str) -> bool:
+        return click.get_current_context().get_parameter_source(parameter) == ParameterSource.COMMANDLINE
+
+    for parameter, option in _WITH_SOURCE.items():
+        if given(parameter):
+            raise click.UsageError(f"{option} goes with a SOURCE, and {path} is compared with what {golden} holds")
+    from ..parity.golden import verify_golden
+
+    level = mutants if given("mutants") else "none"  # they need onnx, which what only runs a model does not
+    return [verify_golden(path, golden, provider=each, threads=threads, mutants=level) for each in providers]
 
 
 def _files(
@@ -96,21 +181,34 @@ def _files(
 
 
 def _verified(
-    source: Source, path: str, provider: str, *, threads: int | None, seed: int, mutants: str, name: str
-) -> Report:
+    source: Source,
+    path: str,
+    provider: str,
+    *,
+    threads: int | None,
+    seed: int,
+    mutants: str,
+    name: str,
+    data: UserData | None,
+) -> tuple[Report, Golden]:
+    """The report, and what was compared for it."""
     from .. import parity
     from ..exporter.source import LSTMSource
+    from ..parity.golden import Golden
     from ..runtime import load
 
     model = load(path, provider=provider, threads=threads)
     inputs = () if isinstance(source, LSTMSource) else source.inputs
-    verification = parity.verification_of(model, source.module(), seed=seed, inputs=inputs)
+    own, remarks = data.feeds(model) if data else ([], [])
+    verification = parity.verification_of(model, source.module(), seed=seed, inputs=inputs, data=own)
+    verification.notes += remarks
     with progress(verification.results(), "verifying", verification.planned) as results:
         found = list(results)
     if source.options.lengths and "lengths" not in model.inputs:
         problem = f"{source.name} asks for the input lengths, and the file has none"
         found.append(parity.CaseResult("lengths", error=problem))
-    return parity.make_report(verification, found, source=source.name, file=name, mutants=mutants)
+    report = parity.make_report(verification, found, source=source.name, file=name, mutants=mutants)
+    return report, Golden.of(report, verification)
 
 
 def _show(reports: list[Report], *, as_json: bool) -> None:

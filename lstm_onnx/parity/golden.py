@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,15 +72,13 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
     Raises:
         FileError: the path does not end in .npz, or cannot be written.
     """
-    place = os.fspath(path)
-    if not place.lower().endswith(".npz"):
-        raise FileError(f"{place}: is no name for a golden file, which is an npz; name one that ends in .npz")
+    place = require_name(path)
     arrays: dict[str, np.ndarray] = {}
     names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def keep(name: str, array: np.ndarray) -> str:
         small = _narrow(array)
-        key = small.dtype.str, small.shape, hashlib.sha256(np.ascontiguousarray(small)).digest()
+        key = small.dtype.str, small.shape, hashlib.sha256(small.tobytes()).digest()
         if key not in names:
             names[key] = name
             arrays[name] = small
@@ -98,6 +96,18 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
     data.write(place, [{_HEADER: text, **arrays}], many=False, format="npz", compressed=True)
 
 
+def require_name(path: str | os.PathLike[str]) -> str:
+    """`path`, once it is known to end in .npz, so that no model is overwritten by its golden file.
+
+    Raises:
+        FileError: it does not.
+    """
+    place = os.fspath(path)
+    if not place.lower().endswith(".npz"):
+        raise FileError(f"{place}: is no name for a golden file, which is an npz; name one that ends in .npz")
+    return place
+
+
 def _described(case: Expected, prefix: str, keep: Callable[[str, np.ndarray], str]) -> dict[str, Any]:
     """A case in the header; `keep` stores an array and gives the name that it is kept under."""
     return {
@@ -109,6 +119,7 @@ def _described(case: Expected, prefix: str, keep: Callable[[str, np.ndarray], st
         "time_axes": dict(case.time_axes),
         "batch_axes": dict(case.batch_axes),
         "least": dict(case.least),
+        "scales": dict(case.scales),
         "calls": [
             {
                 part: {name: keep(f"{prefix}.{turn}.{part}.{name}", array) for name, array in held.items()}
@@ -167,6 +178,7 @@ def verify_golden(
     *,
     provider: str = "auto",
     threads: int | None = None,
+    mutants: str = "none",
 ) -> Report:
     """Compare a file with the golden file of its model; PyTorch is not needed.
 
@@ -175,12 +187,13 @@ def verify_golden(
         golden: what `verify` stored.
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
+        mutants: how many wrong copies of the file are tried, as in `verify`; they need onnx.
 
     Returns:
         A report like that of `verify`, of the same cases by the same criterion.
 
     Raises:
-        ConfigError: the file has other inputs or outputs than the golden's model.
+        ConfigError: the file has other inputs or outputs than the golden's model, or `mutants` is no level.
         FileError: a file is missing, or the golden one is not whole or is of a later version.
         ModelError, ProviderError: the file cannot be opened.
     """
@@ -191,7 +204,7 @@ def verify_golden(
     notes = list(kept.notes)
     if kept.digest is not None and model.story.digest not in (None, kept.digest):
         notes.append("the file was exported from other weights than the golden file's (its digest differs)")
-    return Report(
+    done = Report(
         model.path,
         f"{kept.source} (golden file {os.fspath(golden)})",
         model.provider,
@@ -204,8 +217,14 @@ def verify_golden(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
-        seconds=time.perf_counter() - began,
     )
+    if mutants != "none":
+        from .mutants import require_level, self_test
+
+        require_level(mutants)
+        if done.in_parity:
+            done = replace(done, mutants=tuple(self_test(model, kept.cases, mutants)))
+    return replace(done, seconds=time.perf_counter() - began)
 
 
 def _check_names(model: Model, golden: Golden, place: str | os.PathLike[str]) -> None:
@@ -236,8 +255,10 @@ def _case(item: Any, arrays: Arrays) -> Expected:
         time_axes=_axes(item, "time_axes", calls),
         batch_axes=_axes(item, "batch_axes", calls),
         least=_mapping(item, "least", float),
+        scales=_mapping(item, "scales", float),
     )
-    _require(scale >= 0 and all(least >= 0 for least in case.least.values()), "a scale is negative or not a number")
+    sizes = [scale, *case.least.values(), *case.scales.values()]
+    _require(all(size >= 0 for size in sizes), "a scale is negative or not a number")
     _require(all(call.feeds.keys() == calls[0].feeds.keys() for call in calls), "calls of one case differ in inputs")
     _check_chunkings(case)
     batched = {*calls[0].feeds, *calls[0].reference} <= case.batch_axes.keys()

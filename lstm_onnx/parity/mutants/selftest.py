@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import onnx
 
-from ...errors import LSTMOnnxError
+from ...errors import ConfigError, LSTMOnnxError
 from ...runtime import Model
 from ...runtime.providers import open_session
 from ..expected import Expected
@@ -20,6 +20,12 @@ from .graph import Edit
 
 LEVELS = ("none", "quick", "all")
 """No self-test; one mutant of each kind; every kind at every recurrent layer."""
+
+
+def require_level(level: str) -> None:
+    """Refuse what is none of `LEVELS` (ConfigError)."""
+    if level not in LEVELS:
+        raise ConfigError(f"mutants = {level!r} is not known; it must be one of {', '.join(LEVELS)}")
 
 
 def mutants_of(

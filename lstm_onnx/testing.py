@@ -1,0 +1,144 @@
+"""Parity as an assertion, for any test runner; pytest has a fixture and a marker for it, see `pytest_plugin`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigError, LSTMOnnxError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .exporter.source import Source
+    from .parity import Report
+    from .runtime import Model
+
+__all__ = ["ParityError", "assert_parity"]
+
+
+class ParityError(AssertionError):
+    """A file is not in parity, or a mutant survived: the message is the report as a table."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)
+        self.report = report
+
+
+def assert_parity(
+    source: nn.Module | str | os.PathLike[str] | Model,
+    file: str | os.PathLike[str] | Model | None = None,
+    *,
+    golden: str | os.PathLike[str] | None = None,
+    example_inputs: Any = None,
+    provider: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    mutants: str = "quick",
+    data: Sequence[Mapping[str, Any]] = (),
+) -> Report:
+    """Assert that a file gives what PyTorch gives; see `lstm_onnx.verify` for how they are compared.
+
+    ::
+
+        assert_parity(net, "net.onnx")  # an nn.Module and its file
+        assert_parity("models/net.toml")  # a configured model, exported afresh
+        assert_parity("net.onnx", golden="net.npz")  # without torch
+
+    Args:
+        source: an nn.Module, the path of a configured model's .toml, or ``package.module:callable``; with
+            `golden`, in whose place those numbers stand, it is the file itself.
+        file: the .onnx file, or what `load` made of it, which then has its own provider and threads;
+            None is a fresh export of `source`.
+        golden: a golden file, as ``lstm-onnx verify SOURCE --golden`` writes it.
+        example_inputs: for an nn.Module that is more than an nn.LSTM, as in `export`.
+        provider: where the file runs: "auto", "cpu" or "cuda".
+        threads: ONNX Runtime's threads.
+        seed: for the inputs and states that are drawn.
+        mutants: how many wrong copies are tried: "none", "quick" or "all".
+        data: inputs to be compared on beside those that are drawn, each by the file's input names.
+
+    Returns:
+        The report, which is truthy.
+
+    Raises:
+        ParityError: an AssertionError: the file is not in parity, or a mutant survived.
+        LSTMOnnxError: there was nothing to compare: a file is missing or no model, an option is not
+            possible, torch is needed and not installed.  The traceback ends here.
+    """
+    __tracebackhide__ = True
+    opening = {"provider": provider, "threads": threads}
+    drawing = {"seed": seed, "mutants": mutants, "data": data}
+    try:
+        if golden is not None:
+            if file is not None or example_inputs is not None or data:
+                raise ConfigError(f"{golden}: holds its own inputs and outputs; give it with the .onnx file alone")
+            report = _against_golden(source, golden, opening)
+        else:
+            report = _against_torch(source, file, example_inputs, opening, drawing)
+    except LSTMOnnxError as error:
+        # Its one line says it all, and the frames on the way to it are not the reader's.
+        raise error.with_traceback(None) from None
+    if not report:
+        raise ParityError(report)
+    return report
+
+
+def _against_golden(file: Any, golden: str | os.PathLike[str], opening: Mapping[str, Any]) -> Report:
+    from .parity.golden import verify_golden
+
+    return verify_golden(file, golden, **opening)
+
+
+def _against_torch(
+    source: Any,
+    file: str | os.PathLike[str] | Model | None,
+    example_inputs: Any,
+    opening: Mapping[str, Any],
+    drawing: Mapping[str, Any],
+) -> Report:
+    import contextlib
+    import tempfile
+    from dataclasses import replace
+    from pathlib import Path
+
+    from .exporter import export
+    from .exporter.checkpoint import import_torch
+    from .exporter.source import load_source
+    from .runtime import Model, load
+
+    import_torch("assert_parity compares with it")
+    from .parity import verify
+
+    made = load_source(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
+    if made is not None and example_inputs is not None:
+        raise ConfigError(f"{source}: says itself what it is called with; leave example_inputs out")
+    with contextlib.ExitStack() as stack:
+        path = file
+        if path is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lstm-onnx-", ignore_cleanup_errors=True))
+            path = Path(folder) / "model.onnx"
+            if made is None:
+                export(source, path, example_inputs=example_inputs, check=False)
+            else:
+                made.export(path, check=False)
+        model = path if isinstance(path, Model) else stack.enter_context(load(path, **opening))
+        if made is None:
+            report = verify(source, model, example_inputs=example_inputs, **drawing)
+        else:
+            report = _of_source(made, model, **drawing)
+    return report if file is not None else replace(report, file="a fresh export")
+
+
+def _of_source(source: Source, model: Model, *, mutants: str, **drawing: Any) -> Report:
+    from .exporter.source import LSTMSource
+    from .parity import CaseResult, make_report, verification_of
+
+    inputs = () if isinstance(source, LSTMSource) else source.inputs
+    verification = verification_of(model, source.module(), inputs=inputs, **drawing)
+    results = list(verification.results())
+    if source.options.lengths and "lengths" not in model.inputs:
+        problem = f"{source.name} asks for the input lengths, and the file has none"
+        results.append(CaseResult("lengths", error=problem))
+    return make_report(verification, results, source=source.name, mutants=mutants)

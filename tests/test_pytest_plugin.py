@@ -1,0 +1,206 @@
+"""The plugin, in pytest runs of its own.  Golden files keep most of them from importing torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from .parity_files import parity_files
+from .test_imports import assert_without, imported_by
+
+pytest_plugins = ["pytester"]
+
+Run = Callable[..., pytest.RunResult]
+CHECKS = """
+import sys
+import pytest
+from lstm_onnx.testing import assert_parity
+
+def test_right(lstm_onnx_parity):
+    assert lstm_onnx_parity("net.onnx", golden="net.npz")
+    assert assert_parity("net.onnx", golden="net.npz")
+    assert "torch" not in sys.modules
+
+@pytest.mark.lstm_onnx_parity("*.onnx", golden="net.npz", threads=1)
+def test_marked(lstm_onnx_parity):
+    assert lstm_onnx_parity()
+"""
+"""Two tests that pass and one, of wrong.onnx, that fails."""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester) -> Run:
+    """Run pytest on a test file, or several by name, beside those of `parity_files`."""
+    shutil.copytree(parity_files(), pytester.path, dirs_exist_ok=True)
+
+    def run(*arguments: str, **files: str) -> pytest.RunResult:
+        for name, text in files.items():
+            pytester.makepyfile(**{name: text})
+        return pytester.runpytest_subprocess("--strict-markers", "-Werror", *arguments)
+
+    return run
+
+
+def test_it_costs_nothing_where_it_is_not_used(tmp_path: Path):
+    (tmp_path / "test_empty.py").write_text("def test_empty():\n    pass\n")
+    script = """
+import os, sys
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # others may import what they like
+os.chdir(sys.argv[1])
+import pytest
+assert pytest.main(["-q", "-p", "lstm_onnx.pytest_plugin", *sys.argv[2:]]) == 0
+"""
+    modules = imported_by(script, str(tmp_path))
+    assert_without(modules, "numpy", "onnx", "onnxruntime", "torch", "click", "rich")
+    own = {name for name in modules if name.partition(".")[0] == "lstm_onnx"}
+    assert own == {"lstm_onnx", "lstm_onnx.errors", "lstm_onnx.pytest_plugin", "lstm_onnx.testing"}
+    with pytest.raises(AssertionError, match="imported: numpy"):  # so it can fail
+        assert_without(imported_by(script, str(tmp_path), "-p", "numpy"), "numpy")
+
+
+def test_pytest_finds_it():
+    assert entry_points(group="pytest11")["lstm_onnx"].value == "lstm_onnx.pytest_plugin"
+
+
+def test_right_files_pass_and_wrong_ones_fail_with_the_table(run: Run):
+    result = run(test_it=CHECKS)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*test_marked?wrong.onnx?*",
+            ">       assert lstm_onnx_parity()",
+            "E       lstm_onnx.testing.ParityError: wrong.onnx: NOT in parity with PyTorch*",
+            "E       output *ratio*",
+            "E       hn *fails*",
+            "test_it.py:*: ParityError",
+            "FAILED test_it.py::test_marked?wrong.onnx? - *",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*lstm_onnx/*.py*")
+
+
+def test_other_plugins_and_several_workers_see_the_same_tests(run: Run):
+    result = run("-n", "2", test_it=CHECKS)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["E       hn *fails*"])
+
+
+def test_without_the_plugin_its_names_are_unknown(run: Run):
+    result = run("-p", "no:lstm_onnx", test_it=CHECKS)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*'lstm_onnx_parity' not found in `markers`*"])
+
+
+def test_the_command_line_speaks_where_the_test_does_not(run: Run):
+    text = """
+import pytest
+
+@pytest.mark.lstm_onnx_parity("./*.toml", "package.module:make", file="build/{stem}.onnx", mutants="quick")
+def test_marked(lstm_onnx_parity, request):
+    assert lstm_onnx_parity.options == {"provider": "cpu", "mutants": "quick"}
+    stem = "net" if lstm_onnx_parity.source.endswith(".toml") else "make"
+    assert lstm_onnx_parity.file == str(request.config.rootpath / "build" / f"{stem}.onnx")
+    pytest.skip("nothing is compared")
+
+def test_plain(lstm_onnx_parity):
+    assert lstm_onnx_parity.options == {"provider": "cpu", "mutants": "all"}
+"""
+    result = run("--lstm-onnx-provider", "cpu", "--lstm-onnx-mutants", "all", "-v", test_it=text)
+    result.assert_outcomes(passed=1, skipped=2)
+    result.stdout.fnmatch_lines_random(["*test_marked?net.toml?*", "*test_marked?package.module:make?*"])
+
+
+@pytest.mark.parametrize("option", ["--lstm-onnx-mutants", "--lstm-onnx-provider"])
+def test_an_unknown_value_of_an_option(run: Run, option: str):
+    result = run(option, "some")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*argument {option}: invalid choice: 'some' (choose from *"])
+
+
+MARKERS = {
+    '"*.toml", mutant="all"': "has no option mutant; options are file, golden, *mutants*",
+    '"nowhere/*.toml"': "names nowhere/[*].toml, and there is no such file in *",
+    "": 'names no source; write one, such as "models/[*].toml"',
+    "object()": "takes patterns of files and package.module:callable, and not a object; call * with it",
+    '"*.onnx", file="net.onnx"': "has file='net.onnx' for 2 sources; put {stem} in it, *",
+}
+
+
+def test_a_marker_that_is_not_possible_is_one_line(run: Run):
+    text = "import pytest\n@pytest.mark.lstm_onnx_parity({})\ndef test_marked(lstm_onnx_parity): pass\n"
+    files = {f"test_{index}": text.format(arguments) for index, arguments in enumerate(MARKERS)}
+    files["test_unused"] = 'import pytest\n@pytest.mark.lstm_onnx_parity("*.toml")\ndef test_marked(): pass\n'
+    result = run("-p", "no:randomly", **files)
+    result.assert_outcomes(errors=len(MARKERS) + 1)
+    for index, said in enumerate(MARKERS.values()):
+        result.stdout.fnmatch_lines([f"test_{index}.py::test_marked: the marker lstm_onnx_parity {said}"])
+    result.stdout.fnmatch_lines(
+        ["test_unused.py::test_marked: is marked lstm_onnx_parity, so it must call the fixture*"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("E  *")
+
+
+def test_a_check_that_never_was_is_no_pass(run: Run):
+    text = """
+import pytest
+
+@pytest.mark.lstm_onnx_parity("*.toml")
+def test_idle(lstm_onnx_parity):
+    assert lstm_onnx_parity  # which would be the fixture and not the report
+
+def test_lost(lstm_onnx_parity):
+    lstm_onnx_parity()
+"""
+    result = run("-p", "no:randomly", test_it=text)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*never called the fixture: lstm_onnx_parity()", "E *needs a source here*"])
+
+
+def test_with_torch_and_without_it(run: Run):
+    checks = """
+import pytest
+
+def test_right(lstm_onnx_parity):
+    import torch
+    torch.manual_seed(0)
+    assert lstm_onnx_parity(torch.nn.LSTM(4, 3), "net.onnx").mutants
+
+@pytest.mark.lstm_onnx_parity("net.toml", threads=1)
+def test_wrong(lstm_onnx_parity):
+    lstm_onnx_parity(file="wrong.onnx")
+"""
+    result = run("-p", "no:randomly", test_it=checks)
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            ">       lstm_onnx_parity(file=*",
+            "E       lstm_onnx.testing.ParityError: wrong.onnx: NOT in parity with PyTorch, net.toml",
+            "E       output *fails*",
+            "E       first differs in *gate*",
+            "E       likely cause: *",
+            "test_it.py:*: ParityError",
+        ]
+    )
+    result = run(
+        conftest='import sys\nsys.modules["torch"] = None\n',
+        test_it=checks.replace("    import torch", "    from types import SimpleNamespace as torch"),
+    )
+    result.stdout.fnmatch_lines(["E       lstm_onnx.errors.MissingDependencyError: *pip install*"])
+    result.stdout.no_fnmatch_line("*lstm_onnx/*.py*")
+
+
+def test_the_page_of_a_failed_check(run: Run, pytester: pytest.Pytester):
+    result = run("--lstm-onnx-html", "pages/parity", test_it=CHECKS)
+    result.assert_outcomes(passed=2, failed=1)
+    (page,) = (pytester.path / "pages/parity").iterdir()
+    assert page.name.startswith("test_it.py-test_marked-wrong.onnx")
+    assert "NOT in parity" in page.read_text(encoding="utf-8")
+    result.stdout.fnmatch_lines([f"report: {page}"])
+    result = run("--lstm-onnx-html", "net.onnx", test_it=CHECKS)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["no report was written: *net.onnx*"])

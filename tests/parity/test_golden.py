@@ -342,6 +342,7 @@ def _case_of(header: dict[str, Any], kind: str) -> dict[str, Any]:
         (lambda h: h["cases"][0].update(scale=10**400), "a scale is negative or not a number"),
         (lambda h: h["cases"][0].update(scale="1"), "'scale' is not of the type float"),
         (lambda h: h["cases"][0].update(least={"output": math.nan}), "a scale is negative or not a number"),
+        (lambda h: h["cases"][0].update(scales={"output": -1}), "a scale is negative or not a number"),
         (lambda h: h["cases"][0].update(chunkings=[[1], [2]]), "do not add up"),
         (lambda h: h["cases"][0]["time_axes"].update(output=3), "'output' has no such axis in time_axes"),
         (lambda h: h["cases"][0]["batch_axes"].update(input=-1), "'input' has no such axis in batch_axes"),

@@ -35,7 +35,7 @@ def assert_parity(
     provider: str = "auto",
     threads: int | None = None,
     seed: int = 0,
-    mutants: str = "quick",
+    mutants: str | None = None,
     data: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Assert that a file gives what PyTorch gives; see `lstm_onnx.verify` for how they are compared.
@@ -56,7 +56,8 @@ def assert_parity(
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
-        mutants: how many wrong copies are tried: "none", "quick" or "all".
+        mutants: how many wrong copies are tried: "none", "quick" or "all".  None is "quick", and "none" with
+            `golden`.
         data: inputs to be compared on beside those that are drawn, each by the file's input names.
 
     Returns:
@@ -69,14 +70,14 @@ def assert_parity(
     """
     __tracebackhide__ = True
     opening = {"provider": provider, "threads": threads}
-    drawing = {"seed": seed, "mutants": mutants, "data": data}
+    drawing = {"seed": seed, "data": data}
     try:
         if golden is not None:
-            if file is not None or example_inputs is not None or data:
+            if file is not None or example_inputs is not None or seed or data:
                 raise ConfigError(f"{golden}: holds its own inputs and outputs; give it with the .onnx file alone")
-            report = _against_golden(source, golden, opening)
+            report = _against_golden(source, golden, opening, mutants or "none")
         else:
-            report = _against_torch(source, file, example_inputs, opening, drawing)
+            report = _against_torch(source, file, example_inputs, opening, drawing, mutants or "quick")
     except LSTMOnnxError as error:
         # Its one line says it all, and the frames on the way to it are not the reader's.
         raise error.with_traceback(None) from None
@@ -85,10 +86,10 @@ def assert_parity(
     return report
 
 
-def _against_golden(file: Any, golden: str | os.PathLike[str], opening: Mapping[str, Any]) -> Report:
+def _against_golden(file: Any, golden: str | os.PathLike[str], opening: Mapping[str, Any], mutants: str) -> Report:
     from .parity.golden import verify_golden
 
-    return verify_golden(file, golden, **opening)
+    return verify_golden(file, golden, mutants=mutants, **opening)
 
 
 def _against_torch(
@@ -97,6 +98,7 @@ def _against_torch(
     example_inputs: Any,
     opening: Mapping[str, Any],
     drawing: Mapping[str, Any],
+    mutants: str,
 ) -> Report:
     import contextlib
     import tempfile
@@ -125,13 +127,13 @@ def _against_torch(
                 made.export(path, check=False)
         model = path if isinstance(path, Model) else stack.enter_context(load(path, **opening))
         if made is None:
-            report = verify(source, model, example_inputs=example_inputs, **drawing)
+            report = verify(source, model, example_inputs=example_inputs, mutants=mutants, **drawing)
         else:
-            report = _of_source(made, model, **drawing)
+            report = _of_source(made, model, drawing, mutants)
     return report if file is not None else replace(report, file="a fresh export")
 
 
-def _of_source(source: Source, model: Model, *, mutants: str, **drawing: Any) -> Report:
+def _of_source(source: Source, model: Model, drawing: Mapping[str, Any], mutants: str) -> Report:
     from .exporter.source import LSTMSource
     from .parity import CaseResult, make_report, verification_of
 

@@ -16,13 +16,11 @@ from lstm_onnx.exporter.source import LSTMSource, ModuleSource, load_source
 MODELS = Path(__file__).parent.parent / "models"
 
 
-@pytest.mark.parametrize("config", sorted(MODELS.glob("*.toml")), ids=lambda path: path.stem)
-def test_model_is_in_parity_and_passes_check(config, tmp_path):
-    source = load_source(str(config))
+@pytest.mark.lstm_onnx_parity("models/*.toml", provider="cpu", threads=1)
+def test_model_is_in_parity_and_passes_check(lstm_onnx_parity, tmp_path):
     path = tmp_path / "m.onnx"
-    source.export(path)
-    report = lstm_onnx.verify(source.module(), path, provider="cpu", threads=1)
-    assert report, str(report)
+    load_source(lstm_onnx_parity.source).export(path)
+    lstm_onnx_parity(file=path)
     checked = check(path, provider="cpu")
     assert checked, str(checked)
 

@@ -84,6 +84,9 @@ def test_golden_files(folder: Path):
     assert {case.kind for case in report.cases} >= {"whole", "chunks"}
     with lstm_onnx.load(folder / "net.onnx", provider="cpu", threads=1) as model:
         assert assert_parity(model, golden=folder / "net.npz")
+    assert not report.mutants
+    tried = assert_parity(folder / "net.onnx", golden=folder / "net.npz", provider="cpu", threads=1, mutants="quick")
+    assert tried.mutants
     with pytest.raises(ParityError, match="NOT in parity"):
         assert_parity(folder / "wrong.onnx", golden=folder / "net.npz", provider="cpu", threads=1)
 
@@ -110,6 +113,7 @@ BAD = [
     ("net.toml", {"example_inputs": 1}, ConfigError, "leave example_inputs out"),
     ("net.onnx", {"golden": "nowhere.npz"}, FileError, "nowhere.npz: No such file or directory"),
     ("net.onnx", {"golden": "net.npz", "file": "net.onnx"}, ConfigError, "give it with the .onnx file alone"),
+    ("net.onnx", {"golden": "net.npz", "seed": 3}, ConfigError, "holds its own inputs"),
     ("net.onnx", {"golden": "net.npz", "data": [{}]}, ConfigError, "give it with the .onnx file alone"),
     (Tagger(), {}, ExportError, "pass example_inputs"),
 ]

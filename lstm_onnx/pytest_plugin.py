@@ -14,7 +14,8 @@ The marker of the same name makes one test of each configured model, and the fix
 
 Its arguments are patterns of files, from pytest's root folder on, and ``package.module:callable``.
 ``file="build/{stem}.onnx"`` names the files to compare, by the source's own name; without it each
-source is exported afresh.  What else `assert_parity` takes is an option of the marker.
+source is exported afresh.  What else `assert_parity` takes is an option of the marker, so without torch it
+is ``lstm_onnx_parity("build/*.onnx", golden="golden/{stem}.npz")``.
 
 It is imported in every run of pytest, wanted or not, so it imports nothing heavy.
 """
@@ -121,22 +122,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test of each source that the markers name."""
     test = metafunc.definition
-    checks: dict[str, ParityCheck] = {}
+    checks: list[tuple[str, ParityCheck]] = []
     for marker in test.iter_markers(_NAME):
         if _NAME not in metafunc.fixturenames:
             raise pytest.Collector.CollectError(
                 f"{test.nodeid}: is marked {_NAME}, so it must call the fixture {_NAME}; add it to its arguments"
             )
         try:
-            checks.update(_checks(marker, metafunc.config.rootpath))
+            checks += _checks(marker, metafunc.config.rootpath)
         except (TypeError, ValueError) as error:
             raise pytest.Collector.CollectError(f"{test.nodeid}: the marker {_NAME} {error}") from error
     if checks:
-        metafunc.parametrize(_NAME, checks.values(), ids=checks.keys(), indirect=True)
+        names, values = zip(*checks, strict=True)
+        metafunc.parametrize(_NAME, values, ids=names, indirect=True)
 
 
-def _checks(marker: pytest.Mark, root: Path) -> dict[str, ParityCheck]:
-    """What a marker asks for, by the sources' names.
+def _checks(marker: pytest.Mark, root: Path) -> Iterator[tuple[str, ParityCheck]]:
+    """What a marker asks for, and the sources' names.
 
     Raises:
         TypeError, ValueError: the marker is not possible.
@@ -151,13 +153,10 @@ def _checks(marker: pytest.Mark, root: Path) -> dict[str, ParityCheck]:
     sources = {name: place for pattern in marker.args for name, place in _sources(pattern, root)}
     if file is not None and len(sources) > 1 and "{stem}" not in os.fspath(file):
         raise ValueError(f"has file={file!r} for {len(sources)} sources; put {{stem}} in it, the source's own name")
-    checks = {}
     for name, place in sources.items():
-        own = dict(options)
-        if "golden" in own:
-            own["golden"] = _beside(own["golden"], name, root)
-        checks[name] = ParityCheck(place, None if file is None else _beside(file, name, root), own)
-    return checks
+        beside = {"file": file, "golden": options.get("golden")}
+        own = {key: _beside(path, name, root) for key, path in beside.items() if path is not None}
+        yield name, ParityCheck(place, own.pop("file", None), {**options, **own})
 
 
 def _sources(pattern: Any, root: Path) -> Iterator[tuple[str, str]]:

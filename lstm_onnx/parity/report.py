@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .criterion import K, TensorResult
+from .reports.table import plain
 
 KINDS = ("whole", "chunks", "pool", "steps", "data", "golden")
 """How a case was run: in one call, in chunks through a stream, in slots of a pool, in single steps from the
@@ -176,30 +176,8 @@ class Report:
         }
 
     def __str__(self) -> str:
-        """A table for people: per output the largest error, PyTorch's own, their ratio, and where."""
-        ran = len(self.judged)
-        verdict = "in parity with PyTorch" if self.in_parity else "NOT in parity with PyTorch"
-        lines = [
-            f"{self.file}: {verdict}, {self.source}",
-            f"{ran} cases on {self.provider}; an error may be up to {K:g} times PyTorch's own",
-            f"{'output':8} {'largest error':>14} {'PyTorch own':>12} {'ratio':>9}  where",
-        ]
-        for name, (case, tensor) in self.worst.items():
-            at = f"{list(tensor.where)} of {case.label}" if not tensor.problem else f"{case.label}: {tensor.problem}"
-            mark = "" if tensor.passed else "  <- fails"
-            lines.append(f"{name:8} {tensor.error:14.3g} {tensor.torch_error:12.3g} {tensor.ratio:9.3g}  {at}{mark}")
-        lines += [f"failed to run at {case.label}: {case.error}" for case in self.judged if case.error]
-        if self.location is not None:
-            lines.append(f"first differs in {self.location}")
-        for cause in self.causes:
-            lines.append(f"likely cause: {cause.name}; {cause.evidence}; {cause.fix}")
-        if self.mutants:
-            outcomes = Counter(mutant.outcome for mutant in self.mutants)
-            lines.append("self-test: " + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES if outcomes[name]))
-        for mutant in self.survivors:
-            lines.append(f"a wrong copy passed for right: {mutant.name} (ratio {mutant.ratio:.3g} at {mutant.case})")
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
+        """The table for people, as plain text: see `parity.reports.table`."""
+        return plain(self)
 
 
 def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:

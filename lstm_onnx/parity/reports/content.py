@@ -1,0 +1,154 @@
+"""What a report says, in words: the one source for every layout.
+
+Names and messages come from files that anybody may have made, so all text passes `clean` here: one
+line, no control characters, not without end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..criterion import K
+
+if TYPE_CHECKING:
+    from ..criterion import TensorResult
+    from ..report import CaseResult, MutantResult, Report
+
+COLUMNS = ("output", "largest error", "PyTorch's own", f"ratio (max {K:g})", "where")
+_MOST_TEXT = 400
+"""Characters of a name or a message."""
+INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
+_OUTCOMES = {"rejected": "rejected", "equivalent": "proven to be no change", "survived": "passed for right"}
+"""What became of a wrong copy, by `report.OUTCOMES`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table of outputs; the first five fields are the cells under `COLUMNS`."""
+
+    output: str
+    error: str
+    torch_error: str
+    ratio: str
+    where: str
+    passed: bool
+
+    @property
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """The text under each of `COLUMNS`."""
+        return self.output, self.error, self.torch_error, self.ratio, self.where
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What is said below the table; `label`, `text` and `details` read as sentences, and `bad` is what fails."""
+
+    label: str
+    text: str
+    details: tuple[tuple[str, str], ...] = ()
+    bad: bool = False
+
+
+def clean(text: object) -> str:
+    """`text` on one line; what is no printable character as an escape, and the end of what is very long cut off."""
+    line = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in " ".join(str(text).split())
+    )
+    # What GitHub's runner takes for a command when it comes by in a log.
+    line = line.replace("##[", r"#\x23[")
+    if line.startswith("::"):
+        line = rf"\x3a{line[1:]}"
+    return line if len(line) <= _MOST_TEXT else f"{line[: _MOST_TEXT - 4]} ..."
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return f"{value:.3g}"
+
+
+def verdict(report: Report) -> str:
+    """The answer."""
+    if not report.in_parity:
+        return "NOT in parity with PyTorch"
+    if report.survivors:
+        return "in parity with PyTorch, but NOT PROVEN: a wrong file would have passed as well"
+    return "in parity with PyTorch"
+
+
+def headline(report: Report) -> str:
+    """The file, the answer and the source."""
+    return f"{clean(report.file)}: {verdict(report)}, {clean(report.source)}"
+
+
+def summary(report: Report) -> str:
+    """How much was compared, where, and by which measure."""
+    judged = len(report.judged)
+    failed = sum(not case.passed for case in report.judged)
+    done = f"{failed} of {judged} cases failed" if failed else f"{judged} case{'s' * (judged != 1)}"
+    return f"{done} on {clean(report.provider)}; an error may be up to {K:g} times PyTorch's own"
+
+
+def row(case: CaseResult, tensor: TensorResult) -> Row:
+    """How one output came off in one case."""
+    where = clean(case.label)
+    if tensor.where:
+        where = f"{list(tensor.where)} of {where}"
+    if tensor.problem:
+        where = f"{where}: {clean(tensor.problem)}"
+    # PyTorch's own error is not a number only where the shapes differ and there was nothing to compare.
+    own = "-" if math.isnan(tensor.torch_error) else number(tensor.torch_error)
+    return Row(clean(tensor.output), number(tensor.error), own, number(tensor.ratio), where, tensor.passed)
+
+
+def rows(report: Report) -> list[Row]:
+    """For each output the case in which it came off worst."""
+    return [row(case, tensor) for case, tensor in report.worst.values()]
+
+
+def remarks(report: Report) -> list[Remark]:
+    """All that is said beside the table: what did not run, where and why it differs, the self-test, the notes."""
+    said = [Remark("failed to run", text, bad=True) for text in _errors(report)]
+    if not report.judged:
+        said.append(Remark("failed", "no case could be judged", bad=True))
+    if report.location is not None:
+        said.append(Remark("first differs in", clean(report.location), bad=True))
+    said += [
+        Remark("likely cause:", clean(cause.name), (("evidence:", clean(cause.evidence)), ("fix:", clean(cause.fix))))
+        for cause in report.causes
+    ]
+    if report.mutants:
+        said.append(Remark("self-test:", tried(report)))
+    said += [Remark("a wrong copy passed for right:", survived(mutant), bad=True) for mutant in report.survivors]
+    return said + [Remark("note:", clean(note)) for note in report.notes]
+
+
+def tried(report: Report) -> str:
+    """As in ``14 wrong copies: 13 rejected, 1 proven to be no change``."""
+    counts = Counter(mutant.outcome for mutant in report.mutants)
+    parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
+    count = len(report.mutants)
+    return f"{count} wrong cop{'y' if count == 1 else 'ies'}: {', '.join(parts)}"
+
+
+def survived(mutant: MutantResult) -> str:
+    """A wrong copy that was not seen, and how near it came to be."""
+    return f"{clean(mutant.name)} (ratio {number(mutant.ratio)} at {clean(mutant.case)})"
+
+
+def outcome(mutant: MutantResult) -> str:
+    """What became of a wrong copy."""
+    return _OUTCOMES.get(mutant.outcome, mutant.outcome)
+
+
+def _errors(report: Report) -> list[str]:
+    """What kept cases from running, each message once, with the first case that it stopped."""
+    labels: dict[str, list[str]] = {}  # by message
+    for case in report.judged:
+        if case.error:
+            labels.setdefault(clean(case.error), []).append(clean(case.label))
+    more = {error: f" and {len(stopped) - 1} more" * (len(stopped) > 1) for error, stopped in labels.items()}
+    return [f"at {stopped[0]}{more[error]}: {error}" for error, stopped in labels.items()]

@@ -1,0 +1,133 @@
+"""A report for people: plain text everywhere, with colours and wrapped to its width on a terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from typing import IO, TYPE_CHECKING
+
+from .content import COLUMNS, Remark, Row, headline, remarks, rows, summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..report import Report
+
+_INDENT = "    "
+_FAILS = "  <- fails"
+_WIDE, _BROAD = 84, 60
+"""Columns of a terminal from which the table has its rows side by side, and remarks their labels."""
+_NUMBERS = range(1, 4)
+"""Of `COLUMNS`, those that are set flush right."""
+
+
+def plain(report: Report) -> str:
+    """The report as text that is the same for the same numbers, one fact a line, at no fixed width."""
+    lines = [headline(report), summary(report)]
+    if report.worst:
+        lines += table(rows(report))
+    for remark in remarks(report):
+        lines.append(f"{remark.label} {remark.text}")
+        lines += [f"{_INDENT}{label} {text}" for label, text in remark.details]
+    return "\n".join(lines)
+
+
+def table(shown: Sequence[Row]) -> list[str]:
+    """The lines of the table of outputs."""
+    cells = [COLUMNS, *(row.cells for row in shown)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    lines = [
+        "  ".join(
+            text.rjust(width) if column in _NUMBERS else text.ljust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+    marks = ["", *("" if row.passed else _FAILS for row in shown)]
+    return [f"{line}{mark}".rstrip() for line, mark in zip(lines, marks, strict=True)]
+
+
+def tell(reports: Iterable[Report], stream: IO[str]) -> None:
+    """Print reports, one after the other.
+
+    A terminal gets colours (unless NO_COLOR is set) and lines that fit it, where rich is installed;
+    everything else gets `plain`.
+    """
+    if not stream.isatty() or importlib.util.find_spec("rich") is None:
+        print("\n\n".join(map(plain, reports)), file=stream)
+        return
+    from rich.console import Console
+
+    # Names are data: nothing in them is markup, an emoji or something to be highlighted.
+    console = Console(file=stream, markup=False, emoji=False, highlight=False)
+    for index, report in enumerate(reports):
+        if index:
+            console.print()
+        _draw(report, console)
+
+
+def _draw(report: Report, console: Console) -> None:
+    from rich.text import Text
+
+    console.print(Text(headline(report), style="bold green" if report else "bold red"))
+    console.print(Text(summary(report), style="dim"))
+    console.print()
+    if report.worst:
+        _draw_rows(rows(report), console)
+    for remark in remarks(report):
+        _draw_remark(remark, console)
+
+
+def _draw_rows(shown: Sequence[Row], console: Console) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if console.width < _WIDE:
+        for row in shown:
+            console.print(Text(f"{row.output}  {_mark(row)}", style=_style(row)))
+            grid = Table.grid(padding=(0, 2, 0, 0))
+            for label, text in zip(COLUMNS[1:], row.cells[1:], strict=True):
+                grid.add_row(Text(f"  {label}", style="dim"), Text(text, overflow="fold"))
+            console.print(grid)
+        console.print()
+        return
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
+    drawn.add_column("", no_wrap=True)
+    for column, name in enumerate(COLUMNS):
+        right = column in _NUMBERS
+        drawn.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+    for row in shown:
+        drawn.add_row(Text(_mark(row), style=_style(row)), *map(Text, row.cells))
+    console.print(drawn)
+    console.print()
+
+
+def _mark(row: Row) -> str:
+    """The verdict for those who see no colours."""
+    return "ok" if row.passed else "FAILS"
+
+
+def _style(row: Row) -> str:
+    return "green" if row.passed else "bold red"
+
+
+def _draw_remark(remark: Remark, console: Console) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    head = Text(remark.label, style="bold red" if remark.bad else "bold")
+    body = [Text(remark.text, overflow="fold")]
+    body += [Text.assemble((f"{label} ", "dim"), text, overflow="fold") for label, text in remark.details]
+    if console.width < _BROAD:
+        console.print(head)
+        for text in body:
+            console.print(Padding(text, (0, 0, 0, 2)))
+        return
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=16)
+    grid.add_column(ratio=1)
+    for index, text in enumerate(body):
+        grid.add_row(head if index == 0 else "", text)
+    console.print(grid)

@@ -1,57 +1,100 @@
-"""Constants that ask for huge tensors or endless loops, told from shapes: nothing of the file is run."""
+"""What asks for huge tensors or endless loops, told from shapes at the smallest sizes: nothing of the file is run.
+
+Shape inference itself is no safe place: it computes the numbers that shapes are made of, and inlines
+functions that call functions.  So the cheap questions come first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from math import prod
+from pathlib import Path
 
-from onnx import NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ..onnxgraph import Scope, attributes_of, typed
-from .graph import ONNX_ERRORS
+from .graph import ONNX_ERRORS, bare, inferred
 from .report import Finding, failed
-from .subject import Subject, input_of, label, stored
+from .subject import Subject, input_of, label, nodes_of, stored
 
-_LARGEST_VALUE = 2**30
-"""Bytes of a value whose size follows from the file alone; more is no model's activation."""
-_LARGEST_FILL = 2**28
-"""Bytes of what is made of constants alone, which ONNX Runtime would fold when it opens the file."""
-_MOST_FILLED = 2**30
-_MOST_TRIPS = 10**7
-_FILLS = frozenset({"ConstantOfShape", "RandomNormal", "RandomUniform", "Range", "EyeLike", "Expand", "Tile", "OneHot"})
+_RULE = "resource-bomb"
+_LARGEST_VALUE = 2**28
+"""Bytes of a value at a batch and a time of 1; more is no model's activation."""
+_MOST_GROWN = 16
+"""Or so many times the bytes that are stored, for weights that are turned or made wider."""
+_MOST_TRIPS = 10**6
+_MOST_NODES = 10**6
 _MIB = 2**20
 
 
-def resource_bomb(subject: Subject) -> Iterator[Finding]:
+def resource_bomb(file: str, model: ModelProto) -> list[Finding]:
     """Whatever is too large or too long before any input is known."""
-    yield from _declared(subject)
-    filled = 0
-    for scope, node in subject.nodes:
-        size = max((_bytes(subject, scope, node, output) for output in node.output if output), default=0)
-        from_constants = node.op_type in _FILLS and _is_constant(subject, scope, node)
-        filled += size if from_constants else 0
-        if size > (_LARGEST_FILL if from_constants else _LARGEST_VALUE):
-            yield failed("resource-bomb", label(node), f"{node.op_type} makes {_shown(size)} whatever its input")
-        if node.op_type == "Loop":
-            yield from _endless(subject, scope, node)
-    if filled > _MOST_FILLED:
-        yield failed("resource-bomb", "", f"its constants fill {_shown(filled)} together")
+    count = _expanded(model)
+    if count > _MOST_NODES:
+        return [failed(_RULE, "", f"its functions call each other: {_large(count)} nodes when they are inlined")]
+    found = list(_declared(model))
+    limit = max(_LARGEST_VALUE, _MOST_GROWN * _stored_bytes(file, model))
+    for data_prop in (False, True):
+        if not found:
+            try:
+                subject = Subject(file, model, inferred(_smallest(model), data_prop=data_prop))
+            except ONNX_ERRORS:
+                return found  # whose shapes cannot be inferred: a rule of its own tells
+            found = [*_endless_loops(subject), *islice(_large_values(subject, limit), 1)]
+    return found
+
+
+def _large(count: int) -> str:
+    return str(count) if count < 10**12 else f"2^{count.bit_length() - 1}"
 
 
 def _shown(size: int) -> str:
     return f"{size // _MIB} MiB" if size < 2**60 else f"2^{size.bit_length() - 1} bytes"
 
 
-def _declared(subject: Subject) -> Iterator[Finding]:
-    """Tensors that say much more than they hold; `subject.model` may have lost what was large and whole."""
-    for name, tensor in stored(subject.model):
+def _expanded(model: ModelProto) -> int:
+    """How many nodes the model has once its functions are inlined; one that calls itself counts as one node."""
+    functions = {(str(item.domain), str(item.name)): item for item in model.functions}
+    counts: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Iterable[NodeProto], callers: frozenset[tuple[str, str]]) -> int:
+        total = 0
+        for node in nodes_of(nodes):
+            key = str(node.domain), str(node.op_type)
+            if key in functions and key not in callers:
+                if key not in counts:
+                    counts[key] = count(functions[key].node, callers | {key})
+                total += counts[key]
+            else:
+                total += 1
+        return total
+
+    return count(model.graph.node, frozenset()) if functions else 0
+
+
+def _declared(model: ModelProto) -> Iterator[Finding]:
+    """Tensors that say much more than they hold."""
+    for name, tensor in stored(model):
         inside = tensor.data_location != TensorProto.EXTERNAL
-        if any(dim < 0 for dim in tensor.dims):
-            continue
         size = prod(tensor.dims) * _item_bytes(tensor.data_type)
-        if inside and size > _LARGEST_FILL and tensor.ByteSize() < size // 8:
+        if inside and size > _LARGEST_VALUE and tensor.ByteSize() < size // _MOST_GROWN:
             message = f"is declared as {_shown(size)} and stored in {tensor.ByteSize()} bytes"
-            yield failed("resource-bomb", name, message)
+            yield failed(_RULE, name, message)
+
+
+def _stored_bytes(file: str, model: ModelProto) -> int:
+    """Of the file and of those beside it that it names."""
+    places = {
+        entry.value
+        for _, tensor in stored(model)
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    paths = [Path(file), *(Path(file).resolve().parent / str(place) for place in places)]
+    return sum(os.path.getsize(path) for path in paths if "\0" not in str(path) and path.is_file())  # noqa: PTH202
 
 
 def _item_bytes(elem_type: int) -> int:
@@ -61,63 +104,73 @@ def _item_bytes(elem_type: int) -> int:
         return 1
 
 
-def _bytes(subject: Subject, scope: Scope, node: NodeProto, output: str) -> int:
-    """The bytes of a value as far as the file fixes them: an open axis counts as 1."""
+def _smallest(model: ModelProto) -> ModelProto:
+    """The model with open axes of 1, so that sizes that are computed from them follow."""
+    small = bare(model)
+    for value in small.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value"):
+                dim.dim_value = 1
+    for field in ("value_info", "output"):
+        for value in getattr(small.graph, field):
+            value.type.tensor_type.ClearField("shape")
+    return small
+
+
+def _large_values(subject: Subject, limit: int) -> Iterator[Finding]:
+    for scope, node in subject.nodes:
+        size = max((_bytes(scope, output) for output in node.output if output), default=0)
+        if node.op_type in ("RandomNormal", "RandomUniform"):
+            size = max(size, 4 * prod(_sizes(typed(attributes_of(node), "shape", list))))
+        if size > limit:
+            yield failed(_RULE, label(node), f"{node.op_type} makes {_shown(size)} whatever its input")
+
+
+def _bytes(scope: Scope, output: str) -> int:
+    """The bytes of a value as far as they are known; an axis that is not counts as 1."""
     home = scope.home(output)
     kind = home.types.get(output) if home is not None else None
-    item = _item_bytes(kind.tensor_type.elem_type) if kind is not None else 4
-    shape = scope.shape(output) or ()
-    known = prod(dim for dim in shape if isinstance(dim, int) and dim > 0)
-    return item * max(known, _asked(subject, scope, node))
+    item = _item_bytes(kind.tensor_type.elem_type) if kind is not None else 1
+    return item * prod(_sizes(scope.shape(output) or ()))
 
 
-def _asked(subject: Subject, scope: Scope, node: NodeProto) -> int:
-    """How many numbers the node's own constants ask for, where shape inference does not follow them."""
-    if node.op_type in ("ConstantOfShape", "Expand"):
-        shape = subject.integers(scope, input_of(node, 0 if node.op_type == "ConstantOfShape" else 1))
-        return prod(max(dim, 1) for dim in shape) if shape else 1
-    if node.op_type in ("RandomNormal", "RandomUniform"):
-        return prod(max(dim, 1) for dim in typed(attributes_of(node), "shape", list) if isinstance(dim, int))
-    if node.op_type == "Tile":
-        repeats = subject.integers(scope, input_of(node, 1))
-        before = prod(dim for dim in scope.shape(input_of(node, 0)) or () if isinstance(dim, int) and dim > 0)
-        return before * prod(max(item, 1) for item in repeats) if repeats else 1
-    if node.op_type == "OneHot":
-        depth = subject.integers(scope, input_of(node, 1))
-        return max(depth[0], 1) if depth else 1
-    if node.op_type == "Range":
-        ends = [subject.constant(scope, input_of(node, index)) for index in range(3)]
-        if all(end is not None and end.size == 1 and end.dtype.kind in "iuf" for end in ends):
-            start, limit, delta = (float(end.ravel()[0]) for end in ends if end is not None)
-            steps = (limit - start) / delta if delta else 0.0
-            return int(min(max(steps, 1.0), 2.0**62)) if steps == steps else 1  # noqa: PLR0124 - not for a NaN
-    return 1
+def _sizes(shape: Sequence[object]) -> list[int]:
+    return [dim for dim in shape if isinstance(dim, int) and dim > 0]
 
 
-def _is_constant(subject: Subject, scope: Scope, node: NodeProto) -> bool:
-    """Whether nothing that the model is given reaches the node."""
-    return not any(scope.data_sources(name) for name in node.input if name and name not in subject.constants)
+def _endless_loops(subject: Subject) -> Iterator[Finding]:
+    """Loops whose count is huge and whose condition cannot change."""
+    for scope, node in subject.nodes:
+        if node.op_type == "Loop":
+            count = _trips(subject, scope, node) or 2**63 - 1
+            around = scope
+            while around.caller is not None and around.parent is not None:
+                if around.caller.op_type == "Loop":
+                    count *= _trips(subject, around.parent, around.caller) or 1
+                around = around.parent
+            if count > _MOST_TRIPS and _goes_on(subject, scope, node):
+                said = f"Loop goes on for {_large(count)} rounds, and its condition never changes"
+                yield failed(_RULE, label(node), said)
 
 
-def _endless(subject: Subject, scope: Scope, node: NodeProto) -> Iterator[Finding]:
-    """A Loop whose count is huge and whose condition cannot change."""
-    trips = subject.integers(scope, input_of(node, 0)) if input_of(node, 0) else [2**63 - 1]
-    count = trips[0] if trips else 0
-    around = scope
-    while around.caller is not None and around.parent is not None:
-        if around.caller.op_type == "Loop":
-            outer = subject.integers(around.parent, input_of(around.caller, 0))
-            count *= max(outer[0], 1) if outer else 1
-        around = around.parent
+def _trips(subject: Subject, scope: Scope, node: NodeProto) -> int:
+    """A Loop's count where it is a constant, 1 where it is computed, 0 where there is none."""
+    if not input_of(node, 0):
+        return 0
+    found = subject.integers(scope, input_of(node, 0))
+    return max(found[0], 1) if found else 1
+
+
+def _goes_on(subject: Subject, scope: Scope, node: NodeProto) -> bool:
+    """Whether the body hands its condition on as it came, or a constant."""
     body = next((item.g for item in node.attribute if item.name == "body"), None)
-    if count <= _MOST_TRIPS or body is None or not body.output or len(body.input) < 2:
-        return
     inner = next(scope.bodies(node), None)
+    if body is None or inner is None or not body.output or len(body.input) < 2:
+        return False
     name = str(body.output[0].name)
-    for _ in range(8):
-        producer = inner.producer(name) if inner is not None else None
+    for _ in range(len(body.node) + 1):
+        producer = inner.producer(name)
         if producer is None or producer.op_type not in ("Identity", "Cast") or not producer.input:
             break
         name = str(producer.input[0])
-    if name == body.input[1].name or name in subject.constants:
-        yield failed("resource-bomb", label(node), f"Loop goes on for {count} rounds, and its condition never changes")
+    return name == body.input[1].name or subject.constant(inner, name) is not None

@@ -55,7 +55,8 @@ _FILE = (
         "error",
         "constants in the file ask for huge tensors or for endless loops",
         "A file of 68 bytes with one ConstantOfShape takes a GiB when it is opened, and a Loop whose condition never "
-        "changes runs for ever.  It is found from shapes and constants alone: such a file is not opened.",
+        "changes runs for ever.  Such a file is not opened: it is told from shapes and constants alone, where a value "
+        "that grows from round to round of a Loop is not foreseen.",
         "do not run a file from a source that you do not trust; if the size is meant, --ignore LO106",
     ),
     Rule(
@@ -110,8 +111,8 @@ _SIZES = (
         "dynamic-axes",
         "error",
         "batch or time is fixed where it should be open",
-        "The model then runs at the size of the example that it was traced with, and at no other.  torch.onnx.export of "
-        "torch 2.13 does so to a one-layer nn.LSTM without a word.",
+        "The model then runs at the size of the example that it was traced with, and at no other.  torch.onnx.export "
+        "of torch 2.13 does so to a one-layer nn.LSTM without a word.",
         "a size was baked in; export again with dynamic batch and time",
     ),
     Rule(
@@ -127,9 +128,10 @@ _SIZES = (
         "LO203",
         "frozen-slice",
         "warning",
-        "a Slice with constant ends cuts an open axis to a fixed size",
-        "x[:, :100] may be meant, and may be the length of the example: longer sequences are then cut off silently.",
-        "slice to a size that is taken from a tensor, or ignore the rule where the cut is meant",
+        "a Slice or a Gather by constants cuts an open axis where the example ended",
+        "x[:, :100] and x[:, 99] may be meant, and may be the length of the example: of longer sequences the rest is "
+        "then left out silently, and shorter ones fail.",
+        "take the size from a tensor (x.size(1), or -1 for the last step); --ignore LO203 where the cut is meant",
     ),
     Rule(
         "LO204",
@@ -144,9 +146,9 @@ _SIZES = (
         "LO205",
         "unnamed-axes",
         "warning",
-        "an open axis of an input has no name",
+        "an open axis of an input has no name, or the batch has another name in each input",
         "Names tell a runtime which axes have one size: without them states cannot be filled in by the batch of the "
-        "input, and one that does not fit is noticed inside the graph alone.",
+        "input, and one that does not fit is noticed inside the graph alone.  tf2onnx names each axis apart.",
         "name the axes at the export (dynamic_shapes, dynamic_axes)",
     ),
 )
@@ -156,8 +158,8 @@ _STATES = (
         "states-paired",
         "error",
         "a state and the output that feeds it do not fit",
-        "A stream gives each run's final states to the next.  Where names, dtypes or shapes of a pair differ, or h and c "
-        "are swapped, it fails or, worse, goes on with wrong numbers.",
+        "A stream gives each run's final states to the next.  Where names, dtypes or shapes of a pair differ, or h and "
+        "c are swapped, it fails or, worse, goes on with wrong numbers.",
         "export the model again",
     ),
     Rule(
@@ -210,9 +212,18 @@ _STATES = (
         "an operator has sequence_lens, and what reads its output takes padding for data",
         "Behind its length a sequence's output is zeros.  Its last step is then zeros and not the last state; a mean "
         "divides by the padded time; a maximum is never below zero; a softmax over time gives padding a weight; and "
-        "an LSTM behind it that has no lengths walks through the padding, where a reverse pass even begins.  Results "
-        "then depend on what a sequence was batched with.",
+        "an LSTM behind it that has no lengths walks through the padding: its final states are those of the padding, "
+        "and a reverse pass begins there.  Results then depend on what a sequence was batched with.",
         "take hn for the last step, or mask by the lengths before the reduction; give each layer the lengths",
+    ),
+    Rule(
+        "LO308",
+        "ignored-input",
+        "warning",
+        "the numbers of an input reach no output: lengths or states that are given are ignored",
+        "Whoever calls the model believes that they count.  A trace loses an input that the code reads with .tolist(), "
+        ".item() or len(), and states that the module keeps in an attribute instead; its shape may still be used.",
+        "export again with code that uses it as a tensor, or leave it out of the model's inputs",
     ),
 )
 _OPERATOR = (
@@ -240,6 +251,25 @@ _OPERATOR = (
         "An unknown direction or activation, too few activations, or no hidden_size at all: ONNX Runtime refuses the "
         "file when the session is created, and onnx's checker accepts it.",
         "give three known activations a direction (one for an RNN, two for a GRU), and hidden_size",
+    ),
+    Rule(
+        "LO404",
+        "clip",
+        "warning",
+        "an LSTM's clip is so small that the cell state may reach it",
+        "ONNX clips what goes into every activation.  ONNX Runtime does so for the gates and not for the cell state "
+        "on its way to h (its issue 27224; measured on 1.31 and 1.32), so that it and other runtimes differ where "
+        "the cell grows beyond the bound.",
+        "train without the clip, or leave it out where no cell state comes near it",
+    ),
+    Rule(
+        "LO405",
+        "activation-numbers",
+        "warning",
+        "ThresholdedRelu, Affine or ScaledTanh without its activation_alpha or activation_beta",
+        "ONNX Runtime takes 0 for what is not given, where ONNX says 1.0 for ThresholdedRelu and nothing for the other "
+        "two: an Affine or ScaledTanh of zeros makes zeros alone (measured on LSTM, GRU and RNN).",
+        "write activation_alpha and activation_beta into the node, one for each activation that takes it",
     ),
 )
 _PROVIDERS = (
@@ -276,8 +306,8 @@ _PROVIDERS = (
         "variant-on-cuda",
         "warning",
         "a recurrent operator that cuDNN does not have: clip, input_forget, peepholes, other activations, int8",
-        "ONNX Runtime's CPU provider computes them right (within 2e-7 of a float64 reference for clip, input_forget, P, "
-        "Relu, HardSigmoid and LeakyRelu); its CUDA provider leaves them to the CPU or refuses the model.",
+        "ONNX Runtime's CPU provider computes them (clip: see LO404); its CUDA provider leaves them to the CPU, or "
+        "refuses the model.",
         "train with nn.LSTM's own activations for a GPU, or run on the CPU",
     ),
     Rule(
@@ -285,8 +315,8 @@ _PROVIDERS = (
         "loop-on-cuda",
         "info",
         "a Scan or Loop computes step by step",
-        "On CUDA the host starts each step's kernels, so small steps are slow, and CUDA graphs refuse the model.  On the "
-        "CPU it is the faster way for a projected LSTM.",
+        "On CUDA the host starts each step's kernels, so small steps are slow, and CUDA graphs refuse the model.  On "
+        "the CPU it is the faster way for a projected LSTM.",
         'export a projected LSTM with projection = "fold" for CUDA',
     ),
     Rule(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from onnx import TensorProto
 
-from ..onnxgraph import attributes_of, is_default, typed
+from ..onnxgraph import Tensor, attributes_of, is_default, typed
 from ..runtime.providers import operator_versions
-from .report import Finding, failed
+from .report import Finding, failed, skipped
 from .subject import Subject, input_of, label, stored
 
 _RANDOM = frozenset(
@@ -24,7 +24,6 @@ _LARGEST_FOLDED = 64
 def external_data(subject: Subject) -> Iterator[Finding]:
     """Weights beside the model: in its folder, plain files, and long enough."""
     told: set[str] = set()
-    folder = Path(subject.file).resolve().parent
     for name, tensor in stored(subject.model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
@@ -32,17 +31,20 @@ def external_data(subject: Subject) -> Iterator[Finding]:
         location = str(keys.get("location", ""))
         if location in told:
             continue
-        problem = _amiss(folder, location, keys)
+        problem = external_problem(subject.file, keys)
         if problem:
             told.add(location)
             yield failed("external-data", name, f"its data at {location!r} {problem}")
 
 
-def _amiss(folder: Path, location: str, keys: dict[str, str]) -> str:
-    """What is wrong with a place of external data, or ""."""
+def external_problem(file: str, keys: Mapping[str, str]) -> str:
+    """What is wrong with the place of a tensor's data outside of `file`, or ""."""
+    folder, location = Path(file).resolve().parent, str(keys.get("location", ""))
     if not location or "\0" in location:
         return "is no path"
     beside = Path(location)
+    if not beside.parts:
+        return "is no regular file"
     if beside.is_absolute() or ".." in beside.parts or "\\" in location or ":" in beside.parts[0]:
         return "leads outside the model's folder"
     path = folder / beside
@@ -59,7 +61,7 @@ def _amiss(folder: Path, location: str, keys: dict[str, str]) -> str:
         end = int(keys.get("offset") or 0) + int(keys.get("length") or 0)
     except ValueError:
         return "has an offset or a length that is no number"
-    if end > found.st_size or "-" in (keys.get("offset", "") + keys.get("length", "")):
+    if end > found.st_size or "-" in f"{keys.get('offset')}{keys.get('length')}":
         return f"ends at byte {end}, and the file has {found.st_size}"
     return ""
 
@@ -67,12 +69,13 @@ def _amiss(folder: Path, location: str, keys: dict[str, str]) -> str:
 def unknown_operator(subject: Subject) -> Iterator[Finding]:
     """Operators that ONNX Runtime has never heard of, or not in this opset."""
     known = operator_versions()
-    functions = {(item.domain, item.name) for item in subject.model.functions}
-    told: set[tuple[str, str]] = set()
+    if not known:
+        yield skipped("unknown-operator", "this build of ONNX Runtime does not tell which operators it has")
+    told = {(str(item.domain), str(item.name)) for item in subject.model.functions}
     for _, node in subject.nodes if known else ():
         domain = "" if is_default(node.domain) else str(node.domain)
         kind = (domain, str(node.op_type))
-        if kind in told or kind in functions or (node.domain, node.op_type) in functions:
+        if kind in told:
             continue
         told.add(kind)
         versions = known.get(kind)
@@ -100,7 +103,7 @@ def contrib_operator(subject: Subject) -> Iterator[Finding]:
 def initializer_input(subject: Subject) -> Iterator[Finding]:
     """Weights that a caller could replace."""
     graph = subject.model.graph
-    large = {tensor.name for tensor in graph.initializer if tensor.ByteSize() > _LARGEST_FOLDED}
+    large = {tensor.name for tensor in graph.initializer if Tensor.of(tensor).num_bytes > _LARGEST_FOLDED}
     names = [str(item.name) for item in graph.input if item.name in large]
     if names:
         shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")

@@ -8,7 +8,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, inliner
 
-from ..onnxgraph import Scope, attributes_of, typed
+from ..onnxgraph import Dim, Scope, attributes_of, shape_of, typed
 
 ONNX_ERRORS = (
     onnx.checker.ValidationError,
@@ -25,21 +25,35 @@ ONNX_ERRORS = (
 )
 """What the onnx package raises about a model; its C++ errors share no base but Exception."""
 _OPERATORS = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
+_LENGTHS = slice(4, 5)
 _INITIAL_STATES = slice(5, 7)
 """Where these operators take initial_h and, an LSTM, initial_c."""
 _LARGE_TENSOR = 2**16
 
 
-def inferred(model: ModelProto) -> ModelProto:
-    """`model` with every shape that follows from its inputs; large weights are dropped on the way."""
+def bare(model: ModelProto) -> ModelProto:
+    """A copy of what shapes follow from: no metadata, and large initializers without their numbers."""
+    copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    copy.graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(copy.graph, field).extend(getattr(model.graph, field))
     for tensor in model.graph.initializer:
         if tensor.ByteSize() > _LARGE_TENSOR:
-            bare = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
-            bare.data_location = TensorProto.EXTERNAL
-            tensor.CopyFrom(bare)
+            tensor = TensorProto(
+                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL
+            )
+        copy.graph.initializer.append(tensor)
+    return copy
+
+
+def inferred(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
+    """`model`, which is bare, with every shape that follows from its inputs.
+
+    Shapes that are computed follow with `data_prop` alone, which takes as much memory as they ask for.
+    """
     if model.functions:
         model = inliner.inline_local_functions(model)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    return onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
 
 
 class Graph:
@@ -53,12 +67,52 @@ class Graph:
         self.scopes = tuple(Scope.of(graph).walk())
 
     @property
+    def axes(self) -> set[str]:
+        """The names of the inputs' open axes."""
+        return {dim for kind in self.inputs.values() for dim in shape_of(kind) or () if isinstance(dim, str)}
+
+    @property
     def recurrent(self) -> Iterator[tuple[Scope, NodeProto]]:
         """Every node that carries a state over time, also in subgraphs."""
         for scope in self.scopes:
             for node in scope.nodes:
                 if node.op_type in (*_OPERATORS, "Scan"):
                     yield scope, node
+
+    @property
+    def batches(self) -> dict[str, str]:
+        """The axes that are the batch of an LSTM, GRU or RNN, each with the first of its names.
+
+        The operator wants one batch in its input, its initial states and its lengths.  Others give it
+        a name in each input of the model (tf2onnx, torch.onnx.export where it makes the names).
+        """
+        together = [set(shape_of(kind) or ()) for kind in self.inputs.values()]
+        names: dict[str, str] = {}
+        for scope, node in self.recurrent:
+            for dim in _batch_dims(scope, node):
+                first = names.setdefault(next(_batch_dims(scope, node)), dim)
+                # Two axes of one input are two sizes: a state that was made of the wrong one is a mistake.
+                if not any({dim, first} <= axes for axes in together if dim != first):
+                    old = names.setdefault(dim, dim)
+                    names.update({name: first for name, group in names.items() if group == old})
+        return names
+
+
+def _batch_dims(scope: Scope, node: NodeProto) -> Iterator[str]:
+    """The names of the batch in an operator's input, initial states and lengths."""
+    if node.op_type == "Scan":
+        return
+    axis = batch_axis(node)
+    places = [(name, axis) for name in (*node.input[:1], *node.input[_INITIAL_STATES])]
+    for name, at in (*places, *((name, 0) for name in node.input[_LENGTHS])):
+        if name and isinstance(dim := dim_of(scope, name, at), str):
+            yield dim
+
+
+def dim_of(scope: Scope, name: str, axis: int) -> Dim:
+    """What is known of one axis of a value."""
+    shape = scope.shape(name) or ()
+    return shape[axis] if axis < len(shape) else None
 
 
 def scanned(node: NodeProto) -> list[str]:

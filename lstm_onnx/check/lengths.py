@@ -1,4 +1,4 @@
-"""The rules on sequence_lens: its type, where it comes from, and who reads padding as if it were data."""
+"""The rules on sequence_lens: its type, where it comes from, who reads padding; and on inputs that are ignored."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ..onnxgraph import Scope, attributes_of, is_default, typed
+from ..onnxgraph import Scope, attributes_of, is_default, text, typed
+from .graph import batch_axis
 from .report import Finding, failed
-from .subject import RECURRENT, Subject, input_of, label
+from .subject import END, LENGTHS, RECURRENT, Subject, input_of, label
 
-_LENGTHS = 4
 _SAME_SHAPE = frozenset(
     {"Identity", "Cast", "Relu", "Tanh", "Sigmoid", "Dropout", "Gelu", "Elu", "LeakyRelu", "Selu", "Softplus", "Neg"}
     | {"LayerNormalization", "HardSigmoid", "HardSwish", "Abs", "Exp", "Mish"}
@@ -20,7 +20,6 @@ _SAME_SHAPE = frozenset(
 _WITH_CONSTANT = frozenset({"MatMul", "Add", "Mul", "Sub", "Div"})
 _AVERAGES = frozenset({"ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp"})
 _POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
-_END = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class _Padded:
 def lengths_type(subject: Subject) -> Iterator[Finding]:
     """int32, and nothing else."""
     for scope, node in subject.recurrent:
-        name = input_of(node, _LENGTHS)
+        name = input_of(node, LENGTHS)
         if not name:
             continue
         dtype = scope.dtype(name)
@@ -47,7 +46,7 @@ def lengths_type(subject: Subject) -> Iterator[Finding]:
 def lengths_constant(subject: Subject) -> Iterator[Finding]:
     """Lengths that are stored in the file."""
     for scope, node in subject.recurrent:
-        name = input_of(node, _LENGTHS)
+        name = input_of(node, LENGTHS)
         values = subject.integers(scope, name) if name else None
         if values is not None:
             said = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
@@ -56,14 +55,22 @@ def lengths_constant(subject: Subject) -> Iterator[Finding]:
 
 def lengths_ignored(subject: Subject) -> Iterator[Finding]:
     """Readers of a padded output that do not know of the padding."""
-    for scope, node in subject.recurrent:
-        if input_of(node, _LENGTHS) and node.output and node.output[0]:
+    for _, node in subject.recurrent:
+        if input_of(node, LENGTHS) and node.output and node.output[0]:
             yield from _followed(subject, node)
 
 
+def ignored_inputs(subject: Subject) -> Iterator[Finding]:
+    """Inputs of the model that it makes nothing of."""
+    top = subject.graph.scopes[0]
+    used = {source for name in subject.graph.outputs for source in top.data_sources(name)}
+    for name in subject.graph.inputs:
+        if name not in used:
+            yield failed("ignored-input", name, f"the numbers in the input {name} reach no output")
+
+
 def _followed(subject: Subject, start: NodeProto) -> Iterator[Finding]:
-    time = 1 if typed(attributes_of(start), "layout", int) else 0
-    todo, seen = [_Padded(str(start.output[0]), time, 4)], set()
+    todo, seen = [_Padded(str(start.output[0]), 1 - batch_axis(start), 4)], set()
     while todo:
         value = todo.pop()
         if value in seen:
@@ -98,14 +105,20 @@ def _problem(subject: Subject, scope: Scope, node: NodeProto, index: int, value:
         return "Gather takes the last padded step" if last and at_time else ""
     if kind == "Slice":
         return "Slice takes the last padded step" if _is_last_step(subject, scope, node, value) else ""
-    if kind in RECURRENT and not input_of(node, _LENGTHS):
+    if kind in RECURRENT and not input_of(node, LENGTHS) and _ends_in_padding(subject, node):
         return f"{kind} has no lengths and reads padding"
     return ""
 
 
+def _ends_in_padding(subject: Subject, node: NodeProto) -> bool:
+    """Whether what the operator gives for real steps depends on the padding behind them."""
+    backwards = text(attributes_of(node).get("direction", "forward")) != "forward"
+    return backwards or any(subject.is_used(name) for name in node.output[1:])
+
+
 def _is_last_step(subject: Subject, scope: Scope, node: NodeProto, value: _Padded) -> bool:
     return any(
-        axis % value.rank == value.axis and start == -1 and (end >= _END or step < 0)
+        axis % value.rank == value.axis and start == -1 and (end >= END or step < 0)
         for axis, start, end, step in subject.slices(scope, node)
     )
 
@@ -123,6 +136,8 @@ def _next_axis(subject: Subject, scope: Scope, node: NodeProto, index: int, valu
         return value.axis if stored and (kind != "MatMul" or (index == 0 and value.axis < value.rank - 1)) else None
     if index != 0:
         return None
+    if kind in RECURRENT and not input_of(node, LENGTHS):
+        return 1 - batch_axis(node)
     if kind == "Transpose":
         order = typed(attributes, "perm", list) or list(range(value.rank))[::-1]
         return order.index(value.axis) if value.axis in order else None

@@ -6,14 +6,19 @@ from collections.abc import Iterator
 
 from ..onnxgraph import attributes_of, text, typed
 from .report import Finding, failed
-from .subject import Subject, input_of, label
+from .subject import INITIAL_C, INITIAL_H, Subject, input_of, label
 
 _DIRECTIONS = ("forward", "reverse", "bidirectional")
-_ACTIVATIONS = frozenset(
-    "affine relu leakyrelu thresholdedrelu tanh scaledtanh sigmoid hardsigmoid elu softsign softplus".split()
-)
+_SATURATING = ("tanh", "sigmoid")
+_LARGEST_REACHED = 20.0
+"""From here on tanh and sigmoid give what they give at any larger number, to 2e-9."""
+_NUMBERS = {"thresholdedrelu": (1, 0), "affine": (1, 1), "scaledtanh": (1, 1)}
+"""How many alphas and betas these activations need, as ONNX Runtime takes 0 for what is not given."""
+_OPTIONAL_NUMBERS = {"leakyrelu": (1, 0), "elu": (1, 0), "hardsigmoid": (1, 1)}
+"""And these may have; ONNX Runtime knows ONNX's defaults."""
+_PLAIN = ("relu", "tanh", "sigmoid", "softsign", "softplus")
+_ACTIVATIONS = {*_NUMBERS, *_OPTIONAL_NUMBERS, *_PLAIN}
 _PER_DIRECTION = {"LSTM": 3, "GRU": 2, "RNN": 1}
-_INITIAL_H, _INITIAL_C = 5, 6
 
 
 def layout(subject: Subject) -> Iterator[Finding]:
@@ -41,12 +46,39 @@ def attributes(subject: Subject) -> Iterator[Finding]:
             yield failed("attributes", label(node), f"it has {len(names)} activations, and needs {wanted}")
 
 
+def clip(subject: Subject) -> Iterator[Finding]:
+    """A bound that ONNX Runtime leaves the cell state out of."""
+    for _, node in subject.recurrent:
+        given = attributes_of(node)
+        bound = typed(given, "clip", float)
+        outputs = [text(item).lower() for item in typed(given, "activations", list)][2::3]
+        reached = bound < _LARGEST_REACHED or any(name not in _SATURATING for name in outputs)
+        if node.op_type == "LSTM" and bound > 0 and reached:
+            yield failed("clip", label(node), f"clip is {bound:g}, and ONNX Runtime gives h the cell state unclipped")
+
+
+def activation_numbers(subject: Subject) -> Iterator[Finding]:
+    """Activations that need an alpha or a beta, and have none."""
+    for _, node in subject.recurrent:
+        given = attributes_of(node)
+        names = [text(item).lower() for item in typed(given, "activations", list)]
+        takes = [_NUMBERS.get(name) or _OPTIONAL_NUMBERS.get(name, (0, 0)) for name in names]
+        for index, attribute in enumerate(("activation_alpha", "activation_beta")):
+            left = len(typed(given, attribute, list))
+            # They are handed out in order to those that take one.
+            for name, take in zip(typed(given, "activations", list), takes, strict=True):
+                if take[index] and not left and text(name).lower() in _NUMBERS:
+                    message = f"{text(name)} has no {attribute}, and ONNX Runtime takes 0"
+                    yield failed("activation-numbers", label(node), message)
+                left -= min(left, take[index])
+
+
 def one_state(subject: Subject) -> Iterator[Finding]:
     """An LSTM that starts from h0 alone, or from c0 alone."""
     for _, node in subject.recurrent:
         if node.op_type != "LSTM":
             continue
-        there = [name for name, at in (("initial_h", _INITIAL_H), ("initial_c", _INITIAL_C)) if input_of(node, at)]
+        there = [name for name, at in (("initial_h", INITIAL_H), ("initial_c", INITIAL_C)) if input_of(node, at)]
         if len(there) == 1:
             absent = "initial_c" if there == ["initial_h"] else "initial_h"
             yield failed("h0-without-c0", label(node), f"it takes {there[0]}, and {absent} is left out: zeros")
@@ -59,20 +91,14 @@ def loose_states(subject: Subject) -> Iterator[Finding]:
     loose: dict[str, None] = {}
     lost: list[Finding] = []
     for scope, node in subject.recurrent:
-        for index in (_INITIAL_H, _INITIAL_C):
-            name = input_of(node, index)
-            source = scope.source(name)[0] if name else ""
-            if source not in subject.graph.inputs:
-                continue
-            loose[source] = None
-            if index == _INITIAL_C and node.op_type == "LSTM" and not _has_cell(subject, list(node.output)):
-                message = f"it starts from the input {source}, and nothing reads its final cell state"
+        for index in (INITIAL_H, INITIAL_C):
+            sources = scope.origins(input_of(node, index))[0]
+            loose |= dict.fromkeys(sources)
+            ends = index == INITIAL_C and node.op_type == "LSTM" and not any(map(subject.is_used, node.output[2:]))
+            if sources and ends:
+                message = f"it starts from the input {sources[0]}, and nothing reads its final cell state"
                 lost.append(failed("lost-state", label(node), message))
     if loose and not lost:
         names = ", ".join(loose)
         yield failed("loose-states", next(iter(loose)), f"{names} are states that nothing pairs")
     yield from lost
-
-
-def _has_cell(subject: Subject, outputs: list[str]) -> bool:
-    return len(outputs) > 2 and subject.is_used(outputs[2])

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..onnxgraph import Scope, attributes_of, is_default, text, typed
 from .graph import ONNX_ERRORS
 from .report import Finding, failed
-from .subject import QUANTISED, Subject, input_of, label, stored
+from .subject import PEEPHOLES, QUANTISED, Subject, input_of, label, stored
 
-_PEEPHOLES = 7
 _DEFAULTS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 _RNN_KINDS = (["tanh"], ["relu"])
 _NEW_OPSET = 22
 _WEIGHTS_AT = {QUANTISED: (1, 2), "MatMulInteger": (1,), "DynamicQuantizeMatMul": (1,), "QLinearMatMul": (3,)}
 _SAFE_INT8 = 64
 """Weights of 7 bits do not saturate: 2 * 255 * 64 fits into 16 bits."""
-_X86 = ("x86_64", "amd64")
 
 
 def opset_on_cuda(subject: Subject) -> Iterator[Finding]:
@@ -57,7 +54,7 @@ def _variants(node: NodeProto) -> list[str]:
     )
     if names and names not in usual:
         said.append(f"the activations {', '.join(dict.fromkeys(names))}")
-    if node.op_type == "LSTM" and input_of(node, _PEEPHOLES):
+    if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
         said.append("peepholes")
     return said
 
@@ -90,9 +87,10 @@ def int8_saturation(subject: Subject) -> Iterator[Finding]:
     """int8 weights of 8 bits in full, on a CPU without VNNI."""
     if subject.provider != "cpu" or not saturates():
         return
+    largest = _int8_magnitudes(subject.model)
     for scope, node in subject.nodes:
         names = [_origin(scope, input_of(node, at)) for at in _WEIGHTS_AT.get(node.op_type, ())]
-        if max((subject.magnitudes.get(name, 0) for name in names), default=0) > _SAFE_INT8:
+        if max((largest.get(name, 0) for name in names), default=0) > _SAFE_INT8:
             message = f"{node.op_type} has int8 weights, and this CPU (no VNNI) saturates their products"
             yield failed("int8-saturation", label(node), message)
 
@@ -101,10 +99,8 @@ def _origin(scope: Scope, name: str) -> str:
     return scope.source(name)[0] if name else ""
 
 
-def int8_magnitudes(model: ModelProto) -> dict[str, int]:
+def _int8_magnitudes(model: ModelProto) -> dict[str, int]:
     """The largest magnitude in each int8 tensor; 127 where its numbers lie in another file."""
-    from onnx import TensorProto, numpy_helper
-
     found: dict[str, int] = {}
     for name, tensor in stored(model):
         if tensor.data_type != TensorProto.INT8 or not tensor.dims:
@@ -119,14 +115,17 @@ def int8_magnitudes(model: ModelProto) -> dict[str, int]:
     return found
 
 
-@cache
 def saturates() -> bool:
     """Whether this CPU is known to add int8 products in 16 bits: an x86 with AVX2 and without VNNI."""
-    if platform.machine().lower() not in _X86:
-        return False
+    flags = cpu_flags()
+    return "avx2" in flags and not flags & {"avx_vnni", "avx512_vnni"}
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """What Linux says that an x86 CPU can do; empty on another system or another CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return False
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return "avx2" in flags and not {"avx_vnni", "avx512_vnni"} & set(flags)
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import onnx
@@ -14,43 +14,52 @@ from ..errors import ConfigError, FileError, ModelError, ProviderError
 from ..files import readable_file
 from ..runtime.providers import PROVIDERS, cuda_unavailable
 from ..story import Story
-from . import bombs, files, lengths, operators, providers, sizes, weights
-from .dynamic import Ran, on_provider, unopened
-from .graph import ONNX_ERRORS, Graph, inferred
-from .report import REEXPORT, CheckReport, Finding, failed, strictly, words
+from . import bombs, files, lengths, operators, providers, sizes, static, weights
+from .graph import ONNX_ERRORS
+from .report import REEXPORT, CheckReport, Finding, failed, skipped, strictly, words
 from .rules import catalogue, find
-from .static import dynamic_axes, metadata, states_paired, valid_onnx
-from .subject import Subject, small_constants
+from .session import Ran, on_provider, unopened
+from .subject import Subject
 
 Look = Callable[[Subject], Iterable[Finding]]
-_BOMB = "resource-bomb"
-_DOUBLE = "float64-on-cpu"
-_LOOKS: tuple[tuple[str, Look], ...] = (
-    ("external-data", files.external_data),
-    ("unknown-operator", files.unknown_operator),
-    ("contrib-operator", files.contrib_operator),
-    (_BOMB, bombs.resource_bomb),
-    ("initializer-input", files.initializer_input),
-    ("training-mode", files.training_mode),
-    ("random-operator", files.random_operator),
-    ("frozen-slice", sizes.frozen_slice),
-    ("unnamed-axes", sizes.unnamed_axes),
-    ("loose-states", operators.loose_states),
-    ("h0-without-c0", operators.one_state),
-    ("lengths-type", lengths.lengths_type),
-    ("lengths-constant", lengths.lengths_constant),
-    ("lengths-ignored", lengths.lengths_ignored),
-    ("layout", operators.layout),
-    ("weight-shapes", weights.weight_shapes),
-    ("attributes", operators.attributes),
-)
-"""What reads the file alone, by the rule that a damaged graph is told under."""
-_CUDA_LOOKS: tuple[tuple[str, Look], ...] = (
-    ("opset-on-cuda", providers.opset_on_cuda),
-    ("variant-on-cuda", providers.variant_on_cuda),
-)
+_BOMB, _METADATA, _DOUBLE = "resource-bomb", "metadata", "float64-on-cpu"
+_LOOKS: Mapping[tuple[str, ...], Look] = {
+    ("valid-onnx",): static.valid_onnx,
+    ("dynamic-axes", "frozen-literal", "state-batch"): static.dynamic_axes,
+    ("states-paired",): static.states_paired,
+    ("external-data",): files.external_data,
+    ("unknown-operator",): files.unknown_operator,
+    ("contrib-operator",): files.contrib_operator,
+    ("initializer-input",): files.initializer_input,
+    ("non-finite-weights", "doubled-weights"): weights.stored_numbers,
+    ("training-mode",): files.training_mode,
+    ("random-operator",): files.random_operator,
+    ("frozen-slice",): sizes.frozen_slice,
+    ("unnamed-axes",): sizes.unnamed_axes,
+    ("loose-states", "lost-state"): operators.loose_states,
+    ("h0-without-c0",): operators.one_state,
+    ("lengths-type",): lengths.lengths_type,
+    ("lengths-constant",): lengths.lengths_constant,
+    ("lengths-ignored",): lengths.lengths_ignored,
+    ("ignored-input",): lengths.ignored_inputs,
+    ("layout",): operators.layout,
+    ("weight-shapes",): weights.weight_shapes,
+    ("attributes",): operators.attributes,
+    ("clip",): operators.clip,
+    ("activation-numbers",): operators.activation_numbers,
+}
+"""What reads the file alone, by the rules that it tells; the first one tells that the graph is damaged."""
+_ON_MACHINE: Mapping[tuple[str, ...], Look] = {
+    ("bfloat16", _DOUBLE, "float16-on-cpu"): providers.precision,
+    ("int8-saturation",): providers.int8_saturation,
+}
+"""What depends on where the model was opened."""
+_ON_CUDA: Mapping[tuple[str, ...], Look] = {("loop-on-cuda",): providers.loop_on_cuda}
+_FORECAST: Mapping[tuple[str, ...], Look] = {
+    ("opset-on-cuda",): providers.opset_on_cuda,
+    ("variant-on-cuda",): providers.variant_on_cuda,
+}
 """What says in advance where nodes go; a session on CUDA has proven it."""
-_TOLD_ALWAYS = ("valid-onnx", "metadata", "dynamic-axes", "states-paired", "provider", "runnable")
 
 
 def check(
@@ -80,66 +89,59 @@ def check(
     """
     left_out = frozenset(find(text).name for text in ignore)
     _require_provider(provider)
-    model = _read(path)
-    file = os.fspath(path)
-    subject, findings = _read_rules(file, model, provider)
-    if any(finding.rule == _BOMB for finding in findings) and _BOMB not in left_out:
+    file, model = os.fspath(path), _read(path)
+    found = _guarded(_BOMB, lambda: bombs.resource_bomb(file, model))
+    tried = {_BOMB}
+    if found and _BOMB not in left_out:
         ran = unopened(provider, f"not tried: the file asks for too much ({_BOMB})")
+        found += [skipped(rule, "not tried, either") for rule in ("valid-onnx", "dynamic-axes")]
     else:
-        ran = on_provider(file, provider, require=require)
-    findings += _on_machine(replace(subject, provider=ran.provider), asked=provider, ran=ran)
-    # The session's words for what the graph has told already.
-    told = {finding.rule for finding in findings}
-    findings += [item for item in ran.findings if item.rule != _DOUBLE or _DOUBLE not in told]
-    kept = [item for item in findings if item.rule not in left_out]
-    heard = {item.rule for item in findings} | set(_TOLD_ALWAYS)
+        story = _story(model, found)
+        subject = Subject.of(file, model, story, provider)
+        found += _seen(_LOOKS, subject, tried)
+        ran = on_provider(file, provider, require=require, batches=subject.graph.batches)
+        found += _seen(_depending(provider, ran), replace(subject, provider=ran.provider), tried)
+    # The session says once more, of the whole model, what the graph has told of its nodes.
+    double_told = any(item.rule == _DOUBLE for item in found)
+    found += [item for item in ran.findings if not (double_told and item.rule == _DOUBLE)]
+    found.sort(key=lambda item: item.id)
     return CheckReport(
         file,
         ran.provider,
-        tuple(strictly(item) if strict else item for item in kept),
-        silent=tuple(rule.name for rule in catalogue() if rule.name not in heard),
-        ignored=tuple(dict.fromkeys(item.rule for item in findings if item.rule in left_out)),
+        tuple(strictly(item) if strict else item for item in found if item.rule not in left_out),
+        silent=tuple(rule.name for rule in catalogue() if rule.name in tried - {item.rule for item in found}),
+        ignored=tuple(dict.fromkeys(item.rule for item in found if item.rule in left_out and item.told)),
         placements=ran.placements,
         required=require,
     )
 
 
-def _read_rules(file: str, model: ModelProto, provider: str) -> tuple[Subject, list[Finding]]:
-    """The rules that open no session."""
-    findings = [valid_onnx(file)]
-    story: Story | None = None
+def _seen(looks: Mapping[tuple[str, ...], Look], subject: Subject, tried: set[str]) -> list[Finding]:
+    """What the rules find; their names are added to `tried`."""
+    found: list[Finding] = []
+    for rules, look in looks.items():
+        tried.update(rules)
+        found += _guarded(rules[0], lambda look=look: look(subject))  # type: ignore[misc]
+    return found
+
+
+def _depending(asked: str, ran: Ran) -> Mapping[tuple[str, ...], Look]:
+    """The rules that depend on where the model runs, or may run."""
+    if asked == "cpu":
+        return _ON_MACHINE
+    proven = ran.provider == "cuda" and bool(ran.placements)
+    return {**_ON_MACHINE, **_ON_CUDA, **({} if proven else _FORECAST)}
+
+
+def _story(model: ModelProto, found: list[Finding]) -> Story | None:
+    """What the metadata says, None where it is damaged; what there is to say of it is added to `found`."""
     try:
         story = Story.from_metadata({entry.key: entry.value for entry in model.metadata_props})
-        findings.append(metadata(story, model.producer_name))
     except ConfigError as error:
-        findings.append(failed("metadata", "", str(error)))
-    # Before shapes are inferred, for which large weights are dropped.
-    constants = small_constants(model)
-    findings += _guarded("non-finite-weights", lambda: weights.stored_numbers(file, model))
-    magnitudes = providers.int8_magnitudes(model)
-    declared = ModelProto()
-    declared.CopyFrom(model)
-    try:
-        graph = Graph(inferred(model))
-    except ONNX_ERRORS as error:
-        findings.append(failed("dynamic-axes", "", f"shapes cannot be inferred: {words(error)}"))
-        graph = Graph(model)
-    else:
-        findings += _guarded("dynamic-axes", lambda: dynamic_axes(graph, story or Story()))
-    findings += _guarded("states-paired", lambda: states_paired(graph, story))
-    subject = Subject(file, declared, graph, story, provider, constants, magnitudes)
-    for rule, look in _LOOKS:
-        findings += _guarded(rule, lambda look=look: look(subject))  # type: ignore[misc]
-    return subject, findings
-
-
-def _on_machine(subject: Subject, *, asked: str, ran: Ran) -> list[Finding]:
-    """The rules that depend on where the model runs."""
-    looks: list[tuple[str, Look]] = [("bfloat16", providers.precision), ("int8-saturation", providers.int8_saturation)]
-    proven = ran.provider == "cuda" and bool(ran.placements)
-    if asked != "cpu":
-        looks += [("loop-on-cuda", providers.loop_on_cuda), *(() if proven else _CUDA_LOOKS)]
-    return [finding for rule, look in looks for finding in _guarded(rule, lambda look=look: look(subject))]  # type: ignore[misc]
+        found.append(failed(_METADATA, "", str(error)))
+        return None
+    found.append(static.metadata(story, model.producer_name))
+    return story
 
 
 def _guarded(rule: str, findings: Callable[[], Iterable[Finding]]) -> list[Finding]:

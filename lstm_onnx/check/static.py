@@ -9,27 +9,26 @@ from onnx import NodeProto, helper
 
 from ..onnxgraph import Scope, Shape, attributes_of, dtype_name, shape_of, shown, typed
 from ..story import Story
-from .frozen import frozen_axes
-from .graph import ONNX_ERRORS, Graph, batch_axis, initial_states, scanned
+from .frozen import frozen_axes, frozen_literals
+from .graph import ONNX_ERRORS, Graph, batch_axis, dim_of, initial_states, scanned
 from .report import BAKED, Finding, failed, passed, skipped, words
-from .subject import label
+from .subject import Subject, label
 
 _PRODUCER = "lstm-onnx"
 _STATES = {"h0": "hn", "c0": "cn"}
 """Which output feeds which state in a bare LSTM."""
 _AXES = "dynamic-axes"
-_LITERAL = "frozen-literal"
-_STATE = "state-batch"
 _PAIRED = "states-paired"
+_STEP_BY_STEP = ("Loop", "Scan")
 
 
-def valid_onnx(file: str) -> Finding:
+def valid_onnx(subject: Subject) -> list[Finding]:
     """onnx's own checker, its external data included."""
     try:
-        onnx.checker.check_model(file, full_check=True)
+        onnx.checker.check_model(subject.file, full_check=True)
     except ONNX_ERRORS as error:
-        return failed("valid-onnx", "", f"onnx's checker refuses it: {words(error)}")
-    return passed("valid-onnx", "onnx's checker, shapes and types included, accepts it")
+        return [failed("valid-onnx", "", f"onnx's checker refuses it: {words(error)}")]
+    return [passed("valid-onnx", "onnx's checker, shapes and types included, accepts it")]
 
 
 def metadata(story: Story, producer: str) -> Finding:
@@ -48,12 +47,15 @@ def metadata(story: Story, producer: str) -> Finding:
     return passed("metadata", f"written by lstm_onnx {version}, a module that takes {said or 'what its graph says'}")
 
 
-def dynamic_axes(graph: Graph, story: Story) -> list[Finding]:
+def dynamic_axes(subject: Subject) -> list[Finding]:
     """Batch and time must be open, at the graph's ends and at every recurrent node."""
+    if subject.shapeless:
+        return [failed(_AXES, "", f"shapes cannot be inferred: {subject.shapeless}", "mend what it names")]
+    graph, story = subject.graph, subject.story or Story()
     if story.spec is None and story.inputs:
         return _module_axes(graph, story)
     ours = story.spec is not None
-    found = [*_promised_axes(graph, story), *_frozen_literals(graph)]
+    found = [*_promised_axes(graph, story), *frozen_literals(graph, graph.axes)]
     count = 0
     for scope, node in graph.recurrent:
         count += 1
@@ -74,7 +76,7 @@ def dynamic_axes(graph: Graph, story: Story) -> list[Finding]:
 
 def _module_axes(graph: Graph, story: Story) -> list[Finding]:
     """A module's axes are those that its inputs promise, and no others."""
-    found = list(dict.fromkeys(frozen_axes(graph, story.inputs, label)))
+    found = list(dict.fromkeys(frozen_axes(graph, story.inputs)))
     if any(finding.rule == _AXES for finding in found):
         return found
     promised = dict.fromkeys(dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str))
@@ -110,25 +112,13 @@ def _promised_axes(graph: Graph, story: Story) -> Iterator[Finding]:
                 yield failed(_AXES, name, message, BAKED)
 
 
-def _frozen_literals(graph: Graph) -> Iterator[Finding]:
-    """Reshape and Expand that make an open size a fixed one."""
-    for scope in graph.scopes:
-        for node in scope.nodes:
-            if node.op_type not in ("Reshape", "Expand") or not node.input or not node.output:
-                continue
-            before, after = scope.shape(node.input[0]), scope.shape(node.output[0])
-            if before is None or after is None:
-                continue
-            if not all(isinstance(dim, int) for dim in before) and all(isinstance(dim, int) for dim in after):
-                message = f"{node.op_type} makes {node.input[0]} {shown(before)} the fixed {shown(after)}"
-                yield failed(_LITERAL, label(node), message)
-
-
 def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]:
     """An LSTM's X and initial states: batch and time must be open."""
     axes = {"batch": 0, "time": 1} if batch_axis(node) == 0 else {"time": 0, "batch": 1}
     x = node.input[0] if node.input else ""
     fixed = [name for name, axis in axes.items() if _is_fixed(scope, x, axis)]
+    if "time" in fixed and dim_of(scope, x, axes["time"]) == 1 and _is_a_step(scope):
+        fixed.remove("time")
     for name in fixed:
         yield _fixed_axis(graph, scope, node, x, name, axes[name])
     if "batch" in fixed:
@@ -136,7 +126,7 @@ def _node_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]
     for value in initial_states(node):
         # A constant state is broadcast by nobody: it too fixes the batch.
         if value and _is_fixed(scope, value, axes["batch"]):
-            yield _fixed_axis(graph, scope, node, value, "batch", axes["batch"], _STATE)
+            yield _fixed_axis(graph, scope, node, value, "batch", axes["batch"], "state-batch")
 
 
 def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
@@ -149,17 +139,25 @@ def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Itera
             yield _fixed_axis(graph, scope, node, value, "batch", 1)
 
 
+def _is_a_step(scope: Scope) -> bool:
+    """Whether it is within a body that runs step by step."""
+    around: Scope | None = scope
+    while around is not None:
+        if around.caller is not None and around.caller.op_type in _STEP_BY_STEP:
+            return True
+        around = around.parent
+    return False
+
+
 def _is_fixed(scope: Scope, value: str, axis: int) -> bool:
     """Whether the axis has a size, other than the 1 that an Unsqueeze gives it by design."""
-    shape = scope.shape(value) or ()
-    size = shape[axis] if axis < len(shape) else None
+    size = dim_of(scope, value, axis)
     return isinstance(size, int) and not (size == 1 and "Unsqueeze" in scope.source(value)[1])
 
 
 def _fixed_axis(
     graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int, rule: str = _AXES
 ) -> Finding:
-    shape = scope.shape(value) or ()
     origin, _ = scope.source(value)
     if origin == value:
         origin_text = ""
@@ -167,12 +165,14 @@ def _fixed_axis(
         kind = "the input " if origin in graph.inputs else ""
         origin_text = f", which comes from {kind}{origin} {shown(scope.shape(origin))}"
     what = "the input" if value in graph.inputs else "the value"
-    message = f"{name} is fixed at {shape[axis]} in {what} {value} {shown(shape)}{origin_text}"
+    size = dim_of(scope, value, axis)
+    message = f"{name} is fixed at {size} in {what} {value} {shown(scope.shape(value))}{origin_text}"
     return failed(rule, label(node), message)
 
 
-def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
-    """Every state input must be fed by an output of its dtype and shape; `story` is None where it is damaged."""
+def states_paired(subject: Subject) -> list[Finding]:
+    """Every state input must be fed by an output of its dtype and shape."""
+    graph, story = subject.graph, subject.story
     if story is None:
         return [skipped(_PAIRED, "the metadata that pairs them cannot be read")]
     said = ", ".join(f"{source} <- {target}" for source, target in story.states.items())
@@ -184,12 +184,12 @@ def states_paired(graph: Graph, story: Story | None) -> list[Finding]:
             failed(_PAIRED, unpaired[0], f"the metadata tells of the state {unpaired[0]}, and pairs it with nothing")
         ]
     if story.states:
-        problems = [*_pair_problems(graph, story.states), *_initial_problems(graph, story)]
+        pairs = list(_pair_problems(graph, story.states)) or _swapped(graph, story.states)
+        problems = [*pairs, *_initial_problems(graph, story)]
         said = ", ".join(_told(story, source, target) for source, target in story.states.items())
         return problems or [passed(_PAIRED, f"{said}, with equal dtypes and shapes")]
-    for scope, node in graph.recurrent:
-        if any(scope.source(value)[0] in graph.inputs for value in initial_states(node) if value):
-            return [passed(_PAIRED, "the metadata pairs no states, and so none of them wrongly")]
+    if any(scope.origins(value)[0] for scope, node in graph.recurrent for value in initial_states(node)):
+        return [passed(_PAIRED, "the metadata pairs no states, and so none of them wrongly")]
     return [passed(_PAIRED, "there are no state inputs: each run starts from the model's own states")]
 
 
@@ -214,6 +214,28 @@ def _initial_problems(graph: Graph, story: Story) -> Iterator[Finding]:
         if not fits or helper.np_dtype_to_tensor_dtype(array.dtype) != kind.tensor_type.elem_type:
             message = f"{source} {shown(shape)} starts from {array.dtype.name} {array.shape}, which does not fit"
             yield failed(_PAIRED, source, message)
+
+
+def _swapped(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
+    """An h that is fed by a c, or a c by an h, of one shape as they are."""
+    starts: dict[str, str] = {}
+    ends: dict[str, str] = {}
+    for scope, node in graph.recurrent:
+        if node.op_type in ("LSTM", "DynamicQuantizeLSTM"):
+            for kind, value, output in zip("hc", initial_states(node), node.output[1:3], strict=False):
+                ends[output] = kind
+                starts |= dict.fromkeys(scope.origins(value)[0], kind)
+    for source, target in states.items():
+        start, end = starts.get(source), ends.get(_end_of(graph.scopes[0], target))
+        if start and end and start != end:
+            yield failed(_PAIRED, f"{source} <- {target}", f"the state {source} is {start}, and {target} is {end}")
+
+
+def _end_of(scope: Scope, output: str) -> str:
+    """What an output is taken from; of layers that are joined, the first."""
+    name, _ = scope.source(output)
+    node = scope.producer(name)
+    return scope.source(node.input[0])[0] if node is not None and node.op_type == "Concat" and node.input else name
 
 
 def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -12,31 +12,54 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from ..onnxgraph import Scope, attributes_of, is_default, typed
 from ..story import Story
-from .graph import ONNX_ERRORS, Graph
+from .graph import ONNX_ERRORS, Graph, bare, inferred
+from .report import words
 
 RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
 """ONNX's recurrent operators, and their gates."""
 QUANTISED = "DynamicQuantizeLSTM"
+LENGTHS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
+"""Where these operators take sequence_lens, initial_h and, an LSTM, initial_c and P."""
+END = 2**31 - 1
+"""What exporters write for the end of an axis, or more."""
 _SMALL = 1024
 _FOLLOWED = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze"})
+_LONGEST_WAY = 8
 
 
 @dataclass(frozen=True)
 class Subject:
     """A file that is being checked.
 
-    `graph` has every shape that follows from the inputs, and large weights in it are bare; `constants`
-    holds the small tensors, `magnitudes` the largest magnitude in each of int8; `provider` is what was
-    asked for, or where the model was opened.
+    `model` is as stored; `shaped` has every shape that follows from the inputs, functions are inlined
+    in it and large weights bare; `story` is None where the metadata is damaged; `provider` is what was
+    asked for, or where the model was opened; `shapeless` says why no shapes could be inferred.
     """
 
     file: str
     model: ModelProto
-    graph: Graph
-    story: Story | None
-    provider: str
-    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
-    magnitudes: Mapping[str, int] = field(default_factory=dict)
+    shaped: ModelProto
+    story: Story | None = None
+    provider: str = "cpu"
+    shapeless: str = ""
+
+    @classmethod
+    def of(cls, file: str, model: ModelProto, story: Story | None, provider: str) -> Subject:
+        """The file as far as its shapes can be inferred."""
+        try:
+            return cls(file, model, inferred(bare(model)), story, provider)
+        except ONNX_ERRORS as error:
+            return cls(file, model, model, story, provider, words(error))
+
+    @cached_property
+    def graph(self) -> Graph:
+        """What `shaped` consists of."""
+        return Graph(self.shaped)
+
+    @cached_property
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """The small tensors that it stores, by name: what shapes, axes, counts and flags are made of."""
+        return dict(_small_constants(self.shaped))
 
     @property
     def ours(self) -> bool:
@@ -59,16 +82,19 @@ class Subject:
 
     def opset(self, domain: str = "") -> int:
         """The version of a domain that the file asks for; 0 where it asks for none."""
-        wanted = is_default(domain)
-        found = (item.version for item in self.model.opset_import if item.domain == domain)
-        default = (item.version for item in self.model.opset_import if is_default(item.domain))
-        return next(default if wanted else found, 0)
+        same = (
+            item.version
+            for item in self.model.opset_import
+            if item.domain == domain or (is_default(domain) and is_default(item.domain))
+        )
+        return next(same, 0)
 
     def constant(self, scope: Scope, name: str) -> np.ndarray | None:
         """The value `name` where it is a small constant, also through a Cast or the like."""
-        for _ in range(8):
-            if name in self.constants:
-                return self.constants[name]
+        for _ in range(_LONGEST_WAY):
+            home = scope.home(name)
+            if home is not None and name in home.tensors:
+                return self.constants.get(name)
             node = scope.producer(name)
             if node is None or node.op_type not in _FOLLOWED or not node.input:
                 return None
@@ -107,8 +133,7 @@ class Subject:
 
     @cached_property
     def _handed_out(self) -> frozenset[str]:
-        bodies = (graph for graph in graphs_of(self.model.graph))
-        return frozenset((*self.graph.outputs, *(item.name for graph in bodies for item in graph.output)))
+        return frozenset(item.name for graph in graphs_of(self.shaped.graph) for item in graph.output)
 
 
 def label(node: NodeProto) -> str:
@@ -123,13 +148,24 @@ def input_of(node: NodeProto, index: int) -> str:
 
 def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
     """A graph and all bodies within."""
-    todo = [graph]
+    yield graph
+    for node in nodes_of(graph.node):
+        yield from bodies_of(node)
+
+
+def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """The nodes of a graph or a function, and those of all bodies within."""
+    todo = list(nodes)
     while todo:
-        item = todo.pop()
-        yield item
-        for node in item.node:
-            for attribute in node.attribute:
-                todo += [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+        node = todo.pop()
+        yield node
+        todo += (inner for body in bodies_of(node) for inner in body.node)
+
+
+def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs right within a node."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
 
 
 def stored(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
@@ -142,21 +178,19 @@ def stored(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
         yield from _constants(function.node)
 
 
-def _constants(nodes: object) -> Iterator[tuple[str, TensorProto]]:
-    for node in nodes:  # type: ignore[attr-defined]
+def _constants(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
+    for node in nodes:
         if node.op_type == "Constant" and node.output:
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.TENSOR:
                     yield str(node.output[0]), attribute.t
 
 
-def small_constants(model: ModelProto) -> dict[str, np.ndarray]:
-    """The stored tensors that shapes, axes, counts and flags are made of."""
-    found: dict[str, np.ndarray] = {}
+def _small_constants(model: ModelProto) -> Iterator[tuple[str, np.ndarray]]:
     for name, tensor in stored(model):
         if tensor.data_location != TensorProto.EXTERNAL and 0 <= prod(tensor.dims) <= _SMALL:
             try:
-                found[name] = numpy_helper.to_array(tensor)
+                yield name, numpy_helper.to_array(tensor)
             except ONNX_ERRORS:
                 continue  # damaged; onnx's checker says so
     for graph in graphs_of(model.graph):
@@ -165,5 +199,4 @@ def small_constants(model: ModelProto) -> dict[str, np.ndarray]:
                 for item in node.attribute:
                     if item.name in ("value_int", "value_ints"):
                         values = item.ints if item.name == "value_ints" else item.i
-                        found[str(node.output[0])] = np.array(values, np.int64)
-    return found
+                        yield str(node.output[0]), np.array(values, np.int64)

@@ -8,12 +8,13 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..onnxgraph import Scope, attributes_of, is_default, shown, text, typed
+from .files import external_problem
 from .graph import ONNX_ERRORS, batch_axis
 from .report import Finding, failed
-from .subject import QUANTISED, RECURRENT, Subject, graphs_of, input_of, label, stored
+from .subject import QUANTISED, RECURRENT, Subject, input_of, label, nodes_of, stored
 
 _LEAST_BYTES = 1024
 _MOST_BYTES = 2**31
@@ -22,12 +23,11 @@ _MATRICES = {**dict.fromkeys(RECURRENT, range(1, 8)), "MatMul": range(2), "Gemm"
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 
 
-def stored_numbers(file: str, model: ModelProto) -> list[Finding]:
-    """What the contents of the weights say; `model` still has them."""
+def stored_numbers(subject: Subject) -> list[Finding]:
+    """What the contents of the weights say: NaN and infinity, and the same bytes again."""
     operands = {
         name
-        for graph in graphs_of(model.graph)
-        for node in graph.node
+        for node in nodes_of(subject.model.graph.node)
         if node.op_type in _MATRICES and is_default(node.domain)
         for index, name in enumerate(node.input)
         if name and index in _MATRICES[node.op_type]
@@ -35,14 +35,14 @@ def stored_numbers(file: str, model: ModelProto) -> list[Finding]:
     found: list[Finding] = []
     seen: dict[tuple[object, ...], str] = {}
     doubled: list[tuple[str, str, int]] = []
-    for name, tensor in stored(model):
-        array = _numbers(file, tensor)
+    for name, tensor in stored(subject.model):
+        array = _numbers(subject.file, tensor)
         if array is None or not array.size:
             continue
         if tensor.data_type in _FLOATS:
             found += _non_finite(name, array, weight=name in operands)
         if array.nbytes >= _LEAST_BYTES and sum(size > 2 for size in array.shape) > 1:
-            digest = hashlib.sha256(array.tobytes()).digest()
+            digest = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data).digest()
             first = seen.setdefault((array.shape, tensor.data_type, digest), name)
             if first != name:
                 doubled.append((name, first, array.nbytes))
@@ -64,12 +64,11 @@ def _numbers(file: str, tensor: TensorProto) -> np.ndarray | None:
         if tensor.data_location != TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
         keys = {entry.key: entry.value for entry in tensor.external_data}
-        path = Path(file).resolve().parent / keys["location"]
-        if Path(keys["location"]).is_absolute() or ".." in path.parts or path.is_symlink() or not path.is_file():
+        if not size or external_problem(file, keys):
             return None
-        array = np.fromfile(path, dtype, size, offset=int(keys.get("offset") or 0))
-        return array.reshape(tuple(tensor.dims)) if array.size == size else None
-    except (*ONNX_ERRORS, KeyError):
+        path = Path(file).resolve().parent / keys["location"]
+        return np.memmap(path, dtype, "r", int(keys.get("offset") or 0), tuple(tensor.dims))
+    except ONNX_ERRORS:
         return None
 
 

@@ -47,7 +47,7 @@ def explains(predicted: Outputs, actual: Mapping[str, np.ndarray], expected: Exp
         if name not in actual or values.shape != call.reference[name].shape:
             return False
         own = values + (call.own[name] - call.reference[name])
-        result = compare(name, actual[name], own, values, dtype=expected.dtype, cell_scale=expected.scale)
+        result = compare(name, actual[name], own, values, dtype=expected.dtype, scale=max(1.0, expected.scale))
         if not result.passed:
             return False
     return True

@@ -6,8 +6,9 @@ in units of the error that PyTorch itself makes in the model's own precision:
 
     max|actual - ref64|  <=  K * max( max|torch - ref64|, floor )
 
-The floor is absolute and on the gates' scale, eps * max(1, |c|), since a saturated gate may give
-exactly 0 in one library and 6e-17 in the other.
+The floor is absolute and on the gates' scale, since a saturated gate may give exactly 0 in one library
+and 6e-17 in the other: eps for h, which is within 1, eps times what a projection makes of that, and
+eps * max(1, |c|) for c.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def compare(
     reference: np.ndarray,
     *,
     dtype: str,
-    cell_scale: float,
+    scale: float,
     least_error: float = 0.0,
     time_axis: int | None = None,
 ) -> TensorResult:
@@ -101,7 +102,7 @@ def compare(
             float32, whose error is then scaled by the ratio of the two epsilons.
         reference: what PyTorch gave in float64.
         dtype: the model's.
-        cell_scale: the largest |c| in the reference, for the floor.
+        scale: the floor is eps times this.
         least_error: what PyTorch's own error is taken to be at least, from a larger run of the same.
         time_axis: of the output, where it has one: its error is then told step by step.
 
@@ -129,10 +130,11 @@ def compare(
     if dtype == "float64":
         torch_error *= epsilon / EPSILON["float32"]
         least_error *= epsilon / EPSILON["float32"]
-    yardstick = max(torch_error, least_error, epsilon * max(1.0, cell_scale))
+    yardstick = max(torch_error, least_error, epsilon * scale)
     growth = None if time_axis is None else _growth(difference, own, K * yardstick, time_axis)
     if not np.isfinite(error):
-        problem = "is not finite where PyTorch is"
+        right = np.isfinite(reference[where])
+        problem = "is not finite where PyTorch is" if right else "is another number where PyTorch's is not finite"
         return TensorResult(output, error, torch_error, float("inf"), where, problem=problem, growth=growth)
     size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
     inconclusive = torch_error > _CHAOS * epsilon * size and torch_error > epsilon

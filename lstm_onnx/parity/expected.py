@@ -35,6 +35,7 @@ class Expected:
             the one before ("chunks", "pool"), or has its own ("steps").
         dtype: the model's.
         scale: the largest |c| on the way, for the criterion's floor.
+        scales: the criterion's scale of outputs for which it is not that.
         kind: how it is run, one of `report.KINDS`.
         chunkings: for "chunks" of a single call, the ways in which its time axis is cut.
         time_axes: of the inputs and outputs that have one.
@@ -51,6 +52,7 @@ class Expected:
     time_axes: Mapping[str, int] = field(default_factory=dict)
     batch_axes: Mapping[str, int] = field(default_factory=dict)
     least: Mapping[str, float] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def inconclusive(self) -> bool:
@@ -78,13 +80,14 @@ class Expected:
 
     def _compared(self, name: str, actual: np.ndarray, own: np.ndarray, reference: np.ndarray) -> TensorResult:
         size = size_of(reference)
+        scale = max(1.0, self.scale, size if self.least else 0.0)
         return compare(
             name,
             actual,
             own,
             reference,
             dtype=self.dtype,
-            cell_scale=max(self.scale, size) if self.least else self.scale,
+            scale=self.scales.get(name, scale),
             least_error=self.least.get(name, 0.0) * size,
             time_axis=self.time_axes.get(name),
         )

@@ -247,11 +247,16 @@ class ModuleVerification:
             return
         rng = np.random.default_rng(self.seed + 1)
         for batch, sizes in ((1, (1, 1, 1, 1)), (3, (2, 1, 4)), (3, (1, 1, 1))):
-            cases = [
-                replace(self._case(self.specs, rng, batch, size + self.longer, states=False), kind="chunks")
-                for size in sizes
-            ]
+            cases = []
+            for size in sizes:
+                case = self._case(self.specs, rng, batch, size + self.longer, states=False)
+                inputs = {name: array for name, array in case.inputs.items() if name not in self.model.states}
+                cases.append(replace(case, inputs=inputs, kind="chunks"))
             yield f"batch {batch}, chunks of {'+'.join(str(size + self.longer) for size in sizes)}", cases
+
+    def _argument_states(self) -> list[str]:
+        """Those that the forward has as arguments, which PyTorch does not fill in."""
+        return [name for name in self.story.states if name in self.own.arguments.tensors]
 
     def _streams(self) -> bool:
         try:
@@ -266,8 +271,9 @@ class ModuleVerification:
         Where PyTorch's own error grows too large on the way, each call is also compared by itself, from the
         states that float64 came by.
         """
-        own_states: dict[str, np.ndarray] = {}
-        wide_states: dict[str, np.ndarray] = {}
+        start = self.model.completed(dict(cases[0].inputs))
+        wide_states = {name: start[name] for name in self._argument_states()}
+        own_states = dict(wide_states)
         calls, steps, cell = [], [], 0.0
         try:
             for case in cases:
@@ -310,9 +316,10 @@ class ModuleVerification:
             return self._torch(self.wide, replace(case, inputs={**case.inputs, **ordered}))
 
     def _torch(self, prepared: Prepared, case: ModuleCase) -> tuple[dict[str, np.ndarray], ModuleCase]:
-        inputs = {name: self._tensor(array, prepared) for name, array in case.inputs.items()}
-        start = self._start(prepared, inputs)
-        states = {**start, **{name: self._tensor(array, prepared) for name, array in case.states.items()}}
+        given = {name: self._tensor(array, prepared) for name, array in {**case.inputs, **case.states}.items()}
+        # A state that is an argument of the forward is one of its inputs to PyTorch.
+        inputs = {name: given.pop(name) for name in prepared.arguments.tensors if name in given}
+        states = {**self._start(prepared, inputs), **given}
         outputs = call_with_states(prepared, self.story, inputs, states)
         return {name: _wide_array(tensor) for name, tensor in outputs.items()}, case
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import ConfigError, ExportError, InputError
+from ..errors import ExportError, InputError
 from ..exporter.torch_lstm import is_bare, module_of, spec_of, state_of, unwrapped
 from ..inputs import InputSpec
 from ..runtime import Model, load
@@ -24,8 +24,9 @@ from ..spec import LSTMSpec
 from ..weights import digest
 from .data import fitting
 from .expected import Call, Expected
+from .golden import Golden, require_name, write
 from .modules import ModuleVerification
-from .mutants import LEVELS, self_test
+from .mutants import require_level, self_test
 from .reference import run_torch, windows
 from .replay import replay
 from .report import CaseResult, Cause, Location, Report
@@ -42,6 +43,7 @@ def verify(
     seed: int = 0,
     mutants: str = "quick",
     data: Sequence[Mapping[str, Any]] = (),
+    golden: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Compare an exported file with the module that it came from.
 
@@ -61,6 +63,7 @@ def verify(
         seed: for the inputs and states that are drawn.
         mutants: how many wrong copies are tried: "none", "quick" (one of each kind) or "all".
         data: inputs to be compared on beside those that are drawn, each by the file's input names.
+        golden: where to store what was compared, once it has passed, for `verify_golden`; ends in .npz.
 
     Returns:
         A report, truthy when the file is in parity and no wrong copy passes for right.
@@ -72,9 +75,14 @@ def verify(
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then
             cannot run a case is a report that fails.
     """
+    if golden is not None:
+        require_name(golden)
     model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads)
     verification = verification_of(model, module, seed=seed, example_inputs=example_inputs, data=data)
-    return make_report(verification, verification.results(), mutants=mutants)
+    report = make_report(verification, verification.results(), mutants=mutants)
+    if golden is not None and report:
+        write(golden, Golden.of(report, verification))
+    return report
 
 
 def verification_of(
@@ -192,7 +200,14 @@ def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expect
         case.chunkings,
         time_axes={"input": time_axis, "output": time_axis},
         batch_axes={"input": 1 - time_axis, "output": 1 - time_axis, "lengths": 0, "hn": 1, "cn": 1},
+        scales=dict.fromkeys(("output", "hn"), _h_scale(wide)),
     )
+
+
+def _h_scale(module: nn.LSTM) -> float:
+    """The size of h where rounding is concerned: o tanh(c) is within 1, and a projection sums over that."""
+    norms = [float(w.norm(dim=1).max()) for name, w in module.state_dict().items() if name.startswith("weight_hr")]
+    return max(norms, default=1.0)
 
 
 def _data_case(model: Model, index: int, feeds: Mapping[str, Any]) -> Case:
@@ -228,8 +243,7 @@ def make_report(
     Raises:
         ConfigError: `mutants` is no level.
     """
-    if mutants not in LEVELS:
-        raise ConfigError(f"mutants = {mutants!r} is not known; it must be one of {', '.join(LEVELS)}")
+    require_level(mutants)
     done = tuple(results)
     notes = list(verification.notes)
     if any(case.inconclusive for case in done):

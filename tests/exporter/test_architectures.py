@@ -93,7 +93,7 @@ class Judge:
                 expected[name].double().numpy(),
                 reference[name].double().numpy(),
                 dtype="float32",
-                cell_scale=scale,
+                scale=max(1.0, scale),
             )
             assert judged.passed, f"batch {batch}, time {time}: {judged}"
 

@@ -10,10 +10,10 @@ from lstm_onnx.parity.criterion import EPSILON
 
 
 def _judge(
-    actual: object, own: object, reference: object, *, dtype: str = "float32", cell_scale: float = 1.0
+    actual: object, own: object, reference: object, *, dtype: str = "float32", scale: float = 1.0
 ) -> TensorResult:
     arrays = [np.atleast_1d(np.asarray(value, np.float64)) for value in (actual, own, reference)]
-    return compare("hn", *arrays, dtype=dtype, cell_scale=cell_scale)
+    return compare("hn", *arrays, dtype=dtype, scale=scale)
 
 
 def test_the_error_is_measured_in_pytorchs_own() -> None:
@@ -33,7 +33,7 @@ def test_where_is_the_index_of_the_largest_error() -> None:
     actual = reference.copy()
     actual[1, 2, 3] = 0.5
     actual[0, 1, 2] = -0.75
-    result = compare("output", actual, reference, reference, dtype="float32", cell_scale=1.0)
+    result = compare("output", actual, reference, reference, dtype="float32", scale=1.0)
     assert result.where == (0, 1, 2)
     assert result.error == 0.75
     assert not result.passed
@@ -83,7 +83,7 @@ def test_one_right_infinity_does_not_hide_a_wrong_value() -> None:
 @pytest.mark.parametrize("shape", [(3, 2), (2, 3, 1), (6,), (2, 2)])
 def test_another_shape_fails(shape: tuple[int, ...]) -> None:
     reference = np.zeros((2, 3))
-    result = compare("cn", np.zeros(shape), reference, reference, dtype="float32", cell_scale=1.0)
+    result = compare("cn", np.zeros(shape), reference, reference, dtype="float32", scale=1.0)
     assert not result.passed
     assert result.ratio == np.inf
     assert str(shape) in result.problem
@@ -104,8 +104,8 @@ def test_the_floor_is_on_the_gates_scale_and_not_on_the_outputs() -> None:
 
 def test_the_floor_grows_with_the_cell() -> None:
     error = 10 * K * EPSILON["float32"]
-    assert not _judge(error, 0.0, 0.0, cell_scale=1.0).passed
-    assert _judge(error, 0.0, 0.0, cell_scale=20.0).passed
+    assert not _judge(error, 0.0, 0.0, scale=1.0).passed
+    assert _judge(error, 0.0, 0.0, scale=20.0).passed
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -148,7 +148,7 @@ def test_what_is_wrong_by_far_stays_conclusive_where_pytorch_is_right() -> None:
 
 def test_float16_is_compared_without_overflow() -> None:
     reference = np.array([60000.0, -60000.0])
-    result = compare("cn", reference.astype(np.float16), reference, reference, dtype="float16", cell_scale=6e4)
+    result = compare("cn", reference.astype(np.float16), reference, reference, dtype="float16", scale=6e4)
     assert np.isfinite(result.error)
     assert result.passed
 

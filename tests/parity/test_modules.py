@@ -204,10 +204,10 @@ def test_integers_may_tip_over_in_few_places_only() -> None:
     one_off, many_off = reference.copy(), reference.copy()
     one_off[3] += 1
     many_off[::5] += 1
-    assert compare("y", one_off, reference, reference, dtype="float32", cell_scale=1).passed
-    failed = compare("y", many_off, reference, reference, dtype="float32", cell_scale=1)
+    assert compare("y", one_off, reference, reference, dtype="float32", scale=1).passed
+    failed = compare("y", many_off, reference, reference, dtype="float32", scale=1)
     assert not failed.passed
     assert failed.problem == "differs in 40 of 200 integers"
-    assert not compare("y", reference[:1] + 1, reference[:1], reference[:1], dtype="float32", cell_scale=1).passed
+    assert not compare("y", reference[:1] + 1, reference[:1], reference[:1], dtype="float32", scale=1).passed
     # Where PyTorch in float32 differs from itself in float64 there is nothing to be right about.
-    assert compare("y", many_off, many_off, reference, dtype="float32", cell_scale=1).passed
+    assert compare("y", many_off, many_off, reference, dtype="float32", scale=1).passed

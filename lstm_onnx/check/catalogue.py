@@ -168,7 +168,8 @@ _STATES = (
         "warning",
         "state inputs that no metadata pairs with outputs",
         "Nothing in ONNX says which output feeds which state, so the file cannot be streamed as it is.",
-        'name the pairs: lstm_onnx.load(file, states={"h": "hN", "c": "cN"})',
+        'name the pairs: lstm_onnx.load(file, states={"h": "hN", "c": "cN"}), or as JSON in the file\'s metadata, '
+        "lstm_onnx.states",
     ),
     Rule(
         "LO303",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ..errors import ConfigError
 
@@ -27,6 +26,10 @@ class Rule:
     summary: str
     why: str
     fix: str
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON-ready."""
+        return asdict(self)
 
     def __str__(self) -> str:
         """All that is known of it, for people."""
@@ -60,8 +63,17 @@ def named(name: str) -> Rule | None:
     return next((rule for rule in catalogue() if rule.name == name), None)
 
 
-def table(rules: Iterable[Rule]) -> str:
-    """A line for each rule."""
-    items = list(rules)
-    wide = max((len(rule.name) for rule in items), default=0)
-    return "\n".join(f"{rule.id}  {rule.name:{wide}}  {rule.severity:7}  {rule.summary}" for rule in items)
+@dataclass(frozen=True)
+class Rules:
+    """All rules, to be listed."""
+
+    rules: tuple[Rule, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready."""
+        return {"rules": [rule.to_dict() for rule in self.rules]}
+
+    def __str__(self) -> str:
+        """A line for each."""
+        wide = max(len(rule.name) for rule in self.rules)
+        return "\n".join(f"{rule.id}  {rule.name:{wide}}  {rule.severity:7}  {rule.summary}" for rule in self.rules)

@@ -57,7 +57,7 @@ def test_inputs_that_cannot_be_drawn_are_skipped(tmp_path: Path) -> None:
     report = check(path, provider="cpu")
     assert report, str(report)
     assert report.findings[-1].skipped
-    assert "skip  runnable       not tried" in str(report)
+    assert "skip  LO502 runnable       not tried" in str(report)
 
 
 def test_an_output_that_is_not_as_declared(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_an_output_that_is_not_as_declared(tmp_path: Path) -> None:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", "time"])
     path = saved(tmp_path, helper.make_graph([helper.make_node("Transpose", ["x"], ["y"])], "g", [x], [y]))
     text = failing(check(path, provider="cpu"), "runnable")
-    assert "at batch 3, time 5: the output y has shape (5, 3), and the file says (batch, time)" in text
+    assert "at batch 3, time 7: the output y has shape (7, 3), and the file says (batch, time)" in text
 
 
 # --- Files that are not models, or broken ones ---

@@ -20,7 +20,7 @@ from .by_hand import PARAMETERS, SIZE, H, T, graph_of, inputs_of, lstm_node, run
 from .nodes import OUTPUTS, WEIGHTS, Node, compare, save
 
 STATES = {"initial_h": "Y_h", "initial_c": "Y_c"}
-LAYOUT_RULE, DOUBLE_RULE, EXTERNAL_RULE = "runnable", "provider", "valid-onnx"
+LAYOUT_RULE, DOUBLE_RULE, EXTERNAL_RULE, BATCH_RULE = "layout", "float64-on-cpu", "external-data", "state-batch"
 
 
 def require_failure(path: Path, rule: str, words: str) -> None:
@@ -61,7 +61,7 @@ def test_constant_states_fix_the_batch(tmp_path):
     node = Node(inputs_of("initial_h", "initial_c"))
     path = node.save(tmp_path / "m.onnx", stored=WEIGHTS | {"initial_h", "initial_c"})
     compare(run(path, {"X": node.inputs["X"]}), node.reference())
-    require_failure(path, "dynamic-axes", "batch is fixed at 2 in the value initial_h")
+    require_failure(path, BATCH_RULE, "batch is fixed at 2 in the value initial_h")
     (found,) = inspect(path).lstms
     assert (found.states, found.parameters) == ((), PARAMETERS)
     with pytest.raises(lstm_onnx.errors.RunError, match="initial_h"):
@@ -98,7 +98,7 @@ def test_states_of_a_fixed_batch(tmp_path):
     ends = {"X": ("time", "batch", SIZE), "initial_h": (1, 1, H), "initial_c": (1, 1, H)}
     outputs = {"Y": ("time", 1, "batch", H), "Y_h": (1, 1, H), "Y_c": (1, 1, H)}
     path = save(graph_of([node], ends, outputs, weights(given)), tmp_path / "m.onnx")
-    require_failure(path, "dynamic-axes", "batch is fixed at 1 in the input initial_h")
+    require_failure(path, BATCH_RULE, "batch is fixed at 1 in the input initial_h")
     model = lstm_onnx.load(path, provider="cpu", states=STATES)
     with pytest.raises(InputError, match="no room for a batch of 2"):
         model.stream(batch=2)
@@ -150,7 +150,7 @@ def test_int64_lengths_without_a_cast_are_refused(tmp_path):
     types = {"sequence_lens": TensorProto.INT64}
     graph = graph_of([node], ends, {"Y": ("time", 1, "batch", H)}, weights(given), types)
     path = save(graph, tmp_path / "m.onnx")
-    require_failure(path, "valid-onnx", "sequence_lens")
+    require_failure(path, "lengths-type", "int64")
     with pytest.raises(ModelError, match="int64"):
         lstm_onnx.load(path, provider="cpu")
 

@@ -48,7 +48,7 @@ EXPECTED = {
 KINDS = ("node", "simple", "real", "light", "pytorch-converted", "pytorch-operator")
 """The folders and modules that the package keeps its tests in."""
 FIXED = "dynamic-axes"
-LAYOUT_RULES = {"runnable"}
+LAYOUT_RULES = {"layout", "runnable"}
 ATOL = 1e-6
 
 

@@ -9,6 +9,7 @@ exported file's metadata as JSON, so that the runtime knows them without torch o
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -126,23 +127,30 @@ class RecurrentSpec:
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every parameter of the module by its state-dict name, in torch's order."""
-        gates = self.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for layer in range(self.num_layers):
-            for suffix in direction_suffixes(self.bidirectional):
-                shapes[f"weight_ih_l{layer}{suffix}"] = (gates, self.layer_input_size(layer))
-                shapes[f"weight_hh_l{layer}{suffix}"] = (gates, self.state_size)
-                if self.bias:
-                    shapes[f"bias_ih_l{layer}{suffix}"] = (gates,)
-                    shapes[f"bias_hh_l{layer}{suffix}"] = (gates,)
-                if self.state_size != self.hidden_size:
-                    shapes[f"weight_hr_l{layer}{suffix}"] = (self.state_size, self.hidden_size)
+            shapes |= self._layer_shapes(layer)
+        return shapes
+
+    def _layer_shapes(self, layer: int) -> dict[str, tuple[int, ...]]:
+        gates = self.gates * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        for suffix in direction_suffixes(self.bidirectional):
+            shapes[f"weight_ih_l{layer}{suffix}"] = (gates, self.layer_input_size(layer))
+            shapes[f"weight_hh_l{layer}{suffix}"] = (gates, self.state_size)
+            if self.bias:
+                shapes[f"bias_ih_l{layer}{suffix}"] = (gates,)
+                shapes[f"bias_hh_l{layer}{suffix}"] = (gates,)
+            if self.state_size != self.hidden_size:
+                shapes[f"weight_hr_l{layer}{suffix}"] = (self.state_size, self.hidden_size)
         return shapes
 
     @property
     def num_parameters(self) -> int:
         """How many numbers the parameters hold."""
-        return sum(int(np.prod(shape, dtype=object)) for shape in self.parameter_shapes().values())
+        # All layers but the first are alike; a number of layers that no memory holds is not gone through.
+        first, other = (sum(map(math.prod, self._layer_shapes(layer).values())) for layer in (0, 1))
+        return first + (self.num_layers - 1) * other
 
     @property
     def num_bytes(self) -> int:

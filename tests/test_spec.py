@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -179,3 +180,12 @@ def test_impossible_options_are_named_with_what_is_allowed(field: str, value: ob
     assert (
         str(caught.value) == f"{field} = {value!r} is not possible; it must be {allowed_values(ExportOptions)[field]}"
     )
+
+
+def test_a_number_of_layers_that_no_memory_holds_is_counted_at_once():
+    spec = LSTMSpec(input_size=3, hidden_size=2, num_layers=2**31 - 1, bidirectional=True)
+    few = LSTMSpec(input_size=3, hidden_size=2, num_layers=3, bidirectional=True)
+    one = LSTMSpec(input_size=3, hidden_size=2, num_layers=2, bidirectional=True)
+    assert few.num_parameters == sum(math.prod(shape) for shape in few.parameter_shapes().values())
+    each = few.num_parameters - one.num_parameters
+    assert spec.num_parameters == few.num_parameters + (2**31 - 4) * each

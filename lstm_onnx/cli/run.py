@@ -175,7 +175,7 @@ _MANY_ROWS = 64
 def _has_many_rows(model: Model, feeds: Arrays) -> bool:
     """Whether a batch is so large that it is better run in parts, on every core."""
     spec = model.spec
-    if spec is None or set(feeds) - {"input", "lengths"} or feeds["input"].ndim != 3:
+    if spec is None or "input" not in feeds or set(feeds) - {"input", "lengths"} or feeds["input"].ndim != 3:
         return False
     return feeds["input"].shape[0 if spec.batch_first else 1] >= _MANY_ROWS and "lengths" in model.inputs
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from .binding import Binding, Key, key_of, output_buffers
 from .states import fitting_states, stream_start
 from .values import to_numpy
@@ -187,7 +187,13 @@ class Stream:
         results = self.model.run({**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
-            np.copyto(after[name], to_numpy(results[output], None, name)[0])
+            array = to_numpy(results[output], None, name)[0]
+            if array.shape != after[name].shape or array.dtype != after[name].dtype:
+                raise RunError(
+                    f"{self.model.path}: gives {output} as {array.dtype} {array.shape}, and the state {name} that it "
+                    f"feeds is {after[name].dtype} {after[name].shape}"
+                )
+            after[name][...] = array
         self._current ^= 1
         if key is not None:
             self._learn(key, feeds, results)

@@ -135,7 +135,11 @@ def zeros(info: ValueInfo, sizes: Mapping[str, int]) -> np.ndarray | None:
     shape = [size_of(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape]
     if info.dtype is None or None in shape:
         return None
-    return np.zeros([int(dim) for dim in shape if dim is not None], info.dtype)
+    whole = [int(dim) for dim in shape if dim is not None]
+    try:
+        return np.zeros(whole, info.dtype)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{info} cannot start as zeros of the sizes {whole}: {error}") from error
 
 
 def checked_lengths(lengths: np.ndarray, batch: int, time: int) -> np.ndarray:

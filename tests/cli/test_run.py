@@ -223,3 +223,13 @@ def test_options_that_would_do_nothing_are_refused(run_cli, model, tmp_path, arg
     np.save(tmp_path / "x.npy", np.zeros((2, 4), np.float32))
     assert run_cli("run", model, *arguments).code == 2
     assert not (tmp_path / "y.npz").exists()
+
+
+def test_a_file_that_says_its_input_is_a_state_is_refused(run_cli, model, tmp_path):
+    from tests.module_files import with_story
+
+    states = {"input": "output", "h0": "hn", "c0": "cn"}
+    with_story(tmp_path / "s.onnx", tmp_path / model, states=states)
+    done = run_cli("run", "s.onnx", "--provider", "cpu")
+    assert done.code == 2
+    assert "missing input: input" in done.err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hypothesis import given, settings
@@ -289,3 +290,31 @@ def test_one_output_may_feed_two_states(tmp_path: Path):
     stream.state = {"state": np.ones((1, 3), np.float32), "x": np.ones((1, 3), np.float32)}
     assert list(stream.run({"scale": 2})) == ["stateN"]
     assert stream.state["state"].tolist() == stream.state["x"].tolist() == [[3, 3, 3]]
+
+
+@pytest.mark.parametrize("wrong", ["twice as wide", "one of two layers"])
+def test_a_state_output_of_another_shape_is_refused_and_never_broadcast(wrong: str, tmp_path: Path):
+    path = tmp_path / "m.onnx"
+    exported(path, num_layers=2)
+    proto = onnx.load(path)
+    for node in proto.graph.node:
+        for at, name in enumerate(node.output):
+            if name == "hn":
+                node.output[at] = "whole"
+    if wrong == "twice as wide":
+        last = onnx.helper.make_node("Concat", ["whole", "whole"], ["hn"], axis=2)
+    else:
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first"))
+        last = onnx.helper.make_node("Gather", ["whole", "first"], ["hn"], axis=0)
+    proto.graph.node.append(last)
+    next(item for item in proto.graph.output if item.name == "hn").type.tensor_type.ClearField("shape")
+    onnx.save(proto, path)
+    stream = load(path, "cpu").stream()
+    before = stream.state
+    for _ in range(3):
+        with pytest.raises(
+            RunError, match=r"gives hn as float32 \(.*\), and the state h0 that it feeds is float32 \(2, 1, 5\)"
+        ):
+            stream(randoms(1, 1, 4))
+    for name, array in stream.state.items():
+        np.testing.assert_array_equal(array, before[name])

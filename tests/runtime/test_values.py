@@ -193,3 +193,10 @@ def test_another_device_is_named():
 
     with pytest.raises(InputError, match=r"x is on a device \(DLPack type 2, index 1\); move it to the CPU"):
         to_numpy(OnAGPU(), X, "x")
+
+
+@pytest.mark.parametrize("dim", [2**62, 2**64, -1, "batch - 5"])
+def test_zeros_of_a_size_that_no_array_has_are_refused(dim: Any):
+    info = ValueInfo("h", FLOAT, (dim, "batch", 3))
+    with pytest.raises(InputError, match=r"^h float32 \(.*, batch, 3\) cannot start as zeros of the sizes \["):
+        zeros(info, {"batch": 2})

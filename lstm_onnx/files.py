@@ -29,22 +29,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Raises:
         FileError: the folder is missing or read-only, the path is a directory, the disk is full.
     """
-    from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
-
-    if "\0" in str(path):
-        raise FileError(f"{str(path)!r}: is not a path; name a file to write")
-    # A pipe has no path of its own, so it is looked for before links are followed.
-    target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
+    target = require_writable(path)
     temporary: Path | None = None
     try:
-        if target.is_dir():
-            raise FileError(f"{path}: is a directory; name a file to write")
         if _is_special(target):
             with open(target, "wb") as stream:
                 yield stream
             return
-        if not target.parent.is_dir():
-            raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
         # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
         with open(temporary, "xb") as stream:
@@ -61,6 +52,25 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def require_writable(path: str | os.PathLike[str]) -> Path:
+    """Where `atomic_write` would write, with links followed; what it never could is refused.
+
+    Raises:
+        FileError: it is a directory, or its folder is missing.
+    """
+    from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
+
+    if "\0" in str(path):
+        raise FileError(f"{str(path)!r}: is not a path; name a file to write")
+    # A pipe has no path of its own, so it is looked for before links are followed.
+    target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
+    if os.path.isdir(target):  # noqa: PTH112 - which takes names of any length
+        raise FileError(f"{path}: is a directory; name a file to write")
+    if not os.path.isdir(target.parent):  # noqa: PTH112
+        raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
+    return target
 
 
 def _is_special(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError, MissingDependencyError
-from ..files import atomic_write
+from ..files import atomic_write, require_writable
 from .report import Comparison, Report, duration
 
 if TYPE_CHECKING:
@@ -40,10 +40,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if target.suffix.lower() not in FORMATS:
         raise FileError(f"{path}: a plot is a .png or an .svg; name such a file")
-    if target.is_dir():
-        raise FileError(f"{path}: is a directory; name a file to write")
-    if not target.parent.is_dir():
-        raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
+    require_writable(path)
     _matplotlib()
 
 

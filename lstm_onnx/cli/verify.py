@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from .options import json_option, note, progress, threads_option
+from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
     from ..exporter.source import Source
@@ -61,6 +62,7 @@ _WITH_SOURCE = {
     help="Store what was compared, once it passed; beside a FILE alone, compare it with that, without PyTorch.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the inputs that are drawn.")
+@file_options
 @json_option
 def verify(
     source: str,
@@ -73,6 +75,8 @@ def verify(
     columns: str | None,
     golden: str | None,
     seed: int,
+    junit: str | None,
+    html: str | None,
     as_json: bool,
 ) -> int:
     """Compare FILE with the PyTorch model SOURCE; without FILE, with a fresh export of it.
@@ -85,9 +89,10 @@ def verify(
 
     from ..errors import EXIT_FAILED, ConfigError
 
+    check_files(junit, html)
     if source.lower().endswith(".onnx"):
         reports = _against_golden(source, golden, providers, threads, mutants)
-        _show(reports, as_json=as_json)
+        show(reports, as_json=as_json, junit=junit, html=html)
         return 0 if all(reports) else EXIT_FAILED
     from ..exporter.checkpoint import import_torch
     from ..exporter.source import load_source
@@ -109,7 +114,7 @@ def verify(
                 )
                 reports.append(found)
                 kept.append(compared)
-    _show(reports, as_json=as_json)
+    show(reports, as_json=as_json, junit=junit, html=html)
     if golden is not None:
         _store(golden, kept[0], passed=all(reports))
     return 0 if all(reports) else EXIT_FAILED
@@ -209,14 +214,3 @@ def _verified(
         found.append(parity.CaseResult("lengths", error=problem))
     report = parity.make_report(verification, found, source=source.name, file=name, mutants=mutants)
     return report, Golden.of(report, verification)
-
-
-def _show(reports: list[Report], *, as_json: bool) -> None:
-    """One report as a JSON object, several as a list of them; or each as a table."""
-    import json
-
-    if as_json:
-        made = [report.to_dict() for report in reports]
-        click.echo(json.dumps(made[0] if len(made) == 1 else made, indent=2, allow_nan=False))
-    else:
-        click.echo("\n\n".join(map(str, reports)))

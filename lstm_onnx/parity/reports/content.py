@@ -75,7 +75,7 @@ def verdict(report: Report) -> str:
     if not report.in_parity:
         return "NOT in parity with PyTorch"
     if report.survivors:
-        return "in parity with PyTorch, but NOT PROVEN: a wrong file would have passed as well"
+        return "in parity with PyTorch, but NOT PROVEN"
     return "in parity with PyTorch"
 
 
@@ -109,9 +109,25 @@ def rows(report: Report) -> list[Row]:
     return [row(case, tensor) for case, tensor in report.worst.values()]
 
 
+def charted(report: Report) -> dict[str, tuple[CaseResult, TensorResult]]:
+    """For each output that has a time axis the longest case, among those that fail where there are such."""
+    best: dict[str, tuple[CaseResult, TensorResult]] = {}
+
+    def tells(tensor: TensorResult) -> tuple[bool, int, float]:
+        steps = len(tensor.growth.error) if tensor.growth else 0
+        return not tensor.passed, steps, math.inf if math.isnan(tensor.ratio) else tensor.ratio
+
+    for case in report.judged:
+        for tensor in case.tensors:
+            held = best.get(tensor.output)
+            if tensor.growth and tensor.growth.error and (held is None or tells(tensor) > tells(held[1])):
+                best[tensor.output] = case, tensor
+    return best
+
+
 def remarks(report: Report) -> list[Remark]:
     """All that is said beside the table: what did not run, where and why it differs, the self-test, the notes."""
-    said = [Remark("failed to run", text, bad=True) for text in _errors(report)]
+    said = [Remark("failed to run", text, bad=True) for text in errors(report)]
     if not report.judged:
         said.append(Remark("failed", "no case could be judged", bad=True))
     if report.location is not None:
@@ -144,7 +160,7 @@ def outcome(mutant: MutantResult) -> str:
     return _OUTCOMES.get(mutant.outcome, mutant.outcome)
 
 
-def _errors(report: Report) -> list[str]:
+def errors(report: Report) -> list[str]:
     """What kept cases from running, each message once, with the first case that it stopped."""
     labels: dict[str, list[str]] = {}  # by message
     for case in report.judged:

@@ -17,7 +17,7 @@ _INDENT = "    "
 _FAILS = "  <- fails"
 _WIDE, _BROAD = 84, 60
 """Columns of a terminal from which the table has its rows side by side, and remarks their labels."""
-_NUMBERS = range(1, 4)
+NUMBERS = range(1, 4)
 """Of `COLUMNS`, those that are set flush right."""
 
 
@@ -38,7 +38,7 @@ def table(shown: Sequence[Row]) -> list[str]:
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     lines = [
         "  ".join(
-            text.rjust(width) if column in _NUMBERS else text.ljust(width)
+            text.rjust(width) if column in NUMBERS else text.ljust(width)
             for column, (text, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in cells
@@ -47,7 +47,7 @@ def table(shown: Sequence[Row]) -> list[str]:
     return [f"{line}{mark}".rstrip() for line, mark in zip(lines, marks, strict=True)]
 
 
-def tell(reports: Iterable[Report], stream: IO[str]) -> None:
+def show(reports: Iterable[Report], stream: IO[str]) -> None:
     """Print reports, one after the other.
 
     A terminal gets colours (unless NO_COLOR is set) and lines that fit it, where rich is installed;
@@ -95,7 +95,7 @@ def _draw_rows(shown: Sequence[Row], console: Console) -> None:
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     drawn.add_column("", no_wrap=True)
     for column, name in enumerate(COLUMNS):
-        right = column in _NUMBERS
+        right = column in NUMBERS
         drawn.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in shown:
         drawn.add_row(Text(_mark(row), style=_style(row)), *map(Text, row.cells))

@@ -1,0 +1,259 @@
+"""How errors grow, drawn: curves over time on a logarithmic scale, and heat maps over time and feature.
+
+The drawings are SVG whose colours and strokes the page's stylesheet gives, so that they follow light
+and dark; their unit is about a pixel of a phone's screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from .colours import LEVELS
+from .content import number
+from .markup import Markup, join, tag
+
+if TYPE_CHECKING:
+    from ..criterion import Growth
+
+_WIDTH, _HEIGHT = 360.0, 200.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 36.0, 10.0, 16.0, 32.0
+"""Margins."""
+_ACROSS, _DOWN = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+_BELOW_BOUND = 4
+"""Powers of ten below the bound that are told apart."""
+_MOST_POINTS = 360
+_FEW_POINTS = 24
+"""Up to so many steps each is marked."""
+_BAR = 34.0
+"""What the scale of a heat map takes below it."""
+_TINY = 1e-300
+
+
+def powers(growth: Growth) -> tuple[int, int]:
+    """The powers of ten between which errors are drawn: from well below the bound to the largest error."""
+    values = [growth.bound, *growth.error, *growth.torch_error]
+    largest = max((value for value in values if math.isfinite(value)), default=0.0)
+    bound = math.floor(_log(growth.bound))
+    return bound - _BELOW_BOUND, max(math.ceil(_log(largest)), bound + 1)
+
+
+def curve(growth: Growth, ident: str) -> Markup:
+    """The largest error at each step, PyTorch's own, and the bound; `ident` is unique in the page."""
+    steps = len(growth.error)
+    low, high = powers(growth)
+    bound = _y(growth.bound, low, high)
+    drawn = [
+        tag("rect", class_="zone", x=_n(_LEFT), y=_n(_TOP), width=_n(_ACROSS), height=_n(bound - _TOP)),
+        *_power_axis(low, high),
+        *_step_axis(steps),
+        _line("bound", [(_LEFT, bound), (_LEFT + _ACROSS, bound)]),
+    ]
+    for name, values in (("own", growth.torch_error), ("file", growth.error)):
+        points = [(_x(step, steps), _y(value, low, high)) for step, value in _thinned(values)]
+        drawn += [_line(name, run) for run in _finite_runs(points)]
+        if steps <= _FEW_POINTS:
+            drawn += [_dot(name, point) for point in points if math.isfinite(point[1])]
+        drawn += [
+            _line("broken", [(run[0][0] - 1.5, _TOP), (run[-1][0] + 1.5, _TOP)]) for run in _finite_runs(points, False)
+        ]
+    if growth.first is not None:
+        at = _x(growth.first, steps)
+        drawn.append(_line("first", [(at, _TOP), (at, _TOP + _DOWN)]))
+        drawn.append(_text(f"step {growth.first}", at, _TOP - 5, "label", _anchor(at)))
+    return _svg(ident, "Error over time", _told(growth), drawn, _HEIGHT)
+
+
+def heat_map(growth: Growth, ident: str) -> Markup:
+    """The largest error by time and feature, with its scale below; `ident` is unique in the page."""
+    low, high = _heat_range(growth)
+    columns, rows = len(growth.steps), len(growth.features)
+    drawn = [
+        tag(
+            "svg",
+            *_cells(growth, low, high),
+            x=_n(_LEFT),
+            y=_n(_TOP),
+            width=_n(_ACROSS),
+            height=_n(_DOWN),
+            viewBox=f"0 0 {columns} {rows}",
+            preserveAspectRatio="none",
+        ),
+        _text("feature", _LEFT, _TOP - 5, "label", "start"),
+        _text("time step", _LEFT + _ACROSS, _TOP + _DOWN + 26, "label", "end"),
+    ]
+    for index in _ends(columns):
+        at = _LEFT + _ACROSS * (index + 0.5) / columns
+        drawn.append(_text(str(growth.steps[index]), at, _TOP + _DOWN + 13, "tick", "middle"))
+    for index in _ends(rows):
+        at = _TOP + _DOWN * (index + 0.5) / rows
+        drawn.append(_text(str(growth.features[index]), _LEFT - 5, at + 4, "tick", "end"))
+    drawn += _scale_bar(growth, low, high)
+    worst = max((max(row) for row in growth.heat), key=_rank, default=0.0)
+    told = f"The largest error in a cell is {number(worst)}; {_bound_told(growth)}."
+    return _svg(ident, "Error by time and feature", told, drawn, _HEIGHT + _BAR)
+
+
+def _heat_range(growth: Growth) -> tuple[float, float]:
+    """The logarithms between which colours lie: from a thousandth of the bound to the largest error."""
+    finite = [value for row in growth.heat for value in row if math.isfinite(value)]
+    bound = _log(growth.bound)
+    return bound - 3, max(_log(max(finite, default=0.0)), bound)
+
+
+def has_unbounded(growth: Growth) -> bool:
+    """Whether an error is infinite or not a number, which the drawings mark."""
+    return not all(map(math.isfinite, growth.error))
+
+
+def _told(growth: Growth) -> str:
+    """A curve in words, for those who do not see it."""
+    worst = max(range(len(growth.error)), key=lambda step: _rank(growth.error[step]), default=0)
+    first = "no step is above it" if growth.first is None else f"step {growth.first} is the first above it"
+    return (
+        f"Over {len(growth.error)} steps the largest error is {number(growth.error[worst])}, at step {worst}; "
+        f"PyTorch's own is at most {number(max(growth.torch_error, default=0.0))}; {_bound_told(growth)}, and {first}."
+    )
+
+
+def _bound_told(growth: Growth) -> str:
+    return f"the bound is {number(growth.bound)}"
+
+
+def _rank(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _cells(growth: Growth, low: float, high: float) -> Iterator[Markup]:
+    """One path for each colour that occurs: equal neighbours in time are one rectangle."""
+    paths: dict[str, list[str]] = {}
+    for row in range(len(growth.features)):
+        column = 0
+        for name, run in groupby(_level(line[row], low, high) for line in growth.heat):
+            width = len(list(run))
+            paths.setdefault(name, []).append(f"M{column} {row}h{width}v1h-{width}z")
+            column += width
+    for name in sorted(paths):
+        yield tag("path", class_=name, d="".join(paths[name]))
+
+
+def _level(value: float, low: float, high: float) -> str:
+    """The class of a colour."""
+    if not math.isfinite(value):
+        return "broken"
+    at = (_log(value) - low) / (high - low)
+    return f"h{min(max(int(at * LEVELS), 0), LEVELS - 1)}"
+
+
+def _scale_bar(growth: Growth, low: float, high: float) -> Iterator[Markup]:
+    top, tall = _HEIGHT + 6, 8.0
+    wide = _ACROSS / LEVELS
+    for level in range(LEVELS):
+        yield tag("rect", class_=f"h{level}", x=_n(_LEFT + wide * level), y=_n(top), width=_n(wide), height=_n(tall))
+    at = _LEFT + _ACROSS * (_log(growth.bound) - low) / (high - low)
+    yield _line("mark", [(at, top - 3), (at, top + tall + 3)])
+    under = top + tall + 13
+    yield _text("bound", at, under, "label", "middle" if at < _WIDTH - _RIGHT - 20 else "end")
+    if at > _LEFT + 95:
+        yield _text(f"to {number(10**low)}", _LEFT, under, "tick", "start")
+    if at < _WIDTH - _RIGHT - 80:
+        yield _text(number(10**high), _LEFT + _ACROSS, under, "tick", "end")
+
+
+def _x(step: int, steps: int) -> float:
+    return _LEFT + _ACROSS * (step / (steps - 1) if steps > 1 else 0.5)
+
+
+def _y(value: float, low: int, high: int) -> float:
+    """NaN for what is not finite; what is below the axis, such as an error of 0, lies on it."""
+    if not math.isfinite(value):
+        return math.nan
+    return _TOP + _DOWN * min((high - _log(value)) / (high - low), 1.0)
+
+
+def _power_axis(low: int, high: int) -> Iterator[Markup]:
+    every = -(-(high - low) // 6)
+    for power in range(high, low - 1, -every):
+        at = _y(10.0**power, low, high)
+        yield _line("grid", [(_LEFT, at), (_LEFT + _ACROSS, at)])
+        yield _text(_power(power), _LEFT - 5, at + 4, "tick", "end")
+
+
+def _step_axis(steps: int) -> Iterator[Markup]:
+    for step in _ticks(steps):
+        yield _text(str(step), _x(step, steps), _TOP + _DOWN + 13, "tick", "middle")
+    yield _text("time step", _LEFT + _ACROSS, _TOP + _DOWN + 26, "label", "end")
+
+
+def _ticks(steps: int) -> list[int]:
+    """At most six round numbers."""
+    scale = 10 ** max(len(str(max(steps - 1, 1))) - 1, 0)
+    widths = (width for base in (scale // 10, scale) for width in (base, 2 * base, 5 * base) if width)
+    every = next((width for width in widths if (steps - 1) // width < 6), scale * 10)
+    return list(range(0, steps, every))
+
+
+def _ends(count: int) -> list[int]:
+    """The first, the last, and one between where there is room."""
+    return sorted({0, (count - 1) // 2, count - 1}) if count > 4 else list(range(count))
+
+
+def _thinned(values: Sequence[float]) -> list[tuple[int, float]]:
+    """At most `_MOST_POINTS` steps and their values: of neighbours the largest."""
+    width = -(-len(values) // _MOST_POINTS)
+    starts = range(0, len(values), width)
+    best = (max(range(start, min(start + width, len(values))), key=lambda at: _rank(values[at])) for start in starts)
+    return [(step, values[step]) for step in best]
+
+
+def _finite_runs(points: list[tuple[float, float]], wanted: bool = True) -> list[list[tuple[float, float]]]:
+    """The runs of neighbours that are finite, or of those that are not."""
+    return [list(run) for finite, run in groupby(points, lambda point: math.isfinite(point[1])) if finite == wanted]
+
+
+def _log(value: float) -> float:
+    return math.log10(max(value, _TINY))
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power(exponent: int) -> str:
+    return f"10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def _anchor(at: float) -> str:
+    """So that a short text at `at` stays within the drawing."""
+    return "start" if at < _LEFT + 20 else "end" if at > _WIDTH - _RIGHT - 20 else "middle"
+
+
+def _n(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _line(name: str, points: Sequence[tuple[float, float]]) -> Markup:
+    return tag("polyline", class_=name, points=" ".join(f"{_n(x)},{_n(y)}" for x, y in points))
+
+
+def _dot(name: str, point: tuple[float, float]) -> Markup:
+    return tag("circle", class_=f"{name} dot", cx=_n(point[0]), cy=_n(point[1]), r="2.5")
+
+
+def _text(text: str, x: float, y: float, name: str, anchor: str) -> Markup:
+    return tag("text", text, class_=name, x=_n(x), y=_n(y), text_anchor=anchor)
+
+
+def _svg(ident: str, title: str, told: str, drawn: Sequence[Markup], height: float) -> Markup:
+    names = f"{ident}-title", f"{ident}-told"
+    return tag(
+        "svg",
+        tag("title", title, id=names[0]),
+        tag("desc", told, id=names[1]),
+        join(*drawn),
+        class_="chart",
+        viewBox=f"0 0 {_n(_WIDTH)} {_n(height)}",
+        role="img",
+        aria_labelledby=" ".join(names),
+    )

@@ -1,0 +1,115 @@
+"""Reports where GitHub shows them: annotations of a run, and the summary of its step.
+
+The runner takes a line that begins with ``::`` for a command, be it from stdout or from stderr, so that
+stderr is the place for them: stdout may be JSON.  How it is escaped is in the runner's ActionCommand.cs.
+GitHub shows ten errors of a step, and refuses a summary of more than 1 MiB.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .content import COLUMNS, clean, headline, remarks, rows, summary, verdict
+from .table import NUMBERS, plain
+
+if TYPE_CHECKING:
+    from ..report import Report
+
+_MOST_SUMMARY = 2**19
+"""Bytes, so that other summaries of the step have room."""
+_MOST_MESSAGE = 20_000
+"""Characters; GitHub takes 64 KB."""
+_SPECIAL = re.compile(r"([\\`*_\[\]#|~$@])")
+"""What Markdown could read as markup within a line; < and & become entities."""
+
+
+def tell(reports: Sequence[Report], say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
+    """Annotate the run and add to the step's summary, where this is a run of GitHub Actions.
+
+    Args:
+        reports: those of one command.
+        say: prints a line where the runner reads it.
+        environ: the environment, as the runner sets it.
+    """
+    if environ.get("GITHUB_ACTIONS") != "true":
+        return
+    for line in commands(reports, environ.get("GITHUB_WORKSPACE") or "."):
+        say(line)
+    path = environ.get("GITHUB_STEP_SUMMARY")
+    if path:
+        try:
+            with open(path, "a", encoding="utf-8") as stream:
+                stream.write(step_summary(reports))
+        except OSError as error:
+            # The verdict is what the command was asked for, and it is told elsewhere as well.
+            say(f"{path}: the step's summary was not written: {error.strerror or error}")
+
+
+def commands(reports: Sequence[Report], workspace: str | os.PathLike[str]) -> Iterator[str]:
+    """A command for each report that does not pass, at its source or its file where `workspace` has it."""
+    for report in reports:
+        if report:
+            continue
+        place = _place(report, Path(workspace))
+        where = f"file={_property(place)}," if place else ""
+        title = f"{clean(report.file)} on {clean(report.provider)}: {verdict(report)}"
+        message = plain(report)
+        if len(message) > _MOST_MESSAGE:
+            message = f"{message[:_MOST_MESSAGE]} ..."
+        yield f"::error {where}title={_property(title)}::{_data(message)}"
+
+
+def _place(report: Report, workspace: Path) -> str | None:
+    """The file that an annotation is shown at, from the workspace on."""
+    root = workspace.resolve()
+    for name in (report.source, report.file):
+        if os.path.isfile(name):  # noqa: PTH113 - which takes any text
+            path = Path(name).resolve()
+            if path.is_relative_to(root):
+                return path.relative_to(root).as_posix()
+    return None
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def step_summary(reports: Sequence[Report]) -> str:
+    """The reports in GitHub's Markdown."""
+    text = "".join(map(_markdown, reports))
+    if len(text.encode()) > _MOST_SUMMARY:
+        text = "".join(map(_heading, reports))
+    return text
+
+
+def _heading(report: Report) -> str:
+    return f"### {'✅' if report else '❌'} {_escaped(headline(report))}\n\n"
+
+
+def _markdown(report: Report) -> str:
+    lines = [_escaped(summary(report)), ""]
+    if report.worst:
+        aligned = ("--:" if column in NUMBERS else ":--" for column in range(len(COLUMNS)))
+        lines += [_line("", *map(_escaped, COLUMNS)), _line(":--", *aligned)]
+        lines += [_line("✅" if row.passed else "❌", *map(_escaped, row.cells)) for row in rows(report)]
+        lines.append("")
+    for remark in remarks(report):
+        lines.append(f"- **{_escaped(remark.label)}** {_escaped(remark.text)}")
+        lines += [f"  - {_escaped(label)} {_escaped(text)}" for label, text in remark.details]
+    return _heading(report) + "\n".join(lines).rstrip() + "\n\n"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,276 @@
+"""Reports as one page that stands alone: no script, nothing fetched, for phones and desktops, light and dark."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from . import content
+from .charts import curve, has_unbounded, heat_map
+from .colours import scale
+from .markup import Markup, join, tag
+
+if TYPE_CHECKING:
+    from ..criterion import TensorResult
+    from ..report import CaseResult, Report
+
+_KINDS = {
+    "whole": "in one call",
+    "chunks": "in chunks, through a stream",
+    "pool": "in slots of a pool",
+    "steps": "in short runs from exact states",
+    "data": "in one call, own data",
+    "golden": "stored numbers",
+}
+"""How a case was run, by `report.KINDS`."""
+
+
+def page(reports: Sequence[Report]) -> str:
+    """The page, the same for the same reports.
+
+    Its style is let in by its digest and all else is refused by the page's own security policy, so that
+    nothing that a name in a file says could run or load anything, even if it were not escaped.
+    """
+    style = _style()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="referrer", content="no-referrer"),
+        tag("title", _title(reports)),
+        tag("style", Markup(style)),
+    )
+    body = tag(
+        "body",
+        tag("header", tag("h1", "Parity with PyTorch"), _contents(reports)),
+        tag("main", *(_report(report, f"r{index}") for index, report in enumerate(reports))),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _style() -> str:
+    rules = (f".h{level}{{fill:{colour}}}" for level, colour in enumerate(scale()))
+    return files(__package__).joinpath("page.css").read_text(encoding="utf-8") + "".join(rules)
+
+
+def _title(reports: Sequence[Report]) -> str:
+    names = ", ".join(dict.fromkeys(content.clean(report.file) for report in reports))
+    return f"{'In parity' if all(reports) else 'NOT in parity'}: {names}"
+
+
+def _contents(reports: Sequence[Report]) -> Markup:
+    """Where there are several reports, their verdicts."""
+    if len(reports) == 1:
+        return Markup()
+    items = (
+        tag(
+            "li",
+            tag("a", f"{content.clean(report.file)} on {content.clean(report.provider)}", href=f"#r{index}"),
+            _badge("passes" if report else "fails", bool(report)),
+        )
+        for index, report in enumerate(reports)
+    )
+    return tag("nav", tag("ul", *items), aria_label="Reports")
+
+
+def _badge(text: str, good: bool | None) -> Markup:
+    kind = "" if good is None else " good" if good else " bad"
+    return join(" ", tag("span", text, class_=f"badge{kind}"))
+
+
+def _judgement(good: bool) -> Markup:
+    return _badge("ok" if good else "fails", good)
+
+
+def _report(report: Report, ident: str) -> Markup:
+    parts = [
+        _differences(report),
+        _outputs(report),
+        *_growths(report, ident),
+        _self_test(report),
+        _cases(report),
+        _notes(report),
+        _facts(report),
+    ]
+    return tag("article", _verdict(report, ident), *parts, id=ident, aria_labelledby=f"{ident}-name")
+
+
+def _verdict(report: Report, ident: str) -> Markup:
+    answer = content.verdict(report)
+    return tag(
+        "div",
+        tag("h2", content.clean(report.file), id=f"{ident}-name"),
+        tag(
+            "p",
+            tag("span", "✓" if report else "✗", aria_hidden="true"),
+            f" {answer[0].upper()}{answer[1:]}",
+            class_="answer",
+        ),
+        tag("p", f"Compared with {content.clean(report.source)}: {content.summary(report)}."),
+        class_=f"verdict {'good' if report else 'bad'}",
+    )
+
+
+def _section(title: str, *parts: str) -> Markup:
+    return tag("section", tag("h3", title), *parts)
+
+
+def _outputs(report: Report) -> Markup:
+    shown = content.rows(report)
+    if not shown:
+        return Markup()
+    rows = [(join(row.output, _judgement(row.passed)), *row.cells[1:]) for row in shown]
+    return _section("Outputs", _table("Each output where it came off worst", content.COLUMNS, rows))
+
+
+def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
+    """A table whose rows become cards on a phone; roles are said, since some browsers forget them there."""
+    head = tag("tr", *(tag("th", name, scope="col", role="columnheader") for name in columns), role="row")
+    lines = (
+        tag(
+            "tr",
+            tag("th", row[0], scope="row", role="rowheader"),
+            *(
+                tag("td", tag("span", text), role="cell", data_label=name)
+                for name, text in zip(columns[1:], row[1:], strict=True)
+            ),
+            role="row",
+        )
+        for row in rows
+    )
+    return tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", head, role="rowgroup"),
+        tag("tbody", *lines, role="rowgroup"),
+        role="table",
+    )
+
+
+def _differences(report: Report) -> Markup:
+    """What did not run, where the file first differs, and why."""
+    parts: list[Markup] = []
+    stopped = content.errors(report)
+    if stopped:
+        parts.append(_section("Failed to run", tag("ul", *(tag("li", text) for text in stopped))))
+    if not report.judged:
+        parts.append(_section("Nothing was judged", tag("p", "No case could be judged.")))
+    if report.location is not None:
+        parts.append(_section("First differs in", tag("p", content.clean(report.location), class_="where")))
+    if report.causes:
+        causes = (
+            tag(
+                "li",
+                tag("strong", content.clean(cause.name)),
+                tag("p", content.clean(cause.evidence)),
+                tag("p", tag("b", "Fix: "), content.clean(cause.fix)),
+            )
+            for cause in report.causes
+        )
+        parts.append(_section("Likely causes", tag("ol", *causes, class_="causes")))
+    return join(*parts)
+
+
+def _growths(report: Report, ident: str) -> Iterator[Markup]:
+    for index, (case, tensor) in enumerate(content.charted(report).values()):
+        yield _growth(case, tensor, f"{ident}-g{index}")
+
+
+def _growth(case: CaseResult, tensor: TensorResult, ident: str) -> Markup:
+    growth = tensor.growth
+    if growth is None:
+        return Markup()
+    keys = [("file", "this file"), ("own", "PyTorch's own"), ("bound", "the bound")]
+    if has_unbounded(growth):
+        keys.append(("broken", "not finite"))
+    legend = (tag("li", tag("i", class_=name, aria_hidden="true"), text) for name, text in keys)
+    curves = tag(
+        "figure",
+        curve(growth, f"{ident}-c"),
+        tag(
+            "figcaption", tag("ul", *legend, class_="legend"), "The largest error over batch and features at each step."
+        ),
+    )
+    heat = tag(
+        "figure",
+        heat_map(growth, f"{ident}-h"),
+        tag("figcaption", "The largest error over the batch, by time step and feature. Past the mark, it fails."),
+    )
+    return _section(
+        f"Error of {content.clean(tensor.output)} over time",
+        tag("p", f"{len(growth.error)} steps, in the case {content.clean(case.label)}."),
+        tag("div", curves, heat, class_="charts"),
+    )
+
+
+def _self_test(report: Report) -> Markup:
+    if not report.mutants:
+        return Markup()
+    survivors = [
+        tag("li", content.survived(mutant), _badge(content.outcome(mutant), False)) for mutant in report.survivors
+    ]
+    rows = [
+        (
+            content.clean(mutant.name),
+            content.outcome(mutant),
+            content.number(mutant.ratio) if mutant.case else "-",
+            content.clean(mutant.case) or "-",
+        )
+        for mutant in report.mutants
+    ]
+    return _section(
+        "Self-test",
+        tag("p", f"Would a wrong file have been seen? {content.tried(report)}."),
+        tag("ul", *survivors) if survivors else Markup(),
+        _folded(
+            f"All {len(rows)} wrong copies",
+            _table("What became of each", ("wrong copy", "outcome", "ratio", "at"), rows),
+        ),
+    )
+
+
+def _folded(title: str, part: Markup) -> Markup:
+    return tag("details", tag("summary", title), part)
+
+
+def _cases(report: Report) -> Markup:
+    rows = [
+        (
+            join(
+                content.clean(case.label),
+                _badge("inconclusive", None) if case.inconclusive else _judgement(case.passed),
+            ),
+            _KINDS.get(case.kind, content.clean(case.kind)),
+            _ratios(case),
+        )
+        for case in report.cases
+    ]
+    table = _table("Each case, with the ratio of each output", ("case", "run", "ratios"), rows)
+    return _section("Cases", _folded(f"All {len(rows)} cases", table))
+
+
+def _ratios(case: CaseResult) -> str:
+    if case.error:
+        return content.clean(case.error)
+    if case.inconclusive:
+        return content.INCONCLUSIVE
+    return ", ".join(f"{content.clean(tensor.output)} {content.number(tensor.ratio)}" for tensor in case.tensors)
+
+
+def _notes(report: Report) -> Markup:
+    if not report.notes:
+        return Markup()
+    return _section("Notes", tag("ul", *(tag("li", content.clean(note)) for note in report.notes)))
+
+
+def _facts(report: Report) -> Markup:
+    facts = [("provider", content.clean(report.provider)), ("took", f"{report.seconds:.1f} s")]
+    facts += [(content.clean(name), content.clean(version)) for name, version in report.versions.items()]
+    return tag("footer", tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)))

@@ -1,0 +1,104 @@
+"""Reports as JUnit XML, as Jenkins, GitLab and their like read it.
+
+There is one test suite for a report, in it one test case for each case and each wrong copy of the
+self-test.  A suite has a failure or an error exactly where its report does not pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from ..criterion import K
+from .content import INCONCLUSIVE, clean, outcome, row, survived
+from .table import plain, table
+
+if TYPE_CHECKING:
+    from ..report import CaseResult, MutantResult, Report
+
+
+@dataclass(frozen=True)
+class _Test:
+    """`result` is "failure", "error", "skipped", or "" for what passed; `kind`, `message` and `text` say more of it."""
+
+    name: str
+    result: str = ""
+    kind: str = ""
+    message: str = ""
+    text: str = ""
+
+
+def document(reports: Sequence[Report]) -> bytes:
+    """The XML, in UTF-8; the same for the same reports."""
+    suites = [_suite(report) for report in reports]
+    root = Element("testsuites", name="lstm-onnx verify")
+    for name in ("tests", "failures", "errors"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in suites)))
+    root.set("time", f"{sum(report.seconds for report in reports):.3f}")
+    root.extend(suites)
+    indent(root)
+    written: bytes = tostring(root, encoding="utf-8", xml_declaration=True)
+    return written + b"\n"
+
+
+def _suite(report: Report) -> Element:
+    tests = list(_named_apart(_tests(report)))
+    suite = Element("testsuite", name=f"{clean(report.file)} on {clean(report.provider)}", tests=str(len(tests)))
+    for name, result in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(sum(test.result == result for test in tests)))
+    suite.set("time", f"{report.seconds:.3f}")
+    properties = SubElement(suite, "properties")
+    facts = {"file": report.file, "source": report.source, "provider": report.provider, "limit": f"{K:g}"}
+    for name, value in {**facts, **report.versions}.items():
+        SubElement(properties, "property", name=clean(name), value=clean(value))
+    # Readers take what is before a dot for a package.
+    owner = clean(report.source).replace(".", "_")
+    for test in tests:
+        case = SubElement(suite, "testcase", name=test.name, classname=f"{owner}.{clean(report.provider)}")
+        if test.result:
+            found = SubElement(case, test.result, type=test.kind, message=test.message)
+            found.text = test.text or None
+    SubElement(suite, "system-out").text = plain(report)
+    return suite
+
+
+def _tests(report: Report) -> Iterator[_Test]:
+    yield from map(_case, report.cases)
+    yield from map(_mutant, report.mutants)
+    if not report.judged:
+        yield _Test("verdict", "failure", "inconclusive", "no case could be judged", plain(report))
+
+
+def _named_apart(tests: Iterable[_Test]) -> Iterator[_Test]:
+    """Tests whose names differ, since readers take two of one name for one."""
+    seen: Counter[str] = Counter()
+    for test in tests:
+        seen[test.name] += 1
+        count = seen[test.name]
+        yield test if count == 1 else replace(test, name=f"{test.name} ({count})")
+
+
+def _case(case: CaseResult) -> _Test:
+    name = clean(case.label)
+    if case.error:
+        return _Test(name, "error", "run", clean(case.error))
+    if case.inconclusive:
+        return _Test(name, "skipped", "inconclusive", INCONCLUSIVE)
+    if case.passed:
+        return _Test(name)
+    shown = [row(case, tensor) for tensor in case.tensors]
+    wrong = ", ".join(f"{each.ratio} of {each.output}" for each in shown if not each.passed) or "of nothing"
+    message = f"not in parity, ratio {wrong}; {K:g} is the most"
+    return _Test(name, "failure", "parity", message, "\n".join(table(shown)))
+
+
+def _mutant(mutant: MutantResult) -> _Test:
+    name = f"rejects {clean(mutant.name)}"
+    if mutant.outcome == "rejected":
+        return _Test(name)
+    if mutant.outcome == "equivalent":
+        return _Test(name, "skipped", "equivalent", outcome(mutant))
+    return _Test(name, "failure", "survived", f"a wrong copy passed for right: {survived(mutant)}")

@@ -12,9 +12,9 @@ from itertools import islice
 from math import prod
 from pathlib import Path
 
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
-from ..onnxgraph import Scope, attributes_of, typed
+from ..onnxgraph import Scope, Shape, attributes_of, shape_of, typed
 from .graph import ONNX_ERRORS, bare, inferred
 from .report import Finding, failed
 from .subject import Subject, input_of, label, nodes_of, stored
@@ -23,7 +23,7 @@ _RULE = "resource-bomb"
 _LARGEST_VALUE = 2**28
 """Bytes of a value at a batch and a time of 1; more is no model's activation."""
 _MOST_GROWN = 16
-"""Or so many times the bytes that are stored, for weights that are turned or made wider."""
+"""Or so many times the bytes that are stored or put in, for weights that are turned, made wider, multiplied."""
 _MOST_TRIPS = 10**6
 _MOST_NODES = 10**6
 _MIB = 2**20
@@ -35,11 +35,13 @@ def resource_bomb(file: str, model: ModelProto) -> list[Finding]:
     if count > _MOST_NODES:
         return [failed(_RULE, "", f"its functions call each other: {_large(count)} nodes when they are inlined")]
     found = list(_declared(model))
-    limit = max(_LARGEST_VALUE, _MOST_GROWN * _stored_bytes(file, model))
+    smallest = _smallest(model)
+    put_in = sum(_type_bytes(value.type, shape_of(value.type)) for value in smallest.graph.input)
+    limit = max(_LARGEST_VALUE, _MOST_GROWN * (put_in + _stored_bytes(file, model)))
     for data_prop in (False, True):
         if not found:
             try:
-                subject = Subject(file, model, inferred(_smallest(model), data_prop=data_prop))
+                subject = Subject(file, model, inferred(smallest, data_prop=data_prop))
             except ONNX_ERRORS:
                 return found  # whose shapes cannot be inferred: a rule of its own tells
             found = [*_endless_loops(subject), *islice(_large_values(subject, limit), 1)]
@@ -130,8 +132,11 @@ def _bytes(scope: Scope, output: str) -> int:
     """The bytes of a value as far as they are known; an axis that is not counts as 1."""
     home = scope.home(output)
     kind = home.types.get(output) if home is not None else None
-    item = _item_bytes(kind.tensor_type.elem_type) if kind is not None else 1
-    return item * prod(_sizes(scope.shape(output) or ()))
+    return _type_bytes(kind, scope.shape(output)) if kind is not None else 0
+
+
+def _type_bytes(kind: TypeProto, shape: Shape | None) -> int:
+    return _item_bytes(kind.tensor_type.elem_type) * prod(_sizes(shape or ()))
 
 
 def _sizes(shape: Sequence[object]) -> list[int]:

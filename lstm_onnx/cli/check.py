@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from .options import json_option, provider_option, report
+from .options import json_option, note, provider_option, report
+
+if TYPE_CHECKING:
+    from ..check import CheckReport
 
 
 @click.command()
-@click.argument("file", required=False)
+@click.argument("files", metavar="FILE...", nargs=-1)
 @provider_option
 @click.option("--require", is_flag=True, help="Every node has to be on the provider; lists where each one is.")
 @click.option("--strict", is_flag=True, help="Warnings fail the check, too.")
@@ -17,7 +22,7 @@ from .options import json_option, provider_option, report
 @click.option("--rules", is_flag=True, help="List all rules.")
 @json_option
 def check(
-    file: str | None,
+    files: tuple[str, ...],
     provider: str,
     require: bool,
     strict: bool,
@@ -26,18 +31,36 @@ def check(
     rules: bool,
     as_json: bool,
 ) -> int:
-    """Is FILE valid, truly dynamic, runnable, its states paired?  Says why not."""
-    from ..errors import EXIT_FAILED
+    """Is FILE valid, truly dynamic, runnable, its states paired?  Says why not.
 
-    if sum((file is not None, explain is not None, rules)) != 1:
+    Of several files each is checked, also behind one that cannot be read; --json is then a list.
+    """
+    if sum((bool(files), explain is not None, rules)) != 1:
         raise click.UsageError("give a FILE to check, --explain RULE or --rules, one of them")
-    if file is None:
+    if not files:
         from ..check.rules import Rules, catalogue, find
 
         report(Rules(catalogue()) if explain is None else find(explain), as_json=as_json)
         return 0
-    from .. import check as checks
+    import json
 
-    result = checks.check(file, provider=provider, require=require, strict=strict, ignore=ignore)
-    report(result, as_json=as_json)
-    return 0 if result else EXIT_FAILED
+    from .. import check as checks
+    from ..errors import EXIT_FAILED, FileError, ModelError
+
+    found: list[CheckReport] = []
+    unread = 0
+    for file in files:
+        try:
+            found.append(checks.check(file, provider=provider, require=require, strict=strict, ignore=ignore))
+        except (FileError, ModelError) as error:
+            if len(files) == 1:
+                raise
+            note(f"lstm-onnx: {error}")
+            unread = error.exit_code
+    if len(files) == 1:
+        report(found[0], as_json=as_json)
+    elif as_json:
+        click.echo(json.dumps([item.to_dict() for item in found], indent=2, allow_nan=False))
+    elif found:
+        click.echo("\n\n".join(map(str, found)))
+    return unread or (0 if all(found) else EXIT_FAILED)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.check import CheckReport, check
 from lstm_onnx.exporter.lstm import export_lstm
+from lstm_onnx.runtime.providers import CPU, CUDA, Placement, open_session, placements
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 
 PLAIN: dict[str, Any] = {"input_size": 4, "hidden_size": 3}
@@ -94,3 +97,20 @@ def set_states(model: ModelProto, states: Any) -> None:
 
 def fix_dim(model: ModelProto, index: int, axis: int, size: int) -> None:
     model.graph.input[index].type.tensor_type.shape.dim[axis].dim_value = size
+
+
+def fake_cuda(monkeypatch: pytest.MonkeyPatch, *on_cpu: str) -> None:
+    """A machine with a GPU, on which nodes of the operators `on_cpu` are left to the CPU."""
+
+    def opened(file: str, provider: str, *, every_node: bool) -> tuple[Any, str]:
+        assert provider in ("auto", "cuda")
+        assert not every_node  # check lists them all
+        return open_session(file, "cpu")[0], "cuda"
+
+    def placed(session: Any) -> list[Placement]:
+        return [replace(item, provider=CPU if item.op_type in on_cpu else CUDA) for item in placements(session)]
+
+    monkeypatch.setattr("lstm_onnx.check.session.open_session", opened)
+    monkeypatch.setattr("lstm_onnx.check.session.placements", placed)
+    for module in ("run", "session"):
+        monkeypatch.setattr(f"lstm_onnx.check.{module}.cuda_unavailable", lambda: None)

@@ -17,7 +17,8 @@ import numpy as np
 
 from ..errors import InputError
 from .batches import LIVE, Core, Request
-from .pool import Arrays, Pool, Slot
+from .pool import Pool
+from .slots import Arrays, Slot
 from .values import Restore
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ class BatchedStream:
         try:
             in_time = wake.acquire(True, -1 if timeout is None else timeout)
         except BaseException:
-            self._core.drop(request)
+            self._core.abandon(request)
             raise
         if not in_time:
-            self._core.drop(request)
+            self._core.abandon(request)
             if not wake.acquire(False):
                 raise TimeoutError(_late(request, timeout))
+        request.pass_on()
         return self._answer(request, x, restore, flat)
 
     async def astep(self, x: Any) -> Any:

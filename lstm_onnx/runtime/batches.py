@@ -8,15 +8,16 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, RunError
-from .pool import Arrays, Pool, Slot
-from .values import ValueInfo, checked
+from .pool import Pool
+from .rows import Rows
+from .slots import Arrays, Slot
+from .values import checked
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -29,18 +30,42 @@ _MAX_FITS = 512
 class Request:
     """One step of one stream: what it is given, who waits for it, and how it went."""
 
-    __slots__ = ("admitted", "arrays", "error", "future", "key", "loop", "results", "started", "stream", "wake")
+    __slots__ = (
+        "abandoned",
+        "admitted",
+        "arrays",
+        "delivered",
+        "error",
+        "follow",
+        "future",
+        "key",
+        "loop",
+        "results",
+        "started",
+        "stream",
+        "wake",
+    )
 
     def __init__(self, stream: BatchedStream, arrays: Arrays, key: Any) -> None:
         self.stream = stream
         self.arrays = arrays
         self.key = key
-        self.admitted = self.started = False
+        self.admitted = self.started = self.delivered = self.abandoned = False
         self.results: dict[str, Any] = {}
         self.error: Exception | None = None
         self.wake: threading.Lock | None = None
+        self.follow: Request | None = None
         self.loop: AbstractEventLoop | None = None
         self.future: Future[None] | None = None
+
+    def pass_on(self) -> None:
+        """Wake the next thread of the batch: each does so itself, as soon as it is awake.
+
+        Woken all at once they would queue for the interpreter's lock, and each be put to sleep again.
+        """
+        follow, self.follow = self.follow, None
+        if follow is not None and follow.wake is not None:
+            follow.wake.release()
 
 
 class Core:
@@ -51,7 +76,7 @@ class Core:
         self.max_batch = max_batch
         self.window = window
         self.queue = queue
-        self.layout = _Layout.of(pool)
+        self.layout = Rows.of(pool)
         self.fits: set[Any] = set()
         self.only = next(iter(pool.inputs)) if len(pool.inputs) == 1 else None
         # Reentrant, since the garbage collector may close an abandoned stream at any point of any thread.
@@ -140,6 +165,15 @@ class Core:
                 self.ready.remove(stream)
             self.refill()
 
+    def abandon(self, request: Request) -> None:
+        """The same for a thread that waits no longer, so that those behind it are woken all the same."""
+        self.drop(request)
+        with self.lock:
+            request.abandoned = True
+            delivered = request.delivered
+        if delivered:
+            request.pass_on()
+
     def open_slot(self) -> Slot:
         """A slot of the pool; where all are open, the thread may be about to close some."""
         with self.lock:
@@ -171,7 +205,7 @@ class Core:
             self.leaving.append(stream.slot)
             self.refill()
             self.rouse()
-        _fail(failed, InputError, "the stream was closed before this step ran")
+        self.fail(failed, InputError, "the stream was closed before this step ran")
 
     def stop(self, *, drain: bool) -> None:
         """Tell the thread to end."""
@@ -183,7 +217,7 @@ class Core:
             self.closing = True
             self.rouse()
             self.gone.notify_all()
-        _fail(failed, RunError, "the batcher was closed before this step ran; the stream is as it was")
+        self.fail(failed, RunError, "the batcher was closed before this step ran; the stream is as it was")
 
     def forget(self) -> None:
         """Empty the queue; the lock is held."""
@@ -284,7 +318,7 @@ class Core:
             group[0].error = error
         else:
             self.part(group, results)
-        _deliver(group)
+        self.deliver(group)
 
     def joined(self, group: list[Request]) -> Arrays:
         """The inputs of a batch."""
@@ -312,63 +346,29 @@ class Core:
             for row, request in zip(rows, group, strict=True):
                 request.results[name] = row.copy()
 
+    def fail(self, requests: list[Request], kind: type[Exception], message: str) -> None:
+        """An error for each of `requests`."""
+        for request in requests:
+            request.started = True
+            request.error = kind(message)
+        self.deliver(requests)
 
-@dataclass(frozen=True)
-class _Layout:
-    """Along which axis requests are joined, None where they must have the same values, and results parted."""
-
-    inputs: dict[str, int | None]
-    outputs: dict[str, int]
-    shared: tuple[str, ...]
-
-    @classmethod
-    def of(cls, pool: Pool) -> _Layout:
-        """From the names of the axes."""
-        model = pool.model
-        batches = {model.inputs[name].shape[axis] for name, axis in pool.axes.items()}
-        inputs = {name: _axis(info, batches) for name, info in pool.inputs.items()}
-        known = {dim for name, axis in inputs.items() if axis is not None for dim in pool.inputs[name].shape} - batches
-        for name, axis in inputs.items():
-            info = pool.inputs[name]
-            if axis is None and not all(isinstance(dim, int) or (dim and dim in known) for dim in info.shape):
-                raise InputError(f"{model.path}: which axis of its input {info} is the batch is not known")
-        outputs = {name: _axis(model.outputs[name], batches) for name in pool.given}
-        for name, axis in outputs.items():
-            if axis is None:
-                raise InputError(
-                    f"{model.path}: which axis of its output {model.outputs[name]} is the batch is not known"
-                )
-        parted = {name: axis for name, axis in outputs.items() if axis is not None}
-        return cls(inputs, parted, tuple(name for name, axis in inputs.items() if axis is None))
-
-
-def _axis(info: ValueInfo, batches: set[Any]) -> int | None:
-    """The axis that has the batch's name, or, where that has none, the one open axis."""
-    named = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and dim in batches]
-    if len(named) == 1:
-        return named[0]
-    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
-    return open_axes[0] if None in batches and len(open_axes) == 1 else None
-
-
-def _fail(requests: list[Request], kind: type[Exception], message: str) -> None:
-    for request in requests:
-        request.started = True
-        request.error = kind(message)
-    _deliver(requests)
-
-
-def _deliver(requests: list[Request]) -> None:
-    """Wake the callers: threads one by one, the tasks of an event loop by one call into it."""
-    loops: dict[AbstractEventLoop, list[Request]] = {}
-    for request in requests:
-        if request.wake is not None:
-            request.wake.release()
-        elif request.loop is not None:
-            loops.setdefault(request.loop, []).append(request)
-    for loop, own in loops.items():
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks are gone
-            loop.call_soon_threadsafe(_settle, own)
+    def deliver(self, requests: list[Request]) -> None:
+        """Wake the callers: threads in turn, the tasks of an event loop by one call into it."""
+        loops: dict[AbstractEventLoop, list[Request]] = {}
+        first: Request | None = None
+        with self.lock:
+            for request in reversed(requests):
+                request.delivered = True
+                if request.wake is not None and not request.abandoned:
+                    request.follow, first = first, request
+                elif request.loop is not None:
+                    loops.setdefault(request.loop, []).append(request)
+        if first is not None and first.wake is not None:
+            first.wake.release()
+        for loop, own in loops.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks are gone
+                loop.call_soon_threadsafe(_settle, own[::-1])
 
 
 def _settle(requests: list[Request]) -> None:

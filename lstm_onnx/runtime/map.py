@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import get_clock_info, perf_counter, thread_time
 from typing import Any
 
 import numpy as np
 
-from ..errors import FileError, InputError, ModelError, RunError
+from ..errors import InputError, RunError
+from .lanes import cores
 from .padding import Item, Layout, Padder, agrees
-from .providers import first_line, open_session, ort_errors
+from .providers import first_line, ort_errors
 from .schedule import CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
 from .session import Model
 from .workers import Workers
@@ -99,13 +98,6 @@ def map_sequences(
     return _Mapping(model, sequences, count, look_ahead, batch, progress).results()
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class _Mapping:
     """One call of `map_sequences`."""
 
@@ -123,8 +115,7 @@ class _Mapping:
         # A module's sequences are padded once that was tried; a bare LSTM is known to ignore what is behind the end.
         self.tried = model.spec is not None or not self.padded.padded
         self.layout = self.padded if self.tried else self.padded.unpadded()
-        self.kept = _kept(model)
-        self.session = self.kept.session_for(model)
+        self.session = model.one_thread()
         self.sequences = iter(sequences)
         self.workers = workers
         self.batch = batch
@@ -238,11 +229,12 @@ class _Mapping:
             return CUDA_COST, self.batch or _CUDA_ROWS
         if self.batch is not None:
             return CPU_COST, self.batch
-        if self.kept.cost is None and len(items) >= _WORTH and self.layout.together:
-            self.kept.cost = self._measured(items)
-        if self.kept.cost is None:
-            return CPU_COST, _CPU_ROWS
-        return self.kept.cost, self.kept.cost.best
+        cost = _costs.get(self.model)
+        if cost is None and len(items) >= _WORTH and self.layout.together:
+            cost = self._measured(items)
+            if cost is not None:
+                _costs[self.model] = cost
+        return (CPU_COST, _CPU_ROWS) if cost is None else (cost, cost.best)
 
     def _measured(self, items: Sequence[Item]) -> Cost | None:
         padder = Padder(self.layout)
@@ -320,48 +312,8 @@ def measured(seconds: Callable[[int], float], length: int, budget: float = _BUDG
     return Cost(_CALL, rising([(rows, taken / length) for rows, taken in least.items()]))
 
 
-@dataclass
-class _Kept:
-    """What is kept of a model from one call to the next."""
-
-    session: Any = None
-    cost: Cost | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def session_for(self, model: Model) -> Any:
-        """A session whose runs stay in the thread that calls them, so that each worker has a core of its own."""
-        if model.provider == "cuda":
-            return model.session
-        with self.lock:
-            if self.session is None:
-                self.session = _one_thread(model)
-            return self.session
-
-
-_all_kept: weakref.WeakKeyDictionary[Model, _Kept] = weakref.WeakKeyDictionary()
-_all_lock = threading.Lock()
-
-
-def _kept(model: Model) -> _Kept:
-    with _all_lock:
-        return _all_kept.setdefault(model, _Kept())
-
-
-def _one_thread(model: Model) -> Any:
-    if model.session.get_session_options().intra_op_num_threads == 1:
-        return model.session
-    try:
-        session, _ = open_session(model.path, "cpu", 1)
-    except FileError:
-        return model.session  # the file is gone since: the same results, on threads that share the cores less well
-    if _identity(session) != _identity(model.session):
-        raise ModelError(f"{model.path}: was changed since it was loaded; load it again")
-    return session
-
-
-def _identity(session: Any) -> tuple[object, ...]:
-    values = [(arg.name, arg.type, arg.shape) for arg in (*session.get_inputs(), *session.get_outputs())]
-    return session.get_modelmeta().custom_metadata_map, values
+_costs: weakref.WeakKeyDictionary[Model, Cost] = weakref.WeakKeyDictionary()
+"""What was measured of a model, for later calls."""
 
 
 def _first(item: Item, steps: int) -> Item:

@@ -1,9 +1,8 @@
 """Pools: many streams, stepped as one batch.
 
-A step of one stream is bound by reading the weights, and a step of 64 reads them once.  The states of
-all slots lie in one array for each state.  Those of the slots that stepped last lie in a second place
-too, as one batch, where the next step of the same slots finds them: the state inputs of one binding are
-the state outputs of the other, and nothing is copied from step to step.
+A step of one stream is bound by reading the weights, and a step of 64 reads them once.  Where a batch is
+worth it, it is cut into parts that run side by side, one thread each.  Each part is bound twice, from
+either half of the states' memory into the other (`slots.SlotStates`).
 """
 
 from __future__ import annotations
@@ -11,60 +10,48 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, RunError
 from .binding import Binding
+from .lanes import Lanes, cores
+from .rows import Rows
+from .slots import Arrays, Cut, Held, Slot, SlotStates
 from .states import fitting_states
 from .values import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
 
 if TYPE_CHECKING:
     from .session import Model
 
-Arrays = dict[str, "np.ndarray[Any, Any]"]
-_MAX_PAIRS = 32
+_MAX_BOUND = 32
 """How many shapes keep their bindings; of batches, most programs have few sizes."""
 _MAX_BOUND_BYTES = 2**20
 """Larger inputs and outputs are not kept: beside the time that they take, a binding saves nothing."""
 _MAX_LEARNED = 512
-
-
-class Slot:
-    """One stream of a pool.  Made by `Pool.open`; that pool alone takes it, until it is closed.
-
-    Attributes:
-        index: its row among the pool's slots.  A later slot may have the same; this one stays closed.
-    """
-
-    __slots__ = ("index",)
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def __repr__(self) -> str:
-        """Its row."""
-        return f"<Slot {self.index}>"
+_LANE_WORK = 1.6e7
+"""FLOPs from which on a part of a batch is worth a thread of its own, which takes about 50 us to reach."""
 
 
 @dataclass(frozen=True)
-class _Held:
-    """Which rows lie in the batch buffers, in which half, and whether the slots' own arrays are behind them."""
+class _Part:
+    """Two bindings of some rows, from each half of their states' memory into the other."""
 
-    rows: list[int]
-    index: np.ndarray
-    half: int
-    dirty: bool
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two bindings of one shape, from each half of the batch buffers into the other."""
-
+    cut: Cut
     inputs: Arrays
     bindings: tuple[Binding, Binding]
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A batch of one shape: its parts, and the dtypes that they take."""
+
+    parts: tuple[_Part, ...]
+    dtypes: dict[str, Any]
 
 
 class Pool:
@@ -96,16 +83,15 @@ class Pool:
         self.given = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self._lengths = model.spec is not None and "lengths" in self.inputs
         self._may_bind = model.provider == "cpu" and len(ends) == len(model.states)
-        self._store = {name: np.repeat(row, slots, self.axes[name]) for name, row in self.fresh.items()}
-        self._halves = tuple(
-            {name: np.empty(array.size, array.dtype) for name, array in self._store.items()} for _ in "ab"
-        )
+        self._states = SlotStates(self.fresh, self.axes, slots)
+        self._layout = _layout(self)
+        self._lanes = Lanes((model.threads or cores()) if self._may_bind and self._layout else 1)
+        self._row_work = sum(_work(row) for row in self.fresh.values())
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
-        self._held: _Held | None = None
         self._learned: dict[Any, dict[str, tuple[Any, Any]] | None] = {}
-        self._pairs: OrderedDict[Any, _Pair] = OrderedDict()
+        self._bound: OrderedDict[Any, _Bound] = OrderedDict()
         self._lock = threading.Lock()
 
     # --- slots ----------------------------------------------------------------------------------
@@ -122,7 +108,7 @@ class Pool:
                     f"all {self.slots} slots of the pool are open; close one, or make the pool with more slots"
                 )
             row = self._free.pop()
-            self._write(row, self.fresh)
+            self._states.write(row, self.fresh)
             slot = Slot(row)
             self._rows[slot] = row
         return slot
@@ -135,7 +121,7 @@ class Pool:
         """
         with self._lock:
             row = self._row(slot)
-            self._let_go()
+            self._states.let_go()
             del self._rows[slot]
             self._free.append(row)
 
@@ -146,9 +132,7 @@ class Pool:
             InputError: the slot is not open here.
         """
         with self._lock:
-            row = self._row(slot)
-            self._let_go()
-            self._write(row, self.fresh)
+            self._states.write(self._row(slot), self.fresh)
 
     def state(self, slot: Slot) -> Arrays:
         """A copy of one stream's states by their inputs' names, as those of a `Stream` of batch 1 are.
@@ -160,9 +144,7 @@ class Pool:
             InputError: the slot is not open here.
         """
         with self._lock:
-            row = self._row(slot)
-            self._write_back()
-            return {name: array[self._at(name, row)].copy() for name, array in self._store.items()}
+            return self._states.read(self._row(slot))
 
     def set_state(self, slot: Slot, values: Mapping[str, Any]) -> None:
         """Set one stream's states to what `state`, or a `Stream` of batch 1, gave.
@@ -174,9 +156,7 @@ class Pool:
         shapes = {name: array.shape for name, array in self.fresh.items()}
         fitting = fitting_states(infos, values, shapes, "a slot's")
         with self._lock:
-            row = self._row(slot)
-            self._let_go()
-            self._write(row, fitting)
+            self._states.write(self._row(slot), fitting)
 
     def __len__(self) -> int:
         """How many slots are open."""
@@ -270,50 +250,59 @@ class Pool:
         """One batch; the lock is held."""
         if self.model.session is not self._session:  # the model was closed
             self._session = self.model.session
-            self._pairs.clear()
+            self._bound.clear()
             self._learned.clear()
         key = (len(rows), *[array.shape for array in arrays.values()])
-        pair = self._pairs.get(key)
-        if pair is not None and all(array.dtype == pair.inputs[name].dtype for name, array in arrays.items()):
-            self._pairs.move_to_end(key)
+        bound = self._bound.get(key)
+        if bound is not None and all(array.dtype == bound.dtypes[name] for name, array in arrays.items()):
+            self._bound.move_to_end(key)
         else:
             # The states give their axes' sizes to the check; what they hold does not matter to it.
-            checked(self.model.inputs, {**arrays, **self._batch(0, len(rows))})
-            pair = self._made(key, arrays)
-        held = self._gathered(rows)
+            checked(self.model.inputs, {**arrays, **self._states.batch(0, (0, len(rows)))})
+            bound = self._made(key, arrays)
+        held = self._states.gathered(rows, tuple(part.cut for part in bound.parts) if bound else ((0, len(rows)),))
         try:
-            results = None if pair is None else self._bound(pair, held.half, arrays)
+            results = None if bound is None else self._run_bound(bound, held.half, arrays)
         except RunError:
             # Either the model fails on this input, and then it does so again, or its outputs' shapes follow
             # from more than its inputs' shapes, and then it must not be bound.
             results = self._plain(key, held, arrays)
             self._learned[key] = None
-            self._pairs.pop(key, None)
+            self._bound.pop(key, None)
         if results is None:
             results = self._plain(key, held, arrays)
-        self._held = replace(held, half=1 - held.half, dirty=True)
+        self._states.stepped(held)
         return results
 
-    def _bound(self, pair: _Pair, half: int, arrays: Arrays) -> dict[str, Any]:
-        for name, buffer in pair.inputs.items():
-            np.copyto(buffer, arrays[name])
-        binding = pair.bindings[half]
-        binding.run()
-        return {name: binding.outputs[name].copy() for name in self.given}
+    def _run_bound(self, bound: _Bound, half: int, arrays: Arrays) -> dict[str, Any]:
+        for part in bound.parts:
+            for name, buffer in part.inputs.items():
+                np.copyto(buffer, arrays[name] if len(bound.parts) == 1 else self._own(name, arrays[name], part.cut))
+        bindings = [part.bindings[half] for part in bound.parts]
+        self._lanes.run([binding.run for binding in bindings])
+        if len(bindings) == 1 or self._layout is None:
+            return {name: bindings[0].outputs[name].copy() for name in self.given}
+        return {
+            name: np.concatenate([binding.outputs[name] for binding in bindings], self._layout.outputs[name])
+            for name in self.given
+        }
 
-    def _plain(self, key: Any, held: _Held, arrays: Arrays) -> dict[str, Any]:
+    def _own(self, name: str, array: np.ndarray, cut: Cut) -> np.ndarray:
+        """A part's rows of an input."""
+        axis = None if self._layout is None else self._layout.inputs[name]
+        return array if axis is None else array[(*(slice(None),) * axis, slice(*cut))]
+
+    def _plain(self, key: Any, held: Held, arrays: Arrays) -> dict[str, Any]:
         """The same by `Model.run`; what shapes its outputs have is kept for a binding."""
-        batch = len(held.rows)
-        results = self.model.run({**arrays, **self._batch(held.half, batch)})
-        ends = self._batch(1 - held.half, batch)
+        before = self._states.whole(held)
+        results = self.model.run({**arrays, **before})
         for name, output in self.model.states.items():
-            if results[output].shape != ends[name].shape or results[output].dtype != ends[name].dtype:
+            if results[output].shape != before[name].shape or results[output].dtype != before[name].dtype:
                 raise RunError(
                     f"{self.model.path}: its output {output} is {results[output].dtype} {results[output].shape}, and "
-                    f"the state {name} that it feeds {ends[name].dtype} {ends[name].shape}"
+                    f"the state {name} that it feeds {before[name].dtype} {before[name].shape}"
                 )
-        for name, output in self.model.states.items():
-            np.copyto(ends[name], results[output])
+        self._states.set_next(held, {name: results[output] for name, output in self.model.states.items()})
         if self._may_bind and key not in self._learned:
             if len(self._learned) >= _MAX_LEARNED:
                 self._learned.clear()
@@ -325,30 +314,61 @@ class Pool:
             self._learned[key] = shapes
         return {name: results[name] for name in self.given}
 
-    def _made(self, key: Any, arrays: Arrays) -> _Pair | None:
+    def _made(self, key: Any, arrays: Arrays) -> _Bound | None:
         """Bindings for such inputs; None where the outputs' shapes are not known yet, or cannot be bound."""
         learned = self._learned.get(key)
         if learned is None:
             return None
-        halves = self._batch(0, key[0]), self._batch(1, key[0])
-        inputs = {name: np.empty(array.shape, array.dtype) for name, array in arrays.items()}
+        session = self.model.one_thread()
+        bound = _Bound(
+            tuple(self._part(session, cut, arrays, learned) for cut in self._cuts(key[0], arrays, learned)),
+            {name: array.dtype for name, array in arrays.items()},
+        )
+        self._bound[key] = bound
+        if len(self._bound) > _MAX_BOUND:
+            self._bound.popitem(last=False)
+        return bound
+
+    def _part(self, session: Any, cut: Cut, arrays: Arrays, learned: Mapping[str, tuple[Any, Any]]) -> _Part:
+        halves = self._states.batch(0, cut), self._states.batch(1, cut)
+        inputs = {name: np.empty(self._own(name, array, cut).shape, array.dtype) for name, array in arrays.items()}
         ends = {output: name for name, output in self.model.states.items()}
-        outputs = {name: np.empty(shape, dtype) for name, (shape, dtype) in learned.items() if name not in ends}
+        outputs = {}
+        for name, (shape, dtype) in learned.items():
+            if name not in ends:
+                size = list(shape)
+                if self._layout is not None and name in self._layout.outputs:
+                    size[self._layout.outputs[name]] = cut[1] - cut[0]
+                outputs[name] = np.empty(size, dtype)
         first, second = (
             Binding(
-                self.model.session,
+                session,
                 self.model.path,
                 inputs | start,
                 outputs | {output: end[name] for output, name in ends.items()},
             )
             for start, end in (halves, halves[::-1])
         )
-        pair = self._pairs[key] = _Pair(inputs, (first, second))
-        if len(self._pairs) > _MAX_PAIRS:
-            self._pairs.popitem(last=False)
-        return pair
+        return _Part(cut, inputs, (first, second))
 
-    # --- where the states lie; the lock is held ---------------------------------------------------
+    def _cuts(self, rows: int, arrays: Arrays, learned: Mapping[str, tuple[Any, Any]]) -> tuple[Cut, ...]:
+        """How a batch is cut: into as many equal parts as there are lanes, where each is worth one."""
+        layout = self._layout
+        if layout is None or any(learned[name][0][axis] != rows for name, axis in layout.outputs.items()):
+            return ((0, rows),)
+        steps = max(
+            prod(
+                size
+                for at, (size, dim) in enumerate(zip(array.shape, self.inputs[name].shape, strict=True))
+                if at != layout.inputs[name] and not isinstance(dim, int)
+            )
+            for name, array in arrays.items()
+        )
+        parts = max(1, min(self._lanes.count, rows, int(rows * steps * self._row_work / _LANE_WORK)))
+        ends = [rows * part // parts for part in range(parts + 1)]
+        return tuple(pairwise(ends))
+
+    # --- rows; the lock is held ------------------------------------------------------------------
 
     def _row(self, slot: Slot) -> int:
         return self._rows_of([slot])[0]
@@ -368,49 +388,18 @@ class Pool:
             raise InputError("there is no slot to step; give one or more")
         return rows
 
-    def _at(self, name: str, rows: Any) -> tuple[Any, ...]:
-        """The index of some rows, or of one with its batch axis, in a state's array."""
-        rows = slice(rows, rows + 1) if isinstance(rows, int) else rows
-        return (*(slice(None),) * self.axes[name], rows)
 
-    def _write(self, row: int, values: Mapping[str, np.ndarray]) -> None:
-        for name, array in values.items():
-            self._store[name][self._at(name, row)] = array
+def _layout(pool: Pool) -> Rows | None:
+    """Along which axes a batch can be cut; None where that is not known."""
+    try:
+        return Rows.of(pool)
+    except InputError:
+        return None
 
-    def _batch(self, half: int, size: int) -> Arrays:
-        """A half of the batch buffers as arrays of that batch: the first part of the memory, in row-major order."""
-        views: Arrays = {}
-        for name, memory in self._halves[half].items():
-            shape = list(self.fresh[name].shape)
-            shape[self.axes[name]] = size
-            views[name] = memory[: self.fresh[name].size * size].reshape(shape)
-        return views
 
-    def _gathered(self, rows: list[int]) -> _Held:
-        """The batch buffers with the states of these rows in a half."""
-        held = self._held
-        if held is not None and held.rows == rows:
-            return held
-        self._let_go()
-        index = np.array(rows, np.intp)
-        for name, out in self._batch(0, len(rows)).items():
-            np.take(self._store[name], index, self.axes[name], out=out, mode="clip")  # "raise" would copy twice
-        self._held = held = _Held(rows, index, half=0, dirty=False)
-        return held
-
-    def _write_back(self) -> None:
-        """Bring the slots' own arrays up to date."""
-        held = self._held
-        if held is None or not held.dirty:
-            return
-        for name, array in self._batch(held.half, len(held.rows)).items():
-            self._store[name][self._at(name, held.index)] = array
-        self._held = replace(held, dirty=False)
-
-    def _let_go(self) -> None:
-        """The same, before the slots' own arrays change."""
-        self._write_back()
-        self._held = None
+def _work(state: np.ndarray) -> float:
+    """FLOPs of one step of one row that a state stands for, about: four gates, each a square of its last axis."""
+    return 8.0 * state.size * state.shape[-1] if state.ndim else 0.0
 
 
 def _batch_axis(model: Model, name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ..spec import LSTMSpec
 from ..story import Story
 from .binding import Repeats, key_of
 from .double import REMEDY, refuses_double, runs_no_double
+from .lanes import single_session
 from .providers import first_line, open_session, ort_errors
 from .states import require_fitting, start
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
@@ -88,6 +90,8 @@ class Model:
         self.threads = threads
         self.session = session
         self._repeats = Repeats()
+        self._single: Any = None
+        self._opening = threading.Lock()
         # Where the file is, for a pickle that is read in another folder.
         own = None if states is None else dict(states)
         self._pickled = (os.path.realpath(path), provider, threads, own, cuda_graph)
@@ -134,7 +138,7 @@ class Model:
 
     def close(self) -> None:
         """Let go of the session and its memory; a run that is under way in another thread ends first."""
-        self.session = _Closed(self.path)
+        self.session = self._single = _Closed(self.path)
         self._repeats = Repeats()
 
     def __enter__(self) -> Model:
@@ -175,6 +179,19 @@ class Model:
                 ]
                 feeds[name] = np.zeros(shape, info.dtype)
         self.run(feeds)
+
+    def one_thread(self) -> Any:
+        """A session whose runs stay in the thread that calls them, opened when it is first asked for.
+
+        It is `session` itself where that has one thread, or runs on CUDA.
+
+        Raises:
+            ModelError: the file was changed since the model was loaded.
+        """
+        with self._opening:
+            if self._single is None:
+                self._single = single_session(self)
+            return self._single
 
     @property
     def spec(self) -> LSTMSpec | None:

@@ -88,11 +88,11 @@ def test_a_large_batch_is_run_in_parts(run_cli: Run, model: lstm_onnx.Model, tmp
     lengths = rng.integers(1, 13, 100)
     np.savez(tmp_path / "d.npz", input=x, lengths=lengths)
     assert run_cli("run", "m.onnx", "d.npz", "-o", "y.npz").code == 0
-    found = np.load(tmp_path / "y.npz")
     output, (hn, cn) = model(x, lengths=lengths)
-    for name, expected in (("output", output), ("hn", hn), ("cn", cn)):
-        assert found[name].shape == expected.shape
-        np.testing.assert_allclose(found[name], expected, atol=2e-6)
+    with np.load(tmp_path / "y.npz") as found:
+        for name, expected in (("output", output), ("hn", hn), ("cn", cn)):
+            assert found[name].shape == expected.shape
+            np.testing.assert_allclose(found[name], expected, atol=2e-6)
     np.savez(tmp_path / "wrong.npz", input=x, lengths=np.full(100, 13))
     done = run_cli("run", "m.onnx", "wrong.npz", "-o", "z.npz")
     assert done.code == 2

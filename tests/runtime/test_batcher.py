@@ -19,6 +19,7 @@ import torch
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.batcher import BatchedStream, Batcher
+from lstm_onnx.runtime.batches import Request
 from lstm_onnx.runtime.pool import Pool
 from lstm_onnx.spec import ExportOptions
 from tests.module_files import module_file
@@ -438,6 +439,43 @@ def test_close_without_what_waits(gated: tuple[Batcher, Gate]) -> None:
     for caller in callers:
         assert isinstance(caller.done().error, RunError)
         assert "closed before this step ran" in str(caller.error)
+
+
+@pytest.mark.parametrize("late", range(4))
+def test_a_thread_that_gives_up_does_not_leave_those_behind_it_asleep(model: Model, late: int) -> None:
+    """Each thread of a batch wakes the next; one that has gone must not be the end of it."""
+    with Batcher(model, max_batch=4, window=0.2) as server:
+        gate = Gate(server)
+        callers = []
+        streams = [server.open() for _ in range(4)]
+        for index, stream in enumerate(streams):
+            server.timeout = 0.05 if index == late else None
+            callers.append(Asking(stream, randoms(1, 1, 4, seed=index)))
+            until(lambda index=index: server.waiting == index + 1 or gate.reached.is_set())
+        assert isinstance(callers[late].done().error, TimeoutError)
+        gate.open.set()
+        assert all(caller.done().error is None for caller in callers if caller is not callers[late])
+        assert gate.sizes in ([4], [3])
+
+
+@pytest.mark.parametrize("gone", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_turn_passes_those_who_gave_up(model: Model, gone: set[int], when: str) -> None:
+    with Batcher(model) as server:
+        core = server._core
+        batch = [Request(server.open(), {}, None) for _ in range(3)]
+        for request in batch:
+            request.started = True
+            request.wake = threading.Lock()
+            request.wake.acquire()
+        steps = [lambda: core.deliver(batch), lambda: [core.abandon(batch[index]) for index in sorted(gone)]]
+        for step in steps if when == "after" else steps[::-1]:
+            step()
+        for index, request in enumerate(batch):
+            assert request.wake is not None
+            if index not in gone:
+                assert request.wake.acquire(timeout=0)
+                request.pass_on()
 
 
 def test_a_pool_that_is_given_gets_its_slots_back(model: Model) -> None:

@@ -392,8 +392,7 @@ def test_the_calibration_is_short_and_made_once(tmp_path: Path, monkeypatch: pyt
     assert time.thread_time() - began < 1
     assert len(list(map_sequences(model, drawn(70)))) == 70
     assert len(calls) == 1
-    kept = mapping._kept(model).cost
-    assert kept is not None
+    kept = mapping._costs[model]
     assert kept.steps[0][0] == 1
     small = load(model.path, "cpu")
     assert len(list(map_sequences(small, drawn(10)))) == 10
@@ -404,14 +403,16 @@ def test_the_calibration_is_short_and_made_once(tmp_path: Path, monkeypatch: pyt
 def test_runs_stay_in_their_thread(tmp_path: Path) -> None:
     model = model_of(tmp_path)
     list(map_sequences(model, drawn(3)))
-    session = mapping._kept(model).session
+    session = model.one_thread()
     assert session is not model.session
     assert session.get_session_options().intra_op_num_threads == 1
     list(map_sequences(model, drawn(3)))
-    assert mapping._kept(model).session is session
+    assert model.one_thread() is session
     one = load(model.path, "cpu", threads=1)
-    list(map_sequences(one, drawn(3)))
-    assert mapping._kept(one).session is one.session
+    assert one.one_thread() is one.session
+    model.close()
+    with pytest.raises(RunError, match="is closed"):
+        list(map_sequences(model, drawn(3)))
 
 
 def test_a_file_that_is_gone_does_not_matter_and_one_that_changed_does(tmp_path: Path) -> None:
@@ -489,11 +490,13 @@ class Fussy:
     ],
 )
 @pytest.mark.parametrize("count", [40, 100])
-def test_a_run_that_fails_names_its_sequence(tmp_path: Path, failure: Exception, message: str, count: int) -> None:
+def test_a_run_that_fails_names_its_sequence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, message: str, count: int
+) -> None:
     model = model_of(tmp_path, options=ExportOptions(lengths=True))
     sequences = drawn(count)
     sequences[23][0, 0] = 9
-    mapping._kept(model).session = Fussy(model.session, failure)
+    monkeypatch.setattr(model, "one_thread", lambda: Fussy(model.session, failure))
     found: list[Any] = []
     with pytest.raises(RunError, match=rf"^sequence 23: .*model\.onnx: .*{message}$"):
         found.extend(map_sequences(model, sequences))
@@ -518,9 +521,9 @@ def test_memory_that_runs_out_while_padding_names_its_sequence(tmp_path: Path, m
         list(map_sequences(model, sequences))
 
 
-def test_a_bug_in_a_thread_is_raised_where_it_is_waited_for(tmp_path: Path) -> None:
+def test_a_bug_in_a_thread_is_raised_where_it_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(tmp_path)
-    mapping._kept(model).session = Fussy(model.session, ZeroDivisionError("ours"))
+    monkeypatch.setattr(model, "one_thread", lambda: Fussy(model.session, ZeroDivisionError("ours")))
     sequences = drawn(5)
     sequences[2][0, 0] = 9
     with pytest.raises(ZeroDivisionError, match="ours"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,16 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     for name, sizes in SIZES.items():
         exported(folder / f"{name}.onnx", options=ExportOptions(lengths=name == "lengths"), **sizes)
         opened[name] = load(folder / f"{name}.onnx", "cpu", threads=1)
+    opened["three_lanes"] = load(folder / "lengths.onnx", "cpu", threads=3)
     return opened
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_work_counts() -> Iterator[None]:
+    """Every batch is cut for as many lanes as the model has threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "_LANE_WORK", 1.0)
+        yield
 
 
 def lookup(path: Path, *, found: bool = False) -> Model:
@@ -88,7 +97,7 @@ def bits(state: dict[str, np.ndarray]) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in state.items()}
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [*SIZES, "three_lanes"])
 @settings(max_examples=15)
 @given(data=st.data())
 def test_a_stream_is_as_if_it_were_alone(models: dict[str, Model], name: str, data: st.DataObject) -> None:
@@ -151,7 +160,7 @@ def test_without_bindings_too(models: dict[str, Model], monkeypatch: pytest.Monk
     if change == "small":
         monkeypatch.setattr(pool, "_MAX_BOUND_BYTES", 8)
     elif change == "few":
-        monkeypatch.setattr(pool, "_MAX_PAIRS", 2)
+        monkeypatch.setattr(pool, "_MAX_BOUND", 2)
         monkeypatch.setattr(pool, "_MAX_LEARNED", 2)
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]
@@ -161,7 +170,7 @@ def test_without_bindings_too(models: dict[str, Model], monkeypatch: pytest.Monk
     for turn in range(24):
         x = inputs(model, 4, 1 + turn // 2 % 4, seed=turn)
         np.testing.assert_allclose(own.step(slots, x), stream(x), rtol=0, atol=1e-6)
-    assert len(own._pairs) == (2 if change == "few" else 0)
+    assert len(own._bound) == (2 if change == "few" else 0)
     assert len(own._learned) <= 4
 
 
@@ -181,6 +190,72 @@ def test_steps_of_the_same_slots_are_bound(models: dict[str, Model], monkeypatch
     np.testing.assert_array_equal(found, expected)
     found[:] = 7
     assert not np.array_equal(own.step(slots, x), found)
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(1, 1), (2, 2), (3, 3), (5, 3)])
+def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model], rows: int, parts: int) -> None:
+    model = models["three_lanes"]
+    own = Pool(model, slots=5)
+    slots = [own.open() for _ in range(rows)]
+    stream = model.stream(rows)
+    for turn in range(6):
+        x = inputs(model, rows, 2, seed=turn)
+        lengths = np.arange(rows, dtype=np.int32) % 2 + 1
+        found = own.step(slots, {"input": x, "lengths": lengths})["output"]
+        np.testing.assert_allclose(found, stream.run({"input": x, "lengths": lengths})["output"], rtol=0, atol=1e-6)
+    (bound,) = own._bound.values()
+    cuts = [part.cut for part in bound.parts]
+    assert len(cuts) == parts
+    assert [at for cut in cuts for at in range(*cut)] == list(range(rows))
+    # The same slots at another time are cut in the same way, others in theirs, and what rests stays as it is.
+    resting = bits(own.state(slots[-1])) if rows > 1 else None
+    for turn in range(3):
+        own.step(slots[: max(1, rows - 1)], inputs(model, max(1, rows - 1), 1, seed=turn))
+    if resting is not None:
+        assert bits(own.state(slots[-1])) == resting
+
+
+def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models["three_lanes"]
+    assert model.spec is not None
+    monkeypatch.setattr(pool, "_LANE_WORK", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
+    for time, parts in ((1, 1), (2, 1), (4, 2), (5, 2), (6, 3), (60, 3)):
+        own = Pool(model, slots=4)
+        slots = [own.open() for _ in range(4)]
+        for turn in range(2):
+            own.step(slots, inputs(model, 4, time, seed=turn))
+        assert [len(bound.parts) for bound in own._bound.values()] == [parts]
+
+
+def test_a_lane_that_fails_leaves_every_state_as_it_was(tmp_path: Path) -> None:
+    model = lookup(tmp_path / "m.onnx")
+    assert model.threads is None
+    own = Pool(model, slots=4)
+    own._lanes.count = 2
+    slots = [own.open() for _ in range(4)]
+    x = np.array([[1], [2], [3], [4]])
+    for _ in range(3):
+        own.step(slots, x)
+    assert [len(bound.parts) for bound in own._bound.values()] == [2]
+    before = [bits(own.state(slot)) for slot in slots]
+    for row in range(4):
+        wrong = x.copy()
+        wrong[row] = 99
+        with pytest.raises(RunError, match="out of data bounds"):
+            own.step(slots, wrong)
+        assert [bits(own.state(slot)) for slot in slots] == before
+    own.step(slots, x)
+
+
+def test_a_pool_of_a_closed_model_says_so(tmp_path: Path) -> None:
+    model = load(model_of(tmp_path).path, "cpu", threads=2)
+    own = Pool(model, slots=2)
+    slots = [own.open(), own.open()]
+    for _ in range(3):
+        own.step(slots, inputs(model, 2, 1, seed=0))
+    model.close()
+    with pytest.raises(RunError, match="is closed"):
+        own.step(slots, inputs(model, 2, 1, seed=0))
 
 
 def test_states_move_between_streams_and_slots_bit_for_bit(models: dict[str, Model]) -> None:

@@ -31,6 +31,7 @@ class Ran:
     code: int
     log: str
     outputs: dict[str, str]
+    summary: str
 
 
 @pytest.fixture
@@ -42,15 +43,19 @@ def step(tmp_path: Path, script_environment: dict[str, str]) -> Callable[..., Ra
 
     def run(name: str, path: str | None = None, **inputs: str) -> Ran:
         (found,) = (step for step in STEPS if step["name"] == name)
-        script, output = tmp_path / "script.sh", tmp_path / "output"
+        script, output, summary = tmp_path / "script.sh", tmp_path / "output", tmp_path / "summary"
         script.write_text(found["run"], encoding="utf-8")
-        output.touch()
+        output.write_bytes(b"")
+        summary.write_bytes(b"")
         given = {name: item.get("default", "") for name, item in ACTION["inputs"].items()} | inputs
         environment = {
             **script_environment,
             **{key: resolved(value, given) for key, value in found["env"].items()},
             "GITHUB_ACTION_PATH": str(HOME),
+            "GITHUB_ACTIONS": "true",
             "GITHUB_OUTPUT": str(output),
+            "GITHUB_STEP_SUMMARY": str(summary),
+            "GITHUB_WORKSPACE": str(workspace),
             "RUNNER_TEMP": str(temporary),
         }
         if path is not None:
@@ -66,7 +71,8 @@ def step(tmp_path: Path, script_environment: dict[str, str]) -> Callable[..., Ra
             check=False,
         )
         lines = output.read_text(encoding="utf-8").splitlines()
-        return Ran(done.returncode, done.stdout, dict(line.split("=", 1) for line in lines))
+        outputs = dict(line.split("=", 1) for line in lines)
+        return Ran(done.returncode, done.stdout, outputs, summary.read_text(encoding="utf-8"))
 
     return run
 
@@ -152,6 +158,8 @@ def assert_reports(done: Ran, *, failures: bool) -> None:
     suite = ET.parse(done.outputs["junit"]).getroot()  # noqa: S314 - our own
     assert bool(suite.findall(".//failure")) == failures
     assert "</html>" in Path(done.outputs["html"]).read_text(encoding="utf-8")
+    assert ("\n::error file=" in done.log) == failures
+    assert "in parity with PyTorch" in done.summary
 
 
 @bash

@@ -306,9 +306,10 @@ _PROVIDERS = (
         "LO504",
         "variant-on-cuda",
         "warning",
-        "a recurrent operator that cuDNN does not have: clip, input_forget, peepholes, other activations, int8",
-        "ONNX Runtime's CPU provider computes them (clip: see LO404); its CUDA provider leaves them to the CPU, or "
-        "refuses the model.",
+        "a variant that CUDA lacks: clip, input_forget, peepholes, other activations, a GRU's reset first, int8",
+        "ONNX Runtime's CPU provider computes them (clip: see LO404); its CUDA provider leaves them to the CPU, and "
+        "copies to and fro at each run.  It has RNNs with tanh alone, and GRUs with linear_before_reset=1, PyTorch's "
+        "kind.",
         "train with nn.LSTM's own activations for a GPU, or run on the CPU",
     ),
     Rule(

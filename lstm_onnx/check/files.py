@@ -49,12 +49,13 @@ def external_problem(file: str, keys: Mapping[str, str]) -> str:
         return "leads outside the model's folder"
     path = folder / beside
     try:
-        linked = any((folder / Path(*beside.parts[: depth + 1])).is_symlink() for depth in range(len(beside.parts)))
         found = path.stat()
     except (OSError, ValueError):
         return "is missing"
-    if linked:
-        return "is a symbolic link, or behind one"
+    if path.is_symlink():
+        return "is a symbolic link"
+    if not path.resolve().is_relative_to(folder):
+        return "leads outside the model's folder, by a link"
     if not stat.S_ISREG(found.st_mode):
         return "is no regular file"
     try:

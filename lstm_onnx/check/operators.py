@@ -12,12 +12,12 @@ _DIRECTIONS = ("forward", "reverse", "bidirectional")
 _SATURATING = ("tanh", "sigmoid")
 _LARGEST_REACHED = 20.0
 """From here on tanh and sigmoid give what they give at any larger number, to 2e-9."""
-_NUMBERS = {"thresholdedrelu": (1, 0), "affine": (1, 1), "scaledtanh": (1, 1)}
+_NUMBERS = {"ThresholdedRelu": (1, 0), "Affine": (1, 1), "ScaledTanh": (1, 1)}
 """How many alphas and betas these activations need, as ONNX Runtime takes 0 for what is not given."""
-_OPTIONAL_NUMBERS = {"leakyrelu": (1, 0), "elu": (1, 0), "hardsigmoid": (1, 1)}
+_OPTIONAL_NUMBERS = {"LeakyRelu": (1, 0), "Elu": (1, 0), "HardSigmoid": (1, 1)}
 """And these may have; ONNX Runtime knows ONNX's defaults."""
-_PLAIN = ("relu", "tanh", "sigmoid", "softsign", "softplus")
-_ACTIVATIONS = {*_NUMBERS, *_OPTIONAL_NUMBERS, *_PLAIN}
+_PLAIN = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
+_ACTIVATIONS = {name.lower(): name for name in (*_NUMBERS, *_OPTIONAL_NUMBERS, *_PLAIN)}
 _PER_DIRECTION = {"LSTM": 3, "GRU": 2, "RNN": 1}
 
 
@@ -41,6 +41,10 @@ def attributes(subject: Subject) -> Iterator[Finding]:
         unknown = [name for name in names if name.lower() not in _ACTIVATIONS]
         if unknown:
             yield failed("attributes", label(node), f"the activation {', '.join(unknown)} is unknown")
+        # Of an RNN alone ONNX Runtime compares the letters, too.
+        spelled = [name for name in names if node.op_type == "RNN" and _ACTIVATIONS.get(name.lower(), name) != name]
+        if spelled:
+            yield failed("attributes", label(node), f"an RNN's activation {', '.join(spelled)} is spelled otherwise")
         wanted = _PER_DIRECTION[node.op_type] * (2 if direction == "bidirectional" else 1)
         if "activations" in given and len(names) != wanted:
             yield failed("attributes", label(node), f"it has {len(names)} activations, and needs {wanted}")
@@ -61,14 +65,14 @@ def activation_numbers(subject: Subject) -> Iterator[Finding]:
     """Activations that need an alpha or a beta, and have none."""
     for _, node in subject.recurrent:
         given = attributes_of(node)
-        names = [text(item).lower() for item in typed(given, "activations", list)]
+        names = [_ACTIVATIONS.get(text(item).lower(), "") for item in typed(given, "activations", list)]
         takes = [_NUMBERS.get(name) or _OPTIONAL_NUMBERS.get(name, (0, 0)) for name in names]
         for index, attribute in enumerate(("activation_alpha", "activation_beta")):
             left = len(typed(given, attribute, list))
             # They are handed out in order to those that take one.
-            for name, take in zip(typed(given, "activations", list), takes, strict=True):
-                if take[index] and not left and text(name).lower() in _NUMBERS:
-                    message = f"{text(name)} has no {attribute}, and ONNX Runtime takes 0"
+            for name, take in zip(names, takes, strict=True):
+                if take[index] and not left and name in _NUMBERS:
+                    message = f"{name} has no {attribute}, and ONNX Runtime takes 0"
                     yield failed("activation-numbers", label(node), message)
                 left -= min(left, take[index])
 

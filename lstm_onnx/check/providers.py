@@ -14,8 +14,8 @@ from .graph import ONNX_ERRORS
 from .report import Finding, failed
 from .subject import PEEPHOLES, QUANTISED, Subject, input_of, label, stored
 
-_DEFAULTS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
-_RNN_KINDS = (["tanh"], ["relu"])
+_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+"""Those that CUDA's recurrent layers have, for one direction."""
 _NEW_OPSET = 22
 _WEIGHTS_AT = {QUANTISED: (1, 2), "MatMulInteger": (1,), "DynamicQuantizeMatMul": (1,), "QLinearMatMul": (3,)}
 _SAFE_INT8 = 64
@@ -44,18 +44,18 @@ def variant_on_cuda(subject: Subject) -> Iterator[Finding]:
 
 
 def _variants(node: NodeProto) -> list[str]:
+    """As ONNX Runtime's CUDA provider asks (RNNNeedFallbackToCPU in its cuda_execution_provider.cc)."""
     given = attributes_of(node)
-    said = [name for name in ("clip", "input_forget") if given.get(name)]
-    said += ["activation_alpha or activation_beta"] if "activation_alpha" in given or "activation_beta" in given else []
-    names = [text(item).lower() for item in typed(given, "activations", list)]
-    own = _DEFAULTS[node.op_type]
-    usual = (
-        [list(own) * (len(names) // len(own))] if node.op_type != "RNN" else [[k[0]] * len(names) for k in _RNN_KINDS]
-    )
-    if names and names not in usual:
+    said: list[str] = [name for name in ("clip", "activation_alpha", "activation_beta") if name in given]
+    said += ["input_forget"] if given.get("input_forget") else []
+    names = tuple(text(item).lower() for item in typed(given, "activations", list))
+    usual = _ACTIVATIONS[node.op_type]
+    if names and names != (usual * len(names))[: len(names)]:
         said.append(f"the activations {', '.join(dict.fromkeys(names))}")
     if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
         said.append("peepholes")
+    if node.op_type == "GRU" and not given.get("linear_before_reset"):
+        said.append("linear_before_reset 0")
     return said
 
 

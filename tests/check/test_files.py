@@ -173,3 +173,159 @@ def test_damaged_bytes_never_crash_nor_pass_unseen(tmp_path: Path) -> None:
         except LSTMOnnxError:
             outcomes.add(None)
     assert False in outcomes
+
+
+# --- External data ---
+
+
+def external(folder: Path, **entries: str) -> Path:
+    """One LSTM whose first matrix lies elsewhere: its entries, with a file w.data that is long enough for it."""
+    path = by_hand(folder)
+    model = onnx.load_model(path)
+    tensor = model.graph.initializer[0]
+    (folder / "w.data").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+SIZE_OF_W = 4 * 4 * H * 4
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({}, "is no path"),
+        ({"location": ""}, "is no path"),
+        ({"location": "."}, "is no regular file"),
+        ({"location": "../w.data"}, "leads outside the model's folder"),
+        ({"location": "inner/../../w.data"}, "leads outside the model's folder"),
+        ({"location": "/etc/passwd"}, "leads outside the model's folder"),
+        ({"location": "C:\\w.data"}, "leads outside the model's folder"),
+        ({"location": "none.data"}, "is missing"),
+        ({"location": "folder"}, "is no regular file"),
+        ({"location": "link.data"}, "is a symbolic link"),
+        ({"location": "away/w.data"}, "leads outside the model's folder, by a link"),
+        ({"location": "w.data", "offset": "x"}, "has an offset or a length that is no number"),
+        ({"location": "w.data", "offset": "4", "length": str(SIZE_OF_W)}, f"ends at byte {SIZE_OF_W + 4}"),
+        ({"location": "w.data", "offset": "-4"}, "ends at byte -4"),
+    ],
+)
+def test_external_data_that_is_amiss(tmp_path: Path, entries: dict[str, str], said: str) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = external(folder, **entries)
+    for place in (away, tmp_path):
+        (place / "w.data").write_bytes((folder / "w.data").read_bytes())
+    (folder / "folder").mkdir()
+    (folder / "link.data").symlink_to(folder / "w.data")
+    (folder / "away").symlink_to(away, target_is_directory=True)
+    report = check(path, provider="cpu")
+    assert said in failing(report, "external-data")
+    # Whatever the rule says is also what keeps the file from being used.
+    assert {"valid-onnx", "runnable"} & {finding.rule for finding in report.failures}, str(report)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"location": "w.data"},
+        {"location": "./w.data"},
+        {"location": "w.data", "offset": "0", "length": str(SIZE_OF_W)},
+        {"location": "inner/w.data"},
+        {"location": "here/w.data"},
+    ],
+)
+def test_external_data_in_its_place(tmp_path: Path, entries: dict[str, str]) -> None:
+    path = external(tmp_path, **entries)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner/w.data").write_bytes((tmp_path / "w.data").read_bytes())
+    (tmp_path / "here").symlink_to(tmp_path, target_is_directory=True)
+    report = check(path, provider="cpu")
+    assert report, str(report)
+    assert "external-data" in report.silent
+
+
+def test_a_link_to_the_model_leads_to_its_data_too(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "link.onnx").symlink_to(external(inner, location="w.data"))
+    report = check(tmp_path / "link.onnx", provider="cpu")
+    assert "external-data" in report.silent, str(report)
+
+
+# --- Operators ---
+
+
+def test_an_operator_of_another_domain(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 2]) for name in "xy")
+    node = helper.make_node("Scale", ["x"], ["y"], "scale", domain="com.example")
+    graph = helper.make_graph([node], "g", [x], [y])
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)], ir_version=8
+    )
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    report = check(path, provider="cpu")
+    said = "scale: com.example.Scale of the custom domain com.example is unknown to ONNX Runtime"
+    assert failing(report, "unknown-operator") == said
+
+
+@pytest.mark.parametrize(("kind", "opset", "first"), [("Gelu", 17, 20), ("LayerNormalization", 16, 1)])
+def test_an_operator_of_a_later_opset(tmp_path: Path, kind: str, opset: int, first: int) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 2]) for name in "xy")
+    scale = numpy_helper.from_array(np.ones(2, np.float32), "s")
+    node = helper.make_node(kind, ["x"] if kind == "Gelu" else ["x", "s"], ["y"], "late")
+    report = check(saved(tmp_path, helper.make_graph([node], "g", [x], [y], [scale]), opset=opset), provider="cpu")
+    if first > opset:
+        said = f"late: {kind} came with opset {first}, and the file asks for opset {opset}"
+        assert failing(report, "unknown-operator") == said
+    else:  # ONNX Runtime knows it from before ONNX did
+        assert "unknown-operator" in report.silent
+
+
+def test_a_build_that_does_not_tell_its_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_onnx.check.files.operator_versions", dict)
+    report = check(by_hand(tmp_path), provider="cpu")
+    assert report, str(report)
+    (finding,) = [finding for finding in report.findings if finding.rule == "unknown-operator"]
+    assert finding.skipped
+
+
+# --- What training left behind ---
+
+
+def behind(folder: Path, *nodes: onnx.NodeProto, **constants: np.ndarray) -> set[str]:
+    """The rules that speak of these nodes, from x to z."""
+    x, z = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in "xz")
+    stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
+    report = check(saved(folder, helper.make_graph(list(nodes), "g", [x], [z], stored)), provider="cpu")
+    return {finding.rule for finding in report.findings if finding.told}
+
+
+def test_dropout_in_training(tmp_path: Path) -> None:
+    half, on = np.float32(0.5), np.array(True)
+    node = helper.make_node("Dropout", ["x", "p", "on"], ["z"])
+    assert behind(tmp_path, node, p=half, on=on) == {"training-mode"}
+    assert behind(tmp_path, node, p=half, on=np.array(False)) == set()
+    assert behind(tmp_path, node, p=np.float32(0), on=on) == set()  # a ratio of 0 leaves all as it is
+    assert behind(tmp_path, helper.make_node("Dropout", ["x", "p"], ["z"]), p=half) == set()
+    assert behind(tmp_path, helper.make_node("Dropout", ["x", "", "on"], ["z"]), on=on) == {"training-mode"}
+
+
+def test_batch_normalization_in_training(tmp_path: Path) -> None:
+    numbers = {name: np.ones(4, np.float32) for name in ("s", "b", "m", "v")}
+    evaluated = helper.make_node("BatchNormalization", ["x", *numbers], ["z"])
+    training = helper.make_node("BatchNormalization", ["x", *numbers], ["z", "m2", "v2"], training_mode=1)
+    assert behind(tmp_path, evaluated, **numbers) == set()
+    assert behind(tmp_path, training, **numbers) >= {"training-mode"}
+
+
+@pytest.mark.parametrize("kind", ["RandomNormalLike", "RandomUniformLike", "Bernoulli"])
+def test_generators(tmp_path: Path, kind: str) -> None:
+    assert behind(tmp_path, helper.make_node(kind, ["x"], ["z"])) == {"random-operator"}

@@ -144,6 +144,7 @@ def passed(rule: str, message: str) -> Finding:
 def failed(rule: str, where: str, message: str, fix: str = "") -> Finding:
     """What is wrong, and where; of the rule's own severity, and its own fix unless another is given."""
     known = named(rule)
+    where = str(where)  # protobuf hands out a name that is not UTF-8 as bytes
     return Finding(rule, False, where, message, fix or (known.fix if known else REEXPORT), severity=_severity(rule))
 
 

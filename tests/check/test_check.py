@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from lstm_onnx.check import CheckReport, Finding, check
 from lstm_onnx.errors import ProviderError
+from lstm_onnx.exporter.source import load_source
 from lstm_onnx.runtime.providers import cuda_unavailable
 
 from .models import (
@@ -29,6 +30,7 @@ from .models import (
     set_states,
 )
 
+MODELS = Path(__file__).parents[2] / "models"
 RULES = ["valid-onnx", "metadata", "dynamic-axes", "states-paired", "provider", "runnable"]
 
 
@@ -59,6 +61,20 @@ def test_sound_exports_pass(tmp_path: Path, sizes: dict[str, Any], options: dict
     assert {finding.mark for finding in others} <= {"note"}
     assert bool(others) is (sizes.get("dtype") == "float16")
     assert "batch 3, time 7" in report.findings[RULES.index("runnable")].message
+
+
+@pytest.mark.parametrize("config", sorted(MODELS.glob("*.toml")), ids=lambda path: path.stem)
+def test_no_rule_speaks_of_a_configured_model(config: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    load_source(str(config)).export(path)
+    report = check(path, provider="cpu", require=True, strict=True)
+    assert report, str(report)
+    others = {finding.rule for finding in report.findings if not finding.passed}
+    assert others == ({"float16-on-cpu"} if config.stem == "half" else set()), str(report)
+    # Nor of where it might run, but for steps one by one.
+    forecast = check(path, provider="auto", strict=True)
+    assert forecast, str(forecast)
+    assert {finding.rule for finding in forecast.findings if finding.told} <= {"float16-on-cpu", "loop-on-cuda"}
 
 
 def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def test_run_gives_what_keras_gives(name, run_cli, tmp_path):
 def test_check_accepts_them(name):
     report = check(path_of(name), provider="cpu")
     assert report, str(report)
+    # Nothing pairs its states, and each input names the batch apart; it is run with one batch all the same.
+    told = {"loose-states", "unnamed-axes"} if name == "stateful" else set()
+    assert {finding.rule for finding in report.findings if finding.told} == told
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -51,6 +51,16 @@ def test_it_runs_right_and_is_not_refused(case: Case, tmp_path):
     compare(results, case.node.reference())
     report = check(path, provider="cpu")
     assert report, str(report)
+    states = {"initial_h", "initial_c"} & set(case.node.inputs)
+    expected = {
+        "clip": case.node.attributes.get("clip", np.inf) < 20,  # where a cell state may reach it
+        "loose-states": bool(states),
+        "lost-state": False,
+        "h0-without-c0": len(states) == 1,
+    }
+    if "initial_c" in states and "Y_c" not in case.expected:
+        expected |= {"loose-states": False, "lost-state": True}
+    assert {finding.rule for finding in report.warnings} == {rule for rule, is_told in expected.items() if is_told}
     (found,) = inspect(path).lstms
     assert (found.input_size, found.hidden_size) == (case.node.inputs["W"].shape[2], case.node.hidden_size)
     assert found.direction == case.node.attributes["direction"]

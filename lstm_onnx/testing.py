@@ -11,7 +11,6 @@ from .errors import ConfigError, LSTMOnnxError
 if TYPE_CHECKING:
     from torch import nn
 
-    from .exporter.source import Source
     from .parity import Report
     from .runtime import Model
 
@@ -112,6 +111,7 @@ def _against_torch(
 
     import_torch("assert_parity compares with it")
     from .parity import verify
+    from .parity.sources import report_on_source, verification_of_source
 
     made = load_source(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
     if made is not None and example_inputs is not None:
@@ -129,18 +129,6 @@ def _against_torch(
         if made is None:
             report = verify(source, model, example_inputs=example_inputs, mutants=mutants, **drawing)
         else:
-            report = _of_source(made, model, drawing, mutants)
+            verification = verification_of_source(made, model, **drawing)
+            report = report_on_source(made, verification, verification.results(), mutants=mutants)
     return report if file is not None else replace(report, file="a fresh export")
-
-
-def _of_source(source: Source, model: Model, drawing: Mapping[str, Any], mutants: str) -> Report:
-    from .exporter.source import LSTMSource
-    from .parity import CaseResult, make_report, verification_of
-
-    inputs = () if isinstance(source, LSTMSource) else source.inputs
-    verification = verification_of(model, source.module(), inputs=inputs, **drawing)
-    results = list(verification.results())
-    if source.options.lengths and "lengths" not in model.inputs:
-        problem = f"{source.name} asks for the input lengths, and the file has none"
-        results.append(CaseResult("lengths", error=problem))
-    return make_report(verification, results, source=source.name, mutants=mutants)

@@ -33,8 +33,9 @@ def test_marked(lstm_onnx_parity):
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run pytest on a test file, or several by name, beside those of `parity_files`."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # workers share the cores
     shutil.copytree(parity_files(), pytester.path, dirs_exist_ok=True)
 
     def run(*arguments: str, **files: str) -> pytest.RunResult:

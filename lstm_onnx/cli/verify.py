@@ -197,20 +197,15 @@ def _verified(
     data: UserData | None,
 ) -> tuple[Report, Golden]:
     """The report, and what was compared for it."""
-    from .. import parity
-    from ..exporter.source import LSTMSource
     from ..parity.golden import Golden
+    from ..parity.sources import report_on_source, verification_of_source
     from ..runtime import load
 
     model = load(path, provider=provider, threads=threads)
-    inputs = () if isinstance(source, LSTMSource) else source.inputs
     own, remarks = data.feeds(model) if data else ([], [])
-    verification = parity.verification_of(model, source.module(), seed=seed, inputs=inputs, data=own)
+    verification = verification_of_source(source, model, seed=seed, data=own)
     verification.notes += remarks
     with progress(verification.results(), "verifying", verification.planned) as results:
         found = list(results)
-    if source.options.lengths and "lengths" not in model.inputs:
-        problem = f"{source.name} asks for the input lengths, and the file has none"
-        found.append(parity.CaseResult("lengths", error=problem))
-    report = parity.make_report(verification, found, source=source.name, file=name, mutants=mutants)
+    report = report_on_source(source, verification, found, file=name, mutants=mutants)
     return report, Golden.of(report, verification)

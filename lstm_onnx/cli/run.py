@@ -78,7 +78,7 @@ def run(
         records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs)))
     steps = chunk or (1 if stream else None)
     target = output or ("-" if as_json else None)
-    with progress(records.rows, "running", records.count) as rows:
+    with records, progress(records.rows, "running", records.count) as rows:
         results = _results(model, rows, records, steps=steps, hint="" if columns else _COLUMNS_HINT)
         if target is None:
             for index, result in enumerate(results):
@@ -247,6 +247,7 @@ def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
     from ..data import Records
     from ..errors import InputError
     from ..inputs import draw
+    from ..runtime.axes import size_of
 
     rng = np.random.default_rng(seed)
     specs = [spec for spec in model.story.inputs if spec.name not in model.states]
@@ -256,8 +257,11 @@ def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
             continue
         if info.dtype is None or not np.issubdtype(info.dtype, np.floating):
             raise InputError(f"random input is made of real numbers, and {info} is not; give DATA")
-        shape = [sizes[dim] if isinstance(dim, str) else dim or 1 for dim in info.shape]
-        record[name] = rng.standard_normal(shape).astype(info.dtype)
+        shape = [size_of(dim, sizes) if isinstance(dim, str) else dim or 1 for dim in info.shape]
+        try:
+            record[name] = rng.standard_normal([size or 0 for size in shape]).astype(info.dtype)
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"random input cannot be made for {info}: {error}; give DATA") from error
     return Records(format="random", many=False, rows=iter([record]), typed=True, count=1)
 
 

@@ -13,6 +13,7 @@ from lstm_onnx.errors import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Self
 
 FORMATS: tuple[str, ...] = ("npz", "npy", "csv", "safetensors", "jsonl", "parquet")
 """Every format, by the name that is also its suffix."""
@@ -34,7 +35,7 @@ Record = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Records:
-    """What a data file holds.
+    """What a data file holds; a context manager that closes it, for those who may not go through all of it.
 
     Attributes:
         format: one of `FORMATS`.
@@ -51,6 +52,16 @@ class Records:
     rows: Iterator[Record]
     typed: bool
     count: int | None
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file; there are no further records."""
+        close = getattr(self.rows, "close", None)
+        if close is not None:
+            close()
 
 
 def listing(formats: tuple[str, ...] = FORMATS) -> str:

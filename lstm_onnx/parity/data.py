@@ -74,9 +74,9 @@ def read(source: str | os.PathLike[str], *, columns: Sequence[str] | None = None
         FileError: it cannot be read.
         MissingDependencyError: it is parquet and pyarrow is not installed.
     """
-    found = files.read(source, columns=columns, name="")
-    records = tuple(islice(found.rows, MOST))
-    more = next(found.rows, None) is not None
+    with files.read(source, columns=columns, name="") as found:
+        records = tuple(islice(found.rows, MOST))
+        more = next(found.rows, None) is not None
     place = "stdin" if os.fspath(source) == "-" else os.fspath(source)
     return UserData(place, records, more, found.typed, found.format in TABLES and not found.many)
 

@@ -24,6 +24,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 36.0, 10.0, 16.0, 32.0
 _ACROSS, _DOWN = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _BELOW_BOUND = 4
 """Powers of ten below the bound that are told apart."""
+_LEAST_OF_BOUND = 1e-3
+"""Errors up to this part of the bound have the darkest colour."""
 _MOST_POINTS = 360
 _FEW_POINTS = 24
 """Up to so many steps each is marked."""
@@ -68,12 +70,13 @@ def curve(growth: Growth, ident: str) -> Markup:
 
 def heat_map(growth: Growth, ident: str) -> Markup:
     """The largest error by time and feature, with its scale below; `ident` is unique in the page."""
-    low, high = _heat_range(growth)
+    largest = max((value for row in growth.heat for value in row if math.isfinite(value)), default=0.0)
+    ends = growth.bound * _LEAST_OF_BOUND, max(largest, growth.bound)
     columns, rows = len(growth.steps), len(growth.features)
     drawn = [
         tag(
             "svg",
-            *_cells(growth, low, high),
+            *_cells(growth, _log(ends[0]), _log(ends[1])),
             x=_n(_LEFT),
             y=_n(_TOP),
             width=_n(_ACROSS),
@@ -90,17 +93,10 @@ def heat_map(growth: Growth, ident: str) -> Markup:
     for index in _ends(rows):
         at = _TOP + _DOWN * (index + 0.5) / rows
         drawn.append(_text(str(growth.features[index]), _LEFT - 5, at + 4, "tick", "end"))
-    drawn += _scale_bar(growth, low, high)
-    worst = max((max(row) for row in growth.heat), key=_rank, default=0.0)
+    drawn += _scale_bar(growth.bound, ends)
+    worst = max((value for row in growth.heat for value in row), key=_rank, default=0.0)
     told = f"The largest error in a cell is {number(worst)}; {_bound_told(growth)}."
     return _svg(ident, "Error by time and feature", told, drawn, _HEIGHT + _BAR)
-
-
-def _heat_range(growth: Growth) -> tuple[float, float]:
-    """The logarithms between which colours lie: from a thousandth of the bound to the largest error."""
-    finite = [value for row in growth.heat for value in row if math.isfinite(value)]
-    bound = _log(growth.bound)
-    return bound - 3, max(_log(max(finite, default=0.0)), bound)
 
 
 def has_unbounded(growth: Growth) -> bool:
@@ -147,19 +143,21 @@ def _level(value: float, low: float, high: float) -> str:
     return f"h{min(max(int(at * LEVELS), 0), LEVELS - 1)}"
 
 
-def _scale_bar(growth: Growth, low: float, high: float) -> Iterator[Markup]:
+def _scale_bar(bound: float, ends: tuple[float, float]) -> Iterator[Markup]:
+    """The colours between two errors, and where among them the bound is."""
     top, tall = _HEIGHT + 6, 8.0
     wide = _ACROSS / LEVELS
     for level in range(LEVELS):
         yield tag("rect", class_=f"h{level}", x=_n(_LEFT + wide * level), y=_n(top), width=_n(wide), height=_n(tall))
-    at = _LEFT + _ACROSS * (_log(growth.bound) - low) / (high - low)
+    low, high = map(_log, ends)
+    at = _LEFT + _ACROSS * (_log(bound) - low) / (high - low)
     yield _line("mark", [(at, top - 3), (at, top + tall + 3)])
     under = top + tall + 13
     yield _text("bound", at, under, "label", "middle" if at < _WIDTH - _RIGHT - 20 else "end")
     if at > _LEFT + 95:
-        yield _text(f"to {number(10**low)}", _LEFT, under, "tick", "start")
+        yield _text(f"to {number(ends[0])}", _LEFT, under, "tick", "start")
     if at < _WIDTH - _RIGHT - 80:
-        yield _text(number(10**high), _LEFT + _ACROSS, under, "tick", "end")
+        yield _text(number(ends[1]), _LEFT + _ACROSS, under, "tick", "end")
 
 
 def _x(step: int, steps: int) -> float:
@@ -176,7 +174,7 @@ def _y(value: float, low: int, high: int) -> float:
 def _power_axis(low: int, high: int) -> Iterator[Markup]:
     every = -(-(high - low) // 6)
     for power in range(high, low - 1, -every):
-        at = _y(10.0**power, low, high)
+        at = _TOP + _DOWN * (high - power) / (high - low)
         yield _line("grid", [(_LEFT, at), (_LEFT + _ACROSS, at)])
         yield _text(_power(power), _LEFT - 5, at + 4, "tick", "end")
 

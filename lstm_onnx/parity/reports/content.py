@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..criterion import K
 
 if TYPE_CHECKING:
-    from ..criterion import TensorResult
+    from ..criterion import Growth, TensorResult
     from ..report import CaseResult, MutantResult, Report
 
 COLUMNS = ("output", "largest error", "PyTorch's own", f"ratio (max {K:g})", "where")
@@ -75,7 +75,7 @@ def verdict(report: Report) -> str:
     if not report.in_parity:
         return "NOT in parity with PyTorch"
     if report.survivors:
-        return "in parity with PyTorch, but NOT PROVEN"
+        return "in parity with PyTorch (NOT PROVEN)"
     return "in parity with PyTorch"
 
 
@@ -109,20 +109,23 @@ def rows(report: Report) -> list[Row]:
     return [row(case, tensor) for case, tensor in report.worst.values()]
 
 
-def charted(report: Report) -> dict[str, tuple[CaseResult, TensorResult]]:
-    """For each output that has a time axis the longest case, among those that fail where there are such."""
-    best: dict[str, tuple[CaseResult, TensorResult]] = {}
+def charted(report: Report) -> list[tuple[CaseResult, TensorResult, Growth]]:
+    """What there are curves of: for each output with a time axis the longest case, failing ones before all others.
 
-    def tells(tensor: TensorResult) -> tuple[bool, int, float]:
-        steps = len(tensor.growth.error) if tensor.growth else 0
-        return not tensor.passed, steps, math.inf if math.isnan(tensor.ratio) else tensor.ratio
+    The outputs that tell most come first.
+    """
 
+    def tells(found: tuple[CaseResult, TensorResult, Growth]) -> tuple[bool, int, float]:
+        _, tensor, growth = found
+        return not tensor.passed, len(growth.error), math.inf if math.isnan(tensor.ratio) else tensor.ratio
+
+    best: dict[str, tuple[CaseResult, TensorResult, Growth]] = {}
     for case in report.judged:
         for tensor in case.tensors:
-            held = best.get(tensor.output)
-            if tensor.growth and tensor.growth.error and (held is None or tells(tensor) > tells(held[1])):
-                best[tensor.output] = case, tensor
-    return best
+            if tensor.growth is not None and tensor.growth.error:
+                found = case, tensor, tensor.growth
+                best[tensor.output] = max(best.get(tensor.output, found), found, key=tells)
+    return sorted(best.values(), key=tells, reverse=True)
 
 
 def remarks(report: Report) -> list[Remark]:
@@ -138,7 +141,7 @@ def remarks(report: Report) -> list[Remark]:
     ]
     if report.mutants:
         said.append(Remark("self-test:", tried(report)))
-    said += [Remark("a wrong copy passed for right:", survived(mutant), bad=True) for mutant in report.survivors]
+    said += [Remark("passed for right:", survived(mutant), bad=True) for mutant in report.survivors]
     return said + [Remark("note:", clean(note)) for note in report.notes]
 
 
@@ -156,8 +159,9 @@ def survived(mutant: MutantResult) -> str:
 
 
 def outcome(mutant: MutantResult) -> str:
-    """What became of a wrong copy."""
-    return _OUTCOMES.get(mutant.outcome, mutant.outcome)
+    """What became of a wrong copy, and why where that is known."""
+    became = _OUTCOMES.get(mutant.outcome, mutant.outcome)
+    return f"{became}: {clean(mutant.reason)}" if mutant.reason else became
 
 
 def errors(report: Report) -> list[str]:

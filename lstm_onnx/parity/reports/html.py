@@ -14,7 +14,7 @@ from .colours import scale
 from .markup import Markup, join, tag
 
 if TYPE_CHECKING:
-    from ..criterion import TensorResult
+    from ..criterion import Growth, TensorResult
     from ..report import CaseResult, Report
 
 _KINDS = {
@@ -26,6 +26,8 @@ _KINDS = {
     "golden": "stored numbers",
 }
 """How a case was run, by `report.KINDS`."""
+_MOST_CHARTS = 6
+"""Of a report, so that the page stays small."""
 
 
 def page(reports: Sequence[Report]) -> str:
@@ -61,8 +63,10 @@ def _style() -> str:
 
 
 def _title(reports: Sequence[Report]) -> str:
-    names = ", ".join(dict.fromkeys(content.clean(report.file) for report in reports))
-    return f"{'In parity' if all(reports) else 'NOT in parity'}: {names}"
+    if len(reports) == 1:
+        return content.headline(reports[0])
+    names = dict.fromkeys(content.clean(report.source) for report in reports)
+    return f"{sum(map(bool, reports))} of {len(reports)} pass: {', '.join(names)}"
 
 
 def _contents(reports: Sequence[Report]) -> Markup:
@@ -175,18 +179,23 @@ def _differences(report: Report) -> Markup:
             for cause in report.causes
         )
         parts.append(_section("Likely causes", tag("ol", *causes, class_="causes")))
+    if report.survivors:
+        survivors = (tag("li", content.survived(mutant)) for mutant in report.survivors)
+        told = "With these mistakes in it the file would have passed as well, so that the comparison proves little."
+        parts.append(_section("Wrong copies that passed for right", tag("p", told), tag("ul", *survivors)))
     return join(*parts)
 
 
 def _growths(report: Report, ident: str) -> Iterator[Markup]:
-    for index, (case, tensor) in enumerate(content.charted(report).values()):
-        yield _growth(case, tensor, f"{ident}-g{index}")
+    found = content.charted(report)
+    for index, (case, tensor, growth) in enumerate(found[:_MOST_CHARTS]):
+        yield _growth(case, tensor, growth, f"{ident}-g{index}")
+    if len(found) > _MOST_CHARTS:
+        told = f"{len(found) - _MOST_CHARTS} more outputs have a time axis; these are the ones that tell most."
+        yield _section("Further outputs", tag("p", told))
 
 
-def _growth(case: CaseResult, tensor: TensorResult, ident: str) -> Markup:
-    growth = tensor.growth
-    if growth is None:
-        return Markup()
+def _growth(case: CaseResult, tensor: TensorResult, growth: Growth, ident: str) -> Markup:
     keys = [("file", "this file"), ("own", "PyTorch's own"), ("bound", "the bound")]
     if has_unbounded(growth):
         keys.append(("broken", "not finite"))
@@ -213,9 +222,6 @@ def _growth(case: CaseResult, tensor: TensorResult, ident: str) -> Markup:
 def _self_test(report: Report) -> Markup:
     if not report.mutants:
         return Markup()
-    survivors = [
-        tag("li", content.survived(mutant), _badge(content.outcome(mutant), False)) for mutant in report.survivors
-    ]
     rows = [
         (
             content.clean(mutant.name),
@@ -228,7 +234,6 @@ def _self_test(report: Report) -> Markup:
     return _section(
         "Self-test",
         tag("p", f"Would a wrong file have been seen? {content.tried(report)}."),
-        tag("ul", *survivors) if survivors else Markup(),
         _folded(
             f"All {len(rows)} wrong copies",
             _table("What became of each", ("wrong copy", "outcome", "ratio", "at"), rows),

@@ -46,7 +46,7 @@ def document(reports: Sequence[Report]) -> bytes:
 
 def _suite(report: Report) -> Element:
     tests = list(_named_apart(_tests(report)))
-    suite = Element("testsuite", name=f"{clean(report.file)} on {clean(report.provider)}", tests=str(len(tests)))
+    suite = Element("testsuite", name=_name(report), tests=str(len(tests)))
     for name, result in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(name, str(sum(test.result == result for test in tests)))
     suite.set("time", f"{report.seconds:.3f}")
@@ -63,6 +63,10 @@ def _suite(report: Report) -> Element:
             found.text = test.text or None
     SubElement(suite, "system-out").text = plain(report)
     return suite
+
+
+def _name(report: Report) -> str:
+    return f"{clean(report.source)}: {clean(report.file)} on {clean(report.provider)}"
 
 
 def _tests(report: Report) -> Iterator[_Test]:

@@ -17,6 +17,8 @@ _INDENT = "    "
 _FAILS = "  <- fails"
 _WIDE, _BROAD = 84, 60
 """Columns of a terminal from which the table has its rows side by side, and remarks their labels."""
+_LABELS = 17
+"""Columns for the labels of remarks."""
 NUMBERS = range(1, 4)
 """Of `COLUMNS`, those that are set flush right."""
 
@@ -126,7 +128,7 @@ def _draw_remark(remark: Remark, console: Console) -> None:
             console.print(Padding(text, (0, 0, 0, 2)))
         return
     grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=16)
+    grid.add_column(width=_LABELS)
     grid.add_column(ratio=1)
     for index, text in enumerate(body):
         grid.add_row(head if index == 0 else "", text)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lstm_onnx.parity.reports import content
+
+from . import samples
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain, ünïcode 中🙂", "plain, ünïcode 中🙂"),
+        ("two\nlines\tand  blanks ", "two lines and blanks"),
+        ("\x1b[31mred\x00", r"\x1b[31mred\x00"),
+        ("right\u202eleft", r"right\u202eleft"),
+        ("\ud800\uffff", r"\ud800\uffff"),
+        ("\u2028::error::x", r"\x3a:error::x"),
+        ("::error::x", r"\x3a:error::x"),
+        ("a ##[error]x", r"a #\x23[error]x"),
+        (7, "7"),
+    ],
+)
+def test_clean(text, shown):
+    assert content.clean(text) == shown
+    assert content.clean(content.clean(text)) == shown
+
+
+def test_what_is_very_long_is_cut():
+    assert content.clean("x" * 400) == "x" * 400
+    cut = content.clean("x" * 100_000)
+    assert len(cut) == 400
+    assert cut.endswith("x ...")
+
+
+def test_the_verdict_has_three_answers():
+    assert content.verdict(samples.passing) == "in parity with PyTorch"
+    assert content.verdict(samples.failing) == "NOT in parity with PyTorch"
+    assert content.verdict(samples.undecided) == "NOT in parity with PyTorch"
+    assert content.verdict(samples.unproven) == "in parity with PyTorch (NOT PROVEN)"
+
+
+def test_the_summary_counts_what_was_judged():
+    measure = "on cpu; an error may be up to 32 times PyTorch's own"
+    assert content.summary(samples.passing) == f"2 cases {measure}"
+    assert content.summary(samples.failing) == f"1 of 3 cases failed {measure}"
+    assert content.summary(replace(samples.passing, cases=(samples.SHORT,))) == f"1 case {measure}"
+    assert content.summary(samples.undecided) == f"0 cases {measure}"
+
+
+def test_rows_are_the_worst_of_each_output():
+    wrong, _, right = content.rows(samples.failing)
+    assert wrong.cells == ("output", "0.5", "1.25e-07", "4e+06", "[3, 0, 2] of batch 5, time 4, states")
+    assert not wrong.passed
+    assert right.cells == ("cn", "7e-08", "1.25e-07", "0.56", "[0, 0, 2] of batch 3, time 4, states")
+    assert right.passed
+
+
+def test_rows_say_what_the_problem_is():
+    broken, misshapen = content.rows(samples.unbounded)
+    assert broken.cells[1:4] == ("nan", "1.25e-07", "inf")
+    assert broken.where == "[1, 0, 2] of batch 1, time 6, states: is not finite where PyTorch is"
+    assert misshapen.cells[1:4] == ("inf", "-", "inf")
+    assert misshapen.where == "batch 1, time 6, states: has shape (1, 2), PyTorch's is (1, 1, 2)"
+
+
+def test_remarks_say_where_why_and_what_to_do():
+    location, cause, note = content.remarks(samples.failing)
+    where = "layer 1, reverse, gate f, from step 2 on, output (row 0, feature 2) in batch 5, time 4, states"
+    assert (location.label, location.text, location.bad) == ("first differs in", where, True)
+    assert (cause.label, cause.text) == ("likely cause:", "gate order of layer 1")
+    assert cause.details == (("evidence:", "with it PyTorch gives the file's numbers"), ("fix:", "ONNX wants i,o,f,c"))
+    assert note.text == "PyTorch's own error is too large in some cases"
+
+
+def test_remarks_on_the_self_test():
+    told, survivor, _ = content.remarks(samples.unproven)
+    assert told.text == "4 wrong copies: 2 rejected, 1 proven to be no change, 1 passed for right"
+    assert (survivor.label, survivor.bad) == ("passed for right:", True)
+    assert survivor.text == "time baked in (ratio 14.2 at batch 3, time 4, states)"
+    one = replace(samples.passing, mutants=samples.passing.mutants[:1])
+    assert content.tried(one) == "1 wrong copy: 1 rejected"
+
+
+def test_an_error_is_said_once():
+    stopped, _ = content.remarks(samples.stopped)
+    assert stopped.label == "failed to run"
+    assert stopped.text == f"at batch 2, time 1, states and 1 more: {samples.STOPPED.error}"
+    assert content.errors(samples.passing) == []
+
+
+def test_nothing_judged_is_said():
+    assert "no case could be judged" in [remark.text for remark in content.remarks(samples.undecided)]
+
+
+def test_curves_are_of_the_longest_case_and_of_one_that_fails_where_there_is_one():
+    ((case, tensor, growth),) = content.charted(samples.passing)
+    assert (case, tensor.growth) == (samples.RIGHT, growth)  # the other one has a larger ratio, and a single step
+    ((case, _, _),) = content.charted(samples.failing)
+    assert case == samples.WRONG
+    assert content.charted(samples.stopped) == []
+    assert [tensor.output for _, tensor, _ in content.charted(samples.unbounded)] == ["output"]

@@ -40,6 +40,9 @@ for _command in (export, check, run, verify, bench, inspect, doctor):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    with contextlib.suppress(AttributeError):  # an embedding program's own stream, such as a StringIO
+        # Names out of files may hold what this terminal cannot show, or what is no text at all.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     with contextlib.suppress(ValueError):  # only a main thread may; an embedding program keeps its own
         # As Ctrl-C: what is half written is taken away, and then the process ends.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..runtime import Model
+from ..runtime.chunks import end_to_end
 from .expected import Arrays, Expected
 from .report import CaseResult
 
@@ -84,18 +85,9 @@ def _cut(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
 def _joined(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
     """Outputs with a time axis end to end; of the others the last."""
     return {
-        name: _end_to_end(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
+        name: end_to_end(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
         for name, last in parts[-1].items()
     }
-
-
-def _end_to_end(name: str, parts: list[np.ndarray], axis: int) -> np.ndarray:
-    """`parts` along `axis`, which the outputs of a wrong file may not have."""
-    try:
-        return np.concatenate(parts, axis=axis)
-    except ValueError as error:
-        shapes = ", ".join(sorted({str(np.shape(part)) for part in parts}))
-        raise RunError(f"{name} has shape {shapes}, and its parts cannot be put together along axis {axis}") from error
 
 
 def _row(name: str, array: np.ndarray, at: int, axis: int) -> np.ndarray:
@@ -125,7 +117,7 @@ def _pooled(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     given = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
     rows = _rows(model, given, axes, _batch(expected))
     outputs = [
-        {name: _end_to_end(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
+        {name: end_to_end(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
         for at in range(len(steps))
     ]
     return [_joined(outputs, expected.time_axes)] if single else outputs

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from .axes import names_in
 from .session import Model
 from .values import axis_sizes, checked, known_names
@@ -68,7 +68,7 @@ def _of_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     outputs = [stream(_cut(x, time_axis, start, steps)) for start in range(0, size, steps)]
     if not outputs:
         raise InputError(f"input has shape {x.shape}: nothing along time, which must be 1 or more")
-    result = {"output": np.concatenate(outputs, axis=time_axis)}
+    result = {"output": end_to_end("output", outputs, time_axis)}
     final = stream.state
     result |= {model.states[name]: final[name] for name in model.states if name in final}
     if unbatched:
@@ -96,10 +96,23 @@ def _of_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
         results.append(stream.run({**arrays, **chunk}))
     final = stream.state
     result = {
-        name: np.concatenate([item[name] for item in results], axis=joined[name]) if name in joined else value
+        name: end_to_end(name, [item[name] for item in results], joined[name]) if name in joined else value
         for name, value in results[-1].items()
     }
     return result | {output: final[name] for name, output in model.states.items()}
+
+
+def end_to_end(name: str, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """The parts of an output along `axis`, which those of a file that lies about its shapes may not have.
+
+    Raises:
+        RunError: they cannot be put together.
+    """
+    try:
+        return np.concatenate(parts, axis=axis)
+    except ValueError as error:
+        shapes = ", ".join(sorted({str(np.shape(part)) for part in parts}))
+        raise RunError(f"{name} has shape {shapes}, and its parts cannot be put together along axis {axis}") from error
 
 
 def _cut(array: np.ndarray, axis: int, start: int, steps: int) -> np.ndarray:

@@ -158,6 +158,16 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     assert str(report)
 
 
+def test_an_input_without_use_whose_name_is_not_text(tmp_path: Path) -> None:
+    path = export(tmp_path, PLAIN)
+    model = onnx.load(path)
+    model.graph.input.append(onnx.helper.make_tensor_value_info("zz", onnx.TensorProto.FLOAT, ["batch"]))
+    path.write_bytes(model.SerializeToString().replace(b"\x02zz", b"\x02z\xff"))
+    report = check(path, provider="cpu")
+    assert any(finding.where == r"b'z\xff'" for finding in report.findings)
+    assert json.dumps(report.to_dict())
+
+
 def test_damaged_bytes_never_crash_nor_pass_unseen(tmp_path: Path) -> None:
     """Whatever one byte does, there is a report or an error of ours; never a raw exception."""
     path = export(tmp_path, PLAIN)

@@ -355,3 +355,22 @@ def test_no_command_shows_the_help(run_cli):
     assert done.err.startswith("Usage: lstm-onnx")
     assert "export" in done.err
     assert len(done.err.splitlines()) > 10
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "\u221e \\ud800\n"), ("latin-1", "\\u221e \\ud800\n")])
+def test_a_name_that_the_output_cannot_show_is_escaped(script_environment, encoding, shown):
+    """Neither a sign that a terminal lacks nor a lone surrogate out of some file's JSON is a bug of ours."""
+    script = """
+import click
+from lstm_onnx.cli.main import cli, main
+
+@cli.command()
+def shows():
+    click.echo("\\u221e \\ud800")
+
+main(["shows"])
+"""
+    environment = {**script_environment, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding) == shown

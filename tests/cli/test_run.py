@@ -233,3 +233,30 @@ def test_a_file_that_says_its_input_is_a_state_is_refused(run_cli, model, tmp_pa
     done = run_cli("run", "s.onnx", "--provider", "cpu")
     assert done.code == 2
     assert "missing input: input" in done.err
+
+
+@pytest.mark.parametrize(
+    ("dims", "code", "said"),
+    [
+        (["2*batch", 3], 0, ""),
+        ([2**62, 3], 2, "random input cannot be made for x float32 (4611686018427387904, 3): "),
+        (["batch - 7", 3], 2, "random input cannot be made for x float32 (batch - 7, 3): "),
+        (["batch*nothing", 3], 0, ""),
+    ],
+)
+def test_random_input_of_axes_that_follow_from_others_or_cannot_be(run_cli, tmp_path, dims, code, said):
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = {"x": dims, "z": ["batch", 2]}
+    opsets = [helper.make_opsetid("", 18)]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in values],
+        "axes",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()],
+        [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, shape) for name, shape in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    done = run_cli("run", "m.onnx", "--provider", "cpu")
+    assert done.code == code, done.err
+    assert said in done.err

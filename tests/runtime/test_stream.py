@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.chunks import run_chunks
 from lstm_onnx.runtime.stream import Stream
 from lstm_onnx.spec import ExportOptions
 
@@ -318,3 +319,20 @@ def test_a_state_output_of_another_shape_is_refused_and_never_broadcast(wrong: s
             stream(randoms(1, 1, 4))
     for name, array in stream.state.items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_chunks_whose_outputs_have_other_axes_are_refused(tmp_path: Path):
+    path = tmp_path / "m.onnx"
+    exported(path)
+    proto = onnx.load(path)
+    for node in proto.graph.node:
+        for at, name in enumerate(node.output):
+            if name == "output":
+                node.output[at] = "whole"
+    axes = onnx.numpy_helper.from_array(np.array([0, 1, 2]), "axes")
+    proto.graph.initializer.append(axes)
+    proto.graph.node.append(onnx.helper.make_node("ReduceSum", ["whole", "axes"], ["output"], keepdims=0))
+    next(item for item in proto.graph.output if item.name == "output").type.tensor_type.ClearField("shape")
+    onnx.save(proto, path)
+    with pytest.raises(RunError, match=r"output has shape \(\), and its parts cannot be put together along axis 0"):
+        run_chunks(load(path, "cpu"), {"input": randoms(4, 1, 4)}, 2)

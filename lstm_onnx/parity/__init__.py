@@ -11,8 +11,9 @@ from .criterion import K, TensorResult, compare
 from .report import CaseResult, Cause, Location, MutantResult, Report
 
 if TYPE_CHECKING:
+    from .lstm import LSTMVerification
     from .modules import ModuleVerification
-    from .verification import LSTMVerification, make_report, verification_of, verify
+    from .verification import make_report, verification_of, verify
 
 __all__ = [
     "CaseResult",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _WITH_TORCH = {
-    "LSTMVerification": "verification",
+    "LSTMVerification": "lstm",
     "ModuleVerification": "modules",
     "make_report": "verification",
     "verification_of": "verification",

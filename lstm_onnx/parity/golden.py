@@ -32,8 +32,8 @@ from .replay import replay
 from .report import KINDS, Report
 
 if TYPE_CHECKING:
+    from .lstm import LSTMVerification
     from .modules import ModuleVerification
-    from .verification import LSTMVerification
 
 VERSION = 1
 """Of the format; a reader refuses what is newer than itself."""

@@ -27,27 +27,19 @@ _LEAST_TANH = 0.05
 """Of tanh c, below which h = o tanh c says nothing of o."""
 
 
-def first_difference(results: Sequence[CaseResult], expected: Sequence[Expected]) -> Location | None:
-    """The first judged case that is wrong, and where in its output; None where none ran to be wrong."""
-    for result in _plain_first(results):
-        wrong = [
-            tensor for tensor in result.tensors if not tensor.passed and not tensor.problem.startswith("has shape")
-        ]
-        if not wrong:
+def first_difference(wrong: Sequence[tuple[CaseResult, Expected]]) -> Location | None:
+    """Where in an output the first of the wrong cases differs, whole runs first; None where none ran to be wrong."""
+    for result, expected in sorted(wrong, key=lambda pair: pair[1].kind in ("chunks", "pool")):
+        tensors = [one for one in result.tensors if not one.passed and not one.problem.startswith("has shape")]
+        if not tensors:
             continue
-        tensor = next((one for one in wrong if one.growth is not None), wrong[0])
-        case = next((case for case in expected if result.label.startswith(case.label)), None)
-        batch_axis = None if case is None else case.batch_axes.get(tensor.output)
-        row = tensor.where[batch_axis] if batch_axis is not None and tensor.where else None
+        tensor = next((one for one in tensors if one.growth is not None), tensors[0])
+        batch_axis = expected.batch_axes.get(tensor.output)
+        row = tensor.where[batch_axis] if batch_axis is not None and batch_axis < len(tensor.where) else None
         step = tensor.growth.first if tensor.growth else None
-        feature = tensor.where[-1] if tensor.where else None
+        feature = tensor.where[-1] if len(tensor.where) > 1 else None
         return Location(result.label, tensor.output, step, row, feature)
     return None
-
-
-def _plain_first(results: Sequence[CaseResult]) -> list[CaseResult]:
-    judged = [result for result in results if not result.inconclusive and not result.error]
-    return sorted(judged, key=lambda result: result.kind not in ("whole", "data", "golden"))
 
 
 def locate(model: Model, spec: LSTMSpec, own: nn.LSTM, wide: nn.LSTM, case: Case, location: Location) -> Location:
@@ -116,7 +108,7 @@ def _gate(model: Model, spec: LSTMSpec, wide: nn.LSTM, prefix: Case, wrong: int)
     def gates(outputs: list[Outputs]) -> dict[str, np.ndarray]:
         one, two = (run["cn"][wrong].astype(np.float64) for run in outputs)
         forget = (two - one) / difference
-        found = {"f": forget, "i or g": one - forget * c[wrong]}
+        found = {"i or g": one - forget * c[wrong], "f": forget}
         if not spec.proj_size:
             shown = np.tanh(one)
             told = np.abs(shown) > _LEAST_TANH
@@ -125,5 +117,6 @@ def _gate(model: Model, spec: LSTMSpec, wide: nn.LSTM, prefix: Case, wrong: int)
 
     ours, right = gates(actual), gates(reference)
     bound = K * EPSILON[spec.dtype] * max(1.0, float(np.abs(reference[1]["cn"]).max())) / _LEAST_TANH
-    names = [name for name in ("i or g", "f", "o") if name in right and np.abs(ours[name] - right[name]).max() > bound]
-    return " and ".join(names) or None
+    names = [name for name in right if np.abs(ours[name] - right[name]).max() > bound]
+    # Where all of them are wrong, it is not the gates.
+    return " and ".join(names) if len(names) < len(right) else None

@@ -190,7 +190,11 @@ class ModuleVerification:
         for expected in self._all():
             yield replay(self.model, expected)
 
-    def diagnosis(self, _results: Sequence[CaseResult]) -> tuple[Location | None, tuple[Cause, ...]]:
+    @property
+    def loud(self) -> None:
+        """A module's weights are left as they are."""
+
+    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs, and why, as far as it can be told."""
         return None, ()
 
@@ -228,7 +232,13 @@ class ModuleVerification:
             return None
         call = Call({**case.inputs, **case.states}, own, reference)
         return Expected(
-            case.label, (call,), self.dtype, _largest_cell(self.wide), case.kind, time_axes=self._axes(_TIME)
+            case.label,
+            (call,),
+            self.dtype,
+            _largest_cell(self.wide),
+            case.kind,
+            time_axes=self._axes(_TIME),
+            batch_axes=self._axes(_BATCH),
         )
 
     def _axes(self, size: int) -> dict[str, int]:

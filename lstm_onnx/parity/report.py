@@ -86,13 +86,15 @@ class MutantResult:
     """A wrong copy of the file, and whether the comparison rejects it.
 
     `outcome` is one of `OUTCOMES`; `ratio` the largest error of any output in units of the yardstick,
-    infinite where it did not run; `case` the one that rejected it, or came nearest to.
+    infinite where it did not run; `case` the one that rejected it, or came nearest to; `reason` why it
+    is equivalent: then the change is proven to be none, and nothing was run.
     """
 
     name: str
     outcome: str
     ratio: float
     case: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,15 @@ class Report:
         return worst
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready: the verdict, the worst of each output, where and why it differs, every case."""
+        """JSON-ready; what is no number in JSON is one of the strings "inf" and "nan".
+
+        `passed` is the verdict, and `in_parity` the one without the self-test; `file`, `source` and
+        `provider` say what was compared, and `limit` which ratio still passes.  `outputs` has for each
+        output the `case` in which it came off worst, with the fields of a `TensorResult`; `location`, `causes`
+        and `mutants` have those of their classes, `location` is null where there is none.  `cases` has
+        every `case` with its `kind`, whether it `passed` or is `inconclusive`, its `error` or null, and
+        its `outputs`.  `notes`, `versions` by package and `seconds` are as here.
+        """
         return {
             "passed": bool(self),
             "in_parity": self.in_parity,

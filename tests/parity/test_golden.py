@@ -103,7 +103,7 @@ def test_a_replay_gives_what_the_verification_gave(arguments: dict[str, Any], tm
     again = _replayed(path, out)
     assert report
     assert again
-    assert again.cases == report.cases
+    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights made loud"))
     assert again.notes == report.notes
     assert again.versions["torch"] == torch.__version__
     assert {case.kind for case in again.cases} >= ({"whole", "steps"} if "hidden_size" in arguments else {"whole"})

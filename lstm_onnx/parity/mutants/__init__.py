@@ -3,7 +3,24 @@
 from __future__ import annotations
 
 from .catalogue import MUTATORS, Mutator
-from .graph import Edit, Site
-from .selftest import LEVELS, mutants_of, require_level, self_test
+from .copies import folder_of, opened, read_graph
+from .graph import Edit, Site, known_shapes
+from .outcome import Outcome
+from .selftest import LEVELS, Subject, mutated, require_level, self_test
 
-__all__ = ["LEVELS", "MUTATORS", "Edit", "Mutator", "Site", "mutants_of", "require_level", "self_test"]
+__all__ = [
+    "LEVELS",
+    "MUTATORS",
+    "Edit",
+    "Mutator",
+    "Outcome",
+    "Site",
+    "Subject",
+    "folder_of",
+    "known_shapes",
+    "mutated",
+    "opened",
+    "read_graph",
+    "require_level",
+    "self_test",
+]

@@ -5,13 +5,16 @@ Nothing is computed on the weights themselves, so a mutant of a large model cost
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.shape_inference import InferenceError, infer_shapes
 
+_SMALL = 64
+"""Entries up to which a constant may be a shape, or axes."""
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _STATE_INPUTS, _STATE_OUTPUTS = {"h": 5, "c": 6}, {"h": 1, "c": 2}
 
@@ -61,6 +64,18 @@ class Site:
         return self.node.name or f"{self.node.op_type} of {self.node.output[0]}"
 
     @property
+    def x(self) -> str:
+        """What it reads step by step, time first."""
+        return str(self.node.input[2 * self.directions if self.scan else 0])
+
+    @property
+    def y(self) -> list[str]:
+        """What it gives step by step, "" where nobody wants it."""
+        first = 2 * self.directions if self.scan else 0
+        count = self.directions if self.scan else 1
+        return [str(value) for value in self.node.output[first : first + count]]
+
+    @property
     def scan(self) -> bool:
         """Whether it is a Scan."""
         return self.node.op_type == "Scan"
@@ -82,62 +97,95 @@ class Site:
         return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
 
 
-class Edit:
-    """A model that is being changed, in place."""
+Shapes = Mapping[str, Sequence[int | None]]
+"""Of values, as far as they are known."""
+_SHAPE_ONLY = frozenset(
+    {"Expand", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Split", "Slice"}
+)
+"""Operators that make zeros of zeros, whatever else they read."""
+_LINEAR = _SHAPE_ONLY | {"Concat", "MatMul", "Add", "Dropout"}
 
-    def __init__(self, model: ModelProto, folder: str = "") -> None:
+
+class Edit:
+    """A model that is being changed, in place.
+
+    `folder` is where its external data lies; `shapes` are those of `known_shapes`, before any change.
+    """
+
+    def __init__(self, model: ModelProto, folder: str = "", shapes: Shapes | None = None) -> None:
         self.model = model
         self.graph: GraphProto = model.graph
         self.folder = folder
+        self.shapes: Shapes = shapes or {}
         self._made = 0
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._producers = {value: node for node in self.graph.node for value in node.output if value}
         self.sites = list(self._sites())
 
     def constant(self, value: str) -> np.ndarray | None:
-        """What a value is, where that is written in the file, or follows by an Expand of it or a ConstantOfShape."""
+        """What a value is, where that is written in the file."""
         if value in self._initializers:
             return numpy_helper.to_array(self._initializers[value], self.folder)
         node = self._producers.get(value)
         if node is None:
             return None
-        if node.op_type in (
-            "Expand",
-            "Identity",
-            "Unsqueeze",
-            "Squeeze",
-            "Reshape",
-            "Transpose",
-            "Cast",
-            "Split",
-            "Slice",
-        ):
+        if node.op_type == "Identity":
             return self.constant(node.input[0])
-        if node.op_type in ("Constant", "ConstantOfShape"):
-            tensor = next((item.t for item in node.attribute if item.name == "value"), None)
-            return np.zeros(1, np.float32) if tensor is None else numpy_helper.to_array(tensor, self.folder)
-        return None
+        tensor = next((item.t for item in node.attribute if item.name == "value"), None)
+        return numpy_helper.to_array(tensor) if node.op_type == "Constant" and tensor is not None else None
 
     def is_zero(self, value: str) -> bool:
         """Whether a value is known to be zeros."""
         array = self.constant(value)
-        return array is not None and not np.any(array)
+        node = self._producers.get(value)
+        if array is not None or node is None:
+            return array is not None and not np.any(array)
+        if node.op_type == "ConstantOfShape":
+            tensor = next((item.t for item in node.attribute if item.name == "value"), None)
+            return tensor is None or not np.any(numpy_helper.to_array(tensor))
+        return node.op_type in _SHAPE_ONLY and self.is_zero(node.input[0])
+
+    def size(self, value: str, axis: int) -> int | None:
+        """The size of a value along an axis, where it is the same at every run."""
+        shape = self.shapes.get(value, ())
+        return shape[axis] if axis < len(shape) else None
 
     def maker(self, value: str) -> NodeProto | None:
         """The node that gives a value."""
         return self._producers.get(value)
 
-    def folded_projection(self, site: Site) -> Port | None:
-        """Where the projection behind an operator is read, of a fold that lstm-onnx wrote."""
+    def readers(self, value: str) -> list[NodeProto]:
+        """The nodes that read a value, in this graph and in those within."""
+        return [node for node in _all_nodes(self.graph) if value in node.input]
+
+    def is_output(self, value: str) -> bool:
+        """Whether a value is one of the graph's outputs."""
+        return any(item.name == value for item in self.graph.output)
+
+    def origins(self, value: str) -> set[str]:
+        """The values that one is made from by no more than a change of shape, a concatenation or a linear map."""
+        found, todo = set(), [value]
+        while todo:
+            one = todo.pop()
+            node = self._producers.get(one)
+            found.add(one)
+            if node is not None and node.op_type in _LINEAR:
+                todo += [name for name in node.input if name not in found]
+        return found
+
+    def fold(self, site: Site) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        """Of a fold that lstm-onnx wrote, the ports that read what h0 goes through, and the projection behind."""
         outputs = set(site.node.output) - {""}
-        readers = (node for node in self.graph.node if node.op_type == "MatMul" and node.input[0] in outputs)
-        return next((Port(node, 1) for node in readers if node.name.endswith("/project")), None)
+        before = [self._producers.get(port.value) for port in site.initial("h")]
+        behind = [node for node in self.graph.node if node.op_type == "MatMul" and node.input[0] in outputs]
+        return (
+            tuple(Port(node, 1) for node in before if node is not None and node.name.endswith("/unproject_h0")),
+            tuple(Port(node, 1) for node in behind if node.name.endswith(("/project", "/project_hn"))),
+        )
 
     def used(self, value: str) -> bool:
         """Whether anything reads a value, be it a subgraph or the caller."""
-        return any(value in node.input for node in _all_nodes(self.graph)) or any(
-            item.name == value for item in self.graph.output
-        )
+        return bool(value) and (self.is_output(value) or bool(self.readers(value)))
 
     def insert(self, op: str, value: str, *more: str | np.ndarray, ports: Sequence[Port], **attributes: Any) -> str:
         """Put ``op(value, *more)`` between a value and `ports`, who read it; arrays become initializers."""
@@ -148,7 +196,7 @@ class Edit:
 
     def node(self, op: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
         """A new node behind the last of its inputs' makers; its output's name."""
-        names = [item if isinstance(item, str) else self._array(item) for item in inputs]
+        names = [item if isinstance(item, str) else self.array(item) for item in inputs]
         self._made += 1
         out = f"mutant/{self._made}"
         makers = [self._producers[name].name for name in names if name in self._producers]
@@ -168,10 +216,12 @@ class Edit:
         made = self.node(op, right, *more, **attributes)
         self._producers[made].output[0] = output
 
-    def _array(self, array: np.ndarray) -> str:
+    def array(self, array: np.ndarray) -> str:
+        """A new initializer; its name."""
         self._made += 1
         name = f"mutant/{self._made}"
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self._initializers[name] = self.graph.initializer[-1]
         return name
 
     def _sites(self) -> Iterator[Site]:
@@ -241,3 +291,26 @@ def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _all_nodes(attribute.g)
+
+
+def known_shapes(model: ModelProto) -> Shapes:
+    """The sizes that follow from a model, its weights' left out of it."""
+    light = ModelProto()
+    light.CopyFrom(model)
+    small = []
+    for tensor in light.graph.initializer:
+        if len(tensor.dims) <= 1 and all(size <= _SMALL for size in tensor.dims):
+            small.append(tensor)
+        else:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    del light.graph.initializer[:]
+    light.graph.initializer.extend(small)
+    try:
+        light = infer_shapes(light, data_prop=True)
+    except InferenceError:
+        return {}
+    values = (*light.graph.input, *light.graph.value_info, *light.graph.output)
+    return {
+        value.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
+        for value in values
+    }

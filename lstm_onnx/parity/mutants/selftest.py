@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 
 from ...errors import ConfigError, LSTMOnnxError
 from ...runtime import Model
-from ...runtime.providers import open_session
 from ..expected import Expected
 from ..replay import replay
 from ..report import MutantResult
-from .catalogue import ABSENT, EQUIVALENT, MUTATORS, Mutator
-from .graph import Edit
+from .catalogue import MUTATORS, Mutator
+from .copies import folder_of, opened, read_graph
+from .graph import Edit, Shapes, known_shapes
+from .outcome import Outcome
 
 LEVELS = ("none", "quick", "all")
 """No self-test; one mutant of each kind; every kind at every recurrent layer."""
+_SEVERAL = range(5, 17)
+"""Time steps of a case that tells much and costs little."""
 
 
 def require_level(level: str) -> None:
@@ -28,46 +30,35 @@ def require_level(level: str) -> None:
         raise ConfigError(f"mutants = {level!r} is not known; it must be one of {', '.join(LEVELS)}")
 
 
-def mutants_of(
-    model: onnx.ModelProto, level: str, folder: str = "", seed: int = 0
-) -> Iterator[tuple[str, Mutator, onnx.ModelProto | None]]:
-    """Wrong copies of `model`.
+@dataclass(frozen=True)
+class Subject:
+    """A right file, open and as a graph, and what is expected of it."""
 
-    Args:
-        model: it is not changed; its external data need not be loaded.
-        level: one of `LEVELS`.
-        folder: where its external data lies.
-        seed: of a quick self-test, which layer is changed where there are several.
+    model: Model
+    proto: onnx.ModelProto
+    expected: Sequence[Expected]
 
-    Yields:
-        What is wrong, the mutator, and the copy; None in its place where the change is proven to be none.
+
+def mutated(
+    proto: onnx.ModelProto, mutator: Mutator, site: int = 0, folder: str = "", shapes: Shapes | None = None
+) -> tuple[Outcome, onnx.ModelProto]:
+    """A copy of `proto` with a mistake in its recurrent layer number `site`, and what came of making it.
+
+    `folder` is where its external data lies, and `shapes` those of `known_shapes`, for proofs.
     """
-    count = len(Edit(_copy(model), folder).sites)
-    for number, mutator in enumerate(MUTATORS if level != "none" else ()):
-        if level == "quick" and not mutator.quick:
-            continue
-        # From another layer on each time, so that a quick self-test reaches all of them.
-        for turn in range(count):
-            at = (seed + number + turn) % count
-            copy = _copy(model)
-            edit = Edit(copy, folder)
-            outcome = mutator.apply(edit, edit.sites[at])
-            if outcome == ABSENT:
-                continue
-            name = f"{mutator.name}, {edit.sites[at].name}" if count > 1 else mutator.name
-            yield name, mutator, None if outcome == EQUIVALENT else copy
-            if level == "quick" or mutator.whole:
-                break
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
+    copy.CopyFrom(proto)
+    edit = Edit(copy, folder, shapes)
+    return mutator.apply(edit, edit.sites[site]), copy
 
 
 def self_test(
-    model: Model, expected: Sequence[Expected], level: str = "quick", seed: int = 0
+    model: Model,
+    expected: Sequence[Expected],
+    level: str = "quick",
+    seed: int = 0,
+    *,
+    loud: Subject | None = None,
 ) -> Iterator[MutantResult]:
     """Whether what is `expected` of the file of `model` rejects its mutants, one by one.
 
@@ -75,41 +66,79 @@ def self_test(
         model: open; its file is read again.
         expected: cases of a verification that the file passed.
         level: one of `LEVELS`.
-        seed: see `mutants_of`.
+        seed: of a quick self-test, which layer is changed where there are several.
+        loud: the same with the weights made loud, where the verification compared that too.
 
     Yields:
         A result for each.
+
+    Raises:
+        ConfigError: `level` is no level.
     """
+    require_level(level)
     if level == "none":
         return
-    path = os.path.realpath(model.path)
-    folder = os.path.dirname(path)  # noqa: PTH120
-    proto = onnx.load(path, load_external_data=False)
-    cases = _telling_first(expected)
-    carried = [case for case in cases if case.kind in ("chunks", "pool")]
-    for name, mutator, copy in mutants_of(proto, level, folder, seed):
-        if copy is None:
-            yield MutantResult(name, "equivalent", 0.0, "")
-        elif not mutator.streams or carried:
-            yield replace(_tried(model, copy, folder, carried if mutator.streams else cases), name=name)
+    proto, folder = read_graph(model), folder_of(model)
+    subjects = [Subject(model, proto, _telling_first(expected))]
+    if loud is not None:
+        subjects.append(replace(loud, expected=_telling_first(loud.expected)))
+    shapes = known_shapes(proto)
+    names = [site.name for site in Edit(proto, folder).sites]
+    for number, mutator in enumerate(MUTATORS):
+        if level == "quick" and not mutator.quick:
+            continue
+        # From another layer on each time, so that a quick self-test reaches all of them.
+        for turn in range(len(names)):
+            at = (seed + number + turn) % len(names)
+            result = _result(subjects, mutator, at, folder, shapes)
+            if result is None:
+                continue
+            alone = len(names) == 1 or mutator.whole
+            yield replace(result, name=mutator.name if alone else f"{mutator.name}, {names[at]}")
+            if level == "quick" or mutator.whole:
+                break
 
 
 def _telling_first(expected: Sequence[Expected]) -> list[Expected]:
-    """The cases that say something; small ones of several steps and rows before all others, since they tell most."""
+    """The cases that say something; those of several rows and steps with states before all others, small ones first."""
 
-    def order(case: Expected) -> tuple[bool, bool, int]:
-        size = max((array.size for array in case.calls[0].feeds.values()), default=0)
-        several = case.label.startswith("batch 3, time 7")
-        return case.kind not in ("whole", "data", "golden"), not several, size
+    def order(case: Expected) -> tuple[bool, bool, int, int]:
+        feeds = case.calls[0].feeds
+        size = max((array.size for array in feeds.values()), default=0)
+
+        def largest(axes: Mapping[str, int]) -> int:
+            return max((array.shape[axes[name]] for name, array in feeds.items() if name in axes), default=1)
+
+        several = largest(case.batch_axes) > 1 and largest(case.time_axes) in _SEVERAL
+        return case.kind not in ("whole", "data", "golden"), not several, -len(feeds), size
 
     return sorted((case for case in expected if not case.inconclusive), key=order)
 
 
-def _tried(model: Model, copy: onnx.ModelProto, folder: str, cases: Sequence[Expected]) -> MutantResult:
+def _result(subjects: Sequence[Subject], mutator: Mutator, at: int, folder: str, shapes: Shapes) -> MutantResult | None:
+    """What the cases make of a mutant; None where there is none, or no case that could see it."""
+    nearest: MutantResult | None = None
+    for subject in subjects:
+        cases = [case for case in subject.expected if case.kind in ("chunks", "pool") or not mutator.streams]
+        if not cases:
+            continue
+        outcome, copy = mutated(subject.proto, mutator, at, folder, shapes)
+        if outcome.reason:
+            return MutantResult("", "equivalent", 0.0, "", outcome.reason)
+        if not outcome.applied:
+            return None
+        tried = _tried(subject.model, copy, cases)
+        if tried.outcome == "rejected":
+            return tried
+        if nearest is None or tried.ratio >= nearest.ratio:
+            nearest = tried
+    return nearest
+
+
+def _tried(model: Model, copy: onnx.ModelProto, cases: Sequence[Expected]) -> MutantResult:
     """The first case that rejects a copy, or the one that came nearest to."""
     try:
-        session, provider = open_session(copy.SerializeToString(), model.provider, model.threads, folder=folder)
-        mutant = Model(model.path, session, provider, threads=model.threads)
+        mutant = opened(model, copy)
     except LSTMOnnxError:
         return MutantResult("", "rejected", math.inf, "opening it")
     nearest = MutantResult("", "survived", 0.0, "")

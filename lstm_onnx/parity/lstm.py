@@ -1,0 +1,169 @@
+"""A file beside a bare nn.LSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..errors import InputError, LSTMOnnxError
+from ..exporter.torch_lstm import spec_of, state_of
+from ..runtime import Model
+from ..spec import LSTMSpec
+from ..weights import digest
+from .compared import Compared, Sides
+from .data import fitting
+from .diagnosis import diagnose
+from .expected import Call, Expected
+from .loud import layer_gains, louder_file, louder_state
+from .mutants import Subject, folder_of, opened, read_graph
+from .reference import run_torch, windows
+from .replay import replay
+from .report import CaseResult, Cause, Location
+from .sweep import SHAPES, Case, cases, gains, loud_cases
+
+
+class LSTMVerification:
+    """A file beside a bare nn.LSTM.
+
+    `shapes` are the (batch, time) that are drawn; `data` inputs to be compared on beside those that are
+    drawn, by the file's input names.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        module: Any,
+        *,
+        seed: int = 0,
+        data: Sequence[Mapping[str, Any]] = (),
+        shapes: Sequence[tuple[int, int]] = SHAPES,
+    ) -> None:
+        self.started = perf_counter()
+        self.model = model
+        self.module = module
+        self.seed = seed
+        self.spec: LSTMSpec = spec_of(module)
+        # Built anew from the weights: the caller's module stays as it is, and may be parametrised.
+        self.state = state_of(module, self.spec)
+        lengths = "lengths" in model.inputs
+        streams = bool(model.states) and not self.spec.bidirectional
+        self.sides = Sides.of(model, self.spec, self.state)
+        self.louder = self._louder()
+        loud = gains(self.spec, self.state)
+        self.cases = cases(self.spec, lengths=lengths, streams=streams, seed=seed, loud=loud, shapes=shapes)
+        self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
+        self.loud_cases = loud_cases(self.spec, lengths=lengths, seed=seed) if self.louder else []
+        self.compared: list[Compared] = []
+        """So far."""
+        self.notes: list[str] = []
+        if model.story.digest is not None and model.story.digest != digest(self.state):
+            self.notes.append("the file was exported from other weights than these (its digest differs)")
+        if model.spec is not None and model.spec != self.spec:
+            self.notes.append("the file was exported from an LSTM with other arguments")
+
+    def _louder(self) -> tuple[Sides, Any] | None:
+        """Both sides with loud weights, and the file's graph, for a quiet model whose layers are found in the file."""
+        factors = layer_gains(self.spec, self.state)
+        if factors is None:
+            return None
+        graph = louder_file(read_graph(self.model), folder_of(self.model), self.spec, factors)
+        if graph is None:
+            return None
+        try:
+            return Sides.of(opened(self.model, graph), self.spec, louder_state(self.state, factors)), graph
+        except LSTMOnnxError:
+            return None
+
+    @property
+    def planned(self) -> int:
+        """How many cases there are, but for the shorter ones that follow an inconclusive one."""
+        return len(self.cases) + len(self.loud_cases)
+
+    @property
+    def expected(self) -> list[Expected]:
+        """What was compared so far, of the file as it is."""
+        return [done.expected for done in self.compared if done.sides is self.sides]
+
+    @property
+    def loud(self) -> Subject | None:
+        """The file with loud weights, and what was compared of it so far."""
+        if self.louder is None:
+            return None
+        sides, graph = self.louder
+        return Subject(sides.model, graph, [done.expected for done in self.compared if done.sides is sides])
+
+    def results(self) -> Iterator[CaseResult]:
+        """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
+        for case in self.cases:
+            yield from self._results(self.sides, case)
+        for case in self.loud_cases:
+            assert self.louder is not None  # noqa: S101 - or there are none
+            yield from self._results(self.louder[0], case)
+
+    def _results(self, sides: Sides, case: Case) -> Iterator[CaseResult]:
+        for part, expected in expectations(sides.own, sides.wide, self.spec, case):
+            result = replay(sides.model, expected)
+            self.compared.append(Compared(sides, part, expected, result))
+            yield result
+        if result.inconclusive:
+            problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
+            yield CaseResult(case.label, error=problem)
+
+    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
+        """Where the file first differs, and why, as far as it can be told."""
+        return diagnose(self.spec, self.compared)
+
+
+def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Iterator[tuple[Case, Expected]]:
+    """What `case` must give; where that is inconclusive, then its pairs of steps, and then its single steps."""
+    expected = _expected(own, wide, spec, case)
+    yield case, expected
+    time = case.input.shape[1 if spec.batch_first else 0]
+    for size in (2, 1):
+        if expected.inconclusive and size < time:
+            part = replace(windows(wide, case, size), kind="steps")
+            expected = _expected(own, wide, spec, part)
+            yield part, expected
+
+
+def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expected:
+    reference = run_torch(wide, case)
+    scale = float(np.abs(reference["cn"]).max())
+    if case.states is not None:
+        scale = max(scale, float(np.abs(case.states[1]).max()))
+    time_axis = 1 if spec.batch_first else 0
+    return Expected(
+        case.label,
+        (Call(case.feeds(), run_torch(own, case), reference),),
+        spec.dtype,
+        scale,
+        case.kind,
+        case.chunkings,
+        time_axes={"input": time_axis, "output": time_axis},
+        batch_axes={"input": 1 - time_axis, "output": 1 - time_axis, "lengths": 0, "hn": 1, "cn": 1},
+        scales=dict.fromkeys(("output", "hn"), _h_scale(wide)),
+    )
+
+
+def _h_scale(module: nn.LSTM) -> float:
+    """The size of h where rounding is concerned: o tanh(c) is within 1, and a projection sums over that."""
+    norms = [float(w.norm(dim=1).max()) for name, w in module.state_dict().items() if name.startswith("weight_hr")]
+    return max(norms, default=1.0)
+
+
+def _data_case(model: Model, index: int, feeds: Mapping[str, Any]) -> Case:
+    """The user's own inputs, completed and checked as `Model.run` does it."""
+    label = f"data {index}"
+    try:
+        arrays = fitting(model, feeds)
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from error
+    if "input" not in arrays:
+        raise InputError(f"{label}: an nn.LSTM takes input, and {model.path} takes {', '.join(model.inputs)}")
+    states = (arrays["h0"], arrays["c0"]) if "h0" in feeds or "c0" in feeds else None
+    return Case(label, arrays["input"], states, arrays.get("lengths"), "data")

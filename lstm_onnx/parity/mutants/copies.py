@@ -1,0 +1,31 @@
+"""Changed copies of a file that is open."""
+
+from __future__ import annotations
+
+import os
+
+import onnx
+
+from ...runtime import Model
+from ...runtime.providers import open_session
+
+
+def read_graph(model: Model) -> onnx.ModelProto:
+    """The file of `model` again, without its external data."""
+    return onnx.load(os.path.realpath(model.path), load_external_data=False)
+
+
+def folder_of(model: Model) -> str:
+    """Where the file's external data lies."""
+    return os.path.dirname(os.path.realpath(model.path))  # noqa: PTH120
+
+
+def opened(model: Model, copy: onnx.ModelProto) -> Model:
+    """`copy`, opened as `model` was.
+
+    Raises:
+        LSTMOnnxError: it cannot be.
+    """
+    states = None if model.states == model.story.states else model.states
+    session, provider = open_session(copy.SerializeToString(), model.provider, model.threads, folder=folder_of(model))
+    return Model(model.path, session, provider, states, model.threads)

@@ -68,9 +68,15 @@ class Lanes:
             from concurrent.futures import ThreadPoolExecutor
 
             self._others = ThreadPoolExecutor(self.count - 1, thread_name_prefix="lstm-onnx lane")
-        others = [self._others.submit(call) for call in calls[1:]]
+        own, others = [calls[0]], []
+        for call in calls[1:]:
+            try:
+                others.append(self._others.submit(call))
+            except RuntimeError:  # the interpreter is ending, and no thread takes anything any more
+                own.append(call)
         try:
-            calls[0]()
+            for call in own:
+                call()
         finally:
             errors = [other.exception() for other in others]
         for error in errors:

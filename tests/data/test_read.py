@@ -727,8 +727,8 @@ def test_importing_loads_nothing_heavy() -> None:
 def test_records_are_a_context_that_closes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     path.write_text("[[1]]\n[[2]]\n[[3]]\n")
-    with read(path) as records:
+    with data.read(path) as records:
         assert next(records.rows)["input"].tolist() == [[1]]
     assert next(records.rows, None) is None
-    with read(path) as records:
+    with data.read(path) as records:
         assert len(list(records.rows)) == 3

@@ -505,10 +505,12 @@ EXIT = """
 import asyncio, sys, threading, time
 import numpy as np
 import lstm_onnx
+from lstm_onnx.runtime import pool
 from lstm_onnx.runtime.batcher import Batcher
 
 how, path = sys.argv[1:]
-server = Batcher(lstm_onnx.load(path, "cpu", threads=1), queue=4)
+pool._LANE_WORK = 1.0
+server = Batcher(lstm_onnx.load(path, "cpu", threads=2 if how == "lanes" else 1), queue=4)
 long, short = np.zeros((30000, 1, 64), np.float32), np.zeros((1, 1, 64), np.float32)
 streams = [server.open() for _ in range(8)]
 
@@ -520,7 +522,7 @@ async def tasks():
     while True:
         await asyncio.gather(*[stream.astep(x) for stream, x in zip(streams, [long, short] * 4)])
 
-if how == "threads":
+if how in ("threads", "lanes"):
     acts = [lambda s=s, x=x: forever(s, x) for s, x in zip(streams, [long, short] * 4)]
 elif how == "asyncio":
     acts = [lambda: asyncio.run(tasks())]
@@ -536,7 +538,7 @@ print("end", flush=True)
 """
 
 
-@pytest.mark.parametrize("how", ["threads", "asyncio", "idle", "drop"])
+@pytest.mark.parametrize("how", ["threads", "lanes", "asyncio", "idle", "drop"])
 def test_the_interpreter_ends_with_work_in_flight(tmp_path: Path, how: str) -> None:
     exported(tmp_path / "m.onnx", input_size=64, hidden_size=64)
     done = subprocess.run(

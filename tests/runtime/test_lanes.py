@@ -50,6 +50,17 @@ def test_an_error_is_raised_once_all_have_ended(wrong: int) -> None:
     assert sorted(ended) == [index for index in range(3) if index != wrong]
 
 
+def test_calls_are_made_also_where_no_thread_takes_them() -> None:
+    """As while the interpreter ends."""
+    lanes = Lanes(3)
+    lanes.run([lambda: None] * 3)
+    assert lanes._others is not None
+    lanes._others.shutdown()
+    made: list[int] = []
+    lanes.run([lambda index=index: made.append(index) for index in range(3)])
+    assert made == [0, 1, 2]
+
+
 def test_its_threads_end_with_it() -> None:
     lanes = Lanes(3)
     lanes.run([lambda: None] * 3)

@@ -463,6 +463,17 @@ def test_a_sequence_that_does_not_fit_is_named_after_all_before_it(
         assert_alike(result, model(x))
 
 
+def test_one_wrong_sequence_in_ten_thousand(models: dict[str, Model]) -> None:
+    model, short = models["plain_lengths"], drawn(64)
+    sequences = (randoms(3, 5) if index == 5000 else short[index % 64] for index in range(10_000))
+    found: list[Any] = []
+    with pytest.raises(InputError, match=r"^sequence 5000: input has shape \(3, 5\); axis 1 must be 4"):
+        found.extend(map_sequences(model, sequences))
+    assert len(found) == 5000
+    for index in (0, 1234, 4999):
+        assert_alike(found[index], model(short[index % 64]))
+
+
 def test_a_module_takes_dicts() -> None:
     model = load(module_file("packed_tagger"), "cpu")
     with pytest.raises(InputError, match=r"^sequence 0: must map names to arrays \(x, lengths\); it is a ndarray"):

@@ -70,6 +70,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """As in ``1 case`` and ``2 cases``."""
+    return f"{count} {one if count == 1 else many}"
+
+
 def verdict(report: Report) -> str:
     """The answer."""
     if not report.in_parity:
@@ -88,7 +93,8 @@ def summary(report: Report) -> str:
     """How much was compared, where, and by which measure."""
     judged = len(report.judged)
     failed = sum(not case.passed for case in report.judged)
-    done = f"{failed} of {judged} cases failed" if failed else f"{judged} case{'s' * (judged != 1)}"
+    cases = counted(judged, "case", "cases")
+    done = f"{failed} of {cases} failed" if failed else cases
     return f"{done} on {clean(report.provider)}; an error may be up to {K:g} times PyTorch's own"
 
 
@@ -134,7 +140,8 @@ def remarks(report: Report) -> list[Remark]:
     if not report.judged:
         said.append(Remark("failed", "no case could be judged", bad=True))
     if report.location is not None:
-        said.append(Remark("first differs in", clean(report.location), bad=True))
+        where = clean(report.location)
+        said.append(Remark("first differs", where if where.startswith("from ") else f"in {where}", bad=True))
     said += [
         Remark("likely cause:", clean(cause.name), (("evidence:", clean(cause.evidence)), ("fix:", clean(cause.fix))))
         for cause in report.causes
@@ -149,8 +156,7 @@ def tried(report: Report) -> str:
     """As in ``14 wrong copies: 13 rejected, 1 proven to be no change``."""
     counts = Counter(mutant.outcome for mutant in report.mutants)
     parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
-    count = len(report.mutants)
-    return f"{count} wrong cop{'y' if count == 1 else 'ies'}: {', '.join(parts)}"
+    return f"{counted(len(report.mutants), 'wrong copy', 'wrong copies')}: {', '.join(parts)}"
 
 
 def survived(mutant: MutantResult) -> str:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _KINDS = {
     "whole": "in one call",
-    "chunks": "in chunks, through a stream",
-    "pool": "in slots of a pool",
-    "steps": "in short runs from exact states",
-    "data": "in one call, own data",
-    "golden": "stored numbers",
+    "chunks": "in chunks",
+    "pool": "in a pool",
+    "steps": "in short runs",
+    "data": "on own data",
+    "golden": "on stored data",
 }
 """How a case was run, by `report.KINDS`."""
 _MOST_CHARTS = 6
@@ -167,7 +167,7 @@ def _differences(report: Report) -> Markup:
     if not report.judged:
         parts.append(_section("Nothing was judged", tag("p", "No case could be judged.")))
     if report.location is not None:
-        parts.append(_section("First differs in", tag("p", content.clean(report.location), class_="where")))
+        parts.append(_section("First difference", tag("p", content.clean(report.location), class_="where")))
     if report.causes:
         causes = (
             tag(
@@ -191,8 +191,8 @@ def _growths(report: Report, ident: str) -> Iterator[Markup]:
     for index, (case, tensor, growth) in enumerate(found[:_MOST_CHARTS]):
         yield _growth(case, tensor, growth, f"{ident}-g{index}")
     if len(found) > _MOST_CHARTS:
-        told = f"{len(found) - _MOST_CHARTS} more outputs have a time axis; these are the ones that tell most."
-        yield _section("Further outputs", tag("p", told))
+        told = "The outputs above tell most; --json has the errors of all."
+        yield _section(f"{len(found) - _MOST_CHARTS} further outputs over time", tag("p", told))
 
 
 def _growth(case: CaseResult, tensor: TensorResult, growth: Growth, ident: str) -> Markup:
@@ -235,7 +235,7 @@ def _self_test(report: Report) -> Markup:
         "Self-test",
         tag("p", f"Would a wrong file have been seen? {content.tried(report)}."),
         _folded(
-            f"All {len(rows)} wrong copies",
+            content.counted(len(rows), "wrong copy", "wrong copies"),
             _table("What became of each", ("wrong copy", "outcome", "ratio", "at"), rows),
         ),
     )
@@ -258,7 +258,7 @@ def _cases(report: Report) -> Markup:
         for case in report.cases
     ]
     table = _table("Each case, with the ratio of each output", ("case", "run", "ratios"), rows)
-    return _section("Cases", _folded(f"All {len(rows)} cases", table))
+    return _section("Cases", _folded(content.counted(len(rows), "case", "cases"), table))
 
 
 def _ratios(case: CaseResult) -> str:

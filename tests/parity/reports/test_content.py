@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from lstm_onnx.parity import Location
 from lstm_onnx.parity.reports import content
 
 from . import samples
@@ -69,7 +70,9 @@ def test_rows_say_what_the_problem_is():
 def test_remarks_say_where_why_and_what_to_do():
     location, cause, note = content.remarks(samples.failing)
     where = "layer 1, reverse, gate f, from step 2 on, output (row 0, feature 2) in batch 5, time 4, states"
-    assert (location.label, location.text, location.bad) == ("first differs in", where, True)
+    assert (location.label, location.text, location.bad) == ("first differs", f"in {where}", True)
+    bare = replace(samples.failing, location=Location("batch 1, time 2", "output", 0, 1, 2))
+    assert content.remarks(bare)[0].text == "from step 0 on, output (row 1, feature 2) in batch 1, time 2"
     assert (cause.label, cause.text) == ("likely cause:", "gate order of layer 1")
     assert cause.details == (("evidence:", "with it PyTorch gives the file's numbers"), ("fix:", "ONNX wants i,o,f,c"))
     assert note.text == "PyTorch's own error is too large in some cases"

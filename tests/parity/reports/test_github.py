@@ -104,7 +104,7 @@ def test_the_summary_is_added_to_what_is_there(tmp_path):
         r"| ❌ | hn | 0.125 | 1.25e-07 | 1e+06 | \[0, 0, 2\] of batch 5, time 4, states |",
         r"| ✅ | cn | 7e-08 | 1.25e-07 | 0.56 | \[0, 0, 2\] of batch 3, time 4, states |",
         "",
-        f"- **first differs in** {samples.failing.location}",
+        f"- **first differs** in {samples.failing.location}",
         "- **likely cause:** gate order of layer 1",
         "  - evidence: with it PyTorch gives the file's numbers",
         "  - fix: ONNX wants i,o,f,c",

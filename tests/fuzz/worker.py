@@ -1,0 +1,104 @@
+"""Runs command lines in its own process, and tells of each how it went; see `campaign`.
+
+The command line is the ``main`` of the module that the first argument names.  A job is a line of JSON on
+stdin, ``{"folder": ..., "commands": [[...], ...]}``, and so is its answer on stdout: ``{"codes": [...],
+"said": [...], "problem": ...}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CommandLine = Callable[[list[str]], None]
+MEMORY = 2 * 2**30
+"""Bytes of address space that jobs may take beside what the process has when it is ready."""
+
+
+def _limit_memory() -> None:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _run(main: CommandLine, command: list[str]) -> tuple[int | str | None, str]:
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(command)
+        except SystemExit as left:
+            return left.code or 0, err.getvalue()
+        except Exception as error:  # noqa: BLE001 - that it comes out at all is the finding
+            return type(error).__name__, err.getvalue()
+    return None, err.getvalue()
+
+
+def _problem(code: int | str | None, said: str) -> str | None:
+    if code not in (0, 1, 2):
+        return f"exit code {code}"
+    if "Traceback" in said:
+        return "a traceback"
+    if code == 2 and not (said.startswith("lstm-onnx: ") and said.count("\n") == 1) and "\nlstm-onnx: " not in said:
+        return "no line that says what is wrong"
+    return None
+
+
+def _names(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()}
+
+
+def _job(main: CommandLine, scratch: str, folder: str, commands: list[list[str]]) -> dict[str, Any]:
+    os.chdir(folder)
+    before = _names(folder)
+    answer: dict[str, Any] = {"codes": [], "said": [], "problem": None}
+    for command in commands:
+        code, said = _run(main, command)
+        answer["codes"].append(code)
+        answer["said"].append(said[-2000:])
+        problem = _problem(code, said)
+        made = {command[command.index("-o") + 1]} if "-o" in command else set()
+        left = (_names(folder) - before - (made if code == 0 else set())) | _names(scratch)
+        if problem is None and left:
+            problem = f"left behind: {sorted(left)}"
+        for path in Path(scratch).iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in made:
+            Path(name).unlink(missing_ok=True)
+        if problem is not None:
+            answer["problem"] = f"{problem} after {' '.join(command)}"
+            break
+    return answer
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
+    warnings.simplefilter("ignore")
+    command_line = importlib.import_module(sys.argv[1]).main
+    if command_line.__module__.startswith("lstm_onnx"):
+        # Before the limit: what they reserve is theirs.
+        import onnxruntime
+        import torch
+
+        torch.set_num_threads(1)
+        onnxruntime.set_default_logger_severity(4)
+    with tempfile.TemporaryDirectory() as scratch:
+        tempfile.tempdir = scratch
+        _limit_memory()
+        for line in sys.stdin:
+            print(json.dumps(_job(command_line, scratch, **json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +14,8 @@ from ..errors import InputError, RunError
 from ..spec import LSTMSpec
 from . import causes
 from .compared import Compared, Sides
-from .criterion import compare
-from .expected import Expected
 from .hypotheses import Hypothesis, hypotheses, rounded, run_with
 from .locate import first_difference, locate
-from .mutants import folder_of, read_graph
 from .reference import Outputs, run_torch
 from .report import Cause, Location
 
@@ -39,7 +35,7 @@ def diagnose(spec: LSTMSpec, compared: Sequence[Compared]) -> tuple[Location | N
         compared: every case that was run.
     """
     wrong = [done for done in compared if not done.result.passed and not done.result.inconclusive]
-    location = first_difference([(done.result, done.expected) for done in wrong])
+    location = first_difference([(done.expected, done.result) for done in wrong])
     numbers = [done for done in wrong if done.result.tensors and done.expected.kind in PLAIN]
     if location is not None and numbers:
         first = next((done for done in numbers if done.result.label == location.case), numbers[0])
@@ -49,25 +45,11 @@ def diagnose(spec: LSTMSpec, compared: Sequence[Compared]) -> tuple[Location | N
     if ran:
         found += _from_numbers(spec, ran, location)
         found += _from_the_file(spec, ran[0])
-    if not numbers:
-        found += _from_pairs(wrong)
+    if wrong and not numbers:
+        found += causes.mispaired(wrong[0].sides.model.states, {"h0": "hn", "c0": "cn"})
     if location is not None and any(cause.name.startswith(_NOT_THE_GATES) for cause in found):
         location = replace(location, gate=None)
     return location, tuple(found)
-
-
-def _from_pairs(wrong: Sequence[Compared]) -> Iterator[Cause]:
-    """Streams that go wrong where whole runs do not, by how the file pairs its states."""
-    for done in wrong[:1]:
-        pairs = done.sides.model.states
-        others = {name: pairs[name] for name, right in (("h0", "hn"), ("c0", "cn")) if pairs.get(name, right) != right}
-        if others:
-            said = ", ".join(f"{name} from {output}" for name, output in others.items())
-            yield Cause(
-                "state order: streams",
-                f"whole runs are right, and streams go on with {said}",
-                "pair h0 with hn and c0 with cn, in the metadata lstm_onnx.states or in load's states",
-            )
 
 
 def _sizes(spec: LSTMSpec, compared: Sequence[Compared]) -> tuple[list[Mapping[str, int]], list[Mapping[str, int]]]:
@@ -95,8 +77,8 @@ def _simple_first(done: Compared) -> tuple[bool, bool, bool, int]:
     )
 
 
-def _from_numbers(spec: LSTMSpec, wrong: Sequence[Compared], location: Location | None) -> Iterator[Cause]:
-    """Mistakes that, made on PyTorch's side, give the file's numbers.
+def _from_numbers(spec: LSTMSpec, wrong: Sequence[Compared], location: Location | None) -> list[Cause]:
+    """Mistakes that, made on PyTorch's side, give the file's numbers in all cases that fail; or none.
 
     Simple cases come first, so that of two mistakes the one that needs no states and no lengths is found
     before the other, which is then looked for beside it.
@@ -110,31 +92,24 @@ def _from_numbers(spec: LSTMSpec, wrong: Sequence[Compared], location: Location 
     layer = None if location is None else location.layer
     direction = None if location is None or location.direction is None else int(location.direction == "reverse")
     scratch = {id(done.sides): Scratch(done.sides) for done, _ in evidence}
-    made: tuple[Hypothesis, ...] = ()
+    made: list[Hypothesis] = []
+    found = []
     left = evidence
-    while left and len(made) < _MOST_FAULTS:
-        best: tuple[float, Hypothesis, list[Any]] | None = None
+    while left:
+        chosen, rest = None, left
         for one in hypotheses(spec, layer, direction):
-            chain = (*made, one)
-            if not _explains(chain, *left[0], scratch):
-                continue
-            rest = [item for item in left if not _explains(chain, *item, scratch)]
-            if best is None or len(rest) < len(best[2]):
-                best = float(len(rest)), one, rest
-            if not rest:
-                break
-        if best is None:
-            return
-        _, one, rest = best
-        made = (*made, one)
-        told = len(left) - len(rest)
-        also = " beside it" if len(made) > 1 else ""
-        yield Cause(
-            one.name,
-            f"PyTorch with this mistake{also} gives the file's numbers in {told} of {len(left)} cases that fail",
-            one.fix,
-        )
+            if len(rest) and _explains((*made, one), *left[0], scratch):
+                unexplained = [item for item in left if not _explains((*made, one), *item, scratch)]
+                if len(unexplained) < len(rest):
+                    chosen, rest = one, unexplained
+        if chosen is None or len(made) == _MOST_FAULTS:
+            return []
+        made.append(chosen)
+        also = " and the one before" if len(made) > 1 else ""
+        said = f"PyTorch with this mistake{also} gives the file's numbers"
+        found.append(Cause(chosen.name, f"{said} in {len(left) - len(rest)} of {len(left)} cases", chosen.fix))
         left = rest
+    return found
 
 
 class Scratch:
@@ -164,39 +139,18 @@ class Scratch:
 def _explains(
     made: tuple[Hypothesis, ...], done: Compared, actual: Mapping[str, np.ndarray], scratch: Mapping[int, Scratch]
 ) -> bool:
-    return explains(scratch[id(done.sides)].run(made, done), actual, done.expected)
-
-
-def explains(predicted: Outputs, actual: Mapping[str, np.ndarray], expected: Expected) -> bool:
-    """Whether a file's outputs are within the criterion of `predicted`, with PyTorch's own error in the right case."""
-    call = expected.calls[0]
-    for name, values in predicted.items():
-        if name not in actual or values.shape != call.reference[name].shape:
-            return False
-        own = values + (call.own[name] - call.reference[name])
-        scale = expected.scales.get(name, max(1.0, expected.scale))
-        if not compare(name, actual[name], own, values, dtype=expected.dtype, scale=scale).passed:
-            return False
-    return True
+    return done.expected.as_if(scratch[id(done.sides)].run(made, done)).judge([actual]).passed
 
 
 def _from_the_file(spec: LSTMSpec, done: Compared) -> Iterator[Cause]:
     """What the operators in the file, and where they ran, say of the error in a case."""
-    model, call = done.sides.model, done.expected.calls[0]
-    graph = read_graph(model)
-    feeds = model.completed(dict(done.case.feeds()))
-
-    def error(outputs: Mapping[str, np.ndarray]) -> float:
-        errors = [float(np.abs(outputs[name] - call.reference[name]).max(initial=0.0)) for name in outputs]
-        return max(errors, default=float("inf"))
-
-    here = error(model.run(feeds))
-    yield from causes.quantised(
-        model, graph, here, lambda: error(causes.run_precisely(model, graph, folder_of(model), feeds))
-    )
-    yield from causes.left_gpu(model, graph)
-    if model.provider == "cuda":
-        yield from causes.tf32(model, spec.dtype, here, error(_in_tf32(done)))
+    yield from causes.from_the_file(done.sides.model, done.expected)
+    if done.sides.model.provider == "cuda":
+        error, simulated = (
+            causes.largest_error(done.expected, outputs)
+            for outputs in (done.sides.model.run(done.case.feeds()), _in_tf32(done))
+        )
+        yield from causes.tf32(spec.dtype, error, simulated)
 
 
 def _in_tf32(done: Compared) -> Outputs:

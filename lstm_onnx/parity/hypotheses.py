@@ -251,7 +251,7 @@ def _backwards(run: Run) -> Run:
     def changed(module: nn.LSTM, case: Case) -> Outputs:
         axis = _time_axis(module)
         outputs = run(module, replace(case, input=np.flip(case.input, axis).copy()))
-        return {**outputs, "output": np.flip(outputs["output"], axis)}
+        return {**outputs, "output": np.flip(outputs["output"], axis).copy()}
 
     return changed
 
@@ -259,7 +259,7 @@ def _backwards(run: Run) -> Run:
 def _reversed_output(run: Run) -> Run:
     def changed(module: nn.LSTM, case: Case) -> Outputs:
         outputs = run(module, case)
-        return {**outputs, "output": np.flip(outputs["output"], _time_axis(module))}
+        return {**outputs, "output": np.flip(outputs["output"], _time_axis(module)).copy()}
 
     return changed
 

@@ -27,9 +27,9 @@ _LEAST_TANH = 0.05
 """Of tanh c, below which h = o tanh c says nothing of o."""
 
 
-def first_difference(wrong: Sequence[tuple[CaseResult, Expected]]) -> Location | None:
+def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location | None:
     """Where in an output the first of the wrong cases differs, whole runs first; None where none ran to be wrong."""
-    for result, expected in sorted(wrong, key=lambda pair: pair[1].kind in ("chunks", "pool")):
+    for expected, result in sorted(wrong, key=lambda pair: pair[0].kind in ("chunks", "pool")):
         tensors = [one for one in result.tensors if not one.passed and not one.problem.startswith("has shape")]
         if not tensors:
             continue

@@ -28,7 +28,8 @@ from ..runtime.axes import size_of as axis_size
 from ..runtime.values import ValueInfo
 from ..story import Story
 from .data import fitting
-from .expected import Call, Expected, size_of
+from .expected import Arrays, Call, Expected, size_of
+from .module_diagnosis import diagnose_module
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sweep import SHAPES, gains
@@ -72,6 +73,8 @@ class ModuleVerification:
         self.notes: list[str] = []
         self.expected: list[Expected] = []
         """What is compared, once PyTorch has run."""
+        self.done: list[tuple[Expected, CaseResult]] = []
+        """What was compared so far, and what came of it."""
         specs, found = self._arguments(inputs, example_inputs, seed)
         self.specs = specs
         self._check_names(found)
@@ -188,7 +191,8 @@ class ModuleVerification:
     def results(self) -> Iterator[CaseResult]:
         """Case by case."""
         for expected in self._all():
-            yield replay(self.model, expected)
+            self.done.append((expected, replay(self.model, expected)))
+            yield self.done[-1][1]
 
     @property
     def loud(self) -> None:
@@ -196,7 +200,16 @@ class ModuleVerification:
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs, and why, as far as it can be told."""
-        return None, ()
+        return diagnose_module(self)
+
+    def rerun(self, expected: Expected, prepared: Prepared | None = None) -> Arrays:
+        """What the module gives for a case of one call; the float64 copy where no other is named.
+
+        Raises:
+            ExportError: it does not run on that.
+        """
+        case = ModuleCase(expected.label, dict(expected.calls[0].feeds), {})
+        return self._torch(prepared or self.wide, case)[0]
 
     def _all(self) -> list[Expected]:
         """What every case must give, with PyTorch's part done.
@@ -284,6 +297,8 @@ class ModuleVerification:
         start = self.model.completed(dict(cases[0].inputs))
         wide_states = {name: start[name] for name in self._argument_states()}
         own_states = dict(wide_states)
+        # What is kept in attributes goes on as the module has it, whatever the file says.
+        pairs = {**self.story.states, **self.wide.states}
         calls, steps, cell = [], [], 0.0
         try:
             for case in cases:
@@ -297,8 +312,8 @@ class ModuleVerification:
                 )
                 calls.append(Call(case.inputs, own, reference))
                 steps.append(forced)
-                wide_states = {name: reference[after] for name, after in self.story.states.items()}
-                own_states = {name: own[after] for name, after in self.story.states.items()}
+                wide_states = {name: reference[after] for name, after in pairs.items()}
+                own_states = {name: own[after] for name, after in pairs.items()}
         except ExportError:
             return
         axes = self._axes(_BATCH)

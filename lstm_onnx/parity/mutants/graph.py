@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError, infer_shapes
 
 _SMALL = 64
@@ -183,6 +183,15 @@ class Edit:
             tuple(Port(node, 1) for node in behind if node.name.endswith(("/project", "/project_hn"))),
         )
 
+    def named_final(self, site: Site, state: str) -> list[str]:
+        """The values in which a layer gives its final "h" or "c", named where nobody wanted them."""
+        node = site.node
+        if not site.scan:
+            index = _STATE_OUTPUTS[state]
+            node.output.extend([""] * (index + 1 - len(node.output)))
+            node.output[index] = node.output[index] or f"{site.name}/final_{state}"
+        return [port.value for port in site.final(state)]
+
     def used(self, value: str) -> bool:
         """Whether anything reads a value, be it a subgraph or the caller."""
         return bool(value) and (self.is_output(value) or bool(self.readers(value)))
@@ -229,7 +238,7 @@ class Edit:
             if node.op_type in GATES and node.domain in ("", "ai.onnx") and len(node.input) >= 3:
                 site = _operator(node)
             else:
-                site = _scan(node, self._producers, self._initializers) if node.op_type == "Scan" else None
+                site = _scan(node, self._producers) if node.op_type == "Scan" else None
             if site is not None:
                 yield site
 
@@ -255,7 +264,7 @@ def _operator(node: NodeProto) -> Site | None:
     )
 
 
-def _scan(node: NodeProto, producers: dict[str, NodeProto], initializers: dict[str, TensorProto]) -> Site | None:
+def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
     """A Scan as `lstm_onnx.graph` writes it, told by the names of its body's nodes; None for any other."""
     body = next((item.g for item in node.attribute if item.name == "body"), None)
     if body is None:
@@ -266,9 +275,9 @@ def _scan(node: NodeProto, producers: dict[str, NodeProto], initializers: dict[s
 
     recurrent, projection = inner("recurrent_gates"), inner("new_h")
     count = len(recurrent)
-    if not count or len(projection) != count or recurrent[0].value not in initializers:
+    if not count or len(projection) != count or len(body.output) < 2 * count:
         return None
-    hidden = initializers[recurrent[0].value].dims[-1] // GATES["LSTM"]
+    hidden = body.output[count].type.tensor_type.shape.dim[-1].dim_value  # of c
     value = node.input[2 * count]
     gates = producers.get(value)
     biased: tuple[Port, ...] = ()

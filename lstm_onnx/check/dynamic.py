@@ -106,6 +106,9 @@ def _problem(model: Model, sizes: Mapping[str | None, int], batches: Mapping[str
     groups = {batches[name]: size for name, size in sizes.items() if name is not None and name in batches}
     sizes = {**{name: groups[first] for name, first in batches.items() if first in groups}, **sizes}
     shapes = {name: _bound(info, sizes) for name, info in model.inputs.items()}
+    none = next((name for name, shape in shapes.items() if min(shape, default=1) < 1), None)
+    if none is not None:  # an axis such as time - 2
+        return f"the input {none} would have the shape {shapes[none]}"
     if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS:
         return None
     rng = np.random.default_rng(0)

@@ -339,3 +339,21 @@ def test_batch_normalization_in_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["RandomNormalLike", "RandomUniformLike", "Bernoulli"])
 def test_generators(tmp_path: Path, kind: str) -> None:
     assert behind(tmp_path, helper.make_node(kind, ["x"], ["z"])) == {"random-operator"}
+
+
+@pytest.mark.parametrize(("dim", "passes"), [("time - 2", True), ("batch - 7", False)])
+def test_an_axis_that_follows_from_another_and_may_be_none(tmp_path: Path, dim: str, passes: bool) -> None:
+    axis = dim.split()[0]
+    values = {"x": [dim, 3], "z": [axis, 2]}
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in values],
+        "axes",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()],
+        [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, shape) for name, shape in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save_model(model, tmp_path / "m.onnx")
+    report = check(tmp_path / "m.onnx", provider="cpu")
+    assert bool(report) is passes, str(report)
+    found = "it needs a time of 3 or more" if passes else "the input x would have the shape (-6, 3)"
+    assert found in str(report)

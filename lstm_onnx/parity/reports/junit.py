@@ -54,10 +54,10 @@ def _suite(report: Report) -> Element:
     facts = {"file": report.file, "source": report.source, "provider": report.provider, "limit": f"{K:g}"}
     for name, value in {**facts, **report.versions}.items():
         SubElement(properties, "property", name=clean(name), value=clean(value))
-    # Readers take what is before a dot for a package.
-    owner = clean(report.source).replace(".", "_")
+    # Readers tell cases apart by class and name alone, and take what is before a dot for a package.
+    owner = ".".join(clean(name).replace(".", "_") for name in (report.source, report.file, report.provider))
     for test in tests:
-        case = SubElement(suite, "testcase", name=test.name, classname=f"{owner}.{clean(report.provider)}")
+        case = SubElement(suite, "testcase", name=test.name, classname=owner)
         if test.result:
             found = SubElement(case, test.result, type=test.kind, message=test.message)
             found.text = test.text or None
@@ -94,8 +94,8 @@ def _case(case: CaseResult) -> _Test:
     if case.passed:
         return _Test(name)
     shown = [row(case, tensor) for tensor in case.tensors]
-    wrong = ", ".join(f"{each.ratio} of {each.output}" for each in shown if not each.passed) or "of nothing"
-    message = f"not in parity, ratio {wrong}; {K:g} is the most"
+    wrong = ", ".join(f"{each.ratio} of {each.output}" for each in shown if not each.passed)
+    message = f"not in parity, ratio {wrong}; {K:g} is the most" if shown else "no output was compared"
     return _Test(name, "failure", "parity", message, "\n".join(table(shown)))
 
 

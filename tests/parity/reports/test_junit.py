@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lstm_onnx.parity import Report
+from lstm_onnx.parity import CaseResult, Report
 from lstm_onnx.parity.reports import junit
 from lstm_onnx.parity.reports.table import plain
 
@@ -94,7 +94,7 @@ def test_a_suite_for_each_report():
     assert root.get("time") == "6.500"
     assert root[0].get("time") == "3.250"
     owners = [{case.get("classname") for case in suite.findall("testcase")} for suite in root]
-    assert owners == [{"models/net_toml.cpu"}, {"models/net_toml.cuda"}]
+    assert owners == [{"models/net_toml.net_onnx.cpu"}, {"models/net_toml.wrong_onnx.cuda"}]
 
 
 def test_cases_and_wrong_copies_are_test_cases():
@@ -130,6 +130,11 @@ def test_a_case_that_did_not_run_is_an_error():
     (suite,) = parsed(samples.stopped)
     assert (suite.get("errors"), suite.get("failures")) == ("2", "0")
     assert case(suite, samples.STOPPED.label).find("error").get("message") == samples.STOPPED.error
+
+
+def test_a_case_without_outputs_is_a_failure():
+    (suite,) = parsed(replace(samples.passing, cases=(CaseResult("empty"),)))
+    assert case(suite, "empty").find("failure").get("message") == "no output was compared"
 
 
 def test_nothing_judged_is_a_failure():

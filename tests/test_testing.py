@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
+from lstm_onnx import testing
 from lstm_onnx.errors import ConfigError, ExportError, FileError, LSTMOnnxError, ModelError
 from lstm_onnx.testing import ParityError, assert_parity
 
@@ -98,6 +99,11 @@ from lstm_onnx.testing import assert_parity
 assert assert_parity(sys.argv[1], golden=sys.argv[2], provider="cpu", threads=1)
 """
     assert_without(imported_by(script, str(folder / "net.onnx"), str(folder / "net.npz")), "torch", "onnx")
+
+
+def test_the_public_names():
+    assert testing.__all__ == ["ParityError", "assert_parity"]
+    assert not issubclass(ParityError, LSTMOnnxError)  # the tool worked, and the answer is no
 
 
 def test_the_module_imports_nothing_heavy():

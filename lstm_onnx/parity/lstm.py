@@ -24,7 +24,7 @@ from .mutants import Subject, folder_of, opened, read_graph
 from .reference import run_torch, windows
 from .replay import replay
 from .report import CaseResult, Cause, Location
-from .sweep import SHAPES, Case, cases, gains, loud_cases
+from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases
 
 
 class LSTMVerification:
@@ -41,7 +41,7 @@ class LSTMVerification:
         *,
         seed: int = 0,
         data: Sequence[Mapping[str, Any]] = (),
-        shapes: Sequence[tuple[int, int]] = SHAPES,
+        shapes: Sequence[tuple[int, int]] = (*SHAPES, LONG),
     ) -> None:
         self.started = perf_counter()
         self.model = model

@@ -225,6 +225,19 @@ class Edit:
         made = self.node(op, right, *more, **attributes)
         self._producers[made].output[0] = output
 
+    def sort(self) -> None:
+        """Put each node behind those that it reads; what was found in the graph before is then of no use."""
+        waiting = list(enumerate(map(_copied, self.graph.node)))
+        ahead = {value for _, node in waiting for value in node.output if value}
+        del self.graph.node[:]
+        while waiting:
+            ready = {index for index, node in waiting if not ahead & _reads(node)}
+            if not ready:  # a circle, which ONNX Runtime refuses
+                ready = {index for index, _ in waiting}
+            self.graph.node.extend(node for index, node in waiting if index in ready)
+            ahead -= {value for index, node in waiting if index in ready for value in node.output}
+            waiting = [(index, node) for index, node in waiting if index not in ready]
+
     def array(self, array: np.ndarray) -> str:
         """A new initializer; its name."""
         self._made += 1
@@ -291,6 +304,18 @@ def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
     lengths = Port(node, 3 * count) if masked else None
     wide = (Port(gates, 1),)
     return Site(node, "LSTM", GATES["LSTM"], count, hidden, wide, recurrent, biased, projection, lengths)
+
+
+def _copied(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """What a node reads, and what the graphs in it read."""
+    inner = [each for item in node.attribute if item.HasField("g") for each in _all_nodes(item.g)]
+    return {value for each in (node, *inner) for value in each.input}
 
 
 def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:

@@ -49,7 +49,9 @@ def mutated(
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     edit = Edit(copy, folder, shapes)
-    return mutator.apply(edit, edit.sites[site]), copy
+    outcome = mutator.apply(edit, edit.sites[site])
+    edit.sort()
+    return outcome, copy
 
 
 def self_test(

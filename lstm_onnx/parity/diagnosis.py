@@ -159,4 +159,4 @@ def _in_tf32(done: Compared) -> Outputs:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.from_numpy(rounded(parameter.numpy(), 10)))
-    return run_torch(module, done.case)
+    return run_torch(module, replace(done.case, input=rounded(done.case.input, 10)))

@@ -110,13 +110,14 @@ def _gate(model: Model, spec: LSTMSpec, wide: nn.LSTM, prefix: Case, wrong: int)
         forget = (two - one) / difference
         found = {"i or g": one - forget * c[wrong], "f": forget}
         if not spec.proj_size:
+            # Where c is about zero its tanh hides o.
             shown = np.tanh(one)
             told = np.abs(shown) > _LEAST_TANH
-            found["o"] = np.where(told, outputs[0]["hn"][wrong] / np.where(told, shown, 1.0), 0.0)
+            found["o"] = np.where(told, outputs[0]["hn"][wrong] / np.where(told, shown, 1.0), np.nan)
         return found
 
     ours, right = gates(actual), gates(reference)
     bound = K * EPSILON[spec.dtype] * max(1.0, float(np.abs(reference[1]["cn"]).max())) / _LEAST_TANH
-    names = [name for name in right if np.abs(ours[name] - right[name]).max() > bound]
+    names = [name for name in right if (np.abs(ours[name] - right[name]) > bound).any()]
     # Where all of them are wrong, it is not the gates.
     return " and ".join(names) if len(names) < len(right) else None

@@ -5,6 +5,7 @@ Nothing is computed on the weights themselves, so a mutant of a large model cost
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,8 +118,9 @@ class Edit:
         self.graph: GraphProto = model.graph
         self.folder = folder
         self.shapes: Shapes = shapes or {}
-        self._made = 0
+        self._taken = {name for node in self.graph.node for name in (node.name, *node.output)}
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._taken |= self._initializers.keys()
         self._producers = {value: node for node in self.graph.node for value in node.output if value}
         self.sites = list(self._sites())
 
@@ -206,8 +208,7 @@ class Edit:
     def node(self, op: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
         """A new node behind the last of its inputs' makers; its output's name."""
         names = [item if isinstance(item, str) else self.array(item) for item in inputs]
-        self._made += 1
-        out = f"mutant/{self._made}"
+        out = self._name()
         makers = [self._producers[name].name for name in names if name in self._producers]
         at = max((index for index, node in enumerate(self.graph.node) if node.name in makers), default=-1) + 1
         self.graph.node.insert(at, helper.make_node(op, names, [out], name=out, **attributes))
@@ -240,10 +241,14 @@ class Edit:
 
     def array(self, array: np.ndarray) -> str:
         """A new initializer; its name."""
-        self._made += 1
-        name = f"mutant/{self._made}"
+        name = self._name()
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         self._initializers[name] = self.graph.initializer[-1]
+        return name
+
+    def _name(self) -> str:
+        name = next(name for name in map("mutant/{}".format, itertools.count(1)) if name not in self._taken)
+        self._taken.add(name)
         return name
 
     def _sites(self) -> Iterator[Site]:

@@ -104,6 +104,16 @@ _FILE = (
         "Two runs on the same input differ, and parity with PyTorch cannot be shown: their generators differ.",
         "make the noise an input of the model",
     ),
+    Rule(
+        "LO112",
+        "crashing-node",
+        "error",
+        "a node ends the process of whoever opens the model",
+        "A Split whose num_outputs is less than the outputs that it has makes onnx and ONNX Runtime read behind the "
+        "end of a list, and no exception comes of that: the process is gone (measured on onnx 1.23 and ONNX Runtime "
+        "1.31).  Such a file is not opened, also where the rule is ignored.",
+        "make num_outputs the count of its outputs, or leave it out and give the sizes as an input",
+    ),
 )
 _SIZES = (
     Rule(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto, TensorProto, inliner
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from ..onnxgraph import Dim, Scope, attributes_of, shape_of, typed
 
@@ -28,32 +28,6 @@ _OPERATORS = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
 _LENGTHS = slice(4, 5)
 _INITIAL_STATES = slice(5, 7)
 """Where these operators take initial_h and, an LSTM, initial_c."""
-_LARGE_TENSOR = 2**16
-
-
-def bare(model: ModelProto) -> ModelProto:
-    """A copy of what shapes follow from: no metadata, and large initializers without their numbers."""
-    copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    copy.graph.name = model.graph.name
-    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(copy.graph, field).extend(getattr(model.graph, field))
-    for tensor in model.graph.initializer:
-        if tensor.ByteSize() > _LARGE_TENSOR:
-            tensor = TensorProto(
-                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL
-            )
-        copy.graph.initializer.append(tensor)
-    return copy
-
-
-def inferred(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
-    """`model`, which is bare, with every shape that follows from its inputs.
-
-    Shapes that are computed follow with `data_prop` alone, which takes as much memory as they ask for.
-    """
-    if model.functions:
-        model = inliner.inline_local_functions(model)
-    return onnx.shape_inference.infer_shapes(model, data_prop=data_prop)
 
 
 class Graph:
@@ -131,3 +105,25 @@ def initial_states(node: NodeProto) -> list[str]:
 def batch_axis(node: NodeProto) -> int:
     """Where the input of an LSTM, GRU or RNN has its batch; the time is beside it."""
     return 0 if typed(attributes_of(node), "layout", int) == 1 else 1
+
+
+def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and all bodies within."""
+    yield graph
+    for node in nodes_of(graph.node):
+        yield from bodies_of(node)
+
+
+def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """The nodes of a graph or a function, and those of all bodies within."""
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        yield node
+        todo += (inner for body in bodies_of(node) for inner in body.node)
+
+
+def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs right within a node."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs

@@ -22,7 +22,7 @@ from .session import Ran, on_provider, unopened
 from .subject import Subject
 
 Look = Callable[[Subject], Iterable[Finding]]
-_BOMB, _METADATA, _DOUBLE = "resource-bomb", "metadata", "float64-on-cpu"
+_CRASH, _BOMB, _METADATA, _DOUBLE = "crashing-node", "resource-bomb", "metadata", "float64-on-cpu"
 _LOOKS: Mapping[tuple[str, ...], Look] = {
     ("valid-onnx",): static.valid_onnx,
     ("dynamic-axes", "frozen-literal", "state-batch"): static.dynamic_axes,
@@ -90,11 +90,14 @@ def check(
     left_out = frozenset(find(text).name for text in ignore)
     _require_provider(provider)
     file, model = os.fspath(path), _read(path)
-    found = _guarded(_BOMB, lambda: bombs.resource_bomb(file, model))
-    tried = {_BOMB}
-    if found and _BOMB not in left_out:
-        ran = unopened(provider, f"not tried: the file asks for too much ({_BOMB})")
-        found += [skipped(rule, "not tried, either") for rule in ("valid-onnx", "dynamic-axes")]
+    found = _guarded(_CRASH, lambda: bombs.crashing_node(model))
+    dangers = list(found)  # of which nobody can want to be the victim, whatever is ignored
+    found += _guarded(_BOMB, lambda: bombs.resource_bomb(file, model))
+    tried = {_CRASH, _BOMB}
+    if dangers or (found and _BOMB not in left_out):
+        why = f"not tried: the file is not safe to open ({found[0].rule})"
+        ran = unopened(provider, why)
+        found += [skipped(rule, why) for rule in ("valid-onnx", "dynamic-axes")]
     else:
         story = _story(model, found)
         subject = Subject.of(file, model, story, provider)

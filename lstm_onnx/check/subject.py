@@ -8,11 +8,12 @@ from functools import cached_property
 from math import prod
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..onnxgraph import Scope, attributes_of, is_default, typed
 from ..story import Story
-from .graph import ONNX_ERRORS, Graph, bare, inferred
+from .graph import ONNX_ERRORS, Graph, graphs_of
+from .inference import bare, inferred
 from .report import words
 
 RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -144,28 +145,6 @@ def label(node: NodeProto) -> str:
 def input_of(node: NodeProto, index: int) -> str:
     """The name of an input, "" where it is left out."""
     return str(node.input[index]) if index < len(node.input) else ""
-
-
-def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and all bodies within."""
-    yield graph
-    for node in nodes_of(graph.node):
-        yield from bodies_of(node)
-
-
-def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """The nodes of a graph or a function, and those of all bodies within."""
-    todo = list(nodes)
-    while todo:
-        node = todo.pop()
-        yield node
-        todo += (inner for body in bodies_of(node) for inner in body.node)
-
-
-def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs right within a node."""
-    for attribute in node.attribute:
-        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
 
 
 def stored(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:

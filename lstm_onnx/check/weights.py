@@ -12,9 +12,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ..onnxgraph import Scope, attributes_of, is_default, shown, text, typed
 from .files import external_problem
-from .graph import ONNX_ERRORS, batch_axis
+from .graph import ONNX_ERRORS, batch_axis, nodes_of
 from .report import Finding, failed
-from .subject import QUANTISED, RECURRENT, Subject, input_of, label, nodes_of, stored
+from .subject import QUANTISED, RECURRENT, Subject, input_of, label, stored
 
 _LEAST_BYTES = 1024
 _MOST_BYTES = 2**31

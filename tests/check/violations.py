@@ -121,6 +121,20 @@ def then(op_type: str, *more: str, source: str = "Y", rank: int = 4, domain: str
     return edit
 
 
+def parts(count: int) -> Edit:
+    """The hidden features in three parts, by a Split that says it has `count` of them."""
+
+    def edit(model: ModelProto) -> None:
+        if model.graph.node[-1].op_type == "Split":
+            model.graph.node.pop()
+            del model.graph.output[-3:]
+        names = [f"part{index}" for index in range(3)]
+        model.graph.node.append(helper.make_node("Split", ["Y"], names, "then", axis=3, num_outputs=count))
+        model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in names)
+
+    return edit
+
+
 def input_of(name: str, shape: Any, kind: int = TensorProto.FLOAT) -> Edit:
     return lambda model: model.graph.input.append(helper.make_tensor_value_info(name, kind, shape))
 
@@ -260,6 +274,7 @@ CASES: dict[str, Case] = {
             then("Neg", source="z0", rank=1)(model),
         ],
     ),
+    "crashing-node": Case(all_of(parts(2), lambda model: setattr(model.opset_import[0], "version", 18)), parts(3)),
     "dynamic-axes": Case(axis("X", 0, 5), axis("X", 0, "time")),
     "frozen-literal": Case(
         all_of(store(shape=np.array([5, 2, H])), then("Reshape", "shape", rank=3)), store(shape=np.array([0, -1, H]))

@@ -60,8 +60,8 @@ class Finding:
 class CheckReport:
     """The outcome of `check`; truthy when nothing failed.
 
-    `provider` is where the model was run; `silent` the names of further rules that found nothing;
-    `ignored` of those that were asked to be left out and had something to say; `placements` where each
+    `provider` is where the model was run; `silent` the names of further rules that were tried and found
+    nothing; `ignored` of those that were asked to be left out and had something to say; `placements` where each
     node runs, after ONNX Runtime's optimisations, and `required` whether each had to be on the provider.
     """
 

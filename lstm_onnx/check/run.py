@@ -102,7 +102,7 @@ def check(
         story = _story(model, found)
         subject = Subject.of(file, model, story, provider)
         found += _seen(_LOOKS, subject, tried)
-        ran = on_provider(file, provider, require=require, batches=subject.graph.batches)
+        ran = on_provider(file, provider, require=require, batches=_batches(subject))
         found += _seen(_depending(provider, ran), replace(subject, provider=ran.provider), tried)
     # The session says once more, of the whole model, what the graph has told of its nodes.
     double_told = any(item.rule == _DOUBLE for item in found)
@@ -152,7 +152,15 @@ def _guarded(rule: str, findings: Callable[[], Iterable[Finding]]) -> list[Findi
     try:
         return list(dict.fromkeys(findings()))
     except (*ONNX_ERRORS, RecursionError) as error:
-        return [failed(rule, "", f"the graph is damaged: {words(error)}")]
+        # Also where what the rule finds would be no more than a warning.
+        return [replace(failed(rule, "", f"the graph is damaged: {words(error)}"), severity="error")]
+
+
+def _batches(subject: Subject) -> Mapping[str, str]:
+    try:
+        return subject.graph.batches
+    except (*ONNX_ERRORS, RecursionError):
+        return {}  # a damaged graph, which the rules that walk it have told
 
 
 def _require_provider(provider: str) -> None:

@@ -21,11 +21,13 @@ def folder_of(model: Model) -> str:
 
 
 def opened(model: Model, copy: onnx.ModelProto) -> Model:
-    """`copy`, opened as `model` was.
+    """`copy`, opened where `model` is, with its pairs of states.
+
+    It has one thread: a pool of more opens its model's file again, and of a copy there is none.
 
     Raises:
         LSTMOnnxError: it cannot be.
     """
     states = None if model.states == model.story.states else model.states
-    session, provider = open_session(copy.SerializeToString(), model.provider, model.threads, folder=folder_of(model))
-    return Model(model.path, session, provider, states, model.threads)
+    session, provider = open_session(copy.SerializeToString(), model.provider, 1, folder=folder_of(model))
+    return Model(model.path, session, provider, states, 1)

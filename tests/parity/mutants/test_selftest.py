@@ -147,3 +147,18 @@ def test_a_mutant_that_does_not_open_is_rejected(monkeypatch: pytest.MonkeyPatch
     done = verification("plain")
     results = list(self_test(done.model, done.expected))
     assert {(result.outcome, result.case) for result in results} == {("rejected", "opening it")}
+
+
+@pytest.mark.parametrize("threads", [1, 2, None])
+def test_copies_are_what_is_run_in_pools_too(threads: int | None) -> None:
+    """A pool on several threads opens its model's file again, which is the right one."""
+    made = base("plain")
+    model = lstm_onnx.load(made.path, provider="cpu", threads=threads)
+    done = LSTMVerification(model, made.module)
+    assert all(result.passed for result in done.results())
+    pooled = [case for case in done.expected if case.kind == "pool"]
+    assert len(pooled) == 1
+    results = {result.name: result for result in self_test(model, pooled, "all")}
+    assert results["R transposed"].outcome == "rejected"
+    assert results["streams' states mispaired"].outcome == "rejected"
+    assert results["batch baked in"].outcome == "rejected"

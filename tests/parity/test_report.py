@@ -1,0 +1,68 @@
+"""A report is truthy for one reason and false for several."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lstm_onnx.parity import CaseResult, Cause, Location, MutantResult, Report, TensorResult
+
+_RIGHT = CaseResult("a", (TensorResult("output", 1e-7, 1e-7, 1.0, (0,)),))
+_WRONG = CaseResult("b", (TensorResult("output", 1.0, 1e-7, 1e7, (0,)),))
+_UNCLEAR = CaseResult("c", (TensorResult("output", 1.0, 1.0, 1.0, (0,), inconclusive=True),))
+_REJECTED = MutantResult("R transposed", "rejected", float("inf"), "a")
+_SURVIVED = MutantResult("run backwards", "survived", 0.5, "a")
+_EQUIVALENT = MutantResult("input bias dropped", "equivalent", 0.0, "", "that bias is zeros")
+
+
+def _report(*cases: CaseResult, mutants: tuple[MutantResult, ...] = ()) -> Report:
+    return Report("m.onnx", "LSTM", "cpu", cases, mutants=mutants)
+
+
+@pytest.mark.parametrize(
+    ("report", "in_parity", "passed"),
+    [
+        (_report(_RIGHT), True, True),
+        (_report(_RIGHT, _UNCLEAR), True, True),
+        (_report(_RIGHT, mutants=(_REJECTED, _EQUIVALENT)), True, True),
+        (_report(_RIGHT, mutants=(_REJECTED, _SURVIVED)), True, False),
+        (_report(_RIGHT, _WRONG), False, False),
+        (_report(_RIGHT, CaseResult("d", error="it broke")), False, False),
+        (_report(_UNCLEAR), False, False),
+        (_report(), False, False),
+    ],
+)
+def test_what_passes(report: Report, in_parity: bool, passed: bool) -> None:
+    assert report.in_parity is in_parity
+    assert bool(report) is passed
+    table = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert (table["in_parity"], table["passed"]) == (in_parity, passed)
+
+
+def test_survivors_are_those_that_survived() -> None:
+    report = _report(_RIGHT, mutants=(_REJECTED, _SURVIVED, _EQUIVALENT))
+    assert report.survivors == (_SURVIVED,)
+    rows = report.to_dict()["mutants"]
+    assert rows[0]["ratio"] == "inf"
+    assert rows[2]["reason"] == "that bias is zeros"
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        (Location("a", "output", 3, 1, 2), "from step 3 on, output (row 1, feature 2) in a"),
+        (Location("a", "hn", layer=1, direction="reverse"), "layer 1, reverse, hn in a"),
+        (Location("a", "y", module="encoder.lstm", layer=0, gate="f"), "encoder.lstm, layer 0, gate f, y in a"),
+    ],
+)
+def test_a_location_reads_from_the_outside_in(location: Location, words: str) -> None:
+    assert str(location) == words
+
+
+def test_where_and_why_are_in_the_dictionary() -> None:
+    cause = Cause("gate order", "it gives the file's numbers", "reorder them")
+    report = Report("m.onnx", "LSTM", "cpu", (_WRONG,), location=Location("b", "output", 2), causes=(cause,))
+    table = report.to_dict()
+    assert table["location"]["step"] == 2
+    assert table["causes"] == [{"name": "gate order", "evidence": cause.evidence, "fix": cause.fix}]

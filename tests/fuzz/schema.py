@@ -59,7 +59,7 @@ def _change(message: Any, messages: list[Any], rng: random.Random) -> None:
         _change_repeated(descriptor, value, messages, rng)
     elif descriptor.type == descriptor.TYPE_MESSAGE:
         alike = [other for other in messages if other.DESCRIPTOR is value.DESCRIPTOR]
-        value.CopyFrom(rng.choice(alike))
+        value.CopyFrom(_copied(rng.choice(alike)))  # it may be within
     else:
         setattr(message, descriptor.name, _other(descriptor, value, messages, rng))
 

@@ -26,7 +26,7 @@ _LARGEST_VALUE = 2**28
 _MOST_GROWN = 16
 """Or so many times the bytes that are stored or put in, for weights that are turned, made wider, multiplied."""
 _MOST_TRIPS = 10**6
-_MOST_NODES = 10**6
+_MOST_NODES = 10**5
 _MIB = 2**20
 _ENDS = "Split has {} outputs, and num_outputs says fewer: ONNX Runtime reads behind the end of a list"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lstm_onnx.check import check
 from lstm_onnx.errors import ProviderError
-from lstm_onnx.runtime.providers import cuda_unavailable
+from lstm_onnx.runtime import providers
+from lstm_onnx.runtime.providers import Placement, cuda_unavailable
 
 from .models import PLAIN, PROJECTED, STACKED, export, failing, fake_cuda
 from .violations import CASES, Case, base, nothing
@@ -126,3 +128,26 @@ def test_on_a_real_gpu_a_variant_is_told(tmp_path: Path):
     report = check(path, provider="cuda")
     assert not report
     assert {finding.rule for finding in report.failures} <= {"provider", "runnable"}
+
+
+# --- What the checker asks of the runtime ---
+
+
+def test_the_operators_that_onnx_runtime_knows():
+    known = providers.operator_versions()
+    assert known["", "LSTM"] >= {7, 14}
+    assert ("com.microsoft", "DynamicQuantizeLSTM") in known
+    assert ("", "NoSuchOperator") not in known
+
+
+def test_a_checker_sees_a_session_that_a_user_would_not_get(monkeypatch: pytest.MonkeyPatch):
+    placed = [Placement("rnn", "LSTM", providers.CPU)]
+    monkeypatch.setattr(providers, "placements", lambda _: placed)
+    session = SimpleNamespace(get_providers=lambda: [providers.CUDA, providers.CPU])
+    providers._prove_cuda(session, every_node=False)
+    with pytest.raises(ProviderError, match="CUDA has no kernel for 1 of the model's nodes"):
+        providers._prove_cuda(session)
+    session = SimpleNamespace(get_providers=lambda: [providers.CPU])
+    monkeypatch.setattr(providers, "_missing_library", lambda _: "libcudnn is missing")
+    with pytest.raises(ProviderError, match="libcudnn"):
+        providers._prove_cuda(session, every_node=False)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..errors import ExportError, InputError, RunError
 from ..spec import LSTMSpec
@@ -83,12 +82,12 @@ def _named_sizes(verification: ModuleVerification, feeds: Arrays) -> dict[str, i
 
 def _place(verification: ModuleVerification, expected: Expected) -> Place | None:
     """The layer that is the first to be wrong, by the states within."""
+    feeds = expected.calls[0].feeds
     try:
-        verification.rerun(expected)
-        verification.rerun(expected, verification.own)
+        verification.own(feeds)
+        verification.wide(feeds)
     except ExportError:
         return None
-    feeds = expected.calls[0].feeds
     own, wide = verification.own.sites, verification.wide.sites
     return first_wrong_layer(verification.model, feeds, own, wide, verification.dtype)
 
@@ -117,7 +116,7 @@ class _Changed:
 
     def __init__(self, verification: ModuleVerification, path: str, made: Hypothesis) -> None:
         self.verification = verification
-        module: nn.Module = verification.wide.stateful.inner.get_submodule(path)
+        module = verification.wide.submodule(path)
         self.parameters = dict(module.named_parameters(recurse=False))
         self.right = {name: value.detach().cpu().numpy().copy() for name, value in self.parameters.items()}
         self.cell = verification.wide.sites[path].cell
@@ -139,7 +138,7 @@ class _Changed:
 
     def explains(self, expected: Expected, actual: Arrays) -> bool:
         try:
-            predicted = self.verification.rerun(expected)
+            predicted = self.verification.wide(expected.calls[0].feeds)
         except ExportError:
             return False
         return expected.as_if(predicted).judge([actual]).passed
@@ -156,10 +155,9 @@ def _from_inputs(verification: ModuleVerification, evidence: Sequence[tuple[Expe
 def _explained(
     verification: ModuleVerification, change: Callable[[Arrays], Arrays], expected: Expected, actual: Arrays
 ) -> bool:
-    call = expected.calls[0]
-    changed = replace(expected, calls=(replace(call, feeds={**call.feeds, **change(call.feeds)}),))
+    feeds = expected.calls[0].feeds
     try:
-        predicted = verification.rerun(changed)
+        predicted = verification.wide({**feeds, **change(feeds)})
     except ExportError:
         return False
     return expected.as_if(predicted).judge([actual]).passed

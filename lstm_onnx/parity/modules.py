@@ -14,22 +14,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import ConfigError, ExportError, InputError
 from ..exporter.arguments import Arguments, arguments
 from ..exporter.fitting import fitting_arguments
 from ..exporter.module import parameter_digest
-from ..exporter.prepared import Prepared, prepare
-from ..exporter.stepwise import call_with_states
+from ..exporter.prepared import prepare
 from ..inputs import InputSpec, axes, draw, sizes_of
 from ..runtime import Model
-from ..runtime.axes import size_of as axis_size
 from ..runtime.values import ValueInfo
 from ..story import Story
 from .data import fitting
-from .expected import Arrays, Call, Expected, size_of
+from .expected import Call, Expected, size_of
 from .module_diagnosis import diagnose_module
+from .module_run import ModuleRun, shape_of
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sweep import SHAPES, gains
@@ -50,6 +49,11 @@ class ModuleCase:
     inputs: dict[str, np.ndarray]
     states: dict[str, np.ndarray]
     kind: str = "whole"
+
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Both, by name."""
+        return {**self.inputs, **self.states}
 
 
 class ModuleVerification:
@@ -81,11 +85,12 @@ class ModuleVerification:
         names = _plain_outputs(model, self.story)
         own = prepare(module, found, output_names=names)
         dtype = str(own.dtype).removeprefix("torch.")
+        wide = prepare(module, found, output_names=names, dtype=torch.float64)
         # A float64 model has no wider reference than itself: its own rounding is float32's, scaled down.
-        self.own = prepare(module, found, output_names=names, dtype=torch.float32) if dtype == "float64" else own
-        self.wide = prepare(module, found, output_names=names, dtype=torch.float64)
+        narrow = prepare(module, found, output_names=names, dtype=torch.float32) if dtype == "float64" else own
+        device = next(iter(found.tensors.values())).device
         self.dtype = dtype
-        self.device = next(iter(found.tensors.values())).device
+        self.own, self.wide = (ModuleRun(prepared, model, device) for prepared in (narrow, wide))
         longest = max(own.arguments.sizes.values(), default=1)
         self.longer = longest - 1 if longest > _SHORT else 0
         self.cases = list(self._cases(specs, seed))
@@ -161,7 +166,7 @@ class ModuleVerification:
             fitting(self.model, arrays)
         except InputError as error:
             raise InputError(f"{label}: {error}") from error
-        own = set(self.own.arguments.tensors)
+        own = set(self.own.arguments)
         inputs = {name: array for name, array in arrays.items() if name in own}
         states = {name: array for name, array in arrays.items() if name not in own}
         return ModuleCase(label, inputs, states, "data")
@@ -202,15 +207,6 @@ class ModuleVerification:
         """Where the file first differs, and why, as far as it can be told."""
         return diagnose_module(self)
 
-    def rerun(self, expected: Expected, prepared: Prepared | None = None) -> Arrays:
-        """What the module gives for a case of one call; the float64 copy where no other is named.
-
-        Raises:
-            ExportError: it does not run on that.
-        """
-        case = ModuleCase(expected.label, dict(expected.calls[0].feeds), {})
-        return self._torch(prepared or self.wide, case)[0]
-
     def _all(self) -> list[Expected]:
         """What every case must give, with PyTorch's part done.
 
@@ -238,17 +234,17 @@ class ModuleVerification:
         """None where the module itself does not run, such as on less steps than a kernel has."""
         try:
             reference, case = self._reference(case)
-            own, _ = self._torch(self.own, case)
+            own = self.own(case.feeds)
         except ExportError as error:
             if case.kind == "data":
                 raise InputError(f"{case.label}: the module itself fails on it: {error}") from error
             return None
-        call = Call({**case.inputs, **case.states}, own, reference)
+        call = Call(case.feeds, own, reference)
         return Expected(
             case.label,
             (call,),
             self.dtype,
-            _largest_cell(self.wide),
+            self.wide.largest_cell,
             case.kind,
             time_axes=self._axes(_TIME),
             batch_axes=self._axes(_BATCH),
@@ -279,7 +275,7 @@ class ModuleVerification:
 
     def _argument_states(self) -> list[str]:
         """Those that the forward has as arguments, which PyTorch does not fill in."""
-        return [name for name in self.story.states if name in self.own.arguments.tensors]
+        return [name for name in self.story.states if name in self.own.arguments]
 
     def _streams(self) -> bool:
         try:
@@ -303,15 +299,12 @@ class ModuleVerification:
         try:
             for case in cases:
                 given = {name: state.astype(self.model.inputs[name].dtype) for name, state in wide_states.items()}
-                exact = replace(case, states=given)
-                reference, _ = self._torch(self.wide, replace(case, states=wide_states))
-                cell = max(cell, _largest_cell(self.wide))
-                own, _ = self._torch(self.own, replace(case, states=own_states))
-                forced = Call(
-                    {**case.inputs, **given}, self._torch(self.own, exact)[0], self._torch(self.wide, exact)[0]
-                )
+                reference = self.wide({**case.inputs, **wide_states})
+                cell = max(cell, self.wide.largest_cell)
+                own = self.own({**case.inputs, **own_states})
+                exact = {**case.inputs, **given}
+                steps.append(Call(exact, self.own(exact), self.wide(exact)))
                 calls.append(Call(case.inputs, own, reference))
-                steps.append(forced)
                 wide_states = {name: reference[after] for name, after in pairs.items()}
                 own_states = {name: own[after] for name, after in pairs.items()}
         except ExportError:
@@ -329,7 +322,7 @@ class ModuleVerification:
     def _reference(self, case: ModuleCase) -> tuple[dict[str, np.ndarray], ModuleCase]:
         """The float64 outputs; lengths are sorted where the module (enforce_sorted) will not have them otherwise."""
         try:
-            return self._torch(self.wide, case)
+            return self.wide(case.feeds), case
         except ExportError:
             ordered = {
                 spec.name: -np.sort(-case.inputs[spec.name].astype(np.int64)).astype(case.inputs[spec.name].dtype)
@@ -338,46 +331,13 @@ class ModuleVerification:
             }
             if not ordered or case.kind == "data":
                 raise
-            return self._torch(self.wide, replace(case, inputs={**case.inputs, **ordered}))
-
-    def _torch(self, prepared: Prepared, case: ModuleCase) -> tuple[dict[str, np.ndarray], ModuleCase]:
-        given = {name: self._tensor(array, prepared) for name, array in {**case.inputs, **case.states}.items()}
-        # A state that is an argument of the forward is one of its inputs to PyTorch.
-        inputs = {name: given.pop(name) for name in prepared.arguments.tensors if name in given}
-        states = {**self._start(prepared, inputs), **given}
-        outputs = call_with_states(prepared, self.story, inputs, states)
-        return {name: _wide_array(tensor) for name, tensor in outputs.items()}, case
-
-    def _start(self, prepared: Prepared, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What attribute states are when they are absent; explicit ones are then the module's own affair."""
-        sizes = {
-            dim: inputs[spec.name].shape[axis]
-            for spec in self.story.inputs
-            for axis, dim in enumerate(spec.shape)
-            if isinstance(dim, str) and spec.name in inputs
-        }
-        start = {}
-        for name in self.story.states:
-            if name not in inputs and name not in self.story.origins:
-                info = self.model.inputs[name]
-                shape = _shape(info, sizes)
-                initial = self.story.initial.get(name)
-                array = np.zeros(shape, info.dtype) if initial is None else np.broadcast_to(initial, shape)
-                start[name] = self._tensor(np.ascontiguousarray(array), prepared)
-        return start
-
-    def _tensor(self, array: np.ndarray, prepared: Prepared) -> Tensor:
-        tensor = torch.from_numpy(array).to(self.device)
-        return tensor.to(prepared.dtype) if tensor.is_floating_point() else tensor
-
-
-def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(axis_size(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
+            sorted_case = replace(case, inputs={**case.inputs, **ordered})
+            return self.wide(sorted_case.feeds), sorted_case
 
 
 def _state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
     """Never zero, and within what tanh gives, so that it serves for h and for c."""
-    values: np.ndarray = np.tanh(rng.standard_normal(_shape(info, sizes))).astype(info.dtype or np.float32)
+    values: np.ndarray = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
     return values
 
 
@@ -386,11 +346,6 @@ def _plain_outputs(model: Model, story: Story) -> tuple[str, ...]:
     own = {spec.name for spec in story.inputs}
     added = {after for name, after in story.states.items() if name not in own}
     return tuple(name for name in model.outputs if name not in added)
-
-
-def _wide_array(tensor: Tensor) -> np.ndarray:
-    array = tensor.detach().cpu()
-    return array.double().numpy() if array.is_floating_point() else array.numpy()
 
 
 def _batch_of(case: ModuleCase, batch_axes: Mapping[str, int]) -> int:
@@ -405,9 +360,3 @@ def _relative_error(own: np.ndarray, reference: np.ndarray) -> float:
     with np.errstate(invalid="ignore"):
         error = np.abs(own - reference)
     return float(error[np.isfinite(error)].max(initial=0.0)) / size
-
-
-def _largest_cell(prepared: Prepared) -> float:
-    """The largest |c| (or |h|) that the float64 run came by."""
-    finals = [state for site in prepared.sites.values() for call in site.calls for state in call.final]
-    return max((float(state.abs().max()) for state in finals if state.numel()), default=0.0)

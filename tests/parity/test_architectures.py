@@ -37,7 +37,7 @@ def _verified(architecture: Architecture, folder: Path) -> Report:
 def _check(report: Report) -> None:
     assert report.in_parity, str(report)
     assert not report.survivors, str(report)
-    assert len(report.mutants) > 12
+    assert len(report.mutants) > 10  # of an RNN, which has no gates
     assert all(mutant.reason for mutant in report.mutants if mutant.outcome == "equivalent")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError, infer_shapes
 
+_TO_THE_END = 2**31 - 1
 _SMALL = 64
 """Entries up to which a constant may be a shape, or axes."""
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -346,6 +347,8 @@ def known_shapes(model: ModelProto) -> Shapes:
     light.graph.initializer.extend(small)
     try:
         light = infer_shapes(light, data_prop=True)
+        if _note_last_steps(light):
+            light = infer_shapes(light, data_prop=True)
     except InferenceError:
         return {}
     values = (*light.graph.input, *light.graph.value_info, *light.graph.output)
@@ -353,3 +356,20 @@ def known_shapes(model: ModelProto) -> Shapes:
         value.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
         for value in values
     }
+
+
+def _note_last_steps(model: ModelProto) -> bool:
+    """Say of ``x[-1:]`` that it is one step, which onnx does not, since `x` might have none; whether there is any."""
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    values = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
+    found = False
+    for node in model.graph.node:
+        parts = [constants.get(name) for name in node.input[1:]]
+        dims = values.get(node.output[0]) if node.op_type == "Slice" else None
+        if not dims or len(parts) != 4 or any(part is None or part.size != 1 for part in parts):
+            continue
+        start, end, axis, step = (int(part.item()) for part in parts if part is not None)
+        if start == -1 and step == 1 and end >= _TO_THE_END:
+            dims[axis].dim_value = 1
+            found = True
+    return found

@@ -206,3 +206,15 @@ def test_readers_are_found_in_inner_graphs() -> None:
     assert edit.used("l0/R")
     assert not edit.used("")
     assert edit.used("hn")
+
+
+def test_the_last_step_of_an_open_axis_is_one_step() -> None:
+    graph = onnx.load(module_file("rolled_out"))
+    edit = Edit(graph, "", known_shapes(graph))
+    assert [edit.size(site.x, 0) for site in edit.sites] == [None, 1, 1, 1]
+    end = next(node for node in graph.graph.node if node.op_type == "Slice").input[2]
+    for tensor in graph.graph.initializer:
+        if tensor.name == end:
+            tensor.CopyFrom(numpy_helper.from_array(np.array([5], np.int64), end))
+    edit = Edit(graph, "", known_shapes(graph))
+    assert [edit.size(site.x, 0) for site in edit.sites] == [None] * 4

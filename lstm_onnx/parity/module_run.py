@@ -1,0 +1,101 @@
+"""A module that is called with arrays by name, as its file is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..exporter.prepared import Prepared
+from ..exporter.recurrent import Site
+from ..exporter.stepwise import call_with_states
+from ..runtime import Model
+from ..runtime.axes import size_of
+from ..runtime.values import ValueInfo
+from .expected import Arrays
+
+
+class ModuleRun:
+    """A prepared module beside the file that it is compared with.
+
+    Calling it gives the file's outputs as PyTorch computes them, in float64 arrays whatever its precision.
+    """
+
+    def __init__(self, prepared: Prepared, model: Model, device: torch.device) -> None:
+        self._prepared = prepared
+        self._model = model
+        self._device = device
+
+    @property
+    def arguments(self) -> list[str]:
+        """The names of the forward's own tensors."""
+        return list(self._prepared.arguments.tensors)
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """Its recurrent modules by path, with the calls of the last run."""
+        return self._prepared.sites
+
+    @property
+    def states(self) -> Mapping[str, str]:
+        """The states that it keeps in attributes, and the outputs that they go on with."""
+        return self._prepared.states
+
+    @property
+    def largest_cell(self) -> float:
+        """The largest |c| (or |h|) that the last run came by."""
+        finals = [state for site in self.sites.values() for call in site.calls for state in call.final]
+        return max((float(state.abs().max()) for state in finals if state.numel()), default=0.0)
+
+    def submodule(self, path: str) -> nn.Module:
+        """The module at a path of the copy that is run."""
+        return self._prepared.stateful.inner.get_submodule(path)
+
+    def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
+        """Run it on inputs and states by the file's names; absent states start as its own code has it.
+
+        Raises:
+            ExportError: it does not run on that.
+        """
+        given = {name: self._tensor(array) for name, array in feeds.items()}
+        # A state that is an argument of the forward is one of its inputs to PyTorch.
+        inputs = {name: given.pop(name) for name in self.arguments if name in given}
+        states = {**self._start(inputs), **given}
+        outputs = call_with_states(self._prepared, self._model.story, inputs, states)
+        return {name: _array(tensor) for name, tensor in outputs.items()}
+
+    def _start(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What attribute states are when they are absent; explicit ones are then the module's own affair."""
+        story = self._model.story
+        sizes = {
+            dim: inputs[spec.name].shape[axis]
+            for spec in story.inputs
+            for axis, dim in enumerate(spec.shape)
+            if isinstance(dim, str) and spec.name in inputs
+        }
+        start = {}
+        for name in story.states:
+            if name not in inputs and name not in story.origins:
+                info = self._model.inputs[name]
+                shape = shape_of(info, sizes)
+                initial = story.initial.get(name)
+                array = np.zeros(shape, info.dtype) if initial is None else np.broadcast_to(initial, shape)
+                start[name] = self._tensor(np.ascontiguousarray(array))
+        return start
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(array).to(self._device)
+        return tensor.to(self._prepared.dtype) if tensor.is_floating_point() else tensor
+
+
+def shape_of(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """A shape at these sizes of the named axes; 1 for what has none."""
+    return tuple(size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
+
+
+def _array(tensor: Tensor) -> Any:
+    array = tensor.detach().cpu()
+    return array.double().numpy() if array.is_floating_point() else array.numpy()

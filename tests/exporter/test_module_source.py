@@ -60,7 +60,7 @@ class Lengths(Tagger):
 
 
 def unnamed():
-    return Lengths(), (torch.ones(3, 5, dtype=torch.int64), torch.tensor([5, 2, 3]))
+    return Lengths(), (torch.arange(15).reshape(3, 5), torch.tensor([5, 2, 3]))
 
 
 def no_tuple():

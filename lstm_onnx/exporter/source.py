@@ -20,7 +20,7 @@ from ..spec import ExportOptions, LSTMSpec
 from ..weights import Array, fitted
 from .checkpoint import import_torch, load_state_dict
 from .lstm import Exported, export_lstm
-from .torch_lstm import check_memory, module_of, seeded_state, spec_of, state_of
+from .torch_lstm import check_sizes, module_of, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -129,13 +129,12 @@ def load_source(source: str) -> Source:
 def _lstm_source(path: str, config: LSTMConfig) -> LSTMSource:
     spec, weights = config.spec, config.weights
     try:
-        check_memory(spec)
+        check_sizes(spec)
+        if weights.file is None:
+            return LSTMSource(path, spec, seeded_state(spec, weights.seed or 0), config.options)
     except ConfigError as error:
         raise ConfigError(f"{path}: [lstm] {error}") from error
-    if weights.file is None:
-        state = seeded_state(spec, weights.seed or 0)
-    else:
-        state = fitted(spec, load_state_dict(weights.file, weights.prefix), where=_where(weights, path))
+    state = fitted(spec, load_state_dict(weights.file, weights.prefix), where=_where(weights, path))
     return LSTMSource(path, spec, state, config.options)
 
 

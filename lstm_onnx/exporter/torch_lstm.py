@@ -15,6 +15,8 @@ from .checkpoint import import_torch
 if TYPE_CHECKING:
     from torch import nn
 
+_MOST_LAYERS = 1000
+"""More are a slip of the pen: they take minutes to build, each with nodes of its own in the file."""
 
 def unwrapped(module: Any) -> Any:
     """The module within torch.compile's, DataParallel's and DistributedDataParallel's wrappers."""
@@ -128,16 +130,26 @@ def _build(torch: Any, spec: LSTMSpec) -> nn.LSTM:
     with warnings.catch_warnings():
         # torch remarks that dropout does nothing in a single layer; that is the config's own affair.
         warnings.filterwarnings("ignore", message="dropout option adds dropout")
-        module: nn.LSTM = torch.nn.LSTM(**arguments, dtype=getattr(torch, spec.dtype), device="cpu")
+        try:
+            module: nn.LSTM = torch.nn.LSTM(**arguments, dtype=getattr(torch, spec.dtype), device="cpu")
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):
+                raise
+            size = f"{spec.num_parameters:,} parameters, {spec.num_bytes / 2**30:,.1f} GiB"
+            raise ConfigError(f"the sizes ask for {size}, and there is no room for them; use smaller sizes") from error
     return module
 
 
-def check_memory(spec: LSTMSpec) -> None:
-    """Refuse sizes whose weights cannot be in this machine's memory, before they are asked for.
+def check_sizes(spec: LSTMSpec) -> None:
+    """Refuse sizes that cannot be built here, before the weights are asked for.
 
     Raises:
-        ConfigError: the weights are larger than the physical memory.
+        ConfigError: the weights are larger than the physical memory, or there are more than `_MOST_LAYERS`.
     """
+    if spec.num_layers > _MOST_LAYERS:
+        raise ConfigError(
+            f"num_layers = {spec.num_layers} is more than {_MOST_LAYERS}, which no LSTM needs; use fewer layers"
+        )
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, LSTMSpec
-from lstm_onnx.exporter.torch_lstm import check_memory, module_of, seeded_state, spec_of, state_of
+from lstm_onnx.exporter.torch_lstm import check_sizes, module_of, seeded_state, spec_of, state_of
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,25 @@ def test_parameters_that_need_gradients_are_read(tmp_path: Path) -> None:
     assert set(state) == set(module.state_dict())
 
 
-def test_memory() -> None:
-    check_memory(LSTMSpec(4, 3))
+def test_sizes_that_cannot_be_built() -> None:
+    check_sizes(LSTMSpec(4, 3, num_layers=1000))
     with pytest.raises(ConfigError, match="use smaller sizes"):
-        check_memory(LSTMSpec(4, 2**31 - 1))
+        check_sizes(LSTMSpec(4, 2**31 - 1))
+    with pytest.raises(ConfigError, match="num_layers = 1001 is more than 1000"):
+        check_sizes(LSTMSpec(4, 3, num_layers=1001))
+
+
+@pytest.mark.parametrize(
+    ("said", "raised"),
+    [("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes", ConfigError), ("else", RuntimeError)],
+)
+def test_memory_that_torch_does_not_get(said: str, raised: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(torch.nn, "LSTM", refuses)
+    with pytest.raises(raised, match="no room for them; use smaller sizes|else"):
+        seeded_state(LSTMSpec(4, 3), 0)
 
 
 def test_hooks_are_refused() -> None:

@@ -52,6 +52,7 @@ class Seed:
         return [list(self.commands[0]), *([list(rng.choice(self.commands[1:]))] if len(self.commands) > 1 else [])]
 
 
+SIZES = {"input_size": 3, "hidden_size": 2}
 _LSTMS: dict[str, tuple[dict[str, Any], ExportOptions]] = {
     "plain": ({}, ExportOptions()),
     "lengths": ({"num_layers": 2, "bidirectional": True, "batch_first": True}, ExportOptions(lengths=True)),
@@ -82,7 +83,8 @@ def _safetensors(folder: Path, arrays: dict[str, np.ndarray]) -> bytes:
     return (folder / "x.safetensors").read_bytes()
 
 
-def _onnx_commands(golden: bool) -> tuple[tuple[str, ...], ...]:
+def _onnx_commands(*, source: bool) -> tuple[tuple[str, ...], ...]:
+    """What is run on a model; with `source`, it lies beside its golden file and what it was exported from."""
     return (
         ("run", "m.onnx", *ON_CPU),
         ("check", "m.onnx", "--provider", "cpu"),
@@ -92,14 +94,15 @@ def _onnx_commands(golden: bool) -> tuple[tuple[str, ...], ...]:
         ("run", "m.onnx", "x.npz", "-o", "y.npz", *ON_CPU),
         ("run", "m.onnx", "x.npz", "--stream", *ON_CPU),
         ("run", "m.onnx", "--chunk", "3", "--json", *ON_CPU),
-        *((("verify", "m.onnx", "--golden", "g.npz", *ON_CPU),) if golden else ()),
+        *((("verify", "m.onnx", "--golden", "g.npz", *ON_CPU),) if source else ()),
+        *((("verify", "net.toml", "m.onnx", "--mutants", "none", *ON_CPU),) if source else ()),
     )
 
 
 def _lstm_seeds(folder: Path) -> list[Seed]:
     found = []
     for name, (sizes, options) in _LSTMS.items():
-        spec = LSTMSpec(**{"input_size": 3, "hidden_size": 2, **sizes})
+        spec = LSTMSpec(**{**SIZES, **sizes})
         state = drawn_state(spec)
         path = folder / "m.onnx"
         export_lstm(spec, options, state, path)
@@ -116,10 +119,16 @@ def _lstm_seeds(folder: Path) -> list[Seed]:
             **({"lengths": np.array([5, 2], np.int32)} if options.lengths else {}),
         }
         data, onnx = _npz(folder, arrays), path.read_bytes()
+        beside = {
+            "x.npz": data,
+            "g.npz": golden,
+            "net.toml": _toml_of(sizes, options),
+            "net.safetensors": _safetensors(folder, state),
+        }
         on_data = ("run", "m.onnx", "{}", "-o", "y.npz", *ON_CPU)
         others = (("run", "m.onnx", "{}", "--chunk", "2", "--json", *ON_CPU), ("run", "m.onnx", "{}", *ON_CPU))
         found += [
-            Seed("onnx", name, "m.onnx", onnx, _onnx_commands(True), {"x.npz": data, "g.npz": golden}),
+            Seed("onnx", name, "m.onnx", onnx, _onnx_commands(source=True), beside),
             Seed(
                 "npz",
                 f"{name} golden",
@@ -141,6 +150,14 @@ def _lstm_seeds(folder: Path) -> list[Seed]:
     return found
 
 
+def _toml_of(sizes: dict[str, Any], options: ExportOptions) -> bytes:
+    """A configured model whose weights are in net.safetensors."""
+    lines = ["[lstm]", *(f"{key} = {json.dumps(value)}" for key, value in {**SIZES, **sizes}.items())]
+    lines += ["[weights]", 'file = "net.safetensors"']
+    lines += ["[export]", f"lengths = {json.dumps(options.lengths)}", f'projection = "{options.projection}"']
+    return "\n".join(lines).encode()
+
+
 def _of(name: str, *commands: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(part.replace("{}", name) for part in command) for command in commands)
 
@@ -149,7 +166,14 @@ def _third_party(folder: Path) -> list[Seed]:
     path = accumulator(folder / "m.onnx", metadata={"lstm_onnx.states": json.dumps({"state": "stateN"})})
     arrays = {"x": np.ones((2, 3), np.float32), "scale": np.array(2)}
     return [
-        Seed("onnx", "accumulator", "m.onnx", path.read_bytes(), _onnx_commands(False), {"x.npz": _npz(folder, arrays)})
+        Seed(
+            "onnx",
+            "accumulator",
+            "m.onnx",
+            path.read_bytes(),
+            _onnx_commands(source=False),
+            {"x.npz": _npz(folder, arrays)},
+        )
     ]
 
 
@@ -163,7 +187,7 @@ def _module_seeds() -> list[Seed]:
         arrays = lstm_onnx.inputs.draw(list(specs.values()), sizes, np.random.default_rng(0))
         with tempfile.TemporaryDirectory() as folder:
             data = _npz(Path(folder), arrays)
-        found.append(Seed("onnx", name, "m.onnx", path.read_bytes(), _onnx_commands(False), {"x.npz": data}))
+        found.append(Seed("onnx", name, "m.onnx", path.read_bytes(), _onnx_commands(source=False), {"x.npz": data}))
     return found
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MOST_LAYERS = 1000
 """More are a slip of the pen: they take minutes to build, each with nodes of its own in the file."""
 
+
 def unwrapped(module: Any) -> Any:
     """The module within torch.compile's, DataParallel's and DistributedDataParallel's wrappers."""
     nn = import_torch("exporting a module needs it").nn

@@ -137,14 +137,17 @@ def test_sizes_that_cannot_be_built() -> None:
 
 @pytest.mark.parametrize(
     ("said", "raised"),
-    [("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes", ConfigError), ("else", RuntimeError)],
+    [
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes", ConfigError),
+        ("else", RuntimeError),
+    ],
 )
 def test_memory_that_torch_does_not_get(said: str, raised: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: object, **__: object) -> None:
         raise RuntimeError(said)
 
     monkeypatch.setattr(torch.nn, "LSTM", refuses)
-    with pytest.raises(raised, match="no room for them; use smaller sizes|else"):
+    with pytest.raises(raised, match=r"no room for them; use smaller sizes|else"):
         seeded_state(LSTMSpec(4, 3), 0)
 
 

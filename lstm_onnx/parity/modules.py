@@ -80,7 +80,6 @@ class ModuleVerification:
         self.done: list[tuple[Expected, CaseResult]] = []
         """What was compared so far, and what came of it."""
         specs, found = self._arguments(inputs, example_inputs, seed)
-        self.specs = specs
         self._check_names(found)
         names = _plain_outputs(model, self.story)
         own = prepare(module, found, output_names=names)
@@ -93,7 +92,8 @@ class ModuleVerification:
         self.own, self.wide = (ModuleRun(prepared, model, device) for prepared in (narrow, wide))
         longest = max(own.arguments.sizes.values(), default=1)
         self.longer = longest - 1 if longest > _SHORT else 0
-        self.cases = list(self._cases(specs, seed))
+        self.specs = self._varied(specs)
+        self.cases = list(self._cases(self.specs, seed))
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
             self.cases.insert(0, self._example_case(found))
@@ -114,6 +114,23 @@ class ModuleVerification:
                 f"{self.model.path}: does not say what its inputs are, as lstm-onnx's own files do; pass example_inputs"
             )
         return specs, fitting_arguments(self.module, specs, seed=seed)
+
+    def _varied(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
+        """Integers of which the example had only zeros, or only ones, drawn from both where the module takes that.
+
+        Of a sequence of equal tokens nobody can tell in which direction it is read.
+        """
+        both = tuple(
+            replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
+            for spec in specs
+        )
+        if both != specs:
+            try:
+                sizes = sizes_of(both, _BATCH, _TIME + self.longer)
+                self.wide(draw(both, sizes, np.random.default_rng(self.seed)))
+            except ExportError:
+                return specs
+        return both
 
     def _named_axes(self, spec: InputSpec) -> InputSpec:
         """An example's input with the axes as a file of somebody else's calls them."""

@@ -211,3 +211,78 @@ def test_integers_may_tip_over_in_few_places_only() -> None:
     assert not compare("y", reference[:1] + 1, reference[:1], reference[:1], dtype="float32", scale=1).passed
     # Where PyTorch in float32 differs from itself in float64 there is nothing to be right about.
     assert compare("y", many_off, many_off, reference, dtype="float32", scale=1).passed
+
+
+class Reader(nn.Module):
+    """Tokens, of which the last state is what counts."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, 6)
+        self.lstm = nn.LSTM(6, 5, batch_first=True)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.lstm(self.embedding(tokens))[1][0][-1])
+
+
+@pytest.mark.parametrize("token", [0, 1])
+def test_equal_tokens_of_an_example_are_drawn_as_two(token: int, tmp_path: Path) -> None:
+    """Or the direction in which they are read would not show."""
+    torch.manual_seed(0)
+    module, path = Reader(20), tmp_path / "m.onnx"
+    tokens = torch.full((2, 4), token)
+    shapes = {"tokens": {0: "batch", 1: "time"}}
+    lstm_onnx.export(module, path, example_inputs=tokens, dynamic_shapes=shapes)
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1)
+    assert report, str(report)
+    assert "run backwards" in {mutant.name for mutant in report.mutants if mutant.outcome == "rejected"}
+
+
+def test_a_module_that_knows_one_token_is_left_with_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = Reader(1), tmp_path / "m.onnx"
+    shapes = {"tokens": {0: "batch", 1: "time"}}
+    lstm_onnx.export(module, path, example_inputs=torch.zeros(2, 4, dtype=torch.int64), dynamic_shapes=shapes)
+    report = lstm_onnx.verify(module, path, provider="cpu", threads=1)
+    assert report.in_parity
+    assert report.notes == ()
+    assert {mutant.name for mutant in report.survivors} == {"run backwards"}
+
+
+class Flag(nn.Module):
+    """A number without axes is one of the few that the module knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 5)
+
+    def forward(self, x: Tensor, rate: Tensor) -> Tensor:
+        return self.lstm(x)[0] * torch.where(rate == 1, 1.0, float("nan"))
+
+
+def test_a_number_without_axes_stays_what_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = Flag(), tmp_path / "m.onnx"
+    example = {"x": torch.randn(3, 2, 4), "rate": torch.tensor(1)}
+    shapes = {"x": {0: "time", 1: "batch"}, "rate": None}
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes)
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    done = ModuleVerification(model, module)
+    assert {int(case.inputs["rate"]) for case in done.cases} == {1}
+    assert all(result.passed for result in done.results())
+
+
+def test_streams_of_states_that_are_arguments_start_where_the_runtimes_do(tmp_path: Path) -> None:
+    """A forward that takes and returns its states is compared in chunks and in a pool, from zeros."""
+    from tests.module_files import module_file
+
+    path = module_file("tied_language_model")
+    from tests.architectures import ALL
+
+    architecture = next(item for item in ALL if item.name == "tied_language_model")
+    report = lstm_onnx.verify(
+        architecture.build(), path, example_inputs=architecture.inputs(2, 4), provider="cpu", threads=1
+    )
+    assert report, str(report)
+    assert {case.kind for case in report.cases} >= {"whole", "chunks"}

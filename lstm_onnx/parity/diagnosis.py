@@ -14,8 +14,9 @@ from ..errors import InputError, RunError
 from ..spec import LSTMSpec
 from . import causes
 from .compared import Compared, Sides
+from .expected import first_difference
 from .hypotheses import Hypothesis, hypotheses, rounded, run_with
-from .locate import first_difference, locate
+from .locate import locate
 from .reference import Outputs, run_torch
 from .report import Cause, Location
 

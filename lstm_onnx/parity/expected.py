@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .criterion import TensorResult, compare
-from .report import CaseResult
+from .report import CaseResult, Location
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -100,6 +100,21 @@ class Expected:
             least_error=self.least.get(name, 0.0) * size,
             time_axis=self.time_axes.get(name),
         )
+
+
+def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location | None:
+    """Where in an output the first of the wrong cases differs, whole runs first; None where none ran to be wrong."""
+    for expected, result in sorted(wrong, key=lambda pair: pair[0].kind in ("chunks", "pool")):
+        tensors = [one for one in result.tensors if not one.passed and not one.problem.startswith("has shape")]
+        if not tensors:
+            continue
+        tensor = next((one for one in tensors if one.growth is not None), tensors[0])
+        batch_axis = expected.batch_axes.get(tensor.output)
+        row = tensor.where[batch_axis] if batch_axis is not None and batch_axis < len(tensor.where) else None
+        step = tensor.growth.first if tensor.growth else None
+        feature = tensor.where[-1] if len(tensor.where) > 1 else None
+        return Location(result.label, tensor.output, step, row, feature)
+    return None
 
 
 def size_of(array: np.ndarray) -> float:

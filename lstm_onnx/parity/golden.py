@@ -27,7 +27,7 @@ from ..files import readable_file
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from .criterion import EPSILON
-from .expected import Arrays, Call, Expected
+from .expected import Arrays, Call, Expected, first_difference
 from .replay import replay
 from .report import KINDS, Report
 
@@ -204,12 +204,19 @@ def verify_golden(
     notes = list(kept.notes)
     if kept.digest is not None and model.story.digest not in (None, kept.digest):
         notes.append("the file was exported from other weights than the golden file's (its digest differs)")
+    results = tuple(replay(model, case) for case in kept.cases)
+    wrong = [
+        (case, result)
+        for case, result in zip(kept.cases, results, strict=True)
+        if not result.inconclusive and not result.passed
+    ]
     done = Report(
         model.path,
         f"{kept.source} (golden file {os.fspath(golden)})",
         model.provider,
-        tuple(replay(model, case) for case in kept.cases),
+        results,
         tuple(notes),
+        location=first_difference(wrong),
         versions={
             **{name: version for name, version in kept.versions.items() if name == "torch"},
             "lstm-onnx": __version__,

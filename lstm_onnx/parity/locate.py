@@ -7,7 +7,6 @@ by f times the difference), what i and g write together, and (by h = o tanh c) t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,29 +16,13 @@ from ..errors import InputError, RunError
 from ..runtime import Model
 from ..spec import LSTMSpec
 from .criterion import EPSILON, K, compare
-from .expected import Expected
 from .reference import Outputs, run_torch, states_after
-from .report import CaseResult, Location
+from .report import Location
 from .sweep import Case
 
 _DIRECTIONS = ("forward", "reverse")
 _LEAST_TANH = 0.05
 """Of tanh c, below which h = o tanh c says nothing of o."""
-
-
-def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location | None:
-    """Where in an output the first of the wrong cases differs, whole runs first; None where none ran to be wrong."""
-    for expected, result in sorted(wrong, key=lambda pair: pair[0].kind in ("chunks", "pool")):
-        tensors = [one for one in result.tensors if not one.passed and not one.problem.startswith("has shape")]
-        if not tensors:
-            continue
-        tensor = next((one for one in tensors if one.growth is not None), tensors[0])
-        batch_axis = expected.batch_axes.get(tensor.output)
-        row = tensor.where[batch_axis] if batch_axis is not None and batch_axis < len(tensor.where) else None
-        step = tensor.growth.first if tensor.growth else None
-        feature = tensor.where[-1] if len(tensor.where) > 1 else None
-        return Location(result.label, tensor.output, step, row, feature)
-    return None
 
 
 def locate(model: Model, spec: LSTMSpec, own: nn.LSTM, wide: nn.LSTM, case: Case, location: Location) -> Location:

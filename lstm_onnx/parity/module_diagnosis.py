@@ -13,10 +13,9 @@ import torch
 from ..errors import ExportError, InputError, RunError
 from ..spec import LSTMSpec
 from . import causes
-from .expected import Arrays, Expected
+from .expected import Arrays, Expected, first_difference
 from .hypotheses import Hypothesis, weight_hypotheses
 from .inside import Place, first_wrong_layer
-from .locate import first_difference
 from .report import CaseResult, Cause, Location
 
 if TYPE_CHECKING:

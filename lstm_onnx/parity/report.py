@@ -10,9 +10,9 @@ from typing import Any
 from .criterion import K, TensorResult
 from .reports.table import plain
 
-KINDS = ("whole", "chunks", "pool", "steps", "data", "golden")
+KINDS = ("whole", "chunks", "pool", "steps", "data")
 """How a case was run: in one call, in chunks through a stream, in slots of a pool, in single steps from the
-float64 trajectory, on the user's own inputs, or against stored references."""
+float64 trajectory, or on the user's own inputs."""
 
 
 @dataclass(frozen=True)

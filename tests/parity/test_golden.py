@@ -187,6 +187,9 @@ def test_a_wrong_file_fails(made: tuple[Path, Path], tmp_path: Path) -> None:
     assert report.notes == ()
     assert report.file == str(tmp_path / "wrong.onnx")
     assert report.source == f"LSTM (golden file {out})"
+    assert report.location is not None
+    assert (report.location.case, report.location.output) == ("batch 1, time 1, states", "output")
+    assert (report.location.step, report.location.layer) == (0, None)
 
 
 def test_other_weights_fail_and_are_said(made: tuple[Path, Path], tmp_path: Path) -> None:

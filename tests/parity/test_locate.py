@@ -11,8 +11,8 @@ import pytest
 import lstm_onnx
 from lstm_onnx.parity import CaseResult, Location, LSTMVerification
 from lstm_onnx.parity.criterion import compare
-from lstm_onnx.parity.expected import Call, Expected
-from lstm_onnx.parity.locate import first_difference, locate
+from lstm_onnx.parity.expected import Call, Expected, first_difference
+from lstm_onnx.parity.locate import locate
 
 from .files import edit_file, lstm, mutate_file
 

@@ -112,7 +112,7 @@ def _telling_first(expected: Sequence[Expected]) -> list[Expected]:
             return max((array.shape[axes[name]] for name, array in feeds.items() if name in axes), default=1)
 
         several = largest(case.batch_axes) > 1 and largest(case.time_axes) in _SEVERAL
-        return case.kind not in ("whole", "data", "golden"), not several, -len(feeds), size
+        return case.kind not in ("whole", "data"), not several, -len(feeds), size
 
     return sorted((case for case in expected if not case.inconclusive), key=order)
 

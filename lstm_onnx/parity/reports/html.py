@@ -23,7 +23,6 @@ _KINDS = {
     "pool": "in a pool",
     "steps": "in short runs",
     "data": "on own data",
-    "golden": "on stored data",
 }
 """How a case was run, by `report.KINDS`."""
 _MOST_CHARTS = 6

@@ -146,6 +146,9 @@ def make_report(
     if report.in_parity:
         tried = self_test(model, verification.expected, mutants, verification.seed, loud=verification.loud)
         report = replace(report, mutants=tuple(tried))
+        if mutants != "none" and not report.mutants:
+            notes.append("the self-test found no LSTM, GRU or RNN operator in the file to make mistakes in")
+            report = replace(report, notes=tuple(notes))
     else:
         location, causes = verification.diagnosis()
         report = replace(report, location=location, causes=causes)

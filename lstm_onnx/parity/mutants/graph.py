@@ -296,7 +296,8 @@ def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
     count = len(recurrent)
     if not count or len(projection) != count or len(body.output) < 2 * count:
         return None
-    hidden = body.output[count].type.tensor_type.shape.dim[-1].dim_value  # of c
+    cell = body.output[count].type.tensor_type.shape.dim
+    hidden = cell[-1].dim_value if cell else 0
     value = node.input[2 * count]
     gates = producers.get(value)
     biased: tuple[Port, ...] = ()
@@ -304,7 +305,7 @@ def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
         gates = producers.get(gates.input[0])
     if gates is not None and gates.op_type == "Add":
         biased, gates = (Port(gates, 1),), producers.get(gates.input[0])
-    if gates is None or gates.op_type != "MatMul":
+    if gates is None or gates.op_type != "MatMul" or hidden < 1:
         return None
     masked = len(node.input) > 3 * count
     lengths = Port(node, 3 * count) if masked else None

@@ -174,7 +174,7 @@ def baked(axis: str) -> Apply:
         for output in edit.graph.output:
             dims = output.type.tensor_type.shape.dim
             names = [dim.dim_param for dim in dims]
-            if axis in names and output.type.tensor_type.elem_type:
+            if axis in names and edit.maker(output.name) is not None:
                 shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
                 edit.behind(output.name, "Reshape", shape)
                 return APPLIED
@@ -187,7 +187,7 @@ def reversed_output(edit: Edit, _site: Site) -> Outcome:
     """An output that runs from the last step to the first."""
     for output in edit.graph.output:
         names = [dim.dim_param for dim in output.type.tensor_type.shape.dim]
-        if "time" in names:
+        if "time" in names and edit.maker(output.name) is not None:
             at = np.array([names.index("time")], np.int64)
             least = np.array([np.iinfo(np.int64).min], np.int64)
             edit.behind(output.name, "Slice", np.array([-1], np.int64), least, at, np.array([-1], np.int64))

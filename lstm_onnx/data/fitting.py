@@ -34,6 +34,8 @@ def cast(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record, set[st
         if info is None or info.dtype is None or array.dtype == info.dtype:
             feeds[name] = array
             continue
+        if info.dtype == object:
+            raise InputError(f"{name} is text to the model, and a data file holds numbers; run it in Python")
         with np.errstate(all="ignore"):
             feeds[name] = array.astype(info.dtype)
         if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):

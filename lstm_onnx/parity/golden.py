@@ -77,11 +77,10 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
     names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def keep(name: str, array: np.ndarray) -> str:
-        small = _narrow(array)
-        key = small.dtype.str, small.shape, hashlib.sha256(small.tobytes()).digest()
+        key = array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
         if key not in names:
             names[key] = name
-            arrays[name] = small
+            arrays[name] = array
         return names[key]
 
     header = {
@@ -123,11 +122,19 @@ def _described(case: Expected, prefix: str, keep: Callable[[str, np.ndarray], st
         "calls": [
             {
                 part: {name: keep(f"{prefix}.{turn}.{part}.{name}", array) for name, array in held.items()}
-                for part, held in (("feeds", call.feeds), ("own", call.own), ("reference", call.reference))
+                for part, held in (
+                    ("feeds", call.feeds),
+                    ("own", _narrowed(call.own)),
+                    ("reference", _narrowed(call.reference)),
+                )
             }
             for turn, call in enumerate(case.calls)
         ],
     }
+
+
+def _narrowed(arrays: Arrays) -> Arrays:
+    return {name: _narrow(array) for name, array in arrays.items()}
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:
@@ -267,20 +274,22 @@ def _case(item: Any, arrays: Arrays) -> Expected:
     sizes = [scale, *case.least.values(), *case.scales.values()]
     _require(all(size >= 0 for size in sizes), "a scale is negative or not a number")
     _require(all(call.feeds.keys() == calls[0].feeds.keys() for call in calls), "calls of one case differ in inputs")
-    _check_chunkings(case)
-    batched = {*calls[0].feeds, *calls[0].reference} <= case.batch_axes.keys()
-    timed = len(calls) > 1 or bool(case.time_axes.keys() & calls[0].feeds.keys())
-    _require(case.kind != "pool" or (batched and timed), "the rows of a pool have no batch or time axis")
+    apart = all(case.batch_axes.get(name) != axis for name, axis in case.time_axes.items())
+    _require(apart, "an axis is time and batch at once")
+    times, batches = _sizes(calls, case.time_axes), _sizes(calls, case.batch_axes)
+    if case.chunkings:
+        fits = all(min(sizes, default=0) > 0 and {sum(sizes)} == times for sizes in case.chunkings)
+        _require(len(calls) == 1 and fits, "the chunks do not add up to the time steps")
+    if case.kind == "pool":
+        batched = {*calls[0].feeds, *calls[0].reference} <= case.batch_axes.keys() and len(batches) == 1
+        timed = len(calls) > 1 or len(times) == 1
+        _require(batched and timed, "the rows of a pool have no batch or time axis in common")
     return case
 
 
-def _check_chunkings(case: Expected) -> None:
-    if not case.chunkings:
-        return
-    feeds = case.calls[0].feeds
-    times = {feeds[name].shape[axis] for name, axis in case.time_axes.items() if name in feeds}
-    fits = all(min(sizes, default=0) > 0 and {sum(sizes)} == times for sizes in case.chunkings)
-    _require(len(case.calls) == 1 and fits, "the chunks do not add up to the time steps")
+def _sizes(calls: tuple[Call, ...], axes: Mapping[str, int]) -> set[int]:
+    """How long the inputs are along such axes."""
+    return {array.shape[axes[name]] for call in calls for name, array in call.feeds.items() if name in axes}
 
 
 def _call(item: Any, arrays: Arrays) -> Call:

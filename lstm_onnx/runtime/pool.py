@@ -76,6 +76,12 @@ class Pool:
         self.model = model
         self.slots = slots
         self.axes = {name: _batch_axis(model, name) for name in model.states}
+        for name, axis in self.axes.items():
+            if self.fresh[name].shape[axis] != 1:  # an axis such as 4*batch
+                raise InputError(
+                    f"{model.path}: the state {model.inputs[name]} has {self.fresh[name].shape[axis]} rows for each "
+                    "stream, and a pool keeps one; use model.stream()"
+                )
         self.inputs: dict[str, ValueInfo] = {
             name: info for name, info in model.inputs.items() if name not in model.states
         }

@@ -159,6 +159,18 @@ def test_arrays_that_are_equal_are_kept_once(tmp_path: Path) -> None:
         assert not any(name.startswith(f"{pool}.") for name in archive.namelist())
 
 
+def test_inputs_keep_their_dtype_and_outputs_come_back_as_float64(tmp_path: Path) -> None:
+    """Zeros of a float64 model's state are float64, also where float16 would hold them."""
+    feeds = {name: np.zeros((1, 2), dtype) for name, dtype in (("a", "f8"), ("b", "f4"), ("c", "?"), ("d", "u1"))}
+    outputs = {"y": np.zeros((1, 2)), "n": np.array([[3, 4]])}
+    call = golden.Call(feeds, outputs, outputs)
+    write(tmp_path / "m.npz", Golden("x", (golden.Expected("a", (call,), "float64", 1.0),)))
+    (found,) = read(tmp_path / "m.npz").cases[0].calls
+    assert {name: array.dtype for name, array in found.feeds.items()} == {n: array.dtype for n, array in feeds.items()}
+    assert {name: array.dtype.kind for name, array in found.own.items()} == {"y": "f", "n": "i"}
+    assert found.own["y"].dtype == found.reference["y"].dtype == np.float64
+
+
 def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
     values = np.array([[np.nan, np.inf, -np.inf, 1e300, 5e-324, -0.0]])
     call = golden.Call({"input": values}, {"output": values}, {"output": values})
@@ -367,6 +379,8 @@ def _case_of(header: dict[str, Any], kind: str) -> dict[str, Any]:
         (lambda h: _case_of(h, "chunks")["calls"].append(_case_of(h, "chunks")["calls"][0]), "do not add up"),
         (lambda h: _case_of(h, "pool")["batch_axes"].pop("cn"), "rows of a pool"),
         (lambda h: _case_of(h, "pool").update(time_axes={}), "rows of a pool"),
+        (lambda h: _case_of(h, "pool")["time_axes"].update(input=1), "an axis is time and batch at once"),
+        (lambda h: _case_of(h, "pool")["calls"][0]["feeds"].update(c0="0.0.feeds.c0"), "rows of a pool"),
     ],
 )
 def test_a_header_that_does_not_hold_together_is_refused(

@@ -457,6 +457,14 @@ def test_a_state_that_does_not_fit_changes_nothing(models: dict[str, Model]) -> 
 # --- what cannot be pooled ----------------------------------------------------------------------
 
 
+def test_a_state_of_several_rows_for_each_stream_is_refused(tmp_path: Path) -> None:
+    metadata = {"lstm_onnx.states": '{"state": "stateN"}'}
+    model = load(accumulator(tmp_path / "m.onnx", axis="2*batch", metadata=metadata), "cpu", threads=1)
+    assert model.stream().state["state"].shape == (2, 3)
+    with pytest.raises(InputError, match=r"the state .* has 2 rows for each stream, and a pool keeps one"):
+        model.pool()
+
+
 def test_refusals_are_those_of_streams(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is bidirectional: its reverse direction starts"):
         Pool(model_of(tmp_path, bidirectional=True))

@@ -7,6 +7,7 @@ one, and 0.7 ms as two halves on a thread each.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,25 +54,28 @@ def _identity(session: Any) -> tuple[object, ...]:
 
 
 class Lanes:
-    """Up to `count` calls at the same time: the first in the caller's thread, each other one in a thread that waits."""
+    """Up to `count` calls at the same time, one of them in the caller's thread.
+
+    Where there are as many lanes as cores, all are threads of their own that stay on a core each: Linux
+    may wake a thread on the very core of the one that wakes it, and the two then run in turn (measured on
+    2 cores, a step of 64 rows after a rest: 19.5 us a row, and 11.5 with each lane on its core).
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._others: ThreadPoolExecutor | None = None
+        self._threads: list[ThreadPoolExecutor] = []
 
     def run(self, calls: Sequence[Callable[[], object]]) -> None:
         """Make all calls; the first error of any is raised once every one has ended."""
         if len(calls) == 1:
             calls[0]()
             return
-        if self._others is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._others = ThreadPoolExecutor(self.count - 1, thread_name_prefix="lstm-onnx lane")
-        own, others = [calls[0]], []
-        for call in calls[1:]:
+        if not self._threads:
+            self._threads = _started(self.count)
+        own, others = list(calls[: max(0, len(calls) - len(self._threads))]), []
+        for thread, call in zip(self._threads, calls[len(own) :], strict=False):
             try:
-                others.append(self._others.submit(call))
+                others.append(thread.submit(call))
             except RuntimeError:  # the interpreter is ending, and no thread takes anything any more
                 own.append(call)
         try:
@@ -82,3 +86,25 @@ class Lanes:
         for error in errors:
             if error is not None:
                 raise error
+
+
+def _started(count: int) -> list[ThreadPoolExecutor]:
+    """A thread for each lane, on a core of its own where there is one; or for each but the caller's."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def threads(on: Sequence[int | None]) -> list[ThreadPoolExecutor]:
+        return [
+            ThreadPoolExecutor(1, f"lstm-onnx lane {index}", initializer=_stay, initargs=(core,))
+            for index, core in enumerate(on)
+        ]
+
+    if hasattr(os, "sched_setaffinity") and count == cores():
+        return threads(sorted(os.sched_getaffinity(0)))
+    return threads([None] * (count - 1))
+
+
+def _stay(core: int | None) -> None:
+    """Keep the calling thread on a core, where that may be had."""
+    if core is not None:
+        with contextlib.suppress(OSError):  # the process has lost it since
+            os.sched_setaffinity(0, {core})

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 import pytest
 
+from lstm_onnx.runtime import lanes
 from lstm_onnx.runtime.lanes import Lanes
 
 LONG = 30.0
 
 
-def test_calls_are_made_at_the_same_time() -> None:
+@pytest.fixture(params=["as many as cores", "fewer", "more"])
+def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lanes:
+    """Three lanes; on a machine of three cores, of four, of two."""
+    count = {"as many as cores": 3, "fewer": 4, "more": 2}[request.param]
+    monkeypatch.setattr(lanes.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+    own = Lanes(3)
+    assert lanes.cores() == count
+    return own
+
+
+def test_calls_are_made_at_the_same_time(three: Lanes) -> None:
     meet = threading.Barrier(3)
     threads = set()
 
@@ -20,11 +32,28 @@ def test_calls_are_made_at_the_same_time() -> None:
         meet.wait(LONG)
         threads.add(threading.get_ident())
 
-    lanes = Lanes(3)
     for _ in range(3):
-        lanes.run([call] * 3)
-    assert threading.get_ident() in threads
+        three.run([call] * 3)
+    pinned = hasattr(os, "sched_setaffinity") and lanes.cores() == 3
+    assert (threading.get_ident() in threads) is not pinned
     assert len(threads) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of threads")
+def test_as_many_lanes_as_cores_stay_on_one_each_and_the_caller_stays_free() -> None:
+    allowed = os.sched_getaffinity(0)
+    count = len(allowed)
+    found: list[set[int]] = []
+    Lanes(count).run([lambda: found.append(os.sched_getaffinity(0))] * count)
+    assert os.sched_getaffinity(0) == allowed
+    assert sorted(map(sorted, found)) == [[core] for core in sorted(allowed)]
+
+
+@pytest.mark.parametrize("calls", [2, 3])
+def test_fewer_calls_than_lanes(three: Lanes, calls: int) -> None:
+    made: list[int] = []
+    three.run([lambda index=index: made.append(index) for index in range(calls)])
+    assert sorted(made) == list(range(calls))
 
 
 def test_one_call_needs_no_thread() -> None:
@@ -36,7 +65,7 @@ def test_one_call_needs_no_thread() -> None:
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 2])
-def test_an_error_is_raised_once_all_have_ended(wrong: int) -> None:
+def test_an_error_is_raised_once_all_have_ended(three: Lanes, wrong: int) -> None:
     ended = []
 
     def call(index: int) -> None:
@@ -46,27 +75,36 @@ def test_an_error_is_raised_once_all_have_ended(wrong: int) -> None:
         ended.append(index)
 
     with pytest.raises(ZeroDivisionError, match=str(wrong)):
-        Lanes(3).run([lambda index=index: call(index) for index in range(3)])
+        three.run([lambda index=index: call(index) for index in range(3)])
     assert sorted(ended) == [index for index in range(3) if index != wrong]
 
 
-def test_calls_are_made_also_where_no_thread_takes_them() -> None:
+def test_calls_are_made_also_where_no_thread_takes_them(three: Lanes) -> None:
     """As while the interpreter ends."""
-    lanes = Lanes(3)
-    lanes.run([lambda: None] * 3)
-    assert lanes._others is not None
-    lanes._others.shutdown()
+    three.run([lambda: None] * 3)
+    for thread in three._threads:
+        thread.shutdown()
     made: list[int] = []
-    lanes.run([lambda index=index: made.append(index) for index in range(3)])
+    three.run([lambda index=index: made.append(index) for index in range(3)])
     assert made == [0, 1, 2]
 
 
+def test_a_core_that_is_gone_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {10**6, 10**6 + 1}
+    monkeypatch.setattr(lanes.os, "sched_getaffinity", lambda _: absent, raising=False)
+    made: list[int] = []
+    Lanes(2).run([lambda: made.append(1)] * 2)
+    assert made == [1, 1]
+
+
 def test_its_threads_end_with_it() -> None:
-    lanes = Lanes(3)
-    lanes.run([lambda: None] * 3)
-    own = [thread for thread in threading.enumerate() if thread.name.startswith("lstm-onnx lane")]
-    del lanes
+    before = set(threading.enumerate())
+    own = Lanes(3)
+    own.run([lambda: None] * 3)
+    threads = set(threading.enumerate()) - before
+    assert threads
+    del own
     gc.collect()
-    for thread in own:
+    for thread in threads:
         thread.join(LONG)
         assert not thread.is_alive()

@@ -30,17 +30,13 @@ def module_file(name: str, states: str = "zero") -> Path:
     from tests.architectures import ALL
 
     architecture = next(item for item in ALL if item.name == name)
-    module = architecture.build()
-    batch = 1 if architecture.fixed_batch else 2
-    if architecture.set_state is not None:
-        architecture.set_state(module, batch)
-    time = 1 if architecture.fixed_time else max(4, architecture.min_time)
+    module, inputs = architecture.example()
     path = Path(_folder().name) / f"{name}-{states}.onnx"
     with torch.random.fork_rng(devices=[]):
         lstm_onnx.export(
             module,
             path,
-            example_inputs=architecture.inputs(batch, time),
+            example_inputs=inputs,
             dynamic_shapes=architecture.dynamic_shapes,
             states=states,
         )

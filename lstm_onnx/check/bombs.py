@@ -7,15 +7,15 @@ functions that call functions.  So the cheap questions come first.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from math import prod
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
-from ..onnxgraph import Scope, Shape, attributes_of, shape_of, typed
-from .graph import ONNX_ERRORS, nodes_of
+from ..onnxgraph import MOST_NODES, Scope, Shape, attributes_of, inlined_size, nodes_of, shape_of, typed
+from .graph import ONNX_ERRORS
 from .inference import bare, crashes, inferred
 from .report import Finding, failed
 from .subject import Subject, input_of, label, stored
@@ -26,15 +26,14 @@ _LARGEST_VALUE = 2**28
 _MOST_GROWN = 16
 """Or so many times the bytes that are stored or put in, for weights that are turned, made wider, multiplied."""
 _MOST_TRIPS = 10**6
-_MOST_NODES = 10**5
 _MIB = 2**20
 _ENDS = "Split has {} outputs, and num_outputs says fewer: ONNX Runtime reads behind the end of a list"
 
 
 def resource_bomb(file: str, model: ModelProto) -> list[Finding]:
     """Whatever is too large or too long before any input is known."""
-    count = _expanded(model)
-    if count > _MOST_NODES:
+    count = inlined_size(model)
+    if count > MOST_NODES:
         return [failed(_RULE, "", f"its functions call each other: {_large(count)} nodes when they are inlined")]
     found = list(_declared(model))
     smallest = _smallest(model)
@@ -63,26 +62,6 @@ def _large(count: int) -> str:
 
 def _shown(size: int) -> str:
     return f"{size // _MIB} MiB" if size < 2**60 else f"2^{size.bit_length() - 1} bytes"
-
-
-def _expanded(model: ModelProto) -> int:
-    """How many nodes the model has once its functions are inlined; one that calls itself counts as one node."""
-    functions = {(str(item.domain), str(item.name)): item for item in model.functions}
-    counts: dict[tuple[str, str], int] = {}
-
-    def count(nodes: Iterable[NodeProto], callers: frozenset[tuple[str, str]]) -> int:
-        total = 0
-        for node in nodes_of(nodes):
-            key = str(node.domain), str(node.op_type)
-            if key in functions and key not in callers:
-                if key not in counts:
-                    counts[key] = count(functions[key].node, callers | {key})
-                total += counts[key]
-            else:
-                total += 1
-        return total
-
-    return count(model.graph.node, frozenset()) if functions else 0
 
 
 def _declared(model: ModelProto) -> Iterator[Finding]:

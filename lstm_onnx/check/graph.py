@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import ModelProto, NodeProto
 
 from ..onnxgraph import Dim, Scope, attributes_of, shape_of, typed
 
@@ -105,25 +105,3 @@ def initial_states(node: NodeProto) -> list[str]:
 def batch_axis(node: NodeProto) -> int:
     """Where the input of an LSTM, GRU or RNN has its batch; the time is beside it."""
     return 0 if typed(attributes_of(node), "layout", int) == 1 else 1
-
-
-def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and all bodies within."""
-    yield graph
-    for node in nodes_of(graph.node):
-        yield from bodies_of(node)
-
-
-def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """The nodes of a graph or a function, and those of all bodies within."""
-    todo = list(nodes)
-    while todo:
-        node = todo.pop()
-        yield node
-        todo += (inner for body in bodies_of(node) for inner in body.node)
-
-
-def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs right within a node."""
-    for attribute in node.attribute:
-        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs

@@ -8,8 +8,7 @@ from functools import cache
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, inliner
 
-from ..onnxgraph import attributes_of, typed
-from .graph import bodies_of, graphs_of, nodes_of
+from ..onnxgraph import attributes_of, bodies_of, graphs_of, nodes_of, typed
 
 _LARGE_TENSOR = 2**16
 _MOST_CARRIED = 2**22

@@ -10,9 +10,9 @@ from math import prod
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ..onnxgraph import Scope, attributes_of, is_default, typed
+from ..onnxgraph import Scope, attributes_of, graphs_of, is_default, typed
 from ..story import Story
-from .graph import ONNX_ERRORS, Graph, graphs_of
+from .graph import ONNX_ERRORS, Graph
 from .inference import bare, inferred
 from .report import words
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ..onnxgraph import Scope, attributes_of, is_default, shown, text, typed
+from ..onnxgraph import Scope, attributes_of, is_default, nodes_of, shown, text, typed
 from .files import external_problem
-from .graph import ONNX_ERRORS, batch_axis, nodes_of
+from .graph import ONNX_ERRORS, batch_axis
 from .report import Finding, failed
 from .subject import QUANTISED, RECURRENT, Subject, input_of, label, stored
 

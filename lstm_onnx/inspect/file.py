@@ -13,7 +13,7 @@ from onnx import ModelProto, checker, inliner
 
 from ..errors import ConfigError, FileError, ModelError
 from ..files import readable_file
-from ..onnxgraph import Scope, Tensor, is_default, value_of
+from ..onnxgraph import MOST_NODES, Scope, Tensor, inlined_size, is_default, value_of
 from ..story import Story
 from .lstms import lstm_info, module_of
 from .report import Inspection, LSTMInfo
@@ -108,6 +108,11 @@ def _parsed(path: Path) -> ModelProto:
         raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 text; export or copy it again")
     if not model.functions:
         return model
+    if inlined_size(model) > MOST_NODES:
+        raise ModelError(
+            f"{path}: its functions call each other, and are more than {MOST_NODES} nodes when they are inlined; "
+            "lstm-onnx check says how many; do not run such a file from a source that you do not trust"
+        )
     try:
         return inliner.inline_local_functions(model)
     except (checker.ValidationError, RuntimeError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, nodes_of
 from .scopes import Scope, Weight
 from .tensors import (
     Dim,
@@ -19,6 +20,7 @@ from .tensors import (
 )
 
 __all__ = [
+    "MOST_NODES",
     "Dim",
     "Scope",
     "Shape",
@@ -26,8 +28,12 @@ __all__ = [
     "Value",
     "Weight",
     "attributes_of",
+    "bodies_of",
     "dtype_name",
+    "graphs_of",
+    "inlined_size",
     "is_default",
+    "nodes_of",
     "shape_of",
     "shown",
     "text",

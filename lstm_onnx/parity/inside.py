@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from onnx import helper
 
 from ..errors import InputError, LSTMOnnxError, RunError
@@ -110,7 +109,7 @@ def _expose(edit: Edit, sites: Mapping[str, Site], dtype: str) -> Iterator[_Expo
             for name in names:
                 if not edit.is_output(name):
                     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-                    edit.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+                    edit.graph.output.append(helper.make_tensor_value_info(name, kind, None))
             yield _Exposed(path, call, layer, states.index(state), names)
 
 

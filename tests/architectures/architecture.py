@@ -43,6 +43,18 @@ class Architecture:
     states: int = 0
     min_time: int = 1
 
+    @property
+    def example_sizes(self) -> tuple[int, int]:
+        """A batch and a time to export it at: 2 and 4, where it takes them."""
+        return 1 if self.fixed_batch else 2, 1 if self.fixed_time else max(4, self.min_time)
+
+    def example(self) -> tuple[nn.Module, Inputs]:
+        """The model, its state set where it keeps one, and inputs of those sizes."""
+        module = self.build()
+        if self.set_state is not None:
+            self.set_state(module, self.example_sizes[0])
+        return module, self.inputs(*self.example_sizes)
+
     def takes(self, batch: int, time: int) -> bool:
         """Whether the model works at these sizes."""
         return (batch == 1 or not self.fixed_batch) and (time == 1 or not self.fixed_time) and time >= self.min_time

@@ -337,6 +337,21 @@ def test_recursive_functions_are_refused(tmp_path: Path) -> None:
     assert "ModelError" in done.stderr, done.returncode
 
 
+def test_functions_that_multiply_are_refused(tmp_path: Path) -> None:
+    """2^40 nodes out of 3 kB."""
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
+    functions = []
+    for depth in range(40):
+        kind = {"op_type": f"F{depth - 1}", "domain": "mine"} if depth else {"op_type": "Neg"}
+        calls = [helper.make_node(kind["op_type"], [x], [y], domain=kind.get("domain")) for x, y in ("xv", "vy")]
+        functions.append(helper.make_function("mine", f"F{depth}", ["x"], ["y"], calls, opsets))
+    call = helper.make_node("F39", ["X"], ["Y"], domain="mine")
+    model = helper.make_model(graph([call]), opset_imports=opsets, functions=functions)
+    (tmp_path / "f.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match="more than 100000 nodes when they are inlined"):
+        inspect(tmp_path / "f.onnx")
+
+
 # The reports
 
 

@@ -23,12 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:
 
 
 def _verified(architecture: Architecture, folder: Path) -> Report:
-    module = architecture.build()
-    batch = 1 if architecture.fixed_batch else 2
-    if architecture.set_state is not None:
-        architecture.set_state(module, batch)
-    time = 1 if architecture.fixed_time else max(4, architecture.min_time)
-    inputs = architecture.inputs(batch, time)
+    module, inputs = architecture.example()
     path = folder / "m.onnx"
     lstm_onnx.export(module, path, example_inputs=inputs, dynamic_shapes=architecture.dynamic_shapes)
     return lstm_onnx.verify(module, path, example_inputs=inputs, provider="cpu", threads=1, mutants="all")

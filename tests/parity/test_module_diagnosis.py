@@ -21,12 +21,7 @@ from .files import edit_file
 
 def _verified(name: str, path: Path) -> Report:
     architecture = next(item for item in ALL if item.name == name)
-    module = architecture.build()
-    batch = 1 if architecture.fixed_batch else 2
-    if architecture.set_state is not None:
-        architecture.set_state(module, batch)
-    time = 1 if architecture.fixed_time else max(4, architecture.min_time)
-    inputs = architecture.inputs(batch, time)
+    module, inputs = architecture.example()
     return lstm_onnx.verify(module, path, example_inputs=inputs, provider="cpu", threads=1, mutants="none")
 
 

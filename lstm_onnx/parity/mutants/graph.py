@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
-from onnx.shape_inference import InferenceError, infer_shapes
+from onnx.shape_inference import InferenceError
+
+from ...check.inference import bare, inferred
+from ...onnxgraph import nodes_of
 
 _TO_THE_END = 2**31 - 1
-_SMALL = 64
-"""Entries up to which a constant may be a shape, or axes."""
+"""An end of a Slice that is past every end."""
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _STATE_INPUTS, _STATE_OUTPUTS = {"h": 5, "c": 6}, {"h": 1, "c": 2}
 
@@ -159,7 +161,7 @@ class Edit:
 
     def readers(self, value: str) -> list[NodeProto]:
         """The nodes that read a value, in this graph and in those within."""
-        return [node for node in _all_nodes(self.graph) if value in node.input]
+        return [node for node in nodes_of(self.graph.node) if value in node.input]
 
     def is_output(self, value: str) -> bool:
         """Whether a value is one of the graph's outputs."""
@@ -219,7 +221,7 @@ class Edit:
     def behind(self, output: str, op: str, *more: str | np.ndarray, **attributes: Any) -> None:
         """Put ``op(output, *more)`` behind one of the graph's outputs, and give it the output's name."""
         right = f"{output}/right"
-        for node in _all_nodes(self.graph):
+        for node in nodes_of(self.graph.node):
             node.input[:] = [right if value == output else value for value in node.input]
         maker = self._producers[output]
         maker.output[:] = [right if value == output else value for value in maker.output]
@@ -321,38 +323,18 @@ def _copied(node: NodeProto) -> NodeProto:
 
 def _reads(node: NodeProto) -> set[str]:
     """What a node reads, and what the graphs in it read."""
-    inner = [each for item in node.attribute if item.HasField("g") for each in _all_nodes(item.g)]
-    return {value for each in (node, *inner) for value in each.input}
-
-
-def _all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
-    """The nodes of a graph and of the graphs in it."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g)
+    return {value for each in nodes_of([node]) for value in each.input}
 
 
 def known_shapes(model: ModelProto) -> Shapes:
-    """The sizes that follow from a model, its weights' left out of it."""
-    light = ModelProto()
-    light.CopyFrom(model)
-    small = []
-    for tensor in light.graph.initializer:
-        if len(tensor.dims) <= 1 and all(size <= _SMALL for size in tensor.dims):
-            small.append(tensor)
-        else:
-            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    del light.graph.initializer[:]
-    light.graph.initializer.extend(small)
+    """The sizes that follow from a model."""
     try:
-        light = infer_shapes(light, data_prop=True)
-        if _note_last_steps(light):
-            light = infer_shapes(light, data_prop=True)
+        shaped = inferred(bare(model))
+        if _note_last_steps(shaped):
+            shaped = inferred(shaped)
     except InferenceError:
         return {}
-    values = (*light.graph.input, *light.graph.value_info, *light.graph.output)
+    values = (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output)
     return {
         value.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
         for value in values
@@ -361,13 +343,14 @@ def known_shapes(model: ModelProto) -> Shapes:
 
 def _note_last_steps(model: ModelProto) -> bool:
     """Say of ``x[-1:]`` that it is one step, which onnx does not, since `x` might have none; whether there is any."""
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    small = (tensor for tensor in model.graph.initializer if len(tensor.dims) <= 1 and max(tensor.dims, default=1) == 1)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in small}
     values = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}
     found = False
     for node in model.graph.node:
         parts = [constants.get(name) for name in node.input[1:]]
         dims = values.get(node.output[0]) if node.op_type == "Slice" else None
-        if not dims or len(parts) != 4 or any(part is None or part.size != 1 for part in parts):
+        if not dims or len(parts) != 4 or any(part is None for part in parts):
             continue
         start, end, axis, step = (int(part.item()) for part in parts if part is not None)
         if start == -1 and step == 1 and end >= _TO_THE_END:

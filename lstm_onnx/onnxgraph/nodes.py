@@ -1,0 +1,55 @@
+"""Every node of a model, those of bodies and of functions included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+
+MOST_NODES = 10**5
+"""Nodes up to which functions are inlined: a file of 2 kB whose functions call each other can ask for 2^40."""
+
+
+def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and all bodies within."""
+    yield graph
+    for node in nodes_of(graph.node):
+        yield from bodies_of(node)
+
+
+def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """The nodes of a graph or a function, and those of all bodies within."""
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        yield node
+        todo += (inner for body in bodies_of(node) for inner in body.node)
+
+
+def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs right within a node."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+
+
+def inlined_size(model: ModelProto) -> int:
+    """How many nodes the model has once its functions are inlined; one that calls itself counts as one node.
+
+    0 where it has no functions.
+    """
+    functions = {(str(item.domain), str(item.name)): item for item in model.functions}
+    counts: dict[tuple[str, str], int] = {}
+
+    def count(nodes: Iterable[NodeProto], callers: frozenset[tuple[str, str]]) -> int:
+        total = 0
+        for node in nodes_of(nodes):
+            key = str(node.domain), str(node.op_type)
+            if key in functions and key not in callers:
+                if key not in counts:
+                    counts[key] = count(functions[key].node, callers | {key})
+                total += counts[key]
+            else:
+                total += 1
+        return total
+
+    return count(model.graph.node, frozenset()) if functions else 0

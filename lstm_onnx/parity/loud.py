@@ -18,13 +18,14 @@ from ..spec import LSTMSpec, direction_suffixes
 from ..weights import StateDict
 from .mutants import Edit
 
-_WANTED = {"weight_ih": 1.0, "weight_hh": 0.25, "bias": 0.5}
-_WANTED_HALF = {"weight_ih": 2.5, "weight_hh": 0.5, "bias": 1.0}
+_WANTED = {"weight_ih": 1.0, "weight_hh": 1.0, "bias": 0.5}
+_WANTED_HALF = {"weight_ih": 2.5, "weight_hh": 1.5, "bias": 1.0}
 """What each part of a gate's sum should be about, in root mean square.
 
-In half precision only large sums tell one sigmoid from another.  R h is kept small, since in a folded
-projection (`weights`) it is off by as much as W_hr is badly conditioned.
+In half precision only large sums tell one sigmoid from another.
 """
+_WANTED_FOLDED = 1 / 3
+"""Of R h in a folded layer (`weights`), which is off by as much as W_hr is badly conditioned."""
 _LOUD_ENOUGH = {"float16": 2.0}
 """The gain below which a model is compared as it is; 16 elsewhere."""
 _MOST = 2.0**14
@@ -48,9 +49,13 @@ class LayerGains:
         return float(next(factor for kind, factor in vars(self).items() if name.startswith(kind)))
 
 
-def layer_gains(spec: LSTMSpec, state: StateDict) -> tuple[LayerGains, ...] | None:
-    """Powers of two, layer by layer, that bring gates to life; None where they are alive."""
-    wanted = _WANTED_HALF if spec.dtype == "float16" else _WANTED
+def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tuple[LayerGains, ...] | None:
+    """Powers of two, layer by layer, that bring gates to life; None where they are alive.
+
+    `folded` is whether the file may have its projections folded into R.
+    """
+    wanted = dict(_WANTED_HALF if spec.dtype == "float16" else _WANTED)
+    wanted["weight_hh"] *= _WANTED_FOLDED if folded else 1.0
     gains = []
     for layer in range(spec.num_layers):
 

@@ -68,7 +68,9 @@ class LSTMVerification:
 
     def _louder(self) -> tuple[Sides, Any] | None:
         """Both sides with loud weights, and the file's graph, for a quiet model whose layers are found in the file."""
-        factors = layer_gains(self.spec, self.state)
+        options = self.model.story.options
+        folded = self.spec.proj_size > 0 and (options is None or options.projection == "fold")
+        factors = layer_gains(self.spec, self.state, folded=folded)
         if factors is None:
             return None
         graph = louder_file(read_graph(self.model), folder_of(self.model), self.spec, factors)

@@ -120,7 +120,8 @@ class BatchedStream:
     def _answer(self, request: Request, x: Any, restore: Restore | None, flat: int | None) -> Any:
         if request.error is not None:
             raise request.error
-        results = request.results
+        # Copies, since a row that is kept would keep the batch; made here, where callers do so side by side.
+        results = {name: row.copy() for name, row in request.results.items()}
         if flat is not None:
             results["output"] = results["output"].squeeze(flat)
         if restore is not None:

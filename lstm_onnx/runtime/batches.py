@@ -332,7 +332,7 @@ class Core:
         }
 
     def part(self, group: list[Request], results: Mapping[str, Any]) -> None:
-        """Give each request its row: a copy, since a row that is kept would keep the batch."""
+        """Give each request its row of the batch."""
         for name, axis in self.layout.outputs.items():
             value = results[name]
             if value.shape[axis : axis + 1] != (len(group),):
@@ -344,7 +344,7 @@ class Core:
             # The batch axis first, to go along it, and a batch axis of 1 in its old place.
             rows = np.expand_dims(np.moveaxis(value, axis, 0), axis + 1)
             for row, request in zip(rows, group, strict=True):
-                request.results[name] = row.copy()
+                request.results[name] = row
 
     def fail(self, requests: list[Request], kind: type[Exception], message: str) -> None:
         """An error for each of `requests`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError, ModelError
@@ -31,26 +32,27 @@ def cores() -> int:
 def single_session(model: Model) -> Any:
     """The session of `model`, or one like it whose runs stay in the thread that calls them.
 
-    Where the file is gone since it was loaded it is the session itself: the same results, on threads
-    that share the cores less well.
-
-    Raises:
-        ModelError: the file was changed since.
+    Where the file is gone or another one since it was loaded, as on a server whose models are replaced
+    while it runs, it is the session itself: the same results, on threads that share the cores less well.
     """
     if model.provider == "cuda" or model.session.get_session_options().intra_op_num_threads == 1:
         return model.session
+    if model.stamp is None or stamp(model.path) != model.stamp:
+        return model.session
     try:
         session, _ = open_session(model.path, "cpu", 1)
-    except FileError:
+    except (FileError, ModelError):
         return model.session
-    if _identity(session) != _identity(model.session):
-        raise ModelError(f"{model.path}: was changed since it was loaded; load it again")
-    return session
+    return session if stamp(model.path) == model.stamp else model.session
 
 
-def _identity(session: Any) -> tuple[object, ...]:
-    values = [(arg.name, arg.type, arg.shape) for arg in (*session.get_inputs(), *session.get_outputs())]
-    return session.get_modelmeta().custom_metadata_map, values
+def stamp(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """What tells a file from one that takes its place; None where there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class Lanes:

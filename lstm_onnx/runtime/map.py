@@ -87,7 +87,6 @@ def map_sequences(
         InputError: an argument is not possible; or, while iterating and after every result before
             it, a sequence does not fit, and the message names it, counted from 0.
         RunError: ONNX Runtime failed on a sequence, in the same way.
-        ModelError: the file of the model was changed since it was loaded.
     """
     for name, value in (("workers", workers), ("look_ahead", look_ahead), ("batch", batch)):
         if value is not None and (type(value) is not int or value < 1):

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from .rows import Rows
 from .slots import Arrays, Cut, Held, Slot, SlotStates
 from .states import fitting_states
 from .values import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
+from .work import row_work, rows_of
 
 if TYPE_CHECKING:
     from .session import Model
@@ -92,7 +92,7 @@ class Pool:
         self._states = SlotStates(self.fresh, self.axes, slots)
         self._layout = _layout(self)
         self._lanes = Lanes((model.threads or cores()) if self._may_bind and self._layout else 1)
-        self._row_work = sum(_work(row) for row in self.fresh.values())
+        self._row_work = row_work(self.fresh.values())
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
@@ -127,7 +127,7 @@ class Pool:
         """
         with self._lock:
             row = self._row(slot)
-            self._states.let_go()
+            self._states.let_go([row])
             del self._rows[slot]
             self._free.append(row)
 
@@ -258,15 +258,17 @@ class Pool:
             self._session = self.model.session
             self._bound.clear()
             self._learned.clear()
+        place = self._states.place(rows)
         key = (len(rows), *[array.shape for array in arrays.values()])
-        bound = self._bound.get(key)
+        bound = self._bound.get((place, key))
         if bound is not None and all(array.dtype == bound.dtypes[name] for name, array in arrays.items()):
-            self._bound.move_to_end(key)
+            self._bound.move_to_end((place, key))
         else:
             # The states give their axes' sizes to the check; what they hold does not matter to it.
             checked(self.model.inputs, {**arrays, **self._states.batch(0, (0, len(rows)))})
-            bound = self._made(key, arrays)
-        held = self._states.gathered(rows, tuple(part.cut for part in bound.parts) if bound else ((0, len(rows)),))
+            bound = self._made(place, key, arrays)
+        cuts = tuple(part.cut for part in bound.parts) if bound else ((0, len(rows)),)
+        held = self._states.gathered(rows, place, cuts)
         try:
             results = None if bound is None else self._run_bound(bound, held.half, arrays)
         except RunError:
@@ -274,7 +276,7 @@ class Pool:
             # from more than its inputs' shapes, and then it must not be bound.
             results = self._plain(key, held, arrays)
             self._learned[key] = None
-            self._bound.pop(key, None)
+            self._bound.pop((place, key), None)
         if results is None:
             results = self._plain(key, held, arrays)
         self._states.stepped(held)
@@ -320,23 +322,29 @@ class Pool:
             self._learned[key] = shapes
         return {name: results[name] for name in self.given}
 
-    def _made(self, key: Any, arrays: Arrays) -> _Bound | None:
-        """Bindings for such inputs; None where the outputs' shapes are not known yet, or cannot be bound."""
+    def _made(self, place: int, key: Any, arrays: Arrays) -> _Bound | None:
+        """Bindings for such inputs of a batch that lies at `place`.
+
+        None where the outputs' shapes are not known yet, or cannot be bound.
+        """
         learned = self._learned.get(key)
         if learned is None:
             return None
         session = self.model.one_thread()
         bound = _Bound(
-            tuple(self._part(session, cut, arrays, learned) for cut in self._cuts(key[0], arrays, learned)),
+            tuple(self._part(session, place, cut, arrays, learned) for cut in self._cuts(key[0], arrays, learned)),
             {name: array.dtype for name, array in arrays.items()},
         )
-        self._bound[key] = bound
+        self._bound[place, key] = bound
         if len(self._bound) > _MAX_BOUND:
             self._bound.popitem(last=False)
         return bound
 
-    def _part(self, session: Any, cut: Cut, arrays: Arrays, learned: Mapping[str, tuple[Any, Any]]) -> _Part:
-        halves = self._states.batch(0, cut), self._states.batch(1, cut)
+    def _part(
+        self, session: Any, place: int, cut: Cut, arrays: Arrays, learned: Mapping[str, tuple[Any, Any]]
+    ) -> _Part:
+        memory = place + cut[0], place + cut[1]
+        halves = self._states.batch(0, memory), self._states.batch(1, memory)
         inputs = {name: np.empty(self._own(name, array, cut).shape, array.dtype) for name, array in arrays.items()}
         ends = {output: name for name, output in self.model.states.items()}
         outputs = {}
@@ -362,15 +370,8 @@ class Pool:
         layout = self._layout
         if layout is None or any(learned[name][0][axis] != rows for name, axis in layout.outputs.items()):
             return ((0, rows),)
-        steps = max(
-            prod(
-                size
-                for at, (size, dim) in enumerate(zip(array.shape, self.inputs[name].shape, strict=True))
-                if at != layout.inputs[name] and not isinstance(dim, int)
-            )
-            for name, array in arrays.items()
-        )
-        parts = max(1, min(self._lanes.count, rows, int(rows * steps * self._row_work / _LANE_WORK)))
+        work = max(rows, rows_of(self.inputs, arrays)) * self._row_work
+        parts = max(1, min(self._lanes.count, rows, int(work / _LANE_WORK)))
         ends = [rows * part // parts for part in range(parts + 1)]
         return tuple(pairwise(ends))
 
@@ -401,11 +402,6 @@ def _layout(pool: Pool) -> Rows | None:
         return Rows.of(pool)
     except InputError:
         return None
-
-
-def _work(state: np.ndarray) -> float:
-    """FLOPs of one step of one row that a state stands for, about: four gates, each a square of its last axis."""
-    return 8.0 * state.size * state.shape[-1] if state.ndim else 0.0
 
 
 def _batch_axis(model: Model, name: str) -> int:

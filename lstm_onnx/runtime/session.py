@@ -14,7 +14,7 @@ from ..spec import LSTMSpec
 from ..story import Story
 from .binding import Repeats, key_of
 from .double import REMEDY, refuses_double, runs_no_double
-from .lanes import single_session
+from .lanes import single_session, stamp
 from .providers import first_line, open_session, ort_errors
 from .states import require_fitting, start
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
@@ -42,7 +42,8 @@ def load(
     Args:
         path: the .onnx file.
         provider: "cpu"; "cuda", which means CUDA or an error that names the cause; or "auto".
-        threads: threads within an operator; None leaves one a core.
+        threads: at most how many threads compute; None is one a core.  Small steps take one: the others
+            would keep them waiting.
         states: for stateful models from elsewhere, each state input and the output that feeds it,
             such as ``{"state": "stateN"}``.  Files from lstm-onnx know their own.
         cuda_graph: on CUDA, capture a stream's step as a CUDA graph for each chunk shape and replay it;
@@ -55,8 +56,9 @@ def load(
         ProviderError: the provider is unknown, is not there, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed.
     """
+    before = stamp(path)
     session, used = open_session(path, provider, threads, cuda_graph=cuda_graph)
-    return Model(os.fspath(path), session, used, states, threads, cuda_graph=cuda_graph)
+    return Model(os.fspath(path), session, used, states, threads, cuda_graph=cuda_graph, stamp=before)
 
 
 class Model:
@@ -66,6 +68,7 @@ class Model:
         path: where it was read from.
         provider: "cpu" or "cuda", where it runs.
         threads: what `load` was asked for.
+        stamp: what tells the file that was loaded from one that takes its place.
         session: the ``onnxruntime.InferenceSession``.
         inputs: each input's name, dtype and axes.
         outputs: the same for outputs.
@@ -83,8 +86,10 @@ class Model:
         threads: int | None = None,
         *,
         cuda_graph: bool = False,
+        stamp: tuple[int, ...] | None = None,
     ) -> None:
         self.path = path
+        self.stamp = stamp
         self.cuda_graph = cuda_graph
         self.provider = provider
         self.threads = threads
@@ -183,10 +188,8 @@ class Model:
     def one_thread(self) -> Any:
         """A session whose runs stay in the thread that calls them, opened when it is first asked for.
 
-        It is `session` itself where that has one thread, or runs on CUDA.
-
-        Raises:
-            ModelError: the file was changed since the model was loaded.
+        It is `session` itself where that has one thread, runs on CUDA, or was opened from a file that is
+        not there any more.
         """
         with self._opening:
             if self._single is None:

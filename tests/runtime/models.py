@@ -23,10 +23,10 @@ def drawn_state(spec: LSTMSpec, seed: int = 0) -> dict[str, np.ndarray]:
     return fitted(spec, state, where="drawn")
 
 
-def exported(path: Path, *, options: ExportOptions | None = None, **sizes: Any) -> tuple[LSTMSpec, dict]:
+def exported(path: Path, *, options: ExportOptions | None = None, seed: int = 0, **sizes: Any) -> tuple[LSTMSpec, dict]:
     """Write an LSTM of 4 inputs and 5 hidden units, or of `sizes`; give its spec and parameters."""
     spec = LSTMSpec(**{"input_size": INPUT, "hidden_size": HIDDEN, **sizes})
-    state = drawn_state(spec)
+    state = drawn_state(spec, seed)
     export_lstm(spec, options or ExportOptions(), state, path)
     return spec, state
 

@@ -63,12 +63,11 @@ class BatchedStream:
         try:
             in_time = wake.acquire(True, -1 if timeout is None else timeout)
         except BaseException:
-            self._core.abandon(request)
+            if self._core.abandon(request):
+                request.pass_on()
             raise
-        if not in_time:
-            self._core.abandon(request)
-            if not wake.acquire(False):
-                raise TimeoutError(_late(request, timeout))
+        if not in_time and not self._core.abandon(request):
+            raise TimeoutError(_late(request, timeout))
         request.pass_on()
         return self._answer(request, x, restore, flat)
 
@@ -106,8 +105,8 @@ class BatchedStream:
         """A request for `x`, once it is known to fit; what gives results x's kind; and the batch axis it lacks."""
         core = self._core
         if core.only is not None and isinstance(x, np.ndarray):
-            key = ((x.shape, x.dtype),)
-            if key in core.fits:  # what small steps spend is spent here
+            key = core.fits.get(((x.shape, x.dtype),))
+            if key is not None:  # what small steps spend is spent here
                 return Request(self, {core.only: x.copy()}, key), None, None
         arrays, restore = core.pool.arrays(x, 1)
         flat = None
@@ -120,8 +119,7 @@ class BatchedStream:
     def _answer(self, request: Request, x: Any, restore: Restore | None, flat: int | None) -> Any:
         if request.error is not None:
             raise request.error
-        # Copies, since a row that is kept would keep the batch; made here, where callers do so side by side.
-        results = {name: row.copy() for name, row in request.results.items()}
+        results: dict[str, Any] = request.results()
         if flat is not None:
             results["output"] = results["output"].squeeze(flat)
         if restore is not None:

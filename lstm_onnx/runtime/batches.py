@@ -34,38 +34,68 @@ class Request:
         "abandoned",
         "admitted",
         "arrays",
-        "delivered",
+        "batch",
         "error",
-        "follow",
         "future",
+        "index",
         "key",
         "loop",
-        "results",
         "started",
         "stream",
         "wake",
+        "woken",
     )
 
     def __init__(self, stream: BatchedStream, arrays: Arrays, key: Any) -> None:
         self.stream = stream
         self.arrays = arrays
         self.key = key
-        self.admitted = self.started = self.delivered = self.abandoned = False
-        self.results: dict[str, Any] = {}
+        self.admitted = self.started = self.abandoned = self.woken = False
+        self.batch: Batch | None = None
+        self.index = 0
         self.error: Exception | None = None
         self.wake: threading.Lock | None = None
-        self.follow: Request | None = None
         self.loop: AbstractEventLoop | None = None
         self.future: Future[None] | None = None
 
-    def pass_on(self) -> None:
-        """Wake the next thread of the batch: each does so itself, as soon as it is awake.
+    def results(self) -> Arrays:
+        """Its row of each output: a copy, since a row that is kept would keep the batch."""
+        assert self.batch is not None  # noqa: S101 - it has been woken
+        place = slice(self.index, self.index + 1)
+        return {
+            name: self.batch.results[name][(*(slice(None),) * axis, place)].copy()
+            for name, axis in self.batch.axes.items()
+        }
 
-        Woken all at once they would queue for the interpreter's lock, and each be put to sleep again.
-        """
-        follow, self.follow = self.follow, None
-        if follow is not None and follow.wake is not None:
-            follow.wake.release()
+    def pass_on(self) -> None:
+        """Wake the next thread of the batch: each does so itself, as soon as it is awake."""
+        if self.batch is not None:
+            self.batch.wake_next()
+
+
+class Batch:
+    """What came of some requests together, and those of their threads that still sleep.
+
+    Woken all at once they would queue for the interpreter's lock, and each be put to sleep again.
+    """
+
+    __slots__ = ("axes", "lock", "results", "sleeping")
+
+    def __init__(self, results: Mapping[str, Any], axes: Mapping[str, int], lock: threading.RLock) -> None:
+        self.results = results
+        self.axes = axes
+        self.lock = lock
+        self.sleeping: deque[Request] = deque()
+
+    def wake_next(self) -> None:
+        """Wake the first that still waits."""
+        with self.lock:
+            while self.sleeping:
+                request = self.sleeping.popleft()
+                if not request.abandoned and request.wake is not None:
+                    request.woken = True
+                    request.wake.release()
+                    return
 
 
 class Core:
@@ -77,7 +107,7 @@ class Core:
         self.window = window
         self.queue = queue
         self.layout = Rows.of(pool)
-        self.fits: set[Any] = set()
+        self.fits: dict[Any, Any] = {}  # to themselves: requests that go together have the very same key
         self.only = next(iter(pool.inputs)) if len(pool.inputs) == 1 else None
         # Reentrant, since the garbage collector may close an abandoned stream at any point of any thread.
         self.lock = threading.RLock()
@@ -105,7 +135,7 @@ class Core:
             arrays = {name: arrays[name] for name in self.pool.inputs}
             if len(self.fits) > _MAX_FITS:
                 self.fits.clear()
-            self.fits.add(shapes)
+        shapes = self.fits.setdefault(shapes, shapes)
         copies = {name: array.copy() for name, array in arrays.items()}
         shared = self.layout.shared
         return copies, (shapes, *[copies[name].tobytes() for name in shared]) if shared else shapes
@@ -165,14 +195,12 @@ class Core:
                 self.ready.remove(stream)
             self.refill()
 
-    def abandon(self, request: Request) -> None:
-        """The same for a thread that waits no longer, so that those behind it are woken all the same."""
+    def abandon(self, request: Request) -> bool:
+        """The same for a thread that waits no longer; whether it is awake all the same, and has to wake the next."""
         self.drop(request)
         with self.lock:
             request.abandoned = True
-            delivered = request.delivered
-        if delivered:
-            request.pass_on()
+            return request.woken
 
     def open_slot(self) -> Slot:
         """A slot of the pool; where all are open, the thread may be about to close some."""
@@ -247,12 +275,10 @@ class Core:
         """Wait for a batch and run it; a function of its own, so that no name holds a stream while it waits."""
         self.close_slots()
         self.wait()
-        groups: dict[Any, list[Request]] = {}
-        for request in self.taken():
-            groups.setdefault(request.key, []).append(request)
-        for group in groups.values():
+        requests = self.taken()
+        for group in _alike(requests):
             self.run(group)
-        return bool(groups) or not self.closing
+        return bool(requests) or not self.closing
 
     def close_slots(self) -> None:
         """Close the slots of closed streams."""
@@ -316,9 +342,8 @@ class Core:
                     self.run([request])
                 return
             group[0].error = error
-        else:
-            self.part(group, results)
-        self.deliver(group)
+            results = {}
+        self.deliver(group, self.whole(group, results))
 
     def joined(self, group: list[Request]) -> Arrays:
         """The inputs of a batch."""
@@ -331,44 +356,53 @@ class Core:
             for name, axis in self.layout.inputs.items()
         }
 
-    def part(self, group: list[Request], results: Mapping[str, Any]) -> None:
-        """Give each request its row of the batch."""
+    def whole(self, group: list[Request], results: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The results, if they have a row for each request; or none, and an error for each."""
         for name, axis in self.layout.outputs.items():
-            value = results[name]
-            if value.shape[axis : axis + 1] != (len(group),):
+            if name in results and results[name].shape[axis : axis + 1] != (len(group),):
                 for request in group:
                     request.error = RunError(
-                        f"{self.pool.model.path}: its output {name} has shape {value.shape} for {len(group)} streams"
+                        f"{self.pool.model.path}: its output {name} has shape {results[name].shape} "
+                        f"for {len(group)} streams"
                     )
-                return
-            # The batch axis first, to go along it, and a batch axis of 1 in its old place.
-            rows = np.expand_dims(np.moveaxis(value, axis, 0), axis + 1)
-            for row, request in zip(rows, group, strict=True):
-                request.results[name] = row
+                return {}
+        return results
 
     def fail(self, requests: list[Request], kind: type[Exception], message: str) -> None:
         """An error for each of `requests`."""
         for request in requests:
             request.started = True
             request.error = kind(message)
-        self.deliver(requests)
+        self.deliver(requests, {})
 
-    def deliver(self, requests: list[Request]) -> None:
+    def deliver(self, requests: list[Request], results: Mapping[str, Any]) -> None:
         """Wake the callers: threads in turn, the tasks of an event loop by one call into it."""
+        batch = Batch(results, self.layout.outputs, self.lock)
         loops: dict[AbstractEventLoop, list[Request]] = {}
-        first: Request | None = None
-        with self.lock:
-            for request in reversed(requests):
-                request.delivered = True
-                if request.wake is not None and not request.abandoned:
-                    request.follow, first = first, request
-                elif request.loop is not None:
-                    loops.setdefault(request.loop, []).append(request)
-        if first is not None and first.wake is not None:
-            first.wake.release()
+        for index, request in enumerate(requests):
+            request.batch = batch
+            request.index = index
+            if request.wake is not None:
+                batch.sleeping.append(request)
+            elif request.loop is not None:
+                loops.setdefault(request.loop, []).append(request)
+        batch.wake_next()
         for loop, own in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks are gone
-                loop.call_soon_threadsafe(_settle, own[::-1])
+                loop.call_soon_threadsafe(_settle, own)
+
+
+def _alike(requests: list[Request]) -> list[list[Request]]:
+    """Those that go together."""
+    if not requests:
+        return []
+    key = requests[0].key
+    if all(request.key is key for request in requests):
+        return [requests]
+    groups: dict[Any, list[Request]] = {}
+    for request in requests:
+        groups.setdefault(request.key, []).append(request)
+    return list(groups.values())
 
 
 def _settle(requests: list[Request]) -> None:

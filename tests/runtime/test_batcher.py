@@ -468,7 +468,13 @@ def test_the_turn_passes_those_who_gave_up(model: Model, gone: set[int], when: s
             request.started = True
             request.wake = threading.Lock()
             request.wake.acquire()
-        steps = [lambda: core.deliver(batch), lambda: [core.abandon(batch[index]) for index in sorted(gone)]]
+
+        def give_up() -> None:
+            for index in sorted(gone):
+                if core.abandon(batch[index]):
+                    batch[index].pass_on()
+
+        steps = [lambda: core.deliver(batch, {}), give_up]
         for step in steps if when == "after" else steps[::-1]:
             step()
         for index, request in enumerate(batch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,14 +38,20 @@ lstm_onnx.load(sys.argv[1], threads=int(sys.argv[2]), provider=sys.argv[3])
 """
 
 
-def child(arguments: list[str]) -> str:
+def child(arguments: list[str], bytecode: Path | None = None) -> str:
     """What a Python process prints; ``-P`` keeps the current folder off its path.
+
+    Args:
+        arguments: of the interpreter.
+        bytecode: a folder where it keeps compiled modules, for the next one to find there: all of them, so
+            that it does not matter which packages were installed with theirs.
 
     Raises:
         RunError: it failed; with its last words.
     """
+    own = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(bytecode)} if bytecode else {}
     done = subprocess.run(  # noqa: S603 - this very interpreter, on our own code
-        [sys.executable, "-P", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-P", *arguments], capture_output=True, text=True, check=False, env=os.environ | own
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -69,7 +76,7 @@ def starts(subject: Subject, folder: Path) -> Iterator[Task]:
     baseline = "numpy, onnxruntime, InferenceSession"
 
     def run(script: str, where: str) -> Callable[[], str]:
-        return lambda: child(["-c", script, path, threads, where])
+        return lambda: child(["-c", script, path, threads, where], folder / "bytecode")
 
     contenders = [
         Contender(baseline, run(_BARE, providers)),

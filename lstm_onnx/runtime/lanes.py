@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError, ModelError
@@ -49,7 +48,7 @@ def single_session(model: Model) -> Any:
 def stamp(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
     """What tells a file from one that takes its place; None where there is none."""
     try:
-        status = Path(path).stat()
+        status = os.stat(path)  # noqa: PTH116 - pathlib would be a tenth of all that is imported
     except OSError:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, LSTMOnnxError
+from ..runtime import Model
 from ..runtime.providers import ort_errors
 from .grid import Point, drawn_lengths, drawn_sequence
 from .measure import Contender
@@ -60,15 +61,18 @@ def prepared(subject: Subject, point: Point) -> Iterator[Task]:
 @contextmanager
 def _steps(subject: Subject, point: Point) -> Iterator[Task]:
     """One step, or a chunk of them, the states carried on from call to call."""
-    stream = subject.model.stream(point.batch)
     feeds = subject.feeds(point.batch, point.time)
     own = {name: array for name, array in feeds.items() if name not in subject.model.states}
-    plain = _carried_plain(subject, subject.opened, feeds, stream.state)
+    plain = _carried_plain(subject, subject.opened, feeds, subject.model.stream(point.batch).state)
     only = next(iter(own.values())) if len(own) == 1 else None
-    stepped = functools.partial(stream, only) if only is not None else functools.partial(stream.run, own)
+
+    def stepped(model: Model) -> Callable[[], Any]:
+        stream = model.stream(point.batch)
+        return functools.partial(stream, only) if only is not None else functools.partial(stream.run, own)
+
     contenders = [
         Contender(PLAIN, plain, numbers=functools.partial(_first, subject), errors=ort_errors()),
-        Contender(RUNTIME, stepped, numbers=functools.partial(_first, subject), ours=True),
+        *_ours(subject, stepped),
     ]
     yield _task(subject, _with_torch(subject, contenders, feeds, carried=True), point)
 
@@ -80,11 +84,12 @@ def _batches(subject: Subject, point: Point) -> Iterator[Task]:
     completed = subject.model.completed(feeds)
     start = {name: completed[name] for name in subject.model.states if name in completed}
     session, given = subject.opened.session, subject.session_feeds(subject.opened, feeds, start)
-    whole = (
-        functools.partial(subject.model, feeds["input"])
-        if subject.spec is not None
-        else functools.partial(subject.model.run, feeds)
-    )
+
+    def whole(model: Model) -> Callable[[], Any]:
+        return (
+            functools.partial(model, feeds["input"]) if model.spec is not None else functools.partial(model.run, feeds)
+        )
+
     contenders = [
         Contender(
             PLAIN,
@@ -92,9 +97,19 @@ def _batches(subject: Subject, point: Point) -> Iterator[Task]:
             numbers=functools.partial(_first, subject),
             errors=ort_errors(),
         ),
-        Contender(RUNTIME, whole, numbers=functools.partial(_first, subject), ours=True),
+        *_ours(subject, whole),
     ]
     yield _task(subject, _with_torch(subject, contenders, feeds, carried=False), point)
+
+
+def _ours(subject: Subject, call: Callable[[Model], Callable[[], Any]]) -> list[Contender]:
+    """This runtime as it comes; and spinning as a plain session does, where there are threads to spin."""
+    models = {RUNTIME: subject.model, f"{RUNTIME}, spinning": subject.spinning}
+    return [
+        Contender(name, call(model), numbers=functools.partial(_first, subject), ours=True)
+        for name, model in models.items()
+        if model is not None
+    ]
 
 
 @contextmanager

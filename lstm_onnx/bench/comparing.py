@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import ConfigError, LSTMOnnxError, MissingDependencyError
 from ..exporter.source import LSTMSource, Source
 from ..inspect import inspect
+from ..runtime import Model, load
 from .cases import Task, prepared
 from .grid import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS, GRIDS, Point, points
 from .measure import allowed_cores, interleaved, no_gc, pinned, tried
@@ -27,6 +28,8 @@ from .subject import Opened, Subject, Work
 
 SETTLE = 0.03
 """Seconds of rest before each sample on several threads: those of ONNX Runtime and OpenMP spin on after a run."""
+SPIN = 0.001
+"""Seconds that this runtime's threads spin for, where they do; those of a plain session do so by default."""
 _TOLERANCE = {"float16": 2e-2}
 _PACKAGES = ("lstm-onnx", "numpy", "onnxruntime", "onnxruntime-gpu", "torch")
 _BUSY = 0.5
@@ -235,6 +238,9 @@ def _opened(source: Source, settings: Settings, threads: int, folder: Path) -> I
     opened = Opened.at(path, settings.provider, threads)
     with contextlib.ExitStack() as stack:
         stack.enter_context(opened.model)
+        spinning: Model | None = None
+        if threads > 1 and opened.model.provider == "cpu":
+            spinning = stack.enter_context(load(path, provider="cpu", threads=threads, spin=SPIN))
         padded: Opened | None = None
         if isinstance(source, LSTMSource):
             padded = opened
@@ -245,7 +251,7 @@ def _opened(source: Source, settings: Settings, threads: int, folder: Path) -> I
                 stack.enter_context(padded.model)
         side, missing = _torch_side(source, opened.model.provider, threads)
         work = Work.of(inspect(opened.model.path).lstms)
-        yield Subject(source, opened, padded, work, side, missing, settings.seed, threads)
+        yield Subject(source, opened, spinning, padded, work, side, missing, settings.seed, threads)
 
 
 def _torch_side(source: Source, provider: str, threads: int) -> tuple[TorchSide | None, str]:

@@ -25,6 +25,9 @@ LEAST_SAMPLE = 0.002
 """Seconds that a sample lasts at least: far above the clock's resolution and a call's own cost."""
 LEAST_ROUNDS = 3
 """Rounds that are done however long they take."""
+WARM_UP = 0.01
+"""Seconds for which a short call is made again and again before a sample of it: a core that has rested, as one of
+a virtual machine may do elsewhere, takes some milliseconds to be as fast as before."""
 _WARM_CALLS, _WARM_SECONDS = 4, 0.2
 """Whichever comes first: runtimes learn the shapes of their inputs in the first few calls."""
 _TASKS = Path("/proc/self/task")
@@ -138,8 +141,11 @@ def _repeats(contender: Contender, least: float, clock: Callable[[], int]) -> in
 def _sample(contender: Contender, repeats: int, clock: Callable[[], int]) -> float:
     run = contender.run
     with contender.around():
-        if repeats > 1:
-            run()  # its weights are in the caches again, as they are for one who does nothing else
+        began = clock()
+        while repeats > 1:  # until the weights are in the caches again, as they are for one who does nothing else
+            run()
+            if clock() - began >= WARM_UP * 1e9:
+                break
         began = clock()
         for _ in range(repeats):
             run()

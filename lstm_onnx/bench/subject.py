@@ -91,6 +91,7 @@ class Subject:
     Attributes:
         source: the model's source.
         opened: its file as the source asks for it.
+        spinning: the same with threads that spin; None where there is one thread, or a GPU.
         padded: the file for batches of sequences of varying length; None where there is none.
         work: of one step; None where not known.
         torch: the PyTorch side; None without torch.
@@ -101,6 +102,7 @@ class Subject:
 
     source: Source
     opened: Opened
+    spinning: Model | None
     padded: Opened | None
     work: Work | None
     torch: TorchSide | None

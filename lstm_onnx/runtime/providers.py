@@ -31,6 +31,8 @@ CPU_SHAPE_OPS = frozenset(
 )
 """Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, also in a CUDA session."""
 _MAX_THREADS = 1024
+_SPINS = (1, 27)
+"""From which ONNX Runtime on the time that threads spin for can be set (pull request 27916)."""
 _MAX_FOLDED_BYTES = 2**28
 """Constant folding stops here: a model of 68 bytes can otherwise ask for a GiB when it is opened."""
 _FATAL_OPTIMIZERS = ["MatmulTransposeFusion"]
@@ -112,6 +114,7 @@ def open_session(
     provider: str = "auto",
     threads: int | None = None,
     *,
+    spin: float = 0.0,
     cuda_graph: bool = False,
     folder: str | None = None,
     every_node: bool = True,
@@ -122,6 +125,7 @@ def open_session(
         model: an .onnx file, or its content.
         provider: "cpu"; "cuda", strictly; or "auto", CUDA where a GPU can be used and else CPU.
         threads: threads within an operator; None leaves the choice to ONNX Runtime, one a core.
+        spin: seconds that a thread without work stays awake for the next; 0 lets it sleep at once.
         cuda_graph: let CUDA runs be captured as graphs and replayed.
         folder: of bytes, where their external data lies.
         every_node: of "cuda", refuse a model that has nodes elsewhere; False leaves the look at
@@ -134,28 +138,35 @@ def open_session(
         FileError: the file is missing, empty or a folder.
         ModelError: it is not a model, ONNX Runtime cannot run it, or memory ran out.
         ProviderError: the provider is unknown, is not there, or would not run every node.
-        MissingDependencyError: no usable ONNX Runtime is installed.
-        InputError: `threads` is not a positive integer.
+        MissingDependencyError: no usable ONNX Runtime is installed, or one that cannot spin for a given time.
+        InputError: `threads` is not a positive integer, or `spin` no time.
     """
     if provider not in PROVIDERS:
         raise ProviderError(f'provider "{provider}" is unknown; it must be one of {", ".join(PROVIDERS)}')
     if threads is not None and (type(threads) is not int or not 1 <= threads <= _MAX_THREADS):
         raise InputError(f"threads = {threads!r} is not possible; it must be from 1 to {_MAX_THREADS}, or None")
+    if isinstance(spin, bool) or not isinstance(spin, (int, float)) or not 0 <= spin <= 1:
+        raise InputError(f"spin = {spin!r} is not possible; it must be seconds, from 0 to 1")
     if not isinstance(model, bytes):
         # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.
         require_readable(model, "an .onnx file")
         model = os.path.realpath(model)
     ort = onnxruntime()
+    if spin and _version(ort) < _SPINS:
+        raise MissingDependencyError(
+            f"spin needs ONNX Runtime {'.'.join(map(str, _SPINS))} or newer, and this is {ort.__version__}; "
+            "pip install -U it, or leave spin out"
+        )
     if provider == "cpu" or (provider == "auto" and cuda_unavailable() is not None):
-        return _open(ort, model, [CPU], threads, folder=folder), "cpu"
+        return _open(ort, model, [CPU], threads, spin=spin, folder=folder), "cpu"
     if provider == "cuda":
         reason = cuda_unavailable()
         if reason is not None:
             raise ProviderError(f"CUDA cannot be used: {reason}")
-        session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph, folder=folder)
+        session = _open(ort, model, [CUDA, CPU], threads, spin=spin, cuda_graph=cuda_graph, folder=folder)
         _prove_cuda(session, every_node=every_node)
         return session, "cuda"
-    session = _open(ort, model, [CUDA, CPU], threads, cuda_graph=cuda_graph, folder=folder)
+    session = _open(ort, model, [CUDA, CPU], threads, spin=spin, cuda_graph=cuda_graph, folder=folder)
     if CUDA in session.get_providers():
         return session, "cuda"
     import logging
@@ -171,6 +182,7 @@ def _open(
     providers: list[str],
     threads: int | None,
     *,
+    spin: float = 0.0,
     cuda_graph: bool = False,
     folder: str | None = None,
 ) -> Any:
@@ -184,7 +196,9 @@ def _open(
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     # Spinning threads fight with those of the application: up to 50 times slower beside torch (onnxruntime 13808).
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
+    if spin:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(max(1, round(spin * 1e6))))
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_MAX_FOLDED_BYTES))
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -208,6 +222,10 @@ def _open(
             # What it does not say is that most operators have one, in float32.
             reason += '; its CPU provider lacks it in this dtype: export it as float32, or use provider "cuda"'
         raise ModelError(f"{where}: ONNX Runtime cannot open it: {reason}") from error
+
+
+def _version(ort: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", ort.__version__)[:2])
 
 
 @contextlib.contextmanager

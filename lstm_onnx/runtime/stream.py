@@ -76,7 +76,7 @@ class Stream:
         self._last: _Last | None = None
         self._session = model.session  # another one, once the model is closed
         self._row_work = row_work(self._start.values()) / batch
-        if may_be_small(self._row_work):
+        if may_be_small(self._row_work) and not model.spin:
             model.one_thread()  # opened now, and not in the middle of the stream
         self._names = [name for name in model.inputs if name not in model.states]
         ends = set(model.states.values())
@@ -227,7 +227,7 @@ class Stream:
             if buffers is None or any(buffers[name].shape != np.shape(results[name]) for name in buffers):
                 return
             small = is_small(self._row_work, self.batch, rows_of(model.inputs, arrays))
-            session = model.one_thread() if small else model.session
+            session = model.one_thread() if small and not model.spin else model.session
             pair = []
             for before, after in (self._buffers, self._buffers[::-1]):
                 ends = {model.states[name]: array for name, array in after.items()}

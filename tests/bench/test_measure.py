@@ -63,7 +63,7 @@ def test_a_short_call_is_repeated_until_a_sample_is_long_enough():
     clock = Clock()
     samples = interleaved([clock.contender("a", 1e-4)], rounds=2, least=0.002, clock=clock)
     assert samples["a"] == pytest.approx([1e-4, 1e-4])
-    assert len(clock.calls) == 4 + 2 * (1 + 20)  # to warm up; one before each sample, untimed
+    assert len(clock.calls) == 4 + 2 * (100 + 20)  # to warm up; for 10 ms before each sample, untimed
 
 
 def test_warming_up_a_long_call_is_short():

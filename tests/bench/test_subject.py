@@ -26,7 +26,7 @@ def subject_of(tmp_path: Path, *, lengths: bool = False, **sizes) -> Subject:
     source = LSTMSource("net", spec, state_of(spec), ExportOptions(lengths=lengths))
     source.export(tmp_path / "m.onnx")
     opened = Opened.at(str(tmp_path / "m.onnx"), "cpu", 1)
-    return Subject(source, opened, opened, None, None, "no torch", 0, 1)
+    return Subject(source, opened, None, opened, None, None, "no torch", 0, 1)
 
 
 @pytest.mark.parametrize("sizes", [{}, {"num_layers": 2, "bidirectional": True}, {"proj_size": 2}])
@@ -72,7 +72,7 @@ def test_a_plain_session_is_given_states_and_whole_lengths(tmp_path):
 
 
 def test_an_axis_that_is_fixed_is_said():
-    subject = Subject(None, None, None, None, None, "", 0, 1)  # type: ignore[arg-type]
+    subject = Subject(None, None, None, None, None, None, "", 0, 1)  # type: ignore[arg-type]
     subject._require_axes(["batch", "time"], 8, 50)
     subject._require_axes([], 1, 1)
     subject._require_axes(["a", "b"], 8, 50)

@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import InputError, MissingDependencyError, ModelError, ProviderError
 from ..files import require_readable
+from .pages import on_huge_pages
 
 PROVIDERS = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -211,8 +212,10 @@ def _open(
             chosen: list[Any] = [
                 (name, {"enable_cuda_graph": "1"}) if cuda_graph and name == CUDA else name for name in providers
             ]
-            return ort.InferenceSession(
-                model, options, providers=chosen, enable_fallback=0, disabled_optimizers=_FATAL_OPTIMIZERS
+            return on_huge_pages(
+                lambda: ort.InferenceSession(
+                    model, options, providers=chosen, enable_fallback=0, disabled_optimizers=_FATAL_OPTIMIZERS
+                )
             )
     except MemoryError as error:
         raise ModelError(f"{where}: ran out of memory while opening it") from error

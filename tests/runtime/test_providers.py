@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,32 @@ def test_threads_reach_the_session_and_do_not_spin(model_file: Path, threads: in
     options = load(model_file, "cpu", threads).session.get_session_options()
     assert options.intra_op_num_threads == (threads or 0)
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+@pytest.mark.parametrize(("spin", "microseconds"), [(1, "1000000"), (0.001, "1000"), (1e-9, "1")])
+def test_spinning_is_for_as_long_as_is_asked_for(model_file: Path, spin: float, microseconds: str):
+    model = load(model_file, "cpu", 2, spin=spin)
+    options = model.session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == microseconds
+    assert pickle.loads(pickle.dumps(model)).spin == spin  # noqa: S301 - our own
+    x = randoms(3, 2, 4)
+    assert np.allclose(model(x)[0], load(model_file, "cpu")(x)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("spin", [-1e-3, 1.5, True, "1", None, float("nan")])
+def test_spin_is_a_time(model_file: Path, spin: Any):
+    with pytest.raises(InputError, match=r"^spin = .* is not possible; it must be seconds, from 0 to 1$"):
+        load(model_file, "cpu", spin=spin)
+
+
+def test_an_onnx_runtime_that_would_spin_for_any_time_is_refused(model_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(onnxruntime(), "__version__", "1.26.2")
+    with pytest.raises(
+        MissingDependencyError, match=r"^spin needs ONNX Runtime 1\.27 or newer, and this is 1\.26\.2; "
+    ):
+        load(model_file, "cpu", spin=0.001)
+    assert load(model_file, "cpu").spin == 0
 
 
 def test_bytes_open_as_a_file_does(model_file: Path):

@@ -25,6 +25,9 @@ PADDED_BATCH = 32
 WAVES = 64
 """Steps that each client of a server takes in one timed call; to start and end it takes about as long as two."""
 
+THREADS = 4
+"""Of a server whose threads share the streams."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -147,9 +150,14 @@ def _pools(subject: Subject, point: Point) -> Iterator[Task]:
         contenders += theirs
     else:
         left_out = {EAGER: "a module's forward takes no states of one stream at a time"}
-    with thread_waves(model, rows, WAVES) as threaded, asyncio_waves(model, rows, WAVES) as awaited:
+    with (
+        thread_waves(model, rows, WAVES) as threaded,
+        thread_waves(model, rows, WAVES, THREADS) as shared,
+        asyncio_waves(model, rows, WAVES) as awaited,
+    ):
         served = [
             Contender(f"{RUNTIME} batcher, a thread a stream", threaded, ours=True),
+            Contender(f"{RUNTIME} batcher, {THREADS} threads", shared, ours=True),
             Contender(f"{RUNTIME} batcher, asyncio", awaited, ours=True),
         ]
         units = {contender.name: streams for contender in contenders}

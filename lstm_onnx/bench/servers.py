@@ -19,28 +19,37 @@ WINDOW = 0.002
 
 
 @contextmanager
-def thread_waves(model: Model, rows: Sequence[np.ndarray], steps: int) -> Iterator[Callable[[], None]]:
-    """A call in which a thread for each of `rows` takes `steps` steps with it, one after another.
+def thread_waves(
+    model: Model, rows: Sequence[np.ndarray], steps: int, threads: int | None = None
+) -> Iterator[Callable[[], None]]:
+    """A call in which a stream for each of `rows` takes `steps` steps with it, one after another.
 
-    The threads are started once and wait between calls.
+    Each stream has a thread of its own; or `threads` of them share the streams, and each asks for the steps
+    of all of its own before it waits for them.  They are started once and wait between calls.
     """
     with _streams(model, len(rows)) as streams:
-        begin, end = (threading.Barrier(len(rows) + 1) for _ in range(2))
+        count = threads or len(rows)
+        begin, end = (threading.Barrier(count + 1) for _ in range(2))
         failed: list[Exception] = []
 
-        def client(stream: Any, row: np.ndarray) -> None:
+        def client(own: list[tuple[Any, np.ndarray]]) -> None:
             with contextlib.suppress(threading.BrokenBarrierError):
                 while True:
                     begin.wait()
                     try:
                         for _ in range(steps):
-                            stream.step(row)
+                            if threads is None:
+                                own[0][0].step(own[0][1])
+                            else:
+                                for pending in [stream.submit(row) for stream, row in own]:
+                                    pending.result()
                     except Exception as error:  # noqa: BLE001 - it is raised again by whoever waits for this thread
                         failed.append(error)
                     end.wait()
 
-        threads = [threading.Thread(target=client, args=pair, daemon=True) for pair in zip(streams, rows, strict=True)]
-        for thread in threads:
+        pairs = list(zip(streams, rows, strict=True))
+        clients = [threading.Thread(target=client, args=(pairs[index::count],), daemon=True) for index in range(count)]
+        for thread in clients:
             thread.start()
 
         def run() -> None:
@@ -54,7 +63,7 @@ def thread_waves(model: Model, rows: Sequence[np.ndarray], steps: int) -> Iterat
         finally:
             begin.abort()
             end.abort()
-            for thread in threads:
+            for thread in clients:
                 thread.join()
 
 

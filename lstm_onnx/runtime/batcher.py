@@ -101,6 +101,22 @@ class BatchedStream:
             raise
         return self._answer(request, x, restore, flat)
 
+    def submit(self, x: Any) -> Pending:
+        """Ask for the next time steps and go on: for a thread that drives many streams, or asks ahead.
+
+        While the queue is full it waits for room, for as long as the batcher's `timeout`.
+
+        Raises:
+            InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.
+            TimeoutError: there was no room in time.
+        """
+        request, restore, flat = self._request(x)
+        request.ahead = True
+        request.wake = threading.Lock()
+        request.wake.acquire()
+        self._core.submit_ahead(request, self._batcher.timeout)
+        return Pending(self, request, x, restore, flat)
+
     def _request(self, x: Any) -> tuple[Request, Restore | None, int | None]:
         """A request for `x`, once it is known to fit; what gives results x's kind; and the batch axis it lacks."""
         core = self._core
@@ -159,6 +175,57 @@ class BatchedStream:
         """A stream that nobody holds any more would keep its slot, and have the others wait for it."""
         if not self.closed:
             self._core.close_stream(self)
+
+
+class Pending:
+    """A step that was asked for.  Made by `BatchedStream.submit`; its methods are those of a Future.
+
+    From any thread, any number of times.
+    """
+
+    __slots__ = ("_flat", "_request", "_restore", "_stream", "_x")
+
+    def __init__(self, stream: BatchedStream, request: Request, x: Any, restore: Restore | None, flat: int | None):
+        self._stream = stream
+        self._request = request
+        self._x: Any = {} if isinstance(x, Mapping) else None  # all that counts of it
+        self._restore = restore
+        self._flat = flat
+
+    def done(self) -> bool:
+        """Whether the output is there, or an error, or the step was cancelled."""
+        return self._request.batch is not None or self._request.error is not None
+
+    def cancel(self) -> bool:
+        """Take the request back; False where the step is running or done."""
+        request = self._request
+        if not self._stream._core.drop(request):
+            return False
+        from concurrent.futures import CancelledError
+
+        request.error = CancelledError("the step was cancelled before it ran; the stream is as it was")
+        assert request.wake is not None  # noqa: S101 - submit has made it
+        request.wake.release()
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What `BatchedStream.step` gives; the calling thread sleeps until it is there.
+
+        Args:
+            timeout: seconds; None is for ever.
+
+        Raises:
+            InputError, RunError: as `step` does.
+            concurrent.futures.CancelledError: it was cancelled.
+            TimeoutError: it is not there yet; it is still asked for.
+        """
+        request = self._request
+        if not self.done():
+            assert request.wake is not None  # noqa: S101 - submit has made it
+            if not request.wake.acquire(True, -1 if timeout is None else timeout):
+                raise TimeoutError(f"no output within {timeout} s; the step is still asked for")
+            request.wake.release()  # for who else waits
+        return self._stream._answer(request, self._x, self._restore, self._flat)
 
 
 class Batcher:

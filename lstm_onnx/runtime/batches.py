@@ -33,6 +33,7 @@ class Request:
     __slots__ = (
         "abandoned",
         "admitted",
+        "ahead",
         "arrays",
         "batch",
         "error",
@@ -50,7 +51,7 @@ class Request:
         self.stream = stream
         self.arrays = arrays
         self.key = key
-        self.admitted = self.started = self.abandoned = self.woken = False
+        self.admitted = self.started = self.ahead = self.abandoned = self.woken = False
         self.batch: Batch | None = None
         self.index = 0
         self.error: Exception | None = None
@@ -113,6 +114,7 @@ class Core:
         self.lock = threading.RLock()
         self.wake = threading.Condition(self.lock)
         self.gone = threading.Condition(self.lock)
+        self.room = threading.Condition(self.lock)
         self.wake_at = 0  # with how many ready streams the sleeping thread is woken; 0 while it is awake
         self.ready: deque[BatchedStream] = deque()
         self.overflow: deque[Request] = deque()  # holds some only while the queue is full
@@ -157,6 +159,13 @@ class Core:
                 if self.wake_at and (len(self.ready) >= self.wake_at or self.waiting >= self.queue):
                     self.rouse()
 
+    def submit_ahead(self, request: Request, timeout: float | None) -> None:
+        """The same for a caller that goes on, and so is held back here while there is no room."""
+        with self.lock:
+            if not self.room.wait_for(lambda: self.closing or self.waiting < self.queue, timeout):
+                raise TimeoutError(f"no room in the queue of {self.queue} within {timeout} s; nothing was asked for")
+            self.submit(request)
+
     def admit(self, request: Request) -> None:
         """Queue it; the lock is held and there is room."""
         stream = request.stream
@@ -171,21 +180,23 @@ class Core:
         """Queue those that wait for room; the lock is held."""
         while self.overflow and self.waiting < self.queue:
             self.admit(self.overflow.popleft())
+        if self.waiting < self.queue:
+            self.room.notify_all()
 
     def rouse(self) -> None:
         """Have the thread look again; the lock is held."""
         self.wake_at = 0
         self.wake.notify()
 
-    def drop(self, request: Request) -> None:
-        """Take back a request that has not started."""
+    def drop(self, request: Request) -> bool:
+        """Take back a request that has not started; whether that was in time."""
         with self.lock:
             if request.started:
-                return
+                return False
             request.started = True  # nothing else looks at it any more
             if not request.admitted:
                 self.overflow.remove(request)
-                return
+                return True
             request.admitted = False
             stream = request.stream
             stream.pending.remove(request)
@@ -194,6 +205,7 @@ class Core:
                 stream.listed = False
                 self.ready.remove(stream)
             self.refill()
+            return True
 
     def abandon(self, request: Request) -> bool:
         """The same for a thread that waits no longer; whether it is awake all the same, and has to wake the next."""
@@ -245,6 +257,7 @@ class Core:
             self.closing = True
             self.rouse()
             self.gone.notify_all()
+            self.room.notify_all()
         self.fail(failed, RunError, "the batcher was closed before this step ran; the stream is as it was")
 
     def forget(self) -> None:
@@ -380,9 +393,11 @@ class Core:
         batch = Batch(results, self.layout.outputs, self.lock)
         loops: dict[AbstractEventLoop, list[Request]] = {}
         for index, request in enumerate(requests):
-            request.batch = batch
             request.index = index
-            if request.wake is not None:
+            request.batch = batch  # from now on it is done for who looks
+            if request.ahead and request.wake is not None:
+                request.wake.release()
+            elif request.wake is not None:
                 batch.sleeping.append(request)
             elif request.loop is not None:
                 loops.setdefault(request.loop, []).append(request)

@@ -78,6 +78,7 @@ def test_a_bare_lstm_in_every_case_that_streams():
         "PyTorch",
         "PyTorch, mkldnn off",
         "lstm-onnx batcher, a thread a stream",
+        "lstm-onnx batcher, 4 threads",
         "lstm-onnx batcher, asyncio",
     ]
     assert names(found["map"]) == [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from lstm_onnx.bench import servers
 from lstm_onnx.bench.servers import asyncio_waves, thread_waves
 
 ROWS = [np.full((1, 1, 2), index, np.float32) for index in range(5)]
+WAVES = [thread_waves, functools.partial(thread_waves, threads=2), asyncio_waves]
 
 
 class FakeStream:
@@ -27,6 +30,9 @@ class FakeStream:
     async def astep(self, x):
         self.step(x)
 
+    def submit(self, x):
+        return SimpleNamespace(result=lambda: self.step(x))
+
 
 @pytest.fixture
 def streams(monkeypatch):
@@ -41,7 +47,7 @@ def streams(monkeypatch):
     return found
 
 
-@pytest.mark.parametrize("waves", [thread_waves, asyncio_waves])
+@pytest.mark.parametrize("waves", WAVES)
 def test_every_stream_takes_its_steps(waves, streams):
     before = threading.active_count()
     with waves("model", ROWS, 3) as run:
@@ -51,7 +57,7 @@ def test_every_stream_takes_its_steps(waves, streams):
     assert threading.active_count() == before
 
 
-@pytest.mark.parametrize("waves", [thread_waves, asyncio_waves])
+@pytest.mark.parametrize("waves", WAVES)
 def test_a_failure_reaches_who_waits_and_nothing_hangs(waves, streams):
     before = threading.active_count()
     with waves("fails", ROWS, 3) as run, pytest.raises(ZeroDivisionError):

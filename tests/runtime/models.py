@@ -76,3 +76,39 @@ class Unreachable:
 
     def run(self, *_: Any) -> None:
         raise AssertionError("ONNX Runtime was reached")
+
+
+def lookup(path: Path, *, found: bool = False) -> Model:
+    """y = table[x] + state; numbers over 9 fail in ONNX Runtime.  `found` adds an output as long as x has zeros."""
+    batch = [("x", TensorProto.INT64, ["batch", 1]), ("state", TensorProto.FLOAT, ["batch", 2])]
+    nodes = [
+        helper.make_node("Squeeze", ["x", "axes"], ["flat"]),
+        helper.make_node("Gather", ["table", "flat"], ["row"]),
+        helper.make_node("Add", ["row", "state"], ["y"]),
+        helper.make_node("Identity", ["y"], ["stateN"]),
+    ]
+    ends = [("y", TensorProto.FLOAT, ["batch", 2]), ("stateN", TensorProto.FLOAT, ["batch", 2])]
+    if found:
+        nodes += [
+            helper.make_node("Equal", ["x", "nought"], ["zero"]),
+            helper.make_node("NonZero", ["zero"], ["where"]),
+        ]
+        ends += [("where", TensorProto.INT64, [2, None])]
+    graph = helper.make_graph(
+        nodes,
+        "lookup",
+        [helper.make_tensor_value_info(*item) for item in batch],
+        [helper.make_tensor_value_info(*item) for item in ends],
+        [
+            numpy_helper.from_array(np.arange(20, dtype=np.float32).reshape(10, 2), "table"),
+            numpy_helper.from_array(np.array([1]), "axes"),
+            numpy_helper.from_array(np.array(0), "nought"),
+        ],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets)), path)
+    return load(path, "cpu", states={"state": "stateN"})
+
+
+def bits(state: dict[str, np.ndarray]) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in state.items()}

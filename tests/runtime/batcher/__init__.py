@@ -1,0 +1,1 @@
+"""Tests of runtime/batcher.py and batches.py."""

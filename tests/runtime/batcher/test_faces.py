@@ -1,0 +1,176 @@
+"""The batcher: callers on threads and in event loops get what they would alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lstm_onnx.errors import InputError
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.batcher import Batcher
+from lstm_onnx.spec import ExportOptions
+from tests.module_files import module_file
+
+from ..models import accumulator, exported, randoms
+from ..threads import in_threads
+from .callers import LONG, Asking, Gate, busy, until
+
+
+def test_threads_get_what_they_would_alone(model: Model) -> None:
+    with Batcher(model) as server:
+
+        def caller(index: int) -> None:
+            with server.open() as stream:
+                alone = model.stream()
+                for turn in range(50):
+                    x = randoms(1 + (turn + index) % 2, 1, 4, seed=50 * index + turn)
+                    np.testing.assert_allclose(stream.step(x), alone(x), rtol=0, atol=1e-6)
+
+        in_threads(*[lambda index=index: caller(index) for index in range(8)])
+        until(lambda: len(server.pool) == 0)
+    assert len(server) == 0
+
+
+def test_tasks_get_what_they_would_alone(model: Model) -> None:
+    server = Batcher(model, window=LONG * 10)
+    gate = Gate(server)
+    gate.open.set()
+
+    async def caller(index: int) -> None:
+        with server.open() as stream:
+            alone = model.stream()
+            for turn in range(10):
+                x = randoms(1, 1, 4, seed=50 * index + turn)
+                np.testing.assert_allclose(await stream.astep(x), alone(x), rtol=0, atol=1e-6)
+
+    async def main() -> None:
+        await asyncio.gather(*[caller(index) for index in range(64)])
+
+    with server:
+        asyncio.run(main())
+        assert max(gate.sizes) == 64
+        in_threads(*[lambda: asyncio.run(asyncio.wait_for(caller(1), LONG))] * 2)  # two loops at once
+
+
+def test_a_batch_goes_when_every_open_stream_waits(model: Model) -> None:
+    with Batcher(model, window=LONG * 10) as server:
+        gate = Gate(server)
+        gate.open.set()
+        streams = [server.open() for _ in range(3)]
+        x = randoms(1, 1, 4)
+        callers = [Asking(stream, x) for stream in streams]
+        assert [caller.done().error for caller in callers] == [None] * 3
+        assert gate.sizes == [3]
+        # One that leaves is not waited for, nor one that was forgotten.
+        callers = [Asking(streams[0], x)]
+        streams[1].close()
+        del streams[2]
+        gc.collect()
+        assert callers[0].done().error is None
+        assert len(server) == 1
+
+
+def test_the_window_ends_the_wait(model: Model) -> None:
+    with Batcher(model, window=0.01) as server:
+        streams = [server.open() for _ in range(3)]
+        assert streams[0].step(randoms(1, 1, 4)).shape == (1, 1, 5)
+
+
+def test_no_more_than_max_batch_go_together_in_turn(gated: tuple[Batcher, Gate]) -> None:
+    server, gate = gated
+    server._core.queue = 100
+    first = busy(server, gate)
+    callers = [Asking(server.open(), randoms(1, 1, 4)) for _ in range(7)]
+    again = [Asking(caller.stream, randoms(1, 1, 4)) for caller in callers]
+    until(lambda: server.waiting == 14)
+    gate.open.set()
+    assert [caller.done().error for caller in (first, *callers, *again)] == [None] * 15
+    assert gate.sizes == [1, 7, 7]
+
+
+def test_requests_of_one_stream_keep_their_order(gated: tuple[Batcher, Gate], model: Model) -> None:
+    server, gate = gated
+    busy(server, gate)
+    stream, alone = server.open(), model.stream()
+    chunks = [randoms(1, 1, 4, seed=seed) for seed in range(6)]  # two more than the queue holds
+    callers = []
+    for number, chunk in enumerate(chunks):
+        callers.append(Asking(stream, chunk))
+        until(lambda number=number: server.waiting + len(server._core.overflow) == number + 1)
+    gate.open.set()
+    for caller, chunk in zip(callers, chunks, strict=True):
+        np.testing.assert_allclose(caller.done().y, alone(chunk), rtol=0, atol=1e-6)
+
+
+def test_torch_one_sequence_lists_and_dicts(tmp_path: Path) -> None:
+    exported(tmp_path / "m.onnx", options=ExportOptions(lengths=True), batch_first=True)
+    model = load(tmp_path / "m.onnx", "cpu")
+    x = randoms(3, 4)
+    with Batcher(model) as server:
+        y = server.open().step(x)
+        np.testing.assert_allclose(y, model.stream()(x), rtol=0, atol=1e-6)
+        found = server.open().step(torch.tensor(x)[None])
+        assert isinstance(found, torch.Tensor)
+        np.testing.assert_array_equal(found[0], y)
+        short = server.open()
+        found = short.step({"input": x[None], "lengths": [2]})
+        np.testing.assert_allclose(short.state["h0"], model.run({"input": x[None, :2]})["hn"], rtol=0, atol=1e-6)
+        assert list(found) == ["output"]
+        np.testing.assert_array_equal(server.open().step({"input": x})["output"], y)
+
+
+def test_a_module_of_several_inputs() -> None:
+    model = load(module_file("exogenous_forecaster", "explicit"), "cpu")
+
+    def caller(index: int) -> None:
+        stream, alone = server.open(), model.stream()
+        for turn in range(5):
+            feeds = {"drivers": randoms(1, 3, 3, seed=turn), "series": randoms(1, 3, seed=turn + index)}
+            expected, found = alone.run(feeds), stream.step(feeds)
+            assert list(found) == list(expected)
+            for name, array in expected.items():
+                np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-6)
+
+    with Batcher(model) as server:
+        in_threads(*[lambda index=index: caller(index) for index in range(3)])
+
+
+@pytest.mark.parametrize("axis", ["batch", None])
+def test_what_is_not_of_one_stream_parts_batches(tmp_path: Path, axis: str | None) -> None:
+    model = load(accumulator(tmp_path / "a.onnx", axis=axis), "cpu", states={"state": "stateN"})
+    with Batcher(model, window=0.05) as server:
+        gate = Gate(server)
+        gate.open.set()
+        scales = [1, 2, 1, 3]
+        x = np.ones((1, 3), np.float32)
+        callers = [Asking(server.open(), {"x": x, "scale": scale}) for scale in scales]
+        assert [caller.done().y["y"].tolist() for caller in callers] == [[[scale] * 3] for scale in scales]
+
+
+def test_axes_that_say_too_little_are_refused(tmp_path: Path) -> None:
+    def opened() -> Model:
+        return load(accumulator(tmp_path / "a.onnx"), "cpu", states={"state": "stateN"})
+
+    model = opened()
+    model.inputs["x"] = type(model.inputs["x"])("x", np.dtype(np.float32), ("N", 3))
+    with pytest.raises(InputError, match=r"which axis of its input x float32 \(N, 3\) is the batch is not known"):
+        Batcher(model)
+    model = opened()
+    model.outputs["y"] = type(model.inputs["x"])("y", np.dtype(np.float32), (3,))
+    with pytest.raises(InputError, match=r"which axis of its output y float32 \(3\) is the batch is not known"):
+        Batcher(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_batch": 0}, {"queue": True}, {"window": -1}, {"window": None}, {"timeout": "1"}, {"timeout": float("nan")}],
+)
+def test_impossible_arguments(model: Model, change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"^{next(iter(change))} = .* is not possible"):
+        Batcher(model, **change)

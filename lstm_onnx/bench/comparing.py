@@ -27,7 +27,7 @@ from .report import Comparison, LeftOut, Machine, Memory, Report, timings_of
 from .subject import Opened, Subject, Work
 
 SETTLE = 0.03
-"""Seconds of rest before each sample on several threads: those of ONNX Runtime and OpenMP spin on after a run."""
+"""Seconds of rest, at a time, before each sample on several threads: they may spin on after a run."""
 SPIN = 0.001
 """Seconds that this runtime's threads spin for, where they do; those of a plain session do so by default."""
 _TOLERANCE = {"float16": 2e-2}

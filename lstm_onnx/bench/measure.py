@@ -30,6 +30,7 @@ WARM_UP = 0.01
 a virtual machine may do elsewhere, takes some milliseconds to be as fast as before."""
 _WARM_CALLS, _WARM_SECONDS = 4, 0.2
 """Whichever comes first: runtimes learn the shapes of their inputs in the first few calls."""
+_MOST_RESTS = 40
 _TASKS = Path("/proc/self/task")
 
 
@@ -90,6 +91,7 @@ def interleaved(
     least: float = LEAST_SAMPLE,
     clock: Callable[[], int] = time.perf_counter_ns,
     sleep: Callable[[float], object] = time.sleep,
+    used: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
     """Time contenders in turns.
 
@@ -97,12 +99,13 @@ def interleaved(
         contenders: of different names.
         rounds: how many samples of each.
         seconds: no further round is begun after so long, once `LEAST_ROUNDS` (or `rounds`, if fewer) are done.
-        settle: seconds of rest before each sample, for threads of the one before that spin on for a while.
+        settle: seconds of rest before each sample, and again for as long as threads of the one before spin on.
         known: seconds that a contender's first call has taken; one that was long is warm, and not called
             again before it is timed.
         least: how long a sample lasts at least; a shorter call is repeated.
         clock: nanoseconds.
         sleep: what rests.
+        used: seconds that this process has computed for.
 
     Returns:
         By name the seconds of one call, one entry a round; as many for each.
@@ -119,9 +122,18 @@ def interleaved(
             break
         for turn in turns(len(contenders), index):
             if settle:
-                sleep(settle)
+                _rest(settle, sleep, used)
             samples[contenders[turn].name].append(_sample(contenders[turn], repeats[turn], clock))
     return samples
+
+
+def _rest(settle: float, sleep: Callable[[float], object], used: Callable[[], float]) -> None:
+    """Until no thread of this process computes; those of ONNX Runtime spin for 15 to 500 ms, as the processor is."""
+    for _ in range(_MOST_RESTS):
+        before = used()
+        sleep(settle)
+        if used() - before < settle / 10:
+            return
 
 
 def _repeats(contender: Contender, least: float, clock: Callable[[], int]) -> int:

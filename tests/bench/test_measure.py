@@ -88,10 +88,25 @@ def test_seconds_end_the_rounds_but_three_are_done():
 
 def test_rests_before_each_sample():
     clock, rests = Clock(), []
-    interleaved([clock.contender(name, 1) for name in "ab"], rounds=3, settle=0.03, clock=clock, sleep=rests.append)
+    options = {"rounds": 3, "clock": clock, "sleep": rests.append, "used": lambda: 0.0}
+    interleaved([clock.contender(name, 1) for name in "ab"], settle=0.03, **options)
     assert rests == [0.03] * 6
-    interleaved([clock.contender("a", 1)], rounds=3, clock=clock, sleep=rests.append)
+    interleaved([clock.contender("a", 1)], **options)
     assert len(rests) == 6
+
+
+@pytest.mark.parametrize(("spins", "expected"), [(0.0, 1), (0.04, 3), (0.2, 11), (100.0, 40)])
+def test_rests_until_no_thread_spins_but_not_for_ever(spins: float, expected: int):
+    rested = []
+    interleaved(
+        [(clock := Clock()).contender("a", 1)],
+        rounds=1,
+        settle=0.02,
+        clock=clock,
+        sleep=rested.append,
+        used=lambda: min(sum(rested), spins),  # one thread does, from the beginning on
+    )
+    assert len(rested) == expected
 
 
 def test_settings_of_a_contender_are_its_alone():

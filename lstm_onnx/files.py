@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_UNFINISHED: set[Path] = set()
+"""Temporary files that are being written."""
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open `path` for binary writing; it appears when the block ends without an exception.
@@ -38,6 +42,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             return
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
         # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
+        _UNFINISHED.add(temporary)
         with open(temporary, "xb") as stream:
             yield stream
             stream.flush()
@@ -45,6 +50,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if target.exists():
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         os.replace(temporary, target)
+        _UNFINISHED.discard(temporary)
         temporary = None
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
@@ -52,6 +58,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+            _UNFINISHED.discard(temporary)
+
+
+def discard_unfinished() -> None:
+    """Take away what is half written, for a process that ends in the middle of it."""
+    for temporary in list(_UNFINISHED):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def require_writable(path: str | os.PathLike[str]) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,10 +16,9 @@ from .check import check
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
+from .interrupts import INTERRUPTED, interruptible
 from .run import run
 from .verify import verify
-
-_INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -43,13 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with contextlib.suppress(AttributeError):  # an embedding program's own stream, such as a StringIO
         # Names out of files may hold what this terminal cannot show, or what is no text at all.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    with contextlib.suppress(ValueError):  # only a main thread may; an embedding program keeps its own
-        # As Ctrl-C: what is half written is taken away, and then the process ends.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
-    sys.exit(_guarded(given, debug=debug))
+    with interruptible():
+        code = _guarded(given, debug=debug)
+    sys.exit(code)
 
 
 def _guarded(arguments: list[str], *, debug: bool) -> int:
@@ -59,7 +56,7 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted", _INTERRUPTED, debug)
+        return _say("interrupted", INTERRUPTED, debug)
     except BrokenPipeError:
         # Whoever reads our output has read enough.  Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ..errors import InputError
-from .batches import LIVE, Core, Request
+from .batches import LIVE, Core
 from .pool import Pool
+from .requests import Request
 from .slots import Arrays, Slot
 from .values import Restore
 

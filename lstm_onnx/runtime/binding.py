@@ -123,14 +123,17 @@ class Repeats:
     def learn(
         self,
         key: Key,
-        session: Any,
+        session: Callable[[Mapping[str, np.ndarray]], Any],
         path: str,
         infos: Mapping[str, ValueInfo],
         outputs: Mapping[str, ValueInfo],
         arrays: Mapping[str, np.ndarray],
         values: Sequence[Any],
     ) -> None:
-        """Note that feeds of this kind were run, as `arrays`, and gave `values`; bind them the second time."""
+        """Note that feeds of this kind were run, as `arrays`, and gave `values`; bind them the second time.
+
+        `session` gives the one that is to run them.
+        """
         known: OrderedDict[Key, Binding | None] = getattr(self._threads, "known", None) or OrderedDict()
         self._threads.known = known
         if key not in known:
@@ -140,6 +143,7 @@ class Repeats:
             fits = buffers is not None and [array.shape for array in buffers.values()] == [np.shape(v) for v in values]
             if buffers is None or not fits or any(array.dtype.kind == "O" for array in arrays.values()):
                 return
-            known[key] = Binding(session, path, {name: array.copy() for name, array in arrays.items()}, buffers)
+            inputs = {name: array.copy() for name, array in arrays.items()}
+            known[key] = Binding(session(inputs), path, inputs, buffers)
         while len(known) > _MOST:
             known.popitem(last=False)

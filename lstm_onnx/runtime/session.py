@@ -18,6 +18,7 @@ from .lanes import single_session, stamp
 from .providers import first_line, open_session, ort_errors
 from .states import require_fitting, start
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
+from .work import is_small
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -204,6 +205,14 @@ class Model:
                 self._single = single_session(self)
             return self._single
 
+    def session_for(self, arrays: Mapping[str, np.ndarray]) -> Any:
+        """The session that runs such inputs fastest: `one_thread` where they are few and no thread spins."""
+        states = {name: array for name, array in arrays.items() if name in self.states}
+        others = {name: array for name, array in arrays.items() if name not in self.states}
+        if self.provider == "cuda" or self.spin or not is_small(self.inputs, states, others):
+            return self.session
+        return self.one_thread()
+
     @property
     def spec(self) -> LSTMSpec | None:
         """The sizes of a bare LSTM; None for any other model."""
@@ -305,7 +314,7 @@ class Model:
                 raise RunError(f"{self.path}: {_NO_DOUBLE}") from error
             raise RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}") from error
         if key is not None:
-            self._repeats.learn(key, self.session, self.path, self.inputs, self.outputs, arrays, values)
+            self._repeats.learn(key, self.session_for, self.path, self.inputs, self.outputs, arrays, values)
         return {
             name: restore(value) if restore and isinstance(value, np.ndarray) else value
             for name, value in zip(names, values, strict=True)

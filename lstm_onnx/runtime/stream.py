@@ -12,7 +12,6 @@ from ..errors import InputError, RunError
 from .binding import Binding, Key, key_of, output_buffers
 from .states import fitting_states, stream_start
 from .values import to_numpy
-from .work import is_small, may_be_small, row_work, rows_of
 
 if TYPE_CHECKING:
     from .device import DeviceSteps
@@ -75,9 +74,7 @@ class Stream:
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
         self._last: _Last | None = None
         self._session = model.session  # another one, once the model is closed
-        self._row_work = row_work(self._start.values()) / batch
-        if may_be_small(self._row_work) and not model.spin:
-            model.one_thread()  # opened now, and not in the middle of the stream
+        model.session_for(self._start)  # opened now, and not in the middle of the stream
         self._names = [name for name in model.inputs if name not in model.states]
         ends = set(model.states.values())
         self._given = [name for name in model.outputs if name not in ends] or list(model.outputs)
@@ -226,8 +223,7 @@ class Stream:
             buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
             if buffers is None or any(buffers[name].shape != np.shape(results[name]) for name in buffers):
                 return
-            small = is_small(self._row_work, self.batch, rows_of(model.inputs, arrays))
-            session = model.one_thread() if small and not model.spin else model.session
+            session = model.session_for({**arrays, **self._state})
             pair = []
             for before, after in (self._buffers, self._buffers[::-1]):
                 ends = {model.states[name]: array for name, array in after.items()}

@@ -10,8 +10,8 @@ import numpy as np
 
 from .values import ValueInfo
 
-_SMALL_ROW = 4e6
-"""FLOPs of one step of one row; the weights of as many are about 8 MB."""
+_SMALL_ROW = 5e6
+"""FLOPs of one step of one row; the weights of as many are about 10 MB."""
 _SMALL_CALL = 3e7
 """FLOPs of a call."""
 
@@ -32,20 +32,17 @@ def rows_of(infos: Mapping[str, ValueInfo], arrays: Mapping[str, np.ndarray[Any,
     )
 
 
-def may_be_small(row: float) -> bool:
-    """Whether calls of one row, each of `row` FLOPs a step, are fastest on one thread.
+def is_small(
+    infos: Mapping[str, ValueInfo], states: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
+) -> bool:
+    """Whether a call with these states and other inputs is fastest on one thread.
 
     ONNX Runtime's threads meet at every time step of an LSTM, and where they do not spin, meeting costs
     more than they save.  Measured on 2 cores, two threads against one: a step of I80 H256 L2 takes 1.5
-    times as long, 50 steps 1.2 times; of I512 H512 L2, whose weights one core's cache does not hold, 0.86
-    and 0.8 times.
+    times as long, one in both directions 1.5 times, 50 steps 1.2 times, 8 rows at a time 1.3 times, 32 rows
+    0.9, and 50 steps of 8 rows 0.6; a step of I512 H512 L2, whose weights one core's cache does not hold,
+    0.86 times.
     """
-    return row <= _SMALL_ROW
-
-
-def is_small(row: float, batch: int, rows: int) -> bool:
-    """The same of a call of `rows` rows in all, `batch` of them at a time.
-
-    Measured so, I80 H256 L2: 8 rows 1.3 times, 32 rows 0.9, and 50 steps of 8 rows 0.6.
-    """
-    return may_be_small(row) and (batch == 1 or row * rows <= _SMALL_CALL)
+    batch = max(1, rows_of(infos, states))
+    row = row_work(states.values()) / batch
+    return 0 < row <= _SMALL_ROW and (batch == 1 or row * max(batch, rows_of(infos, others)) <= _SMALL_CALL)

@@ -120,7 +120,7 @@ def test_few_bindings_are_kept(model: lstm_onnx.Model) -> None:
         assert key is not None
         for _ in range(2):
             repeats.learn(
-                key, model.session, "", model.inputs, model.outputs, feeds, list(_plain(model, feeds).values())
+                key, model.session_for, "", model.inputs, model.outputs, feeds, list(_plain(model, feeds).values())
             )
         assert repeats.find(key) is not None
     assert len(repeats._threads.known) == _MOST

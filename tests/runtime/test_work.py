@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_onnx.runtime import load
+from lstm_onnx.runtime import binding, load
 from lstm_onnx.runtime import stream as streams
 from lstm_onnx.runtime.binding import Binding
 from lstm_onnx.runtime.values import ValueInfo
-from lstm_onnx.runtime.work import is_small, may_be_small, row_work, rows_of
+from lstm_onnx.runtime.work import is_small, row_work, rows_of
 
 from .models import exported, randoms
 
 
-def states(hidden: int, layers: int) -> list[np.ndarray]:
-    return [np.zeros((layers, 1, hidden), np.float32) for _ in "hc"]
+def states(hidden: int, layers: int, batch: int = 1) -> list[np.ndarray]:
+    return [np.zeros((layers, batch, hidden), np.float32) for _ in "hc"]
 
 
 def test_the_work_of_a_row_is_about_that_of_its_matrices():
@@ -53,7 +53,15 @@ def test_rows_are_places_along_open_axes():
     ],
 )
 def test_small_is_what_one_thread_was_measured_to_be_faster_at(hidden, layers, batch, time, small):
-    assert is_small(row_work(states(hidden, layers)), batch, batch * time) is small
+    known = np.dtype(np.float32)
+    infos = {
+        "input": ValueInfo("input", known, ("time", "batch", 80)),
+        "h0": ValueInfo("h0", known, (layers, "batch", hidden)),
+        "c0": ValueInfo("c0", known, (layers, "batch", hidden)),
+    }
+    held = dict(zip(["h0", "c0"], states(hidden, layers, batch), strict=True))
+    assert is_small(infos, held, {"input": np.zeros((time, batch, 80), np.float32)}) is small
+    assert not is_small(infos, {}, {"input": np.zeros((time, batch, 80), np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,7 @@ def test_small_is_what_one_thread_was_measured_to_be_faster_at(hidden, layers, b
         ({}, 0.001, 1, False),
     ],
 )
-def test_streams_of_small_steps_take_one_thread(tmp_path: Path, monkeypatch, sizes, spin, batch, single):
+def test_small_steps_take_one_thread(tmp_path: Path, monkeypatch, sizes, spin, batch, single):
     exported(tmp_path / "m.onnx", **sizes)
     model = load(tmp_path / "m.onnx", "cpu", threads=2, spin=spin)
     found = []
@@ -75,11 +83,15 @@ def test_streams_of_small_steps_take_one_thread(tmp_path: Path, monkeypatch, siz
         found.append(session.get_session_options().intra_op_num_threads)
         return Binding(session, *rest)
 
-    monkeypatch.setattr(streams, "Binding", bound)
+    for module in (streams, binding):
+        monkeypatch.setattr(module, "Binding", bound)
     stream = model.stream(batch)
     chunks = randoms(6, 1, batch, sizes.get("input_size", 4))
     outputs = [stream(chunk) for chunk in chunks]
-    assert found == [1 if single else 2] * 2
+    assert set(found) == {1 if single else 2}
+    found.clear()
+    for _ in range(3):
+        model(chunks[0])
+    assert found == [1 if single else 2]
     whole, _ = model(np.concatenate(chunks))
     assert np.allclose(np.concatenate(outputs), whole, atol=1e-5)
-    assert may_be_small(row_work(stream.state.values()) / batch) or not single

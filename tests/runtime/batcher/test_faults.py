@@ -12,7 +12,7 @@ import pytest
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model
 from lstm_onnx.runtime.batcher import Batcher
-from lstm_onnx.runtime.batches import Request
+from lstm_onnx.runtime.requests import Request
 
 from ..models import bits, lookup, randoms
 from .callers import LONG, Asking, Gate, busy, until

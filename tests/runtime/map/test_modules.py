@@ -1,0 +1,134 @@
+"""Modules over sequences of any length: padded where that changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import lstm_onnx
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime import map as mapping
+from lstm_onnx.runtime.map import map_sequences
+from lstm_onnx.runtime.padding import Layout
+from tests.module_files import module_file
+
+from ..models import accumulator, randoms
+from .support import tokens_of
+
+
+def frames_of(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(5)
+    return [rng.standard_normal((rng.integers(1, 9), 5)).astype(np.float32) for _ in range(count)]
+
+
+def used(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each run that the map makes, as they come."""
+    rows: list[int] = []
+    real = mapping._Mapping._run
+    batch = Layout.of(model)
+
+    def run(self: Any, feeds: dict[str, np.ndarray]) -> Any:
+        name, info = next((name, info) for name, info in model.inputs.items() if batch.batch in info.shape)
+        rows.append(feeds[name].shape[info.shape.index(batch.batch)])
+        return real(self, feeds)
+
+    monkeypatch.setattr(mapping._Mapping, "_run", run)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "padded"),
+    [
+        ("packed_tagger", True),
+        ("packed_sentiment", True),
+        ("packed_time_first", True),
+        ("packed_tagger_trimmed", True),  # its output's axis is one that no input has
+        ("packed_sorted", True),
+        ("packed_mean", True),
+        ("packed_wide_padding", False),  # and this one's is "time + 3"
+        ("packed_counting", False),  # no lengths
+    ],
+)
+def test_modules_give_what_each_sequence_alone_gives(name: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(module_file(name), "cpu", 1)
+    tokens = model.inputs[next(iter(model.inputs))].dtype == np.int64
+    first = next(iter(model.inputs))
+    sequences = tokens_of(40) if tokens else frames_of(40)
+    at = model.inputs[first].shape.index("batch")
+    expected = []
+    for x in sequences:
+        feeds = {first: np.expand_dims(x, at)}
+        if "lengths" in model.inputs:
+            feeds["lengths"] = np.array([len(x)])
+        expected.append(model.run(feeds))
+    rows = used(model, monkeypatch)
+    found = list(map_sequences(model, ({first: x} for x in sequences), look_ahead=24, batch=4))
+    assert len(found) == 40
+    for result, right in zip(found, expected, strict=True):
+        assert list(result) == list(right)
+        for output, value in right.items():
+            own = value.squeeze(model.outputs[output].shape.index("batch"))
+            assert result[output].shape == own.shape
+            np.testing.assert_allclose(result[output], own, rtol=0, atol=1e-5)
+    assert max(rows) > 1
+    if padded:
+        assert sum(rows) / len(rows) > 2.5
+
+
+class Smeared(torch.nn.Module):
+    """Takes lengths, and then looks at the padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(5, 6, batch_first=True)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.size(1))
+        return output.mean(1)
+
+
+def test_a_module_whose_results_change_with_padding_is_not_padded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    lstm_onnx.export(
+        Smeared(),
+        tmp_path / "m.onnx",
+        example_inputs=(torch.randn(2, 5, 5), torch.tensor([5, 3])),
+        dynamic_shapes={"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
+    )
+    model = load(tmp_path / "m.onnx", "cpu", 1)
+    assert Layout.of(model).padded == {"time"}
+    sequences = frames_of(40)
+    for result, x in zip(map_sequences(model, [{"x": x} for x in sequences], batch=4), sequences, strict=True):
+        right = model.run({"x": x[None], "lengths": np.array([len(x)])})["output"][0]
+        np.testing.assert_allclose(result["output"], right, rtol=0, atol=1e-6)
+
+
+def test_equal_lengths_come_first_and_others_later() -> None:
+    """What was not tried yet is not relied on: the first window has one length alone."""
+    model = load(module_file("packed_wide_padding"), "cpu", 1)
+    sequences = [randoms(6, 5, seed=at) for at in range(8)] + frames_of(16)
+    for result, x in zip(map_sequences(model, [{"x": x} for x in sequences], look_ahead=16), sequences, strict=True):
+        right = model.run({"x": x[None], "lengths": np.array([len(x)])})["output"][0]
+        assert result["output"].shape == right.shape
+        np.testing.assert_allclose(result["output"], right, rtol=0, atol=1e-6)
+
+
+def test_an_input_without_a_batch_axis_is_shared_by_those_that_have_the_same(tmp_path: Path) -> None:
+    model = load(accumulator(tmp_path / "a.onnx"), "cpu", states={"state": "stateN"})
+    items: list[dict[str, Any]] = [{"x": randoms(3, seed=at), "scale": at % 2 + 1} for at in range(9)]
+    for at, result in enumerate(map_sequences(model, items, batch=4)):
+        np.testing.assert_allclose(result["y"], items[at]["x"] * (at % 2 + 1), rtol=0, atol=1e-6)
+
+
+def test_a_model_without_a_batch_axis_runs_one_at_a_time() -> None:
+    model = load(module_file("tutorial_tagger"), "cpu")
+    sequences = tokens_of(7)
+    for result, x in zip(map_sequences(model, [{"sentence": x} for x in sequences]), sequences, strict=True):
+        for name, value in model.run({"sentence": x}).items():
+            np.testing.assert_array_equal(result[name], value)

@@ -145,15 +145,26 @@ class Core:
 
     def open_slot(self) -> Slot:
         """A slot of the pool; where all are open, the thread may be about to close some."""
-        with self.lock:
-            while self.leaving and len(self.pool) >= self.pool.slots and not self.closing:
-                self.rouse()
-                self.gone.wait()
-            if self.closing:
-                raise InputError("the batcher is closed")
-        slot = self.pool.open()
-        self.slots.add(slot)
-        return slot
+        while True:
+            with self.lock:
+                if self.closing:
+                    raise InputError("the batcher is closed")
+                some_leave = bool(self.leaving)
+            try:
+                slot = self.pool.open()  # without the lock: it may have to wait for a step
+            except InputError:
+                with self.lock:
+                    if not (some_leave or self.leaving):
+                        raise
+                    while self.leaving and len(self.pool) >= self.pool.slots and not self.closing:
+                        self.rouse()
+                        self.gone.wait()
+            else:
+                with self.lock:
+                    if not self.closing:
+                        self.slots.add(slot)
+                        return slot
+                self.pool.close(slot)  # it was closed meanwhile, and takes no stream any more
 
     def close_stream(self, stream: BatchedStream) -> None:
         """Fail what it waits for; the thread closes the slot, once no batch with it is running."""

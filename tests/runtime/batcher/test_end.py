@@ -95,8 +95,15 @@ async def tasks():
     while True:
         await asyncio.gather(*[stream.astep(x) for stream, x in zip(streams, [long, short] * 4)])
 
+def ahead():
+    while True:
+        for pending in [stream.submit(x) for stream, x in zip(streams, [long, short] * 4)]:
+            pending.result()
+
 if how in ("threads", "lanes"):
     acts = [lambda s=s, x=x: forever(s, x) for s, x in zip(streams, [long, short] * 4)]
+elif how == "ahead":
+    acts = [ahead]
 elif how == "asyncio":
     acts = [lambda: asyncio.run(tasks())]
 else:
@@ -111,7 +118,7 @@ print("end", flush=True)
 """
 
 
-@pytest.mark.parametrize("how", ["threads", "lanes", "asyncio", "idle", "drop"])
+@pytest.mark.parametrize("how", ["threads", "lanes", "ahead", "asyncio", "idle", "drop"])
 def test_the_interpreter_ends_with_work_in_flight(tmp_path: Path, how: str) -> None:
     exported(tmp_path / "m.onnx", input_size=64, hidden_size=64)
     done = subprocess.run(

@@ -160,11 +160,16 @@ class Core:
                         self.rouse()
                         self.gone.wait()
             else:
-                with self.lock:
-                    if not self.closing:
-                        self.slots.add(slot)
-                        return slot
-                self.pool.close(slot)  # it was closed meanwhile, and takes no stream any more
+                if self.keep(slot):
+                    return slot
+                self.pool.close(slot)
+
+    def keep(self, slot: Slot) -> bool:
+        """Count it among the open ones; False where the batcher was closed meanwhile."""
+        with self.lock:
+            if not self.closing:
+                self.slots.add(slot)
+            return not self.closing
 
     def close_stream(self, stream: BatchedStream) -> None:
         """Fail what it waits for; the thread closes the slot, once no batch with it is running."""

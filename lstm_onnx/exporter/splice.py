@@ -10,6 +10,7 @@ from onnx import NodeProto, helper
 
 from ..errors import ExportError
 from ..graph import StackOutputs, recurrent_stack
+from ..onnxgraph import bodies_of, nodes_of
 from ..spec import ExportOptions
 from ..weights import Array, fitted, layer_weights
 from .named import INT32, Dims, TracedGraph
@@ -81,23 +82,12 @@ def opaque_calls(graph: TracedGraph, sites: Mapping[str, Site]) -> list[Opaque]:
             attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
             site = sites[attributes["module"].decode()]
             calls.append(Opaque(node, site, attributes["call"], bool(attributes["batch_first"])))
-        elif any(inner.domain == DOMAIN for body in _bodies(node) for inner in _all_nodes(body)):
+        elif any(inner.domain == DOMAIN for inner in nodes_of([node])):
             raise ExportError(
                 f"{node.name}: a recurrent module is called within a branch or a loop ({node.op_type}), which is not "
                 "supported; compute both branches and choose with torch.where"
             )
     return calls
-
-
-def _bodies(node: NodeProto) -> list[Iterable[NodeProto]]:
-    return [item.g.node for item in node.attribute if item.HasField("g")]
-
-
-def _all_nodes(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
-    for node in nodes:
-        yield node
-        for body in _bodies(node):
-            yield from _all_nodes(body)
 
 
 def lift_states(graph: TracedGraph, calls: list[Opaque], held: Collection[str] = ()) -> Lifted:
@@ -147,7 +137,7 @@ def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: Trac
         node = producers.get(name)
         if node is None or node.op_type in _SHAPE_ONLY:
             continue
-        if node.domain == DOMAIN or _bodies(node):
+        if node.domain == DOMAIN or any(bodies_of(node)):
             return True
         todo += [item for item in node.input if item]
     return False
@@ -187,7 +177,7 @@ def _add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> N
     if held in graph.outputs:
         graph.nodes.one("Identity", held, name=name)
     else:
-        for user in _all_nodes(graph.nodes.nodes):
+        for user in nodes_of(graph.nodes.nodes):
             for position, value in enumerate(user.input):
                 if held and value == held:
                     user.input[position] = name
@@ -245,7 +235,7 @@ def _peeled(value: str, producers: Mapping[str, NodeProto], until: Collection[st
 def splice(graph: TracedGraph, calls: list[Opaque], options: ExportOptions) -> None:
     """Write the real nodes of every opaque one, by the emitter that writes bare LSTMs."""
     opaque = {id(item.node): item for item in calls}
-    used = {value for node in _all_nodes(graph.nodes.nodes) for value in node.input} | set(graph.outputs)
+    used = {value for node in nodes_of(graph.nodes.nodes) for value in node.input} | set(graph.outputs)
     old, graph.nodes.nodes = graph.nodes.nodes, []
     for node in old:
         if id(node) not in opaque:

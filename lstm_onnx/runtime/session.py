@@ -44,8 +44,8 @@ def load(
     Args:
         path: the .onnx file.
         provider: "cpu"; "cuda", which means CUDA or an error that names the cause; or "auto".
-        threads: at most how many threads compute; None is one a core.  Small steps take one: the others
-            would keep them waiting.
+        threads: at most how many threads compute; None is one a core.  Small steps of a bare LSTM take one:
+            the others would keep them waiting.
         states: for stateful models from elsewhere, each state input and the output that feeds it,
             such as ``{"state": "stateN"}``.  Files from lstm-onnx know their own.
         spin: seconds that one of several threads without work stays awake for the next, on cores that do
@@ -206,12 +206,15 @@ class Model:
             return self._single
 
     def session_for(self, arrays: Mapping[str, np.ndarray]) -> Any:
-        """The session that runs such inputs fastest: `one_thread` where they are few and no thread spins."""
+        """The session that runs such inputs fastest: `one_thread` where they are few and no thread spins.
+
+        Of a module `session`: what else it computes its states do not tell.
+        """
+        if self.spec is None or self.provider == "cuda" or self.spin:
+            return self.session
         states = {name: array for name, array in arrays.items() if name in self.states}
         others = {name: array for name, array in arrays.items() if name not in self.states}
-        if self.provider == "cuda" or self.spin or not is_small(self.inputs, states, others):
-            return self.session
-        return self.one_thread()
+        return self.one_thread() if is_small(self.inputs, states, others) else self.session
 
     @property
     def spec(self) -> LSTMSpec | None:

@@ -35,7 +35,7 @@ def rows_of(infos: Mapping[str, ValueInfo], arrays: Mapping[str, np.ndarray[Any,
 def is_small(
     infos: Mapping[str, ValueInfo], states: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
 ) -> bool:
-    """Whether a call with these states and other inputs is fastest on one thread.
+    """Whether a call of a bare LSTM with these states and other inputs is fastest on one thread.
 
     ONNX Runtime's threads meet at every time step of an LSTM, and where they do not spin, meeting costs
     more than they save.  Measured on 2 cores, two threads against one: a step of I80 H256 L2 takes 1.5

@@ -12,6 +12,7 @@ from lstm_onnx.runtime import stream as streams
 from lstm_onnx.runtime.binding import Binding
 from lstm_onnx.runtime.values import ValueInfo
 from lstm_onnx.runtime.work import is_small, row_work, rows_of
+from tests.module_files import module_file
 
 from .models import exported, randoms
 
@@ -95,3 +96,9 @@ def test_small_steps_take_one_thread(tmp_path: Path, monkeypatch, sizes, spin, b
     assert found == [1 if single else 2]
     whole, _ = model(np.concatenate(chunks))
     assert np.allclose(np.concatenate(outputs), whole, atol=1e-5)
+
+
+def test_a_module_keeps_its_threads_whatever_its_states_say():
+    model = load(module_file("exogenous_forecaster", "explicit"), "cpu", threads=2)
+    assert model.states
+    assert model.session_for(model.stream().state) is model.session

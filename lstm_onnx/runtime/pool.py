@@ -35,6 +35,8 @@ _MAX_BOUND_BYTES = 2**20
 _MAX_LEARNED = 512
 _LANE_WORK = 1.6e7
 """FLOPs from which on a part of a batch is worth a thread of its own, which takes about 50 us to reach."""
+_LANE_ROWS = 8
+"""Rows from which on one is of a module, whose work beside its states' is not known."""
 
 
 @dataclass(frozen=True)
@@ -371,7 +373,10 @@ class Pool:
         if layout is None or any(learned[name][0][axis] != rows for name, axis in layout.outputs.items()):
             return ((0, rows),)
         work = max(rows, rows_of(self.inputs, arrays)) * self._row_work
-        parts = max(1, min(self._lanes.count, rows, int(work / _LANE_WORK)))
+        worth = int(work / _LANE_WORK)
+        if self.model.spec is None:
+            worth = max(worth, rows // _LANE_ROWS)
+        parts = max(1, min(self._lanes.count, rows, worth))
         ends = [rows * part // parts for part in range(parts + 1)]
         return tuple(pairwise(ends))
 

@@ -150,6 +150,19 @@ def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.M
         assert [len(bound.parts) for bound in own._bound.values()] == [parts]
 
 
+@pytest.mark.parametrize(("rows", "parts"), [(7, 1), (16, 2), (40, 3)])
+def test_a_module_is_cut_by_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, parts: int) -> None:
+    monkeypatch.setattr(pool, "_LANE_WORK", 1e12)
+    model = load(accumulator(tmp_path / "a.onnx"), "cpu", threads=3, states={"state": "stateN"})
+    own = Pool(model, slots=rows)
+    slots = [own.open() for _ in range(rows)]
+    x = randoms(rows, 3)
+    for turn in range(1, 4):
+        found = own.step(slots, {"x": x, "scale": np.array(2)})
+        np.testing.assert_allclose(found["y"], 2 * turn * x, rtol=1e-6)
+    assert [len(bound.parts) for bound in own._bound.values()] == [parts]
+
+
 def test_a_lane_that_fails_leaves_every_state_as_it_was(tmp_path: Path) -> None:
     model = lookup(tmp_path / "m.onnx")
     assert model.threads is None

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +36,16 @@ _MAX_BOUND_BYTES = 2**20
 _MAX_LEARNED = 512
 _LANE_WORK = 1.6e7
 """FLOPs from which on a part of a batch is worth a thread of its own, which takes about 50 us to reach."""
-_LANE_ROWS = 8
-"""Rows from which on one is of a module, whose work beside its states' is not known."""
+_LANE_SECONDS = 4e-4
+"""Seconds of a first run from which on a part of a module's is, whose work beside its states' is not known."""
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a first run of a batch has told: its outputs' shapes and dtypes, and how many seconds it took."""
+
+    outputs: dict[str, tuple[Any, Any]]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class Pool:
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
-        self._learned: dict[Any, dict[str, tuple[Any, Any]] | None] = {}
+        self._learned: dict[Any, _Learned | None] = {}
         self._bound: OrderedDict[Any, _Bound] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -303,9 +312,11 @@ class Pool:
         return array if axis is None else array[(*(slice(None),) * axis, slice(*cut))]
 
     def _plain(self, key: Any, held: Held, arrays: Arrays) -> dict[str, Any]:
-        """The same by `Model.run`; what shapes its outputs have is kept for a binding."""
+        """The same by `Model.run`; what it tells is kept for a binding."""
         before = self._states.whole(held)
+        began = perf_counter()
         results = self.model.run({**arrays, **before})
+        seconds = perf_counter() - began
         for name, output in self.model.states.items():
             if results[output].shape != before[name].shape or results[output].dtype != before[name].dtype:
                 raise RunError(
@@ -320,8 +331,8 @@ class Pool:
             small = small and not any(array.dtype.hasobject for array in arrays.values())
             small = small and sum(results[name].nbytes for name in self.given) <= _MAX_BOUND_BYTES
             small = small and sum(array.nbytes for array in arrays.values()) <= _MAX_BOUND_BYTES
-            shapes = {name: (value.shape, value.dtype) for name, value in results.items()} if small else None
-            self._learned[key] = shapes
+            outputs = {name: (value.shape, value.dtype) for name, value in results.items()} if small else {}
+            self._learned[key] = _Learned(outputs, seconds) if small else None
         return {name: results[name] for name in self.given}
 
     def _made(self, place: int, key: Any, arrays: Arrays) -> _Bound | None:
@@ -342,15 +353,13 @@ class Pool:
             self._bound.popitem(last=False)
         return bound
 
-    def _part(
-        self, session: Any, place: int, cut: Cut, arrays: Arrays, learned: Mapping[str, tuple[Any, Any]]
-    ) -> _Part:
+    def _part(self, session: Any, place: int, cut: Cut, arrays: Arrays, learned: _Learned) -> _Part:
         memory = place + cut[0], place + cut[1]
         halves = self._states.batch(0, memory), self._states.batch(1, memory)
         inputs = {name: np.empty(self._own(name, array, cut).shape, array.dtype) for name, array in arrays.items()}
         ends = {output: name for name, output in self.model.states.items()}
         outputs = {}
-        for name, (shape, dtype) in learned.items():
+        for name, (shape, dtype) in learned.outputs.items():
             if name not in ends:
                 size = list(shape)
                 if self._layout is not None and name in self._layout.outputs:
@@ -367,15 +376,15 @@ class Pool:
         )
         return _Part(cut, inputs, (first, second))
 
-    def _cuts(self, rows: int, arrays: Arrays, learned: Mapping[str, tuple[Any, Any]]) -> tuple[Cut, ...]:
+    def _cuts(self, rows: int, arrays: Arrays, learned: _Learned) -> tuple[Cut, ...]:
         """How a batch is cut: into as many equal parts as there are lanes, where each is worth one."""
         layout = self._layout
-        if layout is None or any(learned[name][0][axis] != rows for name, axis in layout.outputs.items()):
+        if layout is None or any(learned.outputs[name][0][axis] != rows for name, axis in layout.outputs.items()):
             return ((0, rows),)
         work = max(rows, rows_of(self.inputs, arrays)) * self._row_work
         worth = int(work / _LANE_WORK)
         if self.model.spec is None:
-            worth = max(worth, rows // _LANE_ROWS)
+            worth = max(worth, int(learned.seconds / _LANE_SECONDS))
         parts = max(1, min(self._lanes.count, rows, worth))
         ends = [rows * part // parts for part in range(parts + 1)]
         return tuple(pairwise(ends))

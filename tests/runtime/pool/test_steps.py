@@ -150,13 +150,16 @@ def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.M
         assert [len(bound.parts) for bound in own._bound.values()] == [parts]
 
 
-@pytest.mark.parametrize(("rows", "parts"), [(7, 1), (16, 2), (40, 3)])
-def test_a_module_is_cut_by_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, parts: int) -> None:
+@pytest.mark.parametrize(("least", "parts"), [(100.0, 1), (1e-9, 3)])
+def test_a_module_is_cut_by_the_time_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, parts: int
+) -> None:
     monkeypatch.setattr(pool, "_LANE_WORK", 1e12)
+    monkeypatch.setattr(pool, "_LANE_SECONDS", least)
     model = load(accumulator(tmp_path / "a.onnx"), "cpu", threads=3, states={"state": "stateN"})
-    own = Pool(model, slots=rows)
-    slots = [own.open() for _ in range(rows)]
-    x = randoms(rows, 3)
+    own = Pool(model, slots=4)
+    slots = [own.open() for _ in range(4)]
+    x = randoms(4, 3)
     for turn in range(1, 4):
         found = own.step(slots, {"x": x, "scale": np.array(2)})
         np.testing.assert_allclose(found["y"], 2 * turn * x, rtol=1e-6)

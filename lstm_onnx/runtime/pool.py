@@ -1,68 +1,27 @@
 """Pools: many streams, stepped as one batch.
 
-A step of one stream is bound by reading the weights, and a step of 64 reads them once.  Where a batch is
-worth it, it is cut into parts that run side by side, one thread each.  Each part is bound twice, from
-either half of the states' memory into the other (`slots.SlotStates`).
+A step of one stream is bound by reading the weights, and a step of 64 reads them once.  Where the states
+lie is `slots.SlotStates`, and how a batch is run on every core `parts.Parts`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, RunError
-from .binding import Binding
-from .lanes import Lanes, cores
+from .parts import Parts
 from .rows import Rows
-from .slots import Arrays, Cut, Held, Slot, SlotStates
+from .slots import Arrays, Held, Slot, SlotStates
 from .states import fitting_states
 from .values import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
-from .work import row_work, rows_of
 
 if TYPE_CHECKING:
     from .session import Model
-
-_MAX_BOUND = 32
-"""How many shapes keep their bindings; of batches, most programs have few sizes."""
-_MAX_BOUND_BYTES = 2**20
-"""Larger inputs and outputs are not kept: beside the time that they take, a binding saves nothing."""
-_MAX_LEARNED = 512
-_LANE_WORK = 1.6e7
-"""FLOPs from which on a part of a batch is worth a thread of its own, which takes about 50 us to reach."""
-_LANE_SECONDS = 4e-4
-"""Seconds of a first run from which on a part of a module's is, whose work beside its states' is not known."""
-
-
-@dataclass(frozen=True)
-class _Learned:
-    """What a first run of a batch has told: its outputs' shapes and dtypes, and how many seconds it took."""
-
-    outputs: dict[str, tuple[Any, Any]]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Two bindings of some rows, from each half of their states' memory into the other."""
-
-    cut: Cut
-    inputs: Arrays
-    bindings: tuple[Binding, Binding]
-
-
-@dataclass(frozen=True)
-class _Bound:
-    """A batch of one shape: its parts, and the dtypes that they take."""
-
-    parts: tuple[_Part, ...]
-    dtypes: dict[str, Any]
 
 
 class Pool:
@@ -96,19 +55,14 @@ class Pool:
         self.inputs: dict[str, ValueInfo] = {
             name: info for name, info in model.inputs.items() if name not in model.states
         }
-        ends = set(model.states.values())
+        ends = model.states.values()
         self.given = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self._lengths = model.spec is not None and "lengths" in self.inputs
-        self._may_bind = model.provider == "cpu" and len(ends) == len(model.states)
         self._states = SlotStates(self.fresh, self.axes, slots)
-        self._layout = _layout(self)
-        self._lanes = Lanes((model.threads or cores()) if self._may_bind and self._layout else 1)
-        self._row_work = row_work(self.fresh.values())
+        self._parts = Parts(model, self.inputs, self.given, self._states, _layout(self))
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
-        self._learned: dict[Any, _Learned | None] = {}
-        self._bound: OrderedDict[Any, _Bound] = OrderedDict()
         self._lock = threading.Lock()
 
     # --- slots ----------------------------------------------------------------------------------
@@ -267,49 +221,26 @@ class Pool:
         """One batch; the lock is held."""
         if self.model.session is not self._session:  # the model was closed
             self._session = self.model.session
-            self._bound.clear()
-            self._learned.clear()
+            self._parts.clear()
         place = self._states.place(rows)
         key = (len(rows), *[array.shape for array in arrays.values()])
-        bound = self._bound.get((place, key))
-        if bound is not None and all(array.dtype == bound.dtypes[name] for name, array in arrays.items()):
-            self._bound.move_to_end((place, key))
-        else:
+        bound = self._parts.find(place, key, arrays)
+        if bound is None:
             # The states give their axes' sizes to the check; what they hold does not matter to it.
             checked(self.model.inputs, {**arrays, **self._states.batch(0, (0, len(rows)))})
-            bound = self._made(place, key, arrays)
-        cuts = tuple(part.cut for part in bound.parts) if bound else ((0, len(rows)),)
-        held = self._states.gathered(rows, place, cuts)
+            bound = self._parts.make(place, key, arrays)
+        held = self._states.gathered(rows, place, bound.cuts if bound else ((0, len(rows)),))
         try:
-            results = None if bound is None else self._run_bound(bound, held.half, arrays)
+            results = None if bound is None else self._parts.run(bound, held.half, arrays)
         except RunError:
             # Either the model fails on this input, and then it does so again, or its outputs' shapes follow
             # from more than its inputs' shapes, and then it must not be bound.
             results = self._plain(key, held, arrays)
-            self._learned[key] = None
-            self._bound.pop((place, key), None)
+            self._parts.never(place, key)
         if results is None:
             results = self._plain(key, held, arrays)
         self._states.stepped(held)
         return results
-
-    def _run_bound(self, bound: _Bound, half: int, arrays: Arrays) -> dict[str, Any]:
-        for part in bound.parts:
-            for name, buffer in part.inputs.items():
-                np.copyto(buffer, arrays[name] if len(bound.parts) == 1 else self._own(name, arrays[name], part.cut))
-        bindings = [part.bindings[half] for part in bound.parts]
-        self._lanes.run([binding.run for binding in bindings])
-        if len(bindings) == 1 or self._layout is None:
-            return {name: bindings[0].outputs[name].copy() for name in self.given}
-        return {
-            name: np.concatenate([binding.outputs[name] for binding in bindings], self._layout.outputs[name])
-            for name in self.given
-        }
-
-    def _own(self, name: str, array: np.ndarray, cut: Cut) -> np.ndarray:
-        """A part's rows of an input."""
-        axis = None if self._layout is None else self._layout.inputs[name]
-        return array if axis is None else array[(*(slice(None),) * axis, slice(*cut))]
 
     def _plain(self, key: Any, held: Held, arrays: Arrays) -> dict[str, Any]:
         """The same by `Model.run`; what it tells is kept for a binding."""
@@ -324,70 +255,8 @@ class Pool:
                     f"the state {name} that it feeds {before[name].dtype} {before[name].shape}"
                 )
         self._states.set_next(held, {name: results[output] for name, output in self.model.states.items()})
-        if self._may_bind and key not in self._learned:
-            if len(self._learned) >= _MAX_LEARNED:
-                self._learned.clear()
-            small = all(isinstance(value, np.ndarray) and not value.dtype.hasobject for value in results.values())
-            small = small and not any(array.dtype.hasobject for array in arrays.values())
-            small = small and sum(results[name].nbytes for name in self.given) <= _MAX_BOUND_BYTES
-            small = small and sum(array.nbytes for array in arrays.values()) <= _MAX_BOUND_BYTES
-            outputs = {name: (value.shape, value.dtype) for name, value in results.items()} if small else {}
-            self._learned[key] = _Learned(outputs, seconds) if small else None
+        self._parts.learn(key, arrays, results, seconds)
         return {name: results[name] for name in self.given}
-
-    def _made(self, place: int, key: Any, arrays: Arrays) -> _Bound | None:
-        """Bindings for such inputs of a batch that lies at `place`.
-
-        None where the outputs' shapes are not known yet, or cannot be bound.
-        """
-        learned = self._learned.get(key)
-        if learned is None:
-            return None
-        session = self.model.one_thread()
-        bound = _Bound(
-            tuple(self._part(session, place, cut, arrays, learned) for cut in self._cuts(key[0], arrays, learned)),
-            {name: array.dtype for name, array in arrays.items()},
-        )
-        self._bound[place, key] = bound
-        if len(self._bound) > _MAX_BOUND:
-            self._bound.popitem(last=False)
-        return bound
-
-    def _part(self, session: Any, place: int, cut: Cut, arrays: Arrays, learned: _Learned) -> _Part:
-        memory = place + cut[0], place + cut[1]
-        halves = self._states.batch(0, memory), self._states.batch(1, memory)
-        inputs = {name: np.empty(self._own(name, array, cut).shape, array.dtype) for name, array in arrays.items()}
-        ends = {output: name for name, output in self.model.states.items()}
-        outputs = {}
-        for name, (shape, dtype) in learned.outputs.items():
-            if name not in ends:
-                size = list(shape)
-                if self._layout is not None and name in self._layout.outputs:
-                    size[self._layout.outputs[name]] = cut[1] - cut[0]
-                outputs[name] = np.empty(size, dtype)
-        first, second = (
-            Binding(
-                session,
-                self.model.path,
-                inputs | start,
-                outputs | {output: end[name] for output, name in ends.items()},
-            )
-            for start, end in (halves, halves[::-1])
-        )
-        return _Part(cut, inputs, (first, second))
-
-    def _cuts(self, rows: int, arrays: Arrays, learned: _Learned) -> tuple[Cut, ...]:
-        """How a batch is cut: into as many equal parts as there are lanes, where each is worth one."""
-        layout = self._layout
-        if layout is None or any(learned.outputs[name][0][axis] != rows for name, axis in layout.outputs.items()):
-            return ((0, rows),)
-        work = max(rows, rows_of(self.inputs, arrays)) * self._row_work
-        worth = int(work / _LANE_WORK)
-        if self.model.spec is None:
-            worth = max(worth, int(learned.seconds / _LANE_SECONDS))
-        parts = max(1, min(self._lanes.count, rows, worth))
-        ends = [rows * part // parts for part in range(parts + 1)]
-        return tuple(pairwise(ends))
 
     # --- rows; the lock is held ------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lstm_onnx.runtime import Model, load, pool
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime import parts as cutting
 from lstm_onnx.spec import ExportOptions
 
 from ..models import exported
@@ -28,5 +29,5 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 def small_work_counts() -> Iterator[None]:
     """Every batch is cut for as many lanes as the model has threads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "_LANE_WORK", 1.0)
+        patch.setattr(cutting, "LANE_WORK", 1.0)
         yield

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_onnx.errors import InputError, LSTMOnnxError, RunError
-from lstm_onnx.runtime import Model, load, pool
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime import parts as cutting
 from lstm_onnx.runtime.pool import Pool, Slot
 from tests.module_files import module_file, with_initial
 
@@ -81,20 +82,20 @@ def test_the_same_bits_where_onnx_runtime_gives_them(tmp_path: Path) -> None:
 def test_without_bindings_too(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     model = models["plain"]
     if change == "small":
-        monkeypatch.setattr(pool, "_MAX_BOUND_BYTES", 8)
+        monkeypatch.setattr(cutting, "MAX_BOUND_BYTES", 8)
     elif change == "few":
-        monkeypatch.setattr(pool, "_MAX_BOUND", 2)
-        monkeypatch.setattr(pool, "_MAX_LEARNED", 2)
+        monkeypatch.setattr(cutting, "MAX_BOUND", 2)
+        monkeypatch.setattr(cutting, "MAX_LEARNED", 2)
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]
     if change == "provider":
-        own._may_bind = False
+        own._parts.may_bind = False
     stream = model.stream(4)
     for turn in range(24):
         x = inputs(model, 4, 1 + turn // 2 % 4, seed=turn)
         np.testing.assert_allclose(own.step(slots, x), stream(x), rtol=0, atol=1e-6)
-    assert len(own._bound) == (2 if change == "few" else 0)
-    assert len(own._learned) <= 4
+    assert len(own._parts.bound) == (2 if change == "few" else 0)
+    assert len(own._parts.learned) <= 4
 
 
 def test_steps_of_the_same_slots_are_bound(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
         lengths = np.arange(rows, dtype=np.int32) % 2 + 1
         found = own.step(slots, {"input": x, "lengths": lengths})["output"]
         np.testing.assert_allclose(found, stream.run({"input": x, "lengths": lengths})["output"], rtol=0, atol=1e-6)
-    (bound,) = own._bound.values()
+    (bound,) = own._parts.bound.values()
     cuts = [part.cut for part in bound.parts]
     assert len(cuts) == parts
     assert [at for cut in cuts for at in range(*cut)] == list(range(rows))
@@ -141,21 +142,21 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
 def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["three_lanes"]
     assert model.spec is not None
-    monkeypatch.setattr(pool, "_LANE_WORK", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
+    monkeypatch.setattr(cutting, "LANE_WORK", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
     for time, parts in ((1, 1), (2, 1), (4, 2), (5, 2), (6, 3), (60, 3)):
         own = Pool(model, slots=4)
         slots = [own.open() for _ in range(4)]
         for turn in range(2):
             own.step(slots, inputs(model, 4, time, seed=turn))
-        assert [len(bound.parts) for bound in own._bound.values()] == [parts]
+        assert [len(bound.parts) for bound in own._parts.bound.values()] == [parts]
 
 
 @pytest.mark.parametrize(("least", "parts"), [(100.0, 1), (1e-9, 3)])
 def test_a_module_is_cut_by_the_time_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, parts: int
 ) -> None:
-    monkeypatch.setattr(pool, "_LANE_WORK", 1e12)
-    monkeypatch.setattr(pool, "_LANE_SECONDS", least)
+    monkeypatch.setattr(cutting, "LANE_WORK", 1e12)
+    monkeypatch.setattr(cutting, "LANE_SECONDS", least)
     model = load(accumulator(tmp_path / "a.onnx"), "cpu", threads=3, states={"state": "stateN"})
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]
@@ -163,19 +164,19 @@ def test_a_module_is_cut_by_the_time_it_takes(
     for turn in range(1, 4):
         found = own.step(slots, {"x": x, "scale": np.array(2)})
         np.testing.assert_allclose(found["y"], 2 * turn * x, rtol=1e-6)
-    assert [len(bound.parts) for bound in own._bound.values()] == [parts]
+    assert [len(bound.parts) for bound in own._parts.bound.values()] == [parts]
 
 
 def test_a_lane_that_fails_leaves_every_state_as_it_was(tmp_path: Path) -> None:
     model = lookup(tmp_path / "m.onnx")
     assert model.threads is None
     own = Pool(model, slots=4)
-    own._lanes.count = 2
+    own._parts.lanes.count = 2
     slots = [own.open() for _ in range(4)]
     x = np.array([[1], [2], [3], [4]])
     for _ in range(3):
         own.step(slots, x)
-    assert [len(bound.parts) for bound in own._bound.values()] == [2]
+    assert [len(bound.parts) for bound in own._parts.bound.values()] == [2]
     before = [bits(own.state(slot)) for slot in slots]
     for row in range(4):
         wrong = x.copy()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Key = tuple[Any, ...]
 """What tells batches of one shape: how many rows, and the shapes of what they are given."""
 
-MAX_BOUND = 32
-"""How many shapes keep their bindings; of batches, most programs have few sizes."""
+MAX_BOUND = 64
+"""How many batches keep their bindings: of most programs all shapes, in both places."""
 MAX_BOUND_BYTES = 2**20
 """Larger inputs and outputs are not kept: beside the time that they take, a binding saves nothing."""
 MAX_LEARNED = 512

@@ -41,8 +41,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 yield stream
             return
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
         _UNFINISHED.add(temporary)
+        # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
         with open(temporary, "xb") as stream:
             yield stream
             stream.flush()
@@ -50,14 +50,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         if target.exists():
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         os.replace(temporary, target)
-        _UNFINISHED.discard(temporary)
-        temporary = None
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)  # it is not there any more where all went well
             _UNFINISHED.discard(temporary)
 
 

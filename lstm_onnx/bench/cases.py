@@ -24,7 +24,6 @@ PADDED_BATCH = 32
 """Sequences in a padded or packed batch."""
 WAVES = 64
 """Steps that each client of a server takes in one timed call; to start and end it takes about as long as two."""
-
 THREADS = 4
 """Of a server whose threads share the streams."""
 

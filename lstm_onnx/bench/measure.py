@@ -31,6 +31,7 @@ a virtual machine may do elsewhere, takes some milliseconds to be as fast as bef
 _WARM_CALLS, _WARM_SECONDS = 4, 0.2
 """Whichever comes first: runtimes learn the shapes of their inputs in the first few calls."""
 _MOST_RESTS = 40
+"""However long threads spin."""
 _TASKS = Path("/proc/self/task")
 
 

@@ -25,8 +25,8 @@ GRACE = 2.0
 def interruptible() -> Iterator[None]:
     """Within, SIGTERM leaves as Ctrl-C does; and the process ends `GRACE` seconds after either if it has not by then.
 
-    What is half written is taken away.  Outside of the main thread nothing is changed, nor on Windows,
-    which has no SIGTERM, the second part.
+    What is half written is taken away.  Outside of the main thread nothing is changed, and on Windows
+    nobody watches, so that a command ends where Python comes to turn.
     """
     try:
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
@@ -57,9 +57,9 @@ def _watched() -> Iterator[None]:
 
 def _watch(reading: int, ended: threading.Event) -> None:
     """End the process where a signal should have."""
-    codes = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
+    codes: dict[int, int] = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
     while told := os.read(reading, 1):  # nothing, once the other end is closed
-        code = codes.get(signal.Signals(told[0]))
+        code = codes.get(told[0])
         if code is not None and not ended.wait(GRACE):
             discard_unfinished()
             os.write(2, b"lstm-onnx: interrupted\n")

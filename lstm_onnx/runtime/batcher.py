@@ -20,7 +20,6 @@ from .batches import LIVE, Core
 from .pool import Pool
 from .requests import Request
 from .slots import Arrays, Slot
-from .values import Restore
 
 if TYPE_CHECKING:
     from .session import Model
@@ -56,7 +55,7 @@ class BatchedStream:
             TimeoutError: it took longer than the batcher's `timeout`; the message says whether the stream
                 moved on.
         """
-        request, restore, flat = self._request(x)
+        request = self._request(x)
         request.wake = wake = threading.Lock()
         wake.acquire()
         self._core.submit(request)
@@ -70,7 +69,7 @@ class BatchedStream:
         if not in_time and not self._core.abandon(request):
             raise TimeoutError(_late(request, timeout))
         request.pass_on()
-        return self._answer(request, x, restore, flat)
+        return _answer(request)
 
     async def astep(self, x: Any) -> Any:
         """The same for a task of asyncio, on any event loop.
@@ -83,7 +82,7 @@ class BatchedStream:
         """
         import asyncio
 
-        request, restore, flat = self._request(x)
+        request = self._request(x)
         request.loop = asyncio.get_running_loop()
         request.future = request.loop.create_future()
         self._core.submit(request)
@@ -100,7 +99,7 @@ class BatchedStream:
         except BaseException:
             self._core.drop(request)
             raise
-        return self._answer(request, x, restore, flat)
+        return _answer(request)
 
     def submit(self, x: Any) -> Pending:
         """Ask for the next time steps and go on: for a thread that drives many streams, or asks ahead.
@@ -111,37 +110,29 @@ class BatchedStream:
             InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.
             TimeoutError: there was no room in time.
         """
-        request, restore, flat = self._request(x)
+        request = self._request(x)
         request.ahead = True
         request.wake = threading.Lock()
         request.wake.acquire()
         self._core.submit_ahead(request, self._batcher.timeout)
-        return Pending(self, request, x, restore, flat)
+        return Pending(self, request)
 
-    def _request(self, x: Any) -> tuple[Request, Restore | None, int | None]:
-        """A request for `x`, once it is known to fit; what gives results x's kind; and the batch axis it lacks."""
+    def _request(self, x: Any) -> Request:
+        """A request for `x`, once it is known to fit."""
         core = self._core
         if core.only is not None and isinstance(x, np.ndarray):
             key = core.fits.get(((x.shape, x.dtype),))
             if key is not None:  # what small steps spend is spent here
-                return Request(self, {core.only: x.copy()}, key), None, None
+                return Request(self, {core.only: x.copy()}, key)
         arrays, restore = core.pool.arrays(x, 1)
         flat = None
         spec = core.pool.model.spec
         if spec is not None and "input" in arrays and arrays["input"].ndim == 2:
             flat = 0 if spec.batch_first else 1
             arrays, _ = core.pool.arrays({**arrays, "input": np.expand_dims(arrays["input"], flat)}, 1)
-        return Request(self, *core.fitting(arrays)), restore, flat
-
-    def _answer(self, request: Request, x: Any, restore: Restore | None, flat: int | None) -> Any:
-        if request.error is not None:
-            raise request.error
-        results: dict[str, Any] = request.results()
-        if flat is not None:
-            results["output"] = results["output"].squeeze(flat)
-        if restore is not None:
-            results = {name: restore(value) for name, value in results.items()}
-        return next(iter(results.values())) if len(results) == 1 and not isinstance(x, Mapping) else results
+        request = Request(self, *core.fitting(arrays))
+        request.named, request.restore, request.flat = isinstance(x, Mapping), restore, flat
+        return request
 
     def reset(self) -> None:
         """Start over.  Requests that still wait go on from there.
@@ -184,14 +175,11 @@ class Pending:
     From any thread, any number of times.
     """
 
-    __slots__ = ("_flat", "_request", "_restore", "_stream", "_x")
+    __slots__ = ("_request", "_stream")
 
-    def __init__(self, stream: BatchedStream, request: Request, x: Any, restore: Restore | None, flat: int | None):
+    def __init__(self, stream: BatchedStream, request: Request) -> None:
         self._stream = stream
         self._request = request
-        self._x: Any = {} if isinstance(x, Mapping) else None  # all that counts of it
-        self._restore = restore
-        self._flat = flat
 
     def done(self) -> bool:
         """Whether the output is there, or an error, or the step was cancelled."""
@@ -226,7 +214,7 @@ class Pending:
             if not request.wake.acquire(True, -1 if timeout is None else timeout):
                 raise TimeoutError(f"no output within {timeout} s; the step is still asked for")
             request.wake.release()  # for who else waits
-        return self._stream._answer(request, self._x, self._restore, self._flat)
+        return _answer(request)
 
 
 class Batcher:
@@ -319,6 +307,18 @@ class Batcher:
     def __repr__(self) -> str:
         """The model's path, and how much there is to do."""
         return f"<Batcher of {self.pool.model.path}: {len(self)} streams open, {self.waiting} requests waiting>"
+
+
+def _answer(request: Request) -> Any:
+    """What the caller is given, or gets raised."""
+    if request.error is not None:
+        raise request.error
+    results: dict[str, Any] = request.results()
+    if request.flat is not None:
+        results["output"] = results["output"].squeeze(request.flat)
+    if request.restore is not None:
+        results = {name: request.restore(value) for name, value in results.items()}
+    return next(iter(results.values())) if len(results) == 1 and not request.named else results
 
 
 def _late(request: Request, timeout: float | None) -> str:

@@ -36,13 +36,13 @@ def single_session(model: Model) -> Any:
     """
     if model.provider == "cuda" or model.session.get_session_options().intra_op_num_threads == 1:
         return model.session
-    if model.stamp is None or stamp(model.path) != model.stamp:
+    if model.stamp is None or stamp(model.file) != model.stamp:
         return model.session
     try:
-        session, _ = open_session(model.path, "cpu", 1)
+        session, _ = open_session(model.file, "cpu", 1)
     except (FileError, ModelError):
         return model.session
-    return session if stamp(model.path) == model.stamp else model.session
+    return session if stamp(model.file) == model.stamp else model.session
 
 
 def stamp(path: str | os.PathLike[str]) -> tuple[int, ...] | None:

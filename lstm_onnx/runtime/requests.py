@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .slots import Arrays
+from .values import Restore
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """One step of one stream: what it is given, who waits for it, and how it went."""
+    """One step of one stream: what it is given, who waits for it, and how it went.
+
+    `named` is whether arrays by name were given, and so are wanted; `restore` turns results into the kind
+    that was given, and `flat` is the batch axis that it lacked.
+    """
 
     __slots__ = (
         "abandoned",
@@ -25,10 +30,13 @@ class Request:
         "arrays",
         "batch",
         "error",
+        "flat",
         "future",
         "index",
         "key",
         "loop",
+        "named",
+        "restore",
         "started",
         "stream",
         "wake",
@@ -40,6 +48,9 @@ class Request:
         self.arrays = arrays
         self.key = key
         self.admitted = self.started = self.ahead = self.abandoned = self.woken = False
+        self.named = False
+        self.restore: Restore | None = None
+        self.flat: int | None = None
         self.batch: Batch | None = None
         self.index = 0
         self.error: Exception | None = None

@@ -72,7 +72,8 @@ class Model:
     """A model that is open for running.  Made by `load`.
 
     Attributes:
-        path: where it was read from.
+        path: where it was read from, as `load` was told.
+        file: the same in full, with links followed.
         provider: "cpu" or "cuda", where it runs.
         threads, spin: what `load` was asked for.
         stamp: what tells the file that was loaded from one that takes its place.
@@ -106,9 +107,10 @@ class Model:
         self._repeats = Repeats()
         self._single: Any = None
         self._opening = threading.Lock()
-        # Where the file is, for a pickle that is read in another folder.
+        # Where the file is, for who opens it again when the program, or its pickle, is in another folder.
+        self.file = os.path.realpath(path)
         own = None if states is None else dict(states)
-        self._pickled = (os.path.realpath(path), provider, threads, own, spin, cuda_graph)
+        self._pickled = (self.file, provider, threads, own, spin, cuda_graph)
         try:
             self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
             self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}

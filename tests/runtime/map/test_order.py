@@ -169,6 +169,15 @@ def test_runs_stay_in_their_thread(tmp_path: Path) -> None:
         list(map_sequences(model, drawn(3)))
 
 
+def test_a_program_may_go_to_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model_of(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = load("model.onnx", "cpu", threads=2)
+    monkeypatch.chdir("/")
+    assert model.path == "model.onnx"
+    assert model.one_thread().get_session_options().intra_op_num_threads == 1
+
+
 def test_a_file_that_is_gone_or_changed_does_not_matter(tmp_path: Path) -> None:
     model = model_of(tmp_path, options=ExportOptions(lengths=True))
     other = tmp_path / "other.onnx"

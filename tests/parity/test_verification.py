@@ -1,3 +1,5 @@
+"""Verification of bare LSTMs: right files pass, wrong ones fail, and the report says where."""
+
 from __future__ import annotations
 
 import json
@@ -7,12 +9,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx import ConfigError, ExportError, FileError, ModelError, ProviderError, Report
-from lstm_onnx.parity import K, LSTMVerification, make_report, reference, sweep
+from lstm_onnx import ConfigError, ExportError, FileError, ModelError, ProviderError
+from lstm_onnx.parity import K, LSTMVerification, make_report, sweep
 from lstm_onnx.parity.sweep import SHAPES
 
 from .files import edit_file, lstm, mutate_file, verified
@@ -132,89 +133,6 @@ def test_str_names_the_output_that_fails(tmp_path: Path) -> None:
     for kind, wrong in (("whole", {"hn"}), ("chunks", {"output", "hn", "cn"})):  # what is carried on spoils the rest
         cases = [case for case in report.cases if case.kind == kind]
         assert {tensor.output for case in cases for tensor in case.tensors if not tensor.passed} == wrong
-
-
-def _chaotic(path: Path, **arguments: object) -> nn.LSTM:
-    module = lstm(hidden_size=32, scale=20.0, **arguments)
-    lstm_onnx.export(module, path)
-    return module
-
-
-_CHAOTIC = (3, 120)
-
-
-def _chaotic(path: Path, **arguments: object) -> nn.LSTM:
-    module = lstm(hidden_size=32, scale=20.0, **arguments)
-    lstm_onnx.export(module, path)
-    return module
-
-
-def _over(module: nn.LSTM, path: Path, *shapes: tuple[int, int], whole_only: bool = False) -> Report:
-    model = lstm_onnx.load(path, provider="cpu", threads=1)
-    verification = LSTMVerification(model, module, shapes=shapes)
-    if whole_only:
-        verification.cases = verification.cases[: len(shapes)]
-    return make_report(verification, verification.results(), mutants="none")
-
-
-@pytest.mark.parametrize("arguments", [{}, {"batch_first": True, "num_layers": 2}, {"bidirectional": True}])
-def test_a_chaotic_model_is_compared_step_by_step(arguments: dict[str, object], tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    module = _chaotic(path, **arguments)
-    report = _over(module, path, *SHAPES, _CHAOTIC)
-    labels = [case.label for case in report.cases]
-    unclear = [index for index, case in enumerate(report.cases) if case.inconclusive]
-    assert unclear
-    for index in unclear:
-        assert labels[index + 1] == f"{labels[index]}, 2 at a time"
-        assert report.cases[index + 1].kind == "steps"
-        assert not report.cases[index + 1].inconclusive
-        assert report.cases[index + 1].passed
-    assert report, str(report)
-    assert len(report.judged) == len(report.cases) - len(unclear)
-    assert any("single steps" in note for note in report.notes)
-    table = report.to_dict()
-    assert sum(case["inconclusive"] for case in table["cases"]) == len(unclear)
-
-
-@pytest.mark.parametrize("name", ["gates i and f exchanged", "gates o and f exchanged", "R transposed"])
-def test_a_wrong_chaotic_model_fails(name: str, tmp_path: Path) -> None:
-    """Also where the steps alone could tell: nothing but the inconclusive shape is swept."""
-    path = tmp_path / "m.onnx"
-    module = _chaotic(path)
-    right = _over(module, path, _CHAOTIC, whole_only=True)
-    assert right
-    assert [case.inconclusive for case in right.cases] == [True, False]
-    mutate_file(path, name)
-    report = _over(module, path, _CHAOTIC, whole_only=True)
-    assert not report
-    assert max(tensor.ratio for _, tensor in report.worst.values()) > 10 * K
-    assert report.location is not None
-    assert report.location.case.endswith("2 at a time")
-    assert report.causes[0].name.startswith("gate order" if "gates" in name else "R transposed")
-
-
-def test_a_report_of_nothing_but_inconclusive_cases_is_no_pass(tmp_path: Path) -> None:
-    tensor = lstm_onnx.parity.TensorResult("hn", 0.0, 1.0, 0.0, (0,), inconclusive=True)
-    case = lstm_onnx.parity.CaseResult("chaos", (tensor,))
-    assert case.passed
-    assert not Report("f", "LSTM", "cpu", (case,))
-    assert not Report("f", "LSTM", "cpu", ())
-    assert not lstm_onnx.parity.CaseResult("nothing").passed
-
-
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_single_steps_are_those_of_the_whole_run(batch_first: bool) -> None:
-    module = lstm(batch_first=batch_first, num_layers=2).double().eval()
-    spec = lstm_onnx.LSTMSpec(5, 8, num_layers=2, batch_first=batch_first, dtype="float64")
-    case = next(case for case in sweep.cases(spec, lengths=False) if case.label == "batch 3, time 7, states")
-    whole = reference.run_torch(module, case)
-    steps = reference.run_torch(module, reference.windows(module, case, 1))
-    output = whole["output"].swapaxes(0, 1) if batch_first else whole["output"]
-    each = steps["output"].swapaxes(0, 1) if batch_first else steps["output"]
-    assert each.shape == (1, 21, 8)
-    np.testing.assert_allclose(each.reshape(7, 3, 8), output, atol=1e-14)
-    np.testing.assert_allclose(steps["hn"][:, -3:], whole["hn"], atol=1e-14)
 
 
 def test_other_weights_fail_with_a_note(tmp_path: Path) -> None:
@@ -353,53 +271,6 @@ def test_what_cannot_be_opened_raises(tmp_path: Path) -> None:
         lstm_onnx.verify(module, tmp_path / "m.onnx", provider="tpu")
     with pytest.raises(ExportError, match=r"GRU is not an nn\.LSTM"):
         lstm_onnx.verify(nn.GRU(5, 8), tmp_path / "m.onnx")
-
-
-def _reversed_in_time(path: Path, time_axis: int) -> None:
-    """The file reads its input backwards, by a Slice with a step of -1 in front of everything."""
-    model = onnx.load(path)
-    for name, value in (("begin", -1), ("end", np.iinfo(np.int64).min), ("axis", time_axis), ("step", -1)):
-        model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            if name == "input":
-                node.input[index] = "backwards"
-    node = onnx.helper.make_node("Slice", ["input", "begin", "end", "axis", "step"], ["backwards"])
-    model.graph.node.insert(0, node)
-    onnx.save(model, path)
-
-
-def test_a_chaotic_model_that_reads_time_backwards_fails(tmp_path: Path) -> None:
-    """Single steps alone have no order in time; pairs of steps do."""
-    path = tmp_path / "m.onnx"
-    module = lstm(hidden_size=256, num_layers=4, scale=40.0)
-    lstm_onnx.export(module, path)
-    assert verified(module, path)
-    _reversed_in_time(path, 0)
-    assert not verified(module, path)
-
-
-def test_windows_keep_lengths_and_drop_what_lies_past_them() -> None:
-    module = lstm().double().eval()
-    spec = lstm_onnx.LSTMSpec(5, 8, dtype="float64")
-    case = next(
-        case for case in sweep.cases(spec, lengths=True) if case.label.startswith("batch 3, time 7, states, le")
-    )
-    assert case.lengths is not None
-    made = reference.windows(module, case, 2)
-    assert made.lengths is not None
-    assert made.input.shape == (2, sum(min(int(n), 6) for n in case.lengths), 5)
-    assert set(made.lengths.tolist()) == {1, 2}
-
-
-def test_nothing_conclusive_at_all_fails_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, module = tmp_path / "m.onnx", lstm()
-    lstm_onnx.export(module, path)
-    monkeypatch.setattr(lstm_onnx.parity.criterion, "_CHAOS", 0.0)
-    monkeypatch.setitem(lstm_onnx.parity.criterion.EPSILON, "float32", 1e-12)
-    report = verified(module, path)
-    assert not report
-    assert "nothing can be said" in str(report)
 
 
 def test_a_float16_file_that_transposes_before_a_matmul_opens(tmp_path: Path) -> None:

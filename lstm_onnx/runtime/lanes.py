@@ -46,7 +46,11 @@ def single_session(model: Model) -> Any:
 
 
 def stamp(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
-    """What tells a file from one that takes its place; None where there is none."""
+    """What tells a file from one that takes its place; None where there is none.
+
+    Weights in a file beside are not looked at.  Those of lstm-onnx are named by their digest, so that others
+    come with another model file; who overwrites any other such file has to load the model again.
+    """
     try:
         status = os.stat(path)  # noqa: PTH116 - pathlib would be a tenth of all that is imported
     except OSError:

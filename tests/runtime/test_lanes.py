@@ -5,11 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lstm_onnx.runtime import lanes
+from lstm_onnx.runtime import lanes, load
+from lstm_onnx.runtime.batcher import Batcher
 from lstm_onnx.runtime.lanes import Lanes
+
+from .models import exported, randoms
 
 LONG = 30.0
 
@@ -108,3 +113,24 @@ def test_its_threads_end_with_it() -> None:
     for thread in threads:
         thread.join(LONG)
         assert not thread.is_alive()
+
+
+def test_a_file_that_is_replaced_changes_nothing_for_what_was_loaded(tmp_path: Path) -> None:
+    live, other = tmp_path / "live.onnx", tmp_path / "other.onnx"
+    exported(live)
+    exported(other, seed=1)
+    model = load(live, "cpu", threads=2)
+    chunks = randoms(5, 1, 1, 4)
+    expected = load(live, "cpu", threads=1)(np.concatenate(chunks))[0]
+    other.replace(live)
+    assert not np.allclose(load(live, "cpu", threads=1)(np.concatenate(chunks))[0], expected, atol=1e-3)
+
+    stream, pool = model.stream(), model.pool(3)
+    slots = [pool.open() for _ in range(3)]
+    with Batcher(model) as server:
+        served = server.open()
+        for chunk, right in zip(chunks, expected, strict=True):
+            for found in (stream(chunk), *pool.step(slots, np.repeat(chunk, 3, 1)).swapaxes(0, 1), served.step(chunk)):
+                np.testing.assert_allclose(found.ravel(), right.ravel(), rtol=0, atol=1e-6)
+    ((mapped, _),) = model.map([chunks[:, 0, 0]])
+    np.testing.assert_allclose(mapped, expected[:, 0], rtol=0, atol=1e-6)

@@ -25,7 +25,7 @@ GRACE = 2.0
 def interruptible() -> Iterator[None]:
     """Within, SIGTERM leaves as Ctrl-C does; and the process ends `GRACE` seconds after either if it has not by then.
 
-    What is half written is taken away.  Outside of the main thread nothing is changed, and on Windows
+    Output that is half written is taken away.  Outside of the main thread nothing is changed, and on Windows
     nobody watches, so that a command ends where Python comes to turn.
     """
     try:

@@ -20,12 +20,13 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has neither 
 
 LONG = 60
 COMPUTING = """
-import sys, threading, time
+import signal, sys, threading, time
 import numpy as np
 import lstm_onnx
 from lstm_onnx.cli import interrupts
 from lstm_onnx.files import atomic_write
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored for what it runs beside
 interrupts.GRACE = 0.1
 model = lstm_onnx.load(sys.argv[1], "cpu")
 main = threading.get_ident()
@@ -49,6 +50,7 @@ EMBEDDING = """
 import contextlib, os, signal, time
 from lstm_onnx.cli import interrupts
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.GRACE = 0.1
 for number, error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)):
     try:
@@ -96,11 +98,14 @@ def test_a_run_that_never_ends_is_ended(tmp_path: Path, number: signal.Signals, 
     with subprocess.Popen(
         [sys.executable, "-c", COMPUTING, model, output], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "computing\n"
-        assert len(list(tmp_path.iterdir())) == 3
-        process.send_signal(number)
-        _, told = process.communicate(timeout=LONG)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "computing\n"
+            assert len(list(tmp_path.iterdir())) == 3
+            process.send_signal(number)
+            _, told = process.communicate(timeout=LONG)
+        finally:
+            process.kill()  # it would be waited for
     assert (process.returncode, told) == (code, "lstm-onnx: interrupted\n")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path != model} == {"out.npz": b"before"}
 

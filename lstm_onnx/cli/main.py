@@ -21,7 +21,22 @@ from .run import run
 from .verify import verify
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _ReaderGoneError(Exception):
+    """Whoever reads our output has read enough."""
+
+
+class _Commands(click.Group):
+    """click would end with 1 where a pipe is closed, and 1 says that a check has failed."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGoneError from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="lstm-onnx")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error (may stand anywhere).")
 def cli(debug: bool) -> None:
@@ -57,8 +72,7 @@ def _guarded(arguments: list[str], *, debug: bool) -> int:
         return code if isinstance(code, int) else 0
     except (click.Abort, KeyboardInterrupt):
         return _say("interrupted", INTERRUPTED, debug)
-    except BrokenPipeError:
-        # Whoever reads our output has read enough.  Python would complain again when it flushes at exit.
+    except (_ReaderGoneError, BrokenPipeError):  # Python would complain again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except click.exceptions.NoArgsIsHelpError as error:

@@ -223,12 +223,13 @@ def test_stdout_that_is_full(toml, tmp_path, script_environment):
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
 
 
-def test_reader_that_leaves_early_is_no_error(toml, tmp_path, script_environment, run_cli):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_reader_that_leaves_early_is_no_error(unbuffered, toml, tmp_path, script_environment, run_cli):
     run_cli("export", toml(), "-o", "m.onnx")
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", "lstm-onnx run m.onnx --size time=20000 --json | head -c 10"],
         cwd=tmp_path,
-        env=script_environment,
+        env=script_environment | {"PYTHONUNBUFFERED": unbuffered},
         capture_output=True,
         text=True,
         check=False,

@@ -107,7 +107,13 @@ class Worker:
                 text=True,
                 cwd=Path(__file__).parents[2],
                 # torch keeps a folder for its compiler among the temporary ones, whoever uses it.
-                env={**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_CACHE_DIR": str(self.folder)},
+                # What a factory's module is compiled to is Python's own, and no file that was left behind.
+                env={
+                    **os.environ,
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "OMP_NUM_THREADS": "1",
+                    "TORCHINDUCTOR_CACHE_DIR": str(self.folder),
+                },
             )
             self._ask({"folder": str(self.folder), "commands": []}, SECONDS)
         self.done += 1

@@ -45,6 +45,10 @@ class Story:
     `inputs` are the forward's own; `initial` what states start from where that is not zero, with a
     batch axis of 1 where it is the same for every sequence; `origins` where explicit states come
     from; `whole` why the model wants whole sequences and cannot be streamed, empty where it can.
+    `axis_limits` are the least and the largest size of an axis at which the file was found right (None
+    where nothing bounds it above); an axis that is not named there goes from 1 on.  `size_boundaries` are
+    the sizes of an axis near which the module's code may do something else: whoever tests the file
+    tries them, one less and one more.
     """
 
     spec: LSTMSpec | None = None
@@ -56,6 +60,8 @@ class Story:
     initial: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
     whole: str = ""
+    axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
@@ -69,6 +75,8 @@ class Story:
             "initial": {name: _packed(array) for name, array in self.initial.items()} or None,
             "origins": {name: dataclasses.astuple(origin) for name, origin in self.origins.items()} or None,
             "whole": self.whole or None,
+            "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
+            "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
         }
         return {
             METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
@@ -105,6 +113,8 @@ class Story:
                 initial={name: _unpacked(item) for name, item in entries.get("initial", {}).items()},
                 origins={name: _origin(item) for name, item in entries.get("origins", {}).items()},
                 whole=whole,
+                axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
+                size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error
@@ -135,3 +145,20 @@ def _origin(item: Any) -> Origin:
     if not isinstance(module, str) or len(numbers) != 3 or not all(type(n) is int and n >= 0 for n in numbers):
         raise ConfigError("the metadata's origins must be module, first call, last call and index")
     return Origin(module, *numbers)
+
+
+def _limits(item: Any) -> tuple[int, int | None]:
+    least, largest = item
+    if not _is_size(least) or not (largest is None or (_is_size(largest) and largest >= least)):
+        raise ConfigError("the metadata's axis_limits must be a least size and a largest one or null")
+    return least, largest
+
+
+def _sizes(item: Any) -> tuple[int, ...]:
+    if not isinstance(item, list) or not all(map(_is_size, item)):
+        raise ConfigError("the metadata's size_boundaries must be lists of sizes")
+    return tuple(item)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value < 2**31

@@ -22,6 +22,11 @@ def test_the_story_comes_back_from_its_metadata(spec: LSTMSpec, options: ExportO
     assert Story.from_metadata({**metadata, "other": "not json"}) == story
 
 
+def test_limits_and_boundaries_come_back_from_the_metadata() -> None:
+    story = Story(axis_limits={"time": (7, None), "batch": (1, 64)}, size_boundaries={"time": (200,)})
+    assert Story.from_metadata(story.to_metadata()) == story
+
+
 def test_a_file_without_a_story_has_an_empty_one() -> None:
     assert Story.from_metadata({"author": "somebody"}) == Story()
 
@@ -38,6 +43,12 @@ def test_a_file_without_a_story_has_an_empty_one() -> None:
         ("states", "[1]"),
         ("states", '{"h0": 1}'),
         ("spec", "[" * 100_000),
+        ("axis_limits", '{"time": [0, null]}'),
+        ("axis_limits", '{"time": [3, 2]}'),
+        ("axis_limits", '{"time": 3}'),
+        ("axis_limits", "[1]"),
+        ("size_boundaries", '{"time": 3}'),
+        ("size_boundaries", '{"time": [true]}'),
     ],
 )
 def test_damaged_metadata_is_an_error(key: str, value: str) -> None:

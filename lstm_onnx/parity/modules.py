@@ -279,7 +279,7 @@ class ModuleVerification:
 
     def _sequences(self) -> Iterator[tuple[str, list[ModuleCase]]]:
         """Chunks to be run in turn, each from the states of the one before; equal ones also as streams of a pool."""
-        if not self.story.states or self.story.whole or not self._streams():
+        if not self.story.states or not self._streams():
             return
         rng = np.random.default_rng(self.seed + 1)
         for batch, sizes in ((1, (1, 1, 1, 1)), (3, (2, 1, 4)), (3, (1, 1, 1))):

@@ -20,6 +20,7 @@ from ..onnxgraph import attributes_of, bodies_of, nodes_of, shape_of
 from .fact import NONE, Axis, Fact, Names, axis_of, names_of
 from .size import Size
 
+_DOMAINS = ("", "ai.onnx", "com.microsoft")
 _SMALL = 64
 """Integers up to which a constant's numbers are kept: shapes, axes, counts."""
 
@@ -210,7 +211,7 @@ class Follower:
     def _follow(self, node: NodeProto) -> None:
         facts = tuple(self.facts.get(name, Fact()) if name else None for name in node.input)
         call = Call(node, node.op_type, attributes_of(node), facts, self.opset, self)
-        known = OPERATORS.get(node.op_type)
+        known = OPERATORS.get(node.op_type) if node.domain in _DOMAINS else None
         try:
             results = list(known(call)) if known is not None else self._unknown(call)
         except (ArithmeticError, LookupError, TypeError, ValueError):

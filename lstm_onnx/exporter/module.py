@@ -24,7 +24,7 @@ from ..weights import Array, digest
 from . import streams
 from .arguments import Arguments
 from .lstm import Exported
-from .named import TracedGraph, named
+from .named import Dims, TracedGraph, named
 from .opset import lower
 from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
 from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
@@ -166,6 +166,7 @@ def _story(
     for name, after in prepared.states.items():
         if name in used:
             states[name] = after
+            graph.dims[name] = _fed_back(graph.dims[name], graph.dims[after])
             continue
         graph.inputs.remove(name)
         graph.outputs.remove(after)
@@ -187,6 +188,13 @@ def _story(
         initial=initial,
         origins={name: Origin(*source) for name, source in lifted.sources.items()},
     )
+
+
+def _fed_back(dims: Dims, after: Dims) -> Dims:
+    """A state's axes: open only where those of the output that feeds it are; a cache of two steps has two."""
+    if len(dims) != len(after):
+        return dims
+    return tuple(end if isinstance(end, int) else dim for dim, end in zip(dims, after, strict=True))
 
 
 def _alike(array: Array, dims: tuple[int | str, ...]) -> Array:

@@ -40,7 +40,7 @@ class TracedGraph:
     outputs: list[str]
     dims: dict[str, Dims]
     types: dict[str, int]
-    lines: Mapping[str, str] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
 
     def value_info(self, name: str, doc: str = "") -> ValueInfoProto:
         """A graph input's or output's."""

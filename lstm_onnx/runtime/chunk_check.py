@@ -209,16 +209,18 @@ def why_not_streamable(model: Model) -> str:
     Where it has no open axis but the batch, or runs at no such size (as one that takes 512 samples and
     nothing else), a call is a step whatever its size, and there is nothing to compare.
     """
-    reasons = []
+    reasons: dict[str, str] = {}
     for sequence in _sequences(model):
+        cut = str(sorted(sequence.axes.items()))
+        if cut in reasons:
+            continue
         try:
-            found = difference(model.run, sequence, model.states, _CHUNKINGS)
+            reasons[cut] = difference(model.run, sequence, model.states, _CHUNKINGS)
         except (InputError, RunError):
             continue  # that axis is not time, or not open in truth
-        if not found:
+        if not reasons[cut]:
             return ""
-        reasons.append(found)
-    return reasons[0] if reasons else ""
+    return next(iter(reasons.values()), "")
 
 
 def _sequences(model: Model) -> Iterator[WholeSequence]:
@@ -231,7 +233,9 @@ def _sequences(model: Model) -> Iterator[WholeSequence]:
     order = sorted(groups, key=lambda key: not any(word in str(key).lower() for word in _LIKELY_TIME))
     for key in order:
         for batch in (1, _BATCH) if fixed else (_BATCH, 1):
-            yield _drawn(model, free, groups[key], batch)
+            # Other open axes have sizes of their own, or are the batch under another name.
+            for other in (_OTHER, None):
+                yield _drawn(model, free, groups[key], batch, other)
 
 
 def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[str, int]]:
@@ -250,7 +254,9 @@ def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[
     return {**groups, **{("axis", key): axes for key, axes in by_place.items() if len(axes) > 1}}
 
 
-def _drawn(model: Model, free: Mapping[str, ValueInfo], axes: Mapping[str, int], batch: int) -> WholeSequence:
+def _drawn(
+    model: Model, free: Mapping[str, ValueInfo], axes: Mapping[str, int], batch: int, other: int | None
+) -> WholeSequence:
     rng = np.random.default_rng(0)
     steps = sum(_CHUNKINGS[0])
     held = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)}
@@ -258,7 +264,7 @@ def _drawn(model: Model, free: Mapping[str, ValueInfo], axes: Mapping[str, int],
     for info in free.values():
         for dim in info.shape:
             if isinstance(dim, str):
-                sizes.setdefault(dim, _OTHER + len(sizes))
+                sizes.setdefault(dim, batch if other is None else other + len(sizes))
     known: dict[str, int | None] = dict(sizes)
 
     def draw(info: ValueInfo, shape: Sequence[int]) -> np.ndarray:

@@ -181,10 +181,10 @@ def _write_csv(out: _Out) -> tuple[str, ...]:
 
 
 def _write_jsonl(out: _Out) -> tuple[str, ...]:
-    import json
+    from lstm_onnx.terminal_text import json_text
 
     for record in out.rows:
-        line = json.dumps({name: _plain(array) for name, array in record.items()})
+        line = json_text({name: _plain(array) for name, array in record.items()}, indent=None, finite=False)
         out.stream.write(f"{line}\n".encode())
         out.stream.flush()  # whoever reads the pipe gets each record when it is there
     return ()

@@ -27,26 +27,41 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~$@])")
 """What Markdown could read as markup within a line; < and & become entities."""
 
 
-def tell(reports: Sequence[Report], say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
+def tell(
+    reports: Sequence[Report],
+    annotate: Callable[[str], None],
+    remark: Callable[[str], None],
+    environ: Mapping[str, str] = os.environ,
+) -> None:
     """Annotate the run and add to the step's summary, where this is a run of GitHub Actions.
 
     Args:
         reports: those of one command.
-        say: prints a line where the runner reads it.
+        annotate: prints a line, as it is, where the runner reads it.
+        remark: prints a line that is no command.
         environ: the environment, as the runner sets it.
     """
     if environ.get("GITHUB_ACTIONS") != "true":
         return
     for line in commands(reports, environ.get("GITHUB_WORKSPACE") or "."):
-        say(line)
+        annotate(line)
     path = environ.get("GITHUB_STEP_SUMMARY")
     if path:
         try:
-            with open(path, "a", encoding="utf-8") as stream:
-                stream.write(step_summary(reports))
-        except OSError as error:
+            _append(path, step_summary(reports).encode())
+        except (OSError, ValueError) as error:
             # The verdict is what the command was asked for, and it is told elsewhere as well.
-            say(f"{path}: the step's summary was not written: {error.strerror or error}")
+            remark(f"{path}: the step's summary was not written: {getattr(error, 'strerror', None) or error}")
+
+
+def _append(path: str, content: bytes) -> None:
+    """In one piece, so that an interrupt leaves all of it or nothing."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)
 
 
 def commands(reports: Sequence[Report], workspace: str | os.PathLike[str]) -> Iterator[str]:
@@ -69,7 +84,7 @@ def _place(report: Report, workspace: Path) -> str | None:
     for name in (report.source, report.file):
         if os.path.isfile(name):  # noqa: PTH113 - which takes any text
             path = Path(name).resolve()
-            if path.is_relative_to(root):
+            if path.is_relative_to(root) and str(path).isprintable():
                 return path.relative_to(root).as_posix()
     return None
 

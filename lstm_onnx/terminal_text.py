@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import re
 from typing import Any, TypeVar
 
@@ -111,4 +110,6 @@ def json_text(value: object, *, indent: int | None = 2, finite: bool = True) -> 
     Raises:
         ValueError: there is one of those.
     """
+    import json
+
     return _COMMAND.sub(r"#\\u0023", json.dumps(value, indent=indent, allow_nan=not finite))

@@ -38,11 +38,13 @@ class Interrupts:
     Attributes:
         owns_process: whether the process does nothing but run the command.
         code: the exit code of the first signal, None before one has come.
+        told: whether it was said on stderr.
     """
 
     def __init__(self, *, owns_process: bool = False) -> None:
         self.owns_process = owns_process
         self.code: int | None = None
+        self.told = False
         self._raising = False
         self._before: dict[int, object] = {}
         self._watching: tuple[int, int, threading.Event] | None = None
@@ -82,7 +84,7 @@ class Interrupts:
         again = self.code is not None
         self.code = self.code or CODES[number]
         if self.owns_process and (again or not self._raising):
-            leave(self.code, told=again)
+            leave(self.code, told=self.told)
         raise KeyboardInterrupt
 
     def _silence(self) -> None:

@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     if arguments is not None:
         with interruptible() as interrupts:
-            code = _run(list(arguments), interrupts)
+            try:
+                code = _run(list(arguments), interrupts)
+            except KeyboardInterrupt:  # at the very end of it
+                code = interrupts.code or INTERRUPTED
         sys.exit(code)
     interrupts = Interrupts(owns_process=True)
     interrupts.install()
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         leave(interrupts.code)
     if interrupts.code is not None:
-        leave(interrupts.code, told=True)
+        leave(interrupts.code, told=interrupts.told)
     sys.exit(code)
 
 
@@ -84,7 +87,9 @@ def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts, *, 
             if interrupts.code is None:
                 message, code = _told(error)
                 return _say(message, code, streams, debug=debug)
-        return _say("interrupted", interrupts.code, streams, debug=debug)
+        _say("interrupted", interrupts.code, streams, debug=debug)
+        interrupts.told = True
+        return interrupts.code
     except MemoryError:  # on the way to say something else
         return EXIT_ERROR
 

@@ -84,7 +84,7 @@ def show(
             say_command(line)
 
     def tell_github() -> None:
-        github.tell(reports, annotations.append, note)
+        github.tell(reports, annotations.append, remark=note)
 
     writes = (write_junit, write_html, tell_github, more)
     write_then_show([write for write in writes if write is not None], print_all)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...terminal_text import MOST_MESSAGE, one_line
 from .content import COLUMNS, clean, headline, remarks, rows, summary, verdict
 from .table import NUMBERS, plain
 
@@ -29,29 +30,30 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~$@])")
 
 def tell(
     reports: Sequence[Report],
-    annotate: Callable[[str], None],
-    remark: Callable[[str], None],
+    say: Callable[[str], None],
     environ: Mapping[str, str] = os.environ,
+    remark: Callable[[str], None] | None = None,
 ) -> None:
     """Annotate the run and add to the step's summary, where this is a run of GitHub Actions.
 
     Args:
         reports: those of one command.
-        annotate: prints a line, as it is, where the runner reads it.
-        remark: prints a line that is no command.
+        say: prints a line, as it is, where the runner reads it.
         environ: the environment, as the runner sets it.
+        remark: prints a line that is no command; `say` where it is left out.
     """
     if environ.get("GITHUB_ACTIONS") != "true":
         return
     for line in commands(reports, environ.get("GITHUB_WORKSPACE") or "."):
-        annotate(line)
+        say(line)
     path = environ.get("GITHUB_STEP_SUMMARY")
     if path:
         try:
             _append(path, step_summary(reports).encode())
         except (OSError, ValueError) as error:
             # The verdict is what the command was asked for, and it is told elsewhere as well.
-            remark(f"{path}: the step's summary was not written: {getattr(error, 'strerror', None) or error}")
+            why = getattr(error, "strerror", None) or error
+            (remark or say)(one_line(f"{path}: the step's summary was not written: {why}", MOST_MESSAGE))
 
 
 def _append(path: str, content: bytes) -> None:

@@ -7,11 +7,12 @@ and leaves no traceback.  click is imported by `main`; what a command needs is i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .main import main
 
+TYPE_CHECKING = False  # see `lstm_onnx`
 if TYPE_CHECKING:
+    from typing import Any
+
     from .group import cli
 
 __all__ = ["cli", "main"]

@@ -6,16 +6,15 @@ whose loop never ends, is a single one.  So a thread watches for the signals as 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
 
+TYPE_CHECKING = False  # see `lstm_onnx`
 if TYPE_CHECKING:
     import threading
     from types import FrameType
+    from typing import NoReturn
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -34,9 +33,11 @@ class Interrupts:
 
     While it runs the first one raises KeyboardInterrupt, so that files and folders are cleaned up on the way
     out.  In a process of its own a second one ends it, and so does the first one before and after it runs.
+    Within another program, where this is a context manager, that gets its signals back at the end.
 
     Attributes:
         owns_process: whether the process does nothing but run the command.
+        raising: whether it runs.
         code: the exit code of the first signal, None before one has come.
         told: whether it was said on stderr.
     """
@@ -45,7 +46,7 @@ class Interrupts:
         self.owns_process = owns_process
         self.code: int | None = None
         self.told = False
-        self._raising = False
+        self.raising = False
         self._before: dict[int, object] = {}
         self._watching: tuple[int, int, threading.Event] | None = None
 
@@ -71,19 +72,21 @@ class Interrupts:
             number, before = self._before.popitem()
             signal.signal(number, before)  # type: ignore[arg-type]
 
-    @contextlib.contextmanager
-    def raising(self) -> Iterator[None]:
-        """Within, a signal raises KeyboardInterrupt."""
-        self._raising = True
-        try:
-            yield
-        finally:
-            self._raising = False
+    def __enter__(self) -> Interrupts:
+        """Handle the signals."""
+        self.install()
+        self.watch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        self.unwatch()
+        self.restore()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         again = self.code is not None
         self.code = self.code or CODES[number]
-        if self.owns_process and (again or not self._raising):
+        if self.owns_process and (again or not self.raising):
             leave(self.code, told=self.told)
         raise KeyboardInterrupt
 
@@ -136,19 +139,6 @@ class Interrupts:
             os.close(writing)
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[Interrupts]:
-    """For a command within another program, which gets its signals back at the end."""
-    interrupts = Interrupts()
-    interrupts.install()
-    interrupts.watch()
-    try:
-        yield interrupts
-    finally:
-        interrupts.unwatch()
-        interrupts.restore()
-
-
 def leave(code: int, *, told: bool = False) -> NoReturn:
     """End the process at once; what is half written is taken away.
 
@@ -157,12 +147,13 @@ def leave(code: int, *, told: bool = False) -> NoReturn:
         told: whether it has been said that it was interrupted.
     """
     files = sys.modules.get(f"{__package__.rpartition('.')[0]}.files")  # without it, nothing was written
-    with contextlib.suppress(Exception):
+    try:
         if files is not None:
             files.discard_unfinished()
         if not told:
             os.write(2, b"lstm-onnx: interrupted\n")
-    os._exit(code)
+    finally:
+        os._exit(code)
 
 
 def _watch(reading: int, numbers: frozenset[int], ended: threading.Event) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
 
-from .interrupts import INTERRUPTED, Interrupts, interruptible, leave
+from .interrupts import INTERRUPTED, Interrupts, leave
 
+TYPE_CHECKING = False  # see `lstm_onnx`
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
     from .streams import Streams
 
 
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         SystemExit: always.
     """
     if arguments is not None:
-        with interruptible() as interrupts:
+        with Interrupts() as interrupts:
             try:
                 code = _run(list(arguments), interrupts)
             except KeyboardInterrupt:  # at the very end of it
@@ -66,32 +68,28 @@ def _run(given: list[str], interrupts: Interrupts) -> int:
 
     debug = "--debug" in given
     with standard_streams(keep=interrupts.owns_process) as streams:
-        with interrupts.raising():
-            code = _guarded([each for each in given if each != "--debug"], streams, interrupts, debug=debug)
+        interrupts.raising = True
+        code = _guarded([each for each in given if each != "--debug"], streams, interrupts, debug=debug)
+        interrupts.raising = False
         streams.finish()
     return code
 
 
 def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts, *, debug: bool) -> int:
     """Run a command; every error but a bug of ours is one line on stderr."""
-    from ..errors import EXIT_ERROR
-
     try:
-        try:
-            from .group import cli
+        from .group import cli
 
-            code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False)
-            if interrupts.code is None:
-                return code if isinstance(code, int) else 0
-        except BaseException as error:  # noqa: BLE001 - what a signal raised can arrive as any other error
-            if interrupts.code is None:
-                message, code = _told(error)
-                return _say(message, code, streams, debug=debug)
-        _say("interrupted", interrupts.code, streams, debug=debug)
-        interrupts.told = True
-        return interrupts.code
-    except MemoryError:  # on the way to say something else
-        return EXIT_ERROR
+        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False)
+        if interrupts.code is None:
+            return code if isinstance(code, int) else 0
+    except BaseException as error:  # noqa: BLE001 - what a signal raised can arrive as any other error
+        if interrupts.code is None:
+            message, code = _told(error)
+            return _say(message, code, streams, debug=debug)
+    _say("interrupted", interrupts.code, streams, debug=debug)
+    interrupts.told = True
+    return interrupts.code
 
 
 def _told(error: BaseException) -> tuple[str, int]:

@@ -12,7 +12,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -46,6 +46,11 @@ class SafeStream(io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
+        """The stream of bytes below, which cannot fail either."""
+        return cast("BinaryIO", _ByteStream(self, self.raw, tolerated=(OSError, ValueError)))
+
+    @property
+    def raw(self) -> BinaryIO:
         """The stream of bytes below."""
         return self._stream.buffer
 
@@ -141,13 +146,13 @@ class _Verbatim(io.TextIOBase):
         self._safe.flush()
 
 
-class _DataStream(io.BufferedIOBase):
-    """Arrays on their way to stdout; with `stops`, a reader who leaves ends the command, else it goes on to its end."""
+class _ByteStream(io.BufferedIOBase):
+    """Bytes on their way to stdout.  The errors that are `tolerated` only end what is written."""
 
-    def __init__(self, out: SafeStream, *, stops: bool) -> None:
+    def __init__(self, out: SafeStream, raw: BinaryIO, *, tolerated: tuple[type[Exception], ...]) -> None:
         self._out = out
-        self._bytes = out.buffer
-        self._stops = stops
+        self._raw = raw
+        self._tolerated = tolerated
 
     def writable(self) -> bool:
         """Always."""
@@ -157,9 +162,9 @@ class _DataStream(io.BufferedIOBase):
         """Write bytes.
 
         Raises:
-            OSError: they cannot be written; BrokenPipeError only where that is to be known.
+            OSError: they cannot be written, and that is not tolerated.
         """
-        self._attempt(lambda: self._bytes.write(content))
+        self._attempt(lambda: self._raw.write(content))
         return memoryview(content).nbytes
 
     def flush(self) -> None:
@@ -168,16 +173,16 @@ class _DataStream(io.BufferedIOBase):
         Raises:
             OSError: see `write`.
         """
-        self._attempt(self._bytes.flush)
+        self._attempt(self._raw.flush)
 
-    def _attempt(self, action: Any) -> None:
+    def _attempt(self, action: Callable[[], object]) -> None:
         if self._out.lost is not None:
             return
         try:
             action()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._out.lose(error)
-            if self._stops or not isinstance(error, BrokenPipeError):
+            if not isinstance(error, self._tolerated):
                 raise
 
 
@@ -280,6 +285,6 @@ def data_stdout(*, stops: bool) -> BinaryIO:
     """
     out = _current[-1].out
     with contextlib.suppress(OSError, ValueError):
-        if out.buffer.seekable():  # a file: nobody can leave, and zip files get their sizes where they belong
-            return out.buffer
-    return cast("BinaryIO", _DataStream(out, stops=stops))
+        if out.raw.seekable():  # a file: nobody can leave, and zip files get their sizes where they belong
+            return out.raw
+    return cast("BinaryIO", _ByteStream(out, out.raw, tolerated=() if stops else (BrokenPipeError,)))

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lstm_onnx.cli.interrupts import interruptible
+from lstm_onnx.cli.interrupts import Interrupts
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has neither SIGTERM nor a descriptor for signals")
 
@@ -41,7 +41,7 @@ def tell():
     print("computing", flush=True)
 
 threading.Thread(target=tell, daemon=True).start()
-with interrupts.interruptible(), atomic_write(sys.argv[2]) as stream:
+with interrupts.Interrupts(), atomic_write(sys.argv[2]) as stream:
     stream.write(b"half")
     stream.flush()
     model.run({"x": np.zeros(1, np.float32)})
@@ -54,7 +54,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.GRACE = 0.1
 for number in (signal.SIGINT, signal.SIGTERM):
     try:
-        with interrupts.interruptible() as found:
+        with interrupts.Interrupts() as found:
             os.kill(os.getpid(), number)
             time.sleep(60)
     except KeyboardInterrupt:
@@ -120,7 +120,7 @@ def test_a_thread_of_an_embedding_program_changes_nothing() -> None:
     found = []
 
     def embedded() -> None:
-        with interruptible():
+        with Interrupts():
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=embedded)

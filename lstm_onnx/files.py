@@ -157,11 +157,13 @@ def require_writable(path: Name) -> Path:
     from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
 
     text = _path_text(path, "name a file to write")
+    if not text:
+        raise FileError("the name of the file to write is empty; name one")
     # A pipe has no path of its own, so it is looked for before links are followed.
     target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
     if os.path.isdir(target):  # noqa: PTH112 - which takes names of any length
         raise FileError(f"{path}: is a directory; name a file to write")
-    if not text or text.endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
+    if text.endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
         raise FileError(f"{path!r}: names a folder; name a file to write")
     if not os.path.isdir(target.parent):  # noqa: PTH112
         raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
@@ -189,14 +191,20 @@ def require_apart(outputs: Iterable[Name | None], inputs: Iterable[Name | None])
     Raises:
         FileError: one of `outputs` is one of `inputs`, or another one of `outputs`.
     """
-    taken = {_identity(path): f"is {path}, which is read" for path in inputs if path is not None}
+    taken = {_identity(path): (path, "read") for path in inputs if path is not None}
     for path in outputs:
-        identity = None if path is None or path == "-" else _identity(path)
+        if path is None or path == "-":
+            continue
+        identity = _identity(path)
         if identity is None:
             continue
         if identity in taken:
-            raise FileError(f"{path}: {taken[identity]}; name another file to write")
-        taken[identity] = f"is {path}, which is written as well"
+            other, use = taken[identity]
+            if other == path:
+                raise FileError(f"{path}: is {use} as well; name another file to write")
+            name = "the standard input" if other == "-" else other
+            raise FileError(f"{path}: is the same file as {name}, which is {use}; name another file to write")
+        taken[identity] = path, "written"
 
 
 def _identity(path: Name) -> object:

@@ -19,6 +19,7 @@ MOST = 400
 MOST_MESSAGE = 2000
 """Characters of an error's message, which may list names."""
 _CUT = " ... "
+_LONG = re.compile(rf"\S{{{MOST + 1},}}")
 _COMMAND = re.compile(r"##(?=\w*\[)")
 """What the runners of GitHub and Azure Pipelines and TeamCity look for within a line, followed by a word."""
 
@@ -30,15 +31,21 @@ def one_line(text: object, most: int = MOST) -> str:
     command for a CI service's runner wherever it stands in a line.
     """
     line = str(text)
+    if most > MOST:  # each name in it has an end, before the whole has
+        line = _LONG.sub(lambda found: _cut(found[0], MOST), line)
     if len(line) > 2 * most:  # before every character of it is looked at
         line = line[:most] + _CUT + line[-most:]
     line = _escaped(" ".join(line.split()))
     if line.startswith("::"):
         line = rf"\x3a{line[1:]}"
-    if len(line) <= most:
-        return line
+    return _cut(line, most)
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
     head = (most - len(_CUT)) // 2
-    return line[:head] + _CUT + line[len(line) - (most - len(_CUT) - head) :]
+    return text[:head] + _CUT + text[len(text) - (most - len(_CUT) - head) :]
 
 
 def printable(text: str, *, starts_line: bool = True) -> str:

@@ -38,7 +38,7 @@ def export(
 
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
-    target = output or f"{stem}.onnx"
+    target = f"{stem}.onnx" if output is None else output
     if Path(target).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
         raise click.UsageError(f"-o {target} names no ONNX file, and could overwrite what is exported; end it in .onnx")
     require_writable(target)

@@ -72,7 +72,7 @@ def run(
         raise click.UsageError("--format goes with -, the standard input or output")
     if as_json and output not in (None, "-"):
         raise click.UsageError("--json prints the outputs; with -o FILE they go there instead")
-    target = output or ("-" if as_json else None)
+    target = "-" if as_json and output is None else output
     _check_target(target, file, data)
     model = load(file, provider=provider, threads=threads)
     if data is None:
@@ -112,8 +112,8 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
     from ..files import require_apart, require_writable
 
     if target is not None and target != "-":
-        format_of(target)
         require_writable(target)
+        format_of(target)
         require_apart([target], [file, data])
 
 

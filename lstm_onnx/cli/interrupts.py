@@ -32,7 +32,8 @@ class Interrupts:
     """What signals do to a command.
 
     While it runs the first one raises KeyboardInterrupt, so that files and folders are cleaned up on the way
-    out.  In a process of its own a second one ends it, and so does the first one before and after it runs.
+    out.  In a process of its own a second one ends it, and so does the first one before and after it runs, and
+    in the middle of an import, where an exception can end up in C++ that ends the process with its own code.
     Within another program, where this is a context manager, that gets its signals back at the end.
 
     Attributes:
@@ -83,10 +84,10 @@ class Interrupts:
         self.unwatch()
         self.restore()
 
-    def _handle(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self.code is not None
         self.code = self.code or CODES[number]
-        if self.owns_process and (again or not self.raising):
+        if self.owns_process and (again or not self.raising or _is_importing(frame)):
             leave(self.code, told=self.told)
         raise KeyboardInterrupt
 
@@ -137,6 +138,14 @@ class Interrupts:
             ended.set()
             signal.set_wakeup_fd(before)
             os.close(writing)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def leave(code: int, *, told: bool = False) -> NoReturn:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -232,8 +233,8 @@ def drawn_moments(seed: int, count: int, spans: Mapping[Command, float]) -> list
     ]
 
 
-def environment_in(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what a run of GitHub Actions would have told."""
-    return {**environment, "GITHUB_ACTIONS": "", "HOME": str(folder), "MPLCONFIGDIR": str(folder.parent / "mpl")} | (
-        {"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}
-    )
+def environment_in(folder: Path) -> dict[str, str]:
+    """`lstm-onnx` is that of this interpreter, and nothing is told to GitHub or kept in a home."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    own = {"PATH": path, "GITHUB_ACTIONS": "", "HOME": str(folder.parent), "MPLCONFIGDIR": str(folder.parent)}
+    return {**os.environ, **own}

@@ -268,6 +268,18 @@ def require_readable(path: Name, what: str) -> None:
         raise FileError(f"{path}: permission denied; expected {what}")
 
 
+def require_utf8(path: Name) -> None:
+    """Refuse a name that onnx and ONNX Runtime do not take.
+
+    Raises:
+        FileError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise FileError(f"{path}: its name is not UTF-8, and ONNX Runtime takes no other; rename it") from error
+
+
 def readable_file(path: Name, what: str) -> Path:
     """`path` as a Path, once it is known to be a file with something in it.
 

@@ -33,7 +33,7 @@ def export(
     from pathlib import Path
 
     from ..exporter.source import load_source, source_files
-    from ..files import is_stdout, require_apart, require_writable
+    from ..files import is_stdout, require_apart, require_utf8, require_writable
     from ..terminal_text import json_text, one_line
 
     is_file = source.lower().endswith(".toml")
@@ -41,6 +41,7 @@ def export(
     target = f"{stem}.onnx" if output is None else output
     if Path(target).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
         raise click.UsageError(f"-o {target} names no ONNX file, and could overwrite what is exported; end it in .onnx")
+    require_utf8(target)
     require_writable(target)
     require_apart([target], source_files(source))
     model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset, states=states)

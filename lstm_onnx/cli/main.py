@@ -80,7 +80,8 @@ def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts, *, 
     try:
         from .group import cli
 
-        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False)
+        again = ["--debug", *arguments] if debug else arguments  # for a command that runs itself in a child process
+        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False, obj=again)
         if interrupts.code is None:
             return code if isinstance(code, int) else 0
     except BaseException as error:  # noqa: BLE001 - what a signal raised can arrive as any other error

@@ -47,7 +47,7 @@ class SafeStream(io.TextIOBase):
     @property
     def buffer(self) -> BinaryIO:
         """The stream of bytes below, which cannot fail either."""
-        return cast("BinaryIO", _ByteStream(self, self.raw, tolerated=(OSError, ValueError)))
+        return cast("BinaryIO", _ByteStream(self, tolerated=(OSError, ValueError)))
 
     @property
     def raw(self) -> BinaryIO:
@@ -149,9 +149,8 @@ class _Verbatim(io.TextIOBase):
 class _ByteStream(io.BufferedIOBase):
     """Bytes on their way to stdout.  The errors that are `tolerated` only end what is written."""
 
-    def __init__(self, out: SafeStream, raw: BinaryIO, *, tolerated: tuple[type[Exception], ...]) -> None:
+    def __init__(self, out: SafeStream, *, tolerated: tuple[type[Exception], ...]) -> None:
         self._out = out
-        self._raw = raw
         self._tolerated = tolerated
 
     def writable(self) -> bool:
@@ -164,7 +163,7 @@ class _ByteStream(io.BufferedIOBase):
         Raises:
             OSError: they cannot be written, and that is not tolerated.
         """
-        self._attempt(lambda: self._raw.write(content))
+        self._attempt(lambda: self._out.raw.write(content))
         return memoryview(content).nbytes
 
     def flush(self) -> None:
@@ -173,7 +172,7 @@ class _ByteStream(io.BufferedIOBase):
         Raises:
             OSError: see `write`.
         """
-        self._attempt(self._raw.flush)
+        self._attempt(lambda: self._out.raw.flush())
 
     def _attempt(self, action: Callable[[], object]) -> None:
         if self._out.lost is not None:
@@ -287,4 +286,4 @@ def data_stdout(*, stops: bool) -> BinaryIO:
     with contextlib.suppress(OSError, ValueError):
         if out.raw.seekable():  # a file: nobody can leave, and zip files get their sizes where they belong
             return out.raw
-    return cast("BinaryIO", _ByteStream(out, out.raw, tolerated=() if stops else (BrokenPipeError,)))
+    return cast("BinaryIO", _ByteStream(out, tolerated=() if stops else (BrokenPipeError,)))

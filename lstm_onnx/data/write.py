@@ -16,6 +16,8 @@ from lstm_onnx.files import atomic_write
 
 from .formats import FORMATS, SINGLE, format_of, is_numeric, known_format, listing, native, one_line
 
+_LONGEST_MEMBER = 2**16 - 1 - len(".npy")
+"""Bytes of a name in a zip file, by its format."""
 _Stream = Iterator[Mapping[str, np.ndarray]]
 
 
@@ -107,6 +109,8 @@ def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: st
             raise FileError(f"{place}: record {index} holds no arrays; there is nothing to write")
         arrays = {name: np.asarray(array) for name, array in record.items()}
         for name, array in arrays.items():
+            if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
+                raise FileError(f"{place}: the name {name!r} is no text, and cannot be written; rename it in the model")
             if not is_numeric(array.dtype):
                 raise FileError(
                     f"{place}: {name!r} is of dtype {array.dtype}, which {format} cannot hold; cast it first"
@@ -142,6 +146,9 @@ def _write_npz(out: _Out) -> tuple[str, ...]:
     # time, where equal arrays shall be equal files.
     with zipfile.ZipFile(out.stream, "w") as archive:
         for name, array in _named(out.rows, out.many):
+            if "\0" in name or len(name.encode()) > _LONGEST_MEMBER:
+                why = "holds a zero byte" if "\0" in name else f"is longer than {_LONGEST_MEMBER:,} bytes"
+                raise FileError(f"{out.place}: the name {name!r} {why}, which npz cannot hold; write .jsonl instead")
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED if out.compressed else zipfile.ZIP_STORED
             with archive.open(info, "w", force_zip64=True) as member:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,8 +82,13 @@ def run(
         source_format = format_ if data == "-" else None
         records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs)))
     steps = chunk or (1 if stream else None)
-    with records, progress(records.rows, "running", records.count) as rows:
-        results = _results(model, rows, records, steps=steps, hint="" if columns else _COLUMNS_HINT)
+    with (
+        records,
+        progress(records.rows, "running", records.count) as rows,
+        contextlib.closing(
+            _results(model, rows, records, steps=steps, hint="" if columns else _COLUMNS_HINT)
+        ) as results,
+    ):
         if target is None:
             for index, result in enumerate(results):
                 _show(result, f"# {index}\n" if records.many else "")
@@ -131,7 +136,7 @@ def _written_to_stdout(results: Iterator[Arrays], *, many: bool, format: str, st
 
 def _results(
     model: Model, rows: Iterator[Arrays], records: Records, *, steps: int | None, hint: str
-) -> Iterator[Arrays]:
+) -> Generator[Arrays, None, None]:
     from itertools import groupby
 
     from ..data.fitting import cast, is_one_sequence

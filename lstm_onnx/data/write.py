@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -139,12 +140,34 @@ def _npy(stream: IO[bytes], array: np.ndarray) -> None:
     stream.write(numbers.reshape(-1).view(np.uint8).data)
 
 
+@dataclass(frozen=True)
+class _Onwards:
+    """A stream that can only be written to, one piece after the other."""
+
+    stream: BinaryIO
+
+    def write(self, content: Any) -> int:
+        return self.stream.write(content)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _is_device(stream: BinaryIO) -> bool:
+    """Whether it may say that it can be sought in without having a place: /dev/null is always at 0."""
+    try:
+        return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _write_npz(out: _Out) -> tuple[str, ...]:
     import zipfile
 
     # Not numpy.savez: it wants all arrays at once, cannot have one named "file", and stamps the
     # time, where equal arrays shall be equal files.
-    with zipfile.ZipFile(out.stream, "w") as archive:
+    stream = cast("IO[bytes]", _Onwards(out.stream)) if _is_device(out.stream) else out.stream
+    with zipfile.ZipFile(stream, "w") as archive:
         for name, array in _named(out.rows, out.many):
             if "\0" in name or len(name.encode()) > _LONGEST_MEMBER:
                 why = "holds a zero byte" if "\0" in name else f"is longer than {_LONGEST_MEMBER:,} bytes"

@@ -20,7 +20,7 @@ SHORT = {kind: name for kind, name in NAMES.items() if len(name) < 100}
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_names_in_a_file(name: str, run_cli: Run, toml: Callable[..., Path]) -> None:
     write_model("m.onnx", name)
-    np.savez("x.npz", **{"other": np.ones((2, 1, 4), np.float32)})
+    np.savez("x.npz", other=np.ones((2, 1, 4), np.float32))
     run_cli("export", toml(), "-o", "net.onnx")
     run_cli("verify", "net.toml", "net.onnx", "--mutants", "none", "--golden", "g.npz")
     for arguments, code in (

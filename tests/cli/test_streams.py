@@ -173,7 +173,7 @@ def test_arrays_for_a_reader_who_left(stops: bool, monkeypatch: pytest.MonkeyPat
 
 def test_arrays_on_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.BytesIO):
-        def write(self, content: object) -> int:  # type: ignore[override]
+        def write(self, _: object) -> int:  # type: ignore[override]
             raise FULL
 
         def seekable(self) -> bool:

@@ -5,9 +5,9 @@ The whole of it (pytest -m slow) takes a quarter of an hour; CI runs a seeded pa
 
 from __future__ import annotations
 
-import os
 import random
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from lstm_onnx.spec import LSTMSpec
 from . import endings
 from .endings import COMMANDS, READERS, Command
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="of signals and bash")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of signals, bash and /proc")
 
 QUICK = [command for command in COMMANDS if command.arguments[:1] not in (("verify",), ("bench",), ("doctor",))]
 """Those that need no torch."""

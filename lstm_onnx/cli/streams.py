@@ -34,6 +34,12 @@ class SafeStream(io.TextIOBase):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # an embedding program's own
             stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
 
+    def __getattr__(self, name: str) -> Any:
+        """What else a stream has, for code that asks for it: a model's own may call ``sys.stdout.reconfigure``."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._stream, name)
+
     @property
     def encoding(self) -> str:  # type: ignore[override]
         """Of the stream itself."""

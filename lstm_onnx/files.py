@@ -122,16 +122,19 @@ def temporary_folder() -> Iterator[Path]:
     import tempfile
     from pathlib import Path
 
-    folder = os.path.join(tempfile.gettempdir(), f"lstm-onnx-{os.urandom(8).hex()}")  # noqa: PTH118
-    _UNFINISHED.add(folder)
+    folder = ""
     try:
         try:
+            folder = os.path.join(tempfile.gettempdir(), f"lstm-onnx-{os.urandom(8).hex()}")  # noqa: PTH118
+            _UNFINISHED.add(folder)
             os.mkdir(folder, 0o700)  # noqa: PTH102
         except OSError as error:
-            raise FileError(f"{folder}: a temporary folder cannot be made: {error.strerror or error}") from error
+            why = error.strerror or error
+            raise FileError(f"a temporary folder cannot be made: {why}; name a place for it in TMPDIR") from error
         yield Path(folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
         _UNFINISHED.discard(folder)
 
 

@@ -288,6 +288,8 @@ def data_stdout(*, stops: bool) -> BinaryIO:
         stops: whether a reader who leaves ends the command (BrokenPipeError): where it would go on for ever, on
             data from a pipe.  Otherwise it goes on to its end, so that its exit code is that of all the data.
     """
+    if not _current:
+        return sys.stdout.buffer
     out = _current[-1].out
     with contextlib.suppress(OSError, ValueError):
         if out.raw.seekable():  # a file: nobody can leave, and zip files get their sizes where they belong

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _UNFINISHED: set[str] = set()
 """Temporary files that are being written, and temporary folders."""
+READER_SECONDS = 10.0
+"""How long a pipe that is written to waits for a reader."""
 _PREFIX, _SUFFIX = ".lstm-onnx-", ".tmp"
 
 
@@ -35,12 +37,12 @@ def atomic_write(path: Name) -> Iterator[IO[bytes]]:
     pipe (``/dev/stdout``) has nothing to replace and is written to directly.
 
     Raises:
-        FileError: see `require_writable`; or the disk is full.
+        FileError: see `require_writable`; or the disk is full, or nobody reads the pipe.
     """
     target = require_writable(path)
     try:
         if _is_special(target):
-            with open(target, "wb") as stream:
+            with _opened_special(target) as stream:
                 yield stream
         else:
             with _replacing(target) as stream:
@@ -49,6 +51,27 @@ def atomic_write(path: Name) -> Iterator[IO[bytes]]:
         if isinstance(error, BrokenPipeError) and is_stdout(target):
             return  # whoever reads it has read enough
         raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+
+
+def _opened_special(target: Path) -> IO[bytes]:
+    """A device or a pipe, for writing; a pipe waits for its reader, and not for ever."""
+    if not stat.S_ISFIFO(target.stat().st_mode):
+        return open(target, "wb")
+    import time
+
+    until = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > until:
+                raise OSError(error.errno, "it is a pipe, and nobody has opened it to read") from error
+            time.sleep(0.02)
+        else:
+            os.set_blocking(descriptor, True)
+            return open(descriptor, "wb")
 
 
 @contextlib.contextmanager

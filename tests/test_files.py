@@ -87,6 +87,14 @@ def test_a_pipe_is_written_to_directly(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_pipe_that_nobody_reads_is_no_place_to_wait_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "READER_SECONDS", 0.1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(FileError, match="it is a pipe, and nobody has opened it to read"), atomic_write(pipe):
+        pytest.fail("opened")
+
+
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     for path, words in ((tmp_path, "is a directory"), (tmp_path / "no" / "a.bin", "does not exist; make it first")):
         with pytest.raises(FileError, match=words), atomic_write(path):

@@ -18,7 +18,7 @@ import numpy as np
 
 from .errors import LSTMOnnxError
 from .runtime import providers
-from .terminal_text import shown
+from .terminal_text import safe_copy
 
 PACKAGES = ("lstm-onnx", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "safetensors", "pyarrow")
 TOLERANCE = 1e-5
@@ -69,7 +69,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """For people."""
-        return shown(self)._lines()
+        return safe_copy(self)._lines()
 
     def _lines(self) -> str:
         lines = [f"Python {self.python} on {self.platform}, {self.cpu_count} CPUs", "", "packages"]

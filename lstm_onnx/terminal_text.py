@@ -74,7 +74,7 @@ def _escaped(line: str) -> str:
     return _COMMAND.sub(r"#\\x23", line)
 
 
-def shown(value: T) -> T:
+def safe_copy(value: T) -> T:
     """A copy of a report for people: each text in its fields, however deep, on one line and not without end."""
     changed: Any = value
     if isinstance(value, str):
@@ -82,27 +82,27 @@ def shown(value: T) -> T:
     elif isinstance(value, bytes):
         changed = one_line(value.decode(errors="surrogateescape"))
     elif isinstance(value, tuple):
-        items = [shown(item) for item in value]
+        items = [safe_copy(item) for item in value]
         changed = type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     elif isinstance(value, list):
-        changed = [shown(item) for item in value]
+        changed = [safe_copy(item) for item in value]
     elif isinstance(value, dict):
-        changed = _shown_keys(value)
+        changed = _safe_keys(value)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         changed = copy.copy(value)
         for field in dataclasses.fields(value):
             # Not dataclasses.replace: a name made safe need not be one that the class would take.
-            object.__setattr__(changed, field.name, shown(getattr(value, field.name)))
+            object.__setattr__(changed, field.name, safe_copy(getattr(value, field.name)))
     return changed  # type: ignore[no-any-return]
 
 
-def _shown_keys(items: dict[Any, Any]) -> dict[Any, Any]:
+def _safe_keys(items: dict[Any, Any]) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     for key, item in items.items():
-        name = shown(key)
+        name = safe_copy(key)
         while name in made:  # two that look the same are two
             name = f"{name}'"
-        made[name] = shown(item)
+        made[name] = safe_copy(item)
     return made
 
 

@@ -15,7 +15,7 @@ from lstm_onnx.check.report import CheckReport, Finding
 from lstm_onnx.doctor import Capability, Diagnosis, ProviderStatus
 from lstm_onnx.errors import FileError, InputError, LSTMOnnxError, MissingDependencyError
 from lstm_onnx.inspect import inspect
-from lstm_onnx.terminal_text import MOST, MOST_MESSAGE, json_text, one_line, printable, shown
+from lstm_onnx.terminal_text import MOST, MOST_MESSAGE, json_text, one_line, printable, safe_copy
 
 from .hostile_names import NAMES, unsafe
 
@@ -105,14 +105,14 @@ class _Inner:
 
 def test_every_text_of_a_report_is_made_safe_however_deep() -> None:
     value = (_Inner("a\x1b"), {"k\r": ["\ud800", 3, None]}, b"raw\xff", ("x", ("y\x07",)))
-    made = shown(value)
+    made = safe_copy(value)
     assert made[0].name == "a\\x1b"
     assert made[1:] == ({"k": ["\\ud800", 3, None]}, "raw\\udcff", ("x", ("y\\x07",)))
     assert value[0].name == "a\x1b"
 
 
 def test_two_names_that_look_the_same_are_two() -> None:
-    assert shown({"a\r": 1, "a": 2, "a\n": 3}) == {"a": 1, "a'": 2, "a''": 3}
+    assert safe_copy({"a\r": 1, "a": 2, "a\n": 3}) == {"a": 1, "a'": 2, "a''": 3}
 
 
 @pytest.mark.parametrize("kind", [LSTMOnnxError, FileError, InputError, MissingDependencyError])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from ..terminal_text import shown
+from ..terminal_text import safe_copy
 from .measure import Spread, ratios
 from .peaks import Peaks
 
@@ -150,7 +150,7 @@ class Report:
 
     def __str__(self) -> str:
         """Tables, for people."""
-        return shown(self)._tables()
+        return safe_copy(self)._tables()
 
     def _tables(self) -> str:
         lines = [*_head(self.source, self.machine, self.peaks)]

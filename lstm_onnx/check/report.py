@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import asdict, dataclass, replace
 
 from ..runtime.providers import Placement
-from ..terminal_text import shown
+from ..terminal_text import safe_copy
 from .rules import named
 
 REEXPORT = "export the model again"
@@ -102,7 +102,7 @@ class CheckReport:
 
     def __str__(self) -> str:
         """A table for people: what failed first, with where and how to mend it, the verdict last."""
-        return shown(self)._table()
+        return safe_copy(self)._table()
 
     def _table(self) -> str:
         wide = max((len(finding.rule) for finding in self.findings), default=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..onnxgraph import Value
 from ..story import Story
-from ..terminal_text import one_line, shown
+from ..terminal_text import one_line, safe_copy
 
 _MOST_CELL = 80
 """Characters of a name in the table, whose columns are as wide as their longest."""
@@ -106,7 +106,7 @@ class Inspection:
 
     def __str__(self) -> str:
         """A summary and a table, for people."""
-        return shown(self)._summary()
+        return safe_copy(self)._summary()
 
     def _summary(self) -> str:
         opset = "no default opset" if self.opset is None else f"opset {self.opset}"

@@ -6,12 +6,12 @@ ONNX Runtime, and neither torch nor onnx.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers know it by this name too, and importing typing takes 5 ms of every command
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .errors import (
         ConfigError,
         ExportError,
@@ -92,6 +92,8 @@ def __getattr__(name: str) -> Any:
         from .exporter.checkpoint import import_torch
 
         import_torch(f"lstm_onnx.{name} compares with it")
+    import importlib
+
     value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -18,6 +18,7 @@ import numpy as np
 
 from .errors import LSTMOnnxError
 from .runtime import providers
+from .terminal_text import safe_copy
 
 PACKAGES = ("lstm-onnx", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "safetensors", "pyarrow")
 TOLERANCE = 1e-5
@@ -68,6 +69,9 @@ class Diagnosis:
 
     def __str__(self) -> str:
         """For people."""
+        return safe_copy(self)._lines()
+
+    def _lines(self) -> str:
         lines = [f"Python {self.python} on {self.platform}, {self.cpu_count} CPUs", "", "packages"]
         wide = max(map(len, self.packages), default=0)
         lines += [f"  {name:{wide}}  {version or 'not installed'}" for name, version in self.packages.items()]

@@ -7,6 +7,8 @@ with ``raise ... from``.
 
 from __future__ import annotations
 
+from .terminal_text import MOST_MESSAGE, one_line
+
 EXIT_FAILED = 1
 """The check or the parity failed: the tool worked, and the answer is no."""
 EXIT_ERROR = 2
@@ -19,6 +21,10 @@ class LSTMOnnxError(Exception):
     """The root of the tree: catch this one to catch them all."""
 
     exit_code: int = EXIT_ERROR
+
+    def __str__(self) -> str:
+        """The message on one line, safe to print: names in it come from files that anybody may have made."""
+        return one_line(super().__str__(), MOST_MESSAGE)
 
 
 class ConfigError(LSTMOnnxError):

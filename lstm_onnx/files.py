@@ -2,15 +2,17 @@
 
 A file is written under a temporary name in its own folder, flushed to the disk, and moved over its
 target in one step (``os.replace`` is atomic on POSIX and on Windows).  Whatever goes wrong before
-that step, the target is as it was and nothing else is left behind.
+that step, the target is as it was and nothing else is left behind.  A process that is killed outright leaves
+its temporary file; the next one that writes to the same target removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 from .errors import FileError
@@ -18,71 +20,234 @@ from .errors import FileError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    Name = str | os.PathLike[str]
 
-_UNFINISHED: set[Path] = set()
-"""Temporary files that are being written."""
+_UNFINISHED: set[str] = set()
+"""Temporary files that are being written, and temporary folders."""
+READER_SECONDS = 10.0
+"""How long a pipe that is written to waits for a reader."""
+_PREFIX, _SUFFIX = ".lstm-onnx-", ".tmp"
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic_write(path: Name) -> Iterator[IO[bytes]]:
     """Open `path` for binary writing; it appears when the block ends without an exception.
 
     A symbolic link is followed, so that the file it points to is the one replaced.  A device or a
     pipe (``/dev/stdout``) has nothing to replace and is written to directly.
 
     Raises:
-        FileError: the folder is missing or read-only, the path is a directory, the disk is full.
+        FileError: see `require_writable`; or the disk is full, or nobody reads the pipe.
     """
     target = require_writable(path)
-    temporary: Path | None = None
     try:
         if _is_special(target):
-            with open(target, "wb") as stream:
+            with _opened_special(target) as stream:
                 yield stream
-            return
-        temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        _UNFINISHED.add(temporary)
-        # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        if target.exists():
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        os.replace(temporary, target)
+        else:
+            with _replacing(target) as stream:
+                yield stream
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and is_stdout(target):
+            return  # whoever reads it has read enough
         raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+
+
+def _opened_special(target: Path) -> IO[bytes]:
+    """A device or a pipe, for writing; a pipe waits for its reader, and not for ever."""
+    if not stat.S_ISFIFO(target.stat().st_mode):
+        return open(target, "wb")
+    import time
+
+    until = time.monotonic() + READER_SECONDS
+    while True:
+        try:
+            descriptor = os.open(target, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > until:
+                raise OSError(error.errno, "it is a pipe, and nobody has opened it to read") from error
+            time.sleep(0.02)
+        else:
+            os.set_blocking(descriptor, True)
+            return open(descriptor, "wb")
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes `target`'s place when the block ends without an exception."""
+    prefix = _own_prefix(target)
+    _remove_stale(target.parent, prefix)
+    temporary = ""
+    try:
+        while True:
+            temporary = str(target.with_name(f"{prefix}{os.urandom(4).hex()}{_SUFFIX}"))
+            _UNFINISHED.add(temporary)
+            # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
+            with open(temporary, "xb") as stream:
+                locked = _lock(stream.fileno())
+                if locked and not os.fstat(stream.fileno()).st_nlink:
+                    _UNFINISHED.discard(temporary)
+                    continue  # another process took it for a dead one's before it was locked
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+                if target.exists():
+                    os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))  # noqa: PTH101
+                if locked:  # so that nobody can take it for a dead process' file before it is in place
+                    os.replace(temporary, target)
+            if not locked:  # Windows moves no open file
+                os.replace(temporary, target)
+            return
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)  # it is not there any more where all went well
-            _UNFINISHED.discard(temporary)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108 - it is not there any more where all went well
+        _UNFINISHED.discard(temporary)
+
+
+def _own_prefix(target: Path) -> str:
+    """What the names of temporary files for `target` start with: short, however long its own name is."""
+    import hashlib
+
+    return f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
+
+
+def _lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Whether the file is now locked; the system lifts a lock when its process ends, however that does."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows; a file system without locks; another process has it
+        return False
+    return True
+
+
+def _remove_stale(folder: Path, prefix: str) -> None:
+    """Remove temporary files that processes left which were killed: those that nobody has locked."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        left = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX)]
+    for path in left:
+        with contextlib.suppress(OSError), open(path, "rb") as stream:
+            if _lock(stream.fileno(), wait=False):
+                os.unlink(path)  # noqa: PTH108
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this process alone, removed with what is in it when the block ends.
+
+    Raises:
+        FileError: there is no place for it.
+    """
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    folder = ""
+    try:
+        try:
+            folder = os.path.join(tempfile.gettempdir(), f"lstm-onnx-{os.urandom(8).hex()}")  # noqa: PTH118
+            _UNFINISHED.add(folder)
+            os.mkdir(folder, 0o700)  # noqa: PTH102
+        except OSError as error:
+            why = error.strerror or error
+            raise FileError(f"a temporary folder cannot be made: {why}; name a place for it in TMPDIR") from error
+        yield Path(folder)
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        _UNFINISHED.discard(folder)
 
 
 def discard_unfinished() -> None:
-    """Take away what is half written, for a process that ends in the middle of it."""
-    for temporary in list(_UNFINISHED):
+    """Remove what is half written, and temporary folders, for a process that ends in the middle of it."""
+    import shutil
+
+    for path in list(_UNFINISHED):
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if os.path.isdir(path):  # noqa: PTH112
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)  # noqa: PTH108
 
 
-def require_writable(path: str | os.PathLike[str]) -> Path:
+def require_writable(path: Name) -> Path:
     """Where `atomic_write` would write, with links followed; what it never could is refused.
 
     Raises:
-        FileError: it is a directory, or its folder is missing.
+        FileError: it is a directory or names one, its folder is missing or may not be written to, its name is too
+            long, or it is a link to itself, a disk or a socket.
     """
     from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
 
-    if "\0" in str(path):
-        raise FileError(f"{str(path)!r}: is not a path; name a file to write")
+    text = _path_text(path, "name a file to write")
+    if not text:
+        raise FileError("the name of the file to write is empty; name one")
     # A pipe has no path of its own, so it is looked for before links are followed.
     target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
     if os.path.isdir(target):  # noqa: PTH112 - which takes names of any length
         raise FileError(f"{path}: is a directory; name a file to write")
+    if text.endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
+        raise FileError(f"{path!r}: names a folder; name a file to write")
     if not os.path.isdir(target.parent):  # noqa: PTH112
         raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except FileNotFoundError:
+        mode = stat.S_IFREG
+    except OSError as error:
+        why = "is a link that leads back to itself" if error.errno == errno.ELOOP else error.strerror or str(error)
+        raise FileError(f"{path}: {why}; name another file to write") from error
+    if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+        raise FileError(f"{path}: is a {'disk' if stat.S_ISBLK(mode) else 'socket'}; name a file to write")
+    if stat.S_ISREG(mode) and not os.access(target.parent, os.W_OK | os.X_OK):
+        raise FileError(f"{path}: the folder {target.parent} may not be written to; name a file in another one")
     return target
+
+
+def require_apart(outputs: Iterable[Name | None], inputs: Iterable[Name | None]) -> None:
+    """Refuse to write over what is read, and to write two things to one file; whatever link leads there.
+
+    Args:
+        outputs: the paths that are to be written; None and "-" are no files.
+        inputs: those that are read; "-" is the standard input, which may be a file as well.
+
+    Raises:
+        FileError: one of `outputs` is one of `inputs`, or another one of `outputs`.
+    """
+    taken = {_identity(path): (path, "read") for path in inputs if path is not None}
+    for path in outputs:
+        if path is None or path == "-":
+            continue
+        identity = _identity(path)
+        if identity is None:
+            continue
+        if identity in taken:
+            other, use = taken[identity]
+            if other == path:
+                raise FileError(f"{path}: is {use} as well; name another file to write")
+            name = "the standard input" if other == "-" else other
+            raise FileError(f"{path}: is the same file as {name}, which is {use}; name another file to write")
+        taken[identity] = path, "written"
+
+
+def _identity(path: Name) -> object:
+    """What two names of one file have in common; None for what is no file, where nothing is overwritten."""
+    try:
+        found = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None if path == "-" else os.path.realpath(path)
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+
+
+def is_stdout(path: Name) -> bool:
+    """Whether `path`, such as ``/dev/stdout``, is where the standard output goes."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(1))  # noqa: PTH116
+    except (OSError, ValueError):
+        return False
 
 
 def _is_special(path: Path) -> bool:
@@ -90,18 +255,33 @@ def _is_special(path: Path) -> bool:
         mode = path.stat().st_mode
     except OSError:
         return False
-    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
-def require_readable(path: str | os.PathLike[str], what: str) -> None:
+def _path_text(path: Name, hint: str) -> str:
+    """`path` as text, once it can be one.
+
+    Raises:
+        FileError: it holds what no path can hold.
+    """
+    try:
+        text = os.fsdecode(path)
+        possible = "\0" not in text and bool(os.fsencode(text) or not text)
+    except (TypeError, UnicodeError):
+        possible = False
+    if not possible:
+        raise FileError(f"{str(path)!r}: is not a path; {hint}")
+    return text
+
+
+def require_readable(path: Name, what: str) -> None:
     """Refuse what is no file with something in it.
 
     Raises:
         FileError: it does not exist, is a directory, is empty, or may not be read; `what` says in
             the message what was expected there.
     """
-    if "\0" in str(path):
-        raise FileError(f"{str(path)!r}: is not a path; expected {what}")
+    _path_text(path, f"expected {what}")
     try:
         found = os.stat(path)  # noqa: PTH116 - without pathlib
     except OSError as error:
@@ -114,7 +294,19 @@ def require_readable(path: str | os.PathLike[str], what: str) -> None:
         raise FileError(f"{path}: permission denied; expected {what}")
 
 
-def readable_file(path: str | os.PathLike[str], what: str) -> Path:
+def require_utf8(path: Name) -> None:
+    """Refuse a name that onnx and ONNX Runtime do not take.
+
+    Raises:
+        FileError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise FileError(f"{path}: its name is not UTF-8, and ONNX Runtime takes no other; rename it") from error
+
+
+def readable_file(path: Name, what: str) -> Path:
     """`path` as a Path, once it is known to be a file with something in it.
 
     Raises:

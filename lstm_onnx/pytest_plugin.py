@@ -217,11 +217,12 @@ def _written(report: Report, path: Path) -> str:
     from .errors import LSTMOnnxError
     from .files import atomic_write
     from .parity.reports.html import page
+    from .terminal_text import MOST_MESSAGE, one_line
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as stream:
             stream.write(page([report]).encode())
     except (LSTMOnnxError, OSError) as error:
-        return f"no report was written: {error}"
-    return f"report: {path}"
+        return one_line(f"no report was written: {error}", MOST_MESSAGE)
+    return one_line(f"report: {path}", MOST_MESSAGE)

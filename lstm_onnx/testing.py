@@ -100,13 +100,12 @@ def _against_torch(
     mutants: str,
 ) -> Report:
     import contextlib
-    import tempfile
     from dataclasses import replace
-    from pathlib import Path
 
     from .exporter import export
     from .exporter.checkpoint import import_torch
     from .exporter.source import load_source
+    from .files import temporary_folder
     from .runtime import Model, load
 
     import_torch("assert_parity compares with it")
@@ -119,8 +118,7 @@ def _against_torch(
     with contextlib.ExitStack() as stack:
         path = file
         if path is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lstm-onnx-", ignore_cleanup_errors=True))
-            path = Path(folder) / "model.onnx"
+            path = stack.enter_context(temporary_folder()) / "model.onnx"
             if made is None:
                 export(source, path, example_inputs=example_inputs, check=False)
             else:

@@ -7,7 +7,6 @@ import importlib.metadata
 import math
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, LSTMOnnxError, MissingDependencyError
 from ..exporter.source import LSTMSource, Source
+from ..files import temporary_folder
 from ..inspect import inspect
 from ..runtime import Model, load
 from .cases import Task, prepared
@@ -96,10 +96,9 @@ def compare(source: Source, settings: Settings | None = None, *, say: Say = lamb
     threads = settings.threads or len(allowed)
     cores = allowed[:threads]
     with (
-        tempfile.TemporaryDirectory(prefix="lstm-onnx-", ignore_cleanup_errors=True) as name,
+        temporary_folder() as folder,
         pinned(cores) as is_pinned,
     ):
-        folder = Path(name)
         say("exporting and opening the model")
         with _opened(source, settings, threads, folder) as subject:
             run = _Run(subject, settings, folder, say)

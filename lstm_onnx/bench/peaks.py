@@ -82,6 +82,7 @@ class PeakMeter:
                     [*command, self.dtype],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,  # Ctrl-C gets to it as well, and its traceback would be our last word
                     text=True,
                     env=environment,
                 )

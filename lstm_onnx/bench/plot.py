@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import FileError, MissingDependencyError
 from ..files import atomic_write, require_writable
+from ..terminal_text import one_line
 from .report import Comparison, Report, duration
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _STYLE = {
     "svg.hashsalt": "lstm-onnx",  # the same ids from run to run
     "axes.edgecolor": _MUTED,
     "text.color": _INK,
+    "text.parse_math": False,  # a dollar in a name is one
     "xtick.color": _MUTED,
     "ytick.color": _INK,
 }
@@ -81,7 +83,7 @@ def _title(report: Report) -> str:
     machine = report.machine
     threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    return f"{report.source} on {machine.provider}, {threads}\n{machine.device}; {versions}"
+    return f"{one_line(report.source, 100)} on {machine.provider}, {threads}\n{machine.device}; {versions}"
 
 
 def _draw(axes: Axes, item: Comparison) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from ..terminal_text import safe_copy
 from .measure import Spread, ratios
 from .peaks import Peaks
 
@@ -149,6 +150,9 @@ class Report:
 
     def __str__(self) -> str:
         """Tables, for people."""
+        return safe_copy(self)._tables()
+
+    def _tables(self) -> str:
         lines = [*_head(self.source, self.machine, self.peaks)]
         for comparison in self.comparisons:
             lines += ["", *_table(comparison)]

@@ -6,6 +6,7 @@ import textwrap
 from dataclasses import asdict, dataclass, replace
 
 from ..runtime.providers import Placement
+from ..terminal_text import safe_copy
 from .rules import named
 
 REEXPORT = "export the model again"
@@ -101,6 +102,9 @@ class CheckReport:
 
     def __str__(self) -> str:
         """A table for people: what failed first, with where and how to mend it, the verdict last."""
+        return safe_copy(self)._table()
+
+    def _table(self) -> str:
         wide = max((len(finding.rule) for finding in self.findings), default=0)
         lines: list[str] = []
         counts: dict[tuple[str, str], int] = {}

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
 from ..errors import ConfigError, FileError, ModelError, ProviderError
-from ..files import readable_file
+from ..files import readable_file, require_utf8
 from ..runtime.providers import PROVIDERS, cuda_unavailable
 from ..story import Story
 from . import bombs, files, lengths, operators, providers, sizes, static, streams, weights
@@ -177,6 +177,7 @@ def _read(path: str | os.PathLike[str]) -> ModelProto:
     found = readable_file(path, "an .onnx file")
     if not found.is_file():
         raise FileError(f"{path}: is no regular file; expected an .onnx file")
+    require_utf8(found)
     try:
         model = onnx.load_model(str(found), format="protobuf", load_external_data=False)
     except OSError as error:

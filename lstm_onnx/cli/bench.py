@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import json_option, note, provider_options, report
+from .options import json_option, note, provider_options, report, write_then_show
 
 _CASES = ("step", "chunk", "batch", "pool", "map", "memory", "start")
 
@@ -51,13 +51,18 @@ def bench(
 
     from ..bench import Settings, compare
     from ..bench.plot import check_plot, write_plot
-    from ..exporter.source import load_source
+    from ..exporter.source import load_source, source_files
+    from ..files import require_apart
 
     if plot is not None:
         check_plot(plot)
+        require_apart([plot], source_files(source))
     settings = Settings(cases, grid, provider, threads, rounds, seconds, seed)
     result = compare(load_source(source), settings, say=note if sys.stderr.isatty() else lambda _: None)
-    report(result, as_json=as_json)
-    if plot is not None:
-        write_plot(result, plot)
-        note(f"wrote {plot}")
+
+    def draw() -> None:
+        if plot is not None:
+            write_plot(result, plot)
+            note(f"wrote {plot}")
+
+    write_then_show([draw], lambda: report(result, as_json=as_json))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, note, provider_option, report
+from .options import json_option, note, provider_option, report, say_json
+from .streams import say
 
 if TYPE_CHECKING:
     from ..check import CheckReport
@@ -42,8 +43,6 @@ def check(
 
         report(Rules(catalogue()) if explain is None else find(explain), as_json=as_json)
         return 0
-    import json
-
     from .. import check as checks
     from ..errors import EXIT_FAILED, FileError, ModelError
 
@@ -60,7 +59,7 @@ def check(
     if len(files) == 1:
         report(found[0], as_json=as_json)
     elif as_json:
-        click.echo(json.dumps([item.to_dict() for item in found], indent=2, allow_nan=False))
+        say_json([item.to_dict() for item in found])
     elif found:
-        click.echo("\n\n".join(map(str, found)))
+        say("\n\n".join(map(str, found)))
     return unread or (0 if all(found) else EXIT_FAILED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import json_option, note
+from .streams import say
 
 
 @click.command()
@@ -29,24 +30,29 @@ def export(
     as_json: bool,
 ) -> None:
     """Write SOURCE, a model's .toml or package.module:callable, to an ONNX file."""
-    import json
     from pathlib import Path
 
-    from ..exporter.source import load_source
+    from ..exporter.source import load_source, source_files
+    from ..files import is_stdout, require_apart, require_utf8, require_writable
+    from ..terminal_text import json_text, one_line
 
-    model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset, states=states)
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
-    target = output or f"{stem}.onnx"
+    target = f"{stem}.onnx" if output is None else output
     if Path(target).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
         raise click.UsageError(f"-o {target} names no ONNX file, and could overwrite what is exported; end it in .onnx")
+    require_utf8(target)
+    require_writable(target)
+    require_apart([target], source_files(source))
+    model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset, states=states)
     result = model.export(target, check=check)
     for remark in result.notes:
         note(f"note: {remark}")
+    tell = note if is_stdout(target) else say  # nothing may stand behind the model
     if as_json:
-        click.echo(json.dumps(result.to_dict(), indent=2))
+        tell(json_text(result.to_dict()))
         return
     nodes = "1 node" if result.nodes == 1 else f"{result.nodes} nodes"
-    click.echo(f"{result.path}: {nodes}, {result.parameters:,} parameters, {result.num_bytes:,} bytes")
+    tell(f"{one_line(result.path)}: {nodes}, {result.parameters:,} parameters, {result.num_bytes:,} bytes")
     if result.external_data:
         note(f"the weights are over 2 GB and stand beside it in {result.external_data}; keep the two together")

@@ -1,106 +1,137 @@
-"""The group of commands, and how errors become one line and an exit code."""
+"""A command as a process: its exit code is that of its result, whoever reads what it prints.
+
+Errors become one line and an exit code.  Nothing but the standard library's smallest parts is imported at the
+top: from the first line of `main` on, a signal ends the process with its own exit code.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Sequence
 
-import click
+from .interrupts import INTERRUPTED, Interrupts, leave
 
-from .. import __version__
-from ..errors import EXIT_BUG, EXIT_ERROR, LSTMOnnxError
-from .bench import bench
-from .check import check
-from .doctor import doctor
-from .export import export
-from .inspect import inspect
-from .interrupts import INTERRUPTED, interruptible
-from .run import run
-from .verify import verify
+TYPE_CHECKING = False  # see `lstm_onnx`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from .streams import Streams
 
 
-class _ReaderGoneError(Exception):
-    """Whoever reads our output has read enough."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code.
 
+    Args:
+        arguments: the command and its options.  None is for a process that does nothing else: those of
+            ``sys.argv``; signals are then taken care of until it has ended.
 
-class _Commands(click.Group):
-    """click would end with 1 where a pipe is closed, and 1 says that a check has failed."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            raise _ReaderGoneError from error
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="lstm-onnx")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error (may stand anywhere).")
-def cli(debug: bool) -> None:
-    """PyTorch LSTMs in production through ONNX: export, check, run and verify.
-
-    Exit codes: 0 fine; 1 the check or the parity failed; 2 a usage, input or environment error;
-    70 a bug of lstm-onnx.
+    Raises:
+        SystemExit: always.
     """
-
-
-for _command in (export, check, run, verify, bench, inspect, doctor):
-    cli.add_command(_command)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
-    with contextlib.suppress(AttributeError):  # an embedding program's own stream, such as a StringIO
-        # Names out of files may hold what this terminal cannot show, or what is no text at all.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
-    with interruptible():
-        code = _guarded(given, debug=debug)
+    if arguments is not None:
+        with Interrupts() as interrupts:
+            try:
+                code = _run(list(arguments), interrupts)
+            except KeyboardInterrupt:  # at the very end of it
+                code = interrupts.code or INTERRUPTED
+        sys.exit(code)
+    interrupts = Interrupts(owns_process=True)
+    interrupts.install()
+    _open_closed_descriptors()
+    try:
+        interrupts.watch()
+        code = _run(sys.argv[1:], interrupts)
+    except BaseException:  # only what a signal raised gets here: `_run` answers for all else
+        if interrupts.code is None:
+            raise
+        leave(interrupts.code)
+    if interrupts.code is not None:
+        leave(interrupts.code, told=interrupts.told)
     sys.exit(code)
 
 
-def _guarded(arguments: list[str], *, debug: bool) -> int:
+def _open_closed_descriptors() -> None:
+    """Let stdin, stdout and stderr that are closed lead nowhere.
+
+    The next file to be opened would get the free number, and what a library writes to stderr would go into it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+
+
+def _run(given: list[str], interrupts: Interrupts) -> int:
+    from .streams import standard_streams
+
+    debug = "--debug" in given
+    with standard_streams(keep=interrupts.owns_process) as streams:
+        interrupts.raising = True
+        code = _guarded([each for each in given if each != "--debug"], streams, interrupts, debug=debug)
+        interrupts.raising = False
+        streams.finish()
+    return code
+
+
+def _guarded(arguments: list[str], streams: Streams, interrupts: Interrupts, *, debug: bool) -> int:
     """Run a command; every error but a bug of ours is one line on stderr."""
     try:
-        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False)
-        sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except (click.Abort, KeyboardInterrupt):
-        return _say("interrupted", INTERRUPTED, debug)
-    except (_ReaderGoneError, BrokenPipeError):  # Python would complain again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return EXIT_ERROR
-    except click.UsageError as error:
+        from .group import cli
+
+        again = ["--debug", *arguments] if debug else arguments  # for a command that runs itself in a child process
+        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False, obj=again)
+        if interrupts.code is None:
+            return code if isinstance(code, int) else 0
+    except BaseException as error:  # noqa: BLE001 - what a signal raised can arrive as any other error
+        if interrupts.code is None:
+            message, code = _told(error)
+            return _say(message, code, streams, debug=debug)
+    _say("interrupted", interrupts.code, streams, debug=debug)
+    interrupts.told = True
+    return interrupts.code
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, and its exit code."""
+    import click
+
+    from ..errors import EXIT_BUG, EXIT_ERROR, LSTMOnnxError
+
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message(), EXIT_ERROR
+    if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "lstm-onnx"
-        return _say(f"{error.format_message()} (see {command} --help)", EXIT_ERROR, debug)
-    except click.ClickException as error:
-        return _say(error.format_message(), EXIT_ERROR, debug)
-    except LSTMOnnxError as error:
-        return _say(str(error), error.exit_code, debug)
-    except MemoryError:
-        return _say("out of memory; use a smaller batch, or smaller sizes", EXIT_ERROR, debug)
-    except OSError as error:
+        return f"{error.format_message()} (see {command} --help)", EXIT_ERROR
+    if isinstance(error, click.ClickException):
+        return error.format_message(), EXIT_ERROR
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, LSTMOnnxError):
+        return str(error), error.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory; use a smaller batch, or smaller sizes", EXIT_ERROR
+    if isinstance(error, SystemExit):
+        if "_LSTM_ONNX_COMPLETE" in os.environ and isinstance(error.code, int):  # click's completion of a shell
+            return "", error.code
+        return f"the model's own code ended the program (SystemExit: {error.code}); take that out of it", EXIT_ERROR
+    if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
-        # Nothing more can be said on a stdout that takes nothing, and Python would try at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return _say(f"{place}{error.strerror or error}", EXIT_ERROR, debug)
-    except Exception as error:  # noqa: BLE001 - the one place that may: whatever comes here is a bug of ours
-        kind = type(error).__name__
-        return _say(f"a bug of lstm-onnx: {kind}: {error}; please report it with what --debug shows", EXIT_BUG, debug)
+        return f"{place}{error.strerror or error}", EXIT_ERROR
+    kind = type(error).__name__
+    return f"a bug of lstm-onnx: {kind}: {error}; please report it with what --debug shows", EXIT_BUG
 
 
-def _say(message: str, code: int, debug: bool) -> int:
+def _say(message: str, code: int, streams: Streams, *, debug: bool) -> int:
+    from ..terminal_text import MOST_MESSAGE, one_line
+
     if debug:
         import traceback
 
-        traceback.print_exc()
-    click.echo(f"lstm-onnx: {' '.join(message.split())}", err=True)
+        streams.err.write(traceback.format_exc())
+    if message.startswith("Usage: "):  # help in the place of a result has its lines
+        streams.err.write(f"{message}\n")
+    elif message:
+        streams.err.write(f"lstm-onnx: {one_line(message, MOST_MESSAGE)}\n")
     return code

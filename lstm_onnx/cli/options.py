@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from .streams import say, terminal
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -43,18 +45,50 @@ def json_option(function: F) -> F:
 
 def report(result: Any, *, as_json: bool) -> None:
     """Print a report that has ``to_dict`` and ``__str__`` to stdout."""
-    import json
+    if as_json:
+        say_json(result.to_dict())
+    else:
+        say(str(result))
 
-    click.echo(json.dumps(result.to_dict(), indent=2, allow_nan=False) if as_json else str(result))
+
+def say_json(value: object) -> None:
+    """Print `value` as JSON to stdout."""
+    from ..terminal_text import json_text
+
+    say(json_text(value))
 
 
 def note(message: str) -> None:
-    """A remark on stderr."""
-    click.echo(message, err=True)
+    """A remark on stderr: one line, which a path or a name in it cannot break."""
+    from ..terminal_text import MOST_MESSAGE, one_line
+
+    sys.stderr.write(f"{one_line(message, MOST_MESSAGE)}\n")
 
 
 @contextmanager
 def progress(items: Iterable[T], label: str, length: int | None = None) -> Iterator[Iterator[T]]:
     """`items` with a progress bar on stderr, where that is a terminal."""
-    with click.progressbar(items, length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as shown:
+    stream = terminal(sys.stderr)
+    with click.progressbar(items, length=length, label=label, file=stream, hidden=not stream.isatty()) as shown:
         yield iter(shown)
+
+
+def write_then_show(writes: Iterable[Callable[[], None]], show: Callable[[], None]) -> None:
+    """Write the files of a result, and only then print it: whoever reads it has no say in what is written.
+
+    Raises:
+        LSTMOnnxError: of the first file that could not be written, once all others are and the result is printed.
+    """
+    from ..errors import LSTMOnnxError
+
+    failed: list[LSTMOnnxError] = []
+    for write in writes:
+        try:
+            write()
+        except LSTMOnnxError as error:
+            failed.append(error)
+    show()
+    for further in failed[1:]:
+        note(f"lstm-onnx: {further}")
+    if failed:
+        raise failed[0]

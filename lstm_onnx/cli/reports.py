@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .options import note
+from .options import note, say_json, write_then_show
+from .streams import say_command, stdout, terminal
 
 if TYPE_CHECKING:
     from ..parity import Report
@@ -38,30 +38,56 @@ def check_files(junit: str | None, html: str | None) -> None:
             require_writable(path)
 
 
-def show(reports: Sequence[Report], *, as_json: bool, junit: str | None, html: str | None) -> None:
-    """Print one report as a JSON object, several as a list of them, or each as a table; and write the files.
+def show(
+    reports: Sequence[Report],
+    *,
+    as_json: bool,
+    junit: str | None,
+    html: str | None,
+    more: Callable[[], None] | None = None,
+) -> None:
+    """Write the files, and print one report as a JSON object, several as a list of them, or each as a table.
+
+    Args:
+        reports: those of one command.
+        as_json: whether they are printed as JSON.
+        junit: the path of their JUnit XML.
+        html: the path of their page.
+        more: writes a further file.
 
     Raises:
         FileError: a file cannot be written.
     """
-    import json
-
     from ..parity.reports import github, table
 
-    if as_json:
-        made = [report.to_dict() for report in reports]
-        click.echo(json.dumps(made[0] if len(made) == 1 else made, indent=2, allow_nan=False))
-    else:
-        table.show(reports, sys.stdout)
-    github.tell(reports, note)
-    if junit is not None:
+    annotations: list[str] = []
+
+    def write_junit() -> None:
         from ..parity.reports.junit import document
 
-        _write(junit, document(reports))
-    if html is not None:
+        if junit is not None:
+            _write(junit, document(reports))
+
+    def write_html() -> None:
         from ..parity.reports.html import page
 
-        _write(html, page(reports).encode())
+        if html is not None:
+            _write(html, page(reports).encode())
+
+    def print_all() -> None:
+        if as_json:
+            made = [report.to_dict() for report in reports]
+            say_json(made[0] if len(made) == 1 else made)
+        else:
+            table.show(reports, terminal(stdout()))
+        for line in annotations:
+            say_command(line)
+
+    def tell_github() -> None:
+        github.tell(reports, annotations.append, remark=note)
+
+    writes = (write_junit, write_html, tell_github, more)
+    write_then_show([write for write in writes if write is not None], print_all)
 
 
 def _write(path: str, content: bytes) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import json_option, note, progress, provider_options
+from .streams import data_stdout, reader_left, say, stdout_is_closed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 60
 """Arrays of more numbers than this are shown by their ends."""
+_MOST_SHOWN = 10_000
+"""Characters of what is no array."""
 _COLUMNS_HINT = "; choose the features among a table's columns with --columns"
 
 
@@ -69,6 +72,8 @@ def run(
         raise click.UsageError("--format goes with -, the standard input or output")
     if as_json and output not in (None, "-"):
         raise click.UsageError("--json prints the outputs; with -o FILE they go there instead")
+    target = "-" if as_json and output is None else output
+    _check_target(target, file, data)
     model = load(file, provider=provider, threads=threads)
     if data is None:
         records = _random_records(model, _sizes(model, size), seed)
@@ -77,18 +82,22 @@ def run(
         source_format = format_ if data == "-" else None
         records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs)))
     steps = chunk or (1 if stream else None)
-    target = output or ("-" if as_json else None)
-    with records, progress(records.rows, "running", records.count) as rows:
-        results = _results(model, rows, records, steps=steps, hint="" if columns else _COLUMNS_HINT)
+    with (
+        records,
+        progress(records.rows, "running", records.count) as rows,
+        contextlib.closing(
+            _results(model, rows, records, steps=steps, hint="" if columns else _COLUMNS_HINT)
+        ) as results,
+    ):
         if target is None:
             for index, result in enumerate(results):
-                if records.many:
-                    click.echo(f"# {index}")
-                _show(result)
+                _show(result, f"# {index}\n" if records.many else "")
+                if data == "-" and reader_left():  # more may come for ever
+                    return
             return
         if target == "-":
             form = format_ or ("jsonl" if as_json or records.format == "random" else records.format)
-            left_out = files.write("-", results, many=records.many, format=form)
+            left_out = _written_to_stdout(results, many=records.many, format=form, stops=data == "-")
         else:
             shapes: dict[str, tuple[int, ...]] = {}
             left_out = files.write(target, _noting(results, shapes), many=records.many)
@@ -98,9 +107,36 @@ def run(
         note(f"left out: {', '.join(left_out)} (this format holds one array; .npz and .safetensors hold them all)")
 
 
+def _check_target(target: str | None, file: str, data: str | None) -> None:
+    """Refuse what could not be written, before anything is computed.
+
+    Raises:
+        FileError: see `files.require_writable` and `files.require_apart`; or the suffix names no format.
+    """
+    from ..data import format_of
+    from ..files import require_apart, require_writable
+
+    if target is not None and target != "-":
+        require_writable(target)
+        format_of(target)
+        require_apart([target], [file, data])
+
+
+def _written_to_stdout(results: Iterator[Arrays], *, many: bool, format: str, stops: bool) -> tuple[str, ...]:
+    """What was left out; with `stops`, a reader who leaves is the end of the data as well."""
+    from ..data import write
+
+    if stdout_is_closed():
+        note("stdout is closed, so the outputs go nowhere; name a file with -o")
+    try:
+        return write("-", results, many=many, format=format, stdout=data_stdout(stops=stops))
+    except BrokenPipeError:
+        return ()
+
+
 def _results(
     model: Model, rows: Iterator[Arrays], records: Records, *, steps: int | None, hint: str
-) -> Iterator[Arrays]:
+) -> Generator[Arrays, None, None]:
     from itertools import groupby
 
     from ..data.fitting import cast, is_one_sequence
@@ -271,12 +307,16 @@ def _noting(results: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> It
         yield result
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any], heading: str) -> None:
     import numpy as np
 
+    from ..terminal_text import one_line
+
+    lines = []
     for name, array in result.items():
         if not isinstance(array, np.ndarray):
-            click.echo(f"{name} {array!r}")  # a sequence or a map of tensors
+            lines.append(f"{one_line(name)} {one_line(repr(array), _MOST_SHOWN)}")  # a sequence or a map of tensors
             continue
-        click.echo(f"{name} {array.dtype} {array.shape}")
-        click.echo(np.array2string(array, precision=4, suppress_small=True, threshold=_SHOWN, max_line_width=100))
+        lines.append(f"{one_line(name)} {array.dtype} {array.shape}")
+        lines.append(np.array2string(array, precision=4, suppress_small=True, threshold=_SHOWN, max_line_width=100))
+    say(heading + "\n".join(lines))

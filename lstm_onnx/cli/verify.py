@@ -12,6 +12,8 @@ from .options import json_option, note, progress, threads_option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..exporter.source import Source
     from ..parity import Report
     from ..parity.data import UserData
@@ -85,28 +87,29 @@ def verify(
 
     With only a FILE and --golden, the file is compared with what an earlier run stored.
     """
-    import tempfile
-
     from ..errors import EXIT_FAILED, ConfigError
+    from ..files import require_apart, temporary_folder
 
     check_files(junit, html)
+    require_apart([junit, html], [source, file, data, golden])
     if source.lower().endswith(".onnx"):
         reports = _against_golden(source, golden, providers, threads, mutants)
         show(reports, as_json=as_json, junit=junit, html=html)
         return 0 if all(reports) else EXIT_FAILED
     from ..exporter.checkpoint import import_torch
-    from ..exporter.source import load_source
+    from ..exporter.source import load_source, source_files
 
     given = _data(data, columns)
     if golden is not None:
         _check_golden(golden, precisions)
+    require_apart([junit, html, golden], [*source_files(source), file, data])
     if file is not None and precisions:
         raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
     model_source = load_source(source)
     import_torch("verify compares with it")
     reports = []
     kept = []
-    with tempfile.TemporaryDirectory(prefix="lstm-onnx-", ignore_cleanup_errors=True) as folder:
+    with temporary_folder() as folder:
         for exported, path, name in _files(model_source, file, precisions, folder):
             for provider in providers:
                 found, compared = _verified(
@@ -114,9 +117,12 @@ def verify(
                 )
                 reports.append(found)
                 kept.append(compared)
-    show(reports, as_json=as_json, junit=junit, html=html)
-    if golden is not None:
-        _store(golden, kept[0], passed=all(reports))
+
+    def store() -> None:
+        if golden is not None:
+            _store(golden, kept[0], passed=all(reports))
+
+    show(reports, as_json=as_json, junit=junit, html=html, more=store)
     return 0 if all(reports) else EXIT_FAILED
 
 
@@ -132,11 +138,12 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
 
 def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
     """Before there is anything to store."""
+    from ..files import require_writable
     from ..parity.golden import require_name
 
     if len(precisions) > 1:
         raise click.UsageError("--golden is of one file; leave one --precision")
-    require_name(path)
+    require_writable(require_name(path))
 
 
 def _store(path: str, golden: Golden, *, passed: bool) -> None:
@@ -168,11 +175,9 @@ def _against_golden(
 
 
 def _files(
-    source: Source, file: str | None, precisions: tuple[str, ...], folder: str
+    source: Source, file: str | None, precisions: tuple[str, ...], folder: Path
 ) -> Iterator[tuple[Source, str, str]]:
     """What is compared: the source, the file's path, and what the report calls it."""
-    from pathlib import Path
-
     from ..parity.precision import in_precision
 
     if file is not None:
@@ -180,7 +185,7 @@ def _files(
         return
     for precision in precisions or (None,):
         cast = source if precision is None else in_precision(source, precision)
-        path = str(Path(folder) / f"{precision or 'model'}.onnx")
+        path = str(folder / f"{precision or 'model'}.onnx")
         cast.export(path, check=False)
         yield cast, path, f"a fresh export in {precision}" if precision else "a fresh export"
 

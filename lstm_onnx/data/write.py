@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from lstm_onnx.files import atomic_write
 
 from .formats import FORMATS, SINGLE, format_of, is_numeric, known_format, listing, native, one_line
 
+_LONGEST_MEMBER = 2**16 - 1 - len(".npy")
+"""Bytes of a name in a zip file, by its format."""
 _Stream = Iterator[Mapping[str, np.ndarray]]
 
 
@@ -107,6 +110,8 @@ def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: st
             raise FileError(f"{place}: record {index} holds no arrays; there is nothing to write")
         arrays = {name: np.asarray(array) for name, array in record.items()}
         for name, array in arrays.items():
+            if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
+                raise FileError(f"{place}: the name {name!r} is no text, and cannot be written; rename it in the model")
             if not is_numeric(array.dtype):
                 raise FileError(
                     f"{place}: {name!r} is of dtype {array.dtype}, which {format} cannot hold; cast it first"
@@ -135,13 +140,38 @@ def _npy(stream: IO[bytes], array: np.ndarray) -> None:
     stream.write(numbers.reshape(-1).view(np.uint8).data)
 
 
+@dataclass(frozen=True)
+class _Onwards:
+    """A stream that can only be written to, one piece after the other."""
+
+    stream: BinaryIO
+
+    def write(self, content: Any) -> int:
+        return self.stream.write(content)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def _is_device(stream: BinaryIO) -> bool:
+    """Whether it may say that it can be sought in without having a place: /dev/null is always at 0."""
+    try:
+        return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _write_npz(out: _Out) -> tuple[str, ...]:
     import zipfile
 
     # Not numpy.savez: it wants all arrays at once, cannot have one named "file", and stamps the
     # time, where equal arrays shall be equal files.
-    with zipfile.ZipFile(out.stream, "w") as archive:
+    stream = cast("IO[bytes]", _Onwards(out.stream)) if _is_device(out.stream) else out.stream
+    with zipfile.ZipFile(stream, "w") as archive:
         for name, array in _named(out.rows, out.many):
+            if "\0" in name or len(name.encode()) > _LONGEST_MEMBER:
+                why = "holds a zero byte" if "\0" in name else f"is longer than {_LONGEST_MEMBER:,} bytes"
+                raise FileError(f"{out.place}: the name {name!r} {why}, which npz cannot hold; write .jsonl instead")
             info = zipfile.ZipInfo(f"{name}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED if out.compressed else zipfile.ZIP_STORED
             with archive.open(info, "w", force_zip64=True) as member:
@@ -181,10 +211,10 @@ def _write_csv(out: _Out) -> tuple[str, ...]:
 
 
 def _write_jsonl(out: _Out) -> tuple[str, ...]:
-    import json
+    from lstm_onnx.terminal_text import json_text
 
     for record in out.rows:
-        line = json.dumps({name: _plain(array) for name, array in record.items()})
+        line = json_text({name: _plain(array) for name, array in record.items()}, indent=None, finite=False)
         out.stream.write(f"{line}\n".encode())
         out.stream.flush()  # whoever reads the pipe gets each record when it is there
     return ()

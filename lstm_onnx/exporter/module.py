@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import ConfigError, ExportError
+from ..files import temporary_folder
 from ..inputs import InputSpec
 from ..spec import ExportOptions
 from ..story import Origin, Story
@@ -119,10 +118,10 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     model = _model(graph, name, options.options, story)
     time = streams.time_axis(model, graph.nodes.initializers, graph, story) if story.states else None
     notes = tuple(lifted.notes)
-    with tempfile.TemporaryDirectory() as folder:
-        shown = streams.Tried()
+    shown = streams.Tried()
+    with temporary_folder() as folder:
         if options.check:
-            trial = Path(folder) / "trial.onnx"
+            trial = folder / "trial.onnx"
             write_model(model, graph.nodes.initializers, trial)
             notes += try_out(trial, prepared, story, traced.edges)
             shown = streams.tried(trial, story, time)

@@ -126,6 +126,19 @@ def load_source(source: str) -> Source:
     raise ConfigError(f"{source}: is not a model's .toml, nor package.module:callable")
 
 
+def source_files(source: str) -> list[str | os.PathLike[str]]:
+    """The files that SOURCE is read from, none of which may be written over; a package's are not looked for.
+
+    Raises:
+        ConfigError, FileError: SOURCE is a .toml that is wrong, or cannot be read.
+    """
+    if not source.lower().endswith(".toml"):
+        return []
+    config = load_config(source)
+    files = [config.weights.file if config.weights else None, config.file if isinstance(config, ModuleConfig) else None]
+    return [source, *(file for file in files if file is not None)]
+
+
 def _lstm_source(path: str, config: LSTMConfig) -> LSTMSource:
     spec, weights = config.spec, config.weights
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from ..weights import digest
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
 """Bytes of weights past which they go to a file of their own: protobuf cannot write 2 GiB or more."""
 _DIGITS = 8
+_LONGEST_STEM = 255 - len("..data") - _DIGITS
+"""Bytes of a name that the data file's own starts with."""
 _ALIGNMENT = 4096
 """External tensors start at page boundaries, so that a runtime can map them into memory."""
 _INLINE_BYTES = 1024
@@ -41,7 +44,7 @@ def write_model(
         return None, _write_proto(model, tensors, path)
     target = Path(os.path.realpath(path))
     # Named by its content: whatever fails, the model that was there keeps the data that it was written with.
-    data = target.with_name(f"{target.name}.{digest(initializers)[:_DIGITS]}.data")
+    data = target.with_name(f"{_data_stem(target)}.{digest(initializers)[:_DIGITS]}.data")
     known = data.exists()
     try:
         tensors, size = _write_data(data, initializers)
@@ -71,9 +74,17 @@ def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[lis
     return tensors, offset
 
 
+def _data_stem(target: Path) -> str:
+    """The model's name, or what of it leaves room for an ending and for the digits that tell such names apart."""
+    name = os.fsencode(target.name)
+    if len(name) <= _LONGEST_STEM:
+        return target.name
+    return f"{name[: _LONGEST_STEM - _DIGITS - 1].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:_DIGITS]}"
+
+
 def _remove_stale(target: Path, data: Path) -> None:
     """Data files that earlier exports to `target` left and no model refers to any more."""
-    stale = re.compile(re.escape(target.name) + rf"\.[0-9a-f]{{{_DIGITS}}}\.data")
+    stale = re.compile(re.escape(_data_stem(target)) + rf"\.[0-9a-f]{{{_DIGITS}}}\.data")
     for file in target.parent.iterdir():
         if stale.fullmatch(file.name) and file.name != data.name:
             with contextlib.suppress(OSError):

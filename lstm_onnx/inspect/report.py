@@ -8,6 +8,10 @@ from typing import Any
 
 from ..onnxgraph import Value
 from ..story import Story
+from ..terminal_text import one_line, safe_copy
+
+_MOST_CELL = 80
+"""Characters of a name in the table, whose columns are as wide as their longest."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,9 @@ class Inspection:
 
     def __str__(self) -> str:
         """A summary and a table, for people."""
+        return safe_copy(self)._summary()
+
+    def _summary(self) -> str:
         opset = "no default opset" if self.opset is None else f"opset {self.opset}"
         lines = [
             f"{self.file}: {self.file_bytes:,} bytes, {opset}, IR {self.ir_version}, by {self.producer or 'unknown'}"
@@ -136,13 +143,14 @@ class Inspection:
 
 def _table(lstms: Sequence[LSTMInfo]) -> list[str]:
     heads = ("name", "kind", "direction", "input", "hidden", "proj", "bias", "states", "lengths", "dtype")
-    rows = [(*heads, "parameters", "bytes", "FLOPs/step")]
+    rows: list[tuple[str, ...]] = [(*heads, "parameters", "bytes", "FLOPs/step")]
     for lstm in lstms:
         sizes = ("?" if lstm.input_size is None else str(lstm.input_size), str(lstm.hidden_size or "?"))
         lengths = "-" if lstm.lengths is None else lstm.lengths or "computed"
         words = ("yes" if lstm.bias else "no", ", ".join(lstm.states) or "-", lengths, lstm.dtype)
         numbers = (f"{lstm.parameters:,}", f"{lstm.bytes:,}", f"{lstm.flops_per_step:,}")
-        rows.append((lstm.name, lstm.kind, lstm.direction, *sizes, str(lstm.proj_size or "-"), *words, *numbers))
+        cells = (lstm.name, lstm.kind, lstm.direction, *sizes, str(lstm.proj_size or "-"), *words, *numbers)
+        rows.append(tuple(one_line(cell, _MOST_CELL) for cell in cells))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     right = {3, 4, 5, 10, 11, 12}
     return [

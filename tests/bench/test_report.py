@@ -15,6 +15,7 @@ from lstm_onnx.bench.peaks import Peaks
 from lstm_onnx.bench.plot import check_plot, write_plot
 from lstm_onnx.bench.report import duration, timings_of
 from lstm_onnx.errors import FileError, MissingDependencyError
+from lstm_onnx.terminal_text import one_line
 
 SAMPLES = {
     "InferenceSession.run": [2e-6, 4e-6, 2e-6],
@@ -134,6 +135,14 @@ def test_a_plot_names_cases_and_contenders(tmp_path):
     text = (tmp_path / "a.svg").read_text()
     for said in ("one step, 3 rounds", "batch 8, 50 steps", "InferenceSession.run", "PyTorch", "a processor"):
         assert said in text
+
+
+@pytest.mark.parametrize("name", ["$\\frac$.toml", "a\x1b[2J\n::error::$x$.toml", "n" * 100_000])
+def test_a_plot_of_what_has_an_odd_name(tmp_path, name):
+    write_plot(dataclasses.replace(made(), source=name), tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert "\x1b" not in text
+    assert one_line(name, 100) in text
 
 
 def test_a_plot_of_nothing(tmp_path):

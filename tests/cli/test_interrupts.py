@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lstm_onnx.cli.interrupts import interruptible
+from lstm_onnx.cli.interrupts import Interrupts
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has neither SIGTERM nor a descriptor for signals")
 
@@ -41,7 +41,7 @@ def tell():
     print("computing", flush=True)
 
 threading.Thread(target=tell, daemon=True).start()
-with interrupts.interruptible(), atomic_write(sys.argv[2]) as stream:
+with interrupts.Interrupts(), atomic_write(sys.argv[2]) as stream:
     stream.write(b"half")
     stream.flush()
     model.run({"x": np.zeros(1, np.float32)})
@@ -52,13 +52,13 @@ from lstm_onnx.cli import interrupts
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.GRACE = 0.1
-for number, error in ((signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)):
+for number in (signal.SIGINT, signal.SIGTERM):
     try:
-        with interrupts.interruptible():
+        with interrupts.Interrupts() as found:
             os.kill(os.getpid(), number)
             time.sleep(60)
-    except error as ended:
-        print(error.__name__, getattr(ended, "code", ""))
+    except KeyboardInterrupt:
+        print(found.code)
 time.sleep(0.5)
 print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.set_wakeup_fd(-1))
 """
@@ -112,7 +112,7 @@ def test_a_run_that_never_ends_is_ended(tmp_path: Path, number: signal.Signals, 
 
 def test_what_ends_by_itself_is_left_alone() -> None:
     done = subprocess.run([sys.executable, "-c", EMBEDDING], capture_output=True, text=True, timeout=LONG, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "KeyboardInterrupt \nSystemExit 143\nTrue -1\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "130\n143\nTrue -1\n", "")
 
 
 def test_a_thread_of_an_embedding_program_changes_nothing() -> None:
@@ -120,10 +120,123 @@ def test_a_thread_of_an_embedding_program_changes_nothing() -> None:
     found = []
 
     def embedded() -> None:
-        with interruptible():
+        with Interrupts():
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=embedded)
     thread.start()
     thread.join()
     assert found == [before]
+
+
+PROCESS = """
+import atexit, os, signal, sys, threading
+from lstm_onnx.cli import interrupts, main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored for what it runs beside
+
+def send(number=getattr(signal, sys.argv[1])):
+    os.kill(os.getpid(), number)
+
+def command(body):
+    import click
+    from lstm_onnx.cli import cli
+    cli.add_command(click.command("tried")(body))
+
+class Hook:  # when a module is looked for
+    def find_spec(self, name, path=None, target=None):
+        if name == self.name:
+            self.name = None
+            send()
+
+def when_imported(name):
+    hook = Hook()
+    hook.name = name
+    sys.meta_path.insert(0, hook)
+
+sys.argv = ["lstm-onnx", "tried"]
+"""
+WAIT = "    import time\n    time.sleep(60)\n"
+MOMENTS = {
+    "before anything is imported": "when_imported('lstm_onnx.cli.streams')",
+    "while click is": "when_imported('click')",
+    "while a command imports numpy": "when_imported('numpy'); sys.argv[1:] = ['run', 'none.onnx']",
+    "while the watching thread starts": "begin = threading.Thread.start\n"
+    "def start(self):\n    send()\n    begin(self)\n"
+    "threading.Thread.start = start",
+    "in a command": f"@command\ndef tried():\n    send()\n{WAIT}",
+    "in a command that makes another error of it": "@command\n"
+    "def tried():\n    try:\n        send()\n        while True: pass\n"
+    "    except KeyboardInterrupt:\n        raise RuntimeError('something else')",
+    "in a command that swallows it": "@command\n"
+    "def tried():\n    try:\n        send()\n        while True: pass\n    except KeyboardInterrupt:\n        pass",
+    "in a command that swallows it and goes on": "interrupts.GRACE = 0.1\n@command\n"
+    f"def tried():\n    try:\n        send()\n        while True: pass\n    except KeyboardInterrupt:\n    {WAIT}",
+    "in a destructor": "class Ends:\n    def __del__(self):\n        send()\n"
+    f"interrupts.GRACE = 0.1\n@command\ndef tried():\n    Ends()\n{WAIT}",
+    "twice": f"@command\ndef tried():\n    try:\n        send()\n{WAIT.replace('    ', '        ')}"
+    f"    finally:\n        send()\n{WAIT.replace('    ', '        ')}",
+    "at exit": "@command\ndef tried():\n    atexit.register(send)",
+    "when the result is printed": "from lstm_onnx.cli import streams\n"
+    "flush = streams.SafeStream.flush\n"
+    "def sent(self):\n    send()\n    flush(self)\n"
+    "streams.SafeStream.flush = sent\n@command\ndef tried():\n    pass",
+}
+
+
+def _process(number: str, moment: str, folder: Path, before: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", f"{PROCESS}\n{before}\n{moment}\nmain()", number],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_a_process_ends_with_the_signal_whenever_it_comes(moment: str, number: str, tmp_path: Path) -> None:
+    done = _process(number, moment, tmp_path)
+    assert done.returncode == 128 + getattr(signal, number), done.stderr
+    assert done.stderr.lstrip("\n") == "lstm-onnx: interrupted\n"  # click ends the line that ^C stands in
+
+
+def test_a_terminal_that_is_closed_is_one_as_well(tmp_path: Path) -> None:
+    done = _process("SIGHUP", MOMENTS["in a command"], tmp_path)
+    assert (done.returncode, done.stderr.lstrip("\n")) == (129, "lstm-onnx: interrupted\n")
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGHUP"])
+def test_what_is_to_be_ignored_is(number: str, tmp_path: Path) -> None:
+    """As nohup and a shell's & have it."""
+    moment = "@command\ndef tried():\n    send()\n    print('went on', file=sys.stderr)"
+    done = _process(number, moment, tmp_path, before=f"signal.signal(signal.{number}, signal.SIG_IGN)")
+    assert (done.returncode, done.stderr) == (0, "went on\n")
+
+
+def test_after_all_has_been_said_a_signal_changes_nothing(tmp_path: Path) -> None:
+    # What is registered first runs last, when the command's own handlers have gone.
+    done = _process("SIGTERM", "@command\ndef tried():\n    pass", tmp_path, before="atexit.register(send)")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_temporary_folder_goes_with_the_process(tmp_path: Path) -> None:
+    moment = (
+        "import tempfile\ntempfile.tempdir = os.getcwd()\n"
+        "from lstm_onnx.files import atomic_write, temporary_folder\ninterrupts.GRACE = 0.1\n"
+        "@command\ndef tried():\n    with temporary_folder() as folder, atomic_write('out') as stream:\n"
+        "        (folder / 'a').touch()\n        try:\n            send()\n            while True: pass\n"
+        "        except KeyboardInterrupt:\n            import time\n            time.sleep(60)\n"
+    )
+    done = _process("SIGTERM", moment, tmp_path)
+    assert (done.returncode, done.stderr) == (143, "lstm-onnx: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_destructors_are_still_told(tmp_path: Path) -> None:
+    moment = "class Fails:\n    def __del__(self):\n        1 / 0\n@command\ndef tried():\n    Fails()"
+    done = _process("SIGTERM", moment, tmp_path)
+    assert done.returncode == 0
+    assert "ZeroDivisionError" in done.stderr

@@ -52,6 +52,21 @@ def test_large_weights_go_beside_it(arguments: dict[str, object], tmp_path: Path
 
 
 @pytest.mark.usefixtures("low_threshold")
+def test_names_of_any_length_have_data_of_their_own(tmp_path: Path) -> None:
+    names = [f"{'n' * 250}.onnx", f"{'n' * 249}m.onnx"[:-5], "ü" * 120]
+    made = {}
+    for name in names:
+        exported = lstm_onnx.export(nn.LSTM(40, 60), tmp_path / name)
+        assert exported.external_data is not None
+        made[name] = Path(exported.external_data)
+        onnx.checker.check_model(tmp_path / name, full_check=True)
+    assert len(set(made.values())) == 3
+    again = lstm_onnx.export(nn.LSTM(40, 61), tmp_path / names[0])  # whose earlier data nobody needs any more
+    left = {path.name for path in tmp_path.glob("*.data")}
+    assert left == {Path(str(again.external_data)).name, made[names[1]].name, made[names[2]].name}
+
+
+@pytest.mark.usefixtures("low_threshold")
 def test_external_tensors_are_aligned_and_whole(tmp_path: Path) -> None:
     lstm_onnx.export(nn.LSTM(40, 60), tmp_path / "m.onnx")
     size = _data(tmp_path).stat().st_size

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...terminal_text import one_line
 from ..criterion import K
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from ..report import CaseResult, MutantResult, Report
 
 COLUMNS = ("output", "largest error", "PyTorch's own", f"ratio (max {K:g})", "where")
-_MOST_TEXT = 400
-"""Characters of a name or a message."""
 INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
 _OUTCOMES = {"rejected": "rejected", "equivalent": "proven to be no change", "survived": "passed for right"}
 """What became of a wrong copy, by `report.OUTCOMES`."""
@@ -53,16 +52,8 @@ class Remark:
 
 
 def clean(text: object) -> str:
-    """`text` on one line; what is no printable character as an escape, and the end of what is very long cut off."""
-    line = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in " ".join(str(text).split())
-    )
-    # What GitHub's runner takes for a command when it comes by in a log.
-    line = line.replace("##[", r"#\x23[")
-    if line.startswith("::"):
-        line = rf"\x3a{line[1:]}"
-    return line if len(line) <= _MOST_TEXT else f"{line[: _MOST_TEXT - 4]} ..."
+    """`text` as it may be printed: see `terminal_text.one_line`."""
+    return one_line(text)
 
 
 def number(value: float) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...terminal_text import MOST_MESSAGE, one_line
 from .content import COLUMNS, clean, headline, remarks, rows, summary, verdict
 from .table import NUMBERS, plain
 
@@ -27,13 +28,19 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~$@])")
 """What Markdown could read as markup within a line; < and & become entities."""
 
 
-def tell(reports: Sequence[Report], say: Callable[[str], None], environ: Mapping[str, str] = os.environ) -> None:
+def tell(
+    reports: Sequence[Report],
+    say: Callable[[str], None],
+    environ: Mapping[str, str] = os.environ,
+    remark: Callable[[str], None] | None = None,
+) -> None:
     """Annotate the run and add to the step's summary, where this is a run of GitHub Actions.
 
     Args:
         reports: those of one command.
-        say: prints a line where the runner reads it.
+        say: prints a line, as it is, where the runner reads it.
         environ: the environment, as the runner sets it.
+        remark: prints a line that is no command; `say` where it is left out.
     """
     if environ.get("GITHUB_ACTIONS") != "true":
         return
@@ -42,11 +49,21 @@ def tell(reports: Sequence[Report], say: Callable[[str], None], environ: Mapping
     path = environ.get("GITHUB_STEP_SUMMARY")
     if path:
         try:
-            with open(path, "a", encoding="utf-8") as stream:
-                stream.write(step_summary(reports))
-        except OSError as error:
+            _append(path, step_summary(reports).encode())
+        except (OSError, ValueError) as error:
             # The verdict is what the command was asked for, and it is told elsewhere as well.
-            say(f"{path}: the step's summary was not written: {error.strerror or error}")
+            why = getattr(error, "strerror", None) or error
+            (remark or say)(one_line(f"{path}: the step's summary was not written: {why}", MOST_MESSAGE))
+
+
+def _append(path: str, content: bytes) -> None:
+    """In one piece, so that an interrupt leaves all of it or nothing."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)
 
 
 def commands(reports: Sequence[Report], workspace: str | os.PathLike[str]) -> Iterator[str]:
@@ -69,7 +86,7 @@ def _place(report: Report, workspace: Path) -> str | None:
     for name in (report.source, report.file):
         if os.path.isfile(name):  # noqa: PTH113 - which takes any text
             path = Path(name).resolve()
-            if path.is_relative_to(root):
+            if path.is_relative_to(root) and str(path).isprintable():
                 return path.relative_to(root).as_posix()
     return None
 

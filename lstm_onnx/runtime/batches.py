@@ -38,7 +38,7 @@ class Core:
         self.queue = queue
         self.layout = Rows.of(pool)
         self.fits: dict[Any, Any] = {}  # to themselves: requests that go together have the very same key
-        self.only = next(iter(pool.inputs)) if len(pool.inputs) == 1 else None
+        self.only = next(iter(pool.inputs)) if len(pool.inputs) == 1 and not pool.model.counts else None
         # Reentrant, since the garbage collector may close an abandoned stream at any point of any thread.
         self.lock = threading.RLock()
         self.wake = threading.Condition(self.lock)

@@ -7,13 +7,14 @@ lie is `slots.SlotStates`, and how a batch is run on every core `parts.Parts`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, RunError
+from .arguments import positive_integer
 from .parts import Parts
 from .rows import Rows
 from .slots import Arrays, Held, Slot, SlotStates
@@ -37,14 +38,16 @@ class Pool:
         given: what `step` gives: the names of the outputs that are not states, or of all where every one is.
         axes: which axis of each state is the batch.
         fresh: what each state starts from, with a batch axis of 1.
+        least: how many slots step together at least.
+        largest: how many at most; None where nothing bounds it.
     """
 
     def __init__(self, model: Model, slots: int = 64) -> None:
-        if type(slots) is not int or slots < 1:
-            raise InputError(f"slots = {slots!r} is not possible; it must be a positive integer")
+        slots = positive_integer("slots", slots)
         self.fresh = model.stream().state  # also refuses, and says why, what cannot be streamed
         self.model = model
         self.slots = slots
+        limits = model.story.axis_limits
         self.axes = {name: _batch_axis(model, name) for name in model.states}
         for name, axis in self.axes.items():
             if self.fresh[name].shape[axis] != 1:  # an axis such as 4*batch
@@ -52,14 +55,21 @@ class Pool:
                     f"{model.path}: the state {model.inputs[name]} has {self.fresh[name].shape[axis]} rows for each "
                     "stream, and a pool keeps one; use model.stream()"
                 )
+        least = [limits.get(str(model.inputs[name].shape[axis]), (1, None)) for name, axis in self.axes.items()]
+        self.least = max(low for low, _ in least)
+        largest = [high for _, high in least if high is not None]
+        self.largest = min(largest) if largest else None
         self.inputs: dict[str, ValueInfo] = {
             name: info for name, info in model.inputs.items() if name not in model.states
         }
         ends = model.states.values()
         self.given = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self._lengths = model.spec is not None and "lengths" in self.inputs
-        self._states = SlotStates(self.fresh, self.axes, slots)
-        self._parts = Parts(model, self.inputs, self.given, self._states, _layout(self))
+        try:
+            self._states = SlotStates(self.fresh, self.axes, slots)
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"there is no memory for the states of {slots} slots: {error}") from error
+        self._parts = Parts(model, self.inputs, self.given, self._states, _layout(self), self.least)
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
@@ -158,7 +168,10 @@ class Pool:
                 has changed.
             RunError: ONNX Runtime failed; no state has changed.
         """
-        slots = slots if isinstance(slots, list) else list(slots)
+        if not isinstance(slots, list):
+            if not isinstance(slots, Iterable):
+                raise InputError(f"slots must be a list of open slots, and not a {type(slots).__name__}")
+            slots = list(slots)
         arrays, restore = self.arrays(x, len(slots))
         with self._lock:
             results = self._run(self._rows_of(slots), arrays)
@@ -190,16 +203,19 @@ class Pool:
                         restore = own
         else:
             name = self.only_input()
-            if isinstance(x, np.ndarray):
+            if type(x) is np.ndarray and x.dtype.isnative:
                 arrays = {name: x}
             else:
-                array, restore = to_numpy(x, self.inputs[name], name)
+                array, own = to_numpy(x, self.inputs[name], name)
+                restore = None if isinstance(x, np.ndarray) else own
                 arrays = {name: array}
         if self._lengths and "input" in arrays and arrays["input"].ndim == 3:
             spec = self.model.spec
             time = arrays["input"].shape[1 if spec is not None and spec.batch_first else 0]
             given = arrays.get("lengths")
             arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)
+        elif self.model.counts:
+            self.model.require_counts(arrays)
         return arrays, restore
 
     def only_input(self) -> str:

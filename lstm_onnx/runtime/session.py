@@ -12,7 +12,9 @@ import numpy as np
 from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
 from ..spec import LSTMSpec
 from ..story import Story
-from .binding import Repeats, key_of
+from .arguments import positive_integer
+from .binding import Key, Repeats, key_of
+from .counts import counts_of, require_counts
 from .double import REMEDY, refuses_double, runs_no_double
 from .lanes import single_session, stamp
 from .providers import first_line, open_session, ort_errors
@@ -81,6 +83,7 @@ class Model:
         inputs: each input's name, dtype and axes.
         outputs: the same for outputs.
         states: which output feeds which state input at the next step.
+        counts: which inputs hold numbers of steps, such as lengths, and along which axis.
         story: what the file's metadata says: the spec of a bare LSTM, the inputs of a module, what
             states start from, options, versions, the weights' digest.
     """
@@ -112,9 +115,11 @@ class Model:
         own = None if states is None else dict(states)
         self._pickled = (self.file, provider, threads, own, spin, cuda_graph)
         try:
-            self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
-            self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
             self.story = Story.from_metadata(session.get_modelmeta().custom_metadata_map)
+            limits = self.story.axis_limits
+            self.inputs = {arg.name: ValueInfo.of(arg, limits) for arg in session.get_inputs()}
+            self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
+            self.counts = counts_of(self.story, self.inputs)
             require_fitting(self.story.initial, self.inputs)
         except (ConfigError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
@@ -173,27 +178,33 @@ class Model:
         """Run once on zeros, so that the first real run finds memory and kernels ready.
 
         Args:
-            sizes: of the named axes, such as ``batch=1, time=10``; 1 where nothing is said.
+            sizes: of the named axes, such as ``batch=1, time=10``; 1, or the least that the model takes, where
+                nothing is said.
+
+        Raises:
+            InputError: an axis is not the model's, or a size is not possible.
+            RunError: ONNX Runtime failed while running, or memory ran out.
         """
         known = {dim for info in self.inputs.values() for dim in info.shape if isinstance(dim, str)}
         unknown = [name for name in sizes if name not in known]
         if unknown:
             raise InputError(f"{', '.join(unknown)}: no axis of the model; its axes are {', '.join(sorted(known))}")
+        sizes = {name: positive_integer(name, size) for name, size in sizes.items()}
         # Ones, where a count of zero would be no sequence at all.
-        feeds = {
-            name: np.ones([sizes.get(dim, 1) if isinstance(dim, str) else dim or 1 for dim in info.shape], info.dtype)
-            for name, info in self.inputs.items()
-            if name not in self.states and not (name == "lengths" and self.spec is not None)
-        }
+        try:
+            feeds = {
+                name: np.ones(_shape_at(info, sizes), info.dtype)
+                for name, info in self.inputs.items()
+                if name not in self.states and not (name == "lengths" and self.spec is not None)
+            }
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"there is no memory for inputs of the sizes {sizes}: {error}") from error
         known_sizes = axis_sizes(self.inputs, feeds)
         for name in self.states:
             info = self.inputs[name]
             if start(info, known_sizes, self.story.initial.get(name)) is None:
                 # Others name each open axis apart (tf2onnx), so that a state's batch follows from no other input.
-                shape = [
-                    known_sizes.get(dim, sizes.get(dim, 1)) if isinstance(dim, str) else dim or 1 for dim in info.shape
-                ]
-                feeds[name] = np.zeros(shape, info.dtype)
+                feeds[name] = np.zeros(_shape_at(info, {**sizes, **known_sizes}), info.dtype)
         self.run(feeds)
 
     def one_thread(self) -> Any:
@@ -299,16 +310,30 @@ class Model:
         key = key_of(feeds) if self.provider == "cpu" and "lengths" not in feeds else None
         binding = None if key is None else self._repeats.find(key)
         if binding is not None:
+            self.require_counts(feeds)
             for name, array in feeds.items():
                 binding.inputs[name][...] = array
-            binding.run()
+            try:
+                binding.run()
+            except RunError:
+                # Either the model fails on this input, and then it does so again, or its outputs' shapes follow
+                # from more than its inputs' shapes, and then it must not be bound.
+                results = self._run(feeds, None)
+                self._repeats.never(key)
+                return results
             return {name: array.copy() for name, array in binding.outputs.items()}
+        return self._run(feeds, key)
+
+    def _run(self, feeds: Mapping[str, Any], key: Key | None) -> dict[str, Any]:
+        """What is not bound; it may be from now on, under `key`."""
         arrays: dict[str, np.ndarray] = {}
         restore = None
         for name, value in feeds.items():
             arrays[name], own = to_numpy(value, self.inputs.get(name), name)
             restore = restore or own
         arrays = checked(self.inputs, self.completed(arrays))
+        if self.spec is None:  # lengths of a bare LSTM are complete, and so checked
+            self.require_counts(arrays)
         names = list(self.outputs)
         try:
             values = self.session.run(names, arrays)
@@ -324,6 +349,11 @@ class Model:
             name: restore(value) if restore and isinstance(value, np.ndarray) else value
             for name, value in zip(names, values, strict=True)
         }
+
+    def require_counts(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Refuse lengths that are not from 1 to their axis' size, and the like (InputError)."""
+        if self.counts:
+            require_counts(self.counts, arrays, axis_sizes(self.inputs, arrays))
 
     def completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays` with absent states and a bare LSTM's absent lengths filled in."""
@@ -386,6 +416,11 @@ class Model:
         """Path, provider and inputs."""
         inputs = "; ".join(str(info) for info in self.inputs.values())
         return f"<Model {self.path} on {self.provider}: {inputs}>"
+
+
+def _shape_at(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
+    """An input's shape at the sizes of its named axes, the least where nothing is said."""
+    return [sizes.get(str(dim), least) for dim, least in zip(info.shape, info.smallest_shape(), strict=True)]
 
 
 class _Closed:

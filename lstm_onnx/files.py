@@ -74,8 +74,7 @@ def require_writable(path: str | os.PathLike[str]) -> Path:
     """
     from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
 
-    if "\0" in str(path):
-        raise FileError(f"{str(path)!r}: is not a path; name a file to write")
+    require_path(path, "a file to write")
     # A pipe has no path of its own, so it is looked for before links are followed.
     target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
     if os.path.isdir(target):  # noqa: PTH112 - which takes names of any length
@@ -93,34 +92,65 @@ def _is_special(path: Path) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def require_readable(path: str | os.PathLike[str], what: str) -> None:
-    """Refuse what is no file with something in it.
+def require_path(path: object, what: str) -> None:
+    """Refuse what no file system takes as a path of text.
 
     Raises:
-        FileError: it does not exist, is a directory, is empty, or may not be read; `what` says in
-            the message what was expected there.
+        FileError: it is neither a str nor an os.PathLike of one, or holds what no path does; `what` says in
+            the message what was expected.
     """
-    if "\0" in str(path):
-        raise FileError(f"{str(path)!r}: is not a path; expected {what}")
+    try:
+        text = os.fspath(path)  # type: ignore[call-overload]
+    except Exception as error:  # noqa: BLE001 - an object's own __fspath__ may raise anything
+        raise FileError(f"a path must be a str or an os.PathLike, not a {type(path).__name__}: {error}") from error
+    if not isinstance(text, str):
+        raise FileError(f"a path must be a str or an os.PathLike of one, not a {type(text).__name__}")
+    if not text:
+        raise FileError(f"the path is empty; expected {what}")
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise FileError(f"{text!a:.200}: is not a path; expected {what}")
+
+
+def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = False) -> None:
+    """Refuse what is no regular file with something in it: a device or a pipe may never end.
+
+    With `pipes` a pipe is one as well.
+
+    Raises:
+        FileError: it does not exist, is a directory, a device, a socket or a pipe, is empty, or may not be
+            read; `what` says in the message what was expected there.
+    """
+    require_path(path, what)
     try:
         found = os.stat(path)  # noqa: PTH116 - without pathlib
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}; expected {what}") from error
     if stat.S_ISDIR(found.st_mode):
         raise FileError(f"{path}: is a directory; expected {what}")
+    if not stat.S_ISREG(found.st_mode) and not (pipes and stat.S_ISFIFO(found.st_mode)):
+        raise FileError(f"{path}: is {_kind(found.st_mode)}, and no regular file; expected {what}")
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise FileError(f"{path}: is empty; expected {what}")
     if not os.access(path, os.R_OK):
         raise FileError(f"{path}: permission denied; expected {what}")
 
 
-def readable_file(path: str | os.PathLike[str], what: str) -> Path:
-    """`path` as a Path, once it is known to be a file with something in it.
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((words for test, words in kinds if test(mode)), "a device")
+
+
+def readable_file(path: str | os.PathLike[str], what: str, *, pipes: bool = False) -> Path:
+    """`path` as a Path, once it is known to be a regular file with something in it; with `pipes`, or a pipe.
 
     Raises:
         FileError: see `require_readable`.
     """
     from pathlib import Path
 
-    require_readable(path, what)
+    require_readable(path, what, pipes=pipes)
     return Path(path)

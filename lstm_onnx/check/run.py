@@ -174,8 +174,6 @@ def _require_provider(provider: str) -> None:
 def _read(path: str | os.PathLike[str]) -> ModelProto:
     """The model without its external data."""
     found = readable_file(path, "an .onnx file")
-    if not found.is_file():
-        raise FileError(f"{path}: is no regular file; expected an .onnx file")
     try:
         model = onnx.load_model(str(found), format="protobuf", load_external_data=False)
     except OSError as error:

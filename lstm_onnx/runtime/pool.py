@@ -64,6 +64,7 @@ class Pool:
         }
         ends = model.states.values()
         self.given = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self._counted = bool(model.counts)
         self._lengths = model.spec is not None and "lengths" in self.inputs
         try:
             self._states = SlotStates(self.fresh, self.axes, slots)
@@ -214,7 +215,7 @@ class Pool:
             time = arrays["input"].shape[1 if spec is not None and spec.batch_first else 0]
             given = arrays.get("lengths")
             arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)
-        elif self.model.counts:
+        elif self._counted:
             self.model.require_counts(arrays)
         return arrays, restore
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
+from ..files import require_readable
 from ..spec import LSTMSpec
 from ..story import Story
-from .arguments import positive_integer
+from .arguments import positive_integer, shown
 from .binding import Key, Repeats, key_of
 from .counts import counts_of, require_counts
 from .double import REMEDY, refuses_double, runs_no_double
@@ -65,9 +66,23 @@ def load(
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
         InputError: `threads` or `spin` is not possible.
     """
+    require_readable(path, "an .onnx file")
+    own = _pairs(states)
     before = stamp(path)
     session, used = open_session(path, provider, threads, spin=spin, cuda_graph=cuda_graph)
-    return Model(os.fspath(path), session, used, states, threads, spin=spin, cuda_graph=cuda_graph, stamp=before)
+    return Model(os.fspath(path), session, used, own, threads, spin=spin, cuda_graph=cuda_graph, stamp=before)
+
+
+def _pairs(states: Any) -> dict[str, str] | None:
+    """The pairs of states that a caller names, once they are names (ModelError)."""
+    if states is None:
+        return None
+    if not isinstance(states, Mapping) or not all(isinstance(name, str) for pair in states.items() for name in pair):
+        raise ModelError(
+            "states must map each state input to the output that feeds it, such as {'h': 'hN', 'c': 'cN'}; "
+            f"it is {shown(states)}"
+        )
+    return dict(states)
 
 
 class Model:

@@ -192,15 +192,16 @@ class Stream:
                 results = self._run_unbound(feeds)
                 self._unbound.add(key)
                 del self._bound[key]
-                return results
+                return {name: results[name] for name in self._given}
             self._current ^= 1
             return {name: binding.outputs[name].copy() for name in self._given}
         results = self._run_unbound(feeds)
         if key is not None and key not in self._unbound:
             self._learn(key, feeds, results)
-        return results
+        return {name: results[name] for name in self._given}
 
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """All outputs of a chunk that is not bound, its states among them; the stream goes on from those."""
         results = self.model.run({**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
@@ -212,7 +213,7 @@ class Stream:
                 )
             after[name][...] = array
         self._current ^= 1
-        return {name: results[name] for name in self._given}
+        return results
 
     def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The chunk goes to the device and the outputs come from it; the states stay there."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 from .arguments import positive_integer, seconds
-from .batches import LIVE, Core
+from .batches import LOST, Core
 from .pool import Pool
 from .requests import Request
 from .session import Model
@@ -209,6 +209,8 @@ class Pending:
         """
         request = self._request
         if not self.done():
+            if self._stream._core.lost:
+                raise RunError(LOST)
             assert request.wake is not None  # noqa: S101 - submit has made it
             if not request.wake.acquire(True, -1 if timeout is None else timeout):
                 raise TimeoutError(f"no output within {timeout} s; the step is still asked for")
@@ -264,8 +266,7 @@ class Batcher:
             )
         max_batch = min(max_batch, self.pool.largest or max_batch)
         self._core = Core(self.pool, max_batch, window, queue)
-        self._core.thread.start()
-        LIVE.add(self._core)
+        self._core.start()
         # The thread holds the core alone, so that a batcher that nobody holds any more is found and ended.
         weakref.finalize(self, self._core.stop, drain=False).atexit = False
 
@@ -293,7 +294,7 @@ class Batcher:
             drain: False finishes the running batch alone; what waits fails with a RunError.
         """
         self._core.stop(drain=drain)
-        if threading.current_thread() is not self._core.thread:
+        if not self._core.lost and threading.current_thread() is not self._core.thread:
             self._core.thread.join()
 
     def __enter__(self) -> Self:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import RunError
 from .providers import first_line, ort_errors
+from .shutdown import calls_onnxruntime
 from .values import ValueInfo, axis_sizes
 
 SMALL = 2**18
@@ -67,6 +68,9 @@ class Binding:
     def failure(self, error: BaseException) -> RunError:
         """What to raise for an error of `execute`."""
         return RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}")
+
+
+calls_onnxruntime(Binding.run)
 
 
 def _execution(session: Any, binding: Any) -> Callable[[], object]:

@@ -17,12 +17,19 @@ from ..errors import InputError, RunError
 from .arguments import positive_integer
 from .parts import Parts
 from .rows import Rows
+from .shutdown import LostLock, watch
 from .slots import Arrays, Held, Slot, SlotStates
 from .states import fitting_states
 from .values import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
 
 if TYPE_CHECKING:
     from .session import Model
+
+
+_LOST = (
+    "this process was forked while the pool was in use, and its states may be half written; start the process with "
+    'multiprocessing\'s method "spawn", or make the pool in the child'
+)
 
 
 class Pool:
@@ -74,7 +81,8 @@ class Pool:
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
-        self._lock = threading.Lock()
+        self._lock: threading.Lock | LostLock = threading.Lock()
+        watch(forking=self)
 
     # --- slots ----------------------------------------------------------------------------------
 
@@ -147,6 +155,12 @@ class Pool:
     def __repr__(self) -> str:
         """The model's path, and the slots."""
         return f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>"
+
+    def forked(self) -> None:
+        """In a forked child it goes on, unless it was in the middle of a step, whose thread is not there."""
+        held = isinstance(self._lock, LostLock) or self._lock.locked()
+        self._lock = LostLock(_LOST) if held else threading.Lock()
+        self._parts.lanes.forked()
 
     # --- steps ----------------------------------------------------------------------------------
 

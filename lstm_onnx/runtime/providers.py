@@ -24,6 +24,7 @@ from typing import Any
 from ..errors import InputError, MissingDependencyError, ModelError, ProviderError
 from ..files import require_readable
 from .pages import on_huge_pages
+from .shutdown import sleep_if_ending
 
 PROVIDERS = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -187,6 +188,7 @@ def _open(
     cuda_graph: bool = False,
     folder: str | None = None,
 ) -> Any:
+    sleep_if_ending()
     where = "the model" if isinstance(model, bytes) else model
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL  # failures come as exceptions, with the same words

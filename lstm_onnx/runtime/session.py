@@ -19,6 +19,7 @@ from .counts import counts_of, require_counts
 from .double import REMEDY, refuses_double, runs_no_double
 from .lanes import single_session, stamp
 from .providers import first_line, open_session, ort_errors
+from .shutdown import Gate, sleep_if_ending, watch
 from .states import require_fitting, start
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
 from .work import is_small
@@ -155,6 +156,8 @@ class Model:
                     f"{path}: its metadata says a bare LSTM, and {', '.join(absent)} is not there; export it again"
                 )
         self._refuse_double_on_cpu()
+        sleep_if_ending()
+        watch(sleeping=self, forking=self)
 
     def _refuse_double_on_cpu(self) -> None:
         if self.provider != "cpu":
@@ -174,8 +177,23 @@ class Model:
 
     def close(self) -> None:
         """Let go of the session and its memory; a run that is under way in another thread ends first."""
-        self.session = self._single = _Closed(self.path)
+        self.session = self._single = _Closed(f"{self.path}: is closed; load it again")
         self._repeats = Repeats()
+
+    def let_sleep(self) -> None:
+        """See `shutdown`: the interpreter is ending."""
+        if not self.closed:
+            self.session, self._single = Gate(self.session), None
+        self._repeats = Repeats()
+
+    def forked(self) -> None:
+        """In a forked child sessions on the CPU go on, and CUDA does not."""
+        self._opening = threading.Lock()
+        if self.provider == "cuda" and not self.closed:
+            self.session = self._single = _Closed(
+                f"{self.path}: was loaded on CUDA before this process was forked, which CUDA does not take; load it in "
+                'the child, or start that with multiprocessing\'s method "spawn"'
+            )
 
     def __enter__(self) -> Model:
         """For ``with lstm_onnx.load(path) as model:``."""
@@ -441,11 +459,11 @@ def _shape_at(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
 class _Closed:
     """In the place of a session that was let go."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, message: str) -> None:
+        self._message = message
 
     def __getattr__(self, name: str) -> Any:
-        raise RunError(f"{self._path}: is closed; load it again")
+        raise RunError(self._message)
 
 
 def _reopened(

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from .arguments import positive_integer
 from .binding import Binding, Key, key_of, output_buffers
+from .shutdown import calls_onnxruntime
 from .states import fitting_states, stream_start
 from .values import to_numpy
 
@@ -254,3 +255,6 @@ class Stream:
                 self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._given[0]])
         while len(self._bound) > _MOST_SHAPES:
             self._bound.popitem(last=False)
+
+
+calls_onnxruntime(Stream.__call__)

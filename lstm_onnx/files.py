@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_LONGEST_SHOWN = 400
+"""Characters of a path in an error."""
 _UNFINISHED: set[Path] = set()
 """Temporary files that are being written."""
 
@@ -128,7 +130,9 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
     try:
         found = os.stat(path)  # noqa: PTH116 - without pathlib
     except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}; expected {what}") from error
+        text = os.fspath(path)
+        shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:100]}...{text[-100:]}"
+        raise FileError(f"{shown}: {error.strerror or error}; expected {what}") from error
     if stat.S_ISDIR(found.st_mode):
         raise FileError(f"{path}: is a directory; expected {what}")
     if not stat.S_ISREG(found.st_mode) and not (pipes and stat.S_ISFIFO(found.st_mode)):

@@ -6,18 +6,31 @@ import math
 import operator
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, shown
 
 
 def positive_integer(name: str, value: Any) -> int:
     """`value`, an integer of any kind, numpy's too, but no bool (InputError)."""
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
-    except Exception:  # noqa: BLE001 - an object's own __index__ may raise anything
-        number = 0
-    if not 1 <= number < 2**63:
+    number = _index(value)
+    if number is None or not 1 <= number < 2**63:
         raise InputError(f"{name} = {shown(value)} is not possible; it must be a positive integer")
     return number
+
+
+def integer(name: str, value: Any, least: int, most: int, other: str = "") -> int:
+    """`value`, an integer from `least` to `most`; `other` says what else may be passed (InputError)."""
+    number = _index(value)
+    if number is None or not least <= number <= most:
+        allowed = f"from {least} to {most}" + (f", {other}" if other else "")
+        raise InputError(f"{name} = {shown(value)} is not possible; it must be {allowed}")
+    return number
+
+
+def _index(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except Exception:  # noqa: BLE001 - an object's own __index__ may raise anything
+        return None
 
 
 def seconds(name: str, value: Any, most: float) -> float:
@@ -32,13 +45,3 @@ def seconds(name: str, value: Any, most: float) -> float:
         limit = "0 or more" if most > 1e6 else f"from 0 to {most:g}"
         raise InputError(f"{name} = {shown(value)} is not possible; it must be seconds, {limit}")
     return number
-
-
-def shown(value: object) -> str:
-    """A wrong argument in an error: on one line, and not the whole of a large one."""
-    try:
-        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    except Exception:  # noqa: BLE001 - its own __repr__ may be what is wrong
-        text = f"<{type(value).__name__}>"
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else text[:57] + "..."

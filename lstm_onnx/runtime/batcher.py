@@ -203,7 +203,7 @@ class Pending:
             timeout: seconds; None is for ever.
 
         Raises:
-            InputError, RunError: as `step` does.
+            InputError, RunError: as `step` does; or `timeout` is no time.
             concurrent.futures.CancelledError: it was cancelled.
             TimeoutError: it is not there yet; it is still asked for.
         """
@@ -212,7 +212,8 @@ class Pending:
             if self._stream._core.lost:
                 raise RunError(LOST)
             assert request.wake is not None  # noqa: S101 - submit has made it
-            if not request.wake.acquire(True, -1 if timeout is None else timeout):
+            limit = -1 if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
+            if not request.wake.acquire(True, limit):
                 raise TimeoutError(f"no output within {timeout} s; the step is still asked for")
             request.wake.release()  # for who else waits
         return _answer(request)

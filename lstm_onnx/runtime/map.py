@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, RunError
-from .arguments import positive_integer, shown
+from ..errors import InputError, RunError, reason, shown
+from .arguments import positive_integer
 from .lanes import cores
 from .padding import Item, Layout, Padder, agrees
 from .providers import first_line, ort_errors
@@ -19,6 +19,7 @@ from .schedule import CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
 from .session import Model
 from .workers import Workers
 
+OPTIONS = ("workers", "look_ahead", "batch", "progress")
 MOST_WORKERS = 1024
 LOOK_AHEAD = 1024
 """Sequences held at once where the caller names no number."""
@@ -99,8 +100,12 @@ def map_sequences(
         raise InputError(f"progress = {shown(progress)} is not possible; it must be a function of a number, or None")
     if isinstance(sequences, Mapping) or not isinstance(sequences, Iterable):
         raise InputError(f"sequences must be an iterable of sequences, and not a {type(sequences).__name__}")
+    try:
+        iterator = iter(sequences)
+    except TypeError as error:  # as of an array without axes
+        raise InputError(f"sequences must be an iterable of sequences: {reason(error)}") from error
     count = workers or (1 if model.provider == "cuda" else cores())
-    return _Mapping(model, sequences, count, look_ahead, batch, progress).results()
+    return _Mapping(model, iterator, count, look_ahead, batch, progress).results()
 
 
 class _Mapping:
@@ -109,7 +114,7 @@ class _Mapping:
     def __init__(
         self,
         model: Model,
-        sequences: Iterable[Any],
+        sequences: Iterator[Any],
         workers: int,
         look_ahead: int | None,
         batch: int | None,
@@ -121,7 +126,7 @@ class _Mapping:
         self.tried = model.spec is not None or not self.padded.padded
         self.layout = self.padded if self.tried else self.padded.unpadded()
         self.session = model.one_thread()
-        self.sequences = iter(sequences)
+        self.sequences = sequences
         self.workers = workers
         self.batch = batch
         self.progress = progress

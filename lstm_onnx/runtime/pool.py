@@ -7,13 +7,13 @@ lie is `slots.SlotStates`, and how a batch is run on every core `parts.Parts`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, reason, shown
 from .arguments import positive_integer
 from .parts import Parts
 from .rows import Rows
@@ -184,9 +184,10 @@ class Pool:
             RunError: ONNX Runtime failed; no state has changed.
         """
         if not isinstance(slots, list):
-            if not isinstance(slots, Iterable):
-                raise InputError(f"slots must be a list of open slots, and not a {type(slots).__name__}")
-            slots = list(slots)
+            try:
+                slots = list(slots)
+            except Exception as error:  # what is no iterable, or fails in the middle  # noqa: BLE001
+                raise InputError(f"slots must be a list of open slots: {reason(error)}") from error
         arrays, restore = self.arrays(x, len(slots))
         with self._lock:
             results = self._run(self._rows_of(slots), arrays)
@@ -300,7 +301,7 @@ class Pool:
         except (KeyError, TypeError):
             for slot in slots:
                 if not isinstance(slot, Slot) or slot not in self._rows:
-                    raise InputError(f"{slot!r} is not an open slot of this pool") from None
+                    raise InputError(f"{shown(slot)} is not an open slot of this pool") from None
             raise
         if len(set(rows)) != len(rows):
             twice = next(slot for slot in slots if slots.count(slot) > 1)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
+from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError, shown
 from ..files import require_readable
 from ..spec import LSTMSpec
 from ..story import Story
-from .arguments import positive_integer, shown
+from .arguments import positive_integer
 from .binding import Key, Repeats, key_of
 from .counts import counts_of, require_counts
 from .double import REMEDY, refuses_double, runs_no_double
@@ -148,6 +148,7 @@ class Model:
                     raise ModelError(
                         f"{path}: the state {kind} {name!r} is not there; its {kind}s are {', '.join(known)}"
                     )
+        self._require_matching_states()
         if self.story.spec is not None:
             expected = (("input", "h0", "c0"), self.inputs), (("output", "hn", "cn"), self.outputs)
             absent = [name for names, known in expected for name in names if name not in known]
@@ -158,6 +159,21 @@ class Model:
         self._refuse_double_on_cpu()
         sleep_if_ending()
         watch(sleeping=self, forking=self)
+
+    def _require_matching_states(self) -> None:
+        """Refuse pairs of a state and an output that can never feed it."""
+        for source, target in self.states.items():
+            state, output = self.inputs[source], self.outputs[target]
+            # An output of unknown rank has no axes either.
+            ranks = len(state.shape) == len(output.shape) or not output.shape
+            pairs = zip(state.shape, output.shape, strict=False)
+            sizes = all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int) and a > 0 and b > 0)
+            if not ranks or not sizes or (output.dtype is not None and output.dtype != state.dtype):
+                raise ModelError(f"{self.path}: the output {output} cannot feed the state {state}")
+            if self.story.spec is not None and self.story.states.get(source) != target:
+                raise ModelError(
+                    f"{self.path}: is a bare LSTM, whose states are {self.story.states}; {source} is not fed by {target}"
+                )
 
     def _refuse_double_on_cpu(self) -> None:
         if self.provider != "cpu":
@@ -438,11 +454,14 @@ class Model:
             ``output, (hn, cn)`` of each sequence; of a dict, or for a module, a dict of outputs.
 
         Raises:
+            InputError: at once, an option is unknown or not possible.
             InputError, RunError: a sequence does not fit, or fails; the message gives its number, and
                 all results before it have been yielded.
         """
-        from .map import map_sequences
+        from .map import OPTIONS, map_sequences
 
+        if unknown := [name for name in options if name not in OPTIONS]:
+            raise InputError(f"map has no option {shown(unknown[0])}; its options are {', '.join(OPTIONS)}")
         return map_sequences(self, sequences, **options)
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, reason, shown
 from .axes import size_of
 
 _DTYPES = {
@@ -38,6 +38,7 @@ Limits = Mapping[str, tuple[int, int | None]]
 _LOSSLESS = {"f": "fiub", "i": "iu", "u": "iu", "b": "b"}
 """Which kinds of numbers a list may hold for an input of each kind: a fraction is never cut to an integer, and a
 bool is no count."""
+_LONGEST_NAME = 200
 _MOST_AXES = 64
 """numpy's limit; a list that holds itself goes on for ever."""
 _CPU_DEVICES = (1, 3)
@@ -100,7 +101,8 @@ def known_names(infos: Mapping[str, ValueInfo], feeds: Mapping[str, object]) -> 
     """Refuse names that are not inputs of the model (InputError)."""
     for name in feeds:
         if name not in infos:
-            raise InputError(f"{name} is not an input of the model; its inputs are {', '.join(infos)}")
+            said = name if isinstance(name, str) and len(name) <= _LONGEST_NAME else shown(name)
+            raise InputError(f"{said} is not an input of the model; its inputs are {', '.join(infos)}")
 
 
 def _fitting(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, str]]) -> np.ndarray:
@@ -219,7 +221,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
         with np.errstate(all="ignore"):
             array = own if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
     except Exception as error:  # numpy asks the object itself, which may raise anything  # noqa: BLE001
-        raise InputError(f"{name} is not an array of numbers: {error}") from error
+        raise InputError(f"{name} is not an array of numbers: {reason(error)}") from error
     if own.dtype.kind not in _LOSSLESS.get(array.dtype.kind, own.dtype.kind):
         raise InputError(f"{name} holds values of dtype {own.dtype}; the model takes {array.dtype}")
     if array.dtype.kind in "iu" and not np.array_equal(own, array):
@@ -233,7 +235,7 @@ def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, Restore]:
     try:
         kind, index = value.__dlpack_device__()
     except Exception as error:  # every library raises its own  # noqa: BLE001
-        raise InputError(f"{name} cannot be read as an array: {error}") from error
+        raise InputError(f"{name} cannot be read as an array: {reason(error)}") from error
     if kind not in _CPU_DEVICES:
         raise InputError(f"{name} is on a device (DLPack type {int(kind)}, index {index}); move it to the CPU first")
     restore = restorer(value)
@@ -242,7 +244,9 @@ def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, Restore]:
             value = value.resolve_neg()  # torch negates lazily, by a mark that DLPack does not carry
         return np.from_dlpack(value), restore
     except Exception as error:  # noqa: BLE001
-        raise InputError(f"{name} cannot be read as an array: {error} (a torch tensor may need .detach())") from error
+        raise InputError(
+            f"{name} cannot be read as an array: {reason(error)} (a torch tensor may need .detach())"
+        ) from error
 
 
 def _native(array: np.ndarray) -> np.ndarray:

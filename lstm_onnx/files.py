@@ -103,7 +103,7 @@ def require_path(path: object, what: str) -> None:
     """
     try:
         text = os.fspath(path)  # type: ignore[call-overload]
-    except Exception as error:  # noqa: BLE001 - an object's own __fspath__ may raise anything
+    except Exception as error:
         raise FileError(f"a path must be a str or an os.PathLike, not a {type(path).__name__}: {error}") from error
     if not isinstance(text, str):
         raise FileError(f"a path must be a str or an os.PathLike of one, not a {type(text).__name__}")

@@ -112,9 +112,8 @@ def _against_torch(
     from .exporter import export
     from .exporter.checkpoint import import_torch
     from .exporter.source import load_source
-    from .runtime import Model, load
-
     from .files import require_path
+    from .runtime import Model, load
 
     import_torch("assert_parity compares with it")
     from .parity import verify

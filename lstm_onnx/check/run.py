@@ -143,7 +143,7 @@ def _story(model: ModelProto, found: list[Finding]) -> Story | None:
     except ConfigError as error:
         found.append(failed(_METADATA, "", str(error)))
         return None
-    found.append(static.metadata(story, model.producer_name))
+    found.append(static.metadata(story, model))
     return story
 
 

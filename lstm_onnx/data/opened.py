@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_LINE = 2**27
-"""Bytes of one line of csv or jsonl: 128 MiB, some ten million numbers; parsed, they take up to twenty times as much."""
+"""Bytes of one line of csv or jsonl: 128 MiB, some ten million numbers, which take several times as much parsed."""
 LARGEST_PIPE = 2**32
 """Bytes that are read from a pipe, or from the standard input, where all of it has to be held: 4 GiB."""
 WRITER_SECONDS = 10.0

@@ -80,7 +80,7 @@ def _read_torch(path: Path, prefix: str, any_module: bool) -> dict[str, Array]:
         if "TorchScript" in str(error):
             raise WeightsError(f"{path}: is a TorchScript archive; save model.state_dict() instead") from error
         raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {_reason(error)}") from error
-    except Exception as error:  # torch.load meets a damaged file in many places  # noqa: BLE001
+    except Exception as error:  # torch.load meets a damaged file in many places
         raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {_reason(error)}") from error
     tensors = _tensors(torch, content, path)
     chosen = _under_prefix(list(tensors), prefix, any_module, where=str(path))

@@ -186,7 +186,7 @@ class Pool:
         if not isinstance(slots, list):
             try:
                 slots = list(slots)
-            except Exception as error:  # what is no iterable, or fails in the middle  # noqa: BLE001
+            except Exception as error:  # what is no iterable, or fails in the middle
                 raise InputError(f"slots must be a list of open slots: {reason(error)}") from error
         arrays, restore = self.arrays(x, len(slots))
         with self._lock:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..errors import InputError, MissingDependencyError, ModelError, ProviderError, shown
+from ..errors import MissingDependencyError, ModelError, ProviderError, shown
 from ..files import require_readable
 from .arguments import integer, seconds
 from .pages import on_huge_pages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .double import REMEDY, refuses_double, runs_no_double
 from .lanes import single_session, stamp
 from .providers import first_line, open_session, ort_errors
 from .shutdown import Gate, sleep_if_ending, watch
-from .states import require_fitting, start
+from .states import fitting_initial, start
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
 from .work import is_small
 
@@ -136,7 +137,7 @@ class Model:
             self.inputs = {arg.name: ValueInfo.of(arg, limits) for arg in session.get_inputs()}
             self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
             self.counts = counts_of(self.story, self.inputs)
-            require_fitting(self.story.initial, self.inputs)
+            self.story = replace(self.story, initial=fitting_initial(self.story.initial, self.inputs))
         except (ConfigError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
         except UnicodeDecodeError as error:
@@ -171,8 +172,9 @@ class Model:
             if not ranks or not sizes or (output.dtype is not None and output.dtype != state.dtype):
                 raise ModelError(f"{self.path}: the output {output} cannot feed the state {state}")
             if self.story.spec is not None and self.story.states.get(source) != target:
+                own = ", ".join(f"{name} <- {end}" for name, end in self.story.states.items())
                 raise ModelError(
-                    f"{self.path}: is a bare LSTM, whose states are {self.story.states}; {source} is not fed by {target}"
+                    f"{self.path}: is a bare LSTM, whose states are {own}; {target} does not feed {source}"
                 )
 
     def _refuse_double_on_cpu(self) -> None:
@@ -180,7 +182,7 @@ class Model:
             return
         spec, options = self.story.spec, self.story.options
         if spec is not None and options is not None:
-            refused = spec.dtype == "float64" and (spec.proj_size == 0 or options.projection == "fold")
+            refused = self.inputs["input"].dtype == np.float64 and (spec.proj_size == 0 or options.projection == "fold")
         else:
             refused = runs_no_double(self.session, self.inputs, self.outputs)
         if refused:

@@ -116,7 +116,7 @@ class LostLock:
 @atexit.register
 def _end() -> None:
     """Before the interpreter ends."""
-    global _ending  # noqa: PLW0603 - it ends once
+    global _ending
     for item in list(_threaded):
         cast("Threaded", item).end_threads()
     _ending = True

@@ -220,7 +220,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
         own = np.asarray(value)
         with np.errstate(all="ignore"):
             array = own if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
-    except Exception as error:  # numpy asks the object itself, which may raise anything  # noqa: BLE001
+    except Exception as error:  # numpy asks the object itself, which may raise anything
         raise InputError(f"{name} is not an array of numbers: {reason(error)}") from error
     if own.dtype.kind not in _LOSSLESS.get(array.dtype.kind, own.dtype.kind):
         raise InputError(f"{name} holds values of dtype {own.dtype}; the model takes {array.dtype}")
@@ -234,7 +234,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
 def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, Restore]:
     try:
         kind, index = value.__dlpack_device__()
-    except Exception as error:  # every library raises its own  # noqa: BLE001
+    except Exception as error:  # every library raises its own
         raise InputError(f"{name} cannot be read as an array: {reason(error)}") from error
     if kind not in _CPU_DEVICES:
         raise InputError(f"{name} is on a device (DLPack type {int(kind)}, index {index}); move it to the CPU first")
@@ -243,7 +243,7 @@ def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, Restore]:
         if hasattr(value, "resolve_neg"):
             value = value.resolve_neg()  # torch negates lazily, by a mark that DLPack does not carry
         return np.from_dlpack(value), restore
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise InputError(
             f"{name} cannot be read as an array: {reason(error)} (a torch tensor may need .detach())"
         ) from error

@@ -89,10 +89,10 @@ def _without_lengths(subject: Subject) -> Iterator[Finding]:
         if maker is not None:
             todo += [(scope, source, reader) for source in _same_time(maker, name)]
     for _, node in subject.layers:
-        reader = padded.get(input_of(node, 0))
-        if reader is not None and not input_of(node, LENGTHS) and _ends_in_padding(subject, node):
+        other = padded.get(input_of(node, 0))
+        if other is not None and not input_of(node, LENGTHS) and _ends_in_padding(subject, node):
             message = (
-                f"{node.op_type} has no lengths and reads padding; {label(reader)}, which has lengths, reads it too"
+                f"{node.op_type} has no lengths and reads padding; {label(other)}, which goes as long, has lengths"
             )
             finding = failed("lengths-ignored", label(node), message)
             # nn.LSTM has lengths for all of its layers: of a file of ours this is no matter of taste.

@@ -64,8 +64,8 @@ def read(
         else:
             format = format or format_of(place)
             path = readable_file(source, f"data in {listing((format,))} format", pipes=True)
-            stream, first = opened_to_read(path)
-            opened = peeked(place, stack.enter_context(stream), first)
+            stream, taken = opened_to_read(path)
+            opened = peeked(place, stack.enter_context(stream), taken)
         if columns is not None:
             _check_columns(place, format, columns)
         _check_content(place, format, opened.head)

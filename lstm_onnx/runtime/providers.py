@@ -145,8 +145,8 @@ def open_session(
         InputError: `threads` is not a positive integer, or `spin` no time.
     """
     if not isinstance(provider, str) or provider not in PROVIDERS:
-        said = f'"{provider}"' if isinstance(provider, str) else shown(provider)
-        raise ProviderError(f"provider {said:.80} is unknown; it must be one of {', '.join(PROVIDERS)}")
+        said = provider if isinstance(provider, str) else shown(provider)
+        raise ProviderError(f'provider "{said:.60}" is unknown; it must be one of {", ".join(PROVIDERS)}')
     if threads is not None:
         threads = integer("threads", threads, 1, _MAX_THREADS, "or None")
     spin = seconds("spin", spin, 1)

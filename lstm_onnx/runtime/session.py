@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .stream import Stream
 
+_STATES = {"h0": "hn", "c0": "cn"}
+"""What feeds the states of a bare LSTM."""
 _NO_DOUBLE = (
     "is float64, and ONNX Runtime's CPU provider has no LSTM or GRU operator for it (only the Scan of a projected "
     f"LSTM runs); {REMEDY}"
@@ -149,8 +151,8 @@ class Model:
                     raise ModelError(
                         f"{path}: the state {kind} {name!r} is not there; its {kind}s are {', '.join(known)}"
                     )
-        self._require_matching_states()
         if self.story.spec is not None:
+            self._require_own_states()
             expected = (("input", "h0", "c0"), self.inputs), (("output", "hn", "cn"), self.outputs)
             absent = [name for names, known in expected for name in names if name not in known]
             if absent:
@@ -161,21 +163,12 @@ class Model:
         sleep_if_ending()
         watch(sleeping=self, forking=self)
 
-    def _require_matching_states(self) -> None:
-        """Refuse pairs of a state and an output that can never feed it."""
+    def _require_own_states(self) -> None:
+        """Refuse a bare LSTM whose h or c would be fed by another output than its own (ModelError)."""
         for source, target in self.states.items():
-            state, output = self.inputs[source], self.outputs[target]
-            # An output of unknown rank has no axes either.
-            ranks = len(state.shape) == len(output.shape) or not output.shape
-            pairs = zip(state.shape, output.shape, strict=False)
-            sizes = all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int) and a > 0 and b > 0)
-            if not ranks or not sizes or (output.dtype is not None and output.dtype != state.dtype):
-                raise ModelError(f"{self.path}: the output {output} cannot feed the state {state}")
-            if self.story.spec is not None and self.story.states.get(source) != target:
-                own = ", ".join(f"{name} <- {end}" for name, end in self.story.states.items())
-                raise ModelError(
-                    f"{self.path}: is a bare LSTM, whose states are {own}; {target} does not feed {source}"
-                )
+            if _STATES.get(source) != target:
+                own = ", ".join(f"{name} <- {end}" for name, end in _STATES.items())
+                raise ModelError(f"{self.path}: is a bare LSTM with {own}; {target} does not feed {source}")
 
     def _refuse_double_on_cpu(self) -> None:
         if self.provider != "cpu":
@@ -360,7 +353,7 @@ class Model:
         # Lengths are numbers to be checked each time; all else that is checked are names, shapes and dtypes.
         key = key_of(feeds) if self.provider == "cpu" and "lengths" not in feeds else None
         binding = None if key is None else self._repeats.find(key)
-        if binding is not None:
+        if binding is not None and key is not None:
             self.require_counts(feeds)
             for name, array in feeds.items():
                 binding.inputs[name][...] = array

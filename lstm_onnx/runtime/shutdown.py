@@ -96,6 +96,7 @@ class Gate:
         self._session = session
 
     def __getattr__(self, name: str) -> Any:
+        """What the session has."""
         sleep_if_ending()
         return getattr(self._session, name)
 
@@ -107,6 +108,7 @@ class LostLock:
         self._message = message
 
     def __enter__(self) -> None:
+        """Say why not."""
         raise RunError(self._message)
 
     def __exit__(self, *_: object) -> None:

@@ -181,7 +181,7 @@ class Stream:
             return self._on_device(feeds)
         key = key_of(feeds)
         pair = None if key is None else self._bound.get(key)
-        if pair is not None and self.model.session is self._session:
+        if key is not None and pair is not None and self.model.session is self._session:
             self.model.require_counts(feeds)
             binding = pair[self._current]
             for name, array in feeds.items():

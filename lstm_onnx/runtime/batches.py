@@ -60,8 +60,10 @@ class Core:
     def start(self) -> None:
         """Begin (RunError where the interpreter is ending)."""
         require_running("a batcher")
-        self.thread.start()
-        watch(threaded=self, forking=self)
+        with self.lock:  # or the interpreter's end could come in between
+            watch(threaded=self, forking=self)
+            if not self.closing:
+                self.thread.start()
 
     def end_threads(self) -> None:
         """See `shutdown`.
@@ -75,6 +77,8 @@ class Core:
             self.forget()
             self.closing = self.exiting = True
             self.rouse()
+            if self.thread.ident is None:
+                return
         self.thread.join()
 
     def forked(self) -> None:

@@ -51,10 +51,11 @@ class Workers(Generic[Task, Result]):
         self._require_threads()
         for task in tasks:
             self._tasks.put(task)
-        while len(self._threads) < self._count:
-            thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        with self._changed:  # or the interpreter's end could come between two of them
+            while len(self._threads) < self._count and not self._closed:
+                thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
 
     def ready(self, part: int) -> bool:
         """Whether a part is done."""
@@ -86,7 +87,8 @@ class Workers(Generic[Task, Result]):
         """Drop what was not begun, and wait for the threads to end."""
         if self._lost:
             return
-        self._closed = True
+        with self._changed:
+            self._closed = True
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:

@@ -29,6 +29,9 @@ _UNCLEAR = 0.1
 _RUNS: set[CodeType] = set()
 """Functions that call ONNX Runtime without its own Python wrapper."""
 _ending = False
+"""Whether nothing new is begun any more."""
+_joined = False
+"""Whether our own threads have ended, too."""
 
 
 class Threaded(Protocol):
@@ -74,14 +77,19 @@ def calls_onnxruntime(function: Any) -> None:
 def require_running(what: str) -> None:
     """Refuse to start threads that nobody would join any more (RunError)."""
     if _ending:
-        sleep_if_ending()
+        if not _is_main():
+            _sleep_for_ever()
         raise RunError(f"the interpreter is ending, and {what} cannot be started any more")
 
 
 def sleep_if_ending() -> None:
-    """Do not come back once the interpreter is ending, but in its main thread."""
-    if _ending and threading.current_thread() is not threading.main_thread():
+    """Do not come back once the interpreter is ending and our own threads have ended, but in its main thread."""
+    if _joined and not _is_main():
         _sleep_for_ever()
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _sleep_for_ever() -> NoReturn:
@@ -118,10 +126,11 @@ class LostLock:
 @atexit.register
 def _end() -> None:
     """Before the interpreter ends."""
-    global _ending
+    global _joined, _ending
+    _ending = True
     for item in list(_threaded):
         cast("Threaded", item).end_threads()
-    _ending = True
+    _joined = True
     for item in list(_sleeping):
         cast("Sleeping", item).let_sleep()
     _wait_for_runs()

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from ..errors import RunError
-from .shutdown import require_running, sleep_if_ending, watch
+from .shutdown import require_running, watch
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -108,10 +108,7 @@ class Workers(Generic[Task, Result]):
     def _require_threads(self) -> None:
         if self._lost:
             raise RunError(self._lost)
-        if self._closed:
-            sleep_if_ending()
-            raise RunError("the interpreter is ending, and map goes on no more")
-        if not self._threads:
+        if self._closed or not self._threads:
             require_running("map")
 
     def _loop(self) -> None:

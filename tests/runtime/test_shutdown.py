@@ -59,13 +59,17 @@ ENDS = {
         0,
     ),
     "an exit within asyncio": (
-        "b = lstm_onnx.Batcher(model)\nasync def main():\n    s = b.open()\n"
-        "    t = asyncio.create_task(s.astep(step)); await asyncio.sleep(0.001); sys.exit(5)\nasyncio.run(main())",
+        (
+            "b = lstm_onnx.Batcher(model)\nasync def main():\n    s = b.open()\n"
+            "    t = asyncio.create_task(s.astep(step)); await asyncio.sleep(0.001); sys.exit(5)\nasyncio.run(main())"
+        ),
         5,
     ),
     "asyncio in a daemon thread": (
-        "b = lstm_onnx.Batcher(model)\nasync def main():\n    s = b.open()\n    while True: await s.astep(step)\n"
-        "daemon(lambda: asyncio.run(main()), 1)",
+        (
+            "b = lstm_onnx.Batcher(model)\nasync def main():\n    s = b.open()\n    while True: await s.astep(step)\n"
+            "daemon(lambda: asyncio.run(main()), 1)"
+        ),
         0,
     ),
 }
@@ -123,14 +127,18 @@ FORKS = {
         "None\n",
     ),
     "runs, streams and new maps": (
-        "s = model.stream(); [s(step) for _ in range(4)]; whole = model.run({'input': x})['output'].sum()\n"
-        "in_child(lambda: (model.run({'input': x})['output'].sum() == whole, s(step).shape,"
-        " len(list(model.map(sequences)))))",
+        (
+            "s = model.stream(); [s(step) for _ in range(4)]; whole = model.run({'input': x})['output'].sum()\n"
+            "in_child(lambda: (model.run({'input': x})['output'].sum() == whole, s(step).shape,"
+            " len(list(model.map(sequences)))))"
+        ),
         r"\(np.True_, \(1, 1, 128\), 400\)\n",
     ),
     "a pool": (
-        "p = model.pool(4); s = [p.open() for _ in range(4)]; [p.step(s, x) for _ in range(4)]\n"
-        "in_child(lambda: p.step(s, x).shape)",
+        (
+            "p = model.pool(4); s = [p.open() for _ in range(4)]; [p.step(s, x) for _ in range(4)]\n"
+            "in_child(lambda: p.step(s, x).shape)"
+        ),
         r"\(40, 4, 128\)\n",
     ),
     "a pool in the middle of a step": (

@@ -66,7 +66,8 @@ def test_lengths_of_a_module_are_from_one_to_time(lengths: list[int], tmp_path: 
     stream, pool = model.stream(2), model.pool(2)
     slots = [pool.open(), pool.open()]
     right, wrong = _feeds(lengths=[5, 1]), _feeds(lengths=lengths)
-    said = rf"lengths\[{[at for at, length in enumerate(lengths) if not 1 <= length <= 5][0]}\] is .*from 1 to time, 5"
+    wrong_at = next(at for at, length in enumerate(lengths) if not 1 <= length <= 5)
+    said = rf"lengths\[{wrong_at}\] is .*from 1 to time, 5"
     for _ in range(4):
         assert model.run(right)["y"][1, 0, 0] == 1
         stream.run(right)
@@ -151,7 +152,8 @@ def test_batches_that_we_choose_keep_to_the_limits(tmp_path: Path, monkeypatch: 
             rows.append(len(feeds["x"]))
             return self._session.run(names, feeds)
 
-    monkeypatch.setattr(model, "one_thread", lambda session=model.one_thread(): Noting(session))
+    session = model.one_thread()
+    monkeypatch.setattr(model, "one_thread", lambda: Noting(session))
     sequences = [{"x": np.full((4, 2), float(at), np.float32)} for at in range(200)]
     found = [result["y"][0, 0] for result in model.map(sequences, batch=64)]
     assert found == [at / 4 for at in range(200)]

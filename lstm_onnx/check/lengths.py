@@ -61,10 +61,13 @@ def lengths_ignored(subject: Subject) -> Iterator[Finding]:
         if input_of(node, LENGTHS) and node.output and node.output[0]:
             for finding in _followed(subject, node):
                 found.setdefault(finding.where, finding)
-                yield finding
     for finding in _without_lengths(subject):
-        if finding.where not in found:
-            yield finding
+        found.setdefault(finding.where, finding)
+    # nn.LSTM has lengths for all of its layers: in a file of ours that asks for them this is no matter of taste.
+    promised = subject.story is not None and subject.story.options is not None and subject.story.options.lengths
+    bare = {label(node) for _, node in subject.layers if not input_of(node, LENGTHS)} if promised else set()
+    for where, finding in found.items():
+        yield replace(finding, severity="error") if where in bare else finding
 
 
 def ignored_inputs(subject: Subject) -> Iterator[Finding]:
@@ -94,10 +97,7 @@ def _without_lengths(subject: Subject) -> Iterator[Finding]:
             message = (
                 f"{node.op_type} has no lengths and reads padding; {label(other)}, which goes as long, has lengths"
             )
-            finding = failed("lengths-ignored", label(node), message)
-            # nn.LSTM has lengths for all of its layers: of a file of ours this is no matter of taste.
-            promised = subject.story is not None and subject.story.options is not None and subject.story.options.lengths
-            yield replace(finding, severity="error") if promised else finding
+            yield failed("lengths-ignored", label(node), message)
 
 
 def _same_time(node: NodeProto, name: str) -> list[str]:

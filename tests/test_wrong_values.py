@@ -221,7 +221,9 @@ ENTRIES: dict[str, Callable[[Path, Any], object]] = {
     "verify_golden path": lambda folder, value: lstm_onnx.verify_golden(value, folder / "g.npz"),
     "verify_golden golden": lambda folder, value: lstm_onnx.verify_golden(folder / "m.onnx", value),
     "assert_parity source": lambda folder, value: assert_parity(value, folder / "m.onnx", mutants="none"),
-    "assert_parity golden": lambda folder, value: assert_parity(folder / "m.onnx", golden="a" if value is None else value),
+    "assert_parity golden": lambda folder, value: assert_parity(
+        folder / "m.onnx", golden="a" if value is None else value
+    ),
     "progress": lambda folder, value: None if callable(value) else list(_model(folder).map([X[:, 0]], progress=value)),
 }
 CALLS.update(

@@ -57,7 +57,9 @@ class Endless(io.RawIOBase):
 @pytest.mark.parametrize(("format", "piece"), [("csv", b"1,2\n" * 2048), ("npy", b"\x93NUMPY\x01\x00" + b"\0" * 8184)])
 def test_a_pipe_without_an_end(format: str, piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "LARGEST_PIPE", 2**20)
-    with pytest.raises(FileError, match="stdin: gives more than the 0 GiB that are read from a pipe; save it to a file"):
+    with pytest.raises(
+        FileError, match="stdin: gives more than the 0 GiB that are read from a pipe; save it to a file"
+    ):
         data.read("-", format=format, stdin=io.BufferedReader(Endless(piece)))
 
 

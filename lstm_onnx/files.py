@@ -104,9 +104,9 @@ def require_path(path: object, what: str) -> None:
     try:
         text = os.fspath(path)  # type: ignore[call-overload]
     except Exception as error:
-        raise FileError(f"a path must be a str or an os.PathLike, not a {type(path).__name__}: {error}") from error
+        raise FileError(f"a path must be a str or an os.PathLike, not {type(path).__name__}") from error
     if not isinstance(text, str):
-        raise FileError(f"a path must be a str or an os.PathLike of one, not a {type(text).__name__}")
+        raise FileError(f"a path must be a str or an os.PathLike of one, not {type(text).__name__}")
     if not text:
         raise FileError(f"the path is empty; expected {what}")
     try:

@@ -261,20 +261,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize("name", CALLS)
 def test_a_wrong_value_meets_an_error_of_ours(name: str, folder: Path) -> None:
     call = CALLS[name](folder)
-    refused = 0
+    told: dict[str, str] = {}
+    raw: dict[str, str] = {}
     for label, value in WRONG.items():
         try:
             call(value)
         except LSTMOnnxError as error:
-            refused += 1
-            # Of paths and texts the caller's own words may be long.
-            assert len(str(error)) < 6000, label
-            assert "\n" not in str(error), label
-        except TimeoutError:
-            assert name == "batcher result", label
+            told[label] = str(error)
         except Exception as error:  # noqa: BLE001 - which is what must not be
-            pytest.fail(f"{name} = {label}: {type(error).__name__}: {error}")
-    assert refused > len(WRONG) // 3
+            raw[label] = f"{type(error).__name__}: {error}"
+    # A future's own error where its result is not there in time.
+    assert {label: text for label, text in raw.items() if "no output within" not in text} == {}
+    assert len(told) > len(WRONG) // 3
+    # Of paths and texts the caller's own words may be long.
+    assert [label for label, text in told.items() if not text or len(text) > 6000 or "\n" in text] == []
 
 
 @pytest.mark.parametrize(

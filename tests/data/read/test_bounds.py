@@ -57,9 +57,7 @@ class Endless(io.RawIOBase):
 @pytest.mark.parametrize(("format", "piece"), [("csv", b"1,2\n" * 2048), ("npy", b"\x93NUMPY\x01\x00" + b"\0" * 8184)])
 def test_a_pipe_without_an_end(format: str, piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opened, "LARGEST_PIPE", 2**20)
-    with pytest.raises(
-        FileError, match="stdin: gives more than the 0 GiB that are read from a pipe; save it to a file"
-    ):
+    with pytest.raises(FileError, match="gives more than the 0 GiB that are read from a pipe; save it to a file"):
         data.read("-", format=format, stdin=io.BufferedReader(Endless(piece)))
 
 
@@ -125,9 +123,9 @@ def test_a_shape_that_no_array_has(shape: tuple[int, ...]) -> None:
 def test_a_safetensors_shape_that_no_array_has() -> None:
     header = b'{"a":{"dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}}'
     content = len(header).to_bytes(8, "little") + header
-    with pytest.raises(FileError, match="declares the shape .*, which no array has"):
+    with pytest.raises(FileError, match=r"declares the shape .*, which no array has"):
         data.read("-", format="safetensors", stdin=io.BytesIO(content))
-    with pytest.raises(FileError, match="declares the shape .*, which no array has"):
+    with pytest.raises(FileError, match=r"declares the shape .*, which no array has"):
         arrays.shaped(np.zeros(0), (0, 2**62, 4), "x")
 
 

@@ -179,6 +179,8 @@ class Core:
     def open_slot(self) -> Slot:
         """A slot of the pool; where all are open, the thread may be about to close some."""
         while True:
+            if self.exiting:
+                require_running("a stream")
             with self.lock:
                 if self.closing:
                     raise InputError("the batcher is closed")

@@ -63,9 +63,9 @@ def load(
             every node must run on CUDA, so a projection has to be folded.
 
     Raises:
-        FileError: the file is missing, empty or a folder.
-        ModelError: it is not a model, ONNX Runtime cannot run it, or `states` names no input or
-            output of it.
+        FileError: `path` is no path, or the file is missing, empty, a folder, a pipe or a device.
+        ModelError: it is not a model, ONNX Runtime cannot run it, or `states` maps no input to an
+            output of it; of a bare LSTM, to any but its own.
         ProviderError: the provider is unknown, is not there, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
         InputError: `threads` or `spin` is not possible.
@@ -194,7 +194,8 @@ class Model:
     def let_sleep(self) -> None:
         """See `shutdown`: the interpreter is ending."""
         if not self.closed:
-            self.session, self._single = Gate(self.session), None
+            # Never None: no thread may fall asleep on the way to a session, with a lock that the main one needs.
+            self.session, self._single = Gate(self.session), Gate(self._single or self.session)
         self._repeats = Repeats()
 
     def forked(self) -> None:
@@ -431,7 +432,8 @@ class Model:
         """A pool of up to `slots` streams that are stepped together, as one batch.
 
         Raises:
-            InputError: the model cannot be streamed (see `stream`), or its batch is fixed.
+            InputError: the model cannot be streamed (see `stream`), its batch is fixed, or so many slots are
+                not possible or do not fit into memory.
         """
         from .pool import Pool
 

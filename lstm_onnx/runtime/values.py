@@ -217,11 +217,13 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
     if isinstance(value, (list, tuple)):
         _refuse_masked_in(value, name, 0)
     try:
-        own = np.asarray(value)
+        whole = np.asanyarray(value)  # an object may make a masked array of itself
+        own = np.asarray(whole)
         with np.errstate(all="ignore"):
             array = own if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
     except Exception as error:  # numpy asks the object itself, which may raise anything
         raise InputError(f"{name} is not an array of numbers: {reason(error)}") from error
+    _refuse_masked(whole, name)
     if own.dtype.kind not in _LOSSLESS.get(array.dtype.kind, own.dtype.kind):
         raise InputError(f"{name} holds values of dtype {own.dtype}; the model takes {array.dtype}")
     if array.dtype.kind in "iu" and not np.array_equal(own, array):

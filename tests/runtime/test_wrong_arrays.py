@@ -139,6 +139,22 @@ def test_masks_in_lists_and_in_states_count_too(model: Model) -> None:
         model.stream().state = {"h0": state.filled(0), "c0": state}
 
 
+class Made:
+    """What makes an array of itself, as tables do."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        return self._array
+
+
+def test_what_makes_an_array_of_itself(model: Model) -> None:
+    np.testing.assert_array_equal(model(Made(X))[0], model(X)[0])
+    with pytest.raises(InputError, match="input is a masked array"):
+        model(Made(np.ma.masked_array(X, mask=X > 0)))
+
+
 @pytest.mark.parametrize("value", [1e300, [[[1e300] * 4]], [[np.full(4, 1e300)]]])
 def test_numbers_too_large_for_the_model_are_no_infinities(model: Model, value: Any) -> None:
     with pytest.raises(InputError, match="input holds numbers too large for float32"):

@@ -264,7 +264,7 @@ def test_a_model_that_fails_on_a_value_is_bound_all_the_same(tmp_path: Path) -> 
         stream(np.array([[11]]))
     before = stream.state["state"]
     assert stream._bound[key] is not None
-    np.testing.assert_array_equal(stream(np.array([[2]])), [[4, 5], *before])
+    np.testing.assert_array_equal(stream(np.array([[2]])), np.add(before, [[4, 5]]))
 
 
 def test_a_binding_that_cannot_be_made_loses_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,10 @@ from ..inputs import InputSpec
 from ..spec import ExportOptions
 from ..story import Origin, Story
 from ..weights import Array, digest
+from . import streams
 from .arguments import Arguments
 from .lstm import Exported
-from .named import TracedGraph, named
+from .named import Dims, TracedGraph, named
 from .opset import lower
 from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
 from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
@@ -116,12 +117,21 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     story = _story(prepared, graph, calls, lifted, options)
     splice(graph, calls, options.options)
     model = _model(graph, name, options.options, story)
+    time = streams.time_axis(model, graph.nodes.initializers, graph, story) if story.states else None
     notes = tuple(lifted.notes)
-    if options.check:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        shown = streams.Tried()
+        if options.check:
             trial = Path(folder) / "trial.onnx"
             write_model(model, graph.nodes.initializers, trial)
             notes += try_out(trial, prepared, story, traced.edges)
+            shown = streams.tried(trial, story, time)
+    story = streams.told(story, time, shown, graph.lines)
+    if story.not_streamable:
+        notes += (f"the file cannot be streamed: {story.not_streamable}",)
+    if story.batch_mixes:
+        notes += (f"the sequences of a batch are not independent: {story.batch_mixes}",)
+    helper.set_model_props(model, story.to_metadata())
     return model, graph.nodes.initializers, story, notes
 
 
@@ -156,6 +166,7 @@ def _story(
     for name, after in prepared.states.items():
         if name in used:
             states[name] = after
+            graph.dims[name] = _fed_back(graph.dims[name], graph.dims[after])
             continue
         graph.inputs.remove(name)
         graph.outputs.remove(after)
@@ -168,14 +179,6 @@ def _story(
         for name, tensor in zip(slot.names, slot.initial or (), strict=False):
             if name in states and bool(tensor.any()):
                 initial[name] = _alike(tensor.detach().cpu().numpy(), graph.dims[name])
-    bidirectional = list(lifted.bidirectional)
-    bidirectional += [call.site.path for call in calls if call.site.spec.bidirectional and call.value(1) in states]
-    whole = ""
-    if bidirectional:
-        whole = (
-            f"{', '.join(dict.fromkeys(bidirectional))} is bidirectional: its reverse direction starts at the "
-            "sequence's end, which a stream has not seen yet"
-        )
     return Story(
         options=options.options,
         states=states,
@@ -184,8 +187,14 @@ def _story(
         inputs=_inputs(prepared.arguments, graph, calls, options.ranges),
         initial=initial,
         origins={name: Origin(*source) for name, source in lifted.sources.items()},
-        whole=whole,
     )
+
+
+def _fed_back(dims: Dims, after: Dims) -> Dims:
+    """A state's axes: open only where those of the output that feeds it are; a cache of two steps has two."""
+    if len(dims) != len(after):
+        return dims
+    return tuple(end if isinstance(end, int) else dim for dim, end in zip(dims, after, strict=True))
 
 
 def _alike(array: Array, dims: tuple[int | str, ...]) -> Array:

@@ -49,9 +49,13 @@ class Pool:
         largest: how many at most; None where nothing bounds it.
     """
 
-    def __init__(self, model: Model, slots: int = 64) -> None:
+    def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
         slots = positive_integer("slots", slots)
-        self.fresh = model.stream().state  # also refuses, and says why, what cannot be streamed
+        self.fresh = model.stream(check=check).state  # also refuses, and says why, what cannot be streamed
+        if model.story.batch_mixes:
+            raise InputError(
+                f"{model.path}: streams cannot be stepped together: {model.story.batch_mixes}; use model.stream()"
+            )
         self.model = model
         self.slots = slots
         limits = model.story.axis_limits

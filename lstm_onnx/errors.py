@@ -61,3 +61,23 @@ class RunError(LSTMOnnxError):
 
 class MissingDependencyError(LSTMOnnxError, ImportError):
     """An optional package is not installed, or two that exclude each other are."""
+
+
+def shown(value: object) -> str:
+    """A wrong argument in an error: on one line, and not the whole of a large one."""
+    try:
+        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    except Exception:  # noqa: BLE001 - its own __repr__ may be what is wrong
+        text = f"<{type(value).__name__}>"
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def reason(error: BaseException) -> str:
+    """What an error of somebody else's code says, on one line of a bearable length."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - as above
+        text = ""
+    text = text or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -26,6 +26,8 @@ _UNFINISHED: set[str] = set()
 """Temporary files that are being written, and temporary folders."""
 READER_SECONDS = 10.0
 """How long a pipe that is written to waits for a reader."""
+_LONGEST_SHOWN = 400
+"""Characters of a path in an error."""
 _PREFIX, _SUFFIX = ".lstm-onnx-", ".tmp"
 
 
@@ -182,14 +184,12 @@ def require_writable(path: Name) -> Path:
     """
     from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
 
-    text = _path_text(path, "name a file to write")
-    if not text:
-        raise FileError("the name of the file to write is empty; name one")
+    require_path(path, "a file to write")
     # A pipe has no path of its own, so it is looked for before links are followed.
     target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
     if os.path.isdir(target):  # noqa: PTH112 - which takes names of any length
         raise FileError(f"{path}: is a directory; name a file to write")
-    if text.endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
+    if os.fspath(path).endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
         raise FileError(f"{path!r}: names a folder; name a file to write")
     if not os.path.isdir(target.parent):  # noqa: PTH112
         raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
@@ -258,36 +258,49 @@ def _is_special(path: Path) -> bool:
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
-def _path_text(path: Name, hint: str) -> str:
-    """`path` as text, once it can be one.
+def require_path(path: object, what: str) -> None:
+    """Refuse what no file system takes as a path of text.
 
     Raises:
-        FileError: it holds what no path can hold.
+        FileError: it is neither a str nor an os.PathLike of one, or holds what no path does; `what` says in
+            the message what was expected.
     """
     try:
-        text = os.fsdecode(path)
-        possible = "\0" not in text and bool(os.fsencode(text) or not text)
-    except (TypeError, UnicodeError):
+        text = os.fspath(path)  # type: ignore[call-overload]
+    except Exception as error:
+        raise FileError(f"a path must be a str or an os.PathLike, not {type(path).__name__}") from error
+    if not isinstance(text, str):
+        raise FileError(f"a path must be a str or an os.PathLike of one, not {type(text).__name__}")
+    if not text:
+        raise FileError(f"the path is empty; expected {what}")
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
         possible = False
     if not possible:
-        raise FileError(f"{str(path)!r}: is not a path; {hint}")
-    return text
+        raise FileError(f"{text!a:.200}: is not a path; expected {what}")
 
 
-def require_readable(path: Name, what: str) -> None:
-    """Refuse what is no file with something in it.
+def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = False) -> None:
+    """Refuse what is no regular file with something in it: a device or a pipe may never end.
+
+    With `pipes` a pipe is one as well.
 
     Raises:
-        FileError: it does not exist, is a directory, is empty, or may not be read; `what` says in
-            the message what was expected there.
+        FileError: it does not exist, is a directory, a device, a socket or a pipe, is empty, or may not be
+            read; `what` says in the message what was expected there.
     """
-    _path_text(path, f"expected {what}")
+    require_path(path, what)
     try:
         found = os.stat(path)  # noqa: PTH116 - without pathlib
     except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}; expected {what}") from error
+        text = os.fspath(path)
+        shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:100]}...{text[-100:]}"
+        raise FileError(f"{shown}: {error.strerror or error}; expected {what}") from error
     if stat.S_ISDIR(found.st_mode):
         raise FileError(f"{path}: is a directory; expected {what}")
+    if not stat.S_ISREG(found.st_mode) and not (pipes and stat.S_ISFIFO(found.st_mode)):
+        raise FileError(f"{path}: is {_kind(found.st_mode)}, and no regular file; expected {what}")
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise FileError(f"{path}: is empty; expected {what}")
     if not os.access(path, os.R_OK):
@@ -306,13 +319,18 @@ def require_utf8(path: Name) -> None:
         raise FileError(f"{path}: its name is not UTF-8, and ONNX Runtime takes no other; rename it") from error
 
 
-def readable_file(path: Name, what: str) -> Path:
-    """`path` as a Path, once it is known to be a file with something in it.
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((words for test, words in kinds if test(mode)), "a device")
+
+
+def readable_file(path: Name, what: str, *, pipes: bool = False) -> Path:
+    """`path` as a Path, once it is known to be a regular file with something in it; with `pipes`, or a pipe.
 
     Raises:
         FileError: see `require_readable`.
     """
     from pathlib import Path
 
-    require_readable(path, what)
+    require_readable(path, what, pipes=pipes)
     return Path(path)

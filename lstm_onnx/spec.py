@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 
 GATES = 4
 """An LSTM's input, forget, cell and output gate share one matrix, so its gate dimensions are ``4 * hidden_size``."""
@@ -61,7 +61,7 @@ def _check_fields(instance: Any) -> None:
         # bool is an int, and an int is a fine float; everything else must be of the very type.
         right_type = type(value) is rule.type or (rule.type is float and type(value) is int)
         if not right_type or not rule.test(value):
-            raise ConfigError(f"{item.name} = {value!r} is not possible; it must be {rule.allowed}")
+            raise ConfigError(f"{item.name} = {shown(value)} is not possible; it must be {rule.allowed}")
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,17 @@ def assert_parity(
     opening = {"provider": provider, "threads": threads}
     drawing = {"seed": seed, "data": data}
     try:
+        from .parity.options import require_drawing
+
+        require_drawing(seed, data)
         if golden is not None:
             if file is not None or example_inputs is not None or seed or data:
                 raise ConfigError(f"{golden}: holds its own inputs and outputs; give it with the .onnx file alone")
-            report = _against_golden(source, golden, opening, mutants or "none")
+            report = _against_golden(source, golden, opening, "none" if mutants is None else mutants)
         else:
-            report = _against_torch(source, file, example_inputs, opening, drawing, mutants or "quick")
+            report = _against_torch(
+                source, file, example_inputs, opening, drawing, "quick" if mutants is None else mutants
+            )
     except LSTMOnnxError as error:
         # Its one line says it all, and the frames on the way to it are not the reader's.
         raise error.with_traceback(None) from None
@@ -105,14 +110,17 @@ def _against_torch(
     from .exporter import export
     from .exporter.checkpoint import import_torch
     from .exporter.source import load_source
-    from .files import temporary_folder
+    from .files import require_path, temporary_folder
     from .runtime import Model, load
 
     import_torch("assert_parity compares with it")
     from .parity import verify
     from .parity.sources import report_on_source, verification_of_source
 
-    made = load_source(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else None
+    made = None
+    if isinstance(source, (str, os.PathLike)):
+        require_path(source, "a model's .toml, or package.module:callable")
+        made = load_source(os.fspath(source))
     if made is not None and example_inputs is not None:
         raise ConfigError(f"{source}: says itself what it is called with; leave example_inputs out")
     with contextlib.ExitStack() as stack:

@@ -228,7 +228,7 @@ def test_links_that_lead_nowhere_or_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("", "is empty; name one"),
+        ("", "is empty; expected a file to write"),
         ("new/", "names a folder; name a file"),
         ("socket", "is a socket"),
         ("a\0b", "is not a path"),

@@ -178,8 +178,8 @@ _STATES = (
         "warning",
         "state inputs that no metadata pairs with outputs",
         "Nothing in ONNX says which output feeds which state, so the file cannot be streamed as it is.",
-        'name the pairs: lstm_onnx.load(file, states={"h": "hN", "c": "cN"}), or as JSON in the file\'s metadata, '
-        "lstm_onnx.states",
+        "name the output that feeds each state, as the file calls them: lstm_onnx.load(file, states={STATE: OUTPUT}), "
+        "or as JSON in the file's metadata, lstm_onnx.states",
     ),
     Rule(
         "LO303",
@@ -330,7 +330,7 @@ _PROVIDERS = (
         "ONNX Runtime's CPU provider computes them (clip: see LO404); its CUDA provider leaves them to the CPU, and "
         "copies to and fro at each run.  It has RNNs with tanh alone, and GRUs with linear_before_reset=1, PyTorch's "
         "kind.",
-        "train with nn.LSTM's own activations for a GPU, or run on the CPU",
+        "run it on the CPU (--provider cpu)",
     ),
     Rule(
         "LO505",
@@ -339,7 +339,8 @@ _PROVIDERS = (
         "a Scan or Loop computes step by step",
         "On CUDA the host starts each step's kernels, so small steps are slow, and CUDA graphs refuse the model.  On "
         "the CPU it is the faster way for a projected LSTM.",
-        'export a projected LSTM with projection = "fold" for CUDA',
+        "run it on the CPU (--provider cpu), which has no such cost; for CUDA, write the loop as one LSTM, GRU or RNN "
+        "operator where it is one",
     ),
     Rule(
         "LO506",

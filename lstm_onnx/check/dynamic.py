@@ -14,6 +14,7 @@ from ..onnxgraph import Dim, shown
 from ..runtime import Model, ValueInfo
 from ..runtime.axes import size_of
 from ..runtime.providers import first_line, ort_errors
+from ..runtime.values import Limits
 from .report import BAKED, Finding, failed, passed, skipped, words
 
 _SIZES = ((1, (1,)), (3, (1,)), (1, (7, 5, 11)), (3, (5, 7, 11, 13, 17)), (2, (7, 5, 3, 11, 13)))
@@ -40,7 +41,7 @@ def runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
     short: list[str] = []
     too_large = False
     for batch, others in _SIZES:
-        sizes = _sizes(axes, batch, others)
+        sizes = _sizes(axes, batch, others, model.story.axis_limits)
         label = ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
         if label in tried:
             continue
@@ -97,8 +98,15 @@ def _ranges(model: Model) -> dict[str, InputSpec]:
     return {spec.name: spec for spec in model.story.inputs if spec.name in model.inputs}
 
 
-def _sizes(axes: Mapping[str | None, bool], batch: int, others: tuple[int, ...]) -> dict[str | None, int]:
-    return {name: batch if axes[name] else others[index % len(others)] for index, name in enumerate(axes)}
+def _sizes(
+    axes: Mapping[str | None, bool], batch: int, others: tuple[int, ...], limits: Limits
+) -> dict[str | None, int]:
+    """A size for each axis, as near to what is wanted as its limits allow."""
+    sizes = {name: batch if axes[name] else others[index % len(others)] for index, name in enumerate(axes)}
+    for name, size in sizes.items():
+        least, largest = limits.get(name or "", (1, None))
+        sizes[name] = max(least, size if largest is None else min(size, largest))
+    return sizes
 
 
 def _problem(model: Model, sizes: Mapping[str | None, int], batches: Mapping[str, str]) -> str | None:
@@ -115,6 +123,7 @@ def _problem(model: Model, sizes: Mapping[str | None, int], batches: Mapping[str
     try:
         named = {name: size for name, size in sizes.items() if name is not None}
         feeds = draw(list(_ranges(model).values()), named, rng)
+        feeds = {name: _converted(array, model.inputs[name]) for name, array in feeds.items()}
     except ConfigError:
         return ""  # such as lengths from 2 in one step: the model does not promise these sizes
     for name, info in model.inputs.items():
@@ -123,10 +132,17 @@ def _problem(model: Model, sizes: Mapping[str | None, int], batches: Mapping[str
     return _run_problem(model, feeds, sizes)
 
 
+def _converted(array: np.ndarray, info: ValueInfo) -> np.ndarray:
+    """In the graph's dtype, to which the file may have been converted since its metadata was written."""
+    kinds = array.dtype.kind + (info.dtype.kind if info.dtype is not None else "")
+    return array.astype(info.dtype) if kinds in ("ff", "ii", "iu", "ui", "uu") else array
+
+
 def _least_time(model: Model, axes: Mapping[str | None, bool], batches: Mapping[str, str]) -> str:
     """From which time on the model runs at a batch of 1 and of 3, in words; "" where that is not found."""
     for time in range(2, _LONGEST_KERNEL + 1):
-        if all(_problem(model, _sizes(axes, batch, (time,)), batches) == "" for batch in (1, 3)):
+        limits = model.story.axis_limits
+        if all(_problem(model, _sizes(axes, batch, (time,), limits), batches) == "" for batch in (1, 3)):
             return f"; it needs a time of {time} or more"
     return ""
 

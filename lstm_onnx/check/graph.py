@@ -105,3 +105,10 @@ def initial_states(node: NodeProto) -> list[str]:
 def batch_axis(node: NodeProto) -> int:
     """Where the input of an LSTM, GRU or RNN has its batch; the time is beside it."""
     return 0 if typed(attributes_of(node), "layout", int) == 1 else 1
+
+
+def end_of(scope: Scope, output: str) -> str:
+    """What an output is taken from; of layers that are joined, the first."""
+    name, _ = scope.source(output)
+    node = scope.producer(name)
+    return scope.source(node.input[0])[0] if node is not None and node.op_type == "Concat" and node.input else name

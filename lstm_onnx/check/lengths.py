@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
 from ..onnxgraph import Scope, attributes_of, is_default, text, typed
 from .graph import batch_axis
 from .report import Finding, failed
-from .subject import END, LENGTHS, RECURRENT, Subject, input_of, label
+from .subject import END, LENGTHS, Subject, input_of, is_layer, label
 
 _SAME_SHAPE = frozenset(
     {"Identity", "Cast", "Relu", "Tanh", "Sigmoid", "Dropout", "Gelu", "Elu", "LeakyRelu", "Selu", "Softplus", "Neg"}
     | {"LayerNormalization", "HardSigmoid", "HardSwish", "Abs", "Exp", "Mish"}
 )
 """Operators that work on each number, or each feature vector, by itself."""
+_MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape"})
 _WITH_CONSTANT = frozenset({"MatMul", "Add", "Mul", "Sub", "Div"})
 _AVERAGES = frozenset({"ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp"})
 _POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
@@ -55,9 +56,18 @@ def lengths_constant(subject: Subject) -> Iterator[Finding]:
 
 def lengths_ignored(subject: Subject) -> Iterator[Finding]:
     """Readers of a padded output that do not know of the padding."""
-    for _, node in subject.recurrent:
+    found: dict[str, Finding] = {}
+    for _, node in subject.layers:
         if input_of(node, LENGTHS) and node.output and node.output[0]:
-            yield from _followed(subject, node)
+            for finding in _followed(subject, node):
+                found.setdefault(finding.where, finding)
+    for finding in _without_lengths(subject):
+        found.setdefault(finding.where, finding)
+    # nn.LSTM has lengths for all of its layers: in a file of ours that asks for them this is no matter of taste.
+    promised = subject.story is not None and subject.story.options is not None and subject.story.options.lengths
+    bare = {label(node) for _, node in subject.layers if not input_of(node, LENGTHS)} if promised else set()
+    for where, finding in found.items():
+        yield replace(finding, severity="error") if where in bare else finding
 
 
 def ignored_inputs(subject: Subject) -> Iterator[Finding]:
@@ -67,6 +77,38 @@ def ignored_inputs(subject: Subject) -> Iterator[Finding]:
     for name in subject.graph.inputs:
         if name not in used:
             yield failed("ignored-input", name, f"the numbers in the input {name} reach no output")
+
+
+def _without_lengths(subject: Subject) -> Iterator[Finding]:
+    """Operators without lengths on what another one takes up to its lengths: a layer below it, or one beside it."""
+    padded: dict[str, NodeProto] = {}
+    todo = [(scope, input_of(node, 0), node) for scope, node in subject.layers if input_of(node, LENGTHS)]
+    while todo:
+        scope, name, reader = todo.pop()
+        if not name or name in padded:
+            continue
+        padded[name] = reader
+        maker = scope.producer(name)
+        if maker is not None:
+            todo += [(scope, source, reader) for source in _same_time(maker, name)]
+    for _, node in subject.layers:
+        other = padded.get(input_of(node, 0))
+        if other is not None and not input_of(node, LENGTHS) and _ends_in_padding(subject, node):
+            message = (
+                f"{node.op_type} has no lengths and reads padding; {label(other)}, which goes as long, has lengths"
+            )
+            yield failed("lengths-ignored", label(node), message)
+
+
+def _same_time(node: NodeProto, name: str) -> list[str]:
+    """The inputs that have the steps of the node's output `name`, one for one."""
+    if is_layer(node):
+        return [node.input[0]] if node.output and name == node.output[0] else []
+    if not is_default(node.domain):
+        return []
+    if node.op_type in _SAME_SHAPE | _MOVES:
+        return list(node.input[:1])
+    return list(node.input) if node.op_type in _WITH_CONSTANT | {"Concat"} else []
 
 
 def _followed(subject: Subject, start: NodeProto) -> Iterator[Finding]:
@@ -87,6 +129,9 @@ def _followed(subject: Subject, start: NodeProto) -> Iterator[Finding]:
 
 def _problem(subject: Subject, scope: Scope, node: NodeProto, index: int, value: _Padded) -> str:
     """What the reader does with padding, or ""."""
+    if index == 0 and is_layer(node):
+        unaware = not input_of(node, LENGTHS) and _ends_in_padding(subject, node)
+        return f"{node.op_type} has no lengths and reads padding" if unaware else ""
     if index != 0 or not is_default(node.domain):
         return ""
     kind, attributes = node.op_type, attributes_of(node)
@@ -105,8 +150,6 @@ def _problem(subject: Subject, scope: Scope, node: NodeProto, index: int, value:
         return "Gather takes the last padded step" if last and at_time else ""
     if kind == "Slice":
         return "Slice takes the last padded step" if _is_last_step(subject, scope, node, value) else ""
-    if kind in RECURRENT and not input_of(node, LENGTHS) and _ends_in_padding(subject, node):
-        return f"{kind} has no lengths and reads padding"
     return ""
 
 
@@ -126,6 +169,8 @@ def _is_last_step(subject: Subject, scope: Scope, node: NodeProto, value: _Padde
 def _next_axis(subject: Subject, scope: Scope, node: NodeProto, index: int, value: _Padded) -> int | None:
     """Where the padded axis is behind the reader; None where it is lost, masked or out of sight."""
     kind, attributes = node.op_type, attributes_of(node)
+    if is_layer(node):
+        return 1 - batch_axis(node) if index == 0 and not input_of(node, LENGTHS) else None
     if not is_default(node.domain):
         return None
     if kind in _SAME_SHAPE:
@@ -136,8 +181,6 @@ def _next_axis(subject: Subject, scope: Scope, node: NodeProto, index: int, valu
         return value.axis if stored and (kind != "MatMul" or (index == 0 and value.axis < value.rank - 1)) else None
     if index != 0:
         return None
-    if kind in RECURRENT and not input_of(node, LENGTHS):
-        return 1 - batch_axis(node)
     if kind == "Transpose":
         order = typed(attributes, "perm", list) or list(range(value.rank))[::-1]
         return order.index(value.axis) if value.axis in order else None

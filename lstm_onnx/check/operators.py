@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 
 from ..onnxgraph import attributes_of, text, typed
+from .graph import end_of
 from .report import Finding, failed
-from .subject import INITIAL_C, INITIAL_H, Subject, input_of, label
+from .subject import INITIAL_C, INITIAL_H, QUANTISED, Subject, input_of, label
 
 _DIRECTIONS = ("forward", "reverse", "bidirectional")
 _SATURATING = ("tanh", "sigmoid")
@@ -19,6 +21,17 @@ _OPTIONAL_NUMBERS = {"LeakyRelu": (1, 0), "Elu": (1, 0), "HardSigmoid": (1, 1)}
 _PLAIN = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
 _ACTIVATIONS = {name.lower(): name for name in (*_NUMBERS, *_OPTIONAL_NUMBERS, *_PLAIN)}
 _PER_DIRECTION = {"LSTM": 3, "GRU": 2, "RNN": 1}
+
+
+def _pairing(states: Mapping[str, str]) -> str:
+    """How to name the pairs, in the file's own names as far as the graph tells them; "" for the rule's own words."""
+    if not all(states.values()) or len(set(states.values())) < len(states):
+        return ""
+    pairs = json.dumps(states, ensure_ascii=False)
+    return (
+        f"name the pairs: lstm_onnx.load(file, states={pairs}), or the same as JSON in the file's metadata, "
+        "lstm_onnx.states"
+    )
 
 
 def layout(subject: Subject) -> Iterator[Finding]:
@@ -92,17 +105,22 @@ def loose_states(subject: Subject) -> Iterator[Finding]:
     """States that come from outside, in a file that says nothing of them."""
     if subject.story is None or subject.ours or subject.story.states:
         return
-    loose: dict[str, None] = {}
+    loose: dict[str, str] = {}
     lost: list[Finding] = []
-    for scope, node in subject.recurrent:
-        for index in (INITIAL_H, INITIAL_C):
+    handed_out = {end_of(subject.graph.scopes[0], name): name for name in reversed(subject.graph.outputs)}
+    for scope, node in subject.layers:
+        for index, made in ((INITIAL_H, 1), (INITIAL_C, 2)):
             sources = scope.origins(input_of(node, index))[0]
-            loose |= dict.fromkeys(sources)
-            ends = index == INITIAL_C and node.op_type == "LSTM" and not any(map(subject.is_used, node.output[2:]))
+            end = handed_out.get(node.output[made], "") if len(node.output) > made else ""
+            for source in sources:
+                loose.setdefault(source, end)
+            is_lstm = node.op_type in ("LSTM", QUANTISED)
+            ends = index == INITIAL_C and is_lstm and not any(map(subject.is_used, node.output[2:]))
             if sources and ends:
                 message = f"it starts from the input {sources[0]}, and nothing reads its final cell state"
                 lost.append(failed("lost-state", label(node), message))
     if loose and not lost:
         names = ", ".join(loose)
-        yield failed("loose-states", next(iter(loose)), f"{names} are states that nothing pairs")
+        message = f"{names} {'is a state' if len(loose) == 1 else 'are states'} that nothing pairs"
+        yield failed("loose-states", next(iter(loose)), message, _pairing(loose))
     yield from lost

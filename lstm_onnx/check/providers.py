@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from .subject import PEEPHOLES, QUANTISED, Subject, input_of, label, stored
 _ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 """Those that CUDA's recurrent layers have, for one direction."""
 _NEW_OPSET = 22
+_ON_CPU = "run it on the CPU (--provider cpu)"
+_FOLD = f'export again with projection = "fold" for CUDA, or {_ON_CPU}, where a Scan is the faster way'
 _WEIGHTS_AT = {QUANTISED: (1, 2), "MatMulInteger": (1,), "DynamicQuantizeMatMul": (1,), "QLinearMatMul": (3,)}
 _SAFE_INT8 = 64
 """Weights of 7 bits do not saturate: 2 * 255 * 64 fits into 16 bits."""
@@ -37,10 +39,24 @@ def variant_on_cuda(subject: Subject) -> Iterator[Finding]:
         said = _variants(node)
         if said:
             message = f"{node.op_type} with {', '.join(said)} does not run on CUDA"
-            yield failed("variant-on-cuda", label(node), message)
+            yield failed("variant-on-cuda", label(node), message, _for_cuda(said))
     for _, node in subject.nodes:
         if node.op_type == QUANTISED:
-            yield failed("variant-on-cuda", label(node), f"{QUANTISED} has a kernel on the CPU alone")
+            message = f"{QUANTISED} has a kernel on the CPU alone"
+            yield failed("variant-on-cuda", label(node), message, f"{_ON_CPU}, or take the float file for a GPU")
+
+
+def _for_cuda(variants: Sequence[str]) -> str:
+    """What would have to be otherwise, by what the node has."""
+    ways: dict[str, None] = {}
+    for said in variants:
+        if said == "clip":
+            ways["leave clip out where nothing reaches it"] = None
+        elif said == "linear_before_reset 0":
+            ways["train with linear_before_reset=1, which is nn.GRU's kind"] = None
+        else:
+            ways["train with the default activations, and without input_forget and peepholes, as nn.LSTM is"] = None
+    return f"{_ON_CPU}; for a GPU, {', and '.join(ways)}"
 
 
 def _variants(node: NodeProto) -> list[str]:
@@ -63,7 +79,17 @@ def loop_on_cuda(subject: Subject) -> Iterator[Finding]:
     """Steps that the host starts one by one."""
     for _, node in subject.nodes:
         if node.op_type in ("Scan", "Loop") and is_default(node.domain):
-            yield failed("loop-on-cuda", label(node), f"{node.op_type} runs step by step from the host")
+            message = f"{node.op_type} runs step by step from the host"
+            yield failed("loop-on-cuda", label(node), message, _FOLD if _is_our_projection(subject, node) else "")
+
+
+def _is_our_projection(subject: Subject, node: NodeProto) -> bool:
+    """Whether it is the Scan of a projected LSTM that lstm-onnx wrote, which has another form."""
+    if not subject.ours or node.op_type != "Scan":
+        return False
+    bodies = [attribute.g for attribute in node.attribute if attribute.name == "body"]
+    names = (name for body in bodies for step in body.node for name in step.input)
+    return any(name.rpartition("/")[2].startswith("W_hr") for name in names)
 
 
 def precision(subject: Subject) -> Iterator[Finding]:

@@ -144,7 +144,7 @@ def _story(model: ModelProto, found: list[Finding]) -> Story | None:
     except ConfigError as error:
         found.append(failed(_METADATA, "", str(error)))
         return None
-    found.append(static.metadata(story, model.producer_name))
+    found.append(static.metadata(story, model))
     return story
 
 
@@ -175,8 +175,6 @@ def _require_provider(provider: str) -> None:
 def _read(path: str | os.PathLike[str]) -> ModelProto:
     """The model without its external data."""
     found = readable_file(path, "an .onnx file")
-    if not found.is_file():
-        raise FileError(f"{path}: is no regular file; expected an .onnx file")
     require_utf8(found)
     try:
         model = onnx.load_model(str(found), format="protobuf", load_external_data=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import onnx
-from onnx import NodeProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ..onnxgraph import Scope, Shape, attributes_of, dtype_name, shape_of, shown, typed
 from ..story import Story
 from .frozen import frozen_axes, frozen_literals
-from .graph import ONNX_ERRORS, Graph, batch_axis, dim_of, initial_states, scanned
+from .graph import ONNX_ERRORS, Graph, batch_axis, dim_of, end_of, initial_states, scanned
 from .inference import crashes_inference
 from .report import BAKED, Finding, failed, passed, skipped, words
 from .subject import Subject, label
@@ -20,6 +20,7 @@ _STATES = {"h0": "hn", "c0": "cn"}
 """Which output feeds which state in a bare LSTM."""
 _AXES = "dynamic-axes"
 _PAIRED = "states-paired"
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _STEP_BY_STEP = ("Loop", "Scan")
 
 
@@ -34,8 +35,9 @@ def valid_onnx(subject: Subject) -> list[Finding]:
     return [passed("valid-onnx", f"onnx's checker, {how}, accepts it")]
 
 
-def metadata(story: Story, producer: str) -> Finding:
+def metadata(story: Story, model: ModelProto) -> Finding:
     """Metadata of ours must be whole; a file of others need have none."""
+    producer = model.producer_name
     version = story.versions.get("lstm_onnx")
     # Of a bare LSTM the spec says what goes in, of a module the inputs.
     whole = version is not None and story.digest is not None and (story.spec is not None or bool(story.inputs))
@@ -44,10 +46,22 @@ def metadata(story: Story, producer: str) -> Finding:
         return failed("metadata", "", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off")
     if version is None:
         return passed("metadata", "none of lstm-onnx's; the graph speaks for itself")
+    converted = _converted(story, model)
     if story.spec is not None:
-        return passed("metadata", f"written by lstm_onnx {version}, a bare LSTM")
+        return passed("metadata", f"written by lstm_onnx {version}, a bare LSTM{converted}")
     said = "; ".join(f"{spec.name} {spec.dtype} {shown(spec.shape)}" for spec in story.inputs)
-    return passed("metadata", f"written by lstm_onnx {version}, a module that takes {said or 'what its graph says'}")
+    takes = f"a module that takes {said or 'what its graph says'}"
+    return passed("metadata", f"written by lstm_onnx {version}, {takes}{converted}")
+
+
+def _converted(story: Story, model: ModelProto) -> str:
+    """What another tool has made of the dtypes since the metadata was written, in words; the graph counts."""
+    written = {spec.name: spec.dtype for spec in story.inputs}
+    if story.spec is not None:
+        written["input"] = story.spec.dtype
+    now = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in model.graph.input}
+    changed = [f"{name} is {now[name]}, and was {was}" for name, was in written.items() if now.get(name, was) != was]
+    return f"; converted since: {', '.join(changed)}" if changed else ""
 
 
 def dynamic_axes(subject: Subject) -> list[Finding]:
@@ -214,7 +228,10 @@ def _initial_problems(graph: Graph, story: Story) -> Iterator[Finding]:
         fits = len(shape) == array.ndim and all(
             size == dim if isinstance(dim, int) else size > 0 for size, dim in zip(array.shape, shape, strict=True)
         )
-        if not fits or helper.np_dtype_to_tensor_dtype(array.dtype) != kind.tensor_type.elem_type:
+        elem_type = kind.tensor_type.elem_type
+        # The graph counts: the file may have been converted to another float since its metadata was written.
+        floats = array.dtype.kind == "f" and elem_type in _FLOATS
+        if not fits or not (floats or helper.np_dtype_to_tensor_dtype(array.dtype) == elem_type):
             message = f"{source} {shown(shape)} starts from {array.dtype.name} {array.shape}, which does not fit"
             yield failed(_PAIRED, source, message)
 
@@ -229,16 +246,9 @@ def _swapped(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
                 ends[output] = kind
                 starts |= dict.fromkeys(scope.origins(value)[0], kind)
     for source, target in states.items():
-        start, end = starts.get(source), ends.get(_end_of(graph.scopes[0], target))
+        start, end = starts.get(source), ends.get(end_of(graph.scopes[0], target))
         if start and end and start != end:
             yield failed(_PAIRED, f"{source} <- {target}", f"the state {source} is {start}, and {target} is {end}")
-
-
-def _end_of(scope: Scope, output: str) -> str:
-    """What an output is taken from; of layers that are joined, the first."""
-    name, _ = scope.source(output)
-    node = scope.producer(name)
-    return scope.source(node.input[0])[0] if node is not None and node.op_type == "Concat" and node.input else name
 
 
 def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:

@@ -81,6 +81,13 @@ class Subject:
             if node.op_type in RECURRENT and is_default(node.domain):
                 yield scope, node
 
+    @property
+    def layers(self) -> Iterator[tuple[Scope, NodeProto]]:
+        """The same, and the LSTMs that ONNX Runtime's quantiser makes of them, with the same places of their inputs."""
+        for scope, node in self.nodes:
+            if is_layer(node):
+                yield scope, node
+
     def opset(self, domain: str = "") -> int:
         """The version of a domain that the file asks for; 0 where it asks for none."""
         same = (
@@ -135,6 +142,11 @@ class Subject:
     @cached_property
     def _handed_out(self) -> frozenset[str]:
         return frozenset(item.name for graph in graphs_of(self.shaped.graph) for item in graph.output)
+
+
+def is_layer(node: NodeProto) -> bool:
+    """Whether it is an LSTM, GRU or RNN of ONNX's own, or ONNX Runtime's int8 LSTM."""
+    return (node.op_type in RECURRENT and is_default(node.domain)) or node.op_type == QUANTISED
 
 
 def label(node: NodeProto) -> str:

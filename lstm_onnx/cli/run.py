@@ -228,8 +228,8 @@ def _run_rows(model: Model, feeds: Arrays) -> Arrays:
     rows = x if spec.batch_first else np.swapaxes(x, 0, 1)
     batch, time = rows.shape[:2]
     lengths = checked_lengths(feeds["lengths"], batch, time) if "lengths" in feeds else np.full(batch, time, np.int32)
-    output = np.zeros((batch, time, spec.output_size), spec.dtype)
-    hn, cn = np.empty(spec.h_shape(batch), spec.dtype), np.empty(spec.c_shape(batch), spec.dtype)
+    output = np.zeros((batch, time, spec.output_size), x.dtype)
+    hn, cn = np.empty(spec.h_shape(batch), x.dtype), np.empty(spec.c_shape(batch), x.dtype)
     given = (row[:length] for row, length in zip(rows, lengths, strict=True))
     for index, (y, (h, c)) in enumerate(model.map(given)):
         output[index, : len(y)], hn[:, index], cn[:, index] = y, h, c

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from operator import itemgetter
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 
@@ -19,8 +19,11 @@ from lstm_onnx.errors import FileError
 
 from .formats import Record, is_numeric, native, one_line
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 LARGEST_NPZ = 64 * 2**30
-"""An npz file that declares more bytes than this, unpacked, is refused before anything is unpacked."""
+"""An npz or parquet file that declares more bytes than this, unpacked, is refused before anything is unpacked."""
 LARGEST_RATIO = 1000
 """So is one that declares more than `RATIO_COUNTS_FROM` bytes and unpacks to this many times its size."""
 RATIO_COUNTS_FROM = 256 * 2**20
@@ -90,7 +93,7 @@ def read_npz(stream: BinaryIO, place: str) -> Record:
         with zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
             # Against the file's own size: members that share their bytes would each declare them.
-            _check_bomb(place, sum(member.file_size for member in members), stream.seek(0, os.SEEK_END))
+            check_bomb(place, sum(member.file_size for member in members), stream.seek(0, os.SEEK_END))
             for member in members:
                 name = member.filename.removesuffix(".npy")
                 if name == member.filename:
@@ -128,13 +131,14 @@ def read_safetensors(stream: BinaryIO, place: str) -> Record:
             array = native(np.frombuffer(data, _SAFETENSORS_TYPES[code]))
         else:
             raise FileError(f"{place}: array {name!r} has the dtype {code}, which numpy lacks; save it as float32")
-        record[name] = array.reshape(shape)
+        record[name] = shaped(array, shape, f"{place}: array {name!r}")
     if not record:
         raise FileError(f"{place}: holds no arrays; save at least one by name")
     return record
 
 
-def _check_bomb(place: str, unpacked: int, packed: int) -> None:
+def check_bomb(place: str, unpacked: int, packed: int, mend: str = "save the arrays as .safetensors or .npy") -> None:
+    """Refuse a file that declares so much more than its own size that it must be made to do harm (FileError)."""
     ratio = unpacked / max(packed, 1)
     if unpacked > LARGEST_NPZ:
         why = f"declares {unpacked / 2**30:.1f} GiB of arrays, more than the {LARGEST_NPZ // 2**30} GiB allowed"
@@ -142,7 +146,7 @@ def _check_bomb(place: str, unpacked: int, packed: int) -> None:
         why = f"unpacks to {ratio:.0f} times its size, more than the {LARGEST_RATIO} times allowed"
     else:
         return
-    raise FileError(f"{place}: {why}; if you trust it, save the arrays as .safetensors or .npy")
+    raise FileError(f"{place}: {why}; if you trust it, {mend}")
 
 
 def _npy(stream: BinaryIO, size: int, place: str) -> np.ndarray:
@@ -171,7 +175,15 @@ def _npy(stream: BinaryIO, size: int, place: str) -> np.ndarray:
         if not step:
             raise FileError(f"{place}: declares {needs} bytes of numbers and has {got}; {_CUT}")
         got += step
-    return native(raw.view(dtype).reshape(shape, order="F" if order else "C"))
+    return native(shaped(raw.view(dtype), shape, place, order="F" if order else "C"))
+
+
+def shaped(array: np.ndarray, shape: Sequence[int], place: str, order: Literal["C", "F"] = "C") -> np.ndarray:
+    """`array` in the shape that a file declares, which may be one that no array has, as of 10**26 times nothing."""
+    try:
+        return array.reshape(tuple(shape), order=order)
+    except (ValueError, OverflowError, TypeError) as error:
+        raise FileError(f"{place}: declares the shape {tuple(shape)!r:.60}, which no array has; {_CUT}") from error
 
 
 def _exactly(stream: BinaryIO, count: int, place: str) -> bytes:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from lstm_onnx.errors import FileError, MissingDependencyError
 
+from .arrays import check_bomb
 from .formats import Record, enumerated, one_line
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _BATCH_BYTES = 8 * 2**20
 """About as much is read, and buffered before it is written, at a time."""
 _BATCH_ROWS = 4096
+_NUMBER_BYTES = 8
+"""Of the widest number that a model takes."""
 
 
 def read_parquet(
@@ -50,6 +54,9 @@ def read_parquet(
             raise FileError(f"{place}: has no rows; write at least one")
         many = any(_is_list(pa, kind) for kind in schema.types)
         picked = _picked(pa, place, schema, columns)
+    # Runs of equal numbers take next to nothing in a file, and their full size in memory.
+    declared = _declared_bytes(file.metadata)
+    check_bomb(place, declared, stream.seek(0, os.SEEK_END), "write it anew without dictionaries and compression")
     if many:
         return True, rows, _records(pa, file, place, picked)
     return False, 1, iter(({name: _table(pa, file, place, picked)},))
@@ -97,6 +104,13 @@ def _pyarrow() -> tuple[Any, Any]:
     except ImportError as error:
         raise MissingDependencyError("parquet needs pyarrow: pip install 'lstm-onnx[parquet]'") from error
     return pa, pq
+
+
+def _declared_bytes(meta: Any) -> int:
+    """The bytes of all numbers in all columns, unpacked."""
+    groups = (meta.row_group(index) for index in range(meta.num_row_groups))
+    values = sum(max(0, group.column(at).num_values) for group in groups for at in range(group.num_columns))
+    return int(values) * _NUMBER_BYTES
 
 
 @contextlib.contextmanager
@@ -152,7 +166,7 @@ def _table(pa: Any, file: Any, place: str, picked: list[str]) -> np.ndarray:
 
 def _records(pa: Any, file: Any, place: str, picked: list[str]) -> Iterator[Record]:
     meta = file.metadata
-    size = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+    size = max(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), _declared_bytes(meta))
     # A row can be a whole sequence, so the batch is as many as fit and not Arrow's 65,536.
     batch_rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * meta.num_rows // max(size, 1)))
     row = 0

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from lstm_onnx.errors import FileError
-from lstm_onnx.files import readable_file
+from lstm_onnx.files import readable_file, require_path
 
-from .formats import HEAD, TABLES, TYPED, Record, Records, format_of, known_format, listing, readable, sniff
+from .formats import TABLES, TYPED, Record, Records, format_of, known_format, listing, readable, sniff
+from .opened import Opened, opened_to_read, peeked
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
 _TEXT = ("csv", "jsonl")
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """A stream of which the first `HEAD` bytes were taken off to look at."""
-
-    stream: BinaryIO
-    head: bytes
-
-    def lines(self) -> Iterator[bytes]:
-        """Every line, as it comes: a pipe's reader gets each line when the writer has written it."""
-        whole = self.head.endswith(b"\n")
-        return itertools.chain(io.BytesIO(self.head if whole else self.head + self.stream.readline()), self.stream)
-
-    def seekable(self) -> BinaryIO:
-        """The whole as a stream that can be sought in, at its start; a pipe is read into memory."""
-        if self.stream.seekable():
-            self.stream.seek(-len(self.head), os.SEEK_CUR)
-            if self.stream.tell() == 0:
-                return self.stream
-        return io.BytesIO(self.stream.read() if self.stream.seekable() else self.head + self.stream.read())
 
 
 def read(
@@ -70,10 +47,11 @@ def read(
         file, in this machine's byte order, bfloat16 as float32.
 
     Raises:
-        FileError: there is no such file, or it is not what its format says; one line with the
-            place in the file and what would mend it.
+        FileError: there is no such file, it is a device, or it is not what its format says, or larger
+            than is allowed; one line with the place in the file and what would mend it.
         MissingDependencyError: the file is parquet and pyarrow is not installed.
     """
+    require_path(source, f"data in {listing()} format")
     place = os.fspath(source)
     if format is not None:
         known_format(place, format)
@@ -81,12 +59,13 @@ def read(
         stack.enter_context(readable("stdin" if place == "-" else place))
         if place == "-":
             place = "stdin"
-            opened = _peeked(place, _standard_input() if stdin is None else stdin)
+            opened = peeked(place, _standard_input() if stdin is None else stdin)
             format = format or sniff(opened.head)
         else:
             format = format or format_of(place)
-            path = readable_file(source, f"data in {listing((format,))} format")
-            opened = _peeked(place, stack.enter_context(open(path, "rb")))
+            path = readable_file(source, f"data in {listing((format,))} format", pipes=True)
+            stream, taken = opened_to_read(path)
+            opened = peeked(place, stack.enter_context(stream), taken)
         if columns is not None:
             _check_columns(place, format, columns)
         _check_content(place, format, opened.head)
@@ -113,19 +92,6 @@ def _standard_input() -> BinaryIO:
     return sys.stdin.buffer
 
 
-def _peeked(place: str, stream: BinaryIO) -> _Opened:
-    """`stream` with its first bytes looked at."""
-    # A line of jsonl may be shorter than HEAD and the next one a long time in coming, so the look
-    # ends with the line; only what cannot be such a line is read on.
-    head = stream.readline(HEAD)
-    if not (head.startswith((b"{", b"[")) and len(head.strip()) > 1):
-        while len(head) < HEAD and (more := stream.read(HEAD - len(head))):
-            head += more
-    if not head:
-        raise FileError(f"{place}: is empty; expected data in {listing()} format")
-    return _Opened(stream, head)
-
-
 def _check_columns(place: str, format: str, columns: Sequence[str]) -> None:
     if format not in TABLES:
         raise FileError(f"{place}: --columns goes with csv and parquet tables only, and this is {format}; leave it out")
@@ -145,7 +111,7 @@ def _check_content(place: str, format: str, head: bytes) -> None:
 
 
 def _reader(
-    place: str, format: str, opened: _Opened, columns: Sequence[str] | None, name: str
+    place: str, format: str, opened: Opened, columns: Sequence[str] | None, name: str
 ) -> tuple[bool, int | None, Iterator[Record]]:
     """Whether there are many records, how many if known, and the records."""
     # Each reader is a module that loads only what its format needs.
@@ -157,8 +123,8 @@ def _reader(
         from .text import read_csv, read_jsonl
 
         if format == "jsonl":
-            return True, None, read_jsonl(opened.lines(), place, name)
-        return False, 1, iter((read_csv(opened.lines(), place, columns, name),))
+            return True, None, read_jsonl(opened.lines(all_held=False), place, name)
+        return False, 1, iter((read_csv(opened.lines(all_held=True), place, columns, name),))
     from .arrays import read_npy, read_npz, read_safetensors
 
     stream = opened.seekable()

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, ExportError
+from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
+from ..files import require_writable
 from ..spec import DEFAULT_OPSET, ExportOptions
 from .lstm import Exported, export_lstm
 
@@ -74,6 +75,9 @@ def export(
     """
     from .torch_lstm import is_bare, spec_of, state_of, unwrapped
 
+    require_writable(path)
+    if states is not None and not isinstance(states, str):
+        raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
     module = unwrapped(module)
     options = ExportOptions(lengths=lengths, projection=projection, opset=opset)
     if is_bare(module) and example_inputs is None:
@@ -91,6 +95,17 @@ def export(
     from .arguments import arguments
     from .module import ModuleOptions, export_module
 
-    names = None if output_names is None else tuple(output_names)
-    found = arguments(module, example_inputs, dynamic_shapes)
+    names = None if output_names is None else _names(output_names)
+    try:
+        found = arguments(module, example_inputs, dynamic_shapes)
+    except (TypeError, ValueError, RecursionError) as error:  # what holds itself, or is no array of numbers
+        if isinstance(error, LSTMOnnxError):
+            raise
+        raise ConfigError(f"example_inputs or dynamic_shapes cannot be used: {reason(error)}") from error
     return export_module(module, found, ModuleOptions(options, states or "zero", names, None, check), path)
+
+
+def _names(output_names: Any) -> tuple[str, ...]:
+    if not isinstance(output_names, (list, tuple)) or not all(isinstance(name, str) for name in output_names):
+        raise ConfigError(f"output_names = {shown(output_names)} is not possible; it must be a list of names")
+    return tuple(output_names)

@@ -79,12 +79,16 @@ def _read_torch(path: Path, prefix: str, any_module: bool) -> dict[str, Array]:
     except RuntimeError as error:
         if "TorchScript" in str(error):
             raise WeightsError(f"{path}: is a TorchScript archive; save model.state_dict() instead") from error
-        raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {str(error).splitlines()[0]}") from error
-    except (ValueError, EOFError, OSError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {_reason(error)}") from error
+    except Exception as error:  # torch.load meets a damaged file in many places
+        raise WeightsError(f"{path}: is not a whole PyTorch checkpoint: {_reason(error)}") from error
     tensors = _tensors(torch, content, path)
     chosen = _under_prefix(list(tensors), prefix, any_module, where=str(path))
     return {name: _numpy(torch, tensors[key], f"{path}: {key}") for name, key in chosen.items()}
+
+
+def _reason(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _refuse_bombs(path: Path) -> None:
@@ -119,8 +123,10 @@ def import_torch(why: str) -> Any:
 
 
 def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:
-    """The innermost state dict of a checkpoint."""
-    while isinstance(content, Mapping):
+    """The innermost state dict of a checkpoint, which may hold itself."""
+    seen: set[int] = set()
+    while isinstance(content, Mapping) and id(content) not in seen:
+        seen.add(id(content))
         if content and all(isinstance(value, torch.Tensor) for value in content.values()):
             break
         nest = next((key for key in _NESTS if isinstance(content.get(key), Mapping)), None) or next(

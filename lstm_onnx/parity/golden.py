@@ -22,8 +22,8 @@ import numpy as np
 
 from .. import __version__, data
 from ..data.formats import one_line
-from ..errors import ConfigError, FileError
-from ..files import readable_file
+from ..errors import ConfigError, FileError, shown
+from ..files import readable_file, require_path
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from .criterion import EPSILON
@@ -101,6 +101,7 @@ def require_name(path: str | os.PathLike[str]) -> str:
     Raises:
         FileError: it does not.
     """
+    require_path(path, "a name for a golden file")
     place = os.fspath(path)
     if not place.lower().endswith(".npz"):
         raise FileError(f"{place}: is no name for a golden file, which is an npz; name one that ends in .npz")
@@ -154,8 +155,8 @@ def read(path: str | os.PathLike[str]) -> Golden:
     Raises:
         FileError: it is missing, is not a golden file, is damaged, or is of a later version of this format.
     """
+    readable_file(path, "a golden file, as lstm-onnx verify SOURCE --golden writes it")
     place = os.fspath(path)
-    readable_file(place, "a golden file, as lstm-onnx verify SOURCE --golden writes it")
     arrays = next(data.read(place, format="npz").rows)
     text = arrays.pop(_HEADER, None)
     if text is None or text.dtype != np.uint8 or text.ndim != 1:
@@ -205,6 +206,8 @@ def verify_golden(
         ModelError, ProviderError: the file cannot be opened.
     """
     began = time.perf_counter()
+    if not isinstance(mutants, str):
+        raise ConfigError(f'mutants = {shown(mutants)} is not possible; it must be a level, such as "none"')
     kept = read(golden)
     model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads)
     _check_names(model, kept, golden)

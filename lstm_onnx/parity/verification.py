@@ -24,6 +24,7 @@ from .golden import Golden, require_name, write
 from .lstm import LSTMVerification
 from .modules import ModuleVerification
 from .mutants import require_level, self_test
+from .options import require_drawing
 from .report import CaseResult, Report
 
 
@@ -63,12 +64,14 @@ def verify(
         A report, truthy when the file is in parity and no wrong copy passes for right.
 
     Raises:
-        ConfigError: `mutants` is none of these.
+        ConfigError: `mutants` is none of these, or `seed` or `data` is not possible.
         ExportError: the module cannot be run as the file is.
         ConfigError: the file's inputs are not those of the module.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then
             cannot run a case is a report that fails.
     """
+    require_drawing(seed, data)
+    require_level(mutants)
     if golden is not None:
         require_name(golden)
     model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads)

@@ -11,18 +11,17 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
-from ..errors import InputError
-from .batches import LIVE, Core
+from ..errors import InputError, RunError
+from .arguments import positive_integer, seconds
+from .batches import LOST, Core
 from .pool import Pool
 from .requests import Request
+from .session import Model
 from .slots import Arrays, Slot
-
-if TYPE_CHECKING:
-    from .session import Model
 
 
 class BatchedStream:
@@ -120,7 +119,7 @@ class BatchedStream:
     def _request(self, x: Any) -> Request:
         """A request for `x`, once it is known to fit."""
         core = self._core
-        if core.only is not None and isinstance(x, np.ndarray):
+        if core.only is not None and type(x) is np.ndarray:
             key = core.fits.get(((x.shape, x.dtype),))
             if key is not None:  # what small steps spend is spent here
                 return Request(self, {core.only: x.copy()}, key)
@@ -204,14 +203,17 @@ class Pending:
             timeout: seconds; None is for ever.
 
         Raises:
-            InputError, RunError: as `step` does.
+            InputError, RunError: as `step` does; or `timeout` is no time.
             concurrent.futures.CancelledError: it was cancelled.
             TimeoutError: it is not there yet; it is still asked for.
         """
         request = self._request
         if not self.done():
+            if self._stream._core.lost:
+                raise RunError(LOST)
             assert request.wake is not None  # noqa: S101 - submit has made it
-            if not request.wake.acquire(True, -1 if timeout is None else timeout):
+            limit = -1 if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
+            if not request.wake.acquire(True, limit):
                 raise TimeoutError(f"no output within {timeout} s; the step is still asked for")
             request.wake.release()  # for who else waits
         return _answer(request)
@@ -252,20 +254,20 @@ class Batcher:
             InputError: an argument is not possible, or it cannot be told which rows of the model's inputs
                 and outputs are whose.
         """
-        for name, value in (("max_batch", max_batch), ("queue", queue)):
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} = {value!r} is not possible; it must be a positive integer")
-        for name, seconds in (("window", window), ("timeout", timeout)):
-            if seconds is None and name == "timeout":
-                continue
-            number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-            if not number or not 0 <= seconds <= threading.TIMEOUT_MAX:  # type: ignore[operator]
-                raise InputError(f"{name} = {seconds!r} is not possible; it must be seconds, 0 or more")
+        max_batch, queue = positive_integer("max_batch", max_batch), positive_integer("queue", queue)
+        window = seconds("window", window, threading.TIMEOUT_MAX)
+        self.timeout = None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
+        if not isinstance(pool, (Pool, Model)):
+            raise InputError(f"a batcher steps a pool or a model, and not a {type(pool).__name__}")
         self.pool = pool if isinstance(pool, Pool) else Pool(pool, max_batch)
-        self.timeout = timeout
+        if self.pool.least > 1:
+            raise InputError(
+                f"{self.pool.model.path}: is only right from {self.pool.least} rows on, and a stream may have to "
+                "step alone; use pool.step"
+            )
+        max_batch = min(max_batch, self.pool.largest or max_batch)
         self._core = Core(self.pool, max_batch, window, queue)
-        self._core.thread.start()
-        LIVE.add(self._core)
+        self._core.start()
         # The thread holds the core alone, so that a batcher that nobody holds any more is found and ended.
         weakref.finalize(self, self._core.stop, drain=False).atexit = False
 
@@ -293,7 +295,7 @@ class Batcher:
             drain: False finishes the running batch alone; what waits fails with a RunError.
         """
         self._core.stop(drain=drain)
-        if threading.current_thread() is not self._core.thread:
+        if not self._core.lost and threading.current_thread() is not self._core.thread:
             self._core.thread.join()
 
     def __enter__(self) -> Self:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import threading
-import weakref
 from collections import deque
 from collections.abc import Mapping
 from time import monotonic
@@ -17,6 +15,7 @@ from ..errors import InputError, RunError
 from .pool import Pool
 from .requests import Batch, Request, alike, settle
 from .rows import Rows
+from .shutdown import LostLock, require_running, watch
 from .slots import Arrays, Slot
 from .values import checked
 
@@ -26,6 +25,10 @@ if TYPE_CHECKING:
     from .batcher import BatchedStream
 
 _MAX_FITS = 512
+LOST = (
+    "the batcher was made before this process was forked, and its thread is not in it; start the process with "
+    'multiprocessing\'s method "spawn", or make the batcher in the child'
+)
 
 
 class Core:
@@ -38,7 +41,7 @@ class Core:
         self.queue = queue
         self.layout = Rows.of(pool)
         self.fits: dict[Any, Any] = {}  # to themselves: requests that go together have the very same key
-        self.only = next(iter(pool.inputs)) if len(pool.inputs) == 1 else None
+        self.only = next(iter(pool.inputs)) if len(pool.inputs) == 1 and not pool.model.counts else None
         # Reentrant, since the garbage collector may close an abandoned stream at any point of any thread.
         self.lock = threading.RLock()
         self.wake = threading.Condition(self.lock)
@@ -51,7 +54,37 @@ class Core:
         self.slots: set[Slot] = set()
         self.leaving: deque[Slot] = deque()
         self.closing = self.exiting = False
+        self.lost = False
         self.thread = threading.Thread(target=self.work, name="lstm-onnx batcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin (RunError where the interpreter is ending)."""
+        require_running("a batcher")
+        with self.lock:  # or the interpreter's end could come in between
+            watch(threaded=self, forking=self)
+            if not self.closing:
+                self.thread.start()
+
+    def end_threads(self) -> None:
+        """See `shutdown`.
+
+        Who still waits is a daemon thread, as others have been joined.  It is left asleep: an error would be
+        printed by it, and nobody could act on it.
+        """
+        if self.lost:
+            return
+        with self.lock:
+            self.forget()
+            self.closing = self.exiting = True
+            self.rouse()
+            if self.thread.ident is None:
+                return
+        self.thread.join()
+
+    def forked(self) -> None:
+        """In a forked child the thread is not there, and the locks may be held for ever."""
+        self.lost = self.closing = True
+        self.lock = LostLock(LOST)  # type: ignore[assignment]  # which is all that it is used for
 
     # --- what callers do --------------------------------------------------------------------------
 
@@ -146,6 +179,8 @@ class Core:
     def open_slot(self) -> Slot:
         """A slot of the pool; where all are open, the thread may be about to close some."""
         while True:
+            if self.exiting:
+                require_running("a stream")
             with self.lock:
                 if self.closing:
                     raise InputError("the batcher is closed")
@@ -173,6 +208,9 @@ class Core:
 
     def close_stream(self, stream: BatchedStream) -> None:
         """Fail what it waits for; the thread closes the slot, once no batch with it is running."""
+        if self.lost:
+            stream.closed = True
+            return
         with self.lock:
             if stream.closed:
                 return
@@ -194,6 +232,8 @@ class Core:
 
     def stop(self, *, drain: bool) -> None:
         """Tell the thread to end."""
+        if self.lost:
+            return
         failed: list[Request] = []
         with self.lock:
             if not drain:
@@ -350,22 +390,3 @@ class Core:
         for loop, own in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks are gone
                 loop.call_soon_threadsafe(settle, own)
-
-
-LIVE: weakref.WeakSet[Core] = weakref.WeakSet()
-"""Whose threads run."""
-
-
-@atexit.register
-def _end_threads() -> None:
-    """Before the interpreter ends: a thread that comes back from ONNX Runtime afterwards would crash it.
-
-    Who still waits is a daemon thread, as others have been joined.  It is left asleep: an error would be
-    printed by it, and nobody could act on it.
-    """
-    for core in list(LIVE):
-        with core.lock:
-            core.forget()
-            core.closing = core.exiting = True
-            core.rouse()
-        core.thread.join()

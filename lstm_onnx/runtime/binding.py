@@ -16,11 +16,13 @@ import numpy as np
 
 from ..errors import RunError
 from .providers import first_line, ort_errors
+from .shutdown import calls_onnxruntime
 from .values import ValueInfo, axis_sizes
 
 SMALL = 2**18
 """Bytes up to which copying into bound arrays is cheaper than handing them over anew."""
 _MOST = 16
+_MOST_NEVER = 512
 Key = tuple[tuple[str, tuple[int, ...], str], ...]
 """Names, shapes and dtypes of what is fed."""
 
@@ -68,6 +70,9 @@ class Binding:
         return RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}")
 
 
+calls_onnxruntime(Binding.run)
+
+
 def _execution(session: Any, binding: Any) -> Callable[[], object]:
     """A call without arguments that runs what is bound.
 
@@ -107,10 +112,16 @@ def output_buffers(
 
 
 class Repeats:
-    """Bindings for feeds whose shapes come again: each thread's own, the last used kept."""
+    """Bindings for feeds whose shapes come again: each thread's own, the last used kept.
+
+    A file may declare an output of its input's size and give another one, which follows from the inputs'
+    values (NonZero, Compress, Slice).  ONNX Runtime refuses to write it into an array of the declared size,
+    so that such feeds are known when a bound run fails and another one does not; see `never`.
+    """
 
     def __init__(self) -> None:
         self._threads = threading.local()
+        self._never: set[Key] = set()
 
     def find(self, key: Key) -> Binding | None:
         """The binding for feeds of this kind, where they have come twice."""
@@ -134,6 +145,8 @@ class Repeats:
 
         `session` gives the one that is to run them.
         """
+        if key in self._never:
+            return
         known: OrderedDict[Key, Binding | None] = getattr(self._threads, "known", None) or OrderedDict()
         self._threads.known = known
         if key not in known:
@@ -144,6 +157,18 @@ class Repeats:
             if buffers is None or not fits or any(array.dtype.kind == "O" for array in arrays.values()):
                 return
             inputs = {name: array.copy() for name, array in arrays.items()}
-            known[key] = Binding(session(inputs), path, inputs, buffers)
+            try:
+                known[key] = Binding(session(inputs), path, inputs, buffers)
+            except RunError:  # what was asked for has been run all the same
+                self.never(key)
         while len(known) > _MOST:
             known.popitem(last=False)
+
+    def never(self, key: Key) -> None:
+        """Bind no such feeds any more, in any thread."""
+        if len(self._never) >= _MOST_NEVER:
+            self._never.clear()
+        self._never.add(key)
+        known: OrderedDict[Key, Binding | None] | None = getattr(self._threads, "known", None)
+        if known is not None:
+            known.pop(key, None)

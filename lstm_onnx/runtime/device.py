@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from .binding import Key, key_of
 from .providers import first_line, onnxruntime, ort_errors
-from .values import ValueInfo, axis_sizes, checked, restorer
+from .values import ValueInfo, axis_sizes, checked, restorer, to_numpy
 
 if TYPE_CHECKING:
     from .session import Model
@@ -74,6 +74,7 @@ class DeviceSteps:
             InputError: something does not fit.
             RunError: ONNX Runtime failed; the states are as they were before.
         """
+        self._model.require_counts(feeds)
         key = key_of(feeds)
         bound = None if key is None or self._model.session is not self._session else self._bound.get(key)
         if bound is None:
@@ -185,7 +186,8 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
     errors: tuple[type[BaseException], ...] = (*ort_errors(), BufferError)
     for name, tensor in feeds.items():
         if device_of(tensor) is None:
-            held[name] = value.ortvalue_from_numpy(np.ascontiguousarray(tensor), device, 0)
+            array, _ = to_numpy(tensor, model.inputs.get(name), name)
+            held[name] = value.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
             continue
         try:
             held[name] = value.from_dlpack(tensor)
@@ -194,13 +196,19 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
                 f"{name} cannot be used where it is: {first_line(error)} (.detach().contiguous() may help)"
             ) from error
         restore = restore or restorer(tensor)
-    # Stand-ins without memory of their own: only shapes and dtypes are looked at.
-    shapes = {name: _stand_in(model.inputs.get(name), item) for name, item in held.items()}
+    # Stand-ins without memory of their own: but of lengths only shapes and dtypes are looked at.
+    shapes = {
+        name: item.numpy() if name in model.counts else _stand_in(model.inputs.get(name), item)
+        for name, item in held.items()
+    }
     completed = checked(model.inputs, model.completed(shapes))
+    if model.spec is None:
+        model.require_counts(completed)
     binding = model.session.io_binding()
     for name, array in completed.items():
         home = "cpu" if name == "lengths" else device
-        binding.bind_ortvalue_input(name, held.get(name) or value.ortvalue_from_numpy(array, home, 0))
+        given = None if name == "lengths" else held.get(name)  # those were made int32
+        binding.bind_ortvalue_input(name, given or value.ortvalue_from_numpy(array, home, 0))
     for name in model.outputs:
         binding.bind_output(name, device)
     run_bound(model, binding)

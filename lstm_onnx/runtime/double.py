@@ -34,7 +34,7 @@ def runs_no_double(session: Any, inputs: Mapping[str, ValueInfo], outputs: Mappi
         return False
     if not any(item.op_type in _OPERATORS for item in placements(session)):
         return False
-    shapes = {name: [dim if isinstance(dim, int) else 1 for dim in info.shape] for name, info in inputs.items()}
+    shapes = {name: info.smallest_shape() for name, info in inputs.items()}
     if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS or any(
         min(s, default=1) < 1 for s in shapes.values()
     ):

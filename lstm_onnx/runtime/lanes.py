@@ -92,6 +92,10 @@ class Lanes:
             if error is not None:
                 raise error
 
+    def forked(self) -> None:
+        """In a forked child the threads are not there; others are started."""
+        self._threads = []
+
 
 def _started(count: int) -> list[ThreadPoolExecutor]:
     """A thread for each lane, on a core of its own where there is one; or for each but the caller's."""

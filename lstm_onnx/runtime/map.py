@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, reason, shown
+from .arguments import positive_integer
 from .lanes import cores
 from .padding import Item, Layout, Padder, agrees
 from .providers import first_line, ort_errors
@@ -18,6 +19,8 @@ from .schedule import CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
 from .session import Model
 from .workers import Workers
 
+OPTIONS = ("workers", "look_ahead", "batch", "progress")
+MOST_WORKERS = 1024
 LOOK_AHEAD = 1024
 """Sequences held at once where the caller names no number."""
 HELD_BYTES = 2**28
@@ -88,13 +91,21 @@ def map_sequences(
             it, a sequence does not fit, and the message names it, counted from 0.
         RunError: ONNX Runtime failed on a sequence, in the same way.
     """
-    for name, value in (("workers", workers), ("look_ahead", look_ahead), ("batch", batch)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise InputError(f"{name} = {value!r} is not possible; it must be a positive integer")
+    given = {"workers": workers, "look_ahead": look_ahead, "batch": batch}
+    given = {name: None if value is None else positive_integer(name, value) for name, value in given.items()}
+    workers, look_ahead, batch = given["workers"], given["look_ahead"], given["batch"]
+    if workers is not None and workers > MOST_WORKERS:
+        raise InputError(f"workers = {workers} is not possible; it must be from 1 to {MOST_WORKERS}, or None")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress = {shown(progress)} is not possible; it must be a function of a number, or None")
     if isinstance(sequences, Mapping) or not isinstance(sequences, Iterable):
         raise InputError(f"sequences must be an iterable of sequences, and not a {type(sequences).__name__}")
+    try:
+        iterator = iter(sequences)
+    except TypeError as error:  # as of an array without axes
+        raise InputError(f"sequences must be an iterable of sequences: {reason(error)}") from error
     count = workers or (1 if model.provider == "cuda" else cores())
-    return _Mapping(model, sequences, count, look_ahead, batch, progress).results()
+    return _Mapping(model, iterator, count, look_ahead, batch, progress).results()
 
 
 class _Mapping:
@@ -103,7 +114,7 @@ class _Mapping:
     def __init__(
         self,
         model: Model,
-        sequences: Iterable[Any],
+        sequences: Iterator[Any],
         workers: int,
         look_ahead: int | None,
         batch: int | None,
@@ -115,7 +126,7 @@ class _Mapping:
         self.tried = model.spec is not None or not self.padded.padded
         self.layout = self.padded if self.tried else self.padded.unpadded()
         self.session = model.one_thread()
-        self.sequences = iter(sequences)
+        self.sequences = sequences
         self.workers = workers
         self.batch = batch
         self.progress = progress
@@ -224,12 +235,16 @@ class _Mapping:
 
     def _cost(self, items: Sequence[Item]) -> tuple[Cost, int]:
         """What runs cost, and how many rows they have at most."""
+        cost, rows = self._unbounded_cost(items)
+        return cost, rows if self.padded.rows is None else min(rows, self.padded.rows)
+
+    def _unbounded_cost(self, items: Sequence[Item]) -> tuple[Cost, int]:
         if self.model.provider == "cuda":
             return CUDA_COST, self.batch or _CUDA_ROWS
         if self.batch is not None:
             return CPU_COST, self.batch
         cost = _costs.get(self.model)
-        if cost is None and len(items) >= _WORTH and self.layout.together:
+        if cost is None and len(items) >= _WORTH and self.layout.together and self.layout.rows is None:
             cost = self._measured(items)
             if cost is not None:
                 _costs[self.model] = cost

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .counts import require_counts
 from .session import Model
 from .states import start
-from .values import Restore, ValueInfo, axis_sizes, checked, known_names, to_numpy
+from .values import Restore, ValueInfo, allowed_sizes, axis_sizes, checked, known_names, to_numpy
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 BATCH = "batch"
@@ -49,6 +50,7 @@ class Layout:
         counts: each input that holds lengths, and the axis along which it counts.
         padded: the axes along which sequences of different sizes may go together.
         together: whether several sequences can share a run at all.
+        rows: how many can at most; None where nothing bounds it.
     """
 
     model: Model
@@ -58,6 +60,7 @@ class Layout:
     counts: Mapping[str, str]
     padded: frozenset[str]
     together: bool
+    rows: int | None
 
     @classmethod
     def of(cls, model: Model) -> Layout:
@@ -77,14 +80,21 @@ class Layout:
             and all(info.shape.count(batch) <= 1 and info.dtype not in (None, np.dtype(object)) for info in infos)
             and all(batch in info.shape for info in model.outputs.values())
         )
+        least, rows = model.story.axis_limits.get(batch or "", (1, None))
+        if least > 1:
+            raise InputError(
+                f"{model.path}: is only right where {batch} is {allowed_sizes(least, rows)}, and a sequence may have "
+                "to run alone; use run"
+            )
         return cls(
             model,
             batch,
             {name: _without(info, batch) for name, info in model.inputs.items()},
             {name: _without(info, batch) for name, info in model.outputs.items()},
             counts,
-            frozenset(counts.values()) if together else frozenset(),
-            together,
+            frozenset(counts.values()) if together and rows != 1 else frozenset(),
+            together and rows != 1,
+            rows,
         )
 
     def unpadded(self) -> Layout:
@@ -112,19 +122,13 @@ class Layout:
             arrays[name], own = to_numpy(one, self.single[name], name)
             restore = restore or own
         sizes = axis_sizes(self.single, arrays)
+        require_counts(self.model.counts, arrays, sizes)
         for name, array in arrays.items():
             if name in self.counts and array.dtype.kind in "iu":
-                self._check_count(name, array, sizes)
                 arrays[name] = array.astype(self.single[name].dtype)
         zeros = self._filled(arrays, sizes)
         fitting = checked({name: info for name, info in self.single.items() if name not in zeros}, arrays)
         return Item(fitting, sizes, sum(sizes.values()) or 1, restore or _same, pair)
-
-    def _check_count(self, name: str, array: np.ndarray, sizes: Mapping[str, int]) -> None:
-        axis = self.counts[name]
-        size = sizes.get(axis)
-        if size is not None and array.shape == () and not 1 <= int(array) <= size:
-            raise InputError(f"{name} is {array}; it must be from 1 to {axis}, {size}")
 
     def _filled(self, arrays: Arrays, sizes: Mapping[str, int]) -> set[str]:
         """Put what the file starts absent states from into `arrays`; give the inputs that are filled in per batch."""
@@ -266,7 +270,7 @@ def _batch_axis(model: Model) -> str | None:
 
 
 def _without(info: ValueInfo, batch: str | None) -> ValueInfo:
-    return ValueInfo(info.name, info.dtype, tuple(dim for dim in info.shape if batch is None or dim != batch))
+    return replace(info, shape=tuple(dim for dim in info.shape if batch is None or dim != batch))
 
 
 def _named(value: Any) -> dict[str, Any]:

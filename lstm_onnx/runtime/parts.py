@@ -77,6 +77,7 @@ class Parts:
         given: the outputs that `run` gives.
         states: where its states lie.
         layout: along which axes a batch can be cut; None where that is not known.
+        least: how many rows a part has at least.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class Parts:
         given: Sequence[str],
         states: SlotStates,
         layout: Rows | None,
+        least: int = 1,
     ) -> None:
         self.model = model
         self.inputs = inputs
         self.given = given
         self.states = states
         self.layout = layout
+        self.least = least
         # An output that feeds two states would have to be written to two places.
         self.may_bind = model.provider == "cpu" and len(set(model.states.values())) == len(model.states)
         self.lanes = Lanes((model.threads or cores()) if self.may_bind and layout else 1)
@@ -201,6 +204,6 @@ class Parts:
         worth = int(max(rows, rows_of(self.inputs, arrays)) * self.row_work / LANE_WORK)
         if self.model.spec is None:
             worth = max(worth, int(learned.seconds / LANE_SECONDS))
-        parts = max(1, min(self.lanes.count, rows, worth))
+        parts = max(1, min(self.lanes.count, rows // self.least, worth))
         ends = [rows * part // parts for part in range(parts + 1)]
         return tuple(pairwise(ends))

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, reason, shown
+from .arguments import positive_integer
 from .parts import Parts
 from .rows import Rows
+from .shutdown import LostLock, watch
 from .slots import Arrays, Held, Slot, SlotStates
 from .states import fitting_states
 from .values import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
 
 if TYPE_CHECKING:
     from .session import Model
+
+
+_LOST = (
+    "this process was forked while the pool was in use, and its states may be half written; start the process with "
+    'multiprocessing\'s method "spawn", or make the pool in the child'
+)
 
 
 class Pool:
@@ -37,11 +45,12 @@ class Pool:
         given: what `step` gives: the names of the outputs that are not states, or of all where every one is.
         axes: which axis of each state is the batch.
         fresh: what each state starts from, with a batch axis of 1.
+        least: how many slots step together at least.
+        largest: how many at most; None where nothing bounds it.
     """
 
     def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
-        if type(slots) is not int or slots < 1:
-            raise InputError(f"slots = {slots!r} is not possible; it must be a positive integer")
+        slots = positive_integer("slots", slots)
         self.fresh = model.stream(check=check).state  # also refuses, and says why, what cannot be streamed
         if model.story.batch_mixes:
             raise InputError(
@@ -49,6 +58,7 @@ class Pool:
             )
         self.model = model
         self.slots = slots
+        limits = model.story.axis_limits
         self.axes = {name: _batch_axis(model, name) for name in model.states}
         for name, axis in self.axes.items():
             if self.fresh[name].shape[axis] != 1:  # an axis such as 4*batch
@@ -56,18 +66,27 @@ class Pool:
                     f"{model.path}: the state {model.inputs[name]} has {self.fresh[name].shape[axis]} rows for each "
                     "stream, and a pool keeps one; use model.stream()"
                 )
+        least = [limits.get(str(model.inputs[name].shape[axis]), (1, None)) for name, axis in self.axes.items()]
+        self.least = max(low for low, _ in least)
+        largest = [high for _, high in least if high is not None]
+        self.largest = min(largest) if largest else None
         self.inputs: dict[str, ValueInfo] = {
             name: info for name, info in model.inputs.items() if name not in model.states
         }
         ends = model.states.values()
         self.given = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self._counted = bool(model.counts)
         self._lengths = model.spec is not None and "lengths" in self.inputs
-        self._states = SlotStates(self.fresh, self.axes, slots)
-        self._parts = Parts(model, self.inputs, self.given, self._states, _layout(self))
+        try:
+            self._states = SlotStates(self.fresh, self.axes, slots)
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"there is no memory for the states of {slots} slots: {error}") from error
+        self._parts = Parts(model, self.inputs, self.given, self._states, _layout(self), self.least)
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
-        self._lock = threading.Lock()
+        self._lock: threading.Lock | LostLock = threading.Lock()
+        watch(forking=self)
 
     # --- slots ----------------------------------------------------------------------------------
 
@@ -141,6 +160,12 @@ class Pool:
         """The model's path, and the slots."""
         return f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>"
 
+    def forked(self) -> None:
+        """In a forked child it goes on, unless it was in the middle of a step, whose thread is not there."""
+        held = isinstance(self._lock, LostLock) or self._lock.locked()
+        self._lock = LostLock(_LOST) if held else threading.Lock()
+        self._parts.lanes.forked()
+
     # --- steps ----------------------------------------------------------------------------------
 
     def step(self, slots: Sequence[Slot], x: Any) -> Any:
@@ -162,7 +187,11 @@ class Pool:
                 has changed.
             RunError: ONNX Runtime failed; no state has changed.
         """
-        slots = slots if isinstance(slots, list) else list(slots)
+        if not isinstance(slots, list):
+            try:
+                slots = list(slots)
+            except Exception as error:  # what is no iterable, or fails in the middle
+                raise InputError(f"slots must be a list of open slots: {reason(error)}") from error
         arrays, restore = self.arrays(x, len(slots))
         with self._lock:
             results = self._run(self._rows_of(slots), arrays)
@@ -194,16 +223,19 @@ class Pool:
                         restore = own
         else:
             name = self.only_input()
-            if isinstance(x, np.ndarray):
+            if type(x) is np.ndarray and x.dtype.isnative:
                 arrays = {name: x}
             else:
-                array, restore = to_numpy(x, self.inputs[name], name)
+                array, own = to_numpy(x, self.inputs[name], name)
+                restore = None if isinstance(x, np.ndarray) else own
                 arrays = {name: array}
         if self._lengths and "input" in arrays and arrays["input"].ndim == 3:
             spec = self.model.spec
             time = arrays["input"].shape[1 if spec is not None and spec.batch_first else 0]
             given = arrays.get("lengths")
             arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)
+        elif self._counted:
+            self.model.require_counts(arrays)
         return arrays, restore
 
     def only_input(self) -> str:
@@ -273,7 +305,7 @@ class Pool:
         except (KeyError, TypeError):
             for slot in slots:
                 if not isinstance(slot, Slot) or slot not in self._rows:
-                    raise InputError(f"{slot!r} is not an open slot of this pool") from None
+                    raise InputError(f"{shown(slot)} is not an open slot of this pool") from None
             raise
         if len(set(rows)) != len(rows):
             twice = next(slot for slot in slots if slots.count(slot) > 1)

@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from ..errors import InputError, MissingDependencyError, ModelError, ProviderError
+from ..errors import MissingDependencyError, ModelError, ProviderError, shown
 from ..files import require_readable
+from .arguments import integer, seconds
 from .pages import on_huge_pages
+from .shutdown import sleep_if_ending
 
 PROVIDERS = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -142,12 +144,12 @@ def open_session(
         MissingDependencyError: no usable ONNX Runtime is installed, or one that cannot spin for a given time.
         InputError: `threads` is not a positive integer, or `spin` no time.
     """
-    if provider not in PROVIDERS:
-        raise ProviderError(f'provider "{provider}" is unknown; it must be one of {", ".join(PROVIDERS)}')
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= _MAX_THREADS):
-        raise InputError(f"threads = {threads!r} is not possible; it must be from 1 to {_MAX_THREADS}, or None")
-    if isinstance(spin, bool) or not isinstance(spin, (int, float)) or not 0 <= spin <= 1:
-        raise InputError(f"spin = {spin!r} is not possible; it must be seconds, from 0 to 1")
+    if not isinstance(provider, str) or provider not in PROVIDERS:
+        said = provider if isinstance(provider, str) else shown(provider)
+        raise ProviderError(f'provider "{said:.60}" is unknown; it must be one of {", ".join(PROVIDERS)}')
+    if threads is not None:
+        threads = integer("threads", threads, 1, _MAX_THREADS, "or None")
+    spin = seconds("spin", spin, 1)
     if not isinstance(model, bytes):
         # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.
         require_readable(model, "an .onnx file")
@@ -187,6 +189,7 @@ def _open(
     cuda_graph: bool = False,
     folder: str | None = None,
 ) -> Any:
+    sleep_if_ending()
     where = "the model" if isinstance(model, bytes) else model
     options = ort.SessionOptions()
     options.log_severity_level = _FATAL  # failures come as exceptions, with the same words

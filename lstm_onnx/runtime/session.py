@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
+from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError, shown
+from ..files import require_readable
 from ..spec import LSTMSpec
 from ..story import Story
-from .binding import Repeats, key_of
+from .arguments import positive_integer
+from .binding import Key, Repeats, key_of
+from .counts import counts_of, require_counts
 from .double import REMEDY, refuses_double, runs_no_double
 from .lanes import single_session, stamp
 from .providers import first_line, open_session, ort_errors
-from .states import require_fitting, start
+from .shutdown import Gate, sleep_if_ending, watch
+from .states import fitting_initial, start
 from .values import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy
 from .work import is_small
 
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from .pool import Pool
     from .stream import Stream
 
+_STATES = {"h0": "hn", "c0": "cn"}
+"""What feeds the states of a bare LSTM."""
 _NO_DOUBLE = (
     "is float64, and ONNX Runtime's CPU provider has no LSTM or GRU operator for it (only the Scan of a projected "
     f"LSTM runs); {REMEDY}"
@@ -56,16 +63,30 @@ def load(
             every node must run on CUDA, so a projection has to be folded.
 
     Raises:
-        FileError: the file is missing, empty or a folder.
-        ModelError: it is not a model, ONNX Runtime cannot run it, or `states` names no input or
-            output of it.
+        FileError: `path` is no path, or the file is missing, empty, a folder, a pipe or a device.
+        ModelError: it is not a model, ONNX Runtime cannot run it, or `states` maps no input to an
+            output of it; of a bare LSTM, to any but its own.
         ProviderError: the provider is unknown, is not there, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
         InputError: `threads` or `spin` is not possible.
     """
+    require_readable(path, "an .onnx file")
+    own = _pairs(states)
     before = stamp(path)
     session, used = open_session(path, provider, threads, spin=spin, cuda_graph=cuda_graph)
-    return Model(os.fspath(path), session, used, states, threads, spin=spin, cuda_graph=cuda_graph, stamp=before)
+    return Model(os.fspath(path), session, used, own, threads, spin=spin, cuda_graph=cuda_graph, stamp=before)
+
+
+def _pairs(states: Any) -> dict[str, str] | None:
+    """The pairs of states that a caller names, once they are names (ModelError)."""
+    if states is None:
+        return None
+    if not isinstance(states, Mapping) or not all(isinstance(name, str) for pair in states.items() for name in pair):
+        raise ModelError(
+            "states must map each state input to the output that feeds it, such as {'h': 'hN', 'c': 'cN'}; "
+            f"it is {shown(states)}"
+        )
+    return dict(states)
 
 
 class Model:
@@ -81,6 +102,7 @@ class Model:
         inputs: each input's name, dtype and axes.
         outputs: the same for outputs.
         states: which output feeds which state input at the next step.
+        counts: which inputs hold numbers of steps, such as lengths, and along which axis.
         story: what the file's metadata says: the spec of a bare LSTM, the inputs of a module, what
             states start from, options, versions, the weights' digest.
         chunks_differ: where chunks were found to give other numbers than the whole, "" where they were
@@ -115,10 +137,12 @@ class Model:
         own = None if states is None else dict(states)
         self._pickled = (self.file, provider, threads, own, spin, cuda_graph)
         try:
-            self.inputs = {arg.name: ValueInfo.of(arg) for arg in session.get_inputs()}
-            self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
             self.story = Story.from_metadata(session.get_modelmeta().custom_metadata_map)
-            require_fitting(self.story.initial, self.inputs)
+            limits = self.story.axis_limits
+            self.inputs = {arg.name: ValueInfo.of(arg, limits) for arg in session.get_inputs()}
+            self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
+            self.counts = counts_of(self.story, self.inputs)
+            self.story = replace(self.story, initial=fitting_initial(self.story.initial, self.inputs))
         except (ConfigError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
         except UnicodeDecodeError as error:
@@ -131,6 +155,7 @@ class Model:
                         f"{path}: the state {kind} {name!r} is not there; its {kind}s are {', '.join(known)}"
                     )
         if self.story.spec is not None:
+            self._require_own_states()
             expected = (("input", "h0", "c0"), self.inputs), (("output", "hn", "cn"), self.outputs)
             absent = [name for names, known in expected for name in names if name not in known]
             if absent:
@@ -138,13 +163,22 @@ class Model:
                     f"{path}: its metadata says a bare LSTM, and {', '.join(absent)} is not there; export it again"
                 )
         self._refuse_double_on_cpu()
+        sleep_if_ending()
+        watch(sleeping=self, forking=self)
+
+    def _require_own_states(self) -> None:
+        """Refuse a bare LSTM whose h or c would be fed by another output than its own (ModelError)."""
+        for source, target in self.states.items():
+            if _STATES.get(source) != target:
+                own = ", ".join(f"{name} <- {end}" for name, end in _STATES.items())
+                raise ModelError(f"{self.path}: is a bare LSTM with {own}; {target} does not feed {source}")
 
     def _refuse_double_on_cpu(self) -> None:
         if self.provider != "cpu":
             return
         spec, options = self.story.spec, self.story.options
         if spec is not None and options is not None:
-            refused = spec.dtype == "float64" and (spec.proj_size == 0 or options.projection == "fold")
+            refused = self.inputs["input"].dtype == np.float64 and (spec.proj_size == 0 or options.projection == "fold")
         else:
             refused = runs_no_double(self.session, self.inputs, self.outputs)
         if refused:
@@ -157,8 +191,24 @@ class Model:
 
     def close(self) -> None:
         """Let go of the session and its memory; a run that is under way in another thread ends first."""
-        self.session = self._single = _Closed(self.path)
+        self.session = self._single = _Closed(f"{self.path}: is closed; load it again")
         self._repeats = Repeats()
+
+    def let_sleep(self) -> None:
+        """See `shutdown`: the interpreter is ending."""
+        if not self.closed:
+            # Never None: no thread may fall asleep on the way to a session, with a lock that the main one needs.
+            self.session, self._single = Gate(self.session), Gate(self._single or self.session)
+        self._repeats = Repeats()
+
+    def forked(self) -> None:
+        """In a forked child sessions on the CPU go on, and CUDA does not."""
+        self._opening = threading.Lock()
+        if self.provider == "cuda" and not self.closed:
+            self.session = self._single = _Closed(
+                f"{self.path}: was loaded on CUDA before this process was forked, which CUDA does not take; load it in "
+                'the child, or start that with multiprocessing\'s method "spawn"'
+            )
 
     def __enter__(self) -> Model:
         """For ``with lstm_onnx.load(path) as model:``."""
@@ -176,27 +226,33 @@ class Model:
         """Run once on zeros, so that the first real run finds memory and kernels ready.
 
         Args:
-            sizes: of the named axes, such as ``batch=1, time=10``; 1 where nothing is said.
+            sizes: of the named axes, such as ``batch=1, time=10``; 1, or the least that the model takes, where
+                nothing is said.
+
+        Raises:
+            InputError: an axis is not the model's, or a size is not possible.
+            RunError: ONNX Runtime failed while running, or memory ran out.
         """
         known = {dim for info in self.inputs.values() for dim in info.shape if isinstance(dim, str)}
         unknown = [name for name in sizes if name not in known]
         if unknown:
             raise InputError(f"{', '.join(unknown)}: no axis of the model; its axes are {', '.join(sorted(known))}")
+        sizes = {name: positive_integer(name, size) for name, size in sizes.items()}
         # Ones, where a count of zero would be no sequence at all.
-        feeds = {
-            name: np.ones([sizes.get(dim, 1) if isinstance(dim, str) else dim or 1 for dim in info.shape], info.dtype)
-            for name, info in self.inputs.items()
-            if name not in self.states and not (name == "lengths" and self.spec is not None)
-        }
+        try:
+            feeds = {
+                name: np.ones(_shape_at(info, sizes), info.dtype)
+                for name, info in self.inputs.items()
+                if name not in self.states and not (name == "lengths" and self.spec is not None)
+            }
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"there is no memory for inputs of the sizes {sizes}: {error}") from error
         known_sizes = axis_sizes(self.inputs, feeds)
         for name in self.states:
             info = self.inputs[name]
             if start(info, known_sizes, self.story.initial.get(name)) is None:
                 # Others name each open axis apart (tf2onnx), so that a state's batch follows from no other input.
-                shape = [
-                    known_sizes.get(dim, sizes.get(dim, 1)) if isinstance(dim, str) else dim or 1 for dim in info.shape
-                ]
-                feeds[name] = np.zeros(shape, info.dtype)
+                feeds[name] = np.zeros(_shape_at(info, {**sizes, **known_sizes}), info.dtype)
         self.run(feeds)
 
     def one_thread(self) -> Any:
@@ -301,17 +357,31 @@ class Model:
         # Lengths are numbers to be checked each time; all else that is checked are names, shapes and dtypes.
         key = key_of(feeds) if self.provider == "cpu" and "lengths" not in feeds else None
         binding = None if key is None else self._repeats.find(key)
-        if binding is not None:
+        if binding is not None and key is not None:
+            self.require_counts(feeds)
             for name, array in feeds.items():
                 binding.inputs[name][...] = array
-            binding.run()
+            try:
+                binding.run()
+            except RunError:
+                # Either the model fails on this input, and then it does so again, or its outputs' shapes follow
+                # from more than its inputs' shapes, and then it must not be bound.
+                results = self._run(feeds, None)
+                self._repeats.never(key)
+                return results
             return {name: array.copy() for name, array in binding.outputs.items()}
+        return self._run(feeds, key)
+
+    def _run(self, feeds: Mapping[str, Any], key: Key | None) -> dict[str, Any]:
+        """What is not bound; it may be from now on, under `key`."""
         arrays: dict[str, np.ndarray] = {}
         restore = None
         for name, value in feeds.items():
             arrays[name], own = to_numpy(value, self.inputs.get(name), name)
             restore = restore or own
         arrays = checked(self.inputs, self.completed(arrays))
+        if self.spec is None:  # lengths of a bare LSTM are complete, and so checked
+            self.require_counts(arrays)
         names = list(self.outputs)
         try:
             values = self.session.run(names, arrays)
@@ -327,6 +397,11 @@ class Model:
             name: restore(value) if restore and isinstance(value, np.ndarray) else value
             for name, value in zip(names, values, strict=True)
         }
+
+    def require_counts(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Refuse lengths that are not from 1 to their axis' size, and the like (InputError)."""
+        if self.counts:
+            require_counts(self.counts, arrays, axis_sizes(self.inputs, arrays))
 
     def completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays` with absent states and a bare LSTM's absent lengths filled in."""
@@ -369,7 +444,8 @@ class Model:
             check: as in `stream`.
 
         Raises:
-            InputError: the model cannot be streamed (see `stream`), or its batch is fixed.
+            InputError: the model cannot be streamed (see `stream`), its batch is fixed, or so many slots are
+                not possible or do not fit into memory.
         """
         from .pool import Pool
 
@@ -387,11 +463,14 @@ class Model:
             ``output, (hn, cn)`` of each sequence; of a dict, or for a module, a dict of outputs.
 
         Raises:
+            InputError: at once, an option is unknown or not possible.
             InputError, RunError: a sequence does not fit, or fails; the message gives its number, and
                 all results before it have been yielded.
         """
-        from .map import map_sequences
+        from .map import OPTIONS, map_sequences
 
+        if unknown := [name for name in options if name not in OPTIONS]:
+            raise InputError(f"map has no option {shown(unknown[0])}; its options are {', '.join(OPTIONS)}")
         return map_sequences(self, sequences, **options)
 
     def __repr__(self) -> str:
@@ -400,14 +479,19 @@ class Model:
         return f"<Model {self.path} on {self.provider}: {inputs}>"
 
 
+def _shape_at(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
+    """An input's shape at the sizes of its named axes, the least where nothing is said."""
+    return [sizes.get(str(dim), least) for dim, least in zip(info.shape, info.smallest_shape(), strict=True)]
+
+
 class _Closed:
     """In the place of a session that was let go."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, message: str) -> None:
+        self._message = message
 
     def __getattr__(self, name: str) -> Any:
-        raise RunError(f"{self._path}: is closed; load it again")
+        raise RunError(self._message)
 
 
 def _reopened(

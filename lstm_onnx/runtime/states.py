@@ -14,23 +14,29 @@ from .values import ValueInfo, checked, to_numpy, zeros
 Initial = Mapping[str, "np.ndarray[Any, Any]"]
 
 
-def require_fitting(initial: Initial, inputs: Mapping[str, ValueInfo]) -> None:
-    """Refuse metadata whose initial states are not those of the model's inputs.
+def fitting_initial(initial: Initial, inputs: Mapping[str, ValueInfo]) -> dict[str, np.ndarray]:
+    """The initial states of a file's metadata in the dtypes of its graph, to which it may have been converted since.
 
     Raises:
-        ModelError: one is of no input, or of another dtype, rank or fixed size than its input.
+        ModelError: one is of no input, of another rank or fixed size than its input, or of a dtype that is not
+            the input's and not another float.
     """
+    fitting: dict[str, np.ndarray] = {}
     for name, array in initial.items():
         info = inputs.get(name)
         if info is None:
             raise ModelError(f"the metadata starts the state {name!r}, which is not an input; export the model again")
         sizes = zip(array.shape, info.shape, strict=False)
         fits = array.ndim == len(info.shape) and all(not isinstance(dim, int) or size == dim for size, dim in sizes)
-        if not fits or array.dtype != info.dtype or array.size == 0:
+        floats = array.dtype.kind == "f" and info.dtype is not None and info.dtype.kind == "f"
+        if not fits or not (floats or array.dtype == info.dtype) or array.size == 0:
             raise ModelError(
                 f"the metadata starts the state {info} from {array.dtype} {array.shape}, which does not fit; "
                 "export the model again"
             )
+        with np.errstate(over="ignore"):
+            fitting[name] = array.astype(info.dtype, copy=False)
+    return fitting
 
 
 def start(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray | None) -> np.ndarray | None:

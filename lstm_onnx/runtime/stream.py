@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError, RunError
+from .arguments import positive_integer
 from .binding import Binding, Key, key_of, output_buffers
+from .shutdown import calls_onnxruntime
 from .states import fitting_states, stream_start
 from .streamable import require_streamable
 from .values import to_numpy
@@ -43,8 +45,7 @@ class Stream:
 
     def __init__(self, model: Model, batch: int = 1, *, check: bool = True) -> None:
         require_streamable(model, check=check)
-        if type(batch) is not int or batch < 1:
-            raise InputError(f"batch = {batch!r} is not possible; it must be a positive integer")
+        batch = positive_integer("batch", batch)
         sizes = {dim for name in model.states for dim in model.inputs[name].shape}
         if batch != 1 and batch not in sizes and all(isinstance(dim, int) for dim in sizes):
             fixed = "; ".join(str(model.inputs[name]) for name in model.states)
@@ -63,6 +64,7 @@ class Stream:
 
             self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph)
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
+        self._unbound: set[Key] = set()
         self._last: _Last | None = None
         self._session = model.session  # another one, once the model is closed
         model.session_for(self._start)  # opened now, and not in the middle of the stream
@@ -124,8 +126,9 @@ class Stream:
             last.chunk[...] = chunk
             try:
                 last.execute[current]()
-            except last.binding.errors as error:
-                raise last.binding.failure(error) from error
+            except last.binding.errors:
+                self._last = None  # `run` tries it again, and unbound where that fails too
+                return self(chunk)
             self._current = current ^ 1
             return last.output.copy()
         spec = self.model.spec
@@ -169,13 +172,28 @@ class Stream:
             return self._on_device(feeds)
         key = key_of(feeds)
         pair = None if key is None else self._bound.get(key)
-        if pair is not None and self.model.session is self._session:
+        if key is not None and pair is not None and self.model.session is self._session:
+            self.model.require_counts(feeds)
             binding = pair[self._current]
             for name, array in feeds.items():
                 binding.inputs[name][...] = array
-            binding.run()
+            try:
+                binding.run()
+            except RunError:
+                # Its outputs' shapes may follow from more than its inputs' shapes (see `Repeats`).
+                results = self._run_unbound(feeds)
+                self._unbound.add(key)
+                del self._bound[key]
+                return {name: results[name] for name in self._given}
             self._current ^= 1
             return {name: binding.outputs[name].copy() for name in self._given}
+        results = self._run_unbound(feeds)
+        if key is not None and key not in self._unbound:
+            self._learn(key, feeds, results)
+        return {name: results[name] for name in self._given}
+
+    def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """All outputs of a chunk that is not bound, its states among them; the stream goes on from those."""
         results = self.model.run({**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
@@ -187,9 +205,7 @@ class Stream:
                 )
             after[name][...] = array
         self._current ^= 1
-        if key is not None:
-            self._learn(key, feeds, results)
-        return {name: results[name] for name in self._given}
+        return results
 
     def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """The chunk goes to the device and the outputs come from it; the states stay there."""
@@ -216,13 +232,20 @@ class Stream:
                 return
             session = model.session_for({**arrays, **self._state})
             pair = []
-            for before, after in (self._buffers, self._buffers[::-1]):
-                ends = {model.states[name]: array for name, array in after.items()}
-                pair.append(Binding(session, model.path, {**arrays, **before}, {**buffers, **ends}))
+            try:
+                for before, after in (self._buffers, self._buffers[::-1]):
+                    ends = {model.states[name]: array for name, array in after.items()}
+                    pair.append(Binding(session, model.path, {**arrays, **before}, {**buffers, **ends}))
+            except RunError:  # what was asked for has been run all the same
+                self._unbound.add(key)
+                return
             self._bound[key] = (pair[0], pair[1])
-            if len(self._names) == 1 == len(self._given):
+            if len(self._names) == 1 == len(self._given) and not model.counts:
                 chunk = arrays[self._names[0]]
                 runs = (pair[0].execute, pair[1].execute)
                 self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._given[0]])
         while len(self._bound) > _MOST_SHAPES:
             self._bound.popitem(last=False)
+
+
+calls_onnxruntime(Stream.__call__)

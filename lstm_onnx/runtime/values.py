@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, reason, shown
 from .axes import size_of
 
 _DTYPES = {
@@ -33,26 +33,40 @@ _DTYPES = {
 }
 Dim = int | str | None
 """A fixed size, an axis by its name, or an axis without a name."""
-_LOSSLESS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
-"""Which kinds of numbers a list may hold for an input of each kind: a fraction is never cut to an integer."""
+Limits = Mapping[str, tuple[int, int | None]]
+"""Of an axis by its name, the least and the largest size, None where nothing bounds it above."""
+_LOSSLESS = {"f": "fiub", "i": "iu", "u": "iu", "b": "b"}
+"""Which kinds of numbers a list may hold for an input of each kind: a fraction is never cut to an integer, and a
+bool is no count."""
+_LONGEST_NAME = 200
+_MOST_AXES = 64
+"""numpy's limit; a list that holds itself goes on for ever."""
 _CPU_DEVICES = (1, 3)
 """DLPack's kDLCPU and kDLCUDAHost."""
 
 
 @dataclass(frozen=True)
 class ValueInfo:
-    """One input or output: its name, its dtype (None for what is not a tensor of numbers), its axes."""
+    """One input or output: its name, its dtype (None for what is not a tensor of numbers), its axes.
+
+    `limits` are those of the model's axes, see `Story.axis_limits`.
+    """
 
     name: str
     dtype: np.dtype[Any] | None
     shape: tuple[Dim, ...]
+    limits: Limits = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, arg: Any) -> ValueInfo:
+    def of(cls, arg: Any, limits: Limits | None = None) -> ValueInfo:
         """From onnxruntime's NodeArg."""
         element = arg.type.removeprefix("tensor(").removesuffix(")")
         kind = _DTYPES.get(element)
-        return cls(arg.name, None if kind is None else np.dtype(kind), tuple(arg.shape or ()))
+        return cls(arg.name, None if kind is None else np.dtype(kind), tuple(arg.shape or ()), limits or {})
+
+    def smallest_shape(self) -> list[int]:
+        """Its shape with every open axis as small as may be."""
+        return [dim or 1 if not isinstance(dim, str) else self.limits.get(dim, (1,))[0] for dim in self.shape]
 
     def __str__(self) -> str:
         """As in ``input float32 (time, batch, 4)``."""
@@ -87,7 +101,8 @@ def known_names(infos: Mapping[str, ValueInfo], feeds: Mapping[str, object]) -> 
     """Refuse names that are not inputs of the model (InputError)."""
     for name in feeds:
         if name not in infos:
-            raise InputError(f"{name} is not an input of the model; its inputs are {', '.join(infos)}")
+            said = name if isinstance(name, str) and len(name) <= _LONGEST_NAME else shown(name)
+            raise InputError(f"{said} is not an input of the model; its inputs are {', '.join(infos)}")
 
 
 def _fitting(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, str]]) -> np.ndarray:
@@ -115,7 +130,27 @@ def _fitting(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, str]
                 raise InputError(
                     f"{info.name} has shape {array.shape}, so {dim} is {size}, and {where} says that {dim} is {known}"
                 )
-    return np.asarray(array, order="C")
+            if info.limits:
+                require_size(info, array.shape, dim, size)
+    fitting = np.asarray(array, order="C")
+    return fitting if fitting.flags.aligned else fitting.copy()
+
+
+def require_size(info: ValueInfo, shape: tuple[int, ...], axis: str, size: int) -> None:
+    """Refuse a size at which the model was not found right (InputError)."""
+    least, largest = info.limits.get(axis, (1, None))
+    if size < least or (largest is not None and size > largest):
+        raise InputError(
+            f"{info.name} has shape {shape}, so {axis} is {size}; the model is only right where {axis} is "
+            f"{allowed_sizes(least, largest)}"
+        )
+
+
+def allowed_sizes(least: int, largest: int | None) -> str:
+    """A range of sizes in words."""
+    if largest is None:
+        return f"{least} or more"
+    return str(least) if least == largest else f"from {least} to {largest}"
 
 
 def axis_sizes(infos: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -138,7 +173,7 @@ def zeros(info: ValueInfo, sizes: Mapping[str, int]) -> np.ndarray | None:
     whole = [int(dim) for dim in shape if dim is not None]
     try:
         return np.zeros(whole, info.dtype)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, MemoryError) as error:
         raise InputError(f"{info} cannot start as zeros of the sizes {whole}: {error}") from error
 
 
@@ -148,7 +183,7 @@ def checked_lengths(lengths: np.ndarray, batch: int, time: int) -> np.ndarray:
     Raises:
         InputError: of another shape, not integers, or outside 1..time.
     """
-    if not np.issubdtype(lengths.dtype, np.integer):
+    if lengths.dtype.kind not in "iu":  # numpy counts a time difference among its integers
         raise InputError(f"lengths has dtype {lengths.dtype}; it must be integers")
     if lengths.shape != (batch,):
         raise InputError(f"lengths has shape {lengths.shape}; it must be ({batch},), one for each sequence")
@@ -163,42 +198,83 @@ Restore = Callable[[np.ndarray], Any]
 
 
 def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray, Restore]:
-    """`value` as an array without a copy where that can be, and what turns results into its kind.
+    """`value` as a plain array in this machine's byte order, and what turns results into its kind.
 
-    numpy arrays stay as they are; torch tensors and whatever else speaks DLPack share their memory;
-    lists and numbers, which have no dtype of their own, take the model's.
+    Without a copy where that can be: numpy arrays stay as they are; torch tensors and whatever else speaks
+    DLPack share their memory; lists and numbers, which have no dtype of their own, take the model's.
 
     Raises:
-        InputError: it is on another device than the CPU, or is no array at all.
+        InputError: it is on another device than the CPU, is no array at all, hides values behind a mask,
+            or is a list of numbers that the model's dtype cannot hold.
     """
+    if type(value) is np.ndarray:
+        return (value if value.dtype.isnative else _native(value)), _same
     if isinstance(value, np.ndarray):
-        return value, _same
+        _refuse_masked(value, name)
+        return _native(value.view(np.ndarray)), _same
     if hasattr(value, "__dlpack__"):
-        try:
-            kind, index = value.__dlpack_device__()
-        except (BufferError, RuntimeError, TypeError, ValueError) as error:
-            raise InputError(f"{name} cannot be read as an array: {error}") from error
-        if kind not in _CPU_DEVICES:
-            raise InputError(
-                f"{name} is on a device (DLPack type {int(kind)}, index {index}); move it to the CPU first"
-            )
-        restore = restorer(value)
-        if hasattr(value, "resolve_neg"):
-            value = value.resolve_neg()  # torch negates lazily, by a mark that DLPack does not carry
-        try:
-            return np.from_dlpack(value), restore
-        except (BufferError, RuntimeError, TypeError) as error:
-            raise InputError(
-                f"{name} cannot be read as an array: {error} (a torch tensor may need .detach())"
-            ) from error
+        return _from_dlpack(value, name)
+    if isinstance(value, (list, tuple)):
+        _refuse_masked_in(value, name, 0)
     try:
-        own = np.asarray(value)
-        array = own if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
-    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise InputError(f"{name} is not an array of numbers: {error}") from error
+        whole = np.asanyarray(value)  # an object may make a masked array of itself
+        own = np.asarray(whole)
+        with np.errstate(all="ignore"):
+            array = own if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
+    except Exception as error:  # numpy asks the object itself, which may raise anything
+        raise InputError(f"{name} is not an array of numbers: {reason(error)}") from error
+    _refuse_masked(whole, name)
     if own.dtype.kind not in _LOSSLESS.get(array.dtype.kind, own.dtype.kind):
         raise InputError(f"{name} holds values of dtype {own.dtype}; the model takes {array.dtype}")
-    return array, _same
+    if array.dtype.kind in "iu" and not np.array_equal(own, array):
+        raise InputError(f"{name} holds numbers that {array.dtype}, which the model takes, cannot hold")
+    if array.dtype.kind == "f" and own.dtype != array.dtype and (np.isinf(array) & np.isfinite(own)).any():
+        raise InputError(f"{name} holds numbers too large for {array.dtype}, which the model takes")
+    return _native(array), _same
+
+
+def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, Restore]:
+    try:
+        kind, index = value.__dlpack_device__()
+    except Exception as error:  # every library raises its own
+        raise InputError(f"{name} cannot be read as an array: {reason(error)}") from error
+    if kind not in _CPU_DEVICES:
+        raise InputError(f"{name} is on a device (DLPack type {int(kind)}, index {index}); move it to the CPU first")
+    restore = restorer(value)
+    try:
+        if hasattr(value, "resolve_neg"):
+            value = value.resolve_neg()  # torch negates lazily, by a mark that DLPack does not carry
+        return np.from_dlpack(value), restore
+    except Exception as error:
+        raise InputError(
+            f"{name} cannot be read as an array: {reason(error)} (a torch tensor may need .detach())"
+        ) from error
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """In this machine's byte order, the only one that ONNX Runtime takes."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _refuse_masked(array: np.ndarray, name: str) -> None:
+    """What a mask hides would be run like any other number."""
+    mask = getattr(array, "mask", None)
+    if isinstance(mask, (np.ndarray, np.bool_)) and np.any(mask):
+        raise InputError(
+            f"{name} is a masked array, and a model takes every value, also those that are masked; fill them in "
+            "(.filled(value)), or pass lengths"
+        )
+
+
+def _refuse_masked_in(values: list[Any] | tuple[Any, ...], name: str, depth: int) -> None:
+    """Masked arrays in lists, of which numpy drops the masks."""
+    if depth == _MOST_AXES or not any(issubclass(kind, (list, tuple, np.ndarray)) for kind in set(map(type, values))):
+        return
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            _refuse_masked_in(value, name, depth + 1)
+        elif isinstance(value, np.ndarray):
+            _refuse_masked(value, name)
 
 
 def _same(array: np.ndarray) -> np.ndarray:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from ..errors import RunError
+from .shutdown import require_running, watch
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Work = Callable[[Task], dict[int, "Result | Exception"]]
@@ -36,15 +39,23 @@ class Workers(Generic[Task, Result]):
         self._changed = threading.Condition()
         self._results: dict[int, Result | Exception] = {}
         self._done = self._told = 0
+        self._lost = ""
+        watch(threaded=self, forking=self)
 
     def submit(self, tasks: Iterable[Task]) -> None:
-        """Have `tasks` done, in their order, after those that were submitted before."""
+        """Have `tasks` done, in their order, after those that were submitted before.
+
+        Raises:
+            RunError: the process was forked since they began, or the interpreter is ending.
+        """
+        self._require_threads()
         for task in tasks:
             self._tasks.put(task)
-        while len(self._threads) < self._count:
-            thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        with self._changed:  # or the interpreter's end could come between two of them
+            while len(self._threads) < self._count and not self._closed:
+                thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
 
     def ready(self, part: int) -> bool:
         """Whether a part is done."""
@@ -54,8 +65,13 @@ class Workers(Generic[Task, Result]):
         """The result of a part that was submitted, which is forgotten with this; waits until it is done.
 
         `told` is called, in this thread, with how many parts are done whenever that changed.
+
+        Raises:
+            RunError: the process was forked since they began, or the interpreter is ending.
         """
         while True:
+            if part not in self._results:
+                self._require_threads()
             with self._changed:
                 while part not in self._results and (told is None or self._done == self._told):
                     self._changed.wait()
@@ -69,11 +85,31 @@ class Workers(Generic[Task, Result]):
 
     def close(self) -> None:
         """Drop what was not begun, and wait for the threads to end."""
-        self._closed = True
+        if self._lost:
+            return
+        with self._changed:
+            self._closed = True
         for _ in self._threads:
             self._tasks.put(None)
         for thread in self._threads:
             thread.join()
+
+    def end_threads(self) -> None:
+        """See `shutdown`: the interpreter is ending."""
+        self.close()
+
+    def forked(self) -> None:
+        """In a forked child the threads are not there, and what they held is not let go."""
+        self._lost = (
+            "this process was forked while sequences were being mapped, and the threads are not in it; start it with "
+            'multiprocessing\'s method "spawn", or call map in the child'
+        )
+
+    def _require_threads(self) -> None:
+        if self._lost:
+            raise RunError(self._lost)
+        if self._closed or not self._threads:
+            require_running("map")
 
     def _loop(self) -> None:
         work: Work[Task, Result] | None = None

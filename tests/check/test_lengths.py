@@ -14,7 +14,7 @@ from lstm_onnx.check import CheckReport, check
 from tests.conformance.by_hand import SIZE, H, graph_of, inputs_of, lstm_node, weights
 from tests.conformance.nodes import save
 
-from .models import failing
+from .models import PLAIN, export, failing
 
 INTS = {"last": -1, "zero": 0, "one": [1], "time": [0], "features": [2], "minus": [-1], "minus_two": [-2]}
 INTS |= {"end": [2**63 - 1], "start": [0], "keep": [0, 0, H], "flat": [-1, H], "swapped_last": [1]}
@@ -197,3 +197,56 @@ def test_initializers_that_are_inputs_are_no_inputs(tmp_path: Path):
     report = check(save(graph, tmp_path / "m.onnx"), provider="cpu")
     assert "ignored-input" in report.silent
     assert onnx.load(tmp_path / "m.onnx").graph.input[-1].name == "unused"
+
+
+def _below(folder: Path, *, states: bool, reverse: bool = False, beside: bool = False) -> CheckReport:
+    """A layer without lengths, and one with lengths that reads its output, or what it reads."""
+    first = lstm_node(
+        "X", "W", "R", "B", outputs=["Y", "Y_h"], name="first", **({"direction": "reverse"} if reverse else {})
+    )
+    source = "X" if beside else "y"
+    weight = "W" if beside else "W2"
+    last = lstm_node(source, weight, "R", "B", "lengths", outputs=["z"], name="last")
+    given = inputs_of()
+    stored = {**weights(given), **STORED, "W2": np.ones((1, 4 * H, H), np.float32)}
+    nodes = [first, n("Squeeze", "Y", "one", to="y"), last]
+    used = {name for node in nodes for name in node.input}
+    ends = {"z": (None,) * 4, **({"Y_h": (1, "batch", H)} if states else {}), **({"y": (None,) * 3} if beside else {})}
+    graph = graph_of(
+        nodes,
+        ENDS,
+        ends,
+        {name: array for name, array in stored.items() if name in used},
+        {"lengths": TensorProto.INT32},
+    )
+    return check(save(graph, folder / "m.onnx"), provider="cpu")
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["below", "beside"])
+def test_a_layer_without_lengths_by_one_that_has_them(beside: bool, tmp_path: Path) -> None:
+    for options in ({"states": True}, {"states": False, "reverse": True}):
+        report = _below(tmp_path, beside=beside, **options)
+        (finding,) = [item for item in report.findings if item.rule == "lengths-ignored" and item.told]
+        assert (finding.where, finding.severity) == ("first", "warning")
+        assert finding.message == "LSTM has no lengths and reads padding; last, which goes as long, has lengths"
+    # Forwards, and with its states left alone, it gives the same for every real step.
+    report = _below(tmp_path, states=False, beside=beside)
+    assert not [item for item in report.findings if item.rule == "lengths-ignored" and item.told]
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+@pytest.mark.parametrize("quantised", [False, True], ids=["float", "int8"])
+def test_any_layer_of_ours_that_lost_its_lengths_fails(layer: int, quantised: bool, tmp_path: Path) -> None:
+    path = export(tmp_path, {**PLAIN, "num_layers": 3}, lengths=True)
+    if quantised:
+        from onnxruntime.quantization import quantize_dynamic
+
+        quantize_dynamic(path, tmp_path / "q.onnx")
+        path = tmp_path / "q.onnx"
+    assert check(path, provider="cpu")
+    model = onnx.load(path)
+    layers = [node for node in model.graph.node if node.op_type in ("LSTM", "DynamicQuantizeLSTM")]
+    assert len(layers) == 3
+    layers[layer].input[4] = ""
+    onnx.save(model, path)
+    assert f"{layers[layer].name}: " in failing(check(path, provider="cpu"), "lengths-ignored")

@@ -5,6 +5,7 @@ import struct
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,3 +247,18 @@ def test_safetensors_need_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_state_dict_under_a_name_of_its_own_is_found(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "optimizer": {"state": {}}, "my_weights": _state()}, tmp_path / "net.pt")
     assert set(load_state_dict(tmp_path / "net.pt")) == set(_state())
+
+
+def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
+    weights = torch.nn.LSTM(4, 3).state_dict()
+    endless: dict[str, Any] = {}
+    endless["state_dict"] = endless
+    first: dict[str, Any] = {}
+    second: dict[str, Any] = {"net": first}
+    first["model"] = second
+    for content in (endless, first):
+        torch.save(content, tmp_path / "m.pt")
+        with pytest.raises(WeightsError, match="holds no tensors where a state dict was expected"):
+            load_state_dict(tmp_path / "m.pt")
+    torch.save({"self": endless, "state_dict": {"model": weights, "rest": endless}}, tmp_path / "m.pt")
+    assert set(load_state_dict(tmp_path / "m.pt")) == set(weights)

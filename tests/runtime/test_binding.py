@@ -6,15 +6,19 @@ import pickle
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import lstm_onnx
 from lstm_onnx import FileError, InputError, RunError
+from lstm_onnx.runtime import binding as binding_module
+from lstm_onnx.runtime import stream as stream_module
 from lstm_onnx.runtime.binding import _MOST, Binding, Repeats, key_of, output_buffers
 
-from .models import accumulator, exported
+from .models import accumulator, exported, lookup, model_of, randoms
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +201,82 @@ def test_a_stream_of_chunks_of_many_shapes_is_the_whole(model: lstm_onnx.Model) 
     assert np.array_equal(stream(x[:2]), first)
     stream.reset()
     assert np.array_equal(stream(x[:2]), pieces[0]) or np.allclose(stream.state["c0"].shape, cn.shape)
+
+
+def _cut(path: Path) -> lstm_onnx.Model:
+    """y = the first k steps of x, declared to be as long as x; stateN = state + 1."""
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Slice", ["x", "zero", "k"], ["y"]),
+            onnx.helper.make_node("Add", ["state", "one"], ["stateN"]),
+        ],
+        "cut",
+        [
+            onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["time", 1]),
+            onnx.helper.make_tensor_value_info("k", onnx.TensorProto.INT64, [1]),
+            onnx.helper.make_tensor_value_info("state", onnx.TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [
+            onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["time", 1]),
+            onnx.helper.make_tensor_value_info("stateN", onnx.TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [
+            onnx.numpy_helper.from_array(np.array([0]), "zero"),
+            onnx.numpy_helper.from_array(np.float32(1), "one"),
+        ],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, path)
+    return lstm_onnx.load(path, "cpu", states={"state": "stateN"})
+
+
+@pytest.mark.parametrize("way", ["run", "stream", "pool"])
+def test_shapes_that_follow_from_values_are_run_unbound(way: str, tmp_path: Path) -> None:
+    model = _cut(tmp_path / "m.onnx")
+    x = np.arange(5, dtype=np.float32)[:, np.newaxis]
+    stream, pool = model.stream(check=False), model.pool(1, check=False)
+    slot = pool.open()
+
+    def cut(count: int) -> list[float]:
+        feeds = {"x": x, "k": np.array([count])}
+        if way == "run":
+            found = model.run({**feeds, "state": np.zeros((1, 1), np.float32)})["y"]
+        elif way == "stream":
+            found = stream.run(feeds)["y"]
+        else:
+            found = pool.step([slot], feeds)["y"]
+        return [float(value) for value in found.ravel()]
+
+    for count in (5, 5, 5, 5, 3, 5, 2, 5, 9, 1):  # bound at five, where shapes are as declared
+        assert cut(count) == [0, 1, 2, 3, 4][:count]
+    taken = {"stream": stream.state["state"], "pool": pool.state(slot)["state"]}
+    if way in taken:
+        assert taken[way].tolist() == [[10]]
+
+
+def test_a_model_that_fails_on_a_value_is_bound_all_the_same(tmp_path: Path) -> None:
+    model = lookup(tmp_path / "m.onnx")
+    stream = model.stream()
+    for _ in range(3):
+        stream(np.array([[1]]))
+    key = next(iter(stream._bound))
+    with pytest.raises(RunError, match="ONNX Runtime failed"):
+        stream(np.array([[11]]))
+    before = stream.state["state"]
+    assert stream._bound[key] is not None
+    np.testing.assert_array_equal(stream(np.array([[2]])), np.add(before, [[4, 5]]))
+
+
+def test_a_binding_that_cannot_be_made_loses_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RunError("ONNX Runtime cannot bind its arrays")
+
+    for module in (binding_module, stream_module):
+        monkeypatch.setattr(module, "Binding", broken)
+    model = model_of(tmp_path)
+    x, stream = randoms(3, 1, 4), model.stream()
+    whole = model(x)[0]
+    for _ in range(4):
+        np.testing.assert_array_equal(model(x)[0], whole)
+    for at in range(3):
+        np.testing.assert_allclose(stream(x[at : at + 1]), whole[at : at + 1], rtol=0, atol=1e-6)

@@ -95,7 +95,7 @@ def test_a_start_for_another_batch_says_to_pass_the_state(tmp_path: Path) -> Non
         {"h0": np.ones((1, 1, 4), np.float32)},
         {"h0": np.ones((1, 5), np.float32)},
         {"h0": np.ones((1, 0, 5), np.float32)},
-        {"h0": np.ones((1, 1, 5), np.float64)},
+        {"h0": np.ones((1, 1, 5), np.int64)},
     ],
 )
 def test_a_start_that_fits_no_input_is_refused(tmp_path: Path, initial: dict[str, np.ndarray]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from ...errors import ConfigError, LSTMOnnxError
+from ...errors import ConfigError, LSTMOnnxError, shown
 from ...runtime import Model
 from ..expected import Expected
 from ..replay import replay
@@ -26,8 +26,8 @@ _SEVERAL = range(5, 17)
 
 def require_level(level: str) -> None:
     """Refuse what is none of `LEVELS` (ConfigError)."""
-    if level not in LEVELS:
-        raise ConfigError(f"mutants = {level!r} is not known; it must be one of {', '.join(LEVELS)}")
+    if not isinstance(level, str) or level not in LEVELS:
+        raise ConfigError(f"mutants = {shown(level)} is not known; it must be one of {', '.join(LEVELS)}")
 
 
 @dataclass(frozen=True)

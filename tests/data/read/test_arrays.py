@@ -145,12 +145,12 @@ def test_npz_bombs_are_refused_before_they_are_unpacked(monkeypatch: pytest.Monk
 
 
 def test_npz_bounds() -> None:
-    arrays._check_bomb("x", 64 * 2**30, 2**30)
-    arrays._check_bomb("x", 256 * 2**20, 1)
+    arrays.check_bomb("x", 64 * 2**30, 2**30)
+    arrays.check_bomb("x", 256 * 2**20, 1)
     with pytest.raises(FileError, match="64 GiB"):
-        arrays._check_bomb("x", 64 * 2**30 + 1, 2**30)
+        arrays.check_bomb("x", 64 * 2**30 + 1, 2**30)
     with pytest.raises(FileError, match="1000 times"):
-        arrays._check_bomb("x", 256 * 2**20 + 1, 2**18)
+        arrays.check_bomb("x", 256 * 2**20 + 1, 2**18)
 
 
 def test_safetensors_bfloat16_becomes_float32() -> None:

@@ -1,0 +1,47 @@
+"""Numbers that callers pass to the runtime: a wrong one is an InputError that says what is possible."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from ..errors import InputError, shown
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """`value`, an integer of any kind, numpy's too, but no bool (InputError)."""
+    number = _index(value)
+    if number is None or not 1 <= number < 2**63:
+        raise InputError(f"{name} = {shown(value)} is not possible; it must be a positive integer")
+    return number
+
+
+def integer(name: str, value: Any, least: int, most: int, other: str = "") -> int:
+    """`value`, an integer from `least` to `most`; `other` says what else may be passed (InputError)."""
+    number = _index(value)
+    if number is None or not least <= number <= most:
+        allowed = f"from {least} to {most}" + (f", {other}" if other else "")
+        raise InputError(f"{name} = {shown(value)} is not possible; it must be {allowed}")
+    return number
+
+
+def _index(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except Exception:  # noqa: BLE001 - an object's own __index__ may raise anything
+        return None
+
+
+def seconds(name: str, value: Any, most: float) -> float:
+    """`value`, a number from 0 to `most` that is no bool (InputError)."""
+    number = math.nan
+    if not isinstance(value, bool):
+        try:
+            number = float(value) if hasattr(value, "__float__") or hasattr(value, "__index__") else math.nan
+        except Exception:  # noqa: BLE001 - as above
+            number = math.nan
+    if not 0 <= number <= most:
+        limit = "0 or more" if most > 1e6 else f"from 0 to {most:g}"
+        raise InputError(f"{name} = {shown(value)} is not possible; it must be seconds, {limit}")
+    return number

@@ -16,19 +16,21 @@ from onnx import ModelProto, helper
 from torch import nn
 
 from .. import __version__
-from ..errors import ConfigError, ExportError
+from ..errors import ConfigError, ExportError, ProviderError
 from ..inputs import InputSpec
 from ..spec import ExportOptions
 from ..story import Origin, Story
 from ..weights import Array, digest
 from .arguments import Arguments
+from .decisions import SizeFacts
+from .limits import Limits, asked_limits, try_out
 from .lstm import Exported
 from .named import TracedGraph, named
 from .opset import lower
 from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
 from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
 from .trace import ONE_AT_A_TIME, trace
-from .trial import try_out
+from .trial import Trial
 from .write import write_model
 
 STATES = ("zero", "explicit")
@@ -96,8 +98,12 @@ def _made_at_some_size(prepared: Prepared, name: str, options: ModuleOptions) ->
     for sizes in example_sizes(prepared):
         try:
             return _made(prepared, name, sizes, options)
-        except FixedSizeError as error:
-            problem = problem or error
+        except ExportError as error:
+            if problem is not None:
+                continue  # what was wrong at the example's own sizes says more
+            if not isinstance(error, FixedSizeError):
+                raise
+            problem = error
     assert problem is not None  # noqa: S101 - the loop runs at least once
     raise problem
 
@@ -117,12 +123,26 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     splice(graph, calls, options.options)
     model = _model(graph, name, options.options, story)
     notes = tuple(lifted.notes)
+    limits = asked_limits(prepared, story, traced.facts)
     if options.check:
         with tempfile.TemporaryDirectory() as folder:
-            trial = Path(folder) / "trial.onnx"
-            write_model(model, graph.nodes.initializers, trial)
-            notes += try_out(trial, prepared, story, traced.edges)
+            path = Path(folder) / "trial.onnx"
+            write_model(model, graph.nodes.initializers, path)
+            notes += _tried_out(path, prepared, story, traced.facts, limits)
+    else:
+        notes += limits.notes
+    story = replace(story, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
+    helper.set_model_props(model, story.to_metadata())
     return model, graph.nodes.initializers, story, notes
+
+
+def _tried_out(path: Path, prepared: Prepared, story: Story, facts: SizeFacts, limits: Limits) -> tuple[str, ...]:
+    """Run a file at other shapes; narrows `limits`, and returns notes."""
+    try:
+        trial = Trial(path, prepared, story, facts)
+    except ProviderError as error:
+        return (*limits.notes, f"the file was not tried out: {error}")
+    return try_out(trial, limits)
 
 
 def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
@@ -131,7 +151,8 @@ def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
     Raises:
         FixedSizeError: an output's size is a number in the graph, and another one in the module.
     """
-    larger = {name: 2 * size + 1 for name, size in prepared.arguments.sizes.items()}
+    within = prepared.arguments.within
+    larger = {name: within(name, 2 * size + 1) for name, size in prepared.arguments.sizes.items()}
     try:
         inputs, states = resized(prepared, larger)
         outputs, after = prepared.run(inputs, states)

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import ExportError, LSTMOnnxError
 from .attributes import ForwardFailed
+from .decisions import SizeFacts, size_facts
 from .packed import padded_instead
 from .prepared import FixedSizeError, Prepared, Tensors, quiet
 from .recurrent import OPERATOR, Site
@@ -32,12 +33,8 @@ from .user_code import line_of, stack_line, user_line
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
-_SMALLEST, _LARGEST_EDGE = 2, 10_000
-"""torch takes sizes of 0 and 1 for constants, so it says 2 or more of every open axis; trials end there."""
 ONE_AT_A_TIME = threading.RLock()
 """torch's tracer has global state; so have the exchange of the packing functions and Python's filters of warnings."""
-Edges = dict[tuple[str, int], tuple[int, ...]]
-"""Sizes by input and axis."""
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
@@ -46,12 +43,12 @@ class Traced:
     """A traced module.
 
     `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
-    and then the states after, in order and under torch's own names.  `edges` holds sizes just outside
-    of what the trace is good for, by input and axis: there the module fails, or does something else.
+    and then the states after, in order and under torch's own names.  `facts` are what the tracer
+    decided by sizes.
     """
 
     model: onnx_ir.Model
-    edges: Edges
+    facts: SizeFacts
 
 
 def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> Traced:
@@ -72,7 +69,7 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
     auto = torch.export.Dim.AUTO
     held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
     with ONE_AT_A_TIME, quiet(prepared.dtype), _hushed(), padded_instead(), _traced(prepared):
-        program, edges = _exported(prepared, (given, held), (shapes, held_shapes))
+        program, guards = _exported(prepared, (given, held), (shapes, held_shapes))
         try:
             with _translations_kept():
                 translated = torch.onnx.export(
@@ -85,7 +82,9 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
         except Exception as error:
             raise ExportError(_translation_problem(error)) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
-    return Traced(translated.model, edges)
+    # Here, as the translation may compare sizes, too.
+    facts = size_facts(program, _input_axes(prepared), guards.decided, torch.ops.lstm_onnx.recurrent.default)
+    return Traced(translated.model, facts)
 
 
 @contextlib.contextmanager
@@ -146,16 +145,18 @@ class _OwnRemarks(logging.Filter):
 
 
 class _Guards(_OwnRemarks):
-    """Listens to torch's symbolic shapes for the line at which an axis becomes a constant.
+    """Listens to torch's symbolic shapes for the lines at which sizes are compared, or become constants.
 
     torch logs this while the user's code is on the stack.  `lines` maps what torch calls the axis,
-    ``L['args'][0].size()[1]``, to the line.
+    ``L['args'][0].size()[1]``, to the line at which it became a constant; `decided` the text of a
+    comparison to the line that first led to it.
     """
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
         self.sources: dict[str, str] = {}
         self.lines: dict[str, str] = {}
+        self.decided: dict[str, str] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take in the record, and drop it where it is ours."""
@@ -167,6 +168,10 @@ class _Guards(_OwnRemarks):
                 line = stack_line()
                 if line is not None:
                     self.lines.setdefault(self.sources[symbol], line)
+            elif "[guard added]" in str(record.msg):
+                line = stack_line()
+                if line is not None:
+                    self.decided.setdefault(str(record.args[1]), line)
         return super().filter(record)
 
 
@@ -223,7 +228,7 @@ _RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQU
 
 def _exported(
     prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]
-) -> tuple[torch.export.ExportedProgram, Edges]:
+) -> tuple[torch.export.ExportedProgram, _Guards]:
     with _listening() as guards:
         try:
             with _NoOtherRecurrence():
@@ -235,22 +240,16 @@ def _exported(
             if cause is not None:
                 raise cause from error
             raise _trace_problem(prepared, error, guards.lines) from error
-    return program, _edges(prepared, program, guards.sources)
+    return program, guards
 
 
-def _edges(prepared: Prepared, program: torch.export.ExportedProgram, sources: Mapping[str, str]) -> Edges:
-    known = _sources(prepared)
-    found: Edges = {}
-    for symbol, limits in program.range_constraints.items():
-        match = _FIXED_AXIS.search(sources.get(str(symbol), ""))
-        name = known.get(match.group(1) or "") if match else None
-        if match is None or name is None:
-            continue
-        beyond = [int(limits.lower) - 1] if limits.lower > _SMALLEST else []
-        beyond += [int(limits.upper) + 1] if limits.upper < _LARGEST_EDGE else []
-        if beyond:
-            found[name, int(match.group(2))] = tuple(beyond)
-    return found
+def _input_axes(prepared: Prepared) -> dict[str, tuple[str, int]]:
+    """Each axis of an input by what torch calls it."""
+    return {
+        f"{source}.size()[{axis}]": (name, axis)
+        for source, name in _sources(prepared).items()
+        for axis in range(prepared.arguments.tensors[name].dim())
+    }
 
 
 def _own_error(error: BaseException) -> LSTMOnnxError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
@@ -12,6 +13,21 @@ from .user_code import is_users, shown
 _MOST_STEPS = 200_000
 """Instructions of the user's code that are looked at; a loop over time may have any number."""
 Step = tuple[CodeType, int, int]
+
+
+def numbers_in_code(run: Callable[[], Any]) -> list[int]:
+    """The integers that the user's code that a run executes is written with, those in strings as well."""
+    codes = dict.fromkeys(code for code, _, _ in _steps(run))
+    found = {value for code in codes for item in code.co_consts for value in _numbers(item)}
+    return sorted(found)
+
+
+def _numbers(item: Any) -> list[int]:
+    if isinstance(item, str):
+        return [int(word) for word in re.findall(r"\d{1,6}", item)]
+    if isinstance(item, (tuple, frozenset)):
+        return [number for entry in item for number in _numbers(entry)]
+    return [item] if type(item) is int else []
 
 
 def parting_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:

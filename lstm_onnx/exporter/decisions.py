@@ -89,10 +89,11 @@ class RecurrentSize:
 
 @dataclass(frozen=True)
 class SizeFacts:
-    """All that tracing found out about sizes."""
+    """All that tracing found out about sizes; `texts` are the user's lines that make text of a size."""
 
     decisions: tuple[Decision, ...] = ()
     recurrent: tuple[RecurrentSize, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 def size_facts(

@@ -17,6 +17,7 @@ _LONG_COST, _MOST_COST = 2 * 10**9, 10**11
 """Multiplications that the long case, and a case that a decision calls for, may take: a part of a second; seconds."""
 _MOST_STEPS = 100_000
 _EACH_BELOW = 16
+_TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
 _STORED = 12
 """Of the sizes near which the code may do something else, so many are kept for those who test the file."""
 
@@ -109,6 +110,8 @@ def find_limits(trial: Trial, limits: Limits) -> None:
         _require(trial, limits.all_within(sizes))
     for name, decision, sizes in _decided(trial):
         _try_decision(trial, limits, name, decision, sizes)
+    if trial.facts.texts:
+        _try_numbers(trial, limits)
     _try_long(trial, limits)
 
 
@@ -155,13 +158,17 @@ def _advice(trial: Trial, sizes: Sizes, decision: Decision | None) -> str:
     if len(names) != 1 or (name := next(iter(names))) not in sizes:
         return ""
     own, size = trial.own[name], sizes[name]
-    if size == own:
-        return f", or give an example on the way that is used, not of {name} {own}"
+
+    def holds(number: int) -> bool:
+        return decisions[0].holds(trial.axis_sizes({**trial.own, name: number}))
+
     nearest, step = size, -1 if size > own else 1
-    while nearest != own and not decisions[0].holds(trial.axis_sizes({**trial.own, name: nearest})):
+    while not holds(nearest):
         nearest += step
-        if abs(nearest - size) > _EACH_BELOW:
-            return f", or bound the axis with torch.export.Dim({name!r}, min=, max=)"
+        if nearest in (0, own) or abs(nearest - size) > _EACH_BELOW:
+            return ""
+    if size > own and any(holds(size + further) for further in range(1, _EACH_BELOW)):
+        return ""  # as of a size modulo a number: no bound keeps the other way out
     return f", or bound the axis: torch.export.Dim({name!r}, {'max' if size > own else 'min'}={nearest})"
 
 
@@ -227,8 +234,8 @@ def _reason(trial: Trial, sizes: Sizes, outcome: Outcome) -> str:
     if outcome.kind == UNRUN:
         return f"at {at} {outcome.message}"
     line = _line(trial, sizes, None)
-    where = f"; at {line}, the module's code goes by the size" if line else ""
-    return f"at {at} {outcome.message.replace('the exported file', 'it', 1)}{where}"
+    where = f", since the module's code goes by the size at {line}" if line else ""
+    return f"at {at} {outcome.message.replace('the exported file', 'the file', 1)}{where}"
 
 
 def _decided(trial: Trial) -> Iterator[tuple[str, Decision, list[int]]]:
@@ -275,6 +282,15 @@ def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decisio
     return _require(trial, sizes, decision if against else None)
 
 
+def _try_numbers(trial: Trial, limits: Limits) -> None:
+    """Where the code makes text of a size, what it compares the text with stands in it: try those sizes."""
+    for size in trial.numbers_in_code():
+        for name in trial.names:
+            sizes = limits.all_within({**trial.own, name: size})
+            if size > 1 and sizes[name] == size and trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
+                _require(trial, sizes)
+
+
 def _try_long(trial: Trial, limits: Limits) -> None:
     """Far above the example, one axis at a time, as far as that is cheap."""
     for name in trial.names:
@@ -296,4 +312,4 @@ def try_out(trial: Trial, limits: Limits) -> tuple[str, ...]:
         return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
     if any(limits.least[name] > size for name, size in trial.own.items()):
         raise FixedSizeError(f"the file is right at sizes above the example's alone: {'; '.join(limits.notes)}")
-    return limits.notes
+    return (*limits.notes, *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts))

@@ -115,6 +115,7 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     graph = named(traced.model, prepared)
     lower(graph, options.options.opset)
     _require_open_outputs(graph, prepared)
+    _require_separate(graph, prepared)
     calls = opaque_calls(graph, prepared.sites)
     if not calls:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
@@ -166,6 +167,38 @@ def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
                     f"axis {axis} of the output {name} is always {dim} in the graph, and {size} in the module at {at}; "
                     "something in the module freezes a size: a Python loop, or a number in view or expand"
                 )
+
+
+def _require_separate(graph: TracedGraph, prepared: Prepared) -> None:
+    """Refuse that two axes of different names are one in the graph, where the module takes them of different sizes.
+
+    Raises:
+        FixedSizeError: they are, as the module's code compares them, and they were alike in the trace.
+    """
+    found: dict[str, str] = {}
+    for key, axes in prepared.arguments.axes.items():
+        for axis, label in axes.items():
+            dim = graph.dims[key][axis]
+            if isinstance(dim, str) and label not in prepared.arguments.unnamed:
+                first = found.setdefault(dim, label)
+                if first != label and _runs_apart(prepared, label):
+                    raise FixedSizeError(
+                        f"{first} and {label} are one size in the graph, and the module takes two: its code compares "
+                        "them, or leaves open which of both an output has; give an example in which they differ"
+                    )
+
+
+def _runs_apart(prepared: Prepared, label: str) -> bool:
+    """Whether the module runs where one axis alone is longer, or shorter."""
+    sizes, within = prepared.arguments.sizes, prepared.arguments.within
+    own = sizes[label]
+    for size in {within(label, own + 1), within(label, own - 1), within(label, 2 * own + 1)} - {own}:
+        try:
+            resized(prepared, {**sizes, label: size})  # which runs it
+        except ExportError:
+            continue
+        return True
+    return False
 
 
 def _story(

@@ -13,7 +13,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir
@@ -28,7 +28,7 @@ from .decisions import SizeFacts, size_facts
 from .packed import padded_instead
 from .prepared import FixedSizeError, Prepared, Tensors, quiet
 from .recurrent import OPERATOR, Site
-from .user_code import line_of, stack_line, user_line
+from .user_code import calling_line, line_of, stack_line, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
@@ -84,7 +84,7 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
     assert translated is not None  # noqa: S101 - without a file it is returned
     # Here, as the translation may compare sizes, too.
     facts = size_facts(program, _input_axes(prepared), guards.decided, torch.ops.lstm_onnx.recurrent.default)
-    return Traced(translated.model, facts)
+    return Traced(translated.model, replace(facts, texts=tuple(dict.fromkeys(guards.texts))))
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ class _Guards(_OwnRemarks):
 
     torch logs this while the user's code is on the stack.  `lines` maps what torch calls the axis,
     ``L['args'][0].size()[1]``, to the line at which it became a constant; `decided` the text of a
-    comparison to the line that first led to it.
+    comparison to the line that first led to it; `texts` are the lines that make text of a size.
     """
 
     def __init__(self, level: int) -> None:
@@ -157,6 +157,7 @@ class _Guards(_OwnRemarks):
         self.sources: dict[str, str] = {}
         self.lines: dict[str, str] = {}
         self.decided: dict[str, str] = {}
+        self.texts: list[str] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Take in the record, and drop it where it is ours."""
@@ -190,6 +191,30 @@ def _hushed() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _texts_noted(lines: list[str]) -> Iterator[None]:
+    """Note the user's lines that make text of a size, by an f-string or str(): a comparison of it leaves no trace."""
+    kind: Any = torch.SymInt
+    own = {name: getattr(kind, name) for name in ("__str__", "__repr__")}
+
+    def noted(name: str) -> Any:
+        def made(size: Any) -> str:
+            line = calling_line()
+            if line is not None:
+                lines.append(line)
+            return str(own[name](size))
+
+        return made
+
+    for name in own:
+        setattr(kind, name, noted(name))
+    try:
+        yield
+    finally:
+        for name, method in own.items():
+            setattr(kind, name, method)
 
 
 @contextlib.contextmanager
@@ -231,7 +256,7 @@ def _exported(
 ) -> tuple[torch.export.ExportedProgram, _Guards]:
     with _listening() as guards:
         try:
-            with _NoOtherRecurrence():
+            with _NoOtherRecurrence(), _texts_noted(guards.texts):
                 program = torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise

@@ -21,7 +21,7 @@ from ..runtime.axes import size_of
 from ..story import Story
 from .agreement import first_difference
 from .arguments import resized_tensor
-from .branches import parting_line
+from .branches import numbers_in_code, parting_line
 from .decisions import Axis, SizeFacts, axis_names
 from .prepared import Prepared, Tensors
 from .stepwise import call_with_states
@@ -94,6 +94,10 @@ class Trial:
     def parting_line(self, one: Sizes, other: Sizes) -> str | None:
         """The line at which the module's code goes another way at `other` than at `one`."""
         return parting_line(lambda: self._expected(one), lambda: self._expected(other))
+
+    def numbers_in_code(self) -> list[int]:
+        """The integers that the module's code is written with."""
+        return numbers_in_code(lambda: self._expected(self.own))
 
     def _expected(self, sizes: Sizes) -> Tensors:
         inputs, states = self._example(sizes)

@@ -36,6 +36,12 @@ def stack_line() -> str | None:
     return None
 
 
+def calling_line() -> str | None:
+    """The line that called the caller of this, where that is the user's own code; None otherwise."""
+    frame = sys._getframe(2)
+    return shown(frame.f_code.co_filename, frame.f_lineno) if is_users(frame.f_code.co_filename) else None
+
+
 def line_of(error: BaseException) -> str | None:
     """The innermost line of the user's code in an error's traceback (or that of its cause); None without one."""
     found = None

@@ -237,9 +237,7 @@ def _input(path: str | os.PathLike[str], table: str, values: Mapping[str, Any], 
         raise ConfigError(f"{path}: [{table}] {error}") from error
 
 
-def _add_limits(
-    path: str | os.PathLike[str], table: str, asked: object, spec: InputSpec, limits: Limits
-) -> None:
+def _add_limits(path: str | os.PathLike[str], table: str, asked: object, spec: InputSpec, limits: Limits) -> None:
     """``limits = { time = [7, 512] }`` of an input; ``[7]`` leaves the size open above."""
     allowed = (
         "a table of axis names in shape to [least, largest] or [least], sizes of 1 or more, such as { time = [7, 512] }"

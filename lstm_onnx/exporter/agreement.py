@@ -33,7 +33,11 @@ _FLIP_BITS = 64
 
 
 def first_difference(
-    prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Tensors], expected: Tensors, actual: Mapping[str, np.ndarray]
+    prepared: Prepared,
+    inputs: Tensors,
+    run: Callable[[Tensors], Tensors],
+    expected: Tensors,
+    actual: Mapping[str, np.ndarray],
 ) -> str | None:
     """The first output that is not the module's, and how it differs: ``output is off by 0.3``.
 
@@ -124,9 +128,7 @@ def _difference(actual: np.ndarray, expected: Tensor, others: list[Tensor], dtyp
     return f"is off by {error:.3g}{relative}"
 
 
-def _perturbed(
-    prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int
-) -> Tensors:
+def _perturbed(prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int) -> Tensors:
     """The module's outputs with every parameter and floating-point input changed by up to some last bits."""
     generator = torch.Generator().manual_seed(seed)
 

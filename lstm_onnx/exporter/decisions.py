@@ -15,7 +15,6 @@ from sympy import Integer
 from sympy.core.relational import Relational
 from torch.utils._sympy.functions import Max, Min
 
-from ..errors import ExportError
 from ..story import Story
 
 Axis = tuple[str, int]
@@ -66,20 +65,24 @@ class Decision:
 class RecurrentSize:
     """How many steps, or how many rows, a call of a recurrent module gets.
 
-    `path` is the module's; `what` is "steps" or "rows"; `expression` (sympy's) has the symbols of `symbols`;
-    `least` is what it cannot be below where it depends on the numbers in a tensor, otherwise None.
+    `path` and `call` are the module's and the call's among its own; `what` is "steps" or "rows";
+    `expression` (sympy's) has the symbols of `symbols`, and others where the number depends on the
+    numbers in a tensor.
     """
 
     path: str
+    call: int
     what: str
     expression: Any
     symbols: Mapping[Any, Axis]
-    least: int | None = None
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it depends on the numbers in a tensor."""
+        return len(self.symbols) < len(self.expression.free_symbols)
 
     def at(self, sizes: Mapping[Axis, int]) -> int:
         """The number of them at these sizes."""
-        if self.least is not None:
-            return self.least
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items()}
         try:
             return int(self.expression.xreplace(values))
@@ -194,11 +197,10 @@ def _recurrent_sizes(
             if expression.is_Integer or (expression.is_symbol and expression in known):
                 continue  # a number, which ran, or an axis of an input, which is never empty
             symbols = {symbol: known[symbol] for symbol in expression.free_symbols if symbol in known}
-            least = None
-            if len(symbols) < len(expression.free_symbols):
-                bound = environment.bound_sympy(expression).lower
-                least = int(bound) if bound.is_Integer else 0
-            yield RecurrentSize(given["module"], what, expression, symbols, least)
+            found = RecurrentSize(given["module"], given["call"], what, expression, symbols)
+            if found.is_data and environment.bound_sympy(expression).lower >= 1:
+                continue  # such as the longest of the lengths
+            yield found
 
 
 def axis_names(story: Story) -> dict[Axis, str]:
@@ -240,58 +242,29 @@ def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) 
     return high
 
 
-def least_steps(recurrent: RecurrentSize, sizes: Mapping[Axis, int], limits: Mapping[Axis, int]) -> tuple[Axis, int] | None:
-    """The least size of an axis from which on a recurrent module gets a step and a row, None where any does.
+@dataclass(frozen=True)
+class Bound:
+    """The least size of an axis; without one no such bound is enough."""
+
+    axis: Axis | None = None
+    least: int = 1
+
+
+def least_steps(recurrent: RecurrentSize, sizes: Mapping[Axis, int], limits: Mapping[Axis, int]) -> Bound | None:
+    """What leaves a call of a recurrent module one step and one row at least; None where every size does.
 
     Args:
         recurrent: the number of steps or rows.
         sizes: the example's, at which there is one.
         limits: the least size asked of each axis.
-
-    Raises:
-        ExportError: there are none at sizes that no such bound keeps out.
     """
-    if recurrent.least is not None:
-        if recurrent.least < 1:
-            raise ExportError(
-                f"{recurrent.path or 'the module'} can get 0 {recurrent.what}, as their number depends on the numbers "
-                "in a tensor; a recurrent operator needs at least one, and without any ONNX Runtime may end the process"
-            )
-        return None
     axes = set(recurrent.symbols.values())
-    if len(axes) != 1:
-        _require_steps(recurrent, sizes, limits)
-        return None
+    if recurrent.is_data or len(axes) != 1:
+        return Bound()
     (axis,) = axes
-    first = limits.get(axis, 1)
-    empty = [
-        size
-        for size in (*range(first, first + _FIRST_VALUES), *range(first, sizes[axis]), sizes[axis], 2 * sizes[axis])
-        if recurrent.at({**sizes, axis: size}) < 1
-    ]
+    first, own = limits.get(axis, 1), sizes[axis]
+    tried = (*range(first, max(first + _FIRST_VALUES, own + 1)), 2 * own)
+    empty = [size for size in tried if recurrent.at({**sizes, axis: size}) < 1]
     if not empty:
         return None
-    if max(empty) >= sizes[axis]:
-        raise _no_steps(recurrent, f"axis {axis[1]} of {axis[0]} is {min(s for s in empty if s >= sizes[axis])}")
-    return axis, max(empty) + 1
-
-
-def _require_steps(recurrent: RecurrentSize, sizes: Mapping[Axis, int], limits: Mapping[Axis, int]) -> None:
-    """Hold a number of steps that two axes decide to be one or more wherever they are small, or one of them is large."""
-    names = list(dict.fromkeys(recurrent.symbols.values()))
-    for axis in names:
-        for size in (limits.get(axis, 1), limits.get(axis, 1) + 1, sizes[axis] + 1, 2 * sizes[axis] + 1, _FIRST_VALUES):
-            for other in names:
-                for least in (limits.get(other, 1), sizes[other]):
-                    tried = {**sizes, other: least, axis: size}
-                    if recurrent.at(tried) < 1:
-                        at = ", ".join(f"axis {number} of {name} is {tried[name, number]}" for name, number in names)
-                        raise _no_steps(recurrent, at)
-
-
-def _no_steps(recurrent: RecurrentSize, at: str) -> ExportError:
-    return ExportError(
-        f"{recurrent.path or 'the module'} gets 0 {recurrent.what} where {at}, and a recurrent operator needs at least "
-        "one: without any, ONNX Runtime may end the process; pad the sequence before it, or bound the axis with "
-        "torch.export.Dim(name, min=, max=)"
-    )
+    return Bound(axis, max(empty) + 1) if max(empty) < own else Bound()

@@ -44,7 +44,9 @@ def fitting_arguments(
     device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
     problem: ExportError | None = None
     for time, batch, ordered in itertools.product(_TIMES, [_BATCH, *_held_sizes(module)], (False, True)):
-        sizes = {axis: _within(size, limits.get(axis, (1, None))) for axis, size in sizes_of(specs, batch, time).items()}
+        sizes = {
+            axis: _within(size, limits.get(axis, (1, None))) for axis, size in sizes_of(specs, batch, time).items()
+        }
         found = drawn(module, specs, sizes, seed=seed).bounded(limits)
         tensors = {name: tensor.to(device or "cpu") for name, tensor in found.tensors.items()}
         found = replace(found, tensors=_ordered(tensors, specs) if ordered else tensors)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ..errors import ExportError
 from ..story import Story
 from .decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
 from .prepared import FixedSizeError, Prepared
@@ -28,12 +27,14 @@ class Limits:
 
     `least` and `largest` have an entry for each axis; `boundaries` are the sizes at which the code may
     do something else than below; `reasons` say, by axis, where a limit comes from that nobody asked for.
+    `guarded` are the calls of recurrent modules, as ``(path, number)``, that no limit keeps from getting 0 steps.
     """
 
     least: dict[str, int]
     largest: dict[str, int | None]
     boundaries: dict[str, tuple[int, ...]] = field(default_factory=dict)
     reasons: dict[str, list[str]] = field(default_factory=dict)
+    guarded: set[tuple[str, int]] = field(default_factory=set)
 
     def within(self, name: str, size: int) -> int:
         """`size`, or the nearest within the limits."""
@@ -75,8 +76,7 @@ class Limits:
 def asked_limits(prepared: Prepared, story: Story, facts: SizeFacts) -> Limits:
     """The limits that `dynamic_shapes` sets, and those that leave every recurrent module a step.
 
-    Raises:
-        ExportError: no limit does.
+    Where no limit does, the call is in `guarded`.
     """
     axes = axis_names(story)
     names = dict.fromkeys(axes.values())
@@ -90,10 +90,11 @@ def asked_limits(prepared: Prepared, story: Story, facts: SizeFacts) -> Limits:
     sizes = {(key, axis): prepared.arguments.tensors[key].shape[axis] for key, axis in axes}
     for recurrent in facts.recurrent:
         found = least_steps(recurrent, sizes, {axis: limits.least[name] for axis, name in axes.items()})
-        if found is not None:
-            axis_key, least = found
+        if found is not None and found.axis is not None:
             reason = f"{recurrent.path or 'the module'} would get 0 {recurrent.what}, and needs one at least"
-            limits.raise_least(axes[axis_key], least, reason)
+            limits.raise_least(axes[found.axis], found.least, reason)
+        elif found is not None:
+            limits.guarded.add((recurrent.path, recurrent.call))
     return limits
 
 
@@ -259,7 +260,12 @@ def _try_decision(trial: Trial, limits: Limits, name: str, decision: Decision, s
         beyond = [outcome for n, outcome in outcomes.items() if n >= size]
         if alone and size > trial.own[name] and beyond and all(item.kind == UNRUN for item in beyond):
             limits.lower_largest(name, size - 1, _reason(trial, {**trial.own, name: size}, beyond[0]))
-        if alone and not decision.inner and limits.least[name] < size and len(limits.boundaries.get(name, ())) < _STORED:
+        if (
+            alone
+            and not decision.inner
+            and limits.least[name] < size
+            and len(limits.boundaries.get(name, ())) < _STORED
+        ):
             limits.boundaries[name] = tuple(sorted({*limits.boundaries.get(name, ()), size}))
 
 
@@ -273,7 +279,9 @@ def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decisio
     if trial.cost(sizes) > most or size > max(_MOST_STEPS, 4 * trial.own[name]):
         if against and alone and size > trial.own[name]:
             line = f" at {decision.line}" if decision.line else ""
-            limits.lower_largest(name, size - 1, f"the module's code goes by the size{line}, and more takes too long to try")
+            limits.lower_largest(
+                name, size - 1, f"the module's code goes by the size{line}, and more takes too long to try"
+            )
         return Outcome(RIGHT)
     outcome = trial.at(sizes)
     if outcome.kind == WRONG and alone and size < trial.own[name]:

@@ -121,10 +121,10 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     lifted = lift_states(graph, calls, prepared.states) if options.states == "explicit" else Lifted()
     story = _story(prepared, graph, calls, lifted, options)
-    splice(graph, calls, options.options)
+    limits = asked_limits(prepared, story, traced.facts)
+    splice(graph, calls, options.options, limits.guarded)
     model = _model(graph, name, options.options, story)
     notes = tuple(lifted.notes)
-    limits = asked_limits(prepared, story, traced.facts)
     if options.check:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trial.onnx"
@@ -140,7 +140,7 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
 def _tried_out(path: Path, prepared: Prepared, story: Story, facts: SizeFacts, limits: Limits) -> tuple[str, ...]:
     """Run a file at other shapes; narrows `limits`, and returns notes."""
     try:
-        trial = Trial(path, prepared, story, facts)
+        trial = Trial(path, prepared, story, facts, limits.guarded)
     except ProviderError as error:
         return (*limits.notes, f"the file was not tried out: {error}")
     return try_out(trial, limits)

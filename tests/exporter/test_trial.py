@@ -181,18 +181,22 @@ def test_small_outputs_are_held_to_their_own_scale(good: Path, tmp_path: Path) -
             array = numpy_helper.to_array(tensor) * np.float32(1.001)
             tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     onnx.save(proto, tmp_path / "wrong.onnx")
-    with pytest.raises(FixedSizeError, match=r"output is off by \S+e-\d+, where its largest number is \S+e-07 at batch 3"):
+    with pytest.raises(
+        FixedSizeError, match=r"output is off by \S+e-\d+, where its largest number is \S+e-07 at batch 3"
+    ):
         tried(tmp_path / "wrong.onnx", Quiet())
 
 
 def test_no_file_is_run_with_a_recurrent_module_of_no_steps(good: Path) -> None:
     prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
     time = sympy.Symbol("s1")
-    facts = SizeFacts(recurrent=(RecurrentSize("lstm", "steps", time - 2, {time: ("x", 1)}),))
+    facts = SizeFacts(recurrent=(RecurrentSize("lstm", 0, "steps", time - 2, {time: ("x", 1)}),))
     trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").story, facts)
     trial.model.run = None  # type: ignore[method-assign, assignment]
     outcome = trial.at({"batch": 1, "time": 2})
     assert (outcome.kind, outcome.message) == (WRONG, "the exported file gives lstm 0 steps")
+    guarded = Trial(good, prepared, trial.story, facts, [("lstm", 0)])
+    assert guarded.at({"batch": 1, "time": 2}).kind == RIGHT
 
 
 def test_where_the_module_does_not_run_the_file_is_not_asked(good: Path) -> None:

@@ -174,8 +174,8 @@ def arguments(
         dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each
             tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
             ``torch.export.Dim`` (whose min and max bound the axis), and None, an int and Dim.STATIC are
-            for a fixed one; Dim.DYNAMIC and Dim.AUTO open an axis without a name.  None opens the axes that are usually open: all of
-            integers and booleans, all but the last of others.
+            for a fixed one; Dim.DYNAMIC and Dim.AUTO open an axis without a name.  None opens the axes
+            that are usually open: all of integers and booleans, all but the last of others.
         where: what messages call the inputs.
 
     Raises:

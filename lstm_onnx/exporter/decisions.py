@@ -7,12 +7,12 @@ graph.  torch notes each such comparison; from them follow the sizes that an exp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sympy import Integer
-from sympy.core.relational import Relational
+from sympy import Integer  # type: ignore[import-untyped]
+from sympy.core.relational import Relational  # type: ignore[import-untyped]
 from torch.utils._sympy.functions import Max, Min
 
 from ..story import Story
@@ -235,7 +235,7 @@ def _scanned() -> Iterator[int]:
 
 
 def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) -> int:
-    """The least size above `low`, as far as halving finds it, at which `side` is not as at `low`; it is not at `high`."""
+    """A size above `low`, found by halving, at which `side` is not as at one less; at `high` it is not as at `low`."""
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if side(middle) == at_low else (low, middle)

@@ -109,8 +109,8 @@ def find_limits(trial: Trial, limits: Limits) -> None:
     _find_least(trial, limits)
     for sizes in _others(trial):
         _require(trial, limits.all_within(sizes))
-    for name, decision, sizes in _decided(trial):
-        _try_decision(trial, limits, name, decision, sizes)
+    for name, decision, at in _decided(trial):
+        _try_decision(trial, limits, name, decision, at)
     if trial.facts.texts:
         _try_numbers(trial, limits)
     _try_long(trial, limits)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter import trace
+from lstm_onnx.exporter import remarks, trace
 from lstm_onnx.exporter.arguments import arguments
 from lstm_onnx.exporter.decisions import changes
 from lstm_onnx.exporter.prepared import initial_states, prepare
@@ -253,7 +253,7 @@ def test_other_threads_records_pass_and_ours_do_not() -> None:
     handler = logging.StreamHandler(stream)
     logger.addHandler(handler)
     try:
-        with trace._listening():
+        with remarks.listening():
             logger.warning("ours")
             foreign = logging.LogRecord(logger.name, logging.WARNING, "", 1, "theirs", None, None)
             foreign.thread = -1

@@ -7,7 +7,7 @@ graph.  torch notes each such comparison; from them follow the sizes that an exp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,7 +37,8 @@ class Decision:
     `expression` is a relation of symbols that holds at the traced sizes (sympy's); `symbols` maps its
     symbols to axes; `line` is where the user's code led to it, None where that is not known.  `choice`
     says that the graph has one side alone; where it is False, the graph computes either (``max(time, 20)``).
-    `inner` says that torch compared them for the layout of a tensor in memory, which changes no number.
+    `direct` says that the comparison itself stands in that line, and not in a function of torch's that it
+    calls; `inner` that torch compared them for the layout of a tensor in memory, which changes no number.
     """
 
     expression: Any
@@ -45,6 +46,7 @@ class Decision:
     line: str | None
     choice: bool = True
     inner: bool = False
+    direct: bool = False
 
     def holds(self, sizes: Mapping[Axis, int]) -> bool:
         """Whether it goes the traced way at these sizes; a comparison that nothing is known of does."""
@@ -143,16 +145,19 @@ def _guards(environment: Any, known: Mapping[Any, Axis], lines: Mapping[str, str
             if not isinstance(expression, Relational) or expression in seen:
                 continue
             seen.add(expression)
-            inner = any(word in str(guard.sloc) for word in _LAYOUT)
-            yield from _decision(expression, known, line, choice=True, inner=inner)
+            place = str(guard.sloc)  # as (path/net.py:12 in forward)
+            for decision in _decision(expression, known, line, choice=True):
+                yield replace(
+                    decision,
+                    inner=any(word in place for word in _LAYOUT),
+                    direct=line is not None and f"{line.partition(': ')[0]} in " in place,
+                )
 
 
-def _decision(
-    expression: Any, known: Mapping[Any, Axis], line: str | None, *, choice: bool, inner: bool = False
-) -> Iterator[Decision]:
+def _decision(expression: Any, known: Mapping[Any, Axis], line: str | None, *, choice: bool) -> Iterator[Decision]:
     symbols = {symbol: known[symbol] for symbol in expression.free_symbols if symbol in known}
     if symbols and len(symbols) == len(expression.free_symbols):
-        yield Decision(expression, symbols, line, choice, inner)
+        yield Decision(expression, symbols, line, choice)
 
 
 def _turns(values: Iterable[Any], environment: Any, known: Mapping[Any, Axis]) -> Iterator[Decision]:

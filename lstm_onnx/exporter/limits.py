@@ -16,6 +16,8 @@ _LONG_COST, _MOST_COST = 2 * 10**9, 10**11
 """Multiplications that the long case, and a case that a decision calls for, may take: a part of a second; seconds."""
 _MOST_STEPS = 100_000
 _EACH_BELOW = 16
+_WAYS, _MANY = 2, 67
+"""Sizes of a decision at which the other axes are varied, and how many entries they get."""
 _TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
 _STORED = 12
 """Of the sizes near which the code may do something else, so many are kept for those who test the file."""
@@ -111,7 +113,8 @@ def find_limits(trial: Trial, limits: Limits) -> None:
         _require(trial, limits.all_within(sizes))
     for name, decision, at in _decided(trial):
         _try_decision(trial, limits, name, decision, at)
-    if trial.facts.texts:
+    other_ways = _try_other_ways(trial, limits)
+    if trial.facts.texts or other_ways:
         _try_numbers(trial, limits)
     _try_long(trial, limits)
 
@@ -177,7 +180,12 @@ def _against(trial: Trial, sizes: Sizes) -> list[Decision]:
     """The user's decisions that go another way at these sizes."""
     at = trial.axis_sizes(sizes)
     found = [item for item in trial.facts.decisions if item.choice and item.line is not None and not item.holds(at)]
-    return sorted(found, key=lambda item: item.inner)
+    return sorted(found, key=_importance)
+
+
+def _importance(decision: Decision) -> tuple[bool, bool]:
+    """What the user's own code compares comes first, and what decides a layout in memory last."""
+    return decision.inner, not decision.direct
 
 
 def _line(trial: Trial, sizes: Sizes, decision: Decision | None) -> str | None:
@@ -242,7 +250,7 @@ def _reason(trial: Trial, sizes: Sizes, outcome: Outcome) -> str:
 def _decided(trial: Trial) -> Iterator[tuple[str, Decision, list[int]]]:
     """Each decision for each of its axes, with the sizes at which it changes; the user's own first."""
     own = trial.axis_sizes(trial.own)
-    for decision in sorted(trial.facts.decisions, key=lambda item: item.inner):
+    for decision in sorted(trial.facts.decisions, key=_importance):
         for axis in dict.fromkeys(decision.symbols.values()):
             if axis in trial.axes:
                 yield trial.axes[axis], decision, changes(decision, axis, own)
@@ -290,13 +298,42 @@ def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decisio
     return _require(trial, sizes, decision if against else None)
 
 
+def _try_other_ways(trial: Trial, limits: Limits) -> bool:
+    """Where the user's code goes another way and the file is right, vary the other axes: it may decide by them there.
+
+    Returns whether it goes another way at any size.
+    """
+    own = trial.axis_sizes(trial.own)
+    found = False
+    for decision in trial.facts.decisions:
+        if not (decision.choice and decision.direct):
+            continue
+        for axis in [axis for axis in dict.fromkeys(decision.symbols.values()) if axis in trial.axes]:
+            name = trial.axes[axis]
+            for size in changes(decision, axis, own)[:_WAYS]:
+                if size == limits.within(name, size) and not decision.holds({**own, axis: size}):
+                    found = True
+                    for others in (dict.fromkeys(trial.names, 1), dict.fromkeys(trial.names, _MANY)):
+                        _require_cheap(trial, limits.all_within({**others, name: size}))
+    return found
+
+
 def _try_numbers(trial: Trial, limits: Limits) -> None:
-    """Where the code makes text of a size, what it compares the text with stands in it: try those sizes."""
+    """Try the sizes that stand in the module's code.
+
+    What it compares with the text that it makes of a size does; so does what it compares a size with
+    on a way that was not traced.
+    """
     for size in trial.numbers_in_code():
         for name in trial.names:
-            sizes = limits.all_within({**trial.own, name: size})
-            if size > 1 and sizes[name] == size and trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
-                _require(trial, sizes)
+            for near in (size, size + 1):
+                if near > 1 and near == limits.within(name, near):
+                    _require_cheap(trial, limits.all_within({**trial.own, name: near}))
+
+
+def _require_cheap(trial: Trial, sizes: Sizes) -> None:
+    if trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
+        _require(trial, sizes)
 
 
 def _try_long(trial: Trial, limits: Limits) -> None:

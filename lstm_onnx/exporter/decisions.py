@@ -6,7 +6,7 @@ graph.  torch notes each such comparison; from them follow the sizes that an exp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +99,15 @@ class SizeFacts:
     decisions: tuple[Decision, ...] = ()
     recurrent: tuple[RecurrentSize, ...] = ()
     texts: tuple[str, ...] = ()
+
+    def known_of(self, axes: Collection[Axis]) -> SizeFacts:
+        """Without decisions by other axes; steps that depend on others count as data."""
+        decisions = [item for item in self.decisions if set(item.symbols.values()) <= set(axes)]
+        recurrent = [
+            replace(item, symbols={symbol: axis for symbol, axis in item.symbols.items() if axis in axes})
+            for item in self.recurrent
+        ]
+        return replace(self, decisions=tuple(decisions), recurrent=tuple(recurrent))
 
 
 def size_facts(

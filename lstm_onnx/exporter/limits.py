@@ -266,15 +266,22 @@ def _try_decision(trial: Trial, limits: Limits, name: str, decision: Decision, s
         around = [n for n in (size - 1, size, size + 1, size + size // 2 + 2) if n == limits.within(name, n)]
         outcomes = {n: _tried(trial, limits, name, n, decision, alone=alone) for n in around}
         beyond = [outcome for n, outcome in outcomes.items() if n >= size]
-        if alone and size > trial.own[name] and beyond and all(item.kind == UNRUN for item in beyond):
+        ends = alone and size > trial.own[name] and _is_last(trial, name, decision, size)
+        if ends and beyond and all(item.kind == UNRUN for item in beyond):
             limits.lower_largest(name, size - 1, _reason(trial, {**trial.own, name: size}, beyond[0]))
-        if (
-            alone
-            and not decision.inner
-            and limits.least[name] < size
-            and len(limits.boundaries.get(name, ())) < _STORED
-        ):
-            limits.boundaries[name] = tuple(sorted({*limits.boundaries.get(name, ()), size}))
+        stored = limits.boundaries.get(name, ())
+        told = alone and not decision.inner and limits.least[name] < size and len(stored) < _STORED
+        if told and trial.cost({**trial.own, name: size}) <= _MOST_COST:
+            limits.boundaries[name] = tuple(sorted({*stored, size}))
+
+
+def _is_last(trial: Trial, name: str, decision: Decision, size: int) -> bool:
+    """Whether a decision goes the traced way below a size and never from it on; one by a remainder does not."""
+
+    def holds(number: int) -> bool:
+        return decision.holds(trial.axis_sizes({**trial.own, name: number}))
+
+    return holds(size - 1) and not any(map(holds, (*range(size, size + _EACH_BELOW), 2 * size, 4 * size + 1)))
 
 
 def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decision, *, alone: bool) -> Outcome:
@@ -285,7 +292,7 @@ def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decisio
     against = decision.choice and not decision.holds(trial.axis_sizes(sizes))
     most = max(_MOST_COST if against else _LONG_COST, 4 * trial.cost(trial.own))
     if trial.cost(sizes) > most or size > max(_MOST_STEPS, 4 * trial.own[name]):
-        if against and alone and size > trial.own[name]:
+        if against and alone and _is_last(trial, name, decision, size):
             line = f" at {decision.line}" if decision.line else ""
             limits.lower_largest(
                 name, size - 1, f"the module's code goes by the size{line}, and more takes too long to try"

@@ -22,7 +22,7 @@ from ..spec import ExportOptions
 from ..story import Origin, Story
 from ..weights import Array, digest
 from .arguments import Arguments
-from .decisions import SizeFacts
+from .decisions import SizeFacts, axis_names
 from .limits import Limits, asked_limits, try_out
 from .lstm import Exported
 from .named import TracedGraph, named
@@ -121,7 +121,8 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     lifted = lift_states(graph, calls, prepared.states) if options.states == "explicit" else Lifted()
     story = _story(prepared, graph, calls, lifted, options)
-    limits = asked_limits(prepared, story, traced.facts)
+    facts = traced.facts.known_of(axis_names(story))
+    limits = asked_limits(prepared, story, facts)
     splice(graph, calls, options.options, limits.guarded)
     model = _model(graph, name, options.options, story)
     notes = tuple(lifted.notes)
@@ -129,7 +130,7 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trial.onnx"
             write_model(model, graph.nodes.initializers, path)
-            notes += _tried_out(path, prepared, story, traced.facts, limits)
+            notes += _tried_out(path, prepared, story, facts, limits)
     else:
         notes += limits.notes
     story = replace(story, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)

@@ -442,6 +442,41 @@ def test_a_module_that_stops_at_a_size_gives_a_file_that_does(tmp_path: Path) ->
     assert "ValueError: no more than 30 steps" in result.exported.notes[0]
 
 
+def test_sizes_that_a_module_takes_now_and_then_are_no_limit(tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if x.shape[1] % 4:
+            raise ValueError("a multiple of four")
+        return self.lstm(x)[0].unflatten(1, (-1, 4)).mean(2)
+
+    found = module(forward)
+    result = made(found, signal(2, 8), X, tmp_path)
+    assert result.model.story.axis_limits == {"time": (4, None)}
+    for time in (4, 12, 400):
+        agree(result.run(signal(2, time)), eager(found, signal(2, time)))
+
+
+def test_both_axes_decide_together(tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out = self.lstm(x)[0]
+        return out * 2 if x.shape[1] > 15 and x.shape[0] > 8 else out
+
+    with pytest.raises(ExportError, match="so it was not kept"):
+        made(module(forward), signal(2, 4), X, tmp_path)
+
+
+def test_a_decision_behind_another_is_found_by_its_number(tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out = self.lstm(x)[0]
+        if x.shape[1] > 15:
+            out = out.clone()
+            if x.shape[1] > 1000:
+                out = out * 2
+        return out
+
+    with pytest.raises(ExportError, match=r"at batch 2, time 1001, so it was not kept"):
+        made(module(forward), signal(2, 4), X, tmp_path)
+
+
 def test_what_takes_too_long_to_try_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lstm_onnx.exporter.limits._MOST_COST", 10**6)
 

@@ -29,7 +29,8 @@ _FLOOR_BITS = 32
 """An output that is all zeros may differ from them by so many last bits of 1."""
 _FLIPPED = 0.01
 """The share of an output's integers that may be others: an argmax tips over by rounding."""
-_FLIP_BITS = 64
+_FLIP_BITS, _JUMP = 64, 2.0
+"""Last bits that make a number jump which is about to, and how much farther the file's may have jumped."""
 
 
 def first_difference(
@@ -122,10 +123,20 @@ def _difference(actual: np.ndarray, expected: Tensor, others: list[Tensor], dtyp
     epsilon = float(torch.finfo(dtype).eps)
     rounding = max((_error(other, wanted) for other in alike[:_REPEATS]), default=0.0)
     allowed = _TIMES_ROUNDING * rounding if scale else max(_TIMES_ROUNDING * rounding, _FLOOR_BITS * epsilon)
-    if error <= allowed:
+    if error <= allowed or _tipped(actual, wanted, alike, allowed):
         return ""
     relative = f", where its largest number is {scale:.3g}" if 0 < scale < 1 else ""
     return f"is off by {error:.3g}{relative}"
+
+
+def _tipped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
+    """Whether each number that differs by more than `allowed` jumps as far by rounding, as what is rounded does."""
+    finite = np.isfinite(wanted)
+    if not others or _error(actual, wanted) == float("inf"):
+        return False
+    errors = np.abs(_double(actual)[finite] - _double(wanted)[finite])
+    jumps = np.max([np.abs(_double(other)[finite] - _double(wanted)[finite]) for other in others], axis=0)
+    return bool((errors <= np.maximum(allowed, _JUMP * jumps)).all())
 
 
 def _perturbed(prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int) -> Tensors:

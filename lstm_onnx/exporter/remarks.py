@@ -80,11 +80,12 @@ def hushed() -> Iterator[None]:
 def texts_noted(lines: list[str]) -> Iterator[None]:
     """Note the user's lines that make text of a size, by an f-string or str(): a comparison of it leaves no trace."""
     kind: Any = torch.SymInt
+    thread = threading.get_ident()
     own = {name: getattr(kind, name) for name in ("__str__", "__repr__")}
 
     def noted(name: str) -> Any:
         def made(size: Any) -> str:
-            line = calling_line()
+            line = calling_line() if threading.get_ident() == thread else None
             if line is not None:
                 lines.append(line)
             return str(own[name](size))

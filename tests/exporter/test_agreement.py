@@ -56,6 +56,20 @@ def test_what_rounding_does_in_the_module_is_let_through(prepared: Prepared) -> 
     assert judged(prepared, expected, actual, expected + 1e-5) == "output is off by 0.01"
 
 
+def test_a_number_that_jumps_by_rounding_may_have_jumped(prepared: Prepared) -> None:
+    expected = torch.arange(5.0)
+    actual = expected.numpy().copy()
+    actual[2] += 1
+    jumped = expected.clone()
+    jumped[2] += 1
+    elsewhere = expected.clone()
+    elsewhere[3] += 1
+    same = [expected] * 3  # a last bit changes nothing, 64 of them do
+    assert judged(prepared, expected, actual, *same, jumped) is None
+    assert judged(prepared, expected, actual, *same, elsewhere) == "output is off by 1"
+    assert judged(prepared, expected, actual * 3, *same, jumped) == "output is off by 8"
+
+
 def test_an_output_of_zeros_may_be_all_but_zero(prepared: Prepared) -> None:
     zeros = torch.zeros(3)
     assert judged(prepared, zeros, np.full(3, 2e-7, np.float32)) is None

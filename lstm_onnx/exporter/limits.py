@@ -263,7 +263,8 @@ def _try_decision(trial: Trial, limits: Limits, name: str, decision: Decision, s
         largest = limits.largest[name]
         if size < limits.least[name] or (largest is not None and size > largest + 1):
             continue
-        around = [n for n in (size - 1, size, size + 1, size + size // 2 + 2) if n == limits.within(name, n)]
+        near = (size,) if decision.inner else (size - 1, size, size + 1, size + size // 2 + 2)
+        around = [n for n in near if n == limits.within(name, n)]
         outcomes = {n: _tried(trial, limits, name, n, decision, alone=alone) for n in around}
         beyond = [outcome for n, outcome in outcomes.items() if n >= size]
         ends = alone and size > trial.own[name] and _is_last(trial, name, decision, size)

@@ -25,13 +25,16 @@ from .spec import ExportOptions, LSTMSpec, allowed_values
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 STATES = ("zero", "explicit")
 _TABLES = ("lstm", "module", "inputs", "weights", "export")
-_INPUT_KEYS = ("shape", "dtype", "range")
+_INPUT_KEYS = ("shape", "dtype", "range", "limits")
 _SEED_LIMIT = 2**63
 _LARGEST_BITS = 64
 _DEEPEST = 50
 T = TypeVar("T", LSTMSpec, ExportOptions)
 Inputs: TypeAlias = "Mapping[str, InputSpec | Inputs]"
 """What forward takes, by its arguments' names in order; a dict argument is a mapping in its turn."""
+Limits: TypeAlias = dict[str, tuple[int, int | None]]
+"""The least and the largest size of an axis, by its name; None where nothing bounds it above."""
+_LARGEST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class ModuleConfig:
     something, either in the Python file `file` or in the importable module `package`; the other of
     the two is None.  `args` are the callable's keyword arguments.  `states` is "zero" or "explicit".
     `outputs` names the outputs in order.  `weights` is None where the callable sees to them itself.
+    `limits` are the sizes that axes may have, where the [inputs.NAME] say.
     """
 
     path: Path
@@ -77,6 +81,7 @@ class ModuleConfig:
     inputs: Inputs
     weights: WeightsSource | None
     options: ExportOptions
+    limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
 
 
 def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
@@ -135,7 +140,8 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
     states = module.get("states", STATES[0])
     if states not in STATES:
         raise _impossible(path, "module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
-    inputs = _inputs(path, "inputs", _mapping(path, "inputs", tables["inputs"]))
+    limits: Limits = {}
+    inputs = _inputs(path, "inputs", _mapping(path, "inputs", tables["inputs"]), limits)
     _known_axes(path, flat_inputs(inputs))
     return ModuleConfig(
         path=found,
@@ -149,6 +155,7 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
         inputs=inputs,
         weights=_weights(path, tables["weights"], found.parent) if "weights" in tables else None,
         options=_module_options(path, tables.get("export", {})),
+        limits=limits,
     )
 
 
@@ -188,8 +195,10 @@ def _outputs(path: str | os.PathLike[str], outputs: object, inputs: tuple[InputS
     return tuple(outputs)
 
 
-def _inputs(path: str | os.PathLike[str], table: str, values: Mapping[str, object], prefix: str = "") -> Inputs:
-    """The tables in `values`, at [`table`], as inputs whose names start with `prefix`."""
+def _inputs(
+    path: str | os.PathLike[str], table: str, values: Mapping[str, object], limits: Limits, prefix: str = ""
+) -> Inputs:
+    """The tables in `values`, at [`table`], as inputs whose names start with `prefix`; adds to `limits`."""
     if not values:
         raise ConfigError(f"{path}: [{table}] is empty; it needs an [{table}.NAME] with shape for each input")
     inputs: dict[str, InputSpec | Inputs] = {}
@@ -200,9 +209,10 @@ def _inputs(path: str | os.PathLike[str], table: str, values: Mapping[str, objec
             raise ConfigError(f"{path}: [{table}] {key!r} is not possible; it must be {kind}")
         own = _mapping(path, f"{table}.{key}", value)
         if "shape" not in own and own and all(isinstance(entry, dict) for entry in own.values()):
-            inputs[key] = _inputs(path, f"{table}.{key}", own, f"{prefix}{key}.")
+            inputs[key] = _inputs(path, f"{table}.{key}", own, limits, f"{prefix}{key}.")
         else:
-            inputs[key] = _input(path, f"{table}.{key}", own, prefix + key)
+            spec = inputs[key] = _input(path, f"{table}.{key}", own, prefix + key)
+            _add_limits(path, f"{table}.{key}", own.get("limits", {}), spec, limits)
     return inputs
 
 
@@ -225,6 +235,26 @@ def _input(path: str | os.PathLike[str], table: str, values: Mapping[str, Any], 
         )
     except ConfigError as error:
         raise ConfigError(f"{path}: [{table}] {error}") from error
+
+
+def _add_limits(path: str | os.PathLike[str], table: str, asked: object, spec: InputSpec, limits: Limits) -> None:
+    """``limits = { time = [7, 512] }`` of an input; ``[7]`` leaves the size open above."""
+    allowed = (
+        "a table of axis names in shape to [least, largest] or [least], sizes of 1 or more, such as { time = [7, 512] }"
+    )
+    if not isinstance(asked, dict):
+        raise _impossible(path, table, "limits", asked, allowed)
+    for axis, ends in asked.items():
+        right = isinstance(ends, list) and 1 <= len(ends) <= 2 and all(map(_is_size, ends)) and ends == sorted(ends)
+        if axis not in spec.shape or not right:
+            raise _impossible(path, table, "limits", asked, allowed)
+        found = (ends[0], ends[1] if len(ends) == 2 else None)
+        if limits.setdefault(axis, found) != found:
+            raise ConfigError(f"{path}: [{table}] limits of {axis} are others than in an input before; write them once")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= _LARGEST_SIZE
 
 
 def _known_axes(path: str | os.PathLike[str], inputs: tuple[InputSpec, ...]) -> None:

@@ -185,6 +185,13 @@ def test_what_a_module_leaves_out_has_defaults(tmp_path: Path) -> None:
     assert _module(tmp_path, FACTORY + TOKENS + SEED).weights == WeightsSource(seed=2)
 
 
+def test_the_sizes_of_axes_may_be_limited(tmp_path: Path) -> None:
+    text = FACTORY + TOKENS + "limits = { time = [7, 512], batch = [2] }\n"
+    text += '[inputs.b.y]\nshape = ["time", "n"]\nlimits = { time = [7, 512], n = [1, 1] }\n'
+    assert _module(tmp_path, text).limits == {"time": (7, 512), "batch": (2, None), "n": (1, 1)}
+    assert _module(tmp_path, FACTORY + TOKENS).limits == {}
+
+
 @pytest.mark.parametrize("suffix", WEIGHT_SUFFIXES)
 def test_a_module_takes_any_weights_file(suffix: str, tmp_path: Path) -> None:
     config = _module(tmp_path, f'{FACTORY}{TOKENS}[weights]\nfile = "net{suffix}"\n')
@@ -326,6 +333,18 @@ def test_no_inputs_flatten_to_none() -> None:
         (
             FACTORY + '[inputs.b.n]\nshape = [2]\ndtype = "int8"\nrange = [1, "time"]\n',
             ["[inputs.b.n] range = [1, 'time']", "there are none"],
+        ),
+        (FACTORY + TOKENS + "limits = 3\n", ["[inputs.tokens] limits = 3", "{ time = [7, 512] }"]),
+        (FACTORY + TOKENS + "limits = { tiem = [1] }\n", ["[inputs.tokens] limits", "axis names in shape"]),
+        (FACTORY + TOKENS + "limits = { time = 7 }\n", ["[inputs.tokens] limits = {'time': 7}", "[least, largest]"]),
+        (FACTORY + TOKENS + "limits = { time = [0, 7] }\n", ["[inputs.tokens] limits", "sizes of 1 or more"]),
+        (FACTORY + TOKENS + "limits = { time = [7, 5] }\n", ["[inputs.tokens] limits = {'time': [7, 5]}"]),
+        (FACTORY + TOKENS + "limits = { time = [1, 2, 3] }\n", ["[inputs.tokens] limits = {'time': [1, 2, 3]}"]),
+        (FACTORY + TOKENS + "limits = { time = [true, 3] }\n", ["[inputs.tokens] limits = {'time': [True, 3]}"]),
+        (FACTORY + TOKENS + "limits = { time = [] }\n", ["[inputs.tokens] limits = {'time': []}"]),
+        (
+            FACTORY + TOKENS + 'limits = { time = [7] }\n[inputs.y]\nshape = ["time"]\nlimits = { time = [8] }\n',
+            ["[inputs.y] limits of time are others than in an input before"],
         ),
         # [weights] and [export]
         (FACTORY + TOKENS + "[weights]\n", ["[weights]", "exactly one of seed and file"]),

@@ -49,8 +49,9 @@ def export(
         example_inputs: for a module: a tensor, a tuple of arguments or a dict of them by name, with
             tensors in whatever containers the forward takes.
         dynamic_shapes: which axes are open, as torch.export takes it, with names:
-            ``{"tokens": {0: "batch", 1: "time"}}``.  When left out, all axes of integer and boolean
-            tensors are open, and all but the last of others.
+            ``{"tokens": {0: "batch", 1: "time"}}``.  ``torch.export.Dim("time", min=7, max=512)`` for a
+            name bounds the axis: the file is tried at such sizes alone, and takes no others.  When left
+            out, all axes of integer and boolean tensors are open, and all but the last of others.
         states: for a module: "zero" (the default) keeps the forward's own signature; "explicit" makes
             the states of every LSTM inputs and outputs (``encoder.lstm.h0`` and ``encoder.lstm.hn``),
             so that it can be streamed.
@@ -64,7 +65,8 @@ def export(
         check: for a module: run the file at other shapes, and compare, before it is kept.
 
     Returns:
-        What was written.
+        What was written.  Its `notes` say, of a module, between which sizes of an axis the file is right,
+        where that is not at all of them; the file refuses others.
 
     Raises:
         ExportError: the module has no form in ONNX; the message names the module or the line and what

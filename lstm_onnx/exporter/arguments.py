@@ -9,7 +9,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,10 @@ from ..inputs import INPUT_DTYPES, InputSpec, draw
 
 Axes = dict[int, str]
 """The open axes of a tensor and their names."""
+Limits = dict[str, tuple[int, int | None]]
+"""The least and the largest size of an axis, by the axis' name; None where nothing bounds it above."""
+_UNBOUNDED = 2**31
+"""A largest size from which on there is none: an axis is at most one less, and torch has its own infinity."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,15 @@ class Arguments:
     """The tensors that a forward is called with, and how they are arranged.
 
     `tensors` by name, in the forward's order; `axes` the open ones of each; `constants` what is no
-    tensor, by its place among all leaves; `tree` the arrangement of ``(args, kwargs)``.
+    tensor, by its place among all leaves; `tree` the arrangement of ``(args, kwargs)``; `limits` the
+    sizes asked of axes, none where an axis may have any.
     """
 
     tensors: dict[str, Tensor]
     axes: dict[str, Axes]
     constants: dict[int, Any]
     tree: pytree.TreeSpec
+    limits: Limits = field(default_factory=dict)
 
     def call(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` with these tensors (or anything else, such as shapes) in their places."""
@@ -58,6 +64,34 @@ class Arguments:
             for axis, label in axes.items():
                 found.setdefault(label, self.tensors[name].shape[axis])
         return found
+
+    def within(self, axis: str, size: int) -> int:
+        """`size`, or the nearest that the axis may have."""
+        least, largest = self.limits.get(axis, (1, None))
+        return max(least, size if largest is None else min(size, largest))
+
+    def bounded(self, limits: Mapping[str, tuple[int, int | None]]) -> Arguments:
+        """These arguments with further limits; an axis of one possible size is no open one.
+
+        Raises:
+            ConfigError: no size is left, or the example is of another one.
+        """
+        found = dict(self.limits)
+        for axis, (least, largest) in limits.items():
+            before, after = found.get(axis, (1, None))
+            ends = [end for end in (after, largest) if end is not None]
+            found[axis] = max(before, least), min(ends) if ends else None
+        for axis, size in self.sizes.items():
+            least, largest = found.get(axis, (1, None))
+            if size < least or (largest is not None and size > largest):
+                allowed = f"{least} or more" if largest is None else f"from {least} to {largest}"
+                raise ConfigError(f"the axis {axis} has size {size} in the example, and must be {allowed}")
+        fixed = {axis for axis, (least, largest) in found.items() if least == largest}
+        axes = {
+            name: {axis: label for axis, label in own.items() if label not in fixed} for name, own in self.axes.items()
+        }
+        kept = {axis: pair for axis, pair in found.items() if axis not in fixed and pair != (1, None)}
+        return replace(self, axes=axes, limits=kept)
 
     def resized(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         """The tensors at other sizes: repeated or cut along each named axis."""
@@ -139,9 +173,9 @@ def arguments(
         example_inputs: a tensor, a tuple of positional arguments, or a dict of arguments by name.
         dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each
             tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
-            ``torch.export.Dim``, and None, an int and Dim.STATIC are for a fixed one; Dim.DYNAMIC and
-            Dim.AUTO open an axis without a name.  None opens the axes that are usually open: all of
-            integers and booleans, all but the last of others.
+            ``torch.export.Dim`` (whose min and max bound the axis), and None, an int and Dim.STATIC are
+            for a fixed one; Dim.DYNAMIC and Dim.AUTO open an axis without a name.  None opens the axes
+            that are usually open: all of integers and booleans, all but the last of others.
         where: what messages call the inputs.
 
     Raises:
@@ -155,6 +189,7 @@ def arguments(
     tensors: dict[str, Tensor] = {}
     constants: dict[int, Any] = {}
     axes: dict[str, Axes] = {}
+    limits: list[Limits] = []
     index = 0
     for label, value in labelled:
         for path, leaf in pytree.tree_flatten_with_path(value)[0]:
@@ -162,7 +197,9 @@ def arguments(
             if isinstance(leaf, Tensor):
                 _check_dtype(name, leaf)
                 tensors[name] = leaf.detach()
-                axes[name] = _axes(name, leaf, _at(shapes[label], path, name, value))
+                asked = _at(shapes[label], path, name, value)
+                axes[name] = _axes(name, leaf, asked)
+                limits.append(_limits(axes[name], leaf, asked))
             else:
                 constants[index] = leaf
             index += 1
@@ -171,6 +208,8 @@ def arguments(
         raise ExportError(f"{where} hold no tensor")
     found = Arguments(tensors, axes, constants, tree)
     _check_sizes(found)
+    for own in limits:
+        found = found.bounded(own)
     return found
 
 
@@ -284,6 +323,22 @@ def _axes(name: str, tensor: Tensor, asked: Any) -> Axes:
         if label is not None:
             axes[axis % tensor.dim()] = label
     return axes
+
+
+def _limits(axes: Axes, tensor: Tensor, asked: Any) -> Limits:
+    """The sizes that a torch.export.Dim, or a Dim.DYNAMIC or Dim.AUTO with min and max, allows."""
+    if asked is _GUESS or not asked:
+        return {}
+    entries = asked if isinstance(asked, Mapping) else dict(enumerate(asked))
+    limits: Limits = {}
+    for axis, value in entries.items():
+        label = axes.get(axis % tensor.dim())
+        if label is not None and not isinstance(value, str):
+            least, largest = getattr(value, "min", None), getattr(value, "max", None)
+            # torch's infinity is no int; older ones have a large one.
+            bounded = isinstance(largest, int) and largest < _UNBOUNDED
+            limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
+    return limits
 
 
 def _nameless(name: str, axis: int) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,18 @@ _TIMES = (7, 40, 160)
 _MOST_CANDIDATES = 16
 
 
-def fitting_arguments(module: nn.Module, specs: Sequence[InputSpec], *, seed: int = 0) -> Arguments:
+def fitting_arguments(
+    module: nn.Module,
+    specs: Sequence[InputSpec],
+    *,
+    seed: int = 0,
+    limits: Mapping[str, tuple[int, int | None]] = MappingProxyType({}),
+) -> Arguments:
     """Draw arguments on which the module runs, on its own device.
 
     A module that keeps states in attributes runs at the batch that they have; one that wants its
-    lengths sorted, on sorted ones; one with long kernels, on many steps.
+    lengths sorted, on sorted ones; one with long kernels, on many steps.  No axis is outside of its
+    least and largest size in `limits`, where it has any.
 
     Raises:
         ExportError: it runs on none of those tried; the message is of the first try.
@@ -36,7 +44,10 @@ def fitting_arguments(module: nn.Module, specs: Sequence[InputSpec], *, seed: in
     device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
     problem: ExportError | None = None
     for time, batch, ordered in itertools.product(_TIMES, [_BATCH, *_held_sizes(module)], (False, True)):
-        found = drawn(module, specs, sizes_of(specs, batch, time), seed=seed)
+        sizes = {
+            axis: _within(size, limits.get(axis, (1, None))) for axis, size in sizes_of(specs, batch, time).items()
+        }
+        found = drawn(module, specs, sizes, seed=seed).bounded(limits)
         tensors = {name: tensor.to(device or "cpu") for name, tensor in found.tensors.items()}
         found = replace(found, tensors=_ordered(tensors, specs) if ordered else tensors)
         args, kwargs = found.call(found.tensors)
@@ -50,6 +61,11 @@ def fitting_arguments(module: nn.Module, specs: Sequence[InputSpec], *, seed: in
             return found
     assert problem is not None  # noqa: S101 - something was tried
     raise problem
+
+
+def _within(size: int, limits: tuple[int, int | None]) -> int:
+    least, largest = limits
+    return max(least, size if largest is None else min(size, largest))
 
 
 def _held_sizes(module: nn.Module) -> list[int]:

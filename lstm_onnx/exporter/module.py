@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from onnx import ModelProto, helper
 from torch import nn
 
 from .. import __version__
-from ..errors import ConfigError, ExportError
+from ..errors import ConfigError, ExportError, ProviderError
 from ..files import temporary_folder
 from ..inputs import InputSpec
 from ..spec import ExportOptions
@@ -22,13 +23,15 @@ from ..story import Origin, Story
 from ..weights import Array, digest
 from . import streams
 from .arguments import Arguments
+from .decisions import SizeFacts, axis_names
+from .limits import Limits, asked_limits, try_out
 from .lstm import Exported
 from .named import Dims, TracedGraph, named
 from .opset import lower
 from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
 from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
 from .trace import ONE_AT_A_TIME, trace
-from .trial import try_out
+from .trial import Trial
 from .write import write_model
 
 STATES = ("zero", "explicit")
@@ -96,8 +99,12 @@ def _made_at_some_size(prepared: Prepared, name: str, options: ModuleOptions) ->
     for sizes in example_sizes(prepared):
         try:
             return _made(prepared, name, sizes, options)
-        except FixedSizeError as error:
-            problem = problem or error
+        except ExportError as error:
+            if problem is not None:
+                continue  # what was wrong at the example's own sizes says more
+            if not isinstance(error, FixedSizeError):
+                raise
+            problem = error
     assert problem is not None  # noqa: S101 - the loop runs at least once
     raise problem
 
@@ -109,22 +116,29 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     graph = named(traced.model, prepared)
     lower(graph, options.options.opset)
     _require_open_outputs(graph, prepared)
+    _require_separate(graph, prepared)
     calls = opaque_calls(graph, prepared.sites)
     if not calls:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     lifted = lift_states(graph, calls, prepared.states) if options.states == "explicit" else Lifted()
     story = _story(prepared, graph, calls, lifted, options)
-    splice(graph, calls, options.options)
+    facts = traced.facts.known_of(axis_names(story))
+    limits = asked_limits(prepared, story, facts)
+    splice(graph, calls, options.options, limits.guarded)
     model = _model(graph, name, options.options, story)
     time = streams.time_axis(model, graph.nodes.initializers, graph, story) if story.states else None
     notes = tuple(lifted.notes)
     shown = streams.Tried()
     with temporary_folder() as folder:
+        path = folder / "trial.onnx"
         if options.check:
-            trial = folder / "trial.onnx"
-            write_model(model, graph.nodes.initializers, trial)
-            notes += try_out(trial, prepared, story, traced.edges)
-            shown = streams.tried(trial, story, time)
+            write_model(model, graph.nodes.initializers, path)
+            notes += _tried_out(path, prepared, story, facts, limits)
+        else:
+            notes += limits.notes
+        story = replace(story, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
+        if options.check:
+            shown = streams.tried(path, story, time)
     story = streams.told(story, time, shown, graph.lines)
     if story.not_streamable:
         notes += (f"the file cannot be streamed: {story.not_streamable}",)
@@ -134,13 +148,23 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     return model, graph.nodes.initializers, story, notes
 
 
+def _tried_out(path: Path, prepared: Prepared, story: Story, facts: SizeFacts, limits: Limits) -> tuple[str, ...]:
+    """Run a file at other shapes; narrows `limits`, and returns notes."""
+    try:
+        trial = Trial(path, prepared, story, facts, limits.guarded)
+    except ProviderError as error:
+        return (*limits.notes, f"the file was not tried out: {error}")
+    return try_out(trial, limits)
+
+
 def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
     """Hold the traced outputs' sizes to those of the module at other sizes; see also `try_out`.
 
     Raises:
         FixedSizeError: an output's size is a number in the graph, and another one in the module.
     """
-    larger = {name: 2 * size + 1 for name, size in prepared.arguments.sizes.items()}
+    within = prepared.arguments.within
+    larger = {name: within(name, 2 * size + 1) for name, size in prepared.arguments.sizes.items()}
     try:
         inputs, states = resized(prepared, larger)
         outputs, after = prepared.run(inputs, states)
@@ -154,6 +178,38 @@ def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
                     f"axis {axis} of the output {name} is always {dim} in the graph, and {size} in the module at {at}; "
                     "something in the module freezes a size: a Python loop, or a number in view or expand"
                 )
+
+
+def _require_separate(graph: TracedGraph, prepared: Prepared) -> None:
+    """Refuse that two axes of different names are one in the graph, where the module takes them of different sizes.
+
+    Raises:
+        FixedSizeError: they are, as the module's code compares them, and they were alike in the trace.
+    """
+    found: dict[str, str] = {}
+    for key, axes in prepared.arguments.axes.items():
+        for axis, label in axes.items():
+            dim = graph.dims[key][axis]
+            if isinstance(dim, str) and label not in prepared.arguments.unnamed:
+                first = found.setdefault(dim, label)
+                if first != label and _runs_apart(prepared, label):
+                    raise FixedSizeError(
+                        f"{first} and {label} are one size in the graph, and the module takes two: its code compares "
+                        "them, or leaves open which of both an output has; give an example in which they differ"
+                    )
+
+
+def _runs_apart(prepared: Prepared, label: str) -> bool:
+    """Whether the module runs where one axis alone is longer, or shorter."""
+    sizes, within = prepared.arguments.sizes, prepared.arguments.within
+    own = sizes[label]
+    for size in {within(label, own + 1), within(label, own - 1), within(label, 2 * own + 1)} - {own}:
+        try:
+            resized(prepared, {**sizes, label: size})  # which runs it
+        except ExportError:
+            continue
+        return True
+    return False
 
 
 def _story(

@@ -231,15 +231,20 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def example_sizes(prepared: Prepared) -> list[dict[str, int]]:
-    """Sizes of the open axes to trace at, the second for when the first does not do.
+    """Sizes of the open axes to trace at, the second for when the first does not do, and a third.
 
     torch takes a 1 for a constant: no axis is 1, and in the second none comes down to 1 behind
-    kernels and strides either.
+    kernels and strides either.  In the third no two are alike, since a comparison of two that are ties
+    them to each other.  All are within the limits asked.
     """
-    own = prepared.arguments.sizes
+    own, within = prepared.arguments.sizes, prepared.arguments.within
     larger = itertools.count(2)
-    first = {name: next(larger) if size == 1 else size for name, size in own.items()}
-    return [first, {name: 4 * size + 3 for name, size in first.items()}] if own else [first]
+    first = {name: within(name, next(larger)) if size == 1 else size for name, size in own.items()}
+    second = {name: within(name, 4 * size + 3) for name, size in first.items()}
+    third: dict[str, int] = {}
+    for name, size in second.items():
+        third[name] = within(name, next(n for n in itertools.count(size) if n not in third.values()))
+    return [sizes for index, sizes in enumerate((first, second, third)) if sizes not in (first, second, third)[:index]]
 
 
 def resized(prepared: Prepared, sizes: Mapping[str, int]) -> tuple[Tensors, Tensors]:

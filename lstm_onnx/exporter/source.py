@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +65,8 @@ class LSTMSource:
 class ModuleSource:
     """Any module to export or to verify: what it is called with, and how it is written.
 
-    `inputs` describes what its forward takes; where that is empty, `example` shows it.
+    `inputs` describes what its forward takes, and `limits` the sizes of its axes; where `inputs` is
+    empty, `example` shows both.
     """
 
     name: str
@@ -74,6 +76,7 @@ class ModuleSource:
     states: str = "zero"
     outputs: tuple[str, ...] | None = None
     example: Arguments | None = None
+    limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
 
     def module(self) -> nn.Module:
         """The PyTorch module."""
@@ -88,7 +91,7 @@ class ModuleSource:
         from .fitting import fitting_arguments
         from .module import ModuleOptions, export_module
 
-        arguments = self.example or fitting_arguments(self.held, self.inputs)
+        arguments = self.example or fitting_arguments(self.held, self.inputs, limits=self.limits)
         options = ModuleOptions(self.options, self.states, self.outputs, self.inputs or None, check)
         return export_module(self.held, arguments, options, path)
 
@@ -173,7 +176,7 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     if weights is not None and weights.file is not None:
         _load_weights(made, weights, path)
     inputs = flat_inputs(config.inputs)
-    return ModuleSource(path, made, inputs, config.options, config.states, config.outputs)
+    return ModuleSource(path, made, inputs, config.options, config.states, config.outputs, limits=config.limits)
 
 
 def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:

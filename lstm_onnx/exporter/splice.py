@@ -244,8 +244,13 @@ def _peeled(value: str, producers: Mapping[str, NodeProto], until: Collection[st
     return value
 
 
-def splice(graph: TracedGraph, calls: list[Opaque], options: ExportOptions) -> None:
-    """Write the real nodes of every opaque one, by the emitter that writes bare LSTMs."""
+def splice(
+    graph: TracedGraph, calls: list[Opaque], options: ExportOptions, guarded: Collection[tuple[str, int]] = ()
+) -> None:
+    """Write the real nodes of every opaque one, by the emitter that writes bare LSTMs.
+
+    Those in `guarded`, as ``(path, call)``, fail where their input is empty.
+    """
     opaque = {id(item.node): item for item in calls}
     used = {value for node in nodes_of(graph.nodes.nodes) for value in node.input} | set(graph.outputs)
     old, graph.nodes.nodes = graph.nodes.nodes, []
@@ -253,11 +258,31 @@ def splice(graph: TracedGraph, calls: list[Opaque], options: ExportOptions) -> N
         if id(node) not in opaque:
             graph.nodes.nodes.append(node)
             continue
+        call = opaque[id(node)]
         written = len(graph.nodes.nodes)
-        _write(graph, opaque[id(node)], options, used)
+        if (call.site.path, call.call) in guarded:
+            node.input[0] = _never_empty(graph, node.input[0], f"{call.prefix}at_least_one_step")
+        _write(graph, call, options, used)
         if node.name in graph.lines:
             new = graph.nodes.nodes[written:]
             graph.lines.update({str(item.name): graph.lines[node.name] for item in new})
+
+
+def _never_empty(graph: TracedGraph, value: str, name: str) -> str:
+    """A value that is as another, where that has entries; where it has none, computing it fails.
+
+    ONNX Runtime's recurrent operators give zeros for 0 steps, where PyTorch raises, or end the process.
+    """
+    nodes = graph.nodes
+    entries = nodes.one("Size", value, name=f"{name}/entries")
+    some = nodes.one("Min", entries, nodes.constant(f"{name}/1", np.array(1, np.int64)), name=f"{name}/some")
+    # -2 is the first of two zeros; -3 is none of them, which is an error.
+    index = nodes.one("Sub", some, nodes.constant(f"{name}/3", np.array(3, np.int64)), name=f"{name}/index")
+    zero = nodes.one("Gather", nodes.constant(f"{name}/zeros", np.zeros(2, np.int64)), index, name=f"{name}/zero")
+    sizes = nodes.one("Shape", value, name=f"{name}/sizes")
+    shape = nodes.one("Add", sizes, zero, name=f"{name}/shape")
+    graph.dims[name], graph.types[name] = graph.dims.get(value, ()), graph.types.get(value, 0)
+    return nodes.one("Reshape", value, shape, name=name)
 
 
 def _write(graph: TracedGraph, opaque: Opaque, options: ExportOptions, used: set[str]) -> None:

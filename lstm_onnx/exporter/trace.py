@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import re
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir
@@ -24,20 +22,18 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import ExportError, LSTMOnnxError
 from .attributes import ForwardFailed
+from .decisions import SizeFacts, size_facts
 from .packed import padded_instead
 from .prepared import FixedSizeError, Prepared, Tensors, quiet
 from .recurrent import OPERATOR, Site
-from .user_code import line_of, stack_line, user_line
+from .remarks import Guards, hushed, listening, texts_noted
+from .user_code import line_of, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
-_SMALLEST, _LARGEST_EDGE = 2, 10_000
-"""torch takes sizes of 0 and 1 for constants, so it says 2 or more of every open axis; trials end there."""
 ONE_AT_A_TIME = threading.RLock()
 """torch's tracer has global state; so have the exchange of the packing functions and Python's filters of warnings."""
-Edges = dict[tuple[str, int], tuple[int, ...]]
-"""Sizes by input and axis."""
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
@@ -46,12 +42,12 @@ class Traced:
     """A traced module.
 
     `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
-    and then the states after, in order and under torch's own names.  `edges` holds sizes just outside
-    of what the trace is good for, by input and axis: there the module fails, or does something else.
+    and then the states after, in order and under torch's own names.  `facts` are what the tracer
+    decided by sizes.
     """
 
     model: onnx_ir.Model
-    edges: Edges
+    facts: SizeFacts
 
 
 def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> Traced:
@@ -71,8 +67,8 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
     shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
     auto = torch.export.Dim.AUTO
     held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
-    with ONE_AT_A_TIME, quiet(prepared.dtype), _hushed(), padded_instead(), _traced(prepared):
-        program, edges = _exported(prepared, (given, held), (shapes, held_shapes))
+    with ONE_AT_A_TIME, quiet(prepared.dtype), hushed(), padded_instead(), _traced(prepared):
+        program, guards = _exported(prepared, (given, held), (shapes, held_shapes))
         try:
             with _translations_kept():
                 translated = torch.onnx.export(
@@ -85,7 +81,9 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
         except Exception as error:
             raise ExportError(_translation_problem(error)) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
-    return Traced(translated.model, edges)
+    # Here, as the translation may compare sizes, too.
+    facts = size_facts(program, _input_axes(prepared), guards.decided, torch.ops.lstm_onnx.recurrent.default)
+    return Traced(translated.model, replace(facts, texts=tuple(dict.fromkeys(guards.texts))))
 
 
 @contextlib.contextmanager
@@ -132,75 +130,6 @@ def _translations_kept() -> Iterator[None]:
         setattr(ONNXRegistry, "from_torchlib", own)  # noqa: B010
 
 
-class _OwnRemarks(logging.Filter):
-    """Drops what this thread's trace logs below errors; other threads' records pass as they would."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__()
-        self.level = level
-        self.thread = threading.get_ident()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record goes on to the handlers."""
-        return record.thread != self.thread and record.levelno >= self.level
-
-
-class _Guards(_OwnRemarks):
-    """Listens to torch's symbolic shapes for the line at which an axis becomes a constant.
-
-    torch logs this while the user's code is on the stack.  `lines` maps what torch calls the axis,
-    ``L['args'][0].size()[1]``, to the line.
-    """
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.sources: dict[str, str] = {}
-        self.lines: dict[str, str] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Take in the record, and drop it where it is ours."""
-        if record.thread == self.thread and isinstance(record.args, tuple) and len(record.args) > 2:
-            symbol = str(record.args[0])
-            if str(record.msg).startswith("create_symbol"):
-                self.sources[symbol] = str(record.args[2])
-            elif str(record.msg).startswith("set_replacement") and symbol in self.sources:
-                line = stack_line()
-                if line is not None:
-                    self.lines.setdefault(self.sources[symbol], line)
-        return super().filter(record)
-
-
-_GUARDS = "torch.fx.experimental.symbolic_shapes"
-_REMARKING = ("torch.onnx", "torch._export.non_strict_utils", "torch.export._trace", "onnxscript", "onnx_ir")
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """torch's own remarks on what it does: warnings and log lines."""
-    with contextlib.ExitStack() as stack:
-        for name in _REMARKING:
-            logger = logging.getLogger(name)
-            stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[_Guards]:
-    logger = logging.getLogger(_GUARDS)
-    level = logger.level
-    guards = _Guards(logger.getEffectiveLevel())
-    logger.addFilter(guards)
-    logger.setLevel(logging.INFO)
-    try:
-        yield guards
-    finally:
-        logger.setLevel(level)
-        logger.removeFilter(guards)
-
-
 class _NoOtherRecurrence(TorchFunctionMode):
     """Refuses LSTMs that do not come through submodules: torch.lstm, or an nn.LSTM in a plain object.
 
@@ -223,10 +152,10 @@ _RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQU
 
 def _exported(
     prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]
-) -> tuple[torch.export.ExportedProgram, Edges]:
-    with _listening() as guards:
+) -> tuple[torch.export.ExportedProgram, Guards]:
+    with listening() as guards:
         try:
-            with _NoOtherRecurrence():
+            with _NoOtherRecurrence(), texts_noted(guards.texts):
                 program = torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise
@@ -235,22 +164,16 @@ def _exported(
             if cause is not None:
                 raise cause from error
             raise _trace_problem(prepared, error, guards.lines) from error
-    return program, _edges(prepared, program, guards.sources)
+    return program, guards
 
 
-def _edges(prepared: Prepared, program: torch.export.ExportedProgram, sources: Mapping[str, str]) -> Edges:
-    known = _sources(prepared)
-    found: Edges = {}
-    for symbol, limits in program.range_constraints.items():
-        match = _FIXED_AXIS.search(sources.get(str(symbol), ""))
-        name = known.get(match.group(1) or "") if match else None
-        if match is None or name is None:
-            continue
-        beyond = [int(limits.lower) - 1] if limits.lower > _SMALLEST else []
-        beyond += [int(limits.upper) + 1] if limits.upper < _LARGEST_EDGE else []
-        if beyond:
-            found[name, int(match.group(2))] = tuple(beyond)
-    return found
+def _input_axes(prepared: Prepared) -> dict[str, tuple[str, int]]:
+    """Each axis of an input by what torch calls it."""
+    return {
+        f"{source}.size()[{axis}]": (name, axis)
+        for source, name in _sources(prepared).items()
+        for axis in range(prepared.arguments.tensors[name].dim())
+    }
 
 
 def _own_error(error: BaseException) -> LSTMOnnxError | None:

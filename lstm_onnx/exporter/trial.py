@@ -1,14 +1,15 @@
 """A file is tried out before it is kept: at shapes other than the example's, against the module.
 
 This is no proof of parity, which is `verify`'s business: it is there so that nothing leaves the
-exporter in which a size, a step or a state was frozen.
+exporter in which a size, a step or a state was frozen, and so that a file says at which sizes it is right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -18,149 +19,150 @@ from ..errors import ExportError, InputError, MissingDependencyError, ProviderEr
 from ..runtime import Model, load
 from ..runtime.axes import size_of
 from ..story import Story
+from .agreement import first_difference
 from .arguments import resized_tensor
-from .prepared import FixedSizeError, Prepared, Tensors
+from .branches import numbers_in_code, parting_line
+from .decisions import Axis, SizeFacts, axis_names
+from .prepared import Prepared, Tensors
 from .stepwise import call_with_states
 
-_TOLERANCE = 1e-2
-"""Far above rounding and far below what a frozen size does, relative to the largest number of an output."""
-_HALF = 5e-2
+Sizes = dict[str, int]
+"""A size for each open axis of the file, by the axis' name."""
+RIGHT, WRONG, UNRUN = "right", "wrong", "unrun"
 
 
-Edges = Mapping[tuple[str, int], tuple[int, ...]]
+@dataclass(frozen=True)
+class Outcome:
+    """How a file did at some sizes: "right", "wrong", or "unrun" where the module itself does not run.
+
+    `message` says how it is wrong, or what the module raises.
+    """
+
+    kind: str
+    message: str = ""
 
 
-def try_out(path: Path, prepared: Prepared, story: Story, edges: Edges = MappingProxyType({})) -> tuple[str, ...]:
-    """Run a file beside its module.
+class Trial:
+    """A file and its module, run side by side at any sizes; what was run once is remembered.
 
-    Args:
-        path: the file.
-        prepared: the module.
-        story: the file's.
-        edges: further sizes to try, by input and axis.
-
-    Returns:
-        Notes: why it could not be tried.
+    `guarded` are the calls of recurrent modules that fail in the file where they get 0 steps.
 
     Raises:
-        ExportError: it fails, or gives other shapes or clearly other numbers than the module.
         MissingDependencyError: there is no ONNX Runtime to try it with.
+        ProviderError: ONNX Runtime cannot open the file.
     """
-    try:
-        model = load(path, provider="cpu", threads=1)
-    except MissingDependencyError as error:
-        raise MissingDependencyError(
-            f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
-        ) from error
-    except ProviderError as error:
-        return (f"the file was not tried out: {str(error).removeprefix(f'{path}: ')}",)
-    tried = 0
-    sizes_tried = list(_sizes(prepared, story, edges))
-    for sizes in sizes_tried:
-        rng = np.random.default_rng(tried)
-        inputs, states = _example(prepared, story, model, sizes, rng)
+
+    def __init__(
+        self,
+        path: Path,
+        prepared: Prepared,
+        story: Story,
+        facts: SizeFacts | None = None,
+        guarded: Collection[tuple[str, int]] = (),
+    ) -> None:
         try:
-            expected = call_with_states(prepared, story, inputs, states)
-        except ExportError:
-            continue  # the module itself does not run at these sizes, such as shorter than a kernel
-        tried += 1
-        _compare(model, prepared, inputs, states, expected, sizes)
-        if tried == 1 and story.origins:
+            self.model: Model = load(path, provider="cpu", threads=1)
+        except MissingDependencyError as error:
+            raise MissingDependencyError(
+                f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
+            ) from error
+        except ProviderError as error:
+            raise ProviderError(str(error).removeprefix(f"{path}: ")) from error
+        self.prepared, self.story, self.facts = prepared, story, facts or SizeFacts()
+        self.guarded = guarded
+        self.axes = axis_names(story)
+        self.names = list(dict.fromkeys(self.axes.values()))
+        self.own: Sizes = {}
+        for (key, axis), name in self.axes.items():
+            self.own.setdefault(name, prepared.arguments.tensors[key].shape[axis])
+        self.parameters = max(1, sum(item.numel() for item in prepared.stateful.parameters()))
+        self._known: dict[tuple[tuple[str, int], ...], Outcome] = {}
+
+    def at(self, sizes: Sizes) -> Outcome:
+        """Run both at these sizes."""
+        key = tuple(sorted(sizes.items()))
+        if key not in self._known:
+            self._known[key] = self._run(sizes)
+        return self._known[key]
+
+    @property
+    def ran(self) -> bool:
+        """Whether the module ran at any of the sizes so far."""
+        return any(outcome.kind != UNRUN for outcome in self._known.values())
+
+    def axis_sizes(self, sizes: Mapping[str, int]) -> dict[Axis, int]:
+        """The sizes by input and axis, as decisions take them."""
+        return {axis: sizes[name] for axis, name in self.axes.items()}
+
+    def cost(self, sizes: Mapping[str, int]) -> int:
+        """About how many multiplications a run takes, or more: each parameter once for every entry of the open axes."""
+        entries = (math.prod(sizes[dim] for dim in spec.shape if isinstance(dim, str)) for spec in self.story.inputs)
+        return self.parameters * max(entries, default=1)
+
+    def parting_line(self, one: Sizes, other: Sizes) -> str | None:
+        """The line at which the module's code goes another way at `other` than at `one`."""
+        return parting_line(lambda: self._expected(one), lambda: self._expected(other))
+
+    def numbers_in_code(self) -> list[int]:
+        """The integers that the module's code is written with."""
+        return numbers_in_code(lambda: self._expected(self.own))
+
+    def _expected(self, sizes: Sizes) -> Tensors:
+        inputs, states = self._example(sizes)
+        return call_with_states(self.prepared, self.story, inputs, states)
+
+    def _run(self, sizes: Sizes) -> Outcome:
+        inputs, states = self._example(sizes)
+        try:
+            expected = call_with_states(self.prepared, self.story, inputs, states)
+        except ExportError as error:
+            return Outcome(UNRUN, str(error))  # such as shorter than a kernel
+        axes = self.axis_sizes(sizes)
+        for recurrent in self.facts.recurrent:
+            if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
+                # ONNX Runtime may end the process.
+                return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
+        message = self._compared(inputs, states, expected)
+        if not message and self.story.origins and not self.ran:
             # Without its explicit states, too: the file then starts as the module's own code does.
-            own = {name: state for name, state in states.items() if name not in story.origins}
-            _compare(model, prepared, inputs, own, call_with_states(prepared, story, inputs, own), sizes)
-    if not tried and prepared.arguments.sizes:
-        return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
-    return ()
+            own = {name: state for name, state in states.items() if name not in self.story.origins}
+            message = self._compared(inputs, own, call_with_states(self.prepared, self.story, inputs, own))
+        return Outcome(WRONG, message) if message else Outcome(RIGHT)
+
+    def _compared(self, inputs: Tensors, states: Tensors, expected: Tensors) -> str:
+        try:
+            actual = self.model.run({name: tensor.cpu().numpy() for name, tensor in {**inputs, **states}.items()})
+        except (InputError, RunError) as error:
+            return f"the exported file fails: {str(error).removeprefix(f'{self.model.path}: ')}"
+
+        def run(others: Tensors) -> Tensors:
+            return call_with_states(self.prepared, self.story, others, states)
+
+        problem = first_difference(self.prepared, inputs, run, expected, actual)
+        return f"the exported file's {problem}" if problem else ""
+
+    def _example(self, sizes: Sizes) -> tuple[Tensors, Tensors]:
+        """The example inputs at these sizes, and random states.
+
+        The inputs are those of the example, since only the user knows what else makes sense (a mask in
+        which nothing is left, for one, does not); lengths stay within their sequences.
+        """
+        rng = np.random.default_rng(sum(sizes.values()))
+        inputs: Tensors = {}
+        for spec in self.story.inputs:
+            own = {axis: sizes[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+            tensor = resized_tensor(self.prepared.arguments.tensors[spec.name], own)
+            inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
+        states: Tensors = {}
+        for name in self.story.states:
+            if name in inputs:
+                continue
+            info = self.model.inputs[name]
+            shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]
+            values = np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)
+            states[name] = _on(values, next(iter(inputs.values())))
+        return inputs, states
 
 
-def _sizes(prepared: Prepared, story: Story, edges: Edges) -> Iterator[dict[str, int]]:
-    """Sizes by axis name: each grown by its own amount, all alone, the example's, small and large swapped, `edges`."""
-    names = list(dict.fromkeys(dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str)))
-    own = _own_sizes(prepared, story)
-    yield {name: own[name] + 1 + index for index, name in enumerate(names)}
-    yield dict.fromkeys(names, 1)
-    yield {name: 2 * own[name] + 3 - index for index, name in enumerate(names)}
-    yield own
-    grown = sorted((own[name] + 2 + index for index, name in enumerate(names)), reverse=True)
-    yield dict(zip(sorted(names, key=own.__getitem__), grown, strict=True))
-    for spec in story.inputs:
-        for axis, dim in enumerate(spec.shape):
-            if isinstance(dim, str):
-                yield from ({**own, dim: size} for size in edges.get((spec.name, axis), ()))
-
-
-def _own_sizes(prepared: Prepared, story: Story) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for spec in story.inputs:
-        for dim, size in zip(spec.shape, prepared.arguments.tensors[spec.name].shape, strict=True):
-            if isinstance(dim, str):
-                sizes.setdefault(dim, size)
-    return sizes
-
-
-def _example(
-    prepared: Prepared, story: Story, model: Model, sizes: Mapping[str, int], rng: np.random.Generator
-) -> tuple[Tensors, Tensors]:
-    """The example inputs at these sizes, and random states.
-
-    The inputs are those of the example, since only the user knows what else makes sense (a mask in
-    which nothing is left, for one, does not); lengths stay within their sequences.
-    """
-    own = _axes_of(story)
-    inputs: Tensors = {}
-    for spec in story.inputs:
-        tensor = resized_tensor(
-            prepared.arguments.tensors[spec.name], {axis: sizes[label] for axis, label in own[spec.name].items()}
-        )
-        inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
-    states: Tensors = {}
-    for name in story.states:
-        if name in inputs:
-            continue
-        info = model.inputs[name]
-        shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]
-        values = np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)
-        states[name] = torch.from_numpy(values).to(next(iter(inputs.values())).device)
-    return inputs, states
-
-
-def _axes_of(story: Story) -> dict[str, dict[int, str]]:
-    return {
-        spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in story.inputs
-    }
-
-
-def _compare(
-    model: Model, prepared: Prepared, inputs: Tensors, states: Tensors, expected: Tensors, sizes: Mapping[str, int]
-) -> None:
-    at = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its only shape"
-    try:
-        actual = model.run({name: tensor.cpu().numpy() for name, tensor in {**inputs, **states}.items()})
-    except (InputError, RunError) as error:
-        raise FixedSizeError(
-            f"the exported file fails at {at}, where the module runs, so it was not kept; something in the module "
-            f"freezes a size: {str(error).removeprefix(f'{model.path}: ')}"
-        ) from error
-    for name, tensor in expected.items():
-        problem = _difference(actual[name], tensor, prepared)
-        if problem:
-            raise FixedSizeError(
-                f"the exported file's {name} {problem} at {at}, so it was not kept; something in the module freezes "
-                "a size or a value: a Python loop, a number in view or expand, or a tensor made of numbers"
-            )
-
-
-def _difference(actual: np.ndarray, expected: Tensor, prepared: Prepared) -> str:
-    wanted = expected.detach().cpu().numpy()
-    if actual.shape != wanted.shape:
-        return f"has shape {actual.shape} where the module gives {wanted.shape}"
-    if not np.issubdtype(wanted.dtype, np.floating):
-        return ""  # an argmax may tip over by rounding
-    finite = np.isfinite(wanted)
-    if not finite.any():
-        return ""
-    scale = max(1.0, float(np.abs(wanted[finite]).max()))
-    error = float(np.abs(actual.astype(np.float64)[finite] - wanted.astype(np.float64)[finite]).max())
-    tolerance = _HALF if prepared.dtype == torch.float16 else _TOLERANCE
-    return "" if error <= tolerance * scale else f"is off by {error:.3g}"
+def _on(values: np.ndarray, other: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(other.device)

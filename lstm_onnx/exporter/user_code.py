@@ -30,12 +30,18 @@ def stack_line() -> str | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if _is_users(code.co_filename):
-            return _shown(code.co_filename, frame.f_lineno)
+        if is_users(code.co_filename):
+            return shown(code.co_filename, frame.f_lineno)
         if code.co_name in _ENTRIES and code.co_filename.startswith(_OURS):
             return None
         frame = frame.f_back
     return None
+
+
+def calling_line() -> str | None:
+    """The line that called the caller of this, where that is the user's own code; None otherwise."""
+    frame = sys._getframe(2)
+    return shown(frame.f_code.co_filename, frame.f_lineno) if is_users(frame.f_code.co_filename) else None
 
 
 def line_of(error: BaseException) -> str | None:
@@ -50,22 +56,24 @@ def line_of(error: BaseException) -> str | None:
 
 def traced_line(trace: str) -> str | None:
     """The innermost line of the user's code in a traceback's text, as torch notes one of each node; None without."""
-    found = [(name, int(number)) for name, number in _FRAME.findall(trace) if _is_users(name)]
-    return _shown(*found[-1]) if found else None
+    found = [(name, int(number)) for name, number in _FRAME.findall(trace) if is_users(name)]
+    return shown(*found[-1]) if found else None
 
 
 def _innermost(trace: TracebackType | None) -> str | None:
-    frames = [item for item in traceback.extract_tb(trace) if _is_users(item.filename)]
-    return _shown(frames[-1].filename, frames[-1].lineno or 0) if frames else None
+    frames = [item for item in traceback.extract_tb(trace) if is_users(item.filename)]
+    return shown(frames[-1].filename, frames[-1].lineno or 0) if frames else None
 
 
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
+    """Whether a file holds code of the user's own, or of packages other than torch and this one."""
     if filename.startswith(_NOT_USERS):
         return False
     # Python's own library; packages that are installed beneath it are somebody's code.
     return not filename.startswith(_PYTHON) or "-packages" in filename
 
 
-def _shown(filename: str, number: int) -> str:
+def shown(filename: str, number: int) -> str:
+    """A line as messages have it: ``file.py:12: code``."""
     code = linecache.getline(filename, number).strip().rstrip(":")
     return f"{Path(filename).name}:{number}: {code}" if code else f"{Path(filename).name}:{number}"

@@ -71,6 +71,37 @@ def test_every_way_to_open_axes(asked: Any, axes: dict[int, str]) -> None:
     assert arguments(Takes(), (TOKENS,), asked).axes["x"] == axes
 
 
+@pytest.mark.parametrize(
+    ("asked", "limits"),
+    [
+        ({"x": {0: torch.export.Dim("batch"), 1: "time"}}, {}),
+        ({"x": {0: torch.export.Dim("batch", min=2)}}, {"batch": (2, None)}),
+        ({"x": {1: torch.export.Dim("time", max=9)}}, {"time": (1, 9)}),
+        ({"x": [None, torch.export.Dim("time", min=3, max=9)]}, {"time": (3, 9)}),
+        ({"x": {-1: DYNAMIC(min=2, max=9)}}, {"x_1": (2, 9)}),
+        ({"x": {1: torch.export.Dim("time", max=2**31)}}, {}),
+        ({"x": {0: torch.export.Dim("n", min=2)}, "y": {0: torch.export.Dim("n", max=9)}}, {"n": (2, 9)}),
+        (None, {}),
+    ],
+)
+def test_limits_are_those_of_the_dims(asked: Any, limits: dict[str, tuple[int, int | None]]) -> None:
+    assert arguments(Takes(), (TOKENS, TOKENS), asked).limits == limits
+
+
+def test_limits_bound_sizes_and_fix_those_with_one_left() -> None:
+    found = arguments(Takes(), (TOKENS,), {"x": {0: "batch", 1: "time"}})
+    batch, time = TOKENS.shape
+    bounded = found.bounded({"batch": (2, 9)})
+    assert [bounded.within("batch", size) for size in (1, 5, 10)] == [2, 5, 9]
+    assert bounded.within("time", 1000) == 1000
+    assert bounded.bounded({"batch": (1, 5)}).limits == {"batch": (2, 5)}
+    fixed = found.bounded({"time": (time, time), "batch": (1, None)})
+    assert fixed.axes == {"x": {0: "batch"}}
+    assert fixed.limits == {}
+    with pytest.raises(ConfigError, match=f"the axis batch has size {batch} in the example, and must be 4 or more"):
+        found.bounded({"batch": (4, None)})
+
+
 def test_what_is_open_when_nothing_is_said() -> None:
     found = arguments(Takes(), (SIGNAL, torch.ones(3, dtype=torch.bool)), None)
     assert found.axes == {"x": {0: "x_0", 1: "x_1"}, "y": {0: "y_0"}}

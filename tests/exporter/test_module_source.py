@@ -221,6 +221,18 @@ def test_a_module_that_holds_a_batch_of_six_is_run_at_six(folder: Path) -> None:
     assert lstm_onnx.verify(source.module(), folder / "kept.onnx", provider="cpu", threads=1)
 
 
+def test_limits_of_a_config_are_in_its_example_and_in_its_file(folder: Path) -> None:
+    text = '[module]\nfactory = "net.py:Tagger"\n[inputs.tokens]\nshape = ["batch", "time"]\ndtype = "int64"\n'
+    (folder / "net.toml").write_text(text + "range = [0, 19]\nlimits = { time = [20, 30], batch = [2] }\n")
+    source = load_source(str(folder / "net.toml"))
+    assert isinstance(source, ModuleSource)
+    sizes = fitting_arguments(source.module(), source.inputs, limits=source.limits).sizes
+    assert 20 <= sizes["time"] <= 30
+    source.export(folder / "made.onnx")
+    story = lstm_onnx.load(folder / "made.onnx", provider="cpu").story
+    assert story.axis_limits == {"batch": (2, None), "time": (20, 30)}
+
+
 def test_a_callable_without_axes_is_exported_from_its_own_example(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

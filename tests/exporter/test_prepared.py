@@ -89,6 +89,14 @@ def test_an_axis_of_one_is_never_traced() -> None:
     assert example_sizes(prepared(Plain(), 2, 4))[0] == {"batch": 2, "time": 4}
 
 
+def test_axes_that_are_alike_are_traced_apart_in_the_end() -> None:
+    assert example_sizes(prepared(Plain(), 4, 4)) == [
+        {"batch": 4, "time": 4},
+        {"batch": 19, "time": 19},
+        {"batch": 19, "time": 20},
+    ]
+
+
 def test_states_grow_with_their_batch() -> None:
     found = prepared(Kept(), 1, 4)
     assert {name: tuple(state.shape) for name, state in initial_states(found).items()} == {

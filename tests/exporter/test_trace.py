@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter import trace
+from lstm_onnx.exporter import remarks, trace
 from lstm_onnx.exporter.arguments import arguments
+from lstm_onnx.exporter.decisions import changes
 from lstm_onnx.exporter.prepared import initial_states, prepare
 from tests.exporter.helpers import X, agree, eager, made, signal
 
@@ -252,7 +253,7 @@ def test_other_threads_records_pass_and_ours_do_not() -> None:
     handler = logging.StreamHandler(stream)
     logger.addHandler(handler)
     try:
-        with trace._listening():
+        with remarks.listening():
             logger.warning("ours")
             foreign = logging.LogRecord(logger.name, logging.WARNING, "", 1, "theirs", None, None)
             foreign.thread = -1
@@ -283,18 +284,42 @@ def test_a_torch_without_that_table_is_left_alone(monkeypatch: pytest.MonkeyPatc
         pass
 
 
-def test_edges_are_the_sizes_just_outside_of_what_a_trace_is_good_for() -> None:
+def test_what_sizes_decided_is_told_with_its_line() -> None:
     class Long(Base):
         def forward(self, x: Tensor) -> Tensor:
             out = self.lstm(x)[0]
-            if x.size(1) > 9 or x.size(0) < 2:
+            if x.size(1) > 9 or x.size(0) < 2:  # here
                 out = out * 2
             return F.avg_pool1d(out, 3, stride=1, padding=0).transpose(1, 2) if x.size(1) > 3 else out
 
     module = Long().eval()
     prepared = prepare(module, arguments(module, signal(5, 6), X))
     traced = trace.trace(prepared, prepared.arguments.tensors, initial_states(prepared), 18)
-    assert traced.edges == {("x", 1): (3, 10)}
+    own = {("x", 0): 5, ("x", 1): 6}
+    decided = {
+        size: decision.line
+        for decision in traced.facts.decisions
+        for size in changes(decision, ("x", 1), own)
+        if decision.choice and not decision.holds({**own, ("x", 1): size})
+    }
+    assert set(decided) == {3, 10}
+    assert str(decided[10]).endswith("if x.size(1) > 9 or x.size(0) < 2:  # here")
+    below = [decision for decision in traced.facts.decisions if not decision.holds({**own, ("x", 1): 3})]
+    assert any("if x.size(1) > 3 else out" in str(decision.line) for decision in below)
+    assert traced.facts.texts == ()
+
+
+def test_sizes_made_text_are_told_and_torch_is_as_it_was() -> None:
+    def text(self: Any, x: Tensor) -> Tensor:
+        words = f"{x.shape[0]} rows"
+        return self.lstm(x)[0] + len(words) * 0
+
+    before = torch.SymInt.__str__, torch.SymInt.__repr__
+    module = type("Module", (Base,), {"forward": text})().eval()
+    prepared = prepare(module, arguments(module, signal(5, 6), X))
+    traced = trace.trace(prepared, prepared.arguments.tensors, initial_states(prepared), 18)
+    assert [line.partition(": ")[2] for line in traced.facts.texts] == ['words = f"{x.shape[0]} rows"']
+    assert (torch.SymInt.__str__, torch.SymInt.__repr__) == before
 
 
 def test_a_translation_that_fails_otherwise_is_an_error_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,4 +72,4 @@ def test_a_colon_at_the_end_is_left_out() -> None:
         if line := user_line():  # asks:
             pass
     assert not line.endswith(":")
-    assert user_code._shown("/nowhere/at/all.py", 3) == "all.py:3"
+    assert user_code.shown("/nowhere/at/all.py", 3) == "all.py:3"

@@ -52,6 +52,13 @@ class Size:
         return symbols[0] if plain else None
 
     @property
+    def is_product(self) -> bool:
+        """Whether the size is a product of open axes and numbers, none of them computed otherwise."""
+        return len(self.terms) == 1 and all(
+            factor >= 1 and symbols and not any("<" in symbol for symbol in symbols) for symbols, factor in self.terms
+        )
+
+    @property
     def names(self) -> frozenset[str]:
         """Every open axis that the size depends on."""
         found: set[str] = set()

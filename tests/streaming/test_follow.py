@@ -64,6 +64,14 @@ PASSES: dict[str, tuple[NodeProto, ...]] = {
     "a window of one step": (node("Transpose", "x", to="t", perm=[1, 2, 0]), node("Conv", "t", "point", to="z")),
     "the last step, for itself": (node("Gather", "Y", "minus_one_scalar", to="g"), node("Relu", "g", to="z")),
     "the whole of a slice": (node("Slice", "Y", "zero", "end", "zero", to="z"),),
+    "a guard against no steps at all": (
+        node("Size", "x", to="entries"),
+        node("Min", "entries", "one_scalar", to="some"),
+        node("Sub", "some", "one_scalar", to="none"),
+        node("Shape", "x", to="s"),
+        node("Add", "s", "none", to="shape"),
+        node("Reshape", "x", "shape", to="z"),
+    ),
     "zeros of the input's shape": (
         node("Shape", "Y", to="s"),
         node("ConstantOfShape", "s", to="zeros"),

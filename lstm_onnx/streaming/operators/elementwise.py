@@ -42,7 +42,7 @@ _ARITHMETIC: dict[str, Callable[[Size, Size], Size]] = {
     "Div": _divided,
     "Mod": _rest,
     "Max": lambda a, b: _numeric(a, b, max) or _no_less(a, b) or _no_less(b, a) or Size.computed("max", a, b),
-    "Min": lambda a, b: _numeric(a, b, min) or _endless(a, b) or _endless(b, a) or Size.computed("min", a, b),
+    "Min": lambda a, b: _numeric(a, b, min) or _least(a, b) or _least(b, a) or Size.computed("min", a, b),
 }
 
 
@@ -52,13 +52,15 @@ def _numeric(a: Size, b: Size, compute: Callable[[int, int], int]) -> Size | Non
 
 
 def _no_less(a: Size, b: Size) -> Size | None:
-    """`a` where it is an open axis, which has one entry at least, and `b` asks for no more."""
-    return a if a == b or (a.symbol is not None and b.number is not None and b.number <= 1) else None
+    """`a` where it is a product of open axes, each of which has one entry at least, and `b` asks for no more."""
+    return a if a == b or (a.is_product and b.number is not None and b.number <= 1) else None
 
 
-def _endless(a: Size, b: Size) -> Size | None:
-    """`a` where `b` is what exporters write for the end of any axis."""
-    return a if a == b or (a.symbol is not None and b.number is not None and b.number >= _BOUND) else None
+def _least(a: Size, b: Size) -> Size | None:
+    """`a` where `b` is no less, or is what exporters write for the end of any axis."""
+    if _no_less(b, a) is not None:
+        return a
+    return a if a.symbol is not None and b.number is not None and b.number >= _BOUND else None
 
 
 @operator(*_ROUNDED, *_POWERS, *_CIRCULAR, *_SOFT, *_HARD, *_LOGICAL, *_BINARY)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
 from .errors import FileError
+from .isolation.stages import share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +43,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             return
         temporary = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
         _UNFINISHED.add(temporary)
+        share({"unfinished": str(temporary)})
         # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
         with open(temporary, "xb") as stream:
             yield stream

@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _guarded(arguments: list[str], *, debug: bool) -> int:
     """Run a command; every error but a bug of ours is one line on stderr."""
     try:
-        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False)
+        again = ["--debug", *arguments] if debug else arguments
+        code = cli.main(arguments, prog_name="lstm-onnx", standalone_mode=False, obj=again)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (click.Abort, KeyboardInterrupt):

@@ -35,6 +35,12 @@ _COLUMNS_HINT = "; choose the features among a table's columns with --columns"
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Without DATA: for the input.")
 @click.option("--stream", is_flag=True, help="Feed the steps one by one, carrying the states.")
 @click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Feed N steps at a time, carrying the states.")
+@click.option(
+    "--isolate/--no-isolate",
+    default=None,
+    help="Run in a child process, so that a FILE that ends or hangs it is an error of one line.  [default: unless "
+    "lstm-onnx wrote FILE]",
+)
 @provider_options
 @json_option
 def run(
@@ -47,6 +53,7 @@ def run(
     seed: int,
     stream: bool,
     chunk: int | None,
+    isolate: bool | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -57,9 +64,11 @@ def run(
     model's input names; a .csv, .npy or bare .jsonl line is the first input.  A .jsonl line and a
     .parquet row with lists are one sequence each.  States that are absent are what the file starts
     them from, or zeros.
+
+    FILE can end or hang the process that opens it.  Where its checksum does not say that lstm-onnx wrote
+    it, it is run in a child process; opening it and running it once at the smallest sizes have a time limit.
     """
     from .. import data as files
-    from ..runtime import load
 
     if data is not None and size:
         raise click.UsageError("--size goes with random input, not with DATA")
@@ -69,13 +78,13 @@ def run(
         raise click.UsageError("--format goes with -, the standard input or output")
     if as_json and output not in (None, "-"):
         raise click.UsageError("--json prints the outputs; with -o FILE they go there instead")
-    model = load(file, provider=provider, threads=threads)
+    model = _opened(file, provider, threads, isolate=isolate, limited=data is None and not size)
     if data is None:
         records = _random_records(model, _sizes(model, size), seed)
     else:
         chosen = [name.strip() for name in columns.split(",")] if columns else None
         source_format = format_ if data == "-" else None
-        records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs)))
+        records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs), "input"))
     steps = chunk or (1 if stream else None)
     target = output or ("-" if as_json else None)
     with records, progress(records.rows, "running", records.count) as rows:
@@ -96,6 +105,52 @@ def run(
             note(f"wrote {target}: {kept}{' in the last of its records' if records.many else ''}")
     if left_out:
         note(f"left out: {', '.join(left_out)} (this format holds one array; .npz and .safetensors hold them all)")
+
+
+def _opened(file: str, provider: str, threads: int | None, *, isolate: bool | None, limited: bool) -> Model:
+    """The model; where it is better opened in a child process, this one does no more than wait for that one.
+
+    `limited` is whether the time limit is for all of the run.
+    """
+    from ..checksum import is_intact
+    from ..files import require_readable
+    from ..isolation import POSSIBLE, inside, stage, unlimited
+
+    require_readable(file, "an .onnx file")
+    apart = not inside() and (isolate or (isolate is None and not is_intact(file)))
+    if apart and POSSIBLE:
+        click.get_current_context().exit(_code_of_child(file))
+    from ..runtime import load
+
+    stage("session creation")
+    model = load(file, provider=provider, threads=threads, trial=apart)
+    if inside():
+        from ..runtime.trial import first_run
+
+        first_run(model)
+        stage("the run")
+        if not limited:
+            unlimited()
+    return model
+
+
+def _code_of_child(file: str) -> int:
+    """The exit code of this very command in a child process.
+
+    Raises:
+        ModelError: the child did not end by itself.
+    """
+    import sys
+
+    from ..errors import ModelError
+    from ..isolation import EndedError, Limits, supervised
+
+    given = click.get_current_context().obj
+    arguments = sys.argv[1:] if given is None else given
+    try:
+        return supervised("lstm_onnx.cli.main:main", {"arguments": arguments}, Limits.of(file))
+    except EndedError as ended:
+        raise ModelError(f"{file}: a child process that ran it {ended}; lstm-onnx check tells more") from ended
 
 
 def _results(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from .limits import Limits
 from .process import Child, EndedError
-from .stages import share, stage, unlimited
+from .stages import inside, share, stage, unlimited
+from .supervision import POSSIBLE, supervised
 
-__all__ = ["Child", "EndedError", "Limits", "share", "stage", "unlimited"]
+__all__ = ["POSSIBLE", "Child", "EndedError", "Limits", "inside", "share", "stage", "supervised", "unlimited"]

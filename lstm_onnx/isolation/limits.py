@@ -68,6 +68,11 @@ def prepare(parent: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     die_with(parent)
+    without_core()
+
+
+def without_core() -> None:
+    """Let no signal leave a core file behind."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -84,14 +89,15 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
-def limit(memory: int, seconds: float) -> None:
+def limit(memory: int, seconds: float | None) -> None:
     """Of a child, for its next call: writable memory, and CPU time for where nobody watches the clock any more."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        cores = os.cpu_count() or 1
-        _set_soft(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds * cores + _CPU_SLACK))
+        if seconds is not None:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            cores = os.cpu_count() or 1
+            _set_soft(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds * cores + _CPU_SLACK))
         if sys.platform == "linux":
             # Not the address space: threads and CUDA reserve much more of that than they ever use.
             with open("/proc/self/statm", encoding="ascii") as stream:
@@ -104,9 +110,8 @@ def lift_memory_limit() -> None:
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        for kind in (resource.RLIMIT_CPU, resource.RLIMIT_DATA):
-            _, hard = resource.getrlimit(kind)
-            resource.setrlimit(kind, (hard, hard))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def _set_soft(kind: int, value: int) -> None:

@@ -22,6 +22,8 @@ _BOOT = (
 )
 _KEPT = 8192
 """Bytes of what it said last."""
+_PATIENCE = 1.0
+"""Seconds for what an ended process has written to be read."""
 _POLL = 0.5
 """Seconds: so often Windows gets to see a Ctrl-C."""
 
@@ -52,7 +54,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._said = bytearray()
-        self._drained: threading.Thread | None = None
+        self._readers: list[threading.Thread] = []
         self._ready = False
 
     def __enter__(self) -> Child:
@@ -69,10 +71,11 @@ class Child:
         if process is not None:
             process.kill()
             process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            for reader in self._readers:
+                reader.join(_PATIENCE)
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):  # of what it has not read
+                    process.stdin.close()
 
     def call(self, function: str, arguments: Mapping[str, Any], limits: Limits | None = None) -> Any:
         """Call a function there.
@@ -125,13 +128,16 @@ class Child:
         self._said = bytearray()
         assert self._process.stdout is not None  # noqa: S101 - pipes
         assert self._process.stderr is not None  # noqa: S101
-        threading.Thread(target=_lines, args=(self._process.stdout, self._answers), daemon=True).start()
-        self._drained = threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True)
-        self._drained.start()
+        self._readers = [
+            threading.Thread(target=lines, args=(self._process.stdout, self._answers), daemon=True),
+            threading.Thread(target=drain, args=(self._process.stderr, self._said), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
 
     def _answered(self, limits: Limits) -> Any:
-        clock, stage, shared = _Clock(limits), "starting", list[Any]()
-        while (message := self._message(clock)) is not None:
+        clock, stage, shared = Clock(limits), "starting", list[Any]()
+        while (message := next_message(self._answers, clock)) is not None:
             if "stage" in message:
                 stage = message["stage"]
                 clock.enter(stage)
@@ -150,24 +156,12 @@ class Child:
         process = self._process
         assert process is not None  # noqa: S101 - nobody has closed it
         how = how_it_ended(process.wait())
-        if self._drained is not None:
-            self._drained.join(1.0)
+        for reader in self._readers:
+            reader.join(_PATIENCE)
         raise EndedError(how, stage, shared, last_words(bytes(self._said)))
 
-    def _message(self, clock: _Clock) -> dict[str, Any] | None:
-        """What it tells next, or that it is late; None where it has ended."""
-        while True:
-            left = clock.end - time.monotonic()
-            try:
-                line = self._answers.get(timeout=max(0.0, min(left, _POLL)))
-            except queue.Empty:
-                if left <= _POLL:
-                    return {"late": True}
-                continue
-            return None if line is None else dict(json.loads(line))
 
-
-class _Clock:
+class Clock:
     """When the child is late: `end`, and how long it was `allowed`."""
 
     def __init__(self, limits: Limits) -> None:
@@ -185,8 +179,27 @@ class _Clock:
         self.end = min(now + self._limits.stage, self._last)
         self.allowed = self._limits.stage if self.end < self._last else self._limits.total
 
+    def stop(self) -> None:
+        """It has all the time from here on."""
+        self.end = float("inf")
 
-def started(stdin: int, stdout: int, stderr: int, boot: str = _BOOT, *more: str, **options: Any) -> Any:
+
+def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict[str, Any] | None:
+    """What a child tells next, or that it is late; None where it has ended."""
+    while True:
+        left = clock.end - time.monotonic()
+        try:
+            line = answers.get(timeout=max(0.0, min(left, _POLL)))
+        except queue.Empty:
+            if left <= _POLL:
+                return {"late": True}
+            continue
+        return None if line is None else dict(json.loads(line))
+
+
+def started(
+    stdin: int | None, stdout: int | None, stderr: int | None, boot: str = _BOOT, *more: str, **options: Any
+) -> Any:
     """A fresh interpreter that finds what this one does, and nothing in the current folder beside.
 
     Raises:
@@ -221,15 +234,17 @@ def _result(message: Mapping[str, Any], stage: str, shared: list[Any], limits: L
     raise error
 
 
-def _lines(stream: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:
-    with contextlib.suppress(OSError, ValueError):  # it was closed here
+def lines(stream: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:
+    """Put each line into the queue, and None at the end."""
+    with stream:
         for line in stream:
             answers.put(line)
     answers.put(None)
 
 
-def _drain(stream: IO[bytes], said: bytearray) -> None:
-    with contextlib.suppress(OSError, ValueError):
+def drain(stream: IO[bytes], said: bytearray) -> None:
+    """Keep the last bytes of what comes."""
+    with stream:
         while chunk := os.read(stream.fileno(), 4096):
             said += chunk
             del said[:-_KEPT]

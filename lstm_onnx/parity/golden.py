@@ -206,7 +206,7 @@ def verify_golden(
     """
     began = time.perf_counter()
     kept = read(golden)
-    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads)
+    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads, trial=None)
     _check_names(model, kept, golden)
     notes = list(kept.notes)
     if kept.digest is not None and model.story.digest not in (None, kept.digest):

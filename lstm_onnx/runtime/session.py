@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checksum import is_intact
 from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
 from ..spec import LSTMSpec
 from ..story import Story
@@ -38,6 +39,7 @@ def load(
     states: Mapping[str, str] | None = None,
     spin: float = 0.0,
     cuda_graph: bool = False,
+    trial: bool | None = False,
 ) -> Model:
     """Open an exported model.
 
@@ -54,15 +56,25 @@ def load(
             to 1.6 times as slow.
         cuda_graph: on CUDA, capture a stream's step as a CUDA graph for each chunk shape and replay it;
             every node must run on CUDA, so a projection has to be folded.
+        trial: open the file in a child process first, and run it once there at the smallest sizes, within
+            limits of time (20 s for each of the two, and more for a large file) and memory: a file
+            from elsewhere can end or hang whoever opens it, and no exception comes of that.  It costs what
+            a program takes that does the same, a Python start included.  None does so where the file is not,
+            byte for byte, one that lstm-onnx wrote.  What a file does on later inputs no trial tells.
 
     Raises:
         FileError: the file is missing, empty or a folder.
-        ModelError: it is not a model, ONNX Runtime cannot run it, or `states` names no input or
-            output of it.
+        ModelError: it is not a model, ONNX Runtime cannot run it, `states` names no input or
+            output of it, or the child of a trial ended before it had run the file; the message says how, and
+            in which stage.
         ProviderError: the provider is unknown, is not there, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
         InputError: `threads` or `spin` is not possible.
     """
+    if trial or (trial is None and not is_intact(path)):
+        from .trial import require_survival
+
+        require_survival(path, provider, threads, states)
     before = stamp(path)
     session, used = open_session(path, provider, threads, spin=spin, cuda_graph=cuda_graph)
     return Model(os.fspath(path), session, used, states, threads, spin=spin, cuda_graph=cuda_graph, stamp=before)

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, RunError
 from ..inputs import InputSpec, draw
 from ..inputs import axes as axes_of
-from ..isolation import stage
+from ..isolation.stages import stage
 from ..onnxgraph import Dim, shown
 from ..runtime import Model, ValueInfo
 from ..runtime.axes import size_of

@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 
 from ..files import require_readable
-from ..isolation import Child, EndedError, Limits
+from ..isolation.limits import Limits
+from ..isolation.process import Child, EndedError
 from .report import CheckReport, Examined, failed, skipped
 from .rules import find
 

@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from ..errors import ConfigError, FileError, ModelError, ProviderError
 from ..files import readable_file
-from ..isolation import share, stage
+from ..isolation.stages import share, stage
 from ..runtime.providers import PROVIDERS, cuda_unavailable
 from ..story import Story
 from . import bombs, files, lengths, operators, providers, sizes, static, weights

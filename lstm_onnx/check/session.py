@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import ModelError, ProviderError
-from ..isolation import share, stage
+from ..isolation.stages import share, stage
 from ..runtime import Model
 from ..runtime.providers import (
     CPU,

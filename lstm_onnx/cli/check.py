@@ -53,7 +53,7 @@ def check(
 
     from .. import check as checks
     from ..errors import EXIT_FAILED, FileError, ModelError
-    from ..isolation import Child
+    from ..isolation.process import Child
 
     found: list[CheckReport] = []
     unread = 0

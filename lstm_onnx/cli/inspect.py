@@ -31,7 +31,8 @@ def inspect(file: str, as_json: bool) -> None:
     """Show the LSTMs in any ONNX FILE: sizes, states, parameters, bytes and FLOPs per step."""
     from ..errors import ModelError
     from ..files import require_readable
-    from ..isolation import Child, EndedError, Limits
+    from ..isolation.limits import Limits
+    from ..isolation.process import Child, EndedError
 
     require_readable(file, "an .onnx file")
     with Child() as child:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -114,11 +115,11 @@ def _opened(file: str, provider: str, threads: int | None, *, isolate: bool | No
     """
     from ..checksum import is_intact
     from ..files import require_readable
-    from ..isolation import POSSIBLE, inside, stage, unlimited
+    from ..isolation.stages import inside, stage, unlimited
 
     require_readable(file, "an .onnx file")
     apart = not inside() and (isolate or (isolate is None and not is_intact(file)))
-    if apart and POSSIBLE:
+    if apart and os.name == "posix":  # Windows hands a child no further pipe to tell its stages with
         click.get_current_context().exit(_code_of_child(file))
     from ..runtime import load
 
@@ -143,7 +144,9 @@ def _code_of_child(file: str) -> int:
     import sys
 
     from ..errors import ModelError
-    from ..isolation import EndedError, Limits, supervised
+    from ..isolation.limits import Limits
+    from ..isolation.process import EndedError
+    from ..isolation.supervision import supervised
 
     given = click.get_current_context().obj
     arguments = sys.argv[1:] if given is None else given
@@ -322,7 +325,8 @@ def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
 
 def _noting(results: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> Iterator[Arrays]:
     for result in results:
-        shapes.update({name: array.shape for name, array in result.items()})
+        # A sequence or a map has none, and whoever writes it refuses it.
+        shapes.update({name: getattr(array, "shape", ()) for name, array in result.items()})
         yield result
 
 

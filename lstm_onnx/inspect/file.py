@@ -14,7 +14,7 @@ from onnx import ModelProto, checker, inliner
 
 from ..errors import ConfigError, FileError, ModelError
 from ..files import readable_file
-from ..isolation import stage
+from ..isolation.stages import stage
 from ..onnxgraph import MOST_NODES, Scope, Tensor, inlined_size, is_default, value_of
 from ..story import Story
 from .lstms import lstm_info, module_of

@@ -13,7 +13,7 @@ _BYTES_A_SECOND = 20 * 2**20
 _MEMORY, _COPIES = 4 * 2**30, 8
 """Bytes for any file, and times the size of a large one: it is parsed, checked, opened and packed."""
 _MOST_SIBLINGS = 1000
-_MOST_SEARCHED = 2**26
+_LARGE, _MOST_SEARCHED = 2**20, 2**26
 _CPU_SLACK = 10
 _KILL = 9
 _PR_SET_PDEATHSIG = 1
@@ -52,12 +52,16 @@ def _size(path: str | os.PathLike[str]) -> int:
         total = os.stat(path).st_size  # noqa: PTH116 - without pathlib, which is slow to import
         if not os.path.isfile(path) or total > _MOST_SEARCHED:  # noqa: PTH113
             return total
-        with open(path, "rb") as stream:
-            content = stream.read(_MOST_SEARCHED)
         with os.scandir(os.path.dirname(os.path.realpath(path))) as entries:  # noqa: PTH120
-            for _, entry in zip(range(_MOST_SIBLINGS), entries, strict=False):
-                if os.fsencode(entry.name) in content and entry.is_file():
-                    total += entry.stat().st_size
+            beside = {
+                entry.name: entry.stat().st_size
+                for _, entry in zip(range(_MOST_SIBLINGS), entries, strict=False)
+                if entry.is_file() and entry.stat().st_size > _LARGE
+            }
+        if beside:
+            with open(path, "rb") as stream:
+                content = stream.read()
+            total += sum(size for name, size in beside.items() if os.fsencode(name) in content)
     return total
 
 

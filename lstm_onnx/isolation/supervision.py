@@ -1,4 +1,4 @@
-"""A whole command in a child process that has this process's own input and output."""
+"""A whole command in a child process that has this process's own input and output; on POSIX systems."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ _BOOT = (
 )
 _GRACE = 1.5
 """Seconds for an interrupted child to take away what is half written."""
-POSSIBLE = os.name == "posix"
-"""Windows hands no further pipe to a child."""
 
 
 def supervised(function: str, arguments: Mapping[str, Any], limits: Limits) -> int:
@@ -146,6 +144,7 @@ def work(parent: str, channel: str, saying: str, question: str) -> None:
     """The child's side."""
     die_with(int(parent))
     without_core()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which a terminal's Ctrl-C reaches as well, ends it
     _keep_libraries_off_stderr(int(saying))
     told = os.fdopen(int(channel), "w", encoding="utf-8")
 

@@ -9,7 +9,9 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError
-from ..isolation import Child, EndedError, Limits, stage
+from ..isolation.limits import Limits
+from ..isolation.process import Child, EndedError
+from ..isolation.stages import stage
 
 if TYPE_CHECKING:
     from .session import Model

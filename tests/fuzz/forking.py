@@ -114,6 +114,7 @@ def _serve(number: int) -> None:
 
     for name in IMPORTED:
         importlib.import_module(name)
+    _warm()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the watchers
     asking = socket.socket(fileno=number)
     asking.send(b".")
@@ -126,6 +127,24 @@ def _serve(number: int) -> None:
             _watch(json.loads(message), held)
         for each in held:
             os.close(each)
+
+
+def _warm() -> None:
+    """What every child would ask for the first time, and without a session, which has threads."""
+    import gc
+
+    import onnx
+
+    from lstm_onnx.check.rules import catalogue
+    from lstm_onnx.runtime.providers import cuda_unavailable, operator_versions, ort_errors
+
+    operator_versions()
+    ort_errors()
+    catalogue()
+    cuda_unavailable()
+    empty = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
+    onnx.shape_inference.infer_shapes(empty)
+    gc.freeze()
 
 
 def _watch(asked: dict[str, Any], held: list[int]) -> None:

@@ -88,6 +88,24 @@ def hanging() -> ModelProto:
     return one_node("Einsum", ["x"], given={"x": (FLOAT, ["n", 4])}, equation="...i...->...i")
 
 
+def ends_for_large_numbers() -> ModelProto:
+    """Some numbers, and these are drawn with a scale of 0 where x has one above 5."""
+    model = one_node("If", ["large"], given={"x": (FLOAT, ["n"])}, stored={"five": np.float32([5])})
+    bodies = {"then_branch": 0.0, "else_branch": 1.0}
+    for name, scale in bodies.items():
+        node = helper.make_node("RandomNormal", [], [f"{name}_y"], shape=[1], scale=scale)
+        body = helper.make_graph([node], name, [], [onnx.ValueInfoProto(name=f"{name}_y")])
+        model.graph.node[0].attribute.append(helper.make_attribute(name, body))
+    before = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "five"], ["greater"]),
+        helper.make_node("Squeeze", ["greater"], ["large"]),
+    ]
+    for index, node in enumerate(before):
+        model.graph.node.insert(index, node)
+    return model
+
+
 def written(folder: Path, model: ModelProto) -> Path:
     path = folder / "m.onnx"
     path.write_bytes(model.SerializeToString())

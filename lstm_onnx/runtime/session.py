@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checksum import is_intact
 from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError
 from ..spec import LSTMSpec
 from ..story import Story
@@ -71,10 +70,11 @@ def load(
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
         InputError: `threads` or `spin` is not possible.
     """
-    if trial or (trial is None and not is_intact(path)):
-        from .trial import require_survival
+    if trial is not False:
+        from .trial import require_survival, wanted
 
-        require_survival(path, provider, threads, states)
+        if trial or wanted(path):
+            require_survival(path, provider, threads, states)
     before = stamp(path)
     session, used = open_session(path, provider, threads, spin=spin, cuda_graph=cuda_graph)
     return Model(os.fspath(path), session, used, states, threads, spin=spin, cuda_graph=cuda_graph, stamp=before)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
+from ..checksum import is_intact
 from ..errors import ModelError
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 _MOST_ELEMENTS = 2**26
 """Inputs of fixed sizes beyond that are not made for a trial."""
+
+
+def wanted(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is not, byte for byte, one that lstm-onnx wrote."""
+    return not is_intact(path)
 
 
 def require_survival(

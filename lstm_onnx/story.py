@@ -44,7 +44,9 @@ class Story:
     those of the packages that wrote it.  `digest` identifies the weights (see `weights.digest`).
     `inputs` are the forward's own; `initial` what states start from where that is not zero, with a
     batch axis of 1 where it is the same for every sequence; `origins` where explicit states come
-    from; `whole` why the model wants whole sequences and cannot be streamed, empty where it can.
+    from; `not_streamable` why chunks of a sequence do not give what the whole gives, empty where they do and
+    None where nothing is known of it; `time_axes` the names of the axes along which a stream's inputs are cut,
+    none where a call is one step whatever its size.
     `axis_limits` are the least and the largest size of an axis at which the file was found right (None
     where nothing bounds it above); an axis that is not named there goes from 1 on.  `size_boundaries` are
     the sizes of an axis near which the module's code may do something else: whoever tests the file
@@ -59,7 +61,8 @@ class Story:
     inputs: tuple[InputSpec, ...] = ()
     initial: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
-    whole: str = ""
+    not_streamable: str | None = None
+    time_axes: tuple[str, ...] = ()
     axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -74,7 +77,8 @@ class Story:
             "inputs": [spec.to_dict() for spec in self.inputs] or None,
             "initial": {name: _packed(array) for name, array in self.initial.items()} or None,
             "origins": {name: dataclasses.astuple(origin) for name, origin in self.origins.items()} or None,
-            "whole": self.whole or None,
+            "not_streamable": self.not_streamable,
+            "time_axes": list(self.time_axes) or None,
             "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
         }
@@ -100,9 +104,9 @@ class Story:
             states, versions = entries.get("states", {}), entries.get("versions", {})
             if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
                 raise ConfigError("the metadata's states and versions must map names to names")
-            digest, whole = entries.get("weights"), entries.get("whole", "")
-            if not isinstance(digest, (str, type(None))) or not isinstance(whole, str):
-                raise ConfigError("the metadata's weights must be a digest, and whole a reason")
+            digest, reason = entries.get("weights"), entries.get("not_streamable")
+            if not isinstance(digest, (str, type(None))) or not isinstance(reason, (str, type(None))):
+                raise ConfigError("the metadata's weights must be a digest, and not_streamable a reason")
             return cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
@@ -112,7 +116,8 @@ class Story:
                 inputs=tuple(InputSpec.from_dict(item) for item in entries.get("inputs", [])),
                 initial={name: _unpacked(item) for name, item in entries.get("initial", {}).items()},
                 origins={name: _origin(item) for name, item in entries.get("origins", {}).items()},
-                whole=whole,
+                not_streamable=reason,
+                time_axes=_names(entries.get("time_axes", [])),
                 axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
             )
@@ -145,6 +150,12 @@ def _origin(item: Any) -> Origin:
     if not isinstance(module, str) or len(numbers) != 3 or not all(type(n) is int and n >= 0 for n in numbers):
         raise ConfigError("the metadata's origins must be module, first call, last call and index")
     return Origin(module, *numbers)
+
+
+def _names(item: Any) -> tuple[str, ...]:
+    if not isinstance(item, list) or not all(isinstance(name, str) for name in item):
+        raise ConfigError("the metadata's time_axes must be a list of names")
+    return tuple(item)
 
 
 def _limits(item: Any) -> tuple[int, int | None]:

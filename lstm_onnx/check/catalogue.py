@@ -239,6 +239,16 @@ _STATES = (
         ".item() or len(), and states that the module keeps in an attribute instead; its shape may still be used.",
         "export again with code that uses it as a tensor, or leave it out of the model's inputs",
     ),
+    Rule(
+        "LO309",
+        "not-streamable",
+        "warning",
+        "the file has states, and chunks of a sequence give other numbers than the whole",
+        "A stream carries what the recurrent nodes remember.  Where steps meet elsewhere as well (a convolution, a "
+        "mean or a softmax over time, a reverse direction, positions, a recurrent node without states of its own), "
+        "the first steps of each chunk miss what came before.  The runtime opens no stream of such a file.",
+        "run whole sequences, or export a module in which steps meet in its states alone",
+    ),
 )
 _OPERATOR = (
     Rule(

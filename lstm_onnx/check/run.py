@@ -16,7 +16,7 @@ from ..files import readable_file
 from ..isolation.stages import share, stage
 from ..runtime.providers import PROVIDERS, cuda_unavailable
 from ..story import Story
-from . import bombs, files, lengths, operators, providers, sizes, static, weights
+from . import bombs, files, lengths, operators, providers, sizes, static, streams, weights
 from .graph import ONNX_ERRORS
 from .report import REEXPORT, Examined, Finding, failed, skipped, words
 from .session import Ran, on_provider, unopened, used
@@ -28,6 +28,7 @@ _LOOKS: Mapping[tuple[str, ...], Look] = {
     ("valid-onnx",): static.valid_onnx,
     ("dynamic-axes", "frozen-literal", "state-batch"): static.dynamic_axes,
     ("states-paired",): static.states_paired,
+    ("not-streamable",): streams.not_streamable,
     ("external-data",): files.external_data,
     ("unknown-operator",): files.unknown_operator,
     ("contrib-operator",): files.contrib_operator,

@@ -21,6 +21,7 @@ from ..inputs import InputSpec
 from ..spec import ExportOptions
 from ..story import Origin, Story
 from ..weights import Array, digest
+from . import streams
 from .arguments import Arguments
 from .lstm import Exported
 from .named import TracedGraph, named
@@ -116,12 +117,23 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     story = _story(prepared, graph, calls, lifted, options)
     splice(graph, calls, options.options)
     model = _model(graph, name, options.options, story)
+    time = streams.time_axis(model, graph.nodes.initializers, graph, story) if story.states else None
     notes = tuple(lifted.notes)
-    if options.check:
-        with tempfile.TemporaryDirectory() as folder:
+    problem = streams.reason(time, graph.lines) if time is not None else None
+    with tempfile.TemporaryDirectory() as folder:
+        if options.check:
             trial = Path(folder) / "trial.onnx"
             write_model(model, graph.nodes.initializers, trial)
             notes += try_out(trial, prepared, story, traced.edges)
+        if time is not None and not problem:
+            if options.check:
+                problem = streams.chunks_differ(trial, story, time)
+            elif time.by_hand is not None:
+                problem = None  # which a comparison tells, when a stream is opened
+    if time is not None:
+        notes += (f"the file cannot be streamed: {problem}",) if problem else ()
+        story = replace(story, not_streamable=problem, time_axes=tuple(sorted(streams.named(story, time))))
+        helper.set_model_props(model, story.to_metadata())
     return model, graph.nodes.initializers, story, notes
 
 
@@ -168,14 +180,6 @@ def _story(
         for name, tensor in zip(slot.names, slot.initial or (), strict=False):
             if name in states and bool(tensor.any()):
                 initial[name] = _alike(tensor.detach().cpu().numpy(), graph.dims[name])
-    bidirectional = list(lifted.bidirectional)
-    bidirectional += [call.site.path for call in calls if call.site.spec.bidirectional and call.value(1) in states]
-    whole = ""
-    if bidirectional:
-        whole = (
-            f"{', '.join(dict.fromkeys(bidirectional))} is bidirectional: its reverse direction starts at the "
-            "sequence's end, which a stream has not seen yet"
-        )
     return Story(
         options=options.options,
         states=states,
@@ -184,7 +188,6 @@ def _story(
         inputs=_inputs(prepared.arguments, graph, calls, options.ranges),
         initial=initial,
         origins={name: Origin(*source) for name, source in lifted.sources.items()},
-        whole=whole,
     )
 
 

@@ -17,9 +17,11 @@ from ..graph import Nodes
 from .arguments import Arguments
 from .prepared import Prepared
 from .trace import DOMAIN
+from .user_code import traced_line
 
 Dims = tuple[int | str, ...]
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_STACK_TRACE = "pkg.torch.onnx.stack_trace"
 _ANONYMOUS = re.compile(r"(val|scalar|c_lifted|lifted|_tensor|anonymous)\w*")
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 
@@ -29,7 +31,8 @@ class TracedGraph:
     """A traced graph as ONNX messages; recurrent modules are opaque nodes of the domain lstm_onnx.
 
     `inputs` and `outputs` name the graph's own, in order; `dims` the dimensions of whatever value
-    the tracer knows them of; `types` their ONNX element types.
+    the tracer knows them of; `types` their ONNX element types; `lines` the lines of the user's code that
+    nodes come from, by the nodes' names.
     """
 
     nodes: Nodes
@@ -37,6 +40,7 @@ class TracedGraph:
     outputs: list[str]
     dims: dict[str, Dims]
     types: dict[str, int]
+    lines: dict[str, str]
 
     def value_info(self, name: str, doc: str = "") -> ValueInfoProto:
         """A graph input's or output's."""
@@ -56,7 +60,11 @@ def named(model: onnx_ir.Model, prepared: Prepared) -> TracedGraph:
     _name_nodes(graph, taken)
     repeated = _name_outputs(graph, [*prepared.outputs, *prepared.states.values()])
     _take_initializers(graph, nodes, taken)
+    lines: dict[str, str] = {}
     for node in graph:
+        line = traced_line(node.metadata_props.get(_STACK_TRACE, ""))
+        if line is not None and node.name:
+            lines[node.name] = line
         proto = onnx_ir.to_proto(node)
         _strip(proto)
         nodes.nodes.append(proto)
@@ -71,7 +79,7 @@ def named(model: onnx_ir.Model, prepared: Prepared) -> TracedGraph:
             types[value.name] = int(value.dtype)
     for name, source in repeated:
         dims[name], types[name] = tuple(_dim(dim, axes) for dim in source.shape), int(source.dtype)
-    return TracedGraph(nodes, inputs, [*prepared.outputs, *prepared.states.values()], dims, types)
+    return TracedGraph(nodes, inputs, [*prepared.outputs, *prepared.states.values()], dims, types, lines)
 
 
 def _axis_names(model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from onnx import NodeProto, helper
 from ..errors import ExportError
 from ..graph import StackOutputs, recurrent_stack
 from ..onnxgraph import bodies_of, nodes_of
+from ..runtime.axes import names_in
 from ..spec import ExportOptions
 from ..weights import Array, fitted, layer_weights
 from .named import INT32, Dims, TracedGraph
@@ -18,6 +19,7 @@ from .recurrent import Site
 from .trace import DOMAIN
 
 _SHAPE_ONLY = ("Shape", "Size")
+_SEQUENCE_RANK = 3
 _RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
 
 
@@ -59,14 +61,12 @@ class Lifted:
 
     `states` maps state inputs to the outputs that feed them; `initial` holds what they start from
     where that is not zero, each ``(L*D, 1, features)``; `sources` maps them to ``(module, first call,
-    last call, h or c)``; `bidirectional` names modules that keep a model from streaming; `notes` say
-    what was left inside.
+    last call, h or c)``; `notes` say what was left inside.
     """
 
     states: dict[str, str] = field(default_factory=dict)
     initial: dict[str, Array] = field(default_factory=dict)
     sources: dict[str, tuple[str, int, int, int]] = field(default_factory=dict)
-    bidirectional: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -95,14 +95,21 @@ def lift_states(graph: TracedGraph, calls: list[Opaque], held: Collection[str] =
 
     A state that is absent, zeros or learned becomes an input; a call that goes on from an earlier
     call of the same module shares its pair; one that starts from data (a decoder from its encoder)
-    stays inside.  One that starts from an attribute's state, whose inputs are `held`, has its pair already.
+    stays inside, and so does one that runs anew for each step (over the letters of each word).
+    One that starts from an attribute's state, whose inputs are `held`, has its pair already.
     """
     lifted = Lifted()
     producers = _producers(graph.nodes.nodes)
+    times = {name for opaque in calls for name in names_in(str(_sequence_axes(graph, opaque)[0]))}
     free: list[list[Opaque]] = []
     for chain in _chains(calls):
         first = chain[0]
         if _peeled(first.value(1), producers) in held:
+            continue
+        if times & names_in(str(_sequence_axes(graph, first)[1])):
+            note = f"{first.site.path} runs anew for each step of a sequence, so its states stay inside; it has no h0"
+            if note not in lifted.notes:
+                lifted.notes.append(note)
             continue
         if any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
             note = f"{first.site.path} starts from states that the model computes, which stay inside; it has no h0"
@@ -145,8 +152,7 @@ def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: Trac
 
 def _lift(graph: TracedGraph, first: Opaque, last: Opaque, lifted: Lifted) -> None:
     spec = first.site.spec
-    x = first.value(0)
-    batch: int | str = graph.dims[x][0 if first.batch_first else 1] if x in graph.dims else "batch"
+    batch = _sequence_axes(graph, first)[1]
     kinds = (("h", 1, spec.state_size), ("c", 2, spec.hidden_size))[: 2 if spec.has_cell else 1]
     call = first.site.calls[first.call] if first.call < len(first.site.calls) else None
     while len(first.node.input) < 1 + len(kinds):
@@ -167,8 +173,14 @@ def _lift(graph: TracedGraph, first: Opaque, last: Opaque, lifted: Lifted) -> No
             graph.dims[value], graph.types[value] = shape, elem_type
         lifted.states[name] = after
         lifted.sources[name] = (first.site.path, first.call, last.call, position)
-    if spec.bidirectional:
-        lifted.bidirectional.append(first.site.path)
+
+
+def _sequence_axes(graph: TracedGraph, opaque: Opaque) -> tuple[int | str, int | str]:
+    """The time and the batch of what a call goes through."""
+    dims = graph.dims.get(opaque.value(0), ())
+    if len(dims) < _SEQUENCE_RANK:
+        return "time", "batch"
+    return (dims[1], dims[0]) if opaque.batch_first else (dims[0], dims[1])
 
 
 def _add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> None:
@@ -250,8 +262,7 @@ def _write(graph: TracedGraph, opaque: Opaque, options: ExportOptions, used: set
     state = fitted(spec, site.weights, where=site.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
     x = opaque.value(0)
-    dims = graph.dims.get(x, ())
-    batch = dims[0 if opaque.batch_first else 1] if dims else "batch"
+    batch = _sequence_axes(graph, opaque)[1]
     recurrent_stack(
         nodes,
         spec,

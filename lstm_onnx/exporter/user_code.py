@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import sysconfig
 import traceback
@@ -14,6 +15,7 @@ import torch
 _OURS = str(Path(__file__).parents[1])
 _NOT_USERS = (_OURS, str(Path(torch.__file__).parent), "<")
 _PYTHON = sysconfig.get_paths()["stdlib"]
+_FRAME = re.compile(r'^\s*File "(.*?)", line (\d+), in ', re.MULTILINE)
 _ENTRIES = ("called", "_exported")
 """Functions of ours that call the user's forward; what lies above them on the stack is another story."""
 
@@ -44,6 +46,12 @@ def line_of(error: BaseException) -> str | None:
         found = _innermost(current.__traceback__)
         current = current.__cause__ or current.__context__
     return found
+
+
+def traced_line(trace: str) -> str | None:
+    """The innermost line of the user's code in a traceback's text, as torch notes one of each node; None without."""
+    found = [(name, int(number)) for name, number in _FRAME.findall(trace) if _is_users(name)]
+    return _shown(*found[-1]) if found else None
 
 
 def _innermost(trace: TracebackType | None) -> str | None:

@@ -111,8 +111,8 @@ class Inspection:
         lines += [f"  out  {value}" for value in self.outputs]
         if self.states:
             lines.append("  states  " + ", ".join(self._told(source, target) for source, target in self.states.items()))
-        if self.story.whole:
-            lines.append(f"  whole sequences only: {self.story.whole}")
+        if self.states and self.story.not_streamable is not None:
+            lines.append(f"  streams {f'no: {self.story.not_streamable}' if self.story.not_streamable else 'yes'}")
         if self.story.digest:
             lines.append(f"  weights  {self.story.digest}")
         lines += ["", *_table(self.lstms)] if self.lstms else ["no LSTM, GRU or RNN in this file"]

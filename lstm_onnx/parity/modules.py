@@ -29,6 +29,7 @@ from .data import fitting
 from .expected import Call, Expected, size_of
 from .module_diagnosis import diagnose_module
 from .module_run import ModuleRun, shape_of
+from .module_streams import stream_cases
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sweep import SHAPES, gains
@@ -236,8 +237,7 @@ class ModuleVerification:
         skipped = len(self.cases) - len(found)
         if skipped:
             self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases")
-        for label, cases in self._sequences():
-            found += self._carried(label, cases)
+        found += self._streamed()
         largest: dict[str, float] = {}
         # Not of chaotic cases, nor of the user's own, which may be: they would blunt all others.
         telling = [expected for expected in found if expected.kind != "data" and not expected.inconclusive]
@@ -277,10 +277,31 @@ class ModuleVerification:
                 found[name] = axes[0]
         return found
 
-    def _sequences(self) -> Iterator[tuple[str, list[ModuleCase]]]:
-        """Chunks to be run in turn, each from the states of the one before; equal ones also as streams of a pool."""
-        if not self.story.states or self.story.whole or not self._streams():
+    def _streamed(self) -> Iterator[Expected]:
+        """What streams must give: the whole sequence or, where a call is one step whatever its size, call by call."""
+        if not self.story.states:
             return
+        try:
+            self.model.stream()
+        except InputError as error:
+            self.notes.append(f"streams were not compared: {str(error).removeprefix(f'{self.model.path}: ')}")
+            return
+        if self.story.time_axes:
+            yield from stream_cases(
+                self.model, self.specs, self._axes(_BATCH), 1 + self.longer, self.seed + 1, self._expect_stream
+            )
+            return
+        for label, cases in self._sequences():
+            yield from self._carried(label, cases)
+
+    def _expect_stream(self, label: str, inputs: Mapping[str, Any], states: Mapping[str, Any]) -> Expected | None:
+        """What PyTorch gives for a whole sequence; states that are arguments of the forward it wants in any case."""
+        start = self.model.completed(dict(inputs)) if self._argument_states() else {}
+        needed = {name: start[name] for name in self._argument_states()}
+        return self._whole(ModuleCase(label, dict(inputs), {**needed, **states}))
+
+    def _sequences(self) -> Iterator[tuple[str, list[ModuleCase]]]:
+        """Calls to be made in turn, each from the states of the one before; equal ones also as streams of a pool."""
         rng = np.random.default_rng(self.seed + 1)
         for batch, sizes in ((1, (1, 1, 1, 1)), (3, (2, 1, 4)), (3, (1, 1, 1))):
             cases = []
@@ -293,13 +314,6 @@ class ModuleVerification:
     def _argument_states(self) -> list[str]:
         """Those that the forward has as arguments, which PyTorch does not fill in."""
         return [name for name in self.story.states if name in self.own.arguments]
-
-    def _streams(self) -> bool:
-        try:
-            self.model.stream()
-        except InputError:
-            return False
-        return True
 
     def _carried(self, label: str, cases: Sequence[ModuleCase]) -> Iterator[Expected]:
         """Several calls in turn.

@@ -120,10 +120,12 @@ def _cut(array: np.ndarray, axis: int, start: int, steps: int) -> np.ndarray:
 
 
 def _time_axis(model: Model) -> str:
-    """The axis that chunks are cut along."""
+    """The axis that chunks are cut along: what the file says of it, or the one open axis beside the batch."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     held = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)} - {TIME}
-    axes = {dim for info in free.values() for dim in info.shape if isinstance(dim, str)} - held - {BATCH}
+    axes = set(model.story.time_axes) or (
+        {dim for info in free.values() for dim in info.shape if isinstance(dim, str)} - held - {BATCH}
+    )
     if not axes:
         raise InputError(
             f"{model.path}: cannot be cut into chunks: no axis of its inputs is open but the batch, so each run takes "

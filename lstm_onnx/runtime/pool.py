@@ -39,10 +39,10 @@ class Pool:
         fresh: what each state starts from, with a batch axis of 1.
     """
 
-    def __init__(self, model: Model, slots: int = 64) -> None:
+    def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
         if type(slots) is not int or slots < 1:
             raise InputError(f"slots = {slots!r} is not possible; it must be a positive integer")
-        self.fresh = model.stream().state  # also refuses, and says why, what cannot be streamed
+        self.fresh = model.stream(check=check).state  # also refuses, and says why, what cannot be streamed
         self.model = model
         self.slots = slots
         self.axes = {name: _batch_axis(model, name) for name in model.states}

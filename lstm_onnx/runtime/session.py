@@ -95,6 +95,8 @@ class Model:
         states: which output feeds which state input at the next step.
         story: what the file's metadata says: the spec of a bare LSTM, the inputs of a module, what
             states start from, options, versions, the weights' digest.
+        chunks_differ: where chunks were found to give other numbers than the whole, "" where they were
+            compared and did not; None as long as they were not compared.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Model:
         self._repeats = Repeats()
         self._single: Any = None
         self._opening = threading.Lock()
+        self.chunks_differ: str | None = None
         # Where the file is, for who opens it again when the program, or its pickle, is in another folder.
         self.file = os.path.realpath(path)
         own = None if states is None else dict(states)
@@ -354,26 +357,35 @@ class Model:
             raise InputError(f"{self.path}: was exported without lengths; export it again with lengths = true")
         return arrays
 
-    def stream(self, batch: int = 1) -> Stream:
+    def stream(self, batch: int = 1, *, check: bool = True) -> Stream:
         """A stream that carries the states from chunk to chunk, for `batch` sequences at once.
 
+        Args:
+            batch: how many sequences go on side by side.
+            check: for a file whose metadata does not say whether it may be streamed, compare chunks of six
+                random steps with the whole, once, when the first stream is opened.
+
         Raises:
-            InputError: the model has no states to carry, or wants whole sequences, as one does that is
-                bidirectional; or the batch is not possible.
+            InputError: the model has no states to carry, or gives other numbers in chunks than in one piece,
+                as one does that is bidirectional; or the batch is not possible.
         """
         from .stream import Stream
 
-        return Stream(self, batch)
+        return Stream(self, batch, check=check)
 
-    def pool(self, slots: int = 64) -> Pool:
+    def pool(self, slots: int = 64, *, check: bool = True) -> Pool:
         """A pool of up to `slots` streams that are stepped together, as one batch.
+
+        Args:
+            slots: how many streams can be open at once.
+            check: as in `stream`.
 
         Raises:
             InputError: the model cannot be streamed (see `stream`), or its batch is fixed.
         """
         from .pool import Pool
 
-        return Pool(self, slots)
+        return Pool(self, slots, check=check)
 
     def map(self, sequences: Iterable[Any], **options: Any) -> Iterator[Any]:
         """Run the model on many sequences of varying length, in their order; see `runtime.map.map_sequences`.

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from .binding import Binding, Key, key_of, output_buffers
 from .states import fitting_states, stream_start
+from .streamable import require_streamable
 from .values import to_numpy
 
 if TYPE_CHECKING:
@@ -36,22 +37,12 @@ class _Last(NamedTuple):
 class Stream:
     """A model fed chunk by chunk.  Made by `Model.stream`.
 
-    Any chunking of a sequence gives what the whole sequence gives, since h and c are all that an
-    LSTM remembers.  That of a module holds where its other layers look at one step alone.
+    Any chunking of a sequence gives what the whole sequence gives; a model of which that is not so has
+    no streams.
     """
 
-    def __init__(self, model: Model, batch: int = 1) -> None:
-        if not model.states:
-            raise InputError(
-                f"{model.path}: has no states to carry from chunk to chunk; load(..., states=...) names them"
-            )
-        if model.spec is not None and model.spec.bidirectional:
-            raise InputError(
-                f"{model.path}: is bidirectional: its reverse direction starts at the sequence's end, "
-                "which a stream has not seen yet; run whole sequences instead"
-            )
-        if model.story.whole:
-            raise InputError(f"{model.path}: cannot be streamed: {model.story.whole}; run whole sequences instead")
+    def __init__(self, model: Model, batch: int = 1, *, check: bool = True) -> None:
+        require_streamable(model, check=check)
         if type(batch) is not int or batch < 1:
             raise InputError(f"batch = {batch!r} is not possible; it must be a positive integer")
         sizes = {dim for name in model.states for dim in model.inputs[name].shape}

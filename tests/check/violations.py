@@ -289,6 +289,10 @@ CASES: dict[str, Case] = {
     ),
     "unnamed-axes": Case(axis("X", 0, None), axis("X", 0, "time")),
     "states-paired": Case(pair({"initial_h": "Y_c", "initial_c": "Y_h"}), pair(STATES)),
+    "not-streamable": Case(
+        then("Softmax", axis=0),
+        lambda model: model.graph.node[-1].attribute[0].CopyFrom(helper.make_attribute("axis", 3)),
+    ),
     "loose-states": Case(pair({}), pair(STATES)),
     "lost-state": Case(
         all_of(pair({}), lambda model: model.graph.output.pop()),

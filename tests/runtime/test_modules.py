@@ -191,7 +191,7 @@ def test_where_every_output_is_a_state_all_are_given(tmp_path: Path) -> None:
 
 
 def test_whole_sequences_only(tmp_path: Path) -> None:
-    path = with_story(tmp_path / "m.onnx", module_file("policy"), whole="l is bidirectional")
+    path = with_story(tmp_path / "m.onnx", module_file("policy"), not_streamable="l is bidirectional")
     with pytest.raises(InputError, match=r"m\.onnx: cannot be streamed: l is bidirectional; run whole sequences"):
         load(path, "cpu").stream()
 

@@ -127,7 +127,7 @@ def test_refusals_are_those_of_streams(tmp_path: Path) -> None:
         Pool(model_of(tmp_path, bidirectional=True))
     with pytest.raises(InputError, match="has no states to carry"):
         Pool(load(accumulator(tmp_path / "a.onnx"), "cpu"))
-    path = with_story(tmp_path / "w.onnx", module_file("policy"), whole="l is bidirectional")
+    path = with_story(tmp_path / "w.onnx", module_file("policy"), not_streamable="l is bidirectional")
     with pytest.raises(InputError, match="cannot be streamed: l is bidirectional"):
         Pool(load(path, "cpu"))
 

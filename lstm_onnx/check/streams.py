@@ -1,0 +1,45 @@
+"""The rule on streams: what a file's states do not carry, chunks of a sequence get wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..streaming import follow_time
+from .graph import Graph, initial_states
+from .report import Finding, failed, passed
+from .subject import LENGTHS, Subject, input_of
+
+_RULE = "not-streamable"
+
+
+def not_streamable(subject: Subject) -> Iterator[Finding]:
+    """Steps that meet outside of the states, by the metadata or by following the time axis through the graph."""
+    story = subject.story
+    states = dict(story.states) if story is not None and story.states else _likely_pairs(subject.graph)
+    if not states:
+        return
+    if story is not None and story.not_streamable:
+        yield failed(_RULE, "", story.not_streamable)
+        return
+    lengths = {spec.name for spec in story.inputs if isinstance(spec.high, str)} if story is not None else set()
+    for scope, node in subject.recurrent:
+        lengths |= set(scope.origins(input_of(node, LENGTHS))[0])
+    found = follow_time(subject.shaped, states, lengths)
+    if found.meeting is not None:
+        yield failed(_RULE, found.meeting.node, f"{found.meeting}; its states do not carry that from chunk to chunk")
+    elif not found.names:
+        yield passed(_RULE, "a call is one step, whatever its size: no axis of its inputs is time")
+    elif found.by_hand is None:
+        yield passed(_RULE, f"along {', '.join(sorted(found.names))} steps meet in its states alone")
+
+
+def _likely_pairs(graph: Graph) -> dict[str, str]:
+    """State inputs that recurrent nodes start from, and the outputs that hold the ends of the same nodes."""
+    pairs: dict[str, str] = {}
+    for scope, node in graph.recurrent:
+        ends = list(node.output) if node.op_type == "Scan" else list(node.output[1:3])
+        for start, end in zip(initial_states(node), ends, strict=False):
+            inputs = scope.origins(start)[0] if start else []
+            if len(inputs) == 1 and end in graph.outputs and inputs[0] in graph.inputs:
+                pairs.setdefault(inputs[0], end)
+    return pairs

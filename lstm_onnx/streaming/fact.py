@@ -1,0 +1,80 @@
+"""What is known of a value in a graph whose time axis is followed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .size import ONE, Size, product
+
+Names = frozenset[str]
+NONE: Names = frozenset()
+Axis = tuple[Size, ...]
+"""The factors of an axis, in order: (batch, time) where a reshape made one axis of two; none of an axis of 1."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is known of a value.
+
+    Attributes:
+        axes: its axes; None where not even their number is known.
+        spans: the open axes along which it may vary although `axes` does not tell; only where that is None.
+        varies: whether it depends on numbers that a caller gives.
+        last: open axes of which it is computed from the last step alone, or from all steps so far.
+        states: state inputs that it is computed from, other than through a recurrent node.
+        sized: open axes on whose sizes its numbers depend, where they are not in `numbers`.
+        positions: open axes along which its numbers count from the first step of a call.
+        numbers: the integers that it holds, where these are known; a scalar has one.
+        lengths: whether it is made of lengths of sequences alone.
+    """
+
+    axes: tuple[Axis, ...] | None = None
+    spans: Names = NONE
+    varies: bool = False
+    last: Names = NONE
+    states: Names = NONE
+    sized: Names = NONE
+    positions: Names = NONE
+    numbers: tuple[Size, ...] | None = field(default=None)
+    lengths: bool = False
+
+    @property
+    def open(self) -> Names:
+        """Every open axis along which it may vary."""
+        if self.axes is None:
+            return self.spans
+        return names_of(size for axis in self.axes for size in axis)
+
+    @property
+    def rank(self) -> int:
+        """How many axes it has, where that is known; 0 elsewhere."""
+        return len(self.axes or ())
+
+    @property
+    def depends_on_sizes(self) -> Names:
+        """Open axes on whose sizes its numbers depend."""
+        return self.sized | (names_of(self.numbers) if self.numbers is not None else NONE)
+
+
+def names_of(sizes: Iterable[Size]) -> Names:
+    """Every open axis that one of the sizes depends on."""
+    found: set[str] = set()
+    for size in sizes:
+        found |= size.names
+    return frozenset(found)
+
+
+def axis_of(size: Size) -> Axis:
+    """An axis of one factor."""
+    return () if size == ONE else (size,)
+
+
+def length(axis: Axis) -> Size:
+    """An axis' size."""
+    return product(axis)
+
+
+def symbols(axis: Axis) -> Names:
+    """The open axes that are an axis as they are, also beside other factors."""
+    return frozenset(name for size in axis if (name := size.symbol) is not None)

@@ -1,0 +1,169 @@
+"""Operators that compute each entry from the entries at its place: they pass, whatever the axis."""
+
+from __future__ import annotations
+
+import operator as operator_
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from onnx import TensorProto
+
+from ..fact import NONE, Axis, Fact, Names, length
+from ..follow import Call, join, operator
+from ..size import Size
+
+_ROUNDED = ("Abs", "Ceil", "Floor", "Neg", "Round", "Sign")
+_POWERS = ("Erf", "Exp", "Log", "Reciprocal", "Sqrt")
+_CIRCULAR = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan", "Tanh")
+_SOFT = ("Celu", "Elu", "FastGelu", "Gelu", "Mish", "QuickGelu", "Sigmoid", "Softplus", "Softsign", "Swish")
+_HARD = ("HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Selu", "Shrink", "ThresholdedRelu")
+_LOGICAL = ("And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "IsInf", "IsNaN", "Not", "Or", "Xor")
+_BINARY = ("Add", "BitShift", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum", "Where")
+_SAME = ("Identity", "Cast", "CastLike", "Dropout", "Clip", "BiasGelu", "PRelu")
+_COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+_WHOLE = (TensorProto.INT64, TensorProto.INT32)
+_BOUND = 2**31 - 1
+
+
+def _divided(a: Size, b: Size) -> Size:
+    if b.number == 0:
+        return Size.computed("floor", a, b)
+    return _numeric(a, b, operator_.floordiv) or a.divided(b) or Size.computed("floor", a, b)
+
+
+def _rest(a: Size, b: Size) -> Size:
+    return (_numeric(a, b, operator_.mod) if b.number != 0 else None) or Size.computed("mod", a, b)
+
+
+_ARITHMETIC: dict[str, Callable[[Size, Size], Size]] = {
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Div": _divided,
+    "Mod": _rest,
+    "Max": lambda a, b: _numeric(a, b, max) or _no_less(a, b) or _no_less(b, a) or Size.computed("max", a, b),
+    "Min": lambda a, b: _numeric(a, b, min) or _endless(a, b) or _endless(b, a) or Size.computed("min", a, b),
+}
+
+
+def _numeric(a: Size, b: Size, compute: Callable[[int, int], int]) -> Size | None:
+    """The result of two numbers."""
+    return Size.of(compute(a.number, b.number)) if a.number is not None and b.number is not None else None
+
+
+def _no_less(a: Size, b: Size) -> Size | None:
+    """`a` where it is an open axis, which has one entry at least, and `b` asks for no more."""
+    return a if a == b or (a.symbol is not None and b.number is not None and b.number <= 1) else None
+
+
+def _endless(a: Size, b: Size) -> Size | None:
+    """`a` where `b` is what exporters write for the end of any axis."""
+    return a if a == b or (a.symbol is not None and b.number is not None and b.number >= _BOUND) else None
+
+
+@operator(*_ROUNDED, *_POWERS, *_CIRCULAR, *_SOFT, *_HARD, *_LOGICAL, *_BINARY)
+def elementwise(call: Call) -> list[Fact]:
+    """Any number of inputs, broadcast."""
+    numbers = _numbers(call)
+    if numbers is not None:
+        rank = max((fact.rank for fact in call.given), default=0)
+        return [Fact(_vector(len(numbers), rank), numbers=numbers)]
+    return [computed(call, call.given)]
+
+
+@operator(*_SAME)
+def same(call: Call) -> list[Fact]:
+    """The first input's numbers, or nearly; a Cast to whole numbers keeps sizes what they are."""
+    first = call.fact(0)
+    if call.op_type in ("Cast", "CastLike") and first.numbers is not None and call.op_type == "Cast":
+        whole = call.attribute("to", 0) in _WHOLE
+        return [first if whole else replace(first, numbers=None, sized=first.depends_on_sizes)]
+    if call.op_type in ("PRelu", "BiasGelu"):
+        return [computed(call, call.given)]
+    return [first, replace(first, numbers=None)]
+
+
+@operator(*_COMPARISONS)
+def compared(call: Call) -> list[Fact]:
+    """Positions compared with lengths are a mask, which is as right in a chunk as in the whole."""
+    facts = call.given
+    if any(fact.positions for fact in facts) and any(fact.varies for fact in facts):
+        masking = [fact for fact in facts if fact.varies]
+        if all(fact.lengths for fact in masking):
+            facts = [replace(fact, positions=NONE, sized=NONE, numbers=None) for fact in facts]
+            return [replace(computed(call, facts), lengths=False)]
+    return [computed(call, facts)]
+
+
+def computed(call: Call, facts: Sequence[Fact]) -> Fact:
+    """The fact of what is computed entry by entry; notes what does not belong together."""
+    joined = join(facts)
+    axes = broadcast(call, facts)
+    result = replace(joined, axes=axes, spans=_open(facts))
+    require_steps_alone(call, facts, result)
+    return result
+
+
+def require_steps_alone(call: Call, facts: Sequence[Fact], result: Fact) -> None:
+    """Note where a step is computed with what a call's size, its first step or its last step tells."""
+    if not result.varies:
+        return
+    call.meet(result.positions, "counts steps from the first of each call")
+    call.meet(result.sized, "computes with the number of steps")
+    follower = call.follower
+    reached = follower.alike(result.open)
+    for fact in facts:
+        late = {name for name in fact.last if follower.first_name(name) in reached - follower.alike(fact.open)}
+        call.meet(late, "joins the last step, or a summary of all, to every step")
+        if fact.states:
+            follower.handled(call)
+
+
+def broadcast(call: Call, facts: Sequence[Fact]) -> tuple[Axis, ...] | None:
+    """The axes of inputs that are broadcast; None where those of one are not known."""
+    if any(fact.axes is None for fact in facts):
+        return None
+    rank = max((fact.rank for fact in facts), default=0)
+    return tuple(_one_axis(call, [fact.axes or () for fact in facts], rank - place) for place in range(rank))
+
+
+def _one_axis(call: Call, shapes: Sequence[tuple[Axis, ...]], back: int) -> Axis:
+    """Axis `back`, counted from the end, of what is broadcast."""
+    wide = [shape[-back] for shape in shapes if len(shape) >= back and shape[-back]]
+    if not wide:
+        return ()
+    # Of an axis of two factors and one without, the one that tells more.
+    first = max(wide, key=len)
+    for other in wide:
+        a, b = length(first), length(other)
+        if a == b:
+            continue
+        if a.symbol is not None and b.symbol is not None:
+            call.follower.same(a.symbol, b.symbol)
+        elif not (a.names == b.names and not a.names):
+            call.meet(a.names | b.names, f"joins an axis of {a} with one of {b}")
+    return first
+
+
+def _open(facts: Sequence[Fact]) -> Names:
+    return frozenset().union(*(fact.open for fact in facts)) if facts else NONE
+
+
+def _numbers(call: Call) -> tuple[Size, ...] | None:
+    """Whole numbers of whole numbers, where all are known."""
+    held = [fact.numbers for fact in call.given]
+    if call.op_type == "Neg" and held and held[0] is not None:
+        return tuple(-size for size in held[0])
+    compute = _ARITHMETIC.get(call.op_type)
+    if compute is None or len(held) != 2 or held[0] is None or held[1] is None:
+        return None
+    one, other = held[0], held[1]
+    count = max(len(one), len(other))
+    if {len(one), len(other)} - {1, count}:
+        return None
+    pairs = zip(*(sizes * count if len(sizes) == 1 else sizes for sizes in (one, other)), strict=True)
+    return tuple(compute(a, b) for a, b in pairs)
+
+
+def _vector(count: int, rank: int) -> tuple[Axis, ...]:
+    return () if rank == 0 else ((Size.of(count),) if count != 1 else (),)

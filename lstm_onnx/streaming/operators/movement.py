@@ -1,0 +1,295 @@
+"""Operators that pick, join, part and repeat entries along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..fact import NONE, Axis, Fact, axis_of, length, symbols
+from ..follow import Call, join, operator
+from ..size import Size
+from .elementwise import require_steps_alone
+
+_END = 2**31 - 1
+"""What exporters write for the end of an axis, or more."""
+
+
+@operator("Slice")
+def slice_(call: Call) -> list[Fact]:
+    """A range of an axis: whole, of the last step, or one that no stream can have."""
+    fact = call.fact(0)
+    starts, ends = (_bounds(call, name, index) for index, name in ((1, "starts"), (2, "ends")))
+    if fact.numbers is not None:
+        return [_numbers_sliced(call, fact, starts, ends)]
+    if fact.axes is None or starts is None:
+        if fact.varies:
+            call.meet(fact.open, "takes a part of the steps")
+        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+    ends = ends or [None] * len(starts)
+    asked = call.attribute("axes", None) or call.integers(3) or list(range(len(starts)))
+    steps = call.integers(4) or [1] * len(starts)
+    axes = list(fact.axes)
+    last = fact.last
+    for axis, start, end, step in zip(asked, starts, ends, steps, strict=False):
+        place = axis + fact.rank if axis < 0 else axis
+        if not 0 <= place < fact.rank:
+            return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+        own = axes[place]
+        if _is_whole(call, own, start, end, step):
+            continue
+        names = symbols(own) | length(own).names
+        if names and start == Size.of(-1) and step == 1 and _reaches_end(end, own):
+            last |= names
+            axes[place] = ()
+            continue
+        if fact.varies or fact.positions:
+            call.meet(names, "takes a part of the steps")
+        axes[place] = axis_of(_cut(own, start, end, step))
+    return [replace(fact, axes=tuple(axes), last=last, numbers=None)]
+
+
+def _bounds(call: Call, name: str, index: int) -> list[Size | None] | None:
+    """The starts or ends of a Slice; None for one that is not known, or where not even their number is."""
+    held = call.attribute(name, None)
+    if held is not None:
+        return [Size.of(int(value)) for value in held]
+    fact = call.fact(index)
+    if fact.numbers is not None:
+        return list(fact.numbers)
+    return [None] if fact.axes == ((),) else None
+
+
+def _is_whole(call: Call, axis: Axis, start: Size | None, end: Size | None, step: int) -> bool:
+    size = length(axis)
+    if start != Size.of(0) or step != 1:
+        return False
+    if end is None:
+        # Up to the longest of the lengths: in a chunk as in the whole that is what the lengths say.
+        return call.fact(2).lengths
+    return end == size or (end.number is not None and end.number >= _END)
+
+
+def _reaches_end(end: Size | None, axis: Axis) -> bool:
+    return end is not None and (end == length(axis) or (end.number is not None and end.number >= _END))
+
+
+def _cut(axis: Axis, start: Size | None, end: Size | None, step: int) -> Size:
+    size = length(axis)
+    numbers = [item.number if item is not None else None for item in (size, start, end)]
+    if None not in numbers and step:
+        whole, first, stop = (number for number in numbers if number is not None)
+        return Size.of(len(range(whole)[first : min(stop, whole) : step]))
+    return Size.computed("part", size)
+
+
+def _numbers_sliced(
+    call: Call, fact: Fact, starts: Sequence[Size | None] | None, ends: Sequence[Size | None] | None
+) -> Fact:
+    numbers = fact.numbers or ()
+    bounds = [item.number if item is not None else None for item in (*(starts or [None]), *(ends or [None]))]
+    step = (call.integers(4) or [1])[0]
+    if len(bounds) != 2 or None in bounds or step == 0:
+        return Fact(None, sized=fact.depends_on_sizes)
+    kept = numbers[slice(bounds[0], bounds[1], step)]
+    return Fact((axis_of(Size.of(len(kept))),), numbers=kept)
+
+
+@operator("Gather")
+def gather(call: Call) -> list[Fact]:
+    """Entries by their indices: rows of a table, or one step."""
+    data, indices = call.fact(0), call.fact(1)
+    axis = call.attribute("axis", 0)
+    if data.numbers is not None:
+        return [_numbers_gathered(data, indices)]
+    if data.axes is None:
+        if data.varies:
+            call.meet(data.open, "takes steps by their indices")
+        return [replace(join([data, indices]), spans=data.open | indices.open)]
+    place = axis + data.rank if axis < 0 else axis
+    if not 0 <= place < data.rank:
+        return [replace(join([data, indices]), spans=data.open | indices.open)]
+    own = data.axes[place]
+    names = symbols(own) | length(own).names
+    only = indices.numbers[0] if indices.numbers is not None and len(indices.numbers) == 1 else None
+    last = NONE
+    if names and only is not None and only in (Size.of(-1), length(own) - Size.of(1)):
+        last = names
+        indices = replace(indices, numbers=None, sized=NONE)
+    elif names and (data.varies or data.positions):
+        call.meet(names, "takes steps by their indices")
+    inner = indices.axes
+    axes = None if inner is None else (*data.axes[:place], *inner, *data.axes[place + 1 :])
+    joined = join([data, indices])
+    result = replace(joined, axes=axes, spans=data.open | indices.open, last=joined.last | last, lengths=data.lengths)
+    if indices.varies or indices.positions:
+        require_steps_alone(call, [data, indices], replace(result, positions=data.positions, sized=data.sized))
+    return [result]
+
+
+def _numbers_gathered(data: Fact, indices: Fact) -> Fact:
+    numbers, places = data.numbers or (), indices.numbers
+    if places is None or indices.rank > 1:
+        return Fact(None, sized=data.depends_on_sizes | indices.depends_on_sizes, varies=indices.varies)
+    picked = []
+    for place in places:
+        if place.number is None or not -len(numbers) <= place.number < len(numbers):
+            return Fact(None, sized=data.depends_on_sizes)
+        picked.append(numbers[place.number])
+    return Fact(() if indices.rank == 0 else (axis_of(Size.of(len(picked))),), numbers=tuple(picked))
+
+
+@operator("GatherElements")
+def gather_elements(call: Call) -> list[Fact]:
+    """Entries by an index each, along one axis."""
+    data, indices = call.fact(0), call.fact(1)
+    axis = call.attribute("axis", 0)
+    joined = join([data, indices])
+    if data.axes is None or indices.axes is None or not -data.rank <= axis < data.rank:
+        call.meet(data.open, "takes steps by their indices")
+        return [replace(joined, spans=data.open | indices.open)]
+    call.meet(length(data.axes[axis]).names, "takes steps by their indices")
+    result = replace(joined, axes=indices.axes)
+    require_steps_alone(call, [data, indices], result)
+    return [result]
+
+
+@operator("GatherND")
+def gather_nd(call: Call) -> list[Fact]:
+    """Entries, or whole slices, by the indices of their first axes."""
+    data, indices = call.fact(0), call.fact(1)
+    joined = join([data, indices])
+    first = int(call.attribute("batch_dims", 0))
+    depth = length(indices.axes[-1]).number if indices.axes else None
+    if data.axes is None or depth is None or not 0 <= first < indices.rank or not first + depth <= data.rank:
+        call.meet(data.open if joined.varies else NONE, "takes steps by their indices")
+        return [replace(joined, spans=data.open | indices.open)]
+    picked = data.axes[first : first + depth]
+    call.meet({name for axis in picked for name in length(axis).names}, "takes steps by their indices")
+    result = replace(joined, axes=(*(indices.axes or ())[:-1], *data.axes[first + depth :]))
+    require_steps_alone(call, [data, indices], result)
+    return [result]
+
+
+@operator("Concat", "ConcatFromSequence")
+def concat(call: Call) -> list[Fact]:
+    """Inputs end to end."""
+    facts = call.given
+    if call.op_type == "Concat" and facts and all(fact.numbers is not None and fact.rank == 1 for fact in facts):
+        numbers = tuple(size for fact in facts for size in fact.numbers or ())
+        return [Fact((axis_of(Size.of(len(numbers))),), numbers=numbers)]
+    joined = join(facts)
+    ranks = {fact.rank for fact in facts}
+    if call.op_type != "Concat" or any(fact.axes is None for fact in facts) or len(ranks) != 1:
+        spans = frozenset().union(*(fact.open for fact in facts)) if facts else NONE
+        call.meet(spans if joined.varies else NONE, "puts values end to end along an axis that is not known")
+        return [replace(joined, spans=spans)]
+    rank = ranks.pop()
+    axis = call.attribute("axis", 0)
+    place = axis + rank if axis < 0 else axis
+    axes: list[Axis] = []
+    for at in range(rank):
+        own = [(fact.axes or ())[at] for fact in facts]
+        if at == place:
+            total = own[0] if len(own) == 1 else axis_of(_sum(own))
+            if len(own) > 1 and (joined.varies or joined.positions):
+                call.meet({name for item in own for name in length(item).names}, "puts further steps beside the call's")
+            axes.append(total)
+            continue
+        first = max(own, key=len)
+        for other in own:
+            a, b = length(first).symbol, length(other).symbol
+            if a is not None and b is not None:
+                call.follower.same(a, b)
+        axes.append(first)
+    result = replace(joined, axes=tuple(axes))
+    require_steps_alone(call, facts, result)
+    return [result]
+
+
+def _sum(axes: Sequence[Axis]) -> Size:
+    total = Size.of(0)
+    for axis in axes:
+        total += length(axis)
+    return total
+
+
+@operator("Split")
+def split(call: Call) -> list[Fact]:
+    """An axis in parts."""
+    fact = call.fact(0)
+    count = len(call.node.output)
+    sizes = call.attribute("split", None) or (call.integers(1) if call.has(1) else None)
+    axis = call.attribute("axis", 0)
+    if fact.numbers is not None and sizes is not None and len(sizes) == count:
+        parts, at = [], 0
+        for size in sizes:
+            kept = fact.numbers[at : at + size]
+            parts.append(Fact((axis_of(Size.of(len(kept))),), numbers=kept))
+            at += size
+        return parts
+    if fact.axes is None or not -fact.rank <= axis < fact.rank:
+        return [replace(fact, axes=None, spans=fact.open, numbers=None)] * count
+    place = axis + fact.rank if axis < 0 else axis
+    whole = length(fact.axes[place])
+    if count > 1 and (fact.varies or fact.positions):
+        call.meet(whole.names, "parts the steps")
+    made = []
+    for index in range(count):
+        even = whole.divided(Size.of(count)) or Size.computed("part", whole)
+        part = Size.of(sizes[index]) if sizes is not None and index < len(sizes) else even
+        axes = (*fact.axes[:place], fact.axes[place] if count == 1 else axis_of(part), *fact.axes[place + 1 :])
+        made.append(replace(fact, axes=axes, numbers=None))
+    return made
+
+
+@operator("Tile")
+def tile(call: Call) -> list[Fact]:
+    """Axes repeated."""
+    fact, repeats = call.fact(0), call.fact(1).numbers
+    if fact.axes is None or repeats is None or len(repeats) != fact.rank:
+        call.meet(fact.open if fact.varies else NONE, "repeats steps")
+        return [replace(fact, axes=None, spans=fact.open | call.fact(1).depends_on_sizes, numbers=None)]
+    axes: list[Axis] = []
+    for axis, count in zip(fact.axes, repeats, strict=True):
+        if count == Size.of(1):
+            axes.append(axis)
+            continue
+        if fact.varies:
+            call.meet(length(axis).names, "repeats steps")
+        axes.append(axis_of(length(axis) * count))
+    result = replace(fact, axes=tuple(axes), numbers=None)
+    require_steps_alone(call, [fact], replace(result, positions=NONE, sized=NONE))
+    return [result]
+
+
+@operator("Pad")
+def pad(call: Call) -> list[Fact]:
+    """Axes made longer or shorter at their ends."""
+    fact = call.fact(0)
+    widths = call.attribute("pads", None) or call.integers(1)
+    asked = call.integers(3) if call.has(3) else list(range(fact.rank))
+    if fact.axes is None or widths is None or asked is None or len(widths) != 2 * len(asked):
+        call.meet(fact.open if fact.varies else NONE, "pads steps")
+        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+    axes = list(fact.axes)
+    for axis, before, after in zip(asked, widths[: len(asked)], widths[len(asked) :], strict=True):
+        if before == after == 0:
+            continue
+        size = length(axes[axis])
+        if fact.varies or fact.positions:
+            call.meet(size.names, "pads the steps of each call")
+        axes[axis] = axis_of(size + Size.of(before + after))
+    return [replace(fact, axes=tuple(axes), numbers=None)]
+
+
+@operator("OneHot")
+def one_hot(call: Call) -> list[Fact]:
+    """A further axis that says which class each entry is."""
+    indices, depth = call.fact(0), call.fact(1).numbers
+    if indices.axes is None:
+        return [replace(indices, numbers=None, lengths=False)]
+    axis = call.attribute("axis", -1)
+    place = axis + indices.rank + 1 if axis < 0 else axis
+    classes = axis_of(depth[0]) if depth else axis_of(Size.computed("classes"))
+    axes = (*indices.axes[:place], classes, *indices.axes[place:])
+    return [replace(indices, axes=axes, numbers=None, lengths=False)]

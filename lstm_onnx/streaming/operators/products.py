@@ -1,0 +1,111 @@
+"""Products: each step by itself, as long as what is summed over is no open axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..fact import Axis, Fact, axis_of, length
+from ..follow import Call, join, operator
+from ..size import Size
+from .elementwise import broadcast, require_steps_alone
+
+_SUMS = "sums over the steps"
+_PAIRS = "computes with every pair of steps"
+
+
+@operator("MatMul", "MatMulInteger", "QLinearMatMul")
+def matmul(call: Call) -> list[Fact]:
+    """numpy's matmul; zero points and scales beside it are constants."""
+    right = 3 if call.op_type == "QLinearMatMul" else 1
+    return [multiplied(call, call.fact(0), call.fact(right))]
+
+
+@operator("MatMulNBits")
+def matmul_bits(call: Call) -> list[Fact]:
+    """A product with a packed weight of N outputs."""
+    wide = Fact((axis_of(Size.of(int(call.attribute("K", 1)))), axis_of(Size.of(int(call.attribute("N", 1))))))
+    return [multiplied(call, call.fact(0), wide)]
+
+
+@operator("Gemm")
+def gemm(call: Call) -> list[Fact]:
+    """A product of two matrices, and a sum."""
+    sides = []
+    for index, name in enumerate(("transA", "transB")):
+        fact = call.fact(index)
+        turned = bool(call.attribute(name, 0)) and fact.axes is not None and fact.rank == 2
+        sides.append(replace(fact, axes=(fact.axes or ())[::-1]) if turned else fact)
+    result = multiplied(call, *sides)
+    if not call.has(2):
+        return [result]
+    facts = [result, call.fact(2)]
+    total = replace(join(facts), axes=broadcast(call, facts), spans=result.open)
+    require_steps_alone(call, facts, total)
+    return [total]
+
+
+def multiplied(call: Call, left: Fact, right: Fact) -> Fact:
+    """The fact of a matrix product."""
+    facts = [left, right]
+    joined = join(facts)
+    spans = left.open | right.open
+    if left.axes is None or right.axes is None or not left.rank or not right.rank:
+        if joined.varies:
+            call.meet(spans, _SUMS)
+        return replace(joined, spans=spans)
+    summed = (left.axes[-1], right.axes[-2] if right.rank > 1 else right.axes[0])
+    if joined.varies:
+        for axis in summed:
+            call.meet(length(axis).names, _SUMS)
+    rows: tuple[Axis, ...] = left.axes[-2:-1]
+    columns: tuple[Axis, ...] = right.axes[-1:] if right.rank > 1 else ()
+    outer = broadcast(call, [Fact(left.axes[:-2]), Fact(right.axes[:-2])]) or ()
+    result = replace(joined, axes=(*outer, *rows, *columns))
+    _require_one_axis(call, result)
+    require_steps_alone(call, facts, result)
+    return result
+
+
+def _require_one_axis(call: Call, result: Fact) -> None:
+    """An open axis that stands twice pairs its steps."""
+    seen: set[str] = set()
+    for axis in result.axes or ():
+        names = call.follower.alike(length(axis).names)
+        call.meet(names & seen, _PAIRS)
+        seen |= names
+
+
+@operator("Einsum")
+def einsum(call: Call) -> list[Fact]:
+    """Einstein's sums, where every axis has a letter."""
+    equation = call.attribute("equation", b"")
+    text = (equation.decode("utf-8", "replace") if isinstance(equation, bytes) else str(equation)).replace(" ", "")
+    facts = call.given
+    joined = join(facts)
+    spans = frozenset().union(*(fact.open for fact in facts)) if facts else frozenset()
+    terms, arrow, result = text.partition("->")
+    letters = terms.split(",")
+    known = all(fact.axes is not None and fact.rank == len(term) for fact, term in zip(facts, letters, strict=False))
+    if not arrow or "." in text or len(letters) != len(facts) or not known:
+        call.meet(spans if joined.varies else (), "is an Einsum that is not followed")
+        return [replace(joined, spans=spans)]
+    axes = _letters(call, letters, facts)
+    for letter, axis in axes.items():
+        if letter not in result:
+            call.meet(length(axis).names if joined.varies else (), _SUMS)
+    found = replace(joined, axes=tuple(axes.get(letter, ()) for letter in result))
+    _require_one_axis(call, found)
+    require_steps_alone(call, facts, found)
+    return [found]
+
+
+def _letters(call: Call, letters: Sequence[str], facts: Sequence[Fact]) -> dict[str, Axis]:
+    axes: dict[str, Axis] = {}
+    for term, fact in zip(letters, facts, strict=True):
+        for letter, axis in zip(term, fact.axes or (), strict=True):
+            a, b = length(axes.get(letter, ())).symbol, length(axis).symbol
+            if a is not None and b is not None:
+                call.follower.same(a, b)
+            axes[letter] = axes.get(letter) or axis
+    return axes

@@ -1,0 +1,138 @@
+"""LSTM, GRU, RNN and Scan: what carries a state over time, and where it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...onnxgraph import bodies_of, shape_of, text
+from ..fact import NONE, Axis, Fact, Names, axis_of, length
+from ..follow import Call, Meeting, join, operator, outer_values
+from ..size import Size
+
+_FROM_THE_END = "that direction starts at the sequence's end, which a stream has not seen yet"
+_LENGTHS, _INITIAL_H, _INITIAL_C = 4, 5, 6
+
+
+@operator("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
+def recurrent(call: Call) -> list[Fact]:
+    """X ``(time, batch, features)`` to Y, Y_h and, of an LSTM, Y_c."""
+    x = call.fact(0)
+    cell = "LSTM" in call.op_type
+    # What a recurrence starts from is accounted for, and makes no other use of a state.
+    whole, call = call, replace(call, inputs=call.inputs[:_LENGTHS])
+    starts = [whole.fact(index) if whole.has(index) else None for index in (_INITIAL_H, _INITIAL_C)[: 1 + cell]]
+    if x.axes is None or x.rank != 3:
+        call.meet(x.open, "takes an input of unknown axes")
+        joined = replace(join(whole.given), states=NONE, spans=x.open)
+        return [joined] * 3
+    first_batch = call.attribute("layout", 0) == 1
+    time, batch = (x.axes[1], x.axes[0]) if first_batch else (x.axes[0], x.axes[1])
+    call.meet(length(x.axes[2]).names, "takes steps for features")
+    names = _went_along(call, time, starts, x)
+    direction = call.attribute("direction", b"forward")
+    if direction not in (b"forward", "forward"):
+        call.meet(names, f"is {text(direction)}: {_FROM_THE_END}")
+    if call.op_type == "DynamicQuantizeLSTM":
+        call.meet(names, "takes the scale of its activations from all steps of a call")
+    hidden = axis_of(Size.of(int(call.attribute("hidden_size", 0))))
+    directions = axis_of(Size.of(2 if direction in (b"bidirectional", "bidirectional") else 1))
+    joined = _joined(call, [x, *(start for start in starts if start is not None)], names)
+    y_axes: tuple[Axis, ...] = (time, directions, batch, hidden)
+    h_axes: tuple[Axis, ...] = (directions, batch, hidden)
+    if first_batch:
+        y_axes, h_axes = (batch, time, directions, hidden), (batch, directions, hidden)
+    end = replace(joined, axes=h_axes, last=joined.last | names)
+    return [replace(joined, axes=y_axes), end, end]
+
+
+def _joined(call: Call, facts: Sequence[Fact], names: Names) -> Fact:
+    """What the results have in common; what starts the recurrence is accounted for."""
+    found = join(facts)
+    call.meet(found.positions if found.varies else NONE, "counts steps from the first of each call")
+    call.meet(found.sized if found.varies else NONE, "computes with the number of steps")
+    return replace(found, states=NONE, last=found.last - names, lengths=False)
+
+
+def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) -> Names:
+    """The open axes that the recurrence goes along; notes where its states are not carried from call to call."""
+    names = length(time).names
+    given = [start for start in starts if start is not None]
+    from_states = [start for start in given if start.states]
+    if not names:
+        if from_states:
+            found = Meeting(
+                str(call.node.name), call.op_type, "goes on by one step at each call, however many steps the call has"
+            )
+            call.follower.per_call = call.follower.per_call or found
+            call.meet(x.last, "goes on by one step at each call, however many steps the call has")
+        return names
+    if length(time).symbol is None:
+        call.meet(names, "goes along an axis that is not the sequence alone")
+    for name in names:
+        recurrent = call.follower.recurrent
+        recurrent[name] = recurrent.get(name, False) or bool(from_states)
+    if len(from_states) < len(starts):
+        late = frozenset().union(*(start.last for start in given)) if given else NONE
+        computed = call.follower.alike(late) & call.follower.alike(names)
+        if computed:
+            call.meet(names, "starts from what is computed at the end of the sequence")
+        else:
+            call.meet(names, "starts anew at each call: not all of its states are inputs and outputs of the file")
+    return names
+
+
+@operator("Scan")
+def scan(call: Call) -> list[Fact]:
+    """Carried values first, then what is gone through step by step."""
+    count = int(call.attribute("num_scan_inputs", 0))
+    facts = [call.fact(index) for index in range(len(call.inputs))]
+    carried, scanned = facts[: len(facts) - count], facts[len(facts) - count :]
+    call = replace(call, inputs=tuple(scanned))
+    axes = call.attribute("scan_input_axes", [0] * count)
+    inner = [call.follower.facts[name] for name in outer_values(call.node) if name in call.follower.facts]
+    time = _scanned_axis(call, scanned, axes)
+    if time is None:
+        reached = frozenset().union(*(fact.open for fact in facts)) if facts else NONE
+        call.meet(reached, "goes through an axis that is not known")
+        return [replace(join(facts), states=NONE, spans=reached)] * len(call.node.output)
+    names = _went_along(call, time, carried, join(scanned))
+    if any((*call.attribute("scan_input_directions", []), *call.attribute("scan_output_directions", []))):
+        call.meet(names, f"scans backwards: {_FROM_THE_END}")
+    call.meet({name for fact in inner if fact.varies for name in fact.open & names}, "reads all steps at each step")
+    joined = _joined(call, [*facts, *inner], names)
+    return _scan_outputs(call, carried, time, replace(joined, spans=joined.spans | names), names)
+
+
+def _scanned_axis(call: Call, scanned: Sequence[Fact], axes: Sequence[int]) -> Axis | None:
+    """The one axis that is gone through; None where it is not known."""
+    time: Axis = ()
+    for fact, axis in zip(scanned, axes, strict=False):
+        if fact.axes is None or not -fact.rank <= axis < fact.rank:
+            return None
+        own = fact.axes[axis]
+        first, other = length(time).symbol, length(own).symbol
+        if first is not None and other is not None:
+            call.follower.same(first, other)
+        time = time or own
+    return time
+
+
+def _scan_outputs(call: Call, carried: Sequence[Fact], time: Axis, joined: Fact, names: Names) -> list[Fact]:
+    """The carried values at the end, and what each step gave."""
+    body = next(iter(bodies_of(call.node)))
+    places = call.attribute("scan_output_axes", [0] * len(body.output))
+    results = []
+    for index, value in enumerate(body.output):
+        shape = shape_of(value.type)
+        axes = None if shape is None else call.follower.axes(value.name, shape)
+        if index < len(carried):
+            own = axes if carried[index].axes is None else carried[index].axes
+            results.append(replace(joined, axes=own, last=joined.last | names))
+            continue
+        if axes is not None:
+            at = places[index - len(carried)]
+            place = at + len(axes) + 1 if at < 0 else at
+            axes = (*axes[:place], time, *axes[place:])
+        results.append(replace(joined, axes=axes))
+    return results

@@ -1,0 +1,215 @@
+"""Operators that read, make and apply shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onnx import AttributeProto
+
+from ..fact import NONE, Axis, Fact, axis_of, length, names_of
+from ..follow import Call, join, operator, stored
+from ..size import ONE, Size, product
+from .elementwise import require_steps_alone
+
+
+@operator("Shape")
+def shape(call: Call) -> list[Fact]:
+    """The sizes of the axes."""
+    fact = call.fact(0)
+    if fact.axes is None:
+        return [Fact(None, sized=fact.open)]
+    start, end = call.attribute("start", 0), call.attribute("end", fact.rank)
+    sizes = tuple(length(axis) for axis in fact.axes)[slice(start, end)]
+    return [Fact((axis_of(Size.of(len(sizes))),), numbers=sizes)]
+
+
+@operator("Size")
+def size(call: Call) -> list[Fact]:
+    """The product of all sizes."""
+    fact = call.fact(0)
+    if fact.axes is None:
+        return [Fact((), sized=fact.open)]
+    return [Fact((), numbers=(product([length(axis) for axis in fact.axes]),))]
+
+
+@operator("Constant")
+def constant(call: Call) -> list[Fact]:
+    """A stored value."""
+    item = call.node.attribute[0] if call.node.attribute else AttributeProto()
+    if item.type == AttributeProto.TENSOR:
+        return [stored(item.t)]
+    if item.type == AttributeProto.INT:
+        return [Fact((), numbers=(Size.of(int(item.i)),))]
+    if item.type == AttributeProto.INTS:
+        return [Fact((axis_of(Size.of(len(item.ints))),), numbers=tuple(Size.of(int(value)) for value in item.ints))]
+    if item.type == AttributeProto.FLOATS:
+        return [Fact((axis_of(Size.of(len(item.floats))),))]
+    return [Fact(() if item.type == AttributeProto.FLOAT else None)]
+
+
+@operator("ConstantOfShape")
+def constant_of_shape(call: Call) -> list[Fact]:
+    """One number, everywhere."""
+    sizes = call.fact(0).numbers
+    if sizes is None:
+        return [Fact(None, spans=call.fact(0).depends_on_sizes, sized=call.fact(0).sized)]
+    return [Fact(tuple(map(axis_of, sizes)))]
+
+
+@operator("Range")
+def counted(call: Call) -> list[Fact]:
+    """Numbers that count from a start on: positions, where they go along an open axis."""
+    joined = join(call.given)
+    bounds = [fact.numbers for fact in call.given]
+    if len(bounds) != 3 or any(bound is None or len(bound) != 1 for bound in bounds):
+        return [replace(joined, axes=None, spans=joined.sized, positions=joined.positions | joined.sized)]
+    (start,), (limit,), (delta,) = (bound for bound in bounds if bound is not None)
+    count = (limit - start).divided(delta) or Size.computed("steps", start, limit, delta)
+    return [Fact((axis_of(count),), positions=count.names | start.names)]
+
+
+@operator("Expand")
+def expand(call: Call) -> list[Fact]:
+    """Broadcast to a shape."""
+    fact, target = call.fact(0), call.fact(1)
+    wanted = target.numbers
+    if fact.axes is None or wanted is None:
+        spans = fact.open | target.depends_on_sizes
+        result = replace(fact, axes=None, spans=spans, numbers=None)
+    else:
+        axes: list[Axis] = []
+        for back in range(max(fact.rank, len(wanted)), 0, -1):
+            own = fact.axes[-back] if fact.rank >= back else ()
+            asked = wanted[-back] if len(wanted) >= back else ONE
+            axes.append(own if own or asked == ONE else axis_of(asked))
+        result = replace(fact, axes=tuple(axes), numbers=None)
+    require_steps_alone(call, [fact], replace(result, positions=NONE, sized=NONE))
+    return [result]
+
+
+@operator("Reshape")
+def reshape(call: Call) -> list[Fact]:
+    """The same entries in the same order, under other axes."""
+    fact = call.fact(0)
+    asked = call.fact(1).numbers if call.has(1) else None
+    if call.opset < 5:
+        asked = tuple(Size.of(int(value)) for value in call.attribute("shape", []))
+    if fact.numbers is not None and asked is not None and len(asked) <= 1:
+        return [replace(fact, axes=tuple(axis_of(Size.of(len(fact.numbers))) for _ in asked))]
+    if fact.axes is None or asked is None:
+        call.meet(fact.open if fact.varies else NONE, "reshapes to sizes that are not known")
+        names = fact.open | call.fact(1).depends_on_sizes
+        return [replace(fact, axes=None, spans=names, numbers=None)]
+    sizes = _resolved(fact.axes, asked, keep_zeros=bool(call.attribute("allowzero", 0)))
+    return [regrouped(call, fact, sizes)]
+
+
+def _resolved(axes: Sequence[Axis], asked: Sequence[Size], *, keep_zeros: bool) -> list[Size]:
+    """The sizes that a Reshape asks for, with its 0 and -1 filled in."""
+    sizes = [
+        length(axes[place]) if size.number == 0 and not keep_zeros and place < len(axes) else size
+        for place, size in enumerate(asked)
+    ]
+    for place, size in enumerate(sizes):
+        if size.number == -1:
+            others = product([other for at, other in enumerate(sizes) if at != place])
+            whole = product([length(axis) for axis in axes])
+            sizes[place] = whole.divided(others) or Size.computed("floor", whole, others)
+    return sizes
+
+
+def regrouped(call: Call, fact: Fact, sizes: Sequence[Size]) -> Fact:
+    """The factors of all axes, in order, under axes of these sizes; an open axis may not be cut."""
+    todo = [factor for axis in fact.axes or () for factor in axis]
+    axes: list[Axis] = []
+    for size_ in sizes:
+        axis = _taken(todo, size_)
+        if axis is None:
+            names = names_of(todo) | size_.names
+            if fact.varies or fact.positions:
+                call.meet(names, f"cuts or joins steps: it makes an axis of {size_} out of others")
+            return replace(fact, axes=tuple(map(axis_of, sizes)), numbers=None)
+        axes.append(axis)
+    return replace(fact, axes=tuple(axes), numbers=None)
+
+
+def _taken(todo: list[Size], wanted: Size) -> Axis | None:
+    """The factors from the front of `todo` that make an axis of the size `wanted`; None where none do."""
+    axis: list[Size] = []
+    left = wanted
+    while left != ONE:
+        if not todo:
+            return None
+        factor = todo.pop(0)
+        rest = left.divided(factor)
+        if rest is not None:
+            axis.append(factor)
+            left = rest
+            continue
+        over = factor.divided(left)
+        if over is None or left.names:
+            return None
+        axis.append(left)
+        todo.insert(0, over)
+        left = ONE
+    return tuple(axis)
+
+
+@operator("Flatten")
+def flatten(call: Call) -> list[Fact]:
+    """Two axes: those before one, and the others."""
+    fact = call.fact(0)
+    if fact.axes is None:
+        return [replace(fact, numbers=None)]
+    at = call.attribute("axis", 1)
+    at = at + fact.rank if at < 0 else at
+    before = tuple(factor for axis in fact.axes[:at] for factor in axis)
+    return [replace(fact, axes=(before, tuple(f for axis in fact.axes[at:] for f in axis)), numbers=None)]
+
+
+@operator("Squeeze")
+def squeeze(call: Call) -> list[Fact]:
+    """Without axes of 1."""
+    fact = call.fact(0)
+    if fact.numbers is not None:
+        return [replace(fact, axes=())]
+    if fact.axes is None:
+        return [fact]
+    gone = _asked_axes(call, fact.rank)
+    if gone is None:
+        gone = {place for place, axis in enumerate(fact.axes) if axis == ()}
+    return [replace(fact, axes=tuple(axis for place, axis in enumerate(fact.axes) if place not in gone))]
+
+
+@operator("Unsqueeze")
+def unsqueeze(call: Call) -> list[Fact]:
+    """With further axes of 1."""
+    fact = call.fact(0)
+    if fact.numbers is not None and fact.rank == 0:
+        return [replace(fact, axes=((),))]
+    asked = call.attribute("axes", None) or call.integers(1)
+    if fact.axes is None or asked is None:
+        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+    rank = fact.rank + len(asked)
+    new = {axis + rank if axis < 0 else axis for axis in asked}
+    own = iter(fact.axes)
+    axes = tuple(() if place in new else next(own, ()) for place in range(rank))
+    return [replace(fact, axes=axes, numbers=None)]
+
+
+def _asked_axes(call: Call, rank: int) -> set[int] | None:
+    asked = call.attribute("axes", None) or (call.integers(1) if call.has(1) else None)
+    return None if asked is None else {axis + rank if axis < 0 else axis for axis in asked}
+
+
+@operator("Transpose")
+def transpose(call: Call) -> list[Fact]:
+    """The axes in another order."""
+    fact = call.fact(0)
+    if fact.axes is None:
+        return [fact]
+    order = call.attribute("perm", None) or list(range(fact.rank))[::-1]
+    if sorted(order) != list(range(fact.rank)):
+        return [replace(fact, axes=None, spans=fact.open, numbers=None)]
+    return [replace(fact, axes=tuple(fact.axes[place] for place in order))]

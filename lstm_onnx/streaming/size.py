@@ -1,0 +1,126 @@
+"""Sizes of axes as polynomials in the open axes' names: ``time``, ``2*batch``, ``time - 2``.
+
+What is no polynomial (``time//2``, ``max(time, 4)``) is a symbol of its own, with the names in its text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_OPEN = re.compile(r"<(.*?)>")
+
+
+@dataclass(frozen=True)
+class Size:
+    """A sum of whole multiples of products of symbols.
+
+    `terms` maps each product, its symbols in order, to its factor; none is zero.
+    """
+
+    terms: frozenset[tuple[tuple[str, ...], int]]
+
+    @classmethod
+    def of(cls, value: int | str) -> Size:
+        """A number, or an open axis by its name."""
+        if isinstance(value, int):
+            return cls(frozenset({((), value)} if value else ()))
+        return cls(frozenset({((value,), 1)}))
+
+    @classmethod
+    def computed(cls, how: str, *parts: Size) -> Size:
+        """What no polynomial says, such as ``floor(time/2)``; it depends on the axes that `parts` do."""
+        names = sorted(set().union(*(part.names for part in parts)))
+        text = f"{how}({', '.join(map(str, parts))})"
+        return cls.of(f"{text}<{' '.join(names)}>")
+
+    @property
+    def number(self) -> int | None:
+        """The size where it depends on no axis."""
+        if not self.terms:
+            return 0
+        [(symbols, factor)] = self.terms if len(self.terms) == 1 else [((("",)), 0)]
+        return factor if not symbols else None
+
+    @property
+    def symbol(self) -> str | None:
+        """The axis' name where the size is just that."""
+        if len(self.terms) != 1:
+            return None
+        [(symbols, factor)] = self.terms
+        plain = len(symbols) == 1 and factor == 1 and "<" not in symbols[0]
+        return symbols[0] if plain else None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every open axis that the size depends on."""
+        found: set[str] = set()
+        for symbols, _ in self.terms:
+            for symbol in symbols:
+                inner = _OPEN.search(symbol)
+                found |= set(inner.group(1).split()) if inner else {symbol}
+        return frozenset(found)
+
+    def __add__(self, other: Size) -> Size:
+        """The sum."""
+        total = dict(self.terms)
+        for symbols, factor in other.terms:
+            total[symbols] = total.get(symbols, 0) + factor
+        return Size(frozenset((symbols, factor) for symbols, factor in total.items() if factor))
+
+    def __neg__(self) -> Size:
+        """The negative."""
+        return self * Size.of(-1)
+
+    def __sub__(self, other: Size) -> Size:
+        """The difference."""
+        return self + -other
+
+    def __mul__(self, other: Size) -> Size:
+        """The product."""
+        total: dict[tuple[str, ...], int] = {}
+        for one, a in self.terms:
+            for two, b in other.terms:
+                symbols = tuple(sorted((*one, *two)))
+                total[symbols] = total.get(symbols, 0) + a * b
+        return Size(frozenset((symbols, factor) for symbols, factor in total.items() if factor))
+
+    def divided(self, other: Size) -> Size | None:
+        """The quotient by a single product where it leaves no rest; None elsewhere."""
+        if self == other:
+            return Size.of(1)
+        if len(other.terms) != 1:
+            return None
+        [(divisor, by)] = other.terms
+        total = {}
+        for symbols, factor in self.terms:
+            left = list(symbols)
+            for symbol in divisor:
+                if symbol not in left:
+                    return None
+                left.remove(symbol)
+            if factor % by:
+                return None
+            total[tuple(left)] = factor // by
+        return Size(frozenset(total.items()))
+
+    def __str__(self) -> str:
+        """As in ``2*time - 1``."""
+        if not self.terms:
+            return "0"
+        parts = []
+        for symbols, factor in sorted(self.terms, key=lambda term: (-len(term[0]), term)):
+            names = [_OPEN.sub("", symbol) for symbol in symbols]
+            parts.append("*".join([*([str(factor)] if factor != 1 or not names else []), *names]))
+        return " + ".join(parts)
+
+
+def product(sizes: tuple[Size, ...] | list[Size]) -> Size:
+    """The product of sizes; 1 of none."""
+    total = Size.of(1)
+    for size in sizes:
+        total *= size
+    return total
+
+
+ONE = Size.of(1)

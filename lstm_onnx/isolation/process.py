@@ -150,12 +150,15 @@ class Child:
             elif "late" in message:
                 self.close()
                 raise EndedError(f"took longer than {clock.allowed:.3g} s", stage, shared)
+            elif "garbled" in message:
+                self.close()
+                raise EndedError("gave an answer that cannot be read", stage, shared)
             else:
                 self._ready = True
                 return _result(message, stage, shared, limits)
         process = self._process
         assert process is not None  # noqa: S101 - nobody has closed it
-        how = how_it_ended(process.wait())
+        how = how_it_ended(ended(process, _PATIENCE))
         for reader in self._readers:
             reader.join(_PATIENCE)
         raise EndedError(how, stage, shared, last_words(bytes(self._said)))
@@ -185,7 +188,7 @@ class Clock:
 
 
 def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict[str, Any] | None:
-    """What a child tells next, or that it is late; None where it has ended."""
+    """What a child tells next, or that it is late or says what nobody understands; None where it has ended."""
     while True:
         left = clock.end - time.monotonic()
         try:
@@ -194,7 +197,21 @@ def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict
             if left <= _POLL:
                 return {"late": True}
             continue
-        return None if line is None else dict(json.loads(line))
+        if line is None or not line.endswith(b"\n"):  # it ended, maybe in the middle of a word
+            return None
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError):
+            return {"garbled": True}
+
+
+def ended(process: Any, seconds: float) -> int:
+    """The return code of a process that has said its last word; it is ended where it has not by then."""
+    try:
+        return int(process.wait(seconds))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return int(process.wait())
 
 
 def started(

@@ -15,12 +15,14 @@ from typing import IO, Any
 
 from . import stages
 from .limits import Limits, die_with, how_it_ended, limit, without_core
-from .process import Clock, EndedError, drain, last_words, lines, next_message, started
+from .process import Clock, EndedError, drain, ended, last_words, lines, next_message, started
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from lstm_onnx.isolation.supervision import work; work(*sys.argv[2:])"
 )
+_EXIT = 60.0
+"""Seconds for a child to end once its work is done."""
 _GRACE = 1.5
 """Seconds for an interrupted child to take away what is half written."""
 
@@ -59,24 +61,27 @@ def supervised(function: str, arguments: Mapping[str, Any], limits: Limits) -> i
     ]
     for relay in relays:
         relay.start()
-    shared: list[Any] = []
+    answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    relays.append(threading.Thread(target=lines, args=(os.fdopen(reading, "rb"), answers), daemon=True))
+    relays[-1].start()
+    unfinished: list[str] = []
     try:
-        how, stage = _watched(process, reading, limits, shared)
-        code = process.wait()
+        how, stage = _watched(process, answers, limits, unfinished)
+        code = ended(process, _EXIT)
     finally:
         _end(process)
         for relay in relays:
             relay.join()
-        _remove(shared)
+        _remove(unfinished, answers)
     if how or code < 0:
         raise EndedError(how or how_it_ended(code), stage, [], "" if how else last_words(bytes(said)))
     return int(code)
 
 
-def _watched(process: Any, reading: int, limits: Limits, shared: list[Any]) -> tuple[str, str]:
+def _watched(
+    process: Any, answers: queue.SimpleQueue[bytes | None], limits: Limits, unfinished: list[str]
+) -> tuple[str, str]:
     """Until it ends: what became of it where it went beyond a limit, and what it was doing."""
-    answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    threading.Thread(target=lines, args=(os.fdopen(reading, "rb"), answers), daemon=True).start()
     clock, stage = Clock(limits), "starting"
     while (message := next_message(answers, clock)) is not None:
         if "stage" in message:
@@ -86,10 +91,11 @@ def _watched(process: Any, reading: int, limits: Limits, shared: list[Any]) -> t
             stage = "the run"
             clock.stop()
         elif "shared" in message:
-            shared.append(message["shared"])
-        elif "late" in message:
+            unfinished.append(message["shared"].get("unfinished", ""))
+        elif "late" in message or "garbled" in message:
             process.kill()
-            return f"took longer than {clock.allowed:.3g} s", stage
+            said = "gave an answer that cannot be read" if "garbled" in message else ""
+            return said or f"took longer than {clock.allowed:.3g} s", stage
     return "", stage
 
 
@@ -103,10 +109,14 @@ def _end(process: Any) -> None:
         process.wait()
 
 
-def _remove(shared: list[Any]) -> None:
-    for item in shared:
-        with contextlib.suppress(OSError, TypeError, KeyError):
-            os.unlink(item["unfinished"])  # noqa: PTH108
+def _remove(unfinished: list[str], answers: queue.SimpleQueue[bytes | None]) -> None:
+    """What it was writing, also where an interrupt came before that was read."""
+    while not answers.empty():
+        message = next_message(answers, Clock(Limits())) or {}
+        unfinished.append(message.get("shared", {}).get("unfinished", ""))
+    for path in filter(None, unfinished):
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
 
 
 def _pipe() -> tuple[int, int]:

@@ -93,6 +93,18 @@ def test_a_death_says_how_and_where_and_what_was_found_by_then(child: Child):
     assert child.call(f"{WORK}:echo", {"value": 1}) == 1  # in a new process
 
 
+@linux
+def test_what_it_says_need_not_be_understood(child: Child):
+    with pytest.raises(EndedError, match=r"^ended the process \(exit code 3\) in talking$"):
+        child.call(f"{WORK}:stammer", {})
+    with pytest.raises(EndedError, match=r"^gave an answer that cannot be read in talking$"):
+        child.call(f"{WORK}:rave", {})
+    began = time.monotonic()
+    with pytest.raises(EndedError, match=r"^ended the process \(SIGKILL.*\) in falling silent$"):
+        child.call(f"{WORK}:fall_silent", {})
+    assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("what", ["sleep", "hold"])
 def test_a_stage_that_takes_too_long_is_ended(child: Child, what: str):
     pid = child.call(f"{WORK}:pid", {})

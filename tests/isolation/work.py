@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -55,6 +56,34 @@ def abort() -> None:
 def segmentation_fault() -> None:
     stage("reading nothing")
     ctypes.string_at(0)
+
+
+def stammer() -> None:
+    """Says half a word, and ends."""
+    stage("talking")
+    _say(b'{"result": 1')
+    os._exit(3)
+
+
+def rave() -> None:
+    stage("talking")
+    _say(b"what?\n")
+    time.sleep(60)
+
+
+def _say(words: bytes) -> None:
+    """Where its answers go."""
+    for number in range(3, 20):
+        if os.path.exists(f"/proc/self/fd/{number}") and "pipe" in os.readlink(f"/proc/self/fd/{number}"):  # noqa: PTH110, PTH115
+            with contextlib.suppress(OSError):
+                os.write(number, words)
+
+
+def fall_silent() -> None:
+    """Closes all that it could say something with, and goes on."""
+    stage("falling silent")
+    os.closerange(1, 20)
+    time.sleep(60)
 
 
 def leave() -> None:

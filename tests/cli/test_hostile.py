@@ -19,7 +19,7 @@ from tests.hostile_files import ENDING, FLOAT, ends_for_large_numbers, hanging, 
 from tests.runtime.models import exported
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="how a process ends is told as POSIX has it")
-LONG = 90
+LONG = 120
 ON_CPU = ("--provider", "cpu", "--threads", "1")
 RUN = ["RandomUniform, low above high", "Max with an input of no name", "GatherND of negative batch_dims",
        "OneHot of an empty depth", "Split that miscounts, in a body"]  # fmt: skip
@@ -75,7 +75,7 @@ def test_an_interrupted_check_ends_at_once_and_leaves_no_process(number: signal.
     """Shape inference of this file lets nobody else run Python."""
     written(tmp_path, hanging())
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.program", "check", "m.onnx", "--provider", "cpu"],
+        [sys.executable, "-m", "tests.cli.program", "check", "m.onnx", "--provider", "cpu", "--time-limit", "80"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=tmp_path,

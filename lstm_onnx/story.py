@@ -46,7 +46,8 @@ class Story:
     batch axis of 1 where it is the same for every sequence; `origins` where explicit states come
     from; `not_streamable` why chunks of a sequence do not give what the whole gives, empty where they do and
     None where nothing is known of it; `time_axes` the names of the axes along which a stream's inputs are cut,
-    none where a call is one step whatever its size.
+    none where a call is one step whatever its size.  `batch_mixes` says in which output a sequence's numbers
+    depend on the sequences beside it, empty where they do not and None where nothing is known of it.
     `axis_limits` are the least and the largest size of an axis at which the file was found right (None
     where nothing bounds it above); an axis that is not named there goes from 1 on.  `size_boundaries` are
     the sizes of an axis near which the module's code may do something else: whoever tests the file
@@ -63,6 +64,7 @@ class Story:
     origins: Mapping[str, Origin] = field(default_factory=dict)
     not_streamable: str | None = None
     time_axes: tuple[str, ...] = ()
+    batch_mixes: str | None = None
     axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
@@ -79,6 +81,7 @@ class Story:
             "origins": {name: dataclasses.astuple(origin) for name, origin in self.origins.items()} or None,
             "not_streamable": self.not_streamable,
             "time_axes": list(self.time_axes) or None,
+            "batch_mixes": self.batch_mixes,
             "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
         }
@@ -104,9 +107,9 @@ class Story:
             states, versions = entries.get("states", {}), entries.get("versions", {})
             if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
                 raise ConfigError("the metadata's states and versions must map names to names")
-            digest, reason = entries.get("weights"), entries.get("not_streamable")
-            if not isinstance(digest, (str, type(None))) or not isinstance(reason, (str, type(None))):
-                raise ConfigError("the metadata's weights must be a digest, and not_streamable a reason")
+            digest, reason, mixes = (entries.get(key) for key in ("weights", "not_streamable", "batch_mixes"))
+            if not all(isinstance(item, (str, type(None))) for item in (digest, reason, mixes)):
+                raise ConfigError("the metadata's weights must be a digest; not_streamable and batch_mixes are reasons")
             return cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
@@ -118,6 +121,7 @@ class Story:
                 origins={name: _origin(item) for name, item in entries.get("origins", {}).items()},
                 not_streamable=reason,
                 time_axes=_names(entries.get("time_axes", [])),
+                batch_mixes=mixes,
                 axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
             )

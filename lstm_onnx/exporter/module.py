@@ -24,7 +24,7 @@ from ..weights import Array, digest
 from . import streams
 from .arguments import Arguments
 from .lstm import Exported
-from .named import TracedGraph, named
+from .named import Dims, TracedGraph, named
 from .opset import lower
 from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
 from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
@@ -119,21 +119,19 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     model = _model(graph, name, options.options, story)
     time = streams.time_axis(model, graph.nodes.initializers, graph, story) if story.states else None
     notes = tuple(lifted.notes)
-    problem = streams.reason(time, graph.lines) if time is not None else None
     with tempfile.TemporaryDirectory() as folder:
+        shown = streams.Tried()
         if options.check:
             trial = Path(folder) / "trial.onnx"
             write_model(model, graph.nodes.initializers, trial)
             notes += try_out(trial, prepared, story, traced.edges)
-        if time is not None and not problem:
-            if options.check:
-                problem = streams.chunks_differ(trial, story, time)
-            elif time.by_hand is not None:
-                problem = None  # which a comparison tells, when a stream is opened
-    if time is not None:
-        notes += (f"the file cannot be streamed: {problem}",) if problem else ()
-        story = replace(story, not_streamable=problem, time_axes=tuple(sorted(streams.named(story, time))))
-        helper.set_model_props(model, story.to_metadata())
+            shown = streams.tried(trial, story, time)
+    story = streams.told(story, time, shown, graph.lines)
+    if story.not_streamable:
+        notes += (f"the file cannot be streamed: {story.not_streamable}",)
+    if story.batch_mixes:
+        notes += (f"the sequences of a batch are not independent: {story.batch_mixes}",)
+    helper.set_model_props(model, story.to_metadata())
     return model, graph.nodes.initializers, story, notes
 
 
@@ -168,6 +166,7 @@ def _story(
     for name, after in prepared.states.items():
         if name in used:
             states[name] = after
+            graph.dims[name] = _fed_back(graph.dims[name], graph.dims[after])
             continue
         graph.inputs.remove(name)
         graph.outputs.remove(after)
@@ -189,6 +188,13 @@ def _story(
         initial=initial,
         origins={name: Origin(*source) for name, source in lifted.sources.items()},
     )
+
+
+def _fed_back(dims: Dims, after: Dims) -> Dims:
+    """A state's axes: open only where those of the output that feeds it are; a cache of two steps has two."""
+    if len(dims) != len(after):
+        return dims
+    return tuple(end if isinstance(end, int) else dim for dim, end in zip(dims, after, strict=True))
 
 
 def _alike(array: Array, dims: tuple[int | str, ...]) -> Array:

@@ -6,7 +6,7 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class TracedGraph:
     outputs: list[str]
     dims: dict[str, Dims]
     types: dict[str, int]
-    lines: dict[str, str]
+    lines: dict[str, str] = field(default_factory=dict)
 
     def value_info(self, name: str, doc: str = "") -> ValueInfoProto:
         """A graph input's or output's."""

@@ -253,7 +253,11 @@ def splice(graph: TracedGraph, calls: list[Opaque], options: ExportOptions) -> N
         if id(node) not in opaque:
             graph.nodes.nodes.append(node)
             continue
+        written = len(graph.nodes.nodes)
         _write(graph, opaque[id(node)], options, used)
+        if node.name in graph.lines:
+            new = graph.nodes.nodes[written:]
+            graph.lines.update({str(item.name): graph.lines[node.name] for item in new})
 
 
 def _write(graph: TracedGraph, opaque: Opaque, options: ExportOptions, used: set[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from ..errors import ConfigError, InputError, ProviderError, RunError
 from ..inputs import InputSpec, axes, draw
 from ..runtime import Model, load
 from ..runtime.axes import names_in, size_of
-from ..runtime.chunk_check import WholeSequence, difference
+from ..runtime.chunk_check import WholeSequence, difference, row_difference
+from ..runtime.chunks import BATCH
 from ..story import Story
 from ..streaming import TimeAxis, follow_time
 from .named import TracedGraph
@@ -58,17 +59,53 @@ def reason(found: TimeAxis, lines: Mapping[str, str]) -> str:
     return f"{found.meeting}{f', at {line}' if line else ''}; its states do not carry that from chunk to chunk"
 
 
+def told(story: Story, time: TimeAxis | None, shown: Tried, lines: Mapping[str, str]) -> Story:
+    """The story with what is known of streams and batches."""
+    if time is None:
+        return replace(story, batch_mixes=shown.rows)
+    problem: str | None = reason(time, lines)
+    if not problem:
+        # Where state inputs go through other operators, only a comparison tells; it may be left to the runtime.
+        problem = shown.chunks if shown.chunks is not None or time.by_hand is not None else ""
+    axes_ = tuple(sorted(named(story, time)))
+    return replace(story, not_streamable=problem, time_axes=axes_, batch_mixes=shown.rows)
+
+
 def named(story: Story, found: TimeAxis) -> set[str]:
     """The axes of a file's inputs that are time."""
     return {dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str)} & found.names
 
 
-def chunks_differ(path: Path, story: Story, found: TimeAxis) -> str | None:
-    """Run a file on random sequences, whole and in chunks.
+@dataclass(frozen=True)
+class Tried:
+    """What running a file showed; each "" where nothing differs, and None where it could not be tried.
 
-    Returns:
-        Where they differ, "" where they do not; None where it could not be tried.
+    Attributes:
+        chunks: where chunks differ from the whole.
+        rows: where a sequence alone differs from the same one in a batch.
     """
+
+    chunks: str | None = None
+    rows: str | None = None
+
+
+def tried(path: Path, story: Story, found: TimeAxis | None) -> Tried:
+    """Run a file on random sequences: whole and in chunks, in a batch and alone.
+
+    Args:
+        path: the file.
+        story: the file's.
+        found: its time axis, where it has states.
+    """
+    try:
+        model = load(path, provider="cpu", threads=1)
+    except ProviderError:
+        return Tried()
+    chunks = _chunks_differ(model, story, found) if found is not None else None
+    return Tried(chunks, _rows_differ(model, story))
+
+
+def _chunks_differ(model: Model, story: Story, found: TimeAxis) -> str | None:
     time = named(story, found)
     cut = {
         spec.name: spec.shape.index(dim)
@@ -78,10 +115,6 @@ def chunks_differ(path: Path, story: Story, found: TimeAxis) -> str | None:
     }
     if not cut:
         return ""
-    try:
-        model = load(path, provider="cpu", threads=1)
-    except ProviderError:
-        return None
     least = max((story.axis_limits.get(dim, (1, None))[0] for dim in time), default=1)
     chunkings = _chunkings(least)
     compared = False
@@ -95,6 +128,21 @@ def chunks_differ(path: Path, story: Story, found: TimeAxis) -> str | None:
         if problem:
             return problem
     return "" if compared else None
+
+
+def _rows_differ(model: Model, story: Story) -> str | None:
+    """The first row of a batch, beside the same row alone."""
+    inputs = {spec.name: spec.shape for spec in story.inputs}
+    shapes = {**{name: model.inputs[name].shape for name in model.inputs}, **inputs}
+    axes = {name: shape.index(BATCH) for name, shape in shapes.items() if shape.count(BATCH) == 1}
+    ends = {name: info.shape.index(BATCH) for name, info in model.outputs.items() if info.shape.count(BATCH) == 1}
+    if not axes or not ends:
+        return None
+    try:
+        sequence = _sequence(model, story, {}, set(), _STEPS, 0)
+        return row_difference(model.run, {**sequence.feeds, **sequence.states}, axes, ends)
+    except (ConfigError, InputError, RunError):
+        return None
 
 
 def _chunkings(least: int) -> list[tuple[int, ...]]:
@@ -112,7 +160,7 @@ def _sequence(
     held = {name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)}
     sizes: dict[str, int] = {}
     for index, name in enumerate(dict.fromkeys([*axes(list(story.inputs)), *held])):
-        wanted = steps if name in time else _BATCH if name in held else _OTHER + index
+        wanted = steps if name in time else _BATCH if name in held or name == BATCH else _OTHER + index
         least, largest = story.axis_limits.get(name, (1, None))
         sizes[name] = max(least, min(wanted, largest or wanted))
     feeds = draw(specs, sizes, rng)

@@ -1,4 +1,4 @@
-"""Do chunks give what the whole sequence gives?  Found by running both.
+"""Do chunks give what the whole sequence gives, and one row what it gives in a batch?  Found by running both.
 
 It is used where a file's metadata does not say whether it may be streamed, and by the exporter on every
 file that has states.  The yardstick is the model's own rounding: how far its outputs move when its inputs
@@ -81,6 +81,9 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
         InputError, RunError: the model does not run on the whole, or on a chunk.
     """
     whole = run({**sequence.feeds, **sequence.states})
+    for name, after in pairs.items():
+        if np.shape(whole[after]) != sequence.states[name].shape:
+            raise InputError(f"{after} has shape {np.shape(whole[after])}, and {name} that it feeds another")
     shaken = run({**_shaken(sequence.feeds), **_shaken(sequence.states)})
     for chunking in chunkings:
         parts = []
@@ -102,6 +105,29 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
             )
             if problem:
                 return f"{sequence.steps} steps in chunks of {cut} give another {name} than in one piece: {problem}"
+    return ""
+
+
+def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int]) -> str:
+    """Where the first sequence of a batch, alone, differs from itself in the batch; "" where it does not.
+
+    Args:
+        run: inputs and states by name to outputs by name.
+        feeds: all of them, of a batch.
+        axes: the batch axis of those that have one.
+        outputs: the same of outputs.
+
+    Raises:
+        InputError, RunError: the model does not run on the batch, or on one sequence.
+    """
+    whole, shaken = run(dict(feeds)), run(_shaken(feeds))
+    alone = run({name: np.take(array, [0], axes[name]) if name in axes else array for name, array in feeds.items()})
+    for name, axis in outputs.items():
+        one, near = (np.take(np.asarray(found[name]), [0], axis) for found in (whole, shaken))
+        given = np.asarray(alone[name])
+        problem = _other_numbers(given, one, near) if given.shape == one.shape else f"its shape is {given.shape}"
+        if problem:
+            return f"{name} of one sequence is another alone than beside others: {problem}"
     return ""
 
 

@@ -43,6 +43,10 @@ class Pool:
         if type(slots) is not int or slots < 1:
             raise InputError(f"slots = {slots!r} is not possible; it must be a positive integer")
         self.fresh = model.stream(check=check).state  # also refuses, and says why, what cannot be streamed
+        if model.story.batch_mixes:
+            raise InputError(
+                f"{model.path}: streams cannot be stepped together: {model.story.batch_mixes}; use model.stream()"
+            )
         self.model = model
         self.slots = slots
         self.axes = {name: _batch_axis(model, name) for name in model.states}

@@ -180,7 +180,8 @@ def test_step_by_step_is_the_whole(case: str, tmp_path: Path) -> None:
     module, result = exported(make, tmp_path)
     assert dict(result.model.states) == states
     assert dict(result.exported.states) == states
-    assert result.model.story.whole == ""
+    assert result.model.story.not_streamable == ""
+    assert result.model.story.time_axes == ("time",)
     for batch, chunks in ((1, [1] * 7), (3, [2, 1, 4])):
         (x,) = signal(batch, 7)
         agree(stepwise(result, x, chunks), eager(module, (x,)))
@@ -215,7 +216,9 @@ def test_a_decoder_that_starts_from_its_encoder_stays_inside(tmp_path: Path) -> 
 def test_both_directions_are_exported_and_the_file_says_why_it_does_not_stream(tmp_path: Path) -> None:
     module, result = exported(lambda: Part(nn.LSTM(3, 4, batch_first=True, bidirectional=True)), tmp_path)
     assert dict(result.model.states) == {"part.h0": "part.hn", "part.c0": "part.cn"}
-    assert result.model.story.whole.startswith("part is bidirectional: its reverse direction starts at the")
+    assert str(result.model.story.not_streamable).startswith(
+        "part/l0/LSTM (LSTM) is bidirectional: that direction starts at the sequence's end"
+    )
     (x,) = signal(3, 6)
     agree(stepwise(result, x, [6]), eager(module, (x,)))
 

@@ -14,19 +14,12 @@ _OVER = "goes over all steps of a call"
 
 
 def _meet(call: Call, fact: Fact, axes: Iterable[int]) -> None:
-    """Note the open axes among `axes` of a value."""
-    if not (fact.varies or fact.positions):
-        # Of equal numbers, too: their sum tells how many there are.
-        names = fact.open
-        call.follower.meet(call, (), _OVER)
-    else:
-        names = frozenset()
+    """Note the open axes among `axes` of a value; also of equal numbers, whose sum tells how many there are."""
     if fact.axes is None:
         call.meet(fact.open, _OVER)
         return
     for axis in axes:
         if -fact.rank <= axis < fact.rank:
-            names |= length(fact.axes[axis]).names
             call.meet(length(fact.axes[axis]).names, _OVER)
 
 
@@ -54,8 +47,6 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
     if fact.axes is None:
         return replace(fact, numbers=None)
     gone = {axis + fact.rank if axis < 0 else axis for axis in asked}
-    # A sum of ones is the number of steps.
-    sized = frozenset().union(*(length(fact.axes[axis]).names for axis in gone if 0 <= axis < fact.rank))
     keep = bool(call.attribute("keepdims", 1))
     axes: list[Axis] = []
     for place, axis in enumerate(fact.axes):
@@ -63,8 +54,7 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
             axes.append(axis)
         elif keep:
             axes.append(())
-    found = replace(fact, axes=tuple(axes), numbers=None, sized=fact.depends_on_sizes)
-    return found if fact.varies else replace(found, sized=found.sized | sized)
+    return replace(fact, axes=tuple(axes), numbers=None, sized=fact.depends_on_sizes)
 
 
 @operator("Softmax", "LogSoftmax", "Hardmax")

@@ -1,0 +1,1 @@
+"""The time axis followed through graphs."""

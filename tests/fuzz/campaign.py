@@ -117,8 +117,8 @@ def structure_job(number: int, seed: int, among: Sequence[Seed]) -> Job:
 class Worker:
     """A `worker` process, started again when it dies."""
 
-    def __init__(self, command_line: str = "lstm_onnx.cli", *more: str) -> None:
-        self.command_line = (command_line, *more)
+    def __init__(self, command_line: str = "lstm_onnx.cli") -> None:
+        self.command_line = command_line
         self.folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
         self.process: subprocess.Popen[str] | None = None
         self.done = 0
@@ -140,7 +140,7 @@ class Worker:
             self.restart()
             self.done = 0
             self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.worker", *self.command_line],
+                [sys.executable, "-m", f"{__package__}.worker", self.command_line],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -199,7 +199,7 @@ def campaign(
     lock = threading.Lock()
 
     def work() -> None:
-        worker = Worker("lstm_onnx.cli", "forks") if structures else Worker()
+        worker = Worker()
         try:
             for number in _locked(waiting, lock):
                 made = (structure_job if structures else job)(number, seed, among)

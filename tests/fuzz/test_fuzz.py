@@ -69,7 +69,7 @@ def test_a_campaign_counts_the_children_that_end() -> None:
     own = of_kind("onnx", seeds(modules=False))[0]
     names = ("RandomUniform, low above high", "GatherND of negative batch_dims")
     commands = [["check", "m.onnx", "--provider", "cpu"], ["run", "m.onnx", *ON_CPU], ["inspect", "m.onnx"]]
-    outcome, worker = Outcome(), Worker("lstm_onnx.cli", "forks")
+    outcome, worker = Outcome(), Worker()
     try:
         for number, name in enumerate(names):
             made = Job(number, own, ENDING[name]().SerializeToString(), commands)

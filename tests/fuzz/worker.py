@@ -1,7 +1,7 @@
 """Runs command lines in its own process, and tells of each how it went; see `campaign`.
 
-The command line is the ``main`` of the module that the first argument names; with ``forks`` as the second, its
-children are forks (see `forking`).  A job is a line of JSON on
+The command line is the ``main`` of the module that the first argument names; the children of lstm-onnx's are forks
+(see `forking`).  A job is a line of JSON on
 stdin, ``{"folder": ..., "commands": [[...], ...]}``, and so is its answer on stdout: ``{"codes": [...],
 "said": [...], "problem": ..., "ended": [...], "seconds": [...]}``, where `ended` says
 of which children of the command line came no good end, and `seconds` how long each command took.
@@ -96,6 +96,16 @@ def _job(main: CommandLine, scratch: str, folder: str, commands: list[list[str]]
     return answer
 
 
+def _children_by_forks() -> None:
+    """Before the limit on memory, which is not theirs."""
+    from lstm_onnx.isolation import limits, process, supervision
+
+    from .forking import Forks
+
+    process.started = supervision.started = Forks().started
+    limits._STAGE_SECONDS = _STAGE_SECONDS
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
@@ -104,25 +114,14 @@ def main() -> None:
     if command_line.__module__.startswith("lstm_onnx"):
         # Before the limit: what they reserve is theirs.
         import onnxruntime
+        import torch
 
+        torch.set_num_threads(1)
         onnxruntime.set_default_logger_severity(4)
-        if sys.argv[2:] != ["forks"]:
-            import torch
-
-            torch.set_num_threads(1)
-    forks = None
-    if sys.argv[2:] == ["forks"]:
-        from lstm_onnx.isolation import limits, process, supervision
-
-        from .forking import Forks
-
-        forks = Forks()
-        process.started = supervision.started = forks.started
-        limits._STAGE_SECONDS = _STAGE_SECONDS
+        _children_by_forks()
     with tempfile.TemporaryDirectory() as scratch:
         tempfile.tempdir = scratch
-        if forks is None:
-            _limit_memory()
+        _limit_memory()
         for line in sys.stdin:
             print(json.dumps(_job(command_line, scratch, **json.loads(line))), file=answers, flush=True)
 

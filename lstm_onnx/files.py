@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING
 
 from .errors import FileError
+from .isolation.stages import share
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,7 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
         while True:
             temporary = str(target.with_name(f"{prefix}{os.urandom(4).hex()}{_SUFFIX}"))
             _UNFINISHED.add(temporary)
+            share({"unfinished": temporary})
             # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
             with open(temporary, "xb") as stream:
                 locked = _lock(stream.fileno())

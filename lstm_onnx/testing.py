@@ -131,7 +131,7 @@ def _against_torch(
                 export(source, path, example_inputs=example_inputs, check=False)
             else:
                 made.export(path, check=False)
-        model = path if isinstance(path, Model) else stack.enter_context(load(path, **opening))
+        model = path if isinstance(path, Model) else stack.enter_context(load(path, trial=None, **opening))
         if made is None:
             report = verify(source, model, example_inputs=example_inputs, mutants=mutants, **drawing)
         else:

@@ -7,7 +7,7 @@ about it: nothing that failed to be checked counts as passed.
 
 from __future__ import annotations
 
+from .isolated import check
 from .report import CheckReport, Finding
-from .run import check
 
 __all__ = ["CheckReport", "Finding", "check"]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
-from ..onnxgraph import MOST_NODES, Scope, Shape, attributes_of, inlined_size, nodes_of, shape_of, typed
+from ..onnxgraph import MOST_NODES, Scope, Shape, attributes_of, inlined_size, shape_of, typed
 from .graph import ONNX_ERRORS
-from .inference import bare, crashes, inferred
+from .inference import bare, inferred
 from .report import Finding, failed
 from .subject import Subject, input_of, label, stored
 
@@ -27,7 +27,6 @@ _MOST_GROWN = 16
 """Or so many times the bytes that are stored or put in, for weights that are turned, made wider, multiplied."""
 _MOST_TRIPS = 10**6
 _MIB = 2**20
-_ENDS = "Split has {} outputs, and num_outputs says fewer: ONNX Runtime reads behind the end of a list"
 
 
 def resource_bomb(file: str, model: ModelProto) -> list[Finding]:
@@ -47,13 +46,6 @@ def resource_bomb(file: str, model: ModelProto) -> list[Finding]:
                 return found  # whose shapes cannot be inferred: a rule of its own tells
             found = [*_endless_loops(subject), *islice(_large_values(subject, limit), 1)]
     return found
-
-
-def crashing_node(model: ModelProto) -> list[Finding]:
-    """Nodes that end the process of whoever opens the model."""
-    functions = (node for function in model.functions for node in function.node)
-    nodes = nodes_of([*model.graph.node, *functions])
-    return [failed("crashing-node", label(node), _ENDS.format(len(node.output))) for node in nodes if crashes(node)]
 
 
 def _large(count: int) -> str:

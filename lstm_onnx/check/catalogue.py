@@ -108,11 +108,14 @@ _FILE = (
         "LO112",
         "crashing-node",
         "error",
-        "a node ends the process of whoever opens the model",
-        "A Split whose num_outputs is less than the outputs that it has makes onnx and ONNX Runtime read behind the "
-        "end of a list, and no exception comes of that: the process is gone (measured on onnx 1.23 and ONNX Runtime "
-        "1.31).  Such a file is not opened, also where the rule is ignored.",
-        "make num_outputs the count of its outputs, or leave it out and give the sizes as an input",
+        "opening the file ends the process, or does not come to an end",
+        "onnx and ONNX Runtime trust a node to be well-formed: one that is not can make them read behind the end of a "
+        "list, fail an assertion, loop for ever or ask for all memory there is, and no exception comes of that.  The "
+        "file is therefore read, checked, opened and run in a process of its own, with limits of time and memory.  "
+        "What that process was doing when it ended is told, and what the other rules had found by then.  This rule "
+        "cannot be ignored: whoever opens the file otherwise may end in the same way.",
+        "do not open such a file outside of a process that may end; the stage tells where to look for the node at "
+        "fault; if it is merely slow, --time-limit gives it longer",
     ),
 )
 _SIZES = (

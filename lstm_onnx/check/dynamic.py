@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, RunError
 from ..inputs import InputSpec, draw
 from ..inputs import axes as axes_of
+from ..isolation.stages import stage
 from ..onnxgraph import Dim, shown
 from ..runtime import Model, ValueInfo
 from ..runtime.axes import size_of
@@ -45,6 +46,7 @@ def runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
         label = ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
         if label in tried:
             continue
+        stage(f"a run at {label}")
         problem = _problem(model, sizes, batches)
         if problem is None:
             too_large = True

@@ -1,27 +1,21 @@
-"""Shape inference by onnx, kept from what crashes it: it trusts a model to be well-formed."""
+"""Shape inference by onnx, on what shapes follow from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, inliner
+from onnx import ModelProto, TensorProto, TensorShapeProto, TypeProto, inliner
 
-from ..onnxgraph import attributes_of, bodies_of, graphs_of, nodes_of, typed
+from ..onnxgraph import bodies_of, graphs_of, nodes_of
 
 _LARGE_TENSOR = 2**16
 _MOST_CARRIED = 2**22
 """Numbers, which take 50 bytes each."""
-_UNTYPED_CRASH = frozenset({"EyeLike", "RegexFullMatch"})
-"""Operators that shape inference crashes on where their input has no type."""
 
 
 def bare(model: ModelProto) -> ModelProto:
-    """A copy of what shapes follow from: no metadata, no numbers of large initializers, nothing that crashes onnx.
-
-    A node that shape inference is not safe with is left out, and its outputs have no shapes.
-    """
+    """A copy of what shapes follow from: no metadata, no numbers of large initializers, negative sizes as open ones."""
     copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     copy.graph.name = model.graph.name
     for field in ("node", "input", "output", "value_info", "sparse_initializer"):
@@ -32,12 +26,7 @@ def bare(model: ModelProto) -> ModelProto:
                 name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, data_location=TensorProto.EXTERNAL
             )
         copy.graph.initializer.append(tensor)
-    opsets = {item.domain: item.version for item in model.opset_import}
     inner = [body for function in copy.functions for node in nodes_of(function.node) for body in bodies_of(node)]
-    for graph in (*graphs_of(copy.graph), *inner, *copy.functions):
-        for index in reversed(range(len(graph.node))):
-            if _is_unsafe(graph.node[index], opsets):
-                del graph.node[index]
     for graph in (*graphs_of(copy.graph), *inner):
         for value in (*graph.input, *graph.output, *graph.value_info):
             for dim in _negative_dims(value.type):
@@ -59,42 +48,10 @@ def inferred(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def crashes(node: NodeProto) -> bool:
-    """Whether onnx and ONNX Runtime end the process on such a node: they read behind the end of a list.
-
-    Measured on onnx 1.23 and ONNX Runtime 1.31: every operator was tried with drawn inputs and attributes.
-    """
-    parts = typed(attributes_of(node), "num_outputs", int)
-    return node.op_type == "Split" and 0 < parts < len(node.output)
-
-
-def crashes_inference(model: ModelProto) -> bool:
-    """Whether onnx's shape inference may crash on some node: one without a type, or with a negative size."""
+def has_negative_dims(model: ModelProto) -> bool:
+    """Whether a size is negative, as some exporters write open ones, and onnx's shape inference may not survive."""
     values = (value for graph in graphs_of(model.graph) for value in (*graph.input, *graph.output, *graph.value_info))
-    functions = (node for function in model.functions for node in function.node)
-    return any(node.op_type in _UNTYPED_CRASH for node in nodes_of([*model.graph.node, *functions])) or any(
-        True for value in values for _ in _negative_dims(value.type)
-    )
-
-
-def _is_unsafe(node: NodeProto, opsets: Mapping[str, int]) -> bool:
-    if node.op_type in _UNTYPED_CRASH or crashes(node):
-        return True
-    schema = _schema(str(node.op_type), str(node.domain), opsets.get(node.domain, 0))
-    if schema is None:
-        return False  # of which onnx knows nothing to infer
-    return not (
-        schema.min_input <= len(node.input) <= schema.max_input
-        and schema.min_output <= len(node.output) <= schema.max_output
-    )
-
-
-@cache
-def _schema(name: str, domain: str, opset: int) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(name, opset, domain)
-    except (onnx.defs.SchemaError, UnicodeError, OverflowError, TypeError):
-        return None
+    return any(True for value in values for _ in _negative_dims(value.type))
 
 
 def _negative_dims(kind: TypeProto) -> Iterator[TensorShapeProto.Dimension]:

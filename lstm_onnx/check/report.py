@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ..runtime.providers import Placement
 from ..terminal_text import safe_copy
-from .rules import named
+from .rules import catalogue, named
 
 REEXPORT = "export the model again"
 BAKED = "a size was baked in; export again with dynamic batch and time"
@@ -58,6 +60,39 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Examined:
+    """What the rules have found in a file, or some of them: where it runs, and the names of those that were tried."""
+
+    provider: str
+    findings: tuple[Finding, ...] = ()
+    tried: tuple[str, ...] = ()
+    placements: tuple[Placement, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Examined:
+        """What `to_dict` was made of."""
+        return cls(
+            fields["provider"],
+            tuple(Finding(**item) for item in fields["findings"]),
+            tuple(fields["tried"]),
+            tuple(Placement(**item) for item in fields["placements"]),
+        )
+
+    def joined(self, other: Examined) -> Examined:
+        """Both, where this one runs."""
+        return Examined(
+            self.provider,
+            (*self.findings, *other.findings),
+            (*self.tried, *other.tried),
+            (*self.placements, *other.placements),
+        )
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """The outcome of `check`; truthy when nothing failed.
 
@@ -73,6 +108,23 @@ class CheckReport:
     ignored: tuple[str, ...] = ()
     placements: tuple[Placement, ...] = ()
     required: bool = False
+
+    @classmethod
+    def of(
+        cls, file: str, found: Examined, *, required: bool = False, strict: bool = False, ignore: Collection[str] = ()
+    ) -> CheckReport:
+        """The report on what was found, in the order of the rules' ids; `ignore` are names."""
+        findings = sorted(found.findings, key=lambda item: item.id)
+        spoke = {item.rule for item in findings}
+        return cls(
+            file,
+            found.provider,
+            tuple(strictly(item) if strict else item for item in findings if item.rule not in ignore),
+            silent=tuple(rule.name for rule in catalogue() if rule.name in found.tried and rule.name not in spoke),
+            ignored=tuple(dict.fromkeys(item.rule for item in findings if item.rule in ignore and item.told)),
+            placements=found.placements,
+            required=required,
+        )
 
     @property
     def failures(self) -> tuple[Finding, ...]:

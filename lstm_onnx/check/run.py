@@ -1,10 +1,11 @@
-"""`check` itself: every rule on one file, in turn."""
+"""Every rule on one file, in turn.  It reads and opens the file: see `isolated` for who calls it in a child."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -12,17 +13,17 @@ from onnx import ModelProto
 
 from ..errors import ConfigError, FileError, ModelError, ProviderError
 from ..files import readable_file, require_utf8
+from ..isolation.stages import share, stage
 from ..runtime.providers import PROVIDERS, cuda_unavailable
 from ..story import Story
 from . import bombs, files, lengths, operators, providers, sizes, static, streams, weights
 from .graph import ONNX_ERRORS
-from .report import REEXPORT, CheckReport, Finding, failed, skipped, strictly, words
-from .rules import catalogue, find
-from .session import Ran, on_provider, unopened
+from .report import REEXPORT, Examined, Finding, failed, skipped, words
+from .session import Ran, on_provider, unopened, used
 from .subject import Subject
 
 Look = Callable[[Subject], Iterable[Finding]]
-_CRASH, _BOMB, _METADATA, _DOUBLE = "crashing-node", "resource-bomb", "metadata", "float64-on-cpu"
+_BOMB, _METADATA, _DOUBLE = "resource-bomb", "metadata", "float64-on-cpu"
 _LOOKS: Mapping[tuple[str, ...], Look] = {
     ("valid-onnx",): static.valid_onnx,
     ("dynamic-axes", "frozen-literal", "state-batch"): static.dynamic_axes,
@@ -63,69 +64,54 @@ _FORECAST: Mapping[tuple[str, ...], Look] = {
 """What says in advance where nodes go; a session on CUDA has proven it."""
 
 
-def check(
-    path: str | os.PathLike[str],
-    *,
-    provider: str = "auto",
-    require: bool = False,
-    strict: bool = False,
-    ignore: Sequence[str] = (),
-) -> CheckReport:
-    """Check an ONNX file: ours by what its metadata promises, others by what their graph shows.
+def examine(path: str, provider: str, require: bool, ignore: Sequence[str]) -> dict[str, Any]:
+    """All that the rules find in a file, JSON-ready; what is known on the way is shared with a parent process.
 
     Args:
-        path: the .onnx file.
-        provider: "cpu"; "cuda", strictly; or "auto", CUDA where a GPU can be used and else CPU.
-        require: every single node has to be on the provider, also those on shapes that ONNX Runtime
-            keeps on the CPU by design; the report lists where each one is.
-        strict: warnings fail the check, too.
-        ignore: ids or names of rules that are left out.
+        path, provider, require: as in `check`.
+        ignore: names of rules; a bomb that is ignored is opened.
+
+    Returns:
+        Of an `Examined` its fields.
 
     Raises:
-        FileError: the file is missing, empty, a folder or otherwise unreadable.
-        ModelError: its content is not an ONNX model at all.
-        ProviderError: the provider is unknown or is not there.
-        ConfigError: `ignore` names no rule.
-        MissingDependencyError: no usable ONNX Runtime is installed.
+        FileError, ModelError, ProviderError, MissingDependencyError: see `check`.
     """
-    left_out = frozenset(find(text).name for text in ignore)
+    stage("reading the file")
     _require_provider(provider)
     file, model = os.fspath(path), _read(path)
-    found = _guarded(_CRASH, lambda: bombs.crashing_node(model))
-    dangers = list(found)  # of which nobody can want to be the victim, whatever is ignored
-    found += _guarded(_BOMB, lambda: bombs.resource_bomb(file, model))
-    tried = {_CRASH, _BOMB}
-    if dangers or (found and _BOMB not in left_out):
+    share(Examined(used(provider)).to_dict())
+    stage("shape inference")
+    found = _guarded(_BOMB, lambda: bombs.resource_bomb(file, model))
+    tried = {_BOMB}
+    share(Examined(used(provider), tuple(found), (_BOMB,)).to_dict())
+    if found and _BOMB not in ignore:
         why = f"not tried: the file is not safe to open ({found[0].rule})"
         ran = unopened(provider, why)
         found += [skipped(rule, why) for rule in ("valid-onnx", "dynamic-axes")]
     else:
         story = _story(model, found)
+        share(Examined(used(provider), tuple(found[-1:])).to_dict())
         subject = Subject.of(file, model, story, provider)
         found += _seen(_LOOKS, subject, tried)
         ran = on_provider(file, provider, require=require, batches=_batches(subject))
+        stage("the rules on providers")
         found += _seen(_depending(provider, ran), replace(subject, provider=ran.provider), tried)
     # The session says once more, of the whole model, what the graph has told of its nodes.
     double_told = any(item.rule == _DOUBLE for item in found)
     found += [item for item in ran.findings if not (double_told and item.rule == _DOUBLE)]
-    found.sort(key=lambda item: item.id)
-    return CheckReport(
-        file,
-        ran.provider,
-        tuple(strictly(item) if strict else item for item in found if item.rule not in left_out),
-        silent=tuple(rule.name for rule in catalogue() if rule.name in tried - {item.rule for item in found}),
-        ignored=tuple(dict.fromkeys(item.rule for item in found if item.rule in left_out and item.told)),
-        placements=ran.placements,
-        required=require,
-    )
+    return Examined(ran.provider, tuple(found), (*tried, "crashing-node"), ran.placements).to_dict()
 
 
 def _seen(looks: Mapping[tuple[str, ...], Look], subject: Subject, tried: set[str]) -> list[Finding]:
     """What the rules find; their names are added to `tried`."""
     found: list[Finding] = []
     for rules, look in looks.items():
+        stage("onnx's checker" if look is static.valid_onnx else f"the rule {rules[0]}")
+        told = _guarded(rules[0], lambda look=look: look(subject))  # type: ignore[misc]
         tried.update(rules)
-        found += _guarded(rules[0], lambda look=look: look(subject))  # type: ignore[misc]
+        found += told
+        share(Examined(subject.provider, tuple(told), rules).to_dict())
     return found
 
 

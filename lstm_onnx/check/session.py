@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import ModelError, ProviderError
+from ..isolation.stages import share, stage
 from ..runtime import Model
 from ..runtime.providers import (
     CPU,
@@ -18,7 +19,7 @@ from ..runtime.providers import (
     placements,
 )
 from .dynamic import model_errors, run_words, runnable
-from .report import REEXPORT, Finding, failed, passed, skipped, words
+from .report import REEXPORT, Examined, Finding, failed, passed, skipped, words
 
 _PROVIDER, _RUNNABLE, _DOUBLE = "provider", "runnable", "float64-on-cpu"
 _PROVIDERS = {"cpu": CPU, "cuda": CUDA}
@@ -36,7 +37,7 @@ class Ran:
 
 def unopened(provider: str, why: str) -> Ran:
     """Of a file that is better left alone."""
-    return Ran(_used(provider), (skipped(_PROVIDER, why), skipped(_RUNNABLE, why)))
+    return Ran(used(provider), (skipped(_PROVIDER, why), skipped(_RUNNABLE, why)))
 
 
 def on_provider(file: str, provider: str, *, require: bool, batches: Mapping[str, str]) -> Ran:
@@ -51,33 +52,36 @@ def on_provider(file: str, provider: str, *, require: bool, batches: Mapping[str
     Raises:
         ProviderError: the provider itself cannot be used here.
     """
+    stage("session creation")
     try:
-        session, used = open_session(file, provider, every_node=False)
+        session, where = open_session(file, provider, every_node=False)
     except ModelError as error:
         unknown = skipped(_PROVIDER, "not known, since it cannot be opened")
         refused = failed(_RUNNABLE, "", run_words(error, file), f"mend what it names, or {REEXPORT}")
-        return Ran(_used(provider), (unknown, refused))
+        return Ran(used(provider), (unknown, refused))
     try:
         placed = tuple(placements(session))
     except model_errors() as error:
         text = f"ONNX Runtime does not say where its nodes run: {words(first_line(error))}"
-        placed, where = (), failed(_PROVIDER, "", text, "upgrade it")
+        placed, on = (), failed(_PROVIDER, "", text, "upgrade it")
     else:
-        where = _placed(placed, provider, used, require=require)
+        on = _placed(placed, provider, where, require=require)
+    share(Examined(where, (on,), (), placed).to_dict())
+    stage("the first run")
     told: tuple[Finding, ...]
     try:
         # States are a matter of their own rule: here every input is given.
-        model = Model(file, session, used, states={})
+        model = Model(file, session, where, states={})
     except ProviderError as error:
         told = failed(_DOUBLE, "", run_words(error, file)), skipped(_RUNNABLE, "not tried, since it cannot run")
     except model_errors() as error:
         told = (failed(_RUNNABLE, "", f"it cannot be loaded: {run_words(error, file)}"),)
     else:
         told = tuple(runnable(model, batches))
-    return Ran(used, (where, *told), placed)
+    return Ran(where, (on, *told), placed)
 
 
-def _used(provider: str) -> str:
+def used(provider: str) -> str:
     """Where "auto" would have gone."""
     if provider != "auto":
         return provider

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 @click.option("--strict", is_flag=True, help="Warnings fail the check, too.")
 @click.option("--ignore", multiple=True, metavar="RULE", help="Leave a rule out, by its id or name (may be repeated).")
 @click.option("--explain", metavar="RULE", help="Say what a rule is about, and how to mend what it finds.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="For each FILE; one that takes longer fails.  [default: 60, more for a large file]",
+)
 @click.option("--rules", is_flag=True, help="List all rules.")
 @json_option
 def check(
@@ -29,6 +35,7 @@ def check(
     strict: bool,
     ignore: tuple[str, ...],
     explain: str | None,
+    time_limit: float | None,
     rules: bool,
     as_json: bool,
 ) -> int:
@@ -45,17 +52,29 @@ def check(
         return 0
     from .. import check as checks
     from ..errors import EXIT_FAILED, FileError, ModelError
+    from ..isolation.process import Child
 
     found: list[CheckReport] = []
     unread = 0
-    for file in files:
-        try:
-            found.append(checks.check(file, provider=provider, require=require, strict=strict, ignore=ignore))
-        except (FileError, ModelError) as error:
-            if len(files) == 1:
-                raise
-            note(f"lstm-onnx: {error}")
-            unread = error.exit_code
+    with Child() as child:
+        for file in files:
+            try:
+                found.append(
+                    checks.check(
+                        file,
+                        provider=provider,
+                        require=require,
+                        strict=strict,
+                        ignore=ignore,
+                        seconds=time_limit,
+                        child=child,
+                    )
+                )
+            except (FileError, ModelError) as error:
+                if len(files) == 1:
+                    raise
+                note(f"lstm-onnx: {error}")
+                unread = error.exit_code
     if len(files) == 1:
         report(found[0], as_json=as_json)
     elif as_json:

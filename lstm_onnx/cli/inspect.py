@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import click
 
 from .options import json_option, report
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a child process says of a file."""
+
+    fields: dict[str, Any]
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.fields
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @click.command()
@@ -12,6 +29,15 @@ from .options import json_option, report
 @json_option
 def inspect(file: str, as_json: bool) -> None:
     """Show the LSTMs in any ONNX FILE: sizes, states, parameters, bytes and FLOPs per step."""
-    from .. import inspect as inspection
+    from ..errors import ModelError
+    from ..files import require_readable
+    from ..isolation.limits import Limits
+    from ..isolation.process import Child, EndedError
 
-    report(inspection.inspect(file), as_json=as_json)
+    require_readable(file, "an .onnx file")
+    with Child() as child:
+        try:
+            found = child.call("lstm_onnx.inspect.file:described", {"path": file}, Limits.of(file))
+        except EndedError as ended:
+            raise ModelError(f"{file}: a child process that read it {ended}") from ended
+    report(_Described(**found), as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,12 @@ _COLUMNS_HINT = "; choose the features among a table's columns with --columns"
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Without DATA: for the input.")
 @click.option("--stream", is_flag=True, help="Feed the steps one by one, carrying the states.")
 @click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Feed N steps at a time, carrying the states.")
+@click.option(
+    "--isolate/--no-isolate",
+    default=None,
+    help="Run in a child process, so that a FILE that ends or hangs it is an error of one line.  [default: unless "
+    "lstm-onnx wrote FILE]",
+)
 @provider_options
 @json_option
 def run(
@@ -50,6 +57,7 @@ def run(
     seed: int,
     stream: bool,
     chunk: int | None,
+    isolate: bool | None,
     provider: str,
     threads: int | None,
     as_json: bool,
@@ -60,9 +68,11 @@ def run(
     model's input names; a .csv, .npy or bare .jsonl line is the first input.  A .jsonl line and a
     .parquet row with lists are one sequence each.  States that are absent are what the file starts
     them from, or zeros.
+
+    FILE can end or hang the process that opens it.  Where its checksum does not say that lstm-onnx wrote
+    it, it is run in a child process; opening it and running it once at the smallest sizes have a time limit.
     """
     from .. import data as files
-    from ..runtime import load
 
     if data is not None and size:
         raise click.UsageError("--size goes with random input, not with DATA")
@@ -74,13 +84,13 @@ def run(
         raise click.UsageError("--json prints the outputs; with -o FILE they go there instead")
     target = "-" if as_json and output is None else output
     _check_target(target, file, data)
-    model = load(file, provider=provider, threads=threads)
+    model = _opened(file, provider, threads, isolate=isolate, limited=data is None and not size)
     if data is None:
         records = _random_records(model, _sizes(model, size), seed)
     else:
         chosen = [name.strip() for name in columns.split(",")] if columns else None
         source_format = format_ if data == "-" else None
-        records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs)))
+        records = files.read(data, format=source_format, columns=chosen, name=next(iter(model.inputs), "input"))
     steps = chunk or (1 if stream else None)
     with (
         records,
@@ -132,6 +142,54 @@ def _written_to_stdout(results: Iterator[Arrays], *, many: bool, format: str, st
         return write("-", results, many=many, format=format, stdout=data_stdout(stops=stops))
     except BrokenPipeError:
         return ()
+
+
+def _opened(file: str, provider: str, threads: int | None, *, isolate: bool | None, limited: bool) -> Model:
+    """The model; where it is better opened in a child process, this one does no more than wait for that one.
+
+    `limited` is whether the time limit is for all of the run.
+    """
+    from ..checksum import is_intact
+    from ..files import require_readable
+    from ..isolation.stages import inside, stage, unlimited
+
+    require_readable(file, "an .onnx file")
+    apart = not inside() and (isolate or (isolate is None and not is_intact(file)))
+    if apart and os.name == "posix":  # Windows hands a child no further pipe to tell its stages with
+        click.get_current_context().exit(_code_of_child(file))
+    from ..runtime import load
+
+    stage("session creation")
+    model = load(file, provider=provider, threads=threads, trial=apart)
+    if inside():
+        from ..runtime.trial import first_run
+
+        first_run(model)
+        stage("the run")
+        if not limited:
+            unlimited()
+    return model
+
+
+def _code_of_child(file: str) -> int:
+    """The exit code of this very command in a child process.
+
+    Raises:
+        ModelError: the child did not end by itself.
+    """
+    import sys
+
+    from ..errors import ModelError
+    from ..isolation.limits import Limits
+    from ..isolation.process import EndedError
+    from ..isolation.supervision import supervised
+
+    given = click.get_current_context().obj
+    arguments = sys.argv[1:] if given is None else given
+    try:
+        return supervised("lstm_onnx.cli.main:main", {"arguments": arguments}, Limits.of(file))
+    except EndedError as ended:
+        raise ModelError(f"{file}: a child process that ran it {ended}; lstm-onnx check tells more") from ended
 
 
 def _results(
@@ -303,7 +361,8 @@ def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
 
 def _noting(results: Iterator[Arrays], shapes: dict[str, tuple[int, ...]]) -> Iterator[Arrays]:
     for result in results:
-        shapes.update({name: array.shape for name, array in result.items()})
+        # A sequence or a map has none, and whoever writes it refuses it.
+        shapes.update({name: getattr(array, "shape", ()) for name, array in result.items()})
         yield result
 
 

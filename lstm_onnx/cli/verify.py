@@ -206,7 +206,7 @@ def _verified(
     from ..parity.sources import report_on_source, verification_of_source
     from ..runtime import load
 
-    model = load(path, provider=provider, threads=threads)
+    model = load(path, provider=provider, threads=threads, trial=None)
     own, remarks = data.feeds(model) if data else ([], [])
     verification = verification_of_source(source, model, seed=seed, data=own)
     verification.notes += remarks

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, StringStringEntryProto, TensorProto, helper, numpy_helper
 
+from ..checksum import KEY, UNKNOWN, with_checksum
 from ..files import atomic_write
 from ..weights import digest
 
@@ -95,7 +96,9 @@ def _write_proto(model: ModelProto, tensors: list[TensorProto], path: str | os.P
     whole = ModelProto()
     whole.CopyFrom(model)
     whole.graph.initializer.extend(tensors)
-    content = whole.SerializeToString(deterministic=True)
+    # The first of the metadata, so that a file which is cut off behind it has lost what check misses.
+    whole.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
+    content = with_checksum(whole.SerializeToString(deterministic=True))
     with atomic_write(path) as stream:
         stream.write(content)
     return len(content)

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, checker, inliner
 
 from ..errors import ConfigError, FileError, ModelError
 from ..files import readable_file
+from ..isolation.stages import stage
 from ..onnxgraph import MOST_NODES, Scope, Tensor, inlined_size, is_default, value_of
 from ..story import Story
 from .lstms import lstm_info, module_of
@@ -57,6 +59,13 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         story=story,
         notes=tuple(notes),
     )
+
+
+def described(path: str) -> dict[str, Any]:
+    """What `inspect` finds, JSON-ready and as text, for who asks a child process."""
+    stage("reading the file")
+    found = inspect(path)
+    return {"fields": found.to_dict(), "text": str(found)}
 
 
 def _walk(top: Scope) -> tuple[list[LSTMInfo], Counter[str], list[Tensor]]:

@@ -209,7 +209,7 @@ def verify_golden(
     if not isinstance(mutants, str):
         raise ConfigError(f'mutants = {shown(mutants)} is not possible; it must be a level, such as "none"')
     kept = read(golden)
-    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads)
+    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads, trial=None)
     _check_names(model, kept, golden)
     notes = list(kept.notes)
     if kept.digest is not None and model.story.digest not in (None, kept.digest):

@@ -74,7 +74,7 @@ def verify(
     require_level(mutants)
     if golden is not None:
         require_name(golden)
-    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads)
+    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads, trial=None)
     verification = verification_of(model, module, seed=seed, example_inputs=example_inputs, data=data)
     report = make_report(verification, verification.results(), mutants=mutants)
     if golden is not None and report:

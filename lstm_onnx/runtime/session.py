@@ -45,6 +45,7 @@ def load(
     states: Mapping[str, str] | None = None,
     spin: float = 0.0,
     cuda_graph: bool = False,
+    trial: bool | None = False,
 ) -> Model:
     """Open an exported model.
 
@@ -61,17 +62,28 @@ def load(
             to 1.6 times as slow.
         cuda_graph: on CUDA, capture a stream's step as a CUDA graph for each chunk shape and replay it;
             every node must run on CUDA, so a projection has to be folded.
+        trial: open the file in a child process first, and run it once there at the smallest sizes, within
+            limits of time (20 s for each of the two, and more for a large file) and memory: a file
+            from elsewhere can end or hang whoever opens it, and no exception comes of that.  It costs what
+            a program takes that does the same, a Python start included.  None does so where the file is not,
+            byte for byte, one that lstm-onnx wrote.  What a file does on later inputs no trial tells.
 
     Raises:
         FileError: `path` is no path, or the file is missing, empty, a folder, a pipe or a device.
-        ModelError: it is not a model, ONNX Runtime cannot run it, or `states` maps no input to an
-            output of it; of a bare LSTM, to any but its own.
+        ModelError: it is not a model, ONNX Runtime cannot run it, `states` maps no input to an
+            output of it (of a bare LSTM, to any but its own), or the child of a trial ended before it had run
+            the file; the message says how, and in which stage.
         ProviderError: the provider is unknown, is not there, or cannot run the model.
         MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
         InputError: `threads` or `spin` is not possible.
     """
     require_readable(path, "an .onnx file")
     own = _pairs(states)
+    if trial is not False:
+        from .trial import require_survival, wanted
+
+        if trial or wanted(path):
+            require_survival(path, provider, threads, states)
     before = stamp(path)
     session, used = open_session(path, provider, threads, spin=spin, cuda_graph=cuda_graph)
     return Model(os.fspath(path), session, used, own, threads, spin=spin, cuda_graph=cuda_graph, stamp=before)

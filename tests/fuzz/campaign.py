@@ -4,6 +4,10 @@ Exit codes 0, 1 and 2 are right; a crash, a hang, a traceback or a file left beh
 
     python -m tests.fuzz.campaign --count 20000 --seed 0 --keep FOLDER
     python -m tests.fuzz.campaign --seed 0 --only 1234
+    python -m tests.fuzz.campaign --structures --count 10000
+
+With ``--structures`` the files are models of any operators, and models whose structure is changed (`structures`), and
+each is checked, run and inspected.
 
 File N of a seed is always the same, so a finding can be made again by its number.
 """
@@ -29,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from .mutate import mutated
-from .seeds import Seed, of_kind, seeds
+from .seeds import ON_CPU, Seed, of_kind, seeds
+from .structures import data_for, drawn_model, onnx_models, restructured
 
 SHARES = {"onnx": 55, "npz": 20, "safetensors": 12, "toml": 13}
 """Of a hundred files."""
@@ -56,13 +61,25 @@ class Outcome:
     codes: Counter[str] = field(default_factory=Counter)
     findings: dict[int, str] = field(default_factory=dict)
     changed: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    slowest: list[tuple[float, int, str]] = field(default_factory=list)
 
     def add(self, job: Job, answer: dict[str, Any]) -> None:
         self.codes[f"{job.seed.kind} {','.join(map(str, answer['codes']))}"] += 1
         self.changed += job.data != job.seed.data
+        self.ended.update(answer.get("ended", []))
+        for command, seconds in zip(job.commands, answer.get("seconds", []), strict=False):
+            self.slowest = sorted([*self.slowest, (seconds, job.number, command[0])])[-5:]
         if answer["problem"] is not None:
             said = " | ".join(" ".join(text.split())[-400:] for text in answer["said"][-1:])
             self.findings[job.number] = f"{job.seed.kind} {job.seed.name}: {answer['problem']}: {said}"
+
+    def __str__(self) -> str:
+        """Of each kind how many."""
+        lines = [f"{count:6} {codes}" for codes, count in sorted(self.codes.items())]
+        lines += [f"{count:6} children {how}" for how, count in self.ended.most_common()]
+        lines += [f"{seconds:6} s: {command} of file {number}" for seconds, number, command in reversed(self.slowest)]
+        return "\n".join([*lines, f"{sum(self.codes.values())} files, {len(self.findings)} findings"])
 
 
 def job(number: int, seed: int, among: Sequence[Seed]) -> Job:
@@ -72,6 +89,29 @@ def job(number: int, seed: int, among: Sequence[Seed]) -> Job:
     alike = of_kind(kind, among)
     chosen, other = rng.choice(alike), rng.choice(alike)
     return Job(number, chosen, mutated(kind, chosen.data, other.data, rng), chosen.chosen(rng))
+
+
+_STRUCTURE_COMMANDS = (
+    (("check", "m.onnx", "--provider", "cpu"), ("check", "m.onnx", "--provider", "cpu", "--json", "--strict")),
+    (("run", "m.onnx", *ON_CPU), ("run", "m.onnx", "x.npz", "-o", "y.npz", *ON_CPU)),
+    (("inspect", "m.onnx"), ("inspect", "m.onnx", "--json")),
+)
+
+
+def structure_job(number: int, seed: int, among: Sequence[Seed]) -> Job:
+    """File `number` of the campaign of structures with that seed."""
+    rng = random.Random(f"structures {seed}/{number}")  # noqa: S311
+    what = rng.random()
+    own = rng.choice(of_kind("onnx", among))
+    if what < 0.45:
+        data = drawn_model(rng)
+    elif what < 0.65:
+        data = restructured(drawn_model(rng), own.data, rng)
+    else:
+        data = restructured(own.data if what < 0.88 else rng.choice(onnx_models()), drawn_model(rng), rng)
+    commands = [list(rng.choice(kinds)) for kinds in _STRUCTURE_COMMANDS]
+    beside = {"x.npz": data_for(data, rng)} if rng.random() < 0.8 else own.beside
+    return Job(number, Seed("structure", own.name, "m.onnx", own.data, (), beside), data, commands)
 
 
 class Worker:
@@ -145,7 +185,13 @@ class Worker:
 
 
 def campaign(
-    numbers: Sequence[int], seed: int, among: Sequence[Seed], *, workers: int = 2, keep: Path | None = None
+    numbers: Sequence[int],
+    seed: int,
+    among: Sequence[Seed],
+    *,
+    workers: int = 2,
+    keep: Path | None = None,
+    structures: bool = False,
 ) -> Outcome:
     """Run the files of `numbers`; with `keep`, those that are findings stay in that folder."""
     outcome = Outcome()
@@ -156,10 +202,12 @@ def campaign(
         worker = Worker()
         try:
             for number in _locked(waiting, lock):
-                made = job(number, seed, among)
+                made = (structure_job if structures else job)(number, seed, among)
                 answer = worker.run(made)
                 with lock:
                     outcome.add(made, answer)
+                    if structures and sum(outcome.codes.values()) % 500 == 0:
+                        print(outcome, flush=True)
                     if keep is not None and answer["problem"] is not None:
                         _keep(keep, made, outcome.findings[number])
         finally:
@@ -197,13 +245,20 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--structures", action="store_true")
     options = parser.parse_args()
     began = time.perf_counter()
     numbers = options.only or range(options.start, options.start + options.count)
-    outcome = campaign(numbers, options.seed, seeds(), workers=options.workers, keep=options.keep)
-    for codes, count in sorted(outcome.codes.items()):
-        print(f"{count:6} {codes}")
-    print(f"{sum(outcome.codes.values())} files, {outcome.changed} changed, {time.perf_counter() - began:.0f} s")
+    outcome = campaign(
+        numbers,
+        options.seed,
+        seeds(),
+        workers=options.workers,
+        keep=options.keep,
+        structures=options.structures,
+    )
+    print(outcome)
+    print(f"{outcome.changed} changed, {time.perf_counter() - began:.0f} s")
     for number, finding in sorted(outcome.findings.items()):
         print(f"finding {number}: {finding}")
 

@@ -1,8 +1,10 @@
 """Runs command lines in its own process, and tells of each how it went; see `campaign`.
 
-The command line is the ``main`` of the module that the first argument names.  A job is a line of JSON on
+The command line is the ``main`` of the module that the first argument names; the children of lstm-onnx's are forks
+(see `forking`).  A job is a line of JSON on
 stdin, ``{"folder": ..., "commands": [[...], ...]}``, and so is its answer on stdout: ``{"codes": [...],
-"said": [...], "problem": ...}``.
+"said": [...], "problem": ..., "ended": [...], "seconds": [...]}``, where `ended` says
+of which children of the command line came no good end, and `seconds` how long each command took.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import importlib
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,16 +36,24 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _run(main: CommandLine, command: list[str]) -> tuple[int | str | None, str]:
+_ENDED = re.compile(r"(ended the process \([^)]*\)|took longer than|ran out of the) .{0,40}?\bin (\w+ \w+)")
+_STAGE_SECONDS = 5.0
+"""Of a child's stage: files are small, and many hang."""
+
+
+def _run(main: CommandLine, command: list[str]) -> tuple[int | str | None, str, str]:
     out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main(command)
         except SystemExit as left:
-            return left.code or 0, err.getvalue()
+            code: int | str | None = left.code or 0
         except Exception as error:  # noqa: BLE001 - that it comes out at all is the finding
-            return type(error).__name__, err.getvalue()
-    return None, err.getvalue()
+            code = type(error).__name__
+        else:
+            code = None
+    out.flush()
+    return code, err.getvalue(), out.buffer.getvalue().decode(errors="replace")
 
 
 def _problem(code: int | str | None, said: str) -> str | None:
@@ -61,10 +73,13 @@ def _names(folder: str) -> set[str]:
 def _job(main: CommandLine, scratch: str, folder: str, commands: list[list[str]]) -> dict[str, Any]:
     os.chdir(folder)
     before = _names(folder)
-    answer: dict[str, Any] = {"codes": [], "said": [], "problem": None}
+    answer: dict[str, Any] = {"codes": [], "said": [], "problem": None, "ended": [], "seconds": []}
     for command in commands:
-        code, said = _run(main, command)
+        began = time.monotonic()
+        code, said, printed = _run(main, command)
         answer["codes"].append(code)
+        answer["seconds"].append(round(time.monotonic() - began, 2))
+        answer["ended"] += [" in ".join(found) for found in _ENDED.findall(f"{said} {printed}")[:1]]
         answer["said"].append(said[-2000:])
         problem = _problem(code, said)
         made = {command[command.index("-o") + 1]} if "-o" in command else set()
@@ -81,6 +96,16 @@ def _job(main: CommandLine, scratch: str, folder: str, commands: list[list[str]]
     return answer
 
 
+def _children_by_forks() -> None:
+    """Before the limit on memory, which is not theirs."""
+    from lstm_onnx.isolation import limits, process, supervision
+
+    from .forking import Forks
+
+    process.started = supervision.started = Forks().started
+    limits._STAGE_SECONDS = _STAGE_SECONDS
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
@@ -93,6 +118,7 @@ def main() -> None:
 
         torch.set_num_threads(1)
         onnxruntime.set_default_logger_severity(4)
+        _children_by_forks()
     with tempfile.TemporaryDirectory() as scratch:
         tempfile.tempdir = scratch
         _limit_memory()

@@ -1,0 +1,277 @@
+"""The side of the parent: a child process that is asked, watched, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import IO, Any
+
+from .. import errors
+from .limits import Limits, how_it_ended
+
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from lstm_onnx.isolation.child import serve; serve(int(sys.argv[2]))"
+)
+_KEPT = 8192
+"""Bytes of what it said last."""
+_PATIENCE = 1.0
+"""Seconds for what an ended process has written to be read."""
+_POLL = 0.5
+"""Seconds: so often Windows gets to see a Ctrl-C."""
+
+
+class EndedError(Exception):
+    """The child ended, or was ended, before its work was done.
+
+    Attributes:
+        how: in words, such as ``ended the process (SIGSEGV)``.
+        stage: what it was doing.
+        shared: what it had shared by then.
+    """
+
+    def __init__(self, how: str, stage: str, shared: list[Any], last_words: str = "") -> None:
+        super().__init__(f"{how} in {stage}{f': {last_words}' if last_words else ''}")
+        self.how = how
+        self.stage = stage
+        self.shared = shared
+
+
+class Child:
+    """A fresh interpreter that calls functions, one after another; a new one follows where it has ended.
+
+    It is ended when this object is closed, and when this process ends.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._said = bytearray()
+        self._readers: list[threading.Thread] = []
+        self._ready = False
+
+    def __enter__(self) -> Child:
+        """For ``with Child() as child:``."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for reader in self._readers:
+                reader.join(_PATIENCE)
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):  # of what it has not read
+                    process.stdin.close()
+
+    def call(self, function: str, arguments: Mapping[str, Any], limits: Limits | None = None) -> Any:
+        """Call a function there.
+
+        Args:
+            function: ``module:name``.
+            arguments: by name, JSON-ready, as the result is.
+            limits: of time and memory.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            EndedError: the process has ended, or went beyond a limit and was ended.
+            LSTMOnnxError: the function raised one of these.
+            RuntimeError: the function raised something else.
+        """
+        limits = limits or Limits()
+        question = {
+            "function": function,
+            "arguments": dict(arguments),
+            "folder": _folder(),
+            "memory": limits.memory,
+            "seconds": limits.total,
+        }
+        try:
+            self._ask(question)
+            return self._answered(limits)
+        except BaseException:
+            # Whatever it is doing; an error that it told of itself leaves it ready for the next call.
+            if self._process is not None and not self._ready:
+                self.close()
+            raise
+
+    def _ask(self, question: Mapping[str, Any]) -> None:
+        self._ready = False
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._start()
+        process = self._process
+        assert process is not None  # noqa: S101 - just started
+        assert process.stdin is not None  # noqa: S101
+        with contextlib.suppress(OSError):  # it has ended, which the answers say
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+
+    def _start(self) -> None:
+        self._process = started(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+        self._answers = queue.SimpleQueue()
+        self._said = bytearray()
+        assert self._process.stdout is not None  # noqa: S101 - pipes
+        assert self._process.stderr is not None  # noqa: S101
+        self._readers = [
+            threading.Thread(target=lines, args=(self._process.stdout, self._answers), daemon=True),
+            threading.Thread(target=drain, args=(self._process.stderr, self._said), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _answered(self, limits: Limits) -> Any:
+        clock, stage, shared = Clock(limits), "starting", list[Any]()
+        while (message := next_message(self._answers, clock)) is not None:
+            if "stage" in message:
+                stage = message["stage"]
+                clock.enter(stage)
+            elif "shared" in message:
+                shared.append(message["shared"])
+            elif "log" in message:
+                import logging
+
+                logging.getLogger("lstm_onnx").log(message["log"][0], "%s", message["log"][1])
+            elif "late" in message:
+                self.close()
+                raise EndedError(f"took longer than {clock.allowed:.3g} s", stage, shared)
+            elif "garbled" in message:
+                self.close()
+                raise EndedError("gave an answer that cannot be read", stage, shared)
+            else:
+                self._ready = True
+                return _result(message, stage, shared, limits)
+        process = self._process
+        assert process is not None  # noqa: S101 - nobody has closed it
+        how = how_it_ended(ended(process, _PATIENCE))
+        for reader in self._readers:
+            reader.join(_PATIENCE)
+        raise EndedError(how, stage, shared, last_words(bytes(self._said)))
+
+
+class Clock:
+    """When the child is late: `end`, and how long it was `allowed`."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._last: float | None = None
+        self.allowed = limits.start
+        self.end = time.monotonic() + limits.start
+
+    def enter(self, stage: str) -> None:
+        """A new stage begins now."""
+        if stage == "starting":
+            return
+        now = time.monotonic()
+        self._last = self._last or now + self._limits.total
+        self.end = min(now + self._limits.stage, self._last)
+        self.allowed = self._limits.stage if self.end < self._last else self._limits.total
+
+    def stop(self) -> None:
+        """It has all the time from here on."""
+        self.end = float("inf")
+
+
+def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict[str, Any] | None:
+    """What a child tells next, or that it is late or says what nobody understands; None where it has ended."""
+    while True:
+        left = clock.end - time.monotonic()
+        try:
+            line = answers.get(timeout=max(0.0, min(left, _POLL)))
+        except queue.Empty:
+            if left <= _POLL:
+                return {"late": True}
+            continue
+        if line is None or not line.endswith(b"\n"):  # it ended, maybe in the middle of a word
+            return None
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError):
+            return {"garbled": True}
+
+
+def ended(process: Any, seconds: float) -> int:
+    """The return code of a process that has said its last word; it is ended where it has not by then."""
+    try:
+        return int(process.wait(seconds))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return int(process.wait())
+
+
+def started(
+    stdin: int | None, stdout: int | None, stderr: int | None, boot: str = _BOOT, *more: str, **options: Any
+) -> Any:
+    """A fresh interpreter that finds what this one does, and nothing in the current folder beside.
+
+    Raises:
+        LSTMOnnxError: it cannot be started.
+    """
+    if not sys.executable:
+        raise errors.LSTMOnnxError("a child process cannot be started: this Python does not know its own program")
+    command = [sys.executable, "-P", "-c", boot, json.dumps(sys.path), str(os.getpid()), *more]
+    try:
+        return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, **options)  # noqa: S603
+    except OSError as error:
+        raise errors.LSTMOnnxError(f"a child process cannot be started: {error.strerror or error}") from error
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - without pathlib
+    except OSError:
+        return None
+
+
+def _result(message: Mapping[str, Any], stage: str, shared: list[Any], limits: Limits) -> Any:
+    if "result" in message:
+        return message["result"]
+    if "memory" in message:
+        raise EndedError(f"ran out of the {limits.memory / 2**30:.3g} GiB of memory that it may take", stage, shared)
+    if "error" in message:
+        name, text = message["error"]
+        raise getattr(errors, name, errors.LSTMOnnxError)(text)
+    error = RuntimeError(message["bug"])
+    error.add_note(f"In the child process:\n{message['traceback']}")
+    raise error
+
+
+def lines(stream: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:
+    """Put each line into the queue, and None at the end."""
+    with stream:
+        for line in stream:
+            answers.put(line)
+    answers.put(None)
+
+
+def drain(stream: IO[bytes], said: bytearray) -> None:
+    """Keep the last bytes of what comes."""
+    with stream:
+        while chunk := os.read(stream.fileno(), 4096):
+            said += chunk
+            del said[:-_KEPT]
+
+
+def last_words(said: bytes) -> str:
+    """What a C++ library says when it ends the process, on one line and without the place in its source."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    if not lines:
+        return ""
+    _, found, assertion = lines[-1].rpartition("Assertion ")
+    text = found + assertion
+    return text if len(text) <= 300 else f"{text[:300]} ..."

@@ -1,0 +1,181 @@
+"""A whole command in a child process that has this process's own input and output; on POSIX systems."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from typing import IO, Any
+
+from . import stages
+from .limits import Limits, die_with, how_it_ended, limit, without_core
+from .process import Clock, EndedError, drain, ended, last_words, lines, next_message, started
+
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from lstm_onnx.isolation.supervision import work; work(*sys.argv[2:])"
+)
+_EXIT = 60.0
+"""Seconds for a child to end once its work is done."""
+_GRACE = 1.5
+"""Seconds for an interrupted child to take away what is half written."""
+
+
+def supervised(function: str, arguments: Mapping[str, Any], limits: Limits) -> int:
+    """Call ``module:name`` in a child process, and give its exit code.
+
+    The limits hold until the child calls `unlimited`.  A file that it was writing when it ended is taken away.
+
+    Raises:
+        EndedError: a signal ended it, or it went beyond a limit and was ended.
+        LSTMOnnxError: it cannot be started.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    reading, writing = _pipe()
+    hearing, saying = _pipe()
+    out, err = _inherited(sys.stdout, 1), _inherited(sys.stderr, 2)
+    question = json.dumps({"function": function, "arguments": dict(arguments), "memory": limits.memory})
+    try:
+        process = started(None, out, err, _BOOT, str(writing), str(saying), question, pass_fds=(writing, saying))
+    except BaseException:
+        os.close(reading)
+        os.close(hearing)
+        raise
+    finally:
+        os.close(writing)
+        os.close(saying)
+    said = bytearray()
+    relays = [threading.Thread(target=drain, args=(os.fdopen(hearing, "rb"), said), daemon=True)]
+    relays += [
+        threading.Thread(target=_relay, args=pair, daemon=True)
+        for pair in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+        if pair[0] is not None
+    ]
+    for relay in relays:
+        relay.start()
+    answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    relays.append(threading.Thread(target=lines, args=(os.fdopen(reading, "rb"), answers), daemon=True))
+    relays[-1].start()
+    unfinished: list[str] = []
+    try:
+        how, stage = _watched(process, answers, limits, unfinished)
+        code = ended(process, _EXIT)
+    finally:
+        _end(process)
+        for relay in relays:
+            relay.join()
+        _remove(unfinished, answers)
+    if how or code < 0:
+        raise EndedError(how or how_it_ended(code), stage, [], "" if how else last_words(bytes(said)))
+    return int(code)
+
+
+def _watched(
+    process: Any, answers: queue.SimpleQueue[bytes | None], limits: Limits, unfinished: list[str]
+) -> tuple[str, str]:
+    """Until it ends: what became of it where it went beyond a limit, and what it was doing."""
+    clock, stage = Clock(limits), "starting"
+    while (message := next_message(answers, clock)) is not None:
+        if "stage" in message:
+            stage = message["stage"]
+            clock.enter(stage)
+        elif "unlimited" in message:
+            stage = "the run"
+            clock.stop()
+        elif "shared" in message:
+            unfinished.append(message["shared"].get("unfinished", ""))
+        elif "late" in message or "garbled" in message:
+            process.kill()
+            said = "gave an answer that cannot be read" if "garbled" in message else ""
+            return said or f"took longer than {clock.allowed:.3g} s", stage
+    return "", stage
+
+
+def _end(process: Any) -> None:
+    """Where it has not ended by itself: this process was interrupted."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        process.kill()
+        process.wait()
+
+
+def _remove(unfinished: list[str], answers: queue.SimpleQueue[bytes | None]) -> None:
+    """What it was writing, also where an interrupt came before that was read."""
+    while not answers.empty():
+        message = next_message(answers, Clock(Limits())) or {}
+        unfinished.append(message.get("shared", {}).get("unfinished", ""))
+    for path in filter(None, unfinished):
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+
+
+def _pipe() -> tuple[int, int]:
+    """Neither end is 0, 1 or 2, also where one of these was closed."""
+    import fcntl
+
+    ends = os.pipe()
+    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends]
+    for end in ends:
+        os.close(end)
+    return moved[0], moved[1]
+
+
+def _inherited(stream: Any, number: int) -> int | None:
+    """None where the child may write to the same place; a pipe where Python code takes what is written."""
+    if stream is None:
+        return None
+    try:
+        return None if stream.fileno() == number else subprocess.PIPE
+    except (AttributeError, OSError, ValueError):
+        return subprocess.PIPE
+
+
+def _relay(source: IO[bytes], target: Any) -> None:
+    with source:
+        while chunk := os.read(source.fileno(), 2**16):
+            if hasattr(target, "buffer"):
+                target.buffer.write(chunk)
+                target.buffer.flush()
+            else:
+                target.write(chunk.decode(errors="replace"))
+
+
+def work(parent: str, channel: str, saying: str, question: str) -> None:
+    """The child's side."""
+    die_with(int(parent))
+    without_core()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which a terminal's Ctrl-C reaches as well, ends it
+    _keep_libraries_off_stderr(int(saying))
+    told = os.fdopen(int(channel), "w", encoding="utf-8")
+
+    def tell(message: dict[str, Any]) -> None:
+        told.write(json.dumps(message) + "\n")
+        told.flush()
+
+    stages.tell_with(tell)
+    asked = json.loads(question)
+    from .child import resolved
+
+    function = resolved(asked["function"])
+    limit(asked["memory"], None)
+    stages.stage("reading the file")
+    function(**asked["arguments"])
+
+
+def _keep_libraries_off_stderr(saying: int) -> None:
+    """What C++ says when it ends the process is for the parent; Python goes on writing where it did."""
+    if sys.stderr is not None:
+        own = sys.stderr
+        sys.stderr = os.fdopen(os.dup(2), "w", 1, encoding=own.encoding, errors="backslashreplace")
+    os.dup2(saying, 2)
+    os.close(saying)

@@ -31,7 +31,7 @@ from .models import (
 )
 
 MODELS = Path(__file__).parents[2] / "models"
-RULES = ["valid-onnx", "metadata", "dynamic-axes", "states-paired", "provider", "runnable"]
+RULES = ["valid-onnx", "metadata", "dynamic-axes", "states-paired", "not-streamable", "provider", "runnable"]
 
 
 # --- Sound files ---
@@ -85,7 +85,7 @@ def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
     assert (table["file"], table["provider"]) == (str(path), "cpu")
     keys = {"id", "rule", "severity", "passed", "where", "message", "fix", "skipped"}
     assert [set(finding) for finding in table["findings"]] == [keys] * len(RULES)
-    assert [finding["id"] for finding in table["findings"]] == ["LO101", "LO102", "LO201", "LO301", "LO501", "LO502"]
+    assert [finding["id"] for finding in table["findings"]] == ["LO101", "LO102", "LO201", "LO301", "LO309", "LO501", "LO502"]
     assert {item["provider"] for item in table["placements"]} == {"CPUExecutionProvider"}
     lines = str(report).splitlines()
     assert lines[2] == "ok    LO201 dynamic-axes   batch and time are open in every input and output"

@@ -51,7 +51,8 @@ def test_the_pairs_of_loose_states_are_the_files_own(quantised: bool, tmp_path: 
     fix = _told(check(path, provider="cpu"), "loose-states").fix
     pairs = json.loads(fix[fix.index("{") : fix.index("}") + 1])
     assert pairs == {"hidden_in": "hidden_out", "memory/read": "memory/write"}
-    stream = lstm_onnx.load(path, "cpu", states=pairs).stream()
+    # The scale of int8 activations is taken from each call, so that chunks are not quite the whole.
+    stream = lstm_onnx.load(path, "cpu", states=pairs).stream(check=not quantised)
     assert stream(np.ones((2, 1, 4), np.float32)).shape == (2, 1, 1, 3)
 
 

@@ -22,16 +22,16 @@ class Done:
 
 
 @pytest.fixture
-def run_cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
-    """Run ``lstm-onnx ARGUMENTS`` in an empty folder."""
+def run_cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """Run ``lstm-onnx ARGUMENTS`` in an empty folder; what a child process of it prints counts as well."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)  # what fails on purpose is no news there
 
     def run(*arguments: object) -> Done:
-        capsys.readouterr()
+        capfd.readouterr()
         with pytest.raises(SystemExit) as left:
             main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
+        printed = capfd.readouterr()
         assert isinstance(left.value.code, int)
         return Done(left.value.code, printed.out, printed.err)
 

@@ -13,6 +13,7 @@ eps * max(1, |c|) for c.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +64,9 @@ class TensorResult:
     `error` is max|actual - ref64|, `torch_error` PyTorch's own, `ratio` the error in units of the
     yardstick, which is also the K that this tensor would have needed, and `where` the index of the
     largest error.  `inconclusive` marks a run in which PyTorch's own error is too large to judge by.
-    A wrong shape and a NaN that the reference does not have give an infinite ratio.  `growth` is there
-    for outputs that have a time axis.
+    A wrong shape, a wrong dtype and a NaN that the reference does not have give an infinite ratio.
+    `growth` is there for outputs that have a time axis.  `allowed` is the largest error that passes: K
+    times the yardstick, which is PyTorch's own error or the floor, whichever is larger.
     """
 
     output: str
@@ -75,6 +77,12 @@ class TensorResult:
     inconclusive: bool = False
     problem: str = ""
     growth: Growth | None = None
+    allowed: float = math.nan
+
+    @property
+    def mismatched(self) -> bool:
+        """Whether it is of another shape or dtype, so that its numbers were not compared."""
+        return self.problem.startswith(("has shape", "has dtype"))
 
     @property
     def passed(self) -> bool:
@@ -135,10 +143,11 @@ def compare(
     if not np.isfinite(error):
         right = np.isfinite(reference[where])
         problem = "is not finite where PyTorch is" if right else "is another number where PyTorch's is not finite"
-        return TensorResult(output, error, torch_error, float("inf"), where, problem=problem, growth=growth)
+        return TensorResult(output, error, torch_error, math.inf, where, False, problem, growth, K * yardstick)
     size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
     inconclusive = torch_error > _CHAOS * epsilon * size and torch_error > epsilon
-    return TensorResult(output, error, torch_error, error / yardstick, where, inconclusive, growth=growth)
+    ratio = error / yardstick
+    return TensorResult(output, error, torch_error, ratio, where, inconclusive, growth=growth, allowed=K * yardstick)
 
 
 def _growth(difference: np.ndarray, own: np.ndarray, bound: float, time_axis: int) -> Growth | None:
@@ -179,7 +188,8 @@ def _discrete(output: str, actual: np.ndarray, torch_own: np.ndarray, reference:
     count = int(wrong.sum())
     first = np.argwhere(wrong)
     where = tuple(int(i) for i in first[0]) if len(first) else (0,) * reference.ndim
-    right = count <= max(1, int(_MOST_FLIPS * wrong.size)) and (count == 0 or wrong.size > 1)
+    allowed = max(1, int(_MOST_FLIPS * wrong.size)) if wrong.size > 1 else 0
+    right = count <= allowed
     problem = "" if right else f"differs in {count} of {wrong.size} integers"
     return TensorResult(
         output,
@@ -188,4 +198,5 @@ def _discrete(output: str, actual: np.ndarray, torch_own: np.ndarray, reference:
         0.0 if right else float("inf"),
         where,
         problem=problem,
+        allowed=float(allowed),
     )

@@ -5,6 +5,7 @@ Verification draws them with PyTorch; a golden file keeps them for a machine tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,11 +19,15 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Call:
-    """One call: what goes in and, by output, what PyTorch gives in the model's own precision and in float64."""
+    """One call: what goes in and, by output, what PyTorch gives in the model's own precision and in float64.
+
+    `label` tells it from the other calls of a sweep.
+    """
 
     feeds: Arrays
     own: Arrays
     reference: Arrays
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Expected:
     Attributes:
         label: what it is called in a report.
         calls: one for a whole run; several are calls in turn, of which each goes on from the states of
-            the one before ("chunks", "pool"), or has its own ("steps").
+            the one before ("chunks", "pool"), or has its own ("steps", "sweep").
         dtype: the model's.
         scale: the largest |c| on the way, for the criterion's floor.
         scales: the criterion's scale of outputs for which it is not that.
@@ -41,6 +46,7 @@ class Expected:
         time_axes: of the inputs and outputs that have one.
         batch_axes: the same for the batch; "pool" needs them.
         least: for each output, what PyTorch's own error is taken to be at least, relative to its size.
+        dtypes: of the outputs, as PyTorch gives them; of one that is not named there any dtype will do.
     """
 
     label: str
@@ -53,15 +59,21 @@ class Expected:
     batch_axes: Mapping[str, int] = field(default_factory=dict)
     least: Mapping[str, float] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inconclusive(self) -> bool:
         """Whether PyTorch's own error is too large for this case to say anything."""
-        return self.judge([call.own for call in self.calls]).inconclusive
+        # PyTorch's outputs are held in float64, whatever they were.
+        return replace(self, dtypes={}).judge([call.own for call in self.calls]).inconclusive
 
     def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
-        """Compare what a file gave, call by call; of each output the worst call counts."""
+        """Compare what a file gave, call by call; of each output the worst call counts.
+
+        The label of a sweep's result names the calls that fail.
+        """
         tensors: dict[str, TensorResult] = {}
+        failed: list[str] = []
         for call, actual in zip(self.calls, outputs, strict=True):
             for name, reference in call.reference.items():
                 if name not in actual:
@@ -73,10 +85,13 @@ class Expected:
                 if given.dtype.kind not in "biuf":
                     return CaseResult(self.label, error=f"{name} is of {given.dtype}, not numbers", kind=self.kind)
                 result = self._compared(name, given, call.own[name], reference)
+                if not (result.passed or result.inconclusive) and call.label not in failed:
+                    failed.append(call.label)
                 held = tensors.get(name)
                 if held is None or (result.inconclusive, not result.ratio <= held.ratio) > (held.inconclusive, False):
                     tensors[name] = result
-        return CaseResult(self.label, tuple(tensors.values()), kind=self.kind)
+        label = f"{self.label}: {some_of(failed)}" if failed and self.kind == "sweep" else self.label
+        return CaseResult(label, tuple(tensors.values()), kind=self.kind)
 
     def as_if(self, predicted: Arrays) -> Expected:
         """The same case of one call, if PyTorch gave `predicted` in float64, and were as far off as it is here."""
@@ -88,6 +103,10 @@ class Expected:
         return replace(self, calls=(Call(call.feeds, own, predicted),))
 
     def _compared(self, name: str, actual: np.ndarray, own: np.ndarray, reference: np.ndarray) -> TensorResult:
+        wanted = self.dtypes.get(name, actual.dtype.name)
+        if actual.dtype.name != wanted:
+            problem = f"has dtype {actual.dtype}, PyTorch's is {wanted}"
+            return TensorResult(name, math.inf, math.nan, math.inf, (), problem=problem)
         size = size_of(reference)
         scale = max(1.0, self.scale, size if self.least else 0.0)
         return compare(
@@ -105,7 +124,7 @@ class Expected:
 def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location | None:
     """Where in an output the first of the wrong cases differs, whole runs first; None where none ran to be wrong."""
     for expected, result in sorted(wrong, key=lambda pair: pair[0].kind in ("chunks", "pool")):
-        tensors = [one for one in result.tensors if not one.passed and not one.problem.startswith("has shape")]
+        tensors = [one for one in result.tensors if not one.passed and not one.mismatched]
         if not tensors:
             continue
         tensor = next((one for one in tensors if one.growth is not None), tensors[0])
@@ -121,3 +140,14 @@ def size_of(array: np.ndarray) -> float:
     """The largest finite magnitude; 0 for what is not floating-point."""
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)[:0]
     return float(np.abs(finite).max(initial=0.0))
+
+
+_MOST_NAMED = 8
+"""Calls of a sweep that a label names."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """As in ``time 61, time 62 and 9 more``."""
+    if len(names) <= _MOST_NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"

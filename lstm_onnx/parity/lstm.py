@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -20,11 +20,12 @@ from .data import fitting
 from .diagnosis import diagnose
 from .expected import Call, Expected
 from .loud import layer_gains, louder_file, louder_state
+from .lstm_sweeps import Pair, batch_sweep, judged, time_sweep
 from .mutants import Subject, folder_of, opened, read_graph
 from .reference import run_torch, windows
 from .replay import replay
 from .report import CaseResult, Cause, Location
-from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases
+from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases, value_cases
 
 
 class LSTMVerification:
@@ -56,7 +57,9 @@ class LSTMVerification:
         self.louder = self._louder()
         loud = gains(self.spec, self.state)
         self.cases = cases(self.spec, lengths=lengths, streams=streams, seed=seed, loud=loud, shapes=shapes)
+        self.cases += value_cases(self.spec, self.state, seed)
         self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
+        self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
         self.loud_cases = loud_cases(self.spec, lengths=lengths, seed=seed) if self.louder else []
         self.compared: list[Compared] = []
         """So far."""
@@ -84,7 +87,7 @@ class LSTMVerification:
     @property
     def planned(self) -> int:
         """How many cases there are, but for the shorter ones that follow an inconclusive one."""
-        return len(self.cases) + len(self.loud_cases)
+        return len(self.cases) + len(self.sweeps) + len(self.loud_cases)
 
     @property
     def expected(self) -> list[Expected]:
@@ -103,18 +106,35 @@ class LSTMVerification:
         """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
         for case in self.cases:
             yield from self._results(self.sides, case)
+        for sweep in self.sweeps:
+            case, calls = sweep()
+            expected = judged(_expecting(self.sides.wide, self.spec, case, calls))
+            if expected is not None:
+                yield self._compared(self.sides, case, expected)
         for case in self.loud_cases:
             assert self.louder is not None  # noqa: S101 - or there are none
             yield from self._results(self.louder[0], case)
 
     def _results(self, sides: Sides, case: Case) -> Iterator[CaseResult]:
         for part, expected in expectations(sides.own, sides.wide, self.spec, case):
-            result = replay(sides.model, expected)
-            self.compared.append(Compared(sides, part, expected, result))
+            result = self._compared(sides, part, expected)
             yield result
         if result.inconclusive:
             problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
             yield CaseResult(case.label, error=problem)
+
+    def _compared(self, sides: Sides, case: Case, expected: Expected) -> CaseResult:
+        result = replay(sides.model, expected)
+        self.compared.append(Compared(sides, case, expected, result))
+        return result
+
+    def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
+        pair, story = Pair(self.sides.own, self.sides.wide), self.model.story
+        sizes = {"seed": self.seed, "limits": story.axis_limits, "boundaries": story.size_boundaries}
+        return [
+            lambda: batch_sweep(pair, self.spec, lengths=lengths, **sizes),
+            lambda: time_sweep(pair, self.spec, **sizes),
+        ]
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs, and why, as far as it can be told."""
@@ -134,14 +154,18 @@ def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Ite
 
 
 def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expected:
-    reference = run_torch(wide, case)
-    scale = float(np.abs(reference["cn"]).max())
+    return _expecting(wide, spec, case, [Call(case.feeds(), run_torch(own, case), run_torch(wide, case))])
+
+
+def _expecting(wide: nn.LSTM, spec: LSTMSpec, case: Case, calls: Sequence[Call]) -> Expected:
+    """What `calls` must give, which are all of `case`."""
+    scale = max(float(np.abs(call.reference["cn"]).max()) for call in calls)
     if case.states is not None:
         scale = max(scale, float(np.abs(case.states[1]).max()))
     time_axis = 1 if spec.batch_first else 0
     return Expected(
         case.label,
-        (Call(case.feeds(), run_torch(own, case), reference),),
+        tuple(calls),
         spec.dtype,
         scale,
         case.kind,
@@ -149,6 +173,7 @@ def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expect
         time_axes={"input": time_axis, "output": time_axis},
         batch_axes={"input": 1 - time_axis, "output": 1 - time_axis, "lengths": 0, "hn": 1, "cn": 1},
         scales=dict.fromkeys(("output", "hn"), _h_scale(wide)),
+        dtypes=dict.fromkeys(("output", "hn", "cn"), spec.dtype),
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from .criterion import K, TensorResult
 from .reports.table import plain
 
-KINDS = ("whole", "chunks", "pool", "steps", "data")
+KINDS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
 """How a case was run: in one call, in chunks through a stream, in slots of a pool, in single steps from the
-float64 trajectory, or on the user's own inputs."""
+float64 trajectory, on the user's own inputs, on large, zero or one-sided values, or in one call for each size of
+an axis or each part of a range."""
 
 
 @dataclass(frozen=True)

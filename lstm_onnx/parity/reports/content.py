@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
     from ..report import CaseResult, MutantResult, Report
 
-COLUMNS = ("output", "largest error", "PyTorch's own", f"ratio (max {K:g})", "where")
+COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
 _MOST_TEXT = 400
 """Characters of a name or a message."""
 INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
@@ -27,19 +27,20 @@ _OUTCOMES = {"rejected": "rejected", "equivalent": "proven to be no change", "su
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table of outputs; the first five fields are the cells under `COLUMNS`."""
+    """A line of the table of outputs; the first six fields are the cells under `COLUMNS`."""
 
     output: str
     error: str
+    allowed: str
     torch_error: str
     ratio: str
     where: str
     passed: bool
 
     @property
-    def cells(self) -> tuple[str, str, str, str, str]:
+    def cells(self) -> tuple[str, str, str, str, str, str]:
         """The text under each of `COLUMNS`."""
-        return self.output, self.error, self.torch_error, self.ratio, self.where
+        return self.output, self.error, self.allowed, self.torch_error, self.ratio, self.where
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def summary(report: Report) -> str:
     failed = sum(not case.passed for case in report.judged)
     cases = counted(judged, "case", "cases")
     done = f"{failed} of {cases} failed" if failed else cases
-    return f"{done} on {clean(report.provider)}; an error may be up to {K:g} times PyTorch's own"
+    measure = f"allowed: {K:g} times PyTorch's own error, or {K:g} roundings of its dtype where that is more"
+    return f"{done} on {clean(report.provider)}; {measure}"
 
 
 def row(case: CaseResult, tensor: TensorResult) -> Row:
@@ -105,9 +107,9 @@ def row(case: CaseResult, tensor: TensorResult) -> Row:
         where = f"{list(tensor.where)} of {where}"
     if tensor.problem:
         where = f"{where}: {clean(tensor.problem)}"
-    # PyTorch's own error is not a number only where the shapes differ and there was nothing to compare.
-    own = "-" if math.isnan(tensor.torch_error) else number(tensor.torch_error)
-    return Row(clean(tensor.output), number(tensor.error), own, number(tensor.ratio), where, tensor.passed)
+    # These are not numbers only where shapes or dtypes differ and there was nothing to compare.
+    allowed, own = ("-" if math.isnan(one) else number(one) for one in (tensor.allowed, tensor.torch_error))
+    return Row(clean(tensor.output), number(tensor.error), allowed, own, number(tensor.ratio), where, tensor.passed)
 
 
 def rows(report: Report) -> list[Row]:

@@ -25,6 +25,7 @@ from .mutants import Subject, folder_of, opened, read_graph
 from .reference import run_torch, windows
 from .replay import replay
 from .report import CaseResult, Cause, Location
+from .sizes import Axes
 from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases, value_cases
 
 
@@ -95,6 +96,11 @@ class LSTMVerification:
         return [done.expected for done in self.compared if done.sides is self.sides]
 
     @property
+    def pairs(self) -> list[tuple[Expected, CaseResult]]:
+        """The same, and what came of it."""
+        return [(done.expected, done.result) for done in self.compared if done.sides is self.sides]
+
+    @property
     def loud(self) -> Subject | None:
         """The file with loud weights, and what was compared of it so far."""
         if self.louder is None:
@@ -129,11 +135,11 @@ class LSTMVerification:
         return result
 
     def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
-        pair, story = Pair(self.sides.own, self.sides.wide), self.model.story
-        sizes = {"seed": self.seed, "limits": story.axis_limits, "boundaries": story.size_boundaries}
+        pair, story, seed = Pair(self.sides.own, self.sides.wide), self.model.story, self.seed
+        axes = Axes(story.axis_limits, story.size_boundaries)
         return [
-            lambda: batch_sweep(pair, self.spec, lengths=lengths, **sizes),
-            lambda: time_sweep(pair, self.spec, **sizes),
+            lambda: batch_sweep(pair, self.spec, axes=axes, lengths=lengths, seed=seed),
+            lambda: time_sweep(pair, self.spec, axes=axes, seed=seed),
         ]
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:

@@ -15,7 +15,7 @@ from torch import nn
 from ..spec import LSTMSpec
 from .expected import Call, Expected
 from .reference import Outputs, run_torch
-from .sizes import LONG, OPEN, Limits, sizes_to_try, spans
+from .sizes import LONG, Axes, spans
 from .sweep import Case, drawn_case
 
 _STEPS = 3
@@ -48,44 +48,39 @@ def batch_sweep(
     pair: Pair,
     spec: LSTMSpec,
     *,
+    axes: Axes,
     lengths: bool,
     seed: int,
-    limits: Mapping[str, Limits],
-    boundaries: Mapping[str, Sequence[int]],
 ) -> tuple[Case, list[Call]]:
     """One call for each batch size: the first rows of the largest batch."""
     layers = spec.num_layers * spec.num_directions
     row = _STEPS * spec.output_size + layers * (spec.hidden_size + (spec.proj_size or spec.hidden_size))
     weights = _weights(pair.wide)
-    sizes = sizes_to_try(
-        limits.get("batch", OPEN),
-        boundaries.get("batch", ()),
+    sizes = axes.to_try(
+        "batch",
         lambda size: size * _STEPS * weights,
         max(_MOST_WORK, 100 * _STEPS * weights),
         first=(64,),
         largest=min(max(_MOST_NUMBERS // row, 64), _LARGEST_BATCH),
     )
-    steps = _within(_STEPS, limits.get("time", OPEN))
+    steps = axes.within("time", _STEPS)
     case = drawn_case(spec, np.random.default_rng([seed, 1]), max(sizes), steps, lengths=lengths)
     own, wide = pair.run(case)
-    calls = [
-        Call(*(_rows(part, size, spec) for part in (case.feeds(), own, wide)), label=f"batch {size}") for size in sizes
-    ]
+    calls = []
+    for size in sizes:
+        feeds, mine, reference = (_rows(part, size, spec) for part in (case.feeds(), own, wide))
+        calls.append(Call(feeds, mine, reference, f"batch {size}"))
     return replace(case, label=f"every batch of {spans(sizes)}, time {steps}", kind="sweep"), calls
 
 
-def time_sweep(
-    pair: Pair, spec: LSTMSpec, *, seed: int, limits: Mapping[str, Limits], boundaries: Mapping[str, Sequence[int]]
-) -> tuple[Case, list[Call]]:
+def time_sweep(pair: Pair, spec: LSTMSpec, *, axes: Axes, seed: int) -> tuple[Case, list[Call]]:
     """One call for each number of time steps: the first steps of the same sequence."""
     weights = _weights(pair.wide)
     most = min(max(_MOST_WORK / weights, _LEAST_STEPS + LONG), _MOST_STEPS)
     if spec.bidirectional:  # each has outputs of its own, of which the first steps are not those of a longer one
         most = min(most, max(_MOST_NUMBERS // spec.output_size, _LEAST_STEPS + LONG))
-    sizes = sizes_to_try(
-        limits.get("time", OPEN), boundaries.get("time", ()), float, float(most), first=(LONG,), largest=_LONGEST
-    )
-    batch = _within(1, limits.get("batch", OPEN))
+    sizes = axes.to_try("time", float, float(most), first=(LONG,), largest=_LONGEST)
+    batch = axes.within("batch", 1)
     longest = drawn_case(spec, np.random.default_rng([seed, 2]), batch, max(sizes))
     calls = []
     whole = pair.run(longest)
@@ -94,13 +89,13 @@ def time_sweep(
         own, wide = pair.run(_beside(longest, group, spec))
         for at, size in enumerate(group):
             feeds = {**longest.feeds(), "input": longest.input.take(range(size), axis=axis)}
-            outputs = []
+            outputs: list[Outputs] = []
             for part, one in zip((own, wide), whole, strict=True):
                 mine = {name: _take(name, array, at * batch, batch, spec) for name, array in part.items()}
                 # Those of the longest run, which a golden file then keeps once.
                 source = mine["output"] if spec.bidirectional else one["output"]
                 outputs.append({**mine, "output": source[(slice(None),) * axis + (slice(size),)]})
-            calls.append(Call(feeds, *outputs, label=f"time {size}"))
+            calls.append(Call(feeds, outputs[0], outputs[1], f"time {size}"))
     label = f"batch {batch}, every time of {spans(sizes)}"
     return replace(longest, label=label, kind="sweep"), calls
 
@@ -114,11 +109,6 @@ def judged(expected: Expected) -> Expected | None:
 
 def _weights(module: nn.LSTM) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _within(size: int, limits: Limits) -> int:
-    least, most = limits
-    return max(size, least) if most is None else min(max(size, least), most)
 
 
 def _rows(arrays: Mapping[str, np.ndarray], size: int, spec: LSTMSpec) -> dict[str, np.ndarray]:

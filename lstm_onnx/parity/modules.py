@@ -217,6 +217,11 @@ class ModuleVerification:
             yield self.done[-1][1]
 
     @property
+    def pairs(self) -> list[tuple[Expected, CaseResult]]:
+        """What was compared so far, and what came of it."""
+        return self.done
+
+    @property
     def loud(self) -> None:
         """A module's weights are left as they are."""
 

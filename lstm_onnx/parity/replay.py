@@ -35,15 +35,16 @@ def replay(model: Model, expected: Expected) -> CaseResult:
 
 def _swept(model: Model, expected: Expected) -> CaseResult:
     """Each call by itself; where some fail to run, the first of them is told."""
-    outputs, stopped = [], {}
+    outputs: list[Arrays] = []
+    stopped: dict[str, str] = {}
     for call in expected.calls:
         try:
             outputs.append(model.run(call.feeds))
         except (InputError, RunError) as error:
-            stopped[call.label] = error
+            stopped[call.label] = str(error)
     if stopped:
-        error = next(iter(stopped.values()))
-        return CaseResult(f"{expected.label}: {some_of(list(stopped))}", error=str(error), kind=expected.kind)
+        label = f"{expected.label}: {some_of(list(stopped))}"
+        return CaseResult(label, error=next(iter(stopped.values())), kind=expected.kind)
     # Curves over time are made where something is wrong: there are many calls.
     result = replace(expected, time_axes={}).judge(outputs)
     return result if result.passed else expected.judge(outputs)

@@ -6,7 +6,8 @@ are cheap, since a run of one row and few steps costs next to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 SMALL = 13
 """Sizes up to which each is tried first."""
@@ -19,6 +20,32 @@ _DENSE = 132
 Limits = tuple[int, int | None]
 """The least size and the largest, None where nothing bounds it."""
 OPEN: Limits = (1, None)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a file says of its axes: their limits, and sizes near which the model's code may do something else."""
+
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    boundaries: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def within(self, axis: str, size: int) -> int:
+        """The size nearest to `size` that the axis can have."""
+        least, most = self.limits.get(axis, OPEN)
+        return max(size, least) if most is None else min(max(size, least), most)
+
+    def to_try(
+        self,
+        axis: str,
+        cost: Callable[[int], float],
+        budget: float,
+        *,
+        first: Iterable[int] = (),
+        largest: int | None = None,
+    ) -> list[int]:
+        """See `sizes_to_try`."""
+        limits, boundaries = self.limits.get(axis, OPEN), self.boundaries.get(axis, ())
+        return sizes_to_try(limits, boundaries, cost, budget, first=first, largest=largest)
 
 
 def sizes_to_try(

@@ -21,9 +21,11 @@ from ..inputs import InputSpec
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from .golden import Golden, require_name, write
+from .interface import interface_case, interface_problems
 from .lstm import LSTMVerification
 from .modules import ModuleVerification
 from .mutants import require_level, self_test
+from .ranges import ranges_of
 from .report import CaseResult, Report
 
 
@@ -127,6 +129,12 @@ def make_report(
     require_level(mutants)
     done = tuple(results)
     notes = list(verification.notes)
+    problems = list(interface_problems(verification.model, verification.expected))
+    if problems and verification.model.story.versions:
+        # lstm-onnx's own files have nothing beside what the module has.
+        done = (*done, interface_case(problems))
+    else:
+        notes += problems
     if any(case.inconclusive for case in done):
         how = (
             "they were compared in pairs of steps and single steps"
@@ -142,6 +150,7 @@ def make_report(
         done,
         tuple(notes),
         versions=versions(),
+        ranges=ranges_of(verification.model, verification.pairs),
     )
     if report.in_parity:
         tried = self_test(model, verification.expected, mutants, verification.seed, loud=verification.loud)

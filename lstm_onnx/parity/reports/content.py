@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..criterion import K
+from ..sizes import spans
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, MutantResult, Report
+    from ..report import CaseResult, MutantResult, Range, Report
 
 COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
+_MOST_SPANS = 40
+"""Of sizes or integers that are told one by one."""
 _MOST_TEXT = 400
 """Characters of a name or a message."""
 INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
@@ -148,10 +151,27 @@ def remarks(report: Report) -> list[Remark]:
         Remark("likely cause:", clean(cause.name), (("evidence:", clean(cause.evidence)), ("fix:", clean(cause.fix))))
         for cause in report.causes
     ]
+    if report.ranges:
+        said.append(Remark("tried:", ranges(report)))
     if report.mutants:
         said.append(Remark("self-test:", tried(report)))
     said += [Remark("passed for right:", survived(mutant), bad=True) for mutant in report.survivors]
     return said + [Remark("note:", clean(note)) for note in report.notes]
+
+
+def ranges(report: Report) -> str:
+    """The sizes and values that were tried, as in ``batch 1 to 16, 32; tokens 0 to 99; x -310 to 296``."""
+    return "; ".join(map(_range, report.ranges))
+
+
+def _range(one: Range) -> str:
+    name = clean(one.name)
+    if one.kind == "numbers":
+        return f"{name} {number(one.least)} to {number(one.largest)}"
+    shown = spans(one.values)
+    if shown.count(",") < _MOST_SPANS:
+        return f"{name} {shown}"
+    return f"{name} {len(one.values)} between {one.least:.0f} and {one.largest:.0f}"
 
 
 def tried(report: Report) -> str:

@@ -161,6 +161,7 @@ def _described(case: Expected, prefix: str, kept: _Kept) -> dict[str, Any]:
         "least": dict(case.least),
         "scales": dict(case.scales),
         "dtypes": dict(case.dtypes),
+        "every": dict(case.every),
         "calls": [{**parts, "label": call.label} for parts, call in zip(described, case.calls, strict=True)],
     }
 
@@ -306,9 +307,11 @@ def _case(item: Any, arrays: Arrays) -> Expected:
         least=_mapping(item, "least", float),
         scales=_mapping(item, "scales", float),
         dtypes=_mapping(item, "dtypes", str) if "dtypes" in item else {},
+        every=_mapping(item, "every", int) if "every" in item else {},
     )
     sizes = [scale, *case.least.values(), *case.scales.values()]
     _require(all(size >= 0 for size in sizes), "a scale is negative or not a number")
+    _require(all(step > 0 for step in case.every.values()), "a step through features is not positive")
     _require(all(call.feeds.keys() == calls[0].feeds.keys() for call in calls), "calls of one case differ in inputs")
     apart = all(case.batch_axes.get(name) != axis for name, axis in case.time_axes.items())
     _require(apart, "an axis is time and batch at once")

@@ -46,25 +46,45 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
     first = verification.whole(verification.case_at(specs, rng, base))
     if first is None:
         return
-    numbers = float(sum(array.size for array in first.calls[0].reference.values()))
-    weights = verification.wide.weights
-    batch_axis = next((axis for axis, size in sizes_of(specs, 2, 3).items() if size == 2), None)
+    call = first.calls[0]
+    every = feature_steps(call.reference)
+    numbers = float(sum(array.size for array in _thinned(call.reference, every).values()))
+    tables = {id(rows.table): rows.table for rows in verification.rows.values() if rows.table is not None}
+    weights = verification.wide.weights - sum(table.numel() for table in tables.values())
+    roles = sizes_of(specs, 2, 3)
+    batch_axis = next((axis for axis, size in roles.items() if size == 2), None)
     for axis in base:
-        batch = axis == batch_axis
-        sizes = axis_sizes(axis, base, verification.axes, weights, numbers, batch=batch)
+        others = base if axis == batch_axis or batch_axis is None else {**base, batch_axis: 1}
+        others = {name: verification.axes.within(name, size) for name, size in others.items()}
+        sizes = axis_sizes(axis, others, verification.axes, weights, numbers, batch=axis == batch_axis)
         cases = [(f"{axis} {each[axis]}", verification.case_at(specs, rng, each)) for each in sizes]
-        done = _sweep(verification, cases)
+        done = _sweep(verification, cases, every)
         if done is not None:
-            tried = spans(int(call.label.rpartition(" ")[2]) for call in done.calls)
-            others = "".join(f", {name} {size}" for name, size in base.items() if name != axis)
-            yield replace(done, label=f"every {axis} of {tried}{others}")
+            tried = spans(int(one.label.rpartition(" ")[2]) for one in done.calls)
+            beside = "".join(f", {name} {size}" for name, size in others.items() if name != axis)
+            yield replace(done, label=f"every {axis} of {tried}{beside}")
     for name, rows in verification.rows.items():
-        done = _rows_sweep(verification, name, rows, weights, first)
+        most = most_tokens(weights, numbers / call.feeds[name].size)
+        tokens = _tokens(verification, name, rows, most)
+        each = call.feeds[name].size // (base[batch_axis] if batch_axis else 1)
+        large = base
+        if batch_axis is not None:
+            large = {**base, batch_axis: verification.axes.within(batch_axis, min(-(-len(tokens) // each), 256))}
+        size = verification.case_at(specs, rng, large).inputs[name].size
+        cases = []
+        for part in chunks_of(tokens, size):
+            case = verification.case_at(specs, rng, large)
+            array = part.reshape(case.inputs[name].shape).astype(case.inputs[name].dtype)
+            label = f"{name} {part.min()} to {part.max()}"
+            cases.append((label, replace(case, inputs={**case.inputs, name: array})))
+        done = _sweep(verification, cases, every)
         if done is not None:
             yield replace(done, label=f"every {name} of {rows.low} to {rows.high}")
 
 
-def _sweep(verification: ModuleVerification, cases: Sequence[tuple[str, ModuleCase]]) -> Expected | None:
+def _sweep(
+    verification: ModuleVerification, cases: Sequence[tuple[str, ModuleCase]], every: Mapping[str, int]
+) -> Expected | None:
     """Several cases as one, without those that the module does not run at or that say nothing."""
     calls: list[Call] = []
     last: Expected | None = None
@@ -72,55 +92,29 @@ def _sweep(verification: ModuleVerification, cases: Sequence[tuple[str, ModuleCa
     for label, case in cases:
         expected = verification.whole(case)
         if expected is not None and tells(expected):
-            calls.append(replace(expected.calls[0], label=label))
+            call = expected.calls[0]
+            calls.append(Call(call.feeds, _thinned(call.own, every), _thinned(call.reference, every), label))
             last, scale = expected, max(scale, expected.scale)
-    return None if last is None else replace(last, calls=tuple(calls), kind="sweep", scale=scale)
+    return None if last is None else replace(last, calls=tuple(calls), kind="sweep", scale=scale, every=every)
 
 
-def _rows_sweep(
-    verification: ModuleVerification, name: str, rows: Rows, weights: int, first: Expected
-) -> Expected | None:
-    """Each integer that an input can be, or, of a large table, as many as can be afforded."""
+def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) -> np.ndarray:
+    """Each integer that an input can be; of a large table as many as can be afforded, those that differ before all."""
     rng = np.random.default_rng([verification.seed, 3])
-    every = feature_steps(first.calls[0].reference)
-    reference = first.calls[0].reference
-    numbers = sum(array.size / every.get(output, 1) for output, array in reference.items())
-    table = None if rows.table is None else rows.table.detach().cpu().numpy()
-    own = 0 if table is None else table.size
-    most = most_tokens(weights - own, numbers / first.calls[0].feeds[name].size)
     count = rows.high - rows.low + 1
-    others: np.ndarray | None = None
-    if count > most and table is not None:
-        others = differing_rows(
-            read_graph(verification.model), folder_of(verification.model), table.astype(verification.dtype)
-        )
-    hinted = np.zeros(0, np.int64) if others is None else others - rows.offset
-    hinted = hinted[(hinted >= rows.low) & (hinted <= rows.high)]
-    tokens = tokens_to_try(rows, most, hinted, rng)
-    base = verification.base_sizes(verification.specs)
-    batch = next(iter(base), None)
-    if batch is not None:
-        each = first.calls[0].feeds[name].size // base[batch]
-        base[batch] = verification.axes.within(batch, min(max(-(-len(tokens) // max(each, 1)), 1), 256))
-    cases = []
-    size = verification.case_at(verification.specs, rng, base).inputs[name].size
-    for part in chunks_of(tokens, size):
-        case = verification.case_at(verification.specs, rng, base)
-        array = part.reshape(case.inputs[name].shape).astype(case.inputs[name].dtype)
-        label = f"{name} {part.min()} to {part.max()}"
-        cases.append((label, replace(case, inputs={**case.inputs, name: array})))
-    done = _sweep(verification, cases)
-    if count > most:
-        told = f"of {name} {len(tokens)} of {count} integers were tried"
-        if others is not None and len(hinted) <= most // 2:
-            told += "; the rows of the others are the same bits in the file and in the module"
-        verification.notes.append(told)
-    if done is None or not every:
-        return done
-    calls = tuple(
-        replace(call, own=_thinned(call.own, every), reference=_thinned(call.reference, every)) for call in done.calls
-    )
-    return replace(done, calls=calls, every=every)
+    if count <= most:
+        return tokens_to_try(rows, most, np.zeros(0, np.int64), rng)
+    model = verification.model
+    table = None if rows.table is None else rows.table.detach().cpu().numpy().astype(verification.dtype)
+    others = None if table is None else differing_rows(read_graph(model), folder_of(model), table)
+    differing = np.zeros(0, np.int64) if others is None else others - rows.offset
+    differing = differing[(differing >= rows.low) & (differing <= rows.high)]
+    tokens = tokens_to_try(rows, most, differing, rng)
+    told = f"of {name} {len(tokens)} of {count} integers were tried"
+    if others is not None and not set(differing.tolist()) - set(tokens.tolist()):
+        told += "; the rows of the others are the same bits in the file and in the module"
+    verification.notes.append(told)
+    return tokens
 
 
 def tells(expected: Expected) -> bool:

@@ -162,7 +162,10 @@ def _described(case: Expected, prefix: str, kept: _Kept) -> dict[str, Any]:
         "scales": dict(case.scales),
         "dtypes": dict(case.dtypes),
         "every": dict(case.every),
-        "calls": [{**parts, "label": call.label} for parts, call in zip(described, case.calls, strict=True)],
+        "calls": [
+            {**parts, "label": call.label, "least": dict(call.least)}
+            for parts, call in zip(described, case.calls, strict=True)
+        ],
     }
 
 
@@ -273,7 +276,7 @@ def verify_golden(
 
         require_level(mutants)
         if done.in_parity:
-            done = replace(done, mutants=tuple(self_test(model, kept.cases, mutants)))
+            done = replace(done, mutants=tuple(self_test(model, kept.cases, mutants, ranges=done.ranges)))
     return replace(done, seconds=time.perf_counter() - began)
 
 
@@ -338,7 +341,10 @@ def _call(item: Any, arrays: Arrays) -> Call:
         own[name].shape == array.shape and own[name].dtype.kind == array.dtype.kind for name, array in reference.items()
     )
     _require(same and bool(reference), "PyTorch's outputs and their references do not fit each other")
-    return Call(feeds, _widened(own), _widened(reference), _typed(item, "label", str) if "label" in item else "")
+    label = _typed(item, "label", str) if "label" in item else ""
+    least = _mapping(item, "least", float) if "least" in item else {}
+    _require(all(size >= 0 for size in least.values()), "a least error is negative or not a number")
+    return Call(feeds, _widened(own), _widened(reference), label, least)
 
 
 def _widened(arrays: Arrays) -> Arrays:

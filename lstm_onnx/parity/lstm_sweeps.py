@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from ..spec import LSTMSpec
-from .expected import Call, Expected
+from .expected import Call, Expected, steadied
 from .reference import Outputs, run_torch
 from .sizes import LONG, Axes, spans
 from .sweep import Case, drawn_case
@@ -104,7 +104,7 @@ def judged(expected: Expected) -> Expected | None:
     """`expected` with the calls that say something; None where there is none."""
     quick = replace(expected, time_axes={})  # no curves are wanted here
     calls = tuple(call for call in expected.calls if not replace(quick, calls=(call,)).inconclusive)
-    return replace(expected, calls=calls) if calls else None
+    return replace(expected, calls=steadied(calls)) if calls else None
 
 
 def _weights(module: nn.LSTM) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..inputs import InputSpec, sizes_of
 from .embeddings import Rows
-from .expected import Call, Expected
+from .expected import Call, Expected, steadied
 from .module_choices import (
     axis_sizes,
     chunks_of,
@@ -95,7 +95,7 @@ def _sweep(
             call = expected.calls[0]
             calls.append(Call(call.feeds, _thinned(call.own, every), _thinned(call.reference, every), label))
             last, scale = expected, max(scale, expected.scale)
-    return None if last is None else replace(last, calls=tuple(calls), kind="sweep", scale=scale, every=every)
+    return None if last is None else replace(last, calls=steadied(calls), kind="sweep", scale=scale, every=every)
 
 
 def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) -> np.ndarray:

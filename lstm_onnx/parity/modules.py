@@ -27,7 +27,7 @@ from ..runtime.values import ValueInfo
 from ..story import Story
 from .data import fitting
 from .embeddings import Rows, opened_specs, rows_of_inputs
-from .expected import Call, Expected, size_of
+from .expected import Call, Expected, farther, rounded_otherwise, size_of
 from .module_diagnosis import diagnose_module
 from .module_run import ModuleRun, shape_of
 from .module_sweeps import sweeps, tells, value_cases
@@ -303,6 +303,8 @@ class ModuleVerification:
         try:
             reference, case = self._reference(case)
             own = self.own(case.feeds)
+            if case.kind == "values":
+                own = farther(own, self.wide(rounded_otherwise(case.feeds, self.dtype)), reference)
         except ExportError as error:
             if case.kind == "data":
                 raise InputError(f"{case.label}: the module itself fails on it: {error}") from error
@@ -312,7 +314,7 @@ class ModuleVerification:
             case.label,
             (call,),
             self.dtype,
-            self.wide.largest_cell,
+            max(self.wide.largest_cell, *(size_of(state) for state in case.states.values()), 0.0),
             case.kind,
             time_axes=self._axes(TIME),
             batch_axes=self._axes(BATCH),

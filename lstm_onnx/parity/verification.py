@@ -153,7 +153,9 @@ def make_report(
         ranges=ranges_of(verification.model, verification.pairs),
     )
     if report.in_parity:
-        tried = self_test(model, verification.expected, mutants, verification.seed, loud=verification.loud)
+        tried = self_test(
+            model, verification.expected, mutants, verification.seed, loud=verification.loud, ranges=report.ranges
+        )
         report = replace(report, mutants=tuple(tried))
         if mutants != "none" and not report.mutants:
             notes.append("the self-test found no LSTM, GRU or RNN operator in the file to make mistakes in")

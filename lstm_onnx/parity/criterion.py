@@ -126,13 +126,13 @@ def compare(
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(actual.astype(np.float64) - reference)
         own = np.abs(torch_own.astype(np.float64) - reference)
-    # Where the reference itself is not finite, the same NaN or infinity is the right answer.
-    same = (actual == reference) | (np.isnan(actual) & np.isnan(reference))
-    difference = np.where(same, 0.0, difference)
-    own = np.where(np.isfinite(own), own, 0.0)
-    where = tuple(
-        int(i) for i in np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
-    )
+    if not math.isfinite(float(own.sum()) + float(difference.sum())):
+        # Where the reference itself is not finite, the same NaN or infinity is the right answer.
+        same = (actual == reference) | (np.isnan(actual) & np.isnan(reference))
+        difference = np.where(same, 0.0, difference)
+        own = np.where(np.isfinite(own), own, 0.0)
+    # A NaN is the largest to argmax, and comes before infinities.
+    where = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), difference.shape))
     error, torch_error = float(difference[where]), float(own.max())
     epsilon = EPSILON[dtype]
     if dtype == "float64":
@@ -145,9 +145,14 @@ def compare(
         problem = "is not finite where PyTorch is" if right else "is another number where PyTorch's is not finite"
         return TensorResult(output, error, torch_error, math.inf, where, False, problem, growth, K * yardstick)
     size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
-    inconclusive = torch_error > _CHAOS * epsilon * size and torch_error > epsilon
+    inconclusive = too_far_off(torch_error, size, epsilon)
     ratio = error / yardstick
     return TensorResult(output, error, torch_error, ratio, where, inconclusive, growth=growth, allowed=K * yardstick)
+
+
+def too_far_off(torch_error: float, size: float, epsilon: float) -> bool:
+    """Whether PyTorch's own error is too large to judge by, in an output whose largest number is `size`."""
+    return torch_error > _CHAOS * epsilon * size and torch_error > epsilon
 
 
 def _growth(difference: np.ndarray, own: np.ndarray, bound: float, time_axis: int) -> Growth | None:

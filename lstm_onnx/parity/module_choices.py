@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from ..inputs import InputSpec, axes
 from .embeddings import Rows
-from .sizes import LONG, Axes
+from .sizes import DENSE, LONG, Axes
 
 _MOST_WORK = 6e9
 """Multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
@@ -24,6 +24,7 @@ _MOST_LOOKUPS = 2e10
 """The same for the rows of a table."""
 _MOST_NUMBERS = 2**19
 """Of a sweep's outputs, so that a golden file stays small."""
+_DENSE_BATCH = 33
 _LONGEST = 513
 _WIDE = 64
 """Features of an output from which only some are compared, in a sweep over the rows of a table."""
@@ -53,7 +54,9 @@ def axis_sizes(
         return max(work, numbers * size / max(base[axis], 1) / _MOST_NUMBERS)
 
     first, largest = ((64,), 129) if batch else ((LONG,), _LONGEST)
-    sizes = limits.to_try(axis, cost, 0.5 if batch else 1.0, first=first, largest=largest)
+    sizes = limits.to_try(
+        axis, cost, 0.5 if batch else 1.0, first=first, largest=largest, dense=_DENSE_BATCH if batch else DENSE
+    )
     return [{**base, axis: size} for size in sizes]
 
 

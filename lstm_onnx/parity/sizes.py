@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+DENSE = 73
+"""Sizes below which all are tried where that is cheap."""
 SMALL = 13
 """Sizes up to which each is tried first."""
 LONG = 300
 """Steps of the long case."""
 _POWERS = (16, 32, 64, 128, 256, 512, 1024)
 _ROUND = (20, 24, 25, 30, 40, 48, 50, 60, 80, 96, 100, 120, 144, 150, 192, 200, 250, 300, 384, 400, 500, 600, 768, 1000)
-_DENSE = 132
-"""Sizes up to which all are tried where that is cheap."""
 Limits = tuple[int, int | None]
 """The least size and the largest, None where nothing bounds it."""
 OPEN: Limits = (1, None)
@@ -42,10 +42,11 @@ class Axes:
         *,
         first: Iterable[int] = (),
         largest: int | None = None,
+        dense: int = DENSE,
     ) -> list[int]:
         """See `sizes_to_try`."""
         limits, boundaries = self.limits.get(axis, OPEN), self.boundaries.get(axis, ())
-        return sizes_to_try(limits, boundaries, cost, budget, first=first, largest=largest)
+        return sizes_to_try(limits, boundaries, cost, budget, first=first, largest=largest, dense=dense)
 
 
 def sizes_to_try(
@@ -56,6 +57,7 @@ def sizes_to_try(
     *,
     first: Iterable[int] = (),
     largest: int | None = None,
+    dense: int = DENSE,
 ) -> list[int]:
     """The sizes of an axis to try, in rising order.
 
@@ -66,6 +68,7 @@ def sizes_to_try(
         budget: in the same unit; what is less telling is left out past it.
         first: sizes that come before all others.
         largest: where the sizes end that are not boundaries, beside the limits.
+        dense: below which all are tried where that is cheap.
     """
     least, most = limits
     near = {size + change for size in boundaries for change in (-1, 0, 1)}
@@ -73,7 +76,7 @@ def sizes_to_try(
     end = most if largest is None else largest if most is None else min(largest, most)
     chosen: dict[int, None] = {}
     spent = 0.0
-    for size in dict.fromkeys([*sorted(near), *first, *_by_importance(least)]):
+    for size in dict.fromkeys([*sorted(near), *first, *_by_importance(least, dense)]):
         bounded = size in near
         if size < least or (most is not None and size > most) or (end is not None and size > end and not bounded):
             continue
@@ -86,13 +89,13 @@ def sizes_to_try(
     return sorted(chosen) or [least]
 
 
-def _by_importance(least: int) -> Iterator[int]:
+def _by_importance(least: int, dense: int) -> Iterator[int]:
     yield from range(1, SMALL + 1)
     yield from range(least, least + SMALL)
     for power in _POWERS:
         yield from (power, power + 1, power - 1)
     yield from _ROUND
-    yield from range(SMALL, _DENSE)
+    yield from range(SMALL, dense)
 
 
 def spans(sizes: Iterable[int]) -> str:

@@ -99,7 +99,7 @@ def summary(report: Report) -> str:
     failed = sum(not case.passed for case in report.judged)
     cases = counted(judged, "case", "cases")
     done = f"{failed} of {cases} failed" if failed else cases
-    measure = f"allowed: {K:g} times PyTorch's own error, or {K:g} roundings of its dtype where that is more"
+    measure = f"an error may be up to {K:g} times PyTorch's own, and {K:g} roundings in any case"
     return f"{done} on {clean(report.provider)}; {measure}"
 
 

@@ -7,6 +7,7 @@ named axis.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -29,8 +30,10 @@ from .data import fitting
 from .embeddings import Rows, opened_specs, rows_of_inputs
 from .expected import Call, Expected, farther, rounded_otherwise, size_of
 from .module_diagnosis import diagnose_module
+from .module_loud import made_loud
 from .module_run import ModuleRun, shape_of
 from .module_sweeps import sweeps, tells, value_cases
+from .mutants import Subject
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sizes import Axes
@@ -251,22 +254,27 @@ class ModuleVerification:
     @property
     def planned(self) -> int:
         """How many cases there are."""
-        return len(self._all())
+        louder = self.loud
+        return len(self._all()) + (0 if louder is None else len(louder.expected))
 
     def results(self) -> Iterator[CaseResult]:
         """Case by case."""
         for expected in self._all():
             self.done.append((expected, replay(self.model, expected)))
             yield self.done[-1][1]
+        louder = self.loud
+        if louder is not None:
+            yield from (replay(louder.model, expected) for expected in louder.expected)
 
     @property
     def pairs(self) -> list[tuple[Expected, CaseResult]]:
         """What was compared so far, and what came of it."""
         return self.done
 
-    @property
-    def loud(self) -> None:
-        """A module's weights are left as they are."""
+    @functools.cached_property
+    def loud(self) -> Subject | None:
+        """The file with the weights of its recurrent layers made loud, where they are quiet."""
+        return made_loud(self)
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs, and why, as far as it can be told."""

@@ -51,10 +51,8 @@ def test_plain_text_of_a_failure():
         "wrong.onnx: NOT in parity with PyTorch, models/net.toml",
         "1 of 3 cases failed on cpu; an error may be up to 32 times PyTorch's own, and 32 roundings in any case",
         "output  largest error  allowed error  PyTorch's own  ratio (max 32)  where",
-        "output            0.5          4e-06       1.25e-07           4e+06  [3, 0, 2] of batch 5, time 4, states"
-        "  <- fails",
-        "hn              0.125          4e-06       1.25e-07           1e+06  [0, 0, 2] of batch 5, time 4, states"
-        "  <- fails",
+        "output            0.5          4e-06       1.25e-07           4e+06  [3, 0, 2] of batch 5, time 4, states  <- fails",  # noqa: E501
+        "hn              0.125          4e-06       1.25e-07           1e+06  [0, 0, 2] of batch 5, time 4, states  <- fails",  # noqa: E501
         "cn              7e-08          4e-06       1.25e-07            0.56  [0, 0, 2] of batch 3, time 4, states",
         f"first differs in {samples.failing.location}",
         "likely cause: gate order of layer 1",

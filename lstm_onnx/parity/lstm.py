@@ -58,7 +58,7 @@ class LSTMVerification:
         self.louder = self._louder()
         loud = gains(self.spec, self.state)
         self.cases = cases(self.spec, lengths=lengths, streams=streams, seed=seed, loud=loud, shapes=shapes)
-        self.cases += value_cases(self.spec, self.state, seed)
+        self.cases += value_cases(self.spec, self.state, seed, folded=self._folded)
         self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
         self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
         self.loud_cases = loud_cases(self.spec, lengths=lengths, seed=seed) if self.louder else []
@@ -70,11 +70,15 @@ class LSTMVerification:
         if model.spec is not None and model.spec != self.spec:
             self.notes.append("the file was exported from an LSTM with other arguments")
 
+    @property
+    def _folded(self) -> bool:
+        """Whether the file may have its projections folded into R."""
+        options = self.model.story.options
+        return self.spec.proj_size > 0 and (options is None or options.projection == "fold")
+
     def _louder(self) -> tuple[Sides, Any] | None:
         """Both sides with loud weights, and the file's graph, for a quiet model whose layers are found in the file."""
-        options = self.model.story.options
-        folded = self.spec.proj_size > 0 and (options is None or options.projection == "fold")
-        factors = layer_gains(self.spec, self.state, folded=folded)
+        factors = layer_gains(self.spec, self.state, folded=self._folded)
         if factors is None:
             return None
         graph = louder_file(read_graph(self.model), folder_of(self.model), self.spec, factors)

@@ -126,8 +126,14 @@ _LARGEST_HALF = 100.0
 """The same in float16, which ends at 65504."""
 
 
-def value_cases(spec: LSTMSpec, state: StateDict, seed: int = 0) -> list[Case]:
+_LARGEST_FOLDED = 1.0
+"""The same of h0 where W_hr is folded into R: it then goes through an inverse, whose rounding grows with it."""
+
+
+def value_cases(spec: LSTMSpec, state: StateDict, seed: int = 0, *, folded: bool = False) -> list[Case]:
     """Zeros, numbers of one sign, and large ones: of the input, of the states, and of all.
+
+    `folded` is whether the file may have its projections folded into R.
 
     A huge input of a quiet model is larger by its gain, so that the gates are moved past where an operator
     may clip them.
@@ -147,8 +153,9 @@ def value_cases(spec: LSTMSpec, state: StateDict, seed: int = 0) -> list[Case]:
             return (signed.astype(np.float64) * size + 0.0).astype(array.dtype)
 
         h0, c0 = drawn.states
+        h_size = min(states, _LARGEST_FOLDED) if folded else states
         return Case(
-            f"{drawn.label}, {label}", made(drawn.input, x), (made(h0, states), made(c0, states)), None, "values"
+            f"{drawn.label}, {label}", made(drawn.input, x), (made(h0, h_size), made(c0, states)), None, "values"
         )
 
     return [

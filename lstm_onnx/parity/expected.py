@@ -152,12 +152,11 @@ def rounded_otherwise(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.
     """
     rng = np.random.default_rng(seed)
     unit = EPSILON["float32" if dtype == "float64" else dtype]
-    return {
-        name: array.astype(np.float64) * (1 + unit * rng.uniform(-1, 1, array.shape))
-        if array.dtype.kind == "f"
-        else array
-        for name, array in feeds.items()
-    }
+    moved = {}
+    for name, array in feeds.items():
+        off = 1 + unit * rng.uniform(-1, 1, array.shape)
+        moved[name] = np.asarray(array.astype(np.float64) * off) if array.dtype.kind == "f" else np.asarray(array)
+    return moved
 
 
 def steadied(calls: Sequence[Call]) -> tuple[Call, ...]:

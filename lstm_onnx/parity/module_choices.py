@@ -115,8 +115,7 @@ def value_changes(
 def _scaled(array: np.ndarray, size: float, sign: int) -> np.ndarray:
     signed = sign * np.abs(array) if sign else array
     # Adding 0 makes 0 of what would be -0.
-    scaled: np.ndarray = (signed.astype(np.float64) * size + 0.0).astype(array.dtype)
-    return scaled
+    return np.asarray(signed * np.float64(size) + 0.0, array.dtype)
 
 
 def tokens_to_try(rows: Rows, most: int, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -160,7 +160,8 @@ class ModuleVerification:
             found = rows_of_inputs(self.wide, specs, self._inputs(specs))
         except ConfigError:
             return specs
-        said = {spec.name for spec in declared if spec.low is not None}
+        # A number without axes is a flag, which stays what it was.
+        said = {spec.name for spec in declared if spec.low is not None} | {s.name for s in specs if not axes([s])}
         found = {name: rows for name, rows in found.items() if name not in said}
         opened = opened_specs(specs, found)
         if opened != specs and not self._runs(opened):

@@ -115,7 +115,7 @@ def test_modules_with_states_chunks_pools_and_integers(tmp_path: Path) -> None:
     report, kept = _stored(_steps(path), path, out)
     again = _replayed(path, out)
     assert again, str(again)
-    assert again.cases == report.cases
+    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights made loud"))
     assert {case.kind for case in again.cases} >= {"whole", "chunks", "pool"}
     assert {call.feeds["tokens"].dtype for case in read(out).cases for call in case.calls} == {np.dtype(np.int64)}
     assert any(case.least for case in kept.cases)

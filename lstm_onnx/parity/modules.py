@@ -314,6 +314,9 @@ class ModuleVerification:
             own = self.own(case.feeds)
             if case.kind == "values":
                 own = farther(own, self.wide(rounded_otherwise(case.feeds, self.dtype)), reference)
+                # An argmax of what large numbers saturate is of equals.
+                floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}
+                reference = floats or reference
         except ExportError as error:
             if case.kind == "data":
                 raise InputError(f"{case.label}: the module itself fails on it: {error}") from error

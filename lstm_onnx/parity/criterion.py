@@ -24,7 +24,9 @@ K = 32.0
 Settled on samples like that of tests/parity/test_criterion_evidence.py, which draws right models and the weakest
 of wrong ones (weights x0.001 to x4, H 1-64, L 1-4, up to 80 steps, both directions, projections, lengths, three
 dtypes): run it with ``--models`` for its figures.  Of 60 models 4 479 right tensors had ratios of 0.2 in the middle
-and 2.5 at most, and all of 3 331 wrong models were rejected.  An earlier sample of 300 float32 models had 6 714 right tensors
+and 2.5 at most, and all of 3 331 wrong models were rejected.
+
+An earlier sample of 300 float32 models had 6 714 right tensors
 (median 0.13, p99 1.5, largest 6.5) and 600 wrong models, each above 90, and above 1000 but for weights of a few
 thousandths, where all gates are nearly 0.5 (the sweep's loud inputs are for them).
 """

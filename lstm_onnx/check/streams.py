@@ -24,6 +24,8 @@ def not_streamable(subject: Subject) -> Iterator[Finding]:
         yield passed(_RULE, f"the metadata says that it cannot be streamed, and no stream is opened: {said}")
         return
     lengths = {spec.name for spec in story.inputs if isinstance(spec.high, str)} if story is not None else set()
+    if story is not None and story.spec is not None:
+        lengths.add("lengths")
     for scope, node in subject.recurrent:
         lengths |= set(scope.origins(input_of(node, LENGTHS))[0])
     found = follow_time(subject.shaped, states, lengths)

@@ -42,7 +42,7 @@ def diagnose(spec: LSTMSpec, compared: Sequence[Compared]) -> tuple[Location | N
         first = next((done for done in numbers if done.result.label == location.case), numbers[0])
         location = locate(first.sides.model, spec, first.sides.own, first.sides.wide, first.case, location)
     found = list(causes.baked_sizes(*_sizes(spec, compared)))
-    ran = [done for done in numbers if not any(t.problem.startswith("has shape") for t in done.result.tensors)]
+    ran = [done for done in numbers if not any(t.mismatched for t in done.result.tensors)]
     if ran:
         found += _from_numbers(spec, ran, location)
         found += _from_the_file(spec, ran[0])

@@ -3,7 +3,8 @@
 A golden file is a plain .npz without pickles.  Its array ``golden`` holds the bytes of a JSON object:
 the version of this format, where the numbers come from, and the cases with the names of their arrays, as
 in ``0.1.feeds.input``, ``0.1.own.output`` and ``0.1.reference.output`` of case 0, call 1.  Arrays that are
-equal are kept once.
+equal are kept once; of one that is the leading block of the largest of its case, such as its first steps,
+only the shape is kept, as in ``["0.9.feeds.input", [3, 1, 4]]``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from .criterion import EPSILON
 from .expected import Arrays, Call, Expected, first_difference
+from .interface import interface_case, interface_problems
+from .ranges import ranges_of
 from .replay import replay
 from .report import KINDS, Report
 
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from .lstm import LSTMVerification
     from .modules import ModuleVerification
 
-VERSION = 1
+VERSION = 2
 """Of the format; a reader refuses what is newer than itself."""
 _HEADER = "golden"
 _ANEW = "make it anew with lstm-onnx verify SOURCE --golden"
@@ -73,26 +76,50 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
         FileError: the path does not end in .npz, or cannot be written.
     """
     place = require_name(path)
-    arrays: dict[str, np.ndarray] = {}
-    names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-
-    def keep(name: str, array: np.ndarray) -> str:
-        key = array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
-        if key not in names:
-            names[key] = name
-            arrays[name] = array
-        return names[key]
-
+    kept = _Kept({}, {})
     header = {
         "version": VERSION,
         "source": golden.source,
         "digest": golden.digest,
         "versions": dict(golden.versions),
         "notes": list(golden.notes),
-        "cases": [_described(case, str(at), keep) for at, case in enumerate(golden.cases)],
+        "cases": [_described(case, str(at), kept) for at, case in enumerate(golden.cases)],
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    data.write(place, [{_HEADER: text, **arrays}], many=False, format="npz", compressed=True)
+    data.write(place, [{_HEADER: text, **kept.arrays}], many=False, format="npz", compressed=True)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The arrays of a golden file, by name, and the names by what they hold."""
+
+    arrays: dict[str, np.ndarray]
+    names: dict[tuple[str, tuple[int, ...], bytes], str]
+
+    def add(self, name: str, array: np.ndarray) -> str:
+        """Keep an array; the name that it is kept under."""
+        key = array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
+        if key not in self.names:
+            self.names[key] = name
+            self.arrays[name] = array
+        return self.names[key]
+
+    def add_block(self, name: str, array: np.ndarray, largest: str) -> str | list[Any]:
+        """The same, where it may be the leading block of one that is kept."""
+        whole = self.arrays[largest]
+        if array.shape != whole.shape and array.dtype == whole.dtype and _is_leading_block(array, whole):
+            return [largest, list(array.shape)]
+        return self.add(name, array)
+
+
+def _is_leading_block(array: np.ndarray, whole: np.ndarray) -> bool:
+    if array.ndim != whole.ndim or any(mine > theirs for mine, theirs in zip(array.shape, whole.shape, strict=True)):
+        return False
+    return bool(np.array_equal(array, whole[_block(array.shape)], equal_nan=array.dtype.kind == "f"))
+
+
+def _block(shape: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(map(slice, shape))
 
 
 def require_name(path: str | os.PathLike[str]) -> str:
@@ -108,8 +135,22 @@ def require_name(path: str | os.PathLike[str]) -> str:
     return place
 
 
-def _described(case: Expected, prefix: str, keep: Callable[[str, np.ndarray], str]) -> dict[str, Any]:
-    """A case in the header; `keep` stores an array and gives the name that it is kept under."""
+def _described(case: Expected, prefix: str, kept: _Kept) -> dict[str, Any]:
+    """A case in the header, whose arrays are kept."""
+    calls = [
+        {"feeds": call.feeds, "own": _narrowed(call.own), "reference": _narrowed(call.reference)} for call in case.calls
+    ]
+    described: list[dict[str, Any]] = [{part: dict.fromkeys(held) for part, held in call.items()} for call in calls]
+    for part, name in ((part, name) for part, held in calls[0].items() for name in held):
+        # The largest first, since the others may be blocks of it.
+        sizes = [call[part][name].size for call in calls]
+        order = sorted(range(len(calls)), key=sizes.__getitem__, reverse=True)
+        first = f"{prefix}.{order[0]}.{part}.{name}"
+        largest = kept.add(first, calls[order[0]][part][name])
+        for turn in order:
+            described[turn][part][name] = kept.add_block(
+                f"{prefix}.{turn}.{part}.{name}", calls[turn][part][name], largest
+            )
     return {
         "label": case.label,
         "kind": case.kind,
@@ -120,16 +161,11 @@ def _described(case: Expected, prefix: str, keep: Callable[[str, np.ndarray], st
         "batch_axes": dict(case.batch_axes),
         "least": dict(case.least),
         "scales": dict(case.scales),
+        "dtypes": dict(case.dtypes),
+        "every": dict(case.every),
         "calls": [
-            {
-                part: {name: keep(f"{prefix}.{turn}.{part}.{name}", array) for name, array in held.items()}
-                for part, held in (
-                    ("feeds", call.feeds),
-                    ("own", _narrowed(call.own)),
-                    ("reference", _narrowed(call.reference)),
-                )
-            }
-            for turn, call in enumerate(case.calls)
+            {**parts, "label": call.label, "least": dict(call.least)}
+            for parts, call in zip(described, case.calls, strict=True)
         ],
     }
 
@@ -215,11 +251,13 @@ def verify_golden(
     if kept.digest is not None and model.story.digest not in (None, kept.digest):
         notes.append("the file was exported from other weights than the golden file's (its digest differs)")
     results = tuple(replay(model, case) for case in kept.cases)
-    wrong = [
-        (case, result)
-        for case, result in zip(kept.cases, results, strict=True)
-        if not result.inconclusive and not result.passed
-    ]
+    pairs = list(zip(kept.cases, results, strict=True))
+    problems = list(interface_problems(model, kept.cases))
+    if problems and model.story.versions:
+        results = (*results, interface_case(problems))
+    else:
+        notes += problems
+    wrong = [(case, result) for case, result in pairs if not result.inconclusive and not result.passed]
     done = Report(
         model.path,
         f"{kept.source} (golden file {os.fspath(golden)})",
@@ -234,13 +272,14 @@ def verify_golden(
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        ranges=ranges_of(model, pairs),
     )
     if mutants != "none":
         from .mutants import require_level, self_test
 
         require_level(mutants)
         if done.in_parity:
-            done = replace(done, mutants=tuple(self_test(model, kept.cases, mutants)))
+            done = replace(done, mutants=tuple(self_test(model, kept.cases, mutants, ranges=done.ranges)))
     return replace(done, seconds=time.perf_counter() - began)
 
 
@@ -273,9 +312,12 @@ def _case(item: Any, arrays: Arrays) -> Expected:
         batch_axes=_axes(item, "batch_axes", calls),
         least=_mapping(item, "least", float),
         scales=_mapping(item, "scales", float),
+        dtypes=_mapping(item, "dtypes", str) if "dtypes" in item else {},
+        every=_mapping(item, "every", int) if "every" in item else {},
     )
     sizes = [scale, *case.least.values(), *case.scales.values()]
     _require(all(size >= 0 for size in sizes), "a scale is negative or not a number")
+    _require(all(step > 0 for step in case.every.values()), "a step through features is not positive")
     _require(all(call.feeds.keys() == calls[0].feeds.keys() for call in calls), "calls of one case differ in inputs")
     apart = all(case.batch_axes.get(name) != axis for name, axis in case.time_axes.items())
     _require(apart, "an axis is time and batch at once")
@@ -302,7 +344,10 @@ def _call(item: Any, arrays: Arrays) -> Call:
         own[name].shape == array.shape and own[name].dtype.kind == array.dtype.kind for name, array in reference.items()
     )
     _require(same and bool(reference), "PyTorch's outputs and their references do not fit each other")
-    return Call(feeds, _widened(own), _widened(reference))
+    label = _typed(item, "label", str) if "label" in item else ""
+    least = _mapping(item, "least", float) if "least" in item else {}
+    _require(all(size >= 0 for size in least.values()), "a least error is negative or not a number")
+    return Call(feeds, _widened(own), _widened(reference), label, least)
 
 
 def _widened(arrays: Arrays) -> Arrays:
@@ -311,9 +356,16 @@ def _widened(arrays: Arrays) -> Arrays:
 
 def _named(item: Any, key: str, arrays: Arrays) -> Arrays:
     found = {}
-    for name, member in _mapping(item, key, str).items():
-        _require(member in arrays, f"its array {member!r} is missing")
-        found[name] = arrays[member]
+    for name, member in _typed(item, key, dict).items():
+        where, shape = member if isinstance(member, list) and len(member) == 2 else (member, None)
+        _require(isinstance(where, str) and where in arrays, f"its array {where!r} is missing")
+        array = arrays[where]
+        if shape is not None:
+            sizes = [type(size) is int and size >= 0 for size in shape] if isinstance(shape, list) else [False]
+            _require(all(sizes) and len(sizes) == array.ndim, f"a block of its array {where!r} has no shape")
+            array = array[_block(shape)]
+            _require(list(array.shape) == shape, f"a block of its array {where!r} is larger than it")
+        found[name] = array
     return found
 
 

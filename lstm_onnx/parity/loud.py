@@ -9,6 +9,7 @@ a file whose recurrent layers are found (`mutants.graph`), one for each layer of
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,8 @@ In half precision only large sums tell one sigmoid from another.
 """
 _WANTED_FOLDED = 1 / 3
 """Of R h in a folded layer (`weights`), which is off by as much as W_hr is badly conditioned."""
-_LOUD_ENOUGH = {"float16": 2.0}
-"""The gain below which a model is compared as it is; 16 elsewhere."""
+ENOUGH = {"float16": 2.0, "float32": 16.0, "float64": 16.0}
+"""The gain below which a model is compared as it is, by its dtype."""
 _MOST = 2.0**14
 _H = 0.35
 """The root mean square of o tanh(c)."""
@@ -75,7 +76,16 @@ def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tu
             )
         )
     largest = max(factor for gain in gains for factor in vars(gain).values())
-    return tuple(gains) if largest >= _LOUD_ENOUGH.get(spec.dtype, 16.0) else None
+    return tuple(gains) if largest >= ENOUGH[spec.dtype] else None
+
+
+def wanted_gain(kind: str, arrays: Sequence[np.ndarray], dtype: str) -> float:
+    """A power of two that makes "weight_ih", "weight_hh" or "bias" of a layer loud, whatever its input is."""
+    wanted = (_WANTED_HALF if dtype == "float16" else _WANTED)[kind]
+    heard = {"weight_ih": _H, "weight_hh": _H0, "bias": 1.0}[kind]
+    wide = [array.astype(np.float64) for array in arrays]
+    size = math.sqrt(max((np.mean(a**2) * (a.shape[1] if a.ndim > 1 else 1) for a in wide), default=0.0))
+    return _gain(wanted, size * heard)
 
 
 def _gain(wanted: float, size: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -18,13 +18,15 @@ from ..weights import digest
 from .compared import Compared, Sides
 from .data import fitting
 from .diagnosis import diagnose
-from .expected import Call, Expected
+from .expected import Call, Expected, farther, rounded_otherwise
 from .loud import layer_gains, louder_file, louder_state
+from .lstm_sweeps import Pair, batch_sweep, judged, time_sweep
 from .mutants import Subject, folder_of, opened, read_graph
 from .reference import run_torch, windows
 from .replay import replay
 from .report import CaseResult, Cause, Location
-from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases
+from .sizes import Axes
+from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases, value_cases
 
 
 class LSTMVerification:
@@ -56,7 +58,9 @@ class LSTMVerification:
         self.louder = self._louder()
         loud = gains(self.spec, self.state)
         self.cases = cases(self.spec, lengths=lengths, streams=streams, seed=seed, loud=loud, shapes=shapes)
+        self.cases += value_cases(self.spec, self.state, seed, folded=self._folded)
         self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
+        self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
         self.loud_cases = loud_cases(self.spec, lengths=lengths, seed=seed) if self.louder else []
         self.compared: list[Compared] = []
         """So far."""
@@ -66,11 +70,15 @@ class LSTMVerification:
         if model.spec is not None and model.spec != self.spec:
             self.notes.append("the file was exported from an LSTM with other arguments")
 
+    @property
+    def _folded(self) -> bool:
+        """Whether the file may have its projections folded into R."""
+        options = self.model.story.options
+        return self.spec.proj_size > 0 and (options is None or options.projection == "fold")
+
     def _louder(self) -> tuple[Sides, Any] | None:
         """Both sides with loud weights, and the file's graph, for a quiet model whose layers are found in the file."""
-        options = self.model.story.options
-        folded = self.spec.proj_size > 0 and (options is None or options.projection == "fold")
-        factors = layer_gains(self.spec, self.state, folded=folded)
+        factors = layer_gains(self.spec, self.state, folded=self._folded)
         if factors is None:
             return None
         graph = louder_file(read_graph(self.model), folder_of(self.model), self.spec, factors)
@@ -84,12 +92,17 @@ class LSTMVerification:
     @property
     def planned(self) -> int:
         """How many cases there are, but for the shorter ones that follow an inconclusive one."""
-        return len(self.cases) + len(self.loud_cases)
+        return len(self.cases) + len(self.sweeps) + len(self.loud_cases)
 
     @property
     def expected(self) -> list[Expected]:
         """What was compared so far, of the file as it is."""
         return [done.expected for done in self.compared if done.sides is self.sides]
+
+    @property
+    def pairs(self) -> list[tuple[Expected, CaseResult]]:
+        """The same, and what came of it."""
+        return [(done.expected, done.result) for done in self.compared if done.sides is self.sides]
 
     @property
     def loud(self) -> Subject | None:
@@ -103,18 +116,35 @@ class LSTMVerification:
         """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
         for case in self.cases:
             yield from self._results(self.sides, case)
+        for sweep in self.sweeps:
+            case, calls = sweep()
+            expected = judged(_expecting(self.sides.wide, self.spec, case, calls))
+            if expected is not None:
+                yield self._compared(self.sides, case, expected)
         for case in self.loud_cases:
             assert self.louder is not None  # noqa: S101 - or there are none
             yield from self._results(self.louder[0], case)
 
     def _results(self, sides: Sides, case: Case) -> Iterator[CaseResult]:
         for part, expected in expectations(sides.own, sides.wide, self.spec, case):
-            result = replay(sides.model, expected)
-            self.compared.append(Compared(sides, part, expected, result))
+            result = self._compared(sides, part, expected)
             yield result
         if result.inconclusive:
             problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
             yield CaseResult(case.label, error=problem)
+
+    def _compared(self, sides: Sides, case: Case, expected: Expected) -> CaseResult:
+        result = replay(sides.model, expected)
+        self.compared.append(Compared(sides, case, expected, result))
+        return result
+
+    def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
+        pair, story, seed = Pair(self.sides.own, self.sides.wide), self.model.story, self.seed
+        axes = Axes(story.axis_limits, story.size_boundaries)
+        return [
+            lambda: batch_sweep(pair, self.spec, axes=axes, lengths=lengths, seed=seed),
+            lambda: time_sweep(pair, self.spec, axes=axes, seed=seed),
+        ]
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs, and why, as far as it can be told."""
@@ -134,21 +164,35 @@ def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Ite
 
 
 def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expected:
-    reference = run_torch(wide, case)
-    scale = float(np.abs(reference["cn"]).max())
+    mine, reference = run_torch(own, case), run_torch(wide, case)
+    if case.kind == "values":
+        moved = rounded_otherwise(case.feeds(), spec.dtype)
+        other = replace(case, input=moved["input"], states=(moved["h0"], moved["c0"]))
+        mine = farther(mine, run_torch(wide, other), reference)
+    return _expecting(wide, spec, case, [Call(case.feeds(), mine, reference)])
+
+
+def _expecting(wide: nn.LSTM, spec: LSTMSpec, case: Case, calls: Sequence[Call]) -> Expected:
+    """What `calls` must give, which are all of `case`."""
+    scale = max(float(np.abs(call.reference["cn"]).max()) for call in calls)
     if case.states is not None:
         scale = max(scale, float(np.abs(case.states[1]).max()))
     time_axis = 1 if spec.batch_first else 0
+    h_scale = _h_scale(wide)
+    if case.kind == "values":
+        # A sigmoid may be off by eps where it is next to nothing, and times a large c that is much to h.
+        h_scale *= max(1.0, scale)
     return Expected(
         case.label,
-        (Call(case.feeds(), run_torch(own, case), reference),),
+        tuple(calls),
         spec.dtype,
         scale,
         case.kind,
         case.chunkings,
         time_axes={"input": time_axis, "output": time_axis},
         batch_axes={"input": 1 - time_axis, "output": 1 - time_axis, "lengths": 0, "hn": 1, "cn": 1},
-        scales=dict.fromkeys(("output", "hn"), _h_scale(wide)),
+        scales=dict.fromkeys(("output", "hn"), h_scale),
+        dtypes=dict.fromkeys(("output", "hn", "cn"), spec.dtype),
     )
 
 

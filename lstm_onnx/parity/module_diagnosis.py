@@ -47,7 +47,7 @@ def diagnose_module(verification: ModuleVerification) -> tuple[Location | None, 
 
 
 def _ran(result: CaseResult) -> bool:
-    return not result.error and not any(tensor.problem.startswith("has shape") for tensor in result.tensors)
+    return not result.error and not any(tensor.mismatched for tensor in result.tensors)
 
 
 def _run(verification: ModuleVerification, expected: Expected) -> Arrays:

@@ -28,6 +28,8 @@ class ModuleRun:
         self._prepared = prepared
         self._model = model
         self._device = device
+        self.dtypes: dict[str, str] = {}
+        """Of the last run's outputs."""
 
     @property
     def arguments(self) -> list[str]:
@@ -38,6 +40,11 @@ class ModuleRun:
     def sites(self) -> Mapping[str, Site]:
         """Its recurrent modules by path, with the calls of the last run."""
         return self._prepared.sites
+
+    @property
+    def weights(self) -> int:
+        """How many numbers its parameters hold."""
+        return sum(parameter.numel() for parameter in self._prepared.stateful.inner.parameters())
 
     @property
     def states(self) -> Mapping[str, str]:
@@ -65,6 +72,7 @@ class ModuleRun:
         inputs = {name: given.pop(name) for name in self.arguments if name in given}
         states = {**self._start(inputs), **given}
         outputs = call_with_states(self._prepared, self._model.story, inputs, states)
+        self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
     def _start(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,10 +14,8 @@ from .expected import Arrays, Call, Expected
 from .module_run import shape_of
 from .sweep import compositions
 
-_SIZES = ((1, 6), (3, 6))
-"""Batch and steps of the sequences that are cut in every way."""
-_SOME = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (5, 1))
-"""Cuts where each chunk is a call of its own."""
+_BATCHES, _STEPS = (1, 3), 6
+"""Of the sequences that are cut in every way."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,13 @@ def stream_cases(
     """
     cut = Cut.of(model, specs, batch_axes)
     rng = np.random.default_rng(seed)
-    for batch, steps in _SIZES[:1] if cut.folded else _SIZES:
+    limits = [model.story.axis_limits.get(name, (1, None)) for name in cut.time]
+    least = max([least, *(low for low, _ in limits)])
+    most = min((high for _, high in limits if high is not None), default=_STEPS * least)
+    steps = min(_STEPS, most // least)
+    if steps < 2:
+        return
+    for batch in _BATCHES[:1] if cut.folded else _BATCHES:
         for given in (True, False):
             inputs, states = stream_feeds(model, specs, cut, (batch, steps * least), rng)
             started = states if given else {}
@@ -100,7 +104,7 @@ def stream_cases(
             if whole is None:
                 continue
             if cut.lengths:
-                for chunking in _SOME:
+                for chunking in dict.fromkeys([(1,) * steps, (steps - 1, 1), (1, steps - 1)]):
                     chunks = tuple(size * least for size in chunking)
                     calls = _calls(whole.calls[0], cut, chunks, model)
                     named = f"{label}, chunks of {'+'.join(map(str, chunks))}"

@@ -7,6 +7,7 @@ named axis.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -26,17 +27,22 @@ from ..runtime import Model
 from ..runtime.values import ValueInfo
 from ..story import Story
 from .data import fitting
-from .expected import Call, Expected, size_of
+from .embeddings import Rows, opened_specs, rows_of_inputs
+from .expected import Call, Expected, farther, rounded_otherwise, size_of
 from .module_diagnosis import diagnose_module
+from .module_loud import made_loud
 from .module_run import ModuleRun, shape_of
 from .module_streams import stream_cases
+from .module_sweeps import sweeps, tells, value_cases
+from .mutants import Subject
 from .replay import replay
 from .report import CaseResult, Cause, Location
+from .sizes import Axes
 from .sweep import SHAPES, gains
 
 _QUIET = 4.0
 """The gain past which a model's weights are so small that loud inputs are needed to move its gates."""
-_BATCH, _TIME = 2, 3
+BATCH, TIME = 2, 3
 """Sizes by which the axes that go with batch and with time are told apart."""
 _SHORT = 12
 """Steps up to which the sweep goes as it is; for a module that needs more, all of it is that much longer."""
@@ -93,7 +99,11 @@ class ModuleVerification:
         self.own, self.wide = (ModuleRun(prepared, model, device) for prepared in (narrow, wide))
         longest = max(own.arguments.sizes.values(), default=1)
         self.longer = longest - 1 if longest > _SHORT else 0
-        self.specs = self._varied(specs)
+        story = self.story
+        self.axes = Axes(story.axis_limits, story.size_boundaries)
+        self.rows: dict[str, Rows] = {}
+        """The integers that inputs can be which are looked up in tables."""
+        self.specs = self._opened(self._varied(specs), inputs)
         self.cases = list(self._cases(self.specs, seed))
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
@@ -114,7 +124,7 @@ class ModuleVerification:
             raise ConfigError(
                 f"{self.model.path}: does not say what its inputs are, as lstm-onnx's own files do; pass example_inputs"
             )
-        return specs, fitting_arguments(self.module, specs, seed=seed)
+        return specs, fitting_arguments(self.module, specs, seed=seed, limits=self.story.axis_limits)
 
     def _varied(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
         """Integers of which the example had only zeros, or only ones, drawn from both where the module takes that.
@@ -125,13 +135,40 @@ class ModuleVerification:
             replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
             for spec in specs
         )
-        if both != specs:
-            try:
-                sizes = sizes_of(both, _BATCH, _TIME + self.longer)
-                self.wide(draw(both, sizes, np.random.default_rng(self.seed)))
-            except ExportError:
-                return specs
-        return both
+        return both if both == specs or self._runs(both) else specs
+
+    def _runs(self, specs: tuple[InputSpec, ...]) -> bool:
+        try:
+            self.wide(self._inputs(specs))
+        except ExportError:
+            return False
+        return True
+
+    def _inputs(self, specs: tuple[InputSpec, ...]) -> dict[str, np.ndarray]:
+        return draw(specs, self.base_sizes(specs), np.random.default_rng(self.seed))
+
+    def base_sizes(self, specs: Sequence[InputSpec]) -> dict[str, int]:
+        """Small sizes of the axes, at which the module runs."""
+        return self.sizes(specs, BATCH, TIME + self.longer)
+
+    def sizes(self, specs: Sequence[InputSpec], batch: int, time: int) -> dict[str, int]:
+        """The size of each axis, within its limits."""
+        return {axis: self.axes.within(axis, size) for axis, size in sizes_of(specs, batch, time).items()}
+
+    def _opened(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+        """Integers that are looked up in a table drawn from all of its rows, unless a source says their range."""
+        try:
+            found = rows_of_inputs(self.wide, specs, self._inputs(specs))
+        except ConfigError:
+            return specs
+        # A number without axes is a flag, which stays what it was.
+        said = {spec.name for spec in declared if spec.low is not None} | {s.name for s in specs if not axes([s])}
+        found = {name: rows for name, rows in found.items() if name not in said}
+        opened = opened_specs(specs, found)
+        if opened != specs and not self._runs(opened):
+            return specs
+        self.rows = found
+        return opened
 
     def _named_axes(self, spec: InputSpec) -> InputSpec:
         """An example's input with the axes as a file of somebody else's calls them."""
@@ -156,8 +193,12 @@ class ModuleVerification:
         open_axes = axes(specs)
         longer = self.longer
         shapes = [(batch, time + longer) for batch, time in (SHAPES if open_axes else SHAPES[:1])]
+        seen = []
         for batch, time in shapes:
-            yield self._case(specs, rng, batch, time)
+            case = self._case(specs, rng, batch, time)
+            if case.label not in seen:  # limits of the axes can make two shapes one
+                seen.append(case.label)
+                yield case
         if self.story.states:
             yield self._case(specs, rng, *shapes[-1], states=False)
         lengths = [spec.name for spec in specs if isinstance(spec.high, str)]
@@ -171,6 +212,7 @@ class ModuleVerification:
             case = self._case(specs, rng, 3, 7 + longer)
             loud = {name: (case.inputs[name] * gain).astype(case.inputs[name].dtype) for name in floats}
             yield ModuleCase(f"{case.label}, loud", {**case.inputs, **loud}, case.states)
+        yield from value_cases(self, specs, rng, gain)
 
     def _example_case(self, found: Arguments) -> ModuleCase:
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
@@ -195,7 +237,12 @@ class ModuleVerification:
     def _case(
         self, specs: Sequence[InputSpec], rng: np.random.Generator, batch: int, time: int, *, states: bool = True
     ) -> ModuleCase:
-        sizes = sizes_of(specs, batch, time)
+        return self.case_at(specs, rng, self.sizes(specs, batch, time), states=states)
+
+    def case_at(
+        self, specs: Sequence[InputSpec], rng: np.random.Generator, sizes: Mapping[str, int], *, states: bool = True
+    ) -> ModuleCase:
+        """Drawn inputs of these sizes, and states beside them where the file has some."""
         inputs = draw(specs, sizes, rng)
         label = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the only shape"
         held: dict[str, np.ndarray] = {}
@@ -209,17 +256,27 @@ class ModuleVerification:
     @property
     def planned(self) -> int:
         """How many cases there are."""
-        return len(self._all())
+        louder = self.loud
+        return len(self._all()) + (0 if louder is None else len(louder.expected))
 
     def results(self) -> Iterator[CaseResult]:
         """Case by case."""
         for expected in self._all():
             self.done.append((expected, replay(self.model, expected)))
             yield self.done[-1][1]
+        louder = self.loud
+        if louder is not None:
+            yield from (replay(louder.model, expected) for expected in louder.expected)
 
     @property
-    def loud(self) -> None:
-        """A module's weights are left as they are."""
+    def pairs(self) -> list[tuple[Expected, CaseResult]]:
+        """What was compared so far, and what came of it."""
+        return self.done
+
+    @functools.cached_property
+    def loud(self) -> Subject | None:
+        """The file with the weights of its recurrent layers made loud, where they are quiet."""
+        return made_loud(self)
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs, and why, as far as it can be told."""
@@ -233,25 +290,34 @@ class ModuleVerification:
         """
         if self.expected:
             return self.expected
-        found = [expected for expected in map(self._whole, self.cases) if expected is not None]
+        found = [expected for expected in map(self.whole, self.cases) if expected is not None]
         skipped = len(self.cases) - len(found)
         if skipped:
             self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases")
+        found = [one for one in found if one.kind != "values" or tells(one)]
+        found += sweeps(self)
         found += self._streamed()
         largest: dict[str, float] = {}
         # Not of chaotic cases, nor of the user's own, which may be: they would blunt all others.
-        telling = [expected for expected in found if expected.kind != "data" and not expected.inconclusive]
+        # Nor of extreme values and sizes, which are to be judged by what is usual.
+        telling = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]
         for call in (call for expected in telling for call in expected.calls):
             for name, reference in call.reference.items():
                 largest[name] = max(largest.get(name, 0.0), _relative_error(call.own[name], reference))
         self.expected += [replace(expected, least=largest) for expected in found]
         return self.expected
 
-    def _whole(self, case: ModuleCase) -> Expected | None:
+    def whole(self, case: ModuleCase) -> Expected | None:
         """None where the module itself does not run, such as on less steps than a kernel has."""
         try:
             reference, case = self._reference(case)
             own = self.own(case.feeds)
+            if case.kind == "values":
+                own = farther(own, self.wide(rounded_otherwise(case.feeds, self.dtype)), reference)
+                # An argmax of what large numbers saturate is of equals.
+                floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}
+                reference = floats or reference
+                own = {name: own[name] for name in reference}
         except ExportError as error:
             if case.kind == "data":
                 raise InputError(f"{case.label}: the module itself fails on it: {error}") from error
@@ -261,15 +327,21 @@ class ModuleVerification:
             case.label,
             (call,),
             self.dtype,
-            self.wide.largest_cell,
+            max(self.wide.largest_cell, *(size_of(state) for state in case.states.values()), 0.0),
             case.kind,
-            time_axes=self._axes(_TIME),
-            batch_axes=self._axes(_BATCH),
+            time_axes=self._axes(TIME),
+            batch_axes=self._axes(BATCH),
+            dtypes=dict(self._dtypes),
         )
 
+    @property
+    def _dtypes(self) -> Mapping[str, str]:
+        """Of the outputs of the run before; a float64 module is itself its reference."""
+        return (self.wide if self.dtype == "float64" else self.own).dtypes
+
     def _axes(self, size: int) -> dict[str, int]:
-        """The axis of every input and output that goes with the batch (`_BATCH`) or with time (`_TIME`)."""
-        sizes = sizes_of(self.specs, _BATCH, _TIME)
+        """The axis of every input and output that goes with the batch (`BATCH`) or with time (`TIME`)."""
+        sizes = sizes_of(self.specs, BATCH, TIME)
         found = {}
         for name, info in {**self.model.inputs, **self.model.outputs}.items():
             axes = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and sizes.get(dim) == size]
@@ -288,7 +360,7 @@ class ModuleVerification:
             return
         if self.story.time_axes:
             yield from stream_cases(
-                self.model, self.specs, self._axes(_BATCH), 1 + self.longer, self.seed + 1, self._expect_stream
+                self.model, self.specs, self._axes(BATCH), 1 + self.longer, self.seed + 1, self._expect_stream
             )
             return
         for label, cases in self._sequences():
@@ -298,7 +370,7 @@ class ModuleVerification:
         """What PyTorch gives for a whole sequence; states that are arguments of the forward it wants in any case."""
         start = self.model.completed(dict(inputs)) if self._argument_states() else {}
         needed = {name: start[name] for name in self._argument_states()}
-        return self._whole(ModuleCase(label, dict(inputs), {**needed, **states}))
+        return self.whole(ModuleCase(label, dict(inputs), {**needed, **states}))
 
     def _sequences(self) -> Iterator[tuple[str, list[ModuleCase]]]:
         """Calls to be made in turn, each from the states of the one before; equal ones also as streams of a pool."""
@@ -340,8 +412,8 @@ class ModuleVerification:
                 own_states = {name: own[after] for name, after in pairs.items()}
         except ExportError:
             return
-        axes = self._axes(_BATCH)
-        chunks = Expected(label, tuple(calls), self.dtype, cell, "chunks", (), self._axes(_TIME), axes)
+        axes = self._axes(BATCH)
+        chunks = Expected(label, tuple(calls), self.dtype, cell, "chunks", (), self._axes(TIME), axes)
         yield chunks
         if chunks.inconclusive:
             yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunks import end_to_end
-from .expected import Arrays, Expected
+from .expected import Arrays, Expected, some_of
 from .report import CaseResult
 
 _SLOTS = 2
@@ -26,9 +26,28 @@ def replay(model: Model, expected: Expected) -> CaseResult:
             return _chunked(model, expected)
         if expected.kind == "pool":
             return expected.judge(_pooled(model, expected))
+        if expected.kind == "sweep":
+            return _swept(model, expected)
         return expected.judge([model.run(call.feeds) for call in expected.calls])
     except (InputError, RunError) as error:
         return CaseResult(expected.label, error=str(error), kind=expected.kind)
+
+
+def _swept(model: Model, expected: Expected) -> CaseResult:
+    """Each call by itself; where some fail to run, the first of them is told."""
+    outputs: list[Arrays] = []
+    stopped: dict[str, str] = {}
+    for call in expected.calls:
+        try:
+            outputs.append(model.run(call.feeds))
+        except (InputError, RunError) as error:
+            stopped[call.label] = str(error)
+    if stopped:
+        label = f"{expected.label}: {some_of(list(stopped))}"
+        return CaseResult(label, error=next(iter(stopped.values())), kind=expected.kind)
+    # Curves over time are made where something is wrong: there are many calls.
+    result = replace(expected, time_axes={}).judge(outputs)
+    return result if result.passed else expected.judge(outputs)
 
 
 def _chunked(model: Model, expected: Expected) -> CaseResult:

@@ -9,10 +9,12 @@ from typing import Any
 
 from .criterion import K, TensorResult
 from .reports.table import plain
+from .sizes import spans
 
-KINDS = ("whole", "chunks", "pool", "steps", "data")
+KINDS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
 """How a case was run: in one call, in chunks through a stream, in slots of a pool, in single steps from the
-float64 trajectory, or on the user's own inputs."""
+float64 trajectory, on the user's own inputs, on large, zero or one-sided values, or in one call for each size of
+an axis or each part of a range."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,21 @@ class Cause:
     fix: str
 
 
+@dataclass(frozen=True)
+class Range:
+    """What was tried of an axis or an input.
+
+    `kind` is "sizes" (of an axis), "integers" or "numbers" (of an input); `least` and `largest` are of all that
+    was tried; `values` has each size or integer, in rising order, and nothing for numbers.
+    """
+
+    name: str
+    kind: str
+    least: float
+    largest: float
+    values: tuple[int, ...] = ()
+
+
 OUTCOMES = ("rejected", "survived", "equivalent")
 
 
@@ -105,6 +122,7 @@ class Report:
     cannot vouch for the file either.  Where a case is inconclusive, the case after it takes its place:
     the same steps, fewer at a time.  `location` and `causes` are there when the file is not in parity,
     `mutants` when the verification was tried on wrong copies of it; `seconds` is how long it all took.
+    `ranges` are the sizes and values that were tried: of others the report says nothing.
     """
 
     file: str
@@ -117,6 +135,7 @@ class Report:
     mutants: tuple[MutantResult, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    ranges: tuple[Range, ...] = ()
 
     @property
     def survivors(self) -> tuple[MutantResult, ...]:
@@ -156,7 +175,8 @@ class Report:
         output the `case` in which it came off worst, with the fields of a `TensorResult`; `location`, `causes`
         and `mutants` have those of their classes, `location` is null where there is none.  `cases` has
         every `case` with its `kind`, whether it `passed` or is `inconclusive`, its `error` or null, and
-        its `outputs`.  `notes`, `versions` by package and `seconds` are as here.
+        its `outputs`.  `ranges` has for each axis and input its `name`, `kind`, `least`, `largest` and, but for
+        numbers, the `values` as text, such as "1 to 16, 32".  `notes`, `versions` by package and `seconds` are as here.
         """
         return {
             "passed": bool(self),
@@ -180,6 +200,7 @@ class Report:
                 }
                 for case in self.cases
             ],
+            "ranges": [_range(one) for one in self.ranges],
             "notes": list(self.notes),
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 3),
@@ -188,6 +209,10 @@ class Report:
     def __str__(self) -> str:
         """The table for people, as plain text: see `parity.reports.table`."""
         return plain(self)
+
+
+def _range(one: Range) -> dict[str, object]:
+    return {**asdict(one), "values": spans(one.values)}
 
 
 def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:

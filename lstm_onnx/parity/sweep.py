@@ -99,18 +99,18 @@ def cases(
     explicit states, and the rows of a batch as streams of a pool.
     """
     rng = np.random.default_rng(seed)
-    made = [_case(spec, rng, batch, time) for batch, time in shapes]
-    made += [_case(spec, rng, batch, time, states=False) for batch, time in ((1, 7), (3, 7))]
+    made = [drawn_case(spec, rng, batch, time) for batch, time in shapes]
+    made += [drawn_case(spec, rng, batch, time, states=False) for batch, time in ((1, 7), (3, 7))]
     if lengths:
-        made += [_case(spec, rng, batch, time, lengths=True) for batch, time in ((1, 7), (3, 7), (5, 12))]
-        made.append(_case(spec, rng, 3, 7, states=False, lengths=True))
+        made += [drawn_case(spec, rng, batch, time, lengths=True) for batch, time in ((1, 7), (3, 7), (5, 12))]
+        made.append(drawn_case(spec, rng, 3, 7, states=False, lengths=True))
     if loud is not None and loud.needed:
-        made += [_amplified(_case(spec, rng, batch, time), loud) for batch, time in ((3, 1), (3, 7))]
+        made += [_amplified(drawn_case(spec, rng, batch, time), loud) for batch, time in ((3, 1), (3, 7))]
     if streams:
         every, some, pooled = (
-            _case(spec, rng, 3, 7),
-            _case(spec, rng, 1, 12, states=False),
-            _case(spec, rng, 3, 5, states=False),
+            drawn_case(spec, rng, 3, 7),
+            drawn_case(spec, rng, 1, 12, states=False),
+            drawn_case(spec, rng, 3, 5, states=False),
         )
         made += [
             replace(every, label=f"{every.label}, every chunking", kind="chunks", chunkings=tuple(compositions(7))),
@@ -120,12 +120,66 @@ def cases(
     return made
 
 
+_LARGE = (10.0, 1000.0)
+"""What drawn inputs and states are multiplied by, to be large and to be huge."""
+_LARGEST_HALF = 100.0
+"""The same in float16, which ends at 65504."""
+
+
+_LARGEST_FOLDED = 1.0
+"""The same of h0 where W_hr is folded into R: it then goes through an inverse, whose rounding grows with it."""
+
+
+def value_cases(spec: LSTMSpec, state: StateDict, seed: int = 0, *, folded: bool = False) -> list[Case]:
+    """Zeros, numbers of one sign, and large ones: of the input, of the states, and of all.
+
+    `folded` is whether the file may have its projections folded into R.
+
+    A huge input of a quiet model is larger by its gain, so that the gates are moved past where an operator
+    may clip them.
+    """
+    rng = np.random.default_rng([seed, 3])
+    large, huge = (min(size, _LARGEST_HALF) if spec.dtype == "float16" else size for size in _LARGE)
+    gain = gains(spec, state).input
+    huge = max(huge, 30 * gain)
+
+    def case(label: str, x: float, states: float, sign: int = 0) -> Case:
+        drawn = drawn_case(spec, rng, 3, 4)
+        assert drawn.states is not None  # noqa: S101 - drawn with them
+
+        def made(array: np.ndarray, size: float) -> np.ndarray:
+            signed = sign * np.abs(array) if sign else array
+            # Adding 0 makes 0 of what would be -0.
+            return (signed.astype(np.float64) * size + 0.0).astype(array.dtype)
+
+        h0, c0 = drawn.states
+        h_size = min(states, _LARGEST_FOLDED) if folded else states
+        return Case(
+            f"{drawn.label}, {label}", made(drawn.input, x), (made(h0, h_size), made(c0, states)), None, "values"
+        )
+
+    return [
+        case("all zeros", 0, 0),
+        case("input zeros", 0, 1),
+        case("states zeros", 1, 0),
+        case("all positive", 1, 1, 1),
+        case("all negative", 1, 1, -1),
+        case("large input", large, 1),
+        case("huge input", huge, 1),
+        case("huge positive input", huge, 1, 1),
+        case("large states", 1, large),
+        case("large positive states", 1, large, 1),
+        case("large negative states", 1, large, -1),
+        case("huge states", 1, _LARGEST_HALF if spec.dtype == "float16" else _LARGE[1]),
+    ]
+
+
 def loud_cases(spec: LSTMSpec, *, lengths: bool, seed: int = 0) -> list[Case]:
     """What a quiet model is compared on with its weights made loud; in the last, rounding has not grown yet."""
     rng = np.random.default_rng(seed)
-    made = [_case(spec, rng, 8, 7), _case(spec, rng, 8, 12, states=False), _case(spec, rng, 32, 2)]
+    made = [drawn_case(spec, rng, 8, 7), drawn_case(spec, rng, 8, 12, states=False), drawn_case(spec, rng, 32, 2)]
     if lengths:
-        made.append(_case(spec, rng, 8, 7, lengths=True))
+        made.append(drawn_case(spec, rng, 8, 7, lengths=True))
     return [replace(case, label=f"weights made loud, {case.label}") for case in made]
 
 
@@ -147,9 +201,10 @@ def _amplified(case: Case, loud: Gains) -> Case:
     )
 
 
-def _case(
+def drawn_case(
     spec: LSTMSpec, rng: np.random.Generator, batch: int, time: int, *, states: bool = True, lengths: bool = False
 ) -> Case:
+    """Inputs of these sizes."""
     x = rng.standard_normal(spec.sequence_shape(batch, time, spec.input_size)).astype(spec.dtype)
     pair = None
     if states:

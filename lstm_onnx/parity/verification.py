@@ -21,10 +21,12 @@ from ..inputs import InputSpec
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from .golden import Golden, require_name, write
+from .interface import interface_case, interface_problems
 from .lstm import LSTMVerification
 from .modules import ModuleVerification
 from .mutants import require_level, self_test
 from .options import require_drawing
+from .ranges import ranges_of
 from .report import CaseResult, Report
 
 
@@ -130,6 +132,12 @@ def make_report(
     require_level(mutants)
     done = tuple(results)
     notes = list(verification.notes)
+    problems = list(interface_problems(verification.model, verification.expected))
+    if problems and verification.model.story.versions:
+        # lstm-onnx's own files have nothing beside what the module has.
+        done = (*done, interface_case(problems))
+    else:
+        notes += problems
     if any(case.inconclusive for case in done):
         how = (
             "they were compared in pairs of steps and single steps"
@@ -145,9 +153,12 @@ def make_report(
         done,
         tuple(notes),
         versions=versions(),
+        ranges=ranges_of(verification.model, verification.pairs),
     )
     if report.in_parity:
-        tried = self_test(model, verification.expected, mutants, verification.seed, loud=verification.loud)
+        tried = self_test(
+            model, verification.expected, mutants, verification.seed, loud=verification.loud, ranges=report.ranges
+        )
         report = replace(report, mutants=tuple(tried))
         if mutants != "none" and not report.mutants:
             notes.append("the self-test found no LSTM, GRU or RNN operator in the file to make mistakes in")

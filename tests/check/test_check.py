@@ -85,10 +85,18 @@ def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
     assert (table["file"], table["provider"]) == (str(path), "cpu")
     keys = {"id", "rule", "severity", "passed", "where", "message", "fix", "skipped"}
     assert [set(finding) for finding in table["findings"]] == [keys] * len(RULES)
-    assert [finding["id"] for finding in table["findings"]] == ["LO101", "LO102", "LO201", "LO301", "LO309", "LO501", "LO502"]
+    assert [finding["id"] for finding in table["findings"]] == [
+        "LO101",
+        "LO102",
+        "LO201",
+        "LO301",
+        "LO309",
+        "LO501",
+        "LO502",
+    ]
     assert {item["provider"] for item in table["placements"]} == {"CPUExecutionProvider"}
     lines = str(report).splitlines()
-    assert lines[2] == "ok    LO201 dynamic-axes   batch and time are open in every input and output"
+    assert lines[2] == "ok    LO201 dynamic-axes    batch and time are open in every input and output"
     assert lines[-2] == f"ok    {len(report.silent)} further rules found nothing"
     assert lines[-1] == f"{path}: passed on cpu"
 

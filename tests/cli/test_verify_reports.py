@@ -110,11 +110,11 @@ def test_json_has_every_key(run_cli: Run, source: str) -> None:
     told = json.loads(run_cli("verify", source, "wrong.onnx", *QUICK, "--json").out)
     assert set(told) == {
         *("passed", "in_parity", "file", "source", "provider", "limit", "outputs", "location", "causes", "mutants"),
-        *("cases", "notes", "versions", "seconds"),
+        *("cases", "ranges", "notes", "versions", "seconds"),
     }
     output = told["outputs"]["output"]
     assert set(output) == {
-        *("output", "error", "torch_error", "ratio", "where", "inconclusive", "problem", "case", "growth")
+        *("output", "error", "torch_error", "ratio", "where", "inconclusive", "problem", "case", "growth", "allowed")
     }
     assert set(output["growth"]) == {"error", "torch_error", "bound", "steps", "features", "heat"}
     assert output["ratio"] > told["limit"]

@@ -115,8 +115,8 @@ def test_modules_with_states_chunks_pools_and_integers(tmp_path: Path) -> None:
     report, kept = _stored(_steps(path), path, out)
     again = _replayed(path, out)
     assert again, str(again)
-    assert again.cases == report.cases
-    assert {case.kind for case in again.cases} == {"whole", "chunks", "pool"}
+    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights made loud"))
+    assert {case.kind for case in again.cases} >= {"whole", "chunks", "pool"}
     assert {call.feeds["tokens"].dtype for case in read(out).cases for call in case.calls} == {np.dtype(np.int64)}
     assert any(case.least for case in kept.cases)
 
@@ -144,7 +144,7 @@ def test_equal_goldens_are_equal_bytes_and_a_plain_npz(made: tuple[Path, Path], 
     write(tmp_path / "again.npz", read(out))
     assert (tmp_path / "again.npz").read_bytes() == out.read_bytes()
     with np.load(out, allow_pickle=False) as arrays:
-        assert json.loads(arrays["golden"].tobytes())["version"] == 1
+        assert json.loads(arrays["golden"].tobytes())["version"] == 2
         assert arrays["0.0.feeds.input"].shape == (1, 1, 4)
         assert arrays["0.0.own.output"].dtype == np.float32
         assert arrays["0.0.reference.output"].dtype == np.float64
@@ -244,7 +244,7 @@ def test_a_file_whose_output_cannot_be_put_together_fails(made: tuple[Path, Path
     onnx.save(model, tmp_path / "wrong.onnx")
     report = _replayed(tmp_path / "wrong.onnx", made[1])
     assert not any(case.passed for case in report.cases)
-    assert {case.kind for case in report.cases} == {"whole", "chunks", "pool"}
+    assert {case.kind for case in report.cases} >= {"whole", "chunks", "pool", "sweep"}
 
 
 def test_a_golden_of_one_provider_is_run_on_a_loaded_model(made: tuple[Path, Path]) -> None:
@@ -294,11 +294,11 @@ def test_every_shorter_file_is_refused(made: tuple[Path, Path], tmp_path: Path) 
         ({"golden": np.frombuffer(b"[" * 100_000, np.uint8)}, "is not a whole golden file"),
         ({"golden": np.frombuffer(b"[1]", np.uint8)}, "no object with 'version'"),
         (
-            {"golden": np.frombuffer(b'{"version": 2}', np.uint8)},
-            "version 2, and this lstm-onnx reads up to 1; upgrade",
+            {"golden": np.frombuffer(b'{"version": 3}', np.uint8)},
+            "version 3, and this lstm-onnx reads up to 2; upgrade",
         ),
         ({"golden": np.frombuffer(b'{"version": true}', np.uint8)}, "'version' is not of the type int"),
-        ({"golden": np.frombuffer(b'{"version": 1}', np.uint8)}, "'source' is not of the type str"),
+        ({"golden": np.frombuffer(b'{"version": 2}', np.uint8)}, "'source' is not of the type str"),
     ],
 )
 def test_foreign_files_are_refused(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:

@@ -18,6 +18,21 @@ from lstm_onnx.parity.sweep import SHAPES
 
 from .files import edit_file, lstm, mutate_file, verified
 
+VALUES = (
+    "all zeros",
+    "input zeros",
+    "states zeros",
+    "all positive",
+    "all negative",
+    "large input",
+    "huge input",
+    "huge positive input",
+    "large states",
+    "large positive states",
+    "large negative states",
+    "huge states",
+)
+
 
 def test_a_right_file_is_in_parity(tmp_path: Path) -> None:
     module, path = lstm(), tmp_path / "m.onnx"
@@ -38,7 +53,11 @@ def test_a_right_file_is_in_parity(tmp_path: Path) -> None:
         "batch 3, time 7, states, every chunking",
         "batch 1, time 12, no states, some chunkings",
         "batch 3, time 5, no states, in a pool",
+        *(f"batch 3, time 4, states, {values}" for values in VALUES),
+        *(case.label for case in report.cases if case.kind == "sweep"),
     ]
+    sweeps = [case.label for case in report.cases if case.kind == "sweep"]
+    assert [label.partition(" of ")[0] for label in sweeps] == ["every batch", "batch 1, every time"]
     for name, (case, tensor) in report.worst.items():
         assert tensor.output == name
         assert tensor.ratio == max(t.ratio for c in report.cases for t in c.tensors if t.output == name)
@@ -58,7 +77,7 @@ def test_lengths_are_swept_where_the_file_takes_them(tmp_path: Path) -> None:
     assert len(cut) == 4
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     planned = LSTMVerification(model, module).cases
-    assert [case.label for case in planned] == [case.label for case in report.cases]
+    assert [case.label for case in planned] == [case.label for case in report.cases if case.kind != "sweep"]
     for case in planned:
         if case.lengths is not None:
             time, batch = case.input.shape[:2]
@@ -96,7 +115,7 @@ def test_to_dict_is_json(tmp_path: Path) -> None:
     assert table["notes"] == []
     assert set(table["outputs"]) == {"output", "hn", "cn"}
     assert all(values["ratio"] <= K and values["case"] for values in table["outputs"].values())
-    assert len(table["cases"]) == len(SHAPES) + 1 + 2 + 3  # the long one; absent states; streams
+    assert len(table["cases"]) == len(SHAPES) + 1 + 2 + 3 + len(VALUES) + 2  # the long one; absent states; streams
     for case in table["cases"]:
         assert case["passed"] is True
         assert case["inconclusive"] is False
@@ -209,7 +228,7 @@ def test_a_file_without_a_states_input_fails(tmp_path: Path) -> None:
     report = verified(module, path)
     assert not report
     failed = {case.label for case in report.cases if case.error}
-    assert failed == {case.label for case in report.cases if ", states" in case.label}
+    assert failed == {case.label for case in report.cases if ", states" in case.label or case.kind == "sweep"}
     assert all("h0 is not an input" in case.error for case in report.cases if case.error)
 
 
@@ -315,6 +334,7 @@ def test_a_survivor_is_no_pass(tmp_path: Path) -> None:
     verification.cases = [
         sweep.Case("blind", np.ones((1, 1, 5), np.float32), None, None),
     ]
+    verification.sweeps = []
     report = make_report(verification, verification.results())
     assert report.in_parity
     assert not report

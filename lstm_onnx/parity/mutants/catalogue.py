@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import weights, wiring
+from . import partial, weights, wiring
 from .graph import Edit, Site
 from .outcome import Outcome
 
@@ -19,7 +19,8 @@ class Mutator:
     """A way to be wrong.
 
     `apply` changes a model at a site, or (`whole`) as a whole, and says what came of it.  `quick` is
-    whether a quick self-test tries it; `streams` whether only runs that carry states can see it.
+    whether a quick self-test tries it; `streams` whether only runs that carry states can see it; `kinds` are those
+    of the cases that see it most likely, which are tried first.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Mutator:
     quick: bool = True
     whole: bool = False
     streams: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 def _gate_pairs(op_type: str, quick: set[str]) -> list[Mutator]:
@@ -70,6 +72,11 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("batch baked in", wiring.baked("batch"), whole=True),
     Mutator("time baked in", wiring.baked("time"), whole=True),
     Mutator("output reversed in time", wiring.reversed_output, whole=True),
+    Mutator("wrong past some time", partial.past_a_size, whole=True, kinds=("sweep",)),
+    Mutator("wrong at one batch size", partial.at_one_size, whole=True, kinds=("sweep",)),
+    Mutator("wrong for large inputs", partial.for_large_numbers, whole=True, kinds=("values",)),
+    Mutator("one row of a table wrong", partial.in_one_row, whole=True, kinds=("sweep",)),
+    Mutator("another dtype of an output", partial.other_dtype, whole=True),
     Mutator("streams' states mispaired", wiring.mispaired, whole=True, streams=True),
 )
 """Those of the quick self-test are one of each kind; the whole set has every pair of gates, and slighter ones."""

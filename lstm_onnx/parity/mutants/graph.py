@@ -6,7 +6,7 @@ Nothing is computed on the weights themselves, so a mutant of a large model cost
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from onnx.shape_inference import InferenceError
 
 from ...check.inference import bare, inferred
 from ...onnxgraph import nodes_of
+from ..report import Range
 
 _TO_THE_END = 2**31 - 1
 """An end of a Slice that is past every end."""
@@ -113,14 +114,22 @@ _LINEAR = _SHAPE_ONLY | {"Concat", "MatMul", "Add", "Dropout"}
 class Edit:
     """A model that is being changed, in place.
 
-    `folder` is where its external data lies; `shapes` are those of `known_shapes`, before any change.
+    `folder` is where its external data lies; `shapes` are those of `known_shapes`, before any change; `ranges`
+    what the right model was compared at.
     """
 
-    def __init__(self, model: ModelProto, folder: str = "", shapes: Shapes | None = None) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        folder: str = "",
+        shapes: Shapes | None = None,
+        ranges: Sequence[Range] = (),
+    ) -> None:
         self.model = model
         self.graph: GraphProto = model.graph
         self.folder = folder
         self.shapes: Shapes = shapes or {}
+        self.ranges = {one.name: one for one in ranges}
         self._taken = {name for node in self.graph.node for name in (node.name, *node.output)}
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._taken |= self._initializers.keys()
@@ -220,13 +229,17 @@ class Edit:
 
     def behind(self, output: str, op: str, *more: str | np.ndarray, **attributes: Any) -> None:
         """Put ``op(output, *more)`` behind one of the graph's outputs, and give it the output's name."""
+        self.replace_output(output, lambda right: self.node(op, right, *more, **attributes))
+
+    def replace_output(self, output: str, make: Callable[[str], str]) -> None:
+        """Give the name of one of the graph's outputs to what `make` makes of it."""
         right = f"{output}/right"
         for node in nodes_of(self.graph.node):
             node.input[:] = [right if value == output else value for value in node.input]
         maker = self._producers[output]
         maker.output[:] = [right if value == output else value for value in maker.output]
         self._producers[right] = maker
-        made = self.node(op, right, *more, **attributes)
+        made = make(right)
         self._producers[made].output[0] = output
 
     def sort(self) -> None:

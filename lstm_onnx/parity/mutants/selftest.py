@@ -12,7 +12,7 @@ from ...errors import ConfigError, LSTMOnnxError, shown
 from ...runtime import Model
 from ..expected import Expected
 from ..replay import replay
-from ..report import MutantResult
+from ..report import MutantResult, Range
 from .catalogue import MUTATORS, Mutator
 from .copies import folder_of, opened, read_graph
 from .graph import Edit, Shapes, known_shapes
@@ -40,15 +40,21 @@ class Subject:
 
 
 def mutated(
-    proto: onnx.ModelProto, mutator: Mutator, site: int = 0, folder: str = "", shapes: Shapes | None = None
+    proto: onnx.ModelProto,
+    mutator: Mutator,
+    site: int = 0,
+    folder: str = "",
+    shapes: Shapes | None = None,
+    ranges: Sequence[Range] = (),
 ) -> tuple[Outcome, onnx.ModelProto]:
     """A copy of `proto` with a mistake in its recurrent layer number `site`, and what came of making it.
 
-    `folder` is where its external data lies, and `shapes` those of `known_shapes`, for proofs.
+    `folder` is where its external data lies, `shapes` are those of `known_shapes`, for proofs, and `ranges` what
+    the right file was compared at, which some mistakes are made within.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    edit = Edit(copy, folder, shapes)
+    edit = Edit(copy, folder, shapes, ranges)
     outcome = mutator.apply(edit, edit.sites[site])
     edit.sort()
     return outcome, copy
@@ -61,6 +67,7 @@ def self_test(
     seed: int = 0,
     *,
     loud: Subject | None = None,
+    ranges: Sequence[Range] = (),
 ) -> Iterator[MutantResult]:
     """Whether what is `expected` of the file of `model` rejects its mutants, one by one.
 
@@ -70,6 +77,7 @@ def self_test(
         level: one of `LEVELS`.
         seed: of a quick self-test, which layer is changed where there are several.
         loud: the same with the weights made loud, where the verification compared that too.
+        ranges: what the file was compared at; without them mistakes that show only somewhere are left out.
 
     Yields:
         A result for each.
@@ -92,7 +100,7 @@ def self_test(
         # From another layer on each time, so that a quick self-test reaches all of them.
         for turn in range(len(names)):
             at = (seed + number + turn) % len(names)
-            result = _result(subjects, mutator, at, folder, shapes)
+            result = _result(subjects, mutator, at, folder, shapes, ranges)
             if result is None:
                 continue
             alone = len(names) == 1 or mutator.whole
@@ -117,14 +125,18 @@ def _telling_first(expected: Sequence[Expected]) -> list[Expected]:
     return sorted((case for case in expected if not case.inconclusive), key=order)
 
 
-def _result(subjects: Sequence[Subject], mutator: Mutator, at: int, folder: str, shapes: Shapes) -> MutantResult | None:
+def _result(
+    subjects: Sequence[Subject], mutator: Mutator, at: int, folder: str, shapes: Shapes, ranges: Sequence[Range]
+) -> MutantResult | None:
     """What the cases make of a mutant; None where there is none, or no case that could see it."""
     nearest: MutantResult | None = None
     for subject in subjects:
         cases = [case for case in subject.expected if case.kind in ("chunks", "pool") or not mutator.streams]
         if not cases:
             continue
-        outcome, copy = mutated(subject.proto, mutator, at, folder, shapes)
+        # What shows first costs least: the order of the others stays as it is.
+        cases.sort(key=lambda case: case.kind not in mutator.kinds)
+        outcome, copy = mutated(subject.proto, mutator, at, folder, shapes, ranges)
         if outcome.reason:
             return MutantResult("", "equivalent", 0.0, "", outcome.reason)
         if not outcome.applied:

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 from ...terminal_text import one_line
 from ..criterion import K
+from ..sizes import spans
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, MutantResult, Report
+    from ..report import CaseResult, MutantResult, Range, Report
 
-COLUMNS = ("output", "largest error", "PyTorch's own", f"ratio (max {K:g})", "where")
+COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
+_MOST_SPANS = 40
+"""Of sizes or integers that are told one by one."""
 INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
 _OUTCOMES = {"rejected": "rejected", "equivalent": "proven to be no change", "survived": "passed for right"}
 """What became of a wrong copy, by `report.OUTCOMES`."""
@@ -26,19 +29,20 @@ _OUTCOMES = {"rejected": "rejected", "equivalent": "proven to be no change", "su
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table of outputs; the first five fields are the cells under `COLUMNS`."""
+    """A line of the table of outputs; the first six fields are the cells under `COLUMNS`."""
 
     output: str
     error: str
+    allowed: str
     torch_error: str
     ratio: str
     where: str
     passed: bool
 
     @property
-    def cells(self) -> tuple[str, str, str, str, str]:
+    def cells(self) -> tuple[str, str, str, str, str, str]:
         """The text under each of `COLUMNS`."""
-        return self.output, self.error, self.torch_error, self.ratio, self.where
+        return self.output, self.error, self.allowed, self.torch_error, self.ratio, self.where
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ def summary(report: Report) -> str:
     failed = sum(not case.passed for case in report.judged)
     cases = counted(judged, "case", "cases")
     done = f"{failed} of {cases} failed" if failed else cases
-    return f"{done} on {clean(report.provider)}; an error may be up to {K:g} times PyTorch's own"
+    measure = f"an error may be up to {K:g} times PyTorch's own, and {K:g} roundings in any case"
+    return f"{done} on {clean(report.provider)}; {measure}"
 
 
 def row(case: CaseResult, tensor: TensorResult) -> Row:
@@ -96,9 +101,9 @@ def row(case: CaseResult, tensor: TensorResult) -> Row:
         where = f"{list(tensor.where)} of {where}"
     if tensor.problem:
         where = f"{where}: {clean(tensor.problem)}"
-    # PyTorch's own error is not a number only where the shapes differ and there was nothing to compare.
-    own = "-" if math.isnan(tensor.torch_error) else number(tensor.torch_error)
-    return Row(clean(tensor.output), number(tensor.error), own, number(tensor.ratio), where, tensor.passed)
+    # These are not numbers only where shapes or dtypes differ and there was nothing to compare.
+    allowed, own = ("-" if math.isnan(one) else number(one) for one in (tensor.allowed, tensor.torch_error))
+    return Row(clean(tensor.output), number(tensor.error), allowed, own, number(tensor.ratio), where, tensor.passed)
 
 
 def rows(report: Report) -> list[Row]:
@@ -137,10 +142,27 @@ def remarks(report: Report) -> list[Remark]:
         Remark("likely cause:", clean(cause.name), (("evidence:", clean(cause.evidence)), ("fix:", clean(cause.fix))))
         for cause in report.causes
     ]
+    if report.ranges:
+        said.append(Remark("tried:", ranges(report)))
     if report.mutants:
         said.append(Remark("self-test:", tried(report)))
     said += [Remark("passed for right:", survived(mutant), bad=True) for mutant in report.survivors]
     return said + [Remark("note:", clean(note)) for note in report.notes]
+
+
+def ranges(report: Report) -> str:
+    """The sizes and values that were tried, as in ``batch 1 to 16, 32; tokens 0 to 99; x -310 to 296``."""
+    return "; ".join(map(_range, report.ranges))
+
+
+def _range(one: Range) -> str:
+    name = clean(one.name)
+    if one.kind == "numbers":
+        return f"{name} {number(one.least)} to {number(one.largest)}"
+    shown = spans(one.values)
+    if shown.count(",") < _MOST_SPANS:
+        return f"{name} {shown}"
+    return f"{name} {len(one.values)} between {one.least:.0f} and {one.largest:.0f}"
 
 
 def tried(report: Report) -> str:

@@ -23,6 +23,8 @@ _KINDS = {
     "pool": "in a pool",
     "steps": "in short runs",
     "data": "on own data",
+    "values": "on chosen values",
+    "sweep": "in many calls",
 }
 """How a case was run, by `report.KINDS`."""
 _MOST_CHARTS = 6
@@ -96,6 +98,7 @@ def _report(report: Report, ident: str) -> Markup:
     parts = [
         _differences(report),
         _outputs(report),
+        _tried(report),
         *_growths(report, ident),
         _self_test(report),
         _cases(report),
@@ -131,6 +134,12 @@ def _outputs(report: Report) -> Markup:
         return Markup()
     rows = [(join(row.output, _judgement(row.passed)), *row.cells[1:]) for row in shown]
     return _section("Outputs", _table("Each output where it came off worst", content.COLUMNS, rows))
+
+
+def _tried(report: Report) -> Markup:
+    if not report.ranges:
+        return Markup()
+    return _section("Tried", tag("p", f"{content.ranges(report)}."))
 
 
 def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ..criterion import K
-from .content import INCONCLUSIVE, clean, outcome, row, survived
+from .content import INCONCLUSIVE, clean, outcome, ranges, row, survived
 from .table import plain, table
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def _suite(report: Report) -> Element:
         suite.set(name, str(sum(test.result == result for test in tests)))
     suite.set("time", f"{report.seconds:.3f}")
     properties = SubElement(suite, "properties")
+    tried = {"tried": ranges(report)} if report.ranges else {}
     facts = {"file": report.file, "source": report.source, "provider": report.provider, "limit": f"{K:g}"}
-    for name, value in {**facts, **report.versions}.items():
+    for name, value in {**facts, **tried, **report.versions}.items():
         SubElement(properties, "property", name=clean(name), value=clean(value))
     # Readers tell cases apart by class and name alone, and take what is before a dot for a package.
     owner = ".".join(clean(name).replace(".", "_") for name in (report.source, report.file, report.provider))
@@ -94,8 +95,12 @@ def _case(case: CaseResult) -> _Test:
     if case.passed:
         return _Test(name)
     shown = [row(case, tensor) for tensor in case.tensors]
-    wrong = ", ".join(f"{each.ratio} of {each.output}" for each in shown if not each.passed)
-    message = f"not in parity, ratio {wrong}; {K:g} is the most" if shown else "no output was compared"
+    wrong = ", ".join(
+        f"{each.error} of {each.output} (allowed {each.allowed}, ratio {each.ratio})"
+        for each in shown
+        if not each.passed
+    )
+    message = f"not in parity, error {wrong}; ratio {K:g} is the most" if shown else "no output was compared"
     return _Test(name, "failure", "parity", message, "\n".join(table(shown)))
 
 

@@ -19,7 +19,7 @@ _WIDE, _BROAD = 84, 60
 """Columns of a terminal from which the table has its rows side by side, and remarks their labels."""
 _LABELS = 17
 """Columns for the labels of remarks."""
-NUMBERS = range(1, 4)
+NUMBERS = range(1, 5)
 """Of `COLUMNS`, those that are set flush right."""
 
 

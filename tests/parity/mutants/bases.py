@@ -14,6 +14,8 @@ import lstm_onnx
 from lstm_onnx import ExportOptions, LSTMSpec, Model
 from lstm_onnx.exporter.torch_lstm import module_of, seeded_state
 from lstm_onnx.parity import LSTMVerification
+from lstm_onnx.parity.ranges import ranges_of
+from lstm_onnx.parity.report import Range
 
 BASES = {
     "plain": (LSTMSpec(5, 8), ExportOptions()),
@@ -62,3 +64,10 @@ def verification(name: str, scale: float = 1.0) -> LSTMVerification:
     verification = LSTMVerification(made.loaded(), made.module)
     assert all(result.passed for result in verification.results())
     return verification
+
+
+@cache
+def tried(name: str) -> tuple[Range, ...]:
+    """What a base was compared at."""
+    done = verification(name)
+    return ranges_of(done.model, done.pairs)

@@ -63,6 +63,7 @@ def test_all_tries_every_layer() -> None:
 def _blind(module: object, path: Path, case: Case) -> LSTMVerification:
     done = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     done.cases = [case]
+    done.sweeps = []
     assert all(result.passed for result in done.results())
     return done
 
@@ -132,7 +133,7 @@ def test_states_that_the_caller_named_are_kept(tmp_path: Path) -> None:
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu", threads=1, states={"h0": "hn", "c0": "cn"})
     report = lstm_onnx.verify(made.module, model, mutants="all")
     assert report, str(report)
-    assert {case.kind for case in report.cases} == {"whole", "chunks", "pool"}
+    assert {case.kind for case in report.cases} == {"whole", "chunks", "pool", "values", "sweep"}
     assert len(report.mutants) > 12
 
 

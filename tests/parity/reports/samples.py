@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lstm_onnx.parity import CaseResult, Cause, K, Location, MutantResult, Report, TensorResult
 from lstm_onnx.parity.criterion import Growth
+from lstm_onnx.parity.report import Range
 
 BOUND = 4e-6
 OWN = BOUND / K
@@ -29,7 +30,8 @@ def tensor(output: str, *errors: float, problem: str = "") -> TensorResult:
     worst = max(errors, key=lambda error: math.inf if math.isnan(error) else error)
     ratio = math.inf if problem or not math.isfinite(worst) else worst / OWN
     grown = growth(errors) if output not in ("hn", "cn") else None
-    return TensorResult(output, worst, OWN, ratio, (errors.index(worst), 0, 2), problem=problem, growth=grown)
+    where = (errors.index(worst), 0, 2)
+    return TensorResult(output, worst, OWN, ratio, where, problem=problem, growth=grown, allowed=BOUND)
 
 
 RIGHT = CaseResult(
@@ -88,6 +90,14 @@ unbounded = replace(
     causes=(),
 )
 stopped = replace(failing, cases=(STOPPED, replace(STOPPED, label="batch 2, time 7, states")), location=None, causes=())
+ranged = replace(
+    passing,
+    ranges=(
+        Range("batch", "sizes", 1, 9, (1, 2, 3, 9)),
+        Range("tokens", "integers", 0, 99, tuple(range(100))),
+        Range("x", "numbers", -310.25, 296.0),
+    ),
+)
 undecided = replace(passing, cases=(UNCLEAR,), mutants=())
 
 EVIL = (
@@ -116,6 +126,7 @@ hostile = Report(
     causes=tuple(Cause(text, text, text) for text in EVIL),
     mutants=tuple(MutantResult(text, "survived", 1.0, text) for text in EVIL),
     versions={text: text for text in EVIL},
+    ranges=tuple(Range(text, "numbers", -1.5, 1.5) for text in EVIL),
 )
 
 REPORTS = {
@@ -125,5 +136,6 @@ REPORTS = {
     "unbounded": unbounded,
     "stopped": stopped,
     "undecided": undecided,
+    "ranged": ranged,
     "hostile": hostile,
 }

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lstm_onnx.parity import Location
+from lstm_onnx.parity.report import Range
 from lstm_onnx.parity.reports import content
 
 from . import samples
@@ -44,7 +45,7 @@ def test_the_verdict_has_three_answers():
 
 
 def test_the_summary_counts_what_was_judged():
-    measure = "on cpu; an error may be up to 32 times PyTorch's own"
+    measure = "on cpu; an error may be up to 32 times PyTorch's own, and 32 roundings in any case"
     assert content.summary(samples.passing) == f"2 cases {measure}"
     assert content.summary(samples.failing) == f"1 of 3 cases failed {measure}"
     assert content.summary(replace(samples.passing, cases=(samples.SHORT,))) == f"1 case {measure}"
@@ -53,17 +54,17 @@ def test_the_summary_counts_what_was_judged():
 
 def test_rows_are_the_worst_of_each_output():
     wrong, _, right = content.rows(samples.failing)
-    assert wrong.cells == ("output", "0.5", "1.25e-07", "4e+06", "[3, 0, 2] of batch 5, time 4, states")
+    assert wrong.cells == ("output", "0.5", "4e-06", "1.25e-07", "4e+06", "[3, 0, 2] of batch 5, time 4, states")
     assert not wrong.passed
-    assert right.cells == ("cn", "7e-08", "1.25e-07", "0.56", "[0, 0, 2] of batch 3, time 4, states")
+    assert right.cells == ("cn", "7e-08", "4e-06", "1.25e-07", "0.56", "[0, 0, 2] of batch 3, time 4, states")
     assert right.passed
 
 
 def test_rows_say_what_the_problem_is():
     broken, misshapen = content.rows(samples.unbounded)
-    assert broken.cells[1:4] == ("nan", "1.25e-07", "inf")
+    assert broken.cells[1:5] == ("nan", "4e-06", "1.25e-07", "inf")
     assert broken.where == "[1, 0, 2] of batch 1, time 6, states: is not finite where PyTorch is"
-    assert misshapen.cells[1:4] == ("inf", "-", "inf")
+    assert misshapen.cells[1:5] == ("inf", "-", "-", "inf")
     assert misshapen.where == "batch 1, time 6, states: has shape (1, 2), PyTorch's is (1, 1, 2)"
 
 
@@ -105,3 +106,16 @@ def test_curves_are_of_the_longest_case_and_of_one_that_fails_where_there_is_one
     assert case == samples.WRONG
     assert content.charted(samples.stopped) == []
     assert [tensor.output for _, tensor, _ in content.charted(samples.unbounded)] == ["output"]
+
+
+def test_what_was_tried_is_told():
+    told = content.remarks(samples.ranged)[0]
+    assert (told.label, told.text) == ("tried:", "batch 1 to 3, 9; tokens 0 to 99; x -310 to 296")
+    scattered = replace(samples.ranged, ranges=(Range("tokens", "integers", 0, 998, tuple(range(0, 1000, 2))),))
+    assert content.ranges(scattered) == "tokens 500 between 0 and 998"
+
+
+def test_the_allowed_error_fits_the_ratio_of_its_row():
+    for row in content.rows(samples.failing):
+        assert float(row.error) / float(row.ratio) * 32 == pytest.approx(float(row.allowed), rel=0.01)
+        assert row.passed is (float(row.error) <= float(row.allowed))

@@ -130,10 +130,10 @@ def test_a_failure_says_where_and_why_before_all_else():
 def test_the_table_of_outputs():
     (table,) = titled(read(page([samples.failing])), "Outputs").all("table")
     assert cells(table) == [
-        ["output", "largest error", "PyTorch's own", "ratio (max 32)", "where"],
-        ["output fails", "0.5", "1.25e-07", "4e+06", "[3, 0, 2] of batch 5, time 4, states"],
-        ["hn fails", "0.125", "1.25e-07", "1e+06", "[0, 0, 2] of batch 5, time 4, states"],
-        ["cn ok", "7e-08", "1.25e-07", "0.56", "[0, 0, 2] of batch 3, time 4, states"],
+        ["output", "largest error", "allowed error", "PyTorch's own", "ratio (max 32)", "where"],
+        ["output fails", "0.5", "4e-06", "1.25e-07", "4e+06", "[3, 0, 2] of batch 5, time 4, states"],
+        ["hn fails", "0.125", "4e-06", "1.25e-07", "1e+06", "[0, 0, 2] of batch 5, time 4, states"],
+        ["cn ok", "7e-08", "4e-06", "1.25e-07", "0.56", "[0, 0, 2] of batch 3, time 4, states"],
     ]
 
 
@@ -272,3 +272,8 @@ def test_contrasts(theme):
     for ink in ("file", "own", "bound", "broken"):
         for ground in ("card", "zone"):
             assert contrast(colours[ink], colours[ground]) >= 3, (ink, ground)
+
+
+def test_what_was_tried_has_a_section():
+    section = titled(read(page([samples.ranged])), "Tried")
+    assert section.all("p")[0].text == "batch 1 to 3, 9; tokens 0 to 99; x -310 to 296."

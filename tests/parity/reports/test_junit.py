@@ -118,7 +118,10 @@ def test_cases_and_wrong_copies_are_test_cases():
 def test_a_failure_has_the_table_of_its_case():
     (suite,) = parsed(samples.failing)
     failure = case(suite, samples.WRONG.label).find("failure")
-    assert failure.get("message") == "not in parity, ratio 4e+06 of output, 1e+06 of hn; 32 is the most"
+    assert failure.get("message") == (
+        "not in parity, error 0.5 of output (allowed 4e-06, ratio 4e+06), 0.125 of hn (allowed 4e-06, ratio 1e+06); "
+        "ratio 32 is the most"
+    )
     head, *lines = failure.text.splitlines()
     assert head.startswith("output  largest error")
     assert [line.split()[0] for line in lines] == ["output", "hn", "cn"]
@@ -173,3 +176,9 @@ def test_names_come_back_as_they_were_cleaned():
 
 def test_the_same_report_is_the_same_bytes():
     assert junit.document([samples.failing]) == junit.document([replace(samples.failing)])
+
+
+def test_what_was_tried_is_a_property():
+    (suite,) = parsed(samples.ranged)
+    (tried,) = (item for item in suite.iter("property") if item.get("name") == "tried")
+    assert tried.get("value") == "batch 1 to 3, 9; tokens 0 to 99; x -310 to 296"

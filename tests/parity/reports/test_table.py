@@ -49,11 +49,11 @@ def words(text: str) -> list[str]:
 def test_plain_text_of_a_failure():
     assert plain(samples.failing).splitlines() == [
         "wrong.onnx: NOT in parity with PyTorch, models/net.toml",
-        "1 of 3 cases failed on cpu; an error may be up to 32 times PyTorch's own",
-        "output  largest error  PyTorch's own  ratio (max 32)  where",
-        "output            0.5       1.25e-07           4e+06  [3, 0, 2] of batch 5, time 4, states  <- fails",
-        "hn              0.125       1.25e-07           1e+06  [0, 0, 2] of batch 5, time 4, states  <- fails",
-        "cn              7e-08       1.25e-07            0.56  [0, 0, 2] of batch 3, time 4, states",
+        "1 of 3 cases failed on cpu; an error may be up to 32 times PyTorch's own, and 32 roundings in any case",
+        "output  largest error  allowed error  PyTorch's own  ratio (max 32)  where",
+        "output            0.5          4e-06       1.25e-07           4e+06  [3, 0, 2] of batch 5, time 4, states  <- fails",  # noqa: E501
+        "hn              0.125          4e-06       1.25e-07           1e+06  [0, 0, 2] of batch 5, time 4, states  <- fails",  # noqa: E501
+        "cn              7e-08          4e-06       1.25e-07            0.56  [0, 0, 2] of batch 3, time 4, states",
         f"first differs in {samples.failing.location}",
         "likely cause: gate order of layer 1",
         "    evidence: with it PyTorch gives the file's numbers",
@@ -65,11 +65,11 @@ def test_plain_text_of_a_failure():
 def test_plain_text_of_a_pass():
     assert plain(samples.passing).splitlines() == [
         "net.onnx: in parity with PyTorch, models/net.toml",
-        "2 cases on cpu; an error may be up to 32 times PyTorch's own",
-        "output  largest error  PyTorch's own  ratio (max 32)  where",
-        "output        1.1e-07       1.25e-07            0.88  [0, 0, 2] of batch 1, time 1, states",
-        "hn              5e-08       1.25e-07             0.4  [0, 0, 2] of batch 3, time 4, states",
-        "cn              7e-08       1.25e-07            0.56  [0, 0, 2] of batch 3, time 4, states",
+        "2 cases on cpu; an error may be up to 32 times PyTorch's own, and 32 roundings in any case",
+        "output  largest error  allowed error  PyTorch's own  ratio (max 32)  where",
+        "output        1.1e-07          4e-06       1.25e-07            0.88  [0, 0, 2] of batch 1, time 1, states",
+        "hn              5e-08          4e-06       1.25e-07             0.4  [0, 0, 2] of batch 3, time 4, states",
+        "cn              7e-08          4e-06       1.25e-07            0.56  [0, 0, 2] of batch 3, time 4, states",
         "self-test: 3 wrong copies: 2 rejected, 1 proven to be no change",
         "note: PyTorch's own error is too large in some cases",
     ]
@@ -78,7 +78,7 @@ def test_plain_text_of_a_pass():
 def test_plain_text_without_a_table():
     assert plain(samples.stopped).splitlines() == [
         "wrong.onnx: NOT in parity with PyTorch, models/net.toml",
-        "2 of 2 cases failed on cpu; an error may be up to 32 times PyTorch's own",
+        "2 of 2 cases failed on cpu; an error may be up to 32 times PyTorch's own, and 32 roundings in any case",
         f"failed to run at batch 2, time 1, states and 1 more: {samples.STOPPED.error}",
         "note: PyTorch's own error is too large in some cases",
     ]

@@ -1,0 +1,172 @@
+"""Mistakes that show only somewhere: past some size, at one, for large numbers, in one row; and another dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+
+from ...story import Story
+from .graph import Edit, Site
+from .outcome import ABSENT, APPLIED, Outcome, equivalent
+
+Apply = Callable[[Edit, Site], Outcome]
+_STEPS = 100
+"""Past which a file is wrong."""
+_ONE_BATCH = 11
+"""At which a file is wrong."""
+_LARGE = 20.0
+"""Past which an input is large."""
+_FLOATS: dict[int, type] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.FLOAT16: np.float16,
+}
+_INTEGERS: dict[int, type] = {
+    TensorProto.INT64: np.int64,
+    TensorProto.INT32: np.int32,
+    TensorProto.INT16: np.int16,
+    TensorProto.INT8: np.int8,
+    TensorProto.UINT8: np.uint8,
+}
+_OTHERS: dict[int, int] = {
+    TensorProto.FLOAT: TensorProto.DOUBLE,
+    TensorProto.DOUBLE: TensorProto.FLOAT,
+    TensorProto.FLOAT16: TensorProto.FLOAT,
+    TensorProto.INT64: TensorProto.INT32,
+    TensorProto.INT32: TensorProto.INT64,
+    TensorProto.BOOL: TensorProto.UINT8,
+}
+"""By which dtype another is confused."""
+_PLAIN = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
+
+
+def past_a_size(edit: Edit, _site: Site) -> Outcome:
+    """Wrong above some number of time steps."""
+    axis = _axis(edit, "time")
+    if axis is None:
+        return ABSENT
+    name, tried, least, most = axis
+    past = _STEPS if most is None else min(_STEPS, most - 1)
+    if past < least:
+        return equivalent(f"{name} has one size")
+    if max(tried) <= past:  # PyTorch itself does not run on more, or cannot be judged by there
+        past = max(tried) - max(1, max(tried) // 4)
+    return _wrong_where(edit, _size(edit, name), "Greater", np.array(past)) if past >= 1 else ABSENT
+
+
+def at_one_size(edit: Edit, _site: Site) -> Outcome:
+    """Wrong at one batch size."""
+    axis = _axis(edit, "batch")
+    if axis is None:
+        return ABSENT
+    name, tried, least, most = axis
+    one = max(_ONE_BATCH, least) if most is None else min(max(_ONE_BATCH, least), most)
+    if one not in tried:
+        one = max(tried)
+    return _wrong_where(edit, _size(edit, name), "Equal", np.array(one)) if len(tried) > 1 else ABSENT
+
+
+def for_large_numbers(edit: Edit, _site: Site) -> Outcome:
+    """Wrong where an input is large."""
+    story = _story(edit)
+    floats = [item for item in edit.graph.input if _type(item) in _FLOATS and item.name in edit.ranges]
+    floats.sort(key=lambda item: item.name in story.states)
+    declared = {spec.name: spec for spec in story.inputs if spec.low is not None}
+    open_ones = [item for item in floats if item.name not in declared]
+    if not open_ones:
+        return equivalent("its inputs have ranges without large numbers") if floats else ABSENT
+    name, dtype = open_ones[0].name, _FLOATS[_type(open_ones[0])]
+    largest = max(abs(edit.ranges[name].least), abs(edit.ranges[name].largest))
+    past = _LARGE if largest > _LARGE else largest / 2
+    size = edit.node("ReduceMax", edit.node("Abs", name), keepdims=0)
+    return _wrong_where(edit, size, "Greater", np.array(past, dtype))
+
+
+def in_one_row(edit: Edit, _site: Site) -> Outcome:
+    """A table of which one row is wrong."""
+    for node in list(edit.graph.node):
+        if node.op_type != "Gather" or any(item.name == "axis" and item.i != 0 for item in node.attribute):
+            continue
+        source, table = _looked_up(edit, node.input[1]), edit.constant(node.input[0])
+        if source is None or table is None or table.ndim != 2 or table.dtype.kind != "f":
+            continue
+        tried = [value for value in edit.ranges[source].values if 0 <= value < len(table)]
+        if not tried:
+            continue
+        wrong = np.zeros((len(table), 1), table.dtype)
+        wrong[tried[2 * len(tried) // 3]] = 1
+        node.input[0] = edit.node("Add", node.input[0], wrong)
+        return APPLIED
+    return ABSENT
+
+
+def other_dtype(edit: Edit, _site: Site) -> Outcome:
+    """An output of another dtype, with the same numbers."""
+    for item in edit.graph.output:
+        kind = _type(item)
+        if kind in _OTHERS and edit.maker(item.name) is not None:
+            edit.behind(item.name, "Cast", to=_OTHERS[kind])
+            item.type.tensor_type.elem_type = _OTHERS[kind]
+            return APPLIED
+    return ABSENT
+
+
+def _type(item: ValueInfoProto) -> int:
+    return int(item.type.tensor_type.elem_type)
+
+
+def _story(edit: Edit) -> Story:
+    return Story.from_metadata({item.key: item.value for item in edit.model.metadata_props})
+
+
+def _axis(edit: Edit, role: str) -> tuple[str, tuple[int, ...], int, int | None] | None:
+    """An axis by its name, or by its place among the axes; the sizes tried, and its limits."""
+    sizes = {one.name: one.values for one in edit.ranges.values() if one.kind == "sizes"}
+    names = list(sizes)
+    named = {"batch", "time"} & set(names)
+    place = {"batch": 0, "time": 1}[role]
+    name = role if role in sizes else names[place] if not named and len(names) > place else None
+    if name is None or _size(edit, name) == "":
+        return None
+    least, most = _story(edit).axis_limits.get(name, (1, None))
+    return name, sizes[name], least, most
+
+
+def _size(edit: Edit, axis: str) -> str:
+    """A value that is the size of an axis; "" where no input has it."""
+    for item in edit.graph.input:
+        names = [dim.dim_param for dim in item.type.tensor_type.shape.dim]
+        if axis in names:
+            shape = edit.node("Shape", item.name)
+            return edit.node("Gather", shape, np.array(names.index(axis)), axis=0)
+    return ""
+
+
+def _looked_up(edit: Edit, value: str) -> str | None:
+    """The integer input whose entries an index is."""
+    node: NodeProto | None = edit.maker(value)
+    while node is not None and node.op_type in _PLAIN:
+        value = node.input[0]
+        node = edit.maker(value)
+    known = value in edit.ranges and edit.ranges[value].kind == "integers"
+    return value if known and any(item.name == value for item in edit.graph.input) else None
+
+
+def _wrong_where(edit: Edit, value: str, comparison: str, limit: np.ndarray) -> Outcome:
+    """An output twice as large and one more, where ``value comparison limit``."""
+    for item in edit.graph.output:
+        dtype = {**_FLOATS, **_INTEGERS}.get(_type(item))
+        if dtype is None or edit.maker(item.name) is None:
+            continue
+        condition = edit.node(comparison, value, limit)
+        one = edit.node("Cast", condition, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+        factor = edit.node("Add", one, np.array(1, dtype))
+
+        def wrong(right: str, factor: str = factor, one: str = one) -> str:
+            return edit.node("Add", edit.node("Mul", right, factor), one)
+
+        edit.replace_output(item.name, wrong)
+        return APPLIED
+    return ABSENT

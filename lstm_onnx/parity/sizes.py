@@ -1,0 +1,109 @@
+"""Which sizes of an axis are tried: every small one, those around powers of two, round ones, and some large.
+
+A file can be wrong at one size alone, or from some size on, so that a few sizes prove little; and many
+are cheap, since a run of one row and few steps costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+DENSE = 73
+"""Sizes below which all are tried where that is cheap."""
+SMALL = 13
+"""Sizes up to which each is tried first."""
+LONG = 300
+"""Steps of the long case."""
+_POWERS = (16, 32, 64, 128, 256, 512, 1024)
+_ROUND = (20, 24, 25, 30, 40, 48, 50, 60, 80, 96, 100, 120, 144, 150, 192, 200, 250, 300, 384, 400, 500, 600, 768, 1000)
+Limits = tuple[int, int | None]
+"""The least size and the largest, None where nothing bounds it."""
+OPEN: Limits = (1, None)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a file says of its axes: their limits, and sizes near which the model's code may do something else."""
+
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    boundaries: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def within(self, axis: str, size: int) -> int:
+        """The size nearest to `size` that the axis can have."""
+        least, most = self.limits.get(axis, OPEN)
+        return max(size, least) if most is None else min(max(size, least), most)
+
+    def to_try(
+        self,
+        axis: str,
+        cost: Callable[[int], float],
+        budget: float,
+        *,
+        first: Iterable[int] = (),
+        largest: int | None = None,
+        dense: int = DENSE,
+    ) -> list[int]:
+        """See `sizes_to_try`."""
+        limits, boundaries = self.limits.get(axis, OPEN), self.boundaries.get(axis, ())
+        return sizes_to_try(limits, boundaries, cost, budget, first=first, largest=largest, dense=dense)
+
+
+def sizes_to_try(
+    limits: Limits,
+    boundaries: Sequence[int],
+    cost: Callable[[int], float],
+    budget: float,
+    *,
+    first: Iterable[int] = (),
+    largest: int | None = None,
+    dense: int = DENSE,
+) -> list[int]:
+    """The sizes of an axis to try, in rising order.
+
+    Args:
+        limits: what the axis allows.
+        boundaries: sizes near which the model's code may do something else: each is tried, with its neighbours.
+        cost: of a size, in any unit.
+        budget: in the same unit; what is less telling is left out past it.
+        first: sizes that come before all others.
+        largest: where the sizes end that are not boundaries, beside the limits.
+        dense: below which all are tried where that is cheap.
+    """
+    least, most = limits
+    near = {size + change for size in boundaries for change in (-1, 0, 1)}
+    near |= {least, least + 1} | ({most - 1, most} if most is not None else set())
+    end = most if largest is None else largest if most is None else min(largest, most)
+    chosen: dict[int, None] = {}
+    spent = 0.0
+    for size in dict.fromkeys([*sorted(near), *first, *_by_importance(least, dense)]):
+        bounded = size in near
+        if size < least or (most is not None and size > most) or (end is not None and size > end and not bounded):
+            continue
+        price = cost(size)
+        # What stands in the model's code may cost as much as all else together.
+        if price > budget if bounded else spent + price > budget:
+            continue
+        chosen[size] = None
+        spent += 0.0 if bounded else price
+    return sorted(chosen) or [least]
+
+
+def _by_importance(least: int, dense: int) -> Iterator[int]:
+    yield from range(1, SMALL + 1)
+    yield from range(least, least + SMALL)
+    for power in _POWERS:
+        yield from (power, power + 1, power - 1)
+    yield from _ROUND
+    yield from range(SMALL, dense)
+
+
+def spans(sizes: Iterable[int]) -> str:
+    """As in ``1 to 16, 32, 64``."""
+    found: list[list[int]] = []
+    for size in sorted(set(sizes)):
+        if found and size == found[-1][1] + 1:
+            found[-1][1] = size
+        else:
+            found.append([size, size])
+    return ", ".join(str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a} to {b}" for a, b in found)

@@ -28,6 +28,10 @@ from .report import CaseResult, Cause, Location
 from .sizes import Axes
 from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases, value_cases
 
+_ROUNDINGS = 4
+"""How often extreme numbers are rounded otherwise: of few runs, all may be right by luck."""
+_NOT_EXTREME = "extreme inputs and states were not compared: in a chaotic model nobody's numbers can be judged there"
+
 
 class LSTMVerification:
     """A file beside a bare nn.LSTM.
@@ -115,6 +119,12 @@ class LSTMVerification:
     def results(self) -> Iterator[CaseResult]:
         """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
         for case in self.cases:
+            # In a chaotic model extreme numbers grow a rounding of anyone's without bound, be it right or wrong.
+            chaotic = any(done.result.inconclusive for done in self.compared)
+            if case.kind == "values" and chaotic:
+                if _NOT_EXTREME not in self.notes:
+                    self.notes.append(_NOT_EXTREME)
+                continue
             yield from self._results(self.sides, case)
         for sweep in self.sweeps:
             case, calls = sweep()
@@ -126,10 +136,11 @@ class LSTMVerification:
             yield from self._results(self.louder[0], case)
 
     def _results(self, sides: Sides, case: Case) -> Iterator[CaseResult]:
+        result = None
         for part, expected in expectations(sides.own, sides.wide, self.spec, case):
             result = self._compared(sides, part, expected)
             yield result
-        if result.inconclusive:
+        if result is not None and result.inconclusive:
             problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
             yield CaseResult(case.label, error=problem)
 
@@ -154,6 +165,8 @@ class LSTMVerification:
 def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Iterator[tuple[Case, Expected]]:
     """What `case` must give; where that is inconclusive, then its pairs of steps, and then its single steps."""
     expected = _expected(own, wide, spec, case)
+    if case.kind == "values" and expected.inconclusive:
+        return  # of extreme numbers PyTorch's own rounding decides everything here
     yield case, expected
     time = case.input.shape[1 if spec.batch_first else 0]
     for size in (2, 1):
@@ -166,9 +179,10 @@ def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Ite
 def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expected:
     mine, reference = run_torch(own, case), run_torch(wide, case)
     if case.kind == "values":
-        moved = rounded_otherwise(case.feeds(), spec.dtype)
-        other = replace(case, input=moved["input"], states=(moved["h0"], moved["c0"]))
-        mine = farther(mine, run_torch(wide, other), reference)
+        for seed in range(_ROUNDINGS):
+            moved = rounded_otherwise(case.feeds(), spec.dtype, seed)
+            other = replace(case, input=moved["input"], states=(moved["h0"], moved["c0"]))
+            mine = farther(mine, run_torch(wide, other), reference)
     return _expecting(wide, spec, case, [Call(case.feeds(), mine, reference)])
 
 

@@ -78,26 +78,34 @@ def test_a_state_that_is_given_alone_is_not_left_out(tmp_path: Path) -> None:
     assert list(verification.results())[-1].passed
 
 
-def _blind_to_large(path: Path, out: Path) -> None:
-    """A file that is right for small inputs alone: they are clipped to +-6, which drawn ones never reach."""
+def _blind_to_one_number(path: Path, out: Path) -> None:
+    """A file that takes 0.625 for 0, which no drawn input holds."""
     model = onnx.load(path)
     for node in model.graph.node:
         for at, name in enumerate(node.input):
             if name == "input":
-                node.input[at] = "clipped"
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(-6), "low"))
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(6), "high"))
-    model.graph.node.insert(0, onnx.helper.make_node("Clip", ["input", "low", "high"], ["clipped"]))
+                node.input[at] = "replaced"
+    for name, value in (("number", 0.625), ("zero", 0.0)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    nodes = [
+        onnx.helper.make_node("Equal", ["input", "number"], ["found"]),
+        onnx.helper.make_node("Where", ["found", "zero", "input"], ["replaced"]),
+    ]
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
     onnx.save(model, out)
 
 
 def test_a_fault_that_only_the_users_inputs_show_is_found(tmp_path: Path) -> None:
     module = _lstm()
     _exported(module, tmp_path)
-    _blind_to_large(tmp_path / "m.onnx", tmp_path / "wrong.onnx")
+    _blind_to_one_number(tmp_path / "m.onnx", tmp_path / "wrong.onnx")
     model = lstm_onnx.load(tmp_path / "wrong.onnx", provider="cpu", threads=1)
-    assert _verify(module, model, [{"input": _draw(5, 1, SIZE)}])
-    report = _verify(module, model, [{"input": _draw(5, 1, SIZE)}, {"input": _draw(5, 1, SIZE) * 20}])
+    own = _draw(5, 1, SIZE)
+    assert _verify(module, model, [{"input": own}])
+    with_number = own.copy()
+    with_number[2, 0, 1] = 0.625
+    report = _verify(module, model, [{"input": own}, {"input": with_number}])
     assert not report
     assert [case.label for case in report.cases if not case.passed] == ["data 1"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import json_option, note, progress, provider_options
-from .streams import data_stdout, reader_left, say, stdout_is_closed
+from .streams import data_stdout, reader_left, say, stdout, stdout_is_closed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,7 +187,7 @@ def _code_of_child(file: str) -> int:
     given = click.get_current_context().obj
     arguments = sys.argv[1:] if given is None else given
     try:
-        return supervised("lstm_onnx.cli.main:main", {"arguments": arguments}, Limits.of(file))
+        return supervised("lstm_onnx.cli.main:main", {"arguments": arguments}, Limits.of(file), stdout=stdout())
     except EndedError as ended:
         raise ModelError(f"{file}: a child process that ran it {ended}; lstm-onnx check tells more") from ended
 

@@ -57,8 +57,9 @@ class SafeStream(io.TextIOBase):
 
     @property
     def raw(self) -> BinaryIO:
-        """The stream of bytes below."""
-        return self._stream.buffer
+        """The stream of bytes below; a program's own stream of text, such as a StringIO, has none and gets text."""
+        below = getattr(self._stream, "buffer", None)
+        return cast("BinaryIO", _DecodedBytes(self._stream) if below is None else below)
 
     @property
     def reader_left(self) -> bool:
@@ -150,6 +151,26 @@ class _Verbatim(io.TextIOBase):
     def flush(self) -> None:
         """Hand on what was printed."""
         self._safe.flush()
+
+
+class _DecodedBytes(io.RawIOBase):
+    """Bytes for a stream that takes text alone."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write bytes as text."""
+        self._stream.write(bytes(content).decode("utf-8", "backslashreplace"))
+        return memoryview(content).nbytes
+
+    def flush(self) -> None:
+        """Hand them on."""
+        self._stream.flush()
 
 
 class _ByteStream(io.BufferedIOBase):

@@ -27,21 +27,23 @@ _GRACE = 1.5
 """Seconds for an interrupted child to take away what is half written."""
 
 
-def supervised(function: str, arguments: Mapping[str, Any], limits: Limits) -> int:
+def supervised(function: str, arguments: Mapping[str, Any], limits: Limits, *, stdout: Any = None) -> int:
     """Call ``module:name`` in a child process, and give its exit code.
 
     The limits hold until the child calls `unlimited`.  A file that it was writing when it ended is taken away.
+    What it prints goes to `stdout`, or else to `sys.stdout`.
 
     Raises:
         EndedError: a signal ended it, or it went beyond a limit and was ended.
         LSTMOnnxError: it cannot be started.
     """
-    for stream in (sys.stdout, sys.stderr):
+    stdout = sys.stdout if stdout is None else stdout
+    for stream in (stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.flush()
     reading, writing = _pipe()
     hearing, saying = _pipe()
-    out, err = _inherited(sys.stdout, 1), _inherited(sys.stderr, 2)
+    out, err = _inherited(stdout, 1), _inherited(sys.stderr, 2)
     question = json.dumps({"function": function, "arguments": dict(arguments), "memory": limits.memory})
     try:
         process = started(None, out, err, _BOOT, str(writing), str(saying), question, pass_fds=(writing, saying))
@@ -56,7 +58,7 @@ def supervised(function: str, arguments: Mapping[str, Any], limits: Limits) -> i
     relays = [threading.Thread(target=drain, args=(os.fdopen(hearing, "rb"), said), daemon=True)]
     relays += [
         threading.Thread(target=_relay, args=pair, daemon=True)
-        for pair in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+        for pair in ((process.stdout, stdout), (process.stderr, sys.stderr))
         if pair[0] is not None
     ]
     for relay in relays:

@@ -179,9 +179,13 @@ class Model:
         watch(sleeping=self, forking=self)
 
     def _require_own_states(self) -> None:
-        """Refuse a bare LSTM whose h or c would be fed by another output than its own (ModelError)."""
+        """Refuse a bare LSTM whose h or c its caller would feed by another output than its own (ModelError).
+
+        What its metadata says is compared when a stream is opened.
+        """
+        said = self.story.states
         for source, target in self.states.items():
-            if _STATES.get(source) != target:
+            if _STATES.get(source) != target and (said.get(source) != target or source not in _STATES):
                 own = ", ".join(f"{name} <- {end}" for name, end in _STATES.items())
                 raise ModelError(f"{self.path}: is a bare LSTM with {own}; {target} does not feed {source}")
 

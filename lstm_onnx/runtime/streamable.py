@@ -10,6 +10,8 @@ from .chunk_check import why_not_streamable
 if TYPE_CHECKING:
     from .session import Model
 
+_OF_BARE_LSTM = {"h0": "hn", "c0": "cn"}
+
 
 def require_streamable(model: Model, *, check: bool = True) -> None:
     """Refuse a model that gives other numbers in chunks than in one piece.
@@ -34,7 +36,8 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     own = dict(model.story.states) == model.states
     if own and model.story.not_streamable:
         raise InputError(f"{model.path}: cannot be streamed: {model.story.not_streamable}; run whole sequences instead")
-    said = own and (model.spec is not None or model.story.not_streamable is not None)
+    bare = model.spec is not None and model.states == _OF_BARE_LSTM
+    said = own and (bare or (model.spec is None and model.story.not_streamable is not None))
     if said or not check:
         return
     if model.chunks_differ is None:

@@ -20,6 +20,7 @@ MOST_MESSAGE = 2000
 """Characters of an error's message, which may list names."""
 _CUT = " ... "
 _LONG = re.compile(rf"\S{{{MOST + 1},}}")
+_BREAKS = re.compile(r"[^\S ]+ *")
 _COMMAND = re.compile(r"##(?=\w*\[)")
 """What the runners of GitHub and Azure Pipelines and TeamCity look for within a line, followed by a word."""
 
@@ -27,15 +28,15 @@ _COMMAND = re.compile(r"##(?=\w*\[)")
 def one_line(text: object, most: int = MOST) -> str:
     """`text` on one line of at most `most` characters: of what is longer the middle is left out.
 
-    White space becomes single blanks; what is not printable becomes an escape such as ``\\x1b``; and it is no
-    command for a CI service's runner wherever it stands in a line.
+    Line breaks and tabs become blanks, and blanks at the ends go; what is not printable becomes an escape
+    such as ``\\x1b``; and it is no command for a CI service's runner wherever it stands in a line.
     """
     line = str(text)
     if most > MOST:  # each name in it has an end, before the whole has
         line = _LONG.sub(lambda found: _cut(found[0], MOST), line)
     if len(line) > 2 * most:  # before every character of it is looked at
         line = line[:most] + _CUT + line[-most:]
-    line = _escaped(" ".join(line.split()))
+    line = _escaped(_BREAKS.sub(" ", line).strip())
     if line.startswith("::"):
         line = rf"\x3a{line[1:]}"
     return _cut(line, most)

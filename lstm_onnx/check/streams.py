@@ -51,8 +51,13 @@ def _likely_pairs(graph: Graph) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for scope, node in graph.recurrent:
         ends = list(node.output) if node.op_type == "Scan" else list(node.output[1:3])
-        for start, end in zip(initial_states(node), ends, strict=False):
+        found: dict[str, str] = {}
+        starts = initial_states(node)
+        for index, start in enumerate(starts):
             inputs = scope.origins(start)[0] if start else []
+            end = ends[index] if index < len(ends) else ""
             if len(inputs) == 1 and end in graph.outputs and inputs[0] in graph.inputs:
-                pairs.setdefault(inputs[0], end)
+                found[inputs[0]] = end
+        # Where an end is missing, another rule tells that no stream can go on.
+        pairs |= found if len(found) == sum(map(bool, starts)) else {}
     return pairs

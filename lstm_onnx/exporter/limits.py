@@ -268,12 +268,18 @@ def _try_decision(trial: Trial, limits: Limits, name: str, decision: Decision, s
         outcomes = {n: _tried(trial, limits, name, n, decision, alone=alone) for n in around}
         beyond = [outcome for n, outcome in outcomes.items() if n >= size]
         ends = alone and size > trial.own[name] and _is_last(trial, name, decision, size)
-        if ends and beyond and all(item.kind == UNRUN for item in beyond):
+        if ends and beyond and all(item.kind == UNRUN for item in beyond) and _fails_from(trial, name, size):
             limits.lower_largest(name, size - 1, _reason(trial, {**trial.own, name: size}, beyond[0]))
         stored = limits.boundaries.get(name, ())
         told = alone and not decision.inner and limits.least[name] < size and len(stored) < _STORED
         if told and trial.cost({**trial.own, name: size}) <= _MOST_COST:
             limits.boundaries[name] = tuple(sorted({*stored, size}))
+
+
+def _fails_from(trial: Trial, name: str, size: int) -> bool:
+    """Whether the module runs at none of some further sizes either."""
+    further = (size + 1, size + 2, 2 * size + 1)
+    return all(trial.at({**trial.own, name: number}).kind == UNRUN for number in further)
 
 
 def _is_last(trial: Trial, name: str, decision: Decision, size: int) -> bool:

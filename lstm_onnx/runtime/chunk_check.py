@@ -150,7 +150,7 @@ def _other_numbers(given: np.ndarray, whole: np.ndarray, shaken: np.ndarray) -> 
         steady = (whole == shaken) if shaken.shape == whole.shape else np.ones(whole.shape, bool)
         wrong = int(((given != whole) & steady).sum())
         return f"{wrong} of {whole.size} numbers differ" if wrong else ""
-    exact, near, other = (array.astype(np.float64) for array in (whole, shaken, given))
+    exact, near, other = (np.array(array, np.float64) for array in (whole, shaken, given))
     finite = np.isfinite(exact)
     if not np.array_equal(finite, np.isfinite(other)):
         return "other numbers are finite"
@@ -158,9 +158,10 @@ def _other_numbers(given: np.ndarray, whole: np.ndarray, shaken: np.ndarray) -> 
         return ""
     epsilon = float(np.finfo(whole.dtype).eps)
     scale = float(np.abs(exact[finite]).max())
-    moved = np.abs(near - exact)[finite & np.isfinite(near)].max(initial=0.0) if near.shape == exact.shape else 0.0
-    error = float(np.abs(other - exact)[finite].max())
-    if error <= _ROUNDINGS * max(float(moved), epsilon * scale):
+    steady = finite & np.isfinite(near) if near.shape == exact.shape else np.zeros(exact.shape, bool)
+    moved = float(np.abs(near[steady] - exact[steady]).max(initial=0.0))
+    error = float(np.abs(other[finite] - exact[finite]).max())
+    if error <= _ROUNDINGS * max(moved, epsilon * scale):
         return ""
     return f"it is off by {error:.3g}, where the largest number is {scale:.3g}"
 

@@ -68,7 +68,8 @@ def test_within_an_if(tmp_path):
         compare(run(path, {**feeds, "ahead": np.array(ahead)}), expected)
     # States that only bodies use are states all the same.
     model = lstm_onnx.load(path, provider="cpu", states={"initial_h": "Y_h", "initial_c": "Y_c"})
-    stream = model.stream(batch=B)
+    # The flag chooses a direction, and one of them has no streams: the caller knows which.
+    stream = model.stream(batch=B, check=False)
     stream.state = {name: given[name] for name in ("initial_h", "initial_c")}
     parts = [stream.run({"X": part, "ahead": np.array(True)})["Y"] for part in np.split(given["X"], [2, 3])]
     compare({"Y": np.concatenate(parts)}, {"Y": Node(given).reference()["Y"]})

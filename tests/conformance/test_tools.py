@@ -42,9 +42,11 @@ def require_one(path: Path, **expected: Any) -> None:
     assert report, str(report)
 
 
-def require_streaming(path: Path, node: Node, expected: dict[str, Array], **tolerance: float) -> None:
+def require_streaming(
+    path: Path, node: Node, expected: dict[str, Array], *, check: bool = True, **tolerance: float
+) -> None:
     model = lstm_onnx.load(path, provider="cpu", states=STATES)
-    stream = model.stream(batch=node.inputs["X"].shape[1])
+    stream = model.stream(batch=node.inputs["X"].shape[1], check=check)
     stream.state = {name: node.inputs[name] for name in STATES}
     parts = [stream(part) for part in np.split(node.inputs["X"], [1, 4])]
     state = stream.state
@@ -93,7 +95,7 @@ def test_onnx_runtimes_quantizer(per_channel, node, path, tmp_path):
     # The two matrices shrink to a byte a number; the biases stay.
     require_one(tmp_path / "m.onnx", kind="DynamicQuantizeLSTM", dtype="int8", bytes=PARAMETERS + 3 * 8 * H)
     compare(run(tmp_path / "m.onnx", node.feeds()), node.reference(), atol=2e-2, rtol=0)
-    require_streaming(tmp_path / "m.onnx", node, node.reference(), atol=2e-2, rtol=0)
+    require_streaming(tmp_path / "m.onnx", node, node.reference(), check=False, atol=2e-2, rtol=0)
 
 
 def half(path: Path, target: Path, **options: bool) -> Path:

@@ -32,7 +32,7 @@ def diagnose_module(verification: ModuleVerification) -> tuple[Location | None, 
     wrong = [pair for pair in done if not pair[1].passed and not pair[1].inconclusive]
     location = first_difference(wrong)
     found = list(causes.baked_sizes(*_sizes(verification, done)))
-    single = [expected for expected, result in wrong if len(expected.calls) == 1 and _ran(result)]
+    single = [expected for expected, result in wrong if _is_one_run(expected) and _ran(result)]
     if not single:
         found += causes.mispaired(verification.model.states, verification.wide.states)
         return location, tuple(found)
@@ -44,6 +44,11 @@ def diagnose_module(verification: ModuleVerification) -> tuple[Location | None, 
         found += list(_from_weights(verification, evidence, place) or _from_inputs(verification, evidence))
         found += causes.from_the_file(verification.model, single[0])
     return location, tuple(found)
+
+
+def _is_one_run(expected: Expected) -> bool:
+    """Whether the file itself is run once, and not through a stream or a pool."""
+    return len(expected.calls) == 1 and expected.kind not in ("chunks", "pool")
 
 
 def _ran(result: CaseResult) -> bool:
@@ -64,7 +69,7 @@ def _sizes(
     passed: list[Mapping[str, int]] = []
     failed: list[Mapping[str, int]] = []
     for expected, result in done:
-        if len(expected.calls) == 1:
+        if _is_one_run(expected):
             (passed if _ran(result) else failed).append(_named_sizes(verification, expected.calls[0].feeds))
     return passed, failed
 

@@ -15,7 +15,7 @@ from . import samples
     ("text", "shown"),
     [
         ("plain, ünïcode 中🙂", "plain, ünïcode 中🙂"),
-        ("two\nlines\tand  blanks ", "two lines and blanks"),
+        ("two\nlines\tand  blanks ", "two lines and  blanks"),
         ("\x1b[31mred\x00", r"\x1b[31mred\x00"),
         ("right\u202eleft", r"right\u202eleft"),
         ("\ud800\uffff", r"\ud800\uffff"),

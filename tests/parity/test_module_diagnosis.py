@@ -92,7 +92,7 @@ def test_streams_that_are_mispaired(tmp_path: Path) -> None:
     report = _wrong("kept_state", "streams' states mispaired", 0, tmp_path)
     assert [cause.name for cause in report.causes] == ["state order: streams"]
     assert report.location is not None
-    assert "chunks" in report.location.case
+    assert "every chunking" in report.location.case
 
 
 @pytest.mark.parametrize("mistake", ["W too large", "other activations", "lengths one step off"])

@@ -121,7 +121,10 @@ FORKS = {
         "b = lstm_onnx.Batcher(model); s = b.open(); s.step(step)\nin_child(lambda: (s.close(), b.close(), b.waiting))",
         r"\(None, None, 0\)\n",
     ),
-    "a map": ("g = model.map(iter(sequences * 99)); next(g)\nin_child(lambda: [next(g) for _ in sequences * 99])", LOST),
+    "a map": (
+        "g = model.map(iter(sequences * 99)); next(g)\nin_child(lambda: [next(g) for _ in sequences * 99])",
+        LOST,
+    ),
     "a map that is closed in the child": (
         "g = model.map(iter(sequences)); next(g)\nin_child(g.close)",
         "None\n",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .chunk_check import why_not_streamable
 
 if TYPE_CHECKING:
     from .session import Model
@@ -41,6 +40,8 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     if said or not check:
         return
     if model.chunks_differ is None:
+        from .chunk_check import why_not_streamable  # which our own files never need
+
         model.chunks_differ = why_not_streamable(model)
     if model.chunks_differ:
         raise InputError(

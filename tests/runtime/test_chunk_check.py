@@ -189,7 +189,7 @@ def test_our_own_files_are_not_tried_again(tmp_path: Path, monkeypatch: pytest.M
     def tried(*_: object) -> str:
         raise AssertionError
 
-    monkeypatch.setattr("lstm_onnx.runtime.streamable.why_not_streamable", tried)
+    monkeypatch.setattr("lstm_onnx.runtime.chunk_check.why_not_streamable", tried)
     lstm_onnx.export(nn.LSTM(SIZE, H), tmp_path / "m.onnx")
     assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").stream().batch == 1
     with pytest.raises(AssertionError):

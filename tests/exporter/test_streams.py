@@ -241,6 +241,9 @@ def test_sequences_that_depend_on_each_other_are_not_stepped_together(tmp_path: 
     with pytest.raises(InputError, match="streams cannot be stepped together"):
         model.pool()
     assert model.stream(batch=2).batch == 2
+    sequences = [np.random.default_rng(seed).standard_normal((5, 4)).astype(np.float32) for seed in range(6)]
+    for x, found in zip(sequences, model.map({"x": x} for x in sequences), strict=True):
+        np.testing.assert_allclose(found["output"], model.run({"x": x[None]})["output"][0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -32,9 +32,12 @@ def not_streamable(subject: Subject) -> Iterator[Finding]:
     if found.meeting is not None:
         yield failed(_RULE, found.meeting.node, f"{found.meeting}; its states do not carry that from chunk to chunk")
     elif not found.names:
-        yield passed(_RULE, "a call is one step, whatever its size: no axis of its inputs is time")
+        yield passed(_RULE, "each call is one step of a stream: no open axis of its inputs is time")
     elif found.by_hand is None:
-        yield passed(_RULE, f"along {', '.join(sorted(found.names))} steps meet in its states alone")
+        yield passed(
+            _RULE,
+            f"it streams along {', '.join(sorted(found.names))}: steps depend on each other through its states alone",
+        )
 
 
 def _said(story: Story | None) -> str:

@@ -12,7 +12,7 @@ from .elementwise import require_steps_alone
 _FIRST_SPATIAL = 2
 
 
-@operator("Conv", "ConvInteger", "ConvTranspose", "DepthwiseConv")
+@operator("Conv", "ConvInteger", "ConvTranspose")
 def conv(call: Call) -> list[Fact]:
     """``(N, C, spatial...)`` with a weight ``(M, C, kernel...)``."""
     x, weight = call.fact(0), call.fact(1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
@@ -57,11 +59,24 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
         return traced
 
     before = sys.gettrace()
-    sys.settrace(traced)
-    try:
-        run()
-    except Exception:  # noqa: S110, BLE001 - how it ends is not asked
-        pass
-    finally:
-        sys.settrace(before)
+    with _no_collection():
+        sys.settrace(traced)
+        try:
+            run()
+        except Exception:  # noqa: S110, BLE001 - how it ends is not asked
+            pass
+        finally:
+            sys.settrace(before)
     return steps
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector, which may run the finalizers of others' objects in between."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

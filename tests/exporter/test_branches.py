@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import json
 import sys
 from functools import partial
 
@@ -61,3 +63,27 @@ def test_numbers_in_the_code_are_those_of_what_ran() -> None:
     assert {41, 42, 43} <= set(numbers_in_code(partial(told, 3)))
     assert 200 in numbers_in_code(partial(below, 3))
     assert 200 not in numbers_in_code(partial(in_one_line, 3))
+
+
+class Cycle:
+    """What only the garbage collector finds, and a finalizer that is nobody's code here."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        sum((1, 2))
+
+
+def test_finalizers_that_run_in_between_are_no_code_of_the_module() -> None:
+    unused = [Cycle()]
+    many = json.dumps([[1]] * 5000)
+
+    def run(size: int) -> int:
+        unused.clear()
+        json.loads(many)  # so many lists that the collector comes, in the first run to a cycle
+        return branching(size)
+
+    line = parting_line(partial(run, 3), partial(run, 201))
+    assert gc.isenabled()
+    assert str(line).endswith(": if size > 200:  # here")

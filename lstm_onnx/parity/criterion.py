@@ -34,6 +34,8 @@ EPSILON = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 """The spacing of numbers at 1, by dtype."""
 _CHAOS = 2.0**13
 """Relative error of PyTorch itself, in units of EPSILON, past which a run says nothing (1e-3 in float32)."""
+_COARSEST = 1 / (2 * K)
+"""The same in units of the output's largest number: past it the bound is half of that number or more (float16)."""
 
 
 MOST_BINS = 64
@@ -157,7 +159,7 @@ def compare(
 
 def too_far_off(torch_error: float, size: float, epsilon: float) -> bool:
     """Whether PyTorch's own error is too large to judge by, in an output whose largest number is `size`."""
-    return torch_error > _CHAOS * epsilon * size and torch_error > epsilon
+    return torch_error > min(_CHAOS * epsilon, _COARSEST) * size and torch_error > epsilon
 
 
 def _growth(difference: np.ndarray, own: np.ndarray, bound: float, time_axis: int) -> Growth | None:

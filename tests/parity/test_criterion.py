@@ -140,6 +140,13 @@ def test_a_run_is_inconclusive_where_pytorch_itself_is_a_thousandth_off(
     assert _judge(reference, own, reference).inconclusive is inconclusive
 
 
+@pytest.mark.parametrize(("own", "inconclusive"), [(2.0 + 0.02, False), (2.0 + 0.04, True)])
+def test_a_float16_run_is_inconclusive_where_its_bound_is_half_of_the_output(own: float, inconclusive: bool) -> None:
+    result = _judge(2.0, own, 2.0, dtype="float16")
+    assert result.inconclusive is inconclusive
+    assert (result.allowed > 1.0) is inconclusive
+
+
 def test_what_is_wrong_by_far_stays_conclusive_where_pytorch_is_right() -> None:
     result = _judge(5.0, 1.0, 1.0)
     assert not result.inconclusive

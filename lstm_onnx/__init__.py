@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .parity import Report, verify
     from .parity.golden import verify_golden
     from .runtime import Model, load
-    from .runtime.batcher import Batcher
-    from .runtime.pool import Pool
+    from .runtime.batcher.batcher import Batcher
+    from .runtime.pool.pool import Pool
     from .runtime.stream import Stream
     from .spec import ExportOptions, LSTMSpec
 
@@ -50,8 +50,8 @@ _HOMES = {
     "parity": ("Report", "verify"),
     "parity.golden": ("verify_golden",),
     "runtime": ("Model", "load"),
-    "runtime.batcher": ("Batcher",),
-    "runtime.pool": ("Pool",),
+    "runtime.batcher.batcher": ("Batcher",),
+    "runtime.pool.pool": ("Pool",),
     "runtime.stream": ("Stream",),
     "spec": ("ExportOptions", "LSTMSpec"),
 }
@@ -89,7 +89,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "verify":
-        from .exporter.checkpoint import import_torch
+        from .exporter.sources.checkpoint import import_torch
 
         import_torch(f"lstm_onnx.{name} compares with it")
     import importlib

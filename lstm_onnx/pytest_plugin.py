@@ -214,9 +214,9 @@ def pytest_runtest_makereport(
 
 
 def _written(report: Report, path: Path) -> str:
+    from .atomic_io import atomic_write
     from .errors import LSTMOnnxError
-    from .files import atomic_write
-    from .parity.reports.html import page
+    from .parity.reports.page import page
     from .terminal_text import MOST_MESSAGE, one_line
 
     try:

@@ -107,10 +107,10 @@ def _against_torch(
     import contextlib
     from dataclasses import replace
 
+    from .atomic_io import require_path, temporary_folder
     from .exporter import export
-    from .exporter.checkpoint import import_torch
-    from .exporter.source import load_source
-    from .files import require_path, temporary_folder
+    from .exporter.sources.checkpoint import import_torch
+    from .exporter.sources.source import load_source
     from .runtime import Model, load
 
     import_torch("assert_parity compares with it")

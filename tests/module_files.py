@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, helper
 
 import lstm_onnx
-from lstm_onnx.story import Story
+from lstm_onnx.metadata import Story
 
 
 @cache

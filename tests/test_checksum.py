@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from lstm_onnx.checksum import KEY, is_intact
-from lstm_onnx.story import Story
+from lstm_onnx.metadata import Story
 
 from .runtime.models import exported
 

@@ -84,8 +84,8 @@ def test_exporting_weights_from_a_file_needs_no_torch(tmp_path: Path):
     (tmp_path / "net.toml").write_text(TOML, encoding="utf-8")
     script = """
 import sys
-from lstm_onnx.exporter.lstm import export_lstm
-from lstm_onnx.exporter.source import load_source
+from lstm_onnx.exporter.bare_lstm import export_lstm
+from lstm_onnx.exporter.sources.source import load_source
 source = load_source(sys.argv[1])
 export_lstm(source.spec, source.options, source.state, sys.argv[2])
 """

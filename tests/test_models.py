@@ -11,7 +11,7 @@ import pytest
 
 import lstm_onnx
 from lstm_onnx.check import check
-from lstm_onnx.exporter.source import LSTMSource, ModuleSource, load_source
+from lstm_onnx.exporter.sources.source import LSTMSource, ModuleSource, load_source
 
 MODELS = Path(__file__).parent.parent / "models"
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..atomic_io import temporary_folder
 from ..errors import ConfigError, LSTMOnnxError, MissingDependencyError
-from ..exporter.source import LSTMSource, Source
-from ..files import temporary_folder
+from ..exporter.sources.source import LSTMSource, Source
 from ..inspect import inspect
 from ..runtime import Model, load
 from .cases import Task, prepared

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..atomic_io import atomic_write, require_writable
 from ..errors import FileError, MissingDependencyError
-from ..files import atomic_write, require_writable
 from ..terminal_text import one_line
 from .report import Comparison, Report, duration
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
-from ..exporter.lstm import export_lstm
+from ..exporter.bare_lstm import export_lstm
 from ..runtime.providers import CPU, CUDA
 from ..spec import ExportOptions, LSTMSpec
 from .cases import RUNTIME, Task

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..exporter.checkpoint import import_torch
-from ..exporter.source import LSTMSource, Source
-from ..inputs import InputSpec
+from ..exporter.sources.checkpoint import import_torch
+from ..exporter.sources.source import LSTMSource, Source
+from ..input_spec import InputSpec
 from .measure import Contender
 
 EAGER, NO_MKLDNN, PACKED = "PyTorch", "PyTorch, mkldnn off", "PyTorch, packed"
@@ -126,8 +126,8 @@ class TorchSide:
         return lambda: [run() for run in runs]
 
     def _call(self, module: Any, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-        from ..exporter.arguments import drawn
-        from ..inputs import axes
+        from ..exporter.tracing.arguments import drawn
+        from ..input_spec import axes
 
         torch = self.torch
         shapes = [(spec.shape, feeds[spec.name].shape) for spec in specs]
@@ -166,7 +166,7 @@ class TorchSide:
 
     def _module(self) -> Any:
         """A copy of the module in eval mode: one that keeps states in attributes has its own."""
-        from ..exporter.clone import cloned
+        from ..exporter.tracing.clone import cloned
 
         module = self.source.module()
         return (module if isinstance(self.source, LSTMSource) else cloned(module)).to(self.device)

@@ -84,7 +84,7 @@ def asyncio_waves(model: Model, rows: Sequence[np.ndarray], steps: int) -> Itera
 
 @contextmanager
 def _streams(model: Model, count: int) -> Iterator[list[Any]]:
-    from ..runtime.batcher import Batcher
+    from ..runtime.batcher.batcher import Batcher
 
     with Batcher(model, max_batch=count, window=WINDOW) as server:
         yield [server.open() for _ in range(count)]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..exporter.source import LSTMSource, Source
-from ..inputs import InputSpec, axes, draw, sizes_of
+from ..exporter.sources.source import LSTMSource, Source
+from ..input_spec import InputSpec, axes, draw, sizes_of
 from ..inspect import LSTMInfo
 from ..runtime import Model
 from ..runtime.providers import CPU, CUDA, onnxruntime

@@ -15,10 +15,10 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
 from ..onnxgraph import MOST_NODES, Scope, Shape, attributes_of, inlined_size, shape_of, typed
+from .context import Subject, input_of, label, stored
 from .graph import ONNX_ERRORS
 from .inference import bare, inferred
 from .report import Finding, failed
-from .subject import Subject, input_of, label, stored
 
 _RULE = "resource-bomb"
 _LARGEST_VALUE = 2**28

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .rules import Rule
+from .rule import Rule
 
 _FILE = (
     Rule(

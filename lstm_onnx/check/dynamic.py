@@ -8,14 +8,14 @@ from math import prod
 import numpy as np
 
 from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, RunError
-from ..inputs import InputSpec, draw
-from ..inputs import axes as axes_of
+from ..input_spec import InputSpec, draw
+from ..input_spec import axes as axes_of
 from ..isolation.stages import stage
 from ..onnxgraph import Dim, shown
 from ..runtime import Model, ValueInfo
-from ..runtime.axes import size_of
 from ..runtime.providers import first_line, ort_errors
-from ..runtime.values import Limits
+from ..runtime.symbolic_dims import size_of
+from ..runtime.tensor_info import Limits
 from .report import BAKED, Finding, failed, passed, skipped, words
 
 _SIZES = ((1, (1,)), (3, (1,)), (1, (7, 5, 11)), (3, (5, 7, 11, 13, 17)), (2, (7, 5, 3, 11, 13)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ..files import require_readable
+from ..atomic_io import require_readable
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
 from .report import CheckReport, Examined, failed, skipped
-from .rules import find
+from .rule import find
 
 _ENDS = "crashing-node"
 _ALWAYS_TOLD = ("valid-onnx", "dynamic-axes", "provider", "runnable")

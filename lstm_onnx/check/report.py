@@ -9,7 +9,7 @@ from typing import Any
 
 from ..runtime.providers import Placement
 from ..terminal_text import safe_copy
-from .rules import catalogue, named
+from .rule import catalogue, named
 
 REEXPORT = "export the model again"
 BAKED = "a size was baked in; export again with dynamic batch and time"

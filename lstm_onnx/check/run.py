@@ -11,16 +11,18 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto
 
+from ..atomic_io import readable_file, require_utf8
 from ..errors import ConfigError, FileError, ModelError, ProviderError
-from ..files import readable_file, require_utf8
 from ..isolation.stages import share, stage
+from ..metadata import Story
 from ..runtime.providers import PROVIDERS, cuda_unavailable
-from ..story import Story
-from . import bombs, files, lengths, operators, providers, sizes, static, streams, weights
+from . import bombs
+from .context import Subject
 from .graph import ONNX_ERRORS
 from .report import REEXPORT, Examined, Finding, failed, skipped, words
+from .rules import files, lengths, operators, providers, sizes, streams, weights
+from .rules import structure as static
 from .session import Ran, on_provider, unopened, used
-from .subject import Subject
 
 Look = Callable[[Subject], Iterable[Finding]]
 _BOMB, _METADATA, _DOUBLE = "resource-bomb", "metadata", "float64-on-cpu"

@@ -49,10 +49,10 @@ def bench(
     """
     import sys
 
+    from ..atomic_io import require_apart
     from ..bench import Settings, compare
     from ..bench.plot import check_plot, write_plot
-    from ..exporter.source import load_source, source_files
-    from ..files import require_apart
+    from ..exporter.sources.source import load_source, source_files
 
     if plot is not None:
         check_plot(plot)

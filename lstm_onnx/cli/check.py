@@ -46,7 +46,7 @@ def check(
     if sum((bool(files), explain is not None, rules)) != 1:
         raise click.UsageError("give a FILE to check, --explain RULE or --rules, one of them")
     if not files:
-        from ..check.rules import Rules, catalogue, find
+        from ..check.rule import Rules, catalogue, find
 
         report(Rules(catalogue()) if explain is None else find(explain), as_json=as_json)
         return 0

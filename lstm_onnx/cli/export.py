@@ -32,8 +32,8 @@ def export(
     """Write SOURCE, a model's .toml or package.module:callable, to an ONNX file."""
     from pathlib import Path
 
-    from ..exporter.source import load_source, source_files
-    from ..files import is_stdout, require_apart, require_utf8, require_writable
+    from ..atomic_io import is_stdout, require_apart, require_utf8, require_writable
+    from ..exporter.sources.source import load_source, source_files
     from ..terminal_text import json_text, one_line
 
     is_file = source.lower().endswith(".toml")

@@ -29,8 +29,8 @@ class _Described:
 @json_option
 def inspect(file: str, as_json: bool) -> None:
     """Show the LSTMs in any ONNX FILE: sizes, states, parameters, bytes and FLOPs per step."""
+    from ..atomic_io import require_readable
     from ..errors import ModelError
-    from ..files import require_readable
     from ..isolation.limits import Limits
     from ..isolation.process import Child, EndedError
 

@@ -28,8 +28,8 @@ def check_files(junit: str | None, html: str | None) -> None:
     Raises:
         FileError: the folder does not exist, it is a directory, or the suffix is another format's.
     """
+    from ..atomic_io import require_writable
     from ..errors import FileError
-    from ..files import require_writable
 
     for path, suffix in ((junit, ".xml"), (html, ".html")):
         if path is not None:
@@ -69,7 +69,7 @@ def show(
             _write(junit, document(reports))
 
     def write_html() -> None:
-        from ..parity.reports.html import page
+        from ..parity.reports.page import page
 
         if html is not None:
             _write(html, page(reports).encode())
@@ -91,7 +91,7 @@ def show(
 
 
 def _write(path: str, content: bytes) -> None:
-    from ..files import atomic_write
+    from ..atomic_io import atomic_write
 
     with atomic_write(path) as stream:
         stream.write(content)

@@ -123,8 +123,8 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
     Raises:
         FileError: see `files.require_writable` and `files.require_apart`; or the suffix names no format.
     """
+    from ..atomic_io import require_apart, require_writable
     from ..data import format_of
-    from ..files import require_apart, require_writable
 
     if target is not None and target != "-":
         require_writable(target)
@@ -149,8 +149,8 @@ def _opened(file: str, provider: str, threads: int | None, *, isolate: bool | No
 
     `limited` is whether the time limit is for all of the run.
     """
+    from ..atomic_io import require_readable
     from ..checksum import is_intact
-    from ..files import require_readable
     from ..isolation.stages import inside, stage, unlimited
 
     require_readable(file, "an .onnx file")
@@ -278,7 +278,7 @@ def _run_rows(model: Model, feeds: Arrays) -> Arrays:
     """A large batch row by row through `Model.map`, and put together again."""
     import numpy as np
 
-    from ..runtime.values import checked, checked_lengths
+    from ..runtime.tensor_info import checked, checked_lengths
 
     spec = model.spec
     assert spec is not None  # noqa: S101 - the caller's condition
@@ -297,7 +297,7 @@ def _run_rows(model: Model, feeds: Arrays) -> Arrays:
 def _run_whole(model: Model, feeds: Arrays) -> Arrays:
     import numpy as np
 
-    from ..runtime.values import known_names
+    from ..runtime.tensor_info import known_names
 
     if model.spec is None or "input" not in feeds:
         return model.run(feeds)
@@ -315,8 +315,8 @@ def _run_whole(model: Model, feeds: Arrays) -> Arrays:
 
 def _sizes(model: Model, given: tuple[str, ...]) -> dict[str, int]:
     """The named axes' sizes: 1, and 10 for times, where --size says nothing."""
-    from ..inputs import axes as axes_of
-    from ..runtime.axes import size_of
+    from ..input_spec import axes as axes_of
+    from ..runtime.symbolic_dims import size_of
 
     axes = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
     axes |= set(axes_of(model.story.inputs))
@@ -340,8 +340,8 @@ def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
 
     from ..data import Records
     from ..errors import InputError
-    from ..inputs import draw
-    from ..runtime.axes import size_of
+    from ..input_spec import draw
+    from ..runtime.symbolic_dims import size_of
 
     rng = np.random.default_rng(seed)
     specs = [spec for spec in model.story.inputs if spec.name not in model.states]

@@ -14,10 +14,10 @@ from .reports import check_files, file_options, show
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..exporter.source import Source
+    from ..exporter.sources.source import Source
     from ..parity import Report
-    from ..parity.data import UserData
     from ..parity.golden import Golden
+    from ..parity.user_data import UserData
 
 _WITH_SOURCE = {
     "file": "a second FILE",
@@ -87,8 +87,8 @@ def verify(
 
     With only a FILE and --golden, the file is compared with what an earlier run stored.
     """
+    from ..atomic_io import require_apart, temporary_folder
     from ..errors import EXIT_FAILED, ConfigError
-    from ..files import require_apart, temporary_folder
 
     check_files(junit, html)
     require_apart([junit, html], [source, file, data, golden])
@@ -96,8 +96,8 @@ def verify(
         reports = _against_golden(source, golden, providers, threads, mutants)
         show(reports, as_json=as_json, junit=junit, html=html)
         return 0 if all(reports) else EXIT_FAILED
-    from ..exporter.checkpoint import import_torch
-    from ..exporter.source import load_source, source_files
+    from ..exporter.sources.checkpoint import import_torch
+    from ..exporter.sources.source import load_source, source_files
 
     given = _data(data, columns)
     if golden is not None:
@@ -131,14 +131,14 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
         if columns:
             raise click.UsageError("--columns goes with --data that is a table")
         return None
-    from ..parity.data import read
+    from ..parity.user_data import read
 
     return read(path, columns=[name.strip() for name in columns.split(",")] if columns else None)
 
 
 def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
     """Before there is anything to store."""
-    from ..files import require_writable
+    from ..atomic_io import require_writable
     from ..parity.golden import require_name
 
     if len(precisions) > 1:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lstm_onnx.errors import InputError
-from lstm_onnx.runtime.values import ValueInfo
+from lstm_onnx.runtime.tensor_info import ValueInfo
 
 from .formats import Record
 

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
+from lstm_onnx.atomic_io import readable_file, require_path
 from lstm_onnx.errors import FileError
-from lstm_onnx.files import readable_file, require_path
 
 from .formats import TABLES, TYPED, Record, Records, format_of, known_format, listing, readable, sniff
 from .opened import Opened, opened_to_read, peeked

@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..atomic_io import require_writable
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
-from ..files import require_writable
 from ..spec import DEFAULT_OPSET, ExportOptions
-from .lstm import Exported, export_lstm
+from .bare_lstm import Exported, export_lstm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,7 +75,7 @@ def export(
         WeightsError: "fold" with a projection too badly conditioned for it.
         FileError: the file cannot be written.
     """
-    from .torch_lstm import is_bare, spec_of, state_of, unwrapped
+    from .sources.torch_lstm import is_bare, spec_of, state_of, unwrapped
 
     require_writable(path)
     if states is not None and not isinstance(states, str):
@@ -94,8 +94,8 @@ def export(
         )
     if lengths:
         raise ConfigError("lengths=True is for a bare nn.LSTM; a module that packs sequences has lengths of its own")
-    from .arguments import arguments
     from .module import ModuleOptions, export_module
+    from .tracing.arguments import arguments
 
     names = None if output_names is None else _names(output_names)
     try:

@@ -15,23 +15,23 @@ from onnx import ModelProto, helper
 from torch import nn
 
 from .. import __version__
+from ..atomic_io import temporary_folder
 from ..errors import ConfigError, ExportError, ProviderError
-from ..files import temporary_folder
-from ..inputs import InputSpec
+from ..input_spec import InputSpec
+from ..metadata import Origin, Story
 from ..spec import ExportOptions
-from ..story import Origin, Story
-from ..weights import Array, digest
-from . import streams
-from .arguments import Arguments
-from .decisions import SizeFacts, axis_names
-from .limits import Limits, asked_limits, try_out
-from .lstm import Exported
-from .named import Dims, TracedGraph, named
-from .opset import lower
-from .prepared import FixedSizeError, Prepared, example_sizes, prepare, resized
-from .splice import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
-from .trace import ONE_AT_A_TIME, trace
-from .trial import Trial
+from .bare_lstm import Exported
+from .lowering.lower import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
+from .lowering.opset_downgrade import lower
+from .lowering.rename import Dims, TracedGraph, named
+from .tracing.arguments import Arguments
+from .tracing.functional import FixedSizeError, Prepared, example_sizes, prepare, resized
+from .tracing.torch_export import ONE_AT_A_TIME, trace
+from .trials import stream_trial as streams
+from .trials.axis_limits import Limits, asked_limits, try_out
+from .trials.shape_trial import Trial
+from .trials.size_decisions import SizeFacts, axis_names
+from .weights import Array, digest
 from .write import write_model
 
 STATES = ("zero", "explicit")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, StringStringEntryProto, TensorProto, helper, numpy_helper
 
+from ..atomic_io import atomic_write
 from ..checksum import KEY, UNKNOWN, with_checksum
-from ..files import atomic_write
-from ..weights import digest
+from .weights import digest
 
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
 """Bytes of weights past which they go to a file of their own: protobuf cannot write 2 GiB or more."""

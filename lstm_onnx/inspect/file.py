@@ -12,11 +12,11 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, checker, inliner
 
+from ..atomic_io import readable_file
 from ..errors import ConfigError, FileError, ModelError
-from ..files import readable_file
 from ..isolation.stages import stage
+from ..metadata import Story
 from ..onnxgraph import MOST_NODES, Scope, Tensor, inlined_size, is_default, value_of
-from ..story import Story
 from .lstms import lstm_info, module_of
 from .report import Inspection, LSTMInfo
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..metadata import Story
 from ..onnxgraph import Value
-from ..story import Story
 from ..terminal_text import one_line, safe_copy
 
 _MOST_CELL = 80

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..exporter.torch_lstm import module_of
+from ..exporter.sources.torch_lstm import module_of
+from ..exporter.weights import StateDict
 from ..runtime import Model
 from ..spec import LSTMSpec
-from ..weights import StateDict
+from .cases import Case
 from .expected import Expected
 from .report import CaseResult
-from .sweep import Case
 
 
 @dataclass(frozen=True)

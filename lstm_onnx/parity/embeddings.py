@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ExportError
-from ..inputs import InputSpec
+from ..input_spec import InputSpec
 from .expected import Arrays
 
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__, data
+from ..atomic_io import readable_file, require_path
 from ..data.formats import one_line
 from ..errors import ConfigError, FileError, shown
-from ..files import readable_file, require_path
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from .criterion import EPSILON

@@ -11,22 +11,22 @@ import numpy as np
 from torch import nn
 
 from ..errors import InputError, LSTMOnnxError
-from ..exporter.torch_lstm import spec_of, state_of
+from ..exporter.sources.torch_lstm import spec_of, state_of
+from ..exporter.weights import digest
 from ..runtime import Model
 from ..spec import LSTMSpec
-from ..weights import digest
+from .amplify import layer_gains, louder_file, louder_state
+from .cases import LONG, SHAPES, Case, cases, gains, loud_cases, value_cases
 from .compared import Compared, Sides
-from .data import fitting
-from .diagnosis import diagnose
+from .diagnosis.evidence import diagnose
 from .expected import Call, Expected, farther, rounded_otherwise
-from .loud import layer_gains, louder_file, louder_state
 from .lstm_sweeps import Pair, batch_sweep, judged, time_sweep
 from .mutants import Subject, folder_of, opened, read_graph
 from .reference import run_torch, windows
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sizes import Axes
-from .sweep import LONG, SHAPES, Case, cases, gains, loud_cases, value_cases
+from .user_data import fitting
 
 _ROUNDINGS = 4
 """How often extreme numbers are rounded otherwise: of few runs, all may be right by luck."""

@@ -13,10 +13,10 @@ import numpy as np
 from torch import nn
 
 from ..spec import LSTMSpec
+from .cases import Case, drawn_case
 from .expected import Call, Expected, steadied
 from .reference import Outputs, run_torch
 from .sizes import LONG, Axes, spans
-from .sweep import Case, drawn_case
 
 _STEPS = 3
 """Of the sweep over batch sizes."""

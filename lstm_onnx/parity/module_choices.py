@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..inputs import InputSpec, axes
+from ..input_spec import InputSpec, axes
 from .embeddings import Rows
 from .sizes import DENSE, LONG, Axes
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inputs import InputSpec, draw, sizes_of
+from ..input_spec import InputSpec, draw, sizes_of
 from ..runtime import Model
-from ..runtime.axes import names_in
+from ..runtime.symbolic_dims import names_in
+from .cases import compositions
 from .expected import Arrays, Call, Expected
 from .module_run import shape_of
-from .sweep import compositions
 
 _BATCHES, _STEPS = (1, 3), 6
 """Of the sequences that are cut in every way."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..inputs import InputSpec, sizes_of
+from ..input_spec import InputSpec, sizes_of
 from .embeddings import Rows
 from .expected import Call, Expected, steadied
 from .module_choices import (

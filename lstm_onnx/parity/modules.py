@@ -18,19 +18,19 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ExportError, InputError
-from ..exporter.arguments import Arguments, arguments
-from ..exporter.fitting import fitting_arguments
 from ..exporter.module import parameter_digest
-from ..exporter.prepared import prepare
-from ..inputs import InputSpec, axes, draw, sizes_of
+from ..exporter.tracing.arguments import Arguments, arguments
+from ..exporter.tracing.example_inputs import fitting_arguments
+from ..exporter.tracing.functional import prepare
+from ..input_spec import InputSpec, axes, draw, sizes_of
+from ..metadata import Story
 from ..runtime import Model
-from ..runtime.values import ValueInfo
-from ..story import Story
-from .data import fitting
+from ..runtime.tensor_info import ValueInfo
+from .cases import SHAPES, gains
+from .diagnosis.modules import diagnose_module
 from .embeddings import Rows, opened_specs, rows_of_inputs
 from .expected import Call, Expected, farther, rounded_otherwise, size_of
-from .module_diagnosis import diagnose_module
-from .module_loud import made_loud
+from .module_amplify import made_loud
 from .module_run import ModuleRun, shape_of
 from .module_streams import stream_cases
 from .module_sweeps import sweeps, tells, value_cases
@@ -38,7 +38,7 @@ from .mutants import Subject
 from .replay import replay
 from .report import CaseResult, Cause, Location
 from .sizes import Axes
-from .sweep import SHAPES, gains
+from .user_data import fitting
 
 _QUIET = 4.0
 """The gain past which a model's weights are so small that loud inputs are needed to move its gates."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..exporter.clone import cloned
-from ..exporter.source import LSTMSource, Source
-from ..weights import fitted
+from ..exporter.sources.source import LSTMSource, Source
+from ..exporter.tracing.clone import cloned
+from ..exporter.weights import fitted
 
 
 def in_precision(source: Source, dtype: str) -> Source:

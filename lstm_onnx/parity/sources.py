@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ..exporter.source import LSTMSource, Source
+from ..exporter.sources.source import LSTMSource, Source
 from ..runtime import Model
 from . import LSTMVerification, ModuleVerification, make_report, verification_of
 from .report import CaseResult, Report

@@ -16,8 +16,8 @@ from torch import nn
 
 from .. import __version__
 from ..errors import ExportError
-from ..exporter.torch_lstm import is_bare, unwrapped
-from ..inputs import InputSpec
+from ..exporter.sources.torch_lstm import is_bare, unwrapped
+from ..input_spec import InputSpec
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
 from .golden import Golden, require_name, write

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .session import Model, load
-from .values import ValueInfo
+from .model import Model, load
+from .tensor_info import ValueInfo
 
 __all__ = ["Model", "ValueInfo", "load"]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from .axes import names_in, size_of
-from .values import ValueInfo
+from .symbolic_dims import names_in, size_of
+from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
-    from .session import Model
+    from .model import Model
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 Run = Callable[[dict[str, "np.ndarray[Any, Any]"]], Mapping[str, Any]]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from .axes import names_in
-from .session import Model
-from .values import axis_sizes, checked, known_names
+from .model import Model
+from .symbolic_dims import names_in
+from .tensor_info import axis_sizes, checked, known_names
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 TIME = "time"

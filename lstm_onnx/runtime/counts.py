@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..story import Story
-from .values import ValueInfo
+from ..metadata import Story
+from .tensor_info import ValueInfo
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from .binding import Key, key_of
+from .bindings import Key, key_of
 from .providers import first_line, onnxruntime, ort_errors
-from .values import ValueInfo, axis_sizes, checked, restorer, to_numpy
+from .tensor_info import ValueInfo, axis_sizes, checked, restorer, to_numpy
 
 if TYPE_CHECKING:
-    from .session import Model
+    from .model import Model
 
 _MOST_SHAPES = 8
 _DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from ..atomic_io import require_readable
 from ..errors import MissingDependencyError, ModelError, ProviderError, shown
-from ..files import require_readable
 from .arguments import integer, seconds
-from .pages import on_huge_pages
+from .huge_pages import on_huge_pages
 from .shutdown import sleep_if_ending
 
 PROVIDERS = ("auto", "cpu", "cuda")

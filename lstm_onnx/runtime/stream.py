@@ -10,15 +10,15 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from .arguments import positive_integer
-from .binding import Binding, Key, key_of, output_buffers
+from .bindings import Binding, Key, key_of, output_buffers
+from .initial_states import fitting_states, stream_start
 from .shutdown import calls_onnxruntime
-from .states import fitting_states, stream_start
 from .streamable import require_streamable
-from .values import to_numpy
+from .tensor_info import to_numpy
 
 if TYPE_CHECKING:
     from .device import DeviceSteps
-    from .session import Model
+    from .model import Model
 
 
 _MOST_SHAPES = 8

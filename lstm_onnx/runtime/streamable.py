@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .session import Model
+    from .model import Model
 
 _OF_BARE_LSTM = {"h0": "hn", "c0": "cn"}
 

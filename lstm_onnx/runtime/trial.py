@@ -15,7 +15,7 @@ from ..isolation.process import Child, EndedError
 from ..isolation.stages import stage
 
 if TYPE_CHECKING:
-    from .session import Model
+    from .model import Model
 
 _MOST_ELEMENTS = 2**26
 """Inputs of fixed sizes beyond that are not made for a trial."""
@@ -58,7 +58,7 @@ def ended_words(path: str | os.PathLike[str], ended: EndedError) -> str:
 
 def open_and_run(path: str, provider: str, threads: int | None, states: Mapping[str, str] | None) -> None:
     """What the child does."""
-    from .session import load
+    from .model import load
 
     stage("session creation")
     first_run(load(path, provider, threads, states=states))

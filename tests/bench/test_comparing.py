@@ -13,8 +13,8 @@ from torch import nn
 
 from lstm_onnx.bench import Settings, compare
 from lstm_onnx.errors import ConfigError
-from lstm_onnx.exporter.source import LSTMSource, ModuleSource, load_source
-from lstm_onnx.inputs import InputSpec
+from lstm_onnx.exporter.sources.source import LSTMSource, ModuleSource, load_source
+from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.spec import ExportOptions
 
 MODELS = Path(__file__).parents[2] / "models"

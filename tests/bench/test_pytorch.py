@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from lstm_onnx.bench.pytorch import TorchSide
-from lstm_onnx.exporter.source import LSTMSource, ModuleSource
-from lstm_onnx.exporter.torch_lstm import seeded_state
-from lstm_onnx.inputs import InputSpec
+from lstm_onnx.exporter.sources.source import LSTMSource, ModuleSource
+from lstm_onnx.exporter.sources.torch_lstm import seeded_state
+from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 
 SPEC = LSTMSpec(input_size=4, hidden_size=3)

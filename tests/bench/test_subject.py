@@ -10,8 +10,8 @@ import pytest
 
 from lstm_onnx.bench.subject import Opened, Subject, Work
 from lstm_onnx.errors import ConfigError
-from lstm_onnx.exporter.lstm import export_lstm
-from lstm_onnx.exporter.source import LSTMSource
+from lstm_onnx.exporter.bare_lstm import export_lstm
+from lstm_onnx.exporter.sources.source import LSTMSource
 from lstm_onnx.inspect import inspect
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 

@@ -14,7 +14,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.check import CheckReport, check
-from lstm_onnx.exporter.lstm import export_lstm
+from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.isolation.child import resolved
 from lstm_onnx.runtime.providers import CPU, CUDA, Placement, open_session, placements
 from lstm_onnx.spec import ExportOptions, LSTMSpec

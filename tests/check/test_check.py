@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from lstm_onnx.check import CheckReport, Finding, check
 from lstm_onnx.errors import ProviderError
-from lstm_onnx.exporter.source import load_source
+from lstm_onnx.exporter.sources.source import load_source
 from lstm_onnx.runtime.providers import cuda_unavailable
 
 from .models import (

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 import lstm_onnx
 from lstm_onnx.check import CheckReport, Finding, check
-from lstm_onnx.story import Story
+from lstm_onnx.metadata import Story
 from tests.module_files import module_file, with_initial
 
 from .models import PLAIN, PROJECTED, by_hand, export

@@ -12,8 +12,8 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.check import check
-from lstm_onnx.inputs import InputSpec
-from lstm_onnx.story import Origin, Story
+from lstm_onnx.input_spec import InputSpec
+from lstm_onnx.metadata import Origin, Story
 from tests.architectures import ALL
 from tests.module_files import edited_module, module_file, with_story
 

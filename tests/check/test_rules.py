@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lstm_onnx.check import CheckReport, check
-from lstm_onnx.check.rules import SEVERITIES, Rules, catalogue, find, named
+from lstm_onnx.check.rule import SEVERITIES, Rules, catalogue, find, named
 from lstm_onnx.errors import ConfigError
 
 from .violations import CASES, OTHERS, Case, base, nothing
@@ -18,7 +18,7 @@ RULES = catalogue()
 @pytest.fixture
 def old_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with AVX2, without VNNI and without a GPU."""
-    monkeypatch.setattr("lstm_onnx.check.providers.cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("lstm_onnx.check.rules.providers.cpu_flags", lambda: frozenset({"avx2"}))
     for module in ("runtime.providers", "check.run", "check.session"):
         monkeypatch.setattr(f"lstm_onnx.{module}.cuda_unavailable", lambda: "no GPU")
 

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from lstm_onnx.check.rules import catalogue
+from lstm_onnx.check.rule import catalogue
 from tests.check.models import fake_cuda
 
 

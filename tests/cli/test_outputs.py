@@ -184,7 +184,7 @@ def test_a_stdout_that_is_closed_is_said_of_arrays(
 def test_a_report_that_cannot_be_written_is_an_error_and_the_others_are_there(
     place: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lstm_onnx import files
+    from lstm_onnx import atomic_io as files
 
     replace = os.replace
 

@@ -74,7 +74,7 @@ def test_quick_mutants_are_the_default(run_cli: Run, source: str) -> None:
 
 def test_a_survivor_fails(run_cli: Run, toml: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """A bidirectional model has no streams, so that without explicit states nothing starts from any."""
-    from lstm_onnx.parity import sweep
+    from lstm_onnx.parity import cases as sweep
 
     source = toml(bidirectional=True).name
 

@@ -9,7 +9,7 @@ import pytest
 
 from lstm_onnx.data.fitting import batched, cast, is_one_sequence
 from lstm_onnx.errors import InputError
-from lstm_onnx.runtime.values import ValueInfo
+from lstm_onnx.runtime.tensor_info import ValueInfo
 
 
 def info(name: str, dtype: Any, *shape: Any) -> ValueInfo:

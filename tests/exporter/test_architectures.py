@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.exporter.arguments import Arguments, arguments
-from lstm_onnx.exporter.prepared import prepare
-from lstm_onnx.exporter.stepwise import call_with_states
+from lstm_onnx.exporter.tracing.arguments import Arguments, arguments
+from lstm_onnx.exporter.tracing.call_with_states import call_with_states
+from lstm_onnx.exporter.tracing.functional import prepare
 from lstm_onnx.parity.criterion import compare
 from tests.architectures import ALL, Architecture, packed, stateful
 from tests.exporter.helpers import Made, made

@@ -108,7 +108,7 @@ def test_the_module_and_torch_are_as_they_were(fails: str, tmp_path: Path, monke
     module.hidden = _zeros()
     module.lstm.register_forward_hook(lambda *_: None)
     if fails == "in the trial":
-        monkeypatch.setattr("lstm_onnx.exporter.trial.first_difference", lambda *_: "output is wrong")
+        monkeypatch.setattr("lstm_onnx.exporter.trials.shape_trial.first_difference", lambda *_: "output is wrong")
     target = tmp_path / "made.onnx"
     target.write_bytes(b"there before")
     torch.set_grad_enabled(True)

@@ -135,7 +135,7 @@ def _warm() -> None:
 
     import onnx
 
-    from lstm_onnx.check.rules import catalogue
+    from lstm_onnx.check.rule import catalogue
     from lstm_onnx.runtime.providers import cuda_unavailable, operator_versions, ort_errors
 
     operator_versions()

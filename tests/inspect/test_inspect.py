@@ -13,7 +13,7 @@ import pytest
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.errors import FileError, ModelError
-from lstm_onnx.exporter.lstm import export_lstm
+from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.inspect import Inspection, inspect
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 

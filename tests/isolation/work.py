@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lstm_onnx.atomic_io import atomic_write
 from lstm_onnx.errors import InputError
-from lstm_onnx.files import atomic_write
 from lstm_onnx.isolation.stages import share, stage, unlimited
 
 

@@ -21,11 +21,11 @@ import torch
 
 import lstm_onnx
 from lstm_onnx import ExportOptions, LSTMSpec, Report, WeightsError
-from lstm_onnx.exporter.lstm import export_lstm
-from lstm_onnx.exporter.torch_lstm import module_of, seeded_state
+from lstm_onnx.exporter.bare_lstm import export_lstm
+from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
+from lstm_onnx.exporter.weights import fitted
 from lstm_onnx.parity import LSTMVerification, make_report
-from lstm_onnx.parity.sweep import SHAPES
-from lstm_onnx.weights import fitted
+from lstm_onnx.parity.cases import SHAPES
 
 _SCALES = (0.001, 4.0)
 _SMALLEST_HALF_FOLD = 0.1

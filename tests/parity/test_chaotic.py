@@ -12,8 +12,9 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import Report
-from lstm_onnx.parity import K, LSTMVerification, make_report, reference, sweep
-from lstm_onnx.parity.sweep import SHAPES
+from lstm_onnx.parity import K, LSTMVerification, make_report, reference
+from lstm_onnx.parity import cases as sweep
+from lstm_onnx.parity.cases import SHAPES
 
 from .files import lstm, mutate_file, verified
 

@@ -20,11 +20,11 @@ import torch
 
 import lstm_onnx
 from lstm_onnx import LSTMSpec, WeightsError
-from lstm_onnx.exporter.lstm import export_lstm
-from lstm_onnx.exporter.torch_lstm import module_of, seeded_state
+from lstm_onnx.exporter.bare_lstm import export_lstm
+from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
+from lstm_onnx.exporter.weights import fitted
 from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.spec import ExportOptions
-from lstm_onnx.weights import fitted
 
 _BANDS = (0.03, 0.3, 4.0)
 """Where the sizes of weights are told apart, from x0.001 on."""

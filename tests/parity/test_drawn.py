@@ -14,8 +14,8 @@ from onnx import numpy_helper
 
 import lstm_onnx
 from lstm_onnx import ExportOptions, LSTMSpec, WeightsError
-from lstm_onnx.exporter.torch_lstm import module_of, seeded_state
-from lstm_onnx.weights import MAX_CONDITION
+from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
+from lstm_onnx.exporter.weights import MAX_CONDITION
 
 from ..strategies import SEEDS, export_options, specs
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.inputs import InputSpec
+from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.parity import ModuleVerification
 from lstm_onnx.parity.embeddings import Rows, rows_of_inputs
 from lstm_onnx.parity.golden import read, verify_golden

@@ -13,8 +13,9 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, FileError, ModelError, ProviderError
-from lstm_onnx.parity import K, LSTMVerification, make_report, sweep
-from lstm_onnx.parity.sweep import SHAPES
+from lstm_onnx.parity import K, LSTMVerification, make_report
+from lstm_onnx.parity import cases as sweep
+from lstm_onnx.parity.cases import SHAPES
 
 from .files import edit_file, lstm, mutate_file, verified
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from lstm_onnx.exporter.lstm import export_lstm
+from lstm_onnx.exporter.bare_lstm import export_lstm
+from lstm_onnx.exporter.weights import fitted
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.spec import ExportOptions, LSTMSpec
-from lstm_onnx.weights import fitted
 
 INPUT, HIDDEN = 4, 5
 

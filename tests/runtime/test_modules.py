@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx.errors import InputError, ModelError, ProviderError, RunError
-from lstm_onnx.inputs import InputSpec
+from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.chunks import run_chunks
 from tests.module_files import module_file, with_initial, with_story

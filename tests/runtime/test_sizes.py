@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx import Batcher, InputError, Model, load
 from lstm_onnx.check import check
-from lstm_onnx.inputs import InputSpec
-from lstm_onnx.story import Story
+from lstm_onnx.input_spec import InputSpec
+from lstm_onnx.metadata import Story
 from tests.module_files import module_file
 
 LENGTHS = InputSpec("lengths", ("batch",), "int64", 1, "time")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .catalogue import MUTATORS, Mutator
 from .copies import folder_of, opened, read_graph
-from .graph import Edit, Site, known_shapes
+from .graph_edit import Edit, Site, known_shapes
 from .outcome import Outcome
-from .selftest import LEVELS, Subject, mutated, require_level, self_test
+from .self_test import LEVELS, Subject, mutated, require_level, self_test
 
 __all__ = [
     "LEVELS",

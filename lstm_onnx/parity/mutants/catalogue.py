@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import partial, weights, wiring
-from .graph import Edit, Site
+from .graph_edit import Edit, Site
 from .outcome import Outcome
 
 _ORDER = {"LSTM": "iofc", "GRU": "zrh"}

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from ...story import Story
-from .graph import Edit, Site
+from ...metadata import Story
+from .graph_edit import Edit, Site
 from .outcome import ABSENT, APPLIED, Outcome, equivalent
 
 Apply = Callable[[Edit, Site], Outcome]

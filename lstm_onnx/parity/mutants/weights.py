@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .graph import Edit, Port, Site
+from .equivalence import LARGEST, same_blocks, unread_recurrence
+from .graph_edit import Edit, Port, Site
 from .outcome import ABSENT, APPLIED, Outcome, equivalent
-from .proofs import LARGEST, same_blocks, unread_recurrence
 
 Apply = Callable[[Edit, Site], Outcome]
 _TOO_LARGE = {"float16": 1.5}

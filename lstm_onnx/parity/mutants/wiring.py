@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .graph import Edit, Port, Site
+from .equivalence import single_step, unheard_h, unread_padding
+from .graph_edit import Edit, Port, Site
 from .outcome import ABSENT, APPLIED, Outcome, equivalent
-from .proofs import single_step, unheard_h, unread_padding
 
 Apply = Callable[[Edit, Site], Outcome]
 Ends = Callable[[Site, str], list[Port]]

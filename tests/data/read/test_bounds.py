@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from lstm_onnx import FileError, LSTMOnnxError, data, load
-from lstm_onnx.config import load_config
 from lstm_onnx.data import arrays, opened
-from lstm_onnx.exporter.checkpoint import load_state_dict
+from lstm_onnx.exporter.sources.checkpoint import load_state_dict
+from lstm_onnx.exporter.sources.config import load_config
 from lstm_onnx.inspect import inspect
 from lstm_onnx.parity.golden import read as read_golden
 

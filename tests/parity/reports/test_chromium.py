@@ -20,7 +20,7 @@ import pytest
 from matplotlib import image
 
 from lstm_onnx.parity.reports.colours import scale
-from lstm_onnx.parity.reports.html import page
+from lstm_onnx.parity.reports.page import page
 
 from . import samples
 

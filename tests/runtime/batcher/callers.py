@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lstm_onnx.runtime.batcher import BatchedStream, Batcher
+from lstm_onnx.runtime.batcher.batcher import BatchedStream, Batcher
 
 from ..models import randoms
 

@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from lstm_onnx.runtime.batcher.batcher import Batcher
+from lstm_onnx.runtime.pool.pool import Pool
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model
-from lstm_onnx.runtime.batcher import Batcher
-from lstm_onnx.runtime.pool import Pool
 
 from ..models import exported, model_of, randoms
 from .callers import LONG, Asking, Gate, busy, until
@@ -79,7 +79,7 @@ import asyncio, sys, threading, time
 import numpy as np
 import lstm_onnx
 from lstm_onnx.runtime import parts
-from lstm_onnx.runtime.batcher import Batcher
+from lstm_onnx.runtime.batcher.batcher import Batcher
 
 how, path = sys.argv[1:]
 parts.LANE_WORK = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lstm_onnx.runtime import Model, load
-from lstm_onnx.runtime import parts as cutting
+from lstm_onnx.runtime.pool import bound_batches as cutting
 from lstm_onnx.spec import ExportOptions
 
 from ..models import exported

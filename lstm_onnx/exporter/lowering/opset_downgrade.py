@@ -1,0 +1,189 @@
+"""Opsets older than torch's translations, which are written in opset 18.
+
+onnx's own version converter has no way back for many operators that torch emits (Shape, Split, Pad,
+LayerNormalization), so what changed between opsets 14 and 18 is undone here, node by node.  A node
+that has no older form is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, NodeProto, helper
+
+from ...errors import ExportError
+from ..emitter import Nodes
+from ..tracing.torch_export import DOMAIN, TRACED_OPSET
+from .rename import TracedGraph
+
+_REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+
+
+class _NoOlderForm(Exception):  # noqa: N818 - it is no error of its own, but told to the caller, who names the node
+    """Why a node cannot be written."""
+
+
+def lower(graph: TracedGraph, opset: int) -> None:
+    """Rewrite the nodes of a traced graph, in opset 18, for an older one; opaque nodes stay as they are.
+
+    Raises:
+        ExportError: a node has no older form; the message names it.
+    """
+    if opset >= TRACED_OPSET:
+        return
+    old, graph.nodes.nodes = graph.nodes.nodes, []
+    for node in old:
+        since, rule = _RULES.get(node.op_type, (0, _keep))
+        try:
+            (rule if opset < since and node.domain == "" else _keep)(graph, node)
+        except _NoOlderForm as reason:
+            raise ExportError(
+                f"{node.name}: {node.op_type} {reason} before opset {since}; use that or a later one"
+            ) from None
+    for node in graph.nodes.nodes:
+        _check(node, opset)
+    used = {name for node in graph.nodes.nodes for name in _names_in(node)} | set(graph.outputs)
+    graph.nodes.initializers = {name: array for name, array in graph.nodes.initializers.items() if name in used}
+
+
+def _names_in(node: NodeProto) -> list[str]:
+    inner = [name for item in node.attribute if item.HasField("g") for n in item.g.node for name in _names_in(n)]
+    return [*node.input, *inner]
+
+
+def _check(node: NodeProto, opset: int) -> None:
+    if node.domain == DOMAIN:
+        return
+    later = f"use opset {TRACED_OPSET} or later"
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset)
+    except onnx.defs.SchemaError:
+        raise ExportError(f"{node.name}: {node.op_type} is not in opset {opset}; {later}") from None
+    unknown = [item.name for item in node.attribute if item.name not in schema.attributes]
+    if unknown or len(node.input) > schema.max_input:
+        raise ExportError(f"{node.name}: {node.op_type} has no such form in opset {opset}; {later}")
+    for item in node.attribute:
+        if item.HasField("g"):
+            for inner in item.g.node:
+                _check(inner, opset)
+
+
+def _keep(graph: TracedGraph, node: NodeProto) -> None:
+    graph.nodes.nodes.append(node)
+
+
+def _attributes(node: NodeProto) -> dict[str, AttributeProto]:
+    return {item.name: item for item in node.attribute}
+
+
+def _without(node: NodeProto, *names: str) -> NodeProto:
+    kept = [item for item in node.attribute if item.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    return node
+
+
+def _constant(graph: TracedGraph, name: str, what: str) -> np.ndarray:
+    if name not in graph.nodes.initializers:
+        raise _NoOlderForm(f"with {what} that are computed has no form")
+    return graph.nodes.initializers[name]
+
+
+def _reduction(graph: TracedGraph, node: NodeProto) -> None:
+    """The axes were an attribute."""
+    axes = node.input[1] if len(node.input) > 1 else ""
+    noop = _attributes(node).get("noop_with_empty_axes")
+    if not axes and noop is not None and noop.i:
+        raise _NoOlderForm("that does nothing without axes has no form")
+    values = _constant(graph, axes, "axes") if axes else None
+    _without(node, "noop_with_empty_axes")
+    del node.input[1:]
+    if values is not None:
+        node.attribute.append(helper.make_attribute("axes", values.reshape(-1).tolist(), attr_type=AttributeProto.INTS))
+    _keep(graph, node)
+
+
+def _split(graph: TracedGraph, node: NodeProto) -> None:
+    """Parts of one size need not be counted; a smaller last part has to be spelled out."""
+    attributes = _attributes(node)
+    if "num_outputs" in attributes and len(node.input) == 1:
+        axis = attributes["axis"].i if "axis" in attributes else 0
+        size = graph.dims.get(node.input[0], ())[axis] if node.input[0] in graph.dims else ""
+        if not isinstance(size, int) or size % len(node.output):
+            raise _NoOlderForm("into parts of unequal or open size has no form")
+    _keep(graph, _without(node, "num_outputs"))
+
+
+def _shape(graph: TracedGraph, node: NodeProto) -> None:
+    """A part of the shape was cut out by a Slice."""
+    attributes = _attributes(node)
+    start = attributes["start"].i if "start" in attributes else 0
+    end = attributes["end"].i if "end" in attributes else np.iinfo(np.int64).max
+    nodes: Nodes = graph.nodes
+    whole = nodes.one("Shape", node.input[0], name=f"{node.name}/whole")
+    bounds = [nodes.integers(int(start)), nodes.integers(int(end)), nodes.integers(0)]
+    nodes.one("Slice", whole, *bounds, name=node.name, output=node.output[0])
+
+
+def _pad(graph: TracedGraph, node: NodeProto) -> None:
+    """There was no input for axes."""
+    if len(node.input) > 3 and node.input[3]:
+        raise _NoOlderForm("of some axes has no form")
+    del node.input[3:]
+    _keep(graph, node)
+
+
+def _scatter(graph: TracedGraph, node: NodeProto) -> None:
+    """There was no reduction."""
+    attributes = _attributes(node)
+    if "reduction" in attributes and attributes["reduction"].s != b"none":
+        raise _NoOlderForm("with a reduction has no form")
+    _keep(graph, _without(node, "reduction"))
+
+
+def _cast_like(graph: TracedGraph, node: NodeProto) -> None:
+    """A Cast, to the type that the tracer saw."""
+    if node.input[1] not in graph.types:
+        raise _NoOlderForm("to a type that is not known has no form")
+    graph.nodes.one("Cast", node.input[0], name=node.name, output=node.output[0], to=graph.types[node.input[1]])
+
+
+def _layer_normalization(graph: TracedGraph, node: NodeProto) -> None:
+    """As the operator's own definition (onnx operator LayerNormalization) puts it."""
+    attributes = _attributes(node)
+    x, scale = node.input[0], node.input[1]
+    bias = node.input[2] if len(node.input) > 2 else ""
+    if x not in graph.dims or any(node.output[1:]):
+        raise _NoOlderForm("of unknown rank, or with its mean as an output, has no form")
+    rank = len(graph.dims[x])
+    axis = attributes["axis"].i if "axis" in attributes else -1
+    axes = list(range(axis % rank, rank))
+    nodes, at = graph.nodes, node.name
+    dtype = helper.tensor_dtype_to_np_dtype(graph.types[x])
+    epsilon = np.array(attributes["epsilon"].f if "epsilon" in attributes else 1e-5, dtype)
+    mean = nodes.one("ReduceMean", x, name=f"{at}/mean", axes=axes, keepdims=1)
+    centred = nodes.one("Sub", x, mean, name=f"{at}/centred")
+    square = nodes.one("Mul", centred, centred, name=f"{at}/square")
+    variance = nodes.one("ReduceMean", square, name=f"{at}/variance", axes=axes, keepdims=1)
+    safe = nodes.one("Add", variance, nodes.constant(f"{at}/epsilon", epsilon), name=f"{at}/safe")
+    deviation = nodes.one("Sqrt", safe, name=f"{at}/deviation")
+    normal = nodes.one("Div", centred, deviation, name=f"{at}/normal")
+    last = {"output": node.output[0]}
+    scaled = nodes.one("Mul", normal, scale, name=f"{at}/scaled", **({} if bias else last))
+    if bias:
+        nodes.one("Add", scaled, bias, name=at, **last)
+
+
+_RULES: dict[str, tuple[int, Callable[[TracedGraph, NodeProto], None]]] = {
+    **{f"Reduce{kind}": (18, _reduction) for kind in _REDUCTIONS},
+    "Split": (18, _split),
+    "Pad": (18, _pad),
+    "LayerNormalization": (17, _layer_normalization),
+    "ScatterElements": (16, _scatter),
+    "ScatterND": (16, _scatter),
+    "Shape": (15, _shape),
+    "CastLike": (15, _cast_like),
+}
+"""By operator: the opset up to which it had another form, and how to write that."""

@@ -1,0 +1,1 @@
+"""Where a model comes from: .toml files, Python callables, checkpoints, and torch.nn.LSTM itself."""

@@ -1,0 +1,357 @@
+"""models/*.toml: a configured nn.LSTM or module, where its weights are, and how it is exported.
+
+An ``[lstm]`` is a bare nn.LSTM.  A ``[module]`` is whatever a callable gives, with one table
+``[inputs.NAME]`` for each argument of its forward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import keyword
+import os
+import reprlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from ...atomic_io import readable_file
+from ...errors import ConfigError, FileError
+from ...input_spec import InputSpec, is_name
+from ...spec import ExportOptions, LSTMSpec, allowed_values
+
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
+STATES = ("zero", "explicit")
+_TABLES = ("lstm", "module", "inputs", "weights", "export")
+_INPUT_KEYS = ("shape", "dtype", "range", "limits")
+_SEED_LIMIT = 2**63
+_LARGEST_BITS = 64
+_DEEPEST = 50
+T = TypeVar("T", LSTMSpec, ExportOptions)
+Inputs: TypeAlias = "Mapping[str, InputSpec | Inputs]"
+"""What forward takes, by its arguments' names in order; a dict argument is a mapping in its turn."""
+Limits: TypeAlias = dict[str, tuple[int, int | None]]
+"""The least and the largest size of an axis, by its name; None where nothing bounds it above."""
+_LARGEST_SIZE = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where the weights come from: exactly one of `seed` and `file`.
+
+    `prefix` is what the parameters' names start with in `file`, such as "encoder.lstm.".
+    """
+
+    seed: int | None = None
+    file: Path | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class LSTMConfig:
+    """A models/*.toml with an [lstm], read and checked."""
+
+    path: Path
+    spec: LSTMSpec
+    weights: WeightsSource
+    options: ExportOptions
+
+
+@dataclass(frozen=True)
+class ModuleConfig:
+    """A models/*.toml with a [module], read and checked.
+
+    `factory` is as written; it is the callable named `callable`, dotted where it is an attribute of
+    something, either in the Python file `file` or in the importable module `package`; the other of
+    the two is None.  `args` are the callable's keyword arguments.  `states` is "zero" or "explicit".
+    `outputs` names the outputs in order.  `weights` is None where the callable sees to them itself.
+    `limits` are the sizes that axes may have, where the [inputs.NAME] say.
+    """
+
+    path: Path
+    factory: str
+    file: Path | None
+    package: str | None
+    callable: str
+    args: Mapping[str, Any]
+    states: str
+    outputs: tuple[str, ...] | None
+    inputs: Inputs
+    weights: WeightsSource | None
+    options: ExportOptions
+    limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
+
+
+def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
+    """Read a configured model.
+
+    Raises:
+        FileError: the file cannot be read.
+        ConfigError: it is not TOML, or holds an unknown key, a wrong type or an impossible value;
+            the message names the file, the key and what is allowed.
+    """
+    found = readable_file(path, "a model's .toml")
+    try:
+        tables = tomllib.loads(found.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is one, and so is what int() raises
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror or error}") from error
+    _bounded(path, tables)
+    _known_keys(path, "", tables, _TABLES)
+    if "module" in tables or "inputs" in tables:
+        return _module_config(path, found, tables)
+    if "lstm" not in tables:
+        raise ConfigError(f"{path}: the table [lstm] is missing (or [module], for a model that is more than an LSTM)")
+    if "weights" not in tables:
+        raise ConfigError(f"{path}: the table [weights] is missing")
+    return LSTMConfig(
+        path=found,
+        spec=_table(path, "lstm", tables["lstm"], LSTMSpec),
+        weights=_weights(path, tables["weights"], found.parent),
+        options=_table(path, "export", tables.get("export", {}), ExportOptions),
+    )
+
+
+def flat_inputs(inputs: Inputs) -> tuple[InputSpec, ...]:
+    """The inputs one after another, those of a dict argument in its place."""
+    flat: list[InputSpec] = []
+    for value in inputs.values():
+        flat += [value] if isinstance(value, InputSpec) else flat_inputs(value)
+    return tuple(flat)
+
+
+def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[str, object]) -> ModuleConfig:
+    if "module" not in tables:
+        reason = "those of an [lstm] follow from its sizes" if "lstm" in tables else "the table [module] is missing"
+        raise ConfigError(f"{path}: [inputs] goes with [module]; {reason}")
+    if "lstm" in tables:
+        raise ConfigError(
+            f"{path}: [lstm] and [module] exclude each other; [lstm] is for a bare nn.LSTM, "
+            "[module] with [inputs] for any other model"
+        )
+    if "inputs" not in tables:
+        raise ConfigError(f"{path}: the table [inputs] is missing; [module] needs an [inputs.NAME] for each argument")
+    module = _mapping(path, "module", tables["module"])
+    _known_keys(path, "module", module, ("factory", "args", "states", "outputs"))
+    file, package, attribute = _factory(path, module, found.parent)
+    states = module.get("states", STATES[0])
+    if states not in STATES:
+        raise _impossible(path, "module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
+    limits: Limits = {}
+    inputs = _inputs(path, "inputs", _mapping(path, "inputs", tables["inputs"]), limits)
+    _known_axes(path, flat_inputs(inputs))
+    return ModuleConfig(
+        path=found,
+        factory=module["factory"],
+        file=file,
+        package=package,
+        callable=attribute,
+        args=_arguments(path, module.get("args", {})),
+        states=states,
+        outputs=_outputs(path, module.get("outputs"), flat_inputs(inputs)),
+        inputs=inputs,
+        weights=_weights(path, tables["weights"], found.parent) if "weights" in tables else None,
+        options=_module_options(path, tables.get("export", {})),
+        limits=limits,
+    )
+
+
+def _factory(
+    path: str | os.PathLike[str], module: Mapping[str, object], folder: Path
+) -> tuple[Path | None, str | None, str]:
+    allowed = '"file.py:callable", the file beside this one, or "package.module:callable"'
+    if "factory" not in module:
+        raise ConfigError(f"{path}: [module] lacks factory; it must be {allowed}")
+    factory = module["factory"]
+    # The last colon: a path on Windows has one of its own.
+    place, _, attribute = factory.rpartition(":") if isinstance(factory, str) else ("", "", "")
+    if _is_dotted(attribute):
+        if Path(place).suffix.lower() == ".py" and place.isprintable():
+            return folder / place, None, attribute
+        if _is_dotted(place):
+            return None, place, attribute
+    raise _impossible(path, "module", "factory", factory, allowed)
+
+
+def _arguments(path: str | os.PathLike[str], table: object) -> dict[str, Any]:
+    values = _mapping(path, "module.args", table)
+    for key in values:
+        if not key.isidentifier():
+            raise ConfigError(f"{path}: [module.args] {key!r} is not possible; it must be the name of an argument")
+    return values
+
+
+def _outputs(path: str | os.PathLike[str], outputs: object, inputs: tuple[InputSpec, ...]) -> tuple[str, ...] | None:
+    if outputs is None:
+        return None
+    taken = {spec.name for spec in inputs}
+    named = isinstance(outputs, list) and all(is_name(name) and name not in taken for name in outputs)
+    if not isinstance(outputs, list) or not named or not 0 < len(outputs) == len(set(outputs)):
+        allowed = "a list of names without spaces, each its own and none an input's"
+        raise _impossible(path, "module", "outputs", outputs, allowed)
+    return tuple(outputs)
+
+
+def _inputs(
+    path: str | os.PathLike[str], table: str, values: Mapping[str, object], limits: Limits, prefix: str = ""
+) -> Inputs:
+    """The tables in `values`, at [`table`], as inputs whose names start with `prefix`; adds to `limits`."""
+    if not values:
+        raise ConfigError(f"{path}: [{table}] is empty; it needs an [{table}.NAME] with shape for each input")
+    inputs: dict[str, InputSpec | Inputs] = {}
+    for key, value in values.items():
+        # An argument of forward is a word of Python; a dict's key is any name that flattens without doubt.
+        if not (_is_word(key) if not prefix else is_name(key) and "." not in key):
+            kind = "a key without spaces and dots" if prefix else "the name of an argument of forward"
+            raise ConfigError(f"{path}: [{table}] {key!r} is not possible; it must be {kind}")
+        own = _mapping(path, f"{table}.{key}", value)
+        if "shape" not in own and own and all(isinstance(entry, dict) for entry in own.values()):
+            inputs[key] = _inputs(path, f"{table}.{key}", own, limits, f"{prefix}{key}.")
+        else:
+            spec = inputs[key] = _input(path, f"{table}.{key}", own, prefix + key)
+            _add_limits(path, f"{table}.{key}", own.get("limits", {}), spec, limits)
+    return inputs
+
+
+def _input(path: str | os.PathLike[str], table: str, values: Mapping[str, Any], name: str) -> InputSpec:
+    _known_keys(path, table, values, _INPUT_KEYS)
+    if "shape" not in values:
+        raise ConfigError(
+            f'{path}: [{table}] lacks shape; it must be a list of sizes and axis names, such as ["batch", 4]'
+        )
+    shape, limits = values["shape"], values.get("range", [None, None])
+    if not isinstance(limits, list) or len(limits) != 2:
+        raise _impossible(path, table, "range", limits, '[low, high], such as [0, 64] or [1, "time"]')
+    try:
+        return InputSpec(
+            name=name,
+            shape=tuple(shape) if isinstance(shape, list) else shape,
+            dtype=values.get("dtype", "float32"),
+            low=limits[0],
+            high=limits[1],
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: [{table}] {error}") from error
+
+
+def _add_limits(path: str | os.PathLike[str], table: str, asked: object, spec: InputSpec, limits: Limits) -> None:
+    """``limits = { time = [7, 512] }`` of an input; ``[7]`` leaves the size open above."""
+    allowed = (
+        "a table of axis names in shape to [least, largest] or [least], sizes of 1 or more, such as { time = [7, 512] }"
+    )
+    if not isinstance(asked, dict):
+        raise _impossible(path, table, "limits", asked, allowed)
+    for axis, ends in asked.items():
+        right = isinstance(ends, list) and 1 <= len(ends) <= 2 and all(map(_is_size, ends)) and ends == sorted(ends)
+        if axis not in spec.shape or not right:
+            raise _impossible(path, table, "limits", asked, allowed)
+        found = (ends[0], ends[1] if len(ends) == 2 else None)
+        if limits.setdefault(axis, found) != found:
+            raise ConfigError(f"{path}: [{table}] limits of {axis} are others than in an input before; write them once")
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= _LARGEST_SIZE
+
+
+def _known_axes(path: str | os.PathLike[str], inputs: tuple[InputSpec, ...]) -> None:
+    """Refuse a range up to an axis that no input has: nothing would ever give it a size."""
+    known = tuple(dict.fromkeys(dim for spec in inputs for dim in spec.shape if isinstance(dim, str)))
+    for spec in inputs:
+        if isinstance(spec.high, str) and spec.high not in known:
+            axes = f"the axes are {', '.join(known)}" if known else "there are none"
+            raise ConfigError(
+                f"{path}: [inputs.{spec.name}] range = {[spec.low, spec.high]!r} is not possible; "
+                f"{spec.high} is not an axis of any input; {_hint(spec.high, known)}{axes}"
+            )
+
+
+def _module_options(path: str | os.PathLike[str], table: object) -> ExportOptions:
+    values = _mapping(path, "export", table)
+    if "lengths" in values:
+        raise ConfigError(
+            f"{path}: [export] lengths goes with [lstm]; the lengths of a module are an input of its own, such as "
+            '[inputs.lengths] with shape = ["batch"], dtype = "int64", range = [1, "time"]'
+        )
+    _known_keys(path, "export", values, tuple(name for name in allowed_values(ExportOptions) if name != "lengths"))
+    return _table(path, "export", values, ExportOptions)
+
+
+def _table(path: str | os.PathLike[str], name: str, table: object, cls: type[T]) -> T:
+    values = _mapping(path, name, table)
+    allowed = allowed_values(cls)
+    _known_keys(path, name, values, tuple(allowed))
+    for item in dataclasses.fields(cls):
+        if item.default is dataclasses.MISSING and item.name not in values:
+            raise ConfigError(f"{path}: [{name}] lacks {item.name}; it must be {allowed[item.name]}")
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: [{name}] {error}") from error
+
+
+def _weights(path: str | os.PathLike[str], table: object, folder: Path) -> WeightsSource:
+    values = _mapping(path, "weights", table)
+    _known_keys(path, "weights", values, ("seed", "file", "prefix"))
+    if ("seed" in values) == ("file" in values):
+        raise ConfigError(f"{path}: [weights] needs exactly one of seed and file")
+    if "seed" in values:
+        seed = values["seed"]
+        if type(seed) is not int or not 0 <= seed < _SEED_LIMIT:
+            raise _impossible(path, "weights", "seed", seed, "an integer of 0 or more")
+        if "prefix" in values:
+            raise ConfigError(f"{path}: [weights] prefix goes with file, not with seed")
+        return WeightsSource(seed=seed)
+    file, prefix = values["file"], values.get("prefix", "")
+    if not isinstance(file, str) or Path(file).suffix.lower() not in WEIGHT_SUFFIXES or "\0" in file:
+        allowed = f"a path ending in {', '.join(WEIGHT_SUFFIXES[:-1])} or {WEIGHT_SUFFIXES[-1]}"
+        raise _impossible(path, "weights", "file", file, allowed)
+    if not isinstance(prefix, str):
+        raise _impossible(path, "weights", "prefix", prefix, "a string")
+    return WeightsSource(file=folder / file, prefix=prefix)
+
+
+def _mapping(path: str | os.PathLike[str], name: str, table: object) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {name} = {reprlib.repr(table)} is not possible; it must be a table, [{name}]")
+    return table
+
+
+def _known_keys(path: str | os.PathLike[str], table: str, values: Mapping[str, object], known: tuple[str, ...]) -> None:
+    for key in values:
+        if key not in known:
+            place = f"[{table}] {key} is not a key" if table else f"[{key}] is not a table"
+            raise ConfigError(f"{path}: {place} of a model; {_hint(key, known)}allowed are {', '.join(known)}")
+
+
+def _hint(word: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def _impossible(path: str | os.PathLike[str], table: str, key: str, value: object, allowed: str) -> ConfigError:
+    return ConfigError(f"{path}: [{table}] {key} = {value!r} is not possible; it must be {allowed}")
+
+
+def _bounded(path: str | os.PathLike[str], tables: object) -> None:
+    """Refuse what TOML need not hold and Python cannot show: giant integers, bottomless tables."""
+    todo = [(tables, 0)]
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, int) and value.bit_length() > _LARGEST_BITS:
+            raise ConfigError(f"{path}: is not valid TOML: an integer in it has more than {_LARGEST_BITS} bits")
+        if isinstance(value, (dict, list)):
+            if depth > _DEEPEST:
+                raise ConfigError(f"{path}: has tables or lists nested more than {_DEEPEST} deep")
+            todo += [(entry, depth + 1) for entry in (value.values() if isinstance(value, dict) else value)]
+
+
+def _is_word(name: str) -> bool:
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
+def _is_dotted(name: str) -> bool:
+    return all(_is_word(part) for part in name.split("."))

@@ -1,0 +1,162 @@
+"""nn.LSTM modules to a spec and a state dict, and back."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ConfigError, ExportError
+from ...spec import DTYPES, LSTMSpec
+from ..weights import Array, fitted
+from .checkpoint import import_torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MOST_LAYERS = 1000
+"""More are a slip of the pen: they take minutes to build, each with nodes of its own in the file."""
+
+
+def unwrapped(module: Any) -> Any:
+    """The module within torch.compile's, DataParallel's and DistributedDataParallel's wrappers."""
+    nn = import_torch("exporting a module needs it").nn
+    while True:
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(module, nn.Module) and "_orig_mod" in module._modules:
+            module = module._modules["_orig_mod"]
+        else:
+            return module
+
+
+def is_bare(module: Any) -> bool:
+    """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing.
+
+    Raises:
+        ExportError: it is no module at all.
+    """
+    nn = import_torch("exporting a module needs it").nn
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"{type(module).__name__} is not an nn.Module")
+    own = module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module)
+    return isinstance(module, nn.LSTM) and type(module).forward is nn.LSTM.forward and not own
+
+
+def spec_of(module: Any) -> LSTMSpec:
+    """The spec of an nn.LSTM.
+
+    Raises:
+        ExportError: `module` is not an nn.LSTM, changes its forward, or has a dtype that ONNX
+            Runtime cannot run.
+    """
+    torch = import_torch("exporting a module needs it")
+    if not isinstance(module, torch.nn.LSTM):
+        raise ExportError(
+            f"{type(module).__name__} is not an nn.LSTM; a module that contains one is traced, with example_inputs"
+        )
+    if type(module).forward is not torch.nn.LSTM.forward:
+        raise ExportError(
+            f"{type(module).__name__} has a forward of its own, so it is more than the nn.LSTM it derives from, "
+            "and is traced; pass example_inputs"
+        )
+    if module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module):
+        raise ExportError(
+            "the LSTM has hooks or a forward of its own, which change what it computes, so it is traced; "
+            "pass example_inputs"
+        )
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise ExportError("the LSTM is on the meta device, where weights have no values; load them first")
+    dtype = str(module.weight_ih_l0.dtype).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise ExportError(
+            f"the LSTM's dtype is {dtype}, which ONNX Runtime has no LSTM for; "
+            "export module.float() instead (for bfloat16 that is exact)"
+        )
+    return LSTMSpec(
+        input_size=module.input_size,
+        hidden_size=module.hidden_size,
+        num_layers=module.num_layers,
+        bias=module.bias,
+        batch_first=module.batch_first,
+        dropout=float(module.dropout),
+        bidirectional=module.bidirectional,
+        proj_size=module.proj_size,
+        dtype=dtype,
+    )
+
+
+def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:
+    """The parameters of `module` as arrays ``{name: array}``, on the CPU.
+
+    Read as attributes and not from the state dict, so that a parametrisation (weight_norm,
+    spectral_norm) is seen as the weight that the forward uses at inference; the module stays as it is.
+    """
+    torch = import_torch("reading a module needs it")
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False  # spectral_norm would take a step of its power iteration
+        with torch.no_grad():
+            state = {name: getattr(module, name).detach().cpu().numpy() for name in spec.parameter_shapes()}
+    finally:
+        for part, mode in modes:
+            part.training = mode
+    return fitted(spec, state, where=type(module).__name__)
+
+
+def module_of(spec: LSTMSpec, state: Mapping[str, Array]) -> nn.LSTM:
+    """An nn.LSTM in eval mode with sizes `spec` and parameters `state`."""
+    torch = import_torch("the PyTorch side of a model needs it")
+    with torch.random.fork_rng(devices=[]):  # a new nn.LSTM draws its weights, and these are not the caller's draws
+        module = _build(torch, spec)
+    module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+    return module.eval()
+
+
+def seeded_state(spec: LSTMSpec, seed: int) -> dict[str, Array]:
+    """The parameters that nn.LSTM draws right after ``torch.manual_seed(seed)``.
+
+    The caller's own random state is as it was afterwards.
+    """
+    torch = import_torch("weights from a seed are drawn by it; weights from a .safetensors file need no torch")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return state_of(_build(torch, spec), spec)
+
+
+def _build(torch: Any, spec: LSTMSpec) -> nn.LSTM:
+    arguments = {name: getattr(spec, name) for name in spec.__dataclass_fields__ if name != "dtype"}
+    with warnings.catch_warnings():
+        # torch remarks that dropout does nothing in a single layer; that is the config's own affair.
+        warnings.filterwarnings("ignore", message="dropout option adds dropout")
+        try:
+            module: nn.LSTM = torch.nn.LSTM(**arguments, dtype=getattr(torch, spec.dtype), device="cpu")
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):
+                raise
+            size = f"{spec.num_parameters:,} parameters, {spec.num_bytes / 2**30:,.1f} GiB"
+            raise ConfigError(f"the sizes ask for {size}, and there is no room for them; use smaller sizes") from error
+    return module
+
+
+def check_sizes(spec: LSTMSpec) -> None:
+    """Refuse sizes that cannot be built here, before the weights are asked for.
+
+    Raises:
+        ConfigError: the weights are larger than the physical memory, or there are more than `_MOST_LAYERS`.
+    """
+    if spec.num_layers > _MOST_LAYERS:
+        raise ConfigError(
+            f"num_layers = {spec.num_layers} is more than {_MOST_LAYERS}, which no LSTM needs; use fewer layers"
+        )
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return  # a platform that does not say
+    if 0 < memory < spec.num_bytes:
+        raise ConfigError(
+            f"the sizes ask for {spec.num_parameters:,} parameters, {spec.num_bytes / 2**30:,.1f} GiB, "
+            f"and this machine has {memory / 2**30:,.1f} GiB; use smaller sizes"
+        )

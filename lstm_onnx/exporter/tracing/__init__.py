@@ -1,0 +1,1 @@
+"""From a module and its example to the graph that torch.export traces, recurrent modules as opaque operators."""

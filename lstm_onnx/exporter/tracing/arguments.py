@@ -1,0 +1,371 @@
+"""What a module is called with: named tensors in whatever containers its forward takes.
+
+A leaf's name is its argument's, and the keys within: ``tokens``, ``batch.features``, ``xs.0``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ...errors import ConfigError, ExportError
+from ...input_spec import INPUT_DTYPES, InputSpec, draw
+
+Axes = dict[int, str]
+"""The open axes of a tensor and their names."""
+Limits = dict[str, tuple[int, int | None]]
+"""The least and the largest size of an axis, by the axis' name; None where nothing bounds it above."""
+_UNBOUNDED = 2**31
+"""A largest size from which on there is none: an axis is at most one less, and torch has its own infinity."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The tensors that a forward is called with, and how they are arranged.
+
+    `tensors` by name, in the forward's order; `axes` the open ones of each; `constants` what is no
+    tensor, by its place among all leaves; `tree` the arrangement of ``(args, kwargs)``; `limits` the
+    sizes asked of axes, none where an axis may have any.
+    """
+
+    tensors: dict[str, Tensor]
+    axes: dict[str, Axes]
+    constants: dict[int, Any]
+    tree: pytree.TreeSpec
+    limits: Limits = field(default_factory=dict)
+
+    def call(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """``(args, kwargs)`` with these tensors (or anything else, such as shapes) in their places."""
+        rest = iter(tensors[name] for name in self.tensors)
+        leaves = [self.constants[i] if i in self.constants else next(rest) for i in range(self.tree.num_leaves)]
+        args, kwargs = pytree.tree_unflatten(leaves, self.tree)
+        return args, kwargs
+
+    @property
+    def unnamed(self) -> frozenset[str]:
+        """The open axes that nobody gave a name to."""
+        own = {_nameless(name, axis): None for name, axes in self.axes.items() for axis in axes}
+        return frozenset(label for axes in self.axes.values() for label in axes.values() if label in own)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Each named axis and its size."""
+        found: dict[str, int] = {}
+        for name, axes in self.axes.items():
+            for axis, label in axes.items():
+                found.setdefault(label, self.tensors[name].shape[axis])
+        return found
+
+    def within(self, axis: str, size: int) -> int:
+        """`size`, or the nearest that the axis may have."""
+        least, largest = self.limits.get(axis, (1, None))
+        return max(least, size if largest is None else min(size, largest))
+
+    def bounded(self, limits: Mapping[str, tuple[int, int | None]]) -> Arguments:
+        """These arguments with further limits; an axis of one possible size is no open one.
+
+        Raises:
+            ConfigError: no size is left, or the example is of another one.
+        """
+        found = dict(self.limits)
+        for axis, (least, largest) in limits.items():
+            before, after = found.get(axis, (1, None))
+            ends = [end for end in (after, largest) if end is not None]
+            found[axis] = max(before, least), min(ends) if ends else None
+        for axis, size in self.sizes.items():
+            least, largest = found.get(axis, (1, None))
+            if size < least or (largest is not None and size > largest):
+                allowed = f"{least} or more" if largest is None else f"from {least} to {largest}"
+                raise ConfigError(f"the axis {axis} has size {size} in the example, and must be {allowed}")
+        fixed = {axis for axis, (least, largest) in found.items() if least == largest}
+        axes = {
+            name: {axis: label for axis, label in own.items() if label not in fixed} for name, own in self.axes.items()
+        }
+        kept = {axis: pair for axis, pair in found.items() if axis not in fixed and pair != (1, None)}
+        return replace(self, axes=axes, limits=kept)
+
+    def resized(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """The tensors at other sizes: repeated or cut along each named axis."""
+        return {
+            name: resized_tensor(tensor, {axis: sizes[label] for axis, label in self.axes[name].items()})
+            for name, tensor in self.tensors.items()
+        }
+
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Shape, dtype and (of integers) range of each, for those who draw inputs like these."""
+        return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
+
+
+def drawn(module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int], *, seed: int = 0) -> Arguments:
+    """Arguments of a forward from a description of its inputs, such as a config's or a file's.
+
+    A name with dots is an entry of a dict argument, or of a list where the entry is a number.
+
+    Raises:
+        ExportError: the forward does not take such arguments.
+        ConfigError: the inputs cannot be drawn at these sizes.
+    """
+    arrays = draw(specs, sizes, np.random.default_rng(seed))
+    values = _nested({spec.name: torch.from_numpy(arrays[spec.name]) for spec in specs})
+    shapes = _nested(
+        {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
+    )
+    return arguments(module, values, shapes, where="the inputs")
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        inner = tree
+        for part in path:
+            inner = inner.setdefault(part, _Branch())
+        inner[last] = value
+    return {name: _listed(value) for name, value in tree.items()}
+
+
+class _Branch(dict[str, Any]):
+    """A dict that names with dots made, unlike one that is a value."""
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, _Branch):
+        return value
+    if all(key.isdecimal() for key in value):
+        return [_listed(item) for item in value.values()]
+    return {key: _listed(item) for key, item in value.items()}
+
+
+def resized_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+    """`tensor` with other sizes along some axes: repeated or cut."""
+    for axis, size in sizes.items():
+        if size != tensor.shape[axis]:
+            index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
+            tensor = tensor.index_select(axis, index)
+    return tensor
+
+
+def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape = tuple(axes.get(axis, size) for axis, size in enumerate(tensor.shape))
+    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.numel() == 0:
+        return InputSpec(name, shape, dtype)
+    return InputSpec(name, shape, dtype, int(tensor.min()), int(tensor.max()))
+
+
+def arguments(
+    module: nn.Module, example_inputs: Any, dynamic_shapes: Any, *, where: str = "example_inputs"
+) -> Arguments:
+    """Examine what the module is called with.
+
+    Args:
+        module: only its forward's signature is looked at.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of arguments by name.
+        dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each
+            tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
+            ``torch.export.Dim`` (whose min and max bound the axis), and None, an int and Dim.STATIC are
+            for a fixed one; Dim.DYNAMIC and Dim.AUTO open an axis without a name.  None opens the axes
+            that are usually open: all of integers and booleans, all but the last of others.
+        where: what messages call the inputs.
+
+    Raises:
+        ExportError: the arguments do not fit the forward, or hold no tensor.
+        ConfigError: `dynamic_shapes` does not fit the arguments.
+    """
+    bound = _bound(module, example_inputs, where)
+    leaves, tree = pytree.tree_flatten((bound.args, bound.kwargs))
+    labelled = _labelled(bound)
+    shapes = _by_argument(dynamic_shapes, [label for label, _ in labelled])
+    tensors: dict[str, Tensor] = {}
+    constants: dict[int, Any] = {}
+    axes: dict[str, Axes] = {}
+    limits: list[Limits] = []
+    index = 0
+    for label, value in labelled:
+        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
+            name = ".".join([label, *map(_key, path)])
+            if isinstance(leaf, Tensor):
+                _check_dtype(name, leaf)
+                tensors[name] = leaf.detach()
+                asked = _at(shapes[label], path, name, value)
+                axes[name] = _axes(name, leaf, asked)
+                limits.append(_limits(axes[name], leaf, asked))
+            else:
+                constants[index] = leaf
+            index += 1
+    assert index == len(leaves)  # noqa: S101 - both go through the arguments in the forward's order
+    if not tensors:
+        raise ExportError(f"{where} hold no tensor")
+    found = Arguments(tensors, axes, constants, tree)
+    _check_sizes(found)
+    for own in limits:
+        found = found.bounded(own)
+    return found
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in INPUT_DTYPES:
+        raise ExportError(
+            f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {', '.join(INPUT_DTYPES)}"
+        )
+
+
+_GUESS: Any = object()
+"""In the place of a tensor's dynamic shape: open what is usually open."""
+
+
+def _bound(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
+    """The arguments by name; numpy arrays become tensors."""
+    inputs = pytree.tree_map_only(np.ndarray, torch.from_numpy, example_inputs)
+    if isinstance(inputs, Mapping):
+        # A dict is arguments by name, unless the forward's only argument is itself a dict.
+        candidates: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), dict(inputs)), ((inputs,), {})]
+    else:
+        candidates = [(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})]
+    signature = inspect.signature(module.forward)
+    problem: TypeError | None = None
+    for args, kwargs in candidates:
+        try:
+            return signature.bind(*args, **kwargs)
+        except TypeError as error:
+            problem = problem or error
+    raise ExportError(f"{where} do not fit {type(module).__name__}.forward{signature}: {problem}") from problem
+
+
+def _labelled(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
+    """Name and value of each argument, in the order in which ``(bound.args, bound.kwargs)`` has them."""
+    found: list[tuple[str, Any]] = []
+    for name, value in bound.arguments.items():
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            found += value.items()
+        else:
+            found.append((name, value))
+    return found
+
+
+def _key(entry: Any) -> str:
+    """A step into a container, as a part of a name."""
+    return str(_raw_key(entry))
+
+
+def _raw_key(entry: Any) -> Any:
+    return next((getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind)), entry)
+
+
+def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
+    if dynamic_shapes is None:
+        return dict.fromkeys(labels, _GUESS)
+    if isinstance(dynamic_shapes, Mapping):
+        unknown = [str(key) for key in dynamic_shapes if key not in labels]
+        if unknown:
+            raise ConfigError(
+                f"dynamic_shapes names {', '.join(unknown)}, and the arguments given are {', '.join(labels)}"
+            )
+        return {label: dynamic_shapes.get(label) for label in labels}
+    if isinstance(dynamic_shapes, (tuple, list)) and len(dynamic_shapes) == len(labels):
+        return dict(zip(labels, dynamic_shapes, strict=True))
+    raise ConfigError(
+        f"dynamic_shapes must be a dict by argument, or have an entry for each of {', '.join(labels)} in this order"
+    )
+
+
+def _at(shape: Any, path: tuple[Any, ...], name: str, value: Any) -> Any:
+    """What is asked of the tensor at `path` within an argument, which is `value`."""
+    for entry in path:
+        if shape is _GUESS or shape is None:
+            return shape
+        children = pytree.tree_flatten_with_path(value, is_leaf=functools.partial(operator.is_not, value))[0]
+        position = next(index for index, (step, _) in enumerate(children) if step == (entry,))
+        value = children[position][1]
+        try:
+            if isinstance(shape, (tuple, list)):
+                shape = shape[position]
+            elif isinstance(shape, Mapping):
+                shape = shape[_raw_key(entry)]
+            else:
+                shape = getattr(shape, str(_raw_key(entry)))
+        except (KeyError, IndexError, AttributeError) as error:
+            raise ConfigError(f"dynamic_shapes has nothing for {name}; it must be nested as the inputs are") from error
+    return shape
+
+
+def _axes(name: str, tensor: Tensor, asked: Any) -> Axes:
+    if asked is _GUESS:
+        rank = tensor.dim()
+        counted = not tensor.is_floating_point()
+        return {axis: _nameless(name, axis) for axis in range(rank if counted else max(1, rank - 1) if rank else 0)}
+    if asked is None:
+        return {}
+    if isinstance(asked, (tuple, list)):
+        if len(asked) != tensor.dim():
+            raise ConfigError(f"dynamic_shapes has {len(asked)} entries for {name}, which has {tensor.dim()} axes")
+        asked = dict(enumerate(asked))
+    if not isinstance(asked, Mapping):
+        raise ConfigError(
+            f"dynamic_shapes of {name} is {asked!r}; it must be a dict of axes to names, such as {{0: 'batch'}}"
+        )
+    axes: Axes = {}
+    for axis, value in asked.items():
+        if type(axis) is not int or not -tensor.dim() <= axis < tensor.dim():
+            raise ConfigError(f"dynamic_shapes of {name} has axis {axis!r}, and the tensor has {tensor.dim()} axes")
+        label = _axis_name(name, axis % tensor.dim(), value)
+        if label is not None:
+            axes[axis % tensor.dim()] = label
+    return axes
+
+
+def _limits(axes: Axes, tensor: Tensor, asked: Any) -> Limits:
+    """The sizes that a torch.export.Dim, or a Dim.DYNAMIC or Dim.AUTO with min and max, allows."""
+    if asked is _GUESS or not asked:
+        return {}
+    entries = asked if isinstance(asked, Mapping) else dict(enumerate(asked))
+    limits: Limits = {}
+    for axis, value in entries.items():
+        label = axes.get(axis % tensor.dim())
+        if label is not None and not isinstance(value, str):
+            least, largest = getattr(value, "min", None), getattr(value, "max", None)
+            # torch's infinity is no int; older ones have a large one.
+            bounded = isinstance(largest, int) and largest < _UNBOUNDED
+            limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
+    return limits
+
+
+def _nameless(name: str, axis: int) -> str:
+    return f"{name}_{axis}".replace(".", "_")
+
+
+def _axis_name(name: str, axis: int, value: Any) -> str | None:
+    if value is None or type(value) is int or value is torch.export.Dim.STATIC:
+        return None
+    if isinstance(value, type(torch.export.Dim.DYNAMIC)):
+        return _nameless(name, axis)  # Dim.DYNAMIC or Dim.AUTO, which have no names
+    label = value if isinstance(value, str) else getattr(value, "__name__", None)
+    if not isinstance(label, str) or not label.isidentifier():
+        raise ConfigError(
+            f"dynamic_shapes of {name}, axis {axis}: {value!r} names no axis; use a word such as 'batch', "
+            "or a torch.export.Dim with a name"
+        )
+    return label
+
+
+def _check_sizes(found: Arguments) -> None:
+    for name, axes in found.axes.items():
+        for axis, label in axes.items():
+            size, expected = found.tensors[name].shape[axis], found.sizes[label]
+            if size != expected:
+                raise ConfigError(
+                    f"the axis {label} has size {expected} in one input and {size} in {name} (axis {axis})"
+                )
+            if size < 1:
+                raise ExportError(f"{name} has size 0 along {label}; give an example with something in it")

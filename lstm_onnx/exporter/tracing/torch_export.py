@@ -1,0 +1,324 @@
+"""Tracing: a prepared module through torch.export and torch.onnx, its recurrent modules left opaque.
+
+What the tracer cannot follow becomes an error that names the line of the user's code and what to
+write instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir
+import torch
+from onnx.defs import OpSchema
+from onnxscript import values
+from torch.overrides import TorchFunctionMode
+
+from ...errors import ExportError, LSTMOnnxError
+from ..notes import Guards, hushed, listening, texts_noted
+from ..trials.size_decisions import SizeFacts, size_facts
+from .attribute_states import ForwardFailed
+from .functional import FixedSizeError, Prepared, Tensors, quiet
+from .opaque_ops import OPERATOR, Site
+from .packed_sequences import padded_instead
+from .user_code import line_of, user_line
+
+DOMAIN, OP_TYPE = OPERATOR.split("::")
+TRACED_OPSET = 18
+"""The oldest opset that torch's translations are written in."""
+ONE_AT_A_TIME = threading.RLock()
+"""torch's tracer has global state; so have the exchange of the packing functions and Python's filters of warnings."""
+_FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced module.
+
+    `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
+    and then the states after, in order and under torch's own names.  `facts` are what the tracer
+    decided by sizes.
+    """
+
+    model: onnx_ir.Model
+    facts: SizeFacts
+
+
+def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> Traced:
+    """The ONNX graph of a module, with a node ``lstm_onnx::recurrent`` for each call of a recurrent module.
+
+    Args:
+        prepared: the module.
+        inputs: with more than one entry along every open axis.
+        states: the attribute states, likewise.
+        opset: 18 or later.
+
+    Raises:
+        ExportError: the module does something that has no form in ONNX.
+    """
+    given, held = [inputs[name] for name in prepared.arguments.tensors], list(states.values())
+    axes = prepared.arguments.axes  # in the order of the tensors
+    shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
+    auto = torch.export.Dim.AUTO
+    held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
+    with ONE_AT_A_TIME, quiet(prepared.dtype), hushed(), padded_instead(), _traced(prepared):
+        program, guards = _exported(prepared, (given, held), (shapes, held_shapes))
+        try:
+            with _translations_kept():
+                translated = torch.onnx.export(
+                    program,
+                    dynamo=True,
+                    opset_version=max(opset, TRACED_OPSET),
+                    custom_translation_table={torch.ops.lstm_onnx.recurrent.default: _translation},
+                    verbose=False,
+                )
+        except Exception as error:
+            raise ExportError(_translation_problem(error)) from error
+    assert translated is not None  # noqa: S101 - without a file it is returned
+    # Here, as the translation may compare sizes, too.
+    facts = size_facts(program, _input_axes(prepared), guards.decided, torch.ops.lstm_onnx.recurrent.default)
+    return Traced(translated.model, replace(facts, texts=tuple(dict.fromkeys(guards.texts))))
+
+
+@contextlib.contextmanager
+def _traced(prepared: Prepared) -> Iterator[None]:
+    for site in prepared.sites.values():
+        site.tracing = True
+    try:
+        yield
+    finally:
+        for site in prepared.sites.values():
+            site.tracing = False
+
+
+_TABLES: dict[tuple[type, int], Any] = {}
+
+
+@contextlib.contextmanager
+def _translations_kept() -> Iterator[None]:
+    """Let torch build its table of translations once in a process: at each export, it would be half of the time.
+
+    A torch that has it elsewhere goes on as it does.
+    """
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        own: Any = ONNXRegistry.__dict__["from_torchlib"]
+        build = own.__func__
+    except (ImportError, KeyError, AttributeError):
+        yield
+        return
+
+    def kept(kind: type, opset_version: int = TRACED_OPSET) -> Any:
+        key = (kind, opset_version)
+        if key not in _TABLES:
+            _TABLES[key] = build(kind, opset_version)
+        table = copy.copy(_TABLES[key])
+        table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
+        return table
+
+    setattr(ONNXRegistry, "from_torchlib", classmethod(kept))  # noqa: B010 - mypy forbids the plain assignment
+    try:
+        yield
+    finally:
+        setattr(ONNXRegistry, "from_torchlib", own)  # noqa: B010
+
+
+class _NoOtherRecurrence(TorchFunctionMode):
+    """Refuses LSTMs that do not come through submodules: torch.lstm, or an nn.LSTM in a plain object.
+
+    Those that do are opaque while they are traced and call none of these.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass everything else on."""
+        if getattr(func, "__name__", "") in _RECURRENT_FUNCTIONS:
+            raise ExportError(
+                f"at {user_line()}: {func.__name__} is called past the module's own submodules; hold the nn.LSTM "
+                "(GRU, RNN, cell) as an attribute of an nn.Module, or in an nn.ModuleList, and call it"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+_SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQUENCES}
+
+
+def _exported(
+    prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> tuple[torch.export.ExportedProgram, Guards]:
+    with listening() as guards:
+        try:
+            with _NoOtherRecurrence(), texts_noted(guards.texts):
+                program = torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
+        except LSTMOnnxError:
+            raise
+        except Exception as error:
+            cause = _own_error(error)
+            if cause is not None:
+                raise cause from error
+            raise _trace_problem(prepared, error, guards.lines) from error
+    return program, guards
+
+
+def _input_axes(prepared: Prepared) -> dict[str, tuple[str, int]]:
+    """Each axis of an input by what torch calls it."""
+    return {
+        f"{source}.size()[{axis}]": (name, axis)
+        for source, name in _sources(prepared).items()
+        for axis in range(prepared.arguments.tensors[name].dim())
+    }
+
+
+def _own_error(error: BaseException) -> LSTMOnnxError | None:
+    """An error of ours that torch wrapped in one of its own."""
+    current: BaseException | None = error
+    while current is not None and not isinstance(current, LSTMOnnxError):
+        current = current.__cause__ or current.__context__
+    return current
+
+
+_REWRITES = (
+    (
+        r"GuardOnDataDependent|data-dependent|Could not guard|Could not extract specialized|_local_scalar_dense",
+        (
+            "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), "
+            "which a graph cannot follow; write it with tensor operations such as torch.where, and leave lengths "
+            "a tensor"
+        ),
+    ),
+    (
+        r"aten\.nonzero|masked_select|unique",
+        "the size of the result depends on the numbers in a tensor; use a mask and torch.where instead",
+    ),
+    (
+        r"\.numpy\(\) is not supported",
+        "numpy computes outside of the graph; write it with torch's operations",
+    ),
+)
+
+
+def _trace_problem(prepared: Prepared, error: Exception, lines: Mapping[str, str]) -> ExportError:
+    if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    text = str(error)
+    fixed = _fixed_axes(prepared, text, lines)
+    if fixed:
+        return FixedSizeError(fixed)
+    line = line_of(error)
+    at = f"at {line}: " if line else ""
+    for pattern, advice in _REWRITES:
+        if re.search(pattern, type(error).__name__ + text):
+            return ExportError(f"{at}{advice}")
+    first = next((row for row in text.splitlines() if row.strip()), "")
+    return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first.strip()}")
+
+
+_FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])\.shape\[(\d+)\]")
+_FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
+
+
+def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> str | None:
+    """torch says that an axis came out as a constant: which, and why."""
+    known = _sources(prepared)
+    found: dict[str, str] = {}
+    where: str | None = None
+    for row in text.splitlines():
+        match, size = _FIXED_AXIS.search(row), _FIXED_SIZE.search(row)
+        if match is None or size is None:
+            continue
+        source, axis = match.group(1) or "L" + match.group(3), int(match.group(2) or match.group(4))
+        name = known.get(source)
+        if name is None:
+            continue
+        label = prepared.arguments.axes.get(name, {}).get(axis)
+        named = label is not None and label not in prepared.arguments.unnamed
+        found[f"{label} of {name}" if named else f"axis {axis} of {name}"] = size.group(1)
+        where = where or lines.get(f"{source}.size()[{axis}]")
+    if not found:
+        return None
+    names = ", ".join(f"{name} (always {size})" for name, size in found.items())
+    at = f"at {where}: " if where else ""
+    looped = next((site for site in prepared.sites.values() if site.cell and site.traced > 1), None)
+    return f"{at}{names} would be fixed: " + (_loop_advice(looped) if looped is not None else _SIZE_ADVICE)
+
+
+_SIZE_ADVICE = (
+    "the module's code turns the size into a constant (a Python loop over the axis, an if on a size, int() of one, a "
+    "number in view or expand, a parameter of that size); compute with x.size(i) and whole tensors in its place, or "
+    "leave the axis out of dynamic_shapes"
+)
+
+
+def _loop_advice(site: Site) -> str:
+    """What to write in the place of a loop over a cell."""
+    whole = {"LSTM": "nn.LSTM", "GRU": "nn.GRU", "RNN": "nn.RNN"}[site.spec.op_type]
+    return (
+        f"{site.path} is called in a Python loop over time, which a trace unrolls; use {whole} with the same weights "
+        "(weight_ih becomes weight_ih_l0, and so on), or export a single step and keep the loop outside"
+    )
+
+
+def _sources(prepared: Prepared) -> dict[str, str]:
+    """Each input by what torch calls it, after Stateful.forward's own argument."""
+    return {f"L['tensors'][{index}]": name for index, name in enumerate(prepared.arguments.tensors)}
+
+
+def _translation_problem(error: BaseException) -> str:
+    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error) + str(error.__cause__))
+    if missing:
+        return (
+            f"{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
+            "or update torch"
+        )
+    first = next((row.strip() for row in str(error).splitlines() if row.strip()), "")
+    return f"torch.onnx cannot translate the module: {type(error).__name__}: {first}"
+
+
+def _schema() -> OpSchema:
+    single, optional = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
+    parameter, attribute = OpSchema.FormalParameter, OpSchema.Attribute
+    return OpSchema(
+        OP_TYPE,
+        DOMAIN,
+        1,
+        "stands for a recurrent module until the real nodes take its place",
+        inputs=[
+            parameter("x", "T", param_option=single),
+            parameter("h0", "T", param_option=optional),
+            parameter("c0", "T", param_option=optional),
+            parameter("lengths", "I", param_option=optional),
+        ],
+        outputs=[parameter(name, "T") for name in ("output", "hn", "cn")],
+        type_constraints=[("T", _FLOATS, ""), ("I", ["tensor(int32)", "tensor(int64)"], "")],
+        attributes=[
+            attribute("module", OpSchema.AttrType.STRING, "", required=True),
+            attribute("call", OpSchema.AttrType.INT, "", required=True),
+            attribute("batch_first", OpSchema.AttrType.INT, "", required=True),
+        ],
+    )
+
+
+_OPAQUE = values.Op(values.Opset(DOMAIN, 1), OP_TYPE, _schema())
+
+
+def _translation(
+    x: Any,
+    h0: Any,
+    c0: Any,
+    lengths: Any,
+    module: str,
+    call: int,
+    batch_first: bool,
+    rows: int,  # noqa: ARG001
+    output_size: int,  # noqa: ARG001
+    h_size: int,  # noqa: ARG001
+    c_size: int,  # noqa: ARG001
+) -> Any:
+    return _OPAQUE(x, h0, c0, lengths, module=module, call=call, batch_first=int(batch_first))

@@ -1,0 +1,172 @@
+"""Whether a file's outputs are the module's, each measured by its own numbers.
+
+An output is compared relative to its largest number, however small that is.  Where it differs by more
+than rounding does in most models, the module itself tells how much rounding does in it: it runs again
+with its parameters and inputs changed in their last bits.  So a module that magnifies rounding is not
+refused, and one whose outputs are tiny is not let through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..tracing.functional import Prepared, Tensors
+
+_RELATIVE = {torch.float16: 1e-2}
+_OTHERWISE = 1e-5
+"""Above rounding in most models, relative to the largest number of an output."""
+_SMALLEST = 2.0**-40
+"""A difference that is none: a gate that is all but shut gives 1e-17 in PyTorch and 0 in ONNX Runtime."""
+_TIMES_ROUNDING = 64
+"""How often the difference that a last bit makes may be exceeded."""
+_REPEATS = 3
+_FLOOR_BITS = 32
+"""An output that is all zeros may differ from them by so many last bits of 1."""
+_FLIPPED = 0.01
+"""The share of an output's integers that may be others: an argmax tips over by rounding."""
+_FLIP_BITS, _JUMP = 64, 2.0
+"""Last bits that make a number jump which is about to, and how much farther the file's may have jumped."""
+
+
+def first_difference(
+    prepared: Prepared,
+    inputs: Tensors,
+    run: Callable[[Tensors], Tensors],
+    expected: Tensors,
+    actual: Mapping[str, np.ndarray],
+) -> str | None:
+    """The first output that is not the module's, and how it differs: ``output is off by 0.3``.
+
+    Args:
+        prepared: the module.
+        inputs: what it was called with.
+        run: calls it with other inputs, the states being the same.
+        expected: its outputs.
+        actual: the file's.
+    """
+    doubtful: dict[str, tuple[Tensor, np.ndarray]] = {}
+    for name, tensor in expected.items():
+        found = actual[name]
+        problem = _form(found, tensor)
+        if problem:
+            return f"{name} {problem}"
+        if not _close(found, tensor, prepared.dtype):
+            doubtful[name] = tensor, found
+    if not doubtful:
+        return None
+    # Only now, since it costs runs of the module.
+    roundings = [_perturbed(prepared, inputs, run, bits, seed) for bits, seed in _draws()]
+    for name, (tensor, found) in doubtful.items():
+        problem = _difference(found, tensor, [other[name] for other in roundings if name in other], prepared.dtype)
+        if problem:
+            return f"{name} {problem}"
+    return None
+
+
+def _draws() -> list[tuple[int, int]]:
+    return [(1, seed) for seed in range(_REPEATS)] + [(_FLIP_BITS, seed) for seed in range(_REPEATS)]
+
+
+def _form(actual: np.ndarray, expected: Tensor) -> str:
+    wanted = str(expected.dtype).removeprefix("torch.")
+    if actual.shape != tuple(expected.shape):
+        return f"has shape {actual.shape} where the module gives {tuple(expected.shape)}"
+    if actual.dtype.name != wanted:
+        return f"has dtype {actual.dtype} where the module gives {wanted}"
+    return ""
+
+
+def _close(actual: np.ndarray, expected: Tensor, dtype: torch.dtype) -> bool:
+    wanted = expected.detach().cpu().numpy()
+    if wanted.dtype.kind not in "fc":
+        return bool(np.array_equal(actual, wanted))
+    error, scale = _error(actual, wanted), _scale(wanted)
+    return error <= max(_SMALLEST, _RELATIVE.get(dtype, _OTHERWISE) * scale)
+
+
+def _error(actual: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference where the module gives numbers; infinite where only one of both is infinite."""
+    finite, infinite = np.isfinite(wanted), np.isinf(wanted)
+    if not np.array_equal(actual[infinite], wanted[infinite]):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    error = float(np.abs(_double(actual)[finite] - _double(wanted)[finite]).max())
+    return error if np.isfinite(error) else float("inf")
+
+
+def _double(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _scale(wanted: np.ndarray) -> float:
+    finite = np.isfinite(wanted)
+    return float(np.abs(_double(wanted)[finite]).max()) if finite.any() else 0.0
+
+
+def _difference(actual: np.ndarray, expected: Tensor, others: list[Tensor], dtype: torch.dtype) -> str:
+    """How a doubtful output differs, empty where rounding may do it; `others` are the module's with other roundings."""
+    wanted = expected.detach().cpu().numpy()
+    alike = [other.detach().cpu().numpy() for other in others if other.shape == expected.shape]
+    if wanted.dtype.kind not in "fc":
+        unstable = np.zeros(wanted.shape, np.bool_)
+        for other in alike:
+            unstable |= other != wanted
+        wrong = int(((actual != wanted) & ~unstable).sum())
+        return f"differs in {wrong} of {wanted.size} numbers" if wrong > _FLIPPED * wanted.size else ""
+    error, scale = _error(actual, wanted), _scale(wanted)
+    epsilon = float(torch.finfo(dtype).eps)
+    rounding = max((_error(other, wanted) for other in alike[:_REPEATS]), default=0.0)
+    allowed = _TIMES_ROUNDING * rounding if scale else max(_TIMES_ROUNDING * rounding, _FLOOR_BITS * epsilon)
+    if error <= allowed or _tipped(actual, wanted, alike, allowed):
+        return ""
+    relative = f", where its largest number is {scale:.3g}" if 0 < scale < 1 else ""
+    return f"is off by {error:.3g}{relative}"
+
+
+def _tipped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
+    """Whether each number that differs by more than `allowed` jumps as far by rounding, as what is rounded does."""
+    finite = np.isfinite(wanted)
+    if not others or _error(actual, wanted) == float("inf"):
+        return False
+    errors = np.abs(_double(actual)[finite] - _double(wanted)[finite])
+    jumps = np.max([np.abs(_double(other)[finite] - _double(wanted)[finite]) for other in others], axis=0)
+    return bool((errors <= np.maximum(allowed, _JUMP * jumps)).all())
+
+
+def _perturbed(prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int) -> Tensors:
+    """The module's outputs with every parameter and floating-point input changed by up to some last bits."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def changed(tensor: Tensor) -> Tensor:
+        noise = torch.rand(tensor.shape, generator=generator).to(tensor.device) * 2 - 1
+        return (tensor.double() * (1 + bits * torch.finfo(tensor.dtype).eps * noise.double())).to(tensor.dtype)
+
+    with _other_parameters(prepared, changed):
+        return run({name: changed(tensor) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()})
+
+
+@contextlib.contextmanager
+def _other_parameters(prepared: Prepared, changed: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Every floating-point parameter of the copy changed, and put back afterwards."""
+    parameters = [item for item in prepared.stateful.parameters() if item.is_floating_point()]
+    weights = [(site, site.weights) for site in prepared.sites.values()]
+    before = [parameter.detach().clone() for parameter in parameters]
+    try:
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.copy_(changed(parameter.detach()))
+        for site, _ in weights:
+            site.weights = {}
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, old in zip(parameters, before, strict=True):
+                parameter.copy_(old)
+        for site, own in weights:
+            site.weights = own

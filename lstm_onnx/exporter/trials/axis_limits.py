@@ -1,0 +1,374 @@
+"""At which sizes an exported file is right: found by running it on both sides of whatever tracing decided by sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ...metadata import Story
+from ..tracing.functional import FixedSizeError, Prepared
+from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, Sizes, Trial
+from .size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
+
+_LONG = 509
+"""A size far above most examples', at which what grows with the size, or is kept from call to call, shows."""
+_LONG_COST, _MOST_COST = 2 * 10**9, 10**11
+"""Multiplications that the long case, and a case that a decision calls for, may take: a part of a second; seconds."""
+_MOST_STEPS = 100_000
+_EACH_BELOW = 16
+_WAYS, _MANY = 2, 67
+"""Sizes of a decision at which the other axes are varied, and how many entries they get."""
+_TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
+_STORED = 12
+"""Of the sizes near which the code may do something else, so many are kept for those who test the file."""
+
+
+@dataclass
+class Limits:
+    """The sizes of each axis at which a file is right, while they are being found.
+
+    `least` and `largest` have an entry for each axis; `boundaries` are the sizes at which the code may
+    do something else than below; `reasons` say, by axis, where a limit comes from that nobody asked for.
+    `guarded` are the calls of recurrent modules, as ``(path, number)``, that no limit keeps from getting 0 steps.
+    """
+
+    least: dict[str, int]
+    largest: dict[str, int | None]
+    boundaries: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    guarded: set[tuple[str, int]] = field(default_factory=set)
+
+    def within(self, name: str, size: int) -> int:
+        """`size`, or the nearest within the limits."""
+        largest = self.largest[name]
+        return max(self.least[name], size if largest is None else min(size, largest))
+
+    def all_within(self, sizes: Mapping[str, int]) -> Sizes:
+        """Each size, or the nearest within the limits."""
+        return {name: self.within(name, size) for name, size in sizes.items()}
+
+    def raise_least(self, name: str, size: int, reason: str) -> None:
+        """Allow an axis no sizes below."""
+        if size > self.least[name]:
+            self.least[name] = size
+            self.reasons.setdefault(name, []).append(f"{name} is {size} or more in the file: {reason}")
+
+    def lower_largest(self, name: str, size: int, reason: str) -> None:
+        """Allow an axis no sizes above."""
+        largest = self.largest[name]
+        if largest is None or size < largest:
+            self.largest[name] = size
+            self.reasons.setdefault(name, []).append(f"{name} is {size} or less in the file: {reason}")
+
+    @property
+    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
+        """As a story has them."""
+        return {
+            name: (least, self.largest[name])
+            for name, least in self.least.items()
+            if least > 1 or self.largest[name] is not None
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One for each limit that nobody asked for."""
+        return tuple(reason for reasons in self.reasons.values() for reason in reasons)
+
+
+def asked_limits(prepared: Prepared, story: Story, facts: SizeFacts) -> Limits:
+    """The limits that `dynamic_shapes` sets, and those that leave every recurrent module a step.
+
+    Where no limit does, the call is in `guarded`.
+    """
+    axes = axis_names(story)
+    names = dict.fromkeys(axes.values())
+    limits = Limits(dict.fromkeys(names, 1), dict.fromkeys(names))
+    for (key, axis), name in axes.items():
+        label = prepared.arguments.axes.get(key, {}).get(axis, "")
+        least, largest = prepared.arguments.limits.get(label, (1, None))
+        limits.least[name] = max(limits.least[name], least)
+        if largest is not None:
+            limits.largest[name] = min(largest, limits.largest[name] or largest)
+    sizes = {(key, axis): prepared.arguments.tensors[key].shape[axis] for key, axis in axes}
+    for recurrent in facts.recurrent:
+        found = least_steps(recurrent, sizes, {axis: limits.least[name] for axis, name in axes.items()})
+        if found is not None and found.axis is not None:
+            reason = f"{recurrent.path or 'the module'} would get 0 {recurrent.what}, and needs one at least"
+            limits.raise_least(axes[found.axis], found.least, reason)
+        elif found is not None:
+            limits.guarded.add((recurrent.path, recurrent.call))
+    return limits
+
+
+def find_limits(trial: Trial, limits: Limits) -> None:
+    """Run a file beside its module, and narrow `limits` to where it is right.
+
+    Raises:
+        ExportError: it is wrong at sizes that no limit keeps out.
+    """
+    grown = {name: trial.own[name] + 1 + index for index, name in enumerate(trial.names)}
+    _require(trial, limits.all_within(grown))
+    _find_least(trial, limits)
+    for sizes in _others(trial):
+        _require(trial, limits.all_within(sizes))
+    for name, decision, at in _decided(trial):
+        _try_decision(trial, limits, name, decision, at)
+    other_ways = _try_other_ways(trial, limits)
+    if trial.facts.texts or other_ways:
+        _try_numbers(trial, limits)
+    _try_long(trial, limits)
+
+
+def _others(trial: Trial) -> Iterator[Sizes]:
+    """Each size doubled, the example's, small and large swapped."""
+    own, names = trial.own, trial.names
+    yield {name: 2 * own[name] + 3 - index for index, name in enumerate(names)}
+    yield own
+    grown = sorted((own[name] + 2 + index for index, name in enumerate(names)), reverse=True)
+    yield dict(zip(sorted(names, key=own.__getitem__), grown, strict=True))
+
+
+def _require(trial: Trial, sizes: Sizes, decision: Decision | None = None) -> Outcome:
+    """Run at sizes at which the file must not be wrong."""
+    outcome = trial.at(sizes)
+    if outcome.kind == WRONG:
+        raise FixedSizeError(_refusal(trial, sizes, outcome, decision))
+    return outcome
+
+
+def _refusal(trial: Trial, sizes: Sizes, outcome: Outcome, decision: Decision | None) -> str:
+    at = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its only shape"
+    fails = outcome.message.startswith("the exported file fails: ")
+    head, _, reason = outcome.message.partition(": ") if fails else (outcome.message, "", "")
+    problem = f"{head} at {at}, {'where the module runs, ' if fails else ''}so it was not kept"
+    line = _line(trial, sizes, decision)
+    if line is None:
+        cause = (
+            "something in the module freezes a size or a value: a Python loop, a number in view or expand, or a tensor "
+            "made of numbers"
+        )
+    else:
+        cause = (
+            f"at {line}: the module's code goes by the size, and the file has one way alone; write it with "
+            f"torch.where or torch.cond{_advice(trial, sizes, decision)}"
+        )
+    return f"{problem}; {cause}{f' ({reason})' if reason else ''}"
+
+
+def _advice(trial: Trial, sizes: Sizes, decision: Decision | None) -> str:
+    """How to bound the one axis that a decision is about."""
+    decisions = [decision] if decision is not None else _against(trial, sizes)
+    names = {trial.axes[axis] for found in decisions[:1] for axis in found.symbols.values()}
+    if len(names) != 1 or (name := next(iter(names))) not in sizes:
+        return ""
+    own, size = trial.own[name], sizes[name]
+
+    def holds(number: int) -> bool:
+        return decisions[0].holds(trial.axis_sizes({**trial.own, name: number}))
+
+    nearest, step = size, -1 if size > own else 1
+    while not holds(nearest):
+        nearest += step
+        if nearest in (0, own) or abs(nearest - size) > _EACH_BELOW:
+            return ""
+    if size > own and any(holds(size + further) for further in range(1, _EACH_BELOW)):
+        return ""  # as of a size modulo a number: no bound keeps the other way out
+    return f", or bound the axis: torch.export.Dim({name!r}, {'max' if size > own else 'min'}={nearest})"
+
+
+def _against(trial: Trial, sizes: Sizes) -> list[Decision]:
+    """The user's decisions that go another way at these sizes."""
+    at = trial.axis_sizes(sizes)
+    found = [item for item in trial.facts.decisions if item.choice and item.line is not None and not item.holds(at)]
+    return sorted(found, key=_importance)
+
+
+def _importance(decision: Decision) -> tuple[bool, bool]:
+    """What the user's own code compares comes first, and what decides a layout in memory last."""
+    return decision.inner, not decision.direct
+
+
+def _line(trial: Trial, sizes: Sizes, decision: Decision | None) -> str | None:
+    if decision is not None and decision.line is not None:
+        return decision.line
+    against = _against(trial, sizes)
+    if against and not against[0].inner:
+        return against[0].line
+    return trial.parting_line(trial.own, sizes) or (against[0].line if against else None)
+
+
+def _find_least(trial: Trial, limits: Limits) -> None:
+    """The least size of each axis, and then of all together, from which on the file is right."""
+    for name in trial.names:
+        start = {**trial.own, name: limits.within(name, 1)}
+        if trial.at(start).kind != RIGHT and trial.at(trial.own).kind == RIGHT:
+            _raise_to_right(trial, limits, name)
+    together = limits.all_within(dict.fromkeys(trial.names, 1))
+    if trial.at(together).kind != WRONG:
+        return
+    for name in reversed(trial.names):
+        for size in range(together[name] + 1, min(trial.own[name], together[name] + _EACH_BELOW) + 1):
+            if trial.at({**together, name: size}).kind == RIGHT:
+                limits.raise_least(name, size, _reason(trial, together, trial.at(together)))
+                return
+    raise FixedSizeError(_refusal(trial, together, trial.at(together), None))
+
+
+def _raise_to_right(trial: Trial, limits: Limits, name: str) -> None:
+    own, least = trial.own[name], limits.least[name]
+    below = {size: trial.at({**trial.own, name: size}) for size in range(least, min(own, least + _EACH_BELOW))}
+    wrong = [size for size, outcome in below.items() if outcome.kind != RIGHT]
+    if len(below) == own - least:
+        # Where the module runs and the file is wrong nothing is allowed; where it does not run, only the sizes
+        # below the first at which it does.
+        refused = [size for size, outcome in below.items() if outcome.kind == WRONG]
+        first = max(refused, default=least - 1) + 1
+        while first in below and below[first].kind != RIGHT:
+            first += 1
+    else:
+        first = own
+        low = max(wrong)
+        while first - low > 1:
+            middle = (low + first) // 2
+            if trial.at({**trial.own, name: middle}).kind == RIGHT:
+                first = middle
+            else:
+                low = middle
+    last = {**trial.own, name: first - 1}
+    limits.raise_least(name, first, _reason(trial, last, trial.at(last)))
+
+
+def _reason(trial: Trial, sizes: Sizes, outcome: Outcome) -> str:
+    at = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    if outcome.kind == UNRUN:
+        return f"at {at} {outcome.message}"
+    line = _line(trial, sizes, None)
+    where = f", since the module's code goes by the size at {line}" if line else ""
+    return f"at {at} {outcome.message.replace('the exported file', 'the file', 1)}{where}"
+
+
+def _decided(trial: Trial) -> Iterator[tuple[str, Decision, list[int]]]:
+    """Each decision for each of its axes, with the sizes at which it changes; the user's own first."""
+    own = trial.axis_sizes(trial.own)
+    for decision in sorted(trial.facts.decisions, key=_importance):
+        for axis in dict.fromkeys(decision.symbols.values()):
+            if axis in trial.axes:
+                yield trial.axes[axis], decision, changes(decision, axis, own)
+
+
+def _try_decision(trial: Trial, limits: Limits, name: str, decision: Decision, sizes: list[int]) -> None:
+    """Run on both sides of each size at which a decision changes."""
+    alone = len({trial.axes.get(axis) for axis in decision.symbols.values()}) == 1
+    for size in sizes:
+        largest = limits.largest[name]
+        if size < limits.least[name] or (largest is not None and size > largest + 1):
+            continue
+        near = (size,) if decision.inner else (size - 1, size, size + 1, size + size // 2 + 2)
+        around = [n for n in near if n == limits.within(name, n)]
+        outcomes = {n: _tried(trial, limits, name, n, decision, alone=alone) for n in around}
+        beyond = [outcome for n, outcome in outcomes.items() if n >= size]
+        ends = alone and size > trial.own[name] and _is_last(trial, name, decision, size)
+        if ends and beyond and all(item.kind == UNRUN for item in beyond) and _fails_from(trial, name, size):
+            limits.lower_largest(name, size - 1, _reason(trial, {**trial.own, name: size}, beyond[0]))
+        stored = limits.boundaries.get(name, ())
+        told = alone and not decision.inner and limits.least[name] < size and len(stored) < _STORED
+        if told and trial.cost({**trial.own, name: size}) <= _MOST_COST:
+            limits.boundaries[name] = tuple(sorted({*stored, size}))
+
+
+def _fails_from(trial: Trial, name: str, size: int) -> bool:
+    """Whether the module runs at none of some further sizes either."""
+    further = (size + 1, size + 2, 2 * size + 1)
+    return all(trial.at({**trial.own, name: number}).kind == UNRUN for number in further)
+
+
+def _is_last(trial: Trial, name: str, decision: Decision, size: int) -> bool:
+    """Whether a decision goes the traced way below a size and never from it on; one by a remainder does not."""
+
+    def holds(number: int) -> bool:
+        return decision.holds(trial.axis_sizes({**trial.own, name: number}))
+
+    return holds(size - 1) and not any(map(holds, (*range(size, size + _EACH_BELOW), 2 * size, 4 * size + 1)))
+
+
+def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decision, *, alone: bool) -> Outcome:
+    """One size near a decision; see `_try_decision`."""
+    if size != limits.within(name, size):
+        return Outcome(RIGHT)  # a limit was found in between
+    sizes = limits.all_within({**trial.own, name: size})
+    against = decision.choice and not decision.holds(trial.axis_sizes(sizes))
+    most = max(_MOST_COST if against else _LONG_COST, 4 * trial.cost(trial.own))
+    if trial.cost(sizes) > most or size > max(_MOST_STEPS, 4 * trial.own[name]):
+        if against and alone and _is_last(trial, name, decision, size):
+            line = f" at {decision.line}" if decision.line else ""
+            limits.lower_largest(
+                name, size - 1, f"the module's code goes by the size{line}, and more takes too long to try"
+            )
+        return Outcome(RIGHT)
+    outcome = trial.at(sizes)
+    if outcome.kind == WRONG and alone and size < trial.own[name]:
+        limits.raise_least(name, size + 1, _reason(trial, sizes, outcome))
+        return outcome
+    return _require(trial, sizes, decision if against else None)
+
+
+def _try_other_ways(trial: Trial, limits: Limits) -> bool:
+    """Where the user's code goes another way and the file is right, vary the other axes: it may decide by them there.
+
+    Returns whether it goes another way at any size.
+    """
+    own = trial.axis_sizes(trial.own)
+    found = False
+    for decision in trial.facts.decisions:
+        if not (decision.choice and decision.direct):
+            continue
+        for axis in [axis for axis in dict.fromkeys(decision.symbols.values()) if axis in trial.axes]:
+            name = trial.axes[axis]
+            for size in changes(decision, axis, own)[:_WAYS]:
+                if size == limits.within(name, size) and not decision.holds({**own, axis: size}):
+                    found = True
+                    for others in (dict.fromkeys(trial.names, 1), dict.fromkeys(trial.names, _MANY)):
+                        _require_cheap(trial, limits.all_within({**others, name: size}))
+    return found
+
+
+def _try_numbers(trial: Trial, limits: Limits) -> None:
+    """Try the sizes that stand in the module's code.
+
+    What it compares with the text that it makes of a size does; so does what it compares a size with
+    on a way that was not traced.
+    """
+    for size in trial.numbers_in_code():
+        for name in trial.names:
+            for near in (size, size + 1):
+                if near > 1 and near == limits.within(name, near):
+                    _require_cheap(trial, limits.all_within({**trial.own, name: near}))
+
+
+def _require_cheap(trial: Trial, sizes: Sizes) -> None:
+    if trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
+        _require(trial, sizes)
+
+
+def _try_long(trial: Trial, limits: Limits) -> None:
+    """Far above the example, one axis at a time, as far as that is cheap."""
+    for name in trial.names:
+        others = trial.cost({**trial.own, name: 1})
+        size = limits.within(name, min(_LONG, LARGEST_SIZE, _LONG_COST // others))
+        if size > 2 * trial.own[name]:
+            _require(trial, limits.all_within({**trial.own, name: size}))
+
+
+def try_out(trial: Trial, limits: Limits) -> tuple[str, ...]:
+    """Run a file beside its module, narrow `limits` to where it is right, and say what is to be known.
+
+    Raises:
+        ExportError: the file fails, or gives other shapes, dtypes or clearly other numbers than the
+            module, at sizes that no limit keeps out.
+    """
+    find_limits(trial, limits)
+    if not trial.ran and trial.prepared.arguments.sizes:
+        return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
+    if any(limits.least[name] > size for name, size in trial.own.items()):
+        raise FixedSizeError(f"the file is right at sizes above the example's alone: {'; '.join(limits.notes)}")
+    return (*limits.notes, *(f"{line}: {_TEXT_NOTE}" for line in trial.facts.texts))

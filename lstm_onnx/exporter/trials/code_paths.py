@@ -1,0 +1,82 @@
+"""Where a module's code takes another way: the line at which two runs of it part."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+from ..tracing.user_code import is_users, shown
+
+_MOST_STEPS = 200_000
+"""Instructions of the user's code that are looked at; a loop over time may have any number."""
+Step = tuple[CodeType, int, int]
+
+
+def numbers_in_code(run: Callable[[], Any]) -> list[int]:
+    """The integers that the user's code that a run executes is written with, those in strings as well."""
+    codes = dict.fromkeys(code for code, _, _ in _steps(run))
+    found = {value for code in codes for item in code.co_consts for value in _numbers(item)}
+    return sorted(found)
+
+
+def _numbers(item: Any) -> list[int]:
+    if isinstance(item, str):
+        return [int(word) for word in re.findall(r"\d{1,6}", item)]
+    if isinstance(item, (tuple, frozenset)):
+        return [number for entry in item for number in _numbers(entry)]
+    return [item] if type(item) is int else []
+
+
+def parting_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
+    """The line of the user's code after which two runs go on differently, as ``file.py:12: if short > 0``.
+
+    None where they do the same all the way, or differ from the start.  What a run raises is its end.
+    """
+    first, second = _steps(one), _steps(other)
+    before: Step | None = None
+    for step, twin in zip(first, second, strict=False):
+        if step[:2] != twin[:2]:
+            return None if before is None else shown(before[0].co_filename, before[2])
+        before = step
+    return None
+
+
+def _steps(run: Callable[[], Any]) -> list[Step]:
+    """Every instruction of the user's code that a run executes: its code, its place in it, and its line."""
+    steps: list[Step] = []
+
+    def traced(frame: FrameType, event: str, _: Any) -> Any:
+        if not is_users(frame.f_code.co_filename):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and len(steps) < _MOST_STEPS:
+            steps.append((frame.f_code, frame.f_lasti, frame.f_lineno))
+        return traced
+
+    before = sys.gettrace()
+    with _no_collection():
+        sys.settrace(traced)
+        try:
+            run()
+        except Exception:  # noqa: S110, BLE001 - how it ends is not asked
+            pass
+        finally:
+            sys.settrace(before)
+    return steps
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector, which may run the finalizers of others' objects in between."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,284 @@
+"""What tracing decided by sizes: each comparison, the way it went, and the sizes at which it would go another.
+
+A forward's ``if x.shape[1] > 200`` is run once, at the traced sizes, and only the way it went then is in the
+graph.  torch notes each such comparison; from them follow the sizes that an exported file must be tried at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from sympy import Integer  # type: ignore[import-untyped]
+from sympy.core.relational import Relational  # type: ignore[import-untyped]
+from torch.utils._sympy.functions import Max, Min
+
+from ...metadata import Story
+
+Axis = tuple[str, int]
+"""An axis of an input, by the input's name."""
+LARGEST_SIZE = 1_000_000
+"""Decisions are followed up to here; an axis is rarely longer, and nothing longer is ever run for a trial."""
+_EACH_UP_TO = 16
+_GROWTH = 1.4
+_MOST_CHANGES = 6
+"""Of a comparison that changes again and again, as of a size modulo a number, the first few tell."""
+_FIRST_VALUES = 64
+_LAYOUT = ("contiguous", "non_overlapping", "_strides")
+"""What is in the names of torch's functions that compare sizes for the layout of a tensor in memory."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A comparison of sizes that the traced code made.
+
+    `expression` is a relation of symbols that holds at the traced sizes (sympy's); `symbols` maps its
+    symbols to axes; `line` is where the user's code led to it, None where that is not known.  `choice`
+    says that the graph has one side alone; where it is False, the graph computes either (``max(time, 20)``).
+    `direct` says that the comparison itself stands in that line, and not in a function of torch's that it
+    calls; `inner` that torch compared them for the layout of a tensor in memory, which changes no number.
+    """
+
+    expression: Any
+    symbols: Mapping[Any, Axis]
+    line: str | None
+    choice: bool = True
+    inner: bool = False
+    direct: bool = False
+
+    def holds(self, sizes: Mapping[Axis, int]) -> bool:
+        """Whether it goes the traced way at these sizes; a comparison that nothing is known of does."""
+        values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items() if axis in sizes}
+        return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
+
+    def side(self, sizes: Mapping[Axis, int]) -> int:
+        """-1, 0 or 1 for less, equal and greater."""
+        values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items()}
+        try:
+            difference = float(self.expression.lhs.xreplace(values)) - float(self.expression.rhs.xreplace(values))
+        except (TypeError, ZeroDivisionError, ValueError, OverflowError):
+            return 0  # no number at these sizes, such as a division by 0
+        return (difference > 0) - (difference < 0)
+
+
+@dataclass(frozen=True)
+class RecurrentSize:
+    """How many steps, or how many rows, a call of a recurrent module gets.
+
+    `path` and `call` are the module's and the call's among its own; `what` is "steps" or "rows";
+    `expression` (sympy's) has the symbols of `symbols`, and others where the number depends on the
+    numbers in a tensor.
+    """
+
+    path: str
+    call: int
+    what: str
+    expression: Any
+    symbols: Mapping[Any, Axis]
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it depends on the numbers in a tensor."""
+        return len(self.symbols) < len(self.expression.free_symbols)
+
+    def at(self, sizes: Mapping[Axis, int]) -> int:
+        """The number of them at these sizes."""
+        values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items()}
+        try:
+            return int(self.expression.xreplace(values))
+        except (TypeError, ZeroDivisionError, ValueError):
+            return 0
+
+
+@dataclass(frozen=True)
+class SizeFacts:
+    """All that tracing found out about sizes; `texts` are the user's lines that make text of a size."""
+
+    decisions: tuple[Decision, ...] = ()
+    recurrent: tuple[RecurrentSize, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def known_of(self, axes: Collection[Axis]) -> SizeFacts:
+        """Without decisions by other axes; steps that depend on others count as data."""
+        decisions = [item for item in self.decisions if set(item.symbols.values()) <= set(axes)]
+        recurrent = [
+            replace(item, symbols={symbol: axis for symbol, axis in item.symbols.items() if axis in axes})
+            for item in self.recurrent
+        ]
+        return replace(self, decisions=tuple(decisions), recurrent=tuple(recurrent))
+
+
+def size_facts(
+    program: torch.export.ExportedProgram, axes: Mapping[str, Axis], lines: Mapping[str, str], operator: Any
+) -> SizeFacts:
+    """Read a traced program.
+
+    Args:
+        program: with the tracer's shapes on its nodes.
+        axes: each axis by what torch calls it, ``L['tensors'][0].size()[1]``.
+        lines: the user's line for a comparison, by the comparison's text.
+        operator: the opaque recurrent operator.
+    """
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    environment = next((value.fake_mode.shape_env for value in values if hasattr(value, "fake_mode")), None)
+    if environment is None:
+        return SizeFacts()
+    known = _symbols(environment, axes)
+    return SizeFacts(
+        (*_guards(environment, known, lines), *_turns(values, environment, known)),
+        tuple(_recurrent_sizes(program, environment, known, operator)),
+    )
+
+
+def _symbols(environment: Any, axes: Mapping[str, Axis]) -> dict[Any, Axis]:
+    """The axis of each symbol; of several that came out equal, any."""
+    known: dict[Any, Axis] = {}
+    for symbol, sources in environment.var_to_sources.items():
+        root = environment.replacements.get(symbol, symbol)
+        for source in sources:
+            # A method in some versions of torch, an attribute in others.
+            text = source.name() if callable(source.name) else source.name
+            if text in axes and root.is_symbol:
+                known.setdefault(root, axes[text])
+    return known
+
+
+def _guards(environment: Any, known: Mapping[Any, Axis], lines: Mapping[str, str]) -> Iterator[Decision]:
+    seen = set()
+    for guard in environment.guards:
+        line = lines.get(str(guard.expr))
+        for relation in guard.expr.atoms(Relational):
+            expression = relation.xreplace(environment.replacements)
+            if not isinstance(expression, Relational) or expression in seen:
+                continue
+            seen.add(expression)
+            place = str(guard.sloc)  # as (path/net.py:12 in forward)
+            for decision in _decision(expression, known, line, choice=True):
+                yield replace(
+                    decision,
+                    inner=any(word in place for word in _LAYOUT),
+                    direct=line is not None and f"{line.partition(': ')[0]} in " in place,
+                )
+
+
+def _decision(expression: Any, known: Mapping[Any, Axis], line: str | None, *, choice: bool) -> Iterator[Decision]:
+    symbols = {symbol: known[symbol] for symbol in expression.free_symbols if symbol in known}
+    if symbols and len(symbols) == len(expression.free_symbols):
+        yield Decision(expression, symbols, line, choice)
+
+
+def _turns(values: Iterable[Any], environment: Any, known: Mapping[Any, Axis]) -> Iterator[Decision]:
+    """Where a maximum or a minimum of sizes turns from one of its arguments to another."""
+    seen = set()
+    for value in values:
+        for size in _sizes_of(value):
+            expression = _expression(size, environment)
+            for turn in expression.atoms(Max, Min):
+                first, *rest = turn.args
+                for other in rest:
+                    relation = first >= other
+                    if isinstance(relation, Relational) and relation not in seen:
+                        seen.add(relation)
+                        yield from _decision(relation, known, None, choice=False)
+
+
+def _sizes_of(value: Any) -> Iterator[torch.SymInt]:
+    for item in value if isinstance(value, (tuple, list)) else (value,):
+        for size in item.shape if isinstance(item, torch.Tensor) else (item,):
+            if isinstance(size, torch.SymInt):
+                yield size
+
+
+def _expression(size: Any, environment: Any) -> Any:
+    """A size as sympy's expression of the symbols that are left."""
+    return Integer(size) if isinstance(size, int) else size.node.expr.xreplace(environment.replacements)
+
+
+def _recurrent_sizes(
+    program: torch.export.ExportedProgram, environment: Any, known: Mapping[Any, Axis], operator: Any
+) -> Iterator[RecurrentSize]:
+    for node in program.graph.nodes:
+        if node.target is not operator:
+            continue
+        arguments = node.normalized_arguments(program.graph_module, normalize_to_only_use_kwargs=True)
+        given = arguments.kwargs if arguments is not None else node.kwargs
+        shape = given["x"].meta["val"].shape
+        steps, rows = (1, 0) if given["batch_first"] else (0, 1)
+        for what, axis in (("steps", steps), ("rows", rows)):
+            expression = _expression(shape[axis], environment)
+            if expression.is_Integer or (expression.is_symbol and expression in known):
+                continue  # a number, which ran, or an axis of an input, which is never empty
+            symbols = {symbol: known[symbol] for symbol in expression.free_symbols if symbol in known}
+            found = RecurrentSize(given["module"], given["call"], what, expression, symbols)
+            if found.is_data and environment.bound_sympy(expression).lower >= 1:
+                continue  # such as the longest of the lengths
+            yield found
+
+
+def axis_names(story: Story) -> dict[Axis, str]:
+    """The name in the file of each open axis of the forward's inputs."""
+    return {
+        (spec.name, axis): dim for spec in story.inputs for axis, dim in enumerate(spec.shape) if isinstance(dim, str)
+    }
+
+
+def changes(decision: Decision, axis: Axis, sizes: Mapping[Axis, int]) -> list[int]:
+    """The sizes n of an axis, the others as in `sizes`, at which a comparison goes another way than at n - 1."""
+
+    def side(size: int) -> int:
+        return decision.side({**sizes, axis: size})
+
+    found: list[int] = []
+    before, last = 1, side(1)
+    for point in _scanned():
+        now = side(point)
+        while now != last and len(found) < _MOST_CHANGES:
+            found.append(_first_change(side, before, point, last))
+            before, last = found[-1], side(found[-1])
+        before, last = point, now
+    return found
+
+
+def _scanned() -> Iterator[int]:
+    point = 1
+    while point < LARGEST_SIZE:
+        point = point + 1 if point < _EACH_UP_TO else min(int(point * _GROWTH), LARGEST_SIZE)
+        yield point
+
+
+def _first_change(side: Callable[[int], int], low: int, high: int, at_low: int) -> int:
+    """A size above `low`, found by halving, at which `side` is not as at one less; at `high` it is not as at `low`."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if side(middle) == at_low else (low, middle)
+    return high
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least size of an axis; without one no such bound is enough."""
+
+    axis: Axis | None = None
+    least: int = 1
+
+
+def least_steps(recurrent: RecurrentSize, sizes: Mapping[Axis, int], limits: Mapping[Axis, int]) -> Bound | None:
+    """What leaves a call of a recurrent module one step and one row at least; None where every size does.
+
+    Args:
+        recurrent: the number of steps or rows.
+        sizes: the example's, at which there is one.
+        limits: the least size asked of each axis.
+    """
+    axes = set(recurrent.symbols.values())
+    if recurrent.is_data or len(axes) != 1:
+        return Bound()
+    (axis,) = axes
+    first, own = limits.get(axis, 1), sizes[axis]
+    tried = (*range(first, max(first + _FIRST_VALUES, own + 1)), 2 * own)
+    empty = [size for size in tried if recurrent.at({**sizes, axis: size}) < 1]
+    if not empty:
+        return None
+    return Bound(axis, max(empty) + 1) if max(empty) < own else Bound()

@@ -1,0 +1,179 @@
+"""What an exported file says of itself, in its metadata: the keys ``lstm_onnx.*``, as JSON."""
+
+from __future__ import annotations
+
+import binascii
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ConfigError
+from .input_spec import InputSpec
+from .spec import ExportOptions, LSTMSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+METADATA_PREFIX = "lstm_onnx."
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an explicit state of a module's file stands in the module.
+
+    `module` is the path of the nn.LSTM (GRU, RNN, cell); the state is what its call `first` starts
+    from and what its call `last` ends with; `index` is 0 for h and 1 for c.
+    """
+
+    module: str
+    first: int
+    last: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Story:
+    """What an exported file says of itself, under the metadata keys ``lstm_onnx.*``.
+
+    `spec` is None in a file that holds more than a bare LSTM; the fields from `inputs` on are for
+    such files alone.  `states` maps each state input to the output that feeds it.  `versions` are
+    those of the packages that wrote it.  `digest` identifies the weights (see `weights.digest`).
+    `inputs` are the forward's own; `initial` what states start from where that is not zero, with a
+    batch axis of 1 where it is the same for every sequence; `origins` where explicit states come
+    from; `not_streamable` why chunks of a sequence do not give what the whole gives, empty where they do and
+    None where nothing is known of it; `time_axes` the names of the axes along which a stream's inputs are cut,
+    none where a call is one step whatever its size.  `batch_mixes` says in which output a sequence's numbers
+    depend on the sequences beside it, empty where they do not and None where nothing is known of it.
+    `axis_limits` are the least and the largest size of an axis at which the file was found right (None
+    where nothing bounds it above); an axis that is not named there goes from 1 on.  `size_boundaries` are
+    the sizes of an axis near which the module's code may do something else: whoever tests the file
+    tries them, one less and one more.
+    """
+
+    spec: LSTMSpec | None = None
+    options: ExportOptions | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
+    inputs: tuple[InputSpec, ...] = ()
+    initial: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    not_streamable: str | None = None
+    time_axes: tuple[str, ...] = ()
+    batch_mixes: str | None = None
+    axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
+        entries: dict[str, Any] = {
+            "spec": None if self.spec is None else dataclasses.asdict(self.spec),
+            "export": None if self.options is None else dataclasses.asdict(self.options),
+            "states": dict(self.states),
+            "versions": dict(self.versions),
+            "weights": self.digest,
+            "inputs": [spec.to_dict() for spec in self.inputs] or None,
+            "initial": {name: _packed(array) for name, array in self.initial.items()} or None,
+            "origins": {name: dataclasses.astuple(origin) for name, origin in self.origins.items()} or None,
+            "not_streamable": self.not_streamable,
+            "time_axes": list(self.time_axes) or None,
+            "batch_mixes": self.batch_mixes,
+            "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
+            "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
+        }
+        return {
+            METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
+            for key, value in sorted(entries.items())
+            if value is not None
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Story:
+        """Read back what `to_metadata` wrote; a file without such keys gives an empty story.
+
+        Raises:
+            ConfigError: an entry is not what this version writes.
+        """
+        try:
+            entries = {
+                key.removeprefix(METADATA_PREFIX): json.loads(value)
+                for key, value in metadata.items()
+                if key.startswith(METADATA_PREFIX)
+            }
+            states, versions = entries.get("states", {}), entries.get("versions", {})
+            if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
+                raise ConfigError("the metadata's states and versions must map names to names")
+            digest, reason, mixes = (entries.get(key) for key in ("weights", "not_streamable", "batch_mixes"))
+            if not all(isinstance(item, (str, type(None))) for item in (digest, reason, mixes)):
+                raise ConfigError("the metadata's weights must be a digest; not_streamable and batch_mixes are reasons")
+            return cls(
+                spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
+                options=ExportOptions(**entries["export"]) if "export" in entries else None,
+                states=states,
+                versions=versions,
+                digest=digest,
+                inputs=tuple(InputSpec.from_dict(item) for item in entries.get("inputs", [])),
+                initial={name: _unpacked(item) for name, item in entries.get("initial", {}).items()},
+                origins={name: _origin(item) for name, item in entries.get("origins", {}).items()},
+                not_streamable=reason,
+                time_axes=_names(entries.get("time_axes", [])),
+                batch_mixes=mixes,
+                axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
+                size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
+            )
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error
+
+
+def _packed(array: NDArray[Any]) -> dict[str, Any]:
+    data = np.ascontiguousarray(array)
+    return {
+        "dtype": data.dtype.name,
+        "shape": list(data.shape),
+        "data": binascii.b2a_base64(data.astype(data.dtype.newbyteorder("<")).tobytes(), newline=False).decode("ascii"),
+    }
+
+
+def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        raw = binascii.a2b_base64(item["data"], strict_mode=True)
+    except binascii.Error as error:
+        raise ConfigError("the metadata's initial states are damaged; export the model again") from error
+    dtype = np.dtype(item["dtype"])
+    if dtype.kind not in "fiub":
+        raise ConfigError(f"the metadata's initial states are of dtype {dtype}; export the model again")
+    return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(item["shape"])
+
+
+def _origin(item: Any) -> Origin:
+    module, *numbers = item
+    if not isinstance(module, str) or len(numbers) != 3 or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ConfigError("the metadata's origins must be module, first call, last call and index")
+    return Origin(module, *numbers)
+
+
+def _names(item: Any) -> tuple[str, ...]:
+    if not isinstance(item, list) or not all(isinstance(name, str) for name in item):
+        raise ConfigError("the metadata's time_axes must be a list of names")
+    return tuple(item)
+
+
+def _limits(item: Any) -> tuple[int, int | None]:
+    least, largest = item
+    if not _is_size(least) or not (largest is None or (_is_size(largest) and largest >= least)):
+        raise ConfigError("the metadata's axis_limits must be a least size and a largest one or null")
+    return least, largest
+
+
+def _sizes(item: Any) -> tuple[int, ...]:
+    if not isinstance(item, list) or not all(map(_is_size, item)):
+        raise ConfigError("the metadata's size_boundaries must be lists of sizes")
+    return tuple(item)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value < 2**31

@@ -1,0 +1,150 @@
+"""Causes that are told by which sizes run, by the file's operators, and by how large the error is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from onnx import ModelProto
+
+from ...runtime import Model
+from ...runtime.providers import onnxruntime, ort_errors, placements
+from ..expected import Arrays, Expected
+from ..mutants import folder_of, read_graph
+from ..report import Cause
+
+_QUANTISED = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul", "QGemm"})
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_REDUCED = 0.5
+"""What is left of an error of saturation, at most, when the sums are made in full."""
+_ALIKE = 8.0
+"""By what factor two errors may differ that are of one kind."""
+_CPU_SINCE = 22
+"""The opset that versioned LSTM, GRU and RNN anew; ONNX Runtime's CUDA provider may lack it (PR 27728)."""
+
+
+def baked_sizes(passed: Sequence[Mapping[str, int]], failed: Sequence[Mapping[str, int]]) -> Iterator[Cause]:
+    """Axes of which one size alone works, by the sizes of the cases that ran and of those that did not."""
+    for axis in dict.fromkeys(name for sizes in failed for name in sizes):
+        works = {sizes[axis] for sizes in passed if axis in sizes}
+        fails = {sizes[axis] for sizes in failed if axis in sizes}
+        if len(works) == 1 and not works & fails:
+            yield Cause(
+                f"baked shape: {axis}",
+                f"it runs where {axis} is {works.pop()}, and not where it is {', '.join(map(str, sorted(fails)))}",
+                f"lstm-onnx check says where a size of {axis} is written into the file; export it with that axis open",
+            )
+
+
+def mispaired(states: Mapping[str, str], right: Mapping[str, str]) -> Iterator[Cause]:
+    """Streams that go wrong where whole runs do not, by which output the file feeds to which state."""
+    others = {name: output for name, output in states.items() if right.get(name, output) != output}
+    if others:
+        said = ", ".join(f"{name} from {output}" for name, output in others.items())
+        pairs = ", ".join(f"{name} from {right[name]}" for name in others)
+        yield Cause(
+            "state order: streams",
+            f"whole runs are right, and streams go on with {said}",
+            f"it must be {pairs}, in the metadata lstm_onnx.states or in load's states",
+        )
+
+
+def from_the_file(model: Model, expected: Expected) -> Iterator[Cause]:
+    """What a file's operators, and where they ran, say of its error in a case of one call."""
+    graph = read_graph(model)
+    feeds = model.completed(dict(expected.calls[0].feeds))
+    yield from quantised(
+        model,
+        graph,
+        largest_error(expected, model.run(feeds)),
+        lambda: largest_error(expected, run_precisely(model, graph, feeds)),
+    )
+    yield from left_gpu(model, graph)
+
+
+def largest_error(expected: Expected, outputs: Arrays) -> float:
+    """Over all floating-point outputs; infinite where there is none."""
+    reference = expected.calls[0].reference
+    errors = [
+        float(np.abs(outputs[name] - wanted).max(initial=0.0))
+        for name, wanted in reference.items()
+        if name in outputs and wanted.dtype.kind == "f"
+    ]
+    return max(errors, default=math.inf)
+
+
+def quantised(model: Model, graph: ModelProto, error: float, precisely: Callable[[], float]) -> Iterator[Cause]:
+    """int8 operators, and whether their sums saturate.
+
+    Args:
+        model: the file, open.
+        graph: the same as a graph.
+        error: the largest error of a case that fails.
+        precisely: gives the same where 8-bit products are summed in full.
+    """
+    found = sorted({node.op_type for node in graph.graph.node} & _QUANTISED)
+    if not found or model.provider != "cpu":
+        return
+    precise = precisely()
+    if precise <= _REDUCED * error:
+        yield Cause(
+            "saturated int8",
+            f"{', '.join(found)} is off by {error:.3g}, and by {precise:.3g} with session.x64quantprecision=1",
+            "this CPU's sums of 8-bit products saturate (no VNNI): set session.x64quantprecision=1, or quantise with "
+            "reduce_range=True",
+        )
+    else:
+        yield Cause(
+            "int8 weights",
+            f"{', '.join(found)} is off by {error:.3g}, also where 8-bit products are summed in full ({precise:.3g})",
+            "a quantised file is not in float32's parity; compare it by a tolerance of its own, or export in float32",
+        )
+
+
+def run_precisely(model: Model, graph: ModelProto, feeds: Arrays) -> dict[str, np.ndarray]:
+    """The outputs of a file on the CPU with 8-bit products summed in full; none where it does not run so."""
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder_of(model))
+    try:
+        session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return dict(zip(model.outputs, session.run(list(model.outputs), dict(feeds)), strict=True))
+    except ort_errors():
+        return {}
+
+
+def left_gpu(model: Model, graph: ModelProto) -> Iterator[Cause]:
+    """Recurrent operators of a CUDA session that run on the CPU, and the opset that makes them."""
+    if model.provider != "cuda":
+        return
+    nodes = [
+        item.node for item in placements(model.session) if item.op_type in _RECURRENT and "CUDA" not in item.provider
+    ]
+    version = next((item.version for item in graph.opset_import if item.domain in ("", "ai.onnx")), 0)
+    if not nodes:
+        return
+    said = f"{', '.join(nodes[:4])} ran on the CPU in a CUDA session"
+    fix = "lstm-onnx check --provider cuda --require says why each node left the GPU"
+    if version >= _CPU_SINCE:
+        said += f", and the file's opset is {version}"
+        fix = "export at opset 18: LSTM-14 is what the CUDA provider knows"
+    yield Cause("opset fallback", said, fix)
+
+
+def tf32(dtype: str, error: float, simulated: float) -> Iterator[Cause]:
+    """Whether an error on CUDA is as large as products of 10-bit fractions make it.
+
+    Args:
+        dtype: the model's.
+        error: the largest of a case that fails.
+        simulated: the same of PyTorch with weights and inputs rounded to TF32's 10 bits.
+    """
+    if dtype == "float32" and simulated > 0 and 1 / _ALIKE <= error / simulated <= _ALIKE:
+        yield Cause(
+            "TF32",
+            f"on CUDA it is off by {error:.3g}; weights and inputs rounded to TF32's 10 bits make {simulated:.3g}",
+            "set NVIDIA_TF32_OVERRIDE=0, or the CUDA provider's use_tf32=0",
+        )

@@ -1,0 +1,343 @@
+"""The known mistakes, each made on PyTorch's side in float64: where the file's numbers come out, that is the cause.
+
+So a cause is found by evidence and not by a guess.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...exporter.weights import StateDict
+from ...spec import LSTMSpec
+from ..cases import Case
+from ..reference import Outputs, run_torch
+
+Run = Callable[[nn.LSTM, Case], Outputs]
+_GATES = "ifgo"
+"""PyTorch's order."""
+_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A mistake: what it is, how to mend it, and how an LSTM makes it.
+
+    `weights` changes the parameters, by nn.LSTM's names; `around` how the LSTM is called, and goes around
+    the run of another mistake, so that a file may have made both.
+    """
+
+    name: str
+    fix: str
+    weights: Callable[[StateDict], StateDict] = dict
+    around: Callable[[Run], Run] | None = None
+
+
+def hypotheses(spec: LSTMSpec, layer: int | None, direction: int | None) -> Iterator[Hypothesis]:
+    """The catalogue for a bare LSTM: mistakes in all layers, then in the one that was found to be wrong."""
+    yield from weight_hypotheses(spec, None, None)
+    yield from _state_hypotheses(spec, None)
+    yield from _order_hypotheses(spec)
+    yield from _time_hypotheses(spec)
+    if spec.num_layers > 1 and layer is not None:
+        yield from weight_hypotheses(spec, layer, None)
+        yield from _state_hypotheses(spec, layer)
+        for one in _time_hypotheses(spec):
+            if one.around is not None:
+                around = _in_layer(one.around, layer)
+                yield replace(one, name=f"{one.name} in layer {layer}", around=around)
+    if spec.num_directions > 1 and layer is not None and direction is not None:
+        yield from weight_hypotheses(spec, layer, direction)
+
+
+def weight_hypotheses(spec: LSTMSpec, layer: int | None, direction: int | None) -> Iterator[Hypothesis]:
+    """Mistakes in the weights, of all layers or of one, in both directions or in one."""
+    where = "" if layer is None else f" of layer {layer}"
+    where += "" if direction is None else (", forward", ", reverse")[direction]
+
+    def chosen(name: str) -> bool:
+        own = name.removesuffix("_reverse")
+        return (
+            name.startswith(_WEIGHTS)
+            and (layer is None or own.endswith(f"_l{layer}"))
+            and (direction is None or direction == (own != name))
+        )
+
+    def changed(change: Callable[[str, np.ndarray], np.ndarray]) -> Callable[[StateDict], StateDict]:
+        return lambda state: {name: change(name, array) if chosen(name) else array for name, array in state.items()}
+
+    def only(kinds: tuple[str, ...], change: Callable[[np.ndarray], np.ndarray]) -> Callable[[StateDict], StateDict]:
+        return changed(lambda name, array: change(array) if name.startswith(kinds) else array)
+
+    if spec.bias:
+        for said, zeros in (("bias_ih", "bias_ih"), ("bias_hh", "bias_hh"), ("both", "bias")):
+            fix = "B is the two biases end to end, reordered as W is"
+            yield Hypothesis(f"missing bias{where}: {said}", fix, only((zeros,), np.zeros_like))
+        fix = "B is the two biases end to end; their sum belongs into one half alone"
+        yield Hypothesis(f"bias twice{where}", fix, only(("bias",), lambda array: array * 2))
+    if spec.state_size == spec.hidden_size:
+        fix = "R is weight_hh as torch keeps it, with its gates reordered"
+        yield Hypothesis(f"R transposed{where}", fix, only(("weight_hh",), _transposed))
+    if spec.num_directions == 2 and direction is None:
+        fix = "the forward weights come first in W, R and B, and then the reverse ones"
+        yield Hypothesis(f"direction{where}: the two exchanged", fix, lambda state: _exchanged(state, chosen))
+    for order in itertools.permutations(range(len(_GATES))):
+        if order != (0, 1, 2, 3):
+            said = ",".join(_GATES[gate] for gate in order)
+            fix = f"the rows of W, R and B are read as {said} of torch's i,f,g,o; ONNX wants i,o,f,c"
+            yield Hypothesis(f"gate order{where}: {said}", fix, changed(_reorder(order)))
+    for kind in ("float16", "bfloat16"):
+        fix = f"the weights went through {kind}; export from the ones that the module has"
+        yield Hypothesis(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, _rounding(kind)))
+
+
+def _reorder(order: tuple[int, ...]) -> Callable[[str, np.ndarray], np.ndarray]:
+    def change(_: str, array: np.ndarray) -> np.ndarray:
+        blocks = np.split(array, len(_GATES), axis=0)
+        return np.concatenate([blocks[gate] for gate in order], axis=0)
+
+    return change
+
+
+def _transposed(array: np.ndarray) -> np.ndarray:
+    return np.concatenate([block.T for block in np.split(array, len(_GATES), axis=0)], axis=0)
+
+
+def _rounding(kind: str) -> Callable[[np.ndarray], np.ndarray]:
+    bits = {"float16": 10, "bfloat16": 7}[kind]
+
+    def change(array: np.ndarray) -> np.ndarray:
+        if kind == "float16":
+            with np.errstate(over="ignore"):
+                return array.astype(np.float16).astype(array.dtype)
+        return rounded(array, bits)
+
+    return change
+
+
+def rounded(array: np.ndarray, bits: int) -> np.ndarray:
+    """float64 rounded, half to even, to `bits` of a fraction after its leading one, with float32's exponents."""
+    words = array.astype(np.float32).view(np.uint32)
+    dropped = np.uint32(23 - bits)
+    odd = (words >> dropped) & np.uint32(1)
+    words = words + (np.uint32(1) << (dropped - np.uint32(1))) - np.uint32(1) + odd
+    words &= ~np.uint32((1 << int(dropped)) - 1)
+    return words.view(np.float32).astype(array.dtype)
+
+
+def _exchanged(state: StateDict, chosen: Callable[[str], bool]) -> StateDict:
+    def other(name: str) -> str:
+        return name.removesuffix("_reverse") if name.endswith("_reverse") else f"{name}_reverse"
+
+    return {name: state[other(name)] if chosen(name) else array for name, array in state.items()}
+
+
+def _state_hypotheses(spec: LSTMSpec, layer: int | None) -> Iterator[Hypothesis]:
+    where = "" if layer is None else f" of layer {layer}"
+    own = np.repeat([layer in (None, one) for one in range(spec.num_layers)], spec.num_directions)[:, None, None]
+    fix = "feed the operator's initial_h and initial_c from h0 and c0"
+    for said, h, c in (("h0", True, False), ("c0", False, True), ("h0 and c0", True, True)):
+        yield Hypothesis(f"states ignored{where}: {said}", fix, around=_initial(_zeroed(own & h, own & c)))
+    if not spec.proj_size:
+        fix = "the operator's inputs are initial_h and then initial_c"
+        yield Hypothesis(
+            f"state order{where}: h0 and c0 exchanged",
+            fix,
+            around=_initial(lambda h, c: (np.where(own, c, h), np.where(own, h, c))),
+        )
+        fix = "Y_h is the operator's second output, Y_c its third"
+        yield Hypothesis(f"state order{where}: hn and cn exchanged", fix, around=_final(_swapped_finals(own)))
+
+
+def _order_hypotheses(spec: LSTMSpec) -> Iterator[Hypothesis]:
+    fix = "states are by layer and then by direction, as in nn.LSTM"
+    for said, order in _orders(spec):
+        for names in (("h0", "c0"), ("h0",), ("c0",)):
+            start = _initial(_permuted(order, names))
+            yield Hypothesis(f"state order: {' and '.join(names)}, {said}", fix, around=start)
+        for names in (("hn", "cn"), ("hn",), ("cn",)):
+            end = _final(_permuted_finals(order, names))
+            yield Hypothesis(f"state order: {' and '.join(names)}, {said}", fix, around=end)
+
+
+def _orders(spec: LSTMSpec) -> Iterator[tuple[str, np.ndarray]]:
+    """Wrong orders of the L*D states."""
+    right = np.arange(spec.num_layers * spec.num_directions)
+    table = right.reshape(spec.num_layers, -1)
+    said = {"the layers in reverse": table[::-1].reshape(-1)}
+    if spec.bidirectional:
+        said["the directions exchanged"] = table[:, ::-1].reshape(-1)
+        said["by direction and then by layer"] = table.T.reshape(-1)
+    for first, second in itertools.combinations(range(len(right)), 2):
+        if len(right) <= _MOST_STATES:
+            swapped = right.copy()
+            swapped[[first, second]] = swapped[[second, first]]
+            said[f"{first} and {second} exchanged"] = swapped
+    seen = [right]
+    for name, order in said.items():
+        if not any(np.array_equal(order, one) for one in seen):
+            seen.append(order)
+            yield name, order
+
+
+_MOST_STATES = 8
+"""Of L*D, up to which every pair of them is tried."""
+
+
+States = tuple[np.ndarray, np.ndarray]
+
+
+def _zeroed(rows_h: np.ndarray, rows_c: np.ndarray) -> Callable[[np.ndarray, np.ndarray], States]:
+    return lambda h, c: (np.where(rows_h, 0, h).astype(h.dtype), np.where(rows_c, 0, c).astype(c.dtype))
+
+
+def _swapped_finals(rows: np.ndarray) -> Callable[[Outputs], Outputs]:
+    def change(out: Outputs) -> Outputs:
+        return {**out, "hn": np.where(rows, out["cn"], out["hn"]), "cn": np.where(rows, out["hn"], out["cn"])}
+
+    return change
+
+
+def _permuted(order: np.ndarray, names: tuple[str, ...]) -> Callable[[np.ndarray, np.ndarray], States]:
+    return lambda h, c: (h[order] if "h0" in names else h, c[order] if "c0" in names else c)
+
+
+def _permuted_finals(order: np.ndarray, names: tuple[str, ...]) -> Callable[[Outputs], Outputs]:
+    return lambda outputs: {**outputs, **{name: outputs[name][order] for name in names}}
+
+
+def _initial(change: Callable[[np.ndarray, np.ndarray], States]) -> Callable[[Run], Run]:
+    """The states that the run starts from, where there are any, changed."""
+
+    def around(run: Run) -> Run:
+        return lambda module, case: run(
+            module, case if case.states is None else replace(case, states=change(*case.states))
+        )
+
+    return around
+
+
+def _final(change: Callable[[Outputs], Outputs]) -> Callable[[Run], Run]:
+    """The results of the run, changed."""
+    return lambda run: lambda module, case: change(run(module, case))
+
+
+def _time_hypotheses(spec: LSTMSpec) -> Iterator[Hypothesis]:
+    fix = "the graph runs from the last step to the first; set the operator's direction"
+    yield Hypothesis("direction: time runs backwards", fix, around=_backwards)
+    fix = "the output runs from the last step to the first; leave it as the operator gives it"
+    yield Hypothesis("direction: the output is reversed in time", fix, around=_reversed_output)
+    fix = "feed the lengths to the operator's sequence_lens"
+    yield Hypothesis("lengths ignored", fix, around=_without_lengths)
+    if spec.bidirectional:
+        fix = "a reverse pass must start at its sequence's own end: feed sequence_lens, or use ReverseSequence"
+        yield Hypothesis("lengths ignored in the reverse direction", fix, around=_reversed_from_the_padding)
+
+    fix = "lengths are int32 counts of steps, as pack_padded_sequence takes them"
+    yield Hypothesis("lengths one too small", fix, around=_other_lengths(-1))
+    yield Hypothesis("lengths one too large", fix, around=_other_lengths(1))
+
+
+def _time_axis(module: nn.LSTM) -> int:
+    return 1 if module.batch_first else 0
+
+
+def _backwards(run: Run) -> Run:
+    def changed(module: nn.LSTM, case: Case) -> Outputs:
+        axis = _time_axis(module)
+        outputs = run(module, replace(case, input=np.flip(case.input, axis).copy()))
+        return {**outputs, "output": np.flip(outputs["output"], axis).copy()}
+
+    return changed
+
+
+def _reversed_output(run: Run) -> Run:
+    def changed(module: nn.LSTM, case: Case) -> Outputs:
+        outputs = run(module, case)
+        return {**outputs, "output": np.flip(outputs["output"], _time_axis(module)).copy()}
+
+    return changed
+
+
+def _other_lengths(by: int) -> Callable[[Run], Run]:
+    def around(run: Run) -> Run:
+        def changed(module: nn.LSTM, case: Case) -> Outputs:
+            axis = _time_axis(module)
+            time, batch = case.input.shape[axis], case.input.shape[1 - axis]
+            lengths = np.full(batch, time) if case.lengths is None else case.lengths
+            return run(module, replace(case, lengths=np.clip(lengths + by, 1, time).astype(np.int32)))
+
+        return changed
+
+    return around
+
+
+def _without_lengths(run: Run) -> Run:
+    return lambda module, case: run(module, replace(case, lengths=None))
+
+
+def _reversed_from_the_padding(run: Run) -> Run:
+    """The forward direction by lengths, the reverse one from the padded end, as of a single layer."""
+
+    def changed(module: nn.LSTM, case: Case) -> Outputs:
+        right, whole = run(module, case), run(module, replace(case, lengths=None))
+        half = right["output"].shape[-1] // 2
+        output = right["output"].copy()
+        output[..., half:] = whole["output"][..., half:]
+        mixed = {"output": output}
+        for name in ("hn", "cn"):
+            mixed[name] = right[name].copy()
+            mixed[name][1::2] = whole[name][1::2]
+        return mixed
+
+    return changed
+
+
+def run_with(made: tuple[Hypothesis, ...]) -> Run:
+    """How an LSTM that makes these mistakes is called, its weights being changed already."""
+    run: Run = run_torch
+    for hypothesis in made:
+        run = run if hypothesis.around is None else hypothesis.around(run)
+    return run
+
+
+def _in_layer(around: Callable[[Run], Run], wrong: int) -> Callable[[Run], Run]:
+    """The mistake in one layer: the layers are run one by one, each as an LSTM of its own."""
+
+    def in_one(run: Run) -> Run:
+        def changed(module: nn.LSTM, case: Case) -> Outputs:
+            count = 2 if module.bidirectional else 1
+            x, finals = case.input, []
+            for layer in range(module.num_layers):
+                rows = slice(layer * count, (layer + 1) * count)
+                states = None if case.states is None else (case.states[0][rows], case.states[1][rows])
+                part = replace(case, input=x, states=states)
+                outputs = (around(run) if layer == wrong else run)(_layer_of(module, layer), part)
+                x = outputs["output"]
+                finals.append(outputs)
+            joined = {name: np.concatenate([out[name] for out in finals]) for name in ("hn", "cn")}
+            return {"output": x, **joined}
+
+        return changed
+
+    return in_one
+
+
+def _layer_of(module: nn.LSTM, layer: int) -> nn.LSTM:
+    """One layer of an LSTM as an LSTM of its own, which shares its parameters."""
+    names = ("hidden_size", "bias", "batch_first", "bidirectional", "proj_size")
+    weights = {
+        name.replace(f"_l{layer}", "_l0"): value
+        for name, value in module.named_parameters()
+        if name.removesuffix("_reverse").endswith(f"_l{layer}")
+    }
+    inputs = weights["weight_ih_l0"].shape[1]
+    with torch.device("meta"):
+        single = nn.LSTM(inputs, **{name: getattr(module, name) for name in names}, dtype=weights["weight_ih_l0"].dtype)
+    single.load_state_dict(weights, assign=True)
+    return single

@@ -1,0 +1,1 @@
+"""`Batcher`: requests of threads and asyncio tasks, run together."""

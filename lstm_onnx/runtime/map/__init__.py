@@ -1,0 +1,1 @@
+"""`Model.map`: sequences of varying lengths, padded into batches."""

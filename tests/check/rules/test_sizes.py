@@ -1,0 +1,156 @@
+"""The rules on axes: cut by constants, without a name, or with several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lstm_onnx.check import CheckReport, check
+
+from ..models import failing
+from ..violations import CASES, LENGTHS, Case, all_of, axis, base, nothing, store, then
+
+
+def checked(folder: Path, *edits: Any, given: tuple[str, ...] = ("initial_h", "initial_c")) -> CheckReport:
+    return check(base(folder, Case(nothing, given=given), all_of(*edits)), provider="cpu")
+
+
+def said(report: CheckReport, rule: str) -> list[str]:
+    return [finding.message for finding in report.findings if finding.rule == rule and finding.told]
+
+
+def cut(kind: str, rank: int, *names: str, source: str = "X", axis: int | None = None, **numbers: Any) -> Any:
+    stored = store(**{name: np.array(number, np.int64) for name, number in numbers.items()})
+    return all_of(stored, then(kind, *names, source=source, rank=rank, **({} if axis is None else {"axis": axis})))
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (cut("Slice", 3, "s", "e", s=[0], e=[4]), "Slice takes the first 4 of time in X (time, batch, 4)"),
+        (cut("Slice", 3, "s", "e", "a", s=[0], e=[2], a=[1]), "Slice takes the first 2 of batch in X"),
+        (cut("Slice", 3, "s", "e", "a", s=[0], e=[2], a=[-3]), "Slice takes the first 2 of time in X"),
+        (cut("Gather", 2, "i", i=4), "Gather takes number 4, counted from 0, of time in X"),
+        (cut("Gather", 3, "i", i=[4]), "Gather takes number 4"),
+        (cut("Gather", 2, "i", i=1, axis=1), "Gather takes number 1, counted from 0, of batch in X"),
+    ],
+)
+def test_a_cut_where_the_example_ended(edit: Any, text: str, tmp_path: Path):
+    (message,) = said(checked(tmp_path, edit), "frozen-slice")
+    assert text in message
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        cut("Slice", 3, "s", "e", s=[0], e=[2**63 - 1]),  # everything
+        cut("Slice", 3, "s", "e", s=[0], e=[1]),  # the first step
+        cut("Slice", 3, "s", "e", s=[-1], e=[2**31 - 1]),  # the last one
+        cut("Slice", 3, "s", "e", s=[0], e=[-1]),  # all but the last one
+        cut("Slice", 3, "s", "e", "a", s=[0], e=[2], a=[2]),  # features, of which there are 4
+        cut("Gather", 2, "i", i=0),
+        cut("Gather", 2, "i", i=-1),
+        cut("Gather", 2, "i", i=2, axis=2),
+        cut("Gather", 3, "i", i=[0, 1, 2]),  # a choice of several, as of beams
+    ],
+)
+def test_a_cut_that_is_meant(edit: Any, tmp_path: Path):
+    report = checked(tmp_path, edit)
+    assert "frozen-slice" in report.silent
+
+
+def test_a_cut_to_a_computed_size_is_none(tmp_path: Path):
+    nodes = all_of(
+        lambda model: model.graph.node.append(helper.make_node("Shape", ["X"], ["size"], start=0, end=1)),
+        cut("Slice", 3, "s", "size", s=[0]),
+    )
+    assert "frozen-slice" in checked(tmp_path, nodes).silent
+
+
+def test_slices_of_old_opsets_have_attributes(tmp_path: Path):
+    path = base(tmp_path, Case(nothing, opset=9), then("Slice", source="X", rank=3, starts=[0], ends=[4], axes=[0]))
+    assert len(said(check(path, provider="cpu"), "frozen-slice")) == 1
+
+
+# --- Reshape and Expand ---
+
+
+@pytest.mark.parametrize("kind", ["Reshape", "Expand"])
+def test_an_axis_that_is_lost_to_a_constant(kind: str, tmp_path: Path):
+    sizes = {"Reshape": [5, 2, 4], "Expand": [5, 2, 4]}[kind]
+    report = checked(tmp_path, cut(kind, 3, "n", n=sizes))
+    assert f"then: {kind} makes X (time, batch, 4) (5, 2, 4), without batch, time" in failing(report, "frozen-literal")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("Reshape", [0, 0, 4]),
+        ("Reshape", [0, -1, 4]),
+        ("Reshape", [0, 0, 2, 2]),
+        ("Expand", [1, 1, 4]),
+        ("Expand", [3, 1, 1, 1]),
+    ],
+)
+def test_an_axis_that_is_kept(kind: str, sizes: list[int], tmp_path: Path):
+    rank = max(3, len(sizes))
+    report = checked(tmp_path, cut(kind, rank, "n", n=sizes))
+    assert report, str(report)
+    assert "frozen-literal" in report.silent
+
+
+def test_sizes_of_what_has_no_open_axis_are_free(tmp_path: Path):
+    """A weight may be given any shape."""
+    report = checked(tmp_path, cut("Reshape", 2, "n", source="W", n=[4, 12]))
+    assert report, str(report)
+    assert "frozen-literal" in report.silent
+
+
+# --- Names ---
+
+
+def test_axes_without_a_name(tmp_path: Path):
+    messages = said(checked(tmp_path, axis("X", 0, None), axis("X", 1, None)), "unnamed-axes")
+    assert messages == ["the input X (?, ?, 4) has open axes without a name"]
+
+
+def test_a_batch_with_a_name_in_each_input(tmp_path: Path):
+    """As tf2onnx and others write it; such a file runs all the same, and is run with one batch."""
+    edits = [axis("initial_h", 1, "h_batch"), axis("Y_h", 1, "h_batch"), axis("initial_c", 1, "c_batch")]
+    report = checked(tmp_path, *edits, axis("Y_c", 1, "c_batch"))
+    assert said(report, "unnamed-axes") == ["batch, h_batch, c_batch are one batch, and have a name in each input"]
+    assert report, str(report)
+    assert "runs at batch 1, time 1; batch 3, time 1" in str(report)
+
+
+def test_lengths_have_the_batch_too(tmp_path: Path):
+    report = checked(tmp_path, axis("sequence_lens", 0, "rows"), given=LENGTHS)
+    assert said(report, "unnamed-axes") == ["batch, rows are one batch, and have a name in each input"]
+    assert report, str(report)
+
+
+def test_two_axes_of_one_input_are_not_made_one(tmp_path: Path):
+    """A state that was made as long as the time, by a mistake, fails: its two sizes differ when it is run."""
+
+    def mistaken(model: onnx.ModelProto) -> None:
+        for name in ("initial_h", "initial_c", "Y_h", "Y_c"):
+            axis(name, 1, "time")(model)
+
+    report = checked(tmp_path, mistaken)
+    assert "cannot run at batch 3, time 1" in failing(report, "runnable")
+    assert said(report, "unnamed-axes") == []
+
+
+def test_a_size_that_only_shapes_know_is_no_name(tmp_path: Path):
+    path = base(tmp_path, CASES["dynamic-axes"], nothing)
+    model = onnx.load_model(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    path.write_bytes(model.SerializeToString())
+    report = check(path, provider="cpu")
+    assert "the input X of unknown shape has open axes without a name" in said(report, "unnamed-axes")
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT

@@ -1,0 +1,214 @@
+"""Nothing that freezes a size or drops a step is kept."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import sympy
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx import MissingDependencyError
+from lstm_onnx.exporter.tracing.arguments import arguments
+from lstm_onnx.exporter.tracing.functional import FixedSizeError, prepare
+from lstm_onnx.exporter.trials.axis_limits import asked_limits, try_out
+from lstm_onnx.exporter.trials.shape_trial import RIGHT, UNRUN, WRONG, Trial
+from lstm_onnx.exporter.trials.size_decisions import RecurrentSize, SizeFacts
+from tests.exporter.helpers import X, agree, eager, made, signal
+
+
+class Base(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.position = nn.Parameter(torch.randn(16, 4))
+
+
+def test_constants_made_from_sizes_stay_open(tmp_path: Path) -> None:
+    class Mean(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x)[0].sum(1) / torch.tensor([x.size(1)])
+
+    module = Mean().eval()
+    result = made(module, signal(2, 4), X, tmp_path)
+    agree(result.run(signal(3, 9)), eager(module, signal(3, 9)))
+
+
+def test_a_module_with_a_limit_of_its_own_is_kept(tmp_path: Path) -> None:
+    class Limited(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x)[0] + self.position[: x.size(1)]
+
+    module = Limited().eval()
+    result = made(module, signal(2, 4), X, tmp_path)
+    agree(result.run(signal(3, 16)), eager(module, signal(3, 16)))
+    assert result.model.story.axis_limits == {"time": (1, 16)}
+    (note,) = result.exported.notes
+    assert note.startswith("time is 16 or less in the file: at batch 2, time 17 the module's forward fails at ")
+
+
+class Plain(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(Plain(), signal(2, 4), X, tmp_path_factory.mktemp("trial")).path
+
+
+def tried(path: Path, module: nn.Module | None = None) -> tuple[str, ...]:
+    module = module or Plain()
+    prepared = prepare(module, arguments(module, signal(2, 4), X))
+    story = lstm_onnx.load(path, provider="cpu").story
+    trial = Trial(path, prepared, story)
+    return try_out(trial, asked_limits(prepared, story, trial.facts))
+
+
+def test_a_right_file_passes(good: Path) -> None:
+    assert tried(good) == ()
+
+
+def test_wrong_weights_fail(good: Path, tmp_path: Path) -> None:
+    proto = onnx.load(good)
+    for tensor in proto.graph.initializer:
+        if tensor.name.endswith("/W"):
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(-numpy_helper.to_array(tensor)), tensor.name))
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(FixedSizeError, match=r"output is off by .* at batch 3, time 6, so it was not kept; something"):
+        tried(tmp_path / "wrong.onnx")
+
+
+def test_a_dropped_step_fails(good: Path, tmp_path: Path) -> None:
+    proto = onnx.load(good)
+    last = proto.graph.node[-1]
+    last.output[0] = "whole"
+    for name, value in (("starts", 0), ("ends", 4), ("axes", 1)):
+        proto.graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+    proto.graph.node.append(onnx.helper.make_node("Slice", ["whole", "starts", "ends", "axes"], ["output"]))
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(
+        FixedSizeError, match=r"output has shape \(3, 4, 4\) where the module gives \(3, 6, 4\) at batch"
+    ):
+        tried(tmp_path / "wrong.onnx")
+
+
+def test_a_fixed_size_fails(good: Path, tmp_path: Path) -> None:
+    proto = onnx.load(good)
+    last = proto.graph.node[-1]
+    last.output[0] = "whole"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([2, 4, 4]), "shape"))
+    proto.graph.node.append(onnx.helper.make_node("Reshape", ["whole", "shape"], ["output"]))
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(FixedSizeError, match=r"the exported file fails at batch 3, time 6, where the module runs"):
+        tried(tmp_path / "wrong.onnx")
+
+
+def test_without_onnx_runtime_the_way_out_is_named(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(*_: Any, **__: Any) -> None:
+        raise MissingDependencyError("no ONNX Runtime")
+
+    prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
+    story = lstm_onnx.load(good, provider="cpu").story
+    monkeypatch.setattr("lstm_onnx.exporter.trials.shape_trial.load", absent)
+    with pytest.raises(MissingDependencyError, match=r"check=False leaves that out"):
+        Trial(good, prepared, story)
+
+
+def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> None:
+    class Picky(Plain):
+        """Wants what no row that is repeated or cut still has."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            if x.data_ptr() != example.data_ptr():
+                raise ValueError("not the example")
+            return super().forward(x)
+
+    (example,) = signal(2, 4)
+    prepared = prepare(Picky(), arguments(Picky(), (example,), X))
+    story = lstm_onnx.load(good, provider="cpu").story
+    example = example.clone()
+    trial = Trial(good, prepared, story)
+    assert try_out(trial, asked_limits(prepared, story, trial.facts)) == (
+        "the file was not tried out at other shapes: the module itself runs at none of those tried",
+    )
+
+
+def test_without_check_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_onnx.exporter.module.Trial", None)
+    assert made(Plain(), signal(2, 4), X, tmp_path, check=False).exported.notes == ()
+
+
+def test_what_was_run_is_remembered(good: Path) -> None:
+    prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
+    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").story)
+    assert not trial.ran
+    first = trial.at({"batch": 3, "time": 5})
+    assert first.kind == RIGHT
+    assert trial.ran
+    assert trial.at({"time": 5, "batch": 3}) is first
+
+
+def test_a_file_of_another_dtype_is_wrong(good: Path, tmp_path: Path) -> None:
+    proto = onnx.load(good)
+    proto.graph.node[-1].output[0] = "single"
+    proto.graph.node.append(onnx.helper.make_node("Cast", ["single"], ["output"], to=onnx.TensorProto.DOUBLE))
+    proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(FixedSizeError, match=r"output has dtype float64 where the module gives float32 at batch 3"):
+        tried(tmp_path / "wrong.onnx")
+
+
+def test_small_outputs_are_held_to_their_own_scale(good: Path, tmp_path: Path) -> None:
+    class Quiet(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * 1e-6
+
+    path = made(Quiet(), signal(2, 4), X, tmp_path).path
+    assert tried(path, Quiet()) == ()
+    proto = onnx.load(path)
+    for tensor in proto.graph.initializer:
+        if tensor.name.endswith("/W"):
+            array = numpy_helper.to_array(tensor) * np.float32(1.001)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(proto, tmp_path / "wrong.onnx")
+    with pytest.raises(
+        FixedSizeError, match=r"output is off by \S+e-\d+, where its largest number is \S+e-07 at batch 3"
+    ):
+        tried(tmp_path / "wrong.onnx", Quiet())
+
+
+def test_no_file_is_run_with_a_recurrent_module_of_no_steps(good: Path) -> None:
+    prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
+    time = sympy.Symbol("s1")
+    facts = SizeFacts(recurrent=(RecurrentSize("lstm", 0, "steps", time - 2, {time: ("x", 1)}),))
+    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").story, facts)
+    trial.model.run = None  # type: ignore[method-assign, assignment]
+    outcome = trial.at({"batch": 1, "time": 2})
+    assert (outcome.kind, outcome.message) == (WRONG, "the exported file gives lstm 0 steps")
+    guarded = Trial(good, prepared, trial.story, facts, [("lstm", 0)])
+    assert guarded.at({"batch": 1, "time": 2}).kind == RIGHT
+
+
+def test_where_the_module_does_not_run_the_file_is_not_asked(good: Path) -> None:
+    class Long(Plain):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.size(1) < 4:
+                raise ValueError("too short")
+            return super().forward(x)
+
+    prepared = prepare(Long(), arguments(Long(), signal(2, 4), X))
+    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").story)
+    outcome = trial.at({"batch": 2, "time": 3})
+    assert outcome.kind == UNRUN
+    assert "ValueError: too short" in outcome.message
+    assert trial.at({"batch": 2, "time": 4}).kind == RIGHT

@@ -1,0 +1,107 @@
+"""Each known mistake changes what an LSTM gives, each in a way of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lstm_onnx.parity.diagnosis.fault_models import Hypothesis, hypotheses, rounded, run_with
+
+from lstm_onnx import LSTMSpec
+from lstm_onnx.exporter.sources.torch_lstm import module_of, spec_of, state_of
+from lstm_onnx.parity.cases import Case, cases
+from lstm_onnx.parity.reference import run_torch
+
+from ..files import lstm
+
+SPECS = {
+    "stacked": LSTMSpec(5, 8, num_layers=2, bidirectional=True, batch_first=True, dtype="float64"),
+    "plain": LSTMSpec(5, 8, dtype="float64"),
+    "projected": LSTMSpec(5, 8, num_layers=3, proj_size=4, dtype="float64"),
+}
+
+
+def _case(spec: LSTMSpec, start: str = "batch 3, time 7, states, lengths") -> Case:
+    return next(case for case in cases(spec, lengths=True) if case.label.startswith(start))
+
+
+def _module(spec: LSTMSpec) -> torch.nn.LSTM:
+    arguments = {name: getattr(spec, name) for name in ("num_layers", "bidirectional", "batch_first", "proj_size")}
+    module = lstm(**arguments).double()
+    return module_of(spec, state_of(module, spec_of(module)))
+
+
+def _made(module: torch.nn.LSTM, spec: LSTMSpec, one: Hypothesis, case: Case) -> dict[str, np.ndarray]:
+    changed = module_of(spec, dict(one.weights(state_of(module, spec))))
+    return run_with((one,))(changed, case)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_mistake_is_one_and_no_two_are_the_same(name: str) -> None:
+    spec = SPECS[name]
+    module = _module(spec)
+    found = list(hypotheses(spec, 0, 1 if spec.bidirectional else None))
+    names = [one.name for one in found]
+    assert len(set(names)) == len(names)
+    short = _case(spec)
+    case = replace(short, lengths=np.array([3, 5, 6], np.int32))  # none whole, so that one more is another
+    right = run_torch(module, case)
+    seen = {"right": b"".join(right[key].tobytes() for key in sorted(right))}
+    for one in found:
+        outputs = _made(module, spec, one, case)
+        assert {key: value.shape for key, value in outputs.items()} == {k: v.shape for k, v in right.items()}
+        numbers = b"".join(outputs[key].tobytes() for key in sorted(outputs))
+        assert numbers not in seen.values(), f"{one.name} is {[k for k, v in seen.items() if v == numbers]}"
+        seen[one.name] = numbers
+
+
+def test_the_catalogue_has_what_fits_the_sizes() -> None:
+    def kinds(spec: LSTMSpec, layer: int | None = None, direction: int | None = None) -> str:
+        return "; ".join(one.name for one in hypotheses(spec, layer, direction))
+
+    plain, stacked = kinds(SPECS["plain"]), kinds(SPECS["stacked"], 1, 1)
+    for word in ("gate order", "missing bias", "state order", "states ignored", "lengths ignored", "direction"):
+        assert word in plain
+        assert word in stacked
+    assert "two exchanged" not in plain
+    assert "layer" not in plain
+    assert "direction of layer 1: the two exchanged" in stacked
+    assert "missing bias of layer 1, reverse: both" in stacked
+    assert "lengths ignored in the reverse direction" in stacked
+    assert "missing bias" not in kinds(LSTMSpec(5, 8, bias=False))
+    assert "R transposed" not in kinds(SPECS["projected"])
+    assert "h0 and c0 exchanged" not in kinds(SPECS["projected"])
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_layers_that_are_run_one_by_one_give_what_all_of_them_do(name: str) -> None:
+    spec = SPECS[name]
+    module = _module(spec)
+    from lstm_onnx.parity.diagnosis.evidence import fault_models as catalogue
+
+    by_layers = catalogue._in_layer(lambda run: run, 0)(run_torch)
+    for start in ("batch 3, time 7, states, lengths", "batch 1, time 7, no states", "batch 3, time 1, states"):
+        case = _case(spec, start)
+        whole, parts = run_torch(module, case), by_layers(module, case)
+        for key in whole:
+            np.testing.assert_allclose(parts[key], whole[key], atol=1e-14)
+
+
+def test_a_mistake_of_one_layer_is_no_mistake_of_the_others() -> None:
+    spec = SPECS["stacked"]
+    module, case = _module(spec), _case(spec)
+    right = run_torch(module, case)
+    one = next(h for h in hypotheses(spec, 1, None) if h.name == "lengths ignored in layer 1")
+    wrong = _made(module, spec, one, case)
+    np.testing.assert_allclose(wrong["hn"][:2], right["hn"][:2], atol=1e-14)
+    assert np.abs(wrong["hn"][2:] - right["hn"][2:]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(7, torch.bfloat16), (10, torch.float16)])
+def test_rounding_is_that_of_the_format(bits: int, dtype: torch.dtype) -> None:
+    values = np.random.default_rng(0).standard_normal(1000)
+    values = np.concatenate([values, [0.0, 1.0, 1 + 2.0 ** -(bits + 1), 1 + 3 * 2.0 ** -(bits + 1)]])
+    expected = torch.from_numpy(values).float().to(dtype).double().numpy()
+    np.testing.assert_allclose(rounded(values, bits), expected, atol=2.0**-24)

@@ -1,0 +1,170 @@
+"""What is said to be none is none: the changed file gives the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+import lstm_onnx
+from lstm_onnx.parity.mutants import MUTATORS, Edit, Mutator, known_shapes, mutated
+from lstm_onnx.parity.mutants.equivalence import single_step, unread_padding, unread_recurrence
+from tests.module_files import module_file
+
+from ..files import lstm
+
+
+def _mutator(name: str) -> Mutator:
+    return next(mutator for mutator in MUTATORS if mutator.name == name)
+
+
+def _reason(path: Path, name: str, site: int = 0) -> str:
+    graph = onnx.load(path)
+    outcome, _ = mutated(graph, _mutator(name), site, str(path.parent), known_shapes(graph))
+    assert not (outcome.applied and outcome.reason)
+    return outcome.reason
+
+
+def _same_gates(module: nn.LSTM) -> None:
+    """i and o alike."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            i, _, _, o = parameter.chunk(4)
+            o.copy_(i)
+
+
+def _no_bias_ih(module: nn.LSTM) -> None:
+    with torch.no_grad():
+        module.bias_ih_l0.zero_()
+
+
+def _no_bias(module: nn.LSTM) -> None:
+    with torch.no_grad():
+        module.bias_ih_l0.zero_()
+        module.bias_hh_l0.zero_()
+
+
+def _no_recurrence(module: nn.LSTM) -> None:
+    with torch.no_grad():
+        module.weight_hh_l0.zero_()
+
+
+def _no_input(module: nn.LSTM) -> None:
+    with torch.no_grad():
+        module.weight_ih_l0.zero_()
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (_same_gates, ["gates i and o exchanged"]),
+        (_no_bias_ih, ["input bias dropped"]),
+        (_no_bias, ["input bias dropped", "recurrent bias dropped", "both biases dropped", "bias added twice"]),
+        (_no_recurrence, ["initial h ignored", "R transposed", "R too large"]),
+        (_no_input, ["W too large"]),
+    ],
+)
+def test_weights_that_make_a_mistake_none(change: Callable[[nn.LSTM], None], names: list[str], tmp_path: Path) -> None:
+    module, path = lstm(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path)
+    assert not any(_reason(path, name) for name in names)
+    change(module)
+    lstm_onnx.export(module, path)
+    others = {mutator.name for mutator in MUTATORS if _reason(path, mutator.name)}
+    assert others == set(names)
+
+
+def test_one_unit_has_nothing_to_transpose_and_a_symmetric_projection_no_order(tmp_path: Path) -> None:
+    lstm_onnx.export(lstm(hidden_size=1), tmp_path / "one.onnx")
+    assert _reason(tmp_path / "one.onnx", "R transposed") == "R is one number a gate"
+    module = lstm(proj_size=2)
+    with torch.no_grad():
+        weight = module.weight_hr_l0
+        weight.copy_((weight + weight.flip(1)) / 2)
+    lstm_onnx.export(module, tmp_path / "symmetric.onnx")
+    assert _reason(tmp_path / "symmetric.onnx", "projection misordered") == "W_hr is the same from its other end"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "site", "name", "reason"),
+    [
+        ("first_cell_step", 0, "run backwards", "it is called on one step at a time"),
+        ("first_cell_step", 0, "R transposed", "it is called on one step at a time, from h = 0"),
+        ("first_cell_step", 0, "R too large", "it is called on one step at a time, from h = 0"),
+        ("cell_after_lstm", 1, "run backwards", "it is called on one step at a time"),
+        ("packed_marked_padding", 0, "lengths ignored", "what it gives past a sequence's end is read by nobody"),
+        ("packed_sorted", 0, "lengths ignored", "what it gives past a sequence's end is read by nobody"),
+    ],
+)
+def test_modules_in_which_a_mistake_is_none(architecture: str, site: int, name: str, reason: str) -> None:
+    path = module_file(architecture)
+    assert _reason(path, name, site) == reason
+
+
+@pytest.mark.parametrize(
+    ("architecture", "site", "name"),
+    [
+        ("cell_after_lstm", 0, "run backwards"),
+        ("cell_after_lstm", 1, "R transposed"),  # its h comes from the LSTM before
+        ("packed_sorted", 1, "lengths ignored"),  # its output goes to the caller, padding and all
+        ("packed_both_ends", 0, "lengths ignored"),  # a reverse pass begins at the end
+        ("packed_tagger", 0, "lengths ignored"),
+    ],
+)
+def test_modules_in_which_it_is_not(architecture: str, site: int, name: str) -> None:
+    assert _reason(module_file(architecture), name, site) == ""
+
+
+def _ran(graph: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    from lstm_onnx.runtime.providers import open_session
+
+    session, _ = open_session(graph.SerializeToString(), "cpu", 1)
+    return session.run(None, feeds)
+
+
+def test_a_proof_is_right_where_the_change_is_made_all_the_same() -> None:
+    """The proof is left out, the mistake made, and the numbers are what they were."""
+    rng = np.random.default_rng(0)
+    for architecture, name in (("first_cell_step", "R transposed"), ("packed_sorted", "lengths ignored")):
+        path = module_file(architecture)
+        graph = onnx.load(path)
+        wrong = onnx.load(path)
+        site = Edit(wrong).sites[0]
+        if name == "lengths ignored":
+            site.node.input[4] = ""
+        else:
+            tensor = next(item for item in wrong.graph.initializer if item.name == site.R[0].value)
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+        model = lstm_onnx.load(path, provider="cpu", threads=1)
+        sizes = {"batch": 3, "time": 6}
+        feeds = {}
+        for info in model.inputs.values():
+            shape = [sizes[dim] if isinstance(dim, str) else dim for dim in info.shape]
+            feeds[info.name] = rng.standard_normal(shape).astype(np.float32)
+            if info.name == "lengths":
+                feeds["lengths"] = np.array([6, 4, 2], np.int64)
+        for one, other in zip(_ran(graph, feeds), _ran(wrong, feeds), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_nothing_is_proven_without_shapes() -> None:
+    edit = Edit(onnx.load(module_file("first_cell_step")))
+    assert single_step(edit, edit.sites[0]) == ""
+    assert unread_recurrence(edit, edit.sites[0]) == ""
+
+
+def test_a_mask_of_another_kind_proves_nothing() -> None:
+    graph = onnx.load(module_file("packed_marked_padding"))
+    shapes = known_shapes(graph)
+    edit = Edit(graph, "", shapes)
+    assert unread_padding(edit, edit.sites[0])
+    less = next(node for node in graph.graph.node if node.op_type == "Less")
+    less.op_type = "LessOrEqual"
+    edit = Edit(graph, "", shapes)
+    assert unread_padding(edit, edit.sites[0]) == ""

@@ -1,0 +1,137 @@
+"""Lanes: calls side by side, of which each ends before the first error is raised."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lstm_onnx.runtime.batcher.batcher import Batcher
+from lstm_onnx.runtime.pool.pinned_threads import Lanes
+
+from lstm_onnx.runtime import load
+from lstm_onnx.runtime.pool import pinned_threads as lanes
+
+from ..models import exported, randoms
+
+LONG = 30.0
+
+
+@pytest.fixture(params=["as many as cores", "fewer", "more"])
+def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lanes:
+    """Three lanes; on a machine of three cores, of four, of two."""
+    count = {"as many as cores": 3, "fewer": 4, "more": 2}[request.param]
+    monkeypatch.setattr(lanes.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+    own = Lanes(3)
+    assert lanes.cores() == count
+    return own
+
+
+def test_calls_are_made_at_the_same_time(three: Lanes) -> None:
+    meet = threading.Barrier(3)
+    threads = set()
+
+    def call() -> None:
+        meet.wait(LONG)
+        threads.add(threading.get_ident())
+
+    for _ in range(3):
+        three.run([call] * 3)
+    pinned = hasattr(os, "sched_setaffinity") and lanes.cores() == 3
+    assert (threading.get_ident() in threads) is not pinned
+    assert len(threads) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of threads")
+def test_as_many_lanes_as_cores_stay_on_one_each_and_the_caller_stays_free() -> None:
+    allowed = os.sched_getaffinity(0)
+    count = len(allowed)
+    found: list[set[int]] = []
+    Lanes(count).run([lambda: found.append(os.sched_getaffinity(0))] * count)
+    assert os.sched_getaffinity(0) == allowed
+    assert sorted(map(sorted, found)) == [[core] for core in sorted(allowed)]
+
+
+@pytest.mark.parametrize("calls", [2, 3])
+def test_fewer_calls_than_lanes(three: Lanes, calls: int) -> None:
+    made: list[int] = []
+    three.run([lambda index=index: made.append(index) for index in range(calls)])
+    assert sorted(made) == list(range(calls))
+
+
+def test_one_call_needs_no_thread() -> None:
+    before = threading.active_count()
+    ran = []
+    Lanes(4).run([lambda: ran.append(threading.get_ident())])
+    assert ran == [threading.get_ident()]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2])
+def test_an_error_is_raised_once_all_have_ended(three: Lanes, wrong: int) -> None:
+    ended = []
+
+    def call(index: int) -> None:
+        if index == wrong:
+            raise ZeroDivisionError(str(index))
+        threading.Event().wait(0.05)
+        ended.append(index)
+
+    with pytest.raises(ZeroDivisionError, match=str(wrong)):
+        three.run([lambda index=index: call(index) for index in range(3)])
+    assert sorted(ended) == [index for index in range(3) if index != wrong]
+
+
+def test_calls_are_made_also_where_no_thread_takes_them(three: Lanes) -> None:
+    """As while the interpreter ends."""
+    three.run([lambda: None] * 3)
+    for thread in three._threads:
+        thread.shutdown()
+    made: list[int] = []
+    three.run([lambda index=index: made.append(index) for index in range(3)])
+    assert made == [0, 1, 2]
+
+
+def test_a_core_that_is_gone_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {10**6, 10**6 + 1}
+    monkeypatch.setattr(lanes.os, "sched_getaffinity", lambda _: absent, raising=False)
+    made: list[int] = []
+    Lanes(2).run([lambda: made.append(1)] * 2)
+    assert made == [1, 1]
+
+
+def test_its_threads_end_with_it() -> None:
+    before = set(threading.enumerate())
+    own = Lanes(3)
+    own.run([lambda: None] * 3)
+    threads = set(threading.enumerate()) - before
+    assert threads
+    del own
+    gc.collect()
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive()
+
+
+def test_a_file_that_is_replaced_changes_nothing_for_what_was_loaded(tmp_path: Path) -> None:
+    live, other = tmp_path / "live.onnx", tmp_path / "other.onnx"
+    exported(live)
+    exported(other, seed=1)
+    model = load(live, "cpu", threads=2)
+    chunks = randoms(5, 1, 1, 4)
+    expected = load(live, "cpu", threads=1)(np.concatenate(chunks))[0]
+    other.replace(live)
+    assert not np.allclose(load(live, "cpu", threads=1)(np.concatenate(chunks))[0], expected, atol=1e-3)
+
+    stream, pool = model.stream(), model.pool(3)
+    slots = [pool.open() for _ in range(3)]
+    with Batcher(model) as server:
+        served = server.open()
+        for chunk, right in zip(chunks, expected, strict=True):
+            for found in (stream(chunk), *pool.step(slots, np.repeat(chunk, 3, 1)).swapaxes(0, 1), served.step(chunk)):
+                np.testing.assert_allclose(found.ravel(), right.ravel(), rtol=0, atol=1e-6)
+    ((mapped, _),) = model.map([chunks[:, 0, 0]])
+    np.testing.assert_allclose(mapped, expected[:, 0], rtol=0, atol=1e-6)

@@ -1,1 +1,0 @@
-"""Tests of runtime/session.py."""

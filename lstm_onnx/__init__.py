@@ -24,8 +24,8 @@ if TYPE_CHECKING:
         RunError,
         WeightsError,
     )
-    from .exporter import Exported, export
-    from .parity import Report, verify
+    from .exporter import ExportResult, export
+    from .parity import ParityReport, verify
     from .parity.golden import verify_golden
     from .runtime import Model, load
     from .runtime.batcher.batcher import Batcher
@@ -46,8 +46,8 @@ _HOMES = {
         "RunError",
         "WeightsError",
     ),
-    "exporter": ("Exported", "export"),
-    "parity": ("Report", "verify"),
+    "exporter": ("ExportResult", "export"),
+    "parity": ("ParityReport", "verify"),
     "parity.golden": ("verify_golden",),
     "runtime": ("Model", "load"),
     "runtime.batcher.batcher": ("Batcher",),
@@ -62,7 +62,7 @@ __all__ = [
     "ConfigError",
     "ExportError",
     "ExportOptions",
-    "Exported",
+    "ExportResult",
     "FileError",
     "InputError",
     "LSTMOnnxError",
@@ -70,9 +70,9 @@ __all__ = [
     "MissingDependencyError",
     "Model",
     "ModelError",
+    "ParityReport",
     "Pool",
     "ProviderError",
-    "Report",
     "RunError",
     "Stream",
     "WeightsError",

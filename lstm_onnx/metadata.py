@@ -36,7 +36,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Story:
+class Metadata:
     """What an exported file says of itself, under the metadata keys ``lstm_onnx.*``.
 
     `spec` is None in a file that holds more than a bare LSTM; the fields from `inputs` on are for
@@ -92,8 +92,8 @@ class Story:
         }
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> Story:
-        """Read back what `to_metadata` wrote; a file without such keys gives an empty story.
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Metadata:
+        """Read back what `to_metadata` wrote; a file without such keys gives empty metadata.
 
         Raises:
             ConfigError: an entry is not what this version writes.

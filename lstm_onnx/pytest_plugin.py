@@ -37,7 +37,7 @@ import pytest
 from .testing import ParityError, assert_parity
 
 if TYPE_CHECKING:
-    from .parity import Report
+    from .parity import ParityReport
 
 _NAME = "lstm_onnx_parity"
 _OPTIONS = tuple(inspect.getfullargspec(assert_parity).kwonlyargs)
@@ -55,7 +55,7 @@ class ParityCheck:
     options: Mapping[str, Any] = field(default_factory=dict)
     called: bool = False
 
-    def __call__(self, source: Any = None, file: Any = None, **options: Any) -> Report:
+    def __call__(self, source: Any = None, file: Any = None, **options: Any) -> ParityReport:
         """Assert that `file` gives what `source` gives; what is left out is the marker's.
 
         Args:
@@ -213,7 +213,7 @@ def pytest_runtest_makereport(
     return result
 
 
-def _written(report: Report, path: Path) -> str:
+def _written(report: ParityReport, path: Path) -> str:
     from .atomic_io import atomic_write
     from .errors import LSTMOnnxError
     from .parity.reports.page import page

@@ -11,7 +11,7 @@ from .errors import ConfigError, LSTMOnnxError
 if TYPE_CHECKING:
     from torch import nn
 
-    from .parity import Report
+    from .parity import ParityReport
     from .runtime import Model
 
 __all__ = ["ParityError", "assert_parity"]
@@ -20,7 +20,7 @@ __all__ = ["ParityError", "assert_parity"]
 class ParityError(AssertionError):
     """A file is not in parity, or a mutant survived: the message is the report as a table."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ParityReport) -> None:
         super().__init__(report)
         self.report = report
 
@@ -36,7 +36,7 @@ def assert_parity(
     seed: int = 0,
     mutants: str | None = None,
     data: Sequence[Mapping[str, Any]] = (),
-) -> Report:
+) -> ParityReport:
     """Assert that a file gives what PyTorch gives; see `lstm_onnx.verify` for how they are compared.
 
     ::
@@ -90,7 +90,9 @@ def assert_parity(
     return report
 
 
-def _against_golden(file: Any, golden: str | os.PathLike[str], opening: Mapping[str, Any], mutants: str) -> Report:
+def _against_golden(
+    file: Any, golden: str | os.PathLike[str], opening: Mapping[str, Any], mutants: str
+) -> ParityReport:
     from .parity.golden import verify_golden
 
     return verify_golden(file, golden, mutants=mutants, **opening)
@@ -103,7 +105,7 @@ def _against_torch(
     opening: Mapping[str, Any],
     drawing: Mapping[str, Any],
     mutants: str,
-) -> Report:
+) -> ParityReport:
     import contextlib
     from dataclasses import replace
 

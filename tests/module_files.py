@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto, helper
 
 import lstm_onnx
-from lstm_onnx.metadata import Story
+from lstm_onnx.metadata import Metadata
 
 
 @cache
@@ -52,12 +52,12 @@ def edited_module(path: Path, source: Path, edit: Callable[[ModelProto], object]
 
 
 def with_story(path: Path, source: Path, **changes: Any) -> Path:
-    """A copy of `source` at `path` whose story has these fields."""
+    """A copy of `source` at `path` whose metadata has these fields."""
 
     def edit(model: ModelProto) -> None:
-        story = Story.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+        metadata = Metadata.from_metadata({entry.key: entry.value for entry in model.metadata_props})
         del model.metadata_props[:]
-        helper.set_model_props(model, replace(story, **changes).to_metadata())
+        helper.set_model_props(model, replace(metadata, **changes).to_metadata())
 
     return edited_module(path, source, edit)
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from lstm_onnx.checksum import KEY, is_intact
-from lstm_onnx.metadata import Story
+from lstm_onnx.metadata import Metadata
 
 from .runtime.models import exported
 
@@ -26,7 +26,7 @@ def test_what_was_exported_is_intact_and_says_the_same_story(path: Path):
     entries = {entry.key: entry.value for entry in onnx.load_model(path).metadata_props}
     assert next(iter(entries)) == KEY
     rest = {key: value for key, value in entries.items() if key != KEY}
-    assert Story.from_metadata(entries) == Story.from_metadata(rest)
+    assert Metadata.from_metadata(entries) == Metadata.from_metadata(rest)
     exported(path.with_name("again.onnx"))
     assert path.with_name("again.onnx").read_bytes() == path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""An exported file's own story, to metadata and back."""
+"""`Metadata`, written to an ONNX file's entries and read back."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import pytest
 from hypothesis import given
 
 from lstm_onnx import ConfigError, ExportOptions, LSTMSpec
-from lstm_onnx.metadata import Story
+from lstm_onnx.metadata import Metadata
 
 from .strategies import export_options, specs
 
 
 @given(specs(), export_options())
-def test_the_story_comes_back_from_its_metadata(spec: LSTMSpec, options: ExportOptions) -> None:
-    story = Story(spec, options, {"h0": "hn"}, {"onnx": "1"}, "ab")
-    metadata = story.to_metadata()
-    assert sorted(metadata) == [f"lstm_onnx.{key}" for key in ("export", "spec", "states", "versions", "weights")]
-    assert all(json.loads(value) is not None for value in metadata.values())
-    assert Story.from_metadata({**metadata, "other": "not json"}) == story
+def test_metadata_comes_back_from_its_entries(spec: LSTMSpec, options: ExportOptions) -> None:
+    metadata = Metadata(spec, options, {"h0": "hn"}, {"onnx": "1"}, "ab")
+    entries = metadata.to_metadata()
+    assert sorted(entries) == [f"lstm_onnx.{key}" for key in ("export", "spec", "states", "versions", "weights")]
+    assert all(json.loads(value) is not None for value in entries.values())
+    assert Metadata.from_metadata({**entries, "other": "not json"}) == metadata
 
 
 def test_limits_and_boundaries_come_back_from_the_metadata() -> None:
-    story = Story(axis_limits={"time": (7, None), "batch": (1, 64)}, size_boundaries={"time": (200,)})
-    assert Story.from_metadata(story.to_metadata()) == story
+    metadata = Metadata(axis_limits={"time": (7, None), "batch": (1, 64)}, size_boundaries={"time": (200,)})
+    assert Metadata.from_metadata(metadata.to_metadata()) == metadata
 
 
-def test_a_file_without_a_story_has_an_empty_one() -> None:
-    assert Story.from_metadata({"author": "somebody"}) == Story()
+def test_a_file_without_entries_has_empty_metadata() -> None:
+    assert Metadata.from_metadata({"author": "somebody"}) == Metadata()
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_a_file_without_a_story_has_an_empty_one() -> None:
 )
 def test_damaged_metadata_is_an_error(key: str, value: str) -> None:
     with pytest.raises(ConfigError):
-        Story.from_metadata({f"lstm_onnx.{key}": value})
+        Metadata.from_metadata({f"lstm_onnx.{key}": value})

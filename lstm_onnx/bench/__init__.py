@@ -8,6 +8,6 @@ limits of the machine that times are told as fractions of.
 from __future__ import annotations
 
 from .comparing import Settings, compare
-from .report import Comparison, LeftOut, Machine, Memory, Report, Timing
+from .report import Comparison, LeftOut, Machine, Memory, ParityReport, Timing
 
-__all__ = ["Comparison", "LeftOut", "Machine", "Memory", "Report", "Settings", "Timing", "compare"]
+__all__ = ["Comparison", "LeftOut", "Machine", "Memory", "ParityReport", "Settings", "Timing", "compare"]

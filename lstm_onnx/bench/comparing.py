@@ -23,7 +23,7 @@ from .measure import allowed_cores, interleaved, no_gc, pinned, tried
 from .peaks import PeakMeter, Peaks
 from .processes import memory, starts
 from .pytorch import TorchSide
-from .report import Comparison, LeftOut, Machine, Memory, Report, timings_of
+from .report import Comparison, LeftOut, Machine, Memory, ParityReport, timings_of
 from .subject import Opened, Subject, Work
 
 SETTLE = 0.03
@@ -79,7 +79,7 @@ class Settings:
             raise ConfigError(f"seconds = {self.seconds!r} is not possible; it must be a positive number")
 
 
-def compare(source: Source, settings: Settings | None = None, *, say: Say = lambda _: None) -> Report:
+def compare(source: Source, settings: Settings | None = None, *, say: Say = lambda _: None) -> ParityReport:
     """Time a model side by side.
 
     Args:
@@ -196,9 +196,9 @@ class _Run:
         each = {name: [value / task.units.get(name, 1) for value in values] for name, values in samples.items()}
         self.measured.append(_Measured(point, task, each, {**task.left_out, **trial.unable}))
 
-    def report(self, source: str, machine: Machine, peaks: Peaks | None) -> Report:
+    def report(self, source: str, machine: Machine, peaks: Peaks | None) -> ParityReport:
         """Everything, once the limits are known."""
-        return Report(
+        return ParityReport(
             source=source,
             machine=machine,
             peaks=peaks,

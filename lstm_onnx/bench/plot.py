@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..atomic_io import atomic_write, require_writable
 from ..errors import FileError, MissingDependencyError
 from ..terminal_text import one_line
-from .report import Comparison, Report, duration
+from .report import Comparison, ParityReport, duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     _matplotlib()
 
 
-def write_plot(report: Report, path: str | os.PathLike[str]) -> None:
+def write_plot(report: ParityReport, path: str | os.PathLike[str]) -> None:
     """Draw a report's comparisons; the same report is the same bytes.
 
     Raises:
@@ -79,7 +79,7 @@ def _undated(kind: str) -> dict[str, Any]:
     return {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
 
 
-def _title(report: Report) -> str:
+def _title(report: ParityReport) -> str:
     machine = report.machine
     threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())

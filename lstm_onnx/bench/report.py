@@ -127,7 +127,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Report:
+class ParityReport:
     """Everything that one run measured.
 
     `peaks` are None where the provider is not the CPU: they are the CPU's.

@@ -131,7 +131,7 @@ class Subject:
         if isinstance(self.source, LSTMSource):
             spec = self.source.spec
             return (InputSpec("input", spec.sequence_shape("batch", "time", spec.input_size), spec.dtype),)
-        return self.source.inputs or self.model.story.inputs
+        return self.source.inputs or self.model.metadata.inputs
 
     def feeds(self, batch: int, time: int) -> Arrays:
         """The forward's own inputs at these sizes, every sequence whole.

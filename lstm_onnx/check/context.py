@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ..metadata import Story
+from ..metadata import Metadata
 from ..onnxgraph import Scope, attributes_of, graphs_of, is_default, typed
 from .graph import ONNX_ERRORS, Graph
 from .inference import bare, inferred
@@ -33,24 +33,24 @@ class Subject:
     """A file that is being checked.
 
     `model` is as stored; `shaped` has every shape that follows from the inputs, functions are inlined
-    in it and large weights bare; `story` is None where the metadata is damaged; `provider` is what was
+    in it and large weights bare; `metadata` is None where the metadata is damaged; `provider` is what was
     asked for, or where the model was opened; `shapeless` says why no shapes could be inferred.
     """
 
     file: str
     model: ModelProto
     shaped: ModelProto
-    story: Story | None = None
+    metadata: Metadata | None = None
     provider: str = "cpu"
     shapeless: str = ""
 
     @classmethod
-    def of(cls, file: str, model: ModelProto, story: Story | None, provider: str) -> Subject:
+    def of(cls, file: str, model: ModelProto, metadata: Metadata | None, provider: str) -> Subject:
         """The file as far as its shapes can be inferred."""
         try:
-            return cls(file, model, inferred(bare(model)), story, provider)
+            return cls(file, model, inferred(bare(model)), metadata, provider)
         except ONNX_ERRORS as error:
-            return cls(file, model, model, story, provider, words(error))
+            return cls(file, model, model, metadata, provider, words(error))
 
     @cached_property
     def graph(self) -> Graph:
@@ -65,7 +65,7 @@ class Subject:
     @property
     def ours(self) -> bool:
         """Whether lstm-onnx wrote it, and its metadata says so."""
-        return self.story is not None and "lstm_onnx" in self.story.versions
+        return self.metadata is not None and "lstm_onnx" in self.metadata.versions
 
     @property
     def nodes(self) -> Iterator[tuple[Scope, NodeProto]]:

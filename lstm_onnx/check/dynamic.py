@@ -42,7 +42,7 @@ def runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
     short: list[str] = []
     too_large = False
     for batch, others in _SIZES:
-        sizes = _sizes(axes, batch, others, model.story.axis_limits)
+        sizes = _sizes(axes, batch, others, model.metadata.axis_limits)
         label = ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
         if label in tried:
             continue
@@ -97,7 +97,7 @@ def _open_axes(model: Model, batches: Mapping[str, str]) -> dict[str | None, boo
 
 def _ranges(model: Model) -> dict[str, InputSpec]:
     """What the metadata says of a module's inputs."""
-    return {spec.name: spec for spec in model.story.inputs if spec.name in model.inputs}
+    return {spec.name: spec for spec in model.metadata.inputs if spec.name in model.inputs}
 
 
 def _sizes(
@@ -143,7 +143,7 @@ def _converted(array: np.ndarray, info: ValueInfo) -> np.ndarray:
 def _least_time(model: Model, axes: Mapping[str | None, bool], batches: Mapping[str, str]) -> str:
     """From which time on the model runs at a batch of 1 and of 3, in words; "" where that is not found."""
     for time in range(2, _LONGEST_KERNEL + 1):
-        limits = model.story.axis_limits
+        limits = model.metadata.axis_limits
         if all(_problem(model, _sizes(axes, batch, (time,), limits), batches) == "" for batch in (1, 3)):
             return f"; it needs a time of {time} or more"
     return ""

@@ -14,7 +14,7 @@ from onnx import ModelProto
 from ..atomic_io import readable_file, require_utf8
 from ..errors import ConfigError, FileError, ModelError, ProviderError
 from ..isolation.stages import share, stage
-from ..metadata import Story
+from ..metadata import Metadata
 from ..runtime.providers import PROVIDERS, cuda_unavailable
 from . import bombs
 from .context import Subject
@@ -92,9 +92,9 @@ def examine(path: str, provider: str, require: bool, ignore: Sequence[str]) -> d
         ran = unopened(provider, why)
         found += [skipped(rule, why) for rule in ("valid-onnx", "dynamic-axes")]
     else:
-        story = _story(model, found)
+        metadata = _story(model, found)
         share(Examined(used(provider), tuple(found[-1:])).to_dict())
-        subject = Subject.of(file, model, story, provider)
+        subject = Subject.of(file, model, metadata, provider)
         found += _seen(_LOOKS, subject, tried)
         ran = on_provider(file, provider, require=require, batches=_batches(subject))
         stage("the rules on providers")
@@ -125,15 +125,15 @@ def _depending(asked: str, ran: Ran) -> Mapping[tuple[str, ...], Look]:
     return {**_ON_MACHINE, **_ON_CUDA, **({} if proven else _FORECAST)}
 
 
-def _story(model: ModelProto, found: list[Finding]) -> Story | None:
+def _story(model: ModelProto, found: list[Finding]) -> Metadata | None:
     """What the metadata says, None where it is damaged; what there is to say of it is added to `found`."""
     try:
-        story = Story.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+        metadata = Metadata.from_metadata({entry.key: entry.value for entry in model.metadata_props})
     except ConfigError as error:
         found.append(failed(_METADATA, "", str(error)))
         return None
-    found.append(static.metadata(story, model))
-    return story
+    found.append(static.metadata(metadata, model))
+    return metadata
 
 
 def _guarded(rule: str, findings: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -11,7 +11,7 @@ from .options import note, say_json, write_then_show
 from .streams import say_command, stdout, terminal
 
 if TYPE_CHECKING:
-    from ..parity import Report
+    from ..parity import ParityReport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,7 +39,7 @@ def check_files(junit: str | None, html: str | None) -> None:
 
 
 def show(
-    reports: Sequence[Report],
+    reports: Sequence[ParityReport],
     *,
     as_json: bool,
     junit: str | None,

@@ -319,7 +319,7 @@ def _sizes(model: Model, given: tuple[str, ...]) -> dict[str, int]:
     from ..runtime.symbolic_dims import size_of
 
     axes = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
-    axes |= set(axes_of(model.story.inputs))
+    axes |= set(axes_of(model.metadata.inputs))
     # The size of an axis such as 4*batch follows from the others.
     plain = dict.fromkeys((axis for axis in axes if axis.isidentifier()), 1)
     axes = {axis for axis in axes if axis in plain or size_of(axis, plain) is None}
@@ -344,7 +344,7 @@ def _random_records(model: Model, sizes: dict[str, int], seed: int) -> Records:
     from ..runtime.symbolic_dims import size_of
 
     rng = np.random.default_rng(seed)
-    specs = [spec for spec in model.story.inputs if spec.name not in model.states]
+    specs = [spec for spec in model.metadata.inputs if spec.name not in model.states]
     record: Arrays = draw(specs, sizes, rng)
     for name, info in model.inputs.items():
         if name in record or name in model.states or (name == "lengths" and model.spec is not None):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..exporter.sources.source import Source
-    from ..parity import Report
+    from ..parity import ParityReport
     from ..parity.golden import Golden
     from ..parity.user_data import UserData
 
@@ -158,7 +158,7 @@ def _store(path: str, golden: Golden, *, passed: bool) -> None:
 
 def _against_golden(
     path: str, golden: str | None, providers: tuple[str, ...], threads: int | None, mutants: str
-) -> list[Report]:
+) -> list[ParityReport]:
     if golden is None:
         raise click.UsageError(f"{path} is a FILE; name the SOURCE to compare it with before it, or --golden")
 
@@ -200,7 +200,7 @@ def _verified(
     mutants: str,
     name: str,
     data: UserData | None,
-) -> tuple[Report, Golden]:
+) -> tuple[ParityReport, Golden]:
     """The report, and what was compared for it."""
     from ..parity.golden import Golden
     from ..parity.sources import report_on_source, verification_of_source

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from ..atomic_io import require_writable
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
 from ..spec import DEFAULT_OPSET, ExportOptions
-from .bare_lstm import Exported, export_lstm
+from .bare_lstm import ExportResult, export_lstm
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Exported", "export"]
+__all__ = ["ExportResult", "export"]
 
 
 def export(
@@ -29,7 +29,7 @@ def export(
     projection: str = "scan",
     opset: int = DEFAULT_OPSET,
     check: bool = True,
-) -> Exported:
+) -> ExportResult:
     """Write an ``nn.LSTM``, or any module that contains one, to an ONNX file, batch and time open.
 
     A bare ``nn.LSTM`` needs no example.  Its file's inputs are ``input`` (the module's own layout),

@@ -11,7 +11,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from .. import __version__
-from ..metadata import Story
+from ..metadata import Metadata
 from ..spec import ExportOptions, LSTMSpec
 from .emitter import Nodes, StackOutputs, recurrent_stack
 from .weights import Array, digest, layer_weights
@@ -21,7 +21,7 @@ STATES = {"h0": "hn", "c0": "cn"}
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What an export wrote.
 
     `spec` is None for a module that is more than an LSTM.  `nodes` counts the graph's own nodes, not
@@ -50,7 +50,7 @@ class Exported:
 
 def export_lstm(
     spec: LSTMSpec, options: ExportOptions, state: Mapping[str, Array], path: str | os.PathLike[str]
-) -> Exported:
+) -> ExportResult:
     """Write an nn.LSTM of sizes `spec` with the parameters `state` (see `weights.fitted`) to `path`.
 
     Raises:
@@ -59,7 +59,7 @@ def export_lstm(
     """
     model, initializers, weights_digest = lstm_model(spec, options, state)
     external, num_bytes = write_model(model, initializers, path)
-    return Exported(
+    return ExportResult(
         path=os.fspath(path),
         spec=spec,
         options=options,
@@ -117,12 +117,12 @@ def lstm_model(
         producer_version=__version__,
     )
     weights_digest = digest(state)
-    story = Story(
+    metadata = Metadata(
         spec=spec,
         options=options,
         states=STATES,
         versions={"lstm_onnx": __version__, "onnx": onnx.__version__},
         digest=weights_digest,
     )
-    helper.set_model_props(model, story.to_metadata())
+    helper.set_model_props(model, metadata.to_metadata())
     return model, nodes.initializers, weights_digest

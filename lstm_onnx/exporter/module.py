@@ -18,9 +18,9 @@ from .. import __version__
 from ..atomic_io import temporary_folder
 from ..errors import ConfigError, ExportError, ProviderError
 from ..input_spec import InputSpec
-from ..metadata import Origin, Story
+from ..metadata import Metadata, Origin
 from ..spec import ExportOptions
-from .bare_lstm import Exported
+from .bare_lstm import ExportResult
 from .lowering.lower import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
 from .lowering.opset_downgrade import lower
 from .lowering.rename import Dims, TracedGraph, named
@@ -61,7 +61,7 @@ class ModuleOptions:
 
 def export_module(
     module: nn.Module, arguments: Arguments, options: ModuleOptions, path: str | os.PathLike[str]
-) -> Exported:
+) -> ExportResult:
     """Write a module to `path`.
 
     Raises:
@@ -72,25 +72,25 @@ def export_module(
     """
     with ONE_AT_A_TIME:
         prepared = prepare(module, arguments, output_names=options.outputs)
-        model, initializers, story, notes = _made_at_some_size(prepared, type(module).__name__, options)
+        model, initializers, metadata, notes = _made_at_some_size(prepared, type(module).__name__, options)
     external, num_bytes = write_model(model, initializers, path)
-    return Exported(
+    return ExportResult(
         path=os.fspath(path),
         spec=None,
         options=options.options,
         nodes=len(model.graph.node),
         parameters=sum(array.size for array in initializers.values() if array.dtype.kind == "f"),
         num_bytes=num_bytes,
-        digest=str(story.digest),
+        digest=str(metadata.digest),
         external_data=external,
         inputs=tuple(value.name for value in model.graph.input),
         outputs=tuple(value.name for value in model.graph.output),
-        states=dict(story.states),
+        states=dict(metadata.states),
         notes=notes,
     )
 
 
-_Made = tuple[ModelProto, dict[str, np.ndarray], Story, tuple[str, ...]]
+_Made = tuple[ModelProto, dict[str, np.ndarray], Metadata, tuple[str, ...]]
 
 
 def _made_at_some_size(prepared: Prepared, name: str, options: ModuleOptions) -> _Made:
@@ -110,7 +110,7 @@ def _made_at_some_size(prepared: Prepared, name: str, options: ModuleOptions) ->
 
 
 def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> _Made:
-    """The model, traced at `sizes` and tried out; its initializers, its story, and notes."""
+    """The model, traced at `sizes` and tried out; its initializers, its metadata, and notes."""
     inputs, states = resized(prepared, sizes)
     traced = trace(prepared, inputs, states, options.options.opset)
     graph = named(traced.model, prepared)
@@ -121,37 +121,37 @@ def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: Modu
     if not calls:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     lifted = lift_states(graph, calls, prepared.states) if options.states == "explicit" else Lifted()
-    story = _story(prepared, graph, calls, lifted, options)
-    facts = traced.facts.known_of(axis_names(story))
-    limits = asked_limits(prepared, story, facts)
+    metadata = _story(prepared, graph, calls, lifted, options)
+    facts = traced.facts.known_of(axis_names(metadata))
+    limits = asked_limits(prepared, metadata, facts)
     splice(graph, calls, options.options, limits.guarded)
-    model = _model(graph, name, options.options, story)
-    time = streams.time_axis(model, graph.nodes.initializers, graph, story) if story.states else None
+    model = _model(graph, name, options.options, metadata)
+    time = streams.time_axis(model, graph.nodes.initializers, graph, metadata) if metadata.states else None
     notes = tuple(lifted.notes)
     shown = streams.Tried()
     with temporary_folder() as folder:
         path = folder / "trial.onnx"
         if options.check:
             write_model(model, graph.nodes.initializers, path)
-            notes += _tried_out(path, prepared, story, facts, limits)
+            notes += _tried_out(path, prepared, metadata, facts, limits)
         else:
             notes += limits.notes
-        story = replace(story, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
+        metadata = replace(metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
         if options.check:
-            shown = streams.tried(path, story, time)
-    story = streams.told(story, time, shown, graph.lines)
-    if story.not_streamable:
-        notes += (f"the file cannot be streamed: {story.not_streamable}",)
-    if story.batch_mixes:
-        notes += (f"the sequences of a batch are not independent: {story.batch_mixes}",)
-    helper.set_model_props(model, story.to_metadata())
-    return model, graph.nodes.initializers, story, notes
+            shown = streams.tried(path, metadata, time)
+    metadata = streams.told(metadata, time, shown, graph.lines)
+    if metadata.not_streamable:
+        notes += (f"the file cannot be streamed: {metadata.not_streamable}",)
+    if metadata.batch_mixes:
+        notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)
+    helper.set_model_props(model, metadata.to_metadata())
+    return model, graph.nodes.initializers, metadata, notes
 
 
-def _tried_out(path: Path, prepared: Prepared, story: Story, facts: SizeFacts, limits: Limits) -> tuple[str, ...]:
+def _tried_out(path: Path, prepared: Prepared, metadata: Metadata, facts: SizeFacts, limits: Limits) -> tuple[str, ...]:
     """Run a file at other shapes; narrows `limits`, and returns notes."""
     try:
-        trial = Trial(path, prepared, story, facts, limits.guarded)
+        trial = Trial(path, prepared, metadata, facts, limits.guarded)
     except ProviderError as error:
         return (*limits.notes, f"the file was not tried out: {error}")
     return try_out(trial, limits)
@@ -214,7 +214,7 @@ def _runs_apart(prepared: Prepared, label: str) -> bool:
 
 def _story(
     prepared: Prepared, graph: TracedGraph, calls: list[Opaque], lifted: Lifted, options: ModuleOptions
-) -> Story:
+) -> Metadata:
     """Pairs of states, and drop those attributes that the forward writes and never reads."""
     used = {name for node in graph.nodes.nodes for name in node.input}
     states = {}
@@ -234,7 +234,7 @@ def _story(
         for name, tensor in zip(slot.names, slot.initial or (), strict=False):
             if name in states and bool(tensor.any()):
                 initial[name] = _alike(tensor.detach().cpu().numpy(), graph.dims[name])
-    return Story(
+    return Metadata(
         options=options.options,
         states=states,
         versions={"lstm_onnx": __version__, "onnx": onnx.__version__, "torch": torch.__version__.split("+")[0]},
@@ -308,7 +308,7 @@ def _length_axes(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
     return found
 
 
-def _model(graph: TracedGraph, name: str, options: ExportOptions, story: Story) -> ModelProto:
+def _model(graph: TracedGraph, name: str, options: ExportOptions, metadata: Metadata) -> ModelProto:
     """The model without its initializers."""
     opsets = [helper.make_opsetid("", options.opset)]
     model = helper.make_model(
@@ -323,5 +323,5 @@ def _model(graph: TracedGraph, name: str, options: ExportOptions, story: Story) 
         producer_name="lstm-onnx",
         producer_version=__version__,
     )
-    helper.set_model_props(model, story.to_metadata())
+    helper.set_model_props(model, metadata.to_metadata())
     return model

@@ -15,7 +15,7 @@ from onnx import ModelProto, checker, inliner
 from ..atomic_io import readable_file
 from ..errors import ConfigError, FileError, ModelError
 from ..isolation.stages import stage
-from ..metadata import Story
+from ..metadata import Metadata
 from ..onnxgraph import MOST_NODES, Scope, Tensor, inlined_size, is_default, value_of
 from .lstms import lstm_info, module_of
 from .report import Inspection, LSTMInfo
@@ -33,14 +33,14 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     found = readable_file(path, "an .onnx file")
     model = _parsed(found)
     try:
-        story = Story.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+        metadata = Metadata.from_metadata({entry.key: entry.value for entry in model.metadata_props})
         top = Scope.of(model.graph)
         lstms, others, stored = _walk(top)
     except (ConfigError, ModelError) as error:
         raise ModelError(f"{path}: {error}") from error
     weights = [tensor for tensor in stored if tensor.is_weight]
     external, notes = _external_bytes(found, stored)
-    if story.spec is None and "lstm_onnx" in story.versions:
+    if metadata.spec is None and "lstm_onnx" in metadata.versions:
         lstms = [replace(lstm, module=module_of(lstm.name)) for lstm in lstms]
     return Inspection(
         file=os.fspath(path),
@@ -50,13 +50,13 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         producer=f"{model.producer_name} {model.producer_version}".strip(),
         inputs=tuple(value_of(item) for item in model.graph.input if item.name not in top.tensors),
         outputs=tuple(value_of(item) for item in model.graph.output),
-        states=dict(story.states),
+        states=dict(metadata.states),
         lstms=tuple(lstms),
         other_ops=dict(sorted(others.items())),
         parameters=sum(tensor.size for tensor in weights),
         bytes=sum(tensor.num_bytes for tensor in weights),
         flops_per_step=sum(lstm.flops_per_step for lstm in lstms),
-        story=story,
+        metadata=metadata,
         notes=tuple(notes),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..metadata import Story
+from ..metadata import Metadata
 from ..onnxgraph import Value
 from ..terminal_text import one_line, safe_copy
 
@@ -77,7 +77,7 @@ class Inspection:
             integers and bools, which are shapes and indices.
         bytes: bytes of those.
         flops_per_step: of all in `lstms`, each run once a step.
-        story: what a file from lstm-onnx says of itself, empty for any other.
+        metadata: what a file from lstm-onnx says of itself, empty for any other.
         notes: what is amiss, such as external data that is missing.
     """
 
@@ -94,14 +94,14 @@ class Inspection:
     parameters: int
     bytes: int
     flops_per_step: int
-    story: Story
+    metadata: Metadata
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the story is null for a file that lstm-onnx did not write, and tells of arrays their sizes."""
-        sizes = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in self.story.initial.items()}
-        result = asdict(replace(self, story=replace(self.story, initial={})))
-        result["story"] = {**result["story"], "initial": sizes} if self.story != Story() else None
+        """JSON-ready; the metadata is null for a file that lstm-onnx did not write, and tells of arrays their sizes."""
+        sizes = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in self.metadata.initial.items()}
+        result = asdict(replace(self, metadata=replace(self.metadata, initial={})))
+        result["metadata"] = {**result["metadata"], "initial": sizes} if self.metadata != Metadata() else None
         return result
 
     def __str__(self) -> str:
@@ -113,15 +113,19 @@ class Inspection:
         lines = [
             f"{self.file}: {self.file_bytes:,} bytes, {opset}, IR {self.ir_version}, by {self.producer or 'unknown'}"
         ]
-        ranges = {spec.name: f", from {spec.low} to {spec.high}" for spec in self.story.inputs if spec.low is not None}
+        ranges = {
+            spec.name: f", from {spec.low} to {spec.high}" for spec in self.metadata.inputs if spec.low is not None
+        }
         lines += [f"  in   {value}{ranges.get(value.name, '')}" for value in self.inputs]
         lines += [f"  out  {value}" for value in self.outputs]
         if self.states:
             lines.append("  states  " + ", ".join(self._told(source, target) for source, target in self.states.items()))
-        if self.states and self.story.not_streamable is not None:
-            lines.append(f"  streams {f'no: {self.story.not_streamable}' if self.story.not_streamable else 'yes'}")
-        if self.story.digest:
-            lines.append(f"  weights  {self.story.digest}")
+        if self.states and self.metadata.not_streamable is not None:
+            lines.append(
+                f"  streams {f'no: {self.metadata.not_streamable}' if self.metadata.not_streamable else 'yes'}"
+            )
+        if self.metadata.digest:
+            lines.append(f"  weights  {self.metadata.digest}")
         lines += ["", *_table(self.lstms)] if self.lstms else ["no LSTM, GRU or RNN in this file"]
         lines += [f"{lstm.name}: {note}" for lstm in self.lstms for note in lstm.notes]
         lines += [f"the model: {self.parameters:,} parameters, {self.bytes:,} bytes"]
@@ -133,7 +137,7 @@ class Inspection:
 
     def _told(self, source: str, target: str) -> str:
         """As in ``h0 <- hn``, and whether it starts from more than zeros."""
-        return f"{source} <- {target}" + (" (from stored numbers)" if source in self.story.initial else "")
+        return f"{source} <- {target}" + (" (from stored numbers)" if source in self.metadata.initial else "")
 
     @property
     def _kinds(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .criterion import K, TensorResult, compare
-from .report import CaseResult, Cause, Location, MutantResult, Report
+from .report import CaseResult, Cause, Location, MutantResult, ParityReport
 
 if TYPE_CHECKING:
     from .lstm import LSTMVerification
@@ -23,7 +23,7 @@ __all__ = [
     "Location",
     "ModuleVerification",
     "MutantResult",
-    "Report",
+    "ParityReport",
     "TensorResult",
     "compare",
     "make_report",

@@ -32,7 +32,7 @@ from .expected import Arrays, Call, Expected, first_difference
 from .interface import interface_case, interface_problems
 from .ranges import ranges_of
 from .replay import replay
-from .report import KINDS, Report
+from .report import KINDS, ParityReport
 
 if TYPE_CHECKING:
     from .lstm import LSTMVerification
@@ -63,9 +63,9 @@ class Golden:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, report: Report, verification: LSTMVerification | ModuleVerification) -> Golden:
+    def of(cls, report: ParityReport, verification: LSTMVerification | ModuleVerification) -> Golden:
         """What `verification` compared for `report`."""
-        digest = verification.model.story.digest
+        digest = verification.model.metadata.digest
         return cls(report.source, tuple(verification.expected), digest, report.versions, report.notes)
 
 
@@ -223,7 +223,7 @@ def verify_golden(
     provider: str = "auto",
     threads: int | None = None,
     mutants: str = "none",
-) -> Report:
+) -> ParityReport:
     """Compare a file with the golden file of its model; PyTorch is not needed.
 
     Args:
@@ -248,17 +248,17 @@ def verify_golden(
     model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads, trial=None)
     _check_names(model, kept, golden)
     notes = list(kept.notes)
-    if kept.digest is not None and model.story.digest not in (None, kept.digest):
+    if kept.digest is not None and model.metadata.digest not in (None, kept.digest):
         notes.append("the file was exported from other weights than the golden file's (its digest differs)")
     results = tuple(replay(model, case) for case in kept.cases)
     pairs = list(zip(kept.cases, results, strict=True))
     problems = list(interface_problems(model, kept.cases))
-    if problems and model.story.versions:
+    if problems and model.metadata.versions:
         results = (*results, interface_case(problems))
     else:
         notes += problems
     wrong = [(case, result) for case, result in pairs if not result.inconclusive and not result.passed]
-    done = Report(
+    done = ParityReport(
         model.path,
         f"{kept.source} (golden file {os.fspath(golden)})",
         model.provider,

@@ -75,7 +75,7 @@ class LSTMVerification:
         self.compared: list[Compared] = []
         """So far."""
         self.notes: list[str] = []
-        if model.story.digest is not None and model.story.digest != digest(self.state):
+        if model.metadata.digest is not None and model.metadata.digest != digest(self.state):
             self.notes.append("the file was exported from other weights than these (its digest differs)")
         if model.spec is not None and model.spec != self.spec:
             self.notes.append("the file was exported from an LSTM with other arguments")
@@ -83,7 +83,7 @@ class LSTMVerification:
     @property
     def _folded(self) -> bool:
         """Whether the file may have its projections folded into R."""
-        options = self.model.story.options
+        options = self.model.metadata.options
         return self.spec.proj_size > 0 and (options is None or options.projection == "fold")
 
     def _louder(self) -> tuple[Sides, Any] | None:
@@ -156,8 +156,8 @@ class LSTMVerification:
         return result
 
     def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
-        pair, story, seed = Pair(self.sides.own, self.sides.wide), self.model.story, self.seed
-        axes = Axes(story.axis_limits, story.size_boundaries)
+        pair, metadata, seed = Pair(self.sides.own, self.sides.wide), self.model.metadata, self.seed
+        axes = Axes(metadata.axis_limits, metadata.size_boundaries)
         return [
             lambda: batch_sweep(pair, self.spec, axes=axes, lengths=lengths, seed=seed),
             lambda: time_sweep(pair, self.spec, axes=axes, seed=seed),

@@ -71,25 +71,25 @@ class ModuleRun:
         # A state that is an argument of the forward is one of its inputs to PyTorch.
         inputs = {name: given.pop(name) for name in self.arguments if name in given}
         states = {**self._start(inputs), **given}
-        outputs = call_with_states(self._prepared, self._model.story, inputs, states)
+        outputs = call_with_states(self._prepared, self._model.metadata, inputs, states)
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
     def _start(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What attribute states are when they are absent; explicit ones are then the module's own affair."""
-        story = self._model.story
+        metadata = self._model.metadata
         sizes = {
             dim: inputs[spec.name].shape[axis]
-            for spec in story.inputs
+            for spec in metadata.inputs
             for axis, dim in enumerate(spec.shape)
             if isinstance(dim, str) and spec.name in inputs
         }
         start = {}
-        for name in story.states:
-            if name not in inputs and name not in story.origins:
+        for name in metadata.states:
+            if name not in inputs and name not in metadata.origins:
                 info = self._model.inputs[name]
                 shape = shape_of(info, sizes)
-                initial = story.initial.get(name)
+                initial = metadata.initial.get(name)
                 array = np.zeros(shape, info.dtype) if initial is None else np.broadcast_to(initial, shape)
                 start[name] = self._tensor(np.ascontiguousarray(array))
         return start

@@ -40,7 +40,7 @@ class Cut:
     @classmethod
     def of(cls, model: Model, specs: Sequence[InputSpec], batch_axes: Mapping[str, int]) -> Cut:
         """From the names of the axes."""
-        time = frozenset(model.story.time_axes)
+        time = frozenset(model.metadata.time_axes)
         carried = {*model.states, *model.states.values()}
         axes: dict[str, int] = {}
         folded = False
@@ -89,7 +89,7 @@ def stream_cases(
     """
     cut = Cut.of(model, specs, batch_axes)
     rng = np.random.default_rng(seed)
-    limits = [model.story.axis_limits.get(name, (1, None)) for name in cut.time]
+    limits = [model.metadata.axis_limits.get(name, (1, None)) for name in cut.time]
     least = max([least, *(low for low, _ in limits)])
     most = min((high for _, high in limits if high is not None), default=_STEPS * least)
     steps = min(_STEPS, most // least)

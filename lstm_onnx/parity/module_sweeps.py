@@ -32,7 +32,7 @@ def value_cases(
 ) -> Iterator[ModuleCase]:
     """Zeros, numbers of one sign, large ones, and the ends of ranges."""
     case = verification.case_at(specs, rng, verification.sizes(specs, 3, 4 + verification.longer))
-    states = [*case.states, *verification.story.states]
+    states = [*case.states, *verification.metadata.states]
     for label, changed in value_changes(specs, states, case.feeds, gain, verification.dtype):
         feeds = {**case.feeds, **changed}
         inputs, held = ({name: feeds[name] for name in part} for part in (case.inputs, case.states))

@@ -23,7 +23,7 @@ from ..exporter.tracing.arguments import Arguments, arguments
 from ..exporter.tracing.example_inputs import fitting_arguments
 from ..exporter.tracing.functional import prepare
 from ..input_spec import InputSpec, axes, draw, sizes_of
-from ..metadata import Story
+from ..metadata import Metadata
 from ..runtime import Model
 from ..runtime.tensor_info import ValueInfo
 from .cases import SHAPES, gains
@@ -80,7 +80,7 @@ class ModuleVerification:
         self.model = model
         self.module = module
         self.seed = seed
-        self.story: Story = model.story
+        self.metadata: Metadata = model.metadata
         self.notes: list[str] = []
         self.expected: list[Expected] = []
         """What is compared, once PyTorch has run."""
@@ -88,7 +88,7 @@ class ModuleVerification:
         """What was compared so far, and what came of it."""
         specs, found = self._arguments(inputs, example_inputs, seed)
         self._check_names(found)
-        names = _plain_outputs(model, self.story)
+        names = _plain_outputs(model, self.metadata)
         own = prepare(module, found, output_names=names)
         dtype = str(own.dtype).removeprefix("torch.")
         wide = prepare(module, found, output_names=names, dtype=torch.float64)
@@ -99,8 +99,8 @@ class ModuleVerification:
         self.own, self.wide = (ModuleRun(prepared, model, device) for prepared in (narrow, wide))
         longest = max(own.arguments.sizes.values(), default=1)
         self.longer = longest - 1 if longest > _SHORT else 0
-        story = self.story
-        self.axes = Axes(story.axis_limits, story.size_boundaries)
+        metadata = self.metadata
+        self.axes = Axes(metadata.axis_limits, metadata.size_boundaries)
         self.rows: dict[str, Rows] = {}
         """The integers that inputs can be which are looked up in tables."""
         self.specs = self._opened(self._varied(specs), inputs)
@@ -108,7 +108,7 @@ class ModuleVerification:
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
             self.cases.insert(0, self._example_case(found))
-        if self.story.digest is not None and self.story.digest != parameter_digest(own):
+        if self.metadata.digest is not None and self.metadata.digest != parameter_digest(own):
             self.notes.append("the file was exported from other weights than these (its digest differs)")
 
     def _arguments(
@@ -116,15 +116,15 @@ class ModuleVerification:
     ) -> tuple[tuple[InputSpec, ...], Arguments]:
         if example_inputs is not None:
             found = arguments(self.module, example_inputs, None)
-            specs = tuple(self.story.inputs) or tuple(map(self._named_axes, found.specs()))
+            specs = tuple(self.metadata.inputs) or tuple(map(self._named_axes, found.specs()))
             device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
             return specs, replace(found, tensors={name: tensor.to(device) for name, tensor in found.tensors.items()})
-        specs = tuple(inputs) or tuple(self.story.inputs)
+        specs = tuple(inputs) or tuple(self.metadata.inputs)
         if not specs:
             raise ConfigError(
                 f"{self.model.path}: does not say what its inputs are, as lstm-onnx's own files do; pass example_inputs"
             )
-        return specs, fitting_arguments(self.module, specs, seed=seed, limits=self.story.axis_limits)
+        return specs, fitting_arguments(self.module, specs, seed=seed, limits=self.metadata.axis_limits)
 
     def _varied(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
         """Integers of which the example had only zeros, or only ones, drawn from both where the module takes that.
@@ -181,7 +181,7 @@ class ModuleVerification:
 
     def _check_names(self, found: Arguments) -> None:
         own = set(found.tensors)
-        theirs = set(self.model.inputs) - (set(self.story.states) - own)
+        theirs = set(self.model.inputs) - (set(self.metadata.states) - own)
         if own != theirs:
             raise ConfigError(
                 f"{self.model.path}: takes {', '.join(sorted(theirs))}, and the module {', '.join(sorted(own))}; "
@@ -199,7 +199,7 @@ class ModuleVerification:
             if case.label not in seen:  # limits of the axes can make two shapes one
                 seen.append(case.label)
                 yield case
-        if self.story.states:
+        if self.metadata.states:
             yield self._case(specs, rng, *shapes[-1], states=False)
         lengths = [spec.name for spec in specs if isinstance(spec.high, str)]
         if lengths and open_axes:
@@ -246,10 +246,10 @@ class ModuleVerification:
         inputs = draw(specs, sizes, rng)
         label = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the only shape"
         held: dict[str, np.ndarray] = {}
-        for name in self.story.states:
+        for name in self.metadata.states:
             if name not in inputs and states:
                 held[name] = _state(self.model.inputs[name], sizes, rng)
-        if self.story.states:
+        if self.metadata.states:
             label += ", states" if states else ", no states"
         return ModuleCase(label, inputs, held)
 
@@ -351,14 +351,14 @@ class ModuleVerification:
 
     def _streamed(self) -> Iterator[Expected]:
         """What streams must give: the whole sequence or, where a call is one step whatever its size, call by call."""
-        if not self.story.states:
+        if not self.metadata.states:
             return
         try:
             self.model.stream()
         except InputError as error:
             self.notes.append(f"streams were not compared: {str(error).removeprefix(f'{self.model.path}: ')}")
             return
-        if self.story.time_axes:
+        if self.metadata.time_axes:
             yield from stream_cases(
                 self.model, self.specs, self._axes(BATCH), 1 + self.longer, self.seed + 1, self._expect_stream
             )
@@ -385,7 +385,7 @@ class ModuleVerification:
 
     def _argument_states(self) -> list[str]:
         """Those that the forward has as arguments, which PyTorch does not fill in."""
-        return [name for name in self.story.states if name in self.own.arguments]
+        return [name for name in self.metadata.states if name in self.own.arguments]
 
     def _carried(self, label: str, cases: Sequence[ModuleCase]) -> Iterator[Expected]:
         """Several calls in turn.
@@ -397,7 +397,7 @@ class ModuleVerification:
         wide_states = {name: start[name] for name in self._argument_states()}
         own_states = dict(wide_states)
         # What is kept in attributes goes on as the module has it, whatever the file says.
-        pairs = {**self.story.states, **self.wide.states}
+        pairs = {**self.metadata.states, **self.wide.states}
         calls, steps, cell = [], [], 0.0
         try:
             for case in cases:
@@ -429,7 +429,7 @@ class ModuleVerification:
         except ExportError:
             ordered = {
                 spec.name: -np.sort(-case.inputs[spec.name].astype(np.int64)).astype(case.inputs[spec.name].dtype)
-                for spec in self.story.inputs
+                for spec in self.metadata.inputs
                 if isinstance(spec.high, str)
             }
             if not ordered or case.kind == "data":
@@ -444,10 +444,10 @@ def _state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) 
     return values
 
 
-def _plain_outputs(model: Model, story: Story) -> tuple[str, ...]:
+def _plain_outputs(model: Model, metadata: Metadata) -> tuple[str, ...]:
     """The outputs that are the forward's own results; states that it returns itself are among them."""
-    own = {spec.name for spec in story.inputs}
-    added = {after for name, after in story.states.items() if name not in own}
+    own = {spec.name for spec in metadata.inputs}
+    added = {after for name, after in metadata.states.items() if name not in own}
     return tuple(name for name in model.outputs if name not in added)
 
 

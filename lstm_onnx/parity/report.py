@@ -115,7 +115,7 @@ class MutantResult:
 
 
 @dataclass(frozen=True)
-class Report:
+class ParityReport:
     """The outcome of `verify`; truthy when the file is in parity with PyTorch and no mutant survived.
 
     A mutant that passes for right says that this comparison would not have seen that mistake, so it

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from ..exporter.sources.source import LSTMSource, Source
 from ..runtime import Model
 from . import LSTMVerification, ModuleVerification, make_report, verification_of
-from .report import CaseResult, Report
+from .report import CaseResult, ParityReport
 
 Verification: TypeAlias = LSTMVerification | ModuleVerification
 
@@ -28,7 +28,7 @@ def report_on_source(
     *,
     file: str | None = None,
     mutants: str = "quick",
-) -> Report:
+) -> ParityReport:
     """As `make_report`; a file without the lengths that its source asks for is not in parity."""
     found = list(results)
     if source.options.lengths and "lengths" not in verification.model.inputs:

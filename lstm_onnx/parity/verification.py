@@ -27,7 +27,7 @@ from .modules import ModuleVerification
 from .mutants import require_level, self_test
 from .options import require_drawing
 from .ranges import ranges_of
-from .report import CaseResult, Report
+from .report import CaseResult, ParityReport
 
 
 def verify(
@@ -41,7 +41,7 @@ def verify(
     mutants: str = "quick",
     data: Sequence[Mapping[str, Any]] = (),
     golden: str | os.PathLike[str] | None = None,
-) -> Report:
+) -> ParityReport:
     """Compare an exported file with the module that it came from.
 
     Every shape of the sweep (`parity.sweep.SHAPES`) is run with explicit states and without, with
@@ -99,12 +99,12 @@ def verification_of(
     """
     module = unwrapped(module)
     bare = is_bare(module)
-    if model.story.spec is not None and not bare:
+    if model.metadata.spec is not None and not bare:
         raise ExportError(
             f"{type(module).__name__} is not an nn.LSTM, and {model.path} was exported from one; "
             "verify the file with the module that it came from"
         )
-    if bare and not model.story.inputs and example_inputs is None:
+    if bare and not model.metadata.inputs and example_inputs is None:
         return LSTMVerification(model, module, seed=seed, data=data)
     return ModuleVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs, data=data)
 
@@ -116,7 +116,7 @@ def make_report(
     source: str | None = None,
     file: str | None = None,
     mutants: str = "quick",
-) -> Report:
+) -> ParityReport:
     """The report on `results`, with where and why the file differs, or what its wrong copies came to.
 
     Args:
@@ -133,7 +133,7 @@ def make_report(
     done = tuple(results)
     notes = list(verification.notes)
     problems = list(interface_problems(verification.model, verification.expected))
-    if problems and verification.model.story.versions:
+    if problems and verification.model.metadata.versions:
         # lstm-onnx's own files have nothing beside what the module has.
         done = (*done, interface_case(problems))
     else:
@@ -146,7 +146,7 @@ def make_report(
         )
         notes.append(f"PyTorch's own error is too large in some cases (a chaotic model); {how}")
     model = verification.model
-    report = Report(
+    report = ParityReport(
         file or model.path,
         source or type(verification.module).__name__,
         model.provider,

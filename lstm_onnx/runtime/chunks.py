@@ -123,7 +123,7 @@ def _time_axis(model: Model) -> str:
     """The axis that chunks are cut along: what the file says of it, or the one open axis beside the batch."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     held = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)} - {TIME}
-    axes = set(model.story.time_axes) or (
+    axes = set(model.metadata.time_axes) or (
         {dim for info in free.values() for dim in info.shape if isinstance(dim, str)} - held - {BATCH}
     )
     if not axes:
@@ -137,7 +137,7 @@ def _time_axis(model: Model) -> str:
             "sequences that go on together can be; run it whole"
         )
     time = axes.pop()
-    lengths = [spec.name for spec in model.story.inputs if spec.high == time]
+    lengths = [spec.name for spec in model.metadata.inputs if spec.high == time]
     if lengths:
         raise InputError(
             f"{model.path}: cannot be cut into chunks: {', '.join(lengths)} counts along {time}, and a stream's "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..metadata import Story
+from ..metadata import Metadata
 from .tensor_info import ValueInfo
 
 
@@ -23,13 +23,13 @@ class Count:
     axis: str
 
 
-def counts_of(story: Story, inputs: Mapping[str, ValueInfo]) -> dict[str, Count]:
-    """The inputs of a model that count along an axis, by what its story says of them."""
-    if story.spec is not None:
+def counts_of(metadata: Metadata, inputs: Mapping[str, ValueInfo]) -> dict[str, Count]:
+    """The inputs of a model that count along an axis, by what its metadata says of them."""
+    if metadata.spec is not None:
         return {"lengths": Count(1, "time")} if "lengths" in inputs else {}
     return {
         spec.name: Count(int(spec.low or 0), spec.high)
-        for spec in story.inputs
+        for spec in metadata.inputs
         if isinstance(spec.high, str) and spec.name in inputs
     }
 

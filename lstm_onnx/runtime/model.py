@@ -12,7 +12,7 @@ import numpy as np
 
 from ..atomic_io import require_readable
 from ..errors import ConfigError, InputError, ModelError, ProviderError, RunError, shown
-from ..metadata import Story
+from ..metadata import Metadata
 from ..spec import LSTMSpec
 from .arguments import positive_integer
 from .bindings import Key, Repeats, key_of
@@ -115,7 +115,7 @@ class Model:
         outputs: the same for outputs.
         states: which output feeds which state input at the next step.
         counts: which inputs hold numbers of steps, such as lengths, and along which axis.
-        story: what the file's metadata says: the spec of a bare LSTM, the inputs of a module, what
+        metadata: what the file's metadata says: the spec of a bare LSTM, the inputs of a module, what
             states start from, options, versions, the weights' digest.
         chunks_differ: where chunks were found to give other numbers than the whole, "" where they were
             compared and did not; None as long as they were not compared.
@@ -149,24 +149,24 @@ class Model:
         own = None if states is None else dict(states)
         self._pickled = (self.file, provider, threads, own, spin, cuda_graph)
         try:
-            self.story = Story.from_metadata(session.get_modelmeta().custom_metadata_map)
-            limits = self.story.axis_limits
+            self.metadata = Metadata.from_metadata(session.get_modelmeta().custom_metadata_map)
+            limits = self.metadata.axis_limits
             self.inputs = {arg.name: ValueInfo.of(arg, limits) for arg in session.get_inputs()}
             self.outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
-            self.counts = counts_of(self.story, self.inputs)
-            self.story = replace(self.story, initial=fitting_initial(self.story.initial, self.inputs))
+            self.counts = counts_of(self.metadata, self.inputs)
+            self.metadata = replace(self.metadata, initial=fitting_initial(self.metadata.initial, self.inputs))
         except (ConfigError, ModelError) as error:
             raise ModelError(f"{path}: {error}") from error
         except UnicodeDecodeError as error:
             raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 ({error})") from error
-        self.states = dict(self.story.states if states is None else states)
+        self.states = dict(self.metadata.states if states is None else states)
         for source, target in self.states.items():
             for name, known, kind in ((source, self.inputs, "input"), (target, self.outputs, "output")):
                 if name not in known:
                     raise ModelError(
                         f"{path}: the state {kind} {name!r} is not there; its {kind}s are {', '.join(known)}"
                     )
-        if self.story.spec is not None:
+        if self.metadata.spec is not None:
             self._require_own_states()
             expected = (("input", "h0", "c0"), self.inputs), (("output", "hn", "cn"), self.outputs)
             absent = [name for names, known in expected for name in names if name not in known]
@@ -183,7 +183,7 @@ class Model:
 
         What its metadata says is compared when a stream is opened.
         """
-        said = self.story.states
+        said = self.metadata.states
         for source, target in self.states.items():
             if _STATES.get(source) != target and (said.get(source) != target or source not in _STATES):
                 own = ", ".join(f"{name} <- {end}" for name, end in _STATES.items())
@@ -192,7 +192,7 @@ class Model:
     def _refuse_double_on_cpu(self) -> None:
         if self.provider != "cpu":
             return
-        spec, options = self.story.spec, self.story.options
+        spec, options = self.metadata.spec, self.metadata.options
         if spec is not None and options is not None:
             refused = self.inputs["input"].dtype == np.float64 and (spec.proj_size == 0 or options.projection == "fold")
         else:
@@ -266,7 +266,7 @@ class Model:
         known_sizes = axis_sizes(self.inputs, feeds)
         for name in self.states:
             info = self.inputs[name]
-            if start(info, known_sizes, self.story.initial.get(name)) is None:
+            if start(info, known_sizes, self.metadata.initial.get(name)) is None:
                 # Others name each open axis apart (tf2onnx), so that a state's batch follows from no other input.
                 feeds[name] = np.zeros(_shape_at(info, {**sizes, **known_sizes}), info.dtype)
         self.run(feeds)
@@ -296,7 +296,7 @@ class Model:
     @property
     def spec(self) -> LSTMSpec | None:
         """The sizes of a bare LSTM; None for any other model."""
-        return self.story.spec
+        return self.metadata.spec
 
     def __call__(self, input: Any, states: tuple[Any, Any] | None = None, *, lengths: Any = None) -> tuple[Any, Any]:
         """nn.LSTM's calling convention, for a bare LSTM.
@@ -306,7 +306,7 @@ class Model:
                 one sequence ``(time, input_size)``.
             states: (h0, c0) of shapes ``(L*D, batch, proj_size or hidden_size)`` and
                 ``(L*D, batch, hidden_size)``, without the batch axis for one sequence; zeros, or what
-                `story.initial` holds, when left out.
+                `metadata.initial` holds, when left out.
             lengths: ``(batch,)`` integers from 1 to time, for a model exported with lengths; every
                 sequence whole when left out.
 
@@ -321,7 +321,7 @@ class Model:
             InputError: something does not fit; the message names it.
             RunError: ONNX Runtime failed while running, or memory ran out.
         """
-        spec = self.story.spec
+        spec = self.metadata.spec
         if spec is None:
             raise InputError(
                 f"{self.path}: is not a bare LSTM; call run({{name: array}}) with {', '.join(self.inputs)}"
@@ -349,7 +349,7 @@ class Model:
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run any model by the names of its inputs.
 
-        States that are left out start from `story.initial`, and from zeros where that says nothing;
+        States that are left out start from `metadata.initial`, and from zeros where that says nothing;
         their axes are as long as those of the same name in what is given.  A bare LSTM's ``lengths``
         that are left out are every sequence whole.
 
@@ -425,7 +425,7 @@ class Model:
         for name in self.states:
             if name in arrays:
                 continue
-            absent = start(self.inputs[name], sizes, self.story.initial.get(name))
+            absent = start(self.inputs[name], sizes, self.metadata.initial.get(name))
             if absent is not None:  # or it is reported as missing
                 arrays[name] = absent
         if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:

@@ -52,7 +52,7 @@ class Stream:
             raise InputError(f"{model.path}: has no room for a batch of {batch}: its states have fixed sizes ({fixed})")
         self.model = model
         self.batch = batch
-        initial = model.story.initial
+        initial = model.metadata.initial
         self._start = {name: stream_start(model.inputs[name], batch, initial.get(name)) for name in model.states}
         # Two sets of buffers in turn: a step reads one and writes the other, and a step that fails has spoilt neither
         # the one that counts nor, being bound once, cost a new array.

@@ -32,11 +32,13 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
             f"{model.path}: is bidirectional: its reverse direction starts at the sequence's end, "
             "which a stream has not seen yet; run whole sequences instead"
         )
-    own = dict(model.story.states) == model.states
-    if own and model.story.not_streamable:
-        raise InputError(f"{model.path}: cannot be streamed: {model.story.not_streamable}; run whole sequences instead")
+    own = dict(model.metadata.states) == model.states
+    if own and model.metadata.not_streamable:
+        raise InputError(
+            f"{model.path}: cannot be streamed: {model.metadata.not_streamable}; run whole sequences instead"
+        )
     bare = model.spec is not None and model.states == _OF_BARE_LSTM
-    said = own and (bare or (model.spec is None and model.story.not_streamable is not None))
+    said = own and (bare or (model.spec is None and model.metadata.not_streamable is not None))
     if said or not check:
         return
     if model.chunks_differ is None:

@@ -49,7 +49,7 @@ _CPU_DEVICES = (1, 3)
 class ValueInfo:
     """One input or output: its name, its dtype (None for what is not a tensor of numbers), its axes.
 
-    `limits` are those of the model's axes, see `Story.axis_limits`.
+    `limits` are those of the model's axes, see `Metadata.axis_limits`.
     """
 
     name: str

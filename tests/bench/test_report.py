@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lstm_onnx.bench import Comparison, LeftOut, Machine, Memory, Report
+from lstm_onnx.bench import Comparison, LeftOut, Machine, Memory, ParityReport
 from lstm_onnx.bench.measure import Spread
 from lstm_onnx.bench.peaks import Peaks
 from lstm_onnx.bench.plot import check_plot, write_plot
@@ -24,7 +24,7 @@ SAMPLES = {
 }
 
 
-def made() -> Report:
+def made() -> ParityReport:
     timings = timings_of(SAMPLES, baseline="InferenceSession.run", ours=["lstm-onnx"], limit=5e-7)
     comparison = Comparison(
         case="step",
@@ -40,7 +40,7 @@ def made() -> Report:
     )
     machine = Machine("a processor", "cpu", 2, (0, 1), "a system", {"Python": "3.14", "numpy": "2.4"})
     memory = Memory("memory of 512 sequences", 130_000_000, 70_000_000, 10_000_000, 20_000_000, 40)
-    return Report(
+    return ParityReport(
         source="model.toml",
         machine=machine,
         peaks=Peaks(1.6e11, 3e10, 9e10, "float32", 2),

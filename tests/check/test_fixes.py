@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 import lstm_onnx
 from lstm_onnx.check import CheckReport, Finding, check
-from lstm_onnx.metadata import Story
+from lstm_onnx.metadata import Metadata
 from tests.module_files import module_file, with_initial
 
 from .models import PLAIN, PROJECTED, by_hand, export
@@ -166,7 +166,7 @@ def test_a_file_converted_to_half_is_judged_by_its_graph(kind: str, tmp_path: Pa
         assert array.dtype == np.float16
         np.testing.assert_allclose(array, expected[output], rtol=0, atol=5e-3)
     if kind == "module that starts from numbers":
-        assert model.story.initial["state.0"].dtype == np.float16
+        assert model.metadata.initial["state.0"].dtype == np.float16
         assert model.stream().state["state.0"].any()
 
 
@@ -175,8 +175,8 @@ def test_the_dtype_of_the_graph_tells_whether_the_cpu_runs_it(tmp_path: Path) ->
     path = export(tmp_path, PLAIN)
     model = onnx.load(path)
     entries = {entry.key: entry.value for entry in model.metadata_props}
-    story = Story.from_metadata(entries)
-    assert story.spec is not None
+    metadata = Metadata.from_metadata(entries)
+    assert metadata.spec is not None
     entries["lstm_onnx.spec"] = entries["lstm_onnx.spec"].replace("float32", "float64")
     del model.metadata_props[:]
     helper.set_model_props(model, entries)

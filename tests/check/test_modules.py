@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.check import check
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.metadata import Origin, Story
+from lstm_onnx.metadata import Metadata, Origin
 from tests.architectures import ALL
 from tests.module_files import edited_module, module_file, with_story
 
@@ -137,7 +137,7 @@ def test_a_batch_that_states_name_otherwise_is_one_too(tmp_path: Path) -> None:
 
 def story_of(**changes: Any) -> dict[str, str]:
     axes = InputSpec("x", ("batch", "time", 2))
-    return Story(**{"inputs": (axes,), "versions": {"lstm_onnx": "0.1.0"}, "digest": "d", **changes}).to_metadata()
+    return Metadata(**{"inputs": (axes,), "versions": {"lstm_onnx": "0.1.0"}, "digest": "d", **changes}).to_metadata()
 
 
 def by_hand(folder: Path, *nodes: Any, out: tuple[Any, ...], constants: tuple[Any, ...] = ()) -> Any:

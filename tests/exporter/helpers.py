@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import lstm_onnx
-from lstm_onnx import Exported, Model
+from lstm_onnx import ExportResult, Model
 
 BATCH_TIME = {0: "batch", 1: "time"}
 X = {"x": BATCH_TIME}
@@ -38,7 +38,7 @@ def with_lengths(batch: int, time: int) -> tuple[Tensor, Tensor]:
 class Made:
     """An exported file, open for running."""
 
-    exported: Exported
+    exported: ExportResult
     model: Model
     path: Path
 

@@ -72,7 +72,7 @@ class Judge:
 
     def compare(self, batch: int, time: int) -> None:
         """Fails unless the file is right at this size, by the criterion, with random states."""
-        model, story = self.result.model, self.result.model.story
+        model, metadata = self.result.model, self.result.model.metadata
         rng = np.random.default_rng(100 * batch + time)
         held = {}
         for name in self.own.states:
@@ -81,8 +81,8 @@ class Judge:
                 held[name] = torch.from_numpy(np.tanh(rng.standard_normal(shape)).astype(np.float32))
         inputs = self.arguments(batch, time).tensors
         actual = model.run(arrays({**inputs, **held}))
-        expected = call_with_states(self.own, story, inputs, held)
-        reference = call_with_states(self.wide, story, doubled(inputs), doubled(held))
+        expected = call_with_states(self.own, metadata, inputs, held)
+        reference = call_with_states(self.wide, metadata, doubled(inputs), doubled(held))
         assert set(actual) == set(reference)
         cells = [call.final[-1] for site in self.wide.sites.values() for call in site.calls]
         scale = max(float(cell.abs().max()) for cell in cells)
@@ -124,7 +124,7 @@ def test_an_architecture_is_right_at_sizes_other_than_the_example(architecture: 
     result = made(module, architecture.inputs(batch, time), architecture.dynamic_shapes, tmp_path)
     check_nodes(result, architecture)
     assert result.exported.notes == ()
-    assert len([name for name in result.exported.states if name not in result.model.story.origins]) >= (
+    assert len([name for name in result.exported.states if name not in result.model.metadata.origins]) >= (
         architecture.states
     )
     sizes = [size for size in SIZES if architecture.takes(*size)]

@@ -14,7 +14,7 @@ from lstm_onnx import ConfigError, ExportOptions, FileError, LSTMSpec
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import seeded_state
 from lstm_onnx.exporter.weights import digest
-from lstm_onnx.metadata import Story
+from lstm_onnx.metadata import Metadata
 
 
 def test_what_was_written_is_told(tmp_path: Path) -> None:
@@ -39,12 +39,12 @@ def test_the_file_carries_its_story(tmp_path: Path) -> None:
     state = {name: np.asarray(value) for name, value in seeded_state(spec, 1).items()}
     export_lstm(spec, options, state, path)
     model = onnx.load(path)
-    story = Story.from_metadata({item.key: item.value for item in model.metadata_props})
-    assert story.spec == spec
-    assert story.options == options
-    assert story.states == {"h0": "hn", "c0": "cn"}
-    assert story.versions == {"lstm_onnx": lstm_onnx.__version__, "onnx": onnx.__version__}
-    assert story.digest == digest(state)
+    metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    assert metadata.spec == spec
+    assert metadata.options == options
+    assert metadata.states == {"h0": "hn", "c0": "cn"}
+    assert metadata.versions == {"lstm_onnx": lstm_onnx.__version__, "onnx": onnx.__version__}
+    assert metadata.digest == digest(state)
     assert model.producer_name == "lstm-onnx"
     assert [(item.domain, item.version) for item in model.opset_import] == [("", 21)]
 

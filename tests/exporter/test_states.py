@@ -129,12 +129,12 @@ def exported(make: Callable[[], nn.Module], folder: Path, **options: Any) -> tup
 
 
 def stepwise(result: Made, x: Tensor, chunks: list[int]) -> list[np.ndarray]:
-    """Chunk by chunk, the states carried by hand from what the story starts them with; outputs joined along time."""
+    """Chunk by chunk, the states carried by hand from what the metadata starts them with; outputs joined along time."""
     batch, start = x.shape[0], 0
     states: dict[str, np.ndarray] = {}
     for name in result.model.states:
         shape = [batch if isinstance(dim, str) else dim for dim in result.model.inputs[name].shape]
-        initial = result.model.story.initial.get(name, np.zeros((), np.float32))
+        initial = result.model.metadata.initial.get(name, np.zeros((), np.float32))
         states[name] = np.ascontiguousarray(np.broadcast_to(initial, [int(dim or 0) for dim in shape]))
     pieces: list[list[np.ndarray]] = []
     for size in chunks:
@@ -180,8 +180,8 @@ def test_step_by_step_is_the_whole(case: str, tmp_path: Path) -> None:
     module, result = exported(make, tmp_path)
     assert dict(result.model.states) == states
     assert dict(result.exported.states) == states
-    assert result.model.story.not_streamable == ""
-    assert result.model.story.time_axes == ("time",)
+    assert result.model.metadata.not_streamable == ""
+    assert result.model.metadata.time_axes == ("time",)
     for batch, chunks in ((1, [1] * 7), (3, [2, 1, 4])):
         (x,) = signal(batch, 7)
         agree(stepwise(result, x, chunks), eager(module, (x,)))
@@ -189,15 +189,15 @@ def test_step_by_step_is_the_whole(case: str, tmp_path: Path) -> None:
 
 def test_a_learned_start_is_in_the_story(tmp_path: Path) -> None:
     module, result = exported(Learned, tmp_path)
-    assert list(result.model.story.initial) == ["lstm.h0"]
+    assert list(result.model.metadata.initial) == ["lstm.h0"]
     assert isinstance(module, Learned)
-    np.testing.assert_array_equal(result.model.story.initial["lstm.h0"], module.h.detach().numpy())
+    np.testing.assert_array_equal(result.model.metadata.initial["lstm.h0"], module.h.detach().numpy())
 
 
 def test_calls_that_go_on_share_one_pair(tmp_path: Path) -> None:
     module, result = exported(Chained, tmp_path)
     assert dict(result.model.states) == {"lstm.h0": "lstm.hn", "lstm.c0": "lstm.cn"}
-    origins = result.model.story.origins
+    origins = result.model.metadata.origins
     assert (origins["lstm.c0"].first, origins["lstm.c0"].last, origins["lstm.c0"].index) == (0, 1, 1)
     (x,) = signal(3, 6)
     agree(stepwise(result, x, [6]), eager(module, (x,)))
@@ -218,7 +218,7 @@ def test_a_decoder_that_starts_from_its_encoder_stays_inside(tmp_path: Path) -> 
 def test_both_directions_are_exported_and_the_file_says_why_it_does_not_stream(tmp_path: Path) -> None:
     module, result = exported(lambda: Part(nn.LSTM(3, 4, batch_first=True, bidirectional=True)), tmp_path)
     assert dict(result.model.states) == {"part.h0": "part.hn", "part.c0": "part.cn"}
-    assert str(result.model.story.not_streamable).startswith(
+    assert str(result.model.metadata.not_streamable).startswith(
         "part/l0/LSTM (LSTM) is bidirectional: that direction starts at the sequence's end"
     )
     (x,) = signal(3, 6)

@@ -80,7 +80,7 @@ def test_plain_export(tmp_path: Path) -> None:
     assert only.bytes == result.bytes == spec.num_bytes
     assert only.flops_per_step == result.flops_per_step == FLOPS == 385
     assert result.file_bytes == (tmp_path / "m.onnx").stat().st_size
-    assert (result.opset, result.states, result.story.spec) == (18, {"h0": "hn", "c0": "cn"}, spec)
+    assert (result.opset, result.states, result.metadata.spec) == (18, {"h0": "hn", "c0": "cn"}, spec)
     assert result.producer.startswith("lstm-onnx")
     assert [str(value) for value in result.inputs][:2] == [
         f"input float32 (time, batch, {F})",
@@ -155,7 +155,7 @@ def test_unnamed_node_with_zero_states(tmp_path: Path) -> None:
     (only,) = result.lstms
     assert (only.name, only.direction, only.states, only.lengths) == ("Y", "reverse", (), None)
     assert result.inputs[0].axes == ("t", None, F)
-    assert result.to_dict()["story"] is None
+    assert result.to_dict()["metadata"] is None
     assert result.states == {}
 
 
@@ -359,10 +359,10 @@ def test_reports(tmp_path: Path) -> None:
     spec, result = exported(tmp_path, ExportOptions(lengths=True), input_size=F, hidden_size=H)
     tree = json.loads(json.dumps(result.to_dict()))
     assert tree["lstms"][0]["states"] == ["h0", "c0"]
-    assert tree["story"]["spec"]["hidden_size"] == spec.hidden_size
+    assert tree["metadata"]["spec"]["hidden_size"] == spec.hidden_size
     assert tree["inputs"][0]["axes"] == ["time", "batch", F]
     text = str(result)
-    for word in ("l0/LSTM", "h0 <- hn", "385", "lengths", "opset 18", str(result.story.digest)):
+    for word in ("l0/LSTM", "h0 <- hn", "385", "lengths", "opset 18", str(result.metadata.digest)):
         assert word in text
 
 

@@ -121,9 +121,9 @@ def test_what_the_inputs_hold_and_where_states_start(tmp_path: Path) -> None:
     result = inspect(with_story(tmp_path / "m.onnx", path, not_streamable="lstm is bidirectional"))
     assert "state.0 <- output.1.0 (from stored numbers), state.1 <- output.1.1" in str(result)
     assert "streams no: lstm is bidirectional" in str(result)
-    story = json.loads(json.dumps(result.to_dict()))["story"]
-    assert story["initial"] == {"state.0": {"dtype": "float32", "shape": [1, 1, 10]}}
-    assert story["inputs"][0]["shape"] == ["batch", "time", 5]
+    metadata = json.loads(json.dumps(result.to_dict()))["metadata"]
+    assert metadata["initial"] == {"state.0": {"dtype": "float32", "shape": [1, 1, 10]}}
+    assert metadata["inputs"][0]["shape"] == ["batch", "time", 5]
 
 
 def test_lengths_are_found_behind_their_cast() -> None:

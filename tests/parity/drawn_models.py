@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import lstm_onnx
-from lstm_onnx import ExportOptions, LSTMSpec, Report, WeightsError
+from lstm_onnx import ExportOptions, LSTMSpec, ParityReport, WeightsError
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
 from lstm_onnx.exporter.weights import fitted
@@ -82,7 +82,7 @@ def drawn_model(number: int) -> DrawnModel:
     )
 
 
-def verified(drawn: DrawnModel, folder: Path, mutants: str) -> Report:
+def verified(drawn: DrawnModel, folder: Path, mutants: str) -> ParityReport:
     """The report on a fresh export; a fold that is refused is exported as a Scan."""
     wide = seeded_state(replace(drawn.spec, dtype="float32"), drawn.seed)
     state = fitted(drawn.spec, {name: np.float32(drawn.scale) * value for name, value in wide.items()}, where="drawn")
@@ -96,7 +96,7 @@ def verified(drawn: DrawnModel, folder: Path, mutants: str) -> Report:
     return make_report(verification, verification.results(), mutants=mutants)
 
 
-def reports(numbers: range, mutants: str) -> Iterator[tuple[DrawnModel, Report]]:
+def reports(numbers: range, mutants: str) -> Iterator[tuple[DrawnModel, ParityReport]]:
     """Model by model."""
     with tempfile.TemporaryDirectory() as folder:
         for number in numbers:

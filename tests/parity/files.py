@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx import Report
+from lstm_onnx import ParityReport
 from lstm_onnx.parity.mutants import MUTATORS, known_shapes, mutated
 
 
@@ -26,7 +26,7 @@ def lstm(seed: int = 3, scale: float = 1.0, hidden_size: int = 8, **arguments: A
     return module
 
 
-def verified(module: nn.Module, path: Path, mutants: str = "none", **arguments: Any) -> Report:
+def verified(module: nn.Module, path: Path, mutants: str = "none", **arguments: Any) -> ParityReport:
     """`verify` on one thread of the CPU, without the self-test."""
     return lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants=mutants, **arguments)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import lstm_onnx
-from lstm_onnx import Report
+from lstm_onnx import ParityReport
 from tests.architectures import ALL, Architecture
 
 _FEW = (
@@ -22,14 +22,14 @@ _FEW = (
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`")
 
 
-def _verified(architecture: Architecture, folder: Path) -> Report:
+def _verified(architecture: Architecture, folder: Path) -> ParityReport:
     module, inputs = architecture.example()
     path = folder / "m.onnx"
     lstm_onnx.export(module, path, example_inputs=inputs, dynamic_shapes=architecture.dynamic_shapes)
     return lstm_onnx.verify(module, path, example_inputs=inputs, provider="cpu", threads=1, mutants="all")
 
 
-def _check(report: Report) -> None:
+def _check(report: ParityReport) -> None:
     assert report.in_parity, str(report)
     assert not report.survivors, str(report)
     assert len(report.mutants) > 10  # of an RNN, which has no gates

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx import Report
+from lstm_onnx import ParityReport
 from lstm_onnx.parity import K, LSTMVerification, make_report, reference
 from lstm_onnx.parity import cases as sweep
 from lstm_onnx.parity.cases import SHAPES
@@ -28,7 +28,7 @@ def _chaotic(path: Path, **arguments: object) -> nn.LSTM:
     return module
 
 
-def _over(module: nn.LSTM, path: Path, *shapes: tuple[int, int], whole_only: bool = False) -> Report:
+def _over(module: nn.LSTM, path: Path, *shapes: tuple[int, int], whole_only: bool = False) -> ParityReport:
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     verification = LSTMVerification(model, module, shapes=shapes)
     if whole_only:
@@ -78,8 +78,8 @@ def test_a_report_of_nothing_but_inconclusive_cases_is_no_pass(tmp_path: Path) -
     tensor = lstm_onnx.parity.TensorResult("hn", 0.0, 1.0, 0.0, (0,), inconclusive=True)
     case = lstm_onnx.parity.CaseResult("chaos", (tensor,))
     assert case.passed
-    assert not Report("f", "LSTM", "cpu", (case,))
-    assert not Report("f", "LSTM", "cpu", ())
+    assert not ParityReport("f", "LSTM", "cpu", (case,))
+    assert not ParityReport("f", "LSTM", "cpu", ())
     assert not lstm_onnx.parity.CaseResult("nothing").passed
 
 

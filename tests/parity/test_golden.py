@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx import ConfigError, FileError, Model, Report
+from lstm_onnx import ConfigError, FileError, Model, ParityReport
 from lstm_onnx.parity import golden, make_report, verification_of
 from lstm_onnx.parity.golden import Golden, read, verify_golden, write
 
@@ -37,7 +37,7 @@ def _lstm(scale: float = 1.0, hidden_size: int = 6, dtype: torch.dtype = torch.f
     return module
 
 
-def _stored(module: nn.Module, path: Path, out: Path, **arguments: Any) -> tuple[Report, Golden]:
+def _stored(module: nn.Module, path: Path, out: Path, **arguments: Any) -> tuple[ParityReport, Golden]:
     model = lstm_onnx.load(path, provider="cpu", threads=1)
     verification = verification_of(model, module, **arguments)
     report = make_report(verification, verification.results(), mutants="none")
@@ -46,7 +46,7 @@ def _stored(module: nn.Module, path: Path, out: Path, **arguments: Any) -> tuple
     return report, kept
 
 
-def _replayed(path: Path | Model, out: Path) -> Report:
+def _replayed(path: Path | Model, out: Path) -> ParityReport:
     return verify_golden(path, out, provider="cpu", threads=1)
 
 
@@ -126,7 +126,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     _, kept = _stored(_steps(path), path, out)
     found = read(out)
     assert (found.source, found.digest, found.notes) == ("Steps", kept.digest, kept.notes)
-    assert found.digest == lstm_onnx.load(path, provider="cpu").story.digest
+    assert found.digest == lstm_onnx.load(path, provider="cpu").metadata.digest
     assert found.versions == kept.versions
     for mine, theirs in zip(found.cases, kept.cases, strict=True):
         assert replace(mine, calls=()) == replace(theirs, calls=())

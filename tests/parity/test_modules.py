@@ -72,7 +72,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return module, path
 
 
-def _verify(module: nn.Module, path: Path) -> lstm_onnx.Report:
+def _verify(module: nn.Module, path: Path) -> lstm_onnx.ParityReport:
     return lstm_onnx.verify(module, path, provider="cpu", threads=1)
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lstm_onnx.parity import CaseResult, Cause, Location, MutantResult, Report, TensorResult
+from lstm_onnx.parity import CaseResult, Cause, Location, MutantResult, ParityReport, TensorResult
 
 _RIGHT = CaseResult("a", (TensorResult("output", 1e-7, 1e-7, 1.0, (0,)),))
 _WRONG = CaseResult("b", (TensorResult("output", 1.0, 1e-7, 1e7, (0,)),))
@@ -16,8 +16,8 @@ _SURVIVED = MutantResult("run backwards", "survived", 0.5, "a")
 _EQUIVALENT = MutantResult("input bias dropped", "equivalent", 0.0, "", "that bias is zeros")
 
 
-def _report(*cases: CaseResult, mutants: tuple[MutantResult, ...] = ()) -> Report:
-    return Report("m.onnx", "LSTM", "cpu", cases, mutants=mutants)
+def _report(*cases: CaseResult, mutants: tuple[MutantResult, ...] = ()) -> ParityReport:
+    return ParityReport("m.onnx", "LSTM", "cpu", cases, mutants=mutants)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def _report(*cases: CaseResult, mutants: tuple[MutantResult, ...] = ()) -> Repor
         (_report(), False, False),
     ],
 )
-def test_what_passes(report: Report, in_parity: bool, passed: bool) -> None:
+def test_what_passes(report: ParityReport, in_parity: bool, passed: bool) -> None:
     assert report.in_parity is in_parity
     assert bool(report) is passed
     table = json.loads(json.dumps(report.to_dict(), allow_nan=False))
@@ -62,7 +62,7 @@ def test_a_location_reads_from_the_outside_in(location: Location, words: str) ->
 
 def test_where_and_why_are_in_the_dictionary() -> None:
     cause = Cause("gate order", "it gives the file's numbers", "reorder them")
-    report = Report("m.onnx", "LSTM", "cpu", (_WRONG,), location=Location("b", "output", 2), causes=(cause,))
+    report = ParityReport("m.onnx", "LSTM", "cpu", (_WRONG,), location=Location("b", "output", 2), causes=(cause,))
     table = report.to_dict()
     assert table["location"]["step"] == 2
     assert table["causes"] == [{"name": "gate order", "evidence": cause.evidence, "fix": cause.fix}]

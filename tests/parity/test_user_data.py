@@ -40,11 +40,11 @@ def _draw(*shape: int, dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(5).standard_normal(shape).astype(dtype)
 
 
-def _verify(module: nn.Module, model: lstm_onnx.Model, feeds: list[dict[str, Any]]) -> lstm_onnx.Report:
+def _verify(module: nn.Module, model: lstm_onnx.Model, feeds: list[dict[str, Any]]) -> lstm_onnx.ParityReport:
     return lstm_onnx.verify(module, model, data=feeds, mutants="none")
 
 
-def _own(report: lstm_onnx.Report) -> list[Any]:
+def _own(report: lstm_onnx.ParityReport) -> list[Any]:
     return [case for case in report.cases if case.kind == "data"]
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lstm_onnx import Batcher, InputError, Model, load
 from lstm_onnx.check import check
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.metadata import Story
+from lstm_onnx.metadata import Metadata
 from tests.module_files import module_file
 
 LENGTHS = InputSpec("lengths", ("batch",), "int64", 1, "time")
@@ -49,8 +49,8 @@ def _file(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     specs = inputs or (InputSpec("x", ("batch", "time", 2)), LENGTHS)
-    story = Story(states={"state": "stateN"}, inputs=specs, axis_limits=limits or {})
-    helper.set_model_props(model, story.to_metadata())
+    metadata = Metadata(states={"state": "stateN"}, inputs=specs, axis_limits=limits or {})
+    helper.set_model_props(model, metadata.to_metadata())
     onnx.save(model, path)
     return path
 
@@ -98,7 +98,7 @@ def test_an_exported_module_knows_its_lengths() -> None:
     sizes = {"batch": 2, "time": 4}
     feeds = {
         spec.name: np.ones([sizes[dim] if isinstance(dim, str) else dim for dim in spec.shape], spec.dtype)
-        for spec in model.story.inputs
+        for spec in model.metadata.inputs
     }
     model.run({**feeds, name: np.array([4, 2])})
     for lengths in ([4, 0], [4, 5]):

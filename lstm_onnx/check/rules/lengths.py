@@ -64,7 +64,9 @@ def lengths_ignored(subject: Subject) -> Iterator[Finding]:
     for finding in _without_lengths(subject):
         found.setdefault(finding.where, finding)
     # nn.LSTM has lengths for all of its layers: in a file of ours that asks for them this is no matter of taste.
-    promised = subject.story is not None and subject.story.options is not None and subject.story.options.lengths
+    promised = (
+        subject.metadata is not None and subject.metadata.options is not None and subject.metadata.options.lengths
+    )
     bare = {label(node) for _, node in subject.layers if not input_of(node, LENGTHS)} if promised else set()
     for where, finding in found.items():
         yield replace(finding, severity="error") if where in bare else finding

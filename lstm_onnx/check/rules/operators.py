@@ -103,7 +103,7 @@ def one_state(subject: Subject) -> Iterator[Finding]:
 
 def loose_states(subject: Subject) -> Iterator[Finding]:
     """States that come from outside, in a file that says nothing of them."""
-    if subject.story is None or subject.ours or subject.story.states:
+    if subject.metadata is None or subject.ours or subject.metadata.states:
         return
     loose: dict[str, str] = {}
     lost: list[Finding] = []

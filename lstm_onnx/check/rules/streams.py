@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...metadata import Story
+from ...metadata import Metadata
 from ...streaming import follow_time
 from ..context import LENGTHS, Subject, input_of
 from ..graph import Graph, initial_states
@@ -15,16 +15,16 @@ _RULE = "not-streamable"
 
 def not_streamable(subject: Subject) -> Iterator[Finding]:
     """Steps that meet outside of the states, where the metadata does not say so itself."""
-    story = subject.story
-    states = dict(story.states) if story is not None and story.states else _likely_pairs(subject.graph)
+    metadata = subject.metadata
+    states = dict(metadata.states) if metadata is not None and metadata.states else _likely_pairs(subject.graph)
     if not states:
         return
-    said = _said(story)
+    said = _said(metadata)
     if said:
         yield passed(_RULE, f"the metadata says that it cannot be streamed, and no stream is opened: {said}")
         return
-    lengths = {spec.name for spec in story.inputs if isinstance(spec.high, str)} if story is not None else set()
-    if story is not None and story.spec is not None:
+    lengths = {spec.name for spec in metadata.inputs if isinstance(spec.high, str)} if metadata is not None else set()
+    if metadata is not None and metadata.spec is not None:
         lengths.add("lengths")
     for scope, node in subject.recurrent:
         lengths |= set(scope.origins(input_of(node, LENGTHS))[0])
@@ -40,13 +40,13 @@ def not_streamable(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _said(story: Story | None) -> str:
+def _said(metadata: Metadata | None) -> str:
     """Why the file's own metadata refuses streams; "" where it does not."""
-    if story is None:
+    if metadata is None:
         return ""
-    if story.spec is not None and story.spec.bidirectional:
+    if metadata.spec is not None and metadata.spec.bidirectional:
         return "its reverse direction starts at the sequence's end"
-    return story.not_streamable or ""
+    return metadata.not_streamable or ""
 
 
 def _likely_pairs(graph: Graph) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from ...metadata import Story
+from ...metadata import Metadata
 from ...onnxgraph import Scope, Shape, attributes_of, dtype_name, shape_of, shown, typed
 from ..context import Subject, label
 from ..graph import ONNX_ERRORS, Graph, batch_axis, dim_of, end_of, initial_states, scanned
@@ -35,30 +35,30 @@ def valid_onnx(subject: Subject) -> list[Finding]:
     return [passed("valid-onnx", f"onnx's checker, {how}, accepts it")]
 
 
-def metadata(story: Story, model: ModelProto) -> Finding:
+def metadata(metadata: Metadata, model: ModelProto) -> Finding:
     """Metadata of ours must be whole; a file of others need have none."""
     producer = model.producer_name
-    version = story.versions.get("lstm_onnx")
+    version = metadata.versions.get("lstm_onnx")
     # Of a bare LSTM the spec says what goes in, of a module the inputs.
-    whole = version is not None and story.digest is not None and (story.spec is not None or bool(story.inputs))
+    whole = version is not None and metadata.digest is not None and (metadata.spec is not None or bool(metadata.inputs))
     if producer == _PRODUCER and not whole:
-        # A file can be cut off just where its graph ends: what is left is a sound model that lost its story.
+        # A file can be cut off just where its graph ends: what is left is a sound model that lost its metadata.
         return failed("metadata", "", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off")
     if version is None:
         return passed("metadata", "none of lstm-onnx's; the graph speaks for itself")
-    converted = _converted(story, model)
-    if story.spec is not None:
+    converted = _converted(metadata, model)
+    if metadata.spec is not None:
         return passed("metadata", f"written by lstm_onnx {version}, a bare LSTM{converted}")
-    said = "; ".join(f"{spec.name} {spec.dtype} {shown(spec.shape)}" for spec in story.inputs)
+    said = "; ".join(f"{spec.name} {spec.dtype} {shown(spec.shape)}" for spec in metadata.inputs)
     takes = f"a module that takes {said or 'what its graph says'}"
     return passed("metadata", f"written by lstm_onnx {version}, {takes}{converted}")
 
 
-def _converted(story: Story, model: ModelProto) -> str:
+def _converted(metadata: Metadata, model: ModelProto) -> str:
     """What another tool has made of the dtypes since the metadata was written, in words; the graph counts."""
-    written = {spec.name: spec.dtype for spec in story.inputs}
-    if story.spec is not None:
-        written["input"] = story.spec.dtype
+    written = {spec.name: spec.dtype for spec in metadata.inputs}
+    if metadata.spec is not None:
+        written["input"] = metadata.spec.dtype
     now = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in model.graph.input}
     changed = [f"{name} is {now[name]}, and was {was}" for name, was in written.items() if now.get(name, was) != was]
     return f"; converted since: {', '.join(changed)}" if changed else ""
@@ -68,11 +68,11 @@ def dynamic_axes(subject: Subject) -> list[Finding]:
     """Batch and time must be open, at the graph's ends and at every recurrent node."""
     if subject.shapeless:
         return [failed(_AXES, "", f"shapes cannot be inferred: {subject.shapeless}", "mend what it names")]
-    graph, story = subject.graph, subject.story or Story()
-    if story.spec is None and story.inputs:
-        return _module_axes(graph, story)
-    ours = story.spec is not None
-    found = [*_promised_axes(graph, story), *frozen_literals(graph, graph.axes)]
+    graph, metadata = subject.graph, subject.metadata or Metadata()
+    if metadata.spec is None and metadata.inputs:
+        return _module_axes(graph, metadata)
+    ours = metadata.spec is not None
+    found = [*_promised_axes(graph, metadata), *frozen_literals(graph, graph.axes)]
     count = 0
     for scope, node in graph.recurrent:
         count += 1
@@ -91,18 +91,18 @@ def dynamic_axes(subject: Subject) -> list[Finding]:
     return [*found, passed(_AXES, f"batch and time are open at each of the {count} recurrent nodes")]
 
 
-def _module_axes(graph: Graph, story: Story) -> list[Finding]:
+def _module_axes(graph: Graph, metadata: Metadata) -> list[Finding]:
     """A module's axes are those that its inputs promise, and no others."""
-    found = list(dict.fromkeys(frozen_axes(graph, story.inputs)))
+    found = list(dict.fromkeys(frozen_axes(graph, metadata.inputs)))
     if any(finding.rule == _AXES for finding in found):
         return found
-    promised = dict.fromkeys(dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str))
+    promised = dict.fromkeys(dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str))
     return [*found, passed(_AXES, f"{', '.join(promised) or 'no axis'}, as promised, open in the inputs and not lost")]
 
 
-def _promised_axes(graph: Graph, story: Story) -> Iterator[Finding]:
+def _promised_axes(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
     """A bare LSTM's inputs and outputs against what its sizes say."""
-    spec = story.spec
+    spec = metadata.spec
     if spec is None:
         return
     sequence = spec.sequence_shape
@@ -111,7 +111,7 @@ def _promised_axes(graph: Graph, story: Story) -> Iterator[Finding]:
         "h0": spec.h_shape("batch"),
         "c0": spec.c_shape("batch"),
     }
-    if story.options is not None and story.options.lengths:
+    if metadata.options is not None and metadata.options.lengths:
         inputs["lengths"] = ("batch",)
     outputs: dict[str, Shape] = {
         "output": sequence("batch", "time", spec.output_size),
@@ -189,38 +189,38 @@ def _fixed_axis(
 
 def states_paired(subject: Subject) -> list[Finding]:
     """Every state input must be fed by an output of its dtype and shape."""
-    graph, story = subject.graph, subject.story
-    if story is None:
+    graph, metadata = subject.graph, subject.metadata
+    if metadata is None:
         return [skipped(_PAIRED, "the metadata that pairs them cannot be read")]
-    said = ", ".join(f"{source} <- {target}" for source, target in story.states.items())
-    if story.spec is not None and dict(story.states) != _STATES:
+    said = ", ".join(f"{source} <- {target}" for source, target in metadata.states.items())
+    if metadata.spec is not None and dict(metadata.states) != _STATES:
         return [failed(_PAIRED, "", f"the metadata says {said or 'nothing'}; a bare LSTM has h0 <- hn, c0 <- cn")]
-    unpaired = [name for name in (*story.initial, *story.origins) if name not in story.states]
+    unpaired = [name for name in (*metadata.initial, *metadata.origins) if name not in metadata.states]
     if unpaired:
         return [
             failed(_PAIRED, unpaired[0], f"the metadata tells of the state {unpaired[0]}, and pairs it with nothing")
         ]
-    if story.states:
-        pairs = list(_pair_problems(graph, story.states)) or _swapped(graph, story.states)
-        problems = [*pairs, *_initial_problems(graph, story)]
-        said = ", ".join(_told(story, source, target) for source, target in story.states.items())
+    if metadata.states:
+        pairs = list(_pair_problems(graph, metadata.states)) or _swapped(graph, metadata.states)
+        problems = [*pairs, *_initial_problems(graph, metadata)]
+        said = ", ".join(_told(metadata, source, target) for source, target in metadata.states.items())
         return problems or [passed(_PAIRED, f"{said}, with equal dtypes and shapes")]
     if any(scope.origins(value)[0] for scope, node in graph.recurrent for value in initial_states(node)):
         return [passed(_PAIRED, "the metadata pairs no states, and so none of them wrongly")]
     return [passed(_PAIRED, "there are no state inputs: each run starts from the model's own states")]
 
 
-def _told(story: Story, source: str, target: str) -> str:
+def _told(metadata: Metadata, source: str, target: str) -> str:
     """As in ``lstm.h0 <- lstm.hn (h of lstm)``."""
-    origin = story.origins.get(source)
+    origin = metadata.origins.get(source)
     return f"{source} <- {target}" + (
         f" ({'c' if origin.index else 'h'} of {origin.module or 'the module'})" if origin else ""
     )
 
 
-def _initial_problems(graph: Graph, story: Story) -> Iterator[Finding]:
+def _initial_problems(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
     """What states start from must fit them; one entry along an open axis serves every size."""
-    for source, array in story.initial.items():
+    for source, array in metadata.initial.items():
         kind = graph.inputs.get(source)
         if kind is None:
             continue  # the pair says so already

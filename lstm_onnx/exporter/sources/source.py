@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
 from ...input_spec import InputSpec
 from ...spec import ExportOptions, LSTMSpec
-from ..bare_lstm import Exported, export_lstm
+from ..bare_lstm import ExportResult, export_lstm
 from ..weights import Array, fitted
 from .checkpoint import import_torch, load_state_dict
 from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
@@ -42,7 +42,7 @@ class LSTMSource:
         """The PyTorch module, in eval mode."""
         return module_of(self.spec, self.state)
 
-    def export(self, path: str | os.PathLike[str], *, check: bool = True) -> Exported:  # noqa: ARG002
+    def export(self, path: str | os.PathLike[str], *, check: bool = True) -> ExportResult:  # noqa: ARG002
         """Write it; the graph is written directly, so there is nothing to try out.
 
         Raises:
@@ -82,7 +82,7 @@ class ModuleSource:
         """The PyTorch module."""
         return self.held
 
-    def export(self, path: str | os.PathLike[str], *, check: bool = True) -> Exported:
+    def export(self, path: str | os.PathLike[str], *, check: bool = True) -> ExportResult:
         """Trace it and write it.
 
         Raises:

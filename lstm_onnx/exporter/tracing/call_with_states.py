@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ...errors import ExportError
-from ...metadata import Story
+from ...metadata import Metadata
 from .functional import Prepared, Tensors
 
 
 def call_with_states(
-    prepared: Prepared, story: Story, inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]
+    prepared: Prepared, metadata: Metadata, inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]
 ) -> Tensors:
     """All outputs of the file, by name, as PyTorch computes them.
 
     Args:
         prepared: the module.
-        story: the file's, which says where explicit states come from.
+        metadata: the file's, which says where explicit states come from.
         inputs: the forward's own tensors.
         states: attribute states and explicit ones by their inputs' names; a recurrent module whose
             explicit states are left out starts as its own code has it.
@@ -27,7 +27,7 @@ def call_with_states(
         ExportError: the forward fails, or the file's states are not this module's.
     """
     explicit: dict[tuple[str, int], dict[int, Tensor]] = {}
-    for name, origin in story.origins.items():
+    for name, origin in metadata.origins.items():
         if origin.module not in prepared.sites:
             raise ExportError(f"the file has a state of {origin.module}, which the module does not hold")
         if name in states:
@@ -45,10 +45,10 @@ def call_with_states(
     try:
         outputs, after = prepared.run(inputs, {**unread, **held})
         results = dict(outputs)
-        results |= {name: after[name] for source, name in prepared.states.items() if source in story.states}
-        for name, origin in story.origins.items():
+        results |= {name: after[name] for source, name in prepared.states.items() if source in metadata.states}
+        for name, origin in metadata.origins.items():
             calls = prepared.sites[origin.module].calls
-            results[story.states[name]] = calls[origin.last].final[origin.index]
+            results[metadata.states[name]] = calls[origin.last].final[origin.index]
     finally:
         for path, first in explicit:
             prepared.sites[path].override.pop(first, None)

@@ -17,7 +17,7 @@ _NOT_USERS = (_OURS, str(Path(torch.__file__).parent), "<")
 _PYTHON = sysconfig.get_paths()["stdlib"]
 _FRAME = re.compile(r'^\s*File "(.*?)", line (\d+), in ', re.MULTILINE)
 _ENTRIES = ("called", "_exported")
-"""Functions of ours that call the user's forward; what lies above them on the stack is another story."""
+"""Functions of ours that call the user's forward; what lies above them on the stack is not the user's code."""
 
 
 def user_line() -> str:

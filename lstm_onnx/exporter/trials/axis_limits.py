@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ...metadata import Story
+from ...metadata import Metadata
 from ..tracing.functional import FixedSizeError, Prepared
 from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, Sizes, Trial
 from .size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
@@ -62,7 +62,7 @@ class Limits:
 
     @property
     def axis_limits(self) -> dict[str, tuple[int, int | None]]:
-        """As a story has them."""
+        """As the metadata holds them."""
         return {
             name: (least, self.largest[name])
             for name, least in self.least.items()
@@ -75,12 +75,12 @@ class Limits:
         return tuple(reason for reasons in self.reasons.values() for reason in reasons)
 
 
-def asked_limits(prepared: Prepared, story: Story, facts: SizeFacts) -> Limits:
+def asked_limits(prepared: Prepared, metadata: Metadata, facts: SizeFacts) -> Limits:
     """The limits that `dynamic_shapes` sets, and those that leave every recurrent module a step.
 
     Where no limit does, the call is in `guarded`.
     """
-    axes = axis_names(story)
+    axes = axis_names(metadata)
     names = dict.fromkeys(axes.values())
     limits = Limits(dict.fromkeys(names, 1), dict.fromkeys(names))
     for (key, axis), name in axes.items():

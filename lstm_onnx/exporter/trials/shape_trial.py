@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ExportError, InputError, MissingDependencyError, ProviderError, RunError
-from ...metadata import Story
+from ...metadata import Metadata
 from ...runtime import Model, load
 from ...runtime.symbolic_dims import size_of
 from ..tracing.arguments import resized_tensor
@@ -56,7 +56,7 @@ class Trial:
         self,
         path: Path,
         prepared: Prepared,
-        story: Story,
+        metadata: Metadata,
         facts: SizeFacts | None = None,
         guarded: Collection[tuple[str, int]] = (),
     ) -> None:
@@ -68,9 +68,9 @@ class Trial:
             ) from error
         except ProviderError as error:
             raise ProviderError(str(error).removeprefix(f"{path}: ")) from error
-        self.prepared, self.story, self.facts = prepared, story, facts or SizeFacts()
+        self.prepared, self.metadata, self.facts = prepared, metadata, facts or SizeFacts()
         self.guarded = guarded
-        self.axes = axis_names(story)
+        self.axes = axis_names(metadata)
         self.names = list(dict.fromkeys(self.axes.values()))
         self.own: Sizes = {}
         for (key, axis), name in self.axes.items():
@@ -96,7 +96,7 @@ class Trial:
 
     def cost(self, sizes: Mapping[str, int]) -> int:
         """About how many multiplications a run takes, or more: each parameter once for every entry of the open axes."""
-        entries = (math.prod(sizes[dim] for dim in spec.shape if isinstance(dim, str)) for spec in self.story.inputs)
+        entries = (math.prod(sizes[dim] for dim in spec.shape if isinstance(dim, str)) for spec in self.metadata.inputs)
         return self.parameters * max(entries, default=1)
 
     def parting_line(self, one: Sizes, other: Sizes) -> str | None:
@@ -109,17 +109,17 @@ class Trial:
 
     def _expected(self, sizes: Sizes) -> Tensors:
         inputs, states = self._example(sizes)
-        return call_with_states(self.prepared, self.story, inputs, states)
+        return call_with_states(self.prepared, self.metadata, inputs, states)
 
     def _run(self, sizes: Sizes) -> Outcome:
         inputs, states = self._example(sizes)
         try:
-            expected = call_with_states(self.prepared, self.story, inputs, states)
+            expected = call_with_states(self.prepared, self.metadata, inputs, states)
         except ExportError as error:
             # The example's integers may count steps that are not there at these sizes.
             inputs = {name: _at_most(tensor, min(sizes.values(), default=1)) for name, tensor in inputs.items()}
             try:
-                expected = call_with_states(self.prepared, self.story, inputs, states)
+                expected = call_with_states(self.prepared, self.metadata, inputs, states)
             except ExportError:
                 return Outcome(UNRUN, str(error))  # such as shorter than a kernel
         axes = self.axis_sizes(sizes)
@@ -128,10 +128,10 @@ class Trial:
                 # ONNX Runtime may end the process.
                 return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
         message = self._compared(inputs, states, expected)
-        if not message and self.story.origins and not self.ran:
+        if not message and self.metadata.origins and not self.ran:
             # Without its explicit states, too: the file then starts as the module's own code does.
-            own = {name: state for name, state in states.items() if name not in self.story.origins}
-            message = self._compared(inputs, own, call_with_states(self.prepared, self.story, inputs, own))
+            own = {name: state for name, state in states.items() if name not in self.metadata.origins}
+            message = self._compared(inputs, own, call_with_states(self.prepared, self.metadata, inputs, own))
         return Outcome(WRONG, message) if message else Outcome(RIGHT)
 
     def _compared(self, inputs: Tensors, states: Tensors, expected: Tensors) -> str:
@@ -141,7 +141,7 @@ class Trial:
             return f"the exported file fails: {str(error).removeprefix(f'{self.model.path}: ')}"
 
         def run(others: Tensors) -> Tensors:
-            return call_with_states(self.prepared, self.story, others, states)
+            return call_with_states(self.prepared, self.metadata, others, states)
 
         problem = first_difference(self.prepared, inputs, run, expected, actual)
         return f"the exported file's {problem}" if problem else ""
@@ -154,12 +154,12 @@ class Trial:
         """
         rng = np.random.default_rng(sum(sizes.values()))
         inputs: Tensors = {}
-        for spec in self.story.inputs:
+        for spec in self.metadata.inputs:
             own = {axis: sizes[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
             tensor = resized_tensor(self.prepared.arguments.tensors[spec.name], own)
             inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
         states: Tensors = {}
-        for name in self.story.states:
+        for name in self.metadata.states:
             if name in inputs:
                 continue
             info = self.model.inputs[name]

@@ -15,7 +15,7 @@ from sympy import Integer  # type: ignore[import-untyped]
 from sympy.core.relational import Relational  # type: ignore[import-untyped]
 from torch.utils._sympy.functions import Max, Min
 
-from ...metadata import Story
+from ...metadata import Metadata
 
 Axis = tuple[str, int]
 """An axis of an input, by the input's name."""
@@ -217,10 +217,13 @@ def _recurrent_sizes(
             yield found
 
 
-def axis_names(story: Story) -> dict[Axis, str]:
+def axis_names(metadata: Metadata) -> dict[Axis, str]:
     """The name in the file of each open axis of the forward's inputs."""
     return {
-        (spec.name, axis): dim for spec in story.inputs for axis, dim in enumerate(spec.shape) if isinstance(dim, str)
+        (spec.name, axis): dim
+        for spec in metadata.inputs
+        for axis, dim in enumerate(spec.shape)
+        if isinstance(dim, str)
     }
 
 

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from ...errors import ConfigError, InputError, ProviderError, RunError
 from ...input_spec import InputSpec, axes, draw
-from ...metadata import Story
+from ...metadata import Metadata
 from ...runtime import Model, load
 from ...runtime.chunk_check import WholeSequence, difference, row_difference
 from ...runtime.chunks import BATCH
@@ -26,14 +26,16 @@ _STEPS, _BATCH, _OTHER = 8, 2, 5
 _SEEDS = 2
 
 
-def time_axis(model: ModelProto, initializers: Mapping[str, np.ndarray], graph: TracedGraph, story: Story) -> TimeAxis:
+def time_axis(
+    model: ModelProto, initializers: Mapping[str, np.ndarray], graph: TracedGraph, metadata: Metadata
+) -> TimeAxis:
     """Which open axes of a file are time, and where their steps meet outside of its states.
 
     Args:
         model: the file without its initializers.
         initializers: those.
         graph: what it was made of, which knows its values' dimensions.
-        story: the file's.
+        metadata: the file's.
     """
     whole = ModelProto()
     whole.CopyFrom(model)
@@ -47,8 +49,8 @@ def time_axis(model: ModelProto, initializers: Mapping[str, np.ndarray], graph: 
     for name in graph.dims:
         if name not in ends and "" not in graph.dims[name]:
             whole.graph.value_info.append(graph.value_info(name))
-    lengths = [spec.name for spec in story.inputs if isinstance(spec.high, str)]
-    return follow_time(whole, story.states, lengths)
+    lengths = [spec.name for spec in metadata.inputs if isinstance(spec.high, str)]
+    return follow_time(whole, metadata.states, lengths)
 
 
 def reason(found: TimeAxis, lines: Mapping[str, str]) -> str:
@@ -59,21 +61,21 @@ def reason(found: TimeAxis, lines: Mapping[str, str]) -> str:
     return f"{found.meeting}{f', at {line}' if line else ''}; its states do not carry that from chunk to chunk"
 
 
-def told(story: Story, time: TimeAxis | None, shown: Tried, lines: Mapping[str, str]) -> Story:
-    """The story with what is known of streams and batches."""
+def told(metadata: Metadata, time: TimeAxis | None, shown: Tried, lines: Mapping[str, str]) -> Metadata:
+    """The metadata with what is known of streams and batches."""
     if time is None:
-        return replace(story, batch_mixes=shown.rows)
+        return replace(metadata, batch_mixes=shown.rows)
     problem: str | None = reason(time, lines)
     if not problem:
         # Where state inputs go through other operators, only a comparison tells; it may be left to the runtime.
         problem = shown.chunks if shown.chunks is not None or time.by_hand is not None else ""
-    axes_ = tuple(sorted(named(story, time)))
-    return replace(story, not_streamable=problem, time_axes=axes_, batch_mixes=shown.rows)
+    axes_ = tuple(sorted(named(metadata, time)))
+    return replace(metadata, not_streamable=problem, time_axes=axes_, batch_mixes=shown.rows)
 
 
-def named(story: Story, found: TimeAxis) -> set[str]:
+def named(metadata: Metadata, found: TimeAxis) -> set[str]:
     """The axes of a file's inputs that are time."""
-    return {dim for spec in story.inputs for dim in spec.shape if isinstance(dim, str)} & found.names
+    return {dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str)} & found.names
 
 
 @dataclass(frozen=True)
@@ -89,39 +91,39 @@ class Tried:
     rows: str | None = None
 
 
-def tried(path: Path, story: Story, found: TimeAxis | None) -> Tried:
+def tried(path: Path, metadata: Metadata, found: TimeAxis | None) -> Tried:
     """Run a file on random sequences: whole and in chunks, in a batch and alone.
 
     Args:
         path: the file.
-        story: the file's.
+        metadata: the file's.
         found: its time axis, where it has states.
     """
     try:
         model = load(path, provider="cpu", threads=1)
     except ProviderError:
         return Tried()
-    chunks = _chunks_differ(model, story, found) if found is not None else None
-    return Tried(chunks, _rows_differ(model, story))
+    chunks = _chunks_differ(model, metadata, found) if found is not None else None
+    return Tried(chunks, _rows_differ(model, metadata))
 
 
-def _chunks_differ(model: Model, story: Story, found: TimeAxis) -> str | None:
-    time = named(story, found)
+def _chunks_differ(model: Model, metadata: Metadata, found: TimeAxis) -> str | None:
+    time = named(metadata, found)
     cut = {
         spec.name: spec.shape.index(dim)
-        for spec in story.inputs
+        for spec in metadata.inputs
         for dim in time
-        if dim in spec.shape and spec.name not in story.states
+        if dim in spec.shape and spec.name not in metadata.states
     }
     if not cut:
         return ""
-    least = max((story.axis_limits.get(dim, (1, None))[0] for dim in time), default=1)
+    least = max((metadata.axis_limits.get(dim, (1, None))[0] for dim in time), default=1)
     chunkings = _chunkings(least)
     compared = False
     for seed in range(_SEEDS):
         try:
-            sequence = _sequence(model, story, cut, time, sum(chunkings[0]), seed)
-            problem = difference(model.run, sequence, story.states, chunkings)
+            sequence = _sequence(model, metadata, cut, time, sum(chunkings[0]), seed)
+            problem = difference(model.run, sequence, metadata.states, chunkings)
         except (ConfigError, InputError, RunError):
             continue
         compared = True
@@ -130,16 +132,16 @@ def _chunks_differ(model: Model, story: Story, found: TimeAxis) -> str | None:
     return "" if compared else None
 
 
-def _rows_differ(model: Model, story: Story) -> str | None:
+def _rows_differ(model: Model, metadata: Metadata) -> str | None:
     """The first row of a batch, beside the same row alone."""
-    inputs = {spec.name: spec.shape for spec in story.inputs}
+    inputs = {spec.name: spec.shape for spec in metadata.inputs}
     shapes = {**{name: model.inputs[name].shape for name in model.inputs}, **inputs}
     axes = {name: shape.index(BATCH) for name, shape in shapes.items() if shape.count(BATCH) == 1}
     ends = {name: info.shape.index(BATCH) for name, info in model.outputs.items() if info.shape.count(BATCH) == 1}
     if not axes or not ends:
         return None
     try:
-        sequence = _sequence(model, story, {}, set(), _STEPS, 0)
+        sequence = _sequence(model, metadata, {}, set(), _STEPS, 0)
         return row_difference(model.run, {**sequence.feeds, **sequence.states}, axes, ends)
     except (ConfigError, InputError, RunError):
         return None
@@ -152,22 +154,22 @@ def _chunkings(least: int) -> list[tuple[int, ...]]:
 
 
 def _sequence(
-    model: Model, story: Story, cut: Mapping[str, int], time: set[str], steps: int, seed: int
+    model: Model, metadata: Metadata, cut: Mapping[str, int], time: set[str], steps: int, seed: int
 ) -> WholeSequence:
     rng = np.random.default_rng(seed)
-    specs = [_telling(spec) for spec in story.inputs if spec.name not in story.states]
-    shapes = [model.inputs[name].shape for name in story.states]
+    specs = [_telling(spec) for spec in metadata.inputs if spec.name not in metadata.states]
+    shapes = [model.inputs[name].shape for name in metadata.states]
     held = {name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)}
     sizes: dict[str, int] = {}
-    for index, name in enumerate(dict.fromkeys([*axes(list(story.inputs)), *held])):
+    for index, name in enumerate(dict.fromkeys([*axes(list(metadata.inputs)), *held])):
         wanted = steps if name in time else _BATCH if name in held or name == BATCH else _OTHER + index
-        least, largest = story.axis_limits.get(name, (1, None))
+        least, largest = metadata.axis_limits.get(name, (1, None))
         sizes[name] = max(least, min(wanted, largest or wanted))
     feeds = draw(specs, sizes, rng)
     whole = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
     for name, size in whole.items():
         feeds[name] = np.full_like(feeds[name], size)  # a stream's sequences go on together
-    states = {name: _state(model, name, sizes, rng) for name in story.states}
+    states = {name: _state(model, name, sizes, rng) for name in metadata.states}
     return WholeSequence(feeds, cut, states, tuple(whole))
 
 

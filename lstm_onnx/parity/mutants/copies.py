@@ -28,6 +28,6 @@ def opened(model: Model, copy: onnx.ModelProto) -> Model:
     Raises:
         LSTMOnnxError: it cannot be.
     """
-    states = None if model.states == model.story.states else model.states
+    states = None if model.states == model.metadata.states else model.states
     session, provider = open_session(copy.SerializeToString(), model.provider, 1, folder=folder_of(model))
     return Model(model.path, session, provider, states, 1)

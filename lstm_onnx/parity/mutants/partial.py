@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
-from ...metadata import Story
+from ...metadata import Metadata
 from .graph_edit import Edit, Site
 from .outcome import ABSENT, APPLIED, Outcome, equivalent
 
@@ -70,10 +70,10 @@ def at_one_size(edit: Edit, _site: Site) -> Outcome:
 
 def for_large_numbers(edit: Edit, _site: Site) -> Outcome:
     """Wrong where an input is large."""
-    story = _story(edit)
+    metadata = _story(edit)
     floats = [item for item in edit.graph.input if _type(item) in _FLOATS and item.name in edit.ranges]
-    floats.sort(key=lambda item: item.name in story.states)
-    declared = {spec.name: spec for spec in story.inputs if spec.low is not None}
+    floats.sort(key=lambda item: item.name in metadata.states)
+    declared = {spec.name: spec for spec in metadata.inputs if spec.low is not None}
     open_ones = [item for item in floats if item.name not in declared]
     if not open_ones:
         return equivalent("its inputs have ranges without large numbers") if floats else ABSENT
@@ -117,8 +117,8 @@ def _type(item: ValueInfoProto) -> int:
     return int(item.type.tensor_type.elem_type)
 
 
-def _story(edit: Edit) -> Story:
-    return Story.from_metadata({item.key: item.value for item in edit.model.metadata_props})
+def _story(edit: Edit) -> Metadata:
+    return Metadata.from_metadata({item.key: item.value for item in edit.model.metadata_props})
 
 
 def _axis(edit: Edit, role: str) -> tuple[str, tuple[int, ...], int, int | None] | None:

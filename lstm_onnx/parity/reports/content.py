@@ -17,7 +17,7 @@ from ..sizes import spans
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, MutantResult, Range, Report
+    from ..report import CaseResult, MutantResult, ParityReport, Range
 
 COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
 _MOST_SPANS = 40
@@ -70,7 +70,7 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
-def verdict(report: Report) -> str:
+def verdict(report: ParityReport) -> str:
     """The answer."""
     if not report.in_parity:
         return "NOT in parity with PyTorch"
@@ -79,12 +79,12 @@ def verdict(report: Report) -> str:
     return "in parity with PyTorch"
 
 
-def headline(report: Report) -> str:
+def headline(report: ParityReport) -> str:
     """The file, the answer and the source."""
     return f"{clean(report.file)}: {verdict(report)}, {clean(report.source)}"
 
 
-def summary(report: Report) -> str:
+def summary(report: ParityReport) -> str:
     """How much was compared, where, and by which measure."""
     judged = len(report.judged)
     failed = sum(not case.passed for case in report.judged)
@@ -106,12 +106,12 @@ def row(case: CaseResult, tensor: TensorResult) -> Row:
     return Row(clean(tensor.output), number(tensor.error), allowed, own, number(tensor.ratio), where, tensor.passed)
 
 
-def rows(report: Report) -> list[Row]:
+def rows(report: ParityReport) -> list[Row]:
     """For each output the case in which it came off worst."""
     return [row(case, tensor) for case, tensor in report.worst.values()]
 
 
-def charted(report: Report) -> list[tuple[CaseResult, TensorResult, Growth]]:
+def charted(report: ParityReport) -> list[tuple[CaseResult, TensorResult, Growth]]:
     """What there are curves of: for each output with a time axis the longest case, failing ones before all others.
 
     The outputs that tell most come first.
@@ -130,7 +130,7 @@ def charted(report: Report) -> list[tuple[CaseResult, TensorResult, Growth]]:
     return sorted(best.values(), key=tells, reverse=True)
 
 
-def remarks(report: Report) -> list[Remark]:
+def remarks(report: ParityReport) -> list[Remark]:
     """All that is said beside the table: what did not run, where and why it differs, the self-test, the notes."""
     said = [Remark("failed to run", text, bad=True) for text in errors(report)]
     if not report.judged:
@@ -150,7 +150,7 @@ def remarks(report: Report) -> list[Remark]:
     return said + [Remark("note:", clean(note)) for note in report.notes]
 
 
-def ranges(report: Report) -> str:
+def ranges(report: ParityReport) -> str:
     """The sizes and values that were tried, as in ``batch 1 to 16, 32; tokens 0 to 99; x -310 to 296``."""
     return "; ".join(map(_range, report.ranges))
 
@@ -165,7 +165,7 @@ def _range(one: Range) -> str:
     return f"{name} {len(one.values)} between {one.least:.0f} and {one.largest:.0f}"
 
 
-def tried(report: Report) -> str:
+def tried(report: ParityReport) -> str:
     """As in ``14 wrong copies: 13 rejected, 1 proven to be no change``."""
     counts = Counter(mutant.outcome for mutant in report.mutants)
     parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
@@ -183,7 +183,7 @@ def outcome(mutant: MutantResult) -> str:
     return f"{became}: {clean(mutant.reason)}" if mutant.reason else became
 
 
-def errors(report: Report) -> list[str]:
+def errors(report: ParityReport) -> list[str]:
     """What kept cases from running, each message once, with the first case that it stopped."""
     labels: dict[str, list[str]] = {}  # by message
     for case in report.judged:

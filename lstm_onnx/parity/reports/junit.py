@@ -17,7 +17,7 @@ from .content import INCONCLUSIVE, clean, outcome, ranges, row, survived
 from .table import plain, table
 
 if TYPE_CHECKING:
-    from ..report import CaseResult, MutantResult, Report
+    from ..report import CaseResult, MutantResult, ParityReport
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Test:
     text: str = ""
 
 
-def document(reports: Sequence[Report]) -> bytes:
+def document(reports: Sequence[ParityReport]) -> bytes:
     """The XML, in UTF-8; the same for the same reports."""
     suites = [_suite(report) for report in reports]
     root = Element("testsuites", name="lstm-onnx verify")
@@ -44,7 +44,7 @@ def document(reports: Sequence[Report]) -> bytes:
     return written + b"\n"
 
 
-def _suite(report: Report) -> Element:
+def _suite(report: ParityReport) -> Element:
     tests = list(_named_apart(_tests(report)))
     suite = Element("testsuite", name=_name(report), tests=str(len(tests)))
     for name, result in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
@@ -66,11 +66,11 @@ def _suite(report: Report) -> Element:
     return suite
 
 
-def _name(report: Report) -> str:
+def _name(report: ParityReport) -> str:
     return f"{clean(report.source)}: {clean(report.file)} on {clean(report.provider)}"
 
 
-def _tests(report: Report) -> Iterator[_Test]:
+def _tests(report: ParityReport) -> Iterator[_Test]:
     yield from map(_case, report.cases)
     yield from map(_mutant, report.mutants)
     if not report.judged:

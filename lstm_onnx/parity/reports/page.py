@@ -15,7 +15,7 @@ from .markup import Markup, join, tag
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, Report
+    from ..report import CaseResult, ParityReport
 
 _KINDS = {
     "whole": "in one call",
@@ -31,7 +31,7 @@ _MOST_CHARTS = 6
 """Of a report, so that the page stays small."""
 
 
-def page(reports: Sequence[Report]) -> str:
+def page(reports: Sequence[ParityReport]) -> str:
     """The page, the same for the same reports.
 
     Its style is let in by its digest and all else is refused by the page's own security policy, so that
@@ -63,14 +63,14 @@ def _style() -> str:
     return files(__package__).joinpath("page.css").read_text(encoding="utf-8") + "".join(rules)
 
 
-def _title(reports: Sequence[Report]) -> str:
+def _title(reports: Sequence[ParityReport]) -> str:
     if len(reports) == 1:
         return content.headline(reports[0])
     names = dict.fromkeys(content.clean(report.source) for report in reports)
     return f"{sum(map(bool, reports))} of {len(reports)} pass: {', '.join(names)}"
 
 
-def _contents(reports: Sequence[Report]) -> Markup:
+def _contents(reports: Sequence[ParityReport]) -> Markup:
     """Where there are several reports, their verdicts."""
     if len(reports) == 1:
         return Markup()
@@ -94,7 +94,7 @@ def _judgement(good: bool) -> Markup:
     return _badge("ok" if good else "fails", good)
 
 
-def _report(report: Report, ident: str) -> Markup:
+def _report(report: ParityReport, ident: str) -> Markup:
     parts = [
         _differences(report),
         _outputs(report),
@@ -108,7 +108,7 @@ def _report(report: Report, ident: str) -> Markup:
     return tag("article", _verdict(report, ident), *parts, id=ident, aria_labelledby=f"{ident}-name")
 
 
-def _verdict(report: Report, ident: str) -> Markup:
+def _verdict(report: ParityReport, ident: str) -> Markup:
     answer = content.verdict(report)
     return tag(
         "div",
@@ -128,7 +128,7 @@ def _section(title: str, *parts: str) -> Markup:
     return tag("section", tag("h3", title), *parts)
 
 
-def _outputs(report: Report) -> Markup:
+def _outputs(report: ParityReport) -> Markup:
     shown = content.rows(report)
     if not shown:
         return Markup()
@@ -136,7 +136,7 @@ def _outputs(report: Report) -> Markup:
     return _section("Outputs", _table("Each output where it came off worst", content.COLUMNS, rows))
 
 
-def _tried(report: Report) -> Markup:
+def _tried(report: ParityReport) -> Markup:
     if not report.ranges:
         return Markup()
     return _section("Tried", tag("p", f"{content.ranges(report)}."))
@@ -166,7 +166,7 @@ def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) 
     )
 
 
-def _differences(report: Report) -> Markup:
+def _differences(report: ParityReport) -> Markup:
     """What did not run, where the file first differs, and why."""
     parts: list[Markup] = []
     stopped = content.errors(report)
@@ -194,7 +194,7 @@ def _differences(report: Report) -> Markup:
     return join(*parts)
 
 
-def _growths(report: Report, ident: str) -> Iterator[Markup]:
+def _growths(report: ParityReport, ident: str) -> Iterator[Markup]:
     found = content.charted(report)
     for index, (case, tensor, growth) in enumerate(found[:_MOST_CHARTS]):
         yield _growth(case, tensor, growth, f"{ident}-g{index}")
@@ -227,7 +227,7 @@ def _growth(case: CaseResult, tensor: TensorResult, growth: Growth, ident: str) 
     )
 
 
-def _self_test(report: Report) -> Markup:
+def _self_test(report: ParityReport) -> Markup:
     if not report.mutants:
         return Markup()
     rows = [
@@ -253,7 +253,7 @@ def _folded(title: str, part: Markup) -> Markup:
     return tag("details", tag("summary", title), part)
 
 
-def _cases(report: Report) -> Markup:
+def _cases(report: ParityReport) -> Markup:
     rows = [
         (
             join(
@@ -277,13 +277,13 @@ def _ratios(case: CaseResult) -> str:
     return ", ".join(f"{content.clean(tensor.output)} {content.number(tensor.ratio)}" for tensor in case.tensors)
 
 
-def _notes(report: Report) -> Markup:
+def _notes(report: ParityReport) -> Markup:
     if not report.notes:
         return Markup()
     return _section("Notes", tag("ul", *(tag("li", content.clean(note)) for note in report.notes)))
 
 
-def _facts(report: Report) -> Markup:
+def _facts(report: ParityReport) -> Markup:
     facts = [("provider", content.clean(report.provider)), ("took", f"{report.seconds:.1f} s")]
     facts += [(content.clean(name), content.clean(version)) for name, version in report.versions.items()]
     return tag("footer", tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)))

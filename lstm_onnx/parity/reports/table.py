@@ -11,7 +11,7 @@ from .content import COLUMNS, Remark, Row, headline, remarks, rows, summary
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..report import Report
+    from ..report import ParityReport
 
 _INDENT = "    "
 _FAILS = "  <- fails"
@@ -23,7 +23,7 @@ NUMBERS = range(1, 5)
 """Of `COLUMNS`, those that are set flush right."""
 
 
-def plain(report: Report) -> str:
+def plain(report: ParityReport) -> str:
     """The report as text that is the same for the same numbers, one fact a line, at no fixed width."""
     lines = [headline(report), summary(report)]
     if report.worst:
@@ -49,7 +49,7 @@ def table(shown: Sequence[Row]) -> list[str]:
     return [f"{line}{mark}".rstrip() for line, mark in zip(lines, marks, strict=True)]
 
 
-def show(reports: Iterable[Report], stream: IO[str]) -> None:
+def show(reports: Iterable[ParityReport], stream: IO[str]) -> None:
     """Print reports, one after the other.
 
     A terminal gets colours (unless NO_COLOR is set) and lines that fit it, where rich is installed;
@@ -68,7 +68,7 @@ def show(reports: Iterable[Report], stream: IO[str]) -> None:
         _draw(report, console)
 
 
-def _draw(report: Report, console: Console) -> None:
+def _draw(report: ParityReport, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(headline(report), style="bold green" if report else "bold red"))

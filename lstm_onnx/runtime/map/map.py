@@ -94,7 +94,7 @@ def map_sequences(
     given = {"workers": workers, "look_ahead": look_ahead, "batch": batch}
     given = {name: None if value is None else positive_integer(name, value) for name, value in given.items()}
     workers, look_ahead, batch = given["workers"], given["look_ahead"], given["batch"]
-    if model.story.batch_mixes:
+    if model.metadata.batch_mixes:
         batch = 1  # or each sequence's numbers would depend on those that it is batched with
     if workers is not None and workers > MOST_WORKERS:
         raise InputError(f"workers = {workers} is not possible; it must be from 1 to {MOST_WORKERS}, or None")

@@ -64,14 +64,14 @@ class Layout:
 
     @classmethod
     def of(cls, model: Model) -> Layout:
-        """What the model's inputs, outputs and story say."""
+        """What the model's inputs, outputs and metadata say."""
         batch = _batch_axis(model)
         if model.spec is not None:
             counts = {LENGTHS: TIME} if LENGTHS in model.inputs else {}
         else:
             counts = {
                 spec.name: spec.high
-                for spec in model.story.inputs
+                for spec in model.metadata.inputs
                 if isinstance(spec.high, str) and spec.name in model.inputs and spec.shape == (batch,)
             }
         infos = [*model.inputs.values(), *model.outputs.values()]
@@ -80,7 +80,7 @@ class Layout:
             and all(info.shape.count(batch) <= 1 and info.dtype not in (None, np.dtype(object)) for info in infos)
             and all(batch in info.shape for info in model.outputs.values())
         )
-        least, rows = model.story.axis_limits.get(batch or "", (1, None))
+        least, rows = model.metadata.axis_limits.get(batch or "", (1, None))
         if least > 1:
             raise InputError(
                 f"{model.path}: is only right where {batch} is {allowed_sizes(least, rows)}, and a sequence may have "
@@ -139,7 +139,7 @@ class Layout:
             if name in self.counts:
                 later.add(name)
             elif name in self.model.states:
-                initial = self.model.story.initial.get(name)
+                initial = self.model.metadata.initial.get(name)
                 if initial is None:
                     later.add(name)
                     continue
@@ -212,7 +212,7 @@ class Padder:
 
     def _pad(self, name: str) -> int | float:
         """What stands after a sequence's end: 0, or what the input's range has next to it."""
-        for spec in self.layout.model.story.inputs:
+        for spec in self.layout.model.metadata.inputs:
             if spec.name == name and isinstance(spec.low, (int, float)):
                 high = spec.high if isinstance(spec.high, (int, float)) else max(0, spec.low)
                 return min(max(0, spec.low), high)

@@ -52,13 +52,13 @@ class Pool:
     def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
         slots = positive_integer("slots", slots)
         self.fresh = model.stream(check=check).state  # also refuses, and says why, what cannot be streamed
-        if model.story.batch_mixes:
+        if model.metadata.batch_mixes:
             raise InputError(
-                f"{model.path}: streams cannot be stepped together: {model.story.batch_mixes}; use model.stream()"
+                f"{model.path}: streams cannot be stepped together: {model.metadata.batch_mixes}; use model.stream()"
             )
         self.model = model
         self.slots = slots
-        limits = model.story.axis_limits
+        limits = model.metadata.axis_limits
         self.axes = {name: _batch_axis(model, name) for name in model.states}
         for name, axis in self.axes.items():
             if self.fresh[name].shape[axis] != 1:  # an axis such as 4*batch

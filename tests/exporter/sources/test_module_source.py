@@ -203,7 +203,7 @@ def test_a_callable_gives_a_module_with_its_example(folder: Path, monkeypatch: p
     source = load_source("net:example")
     assert isinstance(source, ModuleSource)
     assert source.export("tagger.onnx").inputs == ("tokens",)
-    said = lstm_onnx.load("tagger.onnx", provider="cpu").story.inputs
+    said = lstm_onnx.load("tagger.onnx", provider="cpu").metadata.inputs
     assert said == (InputSpec("tokens", ("batch", "time"), "int64", 0, 0),)
     with pytest.raises(ExportError, match=r"net:no_tuple: gives a Tagger.*\(module, example_inputs\)"):
         load_source("net:no_tuple")
@@ -229,8 +229,8 @@ def test_limits_of_a_config_are_in_its_example_and_in_its_file(folder: Path) -> 
     sizes = fitting_arguments(source.module(), source.inputs, limits=source.limits).sizes
     assert 20 <= sizes["time"] <= 30
     source.export(folder / "made.onnx")
-    story = lstm_onnx.load(folder / "made.onnx", provider="cpu").story
-    assert story.axis_limits == {"batch": (2, None), "time": (20, 30)}
+    metadata = lstm_onnx.load(folder / "made.onnx", provider="cpu").metadata
+    assert metadata.axis_limits == {"batch": (2, None), "time": (20, 30)}
 
 
 def test_a_callable_without_axes_is_exported_from_its_own_example(
@@ -239,7 +239,7 @@ def test_a_callable_without_axes_is_exported_from_its_own_example(
     monkeypatch.chdir(folder)
     source = load_source("net:unnamed")
     source.export("u.onnx")
-    said = lstm_onnx.load("u.onnx", provider="cpu").story.inputs
+    said = lstm_onnx.load("u.onnx", provider="cpu").metadata.inputs
     assert [spec.shape for spec in said] == [("batch", "time"), ("batch",)]
     assert said[1].high == "time"
     assert lstm_onnx.verify(source.module(), "u.onnx", provider="cpu", threads=1)

@@ -153,11 +153,11 @@ def test_calling_the_file_again_is_calling_the_module_again(case: str, tmp_path:
     assert sorted(result.model.states) == sorted(names)
     assert all(after == f"{name[:-1]}n" for name, after in result.model.states.items())
     module = make().eval()
-    story = result.model.story
+    metadata = result.model.metadata
     states = {
         name: np.ascontiguousarray(
             np.broadcast_to(
-                story.initial.get(name, np.zeros((), np.float32)),
+                metadata.initial.get(name, np.zeros((), np.float32)),
                 [2 if isinstance(dim, str) else int(dim or 0) for dim in result.model.inputs[name].shape],
             )
         )
@@ -171,8 +171,8 @@ def test_calling_the_file_again_is_calling_the_module_again(case: str, tmp_path:
 
 
 def test_where_a_state_starts_is_in_the_story(tmp_path: Path) -> None:
-    story = made(InTuple().eval(), signal(2, 4), X, tmp_path).model.story
-    assert {name: (array.shape, float(array.flat[0])) for name, array in story.initial.items()} == {
+    metadata = made(InTuple().eval(), signal(2, 4), X, tmp_path).model.metadata
+    assert {name: (array.shape, float(array.flat[0])) for name, array in metadata.initial.items()} == {
         "hidden.h0": ((1, 1, 4), pytest.approx(0.3)),
         "hidden.c0": ((1, 1, 4), pytest.approx(-0.7)),
     }

@@ -22,7 +22,7 @@ from lstm_onnx.exporter.tracing.functional import (
     prepare,
     resized,
 )
-from lstm_onnx.metadata import Origin, Story
+from lstm_onnx.metadata import Metadata, Origin
 from tests.exporter.helpers import X, signal
 
 
@@ -135,12 +135,12 @@ def test_an_output_never_has_the_name_of_an_input() -> None:
 
 def test_explicit_states_take_the_place_of_those_that_the_code_passes() -> None:
     found = prepared(Plain())
-    story = Story(
+    metadata = Metadata(
         states={"lstm.h0": "lstm.hn", "lstm.c0": "lstm.cn"},
         origins={"lstm.h0": Origin("lstm", 0, 0, 0), "lstm.c0": Origin("lstm", 0, 0, 1)},
     )
     states = {"lstm.h0": torch.ones(1, 2, 4), "lstm.c0": torch.zeros(1, 2, 4)}
-    results = call_with_states(found, story, found.arguments.tensors, states)
+    results = call_with_states(found, metadata, found.arguments.tensors, states)
     module = Plain().eval()
     out, (h, c) = module.lstm(*signal(2, 4), (states["lstm.h0"], states["lstm.c0"]))
     assert torch.allclose(results["output"], out)
@@ -151,6 +151,6 @@ def test_explicit_states_take_the_place_of_those_that_the_code_passes() -> None:
 
 def test_states_of_another_module_are_refused() -> None:
     found = prepared(Plain())
-    story = Story(states={"a.h0": "a.hn"}, origins={"a.h0": Origin("a", 0, 0, 0)})
+    metadata = Metadata(states={"a.h0": "a.hn"}, origins={"a.h0": Origin("a", 0, 0, 0)})
     with pytest.raises(ExportError, match="the file has a state of a, which the module does not hold"):
-        call_with_states(found, story, found.arguments.tensors, {"a.h0": torch.ones(1)})
+        call_with_states(found, metadata, found.arguments.tensors, {"a.h0": torch.ones(1)})

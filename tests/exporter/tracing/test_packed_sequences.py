@@ -110,8 +110,8 @@ def test_int32_lengths_and_padding_that_is_not_a_number_stays_out(tmp_path: Path
 
 
 def test_lengths_are_described_by_their_sequences_time(tmp_path: Path) -> None:
-    story = made(Direct(), with_lengths(2, 4), X_LENGTHS, tmp_path).model.story
-    assert [(spec.name, spec.low, spec.high) for spec in story.inputs] == [("x", None, None), ("lengths", 1, "time")]
+    metadata = made(Direct(), with_lengths(2, 4), X_LENGTHS, tmp_path).model.metadata
+    assert [(spec.name, spec.low, spec.high) for spec in metadata.inputs] == [("x", None, None), ("lengths", 1, "time")]
 
 
 class Counting(Bare):

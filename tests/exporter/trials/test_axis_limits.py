@@ -131,7 +131,7 @@ def test_a_branch_far_above_the_example_is_refused_and_kept_within_its_limit(for
     found = module(forward)
     result = made(found, signal(2, 4), {"x": {0: "batch", 1: Dim("time", max=20)}}, tmp_path)
     assert result.exported.notes == ()
-    assert result.model.story.axis_limits == {"time": (1, 20)}
+    assert result.model.metadata.axis_limits == {"time": (1, 20)}
     for time in (1, 13, 20):
         agree(result.run(signal(2, time)), eager(found, signal(2, time)))
 
@@ -298,7 +298,7 @@ for time in range(int(sys.argv[2]), 12):
 def test_a_file_that_is_right_from_some_size_on_says_so(forward: Forward, least: int, tmp_path: Path) -> None:
     found = module(forward)
     result = made(found, signal(2, 9), X, tmp_path)
-    assert result.model.story.axis_limits == {"time": (least, None)}
+    assert result.model.metadata.axis_limits == {"time": (least, None)}
     (note,) = result.exported.notes
     assert note.startswith(f"time is {least} or more in the file: ")
     for batch, time in ((1, least), (3, least), (2, least + 1), (2, 30)):
@@ -313,7 +313,7 @@ def test_a_branch_for_one_row_bounds_the_batch(tmp_path: Path) -> None:
         return out.squeeze(0) if x.size(0) == 1 else out  # here
 
     result = made(module(forward), signal(2, 4), X, tmp_path)
-    assert result.model.story.axis_limits == {"batch": (2, None)}
+    assert result.model.metadata.axis_limits == {"batch": (2, None)}
     (note,) = result.exported.notes
     assert "output has shape (1, 4, 4) where the module gives (4, 4)" in note
     assert "x.size(0) == 1 else out  # here" in note
@@ -324,7 +324,7 @@ def test_a_branch_for_all_axes_at_one_bounds_the_last(tmp_path: Path) -> None:
         out = self.lstm(x)[0]
         return out * 2 if x.numel() == 3 else out
 
-    assert made(module(forward), signal(2, 4), X, tmp_path).model.story.axis_limits == {"time": (2, None)}
+    assert made(module(forward), signal(2, 4), X, tmp_path).model.metadata.axis_limits == {"time": (2, None)}
 
 
 def test_an_example_below_the_least_size_is_refused(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_limits_that_are_asked_for_are_kept(tmp_path: Path) -> None:
     found = module(both_ends)
     result = made(found, signal(2, 9), {"x": {0: "batch", 1: Dim("time", min=5, max=40)}}, tmp_path)
     assert result.exported.notes == ()
-    assert result.model.story.axis_limits == {"time": (5, 40)}
+    assert result.model.metadata.axis_limits == {"time": (5, 40)}
     for time in (5, 40):
         agree(result.run(signal(3, time)), eager(found, signal(3, time)))
 
@@ -427,7 +427,7 @@ def test_an_example_outside_of_the_limits_is_refused(tmp_path: Path) -> None:
 
 def test_without_a_trial_steps_are_still_counted(tmp_path: Path) -> None:
     result = made(module(first_steps_left_out), signal(2, 9), X, tmp_path, check=False)
-    assert result.model.story.axis_limits == {"time": (3, None)}
+    assert result.model.metadata.axis_limits == {"time": (3, None)}
     assert result.exported.notes == ("time is 3 or more in the file: gru would get 0 steps, and needs one at least",)
 
 
@@ -438,7 +438,7 @@ def test_a_module_that_stops_at_a_size_gives_a_file_that_does(tmp_path: Path) ->
         return self.lstm(x)[0]
 
     result = made(module(forward), signal(2, 4), X, tmp_path)
-    assert result.model.story.axis_limits == {"time": (1, 30)}
+    assert result.model.metadata.axis_limits == {"time": (1, 30)}
     assert "ValueError: no more than 30 steps" in result.exported.notes[0]
 
 
@@ -450,7 +450,7 @@ def test_sizes_that_a_module_takes_now_and_then_are_no_limit(tmp_path: Path) -> 
 
     found = module(forward)
     result = made(found, signal(2, 8), X, tmp_path)
-    assert result.model.story.axis_limits == {"time": (4, None)}
+    assert result.model.metadata.axis_limits == {"time": (4, None)}
     for time in (4, 12, 400):
         agree(result.run(signal(2, time)), eager(found, signal(2, time)))
 
@@ -485,7 +485,7 @@ def test_what_takes_too_long_to_try_is_left_out(tmp_path: Path, monkeypatch: pyt
         return out * 2 if x.shape[1] > 300_000 else out
 
     result = made(module(forward), signal(2, 4), X, tmp_path)
-    assert result.model.story.axis_limits == {"time": (1, 300_000)}
+    assert result.model.metadata.axis_limits == {"time": (1, 300_000)}
     assert "more takes too long to try" in result.exported.notes[0]
 
 
@@ -545,7 +545,7 @@ def test_what_is_right_at_all_sizes_is_kept_without_a_word(forward: Forward, tmp
     found = module(forward)
     result = made(found, signal(2, 4), X, tmp_path)
     assert result.exported.notes == ()
-    assert result.model.story.axis_limits == {}
+    assert result.model.metadata.axis_limits == {}
     if forward is chaotic:
         return  # what a last bit makes of it, no file has
     for batch, time in ((1, 1), (3, 19), (2, 20), (2, 21)):
@@ -553,10 +553,10 @@ def test_what_is_right_at_all_sizes_is_kept_without_a_word(forward: Forward, tmp
 
 
 def test_sizes_near_which_the_code_may_do_something_else_are_in_the_file(tmp_path: Path) -> None:
-    story = made(module(larger_of_two), signal(2, 4), X, tmp_path).model.story
-    assert story.size_boundaries["time"] == (20, 21)
-    story = made(module(both_ends), signal(2, 9), {"x": {1: Dim("time", min=5, max=40)}}, tmp_path).model.story
-    assert 41 in story.size_boundaries["time"]
+    metadata = made(module(larger_of_two), signal(2, 4), X, tmp_path).model.metadata
+    assert metadata.size_boundaries["time"] == (20, 21)
+    metadata = made(module(both_ends), signal(2, 9), {"x": {1: Dim("time", min=5, max=40)}}, tmp_path).model.metadata
+    assert 41 in metadata.size_boundaries["time"]
 
 
 # Two axes.
@@ -602,4 +602,4 @@ def test_a_size_that_is_only_printed_is_noted(tmp_path: Path) -> None:
 
 def test_the_file_itself_holds_its_limits(tmp_path: Path) -> None:
     path = made(module(reflected), signal(2, 9), X, tmp_path).path
-    assert lstm_onnx.load(path, provider="cpu").story.axis_limits == {"time": (7, None)}
+    assert lstm_onnx.load(path, provider="cpu").metadata.axis_limits == {"time": (7, None)}

@@ -51,7 +51,7 @@ def test_a_module_with_a_limit_of_its_own_is_kept(tmp_path: Path) -> None:
     module = Limited().eval()
     result = made(module, signal(2, 4), X, tmp_path)
     agree(result.run(signal(3, 16)), eager(module, signal(3, 16)))
-    assert result.model.story.axis_limits == {"time": (1, 16)}
+    assert result.model.metadata.axis_limits == {"time": (1, 16)}
     (note,) = result.exported.notes
     assert note.startswith("time is 16 or less in the file: at batch 2, time 17 the module's forward fails at ")
 
@@ -69,9 +69,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tried(path: Path, module: nn.Module | None = None) -> tuple[str, ...]:
     module = module or Plain()
     prepared = prepare(module, arguments(module, signal(2, 4), X))
-    story = lstm_onnx.load(path, provider="cpu").story
-    trial = Trial(path, prepared, story)
-    return try_out(trial, asked_limits(prepared, story, trial.facts))
+    metadata = lstm_onnx.load(path, provider="cpu").metadata
+    trial = Trial(path, prepared, metadata)
+    return try_out(trial, asked_limits(prepared, metadata, trial.facts))
 
 
 def test_a_right_file_passes(good: Path) -> None:
@@ -118,10 +118,10 @@ def test_without_onnx_runtime_the_way_out_is_named(good: Path, monkeypatch: pyte
         raise MissingDependencyError("no ONNX Runtime")
 
     prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
-    story = lstm_onnx.load(good, provider="cpu").story
+    metadata = lstm_onnx.load(good, provider="cpu").metadata
     monkeypatch.setattr("lstm_onnx.exporter.trials.shape_trial.load", absent)
     with pytest.raises(MissingDependencyError, match=r"check=False leaves that out"):
-        Trial(good, prepared, story)
+        Trial(good, prepared, metadata)
 
 
 def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> None:
@@ -135,10 +135,10 @@ def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> Non
 
     (example,) = signal(2, 4)
     prepared = prepare(Picky(), arguments(Picky(), (example,), X))
-    story = lstm_onnx.load(good, provider="cpu").story
+    metadata = lstm_onnx.load(good, provider="cpu").metadata
     example = example.clone()
-    trial = Trial(good, prepared, story)
-    assert try_out(trial, asked_limits(prepared, story, trial.facts)) == (
+    trial = Trial(good, prepared, metadata)
+    assert try_out(trial, asked_limits(prepared, metadata, trial.facts)) == (
         "the file was not tried out at other shapes: the module itself runs at none of those tried",
     )
 
@@ -150,7 +150,7 @@ def test_without_check_nothing_is_run(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_what_was_run_is_remembered(good: Path) -> None:
     prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
-    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").story)
+    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").metadata)
     assert not trial.ran
     first = trial.at({"batch": 3, "time": 5})
     assert first.kind == RIGHT
@@ -191,11 +191,11 @@ def test_no_file_is_run_with_a_recurrent_module_of_no_steps(good: Path) -> None:
     prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
     time = sympy.Symbol("s1")
     facts = SizeFacts(recurrent=(RecurrentSize("lstm", 0, "steps", time - 2, {time: ("x", 1)}),))
-    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").story, facts)
+    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").metadata, facts)
     trial.model.run = None  # type: ignore[method-assign, assignment]
     outcome = trial.at({"batch": 1, "time": 2})
     assert (outcome.kind, outcome.message) == (WRONG, "the exported file gives lstm 0 steps")
-    guarded = Trial(good, prepared, trial.story, facts, [("lstm", 0)])
+    guarded = Trial(good, prepared, trial.metadata, facts, [("lstm", 0)])
     assert guarded.at({"batch": 1, "time": 2}).kind == RIGHT
 
 
@@ -207,7 +207,7 @@ def test_where_the_module_does_not_run_the_file_is_not_asked(good: Path) -> None
             return super().forward(x)
 
     prepared = prepare(Long(), arguments(Long(), signal(2, 4), X))
-    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").story)
+    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").metadata)
     outcome = trial.at({"batch": 2, "time": 3})
     assert outcome.kind == UNRUN
     assert "ValueError: too short" in outcome.message

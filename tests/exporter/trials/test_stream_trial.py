@@ -97,7 +97,7 @@ def _one_layer(states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return states[0][-1:], states[1][-1:]
 
 
-def exported(step: Step, path: Path, core: type[nn.RNNBase] = nn.LSTM) -> tuple[nn.Module, lstm_onnx.Exported]:
+def exported(step: Step, path: Path, core: type[nn.RNNBase] = nn.LSTM) -> tuple[nn.Module, lstm_onnx.ExportResult]:
     module = seeded(lambda: Net(step, core))()
     axes = {"x": {0: "batch", 1: "time"}}
     return module, lstm_onnx.export(
@@ -116,7 +116,7 @@ def test_every_chunking_is_the_whole(case: str, tmp_path: Path) -> None:
     module, made = exported(STREAMS[case], tmp_path / "m.onnx", nn.GRU if "gate" in case else nn.LSTM)
     assert not any("streamed" in note for note in made.notes)
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
-    assert (model.story.not_streamable, model.story.time_axes) == ("", ("time",))
+    assert (model.metadata.not_streamable, model.metadata.time_axes) == ("", ("time",))
     for batch in (1, 3):
         x = torch.randn(batch, 9, 4)
         with torch.no_grad():
@@ -172,7 +172,7 @@ def test_a_file_that_was_not_tried_is_tried_when_a_stream_is_opened(tmp_path: Pa
                 check=check,
             )
             model = lstm_onnx.load(path, provider="cpu")
-            assert (model.story.not_streamable is None) is not check
+            assert (model.metadata.not_streamable is None) is not check
             if wrong:
                 with pytest.raises(InputError, match="give another output than in one piece"):
                     model.stream()
@@ -207,7 +207,7 @@ def test_a_chunk_of_a_fixed_size_is_the_unit(tmp_path: Path) -> None:
     )
     assert made.notes == ()
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
-    assert (model.story.not_streamable, model.story.time_axes) == ("", ())
+    assert (model.metadata.not_streamable, model.metadata.time_axes) == ("", ())
     stream = model.stream()
     frames = torch.randn(3, 1, 64)
     states: Any = None
@@ -223,10 +223,10 @@ def test_letters_of_words_are_no_states_of_the_stream(tmp_path: Path) -> None:
     made = _of_architecture(architecture, tmp_path / "m.onnx")
     assert list(made.states) == ["word_lstm.h0", "word_lstm.c0"]
     assert any("char_lstm runs anew for each step" in note for note in made.notes)
-    assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").story.not_streamable == ""
+    assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").metadata.not_streamable == ""
 
 
-def _of_architecture(architecture: Architecture, path: Path) -> lstm_onnx.Exported:
+def _of_architecture(architecture: Architecture, path: Path) -> lstm_onnx.ExportResult:
     module, inputs = architecture.example()
     return lstm_onnx.export(
         module, path, example_inputs=inputs, dynamic_shapes=architecture.dynamic_shapes, states="explicit"

@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from lstm_onnx.parity.diagnosis.fault_models import rounded
 from onnx import numpy_helper
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx import Model, Report
+from lstm_onnx import Model, ParityReport
 from lstm_onnx.parity import LSTMVerification, make_report
 from lstm_onnx.parity.diagnosis.evidence import causes
 from lstm_onnx.parity.diagnosis.evidence import evidence as diagnosis
+from lstm_onnx.parity.diagnosis.fault_models import rounded
 from lstm_onnx.runtime.providers import Placement
 
 from ..files import edit_file, lstm, mutate_file, verified
@@ -33,7 +33,7 @@ def _exported(path: Path, lengths: bool = False, projection: str = "scan", **arg
     return module
 
 
-def _wrong(folder: Path, names: list[tuple[str, int]], **arguments: Any) -> Report:
+def _wrong(folder: Path, names: list[tuple[str, int]], **arguments: Any) -> ParityReport:
     """The report on a file with these mistakes, each in the layer of that number."""
     path = folder / "m.onnx"
     module = _exported(path, **arguments)

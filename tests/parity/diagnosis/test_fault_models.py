@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lstm_onnx.parity.diagnosis.fault_models import Hypothesis, hypotheses, rounded, run_with
 
 from lstm_onnx import LSTMSpec
 from lstm_onnx.exporter.sources.torch_lstm import module_of, spec_of, state_of
 from lstm_onnx.parity.cases import Case, cases
+from lstm_onnx.parity.diagnosis.fault_models import Hypothesis, hypotheses, rounded, run_with
 from lstm_onnx.parity.reference import run_torch
 
 from ..files import lstm

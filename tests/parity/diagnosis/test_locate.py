@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from lstm_onnx.parity.diagnosis.locate import locate
 
 import lstm_onnx
 from lstm_onnx.parity import CaseResult, Location, LSTMVerification
 from lstm_onnx.parity.criterion import compare
+from lstm_onnx.parity.diagnosis.locate import locate
 from lstm_onnx.parity.expected import Call, Expected, first_difference
 
 from ..files import edit_file, lstm, mutate_file

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx import Report
+from lstm_onnx import ParityReport
 from lstm_onnx.parity.mutants import MUTATORS, known_shapes, mutated
 from tests.architectures import ALL
 from tests.module_files import module_file
@@ -19,13 +19,13 @@ from tests.module_files import module_file
 from ..files import edit_file
 
 
-def _verified(name: str, path: Path) -> Report:
+def _verified(name: str, path: Path) -> ParityReport:
     architecture = next(item for item in ALL if item.name == name)
     module, inputs = architecture.example()
     return lstm_onnx.verify(module, path, example_inputs=inputs, provider="cpu", threads=1, mutants="none")
 
 
-def _wrong(name: str, mistake: str, site: int, folder: Path) -> Report:
+def _wrong(name: str, mistake: str, site: int, folder: Path) -> ParityReport:
     graph = onnx.load(module_file(name))
     mutator = next(mutator for mutator in MUTATORS if mutator.name == mistake)
     outcome, wrong = mutated(graph, mutator, site, "", known_shapes(graph))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from lstm_onnx.parity import CaseResult, Cause, K, Location, MutantResult, Report, TensorResult
+from lstm_onnx.parity import CaseResult, Cause, K, Location, MutantResult, ParityReport, TensorResult
 from lstm_onnx.parity.criterion import Growth
 from lstm_onnx.parity.report import Range
 
@@ -46,7 +46,7 @@ WRONG = CaseResult(
 STOPPED = CaseResult("batch 2, time 1, states", error="node l0/Reshape: the input has 8 numbers, and the shape 12")
 UNCLEAR = CaseResult("batch 9, time 400, states", (replace(tensor("output", 3e-3), inconclusive=True),))
 
-passing = Report(
+passing = ParityReport(
     "net.onnx",
     "models/net.toml",
     "cpu",
@@ -116,7 +116,7 @@ def _evil(index: int) -> CaseResult:
     return CaseResult(EVIL[index], (own,))
 
 
-hostile = Report(
+hostile = ParityReport(
     EVIL[0],
     EVIL[1],
     EVIL[2],

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lstm_onnx.parity import Report
+from lstm_onnx.parity import ParityReport
 from lstm_onnx.parity.reports import github
 from lstm_onnx.parity.reports.table import plain
 
 from . import samples
 
 
-def told(*reports: Report, **environ: str) -> list[str]:
+def told(*reports: ParityReport, **environ: str) -> list[str]:
     lines: list[str] = []
     github.tell(reports, lines.append, {"GITHUB_ACTIONS": "true", **environ})
     return lines

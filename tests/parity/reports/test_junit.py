@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from lstm_onnx.parity import CaseResult, Report
+from lstm_onnx.parity import CaseResult, ParityReport
 from lstm_onnx.parity.reports import junit
 from lstm_onnx.parity.reports.table import plain
 
@@ -32,7 +32,7 @@ SCHEMA = {
 NUMBERS = {"tests", "failures", "errors", "skipped"}
 
 
-def parsed(*reports: Report) -> ET.Element:
+def parsed(*reports: ParityReport) -> ET.Element:
     return ET.fromstring(junit.document(reports))  # noqa: S314 - our own
 
 

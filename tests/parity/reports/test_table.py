@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from lstm_onnx.parity import Report
+from lstm_onnx.parity import ParityReport
 from lstm_onnx.parity.reports.table import plain, show
 
 from ...test_imports import assert_without, imported_by
@@ -28,7 +28,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
 
-    def shown(*reports: Report, columns: int = 100, **environment: str) -> str:
+    def shown(*reports: ParityReport, columns: int = 100, **environment: str) -> str:
         for name, value in {"TERM": "xterm-256color", "COLUMNS": str(columns), **environment}.items():
             monkeypatch.setenv(name, value)
         terminal = Terminal()

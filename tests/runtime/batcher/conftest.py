@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lstm_onnx.runtime.batcher.batcher import Batcher
 
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.batcher.batcher import Batcher
 
 from ..models import exported
 from .callers import Gate

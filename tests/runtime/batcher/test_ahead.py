@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lstm_onnx.runtime.batcher.batcher import Batcher
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.batcher.batcher import Batcher
 
 from ..models import accumulator, lookup, randoms
 from ..threads import in_threads

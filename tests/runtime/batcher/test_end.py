@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from lstm_onnx.runtime.batcher.batcher import Batcher
-from lstm_onnx.runtime.pool.pool import Pool
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model
+from lstm_onnx.runtime.batcher.batcher import Batcher
+from lstm_onnx.runtime.pool.pool import Pool
 
 from ..models import exported, model_of, randoms
 from .callers import LONG, Asking, Gate, busy, until

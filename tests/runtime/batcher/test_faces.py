@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lstm_onnx.runtime.batcher.batcher import Batcher
 
 from lstm_onnx.errors import InputError
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.batcher.batcher import Batcher
 from lstm_onnx.spec import ExportOptions
 from tests.module_files import module_file
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lstm_onnx.runtime.batcher.batcher import Batcher
-from lstm_onnx.runtime.batcher.request import Request
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model
+from lstm_onnx.runtime.batcher.batcher import Batcher
+from lstm_onnx.runtime.batcher.request import Request
 
 from ..models import bits, lookup, randoms
 from .callers import LONG, Asking, Gate, busy, until

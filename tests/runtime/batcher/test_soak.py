@@ -10,10 +10,10 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
-from lstm_onnx.runtime.batcher.batcher import BatchedStream, Batcher
 
 from lstm_onnx.errors import InputError
 from lstm_onnx.runtime import Model
+from lstm_onnx.runtime.batcher.batcher import BatchedStream, Batcher
 
 from ..threads import in_threads
 from .callers import LONG

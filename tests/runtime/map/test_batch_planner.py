@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lstm_onnx.runtime.map.batch_planner import CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
 from lstm_onnx.runtime.map.map import measured
 

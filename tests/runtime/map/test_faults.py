@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lstm_onnx.runtime.map.map import map_sequences
-from lstm_onnx.runtime.map.padding import Padder
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.map.map import map_sequences
+from lstm_onnx.runtime.map.padding import Padder
 from lstm_onnx.spec import ExportOptions
 from tests.module_files import module_file
 

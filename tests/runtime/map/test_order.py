@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lstm_onnx.runtime.map.map import map_sequences
-from lstm_onnx.runtime.map.padding import Layout
 
 from lstm_onnx.errors import RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.map.map import map as mapping
+from lstm_onnx.runtime.map.map import map_sequences
+from lstm_onnx.runtime.map.padding import Layout
 from lstm_onnx.spec import ExportOptions
 
 from ..models import exported, model_of, randoms

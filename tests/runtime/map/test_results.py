@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lstm_onnx.runtime.map.map import map_sequences
 
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.map.map import map_sequences
 from lstm_onnx.spec import ExportOptions
 from tests.module_files import with_initial
 

@@ -85,7 +85,7 @@ def test_damaged_metadata(tmp_path: Path, metadata: dict[str, str], message: str
 
 def test_the_metadata_of_others_is_not_ours(tmp_path: Path):
     path = accumulator(tmp_path / "a.onnx", metadata={"author": "{", "lstm": "x"})
-    assert load(path, "cpu").story.spec is None
+    assert load(path, "cpu").metadata.spec is None
 
 
 def test_not_a_file(tmp_path: Path):

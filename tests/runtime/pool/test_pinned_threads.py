@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lstm_onnx.runtime.batcher.batcher import Batcher
-from lstm_onnx.runtime.pool.pinned_threads import Lanes
 
 from lstm_onnx.runtime import load
+from lstm_onnx.runtime.batcher.batcher import Batcher
 from lstm_onnx.runtime.pool import pinned_threads as lanes
+from lstm_onnx.runtime.pool.pinned_threads import Lanes
 
 from ..models import exported, randoms
 

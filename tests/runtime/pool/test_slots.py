@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lstm_onnx.runtime.pool.pool import Pool, Slot
 
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.pool.pool import Pool, Slot
 from tests.module_files import module_file, with_story
 
 from ..models import accumulator, bits, lookup, model_of, randoms

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lstm_onnx.runtime.pool.state_memory import SlotStates
 
 SLOTS = 7

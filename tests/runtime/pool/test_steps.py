@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lstm_onnx.runtime.pool.pool import Pool, Slot
 
 from lstm_onnx.errors import InputError, LSTMOnnxError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.pool import bound_batches as cutting
+from lstm_onnx.runtime.pool.pool import Pool, Slot
 from tests.module_files import module_file, with_initial
 
 from ..models import accumulator, bits, exported, lookup, model_of, randoms

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lstm_onnx.runtime.pool.pool import Pool
 
 from lstm_onnx.errors import InputError
 from lstm_onnx.runtime import Model
+from lstm_onnx.runtime.pool.pool import Pool
 
 from ..threads import in_threads
 from .inputs import inputs

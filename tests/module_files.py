@@ -51,7 +51,7 @@ def edited_module(path: Path, source: Path, edit: Callable[[ModelProto], object]
     return path
 
 
-def with_story(path: Path, source: Path, **changes: Any) -> Path:
+def with_metadata(path: Path, source: Path, **changes: Any) -> Path:
     """A copy of `source` at `path` whose metadata has these fields."""
 
     def edit(model: ModelProto) -> None:
@@ -64,4 +64,4 @@ def with_story(path: Path, source: Path, **changes: Any) -> Path:
 
 def with_initial(path: Path, source: Path, initial: Mapping[str, np.ndarray]) -> Path:
     """A copy of `source` at `path` whose states start from `initial`."""
-    return with_story(path, source, initial=initial)
+    return with_metadata(path, source, initial=initial)

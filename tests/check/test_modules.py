@@ -15,7 +15,7 @@ from lstm_onnx.check import check
 from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.metadata import Metadata, Origin
 from tests.architectures import ALL
-from tests.module_files import edited_module, module_file, with_story
+from tests.module_files import edited_module, module_file, with_metadata
 
 from .models import failing, fix_dim, saved
 
@@ -129,7 +129,7 @@ def test_a_batch_that_states_name_otherwise_is_one_too(tmp_path: Path) -> None:
 
     path = edited_module(tmp_path / "n.onnx", module_file("three_kinds", "explicit"), rename)
     inputs = (InputSpec("x", ("N", "time", 4)),)
-    assert check(with_story(tmp_path / "m.onnx", path, inputs=inputs), provider="cpu")
+    assert check(with_metadata(tmp_path / "m.onnx", path, inputs=inputs), provider="cpu")
     edited_module(tmp_path / "m.onnx", tmp_path / "m.onnx", frozen_shape(0, 2, 4))
     report = check(tmp_path / "m.onnx", provider="cpu")
     assert "N is open in the input x (N, time, 4), and fixed in the value frozen/x" in failing(report, "dynamic-axes")
@@ -188,7 +188,7 @@ def test_a_batch_of_one_and_one_step_must_run_together(tmp_path: Path) -> None:
 def test_lengths_that_no_single_step_has_are_not_tried(tmp_path: Path) -> None:
     source = module_file("packed_gru_and_lstm")
     inputs = (InputSpec("x", ("batch", "time", 5)), InputSpec("lengths", ("batch",), "int64", 2, "time"))
-    assert check(with_story(tmp_path / "m.onnx", source, inputs=inputs), provider="cpu")
+    assert check(with_metadata(tmp_path / "m.onnx", source, inputs=inputs), provider="cpu")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_lengths_that_no_single_step_has_are_not_tried(tmp_path: Path) -> None:
     ],
 )
 def test_metadata_that_lacks_a_part(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    path = with_story(tmp_path / "m.onnx", module_file("policy"), **changes)
+    path = with_metadata(tmp_path / "m.onnx", module_file("policy"), **changes)
     assert said in failing(check(path, provider="cpu"), "metadata")
 
 
@@ -220,10 +220,10 @@ def test_metadata_that_lacks_a_part(tmp_path: Path, changes: dict[str, Any], sai
     ],
 )
 def test_states_of_a_module_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    path = with_story(tmp_path / "m.onnx", module_file("policy"), **changes)
+    path = with_metadata(tmp_path / "m.onnx", module_file("policy"), **changes)
     assert said in failing(check(path, provider="cpu"), "states-paired")
 
 
 def test_a_start_that_fits_passes(tmp_path: Path) -> None:
     start = {"state.0": np.ones((1, 1, 10), np.float32)}
-    assert check(with_story(tmp_path / "m.onnx", module_file("policy"), initial=start), provider="cpu")
+    assert check(with_metadata(tmp_path / "m.onnx", module_file("policy"), initial=start), provider="cpu")

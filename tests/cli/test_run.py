@@ -226,10 +226,10 @@ def test_options_that_would_do_nothing_are_refused(run_cli, model, tmp_path, arg
 
 
 def test_a_file_that_says_its_input_is_a_state_is_refused(run_cli, model, tmp_path):
-    from tests.module_files import with_story
+    from tests.module_files import with_metadata
 
     states = {"input": "output", "h0": "hn", "c0": "cn"}
-    with_story(tmp_path / "s.onnx", tmp_path / model, states=states)
+    with_metadata(tmp_path / "s.onnx", tmp_path / model, states=states)
     done = run_cli("run", "s.onnx", "--provider", "cpu")
     assert done.code == 2
     assert "is a bare LSTM with h0 <- hn, c0 <- cn; output does not feed input" in done.err

@@ -132,11 +132,11 @@ def _has(holder: Any, key: Any) -> bool:
 def _onnx(data: bytes, rng: random.Random) -> bytes:
     what = rng.random()
     if what < 0.2:
-        return _mutated_story(data, rng) or mutated_model(data, rng)
+        return _mutated_metadata(data, rng) or mutated_model(data, rng)
     return mutated_model(data, rng) if what < 0.75 else mutated_message(data, rng)
 
 
-def _mutated_story(data: bytes, rng: random.Random) -> bytes | None:
+def _mutated_metadata(data: bytes, rng: random.Random) -> bytes | None:
     """The model with other JSON in its metadata."""
     import onnx
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx.inspect import Inspection, LSTMInfo, inspect
-from tests.module_files import edited_module, module_file, with_initial, with_story
+from tests.module_files import edited_module, module_file, with_initial, with_metadata
 
 F, H = 3, 5
 
@@ -118,7 +118,7 @@ def test_what_the_inputs_hold_and_where_states_start(tmp_path: Path) -> None:
     assert "in   lengths int64 (batch), from 1 to time" in text
     start = {"state.0": np.ones((1, 1, 10), np.float32)}
     path = with_initial(tmp_path / "i.onnx", module_file("policy"), start)
-    result = inspect(with_story(tmp_path / "m.onnx", path, not_streamable="lstm is bidirectional"))
+    result = inspect(with_metadata(tmp_path / "m.onnx", path, not_streamable="lstm is bidirectional"))
     assert "state.0 <- output.1.0 (from stored numbers), state.1 <- output.1.1" in str(result)
     assert "streams no: lstm is bidirectional" in str(result)
     metadata = json.loads(json.dumps(result.to_dict()))["metadata"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from tests.architectures.architecture import seeded
-from tests.module_files import with_story
+from tests.module_files import with_metadata
 
 AXES = {"x": {0: "batch", 1: "time"}}
 
@@ -55,7 +55,7 @@ def test_a_file_that_says_it_streams_and_does_not_is_not_in_parity(tmp_path: Pat
     report = lstm_onnx.verify(module, tmp_path / "m.onnx", mutants="none")
     assert report
     assert any(note.startswith("streams were not compared: cannot be streamed: ") for note in report.notes)
-    path = with_story(tmp_path / "lie.onnx", tmp_path / "m.onnx", not_streamable="", time_axes=("time",))
+    path = with_metadata(tmp_path / "lie.onnx", tmp_path / "m.onnx", not_streamable="", time_axes=("time",))
     report = lstm_onnx.verify(module, path, mutants="none")
     assert not report
     failed = {case.kind for case in report.cases if not case.passed}

@@ -14,7 +14,7 @@ from lstm_onnx.errors import InputError, ModelError, ProviderError, RunError
 from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.chunks import run_chunks
-from tests.module_files import module_file, with_initial, with_story
+from tests.module_files import module_file, with_initial, with_metadata
 
 from .models import accumulator, exported, model_of, randoms
 
@@ -191,7 +191,7 @@ def test_where_every_output_is_a_state_all_are_given(tmp_path: Path) -> None:
 
 
 def test_whole_sequences_only(tmp_path: Path) -> None:
-    path = with_story(tmp_path / "m.onnx", module_file("policy"), not_streamable="l is bidirectional")
+    path = with_metadata(tmp_path / "m.onnx", module_file("policy"), not_streamable="l is bidirectional")
     with pytest.raises(InputError, match=r"m\.onnx: cannot be streamed: l is bidirectional; run whole sequences"):
         load(path, "cpu").stream()
 
@@ -301,7 +301,7 @@ def test_what_cannot_be_cut_into_chunks_says_why(tmp_path: Path) -> None:
 def test_lengths_of_a_module_keep_it_whole(tmp_path: Path) -> None:
     source = module_file("exogenous_forecaster", "explicit")
     lengths = InputSpec("lengths", ("batch",), "int64", 1, "time")
-    model = load(with_story(tmp_path / "m.onnx", source, inputs=(*load(source, "cpu").metadata.inputs, lengths)), "cpu")
+    model = load(with_metadata(tmp_path / "m.onnx", source, inputs=(*load(source, "cpu").metadata.inputs, lengths)), "cpu")
     with pytest.raises(InputError, match=r"cut into chunks: lengths counts along time, .* run it whole"):
         run_chunks(model, {"series": randoms(1, 4), "drivers": randoms(1, 4, 3)}, 1)
 

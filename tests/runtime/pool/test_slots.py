@@ -12,7 +12,7 @@ import pytest
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.pool.pool import Pool, Slot
-from tests.module_files import module_file, with_story
+from tests.module_files import module_file, with_metadata
 
 from ..models import accumulator, bits, lookup, model_of, randoms
 from .inputs import inputs
@@ -127,7 +127,7 @@ def test_refusals_are_those_of_streams(tmp_path: Path) -> None:
         Pool(model_of(tmp_path, bidirectional=True))
     with pytest.raises(InputError, match="has no states to carry"):
         Pool(load(accumulator(tmp_path / "a.onnx"), "cpu"))
-    path = with_story(tmp_path / "w.onnx", module_file("policy"), not_streamable="l is bidirectional")
+    path = with_metadata(tmp_path / "w.onnx", module_file("policy"), not_streamable="l is bidirectional")
     with pytest.raises(InputError, match="cannot be streamed: l is bidirectional"):
         Pool(load(path, "cpu"))
 

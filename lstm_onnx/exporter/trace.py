@@ -27,6 +27,7 @@ from .packed import padded_instead
 from .prepared import FixedSizeError, Prepared, Tensors, quiet
 from .recurrent import OPERATOR, Site
 from .remarks import Guards, hushed, listening, texts_noted
+from .size_arithmetic import RANGES, SCALARS, keep_doubles
 from .user_code import line_of, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
@@ -75,12 +76,17 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
                     program,
                     dynamo=True,
                     opset_version=max(opset, TRACED_OPSET),
-                    custom_translation_table={torch.ops.lstm_onnx.recurrent.default: _translation},
+                    custom_translation_table={
+                        **SCALARS,
+                        **RANGES,
+                        torch.ops.lstm_onnx.recurrent.default: _translation,
+                    },
                     verbose=False,
                 )
         except Exception as error:
-            raise ExportError(_translation_problem(error)) from error
+            raise (_own_error(error) or ExportError(_translation_problem(error))) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
+    keep_doubles(translated.model)
     # Here, as the translation may compare sizes, too.
     facts = size_facts(program, _input_axes(prepared), guards.decided, torch.ops.lstm_onnx.recurrent.default)
     return Traced(translated.model, replace(facts, texts=tuple(dict.fromkeys(guards.texts))))

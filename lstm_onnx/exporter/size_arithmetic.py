@@ -188,7 +188,7 @@ SCALARS: Mapping[Any, Callable[..., Any]] = {
     torch.sym_max: _binary(lambda a, b: op.Max(a, b), lambda a, b: op.Max(a, b)),
     torch.sym_min: _binary(lambda a, b: op.Min(a, b), lambda a, b: op.Min(a, b)),
     torch.sym_ite: _either,
-    torch._sym_sqrt: lambda a: as_float(op.Sqrt(as_double(a))),
+    getattr(torch, "_sym_sqrt"): lambda a: as_float(op.Sqrt(as_double(a))),  # noqa: B009 - unknown to mypy
     operator.add: _binary(lambda a, b: op.Add(a, b), lambda a, b: op.Add(a, b)),
     operator.sub: _binary(lambda a, b: op.Sub(a, b), lambda a, b: op.Sub(a, b)),
     operator.mul: _binary(lambda a, b: op.Mul(a, b), lambda a, b: op.Mul(a, b)),

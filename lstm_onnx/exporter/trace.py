@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import ExportError, LSTMOnnxError
 from .attributes import ForwardFailed
 from .decisions import SizeFacts, size_facts
+from .interpolation import INTERPOLATIONS
 from .packed import padded_instead
 from .prepared import FixedSizeError, Prepared, Tensors, quiet
 from .recurrent import OPERATOR, Site
@@ -79,6 +80,7 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
                     custom_translation_table={
                         **SCALARS,
                         **RANGES,
+                        **INTERPOLATIONS,
                         torch.ops.lstm_onnx.recurrent.default: _translation,
                     },
                     verbose=False,

@@ -51,7 +51,10 @@ class Decision:
     def holds(self, sizes: Mapping[Axis, int]) -> bool:
         """Whether it goes the traced way at these sizes; a comparison that nothing is known of does."""
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items() if axis in sizes}
-        return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
+        try:
+            return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
+        except ZeroDivisionError:
+            return True
 
     def side(self, sizes: Mapping[Axis, int]) -> int:
         """-1, 0 or 1 for less, equal and greater."""

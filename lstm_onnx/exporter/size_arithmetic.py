@@ -9,9 +9,10 @@ Cast of the double, and the next scalar operator goes on from the double.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -242,6 +243,32 @@ RANGES: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.arange.start: lambda start, end, **options: _range(start, end, 1, **options),
     torch.ops.aten.arange.start_step: lambda start, end, step=1, **options: _range(start, end, step, **options),
 }
+
+
+@contextlib.contextmanager
+def exact_floor_division() -> Iterator[None]:
+    """Trace ``a // b`` of floats as Python computes it: 1.0 // 0.1 is 9.0, and floor(1.0 / 0.1), torch's trace, 10."""
+    with contextlib.ExitStack() as stack:
+        for kind in (torch.SymInt, torch.SymFloat):
+            for name, swapped in (("__floordiv__", False), ("__rfloordiv__", True)):
+                own = getattr(kind, name)
+                stack.callback(setattr, kind, name, own)
+                setattr(kind, name, _floor_divided(own, swapped=swapped))
+        yield
+
+
+def _floor_divided(own: Callable[..., Any], *, swapped: bool) -> Callable[..., Any]:
+    to_float: Any = torch.sym_float
+
+    def divided(size: Any, other: Any) -> Any:
+        a, b = (other, size) if swapped else (size, other)
+        exact = isinstance(b, float) and math.frexp(b)[0] == 0.5  # a division by a power of two is not rounded
+        if exact or not any(isinstance(item, (float, torch.SymFloat)) for item in (a, b)):
+            return own(size, other)
+        a, b = to_float(a), to_float(b)
+        return to_float(round((a - a % b) / b))
+
+    return divided
 
 
 def keep_doubles(model: ir.Model) -> None:

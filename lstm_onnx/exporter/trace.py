@@ -28,7 +28,7 @@ from .packed import padded_instead
 from .prepared import FixedSizeError, Prepared, Tensors, quiet
 from .recurrent import OPERATOR, Site
 from .remarks import Guards, hushed, listening, texts_noted
-from .size_arithmetic import RANGES, SCALARS, keep_doubles
+from .size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from .user_code import line_of, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
@@ -163,7 +163,7 @@ def _exported(
 ) -> tuple[torch.export.ExportedProgram, Guards]:
     with listening() as guards:
         try:
-            with _NoOtherRecurrence(), texts_noted(guards.texts):
+            with _NoOtherRecurrence(), texts_noted(guards.texts), exact_floor_division():
                 program = torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise

@@ -22,8 +22,9 @@ from ..story import Story
 from .agreement import first_difference
 from .arguments import resized_tensor
 from .branches import numbers_in_code, parting_line
-from .decisions import Axis, SizeFacts, axis_names
+from .decisions import SizeFacts, axis_names
 from .prepared import Prepared, Tensors
+from .roundings import Axis
 from .stepwise import call_with_states
 
 Sizes = dict[str, int]

@@ -230,12 +230,18 @@ def _range(
     default = ir.DataType.DOUBLE if torch.get_default_dtype() == torch.float64 else FLOAT
     kind = given or default
     first, last, delta = as_double(start), as_double(end), as_double(step)
+    if kind == INT64:  # torch rounds the bounds themselves, of this type alone
+        return op.Range(*(cast(bound, INT64) for bound in (first, last, delta)))
     count = cast(op.Ceil(op.Div(op.Sub(last, first), delta)), INT64)
     index = op.Range(constant(0, INT64), count, constant(1, INT64))
     if kind in _FRACTIONS:
         return cast(op.Add(first, op.Mul(cast(index, DOUBLE), delta)), kind)
-    whole = op.Add(cast(first, INT64), op.Mul(index, cast(delta, INT64)))
-    return whole if kind == INT64 else cast(whole, kind)
+    if is_fraction(step):
+        raise ExportError(
+            "torch.arange of integers by a fractional step has no form in ONNX; take a whole step, or .to() a "
+            "floating range"
+        )
+    return cast(op.Add(cast(first, INT64), op.Mul(index, as_whole(step))), kind)
 
 
 RANGES: Mapping[Any, Callable[..., Any]] = {

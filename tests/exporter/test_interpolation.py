@@ -18,7 +18,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "0.7": {"scale_factor": 0.7},
     "1.3": {"scale_factor": 1.3},
     "2": {"scale_factor": 2},
-    "49": {"scale_factor": 49.0},
+    "41": {"scale_factor": 41.0},
     "recomputed": {"scale_factor": 0.7, "recompute_scale_factor": True},
 }
 
@@ -78,7 +78,7 @@ def test_opsets(opset: int, tmp_path: Path) -> None:
     right_at_every_length(resized, tmp_path, opset=opset)
 
 
-@pytest.mark.parametrize(("factor", "resize"), [(2.0, True), (3.0, True), (49.0, False), (0.5, False), (1.5, False)])
+@pytest.mark.parametrize(("factor", "resize"), [(2.0, True), (3.0, True), (41.0, False), (0.5, False), (1.5, False)])
 def test_resize_is_kept_where_it_is_exact(factor: float, resize: bool, tmp_path: Path) -> None:
     module = Sized(lambda y: F.interpolate(y.transpose(1, 2), scale_factor=factor))
     assert ("Resize" in made(module, signal(2, 9), X, tmp_path).operators) == resize

@@ -116,6 +116,7 @@ def find_limits(trial: Trial, limits: Limits) -> None:
     other_ways = _try_other_ways(trial, limits)
     if trial.facts.texts or other_ways:
         _try_numbers(trial, limits)
+    _try_roundings(trial, limits)
     _try_long(trial, limits)
 
 
@@ -343,6 +344,19 @@ def _try_numbers(trial: Trial, limits: Limits) -> None:
             for near in (size, size + 1):
                 if near > 1 and near == limits.within(name, near):
                     _require_cheap(trial, limits.all_within({**trial.own, name: near}))
+
+
+def _try_roundings(trial: Trial, limits: Limits) -> None:
+    """Where what is computed from a size may be rounded otherwise."""
+    for axis, sizes in trial.facts.tips:
+        name = trial.axes[axis]
+        for size in sizes:
+            if size == limits.within(name, size):
+                at = limits.all_within({**trial.own, name: size})
+                _require_cheap(trial, at)
+                stored = limits.boundaries.get(name, ())
+                if len(stored) < _STORED and trial.cost(at) <= _MOST_COST:
+                    limits.boundaries[name] = tuple(sorted({*stored, size}))
 
 
 def _require_cheap(trial: Trial, sizes: Sizes) -> None:

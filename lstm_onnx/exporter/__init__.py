@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..atomic_io import require_writable
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
 from ..spec import DEFAULT_OPSET, ExportOptions
-from .bare_lstm import ExportResult, export_lstm
+from .bare_lstm import export_lstm
+from .write import ExportResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,14 +76,14 @@ def export(
         WeightsError: "fold" with a projection too badly conditioned for it.
         FileError: the file cannot be written.
     """
-    from .sources.torch_lstm import is_bare, spec_of, state_of, unwrapped
+    from .sources.torch_lstm import is_bare_lstm, spec_of, state_of, unwrap_module
 
     require_writable(path)
     if states is not None and not isinstance(states, str):
         raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
-    module = unwrapped(module)
+    module = unwrap_module(module)
     options = ExportOptions(lengths=lengths, projection=projection, opset=opset)
-    if is_bare(module) and example_inputs is None:
+    if is_bare_lstm(module) and example_inputs is None:
         if states == "zero" or output_names is not None:
             raise ConfigError("a bare nn.LSTM has its states as inputs, and its outputs' names are fixed")
         spec = spec_of(module)
@@ -95,16 +96,16 @@ def export(
     if lengths:
         raise ConfigError("lengths=True is for a bare nn.LSTM; a module that packs sequences has lengths of its own")
     from .module import ModuleOptions, export_module
-    from .tracing.arguments import arguments
+    from .tracing.arguments import bind_arguments
 
     names = None if output_names is None else _names(output_names)
     try:
-        found = arguments(module, example_inputs, dynamic_shapes)
+        found = bind_arguments(module, example_inputs, dynamic_shapes)
     except (TypeError, ValueError, RecursionError) as error:  # what holds itself, or is no array of numbers
         if isinstance(error, LSTMOnnxError):
             raise
         raise ConfigError(f"example_inputs or dynamic_shapes cannot be used: {reason(error)}") from error
-    return export_module(module, found, ModuleOptions(options, states or "zero", names, None, check), path)
+    return export_module(module, found, ModuleOptions(options, states or "zero", names, check=check), path)
 
 
 def _names(output_names: Any) -> tuple[str, ...]:

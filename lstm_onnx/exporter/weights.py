@@ -1,10 +1,10 @@
 """torch's recurrent parameters as the ONNX operators', and the fold of a projection.
 
-torch keeps an LSTM's gates in the order input, forget, cell, output; ONNX wants input, output,
-forget, cell (onnx operator LSTM: "iofc").  A GRU's are reset, update, new in torch and update, reset,
-hidden in ONNX ("zrh").  Rows of both weight matrices and of both biases move together.
+The gates of an LSTM are input, forget, cell, output in torch and input, output, forget, cell in ONNX
+(onnx operator LSTM: "iofc").  Those of a GRU are reset, update, new in torch and update, reset, hidden in
+ONNX ("zrh").  The rows of both weight matrices and of both biases are reordered.
 
-Everything here is numpy; a state dict is a mapping of the module's parameter names to arrays.
+Everything here is numpy; a state dict maps the module's parameter names to arrays.
 """
 
 from __future__ import annotations
@@ -23,26 +23,30 @@ Array = NDArray[np.floating]
 StateDict = Mapping[str, Array]
 
 _GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
-"""For each operator, where each of its gates stands among torch's: i, f, g, o; r, z, n; or the only one."""
+"""For each gate of the ONNX operator, its index in torch's order."""
 
 MAX_CONDITION = 200.0
-"""Largest condition number of W_hr at which the fold is done.
+"""Largest condition number of W_hr at which the projection is folded.
 
 The fold multiplies h0 by pinv(W_hr) and the result by W_hr again, so rounding in the state grows with
 cond(W_hr), in units of the dtype's own rounding and so alike for all dtypes.  Measured over 12 LSTMs
 at each condition number, in units of PyTorch's own error, of which parity allows 32: the worst is 1.4
-at 30, 7 at 200, 11 at 500, 36 at 1500.  Past the bound the Scan lowering, which is exact for every
-W_hr, is the one to use.
+at 30, 7 at 200, 11 at 500, 36 at 1500.  The Scan lowering is exact for every W_hr.
 """
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer's parameters with ONNX's gate order, directions stacked first.
+    """One layer's parameters in ONNX's gate order, with the directions as first axis.
 
-    With D directions, G gates (4 of an LSTM, 3 of a GRU, 1 of an RNN), H hidden_size, S what h holds
-    (proj_size or hidden_size), I the layer's input: W ``(D, G*H, I)``, R ``(D, G*H, S)``,
-    B ``(D, 2*G*H)`` (input biases, then recurrent) or None, and W_hr ``(D, proj_size, H)`` or None.
+    With D directions, G gates (4 of an LSTM, 3 of a GRU, 1 of an RNN), H hidden_size, S proj_size or
+    hidden_size, I the features of the layer's input.
+
+    Attributes:
+        W: ``(D, G*H, I)``.
+        R: ``(D, G*H, S)``.
+        B: ``(D, 2*G*H)``, the biases of W and then those of R; None without biases.
+        W_hr: ``(D, proj_size, H)``; None without a projection.
     """
 
     W: Array
@@ -52,7 +56,7 @@ class LayerWeights:
 
 
 def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWeights:
-    """Layer `layer` of a state dict that fits `spec` (see `fitted`), in ONNX's gate order."""
+    """Layer `layer` of a state dict that `validate_state_dict` returned for `spec`, in ONNX's gate order."""
     suffixes = direction_suffixes(spec.bidirectional)
 
     def reordered(name: str) -> Array:
@@ -76,13 +80,15 @@ def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWei
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """A projected layer rewritten for the LSTM operator, which knows no projection.
+    """A projected layer rewritten for the LSTM operator, which has no projection.
 
-    The operator then carries the unprojected h~ of ``hidden_size`` features, with h = W_hr h~:
-    R' ``(D, 4H, H)`` = R W_hr replaces R, ``h0 @ P_in`` is the operator's initial_h, and its Y and
-    Y_h times ``P_out`` are the layer's output and final state.  P_in ``(D, P, H)`` is pinv(W_hr)
-    transposed, P_out ``(D, H, P)`` is W_hr transposed.  Exact where W_hr has full row rank, since
-    then W_hr pinv(W_hr) = 1.
+    The operator's state is the unprojected u, of hidden_size features, with h = W_hr u.  That is exact where
+    W_hr has full row rank, since then W_hr pinv(W_hr) = 1.
+
+    Attributes:
+        R: ``(D, 4H, H)``, R W_hr, which replaces R.
+        P_in: ``(D, P, H)``, pinv(W_hr) transposed; ``h0 @ P_in`` is the operator's initial_h.
+        P_out: ``(D, H, P)``, W_hr transposed; the operator's Y and Y_h times it are the layer's.
     """
 
     R: Array
@@ -113,7 +119,7 @@ def fold_projection(R: Array, W_hr: Array, *, layer: int) -> FoldedLayer:  # noq
     )
 
 
-def fitted(spec: RecurrentSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
+def validate_state_dict(spec: RecurrentSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
     """`state` as exactly the parameters of `spec`, in torch's order and the spec's dtype.
 
     Like ``load_state_dict`` of a module with that dtype, tensors of another float dtype are cast.

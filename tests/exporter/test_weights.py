@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lstm_onnx import LSTMSpec, WeightsError
-from lstm_onnx.exporter.weights import MAX_CONDITION, digest, fitted, fold_projection, layer_weights
+from lstm_onnx.exporter.weights import MAX_CONDITION, digest, fold_projection, layer_weights, validate_state_dict
 from lstm_onnx.spec import GRUSpec, RecurrentSpec, RNNSpec
 
 SPEC = LSTMSpec(3, 2, num_layers=2, bidirectional=True)
@@ -120,7 +120,7 @@ def test_a_projection_without_full_rank_is_refused(matrix: np.ndarray) -> None:
 def test_weights_that_fit_come_in_torchs_order_and_the_specs_dtype() -> None:
     state = _state(SPEC)
     shuffled = {name: state[name].astype(np.float64) for name in reversed(state)}
-    result = fitted(SPEC, shuffled, where="here")
+    result = validate_state_dict(SPEC, shuffled, where="here")
     assert list(result) == list(SPEC.parameter_shapes())
     assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in result.values())
     for name, array in result.items():
@@ -129,7 +129,7 @@ def test_weights_that_fit_come_in_torchs_order_and_the_specs_dtype() -> None:
 
 def test_weights_are_made_contiguous() -> None:
     state = {name: np.asfortranarray(array) for name, array in _state(SPEC).items()}
-    assert all(array.flags.c_contiguous for array in fitted(SPEC, state, where="here").values())
+    assert all(array.flags.c_contiguous for array in validate_state_dict(SPEC, state, where="here").values())
 
 
 def test_everything_that_does_not_fit_is_named() -> None:
@@ -139,7 +139,7 @@ def test_everything_that_does_not_fit_is_named() -> None:
     state["weight_ih_l0"] = state["weight_ih_l0"].T
     state["bias_ih_l0"] = np.zeros(8, np.int64)
     with pytest.raises(WeightsError) as caught:
-        fitted(SPEC, state, where="net.safetensors")
+        validate_state_dict(SPEC, state, where="net.safetensors")
     message = str(caught.value)
     assert message.startswith("net.safetensors: ")
     assert "missing bias_hh_l1 (8,)" in message
@@ -152,15 +152,15 @@ def test_everything_that_does_not_fit_is_named() -> None:
 def test_a_gru_and_an_rnn_are_fitted_alike(spec: RecurrentSpec) -> None:
     state = _state(LSTMSpec(3, 2))
     with pytest.raises(WeightsError, match=r"net: the weights do not fit the model: weight_ih_l0 is \(8, 3\) where"):
-        fitted(spec, state, where="net")
-    result = fitted(spec, _state(spec), where="net")
+        validate_state_dict(spec, state, where="net")
+    result = validate_state_dict(spec, _state(spec), where="net")
     assert list(result) == list(spec.parameter_shapes())
     assert {array.dtype for array in result.values()} == {np.dtype(spec.dtype)}
 
 
 def test_a_long_list_of_problems_is_cut() -> None:
     with pytest.raises(WeightsError, match=r"and 8 more$"):
-        fitted(SPEC, {}, where="x")
+        validate_state_dict(SPEC, {}, where="x")
 
 
 def test_the_digest_sees_every_change() -> None:
@@ -185,4 +185,4 @@ def test_numbers_too_large_for_the_dtype_are_named() -> None:
     state = {name: np.zeros(shape, np.float32) for name, shape in spec.parameter_shapes().items()}
     state["weight_hh_l0"][0, 0] = 1e6
     with pytest.raises(WeightsError, match="weight_hh_l0 holds numbers too large for float16"):
-        fitted(spec, state, where="net")
+        validate_state_dict(spec, state, where="net")

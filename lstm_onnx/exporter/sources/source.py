@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
 from ...input_spec import InputSpec
 from ...spec import ExportOptions, LSTMSpec
-from ..bare_lstm import ExportResult, export_lstm
-from ..weights import Array, fitted
+from ..bare_lstm import export_lstm
+from ..weights import Array, validate_state_dict
+from ..write import ExportResult
 from .checkpoint import import_torch, load_state_dict
 from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
 from .torch_lstm import check_sizes, module_of, seeded_state, spec_of, state_of
@@ -89,9 +90,9 @@ class ModuleSource:
             LSTMOnnxError: see `export_module`.
         """
         from ..module import ModuleOptions, export_module
-        from ..tracing.example_inputs import fitting_arguments
+        from ..tracing.example_inputs import find_example_inputs
 
-        arguments = self.example or fitting_arguments(self.held, self.inputs, limits=self.limits)
+        arguments = self.example or find_example_inputs(self.held, self.inputs, limits=self.limits)
         options = ModuleOptions(self.options, self.states, self.outputs, self.inputs or None, check)
         return export_module(self.held, arguments, options, path)
 
@@ -150,7 +151,7 @@ def _lstm_source(path: str, config: LSTMConfig) -> LSTMSource:
             return LSTMSource(path, spec, seeded_state(spec, weights.seed or 0), config.options)
     except ConfigError as error:
         raise ConfigError(f"{path}: [lstm] {error}") from error
-    state = fitted(spec, load_state_dict(weights.file, weights.prefix), where=_where(weights, path))
+    state = validate_state_dict(spec, load_state_dict(weights.file, weights.prefix), where=_where(weights, path))
     return LSTMSource(path, spec, state, config.options)
 
 
@@ -269,9 +270,9 @@ def _with_example(source: str, made: Any) -> ModuleSource:
             f"{source}: gives a {what}; of a module that is more than an nn.LSTM it must give "
             "(module, example_inputs) or (module, example_inputs, dynamic_shapes), or describe it in a .toml"
         )
-    from ..tracing.arguments import arguments
+    from ..tracing.arguments import bind_arguments
 
-    found = arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
+    found = bind_arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
     return ModuleSource(source, made[0], (), ExportOptions(), example=found)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, ExportError
 from ...spec import DTYPES, LSTMSpec
-from ..weights import Array, fitted
+from ..weights import Array, validate_state_dict
 from .checkpoint import import_torch
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _MOST_LAYERS = 1000
 """More are a slip of the pen: they take minutes to build, each with nodes of its own in the file."""
 
 
-def unwrapped(module: Any) -> Any:
+def unwrap_module(module: Any) -> Any:
     """The module within torch.compile's, DataParallel's and DistributedDataParallel's wrappers."""
     nn = import_torch("exporting a module needs it").nn
     while True:
@@ -31,7 +31,7 @@ def unwrapped(module: Any) -> Any:
             return module
 
 
-def is_bare(module: Any) -> bool:
+def is_bare_lstm(module: Any) -> bool:
     """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing.
 
     Raises:
@@ -103,7 +103,7 @@ def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:
     finally:
         for part, mode in modes:
             part.training = mode
-    return fitted(spec, state, where=type(module).__name__)
+    return validate_state_dict(spec, state, where=type(module).__name__)
 
 
 def module_of(spec: LSTMSpec, state: Mapping[str, Array]) -> nn.LSTM:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tracing.functional import Prepared, Tensors
+from ..tracing.functional import FunctionalModule, Tensors
 
 _RELATIVE = {torch.float16: 1e-2}
 _OTHERWISE = 1e-5
@@ -34,7 +34,7 @@ _FLIP_BITS, _JUMP = 64, 2.0
 
 
 def first_difference(
-    prepared: Prepared,
+    functional: FunctionalModule,
     inputs: Tensors,
     run: Callable[[Tensors], Tensors],
     expected: Tensors,
@@ -55,14 +55,14 @@ def first_difference(
         problem = _form(found, tensor)
         if problem:
             return f"{name} {problem}"
-        if not _close(found, tensor, prepared.dtype):
+        if not _close(found, tensor, functional.dtype):
             doubtful[name] = tensor, found
     if not doubtful:
         return None
     # Only now, since it costs runs of the module.
-    roundings = [_perturbed(prepared, inputs, run, bits, seed) for bits, seed in _draws()]
+    roundings = [_perturbed(functional, inputs, run, bits, seed) for bits, seed in _draws()]
     for name, (tensor, found) in doubtful.items():
-        problem = _difference(found, tensor, [other[name] for other in roundings if name in other], prepared.dtype)
+        problem = _difference(found, tensor, [other[name] for other in roundings if name in other], functional.dtype)
         if problem:
             return f"{name} {problem}"
     return None
@@ -139,7 +139,9 @@ def _tipped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], al
     return bool((errors <= np.maximum(allowed, _JUMP * jumps)).all())
 
 
-def _perturbed(prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int) -> Tensors:
+def _perturbed(
+    functional: FunctionalModule, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int
+) -> Tensors:
     """The module's outputs with every parameter and floating-point input changed by up to some last bits."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -147,26 +149,26 @@ def _perturbed(prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Ten
         noise = torch.rand(tensor.shape, generator=generator).to(tensor.device) * 2 - 1
         return (tensor.double() * (1 + bits * torch.finfo(tensor.dtype).eps * noise.double())).to(tensor.dtype)
 
-    with _other_parameters(prepared, changed):
+    with _other_parameters(functional, changed):
         return run({name: changed(tensor) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()})
 
 
 @contextlib.contextmanager
-def _other_parameters(prepared: Prepared, changed: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _other_parameters(functional: FunctionalModule, changed: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Every floating-point parameter of the copy changed, and put back afterwards."""
-    parameters = [item for item in prepared.stateful.parameters() if item.is_floating_point()]
-    weights = [(site, site.weights) for site in prepared.sites.values()]
+    parameters = [item for item in functional.stateful.parameters() if item.is_floating_point()]
+    weights = [(recurrent, recurrent.weights) for recurrent in functional.recurrent_modules.values()]
     before = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():
             for parameter in parameters:
                 parameter.copy_(changed(parameter.detach()))
-        for site, _ in weights:
-            site.weights = {}
+        for recurrent, _ in weights:
+            recurrent.weights = {}
         yield
     finally:
         with torch.no_grad():
             for parameter, old in zip(parameters, before, strict=True):
                 parameter.copy_(old)
-        for site, own in weights:
-            site.weights = own
+        for recurrent, own in weights:
+            recurrent.weights = own

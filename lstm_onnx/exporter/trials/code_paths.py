@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
-from ..tracing.user_code import is_users, shown
+from ..tracing.user_code import format_line, is_user_code
 
 _MOST_STEPS = 200_000
 """Instructions of the user's code that are looked at; a loop over time may have any number."""
@@ -41,7 +41,7 @@ def parting_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None
     before: Step | None = None
     for step, twin in zip(first, second, strict=False):
         if step[:2] != twin[:2]:
-            return None if before is None else shown(before[0].co_filename, before[2])
+            return None if before is None else format_line(before[0].co_filename, before[2])
         before = step
     return None
 
@@ -51,7 +51,7 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
     steps: list[Step] = []
 
     def traced(frame: FrameType, event: str, _: Any) -> Any:
-        if not is_users(frame.f_code.co_filename):
+        if not is_user_code(frame.f_code.co_filename):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode" and len(steps) < _MOST_STEPS:

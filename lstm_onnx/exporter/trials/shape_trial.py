@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from ...errors import ExportError, InputError, MissingDependencyError, ProviderError, RunError
-from ...metadata import Metadata
 from ...runtime import Model, load
 from ...runtime.symbolic_dims import size_of
-from ..tracing.arguments import resized_tensor
+from ..tracing.arguments import resize_tensor
 from ..tracing.call_with_states import call_with_states
-from ..tracing.functional import Prepared, Tensors
+from ..tracing.functional import FunctionalModule, Tensors
 from .agreement import first_difference
 from .code_paths import numbers_in_code, parting_line
 from .size_decisions import Axis, SizeFacts, axis_names
@@ -42,40 +41,49 @@ class Outcome:
     message: str = ""
 
 
-class Trial:
-    """A file and its module, run side by side at any sizes; what was run once is remembered.
-
-    `guarded` are the calls of recurrent modules that fail in the file where they get 0 steps.
+def open_for_trial(path: Path) -> Model:
+    """The file, opened on the CPU with one thread.
 
     Raises:
-        MissingDependencyError: there is no ONNX Runtime to try it with.
-        ProviderError: ONNX Runtime cannot open the file.
+        MissingDependencyError: ONNX Runtime is not installed.
+        ProviderError: ONNX Runtime cannot run the file on the CPU.
+    """
+    try:
+        return load(path, provider="cpu", threads=1)
+    except MissingDependencyError as error:
+        raise MissingDependencyError(
+            f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
+        ) from None
+    except ProviderError as error:
+        raise ProviderError(str(error).removeprefix(f"{path}: ")) from None
+
+
+class ShapeTrial:
+    """A file and its module, run on the same inputs at any sizes; each result is cached.
+
+    Args:
+        model: the file, opened on the CPU.
+        functional: the module.
+        facts: what tracing decided by sizes.
+        guarded: the calls of recurrent modules, as ``(path, number)``, that fail in the file where they get 0 steps.
     """
 
     def __init__(
         self,
-        path: Path,
-        prepared: Prepared,
-        metadata: Metadata,
+        model: Model,
+        functional: FunctionalModule,
         facts: SizeFacts | None = None,
         guarded: Collection[tuple[str, int]] = (),
     ) -> None:
-        try:
-            self.model: Model = load(path, provider="cpu", threads=1)
-        except MissingDependencyError as error:
-            raise MissingDependencyError(
-                f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
-            ) from error
-        except ProviderError as error:
-            raise ProviderError(str(error).removeprefix(f"{path}: ")) from error
-        self.prepared, self.metadata, self.facts = prepared, metadata, facts or SizeFacts()
+        self.model, self.functional, self.facts = model, functional, facts or SizeFacts()
+        self.metadata = model.metadata
         self.guarded = guarded
-        self.axes = axis_names(metadata)
+        self.axes = axis_names(self.metadata)
         self.names = list(dict.fromkeys(self.axes.values()))
         self.own: Sizes = {}
         for (key, axis), name in self.axes.items():
-            self.own.setdefault(name, prepared.arguments.tensors[key].shape[axis])
-        self.parameters = max(1, sum(item.numel() for item in prepared.stateful.parameters()))
+            self.own.setdefault(name, functional.arguments.tensors[key].shape[axis])
+        self.parameters = max(1, sum(item.numel() for item in functional.stateful.parameters()))
         self._known: dict[tuple[tuple[str, int], ...], Outcome] = {}
 
     def at(self, sizes: Sizes) -> Outcome:
@@ -109,17 +117,17 @@ class Trial:
 
     def _expected(self, sizes: Sizes) -> Tensors:
         inputs, states = self._example(sizes)
-        return call_with_states(self.prepared, self.metadata, inputs, states)
+        return call_with_states(self.functional, self.metadata, inputs, states)
 
     def _run(self, sizes: Sizes) -> Outcome:
         inputs, states = self._example(sizes)
         try:
-            expected = call_with_states(self.prepared, self.metadata, inputs, states)
+            expected = call_with_states(self.functional, self.metadata, inputs, states)
         except ExportError as error:
             # The example's integers may count steps that are not there at these sizes.
             inputs = {name: _at_most(tensor, min(sizes.values(), default=1)) for name, tensor in inputs.items()}
             try:
-                expected = call_with_states(self.prepared, self.metadata, inputs, states)
+                expected = call_with_states(self.functional, self.metadata, inputs, states)
             except ExportError:
                 return Outcome(UNRUN, str(error))  # such as shorter than a kernel
         axes = self.axis_sizes(sizes)
@@ -131,7 +139,7 @@ class Trial:
         if not message and self.metadata.origins and not self.ran:
             # Without its explicit states, too: the file then starts as the module's own code does.
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
-            message = self._compared(inputs, own, call_with_states(self.prepared, self.metadata, inputs, own))
+            message = self._compared(inputs, own, call_with_states(self.functional, self.metadata, inputs, own))
         return Outcome(WRONG, message) if message else Outcome(RIGHT)
 
     def _compared(self, inputs: Tensors, states: Tensors, expected: Tensors) -> str:
@@ -141,9 +149,9 @@ class Trial:
             return f"the exported file fails: {str(error).removeprefix(f'{self.model.path}: ')}"
 
         def run(others: Tensors) -> Tensors:
-            return call_with_states(self.prepared, self.metadata, others, states)
+            return call_with_states(self.functional, self.metadata, others, states)
 
-        problem = first_difference(self.prepared, inputs, run, expected, actual)
+        problem = first_difference(self.functional, inputs, run, expected, actual)
         return f"the exported file's {problem}" if problem else ""
 
     def _example(self, sizes: Sizes) -> tuple[Tensors, Tensors]:
@@ -156,7 +164,7 @@ class Trial:
         inputs: Tensors = {}
         for spec in self.metadata.inputs:
             own = {axis: sizes[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-            tensor = resized_tensor(self.prepared.arguments.tensors[spec.name], own)
+            tensor = resize_tensor(self.functional.arguments.tensors[spec.name], own)
             inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
         states: Tensors = {}
         for name in self.metadata.states:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, FileError, WeightsError
 from lstm_onnx.exporter.sources.source import ModuleSource, load_source
-from lstm_onnx.exporter.tracing.example_inputs import fitting_arguments
+from lstm_onnx.exporter.tracing.example_inputs import find_example_inputs
 from lstm_onnx.input_spec import InputSpec
 
 NET = """
@@ -215,7 +215,7 @@ def test_a_module_that_holds_a_batch_of_six_is_run_at_six(folder: Path) -> None:
     (folder / "net.toml").write_text('[module]\nfactory = "net.py:Kept"\n[inputs.x]\nshape = ["time", "batch", 4]\n')
     source = load_source(str(folder / "net.toml"))
     assert isinstance(source, ModuleSource)
-    assert fitting_arguments(source.module(), source.inputs).sizes["batch"] == 6
+    assert find_example_inputs(source.module(), source.inputs).sizes["batch"] == 6
     result = source.export(folder / "kept.onnx")
     assert result.states == {"hidden.h0": "hidden.hn", "hidden.c0": "hidden.cn"}
     assert lstm_onnx.verify(source.module(), folder / "kept.onnx", provider="cpu", threads=1)
@@ -226,7 +226,7 @@ def test_limits_of_a_config_are_in_its_example_and_in_its_file(folder: Path) -> 
     (folder / "net.toml").write_text(text + "range = [0, 19]\nlimits = { time = [20, 30], batch = [2] }\n")
     source = load_source(str(folder / "net.toml"))
     assert isinstance(source, ModuleSource)
-    sizes = fitting_arguments(source.module(), source.inputs, limits=source.limits).sizes
+    sizes = find_example_inputs(source.module(), source.inputs, limits=source.limits).sizes
     assert 20 <= sizes["time"] <= 30
     source.export(folder / "made.onnx")
     metadata = lstm_onnx.load(folder / "made.onnx", provider="cpu").metadata

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exporter.sources.checkpoint import import_torch
+from ..exporter.dependencies import import_torch
 from ..exporter.sources.source import LSTMSource, Source
 from ..input_spec import InputSpec
 from .measure import Contender

@@ -9,15 +9,11 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from ..metadata import Metadata
 from ..spec import ExportOptions, LSTMSpec
-from .emitter import Nodes, StackOutputs, recurrent_stack
+from .emitter import Nodes, StackOutputs, float64_notes, recurrent_stack
 from .weights import StateDict, digest, layer_weights
 from .write import VERSIONS, ExportResult, make_model, write_export
 
 STATES = {"h0": "hn", "c0": "cn"}
-NO_FLOAT64_NOTE = (
-    "ONNX Runtime's CPU provider has no float64 {operators}, so the file runs on CUDA alone; "
-    "export module.float() for the CPU"
-)
 
 
 def export_lstm(
@@ -57,16 +53,6 @@ def export_lstm(
     metadata = Metadata(spec=spec, options=options, states=STATES, versions=VERSIONS, digest=digest(state))
     notes = (*notes, *float64_notes(nodes))
     return write_export(model, nodes.initializers, metadata, path, parameters=spec.num_parameters, notes=notes)
-
-
-def float64_notes(nodes: Nodes) -> tuple[str, ...]:
-    """A note where recurrent operators compute in float64, which ONNX Runtime 1.31 implements on CUDA alone."""
-    operators = {
-        node.op_type
-        for node in nodes.nodes
-        if node.op_type in ("LSTM", "GRU", "RNN") and nodes.initializers[node.input[1]].dtype == np.float64
-    }
-    return (NO_FLOAT64_NOTE.format(operators=" or ".join(sorted(operators))),) if operators else ()
 
 
 def _inputs(spec: LSTMSpec, options: ExportOptions) -> list[ValueInfoProto]:

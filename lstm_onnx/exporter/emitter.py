@@ -154,6 +154,20 @@ def recurrent_stack(
     return names
 
 
+def float64_notes(nodes: Nodes) -> tuple[str, ...]:
+    """A note where recurrent operators compute in float64, which ONNX Runtime 1.31 implements on CUDA alone."""
+    operators = {
+        node.op_type
+        for node in nodes.nodes
+        if node.op_type in ("LSTM", "GRU", "RNN") and nodes.initializers[node.input[1]].dtype == np.float64
+    }
+    if not operators:
+        return ()
+    names = " or ".join(sorted(operators))
+    note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs on CUDA alone"
+    return (f"{note}; export module.float() for the CPU",)
+
+
 @dataclass(frozen=True)
 class _Layer:
     """One layer to be written.

@@ -14,13 +14,19 @@ from ..errors import ConfigError, ExportError
 from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..spec import ExportOptions
-from .bare_lstm import float64_notes
 from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
 from .module_metadata import module_metadata
 from .tracing.arguments import Arguments
-from .tracing.functional import FixedSizeError, FunctionalModule, make_functional, resize_example, trace_sizes
+from .tracing.functional import (
+    FixedSizeError,
+    FunctionalModule,
+    left_out_axes,
+    make_functional,
+    resize_example,
+    trace_sizes,
+)
 from .tracing.torch_export import ONE_AT_A_TIME, trace
 from .trials.axis_limits import requested_limits
 from .trials.run import run_trials
@@ -77,7 +83,7 @@ def export_module(
         functional = make_functional(module, arguments, output_names=options.output_names)
         model, initializers, metadata, notes = _build_at_trace_sizes(functional, type(module).__name__, options)
     if module.training:
-        notes = (TRAINING_NOTE, *notes)
+        notes = (*notes, TRAINING_NOTE)
     # Those of the module itself: the copy's LSTMs may hold weights that a parametrization computed.
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return write_export(model, initializers, metadata, path, parameters=parameters, notes=notes)
@@ -100,6 +106,14 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
                 raise
             problem = error
     assert problem is not None  # noqa: S101 - the loop runs at least once
+    left_out = left_out_axes(functional)
+    if left_out is not None:
+        label, axes = left_out
+        places = " and ".join(f"axis {axis} of {name}" for name, axis in axes)
+        raise FixedSizeError(
+            f"the module runs at other sizes of {label} only with {places} of the same size, which dynamic_shapes "
+            f'leaves out; use the name "{label}" there, too'
+        )
     raise problem
 
 
@@ -128,7 +142,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
         options.options.opset,
     )
     metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
-    return model, graph.nodes.initializers, metadata, (*exposed.notes, *notes, *float64_notes(graph.nodes))
+    return model, graph.nodes.initializers, metadata, (*exposed.notes, *notes)
 
 
 def _require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -> None:

@@ -10,7 +10,8 @@ Everything here is numpy; a state dict maps the module's parameter names to arra
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ from ..spec import RecurrentSpec, direction_suffixes
 
 Array = NDArray[np.floating]
 StateDict = Mapping[str, Array]
+Shape = tuple[int, ...]
+
+_MAX_LISTED = 8
+"""More missing or unexpected tensors than this are grouped."""
 
 _GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 """For each gate of the ONNX operator, its index in torch's order."""
@@ -122,43 +127,73 @@ def fold_projection(R: Array, W_hr: Array, *, layer: int) -> FoldedLayer:  # noq
 def validate_state_dict(spec: RecurrentSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
     """`state` as exactly the parameters of `spec`, in torch's order and the spec's dtype.
 
-    Like ``load_state_dict`` of a module with that dtype, tensors of another float dtype are cast.
+    As in ``load_state_dict``, tensors of another float dtype are cast.
+
+    Args:
+        spec: the module's sizes.
+        state: arrays by torch's parameter names.
+        where: the source of `state`, for messages.
 
     Raises:
-        WeightsError: tensors are missing, unexpected, of another shape or not floating point; each
-            is named, together with `where` they came from.
+        WeightsError: tensors are missing, unexpected, of another shape, not floating point, or too
+            large for the dtype; each is named.
     """
     shapes = spec.parameter_shapes()
-    problems = [f"missing {name} {shape}" for name, shape in shapes.items() if name not in state]
-    problems += [f"unexpected {name} {np.shape(state[name])}" for name in state if name not in shapes]
-    problems += [
-        f"{name} is {np.shape(state[name])} where the sizes ask for {shape}"
-        for name, shape in shapes.items()
-        if name in state and np.shape(state[name]) != shape
-    ]
+    problems = state_dict_problems(shapes, {name: np.shape(array) for name, array in state.items()})
     problems += [
         f"{name} is of dtype {state[name].dtype}"
         for name in shapes
         if name in state and not np.issubdtype(state[name].dtype, np.floating)
     ]
     if problems:
-        raise WeightsError(f"{where}: the weights do not fit the model: {_listed(problems)}")
+        raise WeightsError(f"{where}: the weights do not fit the model: {'; '.join(problems)}")
     with np.errstate(over="ignore"):
         cast = {name: np.ascontiguousarray(state[name], dtype=spec.dtype) for name in shapes}
     large = [name for name, array in cast.items() if np.isinf(array).any() and not np.isinf(state[name]).any()]
     if large:
-        raise WeightsError(f"{where}: {_listed(large)} holds numbers too large for {spec.dtype}; use a wider dtype")
+        names = shortened(large, "; ")
+        raise WeightsError(f"{where}: {names} holds numbers too large for {spec.dtype}; use a wider dtype")
     return cast
 
 
-def _listed(items: Iterable[str], most: int = 8) -> str:
-    items = list(items)
-    more = f"; and {len(items) - most} more" if len(items) > most else ""
-    return "; ".join(items[:most]) + more
+def state_dict_problems(expected: Mapping[str, Shape], actual: Mapping[str, Shape]) -> list[str]:
+    """How a state dict's names and shapes differ from a module's, empty where they do not.
+
+    Where more than a few tensors are missing or unexpected, they are grouped by the submodule that they
+    belong to, so that every prefix is shown.
+    """
+    wrong = [
+        f"{name} is {actual[name]} where the model has {shape}"
+        for name, shape in expected.items()
+        if name in actual and actual[name] != shape
+    ]
+    return [
+        *_grouped("missing", {name: shape for name, shape in expected.items() if name not in actual}),
+        *_grouped("unexpected", {name: shape for name, shape in actual.items() if name not in expected}),
+        *wrong[:_MAX_LISTED],
+        *([f"and {len(wrong) - _MAX_LISTED} more of another shape"] if len(wrong) > _MAX_LISTED else []),
+    ]
+
+
+def _grouped(what: str, shapes: Mapping[str, Shape]) -> list[str]:
+    """One entry for each tensor or, of many, for each submodule or top-level prefix."""
+    if len(shapes) <= _MAX_LISTED:
+        return [f"{what} {name} {shape}" for name, shape in shapes.items()]
+    by_parent = Counter(name.rpartition(".")[0] for name in shapes)
+    if len(by_parent) > _MAX_LISTED:
+        by_parent = Counter(name.partition(".")[0] if "." in name else "" for name in shapes)
+    groups = [f"{parent}.* ({count})" if parent else f"{count} at the top" for parent, count in by_parent.items()]
+    return [f"{what} {len(shapes)} tensors: {shortened(groups, ', ')}"]
+
+
+def shortened(items: Sequence[str], separator: str, most: int = 20) -> str:
+    """The items joined, of many only the first `most` and the number of the others."""
+    more = f"{separator}and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def digest(state: StateDict) -> str:
-    """SHA-256 over every parameter's name, dtype, shape and bytes, in the order of their names."""
+    """SHA-256 of every parameter's name, dtype, shape and bytes, in the order of their names, as hex digits."""
     total = hashlib.sha256()
     for name in sorted(state):
         array = np.ascontiguousarray(state[name])

@@ -29,4 +29,4 @@ def in_precision(source: Source, dtype: str) -> Source:
             name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in example.tensors.items()
         }
         example = replace(example, tensors=tensors)
-    return replace(source, held=clone_module(source.held, kind), inputs=inputs, example=example)
+    return replace(source, nn_module=clone_module(source.nn_module, kind), inputs=inputs, example=example)

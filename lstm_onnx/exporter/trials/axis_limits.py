@@ -138,9 +138,7 @@ def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) 
 
 def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decision | None) -> str:
     at = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its only shape"
-    fails = outcome.message.startswith("the exported file fails: ")
-    head, _, reason = outcome.message.partition(": ") if fails else (outcome.message, "", "")
-    problem = f"{head} at {at}, {'where the module runs, ' if fails else ''}so it was not kept"
+    problem = f"{outcome.message} at {at}, {'where the module runs, ' if outcome.cause else ''}so it was not kept"
     line = _line(trial, sizes, decision)
     if line is None:
         cause = (
@@ -152,7 +150,7 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
             f"at {line}: the module's code goes by the size, and the file has one way alone; write it with "
             f"torch.where or torch.cond{_advice(trial, sizes, decision)}"
         )
-    return f"{problem}; {cause}{f' ({reason})' if reason else ''}"
+    return f"{problem}; {cause}{f' ({outcome.cause})' if outcome.cause else ''}"
 
 
 def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
@@ -244,7 +242,7 @@ def _reason(trial: ShapeTrial, sizes: Sizes, outcome: Outcome) -> str:
         return f"at {at} {outcome.message}"
     line = _line(trial, sizes, None)
     where = f", since the module's code goes by the size at {line}" if line else ""
-    return f"at {at} {outcome.message.replace('the exported file', 'the file', 1)}{where}"
+    return f"at {at} {outcome.message}{f': {outcome.cause}' if outcome.cause else ''}{where}"
 
 
 def _decided(trial: ShapeTrial) -> Iterator[tuple[str, Decision, list[int]]]:

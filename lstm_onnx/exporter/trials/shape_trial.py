@@ -1,7 +1,7 @@
-"""A file is tried out before it is kept: at shapes other than the example's, against the module.
+"""An exported file compared with its module at shapes other than the example's.
 
-This is no proof of parity, which is `verify`'s business: it is there so that nothing leaves the
-exporter in which a size, a step or a state was frozen, and so that a file says at which sizes it is right.
+This is not `verify`'s proof of parity: it makes sure that tracing has fixed no size, step or state, and
+finds the sizes at which a file is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ExportError, InputError, MissingDependencyError, ProviderError, RunError
+from ...errors import ExportError, InputError, MissingDependencyError, RunError
 from ...runtime import Model, load
 from ...runtime.symbolic_dims import size_of
 from ..tracing.arguments import resize_tensor
@@ -26,19 +26,23 @@ from .code_paths import numbers_in_code, parting_line
 from .size_decisions import Axis, SizeFacts, axis_names
 
 Sizes = dict[str, int]
-"""A size for each open axis of the file, by the axis' name."""
+"""A size for each dynamic axis of the file, by its name."""
 RIGHT, WRONG, UNRUN = "right", "wrong", "unrun"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a file did at some sizes: "right", "wrong", or "unrun" where the module itself does not run.
+    """The result of a file at some sizes.
 
-    `message` says how it is wrong, or what the module raises.
+    Attributes:
+        kind: RIGHT, WRONG, or UNRUN where the module itself does not run.
+        message: how the file is wrong, or what the module raises.
+        cause: what ONNX Runtime raises, where the file fails.
     """
 
     kind: str
     message: str = ""
+    cause: str = ""
 
 
 def open_for_trial(path: Path) -> Model:
@@ -46,7 +50,6 @@ def open_for_trial(path: Path) -> Model:
 
     Raises:
         MissingDependencyError: ONNX Runtime is not installed.
-        ProviderError: ONNX Runtime cannot run the file on the CPU.
     """
     try:
         return load(path, provider="cpu", threads=1)
@@ -54,8 +57,6 @@ def open_for_trial(path: Path) -> Model:
         raise MissingDependencyError(
             f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
         ) from None
-    except ProviderError as error:
-        raise ProviderError(str(error).removeprefix(f"{path}: ")) from None
 
 
 class ShapeTrial:
@@ -87,7 +88,7 @@ class ShapeTrial:
         self._known: dict[tuple[tuple[str, int], ...], Outcome] = {}
 
     def at(self, sizes: Sizes) -> Outcome:
-        """Run both at these sizes."""
+        """The outcome at these sizes; they are run once."""
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
             self._known[key] = self._run(sizes)
@@ -99,20 +100,20 @@ class ShapeTrial:
         return any(outcome.kind != UNRUN for outcome in self._known.values())
 
     def axis_sizes(self, sizes: Mapping[str, int]) -> dict[Axis, int]:
-        """The sizes by input and axis, as decisions take them."""
+        """The sizes by input and axis, as `Decision` takes them."""
         return {axis: sizes[name] for axis, name in self.axes.items()}
 
     def cost(self, sizes: Mapping[str, int]) -> int:
-        """About how many multiplications a run takes, or more: each parameter once for every entry of the open axes."""
+        """An upper estimate of a run's multiplications: each parameter once for every entry of the dynamic axes."""
         entries = (math.prod(sizes[dim] for dim in spec.shape if isinstance(dim, str)) for spec in self.metadata.inputs)
         return self.parameters * max(entries, default=1)
 
     def parting_line(self, one: Sizes, other: Sizes) -> str | None:
-        """The line at which the module's code goes another way at `other` than at `one`."""
+        """The line at which the module's code branches differently at `other` than at `one`."""
         return parting_line(lambda: self._expected(one), lambda: self._expected(other))
 
     def numbers_in_code(self) -> list[int]:
-        """The integers that the module's code is written with."""
+        """The integer constants in the module's code."""
         return numbers_in_code(lambda: self._expected(self.own))
 
     def _expected(self, sizes: Sizes) -> Tensors:
@@ -124,7 +125,7 @@ class ShapeTrial:
         try:
             expected = call_with_states(self.functional, self.metadata, inputs, states)
         except ExportError as error:
-            # The example's integers may count steps that are not there at these sizes.
+            # The example's integers may be indices of steps that do not exist at these sizes.
             inputs = {name: _at_most(tensor, min(sizes.values(), default=1)) for name, tensor in inputs.items()}
             try:
                 expected = call_with_states(self.functional, self.metadata, inputs, states)
@@ -135,30 +136,30 @@ class ShapeTrial:
             if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
                 # ONNX Runtime may end the process.
                 return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
-        message = self._compared(inputs, states, expected)
-        if not message and self.metadata.origins and not self.ran:
-            # Without its explicit states, too: the file then starts as the module's own code does.
+        outcome = self._compare(inputs, states, expected)
+        if outcome.kind == RIGHT and self.metadata.origins and not self.ran:
+            # Also without explicit states, where the file starts from what the module's own code passes.
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
-            message = self._compared(inputs, own, call_with_states(self.functional, self.metadata, inputs, own))
-        return Outcome(WRONG, message) if message else Outcome(RIGHT)
+            outcome = self._compare(inputs, own, call_with_states(self.functional, self.metadata, inputs, own))
+        return outcome
 
-    def _compared(self, inputs: Tensors, states: Tensors, expected: Tensors) -> str:
+    def _compare(self, inputs: Tensors, states: Tensors, expected: Tensors) -> Outcome:
         try:
             actual = self.model.run({name: tensor.cpu().numpy() for name, tensor in {**inputs, **states}.items()})
         except (InputError, RunError) as error:
-            return f"the exported file fails: {str(error).removeprefix(f'{self.model.path}: ')}"
+            return Outcome(WRONG, "the exported file fails", error.reason)
 
         def run(others: Tensors) -> Tensors:
             return call_with_states(self.functional, self.metadata, others, states)
 
         problem = first_difference(self.functional, inputs, run, expected, actual)
-        return f"the exported file's {problem}" if problem else ""
+        return Outcome(WRONG, f"the exported file's {problem}") if problem else Outcome(RIGHT)
 
     def _example(self, sizes: Sizes) -> tuple[Tensors, Tensors]:
         """The example inputs at these sizes, and random states.
 
-        The inputs are those of the example, since only the user knows what else makes sense (a mask in
-        which nothing is left, for one, does not); lengths stay within their sequences.
+        The inputs are those of the example, resized: other values may not be valid for the module.  Lengths
+        are at most their sequences'.
         """
         rng = np.random.default_rng(sum(sizes.values()))
         inputs: Tensors = {}

@@ -117,11 +117,11 @@ class InPlace(Rebound):
 class Nested(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.module = nn.Sequential(InTuple(), nn.Tanh(), nn.Linear(2, 3))
+        self.inner = nn.Sequential(InTuple(), nn.Tanh(), nn.Linear(2, 3))
         self.last = AtFirstNone()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.module(x))
+        return self.last(self.inner(x))
 
 
 class Remembering(InTuple):

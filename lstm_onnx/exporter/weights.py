@@ -10,7 +10,6 @@ Everything here is numpy; a state dict maps the module's parameter names to arra
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -179,11 +178,18 @@ def _grouped(what: str, shapes: Mapping[str, Shape]) -> list[str]:
     """One entry for each tensor or, of many, for each submodule or top-level prefix."""
     if len(shapes) <= _MAX_LISTED:
         return [f"{what} {name} {shape}" for name, shape in shapes.items()]
-    by_parent = Counter(name.rpartition(".")[0] for name in shapes)
-    if len(by_parent) > _MAX_LISTED:
-        by_parent = Counter(name.partition(".")[0] if "." in name else "" for name in shapes)
-    groups = [f"{parent}.* ({count})" if parent else f"{count} at the top" for parent, count in by_parent.items()]
-    return [f"{what} {len(shapes)} tensors: {shortened(groups, ', ')}"]
+    groups: dict[str, list[str]] = {}
+    for name in shapes:
+        groups.setdefault(name.rpartition(".")[0], []).append(name)
+    if len(groups) > _MAX_LISTED:
+        groups = {}
+        for name in shapes:
+            groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)
+    parts = [
+        f"{parent}.* ({len(names)})" if parent else shortened(names, ", ", _MAX_LISTED)
+        for parent, names in groups.items()
+    ]
+    return [f"{what} {len(shapes)} tensors: {shortened(parts, ', ')}"]
 
 
 def shortened(items: Sequence[str], separator: str, most: int = 20) -> str:

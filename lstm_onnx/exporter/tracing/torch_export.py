@@ -1,7 +1,6 @@
-"""Tracing: a prepared module through torch.export and torch.onnx, its recurrent modules left opaque.
+"""Tracing by torch.export and translation by torch.onnx, with opaque operators for recurrent modules.
 
-What the tracer cannot follow becomes an error that names the line of the user's code and what to
-write instead.
+What cannot be traced becomes an error that names the line of the user's code and what to write instead.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 ONE_AT_A_TIME = threading.RLock()
-"""torch's tracer has global state; so have the exchange of the packing functions and Python's filters of warnings."""
+"""Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 

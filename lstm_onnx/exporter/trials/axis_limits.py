@@ -1,4 +1,4 @@
-"""At which sizes an exported file is right: found by running it on both sides of whatever tracing decided by sizes."""
+"""The sizes at which an exported file is right, found by running it on both sides of each decision by a size."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ _STORED = 12
 class Limits:
     """The sizes of each axis at which a file is right, while they are being found.
 
-    `least` and `largest` have an entry for each axis; `boundaries` are the sizes at which the code may
-    do something else than below; `reasons` say, by axis, where a limit comes from that nobody asked for.
-    `guarded` are the calls of recurrent modules, as ``(path, number)``, that no limit keeps from getting 0 steps.
+    Attributes:
+        least: of each axis.
+        largest: of each axis; None where there is none.
+        boundaries: sizes of an axis from which on the code may branch differently.
+        reasons: of limits that were not requested, by axis.
+        guarded: calls of recurrent modules, as ``(path, number)``, that may get 0 steps in spite of the limits.
     """
 
     least: dict[str, int]
@@ -71,7 +74,7 @@ class Limits:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One for each limit that nobody asked for."""
+        """One for each limit that was not requested."""
         return tuple(reason for reasons in self.reasons.values() for reason in reasons)
 
 

@@ -118,15 +118,15 @@ def test_shapes_of_namedtuples_are_tuples_or_their_own_kind() -> None:
 @pytest.mark.parametrize(
     ("inputs", "asked", "kind", "problem"),
     [
-        ((TOKENS,), {"z": {0: "batch"}}, ConfigError, "dynamic_shapes names z, and the arguments given are x"),
+        ((TOKENS,), {"z": {0: "batch"}}, ConfigError, "dynamic_shapes names z, but the arguments are x"),
         ((TOKENS,), {"x": {2: "batch"}}, ConfigError, "dynamic_shapes of x has axis 2, and the tensor has 2 axes"),
         ((TOKENS,), {"x": {True: "batch"}}, ConfigError, "has axis True"),
         ((TOKENS,), {"x": ("batch",)}, ConfigError, "has 1 entries for x, which has 2 axes"),
         ((TOKENS,), {"x": "batch"}, ConfigError, "it must be a dict of axes to names, such as {0: 'batch'}"),
         ((TOKENS,), {"x": {0: "a b"}}, ConfigError, "axis 0: 'a b' names no axis; use a word such as 'batch'"),
         ((TOKENS, SIGNAL[:2]), {"x": {0: "n"}, "y": {0: "n"}}, ConfigError, "the axis n has size 3 in one input and 2"),
-        (({"a": TOKENS},), {"x": {0: "n"}}, ConfigError, "nothing for x.a; it must be nested as the inputs are"),
-        (([TOKENS],), {"x": []}, ConfigError, "nothing for x.0"),
+        (({"a": TOKENS},), {"x": {0: "n"}}, ConfigError, "no entry for x.a; it must be nested as the inputs are"),
+        (([TOKENS],), {"x": []}, ConfigError, "no entry for x.0"),
         ((TOKENS,), ("a", "b"), ConfigError, "must be a dict by argument, or have an entry for each of x in this"),
         ((TOKENS,) * 4, None, ExportError, "example_inputs do not fit Takes.forward(x: "),
         ({"q": TOKENS}, None, ConfigError, "nothing"),

@@ -89,7 +89,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "verify":
-        from .exporter.sources.checkpoint import import_torch
+        from .exporter.dependencies import import_torch
 
         import_torch(f"lstm_onnx.{name} compares with it")
     import importlib

@@ -111,7 +111,7 @@ def _against_torch(
 
     from .atomic_io import require_path, temporary_folder
     from .exporter import export
-    from .exporter.sources.checkpoint import import_torch
+    from .exporter.dependencies import import_torch
     from .exporter.sources.source import load_source
     from .runtime import Model, load
 

@@ -112,7 +112,7 @@ def test_the_module_imports_nothing_heavy():
 
 BAD = [
     ("nowhere.toml", {}, FileError, "nowhere.toml: No such file or directory"),
-    ("net.onnx", {}, ConfigError, "is not a model's .toml, nor package.module:callable"),
+    ("net.onnx", {}, ConfigError, "is not a model's .toml, package.module:callable or file.py:callable"),
     ("net.toml", {"file": "nowhere.onnx"}, FileError, "nowhere.onnx: No such file or directory"),
     ("net.toml", {"file": "net.toml"}, ModelError, "net.toml"),
     ("net.toml", {"mutants": "some"}, ConfigError, "one of none, quick, all"),

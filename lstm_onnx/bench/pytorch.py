@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..exporter.sources.checkpoint import import_torch
+from ..exporter.dependencies import import_torch
 from ..exporter.sources.source import LSTMSource, Source
 from ..input_spec import InputSpec
 from .measure import Contender
@@ -126,19 +126,19 @@ class TorchSide:
         return lambda: [run() for run in runs]
 
     def _call(self, module: Any, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-        from ..exporter.tracing.arguments import drawn
+        from ..exporter.tracing.arguments import draw_arguments
         from ..input_spec import axes
 
         torch = self.torch
         shapes = [(spec.shape, feeds[spec.name].shape) for spec in specs]
         sizes = {dim: size for dims, own in shapes for dim, size in zip(dims, own, strict=True) if isinstance(dim, str)}
         # An axis that bounds numbers alone: any size does, as only the arrangement is taken from there.
-        found = drawn(module, specs, {axis: sizes.get(axis, 1) for axis in axes(specs)})
+        found = draw_arguments(module, specs, {axis: sizes.get(axis, 1) for axis in axes(specs)})
         tensors = {name: torch.from_numpy(feeds[name]) for name in found.tensors}
         to, back = self._transfers()
 
         def run() -> Any:
-            args, kwargs = found.call({name: to(tensor) for name, tensor in tensors.items()})
+            args, kwargs = found.args_and_kwargs({name: to(tensor) for name, tensor in tensors.items()})
             return back(module(*args, **kwargs))
 
         return run
@@ -166,10 +166,10 @@ class TorchSide:
 
     def _module(self) -> Any:
         """A copy of the module in eval mode: one that keeps states in attributes has its own."""
-        from ..exporter.tracing.clone import cloned
+        from ..exporter.tracing.clone import clone_module
 
         module = self.source.module()
-        return (module if isinstance(self.source, LSTMSource) else cloned(module)).to(self.device)
+        return (module if isinstance(self.source, LSTMSource) else clone_module(module)).to(self.device)
 
     def _transfers(self) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         """What takes a tensor to the device, and what takes the result back."""

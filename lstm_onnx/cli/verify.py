@@ -96,7 +96,7 @@ def verify(
         reports = _against_golden(source, golden, providers, threads, mutants)
         show(reports, as_json=as_json, junit=junit, html=html)
         return 0 if all(reports) else EXIT_FAILED
-    from ..exporter.sources.checkpoint import import_torch
+    from ..exporter.dependencies import import_torch
     from ..exporter.sources.source import load_source, source_files
 
     given = _data(data, columns)

@@ -3,81 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 
 import numpy as np
-import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import TensorProto, ValueInfoProto, helper
 
-from .. import __version__
 from ..metadata import Metadata
 from ..spec import ExportOptions, LSTMSpec
-from .emitter import Nodes, StackOutputs, recurrent_stack
-from .weights import Array, digest, layer_weights
-from .write import write_model
+from .emitter import Nodes, StackOutputs, float64_notes, recurrent_stack
+from .weights import StateDict, digest, layer_weights
+from .write import VERSIONS, ExportResult, make_model, write_export
 
 STATES = {"h0": "hn", "c0": "cn"}
 
 
-@dataclass(frozen=True)
-class ExportResult:
-    """What an export wrote.
-
-    `spec` is None for a module that is more than an LSTM.  `nodes` counts the graph's own nodes, not
-    those within a Scan's body; `num_bytes` is the size of all files; `digest` identifies the weights;
-    `external_data` is the file beside `path` that holds the weights of a model over 2 GB, or None.
-    `states` maps each state input to the output that feeds it; `notes` is what should be said of it.
-    """
-
-    path: str
-    spec: LSTMSpec | None
-    options: ExportOptions
-    nodes: int
-    parameters: int
-    num_bytes: int
-    digest: str
-    external_data: str | None
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    states: Mapping[str, str]
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, object]:
-        """JSON-ready, the spec and the options as tables."""
-        return asdict(self)
-
-
 def export_lstm(
-    spec: LSTMSpec, options: ExportOptions, state: Mapping[str, Array], path: str | os.PathLike[str]
+    spec: LSTMSpec,
+    options: ExportOptions,
+    state: StateDict,
+    path: str | os.PathLike[str],
+    *,
+    notes: tuple[str, ...] = (),
 ) -> ExportResult:
-    """Write an nn.LSTM of sizes `spec` with the parameters `state` (see `weights.fitted`) to `path`.
+    """Write an nn.LSTM to an ONNX file.
+
+    Args:
+        spec: its sizes.
+        options: how it is written.
+        state: its parameters by torch's names, of `spec`'s dtype (see `weights.validate_state_dict`).
+        path: the file.
+        notes: remarks for the user, to which the exporter's own are added.
 
     Raises:
-        WeightsError: the fold of a projection was asked for and W_hr is too badly conditioned.
+        WeightsError: ``projection="fold"`` and a W_hr too badly conditioned for it.
         FileError: `path` cannot be written.
     """
-    model, initializers, weights_digest = lstm_model(spec, options, state)
-    external, num_bytes = write_model(model, initializers, path)
-    return ExportResult(
-        path=os.fspath(path),
-        spec=spec,
-        options=options,
-        nodes=len(model.graph.node),
-        parameters=spec.num_parameters,
-        num_bytes=num_bytes,
-        digest=weights_digest,
-        external_data=external,
-        inputs=tuple(value.name for value in model.graph.input),
-        outputs=tuple(value.name for value in model.graph.output),
-        states=STATES,
-    )
-
-
-def lstm_model(
-    spec: LSTMSpec, options: ExportOptions, state: Mapping[str, Array]
-) -> tuple[ModelProto, dict[str, np.ndarray], str]:
-    """The model without its initializers, the initializers by name, and the weights' digest."""
     nodes = Nodes()
     recurrent_stack(
         nodes,
@@ -90,39 +49,32 @@ def lstm_model(
         fold=options.projection == "fold",
         names=StackOutputs("output", "hn", "cn"),
     )
-    elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+    model = make_model("lstm", nodes.nodes, _inputs(spec, options), _outputs(spec), options.opset)
+    metadata = Metadata(spec=spec, options=options, states=STATES, versions=VERSIONS, digest=digest(state))
+    notes = (*notes, *float64_notes(nodes))
+    return write_export(model, nodes.initializers, metadata, path, parameters=spec.num_parameters, notes=notes)
 
-    def value(name: str, shape: tuple[int | str, ...], doc: str, kind: int = elem_type) -> ValueInfoProto:
-        return helper.make_tensor_value_info(name, kind, shape, doc)
 
+def _inputs(spec: LSTMSpec, options: ExportOptions) -> list[ValueInfoProto]:
     inputs = [
-        value("input", spec.sequence_shape("batch", "time", spec.input_size), "the sequences"),
-        value("h0", spec.h_shape("batch"), "initial hidden state, layer by layer, directions within"),
-        value("c0", spec.c_shape("batch"), "initial cell state"),
+        _value(spec, "input", spec.sequence_shape("batch", "time", spec.input_size), "the sequences"),
+        _value(spec, "h0", spec.h_shape("batch"), "initial hidden state, layer by layer, directions within"),
+        _value(spec, "c0", spec.c_shape("batch"), "initial cell state"),
     ]
     if options.lengths:
-        inputs.append(value("lengths", ("batch",), "steps of each sequence, 1 to time", TensorProto.INT32))
-    outputs = [
-        value("output", spec.sequence_shape("batch", "time", spec.output_size), "the last layer's h at each step"),
-        value("hn", spec.h_shape("batch"), "final hidden state"),
-        value("cn", spec.c_shape("batch"), "final cell state"),
+        doc = "steps of each sequence, 1 to time"
+        inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ("batch",), doc))
+    return inputs
+
+
+def _outputs(spec: LSTMSpec) -> list[ValueInfoProto]:
+    output = spec.sequence_shape("batch", "time", spec.output_size)
+    return [
+        _value(spec, "output", output, "the last layer's h at each step"),
+        _value(spec, "hn", spec.h_shape("batch"), "final hidden state"),
+        _value(spec, "cn", spec.c_shape("batch"), "final cell state"),
     ]
-    opsets = [helper.make_opsetid("", options.opset)]
-    model = helper.make_model(
-        helper.make_graph(nodes.nodes, "lstm", inputs, outputs),
-        opset_imports=opsets,
-        # The oldest format that has the opset, so that the most runtimes can read the file.
-        ir_version=helper.find_min_ir_version_for(opsets),
-        producer_name="lstm-onnx",
-        producer_version=__version__,
-    )
-    weights_digest = digest(state)
-    metadata = Metadata(
-        spec=spec,
-        options=options,
-        states=STATES,
-        versions={"lstm_onnx": __version__, "onnx": onnx.__version__},
-        digest=weights_digest,
-    )
-    helper.set_model_props(model, metadata.to_metadata())
-    return model, nodes.initializers, weights_digest
+
+
+def _value(spec: LSTMSpec, name: str, shape: tuple[int | str, ...], doc: str) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape, doc)

@@ -1,12 +1,11 @@
-"""A recurrent stack as ONNX nodes: one emitter, whoever asks.
+"""Recurrent layers as ONNX nodes: the one emitter, of bare LSTMs and of those within a module.
 
 `recurrent_stack` writes the nodes for any nn.LSTM, nn.GRU or nn.RNN into a `Nodes` list.  Each layer
 is one LSTM, GRU or RNN operator, or, for a projection that is not folded, one Scan whose body is one
 time step.
 
-Values are named for the person who opens the file: node ``l0/LSTM`` gives ``l0/LSTM`` (or
-``l0/LSTM/Y``, ... where it has several outputs), and layer 0's matrices are ``l0/W``, ``l0/R``,
-``l0/B``.  The names depend on the model alone, so two exports of one model are the same bytes.
+Node ``l0/LSTM`` has the output ``l0/LSTM`` (or ``l0/LSTM/Y``, ... where it has several), and layer 0's
+matrices are ``l0/W``, ``l0/R``, ``l0/B`` (see `node_names`).
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..spec import GRUSpec, RecurrentSpec, RNNSpec
+from .node_names import DIRECTIONS, FOLDED_INVERSE, integers_name
 from .weights import Array, LayerWeights, fold_projection
-
-DIRECTIONS = ("forward", "reverse")
 
 
 @dataclass
 class Nodes:
-    """ONNX nodes and initializers in the making; values are their names."""
+    """A list of ONNX nodes and their initializers by name; a value is a name."""
 
     nodes: list[NodeProto] = field(default_factory=list)
     initializers: dict[str, np.ndarray] = field(default_factory=dict)
@@ -34,33 +32,39 @@ class Nodes:
     def add(
         self, op: str, *inputs: str, name: str, outputs: Sequence[str] | None = None, **attributes: Any
     ) -> tuple[str, ...]:
-        """Append one node; `outputs` defaults to one value with the node's own name."""
+        """Append a node; `outputs` defaults to one value with the node's name.  Returns the outputs."""
         names = tuple(outputs or (name,))
         self.nodes.append(helper.make_node(op, inputs, names, name=name, **attributes))
         return names
 
     def one(self, op: str, *inputs: str, name: str, output: str | None = None, **attributes: Any) -> str:
-        """`add` for a node with a single output."""
+        """Append a node with a single output, which is returned."""
         return self.add(op, *inputs, name=name, outputs=(output or name,), **attributes)[0]
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        """An initializer; the same name may be asked for again with the same array."""
-        held = self.initializers.setdefault(name, array)
-        if held is not array and (held.dtype != array.dtype or not np.array_equal(held, array, equal_nan=True)):
-            raise ValueError(f"the initializer {name} is there already, with other numbers")
+        """Add an initializer; adding the same array under the same name again has no effect.
+
+        Raises:
+            ValueError: there is another array of that name.
+        """
+        old = self.initializers.setdefault(name, array)
+        if old is not array and (old.dtype != array.dtype or not np.array_equal(old, array, equal_nan=True)):
+            raise ValueError(f"the initializer {name} exists already, with other values")
         return name
 
     def integers(self, *values: int) -> str:
-        """A 1-D int64 initializer, shared by all who ask for the same values (axes, shapes, sizes)."""
-        return self.constant("ints/" + "_".join(map(str, values)), np.array(values, np.int64))
+        """A 1-D int64 initializer (axes, shapes, sizes); equal ones are shared."""
+        return self.constant(integers_name(values), np.array(values, np.int64))
 
 
 @dataclass(frozen=True)
 class StackOutputs:
-    """The names of what a stack of layers yields; None for what nobody wants, which is not written.
+    """The names of the outputs of a stack of layers; None for one that is not used, which is not written.
 
-    output is ``(time, batch, D*S)`` or batch first as asked; hn ``(L*D, batch, S)``; cn ``(L*D, batch, H)``,
-    and None for a GRU and an RNN, which have no cell.
+    Attributes:
+        output: ``(time, batch, D*S)``, or ``(batch, time, D*S)`` with ``batch_first``.
+        hn: ``(L*D, batch, S)``.
+        cn: ``(L*D, batch, H)``; None for a GRU and an RNN, which have no cell state.
     """
 
     output: str | None
@@ -83,25 +87,26 @@ def recurrent_stack(
     weights_prefix: str | None = None,
     batch_axis: str = "batch",
 ) -> StackOutputs:
-    """Write the whole module: from `x` in the spec's own layout, h0 and c0 to `names`.
+    """Write all layers of an nn.LSTM, nn.GRU or nn.RNN.
+
+    With L layers, D directions, H hidden_size and S proj_size or hidden_size; all floats are of the spec's dtype.
 
     Args:
-        nodes: where to write.
+        nodes: the list that nodes and initializers are appended to.
         spec: the module's sizes.
-        layers: one `LayerWeights` a layer.
+        layers: the weights of each layer.
         x: ``(time, batch, input_size)``, or ``(batch, time, input_size)`` when `spec.batch_first`.
         h0: ``(L*D, batch, S)``, or None for zeros.
         c0: ``(L*D, batch, H)``, or None for zeros; a GRU and an RNN have none.
-        lengths: int32 ``(batch,)`` in 1..time, or None when all sequences are whole.
-        fold: lower projections to the LSTM operator instead of Scan.
-        names: the names of the results; at least one is wanted.
-        prefix: put before every name that the stack makes, such as "encoder.", but not before those of
-            small constants, which the whole file shares.
-        weights_prefix: put before the weights' names instead, so that two stacks can share them.
-        batch_axis: what a Scan's body calls the axis of the sequences.
+        lengths: int32 ``(batch,)`` in 1..time, or None where all sequences are of full length.
+        fold: write projections by the LSTM operator instead of Scan.
+        names: the names of the outputs, of which at least one is not None.
+        prefix: what all names start with, such as "encoder/"; small constants have none and are shared.
+        weights_prefix: what the weights' names start with, if not `prefix`, so that two stacks can share them.
+        batch_axis: the name of the batch axis in a Scan's body.
 
     Returns:
-        `names`, with cn None where there is no cell.
+        `names`, with cn None where there is no cell state.
 
     Raises:
         WeightsError: `fold` and a W_hr too badly conditioned for it.
@@ -111,10 +116,10 @@ def recurrent_stack(
     if spec.batch_first:
         x = nodes.one("Transpose", x, name=f"{prefix}input/time_first", perm=[1, 0, 2])
     scan = layers[0].W_hr is not None and not fold
-    # The operator takes a layer's states with both directions in one tensor; a Scan carries each by itself.
+    # The operator takes the states of both directions as one tensor, a Scan one for each.
     step = spec.num_directions if scan else 1
     pieces = spec.num_layers * step
-    # The operator knows zeros by itself; a Scan does not.
+    # The operator's states default to zeros, a Scan's do not.
     zero_h, zero_c = _zero_states(nodes, spec, x, prefix) if scan and not (h0 and c0) else ("", "")
     initial_h = _split_states(nodes, spec, h0, pieces, f"{prefix}h0") if h0 else [zero_h] * pieces
     initial_c = _split_states(nodes, spec, c0, pieces, f"{prefix}c0") if c0 else [zero_c] * pieces
@@ -131,10 +136,10 @@ def recurrent_stack(
             f"{prefix if weights_prefix is None else weights_prefix}l{index}",
             weights,
             index,
-            wanted=names if last else replace(names, output=f"{name}/output"),
+            outputs=names if last else replace(names, output=f"{name}/output"),
             batch_first=last and spec.batch_first,
             batch_axis=batch_axis,
-            alone=pieces == 1,
+            only=pieces == 1,
         )
         states = slice(index * step, (index + 1) * step)
         if scan:
@@ -143,18 +148,32 @@ def recurrent_stack(
             x, h, c = _operator_layer(layer, x, initial_h[index], initial_c[index], lengths or "")
         final_h += h
         final_c += c
-    for final, wanted, short in ((final_h, names.hn, "hn"), (final_c, names.cn, "cn")):
-        if wanted and pieces > 1:
-            nodes.add("Concat", *final, name=f"{prefix}{short}/Concat", outputs=(wanted,), axis=0)
+    for final, joined, short in ((final_h, names.hn, "hn"), (final_c, names.cn, "cn")):
+        if joined and pieces > 1:
+            nodes.add("Concat", *final, name=f"{prefix}{short}/Concat", outputs=(joined,), axis=0)
     return names
+
+
+def float64_notes(nodes: Nodes) -> tuple[str, ...]:
+    """A note where recurrent operators compute in float64, which ONNX Runtime 1.31 implements on CUDA alone."""
+    operators = {
+        node.op_type
+        for node in nodes.nodes
+        if node.op_type in ("LSTM", "GRU", "RNN") and nodes.initializers[node.input[1]].dtype == np.float64
+    }
+    if not operators:
+        return ()
+    names = " or ".join(sorted(operators))
+    note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs on CUDA alone"
+    return (f"{note}; export module.float() for the CPU",)
 
 
 @dataclass(frozen=True)
 class _Layer:
     """One layer to be written.
 
-    `wanted` names its output and, when it is `alone` in having states, the final ones; where it is not,
-    they are pieces of what is named, and only whether they are wanted counts.
+    `outputs` names its outputs.  Where it is not the `only` layer with states, its final states are parts of
+    hn and cn: then only whether `outputs` has them counts.
     """
 
     nodes: Nodes
@@ -163,22 +182,22 @@ class _Layer:
     weights_name: str
     weights: LayerWeights
     index: int
-    wanted: StackOutputs
+    outputs: StackOutputs
     batch_first: bool
     batch_axis: str
-    alone: bool
+    only: bool
 
     def constant(self, name: str, array: Array) -> str:
-        """One of the layer's matrices as an initializer."""
+        """Add one of the layer's matrices as an initializer."""
         return self.nodes.constant(f"{self.weights_name}/{name}", array)
 
-    def state(self, wanted: str | None, own: str) -> str:
-        """The name of a final state: `wanted` itself or, of a piece, `own`; "" when nobody wants it."""
-        return (wanted if self.alone else own) if wanted else ""
+    def state(self, name: str | None, part: str) -> str:
+        """The name of a final state: `name`, or `part` of one of several layers; "" where it is not used."""
+        return (name if self.only else part) if name else ""
 
 
 def _split_states(nodes: Nodes, spec: RecurrentSpec, value: str, pieces: int, name: str) -> list[str]:
-    """``(L*D, batch, features)`` as `pieces` of equally many rows."""
+    """``(L*D, batch, features)`` split into `pieces` along its first axis."""
     if pieces == 1:
         return [value]
     sizes = nodes.integers(*[spec.num_layers * spec.num_directions // pieces] * pieces)
@@ -189,31 +208,32 @@ def _split_states(nodes: Nodes, spec: RecurrentSpec, value: str, pieces: int, na
 def _operator_layer(
     layer: _Layer, x: str, initial_h: str, initial_c: str, lengths: str
 ) -> tuple[str, list[str], list[str]]:
-    """One layer as one LSTM, GRU or RNN operator, a projection folded into it.
+    """One layer as one LSTM, GRU or RNN operator, with a projection folded into it.
 
-    As everywhere in ONNX, "" stands for an input that is not there and for an output that nobody wants.
+    Returns:
+        The layer's output, and its final h and c.  As everywhere in ONNX, "" is an absent input or output.
     """
-    nodes, spec, name, weights, wanted = layer.nodes, layer.spec, layer.name, layer.weights, layer.wanted
-    own = f"{name}/{spec.op_type}"
-    y = f"{own}/Y" if wanted.output else ""
-    h = layer.state(wanted.hn, f"{own}/Y_h")
-    c = layer.state(wanted.cn, f"{own}/Y_c")
+    nodes, spec, name, weights, outputs = layer.nodes, layer.spec, layer.name, layer.weights, layer.outputs
+    operator = f"{name}/{spec.op_type}"
+    y = f"{operator}/Y" if outputs.output else ""
+    h = layer.state(outputs.hn, f"{operator}/Y_h")
+    c = layer.state(outputs.cn, f"{operator}/Y_c")
     recurrent, project_out = weights.R, None
     if weights.W_hr is not None:
         folded = fold_projection(weights.R, weights.W_hr, layer=layer.index)
         recurrent = folded.R
         # With one direction the matrices stay 2-D: ONNX Runtime then runs each MatMul as a single GEMM.
         if initial_h:
-            project_in = layer.constant("W_hr_pinv", _squeezed(folded.P_in))
+            project_in = layer.constant(FOLDED_INVERSE, _squeezed(folded.P_in))
             initial_h = nodes.one("MatMul", initial_h, project_in, name=f"{name}/unproject_h0")
         project_out = layer.constant("W_hr", _squeezed(folded.P_out))
-        h = h and f"{own}/Y_h"
+        h = h and f"{operator}/Y_h"
     inputs = [x, layer.constant("W", weights.W), layer.constant("R", recurrent)]
     inputs.append("" if weights.B is None else layer.constant("B", weights.B))
     nodes.add(
         spec.op_type,
         *_present([*inputs, lengths, initial_h, initial_c]),
-        name=own,
+        name=operator,
         outputs=_present([y, h, c]),
         hidden_size=spec.hidden_size,
         direction="bidirectional" if spec.bidirectional else "forward",
@@ -222,12 +242,12 @@ def _operator_layer(
     if project_out is not None:
         y = y and nodes.one("MatMul", y, project_out, name=f"{name}/project")
         projected = f"{name}/project_hn"
-        h = h and nodes.one("MatMul", h, project_out, name=projected, output=layer.state(wanted.hn, projected))
+        h = h and nodes.one("MatMul", h, project_out, name=projected, output=layer.state(outputs.hn, projected))
     return y and _merge_directions(layer, y), [h], [c]
 
 
 def _attributes(spec: RecurrentSpec) -> dict[str, Any]:
-    """What the operator needs to be told to compute as torch does."""
+    """The attributes that make the operator compute what torch does."""
     if isinstance(spec, GRUSpec):
         return {"linear_before_reset": 1}  # torch's reset gate acts on R h + Rb, not on h
     if isinstance(spec, RNNSpec):
@@ -249,22 +269,25 @@ def _merge_directions(layer: _Layer, y: str) -> str:
     """The operator's Y ``(time, D, batch, S)`` as ``(time, batch, D*S)``, or batch first."""
     nodes, spec, name = layer.nodes, layer.spec, layer.name
     if spec.num_directions == 1 and not layer.batch_first:
-        return nodes.one("Squeeze", y, nodes.integers(1), name=f"{name}/output", output=layer.wanted.output)
+        return nodes.one("Squeeze", y, nodes.integers(1), name=f"{name}/output", output=layer.outputs.output)
     perm = [2, 0, 1, 3] if layer.batch_first else [0, 2, 1, 3]
     y = nodes.one("Transpose", y, name=f"{name}/Transpose", perm=perm)
     # A 0 in Reshape keeps the dimension, whatever it is: batch and time stay dynamic.
     shape = nodes.integers(0, 0, spec.output_size)
-    return nodes.one("Reshape", y, shape, name=f"{name}/output", output=layer.wanted.output)
+    return nodes.one("Reshape", y, shape, name=f"{name}/output", output=layer.outputs.output)
 
 
 def _scan_layer(
     layer: _Layer, x: str, initial_h: list[str], initial_c: list[str], valid: str | None
 ) -> tuple[str, list[str], list[str]]:
-    """One projected layer as one Scan over time; what nobody wants of a Scan's outputs goes unread.
+    """One projected layer as one Scan over time, all of whose outputs are written.
 
-    The input's part of the gates, W x + b, needs no state: it is one MatMul for all steps, so the
-    body is left with R h, the gates and the projection.  The reverse direction reads and writes its
-    sequences backwards by the Scan's own direction attributes.
+    The input's part of the gates, W x + b, needs no state: it is one MatMul for all steps, and the body
+    computes R h, the gates and the projection.  The reverse direction reads and writes its sequences
+    backwards by the Scan's direction attributes.
+
+    Returns:
+        The layer's output, and its final h and c of each direction.
     """
     nodes, spec, name, weights = layer.nodes, layer.spec, layer.name, layer.weights
     count = spec.num_directions
@@ -291,8 +314,8 @@ def _scan_layer(
         *masks,
         name=f"{name}/Scan",
         outputs=[
-            *[(layer.alone and layer.wanted.hn) or f"{name}/Scan/h_{direction}" for direction in directions],
-            *[(layer.alone and layer.wanted.cn) or f"{name}/Scan/c_{direction}" for direction in directions],
+            *[(layer.only and layer.outputs.hn) or f"{name}/Scan/h_{direction}" for direction in directions],
+            *[(layer.only and layer.outputs.cn) or f"{name}/Scan/c_{direction}" for direction in directions],
             *[f"{name}/Scan/y_{direction}" for direction in directions],
         ],
         body=body,
@@ -301,13 +324,13 @@ def _scan_layer(
         scan_output_directions=backwards,
     )
     h, c, ys = list(results[:count]), list(results[count : 2 * count]), results[2 * count :]
-    if not layer.wanted.output:
+    if not layer.outputs.output:
         return "", h, c
     y = ys[0] if count == 1 else nodes.one("Concat", *ys, name=f"{name}/both_directions", axis=-1)
     if not layer.batch_first:
-        return nodes.one("Squeeze", y, nodes.integers(1), name=f"{name}/output", output=layer.wanted.output), h, c
+        return nodes.one("Squeeze", y, nodes.integers(1), name=f"{name}/output", output=layer.outputs.output), h, c
     y = nodes.one("Squeeze", y, nodes.integers(1), name=f"{name}/time_first")
-    return nodes.one("Transpose", y, name=f"{name}/output", output=layer.wanted.output, perm=[1, 0, 2]), h, c
+    return nodes.one("Transpose", y, name=f"{name}/output", output=layer.outputs.output, perm=[1, 0, 2]), h, c
 
 
 def _scan_body(layer: _Layer, directions: Sequence[str], *, masked: bool) -> GraphProto:
@@ -315,8 +338,8 @@ def _scan_body(layer: _Layer, directions: Sequence[str], *, masked: bool) -> Gra
 
     States are h ``(1, batch, P)`` and c ``(1, batch, H)`` of each direction; scanned in are the input
     gates ``(batch, 4H)`` and, with lengths, whether the step is within the sequence ``(batch, 1)``.
-    Matrices are read from the outer graph.  A step outside its sequence keeps the state and yields
-    zeros; chosen by Where, so that a NaN in the padding stays there.
+    Matrices are read from the outer graph.  A step past the end of its sequence keeps the state and gives
+    zeros, by Where, so that a NaN in the padding does not spread.
     """
     outer, spec, name = layer.nodes, layer.spec, layer.name
     body = Nodes()
@@ -373,7 +396,7 @@ def _scan_body(layer: _Layer, directions: Sequence[str], *, masked: bool) -> Gra
 
 
 def _zero_states(nodes: Nodes, spec: RecurrentSpec, x: str, prefix: str) -> tuple[str, str]:
-    """Zeros ``(1, batch, S)`` and ``(1, batch, H)``, for every layer and direction that begins without states."""
+    """Zeros ``(1, batch, S)`` and ``(1, batch, H)``, for every layer and direction without initial states."""
     at = f"{prefix}zeros"
     shape = nodes.one("Shape", x, name=f"{at}/Shape")
     batch = nodes.one("Gather", shape, nodes.integers(1), name=f"{at}/batch")
@@ -387,7 +410,7 @@ def _zero_states(nodes: Nodes, spec: RecurrentSpec, x: str, prefix: str) -> tupl
 
 
 def _valid_steps(nodes: Nodes, x: str, lengths: str, prefix: str) -> str:
-    """Whether each step lies within its sequence: bool ``(time, batch, 1)``."""
+    """Whether each step is within its sequence: bool ``(time, batch, 1)``."""
     at = f"{prefix}valid"
     shape = nodes.one("Shape", x, name=f"{at}/Shape")
     time = nodes.one("Gather", shape, nodes.constant("int/0", np.array(0, np.int64)), name=f"{at}/time")

@@ -1,60 +1,68 @@
-"""Any module that contains an LSTM, as an ONNX file."""
+"""Export of any module that contains a recurrent one: trace it, lower its graph, try the file, write it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import onnx
-import torch
-from onnx import ModelProto, helper
+from onnx import ModelProto
 from torch import nn
 
-from .. import __version__
-from ..atomic_io import temporary_folder
-from ..errors import ConfigError, ExportError, ProviderError
+from ..errors import ConfigError, ExportError
 from ..input_spec import InputSpec
-from ..metadata import Metadata, Origin
+from ..metadata import Metadata
 from ..spec import ExportOptions
-from .bare_lstm import ExportResult
-from .lowering.lower import Lifted, Opaque, carried_states, lift_states, opaque_calls, splice
-from .lowering.opset_downgrade import lower
-from .lowering.rename import Dims, TracedGraph, named
+from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
+from .lowering.opset_downgrade import downgrade_opset
+from .lowering.rename import TracedGraph, rename
+from .module_metadata import module_metadata
 from .tracing.arguments import Arguments
-from .tracing.functional import FixedSizeError, Prepared, example_sizes, prepare, resized
+from .tracing.functional import (
+    FixedSizeError,
+    FunctionalModule,
+    left_out_axes,
+    make_functional,
+    resize_example,
+    trace_sizes,
+)
 from .tracing.torch_export import ONE_AT_A_TIME, trace
-from .trials import stream_trial as streams
-from .trials.axis_limits import Limits, asked_limits, try_out
-from .trials.shape_trial import Trial
-from .trials.size_decisions import SizeFacts, axis_names
-from .weights import Array, digest
-from .write import write_model
+from .trials.axis_limits import requested_limits
+from .trials.run import run_trials
+from .trials.size_decisions import axis_names
+from .write import ExportResult, make_model, require_output_path, write_export
 
 STATES = ("zero", "explicit")
-_REORDERED = ("Cast", "Identity", "Gather", "TopK")
-"""What may stand between an input that is lengths and the operator: modules that sort their sequences themselves."""
+TRAINING_NOTE = (
+    "the module is in training mode and was exported in eval mode, without dropout and with batch norm's running "
+    "statistics; call module.eval() first to compare it with the file"
+)
 
 
 @dataclass(frozen=True)
 class ModuleOptions:
     """How a module is exported.
 
-    `states` is "zero" or "explicit"; `outputs` names the results; `ranges` describes the inputs in
-    the place of what the examples show; `check` runs the file at other shapes before it is kept.
+    Attributes:
+        options: how recurrent operators are written.
+        states: "zero" or "explicit".
+        output_names: names of the outputs, in order; None derives them from the forward's result.
+        input_specs: descriptions of the inputs that replace those derived from the example.
+        check: whether the file is tried at other shapes before it is kept.
+
+    Raises:
+        ConfigError: `states` is something else.
     """
 
     options: ExportOptions
     states: str = "zero"
-    outputs: tuple[str, ...] | None = None
-    ranges: tuple[InputSpec, ...] | None = None
+    output_names: tuple[str, ...] | None = None
+    input_specs: tuple[InputSpec, ...] | None = None
     check: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what is not possible."""
+        """Validate `states`."""
         if self.states not in STATES:
             raise ConfigError(f'states = {self.states!r} is not possible; it must be "zero" or "explicit"')
 
@@ -62,114 +70,94 @@ class ModuleOptions:
 def export_module(
     module: nn.Module, arguments: Arguments, options: ModuleOptions, path: str | os.PathLike[str]
 ) -> ExportResult:
-    """Write a module to `path`.
+    """Write a module to an ONNX file.
 
     Raises:
-        ExportError: the module, or something in it, has no form in ONNX; or the file that came out is
-            not right at other shapes, and was not kept.
+        ExportError: the module, or something in it, has no form in ONNX; or the file is wrong at other
+            shapes, and was not kept.
         WeightsError: a projection cannot be folded.
         FileError: `path` cannot be written.
     """
+    require_output_path(path)
     with ONE_AT_A_TIME:
-        prepared = prepare(module, arguments, output_names=options.outputs)
-        model, initializers, metadata, notes = _made_at_some_size(prepared, type(module).__name__, options)
-    external, num_bytes = write_model(model, initializers, path)
-    return ExportResult(
-        path=os.fspath(path),
-        spec=None,
-        options=options.options,
-        nodes=len(model.graph.node),
-        parameters=sum(array.size for array in initializers.values() if array.dtype.kind == "f"),
-        num_bytes=num_bytes,
-        digest=str(metadata.digest),
-        external_data=external,
-        inputs=tuple(value.name for value in model.graph.input),
-        outputs=tuple(value.name for value in model.graph.output),
-        states=dict(metadata.states),
-        notes=notes,
-    )
+        functional = make_functional(module, arguments, output_names=options.output_names)
+        model, initializers, metadata, notes = _build_at_trace_sizes(functional, type(module).__name__, options)
+    if module.training:
+        notes = (*notes, TRAINING_NOTE)
+    # Those of the module itself: the copy's LSTMs may hold weights that a parametrization computed.
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return write_export(model, initializers, metadata, path, parameters=parameters, notes=notes)
 
 
-_Made = tuple[ModelProto, dict[str, np.ndarray], Metadata, tuple[str, ...]]
+_Built = tuple[ModelProto, dict[str, np.ndarray], Metadata, tuple[str, ...]]
+"""A model without its initializers and metadata, those two, and notes."""
 
 
-def _made_at_some_size(prepared: Prepared, name: str, options: ModuleOptions) -> _Made:
-    """As `_made`; where a size comes out fixed, that may be for want of a larger example."""
+def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: ModuleOptions) -> _Built:
+    """As `_build`; where tracing fixes a size, at larger examples as well, which may leave it dynamic."""
     problem: FixedSizeError | None = None
-    for sizes in example_sizes(prepared):
+    for sizes in trace_sizes(functional):
         try:
-            return _made(prepared, name, sizes, options)
+            return _build(functional, name, sizes, options)
         except ExportError as error:
             if problem is not None:
-                continue  # what was wrong at the example's own sizes says more
+                continue  # the error at the example's own sizes says more
             if not isinstance(error, FixedSizeError):
                 raise
             problem = error
     assert problem is not None  # noqa: S101 - the loop runs at least once
+    left_out = left_out_axes(functional)
+    if left_out is not None:
+        label, axes = left_out
+        places = " and ".join(f"axis {axis} of {name}" for name, axis in axes)
+        raise FixedSizeError(
+            f"the module runs at other sizes of {label} only with {places} of the same size, which dynamic_shapes "
+            f'leaves out; use the name "{label}" there, too'
+        )
     raise problem
 
 
-def _made(prepared: Prepared, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> _Made:
-    """The model, traced at `sizes` and tried out; its initializers, its metadata, and notes."""
-    inputs, states = resized(prepared, sizes)
-    traced = trace(prepared, inputs, states, options.options.opset)
-    graph = named(traced.model, prepared)
-    lower(graph, options.options.opset)
-    _require_open_outputs(graph, prepared)
-    _require_separate(graph, prepared)
-    calls = opaque_calls(graph, prepared.sites)
+def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> _Built:
+    """Trace at `sizes`, lower the graph, and try the file."""
+    inputs, states = resize_example(functional, sizes)
+    traced = trace(functional, inputs, states, options.options.opset)
+    graph = rename(traced.model, functional)
+    downgrade_opset(graph, options.options.opset)
+    _require_dynamic_outputs(graph, functional)
+    _require_separate_axes(graph, functional)
+    calls = opaque_calls(graph, functional.recurrent_modules)
     if not calls:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
-    lifted = lift_states(graph, calls, prepared.states) if options.states == "explicit" else Lifted()
-    metadata = _story(prepared, graph, calls, lifted, options)
+    explicit = options.states == "explicit"
+    exposed = expose_states(graph, calls, functional.states) if explicit else ExposedStates()
+    metadata = module_metadata(functional, graph, calls, exposed, options.options, options.input_specs)
     facts = traced.facts.known_of(axis_names(metadata))
-    limits = asked_limits(prepared, metadata, facts)
-    splice(graph, calls, options.options, limits.guarded)
-    model = _model(graph, name, options.options, metadata)
-    time = streams.time_axis(model, graph.nodes.initializers, graph, metadata) if metadata.states else None
-    notes = tuple(lifted.notes)
-    shown = streams.Tried()
-    with temporary_folder() as folder:
-        path = folder / "trial.onnx"
-        if options.check:
-            write_model(model, graph.nodes.initializers, path)
-            notes += _tried_out(path, prepared, metadata, facts, limits)
-        else:
-            notes += limits.notes
-        metadata = replace(metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
-        if options.check:
-            shown = streams.tried(path, metadata, time)
-    metadata = streams.told(metadata, time, shown, graph.lines)
-    if metadata.not_streamable:
-        notes += (f"the file cannot be streamed: {metadata.not_streamable}",)
-    if metadata.batch_mixes:
-        notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)
-    helper.set_model_props(model, metadata.to_metadata())
-    return model, graph.nodes.initializers, metadata, notes
+    limits = requested_limits(functional, metadata, facts)
+    lower_calls(graph, calls, options.options, limits.guarded)
+    model = make_model(
+        name,
+        graph.nodes.nodes,
+        [graph.value_info(value) for value in graph.inputs],
+        [graph.value_info(value) for value in graph.outputs],
+        options.options.opset,
+    )
+    metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
+    return model, graph.nodes.initializers, metadata, (*exposed.notes, *notes)
 
 
-def _tried_out(path: Path, prepared: Prepared, metadata: Metadata, facts: SizeFacts, limits: Limits) -> tuple[str, ...]:
-    """Run a file at other shapes; narrows `limits`, and returns notes."""
-    try:
-        trial = Trial(path, prepared, metadata, facts, limits.guarded)
-    except ProviderError as error:
-        return (*limits.notes, f"the file was not tried out: {error}")
-    return try_out(trial, limits)
-
-
-def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
-    """Hold the traced outputs' sizes to those of the module at other sizes; see also `try_out`.
+def _require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -> None:
+    """Compare the traced outputs' sizes with the module's at other sizes; see also `run_trials`.
 
     Raises:
         FixedSizeError: an output's size is a number in the graph, and another one in the module.
     """
-    within = prepared.arguments.within
-    larger = {name: within(name, 2 * size + 1) for name, size in prepared.arguments.sizes.items()}
+    clamp = functional.arguments.within
+    larger = {name: clamp(name, 2 * size + 1) for name, size in functional.arguments.sizes.items()}
     try:
-        inputs, states = resized(prepared, larger)
-        outputs, after = prepared.run(inputs, states)
+        inputs, states = resize_example(functional, larger)
+        outputs, after = functional.run(inputs, states)
     except ExportError:
-        return  # it does not run at these sizes, and those at which it does are tried out later
+        return  # the module does not run at these sizes; the trials find those at which it does
     for name, tensor in {**outputs, **after}.items():
         for axis, (dim, size) in enumerate(zip(graph.dims[name], tensor.shape, strict=True)):
             if isinstance(dim, int) and dim != size:
@@ -180,148 +168,33 @@ def _require_open_outputs(graph: TracedGraph, prepared: Prepared) -> None:
                 )
 
 
-def _require_separate(graph: TracedGraph, prepared: Prepared) -> None:
-    """Refuse that two axes of different names are one in the graph, where the module takes them of different sizes.
+def _require_separate_axes(graph: TracedGraph, functional: FunctionalModule) -> None:
+    """Require that axes of different names are different sizes in the graph, where the module runs at such.
 
     Raises:
-        FixedSizeError: they are, as the module's code compares them, and they were alike in the trace.
+        FixedSizeError: two became one size, as the module's code compares them and they were equal in the trace.
     """
-    found: dict[str, str] = {}
-    for key, axes in prepared.arguments.axes.items():
+    label_of: dict[str, str] = {}
+    for key, axes in functional.arguments.axes.items():
         for axis, label in axes.items():
             dim = graph.dims[key][axis]
-            if isinstance(dim, str) and label not in prepared.arguments.unnamed:
-                first = found.setdefault(dim, label)
-                if first != label and _runs_apart(prepared, label):
+            if isinstance(dim, str) and label not in functional.arguments.unnamed:
+                first = label_of.setdefault(dim, label)
+                if first != label and _runs_resized_alone(functional, label):
                     raise FixedSizeError(
                         f"{first} and {label} are one size in the graph, and the module takes two: its code compares "
                         "them, or leaves open which of both an output has; give an example in which they differ"
                     )
 
 
-def _runs_apart(prepared: Prepared, label: str) -> bool:
-    """Whether the module runs where one axis alone is longer, or shorter."""
-    sizes, within = prepared.arguments.sizes, prepared.arguments.within
-    own = sizes[label]
-    for size in {within(label, own + 1), within(label, own - 1), within(label, 2 * own + 1)} - {own}:
+def _runs_resized_alone(functional: FunctionalModule, label: str) -> bool:
+    """Whether the module runs where one axis is longer or shorter and all others are as in the example."""
+    sizes, clamp = functional.arguments.sizes, functional.arguments.within
+    size = sizes[label]
+    for other in {clamp(label, size + 1), clamp(label, size - 1), clamp(label, 2 * size + 1)} - {size}:
         try:
-            resized(prepared, {**sizes, label: size})  # which runs it
+            resize_example(functional, {**sizes, label: other})  # which runs it
         except ExportError:
             continue
         return True
     return False
-
-
-def _story(
-    prepared: Prepared, graph: TracedGraph, calls: list[Opaque], lifted: Lifted, options: ModuleOptions
-) -> Metadata:
-    """Pairs of states, and drop those attributes that the forward writes and never reads."""
-    used = {name for node in graph.nodes.nodes for name in node.input}
-    states = {}
-    for name, after in prepared.states.items():
-        if name in used:
-            states[name] = after
-            graph.dims[name] = _fed_back(graph.dims[name], graph.dims[after])
-            continue
-        graph.inputs.remove(name)
-        graph.outputs.remove(after)
-    carried = carried_states(graph, calls)
-    states |= lifted.states | {
-        name: after for name, after in carried.items() if name not in states and name not in lifted.states
-    }
-    initial = dict(lifted.initial)
-    for slot in prepared.slots:
-        for name, tensor in zip(slot.names, slot.initial or (), strict=False):
-            if name in states and bool(tensor.any()):
-                initial[name] = _alike(tensor.detach().cpu().numpy(), graph.dims[name])
-    return Metadata(
-        options=options.options,
-        states=states,
-        versions={"lstm_onnx": __version__, "onnx": onnx.__version__, "torch": torch.__version__.split("+")[0]},
-        digest=parameter_digest(prepared),
-        inputs=_inputs(prepared.arguments, graph, calls, options.ranges),
-        initial=initial,
-        origins={name: Origin(*source) for name, source in lifted.sources.items()},
-    )
-
-
-def _fed_back(dims: Dims, after: Dims) -> Dims:
-    """A state's axes: open only where those of the output that feeds it are; a cache of two steps has two."""
-    if len(dims) != len(after):
-        return dims
-    return tuple(end if isinstance(end, int) else dim for dim, end in zip(dims, after, strict=True))
-
-
-def _alike(array: Array, dims: tuple[int | str, ...]) -> Array:
-    """One entry along an open axis where all entries are the same, so that it serves every size."""
-    for axis, dim in enumerate(dims):
-        if isinstance(dim, str):
-            first = np.take(array, [0], axis=axis)
-            if np.array_equal(array, np.broadcast_to(first, array.shape)):
-                array = first
-    return array
-
-
-def parameter_digest(prepared: Prepared) -> str:
-    """What identifies a module's weights: its parameters and buffers, but for those that hold state."""
-    held = {f"{slot.path}.{slot.attribute}".removeprefix(".") for slot in prepared.slots}
-    return digest(
-        {
-            name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
-            for name, tensor in prepared.stateful.inner.state_dict().items()
-            if isinstance(tensor, torch.Tensor) and name not in held
-        }
-    )
-
-
-def _inputs(
-    arguments: Arguments, graph: TracedGraph, calls: list[Opaque], ranges: tuple[InputSpec, ...] | None
-) -> tuple[InputSpec, ...]:
-    """The inputs under the axes' final names; lengths run from 1 to their sequences' time."""
-    found = {spec.name: spec for spec in ranges or arguments.specs()}
-    lengths = _length_axes(graph, calls)
-    specs = []
-    for name, spec in found.items():
-        made = replace(spec, shape=tuple(dim if dim != "" else size for dim, size in _dims(graph, spec)))
-        if ranges is None and name in lengths:
-            made = replace(made, low=1, high=lengths[name])
-        specs.append(made)
-    return tuple(specs)
-
-
-def _dims(graph: TracedGraph, spec: InputSpec) -> list[tuple[Any, Any]]:
-    return list(zip(graph.dims[spec.name], spec.shape, strict=True))
-
-
-def _length_axes(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
-    """Inputs that are lengths, and the name of the axis that they count along."""
-    producers: Mapping[str, Any] = {output: node for node in graph.nodes.nodes for output in node.output}
-    found: dict[str, str] = {}
-    for call in calls:
-        value = call.value(3)
-        while value in producers and producers[value].op_type in _REORDERED:
-            value = producers[value].input[0]
-        dims = graph.dims.get(call.value(0), ())
-        time = dims[1 if call.batch_first else 0] if dims else 1
-        if value in graph.inputs and isinstance(time, str) and time.isidentifier():
-            found[value] = time
-    return found
-
-
-def _model(graph: TracedGraph, name: str, options: ExportOptions, metadata: Metadata) -> ModelProto:
-    """The model without its initializers."""
-    opsets = [helper.make_opsetid("", options.opset)]
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes.nodes,
-            name,
-            [graph.value_info(value) for value in graph.inputs],
-            [graph.value_info(value) for value in graph.outputs],
-        ),
-        opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),
-        producer_name="lstm-onnx",
-        producer_version=__version__,
-    )
-    helper.set_model_props(model, metadata.to_metadata())
-    return model

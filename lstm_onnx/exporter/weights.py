@@ -1,16 +1,16 @@
 """torch's recurrent parameters as the ONNX operators', and the fold of a projection.
 
-torch keeps an LSTM's gates in the order input, forget, cell, output; ONNX wants input, output,
-forget, cell (onnx operator LSTM: "iofc").  A GRU's are reset, update, new in torch and update, reset,
-hidden in ONNX ("zrh").  Rows of both weight matrices and of both biases move together.
+The gates of an LSTM are input, forget, cell, output in torch and input, output, forget, cell in ONNX
+(onnx operator LSTM: "iofc").  Those of a GRU are reset, update, new in torch and update, reset, hidden in
+ONNX ("zrh").  The rows of both weight matrices and of both biases are reordered.
 
-Everything here is numpy; a state dict is a mapping of the module's parameter names to arrays.
+Everything here is numpy; a state dict maps the module's parameter names to arrays.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,28 +21,36 @@ from ..spec import RecurrentSpec, direction_suffixes
 
 Array = NDArray[np.floating]
 StateDict = Mapping[str, Array]
+Shape = tuple[int, ...]
+
+_MAX_LISTED = 8
+"""More missing or unexpected tensors than this are grouped."""
 
 _GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
-"""For each operator, where each of its gates stands among torch's: i, f, g, o; r, z, n; or the only one."""
+"""For each gate of the ONNX operator, its index in torch's order."""
 
 MAX_CONDITION = 200.0
-"""Largest condition number of W_hr at which the fold is done.
+"""Largest condition number of W_hr at which the projection is folded.
 
 The fold multiplies h0 by pinv(W_hr) and the result by W_hr again, so rounding in the state grows with
 cond(W_hr), in units of the dtype's own rounding and so alike for all dtypes.  Measured over 12 LSTMs
 at each condition number, in units of PyTorch's own error, of which parity allows 32: the worst is 1.4
-at 30, 7 at 200, 11 at 500, 36 at 1500.  Past the bound the Scan lowering, which is exact for every
-W_hr, is the one to use.
+at 30, 7 at 200, 11 at 500, 36 at 1500.  The Scan lowering is exact for every W_hr.
 """
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer's parameters with ONNX's gate order, directions stacked first.
+    """One layer's parameters in ONNX's gate order, with the directions as first axis.
 
-    With D directions, G gates (4 of an LSTM, 3 of a GRU, 1 of an RNN), H hidden_size, S what h holds
-    (proj_size or hidden_size), I the layer's input: W ``(D, G*H, I)``, R ``(D, G*H, S)``,
-    B ``(D, 2*G*H)`` (input biases, then recurrent) or None, and W_hr ``(D, proj_size, H)`` or None.
+    With D directions, G gates (4 of an LSTM, 3 of a GRU, 1 of an RNN), H hidden_size, S proj_size or
+    hidden_size, I the features of the layer's input.
+
+    Attributes:
+        W: ``(D, G*H, I)``.
+        R: ``(D, G*H, S)``.
+        B: ``(D, 2*G*H)``, the biases of W and then those of R; None without biases.
+        W_hr: ``(D, proj_size, H)``; None without a projection.
     """
 
     W: Array
@@ -52,7 +60,7 @@ class LayerWeights:
 
 
 def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWeights:
-    """Layer `layer` of a state dict that fits `spec` (see `fitted`), in ONNX's gate order."""
+    """Layer `layer` of a state dict that `validate_state_dict` returned for `spec`, in ONNX's gate order."""
     suffixes = direction_suffixes(spec.bidirectional)
 
     def reordered(name: str) -> Array:
@@ -76,13 +84,15 @@ def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWei
 
 @dataclass(frozen=True)
 class FoldedLayer:
-    """A projected layer rewritten for the LSTM operator, which knows no projection.
+    """A projected layer rewritten for the LSTM operator, which has no projection.
 
-    The operator then carries the unprojected h~ of ``hidden_size`` features, with h = W_hr h~:
-    R' ``(D, 4H, H)`` = R W_hr replaces R, ``h0 @ P_in`` is the operator's initial_h, and its Y and
-    Y_h times ``P_out`` are the layer's output and final state.  P_in ``(D, P, H)`` is pinv(W_hr)
-    transposed, P_out ``(D, H, P)`` is W_hr transposed.  Exact where W_hr has full row rank, since
-    then W_hr pinv(W_hr) = 1.
+    The operator's state is the unprojected u, of hidden_size features, with h = W_hr u.  That is exact where
+    W_hr has full row rank, since then W_hr pinv(W_hr) = 1.
+
+    Attributes:
+        R: ``(D, 4H, H)``, R W_hr, which replaces R.
+        P_in: ``(D, P, H)``, pinv(W_hr) transposed; ``h0 @ P_in`` is the operator's initial_h.
+        P_out: ``(D, H, P)``, W_hr transposed; the operator's Y and Y_h times it are the layer's.
     """
 
     R: Array
@@ -113,46 +123,83 @@ def fold_projection(R: Array, W_hr: Array, *, layer: int) -> FoldedLayer:  # noq
     )
 
 
-def fitted(spec: RecurrentSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
+def validate_state_dict(spec: RecurrentSpec, state: Mapping[str, Array], *, where: str) -> dict[str, Array]:
     """`state` as exactly the parameters of `spec`, in torch's order and the spec's dtype.
 
-    Like ``load_state_dict`` of a module with that dtype, tensors of another float dtype are cast.
+    As in ``load_state_dict``, tensors of another float dtype are cast.
+
+    Args:
+        spec: the module's sizes.
+        state: arrays by torch's parameter names.
+        where: the source of `state`, for messages.
 
     Raises:
-        WeightsError: tensors are missing, unexpected, of another shape or not floating point; each
-            is named, together with `where` they came from.
+        WeightsError: tensors are missing, unexpected, of another shape, not floating point, or too
+            large for the dtype; each is named.
     """
     shapes = spec.parameter_shapes()
-    problems = [f"missing {name} {shape}" for name, shape in shapes.items() if name not in state]
-    problems += [f"unexpected {name} {np.shape(state[name])}" for name in state if name not in shapes]
-    problems += [
-        f"{name} is {np.shape(state[name])} where the sizes ask for {shape}"
-        for name, shape in shapes.items()
-        if name in state and np.shape(state[name]) != shape
-    ]
+    problems = state_dict_problems(shapes, {name: np.shape(array) for name, array in state.items()})
     problems += [
         f"{name} is of dtype {state[name].dtype}"
         for name in shapes
         if name in state and not np.issubdtype(state[name].dtype, np.floating)
     ]
     if problems:
-        raise WeightsError(f"{where}: the weights do not fit the model: {_listed(problems)}")
+        raise WeightsError(f"{where}: the weights do not fit the model: {'; '.join(problems)}")
     with np.errstate(over="ignore"):
         cast = {name: np.ascontiguousarray(state[name], dtype=spec.dtype) for name in shapes}
     large = [name for name, array in cast.items() if np.isinf(array).any() and not np.isinf(state[name]).any()]
     if large:
-        raise WeightsError(f"{where}: {_listed(large)} holds numbers too large for {spec.dtype}; use a wider dtype")
+        names = shortened(large, "; ")
+        raise WeightsError(f"{where}: {names} holds numbers too large for {spec.dtype}; use a wider dtype")
     return cast
 
 
-def _listed(items: Iterable[str], most: int = 8) -> str:
-    items = list(items)
-    more = f"; and {len(items) - most} more" if len(items) > most else ""
-    return "; ".join(items[:most]) + more
+def state_dict_problems(expected: Mapping[str, Shape], actual: Mapping[str, Shape]) -> list[str]:
+    """How a state dict's names and shapes differ from a module's, empty where they do not.
+
+    Where more than a few tensors are missing or unexpected, they are grouped by the submodule that they
+    belong to, so that every prefix is shown.
+    """
+    wrong = [
+        f"{name} is {actual[name]} where the model has {shape}"
+        for name, shape in expected.items()
+        if name in actual and actual[name] != shape
+    ]
+    return [
+        *_grouped("missing", {name: shape for name, shape in expected.items() if name not in actual}),
+        *_grouped("unexpected", {name: shape for name, shape in actual.items() if name not in expected}),
+        *wrong[:_MAX_LISTED],
+        *([f"and {len(wrong) - _MAX_LISTED} more of another shape"] if len(wrong) > _MAX_LISTED else []),
+    ]
+
+
+def _grouped(what: str, shapes: Mapping[str, Shape]) -> list[str]:
+    """One entry for each tensor or, of many, for each submodule or top-level prefix."""
+    if len(shapes) <= _MAX_LISTED:
+        return [f"{what} {name} {shape}" for name, shape in shapes.items()]
+    groups: dict[str, list[str]] = {}
+    for name in shapes:
+        groups.setdefault(name.rpartition(".")[0], []).append(name)
+    if len(groups) > _MAX_LISTED:
+        groups = {}
+        for name in shapes:
+            groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)
+    parts = [
+        f"{parent}.* ({len(names)})" if parent else shortened(names, ", ", _MAX_LISTED)
+        for parent, names in groups.items()
+    ]
+    return [f"{what} {len(shapes)} tensors: {shortened(parts, ', ')}"]
+
+
+def shortened(items: Sequence[str], separator: str, most: int = 20) -> str:
+    """The items joined, of many only the first `most` and the number of the others."""
+    more = f"{separator}and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
 
 
 def digest(state: StateDict) -> str:
-    """SHA-256 over every parameter's name, dtype, shape and bytes, in the order of their names."""
+    """SHA-256 of every parameter's name, dtype, shape and bytes, in the order of their names, as hex digits."""
     total = hashlib.sha256()
     for name in sorted(state):
         array = np.ascontiguousarray(state[name])

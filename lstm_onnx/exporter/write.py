@@ -1,4 +1,4 @@
-"""ONNX models to files: whole or not at all, and over 2 GB with the weights in a file beside."""
+"""Writing a model: its metadata, its weights (over 2 GB in a file beside it), and what was written."""
 
 from __future__ import annotations
 
@@ -6,25 +6,140 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, StringStringEntryProto, TensorProto, helper, numpy_helper
+import onnx
+from onnx import ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from ..atomic_io import atomic_write
+from .. import __version__
+from ..atomic_io import atomic_write, require_writable
 from ..checksum import KEY, UNKNOWN, with_checksum
+from ..errors import FileError
+from ..metadata import Metadata
+from ..spec import ExportOptions, LSTMSpec
 from .weights import digest
 
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
-"""Bytes of weights past which they go to a file of their own: protobuf cannot write 2 GiB or more."""
-_DIGITS = 8
-_LONGEST_STEM = 255 - len("..data") - _DIGITS
-"""Bytes of a name that the data file's own starts with."""
+"""Bytes of weights above which they are written to a file of their own: protobuf cannot hold 2 GiB."""
+_DIGEST_DIGITS = 8
+_MAX_STEM_BYTES = 255 - len("..data") - _DIGEST_DIGITS
+"""Bytes of the model's file name that the data file's name can start with."""
 _ALIGNMENT = 4096
 """External tensors start at page boundaries, so that a runtime can map them into memory."""
 _INLINE_BYTES = 1024
-"""Tensors below this stay in the model: shape inference reads axes and sizes, and cannot from another file."""
+"""Smaller tensors stay in the model: shape inference reads axes and sizes, and cannot read another file."""
+VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes:
+        path: the .onnx file.
+        spec: the LSTM's sizes; None for a module that is more than an nn.LSTM.
+        options: the options of the export.
+        nodes: the number of the graph's nodes, without those of a Scan's body.
+        parameters: the number of the module's parameters, as PyTorch counts them.
+        num_bytes: the size of all files that were written.
+        digest: SHA-256 of the weights.
+        external_data: the file beside `path` that holds the weights of a model over 2 GB, or None.
+        inputs: the names of the graph's inputs.
+        outputs: the names of the graph's outputs.
+        states: each state input and the output that is its next value.
+        notes: remarks for the user, such as limits of an axis.
+    """
+
+    path: str
+    spec: LSTMSpec | None
+    options: ExportOptions
+    nodes: int
+    parameters: int
+    num_bytes: int
+    digest: str
+    external_data: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields, ready for JSON; spec and options as dicts."""
+        return asdict(self)
+
+
+def require_output_path(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that no model can be written to, before anything is computed.
+
+    Raises:
+        FileError: it is "-", its folder does not exist or is not writable, or it is a folder.
+    """
+    if os.fspath(path) == "-":
+        raise FileError('"-": a model is not written to stdout; name a file, such as model.onnx (or ./- for that name)')
+    require_writable(path)
+
+
+def make_model(
+    name: str,
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    opset: int,
+) -> ModelProto:
+    """A model without its initializers and metadata, in the oldest format that has the opset."""
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(
+        helper.make_graph(nodes, name, inputs, outputs),
+        opset_imports=opsets,
+        # Any later format would only exclude older runtimes.
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="lstm-onnx",
+        producer_version=__version__,
+    )
+
+
+def write_export(
+    model: ModelProto,
+    initializers: Mapping[str, np.ndarray],
+    metadata: Metadata,
+    path: str | os.PathLike[str],
+    *,
+    parameters: int,
+    notes: tuple[str, ...] = (),
+) -> ExportResult:
+    """Write a model with its metadata to `path`.
+
+    Args:
+        model: without its initializers and metadata, which are added.
+        initializers: its weights and constants by name.
+        metadata: with options and a digest.
+        path: the file.
+        parameters: the number of the module's parameters.
+        notes: remarks for the user.
+
+    Raises:
+        FileError: a file cannot be written.
+    """
+    assert metadata.options is not None  # noqa: S101 - every exporter sets them
+    helper.set_model_props(model, metadata.to_metadata())
+    external, num_bytes = write_model(model, initializers, path)
+    return ExportResult(
+        path=os.fspath(path),
+        spec=metadata.spec,
+        options=metadata.options,
+        nodes=len(model.graph.node),
+        parameters=parameters,
+        num_bytes=num_bytes,
+        digest=str(metadata.digest),
+        external_data=external,
+        inputs=tuple(value.name for value in model.graph.input),
+        outputs=tuple(value.name for value in model.graph.output),
+        states=dict(metadata.states),
+        notes=notes,
+    )
 
 
 def write_model(
@@ -33,8 +148,8 @@ def write_model(
     """Write `model` with `initializers` to `path`.
 
     Returns:
-        The external data file's path, or None where the model holds its weights itself; and the
-        bytes written in all.
+        The external data file's path, or None where the weights are in the model; and the number of
+        bytes written to all files.
 
     Raises:
         FileError: a file cannot be written.
@@ -44,14 +159,14 @@ def write_model(
         tensors = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
         return None, _write_proto(model, tensors, path)
     target = Path(os.path.realpath(path))
-    # Named by its content: whatever fails, the model that was there keeps the data that it was written with.
-    data = target.with_name(f"{_data_stem(target)}.{digest(initializers)[:_DIGITS]}.data")
-    known = data.exists()
+    # Named by its content: if anything fails, the model that was there before still has its own data.
+    data = target.with_name(f"{_data_stem(target)}.{digest(initializers)[:_DIGEST_DIGITS]}.data")
+    existed = data.exists()
     try:
         tensors, size = _write_data(data, initializers)
         written = _write_proto(model, tensors, path)
     except BaseException:
-        if not known:
+        if not existed:
             data.unlink(missing_ok=True)
         raise
     _remove_stale(target, data)
@@ -59,7 +174,7 @@ def write_model(
 
 
 def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[list[TensorProto], int]:
-    """Write the large tensors to `data`; all of them as the model holds them, and the bytes written."""
+    """Write the large tensors to `data`; returns all tensors for the model, and the number of bytes written."""
     tensors = []
     offset = 0
     with atomic_write(data) as stream:
@@ -76,16 +191,17 @@ def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[lis
 
 
 def _data_stem(target: Path) -> str:
-    """The model's name, or what of it leaves room for an ending and for the digits that tell such names apart."""
+    """The model's file name, shortened and made unique by a digest where there is no room for a suffix."""
     name = os.fsencode(target.name)
-    if len(name) <= _LONGEST_STEM:
+    if len(name) <= _MAX_STEM_BYTES:
         return target.name
-    return f"{name[: _LONGEST_STEM - _DIGITS - 1].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:_DIGITS]}"
+    start = name[: _MAX_STEM_BYTES - _DIGEST_DIGITS - 1].decode(errors="ignore")
+    return f"{start}-{hashlib.sha256(name).hexdigest()[:_DIGEST_DIGITS]}"
 
 
 def _remove_stale(target: Path, data: Path) -> None:
-    """Data files that earlier exports to `target` left and no model refers to any more."""
-    stale = re.compile(re.escape(_data_stem(target)) + rf"\.[0-9a-f]{{{_DIGITS}}}\.data")
+    """Delete data files of earlier exports to `target`, which no model refers to any more."""
+    stale = re.compile(re.escape(_data_stem(target)) + rf"\.[0-9a-f]{{{_DIGEST_DIGITS}}}\.data")
     for file in target.parent.iterdir():
         if stale.fullmatch(file.name) and file.name != data.name:
             with contextlib.suppress(OSError):
@@ -93,12 +209,12 @@ def _remove_stale(target: Path, data: Path) -> None:
 
 
 def _write_proto(model: ModelProto, tensors: list[TensorProto], path: str | os.PathLike[str]) -> int:
-    whole = ModelProto()
-    whole.CopyFrom(model)
-    whole.graph.initializer.extend(tensors)
-    # The first of the metadata, so that a file which is cut off behind it has lost what check misses.
-    whole.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
-    content = with_checksum(whole.SerializeToString(deterministic=True))
+    complete = ModelProto()
+    complete.CopyFrom(model)
+    complete.graph.initializer.extend(tensors)
+    # First of the metadata, so that check recognises a file that is truncated after it.
+    complete.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
+    content = with_checksum(complete.SerializeToString(deterministic=True))
     with atomic_write(path) as stream:
         stream.write(content)
     return len(content)

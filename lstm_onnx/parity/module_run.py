@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..exporter.tracing.call_with_states import call_with_states
-from ..exporter.tracing.functional import Prepared
-from ..exporter.tracing.opaque_ops import Site
+from ..exporter.tracing.functional import FunctionalModule
+from ..exporter.tracing.opaque_ops import RecurrentModule
 from ..runtime import Model
 from ..runtime.symbolic_dims import size_of
 from ..runtime.tensor_info import ValueInfo
@@ -24,7 +24,7 @@ class ModuleRun:
     Calling it gives the file's outputs as PyTorch computes them, in float64 arrays whatever its precision.
     """
 
-    def __init__(self, prepared: Prepared, model: Model, device: torch.device) -> None:
+    def __init__(self, prepared: FunctionalModule, model: Model, device: torch.device) -> None:
         self._prepared = prepared
         self._model = model
         self._device = device
@@ -37,9 +37,9 @@ class ModuleRun:
         return list(self._prepared.arguments.tensors)
 
     @property
-    def sites(self) -> Mapping[str, Site]:
+    def sites(self) -> Mapping[str, RecurrentModule]:
         """Its recurrent modules by path, with the calls of the last run."""
-        return self._prepared.sites
+        return self._prepared.recurrent_modules
 
     @property
     def weights(self) -> int:

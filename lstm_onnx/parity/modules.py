@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ExportError, InputError
-from ..exporter.module import parameter_digest
-from ..exporter.tracing.arguments import Arguments, arguments
-from ..exporter.tracing.example_inputs import fitting_arguments
-from ..exporter.tracing.functional import prepare
+from ..exporter.module_metadata import parameter_digest
+from ..exporter.tracing.arguments import Arguments, bind_arguments
+from ..exporter.tracing.example_inputs import find_example_inputs
+from ..exporter.tracing.functional import make_functional
 from ..input_spec import InputSpec, axes, draw, sizes_of
 from ..metadata import Metadata
 from ..runtime import Model
@@ -89,11 +89,11 @@ class ModuleVerification:
         specs, found = self._arguments(inputs, example_inputs, seed)
         self._check_names(found)
         names = _plain_outputs(model, self.metadata)
-        own = prepare(module, found, output_names=names)
+        own = make_functional(module, found, output_names=names)
         dtype = str(own.dtype).removeprefix("torch.")
-        wide = prepare(module, found, output_names=names, dtype=torch.float64)
+        wide = make_functional(module, found, output_names=names, dtype=torch.float64)
         # A float64 model has no wider reference than itself: its own rounding is float32's, scaled down.
-        narrow = prepare(module, found, output_names=names, dtype=torch.float32) if dtype == "float64" else own
+        narrow = make_functional(module, found, output_names=names, dtype=torch.float32) if dtype == "float64" else own
         device = next(iter(found.tensors.values())).device
         self.dtype = dtype
         self.own, self.wide = (ModuleRun(prepared, model, device) for prepared in (narrow, wide))
@@ -115,7 +115,7 @@ class ModuleVerification:
         self, inputs: Sequence[InputSpec], example_inputs: Any, seed: int
     ) -> tuple[tuple[InputSpec, ...], Arguments]:
         if example_inputs is not None:
-            found = arguments(self.module, example_inputs, None)
+            found = bind_arguments(self.module, example_inputs, None)
             specs = tuple(self.metadata.inputs) or tuple(map(self._named_axes, found.specs()))
             device = next((parameter.device for parameter in self.module.parameters()), torch.device("cpu"))
             return specs, replace(found, tensors={name: tensor.to(device) for name, tensor in found.tensors.items()})
@@ -124,7 +124,7 @@ class ModuleVerification:
             raise ConfigError(
                 f"{self.model.path}: does not say what its inputs are, as lstm-onnx's own files do; pass example_inputs"
             )
-        return specs, fitting_arguments(self.module, specs, seed=seed, limits=self.metadata.axis_limits)
+        return specs, find_example_inputs(self.module, specs, seed=seed, limits=self.metadata.axis_limits)
 
     def _varied(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
         """Integers of which the example had only zeros, or only ones, drawn from both where the module takes that.

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..exporter.sources.source import LSTMSource, Source
-from ..exporter.tracing.clone import cloned
-from ..exporter.weights import fitted
+from ..exporter.tracing.clone import clone_module
+from ..exporter.weights import validate_state_dict
 
 
 def in_precision(source: Source, dtype: str) -> Source:
@@ -20,7 +20,7 @@ def in_precision(source: Source, dtype: str) -> Source:
     """
     if isinstance(source, LSTMSource):
         spec = replace(source.spec, dtype=dtype)
-        return replace(source, spec=spec, state=fitted(spec, source.state, where=source.name))
+        return replace(source, spec=spec, state=validate_state_dict(spec, source.state, where=source.name))
     kind: torch.dtype = getattr(torch, dtype)
     inputs = tuple(replace(spec, dtype=dtype) if np.dtype(spec.dtype).kind == "f" else spec for spec in source.inputs)
     example = source.example
@@ -29,4 +29,4 @@ def in_precision(source: Source, dtype: str) -> Source:
             name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in example.tensors.items()
         }
         example = replace(example, tensors=tensors)
-    return replace(source, held=cloned(source.held, kind), inputs=inputs, example=example)
+    return replace(source, nn_module=clone_module(source.nn_module, kind), inputs=inputs, example=example)

@@ -16,7 +16,7 @@ from torch import nn
 
 from .. import __version__
 from ..errors import ExportError
-from ..exporter.sources.torch_lstm import is_bare, unwrapped
+from ..exporter.sources.torch_lstm import is_bare_lstm, unwrap_module
 from ..input_spec import InputSpec
 from ..runtime import Model, load
 from ..runtime.providers import onnxruntime
@@ -97,8 +97,8 @@ def verification_of(
 
     `inputs` are those that a source describes, in the place of what the file says; `data` as in `verify`.
     """
-    module = unwrapped(module)
-    bare = is_bare(module)
+    module = unwrap_module(module)
+    bare = is_bare_lstm(module)
     if model.metadata.spec is not None and not bare:
         raise ExportError(
             f"{type(module).__name__} is not an nn.LSTM, and {model.path} was exported from one; "

@@ -90,9 +90,9 @@ class Draw:
     def lengths(self, *, trimmed: bool = False, descending: bool = False) -> Tensor:
         """Int64 lengths (batch,) from 1; the longest is the time, or less where `trimmed` and time > 1."""
         longest = max(1, self.time - 1 - self.time // 4) if trimmed else self.time
-        drawn = torch.randint(1, longest + 1, (self.batch,), generator=self._generator)
-        drawn[int(torch.randint(self.batch, (), generator=self._generator))] = longest
-        return drawn.sort(descending=True).values if descending else drawn
+        draw_arguments = torch.randint(1, longest + 1, (self.batch,), generator=self._generator)
+        draw_arguments[int(torch.randint(self.batch, (), generator=self._generator))] = longest
+        return draw_arguments.sort(descending=True).values if descending else draw_arguments
 
     def mask(self) -> Tensor:
         """Bool (batch, time), True on the valid steps, which are the first ones of each row."""

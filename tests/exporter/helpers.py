@@ -68,9 +68,9 @@ def nodes(proto: ModelProto) -> Iterator[NodeProto]:
 
 
 def made(module: nn.Module, inputs: Any, shapes: Any, folder: Path, **options: Any) -> Made:
-    """`module` exported into `folder` and loaded."""
+    """`module` in eval mode, exported into `folder` and loaded."""
     path = folder / "made.onnx"
-    exported = lstm_onnx.export(module, path, example_inputs=inputs, dynamic_shapes=shapes, **options)
+    exported = lstm_onnx.export(module.eval(), path, example_inputs=inputs, dynamic_shapes=shapes, **options)
     return Made(exported, lstm_onnx.load(path, provider="cpu", threads=1), path)
 
 
@@ -100,7 +100,6 @@ def right(
     **options: Any,
 ) -> Made:
     """Export at batch 2 and time 4, and fail unless the file is right at other sizes."""
-    module.eval()
     result = made(module, inputs(2, 4), shapes, folder, **options)
     for batch, time in sizes:
         arguments = inputs(batch, time)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
-from lstm_onnx.exporter.tracing.arguments import Arguments, arguments
+from lstm_onnx.exporter.tracing.arguments import Arguments, bind_arguments
 from lstm_onnx.exporter.tracing.call_with_states import call_with_states
-from lstm_onnx.exporter.tracing.functional import prepare
+from lstm_onnx.exporter.tracing.functional import make_functional
 from lstm_onnx.parity.criterion import compare
 from tests.architectures import ALL, Architecture, packed, stateful
 from tests.exporter.helpers import Made, made
@@ -62,13 +62,13 @@ class Judge:
     def __init__(self, result: Made, architecture: Architecture, batch: int, time: int) -> None:
         self.result, self.architecture = result, architecture
         self.own, self.wide = (
-            prepare(fresh(architecture, batch), self.arguments(batch, time), dtype=dtype)
+            make_functional(fresh(architecture, batch), self.arguments(batch, time), dtype=dtype)
             for dtype in (None, torch.float64)
         )
 
-    def arguments(self, batch: int, time: int) -> Arguments:
+    def bind_arguments(self, batch: int, time: int) -> Arguments:
         architecture = self.architecture
-        return arguments(architecture.build(), architecture.inputs(batch, time), architecture.dynamic_shapes)
+        return bind_arguments(architecture.build(), architecture.inputs(batch, time), architecture.dynamic_shapes)
 
     def compare(self, batch: int, time: int) -> None:
         """Fails unless the file is right at this size, by the criterion, with random states."""
@@ -84,7 +84,7 @@ class Judge:
         expected = call_with_states(self.own, metadata, inputs, held)
         reference = call_with_states(self.wide, metadata, doubled(inputs), doubled(held))
         assert set(actual) == set(reference)
-        cells = [call.final[-1] for site in self.wide.sites.values() for call in site.calls]
+        cells = [call.final[-1] for recurrent in self.wide.recurrent_modules.values() for call in recurrent.calls]
         scale = max(float(cell.abs().max()) for cell in cells)
         for name, array in actual.items():
             judged = compare(
@@ -119,7 +119,7 @@ def check_nodes(result: Made, architecture: Architecture) -> None:
 
 @pytest.mark.parametrize("architecture", parameters())
 def test_an_architecture_is_right_at_sizes_other_than_the_example(architecture: Architecture, tmp_path: Path) -> None:
-    batch, time = architecture.example_sizes
+    batch, time = architecture.trace_sizes
     module = fresh(architecture, batch)
     result = made(module, architecture.inputs(batch, time), architecture.dynamic_shapes, tmp_path)
     check_nodes(result, architecture)
@@ -137,7 +137,7 @@ def test_an_architecture_is_right_at_sizes_other_than_the_example(architecture: 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ALL, ids=lambda item: item.name)
 def test_verify_agrees(architecture: Architecture, tmp_path: Path) -> None:
-    batch, time = architecture.example_sizes
+    batch, time = architecture.trace_sizes
     module = fresh(architecture, batch)
     inputs = architecture.inputs(batch, time)
     path = made(module, inputs, architecture.dynamic_shapes, tmp_path).path

@@ -207,7 +207,7 @@ def test_a_decoder_that_starts_from_its_encoder_stays_inside(tmp_path: Path) -> 
     module, result = exported(Decoder, tmp_path)
     assert dict(result.model.states) == {"encoder.h0": "encoder.hn", "encoder.c0": "encoder.cn"}
     inside, refused = result.exported.notes
-    assert inside == "decoder starts from states that the model computes, which stay inside; it has no h0"
+    assert inside == "decoder starts from states that the model computes, which stay internal; it has no h0"
     assert refused.startswith(
         "the file cannot be streamed: decoder/l0/LSTM (LSTM) starts from what is computed at the end"
     )

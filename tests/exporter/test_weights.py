@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from lstm_onnx import LSTMSpec, WeightsError
-from lstm_onnx.exporter.weights import MAX_CONDITION, digest, fitted, fold_projection, layer_weights
+from lstm_onnx.exporter.weights import (
+    MAX_CONDITION,
+    digest,
+    fold_projection,
+    layer_weights,
+    state_dict_problems,
+    validate_state_dict,
+)
 from lstm_onnx.spec import GRUSpec, RecurrentSpec, RNNSpec
 
 SPEC = LSTMSpec(3, 2, num_layers=2, bidirectional=True)
@@ -120,7 +127,7 @@ def test_a_projection_without_full_rank_is_refused(matrix: np.ndarray) -> None:
 def test_weights_that_fit_come_in_torchs_order_and_the_specs_dtype() -> None:
     state = _state(SPEC)
     shuffled = {name: state[name].astype(np.float64) for name in reversed(state)}
-    result = fitted(SPEC, shuffled, where="here")
+    result = validate_state_dict(SPEC, shuffled, where="here")
     assert list(result) == list(SPEC.parameter_shapes())
     assert all(array.dtype == np.float32 and array.flags.c_contiguous for array in result.values())
     for name, array in result.items():
@@ -129,7 +136,7 @@ def test_weights_that_fit_come_in_torchs_order_and_the_specs_dtype() -> None:
 
 def test_weights_are_made_contiguous() -> None:
     state = {name: np.asfortranarray(array) for name, array in _state(SPEC).items()}
-    assert all(array.flags.c_contiguous for array in fitted(SPEC, state, where="here").values())
+    assert all(array.flags.c_contiguous for array in validate_state_dict(SPEC, state, where="here").values())
 
 
 def test_everything_that_does_not_fit_is_named() -> None:
@@ -139,28 +146,28 @@ def test_everything_that_does_not_fit_is_named() -> None:
     state["weight_ih_l0"] = state["weight_ih_l0"].T
     state["bias_ih_l0"] = np.zeros(8, np.int64)
     with pytest.raises(WeightsError) as caught:
-        fitted(SPEC, state, where="net.safetensors")
+        validate_state_dict(SPEC, state, where="net.safetensors")
     message = str(caught.value)
     assert message.startswith("net.safetensors: ")
     assert "missing bias_hh_l1 (8,)" in message
     assert "unexpected colour (3,)" in message
-    assert "weight_ih_l0 is (3, 8) where the sizes ask for (8, 3)" in message
+    assert "weight_ih_l0 is (3, 8) where the model has (8, 3)" in message
     assert "bias_ih_l0 is of dtype int64" in message
 
 
 @pytest.mark.parametrize("spec", [GRUSpec(3, 2), RNNSpec(3, 2, dtype="float64")])
-def test_a_gru_and_an_rnn_are_fitted_alike(spec: RecurrentSpec) -> None:
+def test_a_gru_and_an_rnn_are_validated_alike(spec: RecurrentSpec) -> None:
     state = _state(LSTMSpec(3, 2))
     with pytest.raises(WeightsError, match=r"net: the weights do not fit the model: weight_ih_l0 is \(8, 3\) where"):
-        fitted(spec, state, where="net")
-    result = fitted(spec, _state(spec), where="net")
+        validate_state_dict(spec, state, where="net")
+    result = validate_state_dict(spec, _state(spec), where="net")
     assert list(result) == list(spec.parameter_shapes())
     assert {array.dtype for array in result.values()} == {np.dtype(spec.dtype)}
 
 
 def test_a_long_list_of_problems_is_cut() -> None:
-    with pytest.raises(WeightsError, match=r"and 8 more$"):
-        fitted(SPEC, {}, where="x")
+    with pytest.raises(WeightsError, match=r"missing 16 tensors: weight_ih_l0, .* and 8 more$"):
+        validate_state_dict(SPEC, {}, where="x")
 
 
 def test_the_digest_sees_every_change() -> None:
@@ -185,4 +192,14 @@ def test_numbers_too_large_for_the_dtype_are_named() -> None:
     state = {name: np.zeros(shape, np.float32) for name, shape in spec.parameter_shapes().items()}
     state["weight_hh_l0"][0, 0] = 1e6
     with pytest.raises(WeightsError, match="weight_hh_l0 holds numbers too large for float16"):
-        fitted(spec, state, where="net")
+        validate_state_dict(spec, state, where="net")
+
+
+def test_many_tensors_are_grouped_by_their_modules() -> None:
+    expected = {f"encoder.{i}.{name}": (2,) for i in range(4) for name in ("a", "b", "c")}
+    actual = {f"model.{name}": shape for name, shape in expected.items()}
+    missing, unexpected = state_dict_problems(expected, actual)
+    assert missing == "missing 12 tensors: encoder.0.* (3), encoder.1.* (3), encoder.2.* (3), encoder.3.* (3)"
+    assert unexpected.startswith("unexpected 12 tensors: model.encoder.0.* (3), model.encoder.1.* (3), model.enc")
+    many = {f"model.encoder.{i}.weight": (2,) for i in range(300)}
+    assert state_dict_problems({}, many) == ["unexpected 300 tensors: model.* (300)"]

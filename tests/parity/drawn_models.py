@@ -23,7 +23,7 @@ import lstm_onnx
 from lstm_onnx import ExportOptions, LSTMSpec, ParityReport, WeightsError
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
-from lstm_onnx.exporter.weights import fitted
+from lstm_onnx.exporter.weights import validate_state_dict
 from lstm_onnx.parity import LSTMVerification, make_report
 from lstm_onnx.parity.cases import SHAPES
 
@@ -85,7 +85,9 @@ def drawn_model(number: int) -> DrawnModel:
 def verified(drawn: DrawnModel, folder: Path, mutants: str) -> ParityReport:
     """The report on a fresh export; a fold that is refused is exported as a Scan."""
     wide = seeded_state(replace(drawn.spec, dtype="float32"), drawn.seed)
-    state = fitted(drawn.spec, {name: np.float32(drawn.scale) * value for name, value in wide.items()}, where="drawn")
+    state = validate_state_dict(
+        drawn.spec, {name: np.float32(drawn.scale) * value for name, value in wide.items()}, where="drawn"
+    )
     path = folder / "m.onnx"
     try:
         export_lstm(drawn.spec, drawn.options, state, path)

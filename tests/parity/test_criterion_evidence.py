@@ -22,7 +22,7 @@ import lstm_onnx
 from lstm_onnx import LSTMSpec, WeightsError
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import module_of, seeded_state
-from lstm_onnx.exporter.weights import fitted
+from lstm_onnx.exporter.weights import validate_state_dict
 from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.spec import ExportOptions
 
@@ -73,7 +73,9 @@ def sampled(models: int, seed: int = 0) -> Sample:
         for _ in range(models):
             spec, options, scale, shapes = _drawn(rng)
             wide = seeded_state(replace(spec, dtype="float32"), int(rng.integers(2**31)))
-            state = fitted(spec, {name: np.float32(scale) * value for name, value in wide.items()}, where="drawn")
+            state = validate_state_dict(
+                spec, {name: np.float32(scale) * value for name, value in wide.items()}, where="drawn"
+            )
             try:
                 export_lstm(spec, options, state, path)
             except WeightsError:

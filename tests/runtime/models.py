@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx.exporter.bare_lstm import export_lstm
-from lstm_onnx.exporter.weights import fitted
+from lstm_onnx.exporter.weights import validate_state_dict
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 
@@ -20,7 +20,7 @@ INPUT, HIDDEN = 4, 5
 def drawn_state(spec: LSTMSpec, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     state = {name: rng.uniform(-0.6, 0.6, shape) for name, shape in spec.parameter_shapes().items()}
-    return fitted(spec, state, where="drawn")
+    return validate_state_dict(spec, state, where="drawn")
 
 
 def exported(path: Path, *, options: ExportOptions | None = None, seed: int = 0, **sizes: Any) -> tuple[LSTMSpec, dict]:

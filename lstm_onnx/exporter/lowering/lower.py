@@ -1,4 +1,4 @@
-"""Real nodes in the place of opaque ones, and states lifted to the surface of the model."""
+"""Opaque calls replaced by ONNX's recurrent operators, and their states exposed as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
 from ...runtime.symbolic_dims import names_in
 from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
-from ..tracing.opaque_ops import Site
+from ..node_names import scope_prefix, state_prefix
+from ..tracing.opaque_ops import RecurrentModule
 from ..tracing.torch_export import DOMAIN
-from ..weights import Array, fitted, layer_weights
-from .rename import INT32, Dims, TracedGraph
+from ..weights import Array, layer_weights, validate_state_dict
+from .rename import Dims, TracedGraph
 
 _SHAPE_ONLY = ("Shape", "Size")
 _SEQUENCE_RANK = 3
@@ -24,44 +25,40 @@ _RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
 
 
 @dataclass(frozen=True)
-class Opaque:
-    """One call of a recurrent module in the traced graph."""
+class OpaqueCall:
+    """One call of a recurrent module in the traced graph.
+
+    Attributes:
+        node: the opaque node.
+        recurrent: the module.
+        call: the number of the call, from 0, among those of the module.
+        batch_first: the layout of its input.
+    """
 
     node: NodeProto
-    site: Site
+    recurrent: RecurrentModule
     call: int
     batch_first: bool
 
     def value(self, index: int) -> str:
-        """Input `index` (x, h0, c0, lengths), empty where it is absent."""
+        """Input `index` of (x, h0, c0, lengths); "" where it is absent."""
         return self.node.input[index] if index < len(self.node.input) else ""
 
     @property
     def prefix(self) -> str:
-        """What its nodes' names begin with."""
-        path = self.site.path.replace(".", "/")
-        own = f"call{self.call + 1}" if self.call else ""
-        return "".join(f"{part}/" for part in (path, own) if part)
-
-    @property
-    def weights_prefix(self) -> str:
-        """What its weights' names begin with, alike for all calls."""
-        return f"{self.site.path.replace('.', '/')}/" if self.site.path else ""
-
-    @property
-    def name(self) -> str:
-        """What its states' names begin with."""
-        own = f"call{self.call + 1}" if self.call else ""
-        return "".join(f"{part}." for part in (self.site.path, own) if part)
+        """What its nodes' names start with."""
+        return scope_prefix(self.recurrent.path, self.call)
 
 
 @dataclass
-class Lifted:
-    """What is to be known of a model's states besides its graph.
+class ExposedStates:
+    """The states of recurrent modules that became inputs and outputs of a graph.
 
-    `states` maps state inputs to the outputs that feed them; `initial` holds what they start from
-    where that is not zero, each ``(L*D, 1, features)``; `sources` maps them to ``(module, first call,
-    last call, h or c)``; `notes` say what was left inside.
+    Attributes:
+        states: each state input and the output that is its next value.
+        initial: initial values that are not zero, each ``(L*D, 1, features)``, by the state input.
+        sources: ``(module, first call, last call, 0 for h or 1 for c)`` of each state input.
+        notes: which states stay internal, and why.
     """
 
     states: dict[str, str] = field(default_factory=dict)
@@ -70,8 +67,8 @@ class Lifted:
     notes: list[str] = field(default_factory=list)
 
 
-def opaque_calls(graph: TracedGraph, sites: Mapping[str, Site]) -> list[Opaque]:
-    """The opaque nodes, in the graph's order.
+def opaque_calls(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentModule]) -> list[OpaqueCall]:
+    """The graph's opaque nodes, in order.
 
     Raises:
         ExportError: one lies within a branch of torch.cond or the body of a loop.
@@ -80,8 +77,8 @@ def opaque_calls(graph: TracedGraph, sites: Mapping[str, Site]) -> list[Opaque]:
     for node in graph.nodes.nodes:
         if node.domain == DOMAIN:
             attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-            site = sites[attributes["module"].decode()]
-            calls.append(Opaque(node, site, attributes["call"], bool(attributes["batch_first"])))
+            recurrent = recurrent_modules[attributes["module"].decode()]
+            calls.append(OpaqueCall(node, recurrent, attributes["call"], bool(attributes["batch_first"])))
         elif any(inner.domain == DOMAIN for inner in nodes_of([node])):
             raise ExportError(
                 f"{node.name}: a recurrent module is called within a branch or a loop ({node.op_type}), which is not "
@@ -90,41 +87,49 @@ def opaque_calls(graph: TracedGraph, sites: Mapping[str, Site]) -> list[Opaque]:
     return calls
 
 
-def lift_states(graph: TracedGraph, calls: list[Opaque], held: Collection[str] = ()) -> Lifted:
-    """Make the states of recurrent modules inputs and outputs, where the forward starts them from nothing.
+def expose_states(graph: TracedGraph, calls: list[OpaqueCall], attributes: Collection[str] = ()) -> ExposedStates:
+    """Make the states of recurrent modules inputs and outputs of the graph.
 
-    A state that is absent, zeros or learned becomes an input; a call that goes on from an earlier
-    call of the same module shares its pair; one that starts from data (a decoder from its encoder)
-    stays inside, and so does one that runs anew for each step (over the letters of each word).
-    One that starts from an attribute's state, whose inputs are `held`, has its pair already.
+    A state that is absent, zeros or learned becomes an input.  A call that continues an earlier call of
+    the same module shares its pair.  A state that the model computes stays internal (a decoder that starts
+    from its encoder), and so does that of a module that runs anew for each step (over the letters of each
+    word).
+
+    Args:
+        graph: the traced graph, which is changed.
+        calls: its opaque calls.
+        attributes: the inputs of attribute states; a call that starts from one has its pair already.
+
+    Raises:
+        ExportError: an initial state differs between the rows of a batch.
     """
-    lifted = Lifted()
+    exposed = ExposedStates()
     producers = _producers(graph.nodes.nodes)
     times = {name for opaque in calls for name in names_in(str(_sequence_axes(graph, opaque)[0]))}
-    free: list[list[Opaque]] = []
+    free: list[list[OpaqueCall]] = []
     for chain in _chains(calls):
         first = chain[0]
-        if _peeled(first.value(1), producers) in held:
+        if _skip_reshapes(first.value(1), producers) in attributes:
             continue
+        path = first.recurrent.path
         if times & names_in(str(_sequence_axes(graph, first)[1])):
-            note = f"{first.site.path} runs anew for each step of a sequence, so its states stay inside; it has no h0"
-            if note not in lifted.notes:
-                lifted.notes.append(note)
-            continue
-        if any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
-            note = f"{first.site.path} starts from states that the model computes, which stay inside; it has no h0"
-            if note not in lifted.notes:
-                lifted.notes.append(note)
+            note = f"{path} runs anew for each step of a sequence, so its states stay internal; it has no h0"
+        elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
+            note = f"{path} starts from states that the model computes, which stay internal; it has no h0"
         else:
             free.append(chain)
-    for chain in free:  # and not before: lifting renames values
-        _lift(graph, chain[0], chain[-1], lifted)
-    return lifted
+            continue
+        if note not in exposed.notes:
+            exposed.notes.append(note)
+    for chain in free:  # not before, since this renames values
+        _expose(graph, chain[0], chain[-1], exposed)
+    return exposed
 
 
-def _goes_on(opaque: Opaque, before: Opaque) -> bool:
-    given = [opaque.value(index) for index in (1, 2) if opaque.value(index)]
-    return opaque.site is before.site and bool(given) and given == list(before.node.output[1 : 1 + len(given)])
+def _continues(opaque: OpaqueCall, before: OpaqueCall) -> bool:
+    states = [opaque.value(index) for index in (1, 2) if opaque.value(index)]
+    final = list(before.node.output[1 : 1 + len(states)])
+    return opaque.recurrent is before.recurrent and bool(states) and states == final
 
 
 def _producers(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
@@ -132,7 +137,7 @@ def _producers(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
 
 
 def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: TracedGraph) -> bool:
-    """Whether a value depends on more of the inputs than their shapes."""
+    """Whether a value depends on the inputs' values, and not only on their shapes."""
     todo, seen = [value] if value else [], set()
     while todo:
         name = todo.pop()
@@ -150,20 +155,20 @@ def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: Trac
     return False
 
 
-def _lift(graph: TracedGraph, first: Opaque, last: Opaque, lifted: Lifted) -> None:
-    spec = first.site.spec
-    batch = _sequence_axes(graph, first)[1]
+def _expose(graph: TracedGraph, first: OpaqueCall, last: OpaqueCall, exposed: ExposedStates) -> None:
+    spec = first.recurrent.spec
+    prefix, batch = state_prefix(first.recurrent.path, first.call), _sequence_axes(graph, first)[1]
     kinds = (("h", 1, spec.state_size), ("c", 2, spec.hidden_size))[: 2 if spec.has_cell else 1]
-    call = first.site.calls[first.call] if first.call < len(first.site.calls) else None
+    call = first.recurrent.calls[first.call] if first.call < len(first.recurrent.calls) else None
     while len(first.node.input) < 1 + len(kinds):
         first.node.input.append("")
     while len(last.node.output) < 1 + len(kinds):
         last.node.output.append("")
     for position, (kind, index, size) in enumerate(kinds):
-        name, after = f"{first.name}{kind}0", f"{first.name}{kind}n"
-        given = call.given[position] if call is not None and call.given is not None else None
-        if given is not None and bool(given.any()):
-            lifted.initial[name] = _one_row(given.detach().cpu().numpy(), name)
+        name, after = f"{prefix}{kind}0", f"{prefix}{kind}n"
+        initial = call.initial[position] if call is not None and call.initial is not None else None
+        if initial is not None and bool(initial.any()):
+            exposed.initial[name] = _one_row(initial.detach().cpu().numpy(), name)
         first.node.input[index] = name
         shape: Dims = (spec.num_layers * spec.num_directions, batch, size)
         elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
@@ -171,12 +176,12 @@ def _lift(graph: TracedGraph, first: Opaque, last: Opaque, lifted: Lifted) -> No
         graph.inputs.append(name)
         for value in (name, after):
             graph.dims[value], graph.types[value] = shape, elem_type
-        lifted.states[name] = after
-        lifted.sources[name] = (first.site.path, first.call, last.call, position)
+        exposed.states[name] = after
+        exposed.sources[name] = (first.recurrent.path, first.call, last.call, position)
 
 
-def _sequence_axes(graph: TracedGraph, opaque: Opaque) -> tuple[int | str, int | str]:
-    """The time and the batch of what a call goes through."""
+def _sequence_axes(graph: TracedGraph, opaque: OpaqueCall) -> tuple[int | str, int | str]:
+    """The sizes or names of the time and the batch axis of a call's input."""
     dims = graph.dims.get(opaque.value(0), ())
     if len(dims) < _SEQUENCE_RANK:
         return "time", "batch"
@@ -184,37 +189,38 @@ def _sequence_axes(graph: TracedGraph, opaque: Opaque) -> tuple[int | str, int |
 
 
 def _add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> None:
-    """Make output `index` of a node an output of the graph, `name`; it may be one already, under another name."""
-    held = node.output[index]
-    if held in graph.outputs:
-        graph.nodes.one("Identity", held, name=name)
+    """Make output `index` of a node an output of the graph, called `name`; it may be one already by another name."""
+    old = node.output[index]
+    if old in graph.outputs:
+        graph.nodes.one("Identity", old, name=name)
     else:
         for user in nodes_of(graph.nodes.nodes):
             for position, value in enumerate(user.input):
-                if held and value == held:
+                if old and value == old:
                     user.input[position] = name
         node.output[index] = name
     graph.outputs.append(name)
 
 
-def _one_row(given: Array, name: str) -> Array:
-    if not np.array_equal(given, np.broadcast_to(given[:, :1], given.shape)):
+def _one_row(state: Array, name: str) -> Array:
+    """``(L*D, batch, features)`` as ``(L*D, 1, features)``, where all rows are equal."""
+    if not np.array_equal(state, np.broadcast_to(state[:, :1], state.shape)):
         raise ExportError(
             f"{name} starts from other numbers in each row of the batch; an explicit state starts every sequence "
             'alike. Export with states="zero", or pass the state as an argument of forward'
         )
-    return np.ascontiguousarray(given[:, :1])
+    return np.ascontiguousarray(state[:, :1])
 
 
-def carried_states(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
-    """States that the forward itself takes and returns: an argument that an LSTM starts from, and its end."""
+def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
+    """The states that are arguments and results of the forward: an LSTM's initial state and its final one."""
     producers = _producers(graph.nodes.nodes)
     made = {output for opaque in calls for output in opaque.node.output[1:] if output}
-    returned = {_peeled(output, producers, made): output for output in graph.outputs}
+    returned = {_skip_reshapes(output, producers, made): output for output in graph.outputs}
     pairs: dict[str, str] = {}
     for chain in _chains(calls):
         for index in (1, 2):
-            source = _peeled(chain[0].value(index), producers)
+            source = _skip_reshapes(chain[0].value(index), producers)
             end = chain[-1].node.output[index] if index < len(chain[-1].node.output) else ""
             target = returned.get(end)
             if source in graph.inputs and target is not None and graph.dims.get(source) == graph.dims.get(target):
@@ -222,11 +228,11 @@ def carried_states(graph: TracedGraph, calls: list[Opaque]) -> dict[str, str]:
     return pairs
 
 
-def _chains(calls: list[Opaque]) -> list[list[Opaque]]:
-    """Calls of one module of which each goes on from where the one before it ended."""
-    chains: list[list[Opaque]] = []
+def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:
+    """The calls in lists, in which each call starts from the final states of the one before it."""
+    chains: list[list[OpaqueCall]] = []
     for opaque in calls:
-        chain = next((chain for chain in chains if _goes_on(opaque, chain[-1])), None)
+        chain = next((chain for chain in chains if _continues(opaque, chain[-1])), None)
         if chain is None:
             chains.append([opaque])
         else:
@@ -234,8 +240,8 @@ def _chains(calls: list[Opaque]) -> list[list[Opaque]]:
     return chains
 
 
-def _peeled(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
-    """The value behind operators that change no number."""
+def _skip_reshapes(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
+    """The value that a chain of operators without arithmetic (such as Unsqueeze) starts from."""
     while value not in until:
         node = producers.get(value)
         if node is None or node.op_type not in _RESHAPED:
@@ -244,12 +250,19 @@ def _peeled(value: str, producers: Mapping[str, NodeProto], until: Collection[st
     return value
 
 
-def splice(
-    graph: TracedGraph, calls: list[Opaque], options: ExportOptions, guarded: Collection[tuple[str, int]] = ()
+def lower_calls(
+    graph: TracedGraph, calls: list[OpaqueCall], options: ExportOptions, guarded: Collection[tuple[str, int]] = ()
 ) -> None:
-    """Write the real nodes of every opaque one, by the emitter that writes bare LSTMs.
+    """Replace every opaque node by recurrent operators, written by the emitter that writes bare LSTMs.
 
-    Those in `guarded`, as ``(path, call)``, fail where their input is empty.
+    Args:
+        graph: the traced graph, which is changed.
+        calls: its opaque calls.
+        options: how projections are written.
+        guarded: calls, as ``(path, number)``, that are made to fail where their input is empty.
+
+    Raises:
+        WeightsError: a projection cannot be folded.
     """
     opaque = {id(item.node): item for item in calls}
     used = {value for node in nodes_of(graph.nodes.nodes) for value in node.input} | set(graph.outputs)
@@ -260,23 +273,23 @@ def splice(
             continue
         call = opaque[id(node)]
         written = len(graph.nodes.nodes)
-        if (call.site.path, call.call) in guarded:
-            node.input[0] = _never_empty(graph, node.input[0], f"{call.prefix}at_least_one_step")
-        _write(graph, call, options, used)
+        if (call.recurrent.path, call.call) in guarded:
+            node.input[0] = _fail_if_empty(graph, node.input[0], f"{call.prefix}at_least_one_step")
+        _write_layers(graph, call, options, used)
         if node.name in graph.lines:
             new = graph.nodes.nodes[written:]
             graph.lines.update({str(item.name): graph.lines[node.name] for item in new})
 
 
-def _never_empty(graph: TracedGraph, value: str, name: str) -> str:
-    """A value that is as another, where that has entries; where it has none, computing it fails.
+def _fail_if_empty(graph: TracedGraph, value: str, name: str) -> str:
+    """A copy of a value, whose computation fails where the value has no elements.
 
-    ONNX Runtime's recurrent operators give zeros for 0 steps, where PyTorch raises, or end the process.
+    With 0 steps ONNX Runtime's recurrent operators give zeros or end the process, where PyTorch raises.
     """
     nodes = graph.nodes
     entries = nodes.one("Size", value, name=f"{name}/entries")
     some = nodes.one("Min", entries, nodes.constant(f"{name}/1", np.array(1, np.int64)), name=f"{name}/some")
-    # -2 is the first of two zeros; -3 is none of them, which is an error.
+    # Index -2 of two zeros is the first; -3 is out of range, which is an error.
     index = nodes.one("Sub", some, nodes.constant(f"{name}/3", np.array(3, np.int64)), name=f"{name}/index")
     zero = nodes.one("Gather", nodes.constant(f"{name}/zeros", np.zeros(2, np.int64)), index, name=f"{name}/zero")
     sizes = nodes.one("Shape", value, name=f"{name}/sizes")
@@ -285,34 +298,31 @@ def _never_empty(graph: TracedGraph, value: str, name: str) -> str:
     return nodes.one("Reshape", value, shape, name=name)
 
 
-def _write(graph: TracedGraph, opaque: Opaque, options: ExportOptions, used: set[str]) -> None:
-    site, nodes = opaque.site, graph.nodes
-    spec = replace(site.spec, batch_first=opaque.batch_first)
-    state = fitted(spec, site.weights, where=site.path or "the module")
+def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions, used: set[str]) -> None:
+    spec = replace(opaque.recurrent.spec, batch_first=opaque.batch_first)
+    state = validate_state_dict(spec, opaque.recurrent.weights, where=opaque.recurrent.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
-    x = opaque.value(0)
-    batch = _sequence_axes(graph, opaque)[1]
     recurrent_stack(
-        nodes,
+        graph.nodes,
         spec,
         [layer_weights(spec, state, layer) for layer in range(spec.num_layers)],
-        x,
+        opaque.value(0),
         opaque.value(1) or None,
         opaque.value(2) or None,
         lengths=_int32(graph, opaque.value(3)) if opaque.value(3) else None,
         fold=options.projection == "fold",
         names=StackOutputs(*names),
         prefix=opaque.prefix,
-        weights_prefix=opaque.weights_prefix,
-        batch_axis=str(batch),
+        weights_prefix=scope_prefix(opaque.recurrent.path),
+        batch_axis=str(_sequence_axes(graph, opaque)[1]),
     )
 
 
 def _int32(graph: TracedGraph, lengths: str) -> str:
-    """Lengths as the operator takes them."""
-    if graph.types.get(lengths) == INT32:
+    """Lengths as int32, which the operators require."""
+    if graph.types.get(lengths) == TensorProto.INT32:
         return lengths
     name = f"{lengths}/int32"
     if not any(name in node.output for node in graph.nodes.nodes):
-        graph.nodes.one("Cast", lengths, name=name, to=INT32)
+        graph.nodes.one("Cast", lengths, name=name, to=TensorProto.INT32)
     return name

@@ -1,8 +1,7 @@
-"""Opsets older than torch's translations, which are written in opset 18.
+"""Opsets 14 to 17: the nodes of torch's translations, which are in opset 18, in their older forms.
 
-onnx's own version converter has no way back for many operators that torch emits (Shape, Split, Pad,
-LayerNormalization), so what changed between opsets 14 and 18 is undone here, node by node.  A node
-that has no older form is refused by name.
+onnx's version converter has no downgrade for many operators that torch emits (Shape, Split, Pad,
+LayerNormalization), so what changed between opsets 14 and 18 is undone here, node by node.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from .rename import TracedGraph
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
 
-class _NoOlderForm(Exception):  # noqa: N818 - it is no error of its own, but told to the caller, who names the node
-    """Why a node cannot be written."""
+class _NoOlderForm(Exception):  # noqa: N818 - downgrade_opset turns it into an error that names the node
+    """Why a node has no older form."""
 
 
-def lower(graph: TracedGraph, opset: int) -> None:
-    """Rewrite the nodes of a traced graph, in opset 18, for an older one; opaque nodes stay as they are.
+def downgrade_opset(graph: TracedGraph, opset: int) -> None:
+    """Rewrite the nodes of a traced graph from opset 18 to an older one; opaque nodes stay as they are.
 
     Raises:
         ExportError: a node has no older form; the message names it.
@@ -106,7 +105,7 @@ def _reduction(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _split(graph: TracedGraph, node: NodeProto) -> None:
-    """Parts of one size need not be counted; a smaller last part has to be spelled out."""
+    """num_outputs is not needed for parts of one size; a smaller last part would need explicit sizes."""
     attributes = _attributes(node)
     if "num_outputs" in attributes and len(node.input) == 1:
         axis = attributes["axis"].i if "axis" in attributes else 0
@@ -117,18 +116,18 @@ def _split(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _shape(graph: TracedGraph, node: NodeProto) -> None:
-    """A part of the shape was cut out by a Slice."""
+    """start and end become a Slice."""
     attributes = _attributes(node)
     start = attributes["start"].i if "start" in attributes else 0
     end = attributes["end"].i if "end" in attributes else np.iinfo(np.int64).max
     nodes: Nodes = graph.nodes
-    whole = nodes.one("Shape", node.input[0], name=f"{node.name}/whole")
+    shape = nodes.one("Shape", node.input[0], name=f"{node.name}/whole")
     bounds = [nodes.integers(int(start)), nodes.integers(int(end)), nodes.integers(0)]
-    nodes.one("Slice", whole, *bounds, name=node.name, output=node.output[0])
+    nodes.one("Slice", shape, *bounds, name=node.name, output=node.output[0])
 
 
 def _pad(graph: TracedGraph, node: NodeProto) -> None:
-    """There was no input for axes."""
+    """The input axes did not exist."""
     if len(node.input) > 3 and node.input[3]:
         raise _NoOlderForm("of some axes has no form")
     del node.input[3:]
@@ -136,7 +135,7 @@ def _pad(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _scatter(graph: TracedGraph, node: NodeProto) -> None:
-    """There was no reduction."""
+    """The attribute reduction did not exist."""
     attributes = _attributes(node)
     if "reduction" in attributes and attributes["reduction"].s != b"none":
         raise _NoOlderForm("with a reduction has no form")
@@ -155,14 +154,14 @@ def _resize(graph: TracedGraph, node: NodeProto) -> None:
 
 
 def _cast_like(graph: TracedGraph, node: NodeProto) -> None:
-    """A Cast, to the type that the tracer saw."""
+    """A Cast, to the type that the tracer recorded."""
     if node.input[1] not in graph.types:
         raise _NoOlderForm("to a type that is not known has no form")
     graph.nodes.one("Cast", node.input[0], name=node.name, output=node.output[0], to=graph.types[node.input[1]])
 
 
 def _layer_normalization(graph: TracedGraph, node: NodeProto) -> None:
-    """As the operator's own definition (onnx operator LayerNormalization) puts it."""
+    """The function body in the operator's definition (onnx operator LayerNormalization)."""
     attributes = _attributes(node)
     x, scale = node.input[0], node.input[1]
     bias = node.input[2] if len(node.input) > 2 else ""
@@ -198,4 +197,4 @@ _RULES: dict[str, tuple[int, Callable[[TracedGraph, NodeProto], None]]] = {
     "Shape": (15, _shape),
     "CastLike": (15, _cast_like),
 }
-"""By operator: the opset up to which it had another form, and how to write that."""
+"""By operator: the opset that introduced its current form, and the function that writes the older one."""

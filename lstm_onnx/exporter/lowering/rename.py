@@ -1,4 +1,4 @@
-"""A traced graph under names for people: values after their modules, axes after what they are."""
+"""The names of a traced graph: nodes and values after the user's modules, axes after the user's names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import onnx_ir
-from onnx import NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import NodeProto, ValueInfoProto, helper
 
 from ..emitter import Nodes
+from ..node_names import integers_name, node_name, operand_name
 from ..tracing.arguments import Arguments
-from ..tracing.functional import Prepared
+from ..tracing.functional import FunctionalModule
 from ..tracing.torch_export import DOMAIN
-from ..tracing.user_code import traced_line
+from ..tracing.user_code import stack_trace_line
 
 Dims = tuple[int | str, ...]
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -28,11 +29,15 @@ _SYMBOL = re.compile(r"\b[su]\d+\b")
 
 @dataclass
 class TracedGraph:
-    """A traced graph as ONNX messages; recurrent modules are opaque nodes of the domain lstm_onnx.
+    """A traced graph as ONNX messages; calls of recurrent modules are opaque nodes of the domain lstm_onnx.
 
-    `inputs` and `outputs` name the graph's own, in order; `dims` the dimensions of whatever value
-    the tracer knows them of; `types` their ONNX element types; `lines` the lines of the user's code that
-    nodes come from, by the nodes' names.
+    Attributes:
+        nodes: the nodes and initializers.
+        inputs: the names of the graph's inputs, in order.
+        outputs: the names of the graph's outputs, in order.
+        dims: by value, its sizes and axis names, where the tracer knows them; "" for an unknown size.
+        types: by value, its ONNX element type.
+        lines: by node, the line of the user's code that it comes from.
     """
 
     nodes: Nodes
@@ -43,30 +48,35 @@ class TracedGraph:
     lines: dict[str, str] = field(default_factory=dict)
 
     def value_info(self, name: str, doc: str = "") -> ValueInfoProto:
-        """A graph input's or output's."""
+        """The type and shape of a value, as a graph's inputs and outputs declare it."""
         return helper.make_tensor_value_info(name, self.types[name], self.dims[name], doc)
 
 
-def named(model: onnx_ir.Model, prepared: Prepared) -> TracedGraph:
-    """Rename everything in a traced model, and take its initializers out."""
+def rename(model: onnx_ir.Model, functional: FunctionalModule) -> TracedGraph:
+    """Rename the nodes, values and axes of a traced model, and move its initializers out of it.
+
+    Args:
+        model: as `trace` returns it; it is changed.
+        functional: the module that it was traced from, which names inputs and outputs.
+    """
     graph = model.graph
-    inputs = [*prepared.arguments.tensors, *prepared.states]
+    inputs = [*functional.arguments.tensors, *functional.states]
     for value, name in zip(graph.inputs, inputs, strict=True):
         value.name = name
-    axes = _axis_names(model, prepared.arguments, inputs)
+    axes = _axis_names(model, functional.arguments, inputs)
     nodes = Nodes()
-    # What the user named keeps its name, whatever a node or a parameter is called.
-    taken = Counter([*inputs, *prepared.outputs, *prepared.states.values()])
+    # Names of the user's take precedence over those of nodes and parameters.
+    taken = Counter([*inputs, *functional.outputs, *functional.states.values()])
     _name_nodes(graph, taken)
-    repeated = _name_outputs(graph, [*prepared.outputs, *prepared.states.values()])
+    repeated = _name_outputs(graph, [*functional.outputs, *functional.states.values()])
     _take_initializers(graph, nodes, taken)
     lines: dict[str, str] = {}
     for node in graph:
-        line = traced_line(node.metadata_props.get(_STACK_TRACE, ""))
+        line = stack_trace_line(node.metadata_props.get(_STACK_TRACE, ""))
         if line is not None and node.name:
             lines[node.name] = line
         proto = onnx_ir.to_proto(node)
-        _strip(proto)
+        _remove_metadata(proto)
         nodes.nodes.append(proto)
     for name, source in repeated:
         nodes.one("Identity", source.name, name=name)
@@ -79,13 +89,13 @@ def named(model: onnx_ir.Model, prepared: Prepared) -> TracedGraph:
             types[value.name] = int(value.dtype)
     for name, source in repeated:
         dims[name], types[name] = tuple(_dim(dim, axes) for dim in source.shape), int(source.dtype)
-    return TracedGraph(nodes, inputs, [*prepared.outputs, *prepared.states.values()], dims, types, lines)
+    return TracedGraph(nodes, inputs, [*functional.outputs, *functional.states.values()], dims, types, lines)
 
 
 def _axis_names(model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str]) -> dict[str, str]:
-    """The tracer's symbols (s13) to names: those that the user gave, then batch and time, then where they stand."""
+    """A name for each of the tracer's symbols (s13): the user's, else batch or time, else ``input_axis``."""
     symbols: dict[str, str] = {}
-    weak: dict[str, str] = {}
+    defaults: dict[str, str] = {}
     for value, name in zip(model.graph.inputs, inputs, strict=True):
         for axis, dim in enumerate(value.shape or ()):
             symbol = _text(dim)
@@ -95,18 +105,18 @@ def _axis_names(model: onnx_ir.Model, arguments: Arguments, inputs: Sequence[str
             if label is not None and label not in arguments.unnamed:
                 symbols.setdefault(symbol, label)
             else:
-                weak.setdefault(symbol, label or f"{name}_{axis}".replace(".", "_"))
+                defaults.setdefault(symbol, label or f"{name}_{axis}".replace(".", "_"))
     for symbol, label in _batch_and_time(model):
-        if symbol in weak and symbol not in symbols and label not in symbols.values():
+        if symbol in defaults and symbol not in symbols and label not in symbols.values():
             symbols[symbol] = label
-    for symbol, label in weak.items():
+    for symbol, label in defaults.items():
         symbols.setdefault(symbol, label)
     _name_data_sizes(model, symbols)
     return symbols
 
 
 def _batch_and_time(model: onnx_ir.Model) -> Iterator[tuple[str | None, str]]:
-    """What the axes of the recurrent modules' inputs are called."""
+    """The symbols of the first two axes of the recurrent modules' inputs, with "batch" and "time"."""
     for node in model.graph:
         if node.domain == DOMAIN and node.inputs[0] is not None:
             order = ("batch", "time") if node.attributes["batch_first"].value else ("time", "batch")
@@ -115,14 +125,14 @@ def _batch_and_time(model: onnx_ir.Model) -> Iterator[tuple[str | None, str]]:
 
 
 def _name_data_sizes(model: onnx_ir.Model, symbols: dict[str, str]) -> None:
-    """Sizes that are data: the longest of the lengths, where there are lengths, or how many of something."""
+    """Name the sizes that depend on values: ``longest`` of the lengths where there are lengths, else ``count``."""
     packed = any(node.domain == DOMAIN and len(node.inputs) > 3 and node.inputs[3] is not None for node in model.graph)
-    word, count = "longest" if packed else "count", 0
+    label, count = "longest" if packed else "count", 0
     for value in [*model.graph.outputs, *(output for node in model.graph for output in node.outputs)]:
         for dim in value.shape or ():
             for symbol in _SYMBOL.findall(_text(dim) or ""):
                 if symbol not in symbols:
-                    symbols[symbol] = word if count == 0 else f"{word}_{count}"
+                    symbols[symbol] = label if count == 0 else f"{label}_{count}"
                     count += 1
 
 
@@ -141,12 +151,9 @@ def _dim(dim: Any, axes: Mapping[str, str]) -> int | str:
 
 
 def _name_nodes(graph: Any, taken: Counter[str]) -> None:
-    """Each node after its module and operator, ``encoder/out/MatMul``, and its values after it."""
+    """Name each node after its module and operator (``encoder/out/MatMul``), and its outputs after the node."""
     for node in graph:
-        scope = _scope(node)
-        name = f"{scope}/{node.op_type}" if scope else node.op_type
-        taken[name] += 1
-        node.name = name if taken[name] == 1 else f"{name}_{taken[name]}"
+        node.name = node_name(_scope(node), node.op_type, taken)
         for index, output in enumerate(node.outputs):
             output.name = node.name if len(node.outputs) == 1 else f"{node.name}/{index}"
         for attribute in node.attributes.values():
@@ -167,29 +174,29 @@ def _scope(node: Any) -> str:
 
 
 def _name_outputs(graph: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
-    """Give the results their names; those that are inputs, constants or there twice come as ``(name, value)``."""
+    """Name the graph's outputs; returns ``(name, value)`` of those that are inputs, constants or outputs already."""
     repeated: list[tuple[str, Any]] = []
-    own = set(map(id, graph.inputs))
+    named = set(map(id, graph.inputs))
     for value, name in zip(graph.outputs, names, strict=True):
-        if id(value) in own or value.producer() is None:
+        if id(value) in named or value.producer() is None:
             repeated.append((name, value))
         else:
             value.name = name
-            own.add(id(value))
+            named.add(id(value))
     return repeated
 
 
 def _take_initializers(graph: Any, nodes: Nodes, taken: Container[str]) -> None:
-    """The initializers into `nodes`, each array once."""
+    """Move the initializers to `nodes`, equal arrays only once."""
     users: dict[int, str] = {}
     for node in graph:
         for index, value in enumerate(node.inputs):
             if value is not None:
-                users.setdefault(id(value), f"{node.name}/{_OPERANDS.get(node.op_type, {}).get(index, index)}")
+                users.setdefault(id(value), operand_name(node.name, node.op_type, index))
     known: dict[tuple[Any, ...], str] = {}
-    held = dict(graph.initializers)
-    graph.initializers.clear()  # or a new name could not be one that another still has
-    for old, value in held.items():
+    initializers = dict(graph.initializers)
+    graph.initializers.clear()  # first, since a new name may be the old one of another
+    for old, value in initializers.items():
         array = np.asarray(value.const_value.numpy(), order="C")
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in known:
@@ -202,17 +209,14 @@ def _take_initializers(graph: Any, nodes: Nodes, taken: Container[str]) -> None:
         value.name = known[key]
 
 
-_OPERANDS = {"MatMul": {1: "weight"}, "Gemm": {1: "weight", 2: "bias"}, "Add": {1: "bias"}, "Conv": {1: "weight"}}
-
-
 def _constant_name(array: np.ndarray, user: str) -> str:
     if array.dtype == np.int64 and array.ndim == 1 and array.size <= 8:
-        return "ints/" + "_".join(map(str, array.tolist()))
+        return integers_name(array.tolist())
     return user
 
 
-def _strip(proto: NodeProto) -> None:
-    """What the tracer noted of a node: stack traces, with paths of the machine that it ran on."""
+def _remove_metadata(proto: NodeProto) -> None:
+    """Remove the tracer's metadata of a node: stack traces, with paths of the machine that it ran on."""
     del proto.metadata_props[:]
     proto.doc_string = ""
     for attribute in proto.attribute:
@@ -223,7 +227,4 @@ def _strip(proto: NodeProto) -> None:
             for value in (*attribute.g.input, *attribute.g.output):
                 del value.metadata_props[:]
             for inner in attribute.g.node:
-                _strip(inner)
-
-
-INT32, INT64 = TensorProto.INT32, TensorProto.INT64
+                _remove_metadata(inner)

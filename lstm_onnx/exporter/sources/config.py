@@ -1,6 +1,6 @@
 """models/*.toml: a configured nn.LSTM or module, where its weights are, and how it is exported.
 
-An ``[lstm]`` is a bare nn.LSTM.  A ``[module]`` is whatever a callable gives, with one table
+An ``[lstm]`` is a bare nn.LSTM.  A ``[module]`` is what a callable returns, with one table
 ``[inputs.NAME]`` for each argument of its forward.
 """
 
@@ -22,7 +22,7 @@ from ...errors import ConfigError, FileError
 from ...input_spec import InputSpec, is_name
 from ...spec import ExportOptions, LSTMSpec, allowed_values
 
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
 STATES = ("zero", "explicit")
 _TABLES = ("lstm", "module", "inputs", "weights", "export")
 _INPUT_KEYS = ("shape", "dtype", "range", "limits")
@@ -31,9 +31,9 @@ _LARGEST_BITS = 64
 _DEEPEST = 50
 T = TypeVar("T", LSTMSpec, ExportOptions)
 Inputs: TypeAlias = "Mapping[str, InputSpec | Inputs]"
-"""What forward takes, by its arguments' names in order; a dict argument is a mapping in its turn."""
+"""The forward's inputs by its arguments' names, in order; a dict argument is itself a mapping."""
 Limits: TypeAlias = dict[str, tuple[int, int | None]]
-"""The least and the largest size of an axis, by its name; None where nothing bounds it above."""
+"""The least and the largest size of an axis, by its name; None where there is no largest."""
 _LARGEST_SIZE = 2**31 - 1
 
 
@@ -41,7 +41,10 @@ _LARGEST_SIZE = 2**31 - 1
 class WeightsSource:
     """Where the weights come from: exactly one of `seed` and `file`.
 
-    `prefix` is what the parameters' names start with in `file`, such as "encoder.lstm.".
+    Attributes:
+        seed: for torch.manual_seed.
+        file: a .safetensors, .pt, .pth or .ckpt file.
+        prefix: what the parameters' names start with in `file`, such as "encoder.lstm.".
     """
 
     seed: int | None = None
@@ -51,7 +54,7 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class LSTMConfig:
-    """A models/*.toml with an [lstm], read and checked."""
+    """A models/*.toml with an [lstm], validated."""
 
     path: Path
     spec: LSTMSpec
@@ -61,13 +64,21 @@ class LSTMConfig:
 
 @dataclass(frozen=True)
 class ModuleConfig:
-    """A models/*.toml with a [module], read and checked.
+    """A models/*.toml with a [module], validated.
 
-    `factory` is as written; it is the callable named `callable`, dotted where it is an attribute of
-    something, either in the Python file `file` or in the importable module `package`; the other of
-    the two is None.  `args` are the callable's keyword arguments.  `states` is "zero" or "explicit".
-    `outputs` names the outputs in order.  `weights` is None where the callable sees to them itself.
-    `limits` are the sizes that axes may have, where the [inputs.NAME] say.
+    Attributes:
+        path: the .toml.
+        factory: as written there.
+        file: the Python file that has the callable; None where it is in `package`.
+        package: the importable module that has the callable; None where it is in `file`.
+        callable: the callable's name, with dots where it is an attribute of an object.
+        args: its keyword arguments.
+        states: "zero" or "explicit".
+        outputs: names of the outputs, in order; None derives them from the forward's result.
+        inputs: the forward's inputs.
+        weights: None where the callable sets them itself.
+        options: how recurrent operators are written.
+        limits: the sizes that axes may have, where the [inputs.NAME] limit them.
     """
 
     path: Path
@@ -96,9 +107,9 @@ def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
     try:
         tables = tomllib.loads(found.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # a TOMLDecodeError is one, and so is what int() raises
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}") from error
+        raise FileError(f"{path}: {error.strerror or error}") from None
     _bounded(path, tables)
     _known_keys(path, "", tables, _TABLES)
     if "module" in tables or "inputs" in tables:
@@ -116,7 +127,7 @@ def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
 
 
 def flat_inputs(inputs: Inputs) -> tuple[InputSpec, ...]:
-    """The inputs one after another, those of a dict argument in its place."""
+    """The inputs as one sequence, with those of a dict argument in its place."""
     flat: list[InputSpec] = []
     for value in inputs.values():
         flat += [value] if isinstance(value, InputSpec) else flat_inputs(value)
@@ -198,21 +209,21 @@ def _outputs(path: str | os.PathLike[str], outputs: object, inputs: tuple[InputS
 def _inputs(
     path: str | os.PathLike[str], table: str, values: Mapping[str, object], limits: Limits, prefix: str = ""
 ) -> Inputs:
-    """The tables in `values`, at [`table`], as inputs whose names start with `prefix`; adds to `limits`."""
+    """The tables in `values`, at [`table`], as inputs whose names start with `prefix`; their limits go to `limits`."""
     if not values:
         raise ConfigError(f"{path}: [{table}] is empty; it needs an [{table}.NAME] with shape for each input")
     inputs: dict[str, InputSpec | Inputs] = {}
     for key, value in values.items():
-        # An argument of forward is a word of Python; a dict's key is any name that flattens without doubt.
+        # An argument of forward is a Python identifier; a dict's key is any name without dots, which separate keys.
         if not (_is_word(key) if not prefix else is_name(key) and "." not in key):
             kind = "a key without spaces and dots" if prefix else "the name of an argument of forward"
             raise ConfigError(f"{path}: [{table}] {key!r} is not possible; it must be {kind}")
-        own = _mapping(path, f"{table}.{key}", value)
-        if "shape" not in own and own and all(isinstance(entry, dict) for entry in own.values()):
-            inputs[key] = _inputs(path, f"{table}.{key}", own, limits, f"{prefix}{key}.")
+        entries = _mapping(path, f"{table}.{key}", value)
+        if "shape" not in entries and entries and all(isinstance(entry, dict) for entry in entries.values()):
+            inputs[key] = _inputs(path, f"{table}.{key}", entries, limits, f"{prefix}{key}.")
         else:
-            spec = inputs[key] = _input(path, f"{table}.{key}", own, prefix + key)
-            _add_limits(path, f"{table}.{key}", own.get("limits", {}), spec, limits)
+            spec = inputs[key] = _input(path, f"{table}.{key}", entries, prefix + key)
+            _add_limits(path, f"{table}.{key}", entries.get("limits", {}), spec, limits)
     return inputs
 
 
@@ -234,7 +245,7 @@ def _input(path: str | os.PathLike[str], table: str, values: Mapping[str, Any], 
             high=limits[1],
         )
     except ConfigError as error:
-        raise ConfigError(f"{path}: [{table}] {error}") from error
+        raise ConfigError(f"{path}: [{table}] {error}") from None
 
 
 def _add_limits(path: str | os.PathLike[str], table: str, asked: object, spec: InputSpec, limits: Limits) -> None:
@@ -250,7 +261,7 @@ def _add_limits(path: str | os.PathLike[str], table: str, asked: object, spec: I
             raise _impossible(path, table, "limits", asked, allowed)
         found = (ends[0], ends[1] if len(ends) == 2 else None)
         if limits.setdefault(axis, found) != found:
-            raise ConfigError(f"{path}: [{table}] limits of {axis} are others than in an input before; write them once")
+            raise ConfigError(f"{path}: [{table}] limits of {axis} differ from those of another input; write them once")
 
 
 def _is_size(value: object) -> bool:
@@ -258,7 +269,7 @@ def _is_size(value: object) -> bool:
 
 
 def _known_axes(path: str | os.PathLike[str], inputs: tuple[InputSpec, ...]) -> None:
-    """Refuse a range up to an axis that no input has: nothing would ever give it a size."""
+    """Refuse a range up to an axis that no input has, which would never have a size."""
     known = tuple(dict.fromkeys(dim for spec in inputs for dim in spec.shape if isinstance(dim, str)))
     for spec in inputs:
         if isinstance(spec.high, str) and spec.high not in known:
@@ -290,7 +301,7 @@ def _table(path: str | os.PathLike[str], name: str, table: object, cls: type[T])
     try:
         return cls(**values)
     except ConfigError as error:
-        raise ConfigError(f"{path}: [{name}] {error}") from error
+        raise ConfigError(f"{path}: [{name}] {error}") from None
 
 
 def _weights(path: str | os.PathLike[str], table: object, folder: Path) -> WeightsSource:
@@ -337,7 +348,7 @@ def _impossible(path: str | os.PathLike[str], table: str, key: str, value: objec
 
 
 def _bounded(path: str | os.PathLike[str], tables: object) -> None:
-    """Refuse what TOML need not hold and Python cannot show: giant integers, bottomless tables."""
+    """Refuse huge integers and deeply nested tables, which Python cannot print."""
     todo = [(tables, 0)]
     while todo:
         value, depth = todo.pop()

@@ -1,9 +1,10 @@
-"""SOURCE on the command line: a models/*.toml, or ``package.module:callable``."""
+"""SOURCE on the command line: a models/*.toml, ``package.module:callable`` or ``file.py:callable``."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -17,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
 from ...input_spec import InputSpec
 from ...spec import ExportOptions, LSTMSpec
-from ..bare_lstm import ExportResult, export_lstm
-from ..weights import Array, fitted
-from .checkpoint import import_torch, load_state_dict
+from ..bare_lstm import export_lstm
+from ..dependencies import import_torch, require_tracer
+from ..weights import Array, state_dict_problems, validate_state_dict
+from ..write import ExportResult, require_output_path
+from .checkpoint import load_state_dict
 from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
-from .torch_lstm import check_sizes, module_of, seeded_state, spec_of, state_of
+from .torch_lstm import check_sizes, is_bare_lstm, module_of, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LSTMSource:
-    """A bare nn.LSTM to export or to verify: its sizes, its parameters, and how it is written."""
+    """A bare nn.LSTM to export or to verify.
+
+    Attributes:
+        name: SOURCE.
+        spec: its sizes.
+        state: its parameters by torch's names, of the spec's dtype.
+        options: how it is written.
+    """
 
     name: str
     spec: LSTMSpec
@@ -43,7 +53,7 @@ class LSTMSource:
         return module_of(self.spec, self.state)
 
     def export(self, path: str | os.PathLike[str], *, check: bool = True) -> ExportResult:  # noqa: ARG002
-        """Write it; the graph is written directly, so there is nothing to try out.
+        """Write it to `path`; without a trace there is nothing to check.
 
         Raises:
             LSTMOnnxError: see `export_lstm`.
@@ -63,14 +73,21 @@ class LSTMSource:
 
 @dataclass(frozen=True)
 class ModuleSource:
-    """Any module to export or to verify: what it is called with, and how it is written.
+    """Any module to export or to verify.
 
-    `inputs` describes what its forward takes, and `limits` the sizes of its axes; where `inputs` is
-    empty, `example` shows both.
+    Attributes:
+        name: SOURCE.
+        nn_module: the module.
+        inputs: the forward's inputs; empty where there is an `example`.
+        options: how recurrent operators are written.
+        states: "zero" or "explicit".
+        outputs: names of the outputs, in order; None derives them from the forward's result.
+        example: example inputs; None where `inputs` describes them.
+        limits: the sizes that axes may have, by name; None where there is no largest.
     """
 
     name: str
-    held: nn.Module
+    nn_module: nn.Module
     inputs: tuple[InputSpec, ...]
     options: ExportOptions
     states: str = "zero"
@@ -80,20 +97,22 @@ class ModuleSource:
 
     def module(self) -> nn.Module:
         """The PyTorch module."""
-        return self.held
+        return self.nn_module
 
     def export(self, path: str | os.PathLike[str], *, check: bool = True) -> ExportResult:
-        """Trace it and write it.
+        """Trace it and write it to `path`.
 
         Raises:
             LSTMOnnxError: see `export_module`.
         """
+        require_output_path(path)
+        require_tracer()
         from ..module import ModuleOptions, export_module
-        from ..tracing.example_inputs import fitting_arguments
+        from ..tracing.example_inputs import find_example_inputs
 
-        arguments = self.example or fitting_arguments(self.held, self.inputs, limits=self.limits)
+        arguments = self.example or find_example_inputs(self.nn_module, self.inputs, limits=self.limits)
         options = ModuleOptions(self.options, self.states, self.outputs, self.inputs or None, check)
-        return export_module(self.held, arguments, options, path)
+        return export_module(self.nn_module, arguments, options, path)
 
     def with_options(self, *, states: str | None = None, **changes: Any) -> ModuleSource:
         """The same model under other options; None leaves one as it is.
@@ -107,6 +126,8 @@ class ModuleSource:
 
 
 Source = LSTMSource | ModuleSource
+_FILE_MODULE = "_lstm_onnx_source_"
+"""What the names of modules start with that are imported from files."""
 
 
 def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
@@ -116,27 +137,33 @@ def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
 def load_source(source: str) -> Source:
     """Read SOURCE.  A bare LSTM's .toml with safetensors weights needs no torch.
 
+    Args:
+        source: a model's .toml, ``package.module:callable`` or ``file.py:callable``.
+
     Raises:
-        ConfigError: SOURCE is neither, or the .toml is wrong.
+        ConfigError: SOURCE is none of these, or the .toml is wrong.
+        FileError: a file is missing.
         WeightsError: the weights cannot be read or do not fit.
-        ExportError: the callable cannot be imported, or gives something that cannot be exported.
+        ExportError: the callable cannot be imported, or returns something that cannot be exported.
+        MissingDependencyError: torch is not installed, and is needed.
     """
     if source.lower().endswith(".toml"):
         config = load_config(source)
         return _lstm_source(source, config) if isinstance(config, LSTMConfig) else _module_source(source, config)
     if ":" in source and not os.path.exists(source):  # noqa: PTH110 - SOURCE is only perhaps a path
         return _from_callable(source)
-    raise ConfigError(f"{source}: is not a model's .toml, nor package.module:callable")
+    raise ConfigError(f"{source}: is not a model's .toml, package.module:callable or file.py:callable")
 
 
 def source_files(source: str) -> list[str | os.PathLike[str]]:
-    """The files that SOURCE is read from, none of which may be written over; a package's are not looked for.
+    """The files that SOURCE is read from, which must not be overwritten; those of a package are not included.
 
     Raises:
         ConfigError, FileError: SOURCE is a .toml that is wrong, or cannot be read.
     """
     if not source.lower().endswith(".toml"):
-        return []
+        file, _ = _python_file(source)
+        return [] if file is None else [file]
     config = load_config(source)
     files = [config.weights.file if config.weights else None, config.file if isinstance(config, ModuleConfig) else None]
     return [source, *(file for file in files if file is not None)]
@@ -149,8 +176,8 @@ def _lstm_source(path: str, config: LSTMConfig) -> LSTMSource:
         if weights.file is None:
             return LSTMSource(path, spec, seeded_state(spec, weights.seed or 0), config.options)
     except ConfigError as error:
-        raise ConfigError(f"{path}: [lstm] {error}") from error
-    state = fitted(spec, load_state_dict(weights.file, weights.prefix), where=_where(weights, path))
+        raise ConfigError(f"{path}: [lstm] {error}") from None
+    state = validate_state_dict(spec, load_state_dict(weights.file, weights.prefix), where=_where(weights, path))
     return LSTMSource(path, spec, state, config.options)
 
 
@@ -163,45 +190,39 @@ def _where(weights: WeightsSource, path: str) -> str:
 def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     torch = import_torch(f"{path} describes a module")
     where = f"{path}: [module] factory {config.factory}"
-    namespace = _from_file(config.file, where) if config.file else _imported(str(config.package), where)
+    namespace = _import_file(config.file, where) if config.file else _import_package(str(config.package), where)
     factory = _attribute(namespace, config.callable, where)
     if not callable(factory):
-        raise ExportError(f"{where} is a {type(factory).__name__}; it must be a callable that gives an nn.Module")
+        raise ExportError(f"{where} is a {type(factory).__name__}; it must be a callable that returns an nn.Module")
     weights = config.weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed if weights and weights.seed is not None else 0)
-        made = _call(factory, where, dict(config.args))
-    if not isinstance(made, torch.nn.Module):
-        raise ExportError(f"{where} gives a {type(made).__name__}; it must give an nn.Module")
+        module = _call(factory, where, dict(config.args))
+    if not isinstance(module, torch.nn.Module):
+        raise ExportError(f"{where} returns a {type(module).__name__}; it must return an nn.Module")
     if weights is not None and weights.file is not None:
-        _load_weights(made, weights, path)
+        _load_weights(module, weights, path)
     inputs = flat_inputs(config.inputs)
-    return ModuleSource(path, made, inputs, config.options, config.states, config.outputs, limits=config.limits)
+    return ModuleSource(path, module, inputs, config.options, config.states, config.outputs, limits=config.limits)
 
 
 def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
     import torch
 
     assert weights.file is not None  # noqa: S101 - the caller's condition
-    arrays = load_state_dict(weights.file, weights.prefix, any_module=True)
-    wanted = module.state_dict()
-    problems = [f"missing {name} {tuple(wanted[name].shape)}" for name in wanted if name not in arrays]
-    problems += [f"unexpected {name} {arrays[name].shape}" for name in arrays if name not in wanted]
-    problems += [
-        f"{name} is {arrays[name].shape} where the module has {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in arrays and tuple(wanted[name].shape) != arrays[name].shape
-    ]
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    arrays = load_state_dict(weights.file, weights.prefix, module_names=expected)
+    problems = state_dict_problems(expected, {name: array.shape for name, array in arrays.items()})
     if problems:
-        raise WeightsError(f"{_where(weights, path)}: the weights do not fit the module: {'; '.join(problems[:8])}")
+        raise WeightsError(f"{_where(weights, path)}: the weights do not fit the module: {'; '.join(problems)}")
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
 
 
-def _from_file(file: Path, where: str) -> Any:
-    """The namespace of a Python file, which can import its neighbours while it is loaded."""
+def _import_file(file: Path, where: str) -> Any:
+    """A Python file as a module; it can import files of its folder while it is loaded."""
     if not file.is_file():
         raise FileError(f"{where}: {file} is not there")
-    name = f"_lstm_onnx_source_{hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:12]}"
+    name = f"{_FILE_MODULE}{hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
@@ -221,8 +242,8 @@ def _from_file(file: Path, where: str) -> Any:
     return namespace
 
 
-def _imported(package: str, where: str) -> Any:
-    # As `python -m` does: a module in the folder where the command is run can be named.
+def _import_package(package: str, where: str) -> Any:
+    # As `python -m` does, so that a module in the current folder is found.
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -237,24 +258,35 @@ def _attribute(namespace: Any, path: str, where: str) -> Any:
     value = namespace
     for part in path.split("."):
         if not hasattr(value, part):
-            raise ExportError(f"{where}: {namespace.__name__} has no {path!r}")
+            close = difflib.get_close_matches(part, [name for name in dir(value) if not name.startswith("_")], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            name = Path(namespace.__file__).name if namespace.__name__.startswith(_FILE_MODULE) else namespace.__name__
+            raise ExportError(f"{where}: {name} has no {path!r}{hint}")
         value = getattr(value, part)
     return value
 
 
+def _python_file(source: str) -> tuple[Path | None, str]:
+    """The file and the callable of ``file.py:callable``; None where SOURCE is something else."""
+    place, _, attribute = source.rpartition(":")  # the last colon: a path on Windows has one of its own
+    return (Path(place) if place.lower().endswith(".py") else None), attribute
+
+
 def _from_callable(source: str) -> Source:
-    module_name, _, attribute = source.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), *attribute.split("."))):
-        raise ExportError(f"{source}: is not package.module:callable")
-    value = _attribute(_imported(module_name, source), attribute, source)
+    file, attribute = _python_file(source)
+    package = source.rpartition(":")[0]
+    if not all(part.isidentifier() for part in (*([] if file else package.split(".")), *attribute.split("."))):
+        raise ExportError(f"{source}: is not package.module:callable or file.py:callable")
+    namespace = _import_file(file, source) if file is not None else _import_package(package, source)
+    value = _attribute(namespace, attribute, source)
     if not callable(value):
         raise ExportError(
-            f"{source}: {attribute} is a {type(value).__name__}; it must be a callable that gives an nn.LSTM, "
+            f"{source}: {attribute} is a {type(value).__name__}; it must be a callable that returns an nn.LSTM, "
             "or a module together with its example inputs"
         )
     made = _call(value, source, {})
     nn = import_torch(f"{source} needs it").nn
-    if isinstance(made, nn.LSTM) and type(made).forward is nn.LSTM.forward:
+    if isinstance(made, nn.Module) and is_bare_lstm(made):
         spec = spec_of(made)
         return LSTMSource(source, spec, state_of(made, spec), ExportOptions())
     return _with_example(source, made)
@@ -266,19 +298,20 @@ def _with_example(source: str, made: Any) -> ModuleSource:
     if not isinstance(made, tuple) or not 2 <= len(made) <= 3 or not isinstance(made[0], nn.Module):
         what = type(made).__name__
         raise ExportError(
-            f"{source}: gives a {what}; of a module that is more than an nn.LSTM it must give "
+            f"{source}: returns a {what}; for a module that is more than an nn.LSTM it must return "
             "(module, example_inputs) or (module, example_inputs, dynamic_shapes), or describe it in a .toml"
         )
-    from ..tracing.arguments import arguments
+    require_tracer()
+    from ..tracing.arguments import bind_arguments
 
-    found = arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
+    found = bind_arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
     return ModuleSource(source, made[0], (), ExportOptions(), example=found)
 
 
 def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:
     nn = import_torch(f"{source} needs it").nn
     if isinstance(factory, nn.Module):
-        return factory  # a module is callable too, but it is what was asked for
+        return factory  # a module instance is callable, too
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return factory(**keywords)

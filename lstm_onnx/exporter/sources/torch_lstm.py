@@ -1,4 +1,4 @@
-"""nn.LSTM modules to a spec and a state dict, and back."""
+"""An nn.LSTM as a spec and a state dict, and back."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, ExportError
 from ...spec import DTYPES, LSTMSpec
-from ..weights import Array, fitted
-from .checkpoint import import_torch
+from ..dependencies import import_torch
+from ..weights import Array, validate_state_dict
 
 if TYPE_CHECKING:
     from torch import nn
 
 _MOST_LAYERS = 1000
-"""More are a slip of the pen: they take minutes to build, each with nodes of its own in the file."""
+"""More are surely a mistake: they take minutes to build, each with its own nodes in the file."""
 
 
-def unwrapped(module: Any) -> Any:
-    """The module within torch.compile's, DataParallel's and DistributedDataParallel's wrappers."""
+def unwrap_module(module: Any) -> Any:
+    """The module within the wrappers of torch.compile, DataParallel and DistributedDataParallel.
+
+    Raises:
+        ExportError: it is no module.
+    """
     nn = import_torch("exporting a module needs it").nn
+    if not isinstance(module, nn.Module):
+        raise ExportError(not_a_module(module))
     while True:
         if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             module = module.module
@@ -31,17 +37,34 @@ def unwrapped(module: Any) -> Any:
             return module
 
 
-def is_bare(module: Any) -> bool:
-    """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing.
+def not_a_module(value: Any) -> str:
+    """What is wrong with a value that should be an nn.Module, and what to pass instead."""
+    torch = import_torch("exporting a module needs it")
+    if isinstance(value, type):
+        name = value.__name__
+        if issubclass(value, torch.nn.Module):
+            return f"{name} is a class; pass an instance, {name}()"
+        return f"{name} is a class, and not one of nn.Module"
+    if isinstance(value, Mapping):
+        if value and all(isinstance(item, torch.Tensor) for item in value.values()):
+            return "this is a state dict; load it into the module first: module.load_state_dict(...)"
+        if any(isinstance(item, Mapping) for item in value.values()):
+            return "this is a dict, such as a checkpoint; load its state dict into the module first"
+    return f"{type(value).__name__} is not an nn.Module"
 
-    Raises:
-        ExportError: it is no module at all.
-    """
+
+def is_bare_lstm(module: nn.Module) -> bool:
+    """Whether a module is an nn.LSTM and nothing more, so that it needs no tracing."""
     nn = import_torch("exporting a module needs it").nn
-    if not isinstance(module, nn.Module):
-        raise ExportError(f"{type(module).__name__} is not an nn.Module")
-    own = module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module)
-    return isinstance(module, nn.LSTM) and type(module).forward is nn.LSTM.forward and not own
+    changed = module._forward_pre_hooks or module._forward_hooks or "forward" in vars(module)
+    return isinstance(module, nn.LSTM) and type(module).forward is nn.LSTM.forward and not changed
+
+
+def dropout_notes(module: nn.LSTM) -> tuple[str, ...]:
+    """A note on an nn.LSTM whose training mode differs from its eval mode, in which it is exported."""
+    if not module.training or not module.dropout or module.num_layers == 1:
+        return ()
+    return ("the LSTM is in training mode and was exported in eval mode, without dropout; call eval() to compare it",)
 
 
 def spec_of(module: Any) -> LSTMSpec:
@@ -49,7 +72,7 @@ def spec_of(module: Any) -> LSTMSpec:
 
     Raises:
         ExportError: `module` is not an nn.LSTM, changes its forward, or has a dtype that ONNX
-            Runtime cannot run.
+            Runtime has no LSTM for.
     """
     torch = import_torch("exporting a module needs it")
     if not isinstance(module, torch.nn.LSTM):
@@ -90,26 +113,28 @@ def spec_of(module: Any) -> LSTMSpec:
 def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:
     """The parameters of `module` as arrays ``{name: array}``, on the CPU.
 
-    Read as attributes and not from the state dict, so that a parametrisation (weight_norm,
-    spectral_norm) is seen as the weight that the forward uses at inference; the module stays as it is.
+    They are read as attributes and not from the state dict, so that a parametrization (weight_norm,
+    spectral_norm) gives the weight that the forward uses at inference.  The module is not changed.
     """
     torch = import_torch("reading a module needs it")
     modes = [(part, part.training) for part in module.modules()]
     try:
         for part, _ in modes:
-            part.training = False  # spectral_norm would take a step of its power iteration
+            part.training = False  # else spectral_norm would do a step of its power iteration
         with torch.no_grad():
             state = {name: getattr(module, name).detach().cpu().numpy() for name in spec.parameter_shapes()}
     finally:
         for part, mode in modes:
             part.training = mode
-    return fitted(spec, state, where=type(module).__name__)
+    return validate_state_dict(spec, state, where=type(module).__name__)
 
 
 def module_of(spec: LSTMSpec, state: Mapping[str, Array]) -> nn.LSTM:
     """An nn.LSTM in eval mode with sizes `spec` and parameters `state`."""
     torch = import_torch("the PyTorch side of a model needs it")
-    with torch.random.fork_rng(devices=[]):  # a new nn.LSTM draws its weights, and these are not the caller's draws
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a new nn.LSTM draws weights, which must not change the caller's random state
         module = _build(torch, spec)
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
     return module.eval()
@@ -118,7 +143,7 @@ def module_of(spec: LSTMSpec, state: Mapping[str, Array]) -> nn.LSTM:
 def seeded_state(spec: LSTMSpec, seed: int) -> dict[str, Array]:
     """The parameters that nn.LSTM draws right after ``torch.manual_seed(seed)``.
 
-    The caller's own random state is as it was afterwards.
+    The caller's random state is restored.
     """
     torch = import_torch("weights from a seed are drawn by it; weights from a .safetensors file need no torch")
     with torch.random.fork_rng(devices=[]):
@@ -129,7 +154,7 @@ def seeded_state(spec: LSTMSpec, seed: int) -> dict[str, Array]:
 def _build(torch: Any, spec: LSTMSpec) -> nn.LSTM:
     arguments = {name: getattr(spec, name) for name in spec.__dataclass_fields__ if name != "dtype"}
     with warnings.catch_warnings():
-        # torch remarks that dropout does nothing in a single layer; that is the config's own affair.
+        # torch warns that dropout has no effect in a single layer.
         warnings.filterwarnings("ignore", message="dropout option adds dropout")
         try:
             module: nn.LSTM = torch.nn.LSTM(**arguments, dtype=getattr(torch, spec.dtype), device="cpu")
@@ -137,12 +162,12 @@ def _build(torch: Any, spec: LSTMSpec) -> nn.LSTM:
             if "allocate memory" not in str(error):
                 raise
             size = f"{spec.num_parameters:,} parameters, {spec.num_bytes / 2**30:,.1f} GiB"
-            raise ConfigError(f"the sizes ask for {size}, and there is no room for them; use smaller sizes") from error
+            raise ConfigError(f"the sizes need {size}, which do not fit into memory; use smaller sizes") from None
     return module
 
 
 def check_sizes(spec: LSTMSpec) -> None:
-    """Refuse sizes that cannot be built here, before the weights are asked for.
+    """Refuse sizes that do not fit into this machine's memory, before weights are allocated.
 
     Raises:
         ConfigError: the weights are larger than the physical memory, or there are more than `_MOST_LAYERS`.
@@ -154,9 +179,9 @@ def check_sizes(spec: LSTMSpec) -> None:
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return  # a platform that does not say
+        return  # not known on this platform
     if 0 < memory < spec.num_bytes:
         raise ConfigError(
-            f"the sizes ask for {spec.num_parameters:,} parameters, {spec.num_bytes / 2**30:,.1f} GiB, "
+            f"the sizes need {spec.num_parameters:,} parameters, {spec.num_bytes / 2**30:,.1f} GiB, "
             f"and this machine has {memory / 2**30:,.1f} GiB; use smaller sizes"
         )

@@ -1,6 +1,6 @@
-"""What a module is called with: named tensors in whatever containers its forward takes.
+"""The example inputs of a module: named tensors, in the containers that its forward takes.
 
-A leaf's name is its argument's, and the keys within: ``tokens``, ``batch.features``, ``xs.0``.
+A tensor's name is its argument's, with the keys within: ``tokens``, ``batch.features``, ``xs.0``.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from ...errors import ConfigError, ExportError
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
 
 Axes = dict[int, str]
-"""The open axes of a tensor and their names."""
+"""The dynamic axes of a tensor and their names."""
 Limits = dict[str, tuple[int, int | None]]
-"""The least and the largest size of an axis, by the axis' name; None where nothing bounds it above."""
+"""The least and the largest size of an axis, by its name; None where there is no largest."""
 _UNBOUNDED = 2**31
-"""A largest size from which on there is none: an axis is at most one less, and torch has its own infinity."""
+"""A maximum of this or more is none: torch has its own infinity."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The tensors that a forward is called with, and how they are arranged.
+    """The tensors that a forward is called with, and their arrangement.
 
-    `tensors` by name, in the forward's order; `axes` the open ones of each; `constants` what is no
-    tensor, by its place among all leaves; `tree` the arrangement of ``(args, kwargs)``; `limits` the
-    sizes asked of axes, none where an axis may have any.
+    Attributes:
+        tensors: by name, in the forward's order.
+        axes: the dynamic axes of each tensor.
+        constants: leaves that are no tensors, by their index among all leaves.
+        tree: the pytree structure of ``(args, kwargs)``.
+        limits: the requested sizes of axes, by name; an axis without an entry may have any.
     """
 
     tensors: dict[str, Tensor]
@@ -43,8 +46,8 @@ class Arguments:
     tree: pytree.TreeSpec
     limits: Limits = field(default_factory=dict)
 
-    def call(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """``(args, kwargs)`` with these tensors (or anything else, such as shapes) in their places."""
+    def args_and_kwargs(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """``(args, kwargs)`` with these tensors (or other objects, such as shapes) in the tensors' places."""
         rest = iter(tensors[name] for name in self.tensors)
         leaves = [self.constants[i] if i in self.constants else next(rest) for i in range(self.tree.num_leaves)]
         args, kwargs = pytree.tree_unflatten(leaves, self.tree)
@@ -52,13 +55,13 @@ class Arguments:
 
     @property
     def unnamed(self) -> frozenset[str]:
-        """The open axes that nobody gave a name to."""
-        own = {_nameless(name, axis): None for name, axes in self.axes.items() for axis in axes}
-        return frozenset(label for axes in self.axes.values() for label in axes.values() if label in own)
+        """The dynamic axes without a name of the user's."""
+        defaults = {_default_axis_name(name, axis) for name, axes in self.axes.items() for axis in axes}
+        return frozenset(label for axes in self.axes.values() for label in axes.values() if label in defaults)
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Each named axis and its size."""
+        """The size of each dynamic axis in the example."""
         found: dict[str, int] = {}
         for name, axes in self.axes.items():
             for axis, label in axes.items():
@@ -66,15 +69,15 @@ class Arguments:
         return found
 
     def within(self, axis: str, size: int) -> int:
-        """`size`, or the nearest that the axis may have."""
+        """`size`, clamped to the axis' limits."""
         least, largest = self.limits.get(axis, (1, None))
         return max(least, size if largest is None else min(size, largest))
 
-    def bounded(self, limits: Mapping[str, tuple[int, int | None]]) -> Arguments:
-        """These arguments with further limits; an axis of one possible size is no open one.
+    def with_limits(self, limits: Mapping[str, tuple[int, int | None]]) -> Arguments:
+        """These arguments with further limits; an axis with one possible size is not dynamic.
 
         Raises:
-            ConfigError: no size is left, or the example is of another one.
+            ConfigError: no size is left, or the example has another one.
         """
         found = dict(self.limits)
         for axis, (least, largest) in limits.items():
@@ -88,27 +91,34 @@ class Arguments:
                 raise ConfigError(f"the axis {axis} has size {size} in the example, and must be {allowed}")
         fixed = {axis for axis, (least, largest) in found.items() if least == largest}
         axes = {
-            name: {axis: label for axis, label in own.items() if label not in fixed} for name, own in self.axes.items()
+            name: {axis: label for axis, label in axes.items() if label not in fixed}
+            for name, axes in self.axes.items()
         }
         kept = {axis: pair for axis, pair in found.items() if axis not in fixed and pair != (1, None)}
         return replace(self, axes=axes, limits=kept)
 
-    def resized(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-        """The tensors at other sizes: repeated or cut along each named axis."""
+    def resize(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """The tensors at other sizes: repeated or cut along the dynamic axes."""
         return {
-            name: resized_tensor(tensor, {axis: sizes[label] for axis, label in self.axes[name].items()})
+            name: resize_tensor(tensor, {axis: sizes[label] for axis, label in self.axes[name].items()})
             for name, tensor in self.tensors.items()
         }
 
     def specs(self) -> tuple[InputSpec, ...]:
-        """Shape, dtype and (of integers) range of each, for those who draw inputs like these."""
+        """Shape, dtype and, of integers, range of each tensor."""
         return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
 
 
-def drawn(module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int], *, seed: int = 0) -> Arguments:
-    """Arguments of a forward from a description of its inputs, such as a config's or a file's.
+def draw_arguments(
+    module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int], *, seed: int = 0
+) -> Arguments:
+    """Random arguments of a forward, from a description of its inputs, such as a config's or a file's.
 
-    A name with dots is an entry of a dict argument, or of a list where the entry is a number.
+    Args:
+        module: only its forward's signature is used.
+        specs: the inputs; a name with dots is an entry of a dict argument, or of a list where it is a number.
+        sizes: a size for each axis name.
+        seed: of the random numbers.
 
     Raises:
         ExportError: the forward does not take such arguments.
@@ -119,7 +129,7 @@ def drawn(module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int
     shapes = _nested(
         {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
     )
-    return arguments(module, values, shapes, where="the inputs")
+    return bind_arguments(module, values, shapes, where="the inputs")
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Branch(dict[str, Any]):
-    """A dict that names with dots made, unlike one that is a value."""
+    """A dict made from names with dots, unlike one that is a value."""
 
 
 def _listed(value: Any) -> Any:
@@ -146,8 +156,8 @@ def _listed(value: Any) -> Any:
     return {key: _listed(item) for key, item in value.items()}
 
 
-def resized_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
-    """`tensor` with other sizes along some axes: repeated or cut."""
+def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+    """`tensor` with other sizes along some axes, by repeating or cutting it."""
     for axis, size in sizes.items():
         if size != tensor.shape[axis]:
             index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
@@ -163,28 +173,28 @@ def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:
     return InputSpec(name, shape, dtype, int(tensor.min()), int(tensor.max()))
 
 
-def arguments(
+def bind_arguments(
     module: nn.Module, example_inputs: Any, dynamic_shapes: Any, *, where: str = "example_inputs"
 ) -> Arguments:
-    """Examine what the module is called with.
+    """Bind example inputs to the forward's arguments, and name their tensors and dynamic axes.
 
     Args:
-        module: only its forward's signature is looked at.
+        module: only its forward's signature is used.
         example_inputs: a tensor, a tuple of positional arguments, or a dict of arguments by name.
         dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each
             tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
-            ``torch.export.Dim`` (whose min and max bound the axis), and None, an int and Dim.STATIC are
-            for a fixed one; Dim.DYNAMIC and Dim.AUTO open an axis without a name.  None opens the axes
-            that are usually open: all of integers and booleans, all but the last of others.
+            ``torch.export.Dim`` (whose min and max bound the axis), None, an int and Dim.STATIC are for
+            a static one, and Dim.DYNAMIC and Dim.AUTO for a dynamic one without a name.  None makes
+            all axes of integers and booleans dynamic, and all but the last of other tensors.
         where: what messages call the inputs.
 
     Raises:
         ExportError: the arguments do not fit the forward, or hold no tensor.
         ConfigError: `dynamic_shapes` does not fit the arguments.
     """
-    bound = _bound(module, example_inputs, where)
+    bound = _bind(module, example_inputs, where)
     leaves, tree = pytree.tree_flatten((bound.args, bound.kwargs))
-    labelled = _labelled(bound)
+    labelled = _named_arguments(bound)
     shapes = _by_argument(dynamic_shapes, [label for label, _ in labelled])
     tensors: dict[str, Tensor] = {}
     constants: dict[int, Any] = {}
@@ -197,9 +207,9 @@ def arguments(
             if isinstance(leaf, Tensor):
                 _check_dtype(name, leaf)
                 tensors[name] = leaf.detach()
-                asked = _at(shapes[label], path, name, value)
-                axes[name] = _axes(name, leaf, asked)
-                limits.append(_limits(axes[name], leaf, asked))
+                shape = _shape_at(shapes[label], path, name, value)
+                axes[name] = _axes(name, leaf, shape)
+                limits.append(_limits(axes[name], leaf, shape))
             else:
                 constants[index] = leaf
             index += 1
@@ -208,8 +218,8 @@ def arguments(
         raise ExportError(f"{where} hold no tensor")
     found = Arguments(tensors, axes, constants, tree)
     _check_sizes(found)
-    for own in limits:
-        found = found.bounded(own)
+    for requested in limits:
+        found = found.with_limits(requested)
     return found
 
 
@@ -222,14 +232,14 @@ def _check_dtype(name: str, tensor: Tensor) -> None:
 
 
 _GUESS: Any = object()
-"""In the place of a tensor's dynamic shape: open what is usually open."""
+"""The dynamic shape of a tensor for which the user passed none."""
 
 
-def _bound(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
-    """The arguments by name; numpy arrays become tensors."""
+def _bind(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
+    """The example as arguments by name; numpy arrays become tensors."""
     inputs = pytree.tree_map_only(np.ndarray, torch.from_numpy, example_inputs)
     if isinstance(inputs, Mapping):
-        # A dict is arguments by name, unless the forward's only argument is itself a dict.
+        # A dict holds arguments by name, or is itself the only argument.
         candidates: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), dict(inputs)), ((inputs,), {})]
     else:
         candidates = [(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})]
@@ -240,11 +250,11 @@ def _bound(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundA
             return signature.bind(*args, **kwargs)
         except TypeError as error:
             problem = problem or error
-    raise ExportError(f"{where} do not fit {type(module).__name__}.forward{signature}: {problem}") from problem
+    raise ExportError(f"{where} do not fit {type(module).__name__}.forward{signature}: {problem}")
 
 
-def _labelled(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
-    """Name and value of each argument, in the order in which ``(bound.args, bound.kwargs)`` has them."""
+def _named_arguments(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
+    """Name and value of each argument, in the order of ``(bound.args, bound.kwargs)``."""
     found: list[tuple[str, Any]] = []
     for name, value in bound.arguments.items():
         if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
@@ -255,7 +265,7 @@ def _labelled(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
 
 
 def _key(entry: Any) -> str:
-    """A step into a container, as a part of a name."""
+    """A key of a pytree path, as part of a name."""
     return str(_raw_key(entry))
 
 
@@ -269,9 +279,7 @@ def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
     if isinstance(dynamic_shapes, Mapping):
         unknown = [str(key) for key in dynamic_shapes if key not in labels]
         if unknown:
-            raise ConfigError(
-                f"dynamic_shapes names {', '.join(unknown)}, and the arguments given are {', '.join(labels)}"
-            )
+            raise ConfigError(f"dynamic_shapes names {', '.join(unknown)}, but the arguments are {', '.join(labels)}")
         return {label: dynamic_shapes.get(label) for label in labels}
     if isinstance(dynamic_shapes, (tuple, list)) and len(dynamic_shapes) == len(labels):
         return dict(zip(labels, dynamic_shapes, strict=True))
@@ -280,8 +288,8 @@ def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def _at(shape: Any, path: tuple[Any, ...], name: str, value: Any) -> Any:
-    """What is asked of the tensor at `path` within an argument, which is `value`."""
+def _shape_at(shape: Any, path: tuple[Any, ...], name: str, value: Any) -> Any:
+    """The part of an argument's dynamic shape for the tensor at `path` in its `value`."""
     for entry in path:
         if shape is _GUESS or shape is None:
             return shape
@@ -295,28 +303,30 @@ def _at(shape: Any, path: tuple[Any, ...], name: str, value: Any) -> Any:
                 shape = shape[_raw_key(entry)]
             else:
                 shape = getattr(shape, str(_raw_key(entry)))
-        except (KeyError, IndexError, AttributeError) as error:
-            raise ConfigError(f"dynamic_shapes has nothing for {name}; it must be nested as the inputs are") from error
+        except (KeyError, IndexError, AttributeError):
+            raise ConfigError(f"dynamic_shapes has no entry for {name}; it must be nested as the inputs are") from None
     return shape
 
 
-def _axes(name: str, tensor: Tensor, asked: Any) -> Axes:
-    if asked is _GUESS:
+def _axes(name: str, tensor: Tensor, shape: Any) -> Axes:
+    if shape is _GUESS:
         rank = tensor.dim()
         counted = not tensor.is_floating_point()
-        return {axis: _nameless(name, axis) for axis in range(rank if counted else max(1, rank - 1) if rank else 0)}
-    if asked is None:
+        return {
+            axis: _default_axis_name(name, axis) for axis in range(rank if counted else max(1, rank - 1) if rank else 0)
+        }
+    if shape is None:
         return {}
-    if isinstance(asked, (tuple, list)):
-        if len(asked) != tensor.dim():
-            raise ConfigError(f"dynamic_shapes has {len(asked)} entries for {name}, which has {tensor.dim()} axes")
-        asked = dict(enumerate(asked))
-    if not isinstance(asked, Mapping):
+    if isinstance(shape, (tuple, list)):
+        if len(shape) != tensor.dim():
+            raise ConfigError(f"dynamic_shapes has {len(shape)} entries for {name}, which has {tensor.dim()} axes")
+        shape = dict(enumerate(shape))
+    if not isinstance(shape, Mapping):
         raise ConfigError(
-            f"dynamic_shapes of {name} is {asked!r}; it must be a dict of axes to names, such as {{0: 'batch'}}"
+            f"dynamic_shapes of {name} is {shape!r}; it must be a dict of axes to names, such as {{0: 'batch'}}"
         )
     axes: Axes = {}
-    for axis, value in asked.items():
+    for axis, value in shape.items():
         if type(axis) is not int or not -tensor.dim() <= axis < tensor.dim():
             raise ConfigError(f"dynamic_shapes of {name} has axis {axis!r}, and the tensor has {tensor.dim()} axes")
         label = _axis_name(name, axis % tensor.dim(), value)
@@ -325,11 +335,11 @@ def _axes(name: str, tensor: Tensor, asked: Any) -> Axes:
     return axes
 
 
-def _limits(axes: Axes, tensor: Tensor, asked: Any) -> Limits:
+def _limits(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
     """The sizes that a torch.export.Dim, or a Dim.DYNAMIC or Dim.AUTO with min and max, allows."""
-    if asked is _GUESS or not asked:
+    if shape is _GUESS or not shape:
         return {}
-    entries = asked if isinstance(asked, Mapping) else dict(enumerate(asked))
+    entries = shape if isinstance(shape, Mapping) else dict(enumerate(shape))
     limits: Limits = {}
     for axis, value in entries.items():
         label = axes.get(axis % tensor.dim())
@@ -341,7 +351,7 @@ def _limits(axes: Axes, tensor: Tensor, asked: Any) -> Limits:
     return limits
 
 
-def _nameless(name: str, axis: int) -> str:
+def _default_axis_name(name: str, axis: int) -> str:
     return f"{name}_{axis}".replace(".", "_")
 
 
@@ -349,7 +359,7 @@ def _axis_name(name: str, axis: int, value: Any) -> str | None:
     if value is None or type(value) is int or value is torch.export.Dim.STATIC:
         return None
     if isinstance(value, type(torch.export.Dim.DYNAMIC)):
-        return _nameless(name, axis)  # Dim.DYNAMIC or Dim.AUTO, which have no names
+        return _default_axis_name(name, axis)  # Dim.DYNAMIC or Dim.AUTO, which have no names
     label = value if isinstance(value, str) else getattr(value, "__name__", None)
     if not isinstance(label, str) or not label.isidentifier():
         raise ConfigError(

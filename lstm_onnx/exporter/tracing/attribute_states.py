@@ -1,8 +1,8 @@
-"""States that a module keeps in its attributes, as ``self.hidden`` of many a tutorial.
+"""States that a module keeps in its attributes, such as ``self.hidden``.
 
-Such a module gives other outputs when it is called again, and a trace would freeze what the
-attribute held.  Here the attributes that a forward changes are found by running it, and `Stateful`
-makes them arguments and results: a call is then a function of its inputs and states alone.
+Such a module gives other outputs when it is called again, and a trace would record what the attribute
+held as a constant.  The attributes that a forward changes are found by running it, and `StatefulModule`
+makes them arguments and results, so that a call is a function of its inputs and states alone.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
+from ..node_names import state_names
 
 _INTERNAL = frozenset(vars(nn.Module())) | {
-    "_lstm_onnx_site",
+    "_lstm_onnx_recurrent",
     "_flat_weights",
     "_flat_weight_refs",
     "_flat_weights_names",
@@ -28,86 +29,94 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 @dataclass(frozen=True)
-class Slot:
-    """An attribute (or buffer) that the forward reads and leaves changed.
+class AttributeState:
+    """An attribute (or buffer) that the forward changes.
 
-    `tree` is the structure of what it holds; `names` and `next_names` are the inputs and outputs of
-    its tensors; `initial` the tensors that it holds at first, None where it holds nothing; `after`
-    what a first call left.
+    Attributes:
+        path: of the submodule that has it.
+        attribute: its name.
+        is_buffer: whether it is a registered buffer.
+        tree: the pytree structure of its value.
+        input_names: the graph's input for each of its tensors.
+        output_names: the graph's output for each, its next value.
+        initial: its tensors before the first call; None where it held no tensors of this structure.
+        after: its tensors after the first call.
     """
 
     path: str
     attribute: str
     is_buffer: bool
     tree: pytree.TreeSpec
-    names: tuple[str, ...]
-    next_names: tuple[str, ...]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
     initial: tuple[Tensor, ...] | None
     after: tuple[Tensor, ...]
 
     @property
     def where(self) -> str:
-        """The attribute as the user writes it."""
+        """The attribute as the user writes it, such as ``self.encoder.hidden``."""
         return f"self.{self.path}.{self.attribute}" if self.path else f"self.{self.attribute}"
 
+    def table(self, copy: nn.Module) -> dict[str, Any]:
+        """The dict that holds the value; Module.__setattr__ would move the value to another one."""
+        attributes = copy.get_submodule(self.path).__dict__
+        table: dict[str, Any] = attributes["_buffers"] if self.is_buffer else attributes
+        return table
 
-def _holder(copy: nn.Module, slot: Slot) -> dict[str, Any]:
-    """The table that the slot is an entry of; written past Module.__setattr__, which would move it to another."""
-    table = copy.get_submodule(slot.path).__dict__
-    held: dict[str, Any] = table["_buffers"] if slot.is_buffer else table
-    return held
+    def read(self, copy: nn.Module) -> list[Tensor]:
+        """Its current tensors.
+
+        Raises:
+            ExportError: its structure has changed, or it holds something else than tensors.
+        """
+        leaves, tree = pytree.tree_flatten(self.table(copy)[self.attribute])
+        if tree != self.tree or not all(isinstance(leaf, Tensor) for leaf in leaves):
+            raise ExportError(
+                f"{self.where} holds other things from call to call; keep a tensor or a tuple of tensors in it, "
+                "or pass the state as an argument of forward and return it"
+            )
+        return leaves
+
+    def write(self, copy: nn.Module, tensors: Sequence[Tensor]) -> None:
+        """Replace its tensors."""
+        self.table(copy)[self.attribute] = pytree.tree_unflatten(list(tensors), self.tree)
 
 
-def read(copy: nn.Module, slot: Slot) -> list[Tensor]:
-    """The tensors that a slot holds now."""
-    leaves, tree = pytree.tree_flatten(_holder(copy, slot)[slot.attribute])
-    if tree != slot.tree or not all(isinstance(leaf, Tensor) for leaf in leaves):
-        raise ExportError(
-            f"{slot.where} holds other things from call to call; keep a tensor or a tuple of tensors in it, "
-            "or pass the state as an argument of forward and return it"
-        )
-    return leaves
-
-
-def write(copy: nn.Module, slot: Slot, tensors: Sequence[Tensor]) -> None:
-    """Put tensors into a slot."""
-    _holder(copy, slot)[slot.attribute] = pytree.tree_unflatten(list(tensors), slot.tree)
-
-
-class Snapshot:
-    """What every attribute of a module holds, by identity and, for tensors, by version."""
+class AttributeSnapshot:
+    """The value of every attribute of a module, by identity and, of tensors, by version."""
 
     def __init__(self, copy: nn.Module) -> None:
-        self.held = {key: (value, _marks(value)) for key, value in _attributes(copy)}
-        # Copies: a forward may write into a tensor, or replace the items of a list.
+        self.values = {key: (value, _versions(value)) for key, value in _attributes(copy)}
+        # Copies, since a forward may write into a tensor or replace the items of a list.
         self.content = {key: pytree.tree_map_only(Tensor, _copied, value) for key, value in _attributes(copy)}
 
     def changed(self, copy: nn.Module) -> list[tuple[str, str, bool]]:
-        """``(path, attribute, is_buffer)`` of all that is not as it was.
+        """``(path, attribute, is_buffer)`` of every attribute that has changed since.
 
         Raises:
-            ExportError: what changed is no tensor, so it cannot become an input of a file.
+            ExportError: one of them holds no tensors, so it cannot become an input of a file.
         """
         found = []
         for key, value in _attributes(copy):
-            before, marks = self.held.get(key, (None, None))
-            if value is before and _marks(value) == marks:
+            before, versions = self.values.get(key, (None, None))
+            if value is before and _versions(value) == versions:
                 continue
             leaves = pytree.tree_leaves(value)
-            if key in self.held and not _has_tensor(value) and not _has_tensor(before) and _same(value, before):
+            if key in self.values and not _has_tensor(value) and not _has_tensor(before) and _same(value, before):
                 continue
             if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
                 path, attribute, _ = key
                 where = f"self.{path}.{attribute}" if path else f"self.{attribute}"
                 raise ExportError(
-                    f"forward changes {where}, which holds {_what(value)} and no tensors: a file cannot remember it; "
+                    f"forward changes {where}, which holds {_with_article(value)} and no tensors: "
+                    "a file cannot remember it; "
                     "keep it out of forward, or make it a tensor if the outputs depend on it"
                 )
             found.append(key)
         return found
 
 
-def _what(value: Any) -> str:
+def _with_article(value: Any) -> str:
     kind = type(value).__name__
     return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
@@ -126,8 +135,8 @@ def _attributes(copy: nn.Module) -> Iterator[tuple[tuple[str, str, bool], Any]]:
                 yield (path, name, True), value
 
 
-def _marks(value: Any) -> Any:
-    """What shows that a value was changed in place."""
+def _versions(value: Any) -> Any:
+    """The identities and versions of a value's leaves: they differ once it was changed in place."""
     leaves, tree = pytree.tree_flatten(value)
     return tree, [(id(leaf), leaf._version) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves]
 
@@ -137,7 +146,7 @@ def _has_tensor(value: Any) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values without tensors say the same; objects that nothing is known of are taken to."""
+    """Whether two values without tensors are equal; objects of unknown classes count as equal."""
     if isinstance(one, (*_PLAIN, list, tuple, dict, set)):
         try:
             return bool(one == other)
@@ -146,73 +155,66 @@ def _same(one: Any, other: Any) -> bool:
     return True
 
 
-def slots_of(copy: nn.Module, first: Snapshot, keys: Sequence[tuple[str, str, bool]]) -> tuple[Slot, ...]:
-    """The slots for `keys`, which were changed since `first`; the copy holds what one call left."""
-    slots = []
+def find_attribute_states(
+    copy: nn.Module, before: AttributeSnapshot, keys: Sequence[tuple[str, str, bool]]
+) -> tuple[AttributeState, ...]:
+    """The attribute states at `keys`, which one call of `copy` has changed since `before`."""
+    states = []
     for key in keys:
         path, attribute, is_buffer = key
         table = copy.get_submodule(path).__dict__
         leaves, tree = pytree.tree_flatten(table["_buffers"][attribute] if is_buffer else table[attribute])
-        name = f"{path}.{attribute}" if path else attribute
-        names, next_names = _state_names(name, len(leaves))
-        old, old_tree = pytree.tree_flatten(first.content.get(key))
-        fits = old_tree == tree and all(isinstance(leaf, Tensor) for leaf in old)
-        initial = tuple(old) if fits else None
-        after = tuple(map(_copied, leaves))
-        slots.append(Slot(path, attribute, is_buffer, tree, names, next_names, initial, after))
-    return tuple(slots)
-
-
-def _state_names(name: str, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A pair is taken for (h, c); the names of each state and of its successor sort alike, which Triton needs."""
-    if count == 1:
-        return (f"{name}.h0",), (f"{name}.hn",)
-    if count == 2:
-        return (f"{name}.h0", f"{name}.c0"), (f"{name}.hn", f"{name}.cn")
-    return tuple(f"{name}.{i}.h0" for i in range(count)), tuple(f"{name}.{i}.hn" for i in range(count))
+        old, old_tree = pytree.tree_flatten(before.content.get(key))
+        same_structure = old_tree == tree and all(isinstance(leaf, Tensor) for leaf in old)
+        initial = tuple(old) if same_structure else None
+        names = state_names(f"{path}.{attribute}" if path else attribute, len(leaves))
+        states.append(AttributeState(path, attribute, is_buffer, tree, *names, initial, tuple(map(_copied, leaves))))
+    return tuple(states)
 
 
 class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
-    """The user's forward raised its cause; in this wrapping, torch's tracer prints no graph with it."""
+    """The user's forward raised its cause; wrapped like this, torch's tracer does not print a graph with it."""
 
 
-class Stateful(nn.Module):
-    """A module as a function of tensors: attribute states are arguments and results as well.
+class StatefulModule(nn.Module):
+    """A module as a function of tensors, with its attribute states as arguments and results.
 
-    `call` puts the tensors into the containers that the module takes, as ``(args, kwargs)``.
+    Args:
+        inner: the module.
+        attribute_states: the attributes in which it keeps state.
+        reset_calls: called before each forward.
+        call_arguments: arranges the tensors as the forward takes them, as ``(args, kwargs)``.
     """
 
     def __init__(
         self,
         inner: nn.Module,
-        slots: tuple[Slot, ...],
-        begin: Callable[[], None],
-        call: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]],
+        attribute_states: tuple[AttributeState, ...],
+        reset_calls: Callable[[], None],
+        call_arguments: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]],
     ) -> None:
         super().__init__()
-        self.call = call
         self.inner = inner
-        self.slots = slots
-        self.begin = begin
+        self.attribute_states = attribute_states
+        self.reset_calls = reset_calls
+        self.call_arguments = call_arguments
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The tensors of the module's own result, and the states that it leaves.
-
-        The attributes are afterwards as they were.
+        """The tensors of the module's own result, and the states after the call; its attributes are restored.
 
         Raises:
             ForwardFailed: the module's own forward raised something.
             ExportError: its result or its attributes are of other kinds than before.
         """
-        self.begin()
-        args, kwargs = self.call(tensors)
-        before = [_holder(self.inner, slot)[slot.attribute] for slot in self.slots]
+        self.reset_calls()
+        args, kwargs = self.call_arguments(tensors)
+        before = [state.table(self.inner)[state.attribute] for state in self.attribute_states]
         rest = list(states)
         try:
-            for slot in self.slots:
-                count = slot.tree.num_leaves
-                # A copy, since the forward may write into it, and an input is not its to change.
-                write(self.inner, slot, [state.clone() for state in rest[:count]])
+            for state in self.attribute_states:
+                count = state.tree.num_leaves
+                # Clones, since the forward may write into them, and must not write into an input.
+                state.write(self.inner, [tensor.clone() for tensor in rest[:count]])
                 rest = rest[count:]
             try:
                 result = self.inner(*args, **kwargs)
@@ -220,12 +222,12 @@ class Stateful(nn.Module):
                 raise
             except Exception as error:
                 raise ForwardFailed(str(error)) from error
-            after = [leaf for slot in self.slots for leaf in read(self.inner, slot)]
+            after = [tensor for state in self.attribute_states for tensor in state.read(self.inner)]
         finally:
-            for slot, value in zip(self.slots, before, strict=True):
-                _holder(self.inner, slot)[slot.attribute] = value
-        # A state that is passed on as it came must not be an output that is an input.
-        return [tensor for _, tensor in named_tensors(result)], [leaf.clone() for leaf in after]
+            for state, value in zip(self.attribute_states, before, strict=True):
+                state.table(self.inner)[state.attribute] = value
+        # Clones, since a state that is returned unchanged must not be an output that is an input.
+        return [tensor for _, tensor in named_tensors(result)], [tensor.clone() for tensor in after]
 
 
 def _is_packed(value: Any) -> bool:
@@ -233,7 +235,11 @@ def _is_packed(value: Any) -> bool:
 
 
 def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
-    """The tensors of a forward's result, each with the keys that lead to it: ``output``, ``output.0``, ``logits``."""
+    """The tensors of a forward's result, each with its name: ``output``, ``output.0``, ``logits``.
+
+    Raises:
+        ExportError: the result holds a packed sequence.
+    """
     found = []
     for path, leaf in pytree.tree_flatten_with_path(result, is_leaf=_is_packed)[0]:
         if _is_packed(leaf):

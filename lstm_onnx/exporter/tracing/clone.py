@@ -1,8 +1,8 @@
 """A copy of a module: its own module objects, attributes and tensors.
 
-Everything that an export does to a module (eval mode, other classes for its LSTMs, states that its
-forward leaves in attributes) happens to such a copy, so the caller's module is never touched: not
-when an export fails, and not while another thread runs it.
+Everything that an export changes in a module (eval mode, the classes of its LSTMs, states that its
+forward leaves in attributes) is changed in such a copy.  The caller's module stays as it is, also when
+an export fails or another thread runs it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from ...errors import ExportError
 _CONTAINERS = (list, set, frozenset, deque)
 
 
-def cloned(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+def clone_module(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy of `module` in eval mode.
 
-    Parameters are copied as well as buffers and tensors in attributes, since a forward may write into
-    any of them.  With a `dtype`, floating-point tensors are converted.  What is tied in the original is
-    tied in the copy; objects that are neither modules, tensors nor containers, and hold no tensors, are shared.
+    Parameters, buffers and tensors in attributes are all copied, since a forward may write into any of
+    them.  What is tied in the original is tied in the copy.  Other objects are shared, unless they are
+    containers or have tensors as attributes.
+
+    Args:
+        module: it is not changed.
+        dtype: floating-point tensors are converted to it; None keeps their dtypes.
 
     Raises:
         ExportError: a parameter has no values, since it is lazy or on the meta device.
@@ -39,16 +43,16 @@ def cloned(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
         if tensor.is_meta:
             raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
     copy = _Copier(dtype).of(module)
-    assert isinstance(copy, nn.Module)  # noqa: S101 - a module's copy is one
+    assert isinstance(copy, nn.Module)  # noqa: S101 - the copy of a module is one
     return copy.eval()
 
 
-def with_open_len(copy: nn.Module) -> None:
-    """Give the modules of a copy a ``len`` that leaves a traced tensor's first size open.
+def keep_len_symbolic(copy: nn.Module) -> None:
+    """Make ``len`` of a traced tensor symbolic in the code of a copy's modules.
 
-    ``view(len(sequence), 1, -1)`` stands in many a tutorial, and Python makes a plain number of
-    whatever ``__len__`` returns.  Methods that use ``len``, and the functions of their own file that
-    they call, are copied with globals of their own, so nothing changes for anybody else.
+    Python converts what ``__len__`` returns to an int, so that ``view(len(sequence), 1, -1)`` would fix
+    the size.  The methods of the modules' classes, and the functions of the same file that they call, are
+    copied with globals in which ``len`` is another function; the originals stay as they are.
     """
     files: dict[int, dict[str, Any]] = {}
     kinds: dict[type, type] = {}
@@ -71,7 +75,7 @@ def _is_function(item: object) -> bool:
 def _with_globals(function: types.FunctionType, files: dict[int, dict[str, Any]]) -> types.FunctionType:
     own = function.__globals__
     if id(own) not in files:
-        table = files[id(own)] = {**own, "len": _open_len}
+        table = files[id(own)] = {**own, "len": _symbolic_len}
         for name, item in own.items():
             if isinstance(item, types.FunctionType) and item.__globals__ is own:
                 table[name] = _rebuilt(item, table)
@@ -86,36 +90,36 @@ def _rebuilt(function: types.FunctionType, table: dict[str, Any]) -> types.Funct
     return new
 
 
-def _open_len(value: Any) -> Any:
+def _symbolic_len(value: Any) -> Any:
     return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else len(value)
 
 
 def _holds_tensors(value: Any) -> bool:
-    """Whether a value is an object of a user's class that has tensors for attributes, as a dataclass of states has."""
+    """Whether a value is an object that has tensors as attributes, such as a dataclass of states."""
     if isinstance(value, type) or not isinstance(getattr(value, "__dict__", None), dict):
         return False
     return any(isinstance(item, torch.Tensor) for item in vars(value).values())
 
 
 class _Copier:
-    """Copies with a memory, as copy.deepcopy has, so that shared objects stay shared."""
+    """Copies with a memo, like copy.deepcopy, so that shared objects stay shared."""
 
     def __init__(self, dtype: torch.dtype | None) -> None:
         self.dtype = dtype
-        self.memory: dict[int, Any] = {}
-        self.kept: list[Any] = []  # an id is only good for as long as its object lives
+        self.memo: dict[int, Any] = {}
+        self.alive: list[Any] = []  # keeps the objects alive whose ids are in the memo
 
     def of(self, value: Any) -> Any:
-        if id(value) in self.memory:
-            return self.memory[id(value)]
-        self.kept.append(value)
+        if id(value) in self.memo:
+            return self.memo[id(value)]
+        self.alive.append(value)
         if isinstance(value, nn.Module):
-            new = self.memory[id(value)] = value.__class__.__new__(value.__class__)
-            # Past Module.__setattr__, which sorts values into tables that are copied here as they are.
+            new = self.memo[id(value)] = value.__class__.__new__(value.__class__)
+            # Not by Module.__setattr__, which would sort values into tables; those are copied themselves.
             new.__dict__.update({name: self.of(item) for name, item in value.__dict__.items()})
             return new
         copy = self._other(value)
-        self.memory[id(value)] = copy
+        self.memo[id(value)] = copy
         return copy
 
     def _other(self, value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""A module made ready: a copy that runs as a function of named inputs and states.
+"""A module as a function: a copy that maps named inputs and states to named outputs and states.
 
-The exporter traces it, and whoever compares a file with PyTorch runs it, in the module's own
-precision or in float64.
+The exporter traces it, and whoever compares a file with PyTorch runs it, in the module's own dtype or
+in float64.
 """
 
 from __future__ import annotations
@@ -16,47 +16,58 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ExportError, LSTMOnnxError
-from .arguments import Arguments
-from .attribute_states import ForwardFailed, Slot, Snapshot, Stateful, named_tensors, slots_of
-from .clone import cloned, with_open_len
-from .opaque_ops import Site, install
-from .user_code import line_of
+from .arguments import Arguments, resize_tensor
+from .attribute_states import (
+    AttributeSnapshot,
+    AttributeState,
+    ForwardFailed,
+    StatefulModule,
+    find_attribute_states,
+    named_tensors,
+)
+from .clone import clone_module, keep_len_symbolic
+from .opaque_ops import RecurrentModule, replace_recurrent_modules
+from .user_code import error_line
 
 Tensors = dict[str, Tensor]
 
 
 class FixedSizeError(ExportError):
-    """A size came out fixed; other example sizes may not fix it."""
+    """Tracing fixed a size; at other example sizes it may stay dynamic."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A module as a function.
+class FunctionalModule:
+    """A module as a function of its inputs and states.
 
-    `stateful` is the copy; `sites` its recurrent modules by path; `outputs` the names of its
-    results; `slots` the attributes in which it keeps state.
+    Attributes:
+        stateful: the copy of the module that is run and traced.
+        recurrent_modules: its LSTMs, GRUs, RNNs and cells by their paths.
+        arguments: the example inputs.
+        outputs: the names of its outputs.
     """
 
-    stateful: Stateful
-    sites: dict[str, Site]
+    stateful: StatefulModule
+    recurrent_modules: dict[str, RecurrentModule]
     arguments: Arguments
     outputs: tuple[str, ...]
 
     @property
-    def slots(self) -> tuple[Slot, ...]:
+    def attribute_states(self) -> tuple[AttributeState, ...]:
         """The attributes in which the module keeps state."""
-        return self.stateful.slots
+        return self.stateful.attribute_states
 
     @property
     def states(self) -> dict[str, str]:
         """Each attribute state's input and output."""
-        return {name: after for slot in self.slots for name, after in zip(slot.names, slot.next_names, strict=True)}
+        names = [(state.input_names, state.output_names) for state in self.attribute_states]
+        return {name: after for inputs, outputs in names for name, after in zip(inputs, outputs, strict=True)}
 
     def run(self, inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
         """Call the module.
 
         Args:
-            inputs: the tensors of `arguments`, of any sizes that the module takes.
+            inputs: a tensor for each name in `arguments`, of any sizes that the module takes.
             states: the attribute states by their inputs' names.
 
         Returns:
@@ -65,22 +76,22 @@ class Prepared:
         Raises:
             ExportError: the forward fails; the message has its own, and the line.
         """
-        tensors, held = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
-        with quiet(self.dtype):
-            results, after = called(lambda: self.stateful(tensors, held))
+        tensors, values = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
+        with inference_context(self.dtype):
+            results, after = call_forward(lambda: self.stateful(tensors, values))
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The first recurrent module's."""
-        first = next(iter(self.sites.values()))
-        found: torch.dtype = getattr(torch, first.spec.dtype)
-        return found
+        """That of the first recurrent module."""
+        first = next(iter(self.recurrent_modules.values()))
+        dtype: torch.dtype = getattr(torch, first.spec.dtype)
+        return dtype
 
 
 @contextlib.contextmanager
-def quiet(dtype: torch.dtype) -> Iterator[None]:
-    """No gradients; and for a float64 copy new tensors of float64, as its code may make zeros of its own."""
+def inference_context(dtype: torch.dtype) -> Iterator[None]:
+    """No gradients, and for a float64 copy float64 as the default dtype, for zeros that its code creates."""
     before = torch.get_default_dtype()
     if dtype == torch.float64:
         torch.set_default_dtype(dtype)
@@ -91,20 +102,24 @@ def quiet(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def called(forward: Any) -> Any:
-    """Call the user's code; whatever it raises becomes an error that shows the line."""
+def call_forward(forward: Any) -> Any:
+    """Call the user's code.
+
+    Raises:
+        ExportError: it raised something; the message has the line of the user's code.
+    """
     try:
         return forward()
     except LSTMOnnxError:
         raise
     except Exception as error:
-        raise _failure(error) from error
+        raise _forward_error(error) from error
 
 
-def _failure(error: BaseException) -> ExportError:
+def _forward_error(error: BaseException) -> ExportError:
     if isinstance(error, ForwardFailed) and error.__cause__ is not None:
         error = error.__cause__
-    line = line_of(error)
+    line = error_line(error)
     at = f" at {line}" if line else ""
     if "Attempted to wrap RNN, GRU, or LSTM" in str(error):
         return ExportError(
@@ -115,32 +130,32 @@ def _failure(error: BaseException) -> ExportError:
     return ExportError(f"the module's forward fails{at}: {type(error).__name__}: {first}")
 
 
-def prepare(
+def make_functional(
     module: nn.Module,
     arguments: Arguments,
     *,
     output_names: tuple[str, ...] | None = None,
     dtype: torch.dtype | None = None,
-) -> Prepared:
-    """Copy a module, run it on its example inputs, and find the states that it keeps.
+) -> FunctionalModule:
+    """Copy a module, run it on its example inputs, and find the states that it keeps in attributes.
 
     Args:
         module: the module; it is not changed.
-        arguments: what to call it with.
-        output_names: names for its results, in order.
-        dtype: convert the copy (and floating-point inputs) to it.
+        arguments: its example inputs.
+        output_names: names of its outputs, in order; None derives them from its result.
+        dtype: converts the copy and floating-point inputs to it; None keeps theirs.
 
     Raises:
-        ExportError: it has no recurrent module, fails on the example, gives something else each time,
-            or keeps what is no tensor.
+        ExportError: it has no recurrent module, fails on the example, is not deterministic, or keeps
+            something else than tensors from call to call.
     """
     scripted = [path or type(module).__name__ for path, part in module.named_modules() if _is_script(part)]
     if scripted:
         raise ExportError(f"{scripted[0]} is a TorchScript module, which cannot be traced; use what it was made from")
-    copy = cloned(module, dtype)
-    with_open_len(copy)
-    sites = install(copy)
-    if not sites:
+    copy = clone_module(module, dtype)
+    keep_len_symbolic(copy)
+    recurrent = replace_recurrent_modules(copy)
+    if not recurrent:
         raise ExportError(
             f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
             "torch.onnx.export is for modules without"
@@ -148,25 +163,29 @@ def prepare(
     if dtype is not None:
         arguments = replace(arguments, tensors=_converted(arguments.tensors, dtype))
 
-    def begin() -> None:
-        for site in sites.values():
-            site.begin()
+    def reset_calls() -> None:
+        for item in recurrent.values():
+            item.reset_calls()
 
-    args, kwargs = arguments.call(arguments.tensors)
-    first = Snapshot(copy)
-    own_dtype = getattr(torch, next(iter(sites.values())).spec.dtype)
-    with quiet(own_dtype):
-        begin()
-        result = named_tensors(called(lambda: copy(*args, **kwargs)))
+    args, kwargs = arguments.args_and_kwargs(arguments.tensors)
+    before = AttributeSnapshot(copy)
+    with inference_context(getattr(torch, next(iter(recurrent.values())).spec.dtype)):
+        reset_calls()
+        result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
         if not result:
             raise ExportError(f"{type(module).__name__}.forward returns no tensor")
-        slots = slots_of(copy, first, first.changed(copy))
-    names = _output_names([name for name, _ in result], output_names, arguments)
+        states = find_attribute_states(copy, before, before.changed(copy))
+    outputs = _output_names([name for name, _ in result], output_names, arguments)
     order = list(arguments.tensors)
-    stateful = Stateful(copy, slots, begin, lambda tensors: arguments.call(dict(zip(order, tensors, strict=True))))
-    prepared = Prepared(stateful, sites, arguments, names)
-    _check_repeats(prepared, [tensor for _, tensor in result])
-    return prepared
+    stateful = StatefulModule(
+        copy,
+        states,
+        reset_calls,
+        lambda tensors: arguments.args_and_kwargs(dict(zip(order, tensors, strict=True))),
+    )
+    functional = FunctionalModule(stateful, recurrent, arguments, outputs)
+    _require_deterministic(functional, [tensor for _, tensor in result])
+    return functional
 
 
 def _is_script(module: nn.Module) -> bool:
@@ -177,33 +196,34 @@ def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:
     return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def _output_names(found: list[str], asked: tuple[str, ...] | None, arguments: Arguments) -> tuple[str, ...]:
-    if asked is not None:
-        if len(asked) != len(found) or len(set(asked)) != len(asked):
+def _output_names(derived: list[str], requested: tuple[str, ...] | None, arguments: Arguments) -> tuple[str, ...]:
+    names = derived
+    if requested is not None:
+        if len(requested) != len(derived) or len(set(requested)) != len(requested):
             raise ExportError(
-                f"{len(asked)} output names were given ({', '.join(asked)}) for {len(found)} tensors "
-                f"({', '.join(found)}); give a name of its own to each"
+                f"{len(requested)} output names were given ({', '.join(requested)}) for {len(derived)} tensors "
+                f"({', '.join(derived)}); give a name of its own to each"
             )
-        found = list(asked)
-    # An input and an output of one name would be one value in ONNX.
-    return tuple(f"{name}.out" if name in arguments.tensors else name for name in found)
+        names = list(requested)
+    # In ONNX an input and an output of one name would be one value.
+    return tuple(f"{name}.out" if name in arguments.tensors else name for name in names)
 
 
-def initial_states(prepared: Prepared) -> Tensors:
-    """The attribute states that the module starts with; zeros where its attribute is empty at first."""
+def initial_states(functional: FunctionalModule) -> Tensors:
+    """The attribute states before the first call; zeros where an attribute holds no tensors yet."""
     states: Tensors = {}
-    for slot in prepared.slots:
-        tensors = slot.initial or tuple(torch.zeros_like(tensor) for tensor in slot.after)
-        states |= dict(zip(slot.names, tensors, strict=True))
+    for state in functional.attribute_states:
+        tensors = state.initial or tuple(torch.zeros_like(tensor) for tensor in state.after)
+        states |= dict(zip(state.input_names, tensors, strict=True))
     return states
 
 
-def _check_repeats(prepared: Prepared, first: list[Tensor]) -> None:
-    """The same inputs and states must give the same outputs, and states from zeros what an empty attribute gave."""
-    states = initial_states(prepared)
-    inputs = prepared.arguments.tensors
-    outputs, after = prepared.run(inputs, states)
-    again, _ = prepared.run(inputs, states)
+def _require_deterministic(functional: FunctionalModule, first: list[Tensor]) -> None:
+    """Require equal outputs for equal inputs and states, and with zeros for states what empty attributes gave."""
+    states = initial_states(functional)
+    inputs = functional.arguments.tensors
+    outputs, after = functional.run(inputs, states)
+    again, _ = functional.run(inputs, states)
     for name, one in outputs.items():
         if not _close(one, again[name]):
             raise ExportError(
@@ -213,13 +233,13 @@ def _check_repeats(prepared: Prepared, first: list[Tensor]) -> None:
             )
     for (name, one), own in zip(outputs.items(), first, strict=True):
         if not _close(one, own):
-            empty = ", ".join(slot.where for slot in prepared.slots if slot.initial is None)
+            empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
             raise ExportError(
                 f"with zeros in {empty or 'its attributes'} the module gives another {name} than at its first call, "
                 "so its state cannot become an input of the file; pass the state as an argument of forward"
             )
     if states:
-        prepared.run(inputs, dict(zip(states, after.values(), strict=True)))
+        functional.run(inputs, dict(zip(states, after.values(), strict=True)))
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
@@ -230,48 +250,87 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
 
 
-def example_sizes(prepared: Prepared) -> list[dict[str, int]]:
-    """Sizes of the open axes to trace at, the second for when the first does not do, and a third.
+def trace_sizes(functional: FunctionalModule) -> list[dict[str, int]]:
+    """Up to three sets of sizes of the dynamic axes to trace at, in the order in which they are tried.
 
-    torch takes a 1 for a constant: no axis is 1, and in the second none comes down to 1 behind
-    kernels and strides either.  In the third no two are alike, since a comparison of two that are ties
-    them to each other.  All are within the limits asked.
+    torch specialises on 1: no axis is 1, and in the second set none becomes 1 after kernels and
+    strides either.  In the third no two are equal, since comparing equal ones ties them to each
+    other.  All are within the requested limits.
     """
-    own, within = prepared.arguments.sizes, prepared.arguments.within
+    example, clamp = functional.arguments.sizes, functional.arguments.within
     larger = itertools.count(2)
-    first = {name: within(name, next(larger)) if size == 1 else size for name, size in own.items()}
-    second = {name: within(name, 4 * size + 3) for name, size in first.items()}
+    first = {name: clamp(name, next(larger)) if size == 1 else size for name, size in example.items()}
+    second = {name: clamp(name, 4 * size + 3) for name, size in first.items()}
     third: dict[str, int] = {}
     for name, size in second.items():
-        third[name] = within(name, next(n for n in itertools.count(size) if n not in third.values()))
+        third[name] = clamp(name, next(n for n in itertools.count(size) if n not in third.values()))
     return [sizes for index, sizes in enumerate((first, second, third)) if sizes not in (first, second, third)[:index]]
 
 
-def resized(prepared: Prepared, sizes: Mapping[str, int]) -> tuple[Tensors, Tensors]:
+def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tuple[Tensors, Tensors]:
     """The example inputs and initial states at other sizes.
 
     Raises:
         ExportError: the module does not run at them.
     """
-    own = prepared.arguments.sizes
-    states = initial_states(prepared)
-    inputs = prepared.arguments.resized(sizes)
-    changed = [(own[name], sizes[name]) for name in own if own[name] != sizes[name]]
+    example = functional.arguments.sizes
+    states = initial_states(functional)
+    inputs = functional.arguments.resize(sizes)
+    changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]
     problem: ExportError | None = None
-    # Which axis of a state is the batch is for the module to tell: it runs, or it does not.
+    # Which axis of a state is the batch shows in whether the module runs.
     for axis, (old, new) in [(None, (0, 0)), *itertools.product((1, 0, 2), changed if states else ())]:
-        wider = states if axis is None else {name: _widened(state, axis, old, new) for name, state in states.items()}
+        resized = (
+            states if axis is None else {name: _resize_axis(state, axis, old, new) for name, state in states.items()}
+        )
         try:
-            prepared.run(inputs, wider)
+            functional.run(inputs, resized)
         except ExportError as error:
             problem = problem or error
         else:
-            return inputs, wider
+            return inputs, resized
     at = ", ".join(f"{name} {size}" for name, size in sizes.items())
     raise FixedSizeError(f"the module fails at {at}, so nothing shows that these axes are open: {problem}") from problem
 
 
-def _widened(state: Tensor, axis: int, old: int, new: int) -> Tensor:
+def _resize_axis(state: Tensor, axis: int, old: int, new: int) -> Tensor:
     if axis >= state.dim() or state.shape[axis] != old:
         return state
     return state.index_select(axis, torch.arange(new, device=state.device) % old)
+
+
+def left_out_axes(functional: FunctionalModule) -> tuple[str, list[tuple[str, int]]] | None:
+    """A dynamic axis that only changes together with axes that are not dynamic, found by running the module.
+
+    Returns:
+        Its name, and ``(input, axis)`` of the others; None where there is no such axis.
+    """
+    arguments, states = functional.arguments, initial_states(functional)
+
+    def runs(inputs: Tensors) -> bool:
+        try:
+            functional.run(inputs, states)
+        except ExportError:
+            return False
+        return True
+
+    for label, size in arguments.sizes.items():
+        other = next((n for n in (size + 1, size - 1) if n > 0 and n == arguments.within(label, n)), None)
+        if other is None or runs(inputs := arguments.resize({**arguments.sizes, label: other})):
+            continue
+        candidates = [
+            (name, axis)
+            for name, tensor in arguments.tensors.items()
+            for axis, number in enumerate(tensor.shape)
+            if number == size and axis not in arguments.axes[name]
+        ]
+        by_axis = (
+            [item for item in candidates if item[1] == axis] for axis in sorted({axis for _, axis in candidates})
+        )
+        for chosen in (candidates, *by_axis, *([candidate] for candidate in candidates)):
+            resized = dict(inputs)
+            for name, axis in chosen:
+                resized[name] = resize_tensor(resized[name], {axis: other})
+            if chosen and runs(resized):
+                return label, chosen
+    return None

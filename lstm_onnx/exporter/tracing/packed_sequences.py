@@ -1,9 +1,9 @@
 """Packed sequences while a module is traced: the padded tensor and its lengths, carried along.
 
-ONNX's operator takes lengths beside a padded tensor, so nothing is packed: `Padded` poses as the
-PackedSequence between pack_padded_sequence and pad_packed_sequence.  The user's code may have
-imported these two functions by name, so it is their code that is exchanged, for the thread that
-traces and for the time of the trace alone.
+ONNX's operators take a padded tensor and its lengths, so nothing is packed: a `PaddedSequence` takes the
+place of the PackedSequence between pack_padded_sequence and pad_packed_sequence.  The user's code may
+have imported these two functions by name, so their code objects are replaced, only while a trace runs and
+only for its thread.
 """
 
 from __future__ import annotations
@@ -27,73 +27,82 @@ _tracing_thread: int | None = None
 _originals: dict[str, Callable[..., Any]] = {}
 
 
-class Padded(PackedSequence):
-    """What stands for a PackedSequence in a trace.
+class PaddedSequence(PackedSequence):
+    """A padded tensor and its lengths, in the place of a PackedSequence.
 
-    value ``(batch, time, features)`` if `batch_first`, else ``(time, batch, features)``; lengths
-    ``(batch,)``; `clean` says that the padding is zeros already, as a recurrent operator leaves it.
+    Attributes:
+        value: ``(batch, time, features)`` if `batch_first`, else ``(time, batch, features)``.
+        lengths: ``(batch,)``, integers.
+        batch_first: the layout of `value`.
+        zero_padded: whether the padding is zeros, as in the output of a recurrent operator.
     """
 
     value: Tensor
     lengths: Tensor
     batch_first: bool
-    clean: bool
+    zero_padded: bool
 
-    def __new__(cls, value: Tensor, lengths: Tensor, batch_first: bool, *, clean: bool) -> Padded:
-        """A namedtuple underneath, whose fields are hidden by properties that refuse."""
-        self: Padded = tuple.__new__(cls, (None, None, None, None))
-        self.value, self.lengths, self.batch_first, self.clean = value, lengths, batch_first, clean
+    def __new__(cls, value: Tensor, lengths: Tensor, batch_first: bool, *, zero_padded: bool) -> PaddedSequence:
+        """Make the namedtuple underneath, whose fields are hidden by properties that raise."""
+        self: PaddedSequence = tuple.__new__(cls, (None, None, None, None))
+        self.value, self.lengths, self.batch_first, self.zero_padded = value, lengths, batch_first, zero_padded
         return self
 
-    def with_value(self, value: Tensor) -> Padded:
-        """The output of a recurrent module that was given this one."""
-        return Padded(value, self.lengths, self.batch_first, clean=True)
+    def with_value(self, value: Tensor) -> PaddedSequence:
+        """The output of a recurrent module for this sequence."""
+        return PaddedSequence(value, self.lengths, self.batch_first, zero_padded=True)
 
-    # These four are torch's documented fields, and what reads them must fail.
+    # torch's documented fields: whatever reads them cannot be exported.
 
     @property
     def data(self) -> NoReturn:
-        """Refused."""
+        """Raise an ExportError."""
         raise _refusal("data")
 
     @property
     def batch_sizes(self) -> NoReturn:
-        """Refused."""
+        """Raise an ExportError."""
         raise _refusal("batch_sizes")
 
     @property
     def sorted_indices(self) -> NoReturn:
-        """Refused."""
+        """Raise an ExportError."""
         raise _refusal("sorted_indices")
 
     @property
     def unsorted_indices(self) -> NoReturn:
-        """Refused."""
+        """Raise an ExportError."""
         raise _refusal("unsorted_indices")
 
     def __getitem__(self, index: Any) -> NoReturn:
-        """Refused."""
+        """Raise an ExportError."""
         raise _refusal(f"[{index}]")
 
     def __iter__(self) -> NoReturn:
-        """Refused."""
+        """Raise an ExportError."""
         raise _refusal("unpacking")
 
-    def to(self, *args: Any, **kwargs: Any) -> Padded:
-        """As tensors do."""
-        return Padded(self.value.to(*args, **kwargs), self.lengths, self.batch_first, clean=self.clean)
+    def to(self, *args: Any, **kwargs: Any) -> PaddedSequence:
+        """As of a tensor."""
+        return PaddedSequence(
+            self.value.to(*args, **kwargs), self.lengths, self.batch_first, zero_padded=self.zero_padded
+        )
 
-    def cuda(self, *args: Any, **kwargs: Any) -> Padded:
-        """As tensors do."""
-        return Padded(self.value.cuda(*args, **kwargs), self.lengths, self.batch_first, clean=self.clean)
+    def cuda(self, *args: Any, **kwargs: Any) -> PaddedSequence:
+        """As of a tensor."""
+        return PaddedSequence(
+            self.value.cuda(*args, **kwargs), self.lengths, self.batch_first, zero_padded=self.zero_padded
+        )
 
-    def cpu(self, *args: Any, **kwargs: Any) -> Padded:
-        """As tensors do."""
-        return Padded(self.value.cpu(*args, **kwargs), self.lengths, self.batch_first, clean=self.clean)
+    def cpu(self, *args: Any, **kwargs: Any) -> PaddedSequence:
+        """As of a tensor."""
+        return PaddedSequence(
+            self.value.cpu(*args, **kwargs), self.lengths, self.batch_first, zero_padded=self.zero_padded
+        )
 
     def __repr__(self) -> str:
-        """Not a tuple's."""
-        return f"Padded({tuple(self.value.shape)})"
+        """Instead of the tuple's."""
+        return f"PaddedSequence({tuple(self.value.shape)})"
 
 
 def _refusal(what: str) -> ExportError:
@@ -104,10 +113,10 @@ def _refusal(what: str) -> ExportError:
 
 
 @contextlib.contextmanager
-def padded_instead() -> Iterator[None]:
-    """Exchange torch's packing functions for this thread; every other thread goes on with torch's own.
+def replace_packing_functions() -> Iterator[None]:
+    """Replace torch's packing functions for this thread; other threads still call torch's own.
 
-    Callers hold the lock that lets one trace run at a time.
+    The caller must hold `torch_export.ONE_AT_A_TIME`.
     """
     global _tracing_thread
     replaced = {
@@ -131,7 +140,7 @@ def padded_instead() -> Iterator[None]:
 
 
 def _copied(function: Any) -> Callable[..., Any]:
-    """The function as it was, for the other threads."""
+    """A copy of the function with its current code, for the other threads."""
     copy: Callable[..., Any] = types.FunctionType(
         function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
@@ -139,7 +148,7 @@ def _copied(function: Any) -> Callable[..., Any]:
     return copy
 
 
-# The four below lend their code to torch's functions, so they see torch's globals and import what they need.
+# torch's functions get the code of these four, which then has torch's globals, so they import what they need.
 
 
 def _pack_padded_sequence(input: Any, lengths: Any, batch_first: Any = False, enforce_sorted: Any = True) -> Any:
@@ -169,7 +178,11 @@ def _unpack_sequence(packed_sequences: Any) -> Any:
 
 
 def dispatch(name: str, *args: Any) -> Any:
-    """torch's function `name` for other threads, ours for the one that traces."""
+    """Call torch's function `name`, or in the tracing thread its replacement.
+
+    Raises:
+        ExportError: the function has no form in ONNX.
+    """
     if threading.get_ident() != _tracing_thread:
         return _originals[name](*args)
     if name == "pack_padded_sequence":
@@ -182,8 +195,12 @@ def dispatch(name: str, *args: Any) -> Any:
     )
 
 
-def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> Padded:  # noqa: ARG001
-    """pack_padded_sequence: nothing moves, and sorting is the operator's business no more."""
+def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PaddedSequence:  # noqa: ARG001
+    """pack_padded_sequence, without packing or sorting.
+
+    Raises:
+        ExportError: the lengths are no tensor, or not one for each sequence.
+    """
     if not isinstance(lengths, Tensor):
         raise ExportError(
             f"{user_line()}: lengths is a {type(lengths).__name__}, which would be baked into the file; "
@@ -191,23 +208,27 @@ def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -
         )
     if lengths.shape[0] != input.shape[0 if batch_first else 1]:
         raise ExportError(f"{user_line()}: there are not as many lengths as sequences")
-    return Padded(input, lengths, batch_first, clean=False)
+    return PaddedSequence(input, lengths, batch_first, zero_padded=False)
 
 
 def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: Any) -> tuple[Tensor, Tensor]:
-    """pad_packed_sequence: trimmed to the longest sequence, or of `total_length` steps."""
-    if not isinstance(sequence, Padded):
-        raise ExportError(f"{user_line()}: pad_packed_sequence was given a {type(sequence).__name__}")
+    """pad_packed_sequence: the padded tensor, cut to the longest sequence or of `total_length` steps, and the lengths.
+
+    Raises:
+        ExportError: the sequence is none that `pack` made.
+    """
+    if not isinstance(sequence, PaddedSequence):
+        raise ExportError(f"{user_line()}: pad_packed_sequence gets a {type(sequence).__name__}")
     value, lengths = sequence.value, sequence.lengths
     axis = 1 if sequence.batch_first else 0
     time = value.shape[axis]
-    if not sequence.clean or padding_value != 0.0:
+    if not sequence.zero_padded or padding_value != 0.0:
         steps = torch.arange(time, device=value.device)
         column = lengths.to(value.device)
         valid = steps.unsqueeze(0) < column.unsqueeze(1) if axis == 1 else steps.unsqueeze(1) < column.unsqueeze(0)
         value = torch.where(valid.unsqueeze(2), value, torch.full((), padding_value, dtype=value.dtype))
     if total_length is None:
-        longest: Any = lengths.max().item()  # a symbol, while it is traced
+        longest: Any = lengths.max().item()  # a symbol in a trace
         check: Any = torch._check
         check(longest >= 1)
         check(longest <= time)
@@ -216,7 +237,7 @@ def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: An
         value = _of_length(value, axis, total_length, padding_value)
     if batch_first != sequence.batch_first:
         value = value.transpose(0, 1)
-    # int64, as torch gives them; and a copy, since an output that is an input itself would lose its name.
+    # int64, as in torch; and a clone, since an output that is an input would lose its name.
     return value, lengths.clone() if lengths.dtype == torch.int64 else lengths.to(torch.int64)
 
 
@@ -226,7 +247,7 @@ def _of_length(value: Tensor, axis: int, total_length: Any, padding_value: float
     if constant == 0:
         return value
     if constant is None or constant > 0:
-        # Whether there is too much or too little may differ from run to run: add enough, then cut.
+        # The number of steps to add or remove may differ from run to run: add enough, then cut.
         added = total_length if constant is None else constant
         shape = [value.shape[0], value.shape[1], value.shape[2]]
         shape[axis] = added

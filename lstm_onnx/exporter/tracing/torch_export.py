@@ -1,7 +1,6 @@
-"""Tracing: a prepared module through torch.export and torch.onnx, its recurrent modules left opaque.
+"""Tracing by torch.export and translation by torch.onnx, with opaque operators for recurrent modules.
 
-What the tracer cannot follow becomes an error that names the line of the user's code and what to
-write instead.
+What cannot be traced becomes an error that names the line of the user's code and what to write instead.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError, LSTMOnnxError
 from ..lowering.interpolation import INTERPOLATIONS
 from ..lowering.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
-from ..notes import Guards, hushed, listening, texts_noted
 from ..trials.size_decisions import SizeFacts, size_facts
 from .attribute_states import ForwardFailed
-from .functional import FixedSizeError, Prepared, Tensors, quiet
-from .opaque_ops import OPERATOR, Site
-from .packed_sequences import padded_instead
-from .user_code import line_of, user_line
+from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context
+from .opaque_ops import OPERATOR, RecurrentModule
+from .packed_sequences import replace_packing_functions
+from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
+from .user_code import error_line, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 ONE_AT_A_TIME = threading.RLock()
-"""torch's tracer has global state; so have the exchange of the packing functions and Python's filters of warnings."""
+"""Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
@@ -52,7 +51,7 @@ class Traced:
     facts: SizeFacts
 
 
-def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> Traced:
+def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int) -> Traced:
     """The ONNX graph of a module, with a node ``lstm_onnx::recurrent`` for each call of a recurrent module.
 
     Args:
@@ -64,13 +63,19 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
     Raises:
         ExportError: the module does something that has no form in ONNX.
     """
-    given, held = [inputs[name] for name in prepared.arguments.tensors], list(states.values())
-    axes = prepared.arguments.axes  # in the order of the tensors
+    given, held = [inputs[name] for name in functional.arguments.tensors], list(states.values())
+    axes = functional.arguments.axes  # in the order of the tensors
     shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
     auto = torch.export.Dim.AUTO
     held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
-    with ONE_AT_A_TIME, quiet(prepared.dtype), hushed(), padded_instead(), _traced(prepared):
-        program, guards = _exported(prepared, (given, held), (shapes, held_shapes))
+    with (
+        ONE_AT_A_TIME,
+        inference_context(functional.dtype),
+        suppress_torch_output(),
+        replace_packing_functions(),
+        _traced(functional),
+    ):
+        program, guards = _exported(functional, (given, held), (shapes, held_shapes))
         try:
             with _translations_kept():
                 translated = torch.onnx.export(
@@ -90,19 +95,19 @@ def trace(prepared: Prepared, inputs: Tensors, states: Tensors, opset: int) -> T
     assert translated is not None  # noqa: S101 - without a file it is returned
     keep_doubles(translated.model)
     # Here, as the translation may compare sizes, too.
-    facts = size_facts(program, _input_axes(prepared), guards.decided, torch.ops.lstm_onnx.recurrent.default)
+    facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
     return Traced(translated.model, replace(facts, texts=tuple(dict.fromkeys(guards.texts))))
 
 
 @contextlib.contextmanager
-def _traced(prepared: Prepared) -> Iterator[None]:
-    for site in prepared.sites.values():
-        site.tracing = True
+def _traced(functional: FunctionalModule) -> Iterator[None]:
+    for recurrent in functional.recurrent_modules.values():
+        recurrent.tracing = True
     try:
         yield
     finally:
-        for site in prepared.sites.values():
-            site.tracing = False
+        for recurrent in functional.recurrent_modules.values():
+            recurrent.tracing = False
 
 
 _TABLES: dict[tuple[type, int], Any] = {}
@@ -159,28 +164,28 @@ _RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQU
 
 
 def _exported(
-    prepared: Prepared, args: tuple[Any, ...], shapes: tuple[Any, ...]
-) -> tuple[torch.export.ExportedProgram, Guards]:
-    with listening() as guards:
+    functional: FunctionalModule, args: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> tuple[torch.export.ExportedProgram, GuardLog]:
+    with record_guards() as guards:
         try:
-            with _NoOtherRecurrence(), texts_noted(guards.texts), exact_floor_division():
-                program = torch.export.export(prepared.stateful, args, dynamic_shapes=shapes, strict=False)
+            with _NoOtherRecurrence(), record_size_strings(guards.texts), exact_floor_division():
+                program = torch.export.export(functional.stateful, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise
         except Exception as error:
             cause = _own_error(error)
             if cause is not None:
                 raise cause from error
-            raise _trace_problem(prepared, error, guards.lines) from error
+            raise _trace_problem(functional, error, guards.lines) from error
     return program, guards
 
 
-def _input_axes(prepared: Prepared) -> dict[str, tuple[str, int]]:
+def _input_axes(functional: FunctionalModule) -> dict[str, tuple[str, int]]:
     """Each axis of an input by what torch calls it."""
     return {
         f"{source}.size()[{axis}]": (name, axis)
-        for source, name in _sources(prepared).items()
-        for axis in range(prepared.arguments.tensors[name].dim())
+        for source, name in _sources(functional).items()
+        for axis in range(functional.arguments.tensors[name].dim())
     }
 
 
@@ -212,14 +217,14 @@ _REWRITES = (
 )
 
 
-def _trace_problem(prepared: Prepared, error: Exception, lines: Mapping[str, str]) -> ExportError:
+def _trace_problem(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError:
     if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     text = str(error)
-    fixed = _fixed_axes(prepared, text, lines)
+    fixed = _fixed_axes(functional, text, lines)
     if fixed:
         return FixedSizeError(fixed)
-    line = line_of(error)
+    line = error_line(error)
     at = f"at {line}: " if line else ""
     for pattern, advice in _REWRITES:
         if re.search(pattern, type(error).__name__ + text):
@@ -232,9 +237,9 @@ _FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])
 _FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
 
 
-def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> str | None:
+def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str]) -> str | None:
     """torch says that an axis came out as a constant: which, and why."""
-    known = _sources(prepared)
+    known = _sources(functional)
     found: dict[str, str] = {}
     where: str | None = None
     for row in text.splitlines():
@@ -245,15 +250,22 @@ def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> str 
         name = known.get(source)
         if name is None:
             continue
-        label = prepared.arguments.axes.get(name, {}).get(axis)
-        named = label is not None and label not in prepared.arguments.unnamed
+        label = functional.arguments.axes.get(name, {}).get(axis)
+        named = label is not None and label not in functional.arguments.unnamed
         found[f"{label} of {name}" if named else f"axis {axis} of {name}"] = size.group(1)
         where = where or lines.get(f"{source}.size()[{axis}]")
     if not found:
         return None
     names = ", ".join(f"{name} (always {size})" for name, size in found.items())
     at = f"at {where}: " if where else ""
-    looped = next((site for site in prepared.sites.values() if site.cell and site.traced > 1), None)
+    looped = next(
+        (
+            recurrent
+            for recurrent in functional.recurrent_modules.values()
+            if recurrent.cell and recurrent.num_traced > 1
+        ),
+        None,
+    )
     return f"{at}{names} would be fixed: " + (_loop_advice(looped) if looped is not None else _SIZE_ADVICE)
 
 
@@ -264,18 +276,18 @@ _SIZE_ADVICE = (
 )
 
 
-def _loop_advice(site: Site) -> str:
+def _loop_advice(recurrent: RecurrentModule) -> str:
     """What to write in the place of a loop over a cell."""
-    whole = {"LSTM": "nn.LSTM", "GRU": "nn.GRU", "RNN": "nn.RNN"}[site.spec.op_type]
+    whole = {"LSTM": "nn.LSTM", "GRU": "nn.GRU", "RNN": "nn.RNN"}[recurrent.spec.op_type]
     return (
-        f"{site.path} is called in a Python loop over time, which a trace unrolls; use {whole} with the same weights "
-        "(weight_ih becomes weight_ih_l0, and so on), or export a single step and keep the loop outside"
+        f"{recurrent.path} is called in a Python loop over time, which a trace unrolls; use {whole} with the same "
+        "weights (weight_ih becomes weight_ih_l0, and so on), or export a single step and keep the loop outside"
     )
 
 
-def _sources(prepared: Prepared) -> dict[str, str]:
+def _sources(functional: FunctionalModule) -> dict[str, str]:
     """Each input by what torch calls it, after Stateful.forward's own argument."""
-    return {f"L['tensors'][{index}]": name for index, name in enumerate(prepared.arguments.tensors)}
+    return {f"L['tensors'][{index}]": name for index, name in enumerate(functional.arguments.tensors)}
 
 
 def _translation_problem(error: BaseException) -> str:

@@ -1,9 +1,9 @@
-"""Whether a file's outputs are the module's, each measured by its own numbers.
+"""Whether a file's outputs equal the module's, up to rounding.
 
-An output is compared relative to its largest number, however small that is.  Where it differs by more
-than rounding does in most models, the module itself tells how much rounding does in it: it runs again
-with its parameters and inputs changed in their last bits.  So a module that magnifies rounding is not
-refused, and one whose outputs are tiny is not let through.
+An output is compared relative to its largest absolute value.  Where it differs by more than rounding does
+in most models, the effect of rounding in this module is measured: it runs again with the last bits of its
+parameters and inputs changed.  So a module that amplifies rounding errors is not refused, and small
+outputs are compared as strictly as large ones.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tracing.functional import Prepared, Tensors
+from ..tracing.functional import FunctionalModule, Tensors
 
 _RELATIVE = {torch.float16: 1e-2}
 _OTHERWISE = 1e-5
-"""Above rounding in most models, relative to the largest number of an output."""
+"""Above rounding in most models, relative to the largest absolute value of an output."""
 _SMALLEST = 2.0**-40
-"""A difference that is none: a gate that is all but shut gives 1e-17 in PyTorch and 0 in ONNX Runtime."""
+"""Smaller differences are ignored: a closed gate gives 1e-17 in PyTorch and 0 in ONNX Runtime."""
 _TIMES_ROUNDING = 64
-"""How often the difference that a last bit makes may be exceeded."""
+"""The largest allowed multiple of the difference that changing the last bits makes."""
 _REPEATS = 3
 _FLOOR_BITS = 32
-"""An output that is all zeros may differ from them by so many last bits of 1."""
+"""Where an output is all zeros: the largest allowed difference, in units of epsilon."""
 _FLIPPED = 0.01
-"""The share of an output's integers that may be others: an argmax tips over by rounding."""
+"""The fraction of an output's integers that may differ: rounding can change an argmax."""
 _FLIP_BITS, _JUMP = 64, 2.0
-"""Last bits that make a number jump which is about to, and how much farther the file's may have jumped."""
+"""The last bits to change to find discontinuities, and the allowed multiple of the jump there."""
 
 
 def first_difference(
-    prepared: Prepared,
+    functional: FunctionalModule,
     inputs: Tensors,
     run: Callable[[Tensors], Tensors],
     expected: Tensors,
     actual: Mapping[str, np.ndarray],
 ) -> str | None:
-    """The first output that is not the module's, and how it differs: ``output is off by 0.3``.
+    """The first output that differs from the module's, and how: ``output is off by 0.3``; None if none does.
 
     Args:
         prepared: the module.
-        inputs: what it was called with.
-        run: calls it with other inputs, the states being the same.
-        expected: its outputs.
-        actual: the file's.
+        inputs: the inputs of the run.
+        run: calls the module with other inputs and the same states.
+        expected: the module's outputs.
+        actual: the file's outputs.
     """
     doubtful: dict[str, tuple[Tensor, np.ndarray]] = {}
     for name, tensor in expected.items():
@@ -55,14 +55,14 @@ def first_difference(
         problem = _form(found, tensor)
         if problem:
             return f"{name} {problem}"
-        if not _close(found, tensor, prepared.dtype):
+        if not _close(found, tensor, functional.dtype):
             doubtful[name] = tensor, found
     if not doubtful:
         return None
-    # Only now, since it costs runs of the module.
-    roundings = [_perturbed(prepared, inputs, run, bits, seed) for bits, seed in _draws()]
+    # Only where needed, since it runs the module again.
+    roundings = [_perturbed(functional, inputs, run, bits, seed) for bits, seed in _draws()]
     for name, (tensor, found) in doubtful.items():
-        problem = _difference(found, tensor, [other[name] for other in roundings if name in other], prepared.dtype)
+        problem = _difference(found, tensor, [other[name] for other in roundings if name in other], functional.dtype)
         if problem:
             return f"{name} {problem}"
     return None
@@ -90,7 +90,7 @@ def _close(actual: np.ndarray, expected: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _error(actual: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference where the module gives numbers; infinite where only one of both is infinite."""
+    """The largest difference where the module's output is finite; infinite where infinities differ."""
     finite, infinite = np.isfinite(wanted), np.isinf(wanted)
     if not np.array_equal(actual[infinite], wanted[infinite]):
         return float("inf")
@@ -110,7 +110,7 @@ def _scale(wanted: np.ndarray) -> float:
 
 
 def _difference(actual: np.ndarray, expected: Tensor, others: list[Tensor], dtype: torch.dtype) -> str:
-    """How a doubtful output differs, empty where rounding may do it; `others` are the module's with other roundings."""
+    """How an output differs, "" where rounding explains it; `others` are the module's with last bits changed."""
     wanted = expected.detach().cpu().numpy()
     alike = [other.detach().cpu().numpy() for other in others if other.shape == expected.shape]
     if wanted.dtype.kind not in "fc":
@@ -130,7 +130,7 @@ def _difference(actual: np.ndarray, expected: Tensor, others: list[Tensor], dtyp
 
 
 def _tipped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
-    """Whether each number that differs by more than `allowed` jumps as far by rounding, as what is rounded does."""
+    """Whether each number that differs by more than `allowed` jumps as far by rounding, as ``round`` does."""
     finite = np.isfinite(wanted)
     if not others or _error(actual, wanted) == float("inf"):
         return False
@@ -139,34 +139,36 @@ def _tipped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], al
     return bool((errors <= np.maximum(allowed, _JUMP * jumps)).all())
 
 
-def _perturbed(prepared: Prepared, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int) -> Tensors:
-    """The module's outputs with every parameter and floating-point input changed by up to some last bits."""
+def _perturbed(
+    functional: FunctionalModule, inputs: Tensors, run: Callable[[Tensors], Tensors], bits: int, seed: int
+) -> Tensors:
+    """The module's outputs with the last bits of every parameter and floating-point input changed at random."""
     generator = torch.Generator().manual_seed(seed)
 
     def changed(tensor: Tensor) -> Tensor:
         noise = torch.rand(tensor.shape, generator=generator).to(tensor.device) * 2 - 1
         return (tensor.double() * (1 + bits * torch.finfo(tensor.dtype).eps * noise.double())).to(tensor.dtype)
 
-    with _other_parameters(prepared, changed):
+    with _other_parameters(functional, changed):
         return run({name: changed(tensor) if tensor.is_floating_point() else tensor for name, tensor in inputs.items()})
 
 
 @contextlib.contextmanager
-def _other_parameters(prepared: Prepared, changed: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Every floating-point parameter of the copy changed, and put back afterwards."""
-    parameters = [item for item in prepared.stateful.parameters() if item.is_floating_point()]
-    weights = [(site, site.weights) for site in prepared.sites.values()]
+def _other_parameters(functional: FunctionalModule, changed: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change every floating-point parameter of the copy, and restore it at the end."""
+    parameters = [item for item in functional.stateful.parameters() if item.is_floating_point()]
+    weights = [(recurrent, recurrent.weights) for recurrent in functional.recurrent_modules.values()]
     before = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():
             for parameter in parameters:
                 parameter.copy_(changed(parameter.detach()))
-        for site, _ in weights:
-            site.weights = {}
+        for recurrent, _ in weights:
+            recurrent.weights = {}
         yield
     finally:
         with torch.no_grad():
             for parameter, old in zip(parameters, before, strict=True):
                 parameter.copy_(old)
-        for site, own in weights:
-            site.weights = own
+        for recurrent, own in weights:
+            recurrent.weights = own

@@ -1,4 +1,4 @@
-"""At which sizes an exported file is right: found by running it on both sides of whatever tracing decided by sizes."""
+"""The sizes at which an exported file is right, found by running it on both sides of each decision by a size."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...metadata import Metadata
-from ..tracing.functional import FixedSizeError, Prepared
-from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, Sizes, Trial
+from ..tracing.functional import FixedSizeError, FunctionalModule
+from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
 from .size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
 
 _LONG = 509
@@ -27,9 +27,12 @@ _STORED = 12
 class Limits:
     """The sizes of each axis at which a file is right, while they are being found.
 
-    `least` and `largest` have an entry for each axis; `boundaries` are the sizes at which the code may
-    do something else than below; `reasons` say, by axis, where a limit comes from that nobody asked for.
-    `guarded` are the calls of recurrent modules, as ``(path, number)``, that no limit keeps from getting 0 steps.
+    Attributes:
+        least: of each axis.
+        largest: of each axis; None where there is none.
+        boundaries: sizes of an axis from which on the code may branch differently.
+        reasons: of limits that were not requested, by axis.
+        guarded: calls of recurrent modules, as ``(path, number)``, that may get 0 steps in spite of the limits.
     """
 
     least: dict[str, int]
@@ -71,11 +74,11 @@ class Limits:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One for each limit that nobody asked for."""
+        """One for each limit that was not requested."""
         return tuple(reason for reasons in self.reasons.values() for reason in reasons)
 
 
-def asked_limits(prepared: Prepared, metadata: Metadata, facts: SizeFacts) -> Limits:
+def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: SizeFacts) -> Limits:
     """The limits that `dynamic_shapes` sets, and those that leave every recurrent module a step.
 
     Where no limit does, the call is in `guarded`.
@@ -84,12 +87,12 @@ def asked_limits(prepared: Prepared, metadata: Metadata, facts: SizeFacts) -> Li
     names = dict.fromkeys(axes.values())
     limits = Limits(dict.fromkeys(names, 1), dict.fromkeys(names))
     for (key, axis), name in axes.items():
-        label = prepared.arguments.axes.get(key, {}).get(axis, "")
-        least, largest = prepared.arguments.limits.get(label, (1, None))
+        label = functional.arguments.axes.get(key, {}).get(axis, "")
+        least, largest = functional.arguments.limits.get(label, (1, None))
         limits.least[name] = max(limits.least[name], least)
         if largest is not None:
             limits.largest[name] = min(largest, limits.largest[name] or largest)
-    sizes = {(key, axis): prepared.arguments.tensors[key].shape[axis] for key, axis in axes}
+    sizes = {(key, axis): functional.arguments.tensors[key].shape[axis] for key, axis in axes}
     for recurrent in facts.recurrent:
         found = least_steps(recurrent, sizes, {axis: limits.least[name] for axis, name in axes.items()})
         if found is not None and found.axis is not None:
@@ -100,7 +103,7 @@ def asked_limits(prepared: Prepared, metadata: Metadata, facts: SizeFacts) -> Li
     return limits
 
 
-def find_limits(trial: Trial, limits: Limits) -> None:
+def find_limits(trial: ShapeTrial, limits: Limits) -> None:
     """Run a file beside its module, and narrow `limits` to where it is right.
 
     Raises:
@@ -120,7 +123,7 @@ def find_limits(trial: Trial, limits: Limits) -> None:
     _try_long(trial, limits)
 
 
-def _others(trial: Trial) -> Iterator[Sizes]:
+def _others(trial: ShapeTrial) -> Iterator[Sizes]:
     """Each size doubled, the example's, small and large swapped."""
     own, names = trial.own, trial.names
     yield {name: 2 * own[name] + 3 - index for index, name in enumerate(names)}
@@ -129,7 +132,7 @@ def _others(trial: Trial) -> Iterator[Sizes]:
     yield dict(zip(sorted(names, key=own.__getitem__), grown, strict=True))
 
 
-def _require(trial: Trial, sizes: Sizes, decision: Decision | None = None) -> Outcome:
+def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) -> Outcome:
     """Run at sizes at which the file must not be wrong."""
     outcome = trial.at(sizes)
     if outcome.kind == WRONG:
@@ -137,11 +140,9 @@ def _require(trial: Trial, sizes: Sizes, decision: Decision | None = None) -> Ou
     return outcome
 
 
-def _refusal(trial: Trial, sizes: Sizes, outcome: Outcome, decision: Decision | None) -> str:
+def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decision | None) -> str:
     at = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its only shape"
-    fails = outcome.message.startswith("the exported file fails: ")
-    head, _, reason = outcome.message.partition(": ") if fails else (outcome.message, "", "")
-    problem = f"{head} at {at}, {'where the module runs, ' if fails else ''}so it was not kept"
+    problem = f"{outcome.message} at {at}, {'where the module runs, ' if outcome.cause else ''}so it was not kept"
     line = _line(trial, sizes, decision)
     if line is None:
         cause = (
@@ -153,10 +154,10 @@ def _refusal(trial: Trial, sizes: Sizes, outcome: Outcome, decision: Decision | 
             f"at {line}: the module's code goes by the size, and the file has one way alone; write it with "
             f"torch.where or torch.cond{_advice(trial, sizes, decision)}"
         )
-    return f"{problem}; {cause}{f' ({reason})' if reason else ''}"
+    return f"{problem}; {cause}{f' ({outcome.cause})' if outcome.cause else ''}"
 
 
-def _advice(trial: Trial, sizes: Sizes, decision: Decision | None) -> str:
+def _advice(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str:
     """How to bound the one axis that a decision is about."""
     decisions = [decision] if decision is not None else _against(trial, sizes)
     names = {trial.axes[axis] for found in decisions[:1] for axis in found.symbols.values()}
@@ -177,7 +178,7 @@ def _advice(trial: Trial, sizes: Sizes, decision: Decision | None) -> str:
     return f", or bound the axis: torch.export.Dim({name!r}, {'max' if size > own else 'min'}={nearest})"
 
 
-def _against(trial: Trial, sizes: Sizes) -> list[Decision]:
+def _against(trial: ShapeTrial, sizes: Sizes) -> list[Decision]:
     """The user's decisions that go another way at these sizes."""
     at = trial.axis_sizes(sizes)
     found = [item for item in trial.facts.decisions if item.choice and item.line is not None and not item.holds(at)]
@@ -189,7 +190,7 @@ def _importance(decision: Decision) -> tuple[bool, bool]:
     return decision.inner, not decision.direct
 
 
-def _line(trial: Trial, sizes: Sizes, decision: Decision | None) -> str | None:
+def _line(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str | None:
     if decision is not None and decision.line is not None:
         return decision.line
     against = _against(trial, sizes)
@@ -198,7 +199,7 @@ def _line(trial: Trial, sizes: Sizes, decision: Decision | None) -> str | None:
     return trial.parting_line(trial.own, sizes) or (against[0].line if against else None)
 
 
-def _find_least(trial: Trial, limits: Limits) -> None:
+def _find_least(trial: ShapeTrial, limits: Limits) -> None:
     """The least size of each axis, and then of all together, from which on the file is right."""
     for name in trial.names:
         start = {**trial.own, name: limits.within(name, 1)}
@@ -215,7 +216,7 @@ def _find_least(trial: Trial, limits: Limits) -> None:
     raise FixedSizeError(_refusal(trial, together, trial.at(together), None))
 
 
-def _raise_to_right(trial: Trial, limits: Limits, name: str) -> None:
+def _raise_to_right(trial: ShapeTrial, limits: Limits, name: str) -> None:
     own, least = trial.own[name], limits.least[name]
     below = {size: trial.at({**trial.own, name: size}) for size in range(least, min(own, least + _EACH_BELOW))}
     wrong = [size for size, outcome in below.items() if outcome.kind != RIGHT]
@@ -239,16 +240,16 @@ def _raise_to_right(trial: Trial, limits: Limits, name: str) -> None:
     limits.raise_least(name, first, _reason(trial, last, trial.at(last)))
 
 
-def _reason(trial: Trial, sizes: Sizes, outcome: Outcome) -> str:
+def _reason(trial: ShapeTrial, sizes: Sizes, outcome: Outcome) -> str:
     at = ", ".join(f"{name} {size}" for name, size in sizes.items())
     if outcome.kind == UNRUN:
         return f"at {at} {outcome.message}"
     line = _line(trial, sizes, None)
     where = f", since the module's code goes by the size at {line}" if line else ""
-    return f"at {at} {outcome.message.replace('the exported file', 'the file', 1)}{where}"
+    return f"at {at} {outcome.message}{f': {outcome.cause}' if outcome.cause else ''}{where}"
 
 
-def _decided(trial: Trial) -> Iterator[tuple[str, Decision, list[int]]]:
+def _decided(trial: ShapeTrial) -> Iterator[tuple[str, Decision, list[int]]]:
     """Each decision for each of its axes, with the sizes at which it changes; the user's own first."""
     own = trial.axis_sizes(trial.own)
     for decision in sorted(trial.facts.decisions, key=_importance):
@@ -257,7 +258,7 @@ def _decided(trial: Trial) -> Iterator[tuple[str, Decision, list[int]]]:
                 yield trial.axes[axis], decision, changes(decision, axis, own)
 
 
-def _try_decision(trial: Trial, limits: Limits, name: str, decision: Decision, sizes: list[int]) -> None:
+def _try_decision(trial: ShapeTrial, limits: Limits, name: str, decision: Decision, sizes: list[int]) -> None:
     """Run on both sides of each size at which a decision changes."""
     alone = len({trial.axes.get(axis) for axis in decision.symbols.values()}) == 1
     for size in sizes:
@@ -277,13 +278,13 @@ def _try_decision(trial: Trial, limits: Limits, name: str, decision: Decision, s
             limits.boundaries[name] = tuple(sorted({*stored, size}))
 
 
-def _fails_from(trial: Trial, name: str, size: int) -> bool:
+def _fails_from(trial: ShapeTrial, name: str, size: int) -> bool:
     """Whether the module runs at none of some further sizes either."""
     further = (size + 1, size + 2, 2 * size + 1)
     return all(trial.at({**trial.own, name: number}).kind == UNRUN for number in further)
 
 
-def _is_last(trial: Trial, name: str, decision: Decision, size: int) -> bool:
+def _is_last(trial: ShapeTrial, name: str, decision: Decision, size: int) -> bool:
     """Whether a decision goes the traced way below a size and never from it on; one by a remainder does not."""
 
     def holds(number: int) -> bool:
@@ -292,7 +293,7 @@ def _is_last(trial: Trial, name: str, decision: Decision, size: int) -> bool:
     return holds(size - 1) and not any(map(holds, (*range(size, size + _EACH_BELOW), 2 * size, 4 * size + 1)))
 
 
-def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decision, *, alone: bool) -> Outcome:
+def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: Decision, *, alone: bool) -> Outcome:
     """One size near a decision; see `_try_decision`."""
     if size != limits.within(name, size):
         return Outcome(RIGHT)  # a limit was found in between
@@ -313,7 +314,7 @@ def _tried(trial: Trial, limits: Limits, name: str, size: int, decision: Decisio
     return _require(trial, sizes, decision if against else None)
 
 
-def _try_other_ways(trial: Trial, limits: Limits) -> bool:
+def _try_other_ways(trial: ShapeTrial, limits: Limits) -> bool:
     """Where the user's code goes another way and the file is right, vary the other axes: it may decide by them there.
 
     Returns whether it goes another way at any size.
@@ -333,7 +334,7 @@ def _try_other_ways(trial: Trial, limits: Limits) -> bool:
     return found
 
 
-def _try_numbers(trial: Trial, limits: Limits) -> None:
+def _try_numbers(trial: ShapeTrial, limits: Limits) -> None:
     """Try the sizes that stand in the module's code.
 
     What it compares with the text that it makes of a size does; so does what it compares a size with
@@ -346,7 +347,7 @@ def _try_numbers(trial: Trial, limits: Limits) -> None:
                     _require_cheap(trial, limits.all_within({**trial.own, name: near}))
 
 
-def _try_roundings(trial: Trial, limits: Limits) -> None:
+def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
     """Where what is computed from a size may be rounded otherwise."""
     for axis, sizes in trial.facts.tips:
         name = trial.axes[axis]
@@ -359,12 +360,12 @@ def _try_roundings(trial: Trial, limits: Limits) -> None:
                     limits.boundaries[name] = tuple(sorted({*stored, size}))
 
 
-def _require_cheap(trial: Trial, sizes: Sizes) -> None:
+def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:
     if trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
         _require(trial, sizes)
 
 
-def _try_long(trial: Trial, limits: Limits) -> None:
+def _try_long(trial: ShapeTrial, limits: Limits) -> None:
     """Far above the example, one axis at a time, as far as that is cheap."""
     for name in trial.names:
         others = trial.cost({**trial.own, name: 1})
@@ -373,7 +374,7 @@ def _try_long(trial: Trial, limits: Limits) -> None:
             _require(trial, limits.all_within({**trial.own, name: size}))
 
 
-def try_out(trial: Trial, limits: Limits) -> tuple[str, ...]:
+def run_shape_trial(trial: ShapeTrial, limits: Limits) -> tuple[str, ...]:
     """Run a file beside its module, narrow `limits` to where it is right, and say what is to be known.
 
     Raises:
@@ -381,7 +382,7 @@ def try_out(trial: Trial, limits: Limits) -> tuple[str, ...]:
             module, at sizes that no limit keeps out.
     """
     find_limits(trial, limits)
-    if not trial.ran and trial.prepared.arguments.sizes:
+    if not trial.ran and trial.functional.arguments.sizes:
         return ("the file was not tried out at other shapes: the module itself runs at none of those tried",)
     if any(limits.least[name] > size for name, size in trial.own.items()):
         raise FixedSizeError(f"the file is right at sizes above the example's alone: {'; '.join(limits.notes)}")

@@ -1,4 +1,4 @@
-"""Where a module's code takes another way: the line at which two runs of it part."""
+"""Where a module's code branches differently: the line after which two runs of it differ."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
-from ..tracing.user_code import is_users, shown
+from ..tracing.user_code import format_line, is_user_code
 
 _MOST_STEPS = 200_000
-"""Instructions of the user's code that are looked at; a loop over time may have any number."""
+"""Instructions of the user's code that are recorded; a loop over time may execute any number."""
 Step = tuple[CodeType, int, int]
 
 
 def numbers_in_code(run: Callable[[], Any]) -> list[int]:
-    """The integers that the user's code that a run executes is written with, those in strings as well."""
+    """The integer constants, also within strings, in the user's code that a run executes."""
     codes = dict.fromkeys(code for code, _, _ in _steps(run))
     found = {value for code in codes for item in code.co_consts for value in _numbers(item)}
     return sorted(found)
@@ -33,25 +33,25 @@ def _numbers(item: Any) -> list[int]:
 
 
 def parting_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
-    """The line of the user's code after which two runs go on differently, as ``file.py:12: if short > 0``.
+    """The line of the user's code after which two runs differ, as ``file.py:12: if short > 0``.
 
-    None where they do the same all the way, or differ from the start.  What a run raises is its end.
+    None where they never differ, or differ from the start.  A run ends where it raises.
     """
     first, second = _steps(one), _steps(other)
     before: Step | None = None
     for step, twin in zip(first, second, strict=False):
         if step[:2] != twin[:2]:
-            return None if before is None else shown(before[0].co_filename, before[2])
+            return None if before is None else format_line(before[0].co_filename, before[2])
         before = step
     return None
 
 
 def _steps(run: Callable[[], Any]) -> list[Step]:
-    """Every instruction of the user's code that a run executes: its code, its place in it, and its line."""
+    """Every instruction of the user's code that a run executes: its code object, offset and line."""
     steps: list[Step] = []
 
     def traced(frame: FrameType, event: str, _: Any) -> Any:
-        if not is_users(frame.f_code.co_filename):
+        if not is_user_code(frame.f_code.co_filename):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         if event == "opcode" and len(steps) < _MOST_STEPS:
@@ -72,7 +72,7 @@ def _steps(run: Callable[[], Any]) -> list[Step]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the garbage collector, which may run the finalizers of others' objects in between."""
+    """Without the garbage collector, which may run the finalizers of other objects in between."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""A file is tried out before it is kept: at shapes other than the example's, against the module.
+"""An exported file compared with its module at shapes other than the example's.
 
-This is no proof of parity, which is `verify`'s business: it is there so that nothing leaves the
-exporter in which a size, a step or a state was frozen, and so that a file says at which sizes it is right.
+This is not `verify`'s proof of parity: it makes sure that tracing has fixed no size, step or state, and
+finds the sizes at which a file is right.
 """
 
 from __future__ import annotations
@@ -15,72 +15,81 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ExportError, InputError, MissingDependencyError, ProviderError, RunError
-from ...metadata import Metadata
+from ...errors import ExportError, InputError, MissingDependencyError, RunError
 from ...runtime import Model, load
 from ...runtime.symbolic_dims import size_of
-from ..tracing.arguments import resized_tensor
+from ..tracing.arguments import resize_tensor
 from ..tracing.call_with_states import call_with_states
-from ..tracing.functional import Prepared, Tensors
+from ..tracing.functional import FunctionalModule, Tensors
 from .agreement import first_difference
 from .code_paths import numbers_in_code, parting_line
 from .roundings import Axis
 from .size_decisions import SizeFacts, axis_names
 
 Sizes = dict[str, int]
-"""A size for each open axis of the file, by the axis' name."""
+"""A size for each dynamic axis of the file, by its name."""
 RIGHT, WRONG, UNRUN = "right", "wrong", "unrun"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a file did at some sizes: "right", "wrong", or "unrun" where the module itself does not run.
+    """The result of a file at some sizes.
 
-    `message` says how it is wrong, or what the module raises.
+    Attributes:
+        kind: RIGHT, WRONG, or UNRUN where the module itself does not run.
+        message: how the file is wrong, or what the module raises.
+        cause: what ONNX Runtime raises, where the file fails.
     """
 
     kind: str
     message: str = ""
+    cause: str = ""
 
 
-class Trial:
-    """A file and its module, run side by side at any sizes; what was run once is remembered.
-
-    `guarded` are the calls of recurrent modules that fail in the file where they get 0 steps.
+def open_for_trial(path: Path) -> Model:
+    """The file, opened on the CPU with one thread.
 
     Raises:
-        MissingDependencyError: there is no ONNX Runtime to try it with.
-        ProviderError: ONNX Runtime cannot open the file.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    try:
+        return load(path, provider="cpu", threads=1)
+    except MissingDependencyError as error:
+        raise MissingDependencyError(
+            f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
+        ) from None
+
+
+class ShapeTrial:
+    """A file and its module, run on the same inputs at any sizes; each result is cached.
+
+    Args:
+        model: the file, opened on the CPU.
+        functional: the module.
+        facts: what tracing decided by sizes.
+        guarded: the calls of recurrent modules, as ``(path, number)``, that fail in the file where they get 0 steps.
     """
 
     def __init__(
         self,
-        path: Path,
-        prepared: Prepared,
-        metadata: Metadata,
+        model: Model,
+        functional: FunctionalModule,
         facts: SizeFacts | None = None,
         guarded: Collection[tuple[str, int]] = (),
     ) -> None:
-        try:
-            self.model: Model = load(path, provider="cpu", threads=1)
-        except MissingDependencyError as error:
-            raise MissingDependencyError(
-                f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
-            ) from error
-        except ProviderError as error:
-            raise ProviderError(str(error).removeprefix(f"{path}: ")) from error
-        self.prepared, self.metadata, self.facts = prepared, metadata, facts or SizeFacts()
+        self.model, self.functional, self.facts = model, functional, facts or SizeFacts()
+        self.metadata = model.metadata
         self.guarded = guarded
-        self.axes = axis_names(metadata)
+        self.axes = axis_names(self.metadata)
         self.names = list(dict.fromkeys(self.axes.values()))
         self.own: Sizes = {}
         for (key, axis), name in self.axes.items():
-            self.own.setdefault(name, prepared.arguments.tensors[key].shape[axis])
-        self.parameters = max(1, sum(item.numel() for item in prepared.stateful.parameters()))
+            self.own.setdefault(name, functional.arguments.tensors[key].shape[axis])
+        self.parameters = max(1, sum(item.numel() for item in functional.stateful.parameters()))
         self._known: dict[tuple[tuple[str, int], ...], Outcome] = {}
 
     def at(self, sizes: Sizes) -> Outcome:
-        """Run both at these sizes."""
+        """The outcome at these sizes; they are run once."""
         key = tuple(sorted(sizes.items()))
         if key not in self._known:
             self._known[key] = self._run(sizes)
@@ -92,35 +101,35 @@ class Trial:
         return any(outcome.kind != UNRUN for outcome in self._known.values())
 
     def axis_sizes(self, sizes: Mapping[str, int]) -> dict[Axis, int]:
-        """The sizes by input and axis, as decisions take them."""
+        """The sizes by input and axis, as `Decision` takes them."""
         return {axis: sizes[name] for axis, name in self.axes.items()}
 
     def cost(self, sizes: Mapping[str, int]) -> int:
-        """About how many multiplications a run takes, or more: each parameter once for every entry of the open axes."""
+        """An upper estimate of a run's multiplications: each parameter once for every entry of the dynamic axes."""
         entries = (math.prod(sizes[dim] for dim in spec.shape if isinstance(dim, str)) for spec in self.metadata.inputs)
         return self.parameters * max(entries, default=1)
 
     def parting_line(self, one: Sizes, other: Sizes) -> str | None:
-        """The line at which the module's code goes another way at `other` than at `one`."""
+        """The line at which the module's code branches differently at `other` than at `one`."""
         return parting_line(lambda: self._expected(one), lambda: self._expected(other))
 
     def numbers_in_code(self) -> list[int]:
-        """The integers that the module's code is written with."""
+        """The integer constants in the module's code."""
         return numbers_in_code(lambda: self._expected(self.own))
 
     def _expected(self, sizes: Sizes) -> Tensors:
         inputs, states = self._example(sizes)
-        return call_with_states(self.prepared, self.metadata, inputs, states)
+        return call_with_states(self.functional, self.metadata, inputs, states)
 
     def _run(self, sizes: Sizes) -> Outcome:
         inputs, states = self._example(sizes)
         try:
-            expected = call_with_states(self.prepared, self.metadata, inputs, states)
+            expected = call_with_states(self.functional, self.metadata, inputs, states)
         except ExportError as error:
-            # The example's integers may count steps that are not there at these sizes.
+            # The example's integers may be indices of steps that do not exist at these sizes.
             inputs = {name: _at_most(tensor, min(sizes.values(), default=1)) for name, tensor in inputs.items()}
             try:
-                expected = call_with_states(self.prepared, self.metadata, inputs, states)
+                expected = call_with_states(self.functional, self.metadata, inputs, states)
             except ExportError:
                 return Outcome(UNRUN, str(error))  # such as shorter than a kernel
         axes = self.axis_sizes(sizes)
@@ -128,36 +137,36 @@ class Trial:
             if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
                 # ONNX Runtime may end the process.
                 return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
-        message = self._compared(inputs, states, expected)
-        if not message and self.metadata.origins and not self.ran:
-            # Without its explicit states, too: the file then starts as the module's own code does.
+        outcome = self._compare(inputs, states, expected)
+        if outcome.kind == RIGHT and self.metadata.origins and not self.ran:
+            # Also without explicit states, where the file starts from what the module's own code passes.
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
-            message = self._compared(inputs, own, call_with_states(self.prepared, self.metadata, inputs, own))
-        return Outcome(WRONG, message) if message else Outcome(RIGHT)
+            outcome = self._compare(inputs, own, call_with_states(self.functional, self.metadata, inputs, own))
+        return outcome
 
-    def _compared(self, inputs: Tensors, states: Tensors, expected: Tensors) -> str:
+    def _compare(self, inputs: Tensors, states: Tensors, expected: Tensors) -> Outcome:
         try:
             actual = self.model.run({name: tensor.cpu().numpy() for name, tensor in {**inputs, **states}.items()})
         except (InputError, RunError) as error:
-            return f"the exported file fails: {str(error).removeprefix(f'{self.model.path}: ')}"
+            return Outcome(WRONG, "the exported file fails", error.reason)
 
         def run(others: Tensors) -> Tensors:
-            return call_with_states(self.prepared, self.metadata, others, states)
+            return call_with_states(self.functional, self.metadata, others, states)
 
-        problem = first_difference(self.prepared, inputs, run, expected, actual)
-        return f"the exported file's {problem}" if problem else ""
+        problem = first_difference(self.functional, inputs, run, expected, actual)
+        return Outcome(WRONG, f"the exported file's {problem}") if problem else Outcome(RIGHT)
 
     def _example(self, sizes: Sizes) -> tuple[Tensors, Tensors]:
         """The example inputs at these sizes, and random states.
 
-        The inputs are those of the example, since only the user knows what else makes sense (a mask in
-        which nothing is left, for one, does not); lengths stay within their sequences.
+        The inputs are those of the example, resized: other values may not be valid for the module.  Lengths
+        are at most their sequences'.
         """
         rng = np.random.default_rng(sum(sizes.values()))
         inputs: Tensors = {}
         for spec in self.metadata.inputs:
             own = {axis: sizes[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
-            tensor = resized_tensor(self.prepared.arguments.tensors[spec.name], own)
+            tensor = resize_tensor(self.functional.arguments.tensors[spec.name], own)
             inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
         states: Tensors = {}
         for name in self.metadata.states:

@@ -1,18 +1,17 @@
-"""May an exported file be streamed?  Its time axis is followed, and chunks are compared with the whole."""
+"""Whether an exported file can be streamed: its time axis is followed, and chunks are compared with the whole."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from ...errors import ConfigError, InputError, ProviderError, RunError
+from ...errors import ConfigError, InputError, RunError
 from ...input_spec import InputSpec, axes, draw
 from ...metadata import Metadata
-from ...runtime import Model, load
+from ...runtime import Model
 from ...runtime.chunk_check import WholeSequence, difference, row_difference
 from ...runtime.chunks import BATCH
 from ...runtime.symbolic_dims import names_in, size_of
@@ -20,70 +19,42 @@ from ...streaming import TimeAxis, follow_time
 from ..lowering.rename import TracedGraph
 
 _SMALL = 64
-"""Numbers up to which a stored tensor is looked into: shapes, axes, counts."""
+"""Elements up to which a constant's values are used: shapes, axes, counts."""
 _STEPS, _BATCH, _OTHER = 8, 2, 5
 """Sizes at which chunks are compared with the whole; other open axes get sizes from _OTHER on."""
 _SEEDS = 2
 
 
-def time_axis(
-    model: ModelProto, initializers: Mapping[str, np.ndarray], graph: TracedGraph, metadata: Metadata
-) -> TimeAxis:
-    """Which open axes of a file are time, and where their steps meet outside of its states.
+def find_time_axis(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> TimeAxis:
+    """The dynamic axes of a file that are time, and the node where steps meet outside of its states, if any.
 
     Args:
         model: the file without its initializers.
-        initializers: those.
-        graph: what it was made of, which knows its values' dimensions.
+        graph: the graph that it was made of, with the initializers and the dimensions of values.
         metadata: the file's.
     """
-    whole = ModelProto()
-    whole.CopyFrom(model)
-    for name, array in initializers.items():
+    complete = ModelProto()
+    complete.CopyFrom(model)
+    for name, array in graph.nodes.initializers.items():
         if array.size <= _SMALL:
-            whole.graph.initializer.append(numpy_helper.from_array(array, name))
+            complete.graph.initializer.append(numpy_helper.from_array(array, name))
         else:
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            whole.graph.initializer.append(TensorProto(name=name, dims=array.shape, data_type=kind))
+            complete.graph.initializer.append(TensorProto(name=name, dims=array.shape, data_type=kind))
     ends = {*graph.inputs, *graph.outputs}
     for name in graph.dims:
         if name not in ends and "" not in graph.dims[name]:
-            whole.graph.value_info.append(graph.value_info(name))
+            complete.graph.value_info.append(graph.value_info(name))
     lengths = [spec.name for spec in metadata.inputs if isinstance(spec.high, str)]
-    return follow_time(whole, metadata.states, lengths)
-
-
-def reason(found: TimeAxis, lines: Mapping[str, str]) -> str:
-    """Why a file cannot be streamed, with the node and the line of the module; "" where its steps do not meet."""
-    if found.meeting is None:
-        return ""
-    line = lines.get(found.meeting.node)
-    return f"{found.meeting}{f', at {line}' if line else ''}; its states do not carry that from chunk to chunk"
-
-
-def told(metadata: Metadata, time: TimeAxis | None, shown: Tried, lines: Mapping[str, str]) -> Metadata:
-    """The metadata with what is known of streams and batches."""
-    if time is None:
-        return replace(metadata, batch_mixes=shown.rows)
-    problem: str | None = reason(time, lines)
-    if not problem:
-        # Where state inputs go through other operators, only a comparison tells; it may be left to the runtime.
-        problem = shown.chunks if shown.chunks is not None or time.by_hand is not None else ""
-    axes_ = tuple(sorted(named(metadata, time)))
-    return replace(metadata, not_streamable=problem, time_axes=axes_, batch_mixes=shown.rows)
-
-
-def named(metadata: Metadata, found: TimeAxis) -> set[str]:
-    """The axes of a file's inputs that are time."""
-    return {dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str)} & found.names
+    return follow_time(complete, metadata.states, lengths)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What running a file showed; each "" where nothing differs, and None where it could not be tried.
+class StreamTrialResult:
+    """What running a file in chunks and row by row showed; "" where nothing differs, None where it was not run.
 
     Attributes:
-        chunks: where chunks differ from the whole.
+        chunks: where chunks differ from the whole sequence.
         rows: where a sequence alone differs from the same one in a batch.
     """
 
@@ -91,24 +62,54 @@ class Tried:
     rows: str | None = None
 
 
-def tried(path: Path, metadata: Metadata, found: TimeAxis | None) -> Tried:
+def run_stream_trial(model: Model, metadata: Metadata, time: TimeAxis | None) -> StreamTrialResult:
     """Run a file on random sequences: whole and in chunks, in a batch and alone.
 
     Args:
-        path: the file.
-        metadata: the file's.
-        found: its time axis, where it has states.
+        model: the file, opened on the CPU.
+        metadata: the file's, with the limits of its axes.
+        time: its time axis, where it has states.
     """
-    try:
-        model = load(path, provider="cpu", threads=1)
-    except ProviderError:
-        return Tried()
-    chunks = _chunks_differ(model, metadata, found) if found is not None else None
-    return Tried(chunks, _rows_differ(model, metadata))
+    chunks = _chunks_differ(model, metadata, time) if time is not None else None
+    return StreamTrialResult(chunks, _rows_differ(model, metadata))
 
 
-def _chunks_differ(model: Model, metadata: Metadata, found: TimeAxis) -> str | None:
-    time = named(metadata, found)
+def with_stream_facts(
+    metadata: Metadata, time: TimeAxis | None, result: StreamTrialResult, lines: Mapping[str, str]
+) -> Metadata:
+    """The metadata with whether chunks of a sequence equal the whole, and whether a batch's rows are independent.
+
+    Args:
+        metadata: the file's.
+        time: its time axis, where it has states.
+        result: what running it showed.
+        lines: the lines of the user's code that nodes come from, by the nodes' names.
+    """
+    if time is None:
+        return replace(metadata, batch_mixes=result.rows)
+    problem: str | None = _meeting(time, lines)
+    if not problem:
+        # Where state inputs go through other operators, only running it shows; without a trial that is unknown.
+        problem = result.chunks if result.chunks is not None or time.by_hand is not None else ""
+    names = tuple(sorted(_time_axes(metadata, time)))
+    return replace(metadata, not_streamable=problem, time_axes=names, batch_mixes=result.rows)
+
+
+def _meeting(time: TimeAxis, lines: Mapping[str, str]) -> str:
+    """Why a file cannot be streamed, with the node and the line of the module; "" where its steps do not meet."""
+    if time.meeting is None:
+        return ""
+    line = lines.get(time.meeting.node)
+    return f"{time.meeting}{f', at {line}' if line else ''}; its states do not carry that from chunk to chunk"
+
+
+def _time_axes(metadata: Metadata, time: TimeAxis) -> set[str]:
+    """The names of the inputs' axes that are time."""
+    return {dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str)} & time.names
+
+
+def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str | None:
+    time = _time_axes(metadata, time_axis)
     cut = {
         spec.name: spec.shape.index(dim)
         for spec in metadata.inputs
@@ -133,7 +134,7 @@ def _chunks_differ(model: Model, metadata: Metadata, found: TimeAxis) -> str | N
 
 
 def _rows_differ(model: Model, metadata: Metadata) -> str | None:
-    """The first row of a batch, beside the same row alone."""
+    """How the first row of a batch differs from the same row run alone."""
     inputs = {spec.name: spec.shape for spec in metadata.inputs}
     shapes = {**{name: model.inputs[name].shape for name in model.inputs}, **inputs}
     axes = {name: shape.index(BATCH) for name, shape in shapes.items() if shape.count(BATCH) == 1}
@@ -157,24 +158,24 @@ def _sequence(
     model: Model, metadata: Metadata, cut: Mapping[str, int], time: set[str], steps: int, seed: int
 ) -> WholeSequence:
     rng = np.random.default_rng(seed)
-    specs = [_telling(spec) for spec in metadata.inputs if spec.name not in metadata.states]
+    specs = [_two_values(spec) for spec in metadata.inputs if spec.name not in metadata.states]
     shapes = [model.inputs[name].shape for name in metadata.states]
-    held = {name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)}
+    state_axes = {name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)}
     sizes: dict[str, int] = {}
-    for index, name in enumerate(dict.fromkeys([*axes(list(metadata.inputs)), *held])):
-        wanted = steps if name in time else _BATCH if name in held or name == BATCH else _OTHER + index
+    for index, name in enumerate(dict.fromkeys([*axes(list(metadata.inputs)), *state_axes])):
+        wanted = steps if name in time else _BATCH if name in state_axes or name == BATCH else _OTHER + index
         least, largest = metadata.axis_limits.get(name, (1, None))
         sizes[name] = max(least, min(wanted, largest or wanted))
     feeds = draw(specs, sizes, rng)
-    whole = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
-    for name, size in whole.items():
-        feeds[name] = np.full_like(feeds[name], size)  # a stream's sequences go on together
+    lengths = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
+    for name, size in lengths.items():
+        feeds[name] = np.full_like(feeds[name], size)  # a stream has no lengths: its sequences all continue
     states = {name: _state(model, name, sizes, rng) for name in metadata.states}
-    return WholeSequence(feeds, cut, states, tuple(whole))
+    return WholeSequence(feeds, cut, states, tuple(lengths))
 
 
-def _telling(spec: InputSpec) -> InputSpec:
-    """Integers of which the example had a single one are drawn from 0 and 1: of equal steps nothing shows."""
+def _two_values(spec: InputSpec) -> InputSpec:
+    """Integers that were all 0 or all 1 in the example are drawn from both: equal steps would hide a difference."""
     return replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import helper
 
 from ...errors import InputError, LSTMOnnxError, RunError
-from ...exporter.tracing.opaque_ops import Site
+from ...exporter.tracing.opaque_ops import RecurrentModule
 from ...runtime import Model
 from ...spec import LSTMSpec
 from ..criterion import compare
@@ -47,7 +47,7 @@ class _Exposed:
 
 
 def first_wrong_layer(
-    model: Model, feeds: Arrays, own: Mapping[str, Site], wide: Mapping[str, Site], dtype: str
+    model: Model, feeds: Arrays, own: Mapping[str, RecurrentModule], wide: Mapping[str, RecurrentModule], dtype: str
 ) -> Place | None:
     """The first layer, in the file's order, of which a final state is not within the criterion.
 
@@ -90,7 +90,7 @@ def _rows(actual: Arrays, names: Sequence[str], directions: int) -> list[np.ndar
     return list(actual[names[0]])
 
 
-def _expose(edit: Edit, sites: Mapping[str, Site], dtype: str) -> Iterator[_Exposed]:
+def _expose(edit: Edit, sites: Mapping[str, RecurrentModule], dtype: str) -> Iterator[_Exposed]:
     """Make the final states outputs of the graph, layer by layer, c before h."""
     for site in edit.sites:
         found = _place(site.node.name, sites)
@@ -113,7 +113,7 @@ def _expose(edit: Edit, sites: Mapping[str, Site], dtype: str) -> Iterator[_Expo
             yield _Exposed(path, call, layer, states.index(state), names)
 
 
-def _place(name: str, sites: Mapping[str, Site]) -> tuple[str, int, int] | None:
+def _place(name: str, sites: Mapping[str, RecurrentModule]) -> tuple[str, int, int] | None:
     """Module path, number of the call, and layer of a node that the exporter named."""
     match = _NAME.fullmatch(name)
     if match is None:

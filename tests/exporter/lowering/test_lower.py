@@ -8,19 +8,21 @@ from onnx import NodeProto, TensorProto, helper
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.emitter import Nodes
-from lstm_onnx.exporter.lowering.lower import carried_states, lift_states, opaque_calls, splice
+from lstm_onnx.exporter.lowering.lower import carried_states, expose_states, lower_calls, opaque_calls
 from lstm_onnx.exporter.lowering.rename import TracedGraph
-from lstm_onnx.exporter.tracing.opaque_ops import Site
+from lstm_onnx.exporter.tracing.opaque_ops import RecurrentModule
 from lstm_onnx.exporter.tracing.torch_export import DOMAIN, OP_TYPE
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 
 SPEC = LSTMSpec(3, 4)
 
 
-def site(path: str = "enc.lstm") -> Site:
+def recurrent(path: str = "enc.lstm") -> RecurrentModule:
     rng = np.random.default_rng(0)
     shapes = SPEC.parameter_shapes()
-    return Site(path, SPEC, False, {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()})
+    return RecurrentModule(
+        path, SPEC, False, {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+    )
 
 
 def opaque(inputs: list[str], outputs: list[str], path: str = "enc.lstm", call: int = 0) -> NodeProto:
@@ -38,12 +40,12 @@ def graph(nodes: list[NodeProto], outputs: list[str], inputs: tuple[str, ...] = 
 
 def test_a_state_that_is_absent_becomes_an_input_and_an_output() -> None:
     found = graph([opaque(["x"], ["y", "h", "c"])], ["y"])
-    calls = opaque_calls(found, {"enc.lstm": site()})
-    lifted = lift_states(found, calls)
+    calls = opaque_calls(found, {"enc.lstm": recurrent()})
+    lifted = expose_states(found, calls)
     assert lifted.states == {"enc.lstm.h0": "enc.lstm.hn", "enc.lstm.c0": "enc.lstm.cn"}
     assert found.inputs == ["x", "enc.lstm.h0", "enc.lstm.c0"]
     assert found.outputs == ["y", "enc.lstm.hn", "enc.lstm.cn"]
-    splice(found, calls, ExportOptions())
+    lower_calls(found, calls, ExportOptions())
     assert [node.op_type for node in found.nodes.nodes].count("LSTM") == 1
     assert not any(node.domain for node in found.nodes.nodes)
     assert {"enc/lstm/l0/W", "enc/lstm/l0/R", "enc/lstm/l0/B"} <= set(found.nodes.initializers)
@@ -51,7 +53,7 @@ def test_a_state_that_is_absent_becomes_an_input_and_an_output() -> None:
 
 def test_a_final_state_that_is_an_output_already_keeps_that_name() -> None:
     found = graph([opaque(["x"], ["y", "h", "c"])], ["y", "h"])
-    lift_states(found, opaque_calls(found, {"enc.lstm": site()}))
+    expose_states(found, opaque_calls(found, {"enc.lstm": recurrent()}))
     assert found.outputs == ["y", "h", "enc.lstm.hn", "enc.lstm.cn"]
     assert [(node.op_type, list(node.output)) for node in found.nodes.nodes[1:]] == [("Identity", ["enc.lstm.hn"])]
 
@@ -60,12 +62,12 @@ def test_a_state_from_data_stays_inside_and_one_from_shapes_does_not() -> None:
     shape = helper.make_node("Shape", ["x"], ["s"], name="s")
     zeros = helper.make_node("ConstantOfShape", ["s"], ["h_made"], name="zeros")
     found = graph([shape, zeros, opaque(["x", "h_made", "h_made"], ["y", "h", "c"])], ["y"])
-    assert len(lift_states(found, opaque_calls(found, {"enc.lstm": site()})).states) == 2
+    assert len(expose_states(found, opaque_calls(found, {"enc.lstm": recurrent()})).states) == 2
     mean = helper.make_node("ReduceMean", ["x"], ["h_made"], name="mean")
     found = graph([mean, opaque(["x", "h_made", "h_made"], ["y", "h", "c"])], ["y"])
-    lifted = lift_states(found, opaque_calls(found, {"enc.lstm": site()}))
+    lifted = expose_states(found, opaque_calls(found, {"enc.lstm": recurrent()}))
     assert lifted.states == {}
-    assert lifted.notes == ["enc.lstm starts from states that the model computes, which stay inside; it has no h0"]
+    assert lifted.notes == ["enc.lstm starts from states that the model computes, which stay internal; it has no h0"]
 
 
 def test_states_of_the_forwards_own_are_paired_behind_reshaping() -> None:
@@ -76,14 +78,14 @@ def test_states_of_the_forwards_own_are_paired_behind_reshaping() -> None:
     ]
     found = graph(nodes, ["y", "z", "c"], ("x", "h_in", "c_in"))
     found.dims["z"] = found.dims["h_in"]
-    pairs = carried_states(found, opaque_calls(found, {"enc.lstm": site()}))
+    pairs = carried_states(found, opaque_calls(found, {"enc.lstm": recurrent()}))
     assert pairs == {"h_in": "z", "c_in": "c"}
 
 
 def test_lengths_are_cast_once_and_calls_share_their_weights() -> None:
     nodes = [opaque(["x", "", "", "lengths"], ["y"]), opaque(["x", "", "", "lengths"], ["z"], call=1)]
     found = graph(nodes, ["y", "z"], ("x", "lengths"))
-    splice(found, opaque_calls(found, {"enc.lstm": site()}), ExportOptions())
+    lower_calls(found, opaque_calls(found, {"enc.lstm": recurrent()}), ExportOptions())
     assert [node.name for node in found.nodes.nodes if node.op_type == "Cast"] == ["lengths/int32"]
     names = [node.name for node in found.nodes.nodes if node.op_type == "LSTM"]
     assert names == ["enc/lstm/l0/LSTM", "enc/lstm/call2/l0/LSTM"]
@@ -94,4 +96,4 @@ def test_a_recurrent_module_within_a_branch_is_refused() -> None:
     body = helper.make_graph([opaque(["x"], ["y"])], "then", [], [])
     branch = helper.make_node("If", ["x"], ["y"], name="choice", then_branch=body, else_branch=body)
     with pytest.raises(ExportError, match=r"choice: a recurrent module is called within a branch or a loop \(If\)"):
-        opaque_calls(graph([branch], ["y"]), {"enc.lstm": site()})
+        opaque_calls(graph([branch], ["y"]), {"enc.lstm": recurrent()})

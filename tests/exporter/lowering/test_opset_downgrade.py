@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.emitter import Nodes
-from lstm_onnx.exporter.lowering.opset_downgrade import lower
+from lstm_onnx.exporter.lowering.opset_downgrade import downgrade_opset
 from lstm_onnx.exporter.lowering.rename import TracedGraph
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET
 from tests.exporter.helpers import X_LENGTHS, made, right, with_lengths
@@ -76,7 +76,7 @@ def lowered(node: onnx.NodeProto, opset: int, *, initializers: dict[str, np.ndar
     graph = TracedGraph(
         Nodes([node], initializers or {}), ["x"], list(node.output), dims, {"x": float32, "like": float32}
     )
-    lower(graph, opset)
+    downgrade_opset(graph, opset)
     return graph
 
 

@@ -35,7 +35,7 @@ def _same(found: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(array, expected[name].numpy())
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".pt", ".pth"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".pt", ".pth", ".ckpt"])
 def test_a_bare_state_dict(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"net{suffix}"
     if suffix.lower() == ".safetensors":
@@ -89,7 +89,7 @@ def test_a_missing_prefix_lists_those_that_are_there(prefix: str, tmp_path: Path
     path = tmp_path / "net.safetensors"
     save_file({**_state("encoder.lstm."), **_state("head.rnn."), "head.bias": torch.zeros(2)}, path)
     if prefix in ("encoder", "encoder.lstm"):
-        # A prefix cut short leads to names that fit no LSTM; `fitted` tells.
+        # A prefix cut short leads to names that fit no LSTM; `validate_state_dict` reports them.
         assert not NAMES & set(load_state_dict(path, prefix))
         return
     with pytest.raises(WeightsError) as caught:
@@ -161,7 +161,7 @@ def test_a_file_of_something_else(suffix: str, content: bytes, tmp_path: Path) -
 def test_a_lying_header(tmp_path: Path) -> None:
     header = b'{"weight_ih_l0":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4]}}'
     (tmp_path / "net.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
-    with pytest.raises(WeightsError, match="not a whole"):
+    with pytest.raises(WeightsError, match=r"is truncated, or not a \.safetensors file"):
         load_state_dict(tmp_path / "net.safetensors")
 
 
@@ -196,7 +196,7 @@ def test_a_zip_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(WeightsError, match="not a whole PyTorch checkpoint"):
+    with pytest.raises(WeightsError, match="is truncated, or not a PyTorch checkpoint"):
         load_state_dict(path)
 
 
@@ -262,3 +262,32 @@ def test_a_checkpoint_that_holds_itself(tmp_path: Path) -> None:
             load_state_dict(tmp_path / "m.pt")
     torch.save({"self": endless, "state_dict": {"model": weights, "rest": endless}}, tmp_path / "m.pt")
     assert set(load_state_dict(tmp_path / "m.pt")) == set(weights)
+
+
+def _module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"lstm": nn.LSTM(4, 3), "head": nn.Linear(3, 2)})
+
+
+def test_a_lightning_checkpoint(tmp_path: Path) -> None:
+    state = {f"model.{name}": value for name, value in _module().state_dict().items()}
+    content = {"epoch": 3, "pytorch-lightning_version": "2.5.0", "state_dict": state, "hyper_parameters": {"lr": 0.1}}
+    torch.save(content, tmp_path / "best.ckpt")
+    _same(load_state_dict(tmp_path / "best.ckpt", "model.lstm."))
+    found = load_state_dict(tmp_path / "best.ckpt", "model.", module_names=_module().state_dict())
+    assert set(found) == set(_module().state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["", "model.lstm.", "net."])
+def test_the_prefix_of_a_module_is_that_of_all_its_tensors(prefix: str, tmp_path: Path) -> None:
+    state = {f"model.{name}": value for name, value in _module().state_dict().items()}
+    save_file({**state, "loss.weight": torch.ones(3), "teacher.head.bias": torch.ones(2)}, tmp_path / "net.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        load_state_dict(tmp_path / "net.safetensors", prefix, module_names=_module().state_dict())
+    assert str(caught.value).endswith('; they are under prefix = "model."')
+
+
+def test_a_file_with_nothing_of_a_module_says_what_both_hold(tmp_path: Path) -> None:
+    save_file({"conv.kernel": torch.zeros(2)}, tmp_path / "net.safetensors")
+    with pytest.raises(WeightsError, match=r"it holds conv, and the module head\.bias, head\.weight, lstm\.bias_hh_l0"):
+        load_state_dict(tmp_path / "net.safetensors", module_names=_module().state_dict())

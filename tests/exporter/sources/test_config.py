@@ -104,8 +104,8 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         (LSTM + "[weights]\nseed = 1.5\n", ["[weights] seed = 1.5", "an integer of 0 or more"]),
         (LSTM + "[weights]\nseed = true\n", ["[weights] seed = True", "an integer of 0 or more"]),
         (LSTM + "[weights]\nseed = 9223372036854775808\n", ["[weights] seed = 9223372036854775808"]),
-        (LSTM + '[weights]\nfile = "a.onnx"\n', ["[weights] file = 'a.onnx'", ".safetensors, .pt or .pth"]),
-        (LSTM + "[weights]\nfile = 3\n", ["[weights] file = 3", ".safetensors, .pt or .pth"]),
+        (LSTM + '[weights]\nfile = "a.onnx"\n', ["[weights] file = 'a.onnx'", ".safetensors, .pt, .pth or .ckpt"]),
+        (LSTM + "[weights]\nfile = 3\n", ["[weights] file = 3", ".safetensors, .pt, .pth or .ckpt"]),
         (LSTM + '[weights]\nfile = "a\\u0000.pt"\n', ["[weights] file", "a path"]),
         (LSTM + '[weights]\nfile = "a.pt"\nprefix = 3\n', ["[weights] prefix = 3", "a string"]),
         # What is missing.
@@ -351,12 +351,15 @@ def test_no_inputs_flatten_to_none() -> None:
         (FACTORY + TOKENS + "limits = { time = [] }\n", ["[inputs.tokens] limits = {'time': []}"]),
         (
             FACTORY + TOKENS + 'limits = { time = [7] }\n[inputs.y]\nshape = ["time"]\nlimits = { time = [8] }\n',
-            ["[inputs.y] limits of time are others than in an input before"],
+            ["[inputs.y] limits of time differ from those of another input"],
         ),
         # [weights] and [export]
         (FACTORY + TOKENS + "[weights]\n", ["[weights]", "exactly one of seed and file"]),
         (FACTORY + TOKENS + "[weights]\nseed = -1\n", ["[weights] seed = -1"]),
-        (FACTORY + TOKENS + '[weights]\nfile = "a.onnx"\n', ["[weights] file = 'a.onnx'", ".safetensors, .pt or .pth"]),
+        (
+            FACTORY + TOKENS + '[weights]\nfile = "a.onnx"\n',
+            ["[weights] file = 'a.onnx'", ".safetensors, .pt, .pth or .ckpt"],
+        ),
         (FACTORY + TOKENS + "[export]\nlengths = true\n", ["[export] lengths goes with [lstm]", "[inputs.lengths]"]),
         (FACTORY + TOKENS + "[export]\nlengths = false\n", ["[export] lengths goes with [lstm]"]),
         (FACTORY + TOKENS + "[export]\nopst = 18\n", ["[export] opst", "mean opset?", "allowed are projection, opset"]),

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, FileError, WeightsError
 from lstm_onnx.exporter.sources.source import ModuleSource, load_source
-from lstm_onnx.exporter.tracing.example_inputs import fitting_arguments
+from lstm_onnx.exporter.tracing.example_inputs import find_example_inputs
 from lstm_onnx.input_spec import InputSpec
 
 NET = """
@@ -154,7 +154,7 @@ def test_weights_come_from_a_file(folder: Path) -> None:
         (lambda arrays: arrays.update(extra=np.zeros(2, np.float32)), "unexpected extra (2,)"),
         (
             lambda arrays: arrays.update({"head.bias": np.zeros(9, np.float32)}),
-            "head.bias is (9,) where the module has (4,)",
+            "head.bias is (9,) where the model has (4,)",
         ),
     ],
 )
@@ -174,9 +174,9 @@ def test_weights_that_do_not_fit_are_named(folder: Path, change: object, words: 
     ("factory", "error", "words"),
     [
         ("nowhere.py:Tagger", FileError, "nowhere.py is not there"),
-        ("net.py:Nothing", ExportError, "has no 'Nothing'"),
+        ("net.py:Nothing", ExportError, "net.py has no 'Nothing'"),
         ("net.py:number", ExportError, "is a int; it must be a callable"),
-        ("net.py:gives_number", ExportError, "gives a int; it must give an nn.Module"),
+        ("net.py:gives_number", ExportError, "returns a int; it must return an nn.Module"),
         ("net.py:fails", ExportError, "raised KeyError: 'weights'"),
         ("no_such_package_here:make", ExportError, "cannot be imported: ModuleNotFoundError"),
     ],
@@ -205,7 +205,7 @@ def test_a_callable_gives_a_module_with_its_example(folder: Path, monkeypatch: p
     assert source.export("tagger.onnx").inputs == ("tokens",)
     said = lstm_onnx.load("tagger.onnx", provider="cpu").metadata.inputs
     assert said == (InputSpec("tokens", ("batch", "time"), "int64", 0, 0),)
-    with pytest.raises(ExportError, match=r"net:no_tuple: gives a Tagger.*\(module, example_inputs\)"):
+    with pytest.raises(ExportError, match=r"net:no_tuple: returns a Tagger.*\(module, example_inputs\)"):
         load_source("net:no_tuple")
     with pytest.raises(ConfigError, match="lengths are for a bare"):
         source.with_options(lengths=True)
@@ -215,7 +215,7 @@ def test_a_module_that_holds_a_batch_of_six_is_run_at_six(folder: Path) -> None:
     (folder / "net.toml").write_text('[module]\nfactory = "net.py:Kept"\n[inputs.x]\nshape = ["time", "batch", 4]\n')
     source = load_source(str(folder / "net.toml"))
     assert isinstance(source, ModuleSource)
-    assert fitting_arguments(source.module(), source.inputs).sizes["batch"] == 6
+    assert find_example_inputs(source.module(), source.inputs).sizes["batch"] == 6
     result = source.export(folder / "kept.onnx")
     assert result.states == {"hidden.h0": "hidden.hn", "hidden.c0": "hidden.cn"}
     assert lstm_onnx.verify(source.module(), folder / "kept.onnx", provider="cpu", threads=1)
@@ -226,7 +226,7 @@ def test_limits_of_a_config_are_in_its_example_and_in_its_file(folder: Path) -> 
     (folder / "net.toml").write_text(text + "range = [0, 19]\nlimits = { time = [20, 30], batch = [2] }\n")
     source = load_source(str(folder / "net.toml"))
     assert isinstance(source, ModuleSource)
-    sizes = fitting_arguments(source.module(), source.inputs, limits=source.limits).sizes
+    sizes = find_example_inputs(source.module(), source.inputs, limits=source.limits).sizes
     assert 20 <= sizes["time"] <= 30
     source.export(folder / "made.onnx")
     metadata = lstm_onnx.load(folder / "made.onnx", provider="cpu").metadata

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lstm_onnx import ConfigError, ExportError, ExportOptions, FileError, LSTMSpec, WeightsError
-from lstm_onnx.exporter.sources.source import load_source
+from lstm_onnx.exporter.sources.source import load_source, source_files
 
 _COUNT = itertools.count()
 LSTM = "[lstm]\ninput_size = 4\nhidden_size = 3\n"
@@ -83,13 +83,13 @@ def test_weights_that_do_not_fit_name_both_files(tmp_path: Path) -> None:
     save_file(dict(nn.LSTM(5, 3).state_dict()), tmp_path / "net.safetensors")
     with pytest.raises(WeightsError) as caught:
         load_source(_toml(tmp_path, f'{LSTM}[weights]\nfile = "net.safetensors"\n'))
-    for words in ("net.safetensors", "net.toml", "weight_ih_l0 is (12, 5) where the sizes ask for (12, 4)"):
+    for words in ("net.safetensors", "net.toml", "weight_ih_l0 is (12, 5) where the model has (12, 4)"):
         assert words in str(caught.value)
 
 
 def test_sizes_past_the_memory_are_refused(tmp_path: Path) -> None:
     text = "[lstm]\ninput_size = 1\nhidden_size = 2000000\n[weights]\nseed = 0\n"
-    with pytest.raises(ConfigError, match=r"net\.toml: \[lstm\] the sizes ask for .* GiB"):
+    with pytest.raises(ConfigError, match=r"net\.toml: \[lstm\] the sizes need .* GiB"):
         load_source(_toml(tmp_path, text))
 
 
@@ -121,10 +121,10 @@ def test_a_module_is_taken_as_it_is(attribute: str, python: Callable[[str], str]
 @pytest.mark.parametrize(
     ("text", "attribute", "words"),
     [
-        ("def make():\n    return nn.GRU(4, 3)\n", "make", "gives a GRU; of a module"),
-        ("def make():\n    return nn.Sequential(nn.LSTM(4, 3))\n", "make", "gives a Sequential; of a module"),
-        ("def make():\n    return 4\n", "make", "gives a int"),
-        ("def make():\n    return None\n", "make", "gives a NoneType"),
+        ("def make():\n    return nn.GRU(4, 3)\n", "make", "returns a GRU; for a module"),
+        ("def make():\n    return nn.Sequential(nn.LSTM(4, 3))\n", "make", "returns a Sequential; for a module"),
+        ("def make():\n    return 4\n", "make", "returns a int"),
+        ("def make():\n    return None\n", "make", "returns a NoneType"),
         ("def make():\n    raise KeyError('weights')\n", "make", "the callable raised KeyError: 'weights'"),
         ("def make(size):\n    return nn.LSTM(4, size)\n", "make", "the callable raised TypeError"),
         ("make = 4\n", "make", "make is a int; it must be a callable"),
@@ -157,10 +157,23 @@ def test_a_module_that_cannot_be_imported(source: str) -> None:
 
 @pytest.mark.parametrize("source", ["net.onnx", "somewhere", ""])
 def test_what_is_no_source(source: str) -> None:
-    with pytest.raises(ConfigError, match=r"nor package\.module:callable"):
+    with pytest.raises(ConfigError, match=r"is not a model\'s \.toml, package\.module:callable or file\.py:callable"):
         load_source(source)
 
 
 def test_a_config_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="No such file"):
         load_source(str(tmp_path / "none.toml"))
+
+
+def test_a_python_file_and_a_class_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(
+        "import torch\nfrom torch import nn\nclass Net(nn.LSTM):\n    pass\ndef make():\n    return nn.LSTM(4, 3)\n"
+    )
+    assert load_source(f"{path}:make").spec == LSTMSpec(4, 3)
+    assert source_files(f"{path}:make") == [path]
+    with pytest.raises(ExportError, match=r"model\.py has no 'Nett'; did you mean Net\?"):
+        load_source(f"{path}:Nett")
+    with pytest.raises(FileError, match=r"other\.py is not there"):
+        load_source(f"{tmp_path / 'other.py'}:make")

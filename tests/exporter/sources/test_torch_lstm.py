@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,29 @@ def test_bfloat16_is_refused_with_the_way_round(tmp_path: Path) -> None:
     lstm_onnx.export(module.float(), tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("module", [None, "nn.LSTM", nn.LSTM])
+@pytest.mark.parametrize("module", [None, "nn.LSTM"])
 def test_what_is_no_module_is_named(module: object, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=rf"^{type(module).__name__} is not an nn\.Module"):
         lstm_onnx.export(module, tmp_path / "m.onnx")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.LSTM, "LSTM is a class; pass an instance, LSTM()"),
+        (dict, "dict is a class, and not one of nn.Module"),
+        (nn.LSTM(4, 3).state_dict(), "this is a state dict; load it into the module first"),
+        (
+            {"state_dict": nn.LSTM(4, 3).state_dict(), "epoch": 3},
+            "this is a dict, such as a checkpoint; load",
+        ),
+        ({"epoch": 3}, "dict is not an nn.Module"),
+    ],
+)
+def test_what_was_passed_instead_of_a_module_is_named(module: object, message: str, tmp_path: Path) -> None:
+    for call in (lstm_onnx.export, lstm_onnx.verify):
+        with pytest.raises(ExportError, match=f"^{re.escape(message)}"):
+            call(module, tmp_path / "m.onnx")  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("module", [nn.GRU(4, 3), nn.LSTMCell(4, 3), nn.Sequential(nn.LSTM(4, 3))])
@@ -147,7 +167,7 @@ def test_memory_that_torch_does_not_get(said: str, raised: type[Exception], monk
         raise RuntimeError(said)
 
     monkeypatch.setattr(torch.nn, "LSTM", refuses)
-    with pytest.raises(raised, match=r"no room for them; use smaller sizes|else"):
+    with pytest.raises(raised, match=r"do not fit into memory; use smaller sizes|else"):
         seeded_state(LSTMSpec(4, 3), 0)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ConfigError, ExportError
-from lstm_onnx.exporter.tracing.arguments import arguments, drawn
+from lstm_onnx.exporter.tracing.arguments import bind_arguments, draw_arguments
 from lstm_onnx.input_spec import InputSpec
 
 DYNAMIC, AUTO, STATIC = torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO, torch.export.Dim.STATIC
@@ -30,26 +30,26 @@ class TakesMany(nn.Module):
 
 
 def test_names_follow_the_containers() -> None:
-    found = arguments(Takes(), ({"a": TOKENS, "b": [SIGNAL, 3]}, Pair(SIGNAL, (TOKENS,))), None)
+    found = bind_arguments(Takes(), ({"a": TOKENS, "b": [SIGNAL, 3]}, Pair(SIGNAL, (TOKENS,))), None)
     assert list(found.tensors) == ["x.a", "x.b.0", "y.a", "y.b.0"]
     assert list(found.constants.values()) == [3]
-    args, kwargs = found.call(dict.fromkeys(found.tensors, "t"))
+    args, kwargs = found.args_and_kwargs(dict.fromkeys(found.tensors, "t"))
     assert args == ({"a": "t", "b": ["t", 3]}, Pair("t", ("t",)))
     assert kwargs == {}
 
 
 def test_positional_and_keyword_arguments_of_any_number() -> None:
-    found = arguments(TakesMany(), (TOKENS, SIGNAL), None)
+    found = bind_arguments(TakesMany(), (TOKENS, SIGNAL), None)
     assert list(found.tensors) == ["xs.0", "xs.1"]
-    found = arguments(TakesMany(), {"mask": TOKENS, "k": 2}, None)
-    assert found.call({"mask": "m"}) == ((), {"mask": "m", "k": 2})
+    found = bind_arguments(TakesMany(), {"mask": TOKENS, "k": 2}, None)
+    assert found.args_and_kwargs({"mask": "m"}) == ((), {"mask": "m", "k": 2})
 
 
 def test_a_dict_may_be_the_only_argument() -> None:
     class One(nn.Module):
         def forward(self, batch: dict[str, Tensor]) -> None: ...
 
-    assert list(arguments(One(), {"tokens": TOKENS}, None).tensors) == ["batch.tokens"]
+    assert list(bind_arguments(One(), {"tokens": TOKENS}, None).tensors) == ["batch.tokens"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_dict_may_be_the_only_argument() -> None:
     ],
 )
 def test_every_way_to_open_axes(asked: Any, axes: dict[int, str]) -> None:
-    assert arguments(Takes(), (TOKENS,), asked).axes["x"] == axes
+    assert bind_arguments(Takes(), (TOKENS,), asked).axes["x"] == axes
 
 
 @pytest.mark.parametrize(
@@ -85,48 +85,48 @@ def test_every_way_to_open_axes(asked: Any, axes: dict[int, str]) -> None:
     ],
 )
 def test_limits_are_those_of_the_dims(asked: Any, limits: dict[str, tuple[int, int | None]]) -> None:
-    assert arguments(Takes(), (TOKENS, TOKENS), asked).limits == limits
+    assert bind_arguments(Takes(), (TOKENS, TOKENS), asked).limits == limits
 
 
 def test_limits_bound_sizes_and_fix_those_with_one_left() -> None:
-    found = arguments(Takes(), (TOKENS,), {"x": {0: "batch", 1: "time"}})
+    found = bind_arguments(Takes(), (TOKENS,), {"x": {0: "batch", 1: "time"}})
     batch, time = TOKENS.shape
-    bounded = found.bounded({"batch": (2, 9)})
+    bounded = found.with_limits({"batch": (2, 9)})
     assert [bounded.within("batch", size) for size in (1, 5, 10)] == [2, 5, 9]
     assert bounded.within("time", 1000) == 1000
-    assert bounded.bounded({"batch": (1, 5)}).limits == {"batch": (2, 5)}
-    fixed = found.bounded({"time": (time, time), "batch": (1, None)})
+    assert bounded.with_limits({"batch": (1, 5)}).limits == {"batch": (2, 5)}
+    fixed = found.with_limits({"time": (time, time), "batch": (1, None)})
     assert fixed.axes == {"x": {0: "batch"}}
     assert fixed.limits == {}
     with pytest.raises(ConfigError, match=f"the axis batch has size {batch} in the example, and must be 4 or more"):
-        found.bounded({"batch": (4, None)})
+        found.with_limits({"batch": (4, None)})
 
 
 def test_what_is_open_when_nothing_is_said() -> None:
-    found = arguments(Takes(), (SIGNAL, torch.ones(3, dtype=torch.bool)), None)
+    found = bind_arguments(Takes(), (SIGNAL, torch.ones(3, dtype=torch.bool)), None)
     assert found.axes == {"x": {0: "x_0", 1: "x_1"}, "y": {0: "y_0"}}
     assert found.unnamed == {"x_0", "x_1", "y_0"}
-    assert arguments(Takes(), (torch.tensor(3.0), torch.ones(3)), None).axes == {"x": {}, "y": {0: "y_0"}}
+    assert bind_arguments(Takes(), (torch.tensor(3.0), torch.ones(3)), None).axes == {"x": {}, "y": {0: "y_0"}}
 
 
 def test_shapes_of_namedtuples_are_tuples_or_their_own_kind() -> None:
     for shapes in (({0: "batch"}, {1: "time"}), Pair({0: "batch"}, {1: "time"}), {"a": {0: "batch"}, "b": {1: "time"}}):
-        found = arguments(Takes(), (Pair(TOKENS, SIGNAL),), {"x": shapes})
+        found = bind_arguments(Takes(), (Pair(TOKENS, SIGNAL),), {"x": shapes})
         assert found.axes == {"x.a": {0: "batch"}, "x.b": {1: "time"}}
 
 
 @pytest.mark.parametrize(
     ("inputs", "asked", "kind", "problem"),
     [
-        ((TOKENS,), {"z": {0: "batch"}}, ConfigError, "dynamic_shapes names z, and the arguments given are x"),
+        ((TOKENS,), {"z": {0: "batch"}}, ConfigError, "dynamic_shapes names z, but the arguments are x"),
         ((TOKENS,), {"x": {2: "batch"}}, ConfigError, "dynamic_shapes of x has axis 2, and the tensor has 2 axes"),
         ((TOKENS,), {"x": {True: "batch"}}, ConfigError, "has axis True"),
         ((TOKENS,), {"x": ("batch",)}, ConfigError, "has 1 entries for x, which has 2 axes"),
         ((TOKENS,), {"x": "batch"}, ConfigError, "it must be a dict of axes to names, such as {0: 'batch'}"),
         ((TOKENS,), {"x": {0: "a b"}}, ConfigError, "axis 0: 'a b' names no axis; use a word such as 'batch'"),
         ((TOKENS, SIGNAL[:2]), {"x": {0: "n"}, "y": {0: "n"}}, ConfigError, "the axis n has size 3 in one input and 2"),
-        (({"a": TOKENS},), {"x": {0: "n"}}, ConfigError, "nothing for x.a; it must be nested as the inputs are"),
-        (([TOKENS],), {"x": []}, ConfigError, "nothing for x.0"),
+        (({"a": TOKENS},), {"x": {0: "n"}}, ConfigError, "no entry for x.a; it must be nested as the inputs are"),
+        (([TOKENS],), {"x": []}, ConfigError, "no entry for x.0"),
         ((TOKENS,), ("a", "b"), ConfigError, "must be a dict by argument, or have an entry for each of x in this"),
         ((TOKENS,) * 4, None, ExportError, "example_inputs do not fit Takes.forward(x: "),
         ({"q": TOKENS}, None, ConfigError, "nothing"),
@@ -138,22 +138,22 @@ def test_shapes_of_namedtuples_are_tuples_or_their_own_kind() -> None:
 )
 def test_what_does_not_fit_is_named(inputs: Any, asked: Any, kind: type[Exception], problem: str) -> None:
     if problem == "nothing":  # a dict that fits no arguments by name is taken for the first argument
-        assert list(arguments(Takes(), inputs, asked).tensors) == ["x.q"]
+        assert list(bind_arguments(Takes(), inputs, asked).tensors) == ["x.q"]
         return
     with pytest.raises(kind) as caught:
-        arguments(Takes(), inputs, asked)
+        bind_arguments(Takes(), inputs, asked)
     assert problem in str(caught.value)
 
 
 def test_other_sizes_repeat_or_cut() -> None:
-    found = arguments(Takes(), (TOKENS,), {"x": {0: "batch", 1: "time"}})
+    found = bind_arguments(Takes(), (TOKENS,), {"x": {0: "batch", 1: "time"}})
     assert found.sizes == {"batch": 3, "time": 4}
-    larger = found.resized({"batch": 1, "time": 6})["x"]
+    larger = found.resize({"batch": 1, "time": 6})["x"]
     assert larger.tolist() == [[0, 1, 2, 3, 0, 1]]
 
 
 def test_specs_describe_the_example() -> None:
-    found = arguments(Takes(), (TOKENS, SIGNAL), {"x": {0: "batch", 1: "time"}, "y": {0: "batch"}})
+    found = bind_arguments(Takes(), (TOKENS, SIGNAL), {"x": {0: "batch", 1: "time"}, "y": {0: "batch"}})
     assert found.specs() == (
         InputSpec("x", ("batch", "time"), "int64", 0, 11),
         InputSpec("y", ("batch", 4, 2), "float32"),
@@ -166,12 +166,12 @@ def test_arguments_can_be_drawn_from_a_description() -> None:
         InputSpec("x.parts.0", ("batch", 2)),
         InputSpec("y", ("batch",), "bool"),
     ]
-    found = drawn(Takes(), specs, {"batch": 2, "time": 3})
+    found = draw_arguments(Takes(), specs, {"batch": 2, "time": 3})
     assert {name: tuple(tensor.shape) for name, tensor in found.tensors.items()} == {
         "x.ids": (2, 3),
         "x.parts.0": (2, 2),
         "y": (2,),
     }
     assert found.axes["x.ids"] == {0: "batch", 1: "time"}
-    args, _ = found.call(found.tensors)
+    args, _ = found.args_and_kwargs(found.tensors)
     assert isinstance(args[0]["parts"], list)

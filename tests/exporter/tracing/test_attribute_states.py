@@ -14,9 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.tracing.arguments import arguments
-from lstm_onnx.exporter.tracing.attribute_states import Slot, Snapshot, named_tensors, slots_of
-from lstm_onnx.exporter.tracing.functional import prepare
+from lstm_onnx.exporter.tracing.arguments import bind_arguments
+from lstm_onnx.exporter.tracing.attribute_states import (
+    AttributeSnapshot,
+    AttributeState,
+    find_attribute_states,
+    named_tensors,
+)
+from lstm_onnx.exporter.tracing.functional import make_functional
 from tests.exporter.helpers import X, agree, eager, made, signal
 
 TIME = {"x": {1: "time"}}
@@ -224,30 +229,30 @@ def test_what_a_file_cannot_remember_is_refused(make: type[nn.Module], problem: 
 
 def test_slots_are_what_a_forward_changes() -> None:
     module = InPlace()
-    first = Snapshot(module)
+    first = AttributeSnapshot(module)
     assert first.changed(module) == []
     module(*signal(2, 4))
-    slots = slots_of(module, first, first.changed(module))
-    assert [(slot.where, slot.is_buffer) for slot in slots] == [
+    attribute_states = find_attribute_states(module, first, first.changed(module))
+    assert [(attribute_state.where, attribute_state.is_buffer) for attribute_state in attribute_states] == [
         ("self.h", True),
         ("self.c", True),
         ("self.total", True),
     ]
-    assert slots[0].initial is not None
-    assert float(slots[0].initial[0].mean()) == 0.5  # what it held before it was written into
+    assert attribute_states[0].initial is not None
+    assert float(attribute_states[0].initial[0].mean()) == 0.5  # what it held before it was written into
 
 
 def test_a_call_leaves_the_attributes_as_they_were() -> None:
     module = InList().eval()
-    prepared = prepare(module, arguments(module, signal(2, 4), TIME))
-    held: Any = prepared.stateful.inner
+    functional = make_functional(module, bind_arguments(module, signal(2, 4), TIME))
+    held: Any = functional.stateful.inner
     before = held.hidden
-    states = {name: torch.ones(1, 2, 4) for name in prepared.states}
-    outputs, after = prepared.run(prepared.arguments.tensors, states)
+    states = {name: torch.ones(1, 2, 4) for name in functional.states}
+    outputs, after = functional.run(functional.arguments.tensors, states)
     assert held.hidden is before
     assert list(after) == ["hidden.hn", "hidden.cn"]
     assert list(outputs) == ["output"]
-    assert isinstance(prepared.slots[0], Slot)
+    assert isinstance(functional.attribute_states[0], AttributeState)
 
 
 def test_results_are_named_by_the_keys_that_lead_to_them() -> None:

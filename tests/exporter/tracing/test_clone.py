@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.tracing.clone import cloned, with_open_len
+from lstm_onnx.exporter.tracing.clone import clone_module, keep_len_symbolic
 
 
 class Pair(NamedTuple):
@@ -49,7 +49,7 @@ class Model(nn.Module):
 
 def test_everything_is_copied_and_ties_are_kept() -> None:
     module = Model().train()
-    copy: Any = cloned(module)
+    copy: Any = clone_module(module)
     assert type(copy) is Model
     assert not copy.training
     assert module.training
@@ -78,7 +78,7 @@ def test_everything_is_copied_and_ties_are_kept() -> None:
 
 
 def test_a_converted_copy_leaves_integers_alone() -> None:
-    copy: Any = cloned(Model(), torch.float64)
+    copy: Any = clone_module(Model(), torch.float64)
     assert copy.one.weight.dtype == copy.table.dtype == copy.state.c.dtype == torch.float64
     assert copy.counts.dtype == torch.int64
     assert copy.one.weight is copy.other.weight
@@ -94,7 +94,7 @@ def test_a_converted_copy_leaves_integers_alone() -> None:
 @pytest.mark.filterwarnings("ignore:Lazy modules")
 def test_weights_without_values_are_refused(module: nn.Module, problem: str) -> None:
     with pytest.raises(ExportError, match=problem):
-        cloned(module)
+        clone_module(module)
 
 
 def rows(x: Tensor) -> int:
@@ -108,8 +108,8 @@ class Counting(nn.Module):
 
 def test_len_of_a_tensor_is_its_first_size_in_a_copy_alone() -> None:
     module = Counting()
-    copy = cloned(module)
-    with_open_len(copy)
+    copy = clone_module(module)
+    keep_len_symbolic(copy)
     assert copy(torch.zeros(3, 2)) == module(torch.zeros(3, 2)) == (3, 3, 2)
     assert type(module) is Counting
     assert isinstance(copy, Counting)

@@ -12,15 +12,15 @@ import torch.nn.functional as F  # noqa: N812  # as models are written
 from torch import Tensor, nn
 
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.tracing.arguments import arguments
+from lstm_onnx.exporter.tracing.arguments import bind_arguments
 from lstm_onnx.exporter.tracing.call_with_states import call_with_states
 from lstm_onnx.exporter.tracing.functional import (
     FixedSizeError,
-    Prepared,
-    example_sizes,
+    FunctionalModule,
     initial_states,
-    prepare,
-    resized,
+    make_functional,
+    resize_example,
+    trace_sizes,
 )
 from lstm_onnx.metadata import Metadata, Origin
 from tests.exporter.helpers import X, signal
@@ -66,23 +66,23 @@ class Kept(Base):
         return out
 
 
-def prepared(module: nn.Module, batch: int = 2, time: int = 4, **options: Any) -> Prepared:
-    return prepare(module, arguments(module, signal(batch, time), X), **options)
+def functional(module: nn.Module, batch: int = 2, time: int = 4, **options: Any) -> FunctionalModule:
+    return make_functional(module, bind_arguments(module, signal(batch, time), X), **options)
 
 
 @pytest.mark.parametrize("make", [Dropping, Noisy])
 def test_random_numbers_are_refused(make: type[nn.Module]) -> None:
     with pytest.raises(ExportError, match=r"another output each time .* \(F.dropout needs training=self.training\)"):
-        prepared(make())
+        functional(make())
 
 
 def test_a_module_without_recurrent_parts_is_refused() -> None:
     with pytest.raises(ExportError, match=r"Linear holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submod"):
-        prepare(nn.Linear(3, 2), arguments(nn.Linear(3, 2), signal(2, 4), None))
+        make_functional(nn.Linear(3, 2), bind_arguments(nn.Linear(3, 2), signal(2, 4), None))
 
 
 def test_a_converted_copy_makes_its_own_tensors_of_that_dtype() -> None:
-    wide = prepared(MakesZeros(), dtype=torch.float64)
+    wide = functional(MakesZeros(), dtype=torch.float64)
     outputs, _ = wide.run(wide.arguments.tensors, {})
     assert outputs["output"].dtype == torch.float64
     assert torch.get_default_dtype() == torch.float32
@@ -90,14 +90,14 @@ def test_a_converted_copy_makes_its_own_tensors_of_that_dtype() -> None:
 
 
 def test_an_axis_of_one_is_never_traced() -> None:
-    first, second = example_sizes(prepared(Plain(), 1, 1))
+    first, second = trace_sizes(functional(Plain(), 1, 1))
     assert first == {"batch": 2, "time": 3}
     assert second == {"batch": 11, "time": 15}
-    assert example_sizes(prepared(Plain(), 2, 4))[0] == {"batch": 2, "time": 4}
+    assert trace_sizes(functional(Plain(), 2, 4))[0] == {"batch": 2, "time": 4}
 
 
 def test_axes_that_are_alike_are_traced_apart_in_the_end() -> None:
-    assert example_sizes(prepared(Plain(), 4, 4)) == [
+    assert trace_sizes(functional(Plain(), 4, 4)) == [
         {"batch": 4, "time": 4},
         {"batch": 19, "time": 19},
         {"batch": 19, "time": 20},
@@ -105,12 +105,12 @@ def test_axes_that_are_alike_are_traced_apart_in_the_end() -> None:
 
 
 def test_states_grow_with_their_batch() -> None:
-    found = prepared(Kept(), 1, 4)
+    found = functional(Kept(), 1, 4)
     assert {name: tuple(state.shape) for name, state in initial_states(found).items()} == {
         "state.h0": (1, 1, 4),
         "state.c0": (1, 1, 4),
     }
-    inputs, states = resized(found, {"batch": 3, "time": 5})
+    inputs, states = resize_example(found, {"batch": 3, "time": 5})
     assert inputs["x"].shape == (3, 5, 3)
     assert states["state.h0"].shape == (1, 3, 4)
 
@@ -121,7 +121,7 @@ def test_sizes_at_which_the_module_fails_are_told() -> None:
             return self.lstm(x)[0].reshape(2, 16)
 
     with pytest.raises(FixedSizeError, match=r"the module fails at batch 3, time 5, so nothing shows that these axes"):
-        resized(prepared(Fixed()), {"batch": 3, "time": 5})
+        resize_example(functional(Fixed()), {"batch": 3, "time": 5})
 
 
 def test_an_output_never_has_the_name_of_an_input() -> None:
@@ -129,12 +129,12 @@ def test_an_output_never_has_the_name_of_an_input() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"x": self.lstm(x)[0]}
 
-    assert prepared(Echo()).outputs == ("x.out",)
-    assert prepared(Echo(), output_names=("y",)).outputs == ("y",)
+    assert functional(Echo()).outputs == ("x.out",)
+    assert functional(Echo(), output_names=("y",)).outputs == ("y",)
 
 
 def test_explicit_states_take_the_place_of_those_that_the_code_passes() -> None:
-    found = prepared(Plain())
+    found = functional(Plain())
     metadata = Metadata(
         states={"lstm.h0": "lstm.hn", "lstm.c0": "lstm.cn"},
         origins={"lstm.h0": Origin("lstm", 0, 0, 0), "lstm.c0": Origin("lstm", 0, 0, 1)},
@@ -146,11 +146,11 @@ def test_explicit_states_take_the_place_of_those_that_the_code_passes() -> None:
     assert torch.allclose(results["output"], out)
     assert torch.allclose(results["lstm.hn"], h)
     assert torch.allclose(results["lstm.cn"], c)
-    assert not found.sites["lstm"].override
+    assert not found.recurrent_modules["lstm"].override
 
 
 def test_states_of_another_module_are_refused() -> None:
-    found = prepared(Plain())
+    found = functional(Plain())
     metadata = Metadata(states={"a.h0": "a.hn"}, origins={"a.h0": Origin("a", 0, 0, 0)})
-    with pytest.raises(ExportError, match="the file has a state of a, which the module does not hold"):
+    with pytest.raises(ExportError, match="the file has a state of a, which the module does not have"):
         call_with_states(found, metadata, found.arguments.tensors, {"a.h0": torch.ones(1)})

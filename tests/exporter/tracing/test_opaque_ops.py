@@ -16,7 +16,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence
 
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.tracing.opaque_ops import install
+from lstm_onnx.exporter.tracing.opaque_ops import replace_recurrent_modules
 from tests.exporter.helpers import BATCH_TIME, Made, X, agree, eager, made, right, signal
 
 
@@ -247,8 +247,8 @@ def test_parts_that_nothing_runs_are_refused(part: nn.Module, problem: str, tmp_
 
 def test_sites_know_their_module() -> None:
     module = nn.ModuleDict({"a": nn.Sequential(nn.LSTM(3, 4), nn.Tanh()), "b": Louder(3, 4), "c": nn.GRUCell(3, 4)})
-    sites = install(module)
-    assert {path: (site.spec.op_type, site.cell) for path, site in sites.items()} == {
+    recurrent_modules = replace_recurrent_modules(module)
+    assert {path: (recurrent.spec.op_type, recurrent.cell) for path, recurrent in recurrent_modules.items()} == {
         "a.0": ("LSTM", False),
         "b": ("LSTM", False),
         "c": ("GRU", True),
@@ -259,18 +259,18 @@ def test_sites_know_their_module() -> None:
 
 def test_eager_runs_record_each_call_and_take_other_states() -> None:
     module = seeded(Twice())
-    sites = install(module)
+    recurrent_modules = replace_recurrent_modules(module)
     (x,) = signal(2, 4)
     first = eager(module, (x,))
-    site = sites["lstm"]
-    assert [call.given for call in site.calls] == [None, None]
-    assert site.calls[1].line.startswith("test_recurrent.py:")
-    np.testing.assert_array_equal(site.calls[1].final[0], first[1])
-    site.begin()
+    recurrent = recurrent_modules["lstm"]
+    assert [call.initial for call in recurrent.calls] == [None, None]
+    assert recurrent.calls[1].line.startswith("test_recurrent.py:")
+    np.testing.assert_array_equal(recurrent.calls[1].final[0], first[1])
+    recurrent.reset_calls()
     states = torch.ones(1, 2, 5), torch.ones(1, 2, 5)
-    site.override[0] = states
+    recurrent.override[0] = states
     other = eager(module, (x,))
-    assert site.calls[0].given is not None
+    assert recurrent.calls[0].initial is not None
     assert not np.allclose(other[0], first[0])
     np.testing.assert_array_equal(other[1], first[1])
 

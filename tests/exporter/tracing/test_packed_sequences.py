@@ -16,7 +16,7 @@ from torch.nn.utils import rnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.tracing.packed_sequences import Padded, pack, pad, padded_instead
+from lstm_onnx.exporter.tracing.packed_sequences import PaddedSequence, pack, pad, replace_packing_functions
 from tests.exporter.helpers import X_LENGTHS, Inputs, X, agree, eager, made, right, signal, with_lengths
 
 
@@ -254,13 +254,13 @@ def test_other_threads_go_on_with_torch_own_functions() -> None:
         found.append(packed)
         found.append(pad_packed_sequence(packed, batch_first=True, total_length=8)[0])
 
-    with padded_instead():
+    with replace_packing_functions():
         here = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         thread = threading.Thread(target=elsewhere)
         thread.start()
         thread.join()
-    assert isinstance(here, Padded)
-    assert not isinstance(found[0], Padded)
+    assert isinstance(here, PaddedSequence)
+    assert not isinstance(found[0], PaddedSequence)
     assert torch.equal(found[0].data, expected.data)
     assert found[1].shape == (3, 8, 3)
     assert [function.__code__ for function in (rnn.pack_padded_sequence, rnn.pad_packed_sequence)] == codes
@@ -268,7 +268,7 @@ def test_other_threads_go_on_with_torch_own_functions() -> None:
 
 def test_the_functions_come_back_after_an_error() -> None:
     code = rnn.pack_padded_sequence.__code__
-    with pytest.raises(KeyError), padded_instead():
+    with pytest.raises(KeyError), replace_packing_functions():
         raise KeyError
     assert rnn.pack_padded_sequence.__code__ is code
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter import notes as remarks
 from lstm_onnx.exporter.tracing import torch_export as trace
-from lstm_onnx.exporter.tracing.arguments import arguments
-from lstm_onnx.exporter.tracing.functional import initial_states, prepare
+from lstm_onnx.exporter.tracing import torch_logs as remarks
+from lstm_onnx.exporter.tracing.arguments import bind_arguments
+from lstm_onnx.exporter.tracing.functional import initial_states, make_functional
 from lstm_onnx.exporter.trials.size_decisions import changes
 from tests.exporter.helpers import X, agree, eager, made, signal
 
@@ -254,7 +254,7 @@ def test_other_threads_records_pass_and_ours_do_not() -> None:
     handler = logging.StreamHandler(stream)
     logger.addHandler(handler)
     try:
-        with remarks.listening():
+        with remarks.record_guards():
             logger.warning("ours")
             foreign = logging.LogRecord(logger.name, logging.WARNING, "", 1, "theirs", None, None)
             foreign.thread = -1
@@ -294,8 +294,8 @@ def test_what_sizes_decided_is_told_with_its_line() -> None:
             return F.avg_pool1d(out, 3, stride=1, padding=0).transpose(1, 2) if x.size(1) > 3 else out
 
     module = Long().eval()
-    prepared = prepare(module, arguments(module, signal(5, 6), X))
-    traced = trace.trace(prepared, prepared.arguments.tensors, initial_states(prepared), 18)
+    functional = make_functional(module, bind_arguments(module, signal(5, 6), X))
+    traced = trace.trace(functional, functional.arguments.tensors, initial_states(functional), 18)
     own = {("x", 0): 5, ("x", 1): 6}
     decided = {
         size: decision.line
@@ -317,8 +317,8 @@ def test_sizes_made_text_are_told_and_torch_is_as_it_was() -> None:
 
     before = torch.SymInt.__str__, torch.SymInt.__repr__
     module = type("Module", (Base,), {"forward": text})().eval()
-    prepared = prepare(module, arguments(module, signal(5, 6), X))
-    traced = trace.trace(prepared, prepared.arguments.tensors, initial_states(prepared), 18)
+    functional = make_functional(module, bind_arguments(module, signal(5, 6), X))
+    traced = trace.trace(functional, functional.arguments.tensors, initial_states(functional), 18)
     assert [line.partition(": ")[2] for line in traced.facts.texts] == ['words = f"{x.shape[0]} rows"']
     assert (torch.SymInt.__str__, torch.SymInt.__repr__) == before
 
@@ -328,10 +328,10 @@ def test_a_translation_that_fails_otherwise_is_an_error_in_one_line(monkeypatch:
         raise RuntimeError("\n first line \n second")
 
     module = type("Module", (Base,), {"forward": lambda self, x: self.lstm(x)[0]})()
-    prepared = prepare(module, arguments(module, signal(2, 4), X))
+    functional = make_functional(module, bind_arguments(module, signal(2, 4), X))
     monkeypatch.setattr(torch.onnx, "export", fails)
     with pytest.raises(ExportError, match=r"^torch.onnx cannot translate the module: RuntimeError: first line$"):
-        trace.trace(prepared, prepared.arguments.tensors, {}, 18)
+        trace.trace(functional, functional.arguments.tensors, {}, 18)
 
 
 def test_a_layer_of_tracing_leaves_no_mark_on_torch(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.tracing import user_code
-from lstm_onnx.exporter.tracing.functional import called
-from lstm_onnx.exporter.tracing.user_code import line_of, stack_line, user_line
+from lstm_onnx.exporter.tracing.functional import call_forward
+from lstm_onnx.exporter.tracing.user_code import error_line, stack_line, user_line
 
 
 def number_of(text: str) -> int:
@@ -41,14 +41,14 @@ def test_pythons_own_library_is_passed_over() -> None:
 def test_what_lies_above_the_call_of_a_forward_is_no_line_of_it() -> None:
     linear = torch.nn.Linear(2, 3)
     with pytest.raises(ExportError, match=r"^the module's forward fails: RuntimeError"):
-        called(functools.partial(linear, torch.zeros(1, 5)))  # torch's own from here on
+        call_forward(functools.partial(linear, torch.zeros(1, 5)))  # torch's own from here on
     found: list[str | None] = []
     namespace = {"found": found, "stack_line": stack_line}
     exec("def forward(): found.append(stack_line())", namespace)  # noqa: S102 - code without a file
-    called(namespace["forward"])
+    call_forward(namespace["forward"])
     assert found == [None]
     exec("def forward(): found.append(user_line())", {**namespace, "user_line": user_line}, namespace)  # noqa: S102
-    called(namespace["forward"])
+    call_forward(namespace["forward"])
     assert found[1] == "no line of Python"
 
 
@@ -59,12 +59,12 @@ def test_the_line_of_an_error_and_of_its_cause() -> None:
     try:
         fails()
     except KeyError as error:
-        shown = line_of(error)
+        shown = error_line(error)
         hidden = RuntimeError("made elsewhere")
         hidden.__cause__ = error
-        assert line_of(hidden) == shown
+        assert error_line(hidden) == shown
     assert shown == f'test_user_code.py:{number_of("# raised")}: raise KeyError("x")  # raised'
-    assert line_of(ValueError("never raised")) is None
+    assert error_line(ValueError("never raised")) is None
 
 
 def test_a_colon_at_the_end_is_left_out() -> None:
@@ -72,4 +72,4 @@ def test_a_colon_at_the_end_is_left_out() -> None:
         if line := user_line():  # asks:
             pass
     assert not line.endswith(":")
-    assert user_code.shown("/nowhere/at/all.py", 3) == "all.py:3"
+    assert user_code.format_line("/nowhere/at/all.py", 3) == "all.py:3"

@@ -15,12 +15,11 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-import lstm_onnx
 from lstm_onnx import MissingDependencyError
-from lstm_onnx.exporter.tracing.arguments import arguments
-from lstm_onnx.exporter.tracing.functional import FixedSizeError, prepare
-from lstm_onnx.exporter.trials.axis_limits import asked_limits, try_out
-from lstm_onnx.exporter.trials.shape_trial import RIGHT, UNRUN, WRONG, Trial
+from lstm_onnx.exporter.tracing.arguments import bind_arguments
+from lstm_onnx.exporter.tracing.functional import FixedSizeError, make_functional
+from lstm_onnx.exporter.trials.axis_limits import requested_limits, run_shape_trial
+from lstm_onnx.exporter.trials.shape_trial import RIGHT, UNRUN, WRONG, ShapeTrial, open_for_trial
 from lstm_onnx.exporter.trials.size_decisions import RecurrentSize, SizeFacts
 from tests.exporter.helpers import X, agree, eager, made, signal
 
@@ -68,10 +67,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tried(path: Path, module: nn.Module | None = None) -> tuple[str, ...]:
     module = module or Plain()
-    prepared = prepare(module, arguments(module, signal(2, 4), X))
-    metadata = lstm_onnx.load(path, provider="cpu").metadata
-    trial = Trial(path, prepared, metadata)
-    return try_out(trial, asked_limits(prepared, metadata, trial.facts))
+    functional = make_functional(module, bind_arguments(module, signal(2, 4), X))
+    trial = ShapeTrial(open_for_trial(path), functional)
+    return run_shape_trial(trial, requested_limits(functional, trial.metadata, trial.facts))
 
 
 def test_a_right_file_passes(good: Path) -> None:
@@ -117,11 +115,9 @@ def test_without_onnx_runtime_the_way_out_is_named(good: Path, monkeypatch: pyte
     def absent(*_: Any, **__: Any) -> None:
         raise MissingDependencyError("no ONNX Runtime")
 
-    prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
-    metadata = lstm_onnx.load(good, provider="cpu").metadata
     monkeypatch.setattr("lstm_onnx.exporter.trials.shape_trial.load", absent)
     with pytest.raises(MissingDependencyError, match=r"check=False leaves that out"):
-        Trial(good, prepared, metadata)
+        open_for_trial(good)
 
 
 def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> None:
@@ -134,23 +130,22 @@ def test_a_module_that_runs_at_no_size_that_is_tried_is_noted(good: Path) -> Non
             return super().forward(x)
 
     (example,) = signal(2, 4)
-    prepared = prepare(Picky(), arguments(Picky(), (example,), X))
-    metadata = lstm_onnx.load(good, provider="cpu").metadata
+    functional = make_functional(Picky(), bind_arguments(Picky(), (example,), X))
     example = example.clone()
-    trial = Trial(good, prepared, metadata)
-    assert try_out(trial, asked_limits(prepared, metadata, trial.facts)) == (
+    trial = ShapeTrial(open_for_trial(good), functional)
+    assert run_shape_trial(trial, requested_limits(functional, trial.metadata, trial.facts)) == (
         "the file was not tried out at other shapes: the module itself runs at none of those tried",
     )
 
 
 def test_without_check_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lstm_onnx.exporter.module.Trial", None)
+    monkeypatch.setattr("lstm_onnx.exporter.trials.run.ShapeTrial", None)
     assert made(Plain(), signal(2, 4), X, tmp_path, check=False).exported.notes == ()
 
 
 def test_what_was_run_is_remembered(good: Path) -> None:
-    prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
-    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").metadata)
+    functional = make_functional(Plain(), bind_arguments(Plain(), signal(2, 4), X))
+    trial = ShapeTrial(open_for_trial(good), functional)
     assert not trial.ran
     first = trial.at({"batch": 3, "time": 5})
     assert first.kind == RIGHT
@@ -188,14 +183,14 @@ def test_small_outputs_are_held_to_their_own_scale(good: Path, tmp_path: Path) -
 
 
 def test_no_file_is_run_with_a_recurrent_module_of_no_steps(good: Path) -> None:
-    prepared = prepare(Plain(), arguments(Plain(), signal(2, 4), X))
+    functional = make_functional(Plain(), bind_arguments(Plain(), signal(2, 4), X))
     time = sympy.Symbol("s1")
     facts = SizeFacts(recurrent=(RecurrentSize("lstm", 0, "steps", time - 2, {time: ("x", 1)}),))
-    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").metadata, facts)
+    trial = ShapeTrial(open_for_trial(good), functional, facts)
     trial.model.run = None  # type: ignore[method-assign, assignment]
     outcome = trial.at({"batch": 1, "time": 2})
     assert (outcome.kind, outcome.message) == (WRONG, "the exported file gives lstm 0 steps")
-    guarded = Trial(good, prepared, trial.metadata, facts, [("lstm", 0)])
+    guarded = ShapeTrial(open_for_trial(good), functional, facts, [("lstm", 0)])
     assert guarded.at({"batch": 1, "time": 2}).kind == RIGHT
 
 
@@ -206,8 +201,8 @@ def test_where_the_module_does_not_run_the_file_is_not_asked(good: Path) -> None
                 raise ValueError("too short")
             return super().forward(x)
 
-    prepared = prepare(Long(), arguments(Long(), signal(2, 4), X))
-    trial = Trial(good, prepared, lstm_onnx.load(good, provider="cpu").metadata)
+    functional = make_functional(Long(), bind_arguments(Long(), signal(2, 4), X))
+    trial = ShapeTrial(open_for_trial(good), functional)
     outcome = trial.at({"batch": 2, "time": 3})
     assert outcome.kind == UNRUN
     assert "ValueError: too short" in outcome.message

@@ -1,4 +1,4 @@
-"""What torch says while it traces: its remarks kept quiet, and its notes on sizes listened to."""
+"""torch's warnings and log records while it traces: suppressed, and read for what it decides by sizes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from .tracing.user_code import calling_line, stack_line
+from .user_code import calling_line, stack_line
 
 
-class _OwnRemarks(logging.Filter):
-    """Drops what this thread's trace logs below errors; other threads' records pass as they would."""
+class _ThreadFilter(logging.Filter):
+    """Drops this thread's log records; those of other threads pass as before."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
@@ -27,12 +27,16 @@ class _OwnRemarks(logging.Filter):
         return record.thread != self.thread and record.levelno >= self.level
 
 
-class Guards(_OwnRemarks):
-    """Listens to torch's symbolic shapes for the lines at which sizes are compared, or become constants.
+class GuardLog(_ThreadFilter):
+    """Reads torch's log of symbolic shapes for the lines at which sizes are compared, or become constants.
 
-    torch logs this while the user's code is on the stack.  `lines` maps what torch calls the axis,
-    ``L['args'][0].size()[1]``, to the line at which it became a constant; `decided` the text of a
-    comparison to the line that first led to it; `texts` are the lines that make text of a size.
+    torch logs these while the user's code is on the stack.
+
+    Attributes:
+        sources: torch's name of each symbol's axis, such as ``L['args'][0].size()[1]``.
+        lines: by that name, the line at which the axis became a constant.
+        decided: by the text of a comparison, the line that first led to it.
+        texts: lines that convert a size to text.
     """
 
     def __init__(self, level: int) -> None:
@@ -43,7 +47,7 @@ class Guards(_OwnRemarks):
         self.texts: list[str] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Take in the record, and drop it where it is ours."""
+        """Read the record; returns whether it goes on to the handlers."""
         if record.thread == self.thread and isinstance(record.args, tuple) and len(record.args) > 2:
             symbol = str(record.args[0])
             if str(record.msg).startswith("create_symbol"):
@@ -60,14 +64,14 @@ class Guards(_OwnRemarks):
 
 
 _GUARDS = "torch.fx.experimental.symbolic_shapes"
-_REMARKING = ("torch.onnx", "torch._export.non_strict_utils", "torch.export._trace", "onnxscript", "onnx_ir")
+_NOISY_LOGGERS = ("torch.onnx", "torch._export.non_strict_utils", "torch.export._trace", "onnxscript", "onnx_ir")
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """torch's own remarks on what it does: warnings and log lines."""
+def suppress_torch_output() -> Iterator[None]:
+    """Without the warnings and log records of torch and its ONNX exporter."""
     with contextlib.ExitStack() as stack:
-        for name in _REMARKING:
+        for name in _NOISY_LOGGERS:
             logger = logging.getLogger(name)
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
@@ -77,36 +81,36 @@ def hushed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def texts_noted(lines: list[str]) -> Iterator[None]:
-    """Note the user's lines that make text of a size, by an f-string or str(): a comparison of it leaves no trace."""
+def record_size_strings(lines: list[str]) -> Iterator[None]:
+    """Record the user's lines that convert a size to text: comparing the text is not seen by the tracer."""
     kind: Any = torch.SymInt
     thread = threading.get_ident()
-    own = {name: getattr(kind, name) for name in ("__str__", "__repr__")}
+    originals = {name: getattr(kind, name) for name in ("__str__", "__repr__")}
 
-    def noted(name: str) -> Any:
-        def made(size: Any) -> str:
+    def recording(name: str) -> Any:
+        def convert(size: Any) -> str:
             line = calling_line() if threading.get_ident() == thread else None
             if line is not None:
                 lines.append(line)
-            return str(own[name](size))
+            return str(originals[name](size))
 
-        return made
+        return convert
 
-    for name in own:
-        setattr(kind, name, noted(name))
+    for name in originals:
+        setattr(kind, name, recording(name))
     try:
         yield
     finally:
-        for name, method in own.items():
+        for name, method in originals.items():
             setattr(kind, name, method)
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[Guards]:
-    """What torch notes of sizes, and none of it in the log."""
+def record_guards() -> Iterator[GuardLog]:
+    """Read torch's log of symbolic shapes, without showing it."""
     logger = logging.getLogger(_GUARDS)
     level = logger.level
-    guards = Guards(logger.getEffectiveLevel())
+    guards = GuardLog(logger.getEffectiveLevel())
     logger.addFilter(guards)
     logger.setLevel(logging.INFO)
     try:

@@ -1,0 +1,135 @@
+"""The metadata of an exported module: its inputs, its pairs of states, and what identifies its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..input_spec import InputSpec
+from ..metadata import Metadata, Origin
+from ..spec import ExportOptions
+from .lowering.lower import ExposedStates, OpaqueCall, carried_states
+from .lowering.rename import Dims, TracedGraph
+from .tracing.arguments import Arguments
+from .tracing.functional import FunctionalModule
+from .weights import Array, digest
+from .write import VERSIONS
+
+_REORDERING = ("Cast", "Identity", "Gather", "TopK")
+"""Operators between an input of lengths and the recurrent operator: modules that sort their sequences themselves."""
+
+
+def module_metadata(
+    functional: FunctionalModule,
+    graph: TracedGraph,
+    calls: list[OpaqueCall],
+    exposed: ExposedStates,
+    options: ExportOptions,
+    input_specs: tuple[InputSpec, ...] | None,
+) -> Metadata:
+    """The metadata of a traced module, before its trials.
+
+    Attribute states that the forward writes and never reads are removed from `graph`: they are no state.
+
+    Args:
+        functional: the module.
+        graph: its graph, with opaque calls.
+        calls: those.
+        exposed: the states that ``states="explicit"`` made inputs and outputs.
+        options: how it is exported.
+        input_specs: descriptions of the inputs that replace those derived from the example, such as a .toml's.
+    """
+    states = {**_attribute_states(functional, graph), **exposed.states}
+    for name, after in carried_states(graph, calls).items():
+        states.setdefault(name, after)
+    initial = dict(exposed.initial)
+    for attribute in functional.attribute_states:
+        for name, tensor in zip(attribute.input_names, attribute.initial or (), strict=False):
+            if name in states and bool(tensor.any()):
+                initial[name] = _one_if_equal(tensor.detach().cpu().numpy(), graph.dims[name])
+    return Metadata(
+        options=options,
+        states=states,
+        versions={**VERSIONS, "torch": torch.__version__.split("+")[0]},
+        digest=parameter_digest(functional),
+        inputs=_input_specs(functional.arguments, graph, calls, input_specs),
+        initial=initial,
+        origins={name: Origin(*source) for name, source in exposed.sources.items()},
+    )
+
+
+def parameter_digest(functional: FunctionalModule) -> str:
+    """SHA-256 of a module's parameters and buffers, without those in which it keeps state."""
+    states = {f"{attribute.path}.{attribute.attribute}".removeprefix(".") for attribute in functional.attribute_states}
+    return digest(
+        {
+            name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
+            for name, tensor in functional.stateful.inner.state_dict().items()
+            if isinstance(tensor, torch.Tensor) and name not in states
+        }
+    )
+
+
+def _attribute_states(functional: FunctionalModule, graph: TracedGraph) -> dict[str, str]:
+    """The states that the module keeps in attributes and reads; the others are removed from the graph."""
+    used = {name for node in graph.nodes.nodes for name in node.input}
+    states = {}
+    for name, after in functional.states.items():
+        if name in used:
+            states[name] = after
+            graph.dims[name] = _dims_of_successor(graph.dims[name], graph.dims[after])
+        else:
+            graph.inputs.remove(name)
+            graph.outputs.remove(after)
+    return states
+
+
+def _dims_of_successor(dims: Dims, after: Dims) -> Dims:
+    """A state's axes, dynamic only where those of its next value are: a cache of two steps has always two."""
+    if len(dims) != len(after):
+        return dims
+    return tuple(end if isinstance(end, int) else dim for dim, end in zip(dims, after, strict=True))
+
+
+def _one_if_equal(array: Array, dims: tuple[int | str, ...]) -> Array:
+    """One entry along each dynamic axis along which all entries are equal, so that it fits every size."""
+    for axis, dim in enumerate(dims):
+        if isinstance(dim, str):
+            first = np.take(array, [0], axis=axis)
+            if np.array_equal(array, np.broadcast_to(first, array.shape)):
+                array = first
+    return array
+
+
+def _input_specs(
+    arguments: Arguments, graph: TracedGraph, calls: list[OpaqueCall], replacements: tuple[InputSpec, ...] | None
+) -> tuple[InputSpec, ...]:
+    """The inputs with the axes' final names; the range of lengths is from 1 to their sequences' time axis."""
+    lengths = _length_axes(graph, calls)
+    specs = []
+    for spec in replacements or arguments.specs():
+        dims = zip(graph.dims[spec.name], spec.shape, strict=True)
+        named = replace(spec, shape=tuple(dim if dim != "" else size for dim, size in dims))
+        if replacements is None and spec.name in lengths:
+            named = replace(named, low=1, high=lengths[spec.name])
+        specs.append(named)
+    return tuple(specs)
+
+
+def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
+    """The inputs that are sequence lengths, each with the name of the axis whose steps it counts."""
+    producers: Mapping[str, Any] = {output: node for node in graph.nodes.nodes for output in node.output}
+    axes: dict[str, str] = {}
+    for call in calls:
+        value = call.value(3)
+        while value in producers and producers[value].op_type in _REORDERING:
+            value = producers[value].input[0]
+        dims = graph.dims.get(call.value(0), ())
+        time = dims[1 if call.batch_first else 0] if dims else 1
+        if value in graph.inputs and isinstance(time, str) and time.isidentifier():
+            axes[value] = time
+    return axes

@@ -1,0 +1,121 @@
+"""The names of nodes, values and initializers in exported files: written here, and recognised here.
+
+A recurrent layer is called after its module, its call and its number: ``encoder/lstm/l0/LSTM``, or from a
+module's second call on ``encoder/lstm/call2/l0/LSTM``.  Its weights, shared by all calls, are
+``encoder/lstm/l0/W`` and so on; its states are ``encoder.lstm.h0``, ``encoder.lstm.hn``.  Names depend on
+the module alone, so that two exports of a module are the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+DIRECTIONS = ("forward", "reverse")
+FOLDED_INVERSE = "W_hr_pinv"
+"""The pseudo-inverse of W_hr by which a folded layer multiplies h0."""
+LAYER_OPERATORS = ("LSTM", "GRU", "RNN", "Scan")
+_LAYER_NODE = re.compile(rf"(?:(?P<scope>.+)/)?l(?P<layer>[0-9]+)/(?P<op_type>{'|'.join(LAYER_OPERATORS)})")
+_CALL = re.compile(r"(?:(?P<scope>.+)/)?call(?P<number>[0-9]+)")
+
+
+@dataclass(frozen=True)
+class LayerNode:
+    """A recurrent layer's node.
+
+    Attributes:
+        module: the path of the module in its root, such as ``encoder.lstm``; "" where it is the root.
+        call: which call of the module it belongs to, from 0.
+        layer: the layer's number, from 0.
+        op_type: "LSTM", "GRU", "RNN" or "Scan".
+        weights_prefix: what the names of its weights start with, such as ``encoder/lstm/l0/``.
+    """
+
+    module: str
+    call: int
+    layer: int
+    op_type: str
+    weights_prefix: str
+
+    def weight(self, name: str, direction: str | None = None) -> str:
+        """The initializer of a matrix, such as "W"; of a bidirectional Scan, one for each direction."""
+        return f"{self.weights_prefix}{name}{f'_{direction}' if direction else ''}"
+
+
+def parse_layer_node(name: str, modules: Iterable[str] | None = None) -> LayerNode | None:
+    """The layer that a node's name says it is; None for any other name.
+
+    Args:
+        name: the node's.
+        modules: the paths of all recurrent modules, where they are known: a module may itself be called
+            ``call2``.
+    """
+    match = _LAYER_NODE.fullmatch(name)
+    if match is None:
+        return None
+    scope, call = match["scope"] or "", 0
+    known = None if modules is None else {path.replace(".", "/") for path in modules}
+    repeated = _CALL.fullmatch(scope)
+    if repeated is not None and (known is None or scope not in known):
+        scope, call = repeated["scope"] or "", int(repeated["number"]) - 1
+    if call < 0 or (known is not None and scope not in known):
+        return None
+    layer = int(match["layer"])
+    return LayerNode(scope.replace("/", "."), call, layer, match["op_type"], f"{scope_prefix(scope)}l{layer}/")
+
+
+def scope_prefix(path: str, call: int = 0) -> str:
+    """What the nodes of a module's call start with: ``encoder/lstm/``, ``encoder/lstm/call2/``."""
+    own = f"call{call + 1}" if call else ""
+    return "".join(f"{part}/" for part in (path.replace(".", "/"), own) if part)
+
+
+def state_prefix(path: str, call: int = 0) -> str:
+    """What the states of a module's call start with: ``encoder.lstm.``, ``encoder.lstm.call2.``."""
+    own = f"call{call + 1}" if call else ""
+    return "".join(f"{part}." for part in (path, own) if part)
+
+
+def state_names(name: str, count: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The inputs and outputs of an attribute's `count` tensors: two are taken for (h, c).
+
+    Inputs and outputs sort alike, since Triton pairs them by their sorted names.
+    """
+    if count == 1:
+        return (f"{name}.h0",), (f"{name}.hn",)
+    if count == 2:
+        return (f"{name}.h0", f"{name}.c0"), (f"{name}.hn", f"{name}.cn")
+    return tuple(f"{name}.{i}.h0" for i in range(count)), tuple(f"{name}.{i}.hn" for i in range(count))
+
+
+def integers_name(values: Iterable[int]) -> str:
+    """The initializer of a few int64 values: ``ints/1_2``."""
+    return "ints/" + "_".join(map(str, values))
+
+
+def node_name(scope: str, op_type: str, used: Counter[str]) -> str:
+    """A new name after the module whose code made the node: ``encoder/out/MatMul``, ``encoder/out/MatMul_2``.
+
+    Args:
+        scope: the module's path with slashes, or "".
+        op_type: the node's operator.
+        used: how often each name occurred; the new one is counted.
+    """
+    name = f"{scope}/{op_type}" if scope else op_type
+    used[name] += 1
+    return name if used[name] == 1 else f"{name}_{used[name]}"
+
+
+_OPERANDS: Mapping[str, Mapping[int, str]] = {
+    "MatMul": {1: "weight"},
+    "Gemm": {1: "weight", 2: "bias"},
+    "Add": {1: "bias"},
+    "Conv": {1: "weight"},
+}
+
+
+def operand_name(node: str, op_type: str, index: int) -> str:
+    """An initializer without a name of its own, after the node that first reads it: ``out/MatMul/weight``."""
+    return f"{node}/{_OPERANDS.get(op_type, {}).get(index, index)}"

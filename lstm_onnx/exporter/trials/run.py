@@ -1,0 +1,75 @@
+"""The trials of an exported file: at other shapes, in chunks, and row by row, before it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx import ModelProto, helper
+
+from ...atomic_io import temporary_folder
+from ...metadata import Metadata
+from ...runtime import Model
+from ..emitter import float64_notes
+from ..lowering.rename import TracedGraph
+from ..tracing.functional import FunctionalModule
+from ..write import write_model
+from .axis_limits import Limits, run_shape_trial
+from .shape_trial import ShapeTrial, open_for_trial
+from .size_decisions import SizeFacts
+from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts
+
+
+def run_trials(
+    functional: FunctionalModule,
+    graph: TracedGraph,
+    model: ModelProto,
+    metadata: Metadata,
+    facts: SizeFacts,
+    limits: Limits,
+    *,
+    check: bool,
+) -> tuple[Metadata, tuple[str, ...]]:
+    """Run a file beside its module.
+
+    Args:
+        functional: the module.
+        graph: the lowered graph, with the initializers.
+        model: the model without initializers and metadata; the latter is set.
+        metadata: the file's.
+        facts: what tracing decided by sizes.
+        limits: the requested limits of the axes, which the trial narrows.
+        check: False leaves out whatever runs the file.
+
+    Returns:
+        The metadata with what was found of axes, streams and batches, and notes for the user.
+
+    Raises:
+        ExportError: the file is wrong at sizes that no limit excludes.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    time = find_time_axis(model, graph, metadata) if metadata.states else None
+    # In float64 ONNX Runtime's CPU provider runs no recurrent operator, and the trials run on the CPU.
+    unrunnable = float64_notes(graph.nodes)
+    opened = _open(model, graph, metadata) if check and not unrunnable else None
+    notes = limits.notes
+    if opened is not None:
+        notes = run_shape_trial(ShapeTrial(opened, functional, facts, limits.guarded), limits)
+    else:
+        notes += tuple(f"the file was not tried out: {note}" if check else note for note in unrunnable)
+    metadata = replace(metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
+    result = run_stream_trial(opened, metadata, time) if opened is not None else StreamTrialResult()
+    metadata = with_stream_facts(metadata, time, result, graph.lines)
+    if metadata.not_streamable:
+        notes += (f"the file cannot be streamed: {metadata.not_streamable}",)
+    if metadata.batch_mixes:
+        notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)
+    return metadata, notes
+
+
+def _open(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> Model:
+    """The file as the runtime opens it; the file itself is only needed until then."""
+    helper.set_model_props(model, metadata.to_metadata())
+    with temporary_folder() as folder:
+        path = folder / "trial.onnx"
+        write_model(model, graph.nodes.initializers, path)
+        return open_for_trial(path)

@@ -19,6 +19,7 @@ from ...errors import ExportError, LSTMOnnxError
 from .arguments import Arguments
 from .attribute_states import ForwardFailed, Slot, Snapshot, Stateful, named_tensors, slots_of
 from .clone import cloned, with_open_len
+from .dtype_mode import DtypeMode
 from .opaque_ops import Site, install
 from .user_code import line_of
 
@@ -34,13 +35,15 @@ class Prepared:
     """A module as a function.
 
     `stateful` is the copy; `sites` its recurrent modules by path; `outputs` the names of its
-    results; `slots` the attributes in which it keeps state.
+    results; `slots` the attributes in which it keeps state.  `native` is the dtype of the module that
+    it was copied from, where the copy has another.
     """
 
     stateful: Stateful
     sites: dict[str, Site]
     arguments: Arguments
     outputs: tuple[str, ...]
+    native: torch.dtype | None = None
 
     @property
     def slots(self) -> tuple[Slot, ...]:
@@ -66,7 +69,7 @@ class Prepared:
             ExportError: the forward fails; the message has its own, and the line.
         """
         tensors, held = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
-        with quiet(self.dtype):
+        with quiet(self.dtype, self.native):
             results, after = called(lambda: self.stateful(tensors, held))
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 
@@ -79,13 +82,16 @@ class Prepared:
 
 
 @contextlib.contextmanager
-def quiet(dtype: torch.dtype) -> Iterator[None]:
-    """No gradients; and for a float64 copy new tensors of float64, as its code may make zeros of its own."""
+def quiet(dtype: torch.dtype, native: torch.dtype | None = None) -> Iterator[None]:
+    """No gradients; and for a float64 copy new tensors of float64, as its code may make zeros of its own.
+
+    With `native`, the dtype of the module that was converted, code that names it computes in `dtype`.
+    """
     before = torch.get_default_dtype()
     if dtype == torch.float64:
         torch.set_default_dtype(dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.nullcontext() if native is None else DtypeMode(native, dtype):
             yield
     finally:
         torch.set_default_dtype(before)
@@ -145,6 +151,7 @@ def prepare(
             f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
             "torch.onnx.export is for modules without"
         )
+    native = None if dtype is None else _native_dtype(module, dtype)
     if dtype is not None:
         arguments = replace(arguments, tensors=_converted(arguments.tensors, dtype))
 
@@ -155,7 +162,7 @@ def prepare(
     args, kwargs = arguments.call(arguments.tensors)
     first = Snapshot(copy)
     own_dtype = getattr(torch, next(iter(sites.values())).spec.dtype)
-    with quiet(own_dtype):
+    with quiet(own_dtype, native):
         begin()
         result = named_tensors(called(lambda: copy(*args, **kwargs)))
         if not result:
@@ -164,9 +171,16 @@ def prepare(
     names = _output_names([name for name, _ in result], output_names, arguments)
     order = list(arguments.tensors)
     stateful = Stateful(copy, slots, begin, lambda tensors: arguments.call(dict(zip(order, tensors, strict=True))))
-    prepared = Prepared(stateful, sites, arguments, names)
+    prepared = Prepared(stateful, sites, arguments, names, native)
     _check_repeats(prepared, [tensor for _, tensor in result])
     return prepared
+
+
+def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
+    """The dtype of the module's recurrent parameters, None where it is `dtype` already."""
+    recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
+    found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
+    return None if found == dtype else found
 
 
 def _is_script(module: nn.Module) -> bool:

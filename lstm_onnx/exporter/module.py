@@ -26,6 +26,7 @@ from .lowering.opset_downgrade import lower
 from .lowering.rename import Dims, TracedGraph, named
 from .tracing.arguments import Arguments
 from .tracing.functional import FixedSizeError, Prepared, example_sizes, prepare, resized
+from .tracing.open_axes import dynamic_shapes_text, is_extra, open_axes, without
 from .tracing.torch_export import ONE_AT_A_TIME, trace
 from .trials import stream_trial as streams
 from .trials.axis_limits import Limits, asked_limits, try_out
@@ -72,7 +73,8 @@ def export_module(
     """
     with ONE_AT_A_TIME:
         prepared = prepare(module, arguments, output_names=options.outputs)
-        model, initializers, metadata, notes = _made_at_some_size(prepared, type(module).__name__, options)
+        make = _made_with_open_axes if arguments.guessed else _made_at_some_size
+        model, initializers, metadata, notes = make(prepared, type(module).__name__, options)
     external, num_bytes = write_model(model, initializers, path)
     return ExportResult(
         path=os.fspath(path),
@@ -91,6 +93,25 @@ def export_module(
 
 
 _Made = tuple[ModelProto, dict[str, np.ndarray], Metadata, tuple[str, ...]]
+
+
+def _made_with_open_axes(prepared: Prepared, name: str, options: ModuleOptions) -> _Made:
+    """As `_made_at_some_size`, with the open axes that the module shows; one that comes out fixed is not opened.
+
+    Batch and time stay open, or it is refused: a file for a single length is not what anybody expects.
+    """
+    arguments = open_axes(prepared)
+    while True:
+        try:
+            made = _made_at_some_size(replace(prepared, arguments=arguments), name, options)
+        except FixedSizeError as error:
+            extra = {axis for axis in error.axes if is_extra(arguments, axis)}
+            if not extra:
+                raise
+            arguments = without(arguments, extra)
+        else:
+            note = f"dynamic_shapes was not given; the open axes are dynamic_shapes={dynamic_shapes_text(arguments)}"
+            return *made[:3], (note, *made[3])
 
 
 def _made_at_some_size(prepared: Prepared, name: str, options: ModuleOptions) -> _Made:

@@ -34,7 +34,7 @@ class Arguments:
 
     `tensors` by name, in the forward's order; `axes` the open ones of each; `constants` what is no
     tensor, by its place among all leaves; `tree` the arrangement of ``(args, kwargs)``; `limits` the
-    sizes asked of axes, none where an axis may have any.
+    sizes asked of axes, none where an axis may have any; `guessed` says that nobody named the open axes.
     """
 
     tensors: dict[str, Tensor]
@@ -42,6 +42,7 @@ class Arguments:
     constants: dict[int, Any]
     tree: pytree.TreeSpec
     limits: Limits = field(default_factory=dict)
+    guessed: bool = False
 
     def call(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` with these tensors (or anything else, such as shapes) in their places."""
@@ -175,7 +176,8 @@ def arguments(
             tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
             ``torch.export.Dim`` (whose min and max bound the axis), and None, an int and Dim.STATIC are
             for a fixed one; Dim.DYNAMIC and Dim.AUTO open an axis without a name.  None opens the axes
-            that are usually open: all of integers and booleans, all but the last of others.
+            that are usually open: all of integers and booleans, all but the last of others; the exporter
+            asks the module instead (`open_axes`).
         where: what messages call the inputs.
 
     Raises:
@@ -206,7 +208,7 @@ def arguments(
     assert index == len(leaves)  # noqa: S101 - both go through the arguments in the forward's order
     if not tensors:
         raise ExportError(f"{where} hold no tensor")
-    found = Arguments(tensors, axes, constants, tree)
+    found = Arguments(tensors, axes, constants, tree, guessed=dynamic_shapes is None)
     _check_sizes(found)
     for own in limits:
         found = found.bounded(own)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,14 @@ Tensors = dict[str, Tensor]
 
 
 class FixedSizeError(ExportError):
-    """A size came out fixed; other example sizes may not fix it."""
+    """A size came out fixed; other example sizes may not fix it.
+
+    `axes` are those that did, by input and axis, where they are known.
+    """
+
+    def __init__(self, message: str, axes: Collection[tuple[str, int]] = ()) -> None:
+        super().__init__(message)
+        self.axes = frozenset(axes)
 
 
 @dataclass(frozen=True)

@@ -210,7 +210,7 @@ def _trace_problem(prepared: Prepared, error: Exception, lines: Mapping[str, str
     text = str(error)
     fixed = _fixed_axes(prepared, text, lines)
     if fixed:
-        return FixedSizeError(fixed)
+        return fixed
     line = line_of(error)
     at = f"at {line}: " if line else ""
     for pattern, advice in _REWRITES:
@@ -224,10 +224,11 @@ _FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])
 _FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
 
 
-def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> str | None:
+def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> FixedSizeError | None:
     """torch says that an axis came out as a constant: which, and why."""
     known = _sources(prepared)
     found: dict[str, str] = {}
+    axes: list[tuple[str, int]] = []
     where: str | None = None
     for row in text.splitlines():
         match, size = _FIXED_AXIS.search(row), _FIXED_SIZE.search(row)
@@ -237,6 +238,7 @@ def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> str 
         name = known.get(source)
         if name is None:
             continue
+        axes.append((name, axis))
         label = prepared.arguments.axes.get(name, {}).get(axis)
         named = label is not None and label not in prepared.arguments.unnamed
         found[f"{label} of {name}" if named else f"axis {axis} of {name}"] = size.group(1)
@@ -246,7 +248,8 @@ def _fixed_axes(prepared: Prepared, text: str, lines: Mapping[str, str]) -> str 
     names = ", ".join(f"{name} (always {size})" for name, size in found.items())
     at = f"at {where}: " if where else ""
     looped = next((site for site in prepared.sites.values() if site.cell and site.traced > 1), None)
-    return f"{at}{names} would be fixed: " + (_loop_advice(looped) if looped is not None else _SIZE_ADVICE)
+    advice = _loop_advice(looped) if looped is not None else _SIZE_ADVICE
+    return FixedSizeError(f"{at}{names} would be fixed: {advice}", axes)
 
 
 _SIZE_ADVICE = (

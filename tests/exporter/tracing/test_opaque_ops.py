@@ -210,7 +210,7 @@ class OtherWeights(nn.Module):
 def test_weights_that_change_from_call_to_call_are_refused(tmp_path: Path) -> None:
     module = OtherWeights()
     before = module.lstm.weight_ih_l0.detach().clone()
-    with pytest.raises(ExportError, match=r"lstm: its weights are other ones from call to call \(test_recurrent.py:"):
+    with pytest.raises(ExportError, match=r"lstm: its weights are other ones from call to call \(test_opaque_ops.py:"):
         made(module, signal(2, 4), X, tmp_path)
     assert torch.equal(module.lstm.weight_ih_l0, before)
 
@@ -264,7 +264,7 @@ def test_eager_runs_record_each_call_and_take_other_states() -> None:
     first = eager(module, (x,))
     site = sites["lstm"]
     assert [call.given for call in site.calls] == [None, None]
-    assert site.calls[1].line.startswith("test_recurrent.py:")
+    assert site.calls[1].line.startswith("test_opaque_ops.py:")
     np.testing.assert_array_equal(site.calls[1].final[0], first[1])
     site.begin()
     states = torch.ones(1, 2, 5), torch.ones(1, 2, 5)

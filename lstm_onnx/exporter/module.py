@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import ModelProto
@@ -19,6 +19,7 @@ from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
 from .module_metadata import module_metadata
 from .tracing.arguments import Arguments
+from .tracing.dynamic_axes import dynamic_shapes_text, find_dynamic_axes, is_other_axis, without_axes
 from .tracing.functional import (
     FixedSizeError,
     FunctionalModule,
@@ -81,7 +82,8 @@ def export_module(
     require_output_path(path)
     with ONE_AT_A_TIME:
         functional = make_functional(module, arguments, output_names=options.output_names)
-        model, initializers, metadata, notes = _build_at_trace_sizes(functional, type(module).__name__, options)
+        build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
+        model, initializers, metadata, notes = build(functional, type(module).__name__, options)
     if module.training:
         notes = (*notes, TRAINING_NOTE)
     # Those of the module itself: the copy's LSTMs may hold weights that a parametrization computed.
@@ -91,6 +93,26 @@ def export_module(
 
 _Built = tuple[ModelProto, dict[str, np.ndarray], Metadata, tuple[str, ...]]
 """A model without its initializers and metadata, those two, and notes."""
+
+
+def _build_with_found_axes(functional: FunctionalModule, name: str, options: ModuleOptions) -> _Built:
+    """As `_build_at_trace_sizes`, with the dynamic axes that the module shows; those that tracing fixes become static.
+
+    Batch and time stay dynamic, or the export is refused: nobody expects a file for a single length.
+    """
+    arguments = find_dynamic_axes(functional)
+    while True:
+        try:
+            built = _build_at_trace_sizes(replace(functional, arguments=arguments), name, options)
+        except FixedSizeError as error:
+            others = {axis for axis in error.axes if is_other_axis(arguments, axis)}
+            if not others:
+                raise
+            arguments = without_axes(arguments, others)
+        else:
+            shapes = dynamic_shapes_text(arguments)
+            note = f"dynamic_shapes was not given; the dynamic axes are dynamic_shapes={shapes}"
+            return *built[:3], (note, *built[3])
 
 
 def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: ModuleOptions) -> _Built:

@@ -38,6 +38,7 @@ class Arguments:
         constants: leaves that are no tensors, by their index among all leaves.
         tree: the pytree structure of ``(args, kwargs)``.
         limits: the requested sizes of axes, by name; an axis without an entry may have any.
+        guessed: whether nobody named the dynamic axes.
     """
 
     tensors: dict[str, Tensor]
@@ -45,6 +46,7 @@ class Arguments:
     constants: dict[int, Any]
     tree: pytree.TreeSpec
     limits: Limits = field(default_factory=dict)
+    guessed: bool = False
 
     def args_and_kwargs(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` with these tensors (or other objects, such as shapes) in the tensors' places."""
@@ -185,7 +187,8 @@ def bind_arguments(
             tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
             ``torch.export.Dim`` (whose min and max bound the axis), None, an int and Dim.STATIC are for
             a static one, and Dim.DYNAMIC and Dim.AUTO for a dynamic one without a name.  None makes
-            all axes of integers and booleans dynamic, and all but the last of other tensors.
+            all axes of integers and booleans dynamic, and all but the last of other tensors; the
+            exporter asks the module instead (`find_dynamic_axes`).
         where: what messages call the inputs.
 
     Raises:
@@ -216,7 +219,7 @@ def bind_arguments(
     assert index == len(leaves)  # noqa: S101 - both go through the arguments in the forward's order
     if not tensors:
         raise ExportError(f"{where} hold no tensor")
-    found = Arguments(tensors, axes, constants, tree)
+    found = Arguments(tensors, axes, constants, tree, guessed=dynamic_shapes is None)
     _check_sizes(found)
     for requested in limits:
         found = found.with_limits(requested)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from .attribute_states import (
     named_tensors,
 )
 from .clone import clone_module, keep_len_symbolic
+from .dtype_mode import DtypeMode
 from .opaque_ops import RecurrentModule, replace_recurrent_modules
 from .user_code import error_line
 
@@ -33,7 +34,14 @@ Tensors = dict[str, Tensor]
 
 
 class FixedSizeError(ExportError):
-    """Tracing fixed a size; at other example sizes it may stay dynamic."""
+    """Tracing fixed a size; at other example sizes it may stay dynamic.
+
+    `axes` are the fixed ones, by input and axis, where they are known.
+    """
+
+    def __init__(self, message: str, axes: Collection[tuple[str, int]] = ()) -> None:
+        super().__init__(message)
+        self.axes = frozenset(axes)
 
 
 @dataclass(frozen=True)
@@ -45,12 +53,14 @@ class FunctionalModule:
         recurrent_modules: its LSTMs, GRUs, RNNs and cells by their paths.
         arguments: the example inputs.
         outputs: the names of its outputs.
+        native: the dtype of the original module, where the copy was converted to another one.
     """
 
     stateful: StatefulModule
     recurrent_modules: dict[str, RecurrentModule]
     arguments: Arguments
     outputs: tuple[str, ...]
+    native: torch.dtype | None = None
 
     @property
     def attribute_states(self) -> tuple[AttributeState, ...]:
@@ -77,7 +87,7 @@ class FunctionalModule:
             ExportError: the forward fails; the message has its own, and the line.
         """
         tensors, values = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
-        with inference_context(self.dtype):
+        with inference_context(self.dtype, self.native):
             results, after = call_forward(lambda: self.stateful(tensors, values))
         return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
 
@@ -90,13 +100,16 @@ class FunctionalModule:
 
 
 @contextlib.contextmanager
-def inference_context(dtype: torch.dtype) -> Iterator[None]:
-    """No gradients, and for a float64 copy float64 as the default dtype, for zeros that its code creates."""
+def inference_context(dtype: torch.dtype, native: torch.dtype | None = None) -> Iterator[None]:
+    """No gradients, and for a float64 copy float64 as the default dtype, for zeros that its code creates.
+
+    With `native`, the dtype of the module before its conversion, code that names it computes in `dtype`.
+    """
     before = torch.get_default_dtype()
     if dtype == torch.float64:
         torch.set_default_dtype(dtype)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), contextlib.nullcontext() if native is None else DtypeMode(native, dtype):
             yield
     finally:
         torch.set_default_dtype(before)
@@ -160,6 +173,7 @@ def make_functional(
             f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
             "torch.onnx.export is for modules without"
         )
+    native = None if dtype is None else _native_dtype(module, dtype)
     if dtype is not None:
         arguments = replace(arguments, tensors=_converted(arguments.tensors, dtype))
 
@@ -169,7 +183,7 @@ def make_functional(
 
     args, kwargs = arguments.args_and_kwargs(arguments.tensors)
     before = AttributeSnapshot(copy)
-    with inference_context(getattr(torch, next(iter(recurrent.values())).spec.dtype)):
+    with inference_context(getattr(torch, next(iter(recurrent.values())).spec.dtype), native):
         reset_calls()
         result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
         if not result:
@@ -186,6 +200,13 @@ def make_functional(
     functional = FunctionalModule(stateful, recurrent, arguments, outputs)
     _require_deterministic(functional, [tensor for _, tensor in result])
     return functional
+
+
+def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
+    """The dtype of the module's recurrent parameters, None where it is `dtype` already."""
+    recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
+    found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
+    return None if found == dtype else found
 
 
 def _is_script(module: nn.Module) -> bool:

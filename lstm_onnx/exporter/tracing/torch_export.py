@@ -223,7 +223,7 @@ def _trace_problem(functional: FunctionalModule, error: Exception, lines: Mappin
     text = str(error)
     fixed = _fixed_axes(functional, text, lines)
     if fixed:
-        return FixedSizeError(fixed)
+        return fixed
     line = error_line(error)
     at = f"at {line}: " if line else ""
     for pattern, advice in _REWRITES:
@@ -237,10 +237,11 @@ _FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])
 _FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
 
 
-def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str]) -> str | None:
+def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str]) -> FixedSizeError | None:
     """torch says that an axis came out as a constant: which, and why."""
     known = _sources(functional)
     found: dict[str, str] = {}
+    axes: list[tuple[str, int]] = []
     where: str | None = None
     for row in text.splitlines():
         match, size = _FIXED_AXIS.search(row), _FIXED_SIZE.search(row)
@@ -250,6 +251,7 @@ def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str
         name = known.get(source)
         if name is None:
             continue
+        axes.append((name, axis))
         label = functional.arguments.axes.get(name, {}).get(axis)
         named = label is not None and label not in functional.arguments.unnamed
         found[f"{label} of {name}" if named else f"axis {axis} of {name}"] = size.group(1)
@@ -266,7 +268,8 @@ def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str
         ),
         None,
     )
-    return f"{at}{names} would be fixed: " + (_loop_advice(looped) if looped is not None else _SIZE_ADVICE)
+    advice = _loop_advice(looped) if looped is not None else _SIZE_ADVICE
+    return FixedSizeError(f"{at}{names} would be fixed: {advice}", axes)
 
 
 _SIZE_ADVICE = (

@@ -228,7 +228,7 @@ def test_what_has_no_form_is_refused_by_its_line(forward: Any, problem: str, tmp
         made(module, with_lengths(2, 4), X_LENGTHS, tmp_path)
     message = str(caught.value)
     assert problem in message
-    assert ("test_packed.py:" in message and "# here:" in message) or forward is returning
+    assert ("test_packed_sequences.py:" in message and "# here:" in message) or forward is returning
     assert not list(tmp_path.iterdir())
 
 

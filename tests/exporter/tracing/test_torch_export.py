@@ -186,7 +186,7 @@ def test_a_refusal_names_the_line_and_the_remedy(
         first = forward.__code__.co_firstlineno
         lines = Path(__file__).read_text().splitlines()
         number = next(number for number in range(first, len(lines)) if lines[number - 1].endswith("# here"))
-        assert f"test_trace.py:{number}: {lines[number - 1].strip()}" in message
+        assert f"test_torch_export.py:{number}: {lines[number - 1].strip()}" in message
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
 
@@ -221,6 +221,8 @@ def test_axes_are_named_within_nested_arguments(tmp_path: Path) -> None:
 def test_axes_without_names_are_numbered(tmp_path: Path) -> None:
     module = type("Module", (Base,), {"forward": if_on_a_size})()
     with pytest.raises(ExportError, match=r"axis 1 of x \(always 4\) would be fixed"):
+        made(module, signal(2, 4), {"x": {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}}, tmp_path)
+    with pytest.raises(ExportError, match=r"time of x \(always 4\) would be fixed"):
         made(module, signal(2, 4), None, tmp_path)
 
 

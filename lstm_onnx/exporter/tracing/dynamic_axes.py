@@ -1,0 +1,266 @@
+"""Which axes of a module's inputs are dynamic, when nobody says: the module itself is asked.
+
+It runs with one axis longer, or several of one size together; what runs is dynamic.  Which of them is batch
+and which time shows in what reaches its recurrent modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
+
+from ...errors import ExportError
+from .arguments import Arguments, resize_tensor
+from .functional import FunctionalModule, resize_example
+
+Axis = tuple[str, int]
+"""An input's name and one of its axes."""
+Group = tuple[Axis, ...]
+"""Axes that always have one size."""
+_MOST_RUNS = 300
+"""Runs of the module; each input has few axes, and few inputs share a size."""
+_LARGEST_GROUP = 8
+_BATCH, _TIME = "batch", "time"
+
+
+def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
+    """The arguments of a functional module, with its dynamic axes found and named ``batch``, ``time``, or ``x_2``.
+
+    Args:
+        functional: the module; what `axes` its arguments have is not looked at.
+
+    Raises:
+        ExportError: no axis can be of another size.
+    """
+    search = _Search(functional)
+    search.enlarge_ones()
+    groups = [group for axes in search.by_size() for group in search.separate(axes)]
+    if not groups:
+        raise ExportError(
+            "no axis of the inputs can have another size: the module fails with each axis that is made longer; "
+            "pass dynamic_shapes if some axes can only change together"
+        )
+    roles = _completed([search.role(group) for group in groups])
+    axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
+    for group, label in zip(groups, _labels(groups, roles), strict=True):
+        for name, axis in group:
+            axes[name][axis] = label
+    return replace(functional.arguments, axes={name: dict(sorted(own.items())) for name, own in axes.items()})
+
+
+def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
+    """Whether an axis is open, and neither batch nor time."""
+    return arguments.axes[axis[0]].get(axis[1], _BATCH) not in (_BATCH, _TIME)
+
+
+def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
+    """The arguments with some axes, and those that go with them, not open."""
+    closed = {arguments.axes[name][axis] for name, axis in axes}
+    kept = {
+        name: {axis: label for axis, label in own.items() if label not in closed}
+        for name, own in arguments.axes.items()
+    }
+    return replace(arguments, axes=kept)
+
+
+def dynamic_shapes_text(arguments: Arguments) -> str:
+    """The axes as ``dynamic_shapes`` takes them, to be pasted: ``{'x': {0: 'batch', 1: 'time'}}``."""
+    args, kwargs = arguments.args_and_kwargs({name: _Shown(arguments.axes[name]) for name in arguments.tensors})
+    names = [name.partition(".")[0] for name in arguments.tensors]
+    shown = {} if not args else _by_name(arguments, args)
+    shown |= {name: _plain(value) for name, value in kwargs.items() if name in names or _holds(value)}
+    return repr(shown)
+
+
+class _Shown:
+    """A tensor's axes in the place of the tensor, so that containers of pytree leave it alone."""
+
+    def __init__(self, axes: Mapping[int, str]) -> None:
+        self.axes = dict(axes)
+
+
+def _holds(value: Any) -> bool:
+    return any(isinstance(leaf, _Shown) for leaf in pytree.tree_leaves(value))
+
+
+def _plain(value: Any) -> Any:
+    """Containers of axes in place of containers of tensors; None where there is no tensor."""
+    if isinstance(value, _Shown):
+        return value.axes
+    if not _holds(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    children = [_plain(item) for item in value]
+    return children if type(value) is list else tuple(children)
+
+
+def _by_name(arguments: Arguments, args: tuple[Any, ...]) -> dict[str, Any]:
+    """The positional arguments by name; the names of those with tensors are in the tensors' names."""
+    found: dict[str, Any] = {}
+    names = iter(arguments.tensors)
+    for value in args:
+        held = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, _Shown)]
+        if held:
+            own = [next(names) for _ in held]
+            found[own[0].partition(".")[0]] = _plain(value)
+    return found
+
+
+class _Search:
+    """Runs of the module with some axes longer."""
+
+    def __init__(self, functional: FunctionalModule) -> None:
+        self.runs = 0
+        self.functional = replace(functional, arguments=replace(functional.arguments, axes=self._no_axes(functional)))
+        self.known: dict[tuple[Group, int], list[tuple[int, int]] | None] = {}
+
+    @staticmethod
+    def _no_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
+        return {name: {} for name in functional.arguments.tensors}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.functional.arguments.tensors.items()}
+
+    def axes_of(self, size: int) -> list[Axis]:
+        return [(name, axis) for name, shape in self.shapes.items() for axis, own in enumerate(shape) if own == size]
+
+    def by_size(self) -> list[list[Axis]]:
+        return [self.axes_of(size) for size in dict.fromkeys(size for shape in self.shapes.values() for size in shape)]
+
+    def enlarge_ones(self) -> None:
+        """Lengthen axes of size 1 in the example, as many as the module takes; broadcasting hides what a 1 is for."""
+        ones = self.axes_of(1)[:_LARGEST_GROUP]
+        for count in range(len(ones), 0, -1):
+            for group in itertools.combinations(ones, count):
+                if self.sizes_at(group, 2) is not None:
+                    tensors = dict(self.functional.arguments.tensors)
+                    for name, axis in group:
+                        tensors[name] = resize_tensor(tensors[name], {axis: 2})
+                    arguments = replace(self.functional.arguments, tensors=tensors)
+                    self.functional = replace(self.functional, arguments=arguments)
+                        self.functional, arguments=replace(self.functional.arguments, tensors=tensors)
+                    )
+                    self.known.clear()
+                    return
+
+    def separate(self, axes: list[Axis]) -> Iterator[Group]:
+        """The smallest groups of axes of one size that can change together, and alone.
+
+        Those that change what reaches the recurrent modules come first: of 3 sequences with 2 lengths,
+        pack_padded_sequence quietly takes 2.
+        """
+        left = list(axes)
+        if self.shapes[axes[0][0]][axes[0][1]] < 2:
+            return
+        for wanted in (self.role, self.changes):
+            for count in range(1, min(len(axes), _LARGEST_GROUP) + 1):
+                for group in itertools.combinations(left, count):
+                    if all(axis in left for axis in group) and wanted(group):
+                        yield group
+                        left = [axis for axis in left if axis not in group]
+
+    def changes(self, group: Group) -> bool:
+        return any(self.sizes_at(group, size) is not None for size in self._larger(group))
+
+    def role(self, group: Group) -> str:
+        """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does."""
+        before = self.sizes_at((), 0) or []
+        for size in self._larger(group):
+            after = self.sizes_at(group, size)
+            if after is None or len(after) != len(before):
+                continue
+            for (steps, rows), (more_steps, more_rows) in zip(before, after, strict=True):
+                if more_steps != steps:
+                    return _TIME
+                if more_rows != rows:
+                    return _BATCH
+        return ""
+
+    def _larger(self, group: Group) -> tuple[int, ...]:
+        name, axis = group[0]
+        own = self.shapes[name][axis]
+        return own + 1, 2 * own, 4 * own
+
+    def sizes_at(self, group: Group, size: int) -> list[tuple[int, int]] | None:
+        """Steps and rows that reach each call of a recurrent module; None where the module does not run."""
+        key = group, size
+        if key not in self.known:
+            self.known[key] = self._run(group, size) if self.runs < _MOST_RUNS else None
+            self.runs += 1
+        return self.known[key]
+
+    def _run(self, group: Group, size: int) -> list[tuple[int, int]] | None:
+        axes = self._no_axes(self.functional)
+        for name, axis in group:
+            axes[name][axis] = "axis"
+        functional = replace(self.functional, arguments=replace(self.functional.arguments, axes=axes))
+        with _recorded(functional) as found:
+            try:
+                resize_example(functional, {"axis": size} if group else {})
+            except ExportError:
+                return None
+        return found
+
+
+@contextlib.contextmanager
+def _recorded(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
+    """Steps and rows of what recurrent modules are called with, in order."""
+    found: list[tuple[int, int]] = []
+
+    def hook(
+        input_size: int, batch_first: bool, cell: bool
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = next((value for value in (*args, *kwargs.values())), None)
+            data = x.data if isinstance(x, PackedSequence) else x
+            # torch 2.13 takes packed sequences of one step with any number of features, and computes nonsense.
+            if isinstance(data, torch.Tensor) and data.shape[-1] != input_size:
+                raise ExportError(f"a recurrent module of {input_size} features was given {data.shape[-1]}")
+            if isinstance(x, PackedSequence):
+                found.append((len(x.batch_sizes), int(x.batch_sizes[0])))
+            elif isinstance(x, torch.Tensor) and (cell or x.dim() == 2):
+                found.append((1, x.shape[0]) if cell else (x.shape[0], 1))
+            elif isinstance(x, torch.Tensor):
+                steps, rows = (1, 0) if batch_first else (0, 1)
+                found.append((x.shape[steps], x.shape[rows]))
+
+        return record
+
+    handles = []
+    for path, recurrent in functional.recurrent_modules.items():
+        module = functional.stateful.inner.get_submodule(path)
+        record = hook(recurrent.spec.input_size, bool(getattr(module, "batch_first", False)), recurrent.cell)
+        handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _completed(roles: list[str]) -> list[str]:
+    """Where batch or time alone is missing, the only group without a role has it: more steps than lengths say."""
+    missing = {_BATCH, _TIME} - set(roles)
+    if len(missing) == 1 and roles.count("") == 1:
+        return [role or next(iter(missing)) for role in roles]
+    return roles
+
+
+def _labels(groups: Iterable[Group], roles: Iterable[str]) -> Iterator[str]:
+    """``batch`` and ``time`` for the first of each role; ``x_2`` for others, by input and axis."""
+    used: set[str] = set()
+    for group, role in zip(groups, roles, strict=True):
+        name, axis = group[0]
+        label = role if role and role not in used else f"{name}_{axis}".replace(".", "_")
+        used.add(label)
+        yield label

@@ -15,8 +15,8 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx import Model, ParityReport
 from lstm_onnx.parity import LSTMVerification, make_report
-from lstm_onnx.parity.diagnosis.evidence import causes
-from lstm_onnx.parity.diagnosis.evidence import evidence as diagnosis
+from lstm_onnx.parity.diagnosis import causes
+from lstm_onnx.parity.diagnosis import evidence as diagnosis
 from lstm_onnx.parity.diagnosis.fault_models import rounded
 from lstm_onnx.runtime.providers import Placement
 

@@ -79,7 +79,7 @@ def test_the_catalogue_has_what_fits_the_sizes() -> None:
 def test_layers_that_are_run_one_by_one_give_what_all_of_them_do(name: str) -> None:
     spec = SPECS[name]
     module = _module(spec)
-    from lstm_onnx.parity.diagnosis.evidence import fault_models as catalogue
+    from lstm_onnx.parity.diagnosis import fault_models as catalogue
 
     by_layers = catalogue._in_layer(lambda run: run, 0)(run_torch)
     for start in ("batch 3, time 7, states, lengths", "batch 1, time 7, no states", "batch 3, time 1, states"):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .criterion import K, TensorResult, compare
+from .criterion import TensorResult, compare
 from .report import CaseResult, Cause, Location, MutantResult, ParityReport
+from .tolerances import K
 
 if TYPE_CHECKING:
     from .lstm import LSTMVerification

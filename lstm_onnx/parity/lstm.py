@@ -1,50 +1,62 @@
-"""A file beside a bare nn.LSTM."""
+"""The verification of a file against a bare nn.LSTM.
+
+Its weights are known by name and its rows and steps are independent of what follows, so that it has more than any
+module: single-step comparison of chaotic models, every size of an axis for the price of a few runs, and a diagnosis
+down to the gate.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ..errors import InputError, LSTMOnnxError
-from ..exporter.sources.torch_lstm import spec_of, state_of
-from ..exporter.weights import digest
+from ..exporter.sources.torch_lstm import module_of, spec_of, state_of
+from ..exporter.weights import StateDict, digest
 from ..runtime import Model
 from ..spec import LSTMSpec
-from .amplify import layer_gains, louder_file, louder_state
-from .cases import LONG, SHAPES, Case, cases, gains, loud_cases, value_cases
-from .compared import Compared, Sides
+from .amplify import amplified_graph, amplified_state, input_gains, layer_gains
+from .cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_cases
+from .comparison import Models, Planned, Verification, user_case
 from .diagnosis.evidence import diagnose
-from .expected import Call, Expected, farther, rounded_otherwise
-from .lstm_sweeps import Pair, batch_sweep, judged, time_sweep
-from .mutants import Subject, folder_of, opened, read_graph
+from .expected import Call, Expected, farther, perturbed
+from .lstm_sizes import batch_sweep, conclusive_calls, time_sweep
+from .mutants import Target, folder_of, opened, read_graph
 from .reference import run_torch, windows
-from .replay import replay
 from .report import CaseResult, Cause, Location
-from .sizes import Axes
-from .user_data import fitting
+from .tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 
-_ROUNDINGS = 4
-"""How often extreme numbers are rounded otherwise: of few runs, all may be right by luck."""
-_EXTREME_ROUNDINGS = 16.0
-"""How much more the largest state's rounding counts where states are extreme.
-
-Right models with trained or large weights were off by up to 48 roundings of it there, as a rounding in one step
-is multiplied in the next; wrong ones are off by the state itself.
-"""
-_NOT_EXTREME = "extreme inputs and states were not compared: in a chaotic model nobody's numbers can be judged there"
+LSTMModels = Models[nn.LSTM]
+_NOT_EXTREME = (
+    "extreme inputs and states were not compared: rounding errors grow without bound in a chaotic model, so no result "
+    "could be judged"
+)
 
 
-class LSTMVerification:
+def models_of(model: Model, spec: LSTMSpec, state: StateDict) -> LSTMModels:
+    """A file beside an LSTM with these parameters."""
+    native = torch.float32 if spec.dtype == "float64" else getattr(torch, spec.dtype)
+    return Models(model, module_of(spec, state).to(native), module_of(spec, state).to(torch.float64))
+
+
+class LSTMVerification(Verification):
     """A file beside a bare nn.LSTM.
 
-    `shapes` are the (batch, time) that are drawn; `data` inputs to be compared on beside those that are
-    drawn, by the file's input names.
+    Args:
+        model: the file, open.
+        module: the nn.LSTM.
+        seed: of the drawn inputs and states.
+        data: inputs to compare in addition to the drawn ones, by the file's input names.
+        shapes: the (batch, time) pairs that are drawn.
     """
+
+    models: LSTMModels
+    chaotic_note = "they were compared in pairs of steps and single steps"
 
     def __init__(
         self,
@@ -55,30 +67,29 @@ class LSTMVerification:
         data: Sequence[Mapping[str, Any]] = (),
         shapes: Sequence[tuple[int, int]] = (*SHAPES, LONG),
     ) -> None:
-        self.started = perf_counter()
-        self.model = model
-        self.module = module
-        self.seed = seed
+        super().__init__(model, module, seed)
         self.spec: LSTMSpec = spec_of(module)
-        # Built anew from the weights: the caller's module stays as it is, and may be parametrised.
+        # Rebuilt from the weights: the caller's module stays as it is, and may be parametrized.
         self.state = state_of(module, self.spec)
+        self.models = models_of(model, self.spec, self.state)
+        self.amplified_models = self._amplify()
         lengths = "lengths" in model.inputs
         streams = bool(model.states) and not self.spec.bidirectional
-        self.sides = Sides.of(model, self.spec, self.state)
-        self.louder = self._louder()
-        loud = gains(self.spec, self.state)
-        self.cases = cases(self.spec, lengths=lengths, streams=streams, seed=seed, loud=loud, shapes=shapes)
-        self.cases += value_cases(self.spec, self.state, seed, folded=self._folded)
+        gains = input_gains(self.spec, self.state)
+        self.cases = lstm_cases(self.spec, lengths=lengths, streams=streams, seed=seed, gains=gains, shapes=shapes)
+        self.cases += lstm_value_cases(self.spec, gains.input, seed, folded=self._folded)
         self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
         self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
-        self.loud_cases = loud_cases(self.spec, lengths=lengths, seed=seed) if self.louder else []
-        self.compared: list[Compared] = []
-        """So far."""
-        self.notes: list[str] = []
-        if model.metadata.digest is not None and model.metadata.digest != digest(self.state):
-            self.notes.append("the file was exported from other weights than these (its digest differs)")
+        self.amplified_cases = amplified_cases(self.spec, lengths=lengths, seed=seed) if self.amplified_models else []
+        self.note_digest(digest(self.state))
         if model.spec is not None and model.spec != self.spec:
             self.notes.append("the file was exported from an LSTM with other arguments")
+
+    def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
+        return [
+            lambda: batch_sweep(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
+            lambda: time_sweep(self.models, self.spec, axes=self.axes, seed=self.seed),
+        ]
 
     @property
     def _folded(self) -> bool:
@@ -86,123 +97,98 @@ class LSTMVerification:
         options = self.model.metadata.options
         return self.spec.proj_size > 0 and (options is None or options.projection == "fold")
 
-    def _louder(self) -> tuple[Sides, Any] | None:
-        """Both sides with loud weights, and the file's graph, for a quiet model whose layers are found in the file."""
-        factors = layer_gains(self.spec, self.state, folded=self._folded)
-        if factors is None:
+    def _amplify(self) -> tuple[LSTMModels, Any] | None:
+        """The models with amplified weights and the file's graph; None where that is not needed or not possible."""
+        gains = layer_gains(self.spec, self.state, folded=self._folded)
+        if gains is None:
             return None
-        graph = louder_file(read_graph(self.model), folder_of(self.model), self.spec, factors)
+        graph = amplified_graph(read_graph(self.model), folder_of(self.model), self.spec, gains)
         if graph is None:
             return None
         try:
-            return Sides.of(opened(self.model, graph), self.spec, louder_state(self.state, factors)), graph
+            return models_of(opened(self.model, graph), self.spec, amplified_state(self.state, gains)), graph
         except LSTMOnnxError:
             return None
 
     @property
     def planned(self) -> int:
-        """How many cases there are, but for the shorter ones that follow an inconclusive one."""
-        return len(self.cases) + len(self.sweeps) + len(self.loud_cases)
+        """The number of cases, without the shorter ones that follow an inconclusive one."""
+        return len(self.cases) + len(self.sweeps) + len(self.amplified_cases)
 
     @property
-    def expected(self) -> list[Expected]:
-        """What was compared so far, of the file as it is."""
-        return [done.expected for done in self.compared if done.sides is self.sides]
-
-    @property
-    def pairs(self) -> list[tuple[Expected, CaseResult]]:
-        """The same, and what came of it."""
-        return [(done.expected, done.result) for done in self.compared if done.sides is self.sides]
-
-    @property
-    def loud(self) -> Subject | None:
-        """The file with loud weights, and what was compared of it so far."""
-        if self.louder is None:
+    def amplified(self) -> Target | None:
+        """The file with amplified weights, and its cases so far."""
+        if self.amplified_models is None:
             return None
-        sides, graph = self.louder
-        return Subject(sides.model, graph, [done.expected for done in self.compared if done.sides is sides])
+        models, graph = self.amplified_models
+        return Target(models.file, graph, [done.expected for done in self.compared if done.models is models])
 
-    def results(self) -> Iterator[CaseResult]:
-        """Case by case, as they are done; an inconclusive one is followed by shorter ones from the exact states."""
+    def _comparisons(self) -> Iterator[Planned | CaseResult]:
+        """Each case; an inconclusive one is followed by shorter ones from the float64 states."""
         for case in self.cases:
-            # In a chaotic model extreme numbers grow a rounding of anyone's without bound, be it right or wrong.
+            # In a chaotic model extreme values amplify every rounding without bound, right or wrong.
             chaotic = any(done.result.inconclusive for done in self.compared)
             if case.kind == "values" and chaotic:
                 if _NOT_EXTREME not in self.notes:
                     self.notes.append(_NOT_EXTREME)
                 continue
-            yield from self._results(self.sides, case)
+            yield from self._with_windows(self.models, case)
         for sweep in self.sweeps:
             case, calls = sweep()
-            expected = judged(_expecting(self.sides.wide, self.spec, case, calls))
+            expected = conclusive_calls(expect_calls(self.models, self.spec, case, calls))
             if expected is not None:
-                yield self._compared(self.sides, case, expected)
-        for case in self.loud_cases:
-            assert self.louder is not None  # noqa: S101 - or there are none
-            yield from self._results(self.louder[0], case)
+                yield self.models, case, expected
+        for case in self.amplified_cases:
+            assert self.amplified_models is not None  # noqa: S101 - otherwise there are no such cases
+            yield from self._with_windows(self.amplified_models[0], case)
 
-    def _results(self, sides: Sides, case: Case) -> Iterator[CaseResult]:
-        result = None
-        for part, expected in expectations(sides.own, sides.wide, self.spec, case):
-            result = self._compared(sides, part, expected)
-            yield result
-        if result is not None and result.inconclusive:
-            problem = "PyTorch's own error is too large even for a single step, so nothing can be said"
+    def _with_windows(self, models: LSTMModels, case: Case) -> Iterator[Planned | CaseResult]:
+        before = len(self.compared)
+        for part, expected in expectations(models, self.spec, case):
+            yield models, part, expected
+        if len(self.compared) > before and self.compared[-1].result.inconclusive:
+            problem = "PyTorch's own error is too large even for a single step, so this case cannot be judged"
             yield CaseResult(case.label, error=problem)
 
-    def _compared(self, sides: Sides, case: Case, expected: Expected) -> CaseResult:
-        result = replay(sides.model, expected)
-        self.compared.append(Compared(sides, case, expected, result))
-        return result
-
-    def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
-        pair, metadata, seed = Pair(self.sides.own, self.sides.wide), self.model.metadata, self.seed
-        axes = Axes(metadata.axis_limits, metadata.size_boundaries)
-        return [
-            lambda: batch_sweep(pair, self.spec, axes=axes, lengths=lengths, seed=seed),
-            lambda: time_sweep(pair, self.spec, axes=axes, seed=seed),
-        ]
-
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
-        """Where the file first differs, and why, as far as it can be told."""
+        """Where the file first differs and the likely causes, as far as they can be determined."""
         return diagnose(self.spec, self.compared)
 
 
-def expectations(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Iterator[tuple[Case, Expected]]:
-    """What `case` must give; where that is inconclusive, then its pairs of steps, and then its single steps."""
-    expected = _expected(own, wide, spec, case)
+def expectations(models: LSTMModels, spec: LSTMSpec, case: Case) -> Iterator[tuple[Case, Expected]]:
+    """What PyTorch gives for `case`; if that is inconclusive, then for its pairs of steps and for its single steps."""
+    expected = _expect(models, spec, case)
     if case.kind == "values" and expected.inconclusive:
-        return  # of extreme numbers PyTorch's own rounding decides everything here
+        return  # the result for extreme values depends on PyTorch's own rounding alone
     yield case, expected
     time = case.input.shape[1 if spec.batch_first else 0]
     for size in (2, 1):
         if expected.inconclusive and size < time:
-            part = replace(windows(wide, case, size), kind="steps")
-            expected = _expected(own, wide, spec, part)
+            part = replace(windows(models.float64, case, size), kind="steps")
+            expected = _expect(models, spec, part)
             yield part, expected
 
 
-def _expected(own: nn.LSTM, wide: nn.LSTM, spec: LSTMSpec, case: Case) -> Expected:
-    mine, reference = run_torch(own, case), run_torch(wide, case)
+def _expect(models: LSTMModels, spec: LSTMSpec, case: Case) -> Expected:
+    native, reference = run_torch(models.native, case), run_torch(models.float64, case)
     if case.kind == "values":
-        for seed in range(_ROUNDINGS):
-            moved = rounded_otherwise(case.feeds(), spec.dtype, seed)
-            other = replace(case, input=moved["input"], states=(moved["h0"], moved["c0"]))
-            mine = farther(mine, run_torch(wide, other), reference)
-    return _expecting(wide, spec, case, [Call(case.feeds(), mine, reference)])
+        for seed in range(ROUNDINGS):
+            moved = case.with_feeds(perturbed(case.feeds(), spec.dtype, seed))
+            native = farther(native, run_torch(models.float64, moved), reference)
+    return expect_calls(models, spec, case, [Call(case.feeds(), native, reference)])
 
 
-def _expecting(wide: nn.LSTM, spec: LSTMSpec, case: Case, calls: Sequence[Call]) -> Expected:
-    """What `calls` must give, which are all of `case`."""
+def expect_calls(models: LSTMModels, spec: LSTMSpec, case: Case, calls: Sequence[Call]) -> Expected:
+    """`case` as these calls, with the scales and axes of an nn.LSTM."""
     scale = max(float(np.abs(call.reference["cn"]).max()) for call in calls)
     if case.states is not None:
         scale = max(scale, float(np.abs(case.states[1]).max()))
     time_axis = 1 if spec.batch_first else 0
-    h_scale = _h_scale(wide)
+    h_scale = _h_scale(models.float64)
     if case.kind == "values":
-        # A sigmoid may be off by eps where it is next to nothing, and times a large c that is much to h.
+        # A sigmoid near 0 may be off by eps, which times a large c is a large error of h.
         h_scale *= max(1.0, scale)
-        scale *= _EXTREME_ROUNDINGS
+        scale *= EXTREME_ROUNDINGS
     return Expected(
         case.label,
         tuple(calls),
@@ -218,18 +204,14 @@ def _expecting(wide: nn.LSTM, spec: LSTMSpec, case: Case, calls: Sequence[Call])
 
 
 def _h_scale(module: nn.LSTM) -> float:
-    """The size of h where rounding is concerned: o tanh(c) is within 1, and a projection sums over that."""
+    """The magnitude of h for rounding: o tanh(c) is within 1, and a projection is a sum of such."""
     norms = [float(w.norm(dim=1).max()) for name, w in module.state_dict().items() if name.startswith("weight_hr")]
     return max(norms, default=1.0)
 
 
 def _data_case(model: Model, index: int, feeds: Mapping[str, Any]) -> Case:
-    """The user's own inputs, completed and checked as `Model.run` does it."""
-    label = f"data {index}"
-    try:
-        arrays = fitting(model, feeds)
-    except InputError as error:
-        raise InputError(f"{label}: {error}") from error
+    """The user's own inputs."""
+    label, arrays = user_case(model, index, feeds)
     if "input" not in arrays:
         raise InputError(f"{label}: an nn.LSTM takes input, and {model.path} takes {', '.join(model.inputs)}")
     states = (arrays["h0"], arrays["c0"]) if "h0" in feeds or "c0" in feeds else None

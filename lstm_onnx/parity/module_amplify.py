@@ -1,7 +1,7 @@
-"""A module whose recurrent layers are quiet, with their weights made loud, in its file and in PyTorch alike.
+"""A module with small weights in its recurrent layers, with these amplified in the file and in PyTorch alike.
 
-See `loud`, which does it for a bare LSTM.  Half precision needs it most: what a layer behind another one does
-with gates that hardly move is below its rounding.
+See `amplify`, which does it for a bare LSTM.  Half precision needs it most: the effect of a layer behind another one
+is below its rounding while the gates hardly move.
 """
 
 from __future__ import annotations
@@ -17,55 +17,58 @@ import torch
 from torch import Tensor
 
 from ..errors import LSTMOnnxError
-from .amplify import ENOUGH, wanted_gain
-from .expected import Expected, size_of
-from .mutants import Edit, Site, Subject, folder_of, opened, read_graph
+from .amplify import scale_weights, weight_gain
+from .expected import Expected, largest_relative_errors
+from .mutants import Edit, RecurrentLayer, Target, folder_of, opened, read_graph
+from .tolerances import LEAST_WEIGHT_GAIN
 
 if TYPE_CHECKING:
     from .modules import ModuleVerification
 
 _SHAPES = ((8, 7), (5, 12), (32, 2))
-"""(batch, time) of what is compared."""
+"""The (batch, time) of the cases."""
 _KINDS = ("weight_ih", "weight_hh", "bias")
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer of a recurrent module: its parameters by kind, and what each is multiplied by."""
+    """One layer of a recurrent module: the names of its parameters, and their factors, by kind."""
 
     path: str
     parameters: Mapping[str, tuple[str, ...]]
     factors: Mapping[str, float]
 
 
-def made_loud(verification: ModuleVerification) -> Subject | None:
-    """The file with loud weights, and what PyTorch gives with them; None where they are loud, or not found in it."""
+def amplified_target(verification: ModuleVerification) -> Target | None:
+    """The file with amplified weights, and what PyTorch gives with them; None where not needed or not found in it."""
     layers = list(_layers(verification))
     largest = max((factor for layer in layers for factor in layer.factors.values()), default=1.0)
-    if largest < ENOUGH.get(verification.dtype, ENOUGH["float32"]) or verification.dtype == "float64":
+    least = LEAST_WEIGHT_GAIN.get(verification.dtype, LEAST_WEIGHT_GAIN["float32"])
+    if largest < least or verification.dtype == "float64":
         return None
     model = verification.model
-    graph = _louder_file(verification, layers, read_graph(model), folder_of(model))
+    graph = _amplified_graph(verification, layers, read_graph(model), folder_of(model))
     if graph is None:
         return None
     try:
-        louder = opened(model, graph)
+        amplified = opened(model, graph)
     except LSTMOnnxError:
         return None
     with _scaled(verification, layers):
-        return Subject(louder, graph, list(_expected(verification)))
+        return Target(amplified, graph, _expected(verification))
 
 
 def _layers(verification: ModuleVerification) -> Iterator[_Layer]:
-    for path in verification.own.sites:
-        module = verification.own.submodule(path)
+    run = verification.models.native
+    for path in run.sites:
+        module = run.submodule(path)
         names = [name for name, _ in module.named_parameters(recurse=False)]
         suffixes = {name.partition("_l")[2].removesuffix("_reverse") for name in names}
         for suffix in sorted(suffixes):
             own = [name for name in names if name.partition("_l")[2].removesuffix("_reverse") == suffix]
             parameters = {kind: tuple(name for name in own if name.startswith(kind)) for kind in _KINDS}
             factors = {
-                kind: wanted_gain(kind, [_array(module.get_parameter(name)) for name in found], verification.dtype)
+                kind: weight_gain(kind, [_array(module.get_parameter(name)) for name in found], verification.dtype)
                 for kind, found in parameters.items()
             }
             yield _Layer(path, parameters, factors)
@@ -76,38 +79,35 @@ def _array(tensor: Tensor) -> np.ndarray:
     return array
 
 
-def _louder_file(
+def _amplified_graph(
     verification: ModuleVerification, layers: list[_Layer], model: onnx.ModelProto, folder: str
 ) -> onnx.ModelProto | None:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     edit = Edit(copy, folder)
     changed: set[str] = set()
-    for site in edit.sites:
-        layer = next((layer for layer in layers if _is_site(verification, layer, edit, site)), None)
-        if layer is None or any(edit.fold(site)):
+    for operator in edit.layers:
+        layer = next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
+        if layer is None or any(edit.fold(operator)):
             return None
         changed.add(layer.path)
-        for kind, ports in zip(_KINDS, (site.W, site.R, site.B), strict=True):
-            for port in ports:
-                array = edit.constant(port.value)
-                if array is None:
-                    return None
-                port.value = edit.array(array * array.dtype.type(layer.factors[kind]))
-    # What the file has no operator of, such as a cell that was taken apart, stays as it is in PyTorch only.
+        ports = zip(_KINDS, (operator.W, operator.R, operator.B), strict=True)
+        if not all(scale_weights(edit, each, layer.factors[kind]) for kind, each in ports):
+            return None
+    # A layer without an operator, such as a cell that was split into others, cannot be amplified in the file.
     return copy if changed == {layer.path for layer in layers} else None
 
 
-def _is_site(verification: ModuleVerification, layer: _Layer, edit: Edit, site: Site) -> bool:
-    """Whether an operator has the weights of a layer, in whatever order."""
-    module = verification.own.submodule(layer.path)
-    for kind, ports in (("weight_ih", site.W), ("weight_hh", site.R)):
-        found = [edit.constant(port.value) for port in ports]
-        theirs = [array for array in found if array is not None]
-        mine = [_array(module.get_parameter(name)) for name in layer.parameters[kind]]
-        if len(theirs) != len(found) or not theirs or not mine:
+def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:
+    """Whether an operator has the weights of a layer, in any order."""
+    module = verification.models.native.submodule(layer.path)
+    for kind, ports in (("weight_ih", operator.W), ("weight_hh", operator.R)):
+        constants = [edit.constant(port.value) for port in ports]
+        arrays = [array for array in constants if array is not None]
+        parameters = [_array(module.get_parameter(name)) for name in layer.parameters[kind]]
+        if len(arrays) != len(constants) or not arrays or not parameters:
             return False
-        values, wanted = (np.sort(np.concatenate([np.ravel(one) for one in each])) for each in (theirs, mine))
+        values, wanted = (np.sort(np.concatenate([np.ravel(one) for one in each])) for each in (arrays, parameters))
         if not np.array_equal(values, wanted):
             return False
     return True
@@ -115,39 +115,33 @@ def _is_site(verification: ModuleVerification, layer: _Layer, edit: Edit, site: 
 
 @contextlib.contextmanager
 def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[None]:
-    """The parameters of both copies of the module multiplied, for as long as it is entered."""
-    held: list[tuple[Tensor, Tensor]] = []
+    """Multiply the parameters of both copies of the module for the duration of the context."""
+    originals: list[tuple[Tensor, Tensor]] = []
     try:
         with torch.no_grad():
-            for run in (verification.own, verification.wide):
+            for run in (verification.models.native, verification.models.float64):
                 for layer in layers:
                     module = run.submodule(layer.path)
                     for kind, names in layer.parameters.items():
                         for name in names:
                             parameter = module.get_parameter(name)
-                            held.append((parameter, parameter.clone()))
+                            originals.append((parameter, parameter.clone()))
                             parameter.mul_(layer.factors[kind])
         yield
     finally:
         with torch.no_grad():
-            for changed, right in reversed(held):
-                changed.copy_(right)
+            for changed, original in reversed(originals):
+                changed.copy_(original)
 
 
-def _expected(verification: ModuleVerification) -> Iterator[Expected]:
+def _expected(verification: ModuleVerification) -> list[Expected]:
     rng = np.random.default_rng([verification.seed, 4])
     specs = verification.specs
-    found = []
+    cases = []
     for batch, time in _SHAPES:
-        case = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.longer))
-        expected = verification.whole(replace(case, label=f"weights made loud, {case.label}"))
+        case = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
+        expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
         if expected is not None and not expected.inconclusive:
-            found.append(expected)
-    least: dict[str, float] = {}
-    for call in (call for expected in found for call in expected.calls):
-        for name, reference in call.reference.items():
-            size = size_of(reference)
-            if size > 0:
-                least[name] = max(least.get(name, 0.0), call.own_error(name) / size)
-    for expected in found:
-        yield replace(expected, least=least)
+            cases.append(expected)
+    least = largest_relative_errors(cases)
+    return [replace(expected, least=least) for expected in cases]

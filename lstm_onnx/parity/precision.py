@@ -1,4 +1,4 @@
-"""A source in another precision: the same weights, rounded or widened, before the export and in PyTorch alike."""
+"""A source in another precision: the same weights, cast before the export and in PyTorch alike."""
 
 from __future__ import annotations
 

@@ -78,14 +78,14 @@ def test_a_survivor_fails(run_cli: Run, toml: Callable[..., Path], monkeypatch: 
 
     source = toml(bidirectional=True).name
 
-    real = sweep.drawn_case
+    real = sweep.draw_case
 
     def without_states(*args: Any, **keywords: Any) -> Any:
         case = real(*args, **keywords)
         return sweep.Case(case.label, case.input, None, case.lengths)
 
-    monkeypatch.setattr(sweep, "drawn_case", without_states)
-    monkeypatch.setattr("lstm_onnx.parity.lstm.value_cases", lambda *_, **__: [])
+    monkeypatch.setattr(sweep, "draw_case", without_states)
+    monkeypatch.setattr("lstm_onnx.parity.lstm.lstm_value_cases", lambda *_, **__: [])
     monkeypatch.setattr("lstm_onnx.parity.lstm.LSTMVerification._sweeps", lambda *_: [])
     done = run_cli("verify", source, "--json")
     assert done.code == 1

@@ -111,8 +111,8 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
         (["m.onnx", "--golden", "none.npz"], "none.npz: No such file or directory; expected a golden file"),
         (["m.onnx", "--golden", "m.onnx"], "m.onnx: is not npz"),
         (["none.onnx", "--golden", "m.npz"], "none.onnx: No such file or directory; expected an .onnx file"),
-        (["net.toml", "m.onnx", "--golden", "m.onnx"], "name one that ends in .npz"),
-        (["net.toml", "m.onnx", "--golden", "-"], "name one that ends in .npz"),
+        (["net.toml", "m.onnx", "--golden", "m.onnx"], "golden files must end in .npz"),
+        (["net.toml", "m.onnx", "--golden", "-"], "golden files must end in .npz"),
         (["net.toml", "--columns", "x"], "--columns goes with --data"),
     ],
 )

@@ -87,7 +87,7 @@ def test_a_report_of_nothing_but_inconclusive_cases_is_no_pass(tmp_path: Path) -
 def test_single_steps_are_those_of_the_whole_run(batch_first: bool) -> None:
     module = lstm(batch_first=batch_first, num_layers=2).double().eval()
     spec = lstm_onnx.LSTMSpec(5, 8, num_layers=2, batch_first=batch_first, dtype="float64")
-    case = next(case for case in sweep.cases(spec, lengths=False) if case.label == "batch 3, time 7, states")
+    case = next(case for case in sweep.lstm_cases(spec, lengths=False) if case.label == "batch 3, time 7, states")
     whole = reference.run_torch(module, case)
     steps = reference.run_torch(module, reference.windows(module, case, 1))
     output = whole["output"].swapaxes(0, 1) if batch_first else whole["output"]
@@ -125,7 +125,7 @@ def test_windows_keep_lengths_and_drop_what_lies_past_them() -> None:
     module = lstm().double().eval()
     spec = lstm_onnx.LSTMSpec(5, 8, dtype="float64")
     case = next(
-        case for case in sweep.cases(spec, lengths=True) if case.label.startswith("batch 3, time 7, states, le")
+        case for case in sweep.lstm_cases(spec, lengths=True) if case.label.startswith("batch 3, time 7, states, le")
     )
     assert case.lengths is not None
     made = reference.windows(module, case, 2)

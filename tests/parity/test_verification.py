@@ -91,7 +91,7 @@ def test_lengths_are_swept_where_the_file_takes_them(tmp_path: Path) -> None:
 def test_the_sweep_has_several_sizes_of_both_axes_and_states_that_are_not_zero() -> None:
     assert len({batch for batch, _ in SHAPES}) > 2
     assert len({time for _, time in SHAPES}) > 2
-    drawn = sweep.cases(lstm_onnx.LSTMSpec(5, 8), lengths=True)
+    drawn = sweep.lstm_cases(lstm_onnx.LSTMSpec(5, 8), lengths=True)
     with_states = [case.states for case in drawn if case.states is not None]
     assert 0 < len(with_states) < len(drawn)
     assert all(np.abs(state).min() > 0 for states in with_states for state in states)

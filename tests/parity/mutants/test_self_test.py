@@ -22,7 +22,7 @@ from .bases import BASES, base, verification
 @pytest.mark.parametrize("name", BASES)
 def test_every_mutant_of_every_base_is_rejected(name: str, scale: float) -> None:
     done = verification(name, scale)
-    results = list(self_test(done.model, done.expected, "all", loud=done.loud))
+    results = list(self_test(done.model, done.expected, "all", amplified=done.amplified))
     assert len(results) > 12
     assert {result.outcome for result in results} == {"rejected"}
     assert all(result.ratio > 32 and result.case for result in results)

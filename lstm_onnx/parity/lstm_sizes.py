@@ -1,52 +1,40 @@
 """A bare nn.LSTM at every size of an axis, for the price of a few runs of PyTorch.
 
-The rows of a batch do not know of each other, so that one large batch has the outputs of every smaller
-one; and in a batch of packed sequences of different lengths each is as if it were alone.
+The rows of a batch are independent, so one large batch has the outputs of every smaller one; and in a batch of
+packed sequences of different lengths each has the outputs that it would have alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
 from ..spec import LSTMSpec
-from .cases import Case, drawn_case
-from .expected import Call, Expected, steadied
+from .cases import Case, draw_case
+from .comparison import Models
+from .expected import Call, Expected, with_least_errors
 from .reference import Outputs, run_torch
-from .sizes import LONG, Axes, spans
+from .sizes import DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
 
 _STEPS = 3
-"""Of the sweep over batch sizes."""
-_MOST_WORK = 6e9
-"""Multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
+"""Time steps of the sweep over batch sizes."""
 _LEAST_STEPS = 200
-"""Of the sweep over time, besides the long case, however large the model is."""
+"""Total steps of the sweep over time, besides the long case, however large the model is."""
 _MOST_STEPS = 16_000
-_MOST_NUMBERS = 2**19
-"""Of a sweep's outputs, so that a golden file stays small."""
 _LARGEST_BATCH = 1024
-_DENSE_BATCH = 33
-_LONGEST = 513
 _SHORT = 64
 
 
-@dataclass(frozen=True)
-class Pair:
-    """An LSTM in its own precision and in float64, to be run on the same inputs."""
-
-    own: nn.LSTM
-    wide: nn.LSTM
-
-    def run(self, case: Case) -> tuple[Outputs, Outputs]:
-        """PyTorch's own outputs, and the references."""
-        return run_torch(self.own, case), run_torch(self.wide, case)
+def _run(models: Models[nn.LSTM], case: Case) -> tuple[Outputs, Outputs]:
+    """PyTorch's outputs in the native precision, and in float64."""
+    return run_torch(models.native, case), run_torch(models.float64, case)
 
 
 def batch_sweep(
-    pair: Pair,
+    models: Models[nn.LSTM],
     spec: LSTMSpec,
     *,
     axes: Axes,
@@ -56,56 +44,56 @@ def batch_sweep(
     """One call for each batch size: the first rows of the largest batch."""
     layers = spec.num_layers * spec.num_directions
     row = _STEPS * spec.output_size + layers * (spec.hidden_size + (spec.proj_size or spec.hidden_size))
-    weights = _weights(pair.wide)
+    weights = _weights(models.float64)
     sizes = axes.to_try(
         "batch",
         lambda size: size * _STEPS * weights,
-        max(_MOST_WORK, 100 * _STEPS * weights),
+        max(MOST_WORK, 100 * _STEPS * weights),
         first=(64,),
-        largest=min(max(_MOST_NUMBERS // row, 64), _LARGEST_BATCH),
-        dense=_DENSE_BATCH,
+        largest=min(max(MOST_NUMBERS // row, 64), _LARGEST_BATCH),
+        dense=DENSE_BATCH,
     )
     steps = axes.within("time", _STEPS)
-    case = drawn_case(spec, np.random.default_rng([seed, 1]), max(sizes), steps, lengths=lengths)
-    own, wide = pair.run(case)
+    case = draw_case(spec, np.random.default_rng([seed, 1]), max(sizes), steps, lengths=lengths)
+    native, reference = _run(models, case)
     calls = []
     for size in sizes:
-        feeds, mine, reference = (_rows(part, size, spec) for part in (case.feeds(), own, wide))
-        calls.append(Call(feeds, mine, reference, f"batch {size}"))
+        feeds, *outputs = (_rows(part, size, spec) for part in (case.feeds(), native, reference))
+        calls.append(Call(feeds, outputs[0], outputs[1], f"batch {size}"))
     return replace(case, label=f"every batch of {spans(sizes)}, time {steps}", kind="sweep"), calls
 
 
-def time_sweep(pair: Pair, spec: LSTMSpec, *, axes: Axes, seed: int) -> tuple[Case, list[Call]]:
+def time_sweep(models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, seed: int) -> tuple[Case, list[Call]]:
     """One call for each number of time steps: the first steps of the same sequence."""
-    weights = _weights(pair.wide)
-    most = min(max(_MOST_WORK / weights, _LEAST_STEPS + LONG), _MOST_STEPS)
-    if spec.bidirectional:  # each has outputs of its own, of which the first steps are not those of a longer one
-        most = min(most, max(_MOST_NUMBERS // spec.output_size, _LEAST_STEPS + LONG))
-    sizes = axes.to_try("time", float, float(most), first=(LONG,), largest=_LONGEST)
+    weights = _weights(models.float64)
+    most = min(max(MOST_WORK / weights, _LEAST_STEPS + LONG), _MOST_STEPS)
+    if spec.bidirectional:  # the first steps of a longer sequence have other outputs
+        most = min(most, max(MOST_NUMBERS // spec.output_size, _LEAST_STEPS + LONG))
+    sizes = axes.to_try("time", float, float(most), first=(LONG,), largest=LARGEST_TIME)
     batch = axes.within("batch", 1)
-    longest = drawn_case(spec, np.random.default_rng([seed, 2]), batch, max(sizes))
+    longest = draw_case(spec, np.random.default_rng([seed, 2]), batch, max(sizes))
     calls = []
-    whole = pair.run(longest)
+    whole = _run(models, longest)
     axis = 1 if spec.batch_first else 0
     for group in _groups(sizes):
-        own, wide = pair.run(_beside(longest, group, spec))
+        packed = _run(models, _as_one_batch(longest, group, spec))
         for at, size in enumerate(group):
             feeds = {**longest.feeds(), "input": longest.input.take(range(size), axis=axis)}
             outputs: list[Outputs] = []
-            for part, one in zip((own, wide), whole, strict=True):
-                mine = {name: _take(name, array, at * batch, batch, spec) for name, array in part.items()}
-                # Those of the longest run, which a golden file then keeps once.
-                source = mine["output"] if spec.bidirectional else one["output"]
-                outputs.append({**mine, "output": source[(slice(None),) * axis + (slice(size),)]})
+            for part, one in zip(packed, whole, strict=True):
+                taken = {name: _take(name, array, at * batch, batch, spec) for name, array in part.items()}
+                # The outputs of the longest run, which a golden file then stores once.
+                source = taken["output"] if spec.bidirectional else one["output"]
+                outputs.append({**taken, "output": source[(slice(None),) * axis + (slice(size),)]})
             calls.append(Call(feeds, outputs[0], outputs[1], f"time {size}"))
     label = f"batch {batch}, every time of {spans(sizes)}"
     return replace(longest, label=label, kind="sweep"), calls
 
 
-def judged(expected: Expected) -> Expected | None:
-    """`expected` with the calls that say something; None where there is none."""
-    calls = [call for call in expected.calls if call.tells(expected.dtype)]
-    return replace(expected, calls=steadied(calls)) if calls else None
+def conclusive_calls(expected: Expected) -> Expected | None:
+    """`expected` with its conclusive calls; None where there is none."""
+    calls = [call for call in expected.calls if call.conclusive(expected.dtype)]
+    return replace(expected, calls=with_least_errors(calls)) if calls else None
 
 
 def _weights(module: nn.LSTM) -> int:
@@ -129,7 +117,7 @@ def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:
             yield group
 
 
-def _beside(case: Case, times: Sequence[int], spec: LSTMSpec) -> Case:
+def _as_one_batch(case: Case, times: Sequence[int], spec: LSTMSpec) -> Case:
     """The first steps of a case, once for each of `times`, as one batch of packed sequences."""
     axis = 1 if spec.batch_first else 0
     x = case.input.take(range(max(times)), axis=axis)

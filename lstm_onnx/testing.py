@@ -1,4 +1,4 @@
-"""Parity as an assertion, for any test runner; pytest has a fixture and a marker for it, see `pytest_plugin`."""
+"""Parity as an assertion, for any test runner; for pytest's fixture and marker see `pytest_plugin`."""
 
 from __future__ import annotations
 
@@ -46,26 +46,25 @@ def assert_parity(
         assert_parity("net.onnx", golden="net.npz")  # without torch
 
     Args:
-        source: an nn.Module, the path of a configured model's .toml, or ``package.module:callable``; with
-            `golden`, in whose place those numbers stand, it is the file itself.
-        file: the .onnx file, or what `load` made of it, which then has its own provider and threads;
-            None is a fresh export of `source`.
+        source: an nn.Module, the path of a configured model's .toml, or ``package.module:callable``; with `golden`,
+            which replaces it, the .onnx file.
+        file: the .onnx file, or what `load` returned, which keeps its own provider and threads; None is a fresh
+            export of `source`.
         golden: a golden file, as ``lstm-onnx verify SOURCE --golden`` writes it.
         example_inputs: for an nn.Module that is more than an nn.LSTM, as in `export`.
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
-        mutants: how many wrong copies are tried: "none", "quick" or "all".  None is "quick", and "none" with
-            `golden`.
-        data: inputs to be compared on beside those that are drawn, each by the file's input names.
+        mutants: how many mutants are tried: "none", "quick" or "all".  None is "quick", and "none" with `golden`.
+        data: inputs to compare in addition to the drawn ones, each by the file's input names.
 
     Returns:
         The report, which is truthy.
 
     Raises:
         ParityError: an AssertionError: the file is not in parity, or a mutant survived.
-        LSTMOnnxError: there was nothing to compare: a file is missing or no model, an option is not
-            possible, torch is needed and not installed.  The traceback ends here.
+        LSTMOnnxError: the comparison was not possible: a file is missing or not a model, an option is not possible,
+            or torch is needed and not installed.  The traceback ends here.
     """
     __tracebackhide__ = True
     try:

@@ -125,7 +125,7 @@ def test_a_float64_model_is_judged_by_pytorchs_float32_error_scaled_down() -> No
 
 
 @pytest.mark.parametrize(
-    ("native", "reference", "inconclusive"),
+    ("own", "reference", "inconclusive"),
     [
         (1.0 + 2e-3, 1.0, True),
         (1.0 + 0.5e-3, 1.0, False),

@@ -1,6 +1,6 @@
-"""Parity: does a file give what PyTorch gives, by PyTorch's own error as the yardstick?
+"""Parity: does a file give what PyTorch gives, in units of PyTorch's own rounding error?
 
-Reports and golden files need no torch, so what does is imported when it is asked for.
+Reports and golden files work without torch, so modules that need it are imported lazily.
 """
 
 from __future__ import annotations

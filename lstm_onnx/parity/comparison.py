@@ -1,4 +1,4 @@
-"""What every verification does: PyTorch's outputs in two precisions beside the file's, case by case."""
+"""What every verification does: compare the file with PyTorch in two precisions, case by case."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Planned: TypeAlias = tuple[Models[Any], Any, Expected]
 
 
 class Verification(ABC):
-    """A file beside the PyTorch module that it came from.
+    """The verification of a file against the PyTorch module that it came from.
 
     A bare nn.LSTM and any other module differ in how cases are drawn, how PyTorch is run, and how a difference is
     diagnosed; the rest is here.

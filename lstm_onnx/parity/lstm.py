@@ -39,13 +39,13 @@ _NOT_EXTREME = (
 
 
 def models_of(model: Model, spec: LSTMSpec, state: StateDict) -> LSTMModels:
-    """A file beside an LSTM with these parameters."""
+    """A file, and an LSTM with these parameters."""
     native = torch.float32 if spec.dtype == "float64" else getattr(torch, spec.dtype)
     return Models(model, module_of(spec, state).to(native), module_of(spec, state).to(torch.float64))
 
 
 class LSTMVerification(Verification):
-    """A file beside a bare nn.LSTM.
+    """The verification of a file against a bare nn.LSTM.
 
     Args:
         model: the file, open.

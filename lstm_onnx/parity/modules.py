@@ -43,7 +43,7 @@ _SHORT = 12
 
 
 class ModuleVerification(Verification):
-    """A file beside the module that it was exported from.
+    """The verification of a file against the module that it was exported from.
 
     Args:
         model: the file, open.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
 import torch
 from torch import nn
@@ -19,6 +20,8 @@ from ..errors import ConfigError, ExportError
 from ..exporter import export
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
 from ..exporter.sources.torch_lstm import is_bare, unwrapped
+from ..exporter.tracing.clone import cloned
+from ..exporter.weights import fitted
 from ..input_spec import InputSpec
 from ..runtime import Model, load
 from .build import build_report, with_mutants
@@ -27,7 +30,6 @@ from .golden_file import Golden, require_name, write
 from .lstm import LSTMVerification
 from .modules import ModuleVerification
 from .mutants import require_level
-from .precision import in_precision
 from .report import CaseResult, ParityReport
 from .user_data import UserData, require_drawing
 
@@ -195,6 +197,26 @@ def _files(
         path = folder / f"{precision or 'model'}.onnx"
         cast.export(path, check=False)
         yield cast, path, f"a fresh export in {precision}" if precision else "a fresh export"
+
+
+def in_precision(source: Source, dtype: str) -> Source:
+    """`source` with its parameters and floating-point inputs in `dtype`: "float16", "float32" or "float64".
+
+    Raises:
+        WeightsError: a weight is too large for float16.
+    """
+    if isinstance(source, LSTMSource):
+        spec = replace(source.spec, dtype=dtype)
+        return replace(source, spec=spec, state=fitted(spec, source.state, where=source.name))
+    kind: torch.dtype = getattr(torch, dtype)
+    inputs = tuple(replace(spec, dtype=dtype) if np.dtype(spec.dtype).kind == "f" else spec for spec in source.inputs)
+    example = source.example
+    if example is not None:
+        tensors = {
+            name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in example.tensors.items()
+        }
+        example = replace(example, tensors=tensors)
+    return replace(source, held=cloned(source.held, kind), inputs=inputs, example=example)
 
 
 def _source_problems(source: Source, model: Model) -> list[CaseResult]:

@@ -61,11 +61,11 @@ def weight_faults(spec: LSTMSpec, layer: int | None, direction: int | None) -> I
     where += "" if direction is None else (", forward", ", reverse")[direction]
 
     def chosen(name: str) -> bool:
-        own = name.removesuffix("_reverse")
+        base = name.removesuffix("_reverse")
         return (
             name.startswith(_WEIGHTS)
-            and (layer is None or own.endswith(f"_l{layer}"))
-            and (direction is None or direction == (own != name))
+            and (layer is None or base.endswith(f"_l{layer}"))
+            and (direction is None or direction == (base != name))
         )
 
     def changed(change: Callable[[str, np.ndarray], np.ndarray]) -> Callable[[StateDict], StateDict]:
@@ -75,9 +75,9 @@ def weight_faults(spec: LSTMSpec, layer: int | None, direction: int | None) -> I
         return changed(lambda name, array: change(array) if name.startswith(kinds) else array)
 
     if spec.bias:
-        for said, zeros in (("bias_ih", "bias_ih"), ("bias_hh", "bias_hh"), ("both", "bias")):
+        for label, zeros in (("bias_ih", "bias_ih"), ("bias_hh", "bias_hh"), ("both", "bias")):
             fix = "B is the two biases end to end, reordered as W is"
-            yield FaultModel(f"missing bias{where}: {said}", fix, only((zeros,), np.zeros_like))
+            yield FaultModel(f"missing bias{where}: {label}", fix, only((zeros,), np.zeros_like))
         fix = "B is the two biases end to end; their sum belongs into one half alone"
         yield FaultModel(f"bias twice{where}", fix, only(("bias",), lambda array: array * 2))
     if spec.state_size == spec.hidden_size:
@@ -88,9 +88,9 @@ def weight_faults(spec: LSTMSpec, layer: int | None, direction: int | None) -> I
         yield FaultModel(f"direction{where}: the two exchanged", fix, lambda state: _exchanged(state, chosen))
     for order in itertools.permutations(range(len(_GATES))):
         if order != (0, 1, 2, 3):
-            said = ",".join(_GATES[gate] for gate in order)
-            fix = f"the rows of W, R and B are read as {said} of torch's i,f,g,o; ONNX wants i,o,f,c"
-            yield FaultModel(f"gate order{where}: {said}", fix, changed(_reorder(order)))
+            label = ",".join(_GATES[gate] for gate in order)
+            fix = f"the rows of W, R and B are read as {label} of torch's i,f,g,o; ONNX wants i,o,f,c"
+            yield FaultModel(f"gate order{where}: {label}", fix, changed(_reorder(order)))
     for kind in ("float16", "bfloat16"):
         fix = f"the weights went through {kind}; export from the ones that the module has"
         yield FaultModel(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, _rounding(kind)))
@@ -139,47 +139,47 @@ def _exchanged(state: StateDict, chosen: Callable[[str], bool]) -> StateDict:
 
 def _state_faults(spec: LSTMSpec, layer: int | None) -> Iterator[FaultModel]:
     where = "" if layer is None else f" of layer {layer}"
-    own = np.repeat([layer in (None, one) for one in range(spec.num_layers)], spec.num_directions)[:, None, None]
+    affected = np.repeat([layer in (None, one) for one in range(spec.num_layers)], spec.num_directions)[:, None, None]
     fix = "feed the operator's initial_h and initial_c from h0 and c0"
-    for said, h, c in (("h0", True, False), ("c0", False, True), ("h0 and c0", True, True)):
-        yield FaultModel(f"states ignored{where}: {said}", fix, around=_initial(_zeroed(own & h, own & c)))
+    for label, h, c in (("h0", True, False), ("c0", False, True), ("h0 and c0", True, True)):
+        yield FaultModel(f"states ignored{where}: {label}", fix, around=_initial(_zeroed(affected & h, affected & c)))
     if not spec.proj_size:
         fix = "the operator's inputs are initial_h and then initial_c"
         yield FaultModel(
             f"state order{where}: h0 and c0 exchanged",
             fix,
-            around=_initial(lambda h, c: (np.where(own, c, h), np.where(own, h, c))),
+            around=_initial(lambda h, c: (np.where(affected, c, h), np.where(affected, h, c))),
         )
         fix = "Y_h is the operator's second output, Y_c its third"
-        yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=_final(_swapped_finals(own)))
+        yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=_final(_swapped_finals(affected)))
 
 
 def _order_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
     fix = "states are by layer and then by direction, as in nn.LSTM"
-    for said, order in _orders(spec):
+    for label, order in _orders(spec):
         for names in (("h0", "c0"), ("h0",), ("c0",)):
             start = _initial(_permuted(order, names))
-            yield FaultModel(f"state order: {' and '.join(names)}, {said}", fix, around=start)
+            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=start)
         for names in (("hn", "cn"), ("hn",), ("cn",)):
             end = _final(_permuted_finals(order, names))
-            yield FaultModel(f"state order: {' and '.join(names)}, {said}", fix, around=end)
+            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=end)
 
 
 def _orders(spec: LSTMSpec) -> Iterator[tuple[str, np.ndarray]]:
     """Wrong orders of the L*D states."""
     right = np.arange(spec.num_layers * spec.num_directions)
     table = right.reshape(spec.num_layers, -1)
-    said = {"the layers in reverse": table[::-1].reshape(-1)}
+    orders = {"the layers in reverse": table[::-1].reshape(-1)}
     if spec.bidirectional:
-        said["the directions exchanged"] = table[:, ::-1].reshape(-1)
-        said["by direction and then by layer"] = table.T.reshape(-1)
+        orders["the directions exchanged"] = table[:, ::-1].reshape(-1)
+        orders["by direction and then by layer"] = table.T.reshape(-1)
     for first, second in itertools.combinations(range(len(right)), 2):
         if len(right) <= _MOST_STATES:
             swapped = right.copy()
             swapped[[first, second]] = swapped[[second, first]]
-            said[f"{first} and {second} exchanged"] = swapped
+            orders[f"{first} and {second} exchanged"] = swapped
     seen = [right]
-    for name, order in said.items():
+    for name, order in orders.items():
         if not any(np.array_equal(order, one) for one in seen):
             seen.append(order)
             yield name, order

@@ -18,15 +18,15 @@ _ORDER = {"LSTM": "iofc", "GRU": "zrh"}
 class Mutator:
     """A kind of mutant.
 
-    `apply` changes a model at a recurrent layer, or (`whole`) elsewhere, and gives the outcome.  `quick` says whether
-    a quick self-test tries it, `streams` whether only runs that carry states can detect it; `kinds` are the kinds of
-    cases that detect it most likely, which run first.
+    `apply` changes a model at a recurrent layer, or (`once`) outside of them, and gives the outcome.  `quick` says
+    whether a quick self-test tries it, `streams` whether only runs that carry states can detect it; `kinds` are the
+    kinds of cases that detect it most likely, which run first.
     """
 
     name: str
     apply: Callable[[Edit, RecurrentLayer], Outcome]
     quick: bool = True
-    whole: bool = False
+    once: bool = False
     streams: bool = False
     kinds: tuple[str, ...] = ()
 
@@ -69,14 +69,14 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("lengths ignored", wiring.ignored_lengths),
     Mutator("lengths one step off", wiring.one_step_off),
     Mutator("other activations", wiring.other_activations),
-    Mutator("batch baked in", wiring.baked("batch"), whole=True),
-    Mutator("time baked in", wiring.baked("time"), whole=True),
-    Mutator("output reversed in time", wiring.reversed_output, whole=True),
-    Mutator("wrong past some time", partial.past_a_size, whole=True, kinds=("sweep",)),
-    Mutator("wrong at one batch size", partial.at_one_size, whole=True, kinds=("sweep",)),
-    Mutator("wrong for large inputs", partial.for_large_numbers, whole=True, kinds=("values",)),
-    Mutator("one row of a table wrong", partial.in_one_row, whole=True, kinds=("sweep",)),
-    Mutator("another dtype of an output", partial.other_dtype, whole=True),
-    Mutator("streams' states mispaired", wiring.mispaired, whole=True, streams=True),
+    Mutator("batch baked in", wiring.baked("batch"), once=True),
+    Mutator("time baked in", wiring.baked("time"), once=True),
+    Mutator("output reversed in time", wiring.reversed_output, once=True),
+    Mutator("wrong past some time", partial.past_a_size, once=True, kinds=("sweep",)),
+    Mutator("wrong at one batch size", partial.at_one_size, once=True, kinds=("sweep",)),
+    Mutator("wrong for large inputs", partial.for_large_numbers, once=True, kinds=("values",)),
+    Mutator("one row of a table wrong", partial.in_one_row, once=True, kinds=("sweep",)),
+    Mutator("another dtype of an output", partial.other_dtype, once=True),
+    Mutator("streams' states mispaired", wiring.mispaired, once=True, streams=True),
 )
 """The quick ones are one of each kind; the full set has every pair of gates, and smaller errors."""

@@ -227,7 +227,7 @@ class Edit:
         self._producers[out] = self.graph.node[at]
         return out
 
-    def behind(self, output: str, op: str, *more: str | np.ndarray, **attributes: Any) -> None:
+    def wrap_output(self, output: str, op: str, *more: str | np.ndarray, **attributes: Any) -> None:
         """Replace one of the graph's outputs by ``op(output, *more)``, under the same name."""
         self.replace_output(output, lambda right: self.node(op, right, *more, **attributes))
 

@@ -107,7 +107,7 @@ def other_dtype(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     for item in edit.graph.output:
         kind = _type(item)
         if kind in _OTHERS and edit.maker(item.name) is not None:
-            edit.behind(item.name, "Cast", to=_OTHERS[kind])
+            edit.wrap_output(item.name, "Cast", to=_OTHERS[kind])
             item.type.tensor_type.elem_type = _OTHERS[kind]
             return APPLIED
     return ABSENT

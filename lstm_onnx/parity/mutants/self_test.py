@@ -132,9 +132,9 @@ def self_test(
             result = _result(targets, mutator, at, folder, shapes, ranges)
             if result is None:
                 continue
-            unique = len(names) == 1 or mutator.whole
+            unique = len(names) == 1 or mutator.once
             yield replace(result, name=mutator.name if unique else f"{mutator.name}, {names[at]}")
-            if level == "quick" or mutator.whole:
+            if level == "quick" or mutator.once:
                 break
 
 

@@ -175,7 +175,7 @@ def baked(axis: str) -> Apply:
             names = [dim.dim_param for dim in dims]
             if axis in names and edit.maker(output.name) is not None:
                 shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
-                edit.behind(output.name, "Reshape", shape)
+                edit.wrap_output(output.name, "Reshape", shape)
                 return APPLIED
         return ABSENT
 
@@ -189,7 +189,7 @@ def reversed_output(edit: Edit, _layer: RecurrentLayer) -> Outcome:
         if "time" in names and edit.maker(output.name) is not None:
             at = np.array([names.index("time")], np.int64)
             least = np.array([np.iinfo(np.int64).min], np.int64)
-            edit.behind(output.name, "Slice", np.array([-1], np.int64), least, at, np.array([-1], np.int64))
+            edit.wrap_output(output.name, "Slice", np.array([-1], np.int64), least, at, np.array([-1], np.int64))
             return APPLIED
     return ABSENT
 

@@ -141,7 +141,7 @@ def test_what_is_put_in_is_computed() -> None:
         [helper.make_node("Relu", ["x"], ["mid"], name="a"), helper.make_node("Neg", ["mid"], ["y"], name="b")]
     )
     edit = Edit(model)
-    edit.behind("y", "Mul", np.float32(10))
+    edit.wrap_output("y", "Mul", np.float32(10))
     edit.node("Add", "mid", "mid")
     edit.sort()
     onnx.checker.check_model(model, full_check=True)

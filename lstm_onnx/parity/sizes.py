@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 DENSE = 73
 """All sizes below it are tried where that is cheap."""
@@ -41,19 +42,10 @@ class Axes:
         least, most = self.limits.get(axis, OPEN)
         return max(size, least) if most is None else min(max(size, least), most)
 
-    def to_try(
-        self,
-        axis: str,
-        cost: Callable[[int], float],
-        budget: float,
-        *,
-        first: Iterable[int] = (),
-        largest: int | None = None,
-        dense: int = DENSE,
-    ) -> list[int]:
-        """See `sizes_to_try`."""
+    def to_try(self, axis: str, cost: Callable[[int], float], budget: float, **options: Any) -> list[int]:
+        """The sizes of an axis to try; see `sizes_to_try`."""
         limits, boundaries = self.limits.get(axis, OPEN), self.boundaries.get(axis, ())
-        return sizes_to_try(limits, boundaries, cost, budget, first=first, largest=largest, dense=dense)
+        return sizes_to_try(limits, boundaries, cost, budget, **options)
 
 
 def sizes_to_try(

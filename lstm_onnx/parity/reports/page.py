@@ -92,8 +92,9 @@ def _view(report: ParityReport, ident: str) -> SimpleNamespace:
     failing = [case for case in report.judged if not case.passed and not case.error]
     charted = content.charted(report)
     charts = [_chart(*found, f"{ident}-g{index}") for index, found in enumerate(charted[:_MOST_CHARTS])]
-    # The chart of the first difference stands below it.
-    first = 1 if charts and report.location is not None else 0
+    # The chart of the first difference stands below it, if there is one.
+    located = report.location is not None and (report.location.case, report.location.output)
+    first = int(any((case.label, tensor.output) == located for case, tensor, _ in charted[:1]))
     return SimpleNamespace(
         report=report,
         ident=ident,
@@ -103,7 +104,7 @@ def _view(report: ParityReport, ident: str) -> SimpleNamespace:
         summary=content.summary(report),
         errors=content.errors(report),
         survivors=[content.survived(mutant) for mutant in report.survivors],
-        not_proven=content.NOT_PROVEN,
+        not_proven=f"{content.NOT_PROVEN[0].upper()}{content.NOT_PROVEN[1:]}.",
         columns=content.COLUMNS,
         outputs=[(row.output, _judgement(row.passed), row.cells[1:]) for row in content.rows(report)],
         failing=[

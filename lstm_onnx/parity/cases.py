@@ -139,7 +139,7 @@ def value_changes(
     most = _LARGEST_HALF if dtype == "float16" else _HUGE
     large, huge = min(_LARGE, most), max(most, 30 * gain)
 
-    def scaled(names: Sequence[str], factor: float, sign: int = 0) -> dict[str, np.ndarray]:
+    def scaled(names: Sequence[str], factor: float, sign: int) -> dict[str, np.ndarray]:
         limits = largest or {}
         return {name: _scaled(feeds[name], min(factor, limits.get(name, factor)), sign) for name in names}
 
@@ -152,22 +152,23 @@ def value_changes(
             if open_axes and not isinstance(limit, str)
         }
 
-    if floats:
-        yield "all zeros", scaled(floats, 0.0)
-        yield "all positive", scaled(floats, 1.0, 1)
-        yield "all negative", scaled(floats, 1.0, -1)
-    if inputs:
-        yield "large input", scaled(inputs, large)
-        yield "huge input", scaled(inputs, huge)
-        yield "huge positive input", scaled(inputs, huge, 1)
-    if carried:
-        yield "states zeros", scaled(carried, 0.0)
-        yield "large states", scaled(carried, large)
-        yield "large positive states", scaled(carried, large, 1)
-        yield "large negative states", scaled(carried, large, -1)
-        yield "huge states", scaled(carried, most)
-    if inputs and carried:
-        yield "input zeros", scaled(inputs, 0.0)
+    changes = (
+        ("all zeros", floats, 0.0, 0),
+        ("input zeros", inputs if carried else [], 0.0, 0),
+        ("states zeros", carried, 0.0, 0),
+        ("all positive", floats, 1.0, 1),
+        ("all negative", floats, 1.0, -1),
+        ("large input", inputs, large, 0),
+        ("huge input", inputs, huge, 0),
+        ("huge positive input", inputs, huge, 1),
+        ("large states", carried, large, 0),
+        ("large positive states", carried, large, 1),
+        ("large negative states", carried, large, -1),
+        ("huge states", carried, most, 0),
+    )
+    for label, names, factor, sign in changes:
+        if names:
+            yield label, scaled(names, factor, sign)
     for label, end in (("least", "low"), ("largest", "high")):
         if changed := ends(end):
             yield f"{label} of {', '.join(changed)}", changed

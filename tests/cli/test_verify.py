@@ -55,6 +55,7 @@ def test_a_wrong_file_is_said_where_and_why(run_cli: Run, source: str, tmp_path:
     assert table["location"]["layer"] == 0
     assert [cause["name"] for cause in table["causes"]] == ["gate order: i,g,f,o"]
     assert table["mutants"] == []
+    assert table["command"] == f"lstm-onnx verify {source} m.onnx --json"
 
 
 @pytest.mark.parametrize(("level", "least", "most"), [("none", 0, 0), ("quick", 12, 25), ("all", 20, 60)])

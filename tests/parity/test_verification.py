@@ -16,6 +16,7 @@ from lstm_onnx import ConfigError, ExportError, FileError, ModelError, ProviderE
 from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.parity import cases as sweep
 from lstm_onnx.parity.cases import SHAPES
+from lstm_onnx.parity.verification import verify_all
 
 from .files import edit_file, lstm, mutate_file, verified
 
@@ -354,3 +355,31 @@ def test_the_users_own_inputs_are_compared_too(tmp_path: Path) -> None:
     report = verified(module, path, data=[own])
     assert report
     assert [case.label for case in report.cases if case.kind == "data"] == ["data 0"]
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_a_configured_model_is_exported_and_compared(as_path: bool, tmp_path: Path) -> None:
+    """`verify` takes what the command line takes, and exports a file where there is none."""
+    source = tmp_path / "net.toml"
+    source.write_text("[lstm]\ninput_size = 5\nhidden_size = 4\n[weights]\nseed = 1\n")
+    report = lstm_onnx.verify(source if as_path else str(source), provider="cpu", threads=1, mutants="none")
+    assert report
+    assert (report.source, report.file) == (str(source), "a fresh export")
+    assert lstm_onnx.verify(lstm(), provider="cpu", threads=1, mutants="none").file == "a fresh export"
+    with pytest.raises(ConfigError, match="leave example_inputs out"):
+        lstm_onnx.verify(source, example_inputs=1)
+
+
+def test_each_precision_and_provider_has_a_report(tmp_path: Path) -> None:
+    source = tmp_path / "net.toml"
+    source.write_text("[lstm]\ninput_size = 5\nhidden_size = 4\n[weights]\nseed = 1\n")
+    options = {"providers": ("cpu", "auto"), "precisions": ("float16", "float32"), "mutants": "none", "threads": 1}
+    done = verify_all(source, command="lstm-onnx verify", **options)
+    assert [one.report.file for one in done] == [
+        f"a fresh export in {precision}" for precision in ("float16", "float16", "float32", "float32")
+    ]
+    assert all(one.report for one in done)
+    assert {one.report.command for one in done} == {"lstm-onnx verify"}
+    assert [len(one.golden.cases) > 0 for one in done] == [True] * 4
+    with pytest.raises(ConfigError, match="--precision is for fresh exports"):
+        verify_all(lstm(), precisions=("float16",))

@@ -13,13 +13,10 @@ from ...runtime.providers import onnxruntime, ort_errors, placements
 from ..expected import Arrays, Expected
 from ..mutants import folder_of, read_graph
 from ..report import Cause
+from ..tolerances import SAME_CAUSE_FACTOR, SATURATION_REMAINDER
 
 _QUANTISED = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul", "QGemm"})
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-_REDUCED = 0.5
-"""The largest share of a saturation error that remains when products are summed in full."""
-_ALIKE = 8.0
-"""The largest factor between two errors with the same cause."""
 _CPU_SINCE = 22
 """The opset with new versions of LSTM, GRU and RNN, which ONNX Runtime's CUDA provider may lack (PR 27728)."""
 
@@ -87,7 +84,7 @@ def quantised(model: Model, graph: ModelProto, error: float, precisely: Callable
     if not found or model.provider != "cpu":
         return
     precise = precisely()
-    if precise <= _REDUCED * error:
+    if precise <= SATURATION_REMAINDER * error:
         yield Cause(
             "saturated int8",
             f"{', '.join(found)} is off by {error:.3g}, and by {precise:.3g} with session.x64quantprecision=1",
@@ -143,7 +140,7 @@ def tf32(dtype: str, error: float, simulated: float) -> Iterator[Cause]:
         error: the largest error of a failing case.
         simulated: the largest error of PyTorch with weights and inputs rounded to TF32's 10 bits.
     """
-    if dtype == "float32" and simulated > 0 and 1 / _ALIKE <= error / simulated <= _ALIKE:
+    if dtype == "float32" and simulated > 0 and 1 / SAME_CAUSE_FACTOR <= error / simulated <= SAME_CAUSE_FACTOR:
         yield Cause(
             "TF32",
             f"on CUDA it is off by {error:.3g}; weights and inputs rounded to TF32's 10 bits make {simulated:.3g}",

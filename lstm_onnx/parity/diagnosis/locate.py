@@ -19,14 +19,12 @@ from ..cases import Case
 from ..criterion import compare
 from ..reference import Outputs, run_torch, states_after
 from ..report import Location
-from ..tolerances import EPSILON, K
+from ..tolerances import EPSILON, LEAST_TANH, K
 
 if TYPE_CHECKING:
     from ..comparison import Models
 
 _DIRECTIONS = ("forward", "reverse")
-_LEAST_TANH = 0.05
-"""The |tanh c| below which h = o tanh c does not determine o."""
 
 
 def locate(models: Models[nn.LSTM], spec: LSTMSpec, case: Case, location: Location) -> Location:
@@ -100,12 +98,12 @@ def _gate(models: Models[nn.LSTM], spec: LSTMSpec, prefix: Case, wrong: int) -> 
         if not spec.proj_size:
             # Where c is near 0, tanh c hides o.
             tanh = np.tanh(one)
-            known = np.abs(tanh) > _LEAST_TANH
+            known = np.abs(tanh) > LEAST_TANH
             found["o"] = np.where(known, outputs[0]["hn"][wrong] / np.where(known, tanh, 1.0), np.nan)
         return found
 
     ours, right = gates(actual), gates(reference)
-    bound = K * EPSILON[spec.dtype] * max(1.0, float(np.abs(reference[1]["cn"]).max())) / _LEAST_TANH
+    bound = K * EPSILON[spec.dtype] * max(1.0, float(np.abs(reference[1]["cn"]).max())) / LEAST_TANH
     names = [name for name in right if (np.abs(ours[name] - right[name]) > bound).any()]
     # Where all of them are wrong, the fault is not in the gates.
     return " and ".join(names) if len(names) < len(right) else None

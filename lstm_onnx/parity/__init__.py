@@ -12,8 +12,8 @@ from .report import CaseResult, Cause, Location, MutantResult, ParityReport
 from .tolerances import K
 
 if TYPE_CHECKING:
-    from .lstm import LSTMVerification
-    from .modules import ModuleVerification
+    from .lstm.verification import LSTMVerification
+    from .modules.verification import ModuleVerification
     from .verification import make_report, verification_of, verify
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 _WITH_TORCH = {
-    "LSTMVerification": "lstm",
-    "ModuleVerification": "modules",
+    "LSTMVerification": "lstm.verification",
+    "ModuleVerification": "modules.verification",
     "make_report": "verification",
     "verification_of": "verification",
     "verify": "verification",

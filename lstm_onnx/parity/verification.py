@@ -27,8 +27,8 @@ from ..runtime import Model, load
 from .build import build_report, with_mutants
 from .comparison import Verification
 from .golden_file import Golden, require_name, write
-from .lstm import LSTMVerification
-from .modules import ModuleVerification
+from .lstm.verification import LSTMVerification
+from .modules.verification import ModuleVerification
 from .mutants import require_level
 from .report import CaseResult, ParityReport
 from .user_data import UserData, require_drawing

@@ -86,8 +86,8 @@ def test_a_survivor_fails(run_cli: Run, toml: Callable[..., Path], monkeypatch: 
         return sweep.Case(case.label, case.input, None, case.lengths)
 
     monkeypatch.setattr(sweep, "draw_case", without_states)
-    monkeypatch.setattr("lstm_onnx.parity.lstm.lstm_value_cases", lambda *_, **__: [])
-    monkeypatch.setattr("lstm_onnx.parity.lstm.LSTMVerification._sweeps", lambda *_: [])
+    monkeypatch.setattr("lstm_onnx.parity.lstm.verification.lstm_value_cases", lambda *_, **__: [])
+    monkeypatch.setattr("lstm_onnx.parity.lstm.verification.LSTMVerification._sweeps", lambda *_: [])
     done = run_cli("verify", source, "--json")
     assert done.code == 1
     table = _table(done)

@@ -417,7 +417,7 @@ sys.meta_path.insert(0, Blocker())
 import lstm_onnx
 report = lstm_onnx.verify_golden(sys.argv[1], sys.argv[2], provider="cpu", threads=1)
 assert report, str(report)
-assert isinstance(report, lstm_onnx.Report)
+assert isinstance(report, lstm_onnx.ParityReport)
 report.to_dict()
 assert not lstm_onnx.verify_golden(sys.argv[3], sys.argv[2], provider="cpu", threads=1)
 try:

@@ -19,7 +19,7 @@ from .fault_models import FaultModel, weight_faults
 from .first_wrong_layer import Place, first_wrong_layer
 
 if TYPE_CHECKING:
-    from ..modules import ModuleVerification
+    from ..modules.verification import ModuleVerification
 
 _MOST_MODULES = 4
 """LSTMs of a module in which a fault is searched for, where the wrong one is not known."""

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ExportError, InputError
-from ..input_spec import InputSpec, draw, sizes_of
-from ..runtime import Model
-from ..runtime.symbolic_dims import names_in
-from .cases import compositions
-from .expected import Call, Expected
-from .module_inputs import BATCH, TIME, ModuleCase
-from .module_run import shape_of
+from ...errors import ExportError, InputError
+from ...input_spec import InputSpec, draw, sizes_of
+from ...runtime import Model
+from ...runtime.symbolic_dims import names_in
+from ..cases import compositions
+from ..expected import Call, Expected
+from .inputs import BATCH, TIME, ModuleCase
+from .run import shape_of
 
 if TYPE_CHECKING:
-    from .modules import ModuleVerification
+    from .verification import ModuleVerification
 
 _BATCHES, _STEPS = (1, 3), 6
 """The sizes of the sequences that are cut in every way."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ExportError
-from ..input_spec import InputSpec
-from .expected import Arrays
+from ...errors import ExportError
+from ...input_spec import InputSpec
+from ..expected import Arrays
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError, LSTMOnnxError
-from ..exporter.sources.torch_lstm import module_of, spec_of, state_of
-from ..exporter.weights import StateDict, digest
-from ..runtime import Model
-from ..spec import LSTMSpec
-from .amplify import amplified_graph, amplified_state, input_gains, layer_gains
-from .cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_cases
-from .comparison import Models, Planned, Verification, user_case
-from .diagnosis.evidence import diagnose
-from .expected import Call, Expected, farther, perturbed
-from .lstm_sizes import batch_sweep, conclusive_calls, time_sweep
-from .mutants import Target, folder_of, opened, read_graph
+from ...errors import InputError, LSTMOnnxError
+from ...exporter.sources.torch_lstm import module_of, spec_of, state_of
+from ...exporter.weights import StateDict, digest
+from ...runtime import Model
+from ...spec import LSTMSpec
+from ..amplify import amplified_graph, amplified_state, input_gains, layer_gains
+from ..cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_cases
+from ..comparison import Models, Planned, Verification, user_case
+from ..diagnosis.evidence import diagnose
+from ..expected import Call, Expected, farther, perturbed
+from ..mutants import Target, folder_of, opened, read_graph
+from ..report import CaseResult, Cause, Location
+from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
 from .reference import run_torch, windows
-from .report import CaseResult, Cause, Location
-from .tolerances import EXTREME_ROUNDINGS, ROUNDINGS
+from .sizes import batch_sweep, conclusive_calls, time_sweep
 
 LSTMModels = Models[nn.LSTM]
 _NOT_EXTREME = (

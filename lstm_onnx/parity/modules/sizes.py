@@ -14,15 +14,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ..input_spec import sizes_of
+from ...input_spec import sizes_of
+from ..expected import Call, Expected, with_least_errors
+from ..mutants import folder_of, read_graph
+from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
 from .embeddings import Rows
-from .expected import Call, Expected, with_least_errors
-from .module_inputs import ModuleCase
-from .mutants import folder_of, read_graph
-from .sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
+from .inputs import ModuleCase
 
 if TYPE_CHECKING:
-    from .modules import ModuleVerification
+    from .verification import ModuleVerification
 
 _CALL = 5e7
 """The least cost of a call, in multiplications."""

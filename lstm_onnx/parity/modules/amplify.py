@@ -16,14 +16,14 @@ import onnx
 import torch
 from torch import Tensor
 
-from ..errors import LSTMOnnxError
-from .amplify import scale_weights, weight_gain
-from .expected import Expected, largest_relative_errors
-from .mutants import Edit, RecurrentLayer, Target, folder_of, opened, read_graph
-from .tolerances import LEAST_WEIGHT_GAIN
+from ...errors import LSTMOnnxError
+from ..amplify import scale_weights, weight_gain
+from ..expected import Expected, largest_relative_errors
+from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened, read_graph
+from ..tolerances import LEAST_WEIGHT_GAIN
 
 if TYPE_CHECKING:
-    from .modules import ModuleVerification
+    from .verification import ModuleVerification
 
 _SHAPES = ((8, 7), (5, 12), (32, 2))
 """The (batch, time) of the cases."""

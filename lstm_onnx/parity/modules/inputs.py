@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import ConfigError
-from ..exporter.tracing.arguments import Arguments, arguments
-from ..exporter.tracing.example_inputs import fitting_arguments
-from ..input_spec import InputSpec, axes
-from ..runtime import Model
+from ...errors import ConfigError
+from ...exporter.tracing.arguments import Arguments, arguments
+from ...exporter.tracing.example_inputs import fitting_arguments
+from ...input_spec import InputSpec, axes
+from ...runtime import Model
 
 BATCH, TIME = 2, 3
 """Sizes that distinguish the axes of batch and of time."""

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 from torch import nn
 
-from ..spec import LSTMSpec
-from .cases import Case, draw_case
-from .comparison import Models
-from .expected import Call, Expected, with_least_errors
+from ...spec import LSTMSpec
+from ..cases import Case, draw_case
+from ..comparison import Models
+from ..expected import Call, Expected, with_least_errors
+from ..sizes import DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
 from .reference import Outputs, run_torch
-from .sizes import DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
 
 _STEPS = 3
 """Time steps of the sweep over batch sizes."""

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..exporter.tracing.call_with_states import call_with_states
-from ..exporter.tracing.functional import Prepared
-from ..exporter.tracing.opaque_ops import Site
-from ..runtime import Model
-from ..runtime.symbolic_dims import size_of
-from ..runtime.tensor_info import ValueInfo
-from .expected import Arrays
+from ...exporter.tracing.call_with_states import call_with_states
+from ...exporter.tracing.functional import Prepared
+from ...exporter.tracing.opaque_ops import Site
+from ...runtime import Model
+from ...runtime.symbolic_dims import size_of
+from ...runtime.tensor_info import ValueInfo
+from ..expected import Arrays
 
 
 class ModuleRun:

@@ -15,28 +15,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import ConfigError, ExportError, InputError
-from ..exporter.module import parameter_digest
-from ..exporter.tracing.arguments import Arguments
-from ..exporter.tracing.functional import prepare
-from ..input_spec import InputSpec, axes, draw, sizes_of
-from ..metadata import Metadata
-from ..runtime import Model
-from ..runtime.tensor_info import ValueInfo
-from .amplify import input_gains
-from .cases import SHAPES, value_changes
-from .comparison import Models, Planned, Verification, user_case
-from .diagnosis.modules import diagnose_module
+from ...errors import ConfigError, ExportError, InputError
+from ...exporter.module import parameter_digest
+from ...exporter.tracing.arguments import Arguments
+from ...exporter.tracing.functional import prepare
+from ...input_spec import InputSpec, axes, draw, sizes_of
+from ...metadata import Metadata
+from ...runtime import Model
+from ...runtime.tensor_info import ValueInfo
+from ..amplify import input_gains
+from ..cases import SHAPES, value_changes
+from ..comparison import Models, Planned, Verification, user_case
+from ..diagnosis.modules import diagnose_module
+from ..expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
+from ..mutants import Target
+from ..report import CaseResult, Cause, Location
+from ..tolerances import LEAST_INPUT_GAIN
+from .amplify import amplified_target
 from .embeddings import Rows, rows_of_inputs, with_all_rows
-from .expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
-from .module_amplify import amplified_target
-from .module_inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
-from .module_run import ModuleRun, shape_of
-from .module_sizes import is_conclusive, sweeps
-from .module_streams import streamed_cases
-from .mutants import Target
-from .report import CaseResult, Cause, Location
-from .tolerances import LEAST_INPUT_GAIN
+from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
+from .run import ModuleRun, shape_of
+from .sizes import is_conclusive, sweeps
+from .streams import streamed_cases
 
 _SHORT = 12
 """The largest number of steps that a module may need for the usual cases; for others each is that much longer."""

@@ -28,7 +28,7 @@ import inspect
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,11 +216,13 @@ def pytest_runtest_makereport(
         name = re.sub(r"[^\w.-]+", "-", item.nodeid)[:80].strip("-")
         digest = hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]
         path = item.config.invocation_params.dir / folder / f"{name}-{digest}.html"
-        result.sections.append(("lstm-onnx", _write_page(call.excinfo.value.report, path)))
+        result.sections.append(("lstm-onnx", _write_page(call.excinfo.value.report, item.nodeid, path)))
     return result
 
 
-def _write_page(report: ParityReport, path: Path) -> str:
+def _write_page(report: ParityReport, test: str, path: Path) -> str:
+    import shlex
+
     from .atomic_io import atomic_write
     from .errors import LSTMOnnxError
     from .parity.reports.page import page
@@ -229,7 +231,7 @@ def _write_page(report: ParityReport, path: Path) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as stream:
-            stream.write(page([report]).encode())
+            stream.write(page([replace(report, command=shlex.join(["pytest", test]))]).encode())
     except (LSTMOnnxError, OSError) as error:
         return one_line(f"no report was written: {error}", MOST_MESSAGE)
     return one_line(f"report: {path}", MOST_MESSAGE)

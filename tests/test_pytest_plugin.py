@@ -211,8 +211,8 @@ def test_wrong(lstm_onnx_parity):
             ">       lstm_onnx_parity(file=*",
             "E       lstm_onnx.testing.ParityError: wrong.onnx: NOT in parity with PyTorch, net.toml",
             "E       output *fails*",
-            "E       first differs in *gate*",
             "E       likely cause: *",
+            "E       first differs in *gate*",
             "test_it.py:*: ParityError",
         ]
     )
@@ -230,6 +230,7 @@ def test_the_page_of_a_failed_check(run: Run, pytester: pytest.Pytester):
     (page,) = (pytester.path / "pages/parity").iterdir()
     assert page.name.startswith("test_it.py-test_marked-wrong.onnx")
     assert "NOT in parity" in page.read_text(encoding="utf-8")
+    assert "pytest &#39;test_it.py::test_marked[wrong.onnx]&#39;" in page.read_text(encoding="utf-8")
     result.stdout.fnmatch_lines([f"report: {page}"])
     result = run("--lstm-onnx-html", "net.onnx", test_it=CHECKS)
     result.assert_outcomes(passed=2, failed=1)

@@ -17,7 +17,7 @@ from lstm_onnx.parity import cases as sweep
 from lstm_onnx.parity.cases import SHAPES
 from lstm_onnx.parity.lstm import reference
 
-from .files import lstm, mutate_file, verified
+from ..files import lstm, mutate_file, verified
 
 _CHAOTIC = (3, 120)
 """(batch, time) at which such a model's rounding has grown past all use."""

@@ -146,8 +146,10 @@ def verify_all(
     configured = isinstance(source, (LSTMSource, ModuleSource))
     if configured and example_inputs is not None:
         raise ConfigError(f"{source.name}: describes its own inputs; leave example_inputs out")
-    if precisions and (file is not None or not configured):
+    if precisions and file is not None:
         raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
+    if precisions and not configured:
+        raise ConfigError("precisions are for configured models; cast the module itself, as in module.half()")
     done = []
     with ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -154,28 +153,33 @@ def verify_all(
     with ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):
             for provider in providers:
-                model = opened
-                if not isinstance(model, Model):
-                    model = stack.enter_context(load(model, provider=provider, threads=threads, trial=None))
-                feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
-                if configured:
-                    verification = verification_of_source(compared, model, seed=seed, data=feeds)
-                else:
-                    verification = verification_of(
-                        model, compared, seed=seed, example_inputs=example_inputs, data=feeds
-                    )
-                verification.notes += notes
-                wrap = progress or (lambda results, _label, _count: contextlib.nullcontext(results))
-                # The number of cases is only needed for a progress bar, and computing it runs PyTorch.
-                with wrap(verification.results(), "verifying", verification.planned if progress else 0) as shown:
-                    results = list(shown)
-                if configured:
-                    results += _source_problems(compared, model)
-                label = compared.name if configured else None
-                report = make_report(verification, results, source=label, file=name, mutants=mutants)
-                report = replace(report, command=command)
-                done.append(Verified(report, Golden.of(report, verification)))
+                with ExitStack() as models:
+                    model = opened
+                    if not isinstance(model, Model):
+                        model = models.enter_context(load(model, provider=provider, threads=threads, trial=None))
+                    feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
+                    if configured:
+                        verification = verification_of_source(compared, model, seed=seed, data=feeds)
+                    else:
+                        verification = verification_of(
+                            model, compared, seed=seed, example_inputs=example_inputs, data=feeds
+                        )
+                    verification.notes += notes
+                    results = _run(verification, progress)
+                    if configured:
+                        results += _source_problems(compared, model)
+                    label = compared.name if configured else None
+                    report = make_report(verification, results, source=label, file=name, mutants=mutants)
+                    report = replace(report, command=command)
+                    done.append(Verified(report, Golden.of(report, verification)))
     return done
+
+
+def _run(verification: Verification, progress: Progress | None) -> list[CaseResult]:
+    if progress is None:
+        return list(verification.results())
+    with progress(verification.results(), "verifying", verification.planned) as results:
+        return list(results)
 
 
 def _files(

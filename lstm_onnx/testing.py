@@ -77,7 +77,7 @@ def assert_parity(
             from .parity import verify
 
             report = verify(
-                source,  # type: ignore[arg-type] - a Model is only possible with a golden file
+                source,  # type: ignore[arg-type]  # a Model only goes with a golden file
                 file,
                 example_inputs=example_inputs,
                 provider=provider,

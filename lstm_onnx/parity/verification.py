@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import nn
 
-from ..atomic_io import temporary_folder
+from ..atomic_io import require_path, temporary_folder
 from ..errors import ConfigError, ExportError
 from ..exporter import export
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
@@ -141,6 +141,7 @@ def verify_all(
         LSTMOnnxError: see `verify`.
     """
     if isinstance(source, (str, os.PathLike)):
+        require_path(source, "a model's .toml, or package.module:callable")
         source = load_source(os.fspath(source))
     configured = isinstance(source, (LSTMSource, ModuleSource))
     if configured and example_inputs is not None:

@@ -88,7 +88,7 @@ def test_one_unit_has_nothing_to_transpose_and_a_symmetric_projection_no_order(t
         weight = module.weight_hr_l0
         weight.copy_((weight + weight.flip(1)) / 2)
     lstm_onnx.export(module, tmp_path / "symmetric.onnx")
-    assert _reason(tmp_path / "symmetric.onnx", "projection misordered") == "W_hr is the same from its other end"
+    assert _reason(tmp_path / "symmetric.onnx", "projection misordered") == "W_hr is the same in reverse order"
 
 
 @pytest.mark.parametrize(

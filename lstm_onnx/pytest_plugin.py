@@ -1,23 +1,23 @@
 """The pytest plugin: parity checks as tests.
 
-pytest loads it by itself; ``-p no:lstm_onnx`` keeps it out.  The fixture `lstm_onnx_parity` is
-`lstm_onnx.testing.assert_parity` under the options of the command line::
+pytest loads it automatically; ``-p no:lstm_onnx`` disables it.  The fixture `lstm_onnx_parity` is
+`lstm_onnx.testing.assert_parity` with the options of the command line::
 
     def test_net(lstm_onnx_parity):
         lstm_onnx_parity(net, "net.onnx")
 
-The marker of the same name makes one test of each configured model, and the fixture then knows which::
+The marker of the same name runs the test once for each configured model, which the fixture then uses::
 
     @pytest.mark.lstm_onnx_parity("models/*.toml", mutants="quick")
     def test_models(lstm_onnx_parity):
         lstm_onnx_parity()
 
-Its arguments are patterns of files, from pytest's root folder on, and ``package.module:callable``.
-``file="build/{stem}.onnx"`` names the files to compare, by the source's own name; without it each
-source is exported afresh.  What else `assert_parity` takes is an option of the marker, so without torch it
-is ``lstm_onnx_parity("build/*.onnx", golden="golden/{stem}.npz")``.
+Its arguments are file patterns, relative to pytest's root folder, and ``package.module:callable``.
+``file="build/{stem}.onnx"`` names the files to compare, by the source's name; without it each source is exported
+afresh.  The other arguments of `assert_parity` are options of the marker, so without torch it is
+``lstm_onnx_parity("build/*.onnx", golden="golden/{stem}.npz")``.  A pattern without files is a test that fails.
 
-It is imported in every run of pytest, wanted or not, so it imports nothing heavy.
+Every run of pytest imports it, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import inspect
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +47,18 @@ _OPTIONS = tuple(inspect.getfullargspec(assert_parity).kwonlyargs)
 class ParityCheck:
     """`assert_parity` in one test, with the options of the command line and of the test's marker.
 
-    `source` and `file` are the marker's, None where there is no marker.
+    `source` and `file` are the marker's, None where there is no marker; `problem` is what is wrong with the marker,
+    which fails the test.
     """
 
     source: str | None = None
     file: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
     called: bool = False
 
     def __call__(self, source: Any = None, file: Any = None, **options: Any) -> ParityReport:
-        """Assert that `file` gives what `source` gives; what is left out is the marker's.
+        """Assert that `file` gives what `source` gives; arguments that are left out are the marker's.
 
         Args:
             source: as in `assert_parity`.
@@ -74,39 +76,39 @@ class ParityCheck:
         if source is None:
             if self.source is None:
                 pytest.fail(f"{_NAME}() needs a source here: only the marker {_NAME} gives one")
-            source, file = _from_here(self.source), _from_here(self.file) if file is None else file
+            source, file = _relative(self.source), _relative(self.file) if file is None else file
         options = {**self.options, **options}
         if "golden" in options:
-            options["golden"] = _from_here(options["golden"])
+            options["golden"] = _relative(options["golden"])
         return assert_parity(source, file, **options)
 
 
 @pytest.fixture
 def lstm_onnx_parity(request: pytest.FixtureRequest) -> ParityCheck:
     """`lstm_onnx.testing.assert_parity`, with the options of the command line and of the marker lstm_onnx_parity."""
-    given = {name: request.config.getoption(f"lstm_onnx_{name}") for name in ("provider", "mutants")}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = {name: request.config.getoption(f"lstm_onnx_{name}") for name in ("provider", "mutants")}
+    options = {name: value for name, value in options.items() if value is not None}
     marked: ParityCheck = getattr(request, "param", ParityCheck())
-    return ParityCheck(marked.source, marked.file, {**given, **marked.options})
+    return ParityCheck(marked.source, marked.file, {**options, **marked.options}, marked.problem)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options, which are for checks that do not say otherwise themselves."""
+    """Add the options, which are defaults of the checks."""
     group = parser.getgroup("lstm-onnx", "parity of ONNX files with PyTorch")
     group.addoption(
         "--lstm-onnx-provider",
         choices=("auto", "cpu", "cuda"),
-        help=f"Where {_NAME} runs files, unless a test says it; cuda means CUDA or an error.",
+        help=f"The default provider of {_NAME}; cuda means CUDA or an error.",
     )
     group.addoption(
         "--lstm-onnx-mutants",
         choices=("none", "quick", "all"),
-        help=f"How many wrong copies of a file {_NAME} tries, unless a test says it; quick is one of each kind.",
+        help=f"The default number of mutants (wrong copies of a file) of {_NAME}; quick is one of each kind.",
     )
     group.addoption(
         "--lstm-onnx-html",
         metavar="DIR",
-        help="Write the report of each failed parity check to this folder, as a page to look at.",
+        help="Write the report of each failed parity check to this folder, as an HTML page.",
     )
 
 
@@ -114,13 +116,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        f"{_NAME}(*sources, file=None, **options): one test of each configured model; sources are patterns of .toml "
-        "files and package.module:callable, {stem} in file is the source's name, and options are assert_parity's.",
+        f"{_NAME}(*sources, file=None, **options): run the test once for each configured model; sources are patterns "
+        "of .toml files and package.module:callable, {stem} in file is the source's name, options are assert_parity's.",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make one test of each source that the markers name."""
+    """Run the test once for each source of its markers; a wrong marker is one test that fails."""
     test = metafunc.definition
     checks: list[tuple[str, ParityCheck]] = []
     for marker in test.iter_markers(_NAME):
@@ -129,16 +131,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 f"{test.nodeid}: is marked {_NAME}, so it must call the fixture {_NAME}; add it to its arguments"
             )
         try:
-            checks += _checks(marker, metafunc.config.rootpath)
+            checks += list(_checks(marker, metafunc.config.rootpath))
         except (TypeError, ValueError) as error:
-            raise pytest.Collector.CollectError(f"{test.nodeid}: the marker {_NAME} {error}") from error
+            checks.append(("wrong marker", ParityCheck(problem=f"the marker {_NAME} {error}")))
     if checks:
         names, values = zip(*checks, strict=True)
         metafunc.parametrize(_NAME, values, ids=names, indirect=True)
 
 
 def _checks(marker: pytest.Mark, root: Path) -> Iterator[tuple[str, ParityCheck]]:
-    """What a marker asks for, and the sources' names.
+    """The checks of a marker, by the sources' names.
 
     Raises:
         TypeError, ValueError: the marker is not possible.
@@ -150,17 +152,23 @@ def _checks(marker: pytest.Mark, root: Path) -> Iterator[tuple[str, ParityCheck]
         raise ValueError(f"has no option {unknown[0]}; options are file, {', '.join(_OPTIONS)}")
     if not marker.args:
         raise ValueError('names no source; write one, such as "models/*.toml"')
-    sources = {name: place for pattern in marker.args for name, place in _sources(pattern, root)}
+    sources: dict[str, str] = {}
+    for pattern in marker.args:
+        found = dict(_sources(pattern, root))
+        if not found:
+            problem = f"the marker {_NAME} names {pattern}, and there is no such file in {root}"
+            yield os.fspath(pattern), ParityCheck(problem=problem)
+        sources |= found
     if file is not None and len(sources) > 1 and "{stem}" not in os.fspath(file):
         raise ValueError(f"has file={file!r} for {len(sources)} sources; put {{stem}} in it, the source's own name")
     for name, place in sources.items():
         beside = {"file": file, "golden": options.get("golden")}
-        own = {key: _beside(path, name, root) for key, path in beside.items() if path is not None}
-        yield name, ParityCheck(place, own.pop("file", None), {**options, **own})
+        paths = {key: _beside(path, name, root) for key, path in beside.items() if path is not None}
+        yield name, ParityCheck(place, paths.pop("file", None), {**options, **paths})
 
 
 def _sources(pattern: Any, root: Path) -> Iterator[tuple[str, str]]:
-    """The name and the place of each source; names are the same on every machine and in every worker."""
+    """The name and the path of each source; names are the same on every machine and in every worker."""
     if not isinstance(pattern, (str, os.PathLike)):
         kind = type(pattern).__name__
         raise TypeError(f"takes patterns of files and package.module:callable, and not a {kind}; call {_NAME} with it")
@@ -169,29 +177,28 @@ def _sources(pattern: Any, root: Path) -> Iterator[tuple[str, str]]:
         yield text, text
         return
     # Path.glob refuses a pattern that starts at the root of a drive.
-    found = sorted(glob.glob(text, root_dir=root, recursive=True))  # noqa: PTH207
-    if not found:
-        raise ValueError(f"names {text}, and there is no such file in {root}")
-    for path in found:
+    for path in sorted(glob.glob(text, root_dir=root, recursive=True)):  # noqa: PTH207
         yield Path(path).as_posix(), str(root / path)
 
 
 def _beside(path: str | os.PathLike[str], source: str, root: Path) -> str:
-    """The place of what goes with a source."""
+    """The path of a file that belongs to a source."""
     return str(root / os.fspath(path).replace("{stem}", Path(source.rpartition(":")[2]).stem))
 
 
-def _from_here(path: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    """`path` as a person in this folder would write it, since reports and errors show it."""
+def _relative(path: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """`path` relative to the working directory where it is inside, for reports and errors."""
     here = Path.cwd()
     return Path(path).relative_to(here) if path is not None and Path(path).is_relative_to(here) else path
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """A marked test that checks nothing must not pass."""
-    result = yield
+    """Fail a test whose marker is wrong, or that is marked and checks nothing."""
     check = pyfuncitem.funcargs.get(_NAME)
+    if isinstance(check, ParityCheck) and check.problem:
+        pytest.fail(check.problem, pytrace=False)
+    result = yield
     if isinstance(check, ParityCheck) and check.source is not None and not check.called:
         pytest.fail(f"it is marked {_NAME} and never called the fixture: {_NAME}()", pytrace=False)
     return result
@@ -201,19 +208,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Write the page of a failed check, where a folder for it was named."""
+    """Write the page of a failed check to the folder of --lstm-onnx-html."""
     result = yield
     folder = item.config.getoption("lstm_onnx_html")
     if folder is not None and call.excinfo is not None and isinstance(call.excinfo.value, ParityError):
-        # Test names hold what file names cannot, and may be longer.
+        # Test names may have characters that file names cannot, and be longer.
         name = re.sub(r"[^\w.-]+", "-", item.nodeid)[:80].strip("-")
         digest = hashlib.sha256(item.nodeid.encode()).hexdigest()[:8]
         path = item.config.invocation_params.dir / folder / f"{name}-{digest}.html"
-        result.sections.append(("lstm-onnx", _written(call.excinfo.value.report, path)))
+        result.sections.append(("lstm-onnx", _write_page(call.excinfo.value.report, item.nodeid, path)))
     return result
 
 
-def _written(report: ParityReport, path: Path) -> str:
+def _write_page(report: ParityReport, test: str, path: Path) -> str:
+    import shlex
+
     from .atomic_io import atomic_write
     from .errors import LSTMOnnxError
     from .parity.reports.page import page
@@ -222,7 +231,7 @@ def _written(report: ParityReport, path: Path) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as stream:
-            stream.write(page([report]).encode())
+            stream.write(page([replace(report, command=shlex.join(["pytest", test]))]).encode())
     except (LSTMOnnxError, OSError) as error:
         return one_line(f"no report was written: {error}", MOST_MESSAGE)
     return one_line(f"report: {path}", MOST_MESSAGE)

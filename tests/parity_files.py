@@ -27,7 +27,8 @@ def net() -> nn.LSTM:
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    from lstm_onnx.parity import golden, make_report, verification_of
+    from lstm_onnx.parity import make_report, verification_of
+    from lstm_onnx.parity.golden_file import Golden, write
 
     made = tempfile.TemporaryDirectory()  # goes with the process
     folder = Path(made.name)
@@ -36,7 +37,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     with lstm_onnx.load(folder / "net.onnx", provider="cpu", threads=1) as model:
         verification = verification_of(model, net())
         report = make_report(verification, verification.results(), mutants="none")
-        golden.write(folder / "net.npz", golden.Golden.of(report, verification))
+        write(folder / "net.npz", Golden.of(report, verification))
     _, wrong = mutated(onnx.load(folder / "net.onnx"), MUTATORS[0])
     onnx.save(wrong, folder / "wrong.onnx")
     return made

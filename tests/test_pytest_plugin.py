@@ -138,14 +138,36 @@ MARKERS = {
 }
 
 
-def test_a_marker_that_is_not_possible_is_one_line(run: Run):
+def test_a_wrong_marker_is_one_test_that_fails_in_one_line(run: Run):
     text = "import pytest\n@pytest.mark.lstm_onnx_parity({})\ndef test_marked(lstm_onnx_parity): pass\n"
     files = {f"test_{index}": text.format(arguments) for index, arguments in enumerate(MARKERS)}
-    files["test_unused"] = 'import pytest\n@pytest.mark.lstm_onnx_parity("*.toml")\ndef test_marked(): pass\n'
+    files["test_other"] = "def test_other(): pass\n"
     result = run("-p", "no:randomly", **files)
-    result.assert_outcomes(errors=len(MARKERS) + 1)
-    for index, said in enumerate(MARKERS.values()):
-        result.stdout.fnmatch_lines([f"test_{index}.py::test_marked: the marker lstm_onnx_parity {said}"])
+    result.assert_outcomes(failed=len(MARKERS), passed=1)
+    for index, message in enumerate(MARKERS.values()):
+        result.stdout.fnmatch_lines([f"the marker lstm_onnx_parity {message}"])
+        result.stdout.fnmatch_lines([f"FAILED test_{index}.py::test_marked?*"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    result.stdout.no_fnmatch_line("E  *")
+
+
+def test_of_several_patterns_only_the_misspelt_one_fails(run: Run):
+    text = """
+import pytest
+
+@pytest.mark.lstm_onnx_parity("nett.toml", "net.onnx", golden="net.npz", threads=1)
+def test_marked(lstm_onnx_parity):
+    assert lstm_onnx_parity()
+"""
+    result = run(test_it=text)
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["the marker lstm_onnx_parity names nett.toml, and there is no such file in *"])
+    result.stdout.fnmatch_lines(["FAILED test_it.py::test_marked?nett.toml? - *"])
+
+
+def test_a_marked_test_without_the_fixture_is_an_error(run: Run):
+    result = run(test_unused='import pytest\n@pytest.mark.lstm_onnx_parity("*.toml")\ndef test_marked(): pass\n')
+    result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         ["test_unused.py::test_marked: is marked lstm_onnx_parity, so it must call the fixture*"]
     )
@@ -189,8 +211,8 @@ def test_wrong(lstm_onnx_parity):
             ">       lstm_onnx_parity(file=*",
             "E       lstm_onnx.testing.ParityError: wrong.onnx: NOT in parity with PyTorch, net.toml",
             "E       output *fails*",
-            "E       first differs in *gate*",
             "E       likely cause: *",
+            "E       first differs in *gate*",
             "test_it.py:*: ParityError",
         ]
     )
@@ -208,6 +230,7 @@ def test_the_page_of_a_failed_check(run: Run, pytester: pytest.Pytester):
     (page,) = (pytester.path / "pages/parity").iterdir()
     assert page.name.startswith("test_it.py-test_marked-wrong.onnx")
     assert "NOT in parity" in page.read_text(encoding="utf-8")
+    assert "pytest &#39;test_it.py::test_marked[wrong.onnx]&#39;" in page.read_text(encoding="utf-8")
     result.stdout.fnmatch_lines([f"report: {page}"])
     result = run("--lstm-onnx-html", "net.onnx", test_it=CHECKS)
     result.assert_outcomes(passed=2, failed=1)

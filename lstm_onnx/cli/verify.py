@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +11,8 @@ from .options import json_option, note, progress, threads_option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from ..exporter.sources.source import Source
     from ..parity import ParityReport
-    from ..parity.golden import Golden
+    from ..parity.golden_file import Golden
     from ..parity.user_data import UserData
 
 _WITH_SOURCE = {
@@ -87,19 +83,24 @@ def verify(
 
     With only a FILE and --golden, the file is compared with what an earlier run stored.
     """
-    from ..atomic_io import require_apart, temporary_folder
+    from dataclasses import replace
+
+    from ..atomic_io import require_apart
     from ..errors import EXIT_FAILED, ConfigError
 
     check_files(junit, html)
     require_apart([junit, html], [source, file, data, golden])
     if source.lower().endswith(".onnx"):
-        reports = _against_golden(source, golden, providers, threads, mutants)
+        reports = [
+            replace(report, command=_command_line())
+            for report in _against_golden(source, golden, providers, threads, mutants)
+        ]
         show(reports, as_json=as_json, junit=junit, html=html)
         return 0 if all(reports) else EXIT_FAILED
     from ..exporter.dependencies import import_torch
     from ..exporter.sources.source import load_source, source_files
 
-    given = _data(data, columns)
+    user_data = _data(data, columns)
     if golden is not None:
         _check_golden(golden, precisions)
     require_apart([junit, html, golden], [*source_files(source), file, data])
@@ -107,20 +108,24 @@ def verify(
         raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
     model_source = load_source(source)
     import_torch("verify compares with it")
-    reports = []
-    kept = []
-    with temporary_folder() as folder:
-        for exported, path, name in _files(model_source, file, precisions, folder):
-            for provider in providers:
-                found, compared = _verified(
-                    exported, path, provider, threads=threads, seed=seed, mutants=mutants, name=name, data=given
-                )
-                reports.append(found)
-                kept.append(compared)
+    from ..parity.verification import verify_all
+
+    verified = verify_all(
+        model_source,
+        file,
+        providers=providers,
+        precisions=precisions,
+        threads=threads,
+        seed=seed,
+        mutants=mutants,
+        data=user_data or (),
+        progress=progress,
+    )
+    reports = [replace(done.report, command=_command_line()) for done in verified]
 
     def store() -> None:
         if golden is not None:
-            _store(golden, kept[0], passed=all(reports))
+            _store(golden, verified[0].golden, passed=all(reports))
 
     show(reports, as_json=as_json, junit=junit, html=html, more=store)
     return 0 if all(reports) else EXIT_FAILED
@@ -139,7 +144,7 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
 def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
     """Before there is anything to store."""
     from ..atomic_io import require_writable
-    from ..parity.golden import require_name
+    from ..parity.golden_file import require_name
 
     if len(precisions) > 1:
         raise click.UsageError("--golden is of one file; leave one --precision")
@@ -147,7 +152,7 @@ def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
 
 
 def _store(path: str, golden: Golden, *, passed: bool) -> None:
-    from ..parity.golden import write
+    from ..parity.golden_file import write
 
     if passed:
         write(path, golden)
@@ -174,43 +179,8 @@ def _against_golden(
     return [verify_golden(path, golden, provider=each, threads=threads, mutants=level) for each in providers]
 
 
-def _files(
-    source: Source, file: str | None, precisions: tuple[str, ...], folder: Path
-) -> Iterator[tuple[Source, str, str]]:
-    """What is compared: the source, the file's path, and what the report calls it."""
-    from ..parity.precision import in_precision
+def _command_line() -> str:
+    """The command line, as a shell would take it."""
+    import shlex
 
-    if file is not None:
-        yield source, file, file
-        return
-    for precision in precisions or (None,):
-        cast = source if precision is None else in_precision(source, precision)
-        path = str(folder / f"{precision or 'model'}.onnx")
-        cast.export(path, check=False)
-        yield cast, path, f"a fresh export in {precision}" if precision else "a fresh export"
-
-
-def _verified(
-    source: Source,
-    path: str,
-    provider: str,
-    *,
-    threads: int | None,
-    seed: int,
-    mutants: str,
-    name: str,
-    data: UserData | None,
-) -> tuple[ParityReport, Golden]:
-    """The report, and what was compared for it."""
-    from ..parity.golden import Golden
-    from ..parity.sources import report_on_source, verification_of_source
-    from ..runtime import load
-
-    model = load(path, provider=provider, threads=threads, trial=None)
-    own, remarks = data.feeds(model) if data else ([], [])
-    verification = verification_of_source(source, model, seed=seed, data=own)
-    verification.notes += remarks
-    with progress(verification.results(), "verifying", verification.planned) as results:
-        found = list(results)
-    report = report_on_source(source, verification, found, file=name, mutants=mutants)
-    return report, Golden.of(report, verification)
+    return shlex.join(["lstm-onnx", *(click.get_current_context().obj or [])])

@@ -1,18 +1,19 @@
-"""Parity: does a file give what PyTorch gives, by PyTorch's own error as the yardstick?
+"""Parity: does a file give what PyTorch gives, in units of PyTorch's own rounding error?
 
-Reports and golden files need no torch, so what does is imported when it is asked for.
+Reports and golden files work without torch, so modules that need it are imported lazily.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .criterion import K, TensorResult, compare
+from .criterion import TensorResult, compare
 from .report import CaseResult, Cause, Location, MutantResult, ParityReport
+from .tolerances import K
 
 if TYPE_CHECKING:
-    from .lstm import LSTMVerification
-    from .modules import ModuleVerification
+    from .lstm.verification import LSTMVerification
+    from .modules.verification import ModuleVerification
     from .verification import make_report, verification_of, verify
 
 __all__ = [
@@ -32,8 +33,8 @@ __all__ = [
 ]
 
 _WITH_TORCH = {
-    "LSTMVerification": "lstm",
-    "ModuleVerification": "modules",
+    "LSTMVerification": "lstm.verification",
+    "ModuleVerification": "modules.verification",
     "make_report": "verification",
     "verification_of": "verification",
     "verify": "verification",

@@ -1,15 +1,15 @@
-"""A quiet model with its weights made loud, in its file and in PyTorch alike.
+"""Models with small weights, with their weights or inputs amplified, in the file and in PyTorch alike.
 
-With weights of a thousandth every gate is a half to within rounding, a layer hears next to nothing of the
-one before it, and two gates could be exchanged without a trace.  So such a model is compared once more with
-each layer's weights times a power of two, which is exact: what is wrong in the graph then shows.  It takes
-a file whose recurrent layers are found (`mutants.graph`), one for each layer of the module.
+With weights of a thousandth every gate is 0.5 to within rounding, a layer hardly depends on the one before it, and
+two gates could be exchanged without a visible difference.  So such a model is compared once more with each layer's
+weights times a power of two, which is exact: errors in the graph then show.  That takes a file whose recurrent
+layers are found (`mutants.graph_edit`), one for each layer of the module; in others only the inputs are amplified.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,28 +17,49 @@ import onnx
 
 from ..exporter.weights import StateDict
 from ..spec import LSTMSpec, direction_suffixes
-from .mutants import Edit
+from .mutants import Edit, Port
+from .tolerances import AMPLIFIED, AMPLIFIED_HALF, LARGEST_INPUT_GAIN, LEAST_INPUT_GAIN, LEAST_WEIGHT_GAIN
 
-_WANTED = {"weight_ih": 1.0, "weight_hh": 1.0, "bias": 0.5}
-_WANTED_HALF = {"weight_ih": 2.5, "weight_hh": 1.5, "bias": 1.0}
-"""What each part of a gate's sum should be about, in root mean square.
-
-In half precision only large sums tell one sigmoid from another.
-"""
-_WANTED_FOLDED = 1 / 3
-"""Of R h in a folded layer (`weights`), which is off by as much as W_hr is badly conditioned."""
-ENOUGH = {"float16": 2.0, "float32": 16.0, "float64": 16.0}
-"""The gain below which a model is compared as it is, by its dtype."""
-_MOST = 2.0**14
+_FOLDED_FACTOR = 1 / 3
+"""Of R h in a folded layer (`exporter.weights`), whose error grows with the condition number of W_hr."""
+_LARGEST_WEIGHT_GAIN = 2.0**14
 _H = 0.35
 """The root mean square of o tanh(c)."""
 _H0 = 0.6
-"""That of the sweep's explicit h0."""
+"""That of the explicit h0 of the cases."""
+
+
+@dataclass(frozen=True)
+class InputGains:
+    """Factors of x and h0 at which the gates of a model with small weights move.
+
+    `input` is for x; `h0`, ``(L*D, 1, 1)``, for each layer and direction.
+    """
+
+    input: float
+    h0: np.ndarray
+
+    @property
+    def needed(self) -> bool:
+        """Whether the weights are small enough for it."""
+        return max(self.input, float(self.h0.max())) > LEAST_INPUT_GAIN
+
+
+def input_gains(spec: LSTMSpec, state: StateDict) -> InputGains:
+    """The factors at which ``W x`` of the first layer and ``R h0`` of every layer are about 1."""
+
+    def gain(name: str) -> float:
+        wanted = 1 / size if (size := _row_size([state[name]])) > 0 else 1.0
+        return min(max(wanted, 1.0), LARGEST_INPUT_GAIN[spec.dtype]) if np.isfinite(wanted) else 1.0
+
+    suffixes = direction_suffixes(spec.bidirectional)
+    per_layer = [gain(f"weight_hh_l{layer}{suffix}") for layer in range(spec.num_layers) for suffix in suffixes]
+    return InputGains(gain("weight_ih_l0"), np.array(per_layer).reshape(-1, 1, 1))
 
 
 @dataclass(frozen=True)
 class LayerGains:
-    """What a layer's weights are multiplied by."""
+    """The factors of a layer's weights."""
 
     weight_ih: float
     weight_hh: float
@@ -51,20 +72,18 @@ class LayerGains:
 
 
 def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tuple[LayerGains, ...] | None:
-    """Powers of two, layer by layer, that bring gates to life; None where they are alive.
+    """Powers of two, layer by layer, that make the gates move; None where they do already.
 
-    `folded` is whether the file may have its projections folded into R.
+    `folded` says whether the file may have its projections folded into R.
     """
-    wanted = dict(_WANTED_HALF if spec.dtype == "float16" else _WANTED)
-    wanted["weight_hh"] *= _WANTED_FOLDED if folded else 1.0
+    wanted = dict(AMPLIFIED_HALF if spec.dtype == "float16" else AMPLIFIED)
+    wanted["weight_hh"] *= _FOLDED_FACTOR if folded else 1.0
     gains = []
     for layer in range(spec.num_layers):
 
         def size(kind: str, *, layer: int = layer) -> float:
-            """The root mean square of a row's sum over inputs of 1, or of a bias."""
             names = [f"{kind}_l{layer}{suffix}" for suffix in direction_suffixes(spec.bidirectional)]
-            arrays = [state[name].astype(np.float64) for name in names if name in state]
-            return math.sqrt(max((np.mean(a**2) * (a.shape[1] if a.ndim > 1 else 1) for a in arrays), default=0.0))
+            return _row_size([state[name] for name in names if name in state])
 
         x = _H if layer else 1.0
         gains.append(
@@ -76,59 +95,71 @@ def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tu
             )
         )
     largest = max(factor for gain in gains for factor in vars(gain).values())
-    return tuple(gains) if largest >= ENOUGH[spec.dtype] else None
+    return tuple(gains) if largest >= LEAST_WEIGHT_GAIN[spec.dtype] else None
 
 
-def wanted_gain(kind: str, arrays: Sequence[np.ndarray], dtype: str) -> float:
-    """A power of two that makes "weight_ih", "weight_hh" or "bias" of a layer loud, whatever its input is."""
-    wanted = (_WANTED_HALF if dtype == "float16" else _WANTED)[kind]
-    heard = {"weight_ih": _H, "weight_hh": _H0, "bias": 1.0}[kind]
-    wide = [array.astype(np.float64) for array in arrays]
-    size = math.sqrt(max((np.mean(a**2) * (a.shape[1] if a.ndim > 1 else 1) for a in wide), default=0.0))
-    return _gain(wanted, size * heard)
+def weight_gain(kind: str, arrays: Sequence[np.ndarray], dtype: str) -> float:
+    """The power of two for "weight_ih", "weight_hh" or "bias" of a layer of any module, whatever its input is."""
+    wanted = (AMPLIFIED_HALF if dtype == "float16" else AMPLIFIED)[kind]
+    return _gain(wanted, _row_size(arrays) * {"weight_ih": _H, "weight_hh": _H0, "bias": 1.0}[kind])
+
+
+def _row_size(arrays: Iterable[np.ndarray]) -> float:
+    """The root mean square of a row's sum over inputs of 1, or of a bias; the largest of `arrays`."""
+    wide = (array.astype(np.float64) for array in arrays)
+    return math.sqrt(max((np.mean(a**2) * (a.shape[1] if a.ndim > 1 else 1) for a in wide), default=0.0))
 
 
 def _gain(wanted: float, size: float) -> float:
     if not 0 < size < math.inf:
         return 1.0
-    return float(2.0 ** round(math.log2(min(max(wanted / size, 1.0), _MOST))))
+    return float(2.0 ** round(math.log2(min(max(wanted / size, 1.0), _LARGEST_WEIGHT_GAIN))))
 
 
-def louder_state(state: StateDict, gains: tuple[LayerGains, ...]) -> dict[str, np.ndarray]:
-    """The parameters, by nn.LSTM's names, multiplied."""
+def amplified_state(state: StateDict, gains: tuple[LayerGains, ...]) -> dict[str, np.ndarray]:
+    """The parameters, by nn.LSTM's names, times their factors."""
     layers = {name: int(name.removesuffix("_reverse").rpartition("_l")[2]) for name in state}
     return {name: array * array.dtype.type(gains[layers[name]].of(name)) for name, array in state.items()}
 
 
-def louder_file(
+def amplified_graph(
     model: onnx.ModelProto, folder: str, spec: LSTMSpec, gains: tuple[LayerGains, ...]
 ) -> onnx.ModelProto | None:
-    """A copy of a file with its weights multiplied; None where they are not found as initializers, layer by layer."""
+    """A copy of a bare LSTM's graph with its weights amplified; None where they are not initializers of each layer."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     edit = Edit(copy, folder)
-    if len(edit.sites) != spec.num_layers:
+    if len(edit.layers) != spec.num_layers:
         return None
-    for site, gain in zip(edit.sites, gains, strict=True):
-        fits = site.op_type == "LSTM" and site.directions == spec.num_directions and site.hidden == spec.hidden_size
-        if not fits or bool(site.B) != spec.bias:
+    for layer, gain in zip(edit.layers, gains, strict=True):
+        fits = layer.op_type == "LSTM" and layer.directions == spec.num_directions and layer.hidden == spec.hidden_size
+        if not fits or bool(layer.B) != spec.bias:
             return None
-        unproject, project = edit.fold(site)
-        if bool(site.W_hr or project) != bool(spec.proj_size):
+        unproject, project = edit.fold(layer)
+        if bool(layer.W_hr or project) != bool(spec.proj_size):
             return None
-        # A folded R is R times W_hr, and h0 comes through its inverse.
+        # A folded R is R times W_hr, and h0 passes through its inverse.
         recurrent = gain.weight_hh * (gain.weight_hr if project else 1.0)
-        scaled = [(site.W, gain.weight_ih), (site.R, recurrent), (site.B, gain.bias)]
-        scaled += [((*site.W_hr, *project), gain.weight_hr), (unproject, 1 / gain.weight_hr)]
-        for port, factor in ((port, factor) for ports, factor in scaled for port in ports):
-            array = edit.constant(port.value)
-            if array is None or (project and not _whole(array)):
-                return None
-            port.value = edit.array(array * array.dtype.type(factor))
+        factors = [(layer.W, gain.weight_ih), (layer.R, recurrent), (layer.B, gain.bias)]
+        factors += [((*layer.W_hr, *project), gain.weight_hr), (unproject, 1 / gain.weight_hr)]
+        if not all(scale_weights(edit, ports, factor, whole=bool(project)) for ports, factor in factors):
+            return None
     return copy
 
 
-def _whole(array: np.ndarray) -> bool:
-    """Whether numbers have all of their digits, unlike those that come down to float16's least on the way."""
+def scale_weights(edit: Edit, ports: Iterable[Port], factor: float, *, whole: bool = False) -> bool:
+    """Multiply the weights that `ports` read; False where one is not an initializer.
+
+    `whole` also refuses weights that have lost digits, having passed through float16's subnormal numbers.
+    """
+    for port in ports:
+        array = edit.constant(port.value)
+        if array is None or (whole and not _is_whole(array)):
+            return False
+        port.value = edit.array(array * array.dtype.type(factor))
+    return True
+
+
+def _is_whole(array: np.ndarray) -> bool:
     size = float(np.sqrt(np.mean(array.astype(np.float64) ** 2)))
     return size == 0 or size >= float(np.finfo(array.dtype).smallest_normal)

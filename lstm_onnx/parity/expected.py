@@ -1,51 +1,52 @@
-"""What a file must give in a case: inputs, PyTorch's outputs and their float64 references; no torch is needed for it.
+"""What a file must give in a case: inputs, PyTorch's outputs and their float64 references, without importing torch.
 
-Verification draws them with PyTorch; a golden file keeps them for a machine that has none.
+A verification computes them with PyTorch; a golden file stores them for a machine without it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .criterion import EPSILON, TensorResult, compare, too_far_off
+from .criterion import TensorResult, compare, is_inconclusive
 from .report import CaseResult, Location
+from .tolerances import EPSILON
 
 Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call: what goes in and, by output, what PyTorch gives in the model's own precision and in float64.
+    """One call: its inputs and, by output, what PyTorch gives in the model's native precision and in float64.
 
-    `label` tells it from the other calls of a sweep; `least` is, for each output, what PyTorch's own error is taken
-    to be at least.
+    Both are float64 arrays, except integers and bools.  `label` names the call in a sweep; `least` is a lower bound
+    of PyTorch's own error for each output.
     """
 
     feeds: Arrays
-    own: Arrays
+    native: Arrays
     reference: Arrays
     label: str = ""
     least: Mapping[str, float] = field(default_factory=dict)
 
-    def own_error(self, name: str) -> float:
+    def torch_error(self, name: str) -> float:
         """PyTorch's own largest error in an output; 0 for integers."""
-        own, reference = self.own[name], self.reference[name]
-        if reference.dtype.kind != "f" or own.shape != reference.shape or not own.size:
+        native, reference = self.native[name], self.reference[name]
+        if reference.dtype.kind != "f" or native.shape != reference.shape or not native.size:
             return 0.0
         with np.errstate(invalid="ignore"):
-            error = np.abs(own - reference)
+            error = np.abs(native - reference)
         largest = float(error.max())
         return largest if math.isfinite(largest) else float(error[np.isfinite(error)].max(initial=0.0))
 
-    def tells(self, dtype: str) -> bool:
+    def conclusive(self, dtype: str) -> bool:
         """Whether PyTorch's own error is small enough in every output to judge by."""
         epsilon = EPSILON["float32" if dtype == "float64" else dtype]
         return not any(
-            too_far_off(self.own_error(name), size_of(self.reference[name]), epsilon) for name in self.reference
+            is_inconclusive(self.torch_error(name), magnitude(self.reference[name]), epsilon) for name in self.reference
         )
 
 
@@ -54,19 +55,19 @@ class Expected:
     """A case, ready to be run on a file.
 
     Attributes:
-        label: what it is called in a report.
-        calls: one for a whole run; several are calls in turn, of which each goes on from the states of
-            the one before ("chunks", "pool"), or has its own ("steps", "sweep").
+        label: its name in a report.
+        calls: one for a single run; of several calls each continues from the states of the one before ("chunks",
+            "pool"), or has its own ("steps", "sweep").
         dtype: the model's.
-        scale: the largest |c| on the way, for the criterion's floor.
-        scales: the criterion's scale of outputs for which it is not that.
+        scale: the largest |c| during the run, for the criterion's floor.
+        scales: the criterion's scale of outputs for which it is different.
         kind: how it is run, one of `report.KINDS`.
         chunkings: for "chunks" of a single call, the ways in which its time axis is cut.
-        time_axes: of the inputs and outputs that have one.
+        time_axes: the time axis of the inputs and outputs that have one.
         batch_axes: the same for the batch; "pool" needs them.
-        least: for each output, what PyTorch's own error is taken to be at least, relative to its size.
-        every: of an output of many features, that only each so manieth is held and compared.
-        dtypes: of the outputs, as PyTorch gives them; of one that is not named there any dtype will do.
+        least: a lower bound of PyTorch's own error for each output, relative to the output's magnitude.
+        feature_steps: the step between the features that are stored and compared, for outputs with many.
+        dtypes: the outputs' dtypes in PyTorch; an output that is not in it may have any.
     """
 
     label: str
@@ -80,16 +81,16 @@ class Expected:
     least: Mapping[str, float] = field(default_factory=dict)
     scales: Mapping[str, float] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    every: Mapping[str, int] = field(default_factory=dict)
+    feature_steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def inconclusive(self) -> bool:
-        """Whether PyTorch's own error is too large for this case to say anything."""
-        # PyTorch's outputs are held in float64, whatever they were.
-        return replace(self, dtypes={}, every={}).judge([call.own for call in self.calls]).inconclusive
+        """Whether PyTorch's own error is too large for this case to be judged."""
+        # PyTorch's outputs are stored as float64, whatever they were.
+        return replace(self, dtypes={}, feature_steps={}).judge([call.native for call in self.calls]).inconclusive
 
     def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
-        """Compare what a file gave, call by call; of each output the worst call counts.
+        """Compare a file's outputs call by call; the result of each output is that of its worst call.
 
         The label of a sweep's result names the calls that fail.
         """
@@ -98,44 +99,47 @@ class Expected:
         for call, actual in zip(self.calls, outputs, strict=True):
             for name, reference in call.reference.items():
                 if name not in actual:
-                    there = ", ".join(actual)
+                    names = ", ".join(actual)
                     return CaseResult(
-                        self.label, error=f"the file has no output {name}; it has {there}", kind=self.kind
+                        self.label, error=f"the file has no output {name}; it has {names}", kind=self.kind
                     )
-                given = np.asarray(actual[name])
-                if given.dtype.kind not in "biuf":
-                    return CaseResult(self.label, error=f"{name} is of {given.dtype}, not numbers", kind=self.kind)
-                result = self._compared(name, given, call, reference)
+                array = np.asarray(actual[name])
+                if array.dtype.kind not in "biuf":
+                    return CaseResult(self.label, error=f"{name} is of {array.dtype}, not numbers", kind=self.kind)
+                result = self._compare(name, array, call, reference)
                 if not (result.passed or result.inconclusive) and call.label not in failed:
                     failed.append(call.label)
-                held = tensors.get(name)
-                if held is None or (result.inconclusive, not result.ratio <= held.ratio) > (held.inconclusive, False):
+                worst = tensors.get(name)
+                if worst is None or (result.inconclusive, not result.ratio <= worst.ratio) > (
+                    worst.inconclusive,
+                    False,
+                ):
                     tensors[name] = result
-        label = f"{self.label}: {some_of(failed)}" if failed and self.kind == "sweep" else self.label
+        label = f"{self.label}: {abbreviated(failed)}" if failed and self.kind == "sweep" else self.label
         return CaseResult(label, tuple(tensors.values()), kind=self.kind)
 
     def as_if(self, predicted: Arrays) -> Expected:
-        """The same case of one call, if PyTorch gave `predicted` in float64, and were as far off as it is here."""
+        """The same case of one call, if float64 gave `predicted` and PyTorch's own errors were the same."""
         call = self.calls[0]
-        own = {
-            name: values + (call.own[name] - call.reference[name]) if values.dtype.kind == "f" else values
+        native = {
+            name: values + (call.native[name] - call.reference[name]) if values.dtype.kind == "f" else values
             for name, values in predicted.items()
         }
-        return replace(self, calls=(Call(call.feeds, own, predicted),))
+        return replace(self, calls=(Call(call.feeds, native, predicted),))
 
-    def _compared(self, name: str, actual: np.ndarray, call: Call, reference: np.ndarray) -> TensorResult:
+    def _compare(self, name: str, actual: np.ndarray, call: Call, reference: np.ndarray) -> TensorResult:
         wanted = self.dtypes.get(name, actual.dtype.name)
         if actual.dtype.name != wanted:
             problem = f"has dtype {actual.dtype}, PyTorch's is {wanted}"
             return TensorResult(name, math.inf, math.nan, math.inf, (), problem=problem)
-        if name in self.every and actual.ndim:
-            actual = actual[..., :: self.every[name]]
-        size = size_of(reference)
+        if name in self.feature_steps and actual.ndim:
+            actual = actual[..., :: self.feature_steps[name]]
+        size = magnitude(reference)
         scale = max(1.0, self.scale, size if self.least else 0.0)
         return compare(
             name,
             actual,
-            call.own[name],
+            call.native[name],
             reference,
             dtype=self.dtype,
             scale=self.scales.get(name, scale),
@@ -144,11 +148,11 @@ class Expected:
         )
 
 
-def rounded_otherwise(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs in float64, each number off by up to a unit in its last place.
+def perturbed(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs in float64, each number off by up to one unit in its last place.
 
-    What that does to a float64 reference is what rounding does to large numbers, which cancel, or do not: in a
-    single run PyTorch's own error may be next to none by luck.
+    How far that moves a float64 reference shows what rounding does to large numbers, which may cancel: in a single
+    run PyTorch's own error may be nearly 0 by chance.
     """
     rng = np.random.default_rng(seed)
     unit = EPSILON["float32" if dtype == "float64" else dtype]
@@ -159,34 +163,45 @@ def rounded_otherwise(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.
     return moved
 
 
-def steadied(calls: Sequence[Call]) -> tuple[Call, ...]:
-    """Calls of rising size, each with PyTorch's own error in any of those before as its least.
+def with_least_errors(calls: Sequence[Call]) -> tuple[Call, ...]:
+    """Calls of increasing size, each with PyTorch's largest error in itself and those before as its lower bound.
 
-    Rounding grows with size, and of many runs some have next to none by luck.
+    Rounding errors grow with size, and in some of many runs they are nearly 0 by chance.
     """
     largest: dict[str, float] = {}
-    found = []
+    bounded = []
     for call in calls:
         for name in call.reference:
-            largest[name] = max(largest.get(name, 0.0), call.own_error(name))
-        found.append(replace(call, least=dict(largest)))
-    return tuple(found)
+            largest[name] = max(largest.get(name, 0.0), call.torch_error(name))
+        bounded.append(replace(call, least=dict(largest)))
+    return tuple(bounded)
 
 
-def farther(own: Arrays, other: Arrays, reference: Arrays) -> dict[str, np.ndarray]:
-    """Of two results, number by number, the one that is farther from the reference."""
-    found = {}
+def largest_relative_errors(cases: Iterable[Expected]) -> dict[str, float]:
+    """PyTorch's largest own error of each output in any of the cases, relative to the output's magnitude."""
+    largest: dict[str, float] = {}
+    for call in (call for case in cases for call in case.calls):
+        for name, reference in call.reference.items():
+            size = magnitude(reference)
+            error = call.torch_error(name) / size if size > 0 else 0.0
+            largest[name] = max(largest.get(name, 0.0), error)
+    return largest
+
+
+def farther(first: Arrays, second: Arrays, reference: Arrays) -> dict[str, np.ndarray]:
+    """The number of `first` or `second` that is farther from the reference, element by element."""
+    chosen = {}
     for name, wanted in reference.items():
-        mine, theirs = own[name], other[name]
-        if wanted.dtype.kind == "f" and mine.shape == wanted.shape == theirs.shape:
+        one, other = first[name], second[name]
+        if wanted.dtype.kind == "f" and one.shape == wanted.shape == other.shape:
             with np.errstate(invalid="ignore"):
-                mine = np.where(np.abs(theirs - wanted) > np.abs(mine - wanted), theirs, mine)
-        found[name] = mine
-    return found
+                one = np.where(np.abs(other - wanted) > np.abs(one - wanted), other, one)
+        chosen[name] = one
+    return chosen
 
 
 def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location | None:
-    """Where in an output the first of the wrong cases differs, whole runs first; None where none ran to be wrong."""
+    """The location of the first difference in an output, single runs first; None where no case has numbers."""
     for expected, result in sorted(wrong, key=lambda pair: pair[0].kind in ("chunks", "pool")):
         tensors = [one for one in result.tensors if not one.passed and not one.mismatched]
         if not tensors:
@@ -200,8 +215,8 @@ def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location |
     return None
 
 
-def size_of(array: np.ndarray) -> float:
-    """The largest finite magnitude; 0 for what is not floating-point."""
+def magnitude(array: np.ndarray) -> float:
+    """The largest finite absolute value; 0 for integers and bools."""
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)[:0]
     return float(np.abs(finite).max(initial=0.0))
 
@@ -210,8 +225,8 @@ _MOST_NAMED = 8
 """Calls of a sweep that a label names."""
 
 
-def some_of(names: Sequence[str]) -> str:
-    """As in ``time 61, time 62 and 9 more``."""
+def abbreviated(names: Sequence[str]) -> str:
+    """A list such as ``time 61, time 62 and 9 more``."""
     if len(names) <= _MOST_NAMED:
         return ", ".join(names)
     return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"

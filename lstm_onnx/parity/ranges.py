@@ -1,4 +1,4 @@
-"""Which sizes and values a file was compared at: a file is right only where it was tried."""
+"""The sizes and values that a file was compared at: a verdict covers no others."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .expected import Arrays, Expected
 from .report import CaseResult, Range
 
 _AT_SIZES = ("whole", "values", "data", "sweep")
-"""Kinds of cases whose sizes are the caller's, and not those of chunks."""
+"""Kinds of cases whose sizes are those of a call, not of chunks."""
 _MOST_VALUES = 2**18
-"""Different integers of an input that are told apart."""
+"""Distinct integers of an input that are recorded."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class _Found:
 
 
 def ranges_of(model: Model, compared: Iterable[tuple[Expected, CaseResult]]) -> tuple[Range, ...]:
-    """The sizes of each open axis and the values of each input in the cases that said something."""
+    """The sizes of each open axis and the values of each input in the conclusive cases."""
     found = _Found({}, {}, {})
     for expected, result in compared:
         if result.inconclusive:
@@ -39,7 +39,7 @@ def ranges_of(model: Model, compared: Iterable[tuple[Expected, CaseResult]]) -> 
 
 
 def _sizes(model: Model, expected: Expected, feeds: Arrays) -> Iterator[tuple[str, int]]:
-    """The open axes by the file's names, or by what they are where the file names none."""
+    """The sizes of the open axes, by the file's names, or by their roles where the file names none."""
     for name, array in feeds.items():
         info = model.inputs.get(name)
         for axis, dim in enumerate(() if info is None else info.shape[: array.ndim]):
@@ -53,9 +53,9 @@ def _sizes(model: Model, expected: Expected, feeds: Arrays) -> Iterator[tuple[st
 def _note_values(found: _Found, feeds: Mapping[str, np.ndarray]) -> None:
     for name, array in feeds.items():
         if array.dtype.kind in "iu":
-            held = found.integers.setdefault(name, set())
-            if len(held) < _MOST_VALUES:
-                held.update(np.unique(array).tolist())
+            integers = found.integers.setdefault(name, set())
+            if len(integers) < _MOST_VALUES:
+                integers.update(np.unique(array).tolist())
         elif array.dtype.kind == "f":
             finite = array[np.isfinite(array)].astype(np.float64)
             least, largest = found.floats.get(name, (np.inf, -np.inf))

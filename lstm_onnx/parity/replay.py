@@ -1,4 +1,4 @@
-"""Running a file on what is expected of it: in one call, in chunks through a stream, in slots of a pool."""
+"""Running a file on a case: in one call, in chunks through a stream, or in slots of a pool."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..runtime import Model
 from ..runtime.chunks import end_to_end
-from .expected import Arrays, Expected, some_of
+from .expected import Arrays, Expected, abbreviated
 from .report import CaseResult
 
 _SLOTS = 2
-"""Of the pool: fewer than there are rows, so that one is used again."""
+"""Slots of the pool: fewer than there are rows, so that one is reused."""
 
 
 def replay(model: Model, expected: Expected) -> CaseResult:
-    """Run `model` as `expected` says, and judge it; a run that fails is a result that fails."""
+    """Run `model` on a case and compare its outputs; a run that raises is a result that fails."""
     try:
         if expected.kind == "chunks":
-            return _chunked(model, expected)
+            return _run_chunks(model, expected)
         if expected.kind == "pool":
-            return expected.judge(_pooled(model, expected))
+            return expected.judge(_run_pool(model, expected))
         if expected.kind == "sweep":
-            return _swept(model, expected)
+            return _run_sweep(model, expected)
         return expected.judge([model.run(call.feeds) for call in expected.calls])
     except (InputError, RunError) as error:
         return CaseResult(expected.label, error=str(error), kind=expected.kind)
 
 
-def _swept(model: Model, expected: Expected) -> CaseResult:
-    """Each call by itself; where some fail to run, the first of them is told."""
+def _run_sweep(model: Model, expected: Expected) -> CaseResult:
+    """Each call separately; where some raise, the first error is reported."""
     outputs: list[Arrays] = []
-    stopped: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for call in expected.calls:
         try:
             outputs.append(model.run(call.feeds))
         except (InputError, RunError) as error:
-            stopped[call.label] = str(error)
-    if stopped:
-        label = f"{expected.label}: {some_of(list(stopped))}"
-        return CaseResult(label, error=next(iter(stopped.values())), kind=expected.kind)
-    # Curves over time are made where something is wrong: there are many calls.
+            errors[call.label] = str(error)
+    if errors:
+        label = f"{expected.label}: {abbreviated(list(errors))}"
+        return CaseResult(label, error=next(iter(errors.values())), kind=expected.kind)
+    # Curves over time are computed only for failures: there are many calls.
     result = replace(expected, time_axes={}).judge(outputs)
     return result if result.passed else expected.judge(outputs)
 
 
-def _chunked(model: Model, expected: Expected) -> CaseResult:
-    """The worst of all chunkings, which go one after the other through a single stream."""
+def _run_chunks(model: Model, expected: Expected) -> CaseResult:
+    """The worst of all chunkings, which run one after the other through a single stream."""
     first = expected.calls[0].feeds
     stream = model.stream(batch=_batch(expected), check=False)
-    given = {name: first[name] for name in model.states if name in first}
+    initial = {name: first[name] for name in model.states if name in first}
 
     def run(parts: Iterable[Arrays]) -> list[dict[str, Any]]:
         stream.reset()
-        if given:
-            stream.state = given
+        if initial:
+            stream.state = initial
         outputs = []
         for part in parts:
             outputs.append(dict(stream.run({name: array for name, array in part.items() if name not in model.states})))
@@ -71,24 +71,24 @@ def _chunked(model: Model, expected: Expected) -> CaseResult:
         return expected.judge(run(call.feeds for call in expected.calls))
     worst: CaseResult | None = None
     for chunking in expected.chunkings:
-        outputs = _joined(run(_cut(expected, chunking)), expected.time_axes)
+        outputs = _concatenated(run(_chunks(expected, chunking)), expected.time_axes)
         result = expected.judge([outputs])
         if not result.passed:
             result = replace(result, label=f"{result.label}, {'+'.join(map(str, chunking))}")
-        if worst is None or _badness(result) > _badness(worst):
+        if worst is None or _largest_ratio(result) > _largest_ratio(worst):
             worst = result
     assert worst is not None  # noqa: S101 - there is a chunking
     return worst
 
 
-def _badness(result: CaseResult) -> float:
+def _largest_ratio(result: CaseResult) -> float:
     if result.error:
         return float("inf")
     ratios = [tensor.ratio for tensor in result.tensors]
     return float("inf") if any(map(math.isnan, ratios)) else max(ratios, default=0.0)
 
 
-def _cut(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
+def _chunks(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
     feeds = expected.calls[0].feeds
     start = 0
     for size in chunking:
@@ -101,8 +101,8 @@ def _cut(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
         start += size
 
 
-def _joined(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
-    """Outputs with a time axis end to end; of the others the last."""
+def _concatenated(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
+    """Outputs with a time axis, concatenated; of the others the last."""
     return {
         name: end_to_end(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
         for name, last in parts[-1].items()
@@ -110,7 +110,11 @@ def _joined(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[s
 
 
 def _row(name: str, array: np.ndarray, at: int, axis: int) -> np.ndarray:
-    """A row of the batch, which the outputs of a wrong file may not have."""
+    """A row of the batch.
+
+    Raises:
+        RunError: the output of a wrong file does not have it.
+    """
     try:
         return np.take(array, [at], axis=axis)
     except IndexError as error:
@@ -123,29 +127,29 @@ def _batch(expected: Expected) -> int:
     return 1 if name is None else int(first[name].shape[expected.batch_axes[name]])
 
 
-def _pooled(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
-    """Each row of the batch as a stream of its own: begun at other times, at other paces, in slots used again."""
+def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
+    """Each row of the batch as a stream of its own, started and paused at different times, in reused slots."""
     single = len(expected.calls) == 1
     if single:
         name = next(iter(set(expected.time_axes) & set(expected.calls[0].feeds)))
         time = expected.calls[0].feeds[name].shape[expected.time_axes[name]]
-        steps = list(_cut(expected, (1,) * time))
+        steps = list(_chunks(expected, (1,) * time))
     else:
         steps = [call.feeds for call in expected.calls]
     axes = expected.batch_axes
-    given = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
-    rows = _rows(model, given, axes, _batch(expected))
+    inputs = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
+    rows = _rows(model, inputs, axes, _batch(expected))
     outputs = [
         {name: end_to_end(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
         for at in range(len(steps))
     ]
-    return [_joined(outputs, expected.time_axes)] if single else outputs
+    return [_concatenated(outputs, expected.time_axes)] if single else outputs
 
 
 def _rows(
     model: Model, steps: list[dict[str, np.ndarray]], axes: Mapping[str, int], batch: int
 ) -> list[list[dict[str, np.ndarray]]]:
-    """For each row its outputs, step by step, with the states after each under their outputs' names."""
+    """The outputs of each row, step by step, with the states after each step under their outputs' names."""
     pool = model.pool(slots=min(_SLOTS, batch), check=False)
     waiting = list(range(batch))
     streams: dict[int, Any] = {}
@@ -155,19 +159,19 @@ def _rows(
         if waiting and len(streams) < pool.slots:
             streams[waiting[0]] = pool.open()
             waiting.pop(0)
-        # Odd rows rest at every third tick, and must find their states as they were.
-        going = [row for row in streams if not (row % 2 and tick % 3 == 2)] or list(streams)
+        # Odd rows pause at every third tick; their states must not change meanwhile.
+        active = [row for row in streams if not (row % 2 and tick % 3 == 2)] or list(streams)
         x = {
             name: np.concatenate(
-                [np.take(steps[len(done[row])][name], [row], axis=axes[name]) for row in going], axes[name]
+                [np.take(steps[len(done[row])][name], [row], axis=axes[name]) for row in active], axes[name]
             )
             for name in steps[0]
         }
-        y = pool.step([streams[row] for row in going], x)
-        for at, row in enumerate(going):
+        y = pool.step([streams[row] for row in active], x)
+        for at, row in enumerate(active):
             state = pool.state(streams[row])
-            own = {name: _row(name, array, at, axes[name]) for name, array in y.items() if name in axes}
-            done[row].append(own | {output: state[name] for name, output in model.states.items()})
+            outputs = {name: _row(name, array, at, axes[name]) for name, array in y.items() if name in axes}
+            done[row].append(outputs | {output: state[name] for name, output in model.states.items()})
             if len(done[row]) == len(steps):
                 pool.close(streams.pop(row))
         tick += 1

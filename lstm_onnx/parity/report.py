@@ -1,4 +1,4 @@
-"""What a parity check found: one object, for people, for programs and for the exit code."""
+"""The report of a verification: one object for people, for programs and for the exit code."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .criterion import K, TensorResult
+from .criterion import TensorResult
 from .reports.table import plain
 from .sizes import spans
+from .tolerances import K
 
+SCHEMA = 1
+"""The version of `ParityReport.to_dict`: raised when a field is removed, renamed or changes its meaning."""
 KINDS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
-"""How a case was run: in one call, in chunks through a stream, in slots of a pool, in single steps from the
-float64 trajectory, on the user's own inputs, on large, zero or one-sided values, or in one call for each size of
-an axis or each part of a range."""
+"""How a case is run: in one call, in chunks through a stream, in slots of a pool, in short windows from the float64
+states, on the user's own inputs, on zero, one-signed or large values, or in one call for each size of an axis or each
+part of a range."""
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case: its tensors, or the error that kept the file from running.  `kind` is one of `KINDS`."""
+    """One case: its tensors, or the error with which the file failed to run.  `kind` is one of `KINDS`."""
 
     label: str
     tensors: tuple[TensorResult, ...] = ()
@@ -28,12 +31,12 @@ class CaseResult:
 
     @property
     def inconclusive(self) -> bool:
-        """Whether PyTorch's own error was too large in this case for it to say anything."""
+        """Whether PyTorch's own error was too large for this case to be judged."""
         return not self.error and any(tensor.inconclusive for tensor in self.tensors)
 
     @property
     def passed(self) -> bool:
-        """Whether it ran and every tensor is within the criterion."""
+        """Whether it ran and every tensor passed."""
         return not self.error and bool(self.tensors) and all(tensor.passed for tensor in self.tensors)
 
 
@@ -41,9 +44,9 @@ class CaseResult:
 class Location:
     """Where a file first differs from PyTorch.
 
-    `step`, `row` (of the batch) and `feature` are those of the output in the case named; `layer`,
-    `direction` ("forward" or "reverse") and `gate` ("i", "f", "g", "o", or "i or g" where one run cannot
-    tell) are where it can be told, and None elsewhere.  `module` is the path of the LSTM in a larger module.
+    `step`, `row` (of the batch) and `feature` are those of the output in the case; `layer`, `direction` ("forward" or
+    "reverse") and `gate` ("i", "f", "g", "o", or "i or g" where one run cannot distinguish them) are None where they
+    could not be determined.  `module` is the path of the LSTM in a larger module.
     """
 
     case: str
@@ -57,7 +60,7 @@ class Location:
     module: str | None = None
 
     def __str__(self) -> str:
-        """As in ``layer 1, reverse, gate f, from step 3 on, of output in batch 3, time 7``."""
+        """Such as ``layer 1, reverse, gate f, from step 3 on, output (row 0) in batch 3, time 7``."""
         parts = [self.module] if self.module else []
         parts += [f"layer {self.layer}"] if self.layer is not None else []
         parts += [self.direction] if self.direction else []
@@ -70,9 +73,9 @@ class Location:
 
 @dataclass(frozen=True)
 class Cause:
-    """A likely reason, from the catalogue in `parity.causes`.
+    """A likely cause, from the catalogue in `parity.diagnosis`.
 
-    `evidence` says what was tried and how well it explains the file's numbers; `fix` how to mend it.
+    `evidence` says what was tried and how well it explains the file's numbers; `fix` how to correct it.
     """
 
     name: str
@@ -82,10 +85,10 @@ class Cause:
 
 @dataclass(frozen=True)
 class Range:
-    """What was tried of an axis or an input.
+    """The sizes of an axis or the values of an input that were tried.
 
-    `kind` is "sizes" (of an axis), "integers" or "numbers" (of an input); `least` and `largest` are of all that
-    was tried; `values` has each size or integer, in rising order, and nothing for numbers.
+    `kind` is "sizes" (of an axis), "integers" or "numbers" (of an input); `least` and `largest` are the extremes;
+    `values` has each size or integer, in ascending order, and is empty for numbers.
     """
 
     name: str
@@ -100,11 +103,11 @@ OUTCOMES = ("rejected", "survived", "equivalent")
 
 @dataclass(frozen=True)
 class MutantResult:
-    """A wrong copy of the file, and whether the comparison rejects it.
+    """A mutant, a wrong copy of the file, and whether the comparison rejects it.
 
-    `outcome` is one of `OUTCOMES`; `ratio` the largest error of any output in units of the yardstick,
-    infinite where it did not run; `case` the one that rejected it, or came nearest to; `reason` why it
-    is equivalent: then the change is proven to be none, and nothing was run.
+    `outcome` is one of `OUTCOMES`; `ratio` the largest ratio of any output, infinite where it did not run; `case` the
+    case that rejected it, or came closest to; `reason` the proof that it is equivalent to the file, which was then
+    not run.
     """
 
     name: str
@@ -114,15 +117,29 @@ class MutantResult:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParityReport:
-    """The outcome of `verify`; truthy when the file is in parity with PyTorch and no mutant survived.
+    """The result of `verify`; truthy if the file is in parity with PyTorch and no mutant survived.
 
-    A mutant that passes for right says that this comparison would not have seen that mistake, so it
-    cannot vouch for the file either.  Where a case is inconclusive, the case after it takes its place:
-    the same steps, fewer at a time.  `location` and `causes` are there when the file is not in parity,
-    `mutants` when the verification was tried on wrong copies of it; `seconds` is how long it all took.
-    `ranges` are the sizes and values that were tried: of others the report says nothing.
+    A surviving mutant shows a mistake that this comparison would not have detected, so the file's parity is not
+    proven either.  For a bare nn.LSTM an inconclusive case is followed by the same steps, fewer at a time.
+
+    Attributes:
+        file: the file, or a description of it.
+        source: the PyTorch model.
+        provider: where the file ran: "cpu" or "cuda".
+        cases: all cases.
+        notes: remarks.
+        location: where the file first differs; None if it is in parity.
+        causes: the likely causes, if the file is not in parity.
+        mutants: the results of the self-test, if the file is in parity.
+        versions: the versions of the packages involved.
+        seconds: the duration.
+        ranges: the sizes and values that were tried; the verdict covers no others.
+        digest: the digest of the file's weights, from its metadata.
+        date: when the report was made, in UTC, in ISO 8601.
+        command: the command line, if there was one.
+        commit: the commit of the working directory's git repository.
     """
 
     file: str
@@ -136,20 +153,24 @@ class ParityReport:
     versions: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     ranges: tuple[Range, ...] = ()
+    digest: str | None = None
+    date: str = ""
+    command: str = ""
+    commit: str = ""
 
     @property
     def survivors(self) -> tuple[MutantResult, ...]:
-        """The wrong copies that this verification would have let pass."""
+        """The mutants that this verification did not reject."""
         return tuple(mutant for mutant in self.mutants if mutant.outcome == "survived")
 
     @property
     def judged(self) -> tuple[CaseResult, ...]:
-        """The cases that say something."""
+        """The conclusive cases."""
         return tuple(case for case in self.cases if not case.inconclusive)
 
     @property
     def in_parity(self) -> bool:
-        """Whether there was something to judge, and all of it passed."""
+        """Whether there was a conclusive case, and all of them passed."""
         return bool(self.judged) and all(case.passed for case in self.judged)
 
     def __bool__(self) -> bool:
@@ -158,27 +179,28 @@ class ParityReport:
 
     @property
     def worst(self) -> dict[str, tuple[CaseResult, TensorResult]]:
-        """For each output, the judged case in which it came off worst."""
+        """For each output, the conclusive case with the largest ratio."""
         worst: dict[str, tuple[CaseResult, TensorResult]] = {}
         for case in self.judged:
             for tensor in case.tensors:
-                held = worst.get(tensor.output)
-                if held is None or not tensor.ratio <= held[1].ratio:
+                found = worst.get(tensor.output)
+                if found is None or not tensor.ratio <= found[1].ratio:
                     worst[tensor.output] = (case, tensor)
         return worst
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-ready; what is no number in JSON is one of the strings "inf" and "nan".
+        """The report for JSON; values that are not JSON numbers are the strings "inf", "-inf" and "nan".
 
-        `passed` is the verdict, and `in_parity` the one without the self-test; `file`, `source` and
-        `provider` say what was compared, and `limit` which ratio still passes.  `outputs` has for each
-        output the `case` in which it came off worst, with the fields of a `TensorResult`; `location`, `causes`
-        and `mutants` have those of their classes, `location` is null where there is none.  `cases` has
-        every `case` with its `kind`, whether it `passed` or is `inconclusive`, its `error` or null, and
-        its `outputs`.  `ranges` has for each axis and input its `name`, `kind`, `least`, `largest` and, but for
-        numbers, the `values` as text, such as "1 to 16, 32".  `notes`, `versions` by package and `seconds` are as here.
+        `schema` is the version of this format, `SCHEMA`.  `passed` is the verdict, and `in_parity` the verdict
+        without the self-test; `limit` is the largest ratio that passes.  `outputs` has for each output the `case`
+        with the largest ratio and the fields of a `TensorResult`, of which `allowed` is the largest error that
+        passes; `location`, `causes` and `mutants` have the fields of their classes, and `location` is null where there
+        is none.  `cases` has every `case` with its `kind`, whether it `passed` or is `inconclusive`, its `error` or
+        null, and its `outputs`.  `ranges` has the `name`, `kind`, `least` and `largest` of each axis and input and,
+        except for numbers, the `values` as text, such as "1 to 16, 32".  The other fields are the attributes.
         """
         return {
+            "schema": SCHEMA,
             "passed": bool(self),
             "in_parity": self.in_parity,
             "file": self.file,
@@ -204,7 +226,24 @@ class ParityReport:
             "notes": list(self.notes),
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 3),
+            "digest": self.digest,
+            "date": self.date,
+            "command": self.command,
+            "commit": self.commit,
         }
+
+    def __repr__(self) -> str:
+        """One line: the verdict and its figures."""
+        from .reports.content import clean, headline
+
+        failed = sum(not case.passed for case in self.judged)
+        return f"<ParityReport {headline(self)}: {failed} of {len(self.judged)} cases failed on {clean(self.provider)}>"
+
+    def _repr_html_(self) -> str:
+        """The summary of the page, for notebooks."""
+        from .reports.page import summary_html
+
+        return summary_html(self)
 
     def __str__(self) -> str:
         """The table for people, as plain text: see `parity.reports.table`."""
@@ -216,7 +255,7 @@ def _range(one: Range) -> dict[str, object]:
 
 
 def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:
-    """Curves and heat maps are told of the worst cases only."""
+    """A tensor's fields; only the worst cases have curves and heat maps."""
     values = {**asdict(replace(tensor, growth=None)), "where": list(tensor.where)}
     del values["growth"]
     if growth and tensor.growth is not None:
@@ -226,7 +265,7 @@ def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:
 
 
 def _finite(value: Any) -> Any:
-    """NaN and infinities as strings: JSON has no word for them."""
+    """NaN and infinities as strings, since JSON has neither."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

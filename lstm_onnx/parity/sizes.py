@@ -1,30 +1,38 @@
-"""Which sizes of an axis are tried: every small one, those around powers of two, round ones, and some large.
+"""The sizes of an axis that are tried: all small ones, those around powers of two, round ones, and some large ones.
 
-A file can be wrong at one size alone, or from some size on, so that a few sizes prove little; and many
-are cheap, since a run of one row and few steps costs next to nothing.
+A file can be wrong at one size only, or from some size on, so a few sizes prove little; and many are cheap, since a
+run of one row and few steps costs next to nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 DENSE = 73
-"""Sizes below which all are tried where that is cheap."""
+"""All sizes below it are tried where that is cheap."""
+DENSE_BATCH = 33
+"""The same of a batch axis."""
 SMALL = 13
-"""Sizes up to which each is tried first."""
+"""Sizes below it are tried first."""
 LONG = 300
-"""Steps of the long case."""
+"""Time steps of the long case."""
+LARGEST_TIME = 513
+MOST_WORK = 6e9
+"""Multiplications of a sweep over one axis, in each of three runs (PyTorch twice, and the file)."""
+MOST_NUMBERS = 2**19
+"""Numbers in a sweep's outputs, so that a golden file stays small."""
 _POWERS = (16, 32, 64, 128, 256, 512, 1024)
 _ROUND = (20, 24, 25, 30, 40, 48, 50, 60, 80, 96, 100, 120, 144, 150, 192, 200, 250, 300, 384, 400, 500, 600, 768, 1000)
 Limits = tuple[int, int | None]
-"""The least size and the largest, None where nothing bounds it."""
+"""The least and the largest size; None where there is no upper bound."""
 OPEN: Limits = (1, None)
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What a file says of its axes: their limits, and sizes near which the model's code may do something else."""
+    """What a file's metadata says of its axes: limits, and sizes at which the model's code may change its behaviour."""
 
     limits: Mapping[str, Limits] = field(default_factory=dict)
     boundaries: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -34,19 +42,10 @@ class Axes:
         least, most = self.limits.get(axis, OPEN)
         return max(size, least) if most is None else min(max(size, least), most)
 
-    def to_try(
-        self,
-        axis: str,
-        cost: Callable[[int], float],
-        budget: float,
-        *,
-        first: Iterable[int] = (),
-        largest: int | None = None,
-        dense: int = DENSE,
-    ) -> list[int]:
-        """See `sizes_to_try`."""
+    def to_try(self, axis: str, cost: Callable[[int], float], budget: float, **options: Any) -> list[int]:
+        """The sizes of an axis to try; see `sizes_to_try`."""
         limits, boundaries = self.limits.get(axis, OPEN), self.boundaries.get(axis, ())
-        return sizes_to_try(limits, boundaries, cost, budget, first=first, largest=largest, dense=dense)
+        return sizes_to_try(limits, boundaries, cost, budget, **options)
 
 
 def sizes_to_try(
@@ -63,12 +62,12 @@ def sizes_to_try(
 
     Args:
         limits: what the axis allows.
-        boundaries: sizes near which the model's code may do something else: each is tried, with its neighbours.
-        cost: of a size, in any unit.
-        budget: in the same unit; what is less telling is left out past it.
+        boundaries: sizes at which the model's code may change its behaviour: each is tried, with its neighbours.
+        cost: the cost of a size, in any unit.
+        budget: in the same unit; once it is spent, less important sizes are left out.
         first: sizes that come before all others.
-        largest: where the sizes end that are not boundaries, beside the limits.
-        dense: below which all are tried where that is cheap.
+        largest: the largest size that is not near a boundary, within the limits.
+        dense: all sizes below it are tried where that is cheap.
     """
     least, most = limits
     near = {size + change for size in boundaries for change in (-1, 0, 1)}
@@ -81,7 +80,7 @@ def sizes_to_try(
         if size < least or (most is not None and size > most) or (end is not None and size > end and not bounded):
             continue
         price = cost(size)
-        # What stands in the model's code may cost as much as all else together.
+        # A size in the model's code may cost as much as all others together.
         if price > budget if bounded else spent + price > budget:
             continue
         chosen[size] = None

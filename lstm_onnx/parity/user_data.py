@@ -1,7 +1,8 @@
-"""The user's own inputs as cases of a verification."""
+"""The user's own inputs as cases of a verification, and the checks of `seed` and `data`."""
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +15,20 @@ from .. import data as files
 from ..data import Record
 from ..data.fitting import batched, cast
 from ..data.formats import TABLES
-from ..errors import InputError
+from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
 from ..runtime.tensor_info import checked
 
 MOST = 64
-"""Records of a data file that are compared; each costs a run of PyTorch in two precisions."""
+"""Records of a data file that are compared; each takes a run of PyTorch in two precisions."""
 
 
 @dataclass(frozen=True)
 class UserData:
     """The first records of a data file, read once for any number of models.
 
-    `more` says that the file holds others; `typed` and `table` are of its format.  An array that the file
-    gives no name has the name ``""``.
+    `more` says that the file has further records; `typed` that its format has dtypes, `table` that it is a table.
+    An array without a name in the file has the name ``""``.
     """
 
     place: str
@@ -37,10 +38,10 @@ class UserData:
     table: bool
 
     def feeds(self, model: Model) -> tuple[list[Record], list[str]]:
-        """What `model` is called with, record by record, and what should be said of it.
+        """The inputs of `model`, record by record, and notes for the report.
 
-        An array without a name is the first input.  Numbers are cast to the model's dtypes, and where a
-        record is one sequence without the batch axis it gets one of 1.
+        An array without a name is the first input.  Numbers are cast to the model's dtypes, and a record that is
+        one sequence without a batch axis gets a batch of 1.
 
         Raises:
             InputError: a record does not fit the model; the message says which.
@@ -53,7 +54,7 @@ class UserData:
             try:
                 feeds, remarks = cast(model.inputs, named, typed=self.typed)
                 feeds = batched(model.inputs, feeds)
-                fitting(model, feeds)
+                complete_feeds(model, feeds)
             except InputError as error:
                 which = f"record {index}: " if len(self.records) > 1 else ""
                 hint = "; choose the features among a table's columns with --columns" if self.table else ""
@@ -81,11 +82,32 @@ def read(source: str | os.PathLike[str], *, columns: Sequence[str] | None = None
     return UserData(place, records, more, found.typed, found.format in TABLES and not found.many)
 
 
-def fitting(model: Model, feeds: Mapping[str, Any]) -> Record:
-    """`feeds` as arrays with what `Model.run` fills in, once it is known that they fit.
+def require_drawing(seed: Any, data: Any) -> None:
+    """Check the `seed` and `data` arguments of a verification.
 
     Raises:
-        InputError: they do not.
+        ConfigError: `seed` is not an integer from 0 to 2**63 - 1, or `data` is not a list of dicts of arrays.
+    """
+    try:
+        number = -1 if isinstance(seed, bool) else operator.index(seed)
+    except Exception:  # noqa: BLE001 - an object's own __index__ may raise anything
+        number = -1
+    if not 0 <= number < 2**63:
+        raise ConfigError(f"seed = {shown(seed)} is not possible; it must be an integer from 0 to 2**63 - 1")
+    records = (
+        isinstance(data, Sequence)
+        and not isinstance(data, (str, bytes))
+        and all(isinstance(record, Mapping) for record in data)
+    )
+    if not records or not all(isinstance(name, str) for record in data for name in record):
+        raise ConfigError(f"data = {shown(data)} is not possible; it must be a list of records, {{name: array}} each")
+
+
+def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> Record:
+    """`feeds` as checked arrays, with the states and lengths that `Model.run` fills in.
+
+    Raises:
+        InputError: they do not fit the model.
     """
     arrays = {name: np.asarray(array) for name, array in feeds.items()}
     return checked(model.inputs, model.completed(arrays))

@@ -1,38 +1,52 @@
-"""Does a file give what PyTorch gives?"""
+"""From a PyTorch model and a file to a report."""
 
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 import torch
 from torch import nn
 
-from .. import __version__
-from ..errors import ExportError
+from ..atomic_io import require_path, temporary_folder
+from ..errors import ConfigError, ExportError
+from ..exporter import export
+from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
 from ..exporter.sources.torch_lstm import is_bare_lstm, unwrap_module
+from ..exporter.tracing.clone import clone_module
+from ..exporter.weights import validate_state_dict
 from ..input_spec import InputSpec
 from ..runtime import Model, load
-from ..runtime.providers import onnxruntime
-from .golden import Golden, require_name, write
-from .interface import interface_case, interface_problems
-from .lstm import LSTMVerification
-from .modules import ModuleVerification
-from .mutants import require_level, self_test
-from .options import require_drawing
-from .ranges import ranges_of
+from .build import build_report, with_mutants
+from .comparison import Verification
+from .golden_file import Golden, require_name, write
+from .lstm.verification import LSTMVerification
+from .modules.verification import ModuleVerification
+from .mutants import require_level
 from .report import CaseResult, ParityReport
+from .user_data import UserData, require_drawing
+
+Progress: TypeAlias = Callable[[Iterator[CaseResult], str, int], AbstractContextManager[Iterable[CaseResult]]]
+"""Wraps results, a label and their number, to show a progress bar."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A report, and its cases as a golden file stores them."""
+
+    report: ParityReport
+    golden: Golden
 
 
 def verify(
-    module: nn.Module,
-    path: str | os.PathLike[str] | Model,
+    source: nn.Module | str | os.PathLike[str],
+    file: str | os.PathLike[str] | Model | None = None,
     *,
     example_inputs: Any = None,
     provider: str = "auto",
@@ -42,46 +56,189 @@ def verify(
     data: Sequence[Mapping[str, Any]] = (),
     golden: str | os.PathLike[str] | None = None,
 ) -> ParityReport:
-    """Compare an exported file with the module that it came from.
+    """Compare an exported file with the PyTorch model that it came from.
 
-    Every shape of the sweep (`parity.sweep.SHAPES`) is run with explicit states and without, with
-    lengths where the file takes them, and in chunks through the streaming runtime; see
-    `parity.criterion` for when an output is right.  The inputs of a module that is more than an nn.LSTM
-    are drawn from the ranges in the file's metadata.  A file that is not in parity is asked where it
-    first differs and why; of one that is, wrong copies are made, which the comparison must reject.
+    The file runs at many sizes of every named axis, with explicit states and without, with varied lengths where it
+    takes them, on extreme values, and in chunks through the streaming runtime; `parity.criterion` defines when an
+    output is right.  The inputs of a module that is more than an nn.LSTM are drawn from the ranges in the file's
+    metadata.  For a file that is not in parity the report says where it first differs and why; a file that is in
+    parity is tested with mutants, wrong copies of it that the comparison must reject.
 
     Args:
-        module: the nn.LSTM or the module; it is not changed, whatever its mode and device.
-        path: the .onnx file, or what `load` made of it, which then has its own provider and threads.
-        example_inputs: for a module, as in `export`: needed where its forward takes more than tensors
-            in dicts and lists, or where the file is not from lstm-onnx.
+        source: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of
+            a .toml, or ``package.module:callable``.
+        file: the .onnx file, or what `load` returned, which keeps its own provider and threads; by default a fresh
+            export of `source`.
+        example_inputs: for an nn.Module, as in `export`: needed where its forward takes more than tensors in dicts
+            and lists, or where the file is not from lstm-onnx.
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
-        mutants: how many wrong copies are tried: "none", "quick" (one of each kind) or "all".
-        data: inputs to be compared on beside those that are drawn, each by the file's input names.
-        golden: where to store what was compared, once it has passed, for `verify_golden`; ends in .npz.
+        mutants: how many mutants are tried: "none", "quick" (one of each kind) or "all".
+        data: inputs to compare in addition to the drawn ones, each by the file's input names.
+        golden: where to store the cases for `verify_golden`, if the file passes; must end in .npz.
 
     Returns:
-        A report, truthy when the file is in parity and no wrong copy passes for right.
+        A report, truthy if the file is in parity and no mutant survived.
 
     Raises:
-        ConfigError: `mutants` is none of these, or `seed` or `data` is not possible.
+        ConfigError: `mutants`, `seed` or `data` is not possible, `source` is no model, or the file's inputs are not
+            those of the module.
         ExportError: the module cannot be run as the file is.
-        ConfigError: the file's inputs are not those of the module.
-        FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then
-            cannot run a case is a report that fails.
+        FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
+            a case is a report that fails.
     """
     require_drawing(seed, data)
     require_level(mutants)
     if golden is not None:
         require_name(golden)
-    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads, trial=None)
-    verification = verification_of(model, module, seed=seed, example_inputs=example_inputs, data=data)
-    report = make_report(verification, verification.results(), mutants=mutants)
-    if golden is not None and report:
-        write(golden, Golden.of(report, verification))
-    return report
+    (verified,) = verify_all(
+        source,
+        file,
+        example_inputs=example_inputs,
+        providers=(provider,),
+        threads=threads,
+        seed=seed,
+        mutants=mutants,
+        data=data,
+    )
+    if golden is not None and verified.report:
+        write(golden, verified.golden)
+    return verified.report
+
+
+def verify_all(
+    source: nn.Module | str | os.PathLike[str] | Source,
+    file: str | os.PathLike[str] | Model | None = None,
+    *,
+    example_inputs: Any = None,
+    providers: Sequence[str] = ("auto",),
+    precisions: Sequence[str] = (),
+    threads: int | None = None,
+    seed: int = 0,
+    mutants: str = "quick",
+    data: Sequence[Mapping[str, Any]] | UserData = (),
+    command: str = "",
+    progress: Progress | None = None,
+) -> list[Verified]:
+    """Compare a model with a file, or with its fresh exports, on each provider; see `verify`.
+
+    Args:
+        source: as in `verify`, or a source that was loaded.
+        file: as in `verify`.
+        example_inputs: as in `verify`.
+        providers: each gives a report of its own.
+        precisions: "float16", "float32" or "float64": fresh exports to compare, instead of one in the source's own.
+        threads: ONNX Runtime's threads.
+        seed: for the inputs and states that are drawn.
+        mutants: as in `verify`.
+        data: as in `verify`, or a data file that was read.
+        command: the command line, for the report.
+        progress: shows the progress.
+
+    Raises:
+        ConfigError: a combination of arguments is not possible.
+        LSTMOnnxError: see `verify`.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        require_path(source, "a model's .toml, or package.module:callable")
+        source = load_source(os.fspath(source))
+    configured = isinstance(source, (LSTMSource, ModuleSource))
+    if configured and example_inputs is not None:
+        raise ConfigError(f"{source.name}: describes its own inputs; leave example_inputs out")
+    if precisions and file is not None:
+        raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
+    if precisions and not configured:
+        raise ConfigError("precisions are for configured models; cast the module itself, as in module.half()")
+    done = []
+    with ExitStack() as stack:
+        for compared, opened, name in _files(source, file, precisions, example_inputs, stack):
+            for provider in providers:
+                with ExitStack() as models:
+                    model = opened
+                    if not isinstance(model, Model):
+                        model = models.enter_context(load(model, provider=provider, threads=threads, trial=None))
+                    feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
+                    if configured:
+                        verification = verification_of_source(compared, model, seed=seed, data=feeds)
+                    else:
+                        verification = verification_of(
+                            model, compared, seed=seed, example_inputs=example_inputs, data=feeds
+                        )
+                    verification.notes += notes
+                    results = _run(verification, progress)
+                    if configured:
+                        results += _source_problems(compared, model)
+                    label = compared.name if configured else None
+                    report = make_report(verification, results, source=label, file=name, mutants=mutants)
+                    report = replace(report, command=command)
+                    done.append(Verified(report, Golden.of(report, verification)))
+    return done
+
+
+def _run(verification: Verification, progress: Progress | None) -> list[CaseResult]:
+    if progress is None:
+        return list(verification.results())
+    with progress(verification.results(), "verifying", verification.planned) as results:
+        return list(results)
+
+
+def _files(
+    source: nn.Module | Source,
+    file: str | os.PathLike[str] | Model | None,
+    precisions: Sequence[str],
+    example_inputs: Any,
+    stack: ExitStack,
+) -> Iterator[tuple[Any, Any, str | None]]:
+    """What is compared: the source, the file, and the report's name of it."""
+    if file is not None:
+        yield source, file, None
+        return
+    folder = stack.enter_context(temporary_folder())
+    if not isinstance(source, (LSTMSource, ModuleSource)):
+        export(source, folder / "model.onnx", example_inputs=example_inputs, check=False)
+        yield source, folder / "model.onnx", "a fresh export"
+        return
+    for precision in precisions or (None,):
+        cast = source if precision is None else in_precision(source, precision)
+        path = folder / f"{precision or 'model'}.onnx"
+        cast.export(path, check=False)
+        yield cast, path, f"a fresh export in {precision}" if precision else "a fresh export"
+
+
+def in_precision(source: Source, dtype: str) -> Source:
+    """`source` with its parameters and floating-point inputs in `dtype`: "float16", "float32" or "float64".
+
+    Raises:
+        WeightsError: a weight is too large for float16.
+    """
+    if isinstance(source, LSTMSource):
+        spec = replace(source.spec, dtype=dtype)
+        return replace(source, spec=spec, state=validate_state_dict(spec, source.state, where=source.name))
+    kind: torch.dtype = getattr(torch, dtype)
+    inputs = tuple(replace(spec, dtype=dtype) if np.dtype(spec.dtype).kind == "f" else spec for spec in source.inputs)
+    example = source.example
+    if example is not None:
+        tensors = {
+            name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in example.tensors.items()
+        }
+        example = replace(example, tensors=tensors)
+    return replace(source, nn_module=clone_module(source.nn_module, kind), inputs=inputs, example=example)
+
+
+def _source_problems(source: Source, model: Model) -> list[CaseResult]:
+    """A failing case for a file without the lengths that its source asks for."""
+    if not source.options.lengths or "lengths" in model.inputs:
+        return []
+    return [CaseResult("lengths", error=f"{source.name} asks for the input lengths, and the file has none")]
+
+
+def verification_of_source(
+    source: Source, model: Model, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()
+) -> Verification:
+    """The verification of `model` against a source, whose description of its inputs overrides the file's."""
+    inputs = () if isinstance(source, LSTMSource) else source.inputs
+    return verification_of(model, source.module(), seed=seed, inputs=inputs, data=data)
 
 
 def verification_of(
@@ -92,10 +249,10 @@ def verification_of(
     inputs: Sequence[InputSpec] = (),
     example_inputs: Any = None,
     data: Sequence[Mapping[str, Any]] = (),
-) -> LSTMVerification | ModuleVerification:
-    """What compares `model` with `module`: its `planned` cases, its `results`, its `notes`.
+) -> Verification:
+    """The verification of `model` against `module`.
 
-    `inputs` are those that a source describes, in the place of what the file says; `data` as in `verify`.
+    `inputs` are those that a source describes, instead of the file's metadata; `data` as in `verify`.
     """
     module = unwrap_module(module)
     bare = is_bare_lstm(module)
@@ -110,72 +267,51 @@ def verification_of(
 
 
 def make_report(
-    verification: LSTMVerification | ModuleVerification,
+    verification: Verification,
     results: Iterable[CaseResult],
     *,
     source: str | None = None,
     file: str | None = None,
     mutants: str = "quick",
 ) -> ParityReport:
-    """The report on `results`, with where and why the file differs, or what its wrong copies came to.
+    """The report on `results`, with the location and causes of a difference, or the results of the self-test.
 
     Args:
-        verification: what the results are of.
+        verification: what gave the results.
         results: all of them.
-        source: what the report calls the module.
-        file: what the report calls the file.
+        source: the report's name of the module.
+        file: the report's name of the file.
         mutants: a level of the self-test, of `mutants.LEVELS`.
 
     Raises:
-        ConfigError: `mutants` is no level.
+        ConfigError: `mutants` is not a level.
     """
     require_level(mutants)
-    done = tuple(results)
-    notes = list(verification.notes)
-    problems = list(interface_problems(verification.model, verification.expected))
-    if problems and verification.model.metadata.versions:
-        # lstm-onnx's own files have nothing beside what the module has.
-        done = (*done, interface_case(problems))
-    else:
-        notes += problems
-    if any(case.inconclusive for case in done):
-        how = (
-            "they were compared in pairs of steps and single steps"
-            if isinstance(verification, LSTMVerification)
-            else "the other cases were judged"
-        )
-        notes.append(f"PyTorch's own error is too large in some cases (a chaotic model); {how}")
-    model = verification.model
-    report = ParityReport(
-        file or model.path,
+    results = list(results)
+    report = build_report(
+        verification.model,
         source or type(verification.module).__name__,
-        model.provider,
-        done,
-        tuple(notes),
-        versions=versions(),
-        ranges=ranges_of(verification.model, verification.pairs),
+        results,
+        verification.pairs,
+        verification.notes,
+        file=file,
+        torch_versions={"torch": str(torch.__version__), "onnx": onnx.__version__},
     )
+    notes = list(report.notes)
+    if any(case.inconclusive for case in results):
+        notes.append(f"PyTorch's own error is too large in some cases (a chaotic model); {verification.chaotic_note}")
     if report.in_parity:
-        tried = self_test(
-            model, verification.expected, mutants, verification.seed, loud=verification.loud, ranges=report.ranges
+        report = with_mutants(
+            report,
+            verification.model,
+            verification.expected,
+            mutants,
+            verification.seed,
+            amplified=verification.amplified if mutants != "none" else None,
         )
-        report = replace(report, mutants=tuple(tried))
         if mutants != "none" and not report.mutants:
-            notes.append("the self-test found no LSTM, GRU or RNN operator in the file to make mistakes in")
-            report = replace(report, notes=tuple(notes))
+            notes.append("the self-test found no LSTM, GRU or RNN operator in the file to change")
     else:
         location, causes = verification.diagnosis()
         report = replace(report, location=location, causes=causes)
-    return replace(report, seconds=perf_counter() - verification.started)
-
-
-def versions() -> dict[str, str]:
-    """Of what had a part in a report: this package, torch, ONNX Runtime, onnx, numpy and Python."""
-    return {
-        "lstm-onnx": __version__,
-        "torch": str(torch.__version__),
-        "onnxruntime": str(onnxruntime().__version__),
-        "onnx": onnx.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
+    return replace(report, notes=tuple(notes), seconds=perf_counter() - verification.started)

@@ -55,6 +55,7 @@ def test_a_wrong_file_is_said_where_and_why(run_cli: Run, source: str, tmp_path:
     assert table["location"]["layer"] == 0
     assert [cause["name"] for cause in table["causes"]] == ["gate order: i,g,f,o"]
     assert table["mutants"] == []
+    assert table["command"] == f"lstm-onnx verify {source} m.onnx --json"
 
 
 @pytest.mark.parametrize(("level", "least", "most"), [("none", 0, 0), ("quick", 12, 25), ("all", 20, 60)])
@@ -78,15 +79,15 @@ def test_a_survivor_fails(run_cli: Run, toml: Callable[..., Path], monkeypatch: 
 
     source = toml(bidirectional=True).name
 
-    real = sweep.drawn_case
+    real = sweep.draw_case
 
     def without_states(*args: Any, **keywords: Any) -> Any:
         case = real(*args, **keywords)
         return sweep.Case(case.label, case.input, None, case.lengths)
 
-    monkeypatch.setattr(sweep, "drawn_case", without_states)
-    monkeypatch.setattr("lstm_onnx.parity.lstm.value_cases", lambda *_, **__: [])
-    monkeypatch.setattr("lstm_onnx.parity.lstm.LSTMVerification._sweeps", lambda *_: [])
+    monkeypatch.setattr(sweep, "draw_case", without_states)
+    monkeypatch.setattr("lstm_onnx.parity.lstm.verification.lstm_value_cases", lambda *_, **__: [])
+    monkeypatch.setattr("lstm_onnx.parity.lstm.verification.LSTMVerification._sweeps", lambda *_: [])
     done = run_cli("verify", source, "--json")
     assert done.code == 1
     table = _table(done)

@@ -110,7 +110,7 @@ def test_json_has_every_key(run_cli: Run, source: str) -> None:
     told = json.loads(run_cli("verify", source, "wrong.onnx", *QUICK, "--json").out)
     assert set(told) == {
         *("passed", "in_parity", "file", "source", "provider", "limit", "outputs", "location", "causes", "mutants"),
-        *("cases", "ranges", "notes", "versions", "seconds"),
+        *("cases", "ranges", "notes", "versions", "seconds", "schema", "digest", "date", "command", "commit"),
     }
     output = told["outputs"]["output"]
     assert set(output) == {

@@ -1,4 +1,4 @@
-"""Quiet models are compared with their weights made loud, in the file and in PyTorch alike."""
+"""Quiet models are compared with their weights amplified, in the file and in PyTorch alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import lstm_onnx
 from lstm_onnx import LSTMSpec
 from lstm_onnx.exporter.sources.torch_lstm import seeded_state, spec_of, state_of
 from lstm_onnx.parity import LSTMVerification
-from lstm_onnx.parity.amplify import layer_gains, louder_file, louder_state
+from lstm_onnx.parity.amplify import amplified_graph, amplified_state, layer_gains
 
 from .files import edit_file, lstm, verified
 from .mutants.bases import BASES, base
@@ -46,7 +46,7 @@ def test_a_quiet_model_that_is_wrong_fails_by_far(tmp_path: Path) -> None:
     report = verified(module, path)
     assert not report
     ratios = {case.label: max(tensor.ratio for tensor in case.tensors) for case in report.cases}
-    loud = {label: ratio for label, ratio in ratios.items() if label.startswith("weights made loud")}
+    loud = {label: ratio for label, ratio in ratios.items() if label.startswith("weights amplified")}
     assert len(loud) == 3
     assert min(loud.values()) > 1000 * max(ratio for label, ratio in ratios.items() if label not in loud)
 
@@ -58,11 +58,11 @@ def test_a_right_file_stays_right_when_it_is_made_loud(name: str, scale: float) 
     done = LSTMVerification(made.loaded(), made.module)
     results = list(done.results())
     assert all(result.passed for result in results)
-    loud = [result for result in results if result.label.startswith("weights made loud")]
+    loud = [result for result in results if result.label.startswith("weights amplified")]
     assert len(loud) == (4 if "lengths" in done.model.inputs else 3)
     assert done.planned == len(results)
-    assert not any(case.label.startswith("weights made loud") for case in done.expected)
-    subject = done.loud
+    assert not any(case.label.startswith("weights amplified") for case in done.expected)
+    subject = done.amplified
     assert subject is not None
     moved = subject.expected[1].calls[0].reference["output"]
     assert float(np.sqrt(np.mean(moved**2))) > 0.03  # of a quiet model's h, a thousandth of that
@@ -72,9 +72,9 @@ def test_ordinary_models_are_left_as_they_are(tmp_path: Path) -> None:
     module = lstm(num_layers=2)
     lstm_onnx.export(module, tmp_path / "m.onnx")
     done = _verification(module, tmp_path / "m.onnx")
-    assert done.louder is None
-    assert done.loud is None
-    assert not any("loud" in case.label for case in (*done.cases, *done.loud_cases))
+    assert done.amplified_models is None
+    assert done.amplified is None
+    assert not any("amplified" in case.label for case in (*done.cases, *done.amplified_cases))
 
 
 def test_half_precision_is_made_loud_sooner() -> None:
@@ -96,7 +96,7 @@ def test_gains_are_powers_of_two_that_never_shrink() -> None:
     assert gains[1].bias == 1.0
     assert gains[0].weight_hh == 1.0
     assert gains[0].weight_ih > 100
-    louder = louder_state(state, gains)
+    louder = amplified_state(state, gains)
     assert louder.keys() == state.keys()
     for name, array in louder.items():
         layer = int(name[-1])
@@ -132,9 +132,9 @@ def test_where_the_weights_are_not_found_the_inputs_are_made_loud(change: object
     lstm_onnx.export(module, path)
     edit_file(path, change)
     done = _verification(module, path)
-    assert done.louder is None
-    assert done.loud_cases == []
-    assert [case.label for case in done.cases if case.label.endswith("loud")]
+    assert done.amplified_models is None
+    assert done.amplified_cases == []
+    assert [case.label for case in done.cases if case.label.endswith("amplified")]
 
 
 def test_a_fold_that_has_lost_its_digits_is_not_made_loud() -> None:
@@ -149,5 +149,5 @@ def test_a_fold_that_has_lost_its_digits_is_not_made_loud() -> None:
         if array.dtype == np.float32:
             tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), tensor.name))
     spec = LSTMSpec(5, 8, bidirectional=True, proj_size=3, dtype="float16")
-    assert louder_file(half, "", spec, gains) is None
-    assert louder_file(made.graph, "", spec, gains) is not None
+    assert amplified_graph(half, "", spec, gains) is None
+    assert amplified_graph(made.graph, "", spec, gains) is not None

@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ConfigError, FileError, Model, ParityReport
-from lstm_onnx.parity import golden, make_report, verification_of
-from lstm_onnx.parity.golden import Golden, read, verify_golden, write
+from lstm_onnx.parity import make_report, verification_of
+from lstm_onnx.parity.expected import Call, Expected
+from lstm_onnx.parity.golden import verify_golden
+from lstm_onnx.parity.golden_file import Golden, read, write
 
 from ..module_files import module_file
 
@@ -103,7 +105,7 @@ def test_a_replay_gives_what_the_verification_gave(arguments: dict[str, Any], tm
     again = _replayed(path, out)
     assert report
     assert again
-    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights made loud"))
+    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights amplified"))
     assert again.notes == report.notes
     assert again.versions["torch"] == torch.__version__
     assert {case.kind for case in again.cases} >= ({"whole", "steps"} if "hidden_size" in arguments else {"whole"})
@@ -115,7 +117,7 @@ def test_modules_with_states_chunks_pools_and_integers(tmp_path: Path) -> None:
     report, kept = _stored(_steps(path), path, out)
     again = _replayed(path, out)
     assert again, str(again)
-    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights made loud"))
+    assert again.cases == tuple(case for case in report.cases if not case.label.startswith("weights amplified"))
     assert {case.kind for case in again.cases} >= {"whole", "chunks", "pool"}
     assert {call.feeds["tokens"].dtype for case in read(out).cases for call in case.calls} == {np.dtype(np.int64)}
     assert any(case.least for case in kept.cases)
@@ -131,7 +133,7 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     for mine, theirs in zip(found.cases, kept.cases, strict=True):
         assert replace(mine, calls=()) == replace(theirs, calls=())
         for one, other in zip(mine.calls, theirs.calls, strict=True):
-            for part in ("feeds", "own", "reference"):
+            for part in ("feeds", "native", "reference"):
                 ours, right = getattr(one, part), getattr(other, part)
                 assert list(ours) == list(right)
                 for name, array in ours.items():
@@ -163,20 +165,20 @@ def test_inputs_keep_their_dtype_and_outputs_come_back_as_float64(tmp_path: Path
     """Zeros of a float64 model's state are float64, also where float16 would hold them."""
     feeds = {name: np.zeros((1, 2), dtype) for name, dtype in (("a", "f8"), ("b", "f4"), ("c", "?"), ("d", "u1"))}
     outputs = {"y": np.zeros((1, 2)), "n": np.array([[3, 4]])}
-    call = golden.Call(feeds, outputs, outputs)
-    write(tmp_path / "m.npz", Golden("x", (golden.Expected("a", (call,), "float64", 1.0),)))
+    call = Call(feeds, outputs, outputs)
+    write(tmp_path / "m.npz", Golden("x", (Expected("a", (call,), "float64", 1.0),)))
     (found,) = read(tmp_path / "m.npz").cases[0].calls
     assert {name: array.dtype for name, array in found.feeds.items()} == {n: array.dtype for n, array in feeds.items()}
-    assert {name: array.dtype.kind for name, array in found.own.items()} == {"y": "f", "n": "i"}
-    assert found.own["y"].dtype == found.reference["y"].dtype == np.float64
+    assert {name: array.dtype.kind for name, array in found.native.items()} == {"y": "f", "n": "i"}
+    assert found.native["y"].dtype == found.reference["y"].dtype == np.float64
 
 
 def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
     values = np.array([[np.nan, np.inf, -np.inf, 1e300, 5e-324, -0.0]])
-    call = golden.Call({"input": values}, {"output": values}, {"output": values})
-    write(tmp_path / "m.npz", Golden("x", (golden.Expected("a", (call,), "float32", math.inf),)))
+    call = Call({"input": values}, {"output": values}, {"output": values})
+    write(tmp_path / "m.npz", Golden("x", (Expected("a", (call,), "float32", math.inf),)))
     case = read(tmp_path / "m.npz").cases[0]
-    np.testing.assert_array_equal(case.calls[0].own["output"], values)
+    np.testing.assert_array_equal(case.calls[0].native["output"], values)
     assert np.signbit(case.calls[0].reference["output"][0, -1])
     assert case.scale == math.inf
 
@@ -259,7 +261,7 @@ def test_a_golden_of_one_provider_is_run_on_a_loaded_model(made: tuple[Path, Pat
 
 def test_a_name_that_is_no_npz_is_refused_before_anything_is_written(made: tuple[Path, Path], tmp_path: Path) -> None:
     for name in ("m.onnx", "-", "golden"):
-        with pytest.raises(FileError, match=r"name one that ends in \.npz"):
+        with pytest.raises(FileError, match=r"golden files must end in \.npz"):
             write(tmp_path / name if name != "-" else name, read(made[1]))
     with pytest.raises(FileError, match=r"the folder .* does not exist"):
         write(tmp_path / "none" / "m.npz", read(made[1]))
@@ -288,10 +290,10 @@ def test_every_shorter_file_is_refused(made: tuple[Path, Path], tmp_path: Path) 
         ({"input": np.zeros(3)}, "is not a golden file: it holds no array 'golden' of bytes"),
         ({"golden": np.zeros(3)}, "holds no array 'golden' of bytes"),
         ({"golden": np.zeros((2, 2), np.uint8)}, "holds no array 'golden' of bytes"),
-        ({"golden": np.frombuffer(b"", np.uint8)}, "is not a whole golden file"),
-        ({"golden": np.frombuffer(b"{", np.uint8)}, "is not a whole golden file"),
-        ({"golden": np.frombuffer(b"\xff\xfe", np.uint8)}, "is not a whole golden file"),
-        ({"golden": np.frombuffer(b"[" * 100_000, np.uint8)}, "is not a whole golden file"),
+        ({"golden": np.frombuffer(b"", np.uint8)}, "is a damaged golden file"),
+        ({"golden": np.frombuffer(b"{", np.uint8)}, "is a damaged golden file"),
+        ({"golden": np.frombuffer(b"\xff\xfe", np.uint8)}, "is a damaged golden file"),
+        ({"golden": np.frombuffer(b"[" * 100_000, np.uint8)}, "is a damaged golden file"),
         ({"golden": np.frombuffer(b"[1]", np.uint8)}, "no object with 'version'"),
         (
             {"golden": np.frombuffer(b'{"version": 3}', np.uint8)},
@@ -392,7 +394,7 @@ def test_a_header_that_does_not_hold_together_is_refused(
     np.savez(tmp_path / "m.npz", golden=text, **arrays)
     with pytest.raises(FileError, match=message) as caught:
         read(tmp_path / "m.npz")
-    assert "make it anew with lstm-onnx verify SOURCE --golden" in str(caught.value)
+    assert "recreate it with lstm-onnx verify SOURCE --golden" in str(caught.value)
 
 
 def test_a_header_that_is_whole_passes_the_same_way(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -415,7 +417,7 @@ sys.meta_path.insert(0, Blocker())
 import lstm_onnx
 report = lstm_onnx.verify_golden(sys.argv[1], sys.argv[2], provider="cpu", threads=1)
 assert report, str(report)
-assert isinstance(report, lstm_onnx.Report)
+assert isinstance(report, lstm_onnx.ParityReport)
 report.to_dict()
 assert not lstm_onnx.verify_golden(sys.argv[3], sys.argv[2], provider="cpu", threads=1)
 try:

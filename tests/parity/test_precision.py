@@ -11,7 +11,7 @@ import torch
 import lstm_onnx
 from lstm_onnx import WeightsError
 from lstm_onnx.exporter.sources.source import LSTMSource, load_source
-from lstm_onnx.parity.precision import in_precision
+from lstm_onnx.parity.verification import in_precision
 
 _NET = "[lstm]\ninput_size = 4\nhidden_size = 3\nproj_size = 2\n[weights]\nseed = 2\n"
 _MODULE = """

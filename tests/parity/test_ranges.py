@@ -15,9 +15,10 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.parity import ModuleVerification
-from lstm_onnx.parity.embeddings import Rows, rows_of_inputs
-from lstm_onnx.parity.golden import read, verify_golden
-from lstm_onnx.parity.module_choices import differing_rows, tokens_to_try
+from lstm_onnx.parity.golden import verify_golden
+from lstm_onnx.parity.golden_file import read
+from lstm_onnx.parity.modules.embeddings import Rows, rows_of_inputs
+from lstm_onnx.parity.modules.sizes import differing_rows, tokens_to_try
 from lstm_onnx.parity.sizes import Axes, sizes_to_try, spans
 
 from .files import edit_file, lstm, verified
@@ -328,6 +329,6 @@ def test_a_half_precision_module_is_proven(tmp_path: Path) -> None:
     lstm_onnx.export(module, path, example_inputs=(torch.randn(2, 5, 8).half(),))
     report = lstm_onnx.verify(module, path, provider="cpu", threads=1)
     assert report, str(report)
-    loud = [case.label for case in report.cases if case.label.startswith("weights made loud")]
+    loud = [case.label for case in report.cases if case.label.startswith("weights amplified")]
     assert len(loud) == 3
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())

@@ -40,6 +40,21 @@ def test_what_passes(report: ParityReport, in_parity: bool, passed: bool) -> Non
     assert (table["in_parity"], table["passed"]) == (in_parity, passed)
 
 
+def test_the_repr_is_one_short_line() -> None:
+    report = _report(*[_RIGHT] * 500, CaseResult("d\n\x1b[31m", error="it broke\n" * 500))
+    assert repr(report) == "<ParityReport m.onnx: NOT in parity with PyTorch, LSTM: 1 of 501 cases failed on cpu>"
+    assert len(repr(ParityReport("m" * 10_000, "s" * 10_000, "p\n" * 10_000, ()))) < 2000
+    assert repr(ParityReport("m\n", "s\n", "c\npu", ())).isprintable()
+
+
+def test_the_dictionary_has_a_version_and_what_was_allowed() -> None:
+    table = _report(CaseResult("a", (TensorResult("output", 1e-7, 1e-7, 1.0, (0,), allowed=3.2e-6),))).to_dict()
+    assert table["schema"] == 1
+    assert table["outputs"]["output"]["allowed"] == 3.2e-6
+    assert table["cases"][0]["outputs"]["output"]["allowed"] == 3.2e-6
+    assert {"date", "command", "commit", "digest"} <= table.keys()
+
+
 def test_survivors_are_those_that_survived() -> None:
     report = _report(_RIGHT, mutants=(_REJECTED, _SURVIVED, _EQUIVALENT))
     assert report.survivors == (_SURVIVED,)

@@ -16,6 +16,7 @@ from lstm_onnx import ConfigError, ExportError, FileError, ModelError, ProviderE
 from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.parity import cases as sweep
 from lstm_onnx.parity.cases import SHAPES
+from lstm_onnx.parity.verification import verify_all
 
 from .files import edit_file, lstm, mutate_file, verified
 
@@ -91,7 +92,7 @@ def test_lengths_are_swept_where_the_file_takes_them(tmp_path: Path) -> None:
 def test_the_sweep_has_several_sizes_of_both_axes_and_states_that_are_not_zero() -> None:
     assert len({batch for batch, _ in SHAPES}) > 2
     assert len({time for _, time in SHAPES}) > 2
-    drawn = sweep.cases(lstm_onnx.LSTMSpec(5, 8), lengths=True)
+    drawn = sweep.lstm_cases(lstm_onnx.LSTMSpec(5, 8), lengths=True)
     with_states = [case.states for case in drawn if case.states is not None]
     assert 0 < len(with_states) < len(drawn)
     assert all(np.abs(state).min() > 0 for states in with_states for state in states)
@@ -100,7 +101,9 @@ def test_the_sweep_has_several_sizes_of_both_axes_and_states_that_are_not_zero()
 def test_the_same_seed_draws_the_same_and_another_does_not(tmp_path: Path) -> None:
     module, path = lstm(), tmp_path / "m.onnx"
     lstm_onnx.export(module, path)
-    first, again, other = ({**verified(module, path, seed=seed).to_dict(), "seconds": 0} for seed in (1, 1, 2))
+    first, again, other = (
+        {**verified(module, path, seed=seed).to_dict(), "seconds": 0, "date": ""} for seed in (1, 1, 2)
+    )
     assert first == again
     assert first != other
 
@@ -354,3 +357,33 @@ def test_the_users_own_inputs_are_compared_too(tmp_path: Path) -> None:
     report = verified(module, path, data=[own])
     assert report
     assert [case.label for case in report.cases if case.kind == "data"] == ["data 0"]
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_a_configured_model_is_exported_and_compared(as_path: bool, tmp_path: Path) -> None:
+    """`verify` takes what the command line takes, and exports a file where there is none."""
+    source = tmp_path / "net.toml"
+    source.write_text("[lstm]\ninput_size = 5\nhidden_size = 4\n[weights]\nseed = 1\n")
+    report = lstm_onnx.verify(source if as_path else str(source), provider="cpu", threads=1, mutants="none")
+    assert report
+    assert (report.source, report.file) == (str(source), "a fresh export")
+    assert lstm_onnx.verify(lstm(), provider="cpu", threads=1, mutants="none").file == "a fresh export"
+    with pytest.raises(ConfigError, match="leave example_inputs out"):
+        lstm_onnx.verify(source, example_inputs=1)
+
+
+def test_each_precision_and_provider_has_a_report(tmp_path: Path) -> None:
+    source = tmp_path / "net.toml"
+    source.write_text("[lstm]\ninput_size = 5\nhidden_size = 4\n[weights]\nseed = 1\n")
+    options = {"providers": ("cpu", "auto"), "precisions": ("float16", "float32"), "mutants": "none", "threads": 1}
+    done = verify_all(source, command="lstm-onnx verify", **options)
+    assert [one.report.file for one in done] == [
+        f"a fresh export in {precision}" for precision in ("float16", "float16", "float32", "float32")
+    ]
+    assert all(one.report for one in done)
+    assert {one.report.command for one in done} == {"lstm-onnx verify"}
+    assert [len(one.golden.cases) > 0 for one in done] == [True] * 4
+    with pytest.raises(ConfigError, match="--precision is for fresh exports"):
+        verify_all(source, tmp_path / "net.onnx", precisions=("float16",))
+    with pytest.raises(ConfigError, match=r"precisions are for configured models; .* module\.half\(\)"):
+        verify_all(lstm(), precisions=("float16",))

@@ -148,8 +148,6 @@ class _Search:
                         tensors[name] = resize_tensor(tensors[name], {axis: 2})
                     arguments = replace(self.functional.arguments, tensors=tensors)
                     self.functional = replace(self.functional, arguments=arguments)
-                        self.functional, arguments=replace(self.functional.arguments, tensors=tensors)
-                    )
                     self.known.clear()
                     return
 

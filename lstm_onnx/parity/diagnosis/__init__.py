@@ -1,1 +1,1 @@
-"""Why a file differs: the first step and layer that do, and the likely cause."""
+"""Why a file differs: the first step and layer that do, and the likely causes."""

@@ -1,4 +1,4 @@
-"""Causes that are told by which sizes run, by the file's operators, and by how large the error is."""
+"""Causes that follow from the sizes that run, the file's operators, and the magnitude of the error."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from ...runtime.providers import onnxruntime, ort_errors, placements
 from ..expected import Arrays, Expected
 from ..mutants import folder_of, read_graph
 from ..report import Cause
+from ..tolerances import SAME_CAUSE_FACTOR, SATURATION_REMAINDER
 
 _QUANTISED = frozenset({"DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulInteger", "QLinearMatMul", "QGemm"})
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-_REDUCED = 0.5
-"""What is left of an error of saturation, at most, when the sums are made in full."""
-_ALIKE = 8.0
-"""By what factor two errors may differ that are of one kind."""
 _CPU_SINCE = 22
-"""The opset that versioned LSTM, GRU and RNN anew; ONNX Runtime's CUDA provider may lack it (PR 27728)."""
+"""The opset with new versions of LSTM, GRU and RNN, which ONNX Runtime's CUDA provider may lack (PR 27728)."""
 
 
 def baked_sizes(passed: Sequence[Mapping[str, int]], failed: Sequence[Mapping[str, int]]) -> Iterator[Cause]:
-    """Axes of which one size alone works, by the sizes of the cases that ran and of those that did not."""
+    """Axes of which only one size works, by the sizes of the cases that ran and of those that did not."""
     for axis in dict.fromkeys(name for sizes in failed for name in sizes):
         works = {sizes[axis] for sizes in passed if axis in sizes}
         fails = {sizes[axis] for sizes in failed if axis in sizes}
@@ -38,20 +35,20 @@ def baked_sizes(passed: Sequence[Mapping[str, int]], failed: Sequence[Mapping[st
 
 
 def mispaired(states: Mapping[str, str], right: Mapping[str, str]) -> Iterator[Cause]:
-    """Streams that go wrong where whole runs do not, by which output the file feeds to which state."""
-    others = {name: output for name, output in states.items() if right.get(name, output) != output}
-    if others:
-        said = ", ".join(f"{name} from {output}" for name, output in others.items())
-        pairs = ", ".join(f"{name} from {right[name]}" for name in others)
+    """Streams that fail where single runs pass, because the file's metadata pairs states with the wrong outputs."""
+    wrong = {name: output for name, output in states.items() if right.get(name, output) != output}
+    if wrong:
+        actual = ", ".join(f"{name} from {output}" for name, output in wrong.items())
+        pairs = ", ".join(f"{name} from {right[name]}" for name in wrong)
         yield Cause(
             "state order: streams",
-            f"whole runs are right, and streams go on with {said}",
+            f"single runs are right, and streams continue with {actual}",
             f"it must be {pairs}, in the metadata lstm_onnx.states or in load's states",
         )
 
 
 def from_the_file(model: Model, expected: Expected) -> Iterator[Cause]:
-    """What a file's operators, and where they ran, say of its error in a case of one call."""
+    """Causes that follow from a file's operators and from where they ran, in a case of one call."""
     graph = read_graph(model)
     feeds = model.completed(dict(expected.calls[0].feeds))
     yield from quantised(
@@ -64,7 +61,7 @@ def from_the_file(model: Model, expected: Expected) -> Iterator[Cause]:
 
 
 def largest_error(expected: Expected, outputs: Arrays) -> float:
-    """Over all floating-point outputs; infinite where there is none."""
+    """The largest error of all floating-point outputs; infinite where there is none."""
     reference = expected.calls[0].reference
     errors = [
         float(np.abs(outputs[name] - wanted).max(initial=0.0))
@@ -80,30 +77,31 @@ def quantised(model: Model, graph: ModelProto, error: float, precisely: Callable
     Args:
         model: the file, open.
         graph: the same as a graph.
-        error: the largest error of a case that fails.
-        precisely: gives the same where 8-bit products are summed in full.
+        error: the largest error of a failing case.
+        precisely: computes the same with 8-bit products summed in full.
     """
     found = sorted({node.op_type for node in graph.graph.node} & _QUANTISED)
     if not found or model.provider != "cpu":
         return
     precise = precisely()
-    if precise <= _REDUCED * error:
+    if precise <= SATURATION_REMAINDER * error:
         yield Cause(
             "saturated int8",
             f"{', '.join(found)} is off by {error:.3g}, and by {precise:.3g} with session.x64quantprecision=1",
-            "this CPU's sums of 8-bit products saturate (no VNNI): set session.x64quantprecision=1, or quantise with "
+            "sums of 8-bit products saturate on this CPU (no VNNI): set session.x64quantprecision=1, or quantize with "
             "reduce_range=True",
         )
     else:
         yield Cause(
             "int8 weights",
-            f"{', '.join(found)} is off by {error:.3g}, also where 8-bit products are summed in full ({precise:.3g})",
-            "a quantised file is not in float32's parity; compare it by a tolerance of its own, or export in float32",
+            f"{', '.join(found)} is off by {error:.3g}, and by {precise:.3g} with 8-bit products summed in full",
+            "a quantized file does not have float32's precision; compare it with a tolerance of its own, or export in "
+            "float32",
         )
 
 
 def run_precisely(model: Model, graph: ModelProto, feeds: Arrays) -> dict[str, np.ndarray]:
-    """The outputs of a file on the CPU with 8-bit products summed in full; none where it does not run so."""
+    """The outputs of a file on the CPU with 8-bit products summed in full; empty where it does not run like that."""
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -117,7 +115,7 @@ def run_precisely(model: Model, graph: ModelProto, feeds: Arrays) -> dict[str, n
 
 
 def left_gpu(model: Model, graph: ModelProto) -> Iterator[Cause]:
-    """Recurrent operators of a CUDA session that run on the CPU, and the opset that makes them."""
+    """Recurrent operators of a CUDA session that run on the CPU, and the opset as its cause."""
     if model.provider != "cuda":
         return
     nodes = [
@@ -126,23 +124,23 @@ def left_gpu(model: Model, graph: ModelProto) -> Iterator[Cause]:
     version = next((item.version for item in graph.opset_import if item.domain in ("", "ai.onnx")), 0)
     if not nodes:
         return
-    said = f"{', '.join(nodes[:4])} ran on the CPU in a CUDA session"
-    fix = "lstm-onnx check --provider cuda --require says why each node left the GPU"
+    evidence = f"{', '.join(nodes[:4])} ran on the CPU in a CUDA session"
+    fix = "lstm-onnx check --provider cuda --require reports why each node left the GPU"
     if version >= _CPU_SINCE:
-        said += f", and the file's opset is {version}"
-        fix = "export at opset 18: LSTM-14 is what the CUDA provider knows"
-    yield Cause("opset fallback", said, fix)
+        evidence += f", and the file's opset is {version}"
+        fix = "export at opset 18: the CUDA provider has LSTM-14"
+    yield Cause("opset fallback", evidence, fix)
 
 
 def tf32(dtype: str, error: float, simulated: float) -> Iterator[Cause]:
-    """Whether an error on CUDA is as large as products of 10-bit fractions make it.
+    """TF32 as the cause, where an error on CUDA is about as large as that of products of 10-bit fractions.
 
     Args:
         dtype: the model's.
-        error: the largest of a case that fails.
-        simulated: the same of PyTorch with weights and inputs rounded to TF32's 10 bits.
+        error: the largest error of a failing case.
+        simulated: the largest error of PyTorch with weights and inputs rounded to TF32's 10 bits.
     """
-    if dtype == "float32" and simulated > 0 and 1 / _ALIKE <= error / simulated <= _ALIKE:
+    if dtype == "float32" and simulated > 0 and 1 / SAME_CAUSE_FACTOR <= error / simulated <= SAME_CAUSE_FACTOR:
         yield Cause(
             "TF32",
             f"on CUDA it is off by {error:.3g}; weights and inputs rounded to TF32's 10 bits make {simulated:.3g}",

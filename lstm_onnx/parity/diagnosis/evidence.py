@@ -1,10 +1,11 @@
-"""Where a file first differs from a bare nn.LSTM, and why."""
+"""Where a file first differs from a bare nn.LSTM, and the likely causes."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,49 +13,51 @@ from torch import nn
 
 from ...errors import InputError, RunError
 from ...spec import LSTMSpec
-from ..compared import Compared, Sides
 from ..expected import first_difference
-from ..reference import Outputs, run_torch
+from ..lstm.reference import Outputs, run_torch
 from ..report import Cause, Location
 from . import causes
-from .fault_models import Hypothesis, hypotheses, rounded, run_with
+from .fault_models import FaultModel, fault_models, rounded, run_with
 from .locate import locate
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison, Models
 
 PLAIN = ("whole", "data", "steps")
 """Kinds of cases that are one run."""
 _NOT_THE_GATES = ("states", "state order", "direction: ", "lengths")
-"""Causes that reach the gates from outside."""
+"""Causes outside of the gates."""
 _MOST_CASES = 12
 _MOST_FAULTS = 3
 
 
-def diagnose(spec: LSTMSpec, compared: Sequence[Compared]) -> tuple[Location | None, tuple[Cause, ...]]:
-    """The first place in which a comparison went wrong, and the likely causes.
+def diagnose(spec: LSTMSpec, compared: Sequence[Comparison]) -> tuple[Location | None, tuple[Cause, ...]]:
+    """The location of the first difference, and the likely causes.
 
     Args:
         spec: the LSTM's sizes.
-        compared: every case that was run.
+        compared: all cases that were run.
     """
     wrong = [done for done in compared if not done.result.passed and not done.result.inconclusive]
     location = first_difference([(done.expected, done.result) for done in wrong])
     numbers = [done for done in wrong if done.result.tensors and done.expected.kind in PLAIN]
     if location is not None and numbers:
         first = next((done for done in numbers if done.result.label == location.case), numbers[0])
-        location = locate(first.sides.model, spec, first.sides.own, first.sides.wide, first.case, location)
+        location = locate(first.models, spec, first.case, location)
     found = list(causes.baked_sizes(*_sizes(spec, compared)))
     ran = [done for done in numbers if not any(t.mismatched for t in done.result.tensors)]
     if ran:
         found += _from_numbers(spec, ran, location)
         found += _from_the_file(spec, ran[0])
     if wrong and not numbers:
-        found += causes.mispaired(wrong[0].sides.model.states, {"h0": "hn", "c0": "cn"})
+        found += causes.mispaired(wrong[0].models.file.states, {"h0": "hn", "c0": "cn"})
     if location is not None and any(cause.name.startswith(_NOT_THE_GATES) for cause in found):
         location = replace(location, gate=None)
     return location, tuple(found)
 
 
-def _sizes(spec: LSTMSpec, compared: Sequence[Compared]) -> tuple[list[Mapping[str, int]], list[Mapping[str, int]]]:
-    """Batch and time of the whole runs that gave numbers of the right shape, and of those that did not."""
+def _sizes(spec: LSTMSpec, compared: Sequence[Comparison]) -> tuple[list[Mapping[str, int]], list[Mapping[str, int]]]:
+    """Batch and time of the single runs with outputs of the right shape, and of the others."""
     passed: list[Mapping[str, int]] = []
     failed: list[Mapping[str, int]] = []
     for done in compared:
@@ -67,8 +70,8 @@ def _sizes(spec: LSTMSpec, compared: Sequence[Compared]) -> tuple[list[Mapping[s
     return passed, failed
 
 
-def _simple_first(done: Compared) -> tuple[bool, bool, bool, int]:
-    """Without lengths before with, without states before with, several steps before one."""
+def _simple_first(done: Comparison) -> tuple[bool, bool, bool, int]:
+    """Sort key: without lengths before with, without states before with, several steps before one."""
     case = done.case
     return (
         case.lengths is not None,
@@ -78,59 +81,59 @@ def _simple_first(done: Compared) -> tuple[bool, bool, bool, int]:
     )
 
 
-def _from_numbers(spec: LSTMSpec, wrong: Sequence[Compared], location: Location | None) -> list[Cause]:
-    """Mistakes that, made on PyTorch's side, give the file's numbers in all cases that fail; or none.
+def _from_numbers(spec: LSTMSpec, wrong: Sequence[Comparison], location: Location | None) -> list[Cause]:
+    """Fault models that give the file's numbers in all cases that fail; empty where none do.
 
-    Simple cases come first, so that of two mistakes the one that needs no states and no lengths is found
-    before the other, which is then looked for beside it.
+    Simple cases come first, so that of two faults the one that needs no states and no lengths is found before the
+    other, which is then searched for in combination with it.
     """
     evidence = []
     for done in sorted(wrong, key=_simple_first)[:_MOST_CASES]:
         try:
-            evidence.append((done, done.sides.model.run(done.case.feeds())))
+            evidence.append((done, done.models.file.run(done.case.feeds())))
         except (InputError, RunError):
             continue
     layer = None if location is None else location.layer
     direction = None if location is None or location.direction is None else int(location.direction == "reverse")
-    scratch = {id(done.sides): Scratch(done.sides) for done, _ in evidence}
-    made: list[Hypothesis] = []
+    scratch = {id(done.models): Scratch(done.models) for done, _ in evidence}
+    faults: list[FaultModel] = []
     found = []
     left = evidence
     while left:
         chosen, rest = None, left
-        for one in hypotheses(spec, layer, direction):
-            if len(rest) and _explains((*made, one), *left[0], scratch):
-                unexplained = [item for item in left if not _explains((*made, one), *item, scratch)]
+        for one in fault_models(spec, layer, direction):
+            if len(rest) and _explains((*faults, one), *left[0], scratch):
+                unexplained = [item for item in left if not _explains((*faults, one), *item, scratch)]
                 if len(unexplained) < len(rest):
                     chosen, rest = one, unexplained
-        if chosen is None or len(made) == _MOST_FAULTS:
+        if chosen is None or len(faults) == _MOST_FAULTS:
             return []
-        made.append(chosen)
-        also = " and the one before" if len(made) > 1 else ""
-        said = f"PyTorch with this mistake{also} gives the file's numbers"
-        found.append(Cause(chosen.name, f"{said} in {len(left) - len(rest)} of {len(left)} cases", chosen.fix))
+        faults.append(chosen)
+        also = " and the one before" if len(faults) > 1 else ""
+        evidence_text = f"PyTorch with this mistake{also} gives the file's numbers"
+        found.append(Cause(chosen.name, f"{evidence_text} in {len(left) - len(rest)} of {len(left)} cases", chosen.fix))
         left = rest
     return found
 
 
 class Scratch:
-    """A copy of the float64 LSTM, to make mistakes with."""
+    """A copy of the float64 LSTM, to run fault models on."""
 
-    def __init__(self, sides: Sides) -> None:
-        self.module: nn.LSTM = copy.deepcopy(sides.wide)
-        self.right = {name: value.numpy().copy() for name, value in sides.wide.state_dict().items()}
+    def __init__(self, models: Models[nn.LSTM]) -> None:
+        self.module: nn.LSTM = copy.deepcopy(models.float64)
+        self.right = {name: value.numpy().copy() for name, value in models.float64.state_dict().items()}
 
-    def run(self, made: tuple[Hypothesis, ...], done: Compared) -> Outputs:
-        """What an LSTM that makes these mistakes gives."""
+    def run(self, faults: tuple[FaultModel, ...], done: Comparison) -> Outputs:
+        """The outputs of an LSTM with these faults."""
         state = dict(self.right)
-        for one in made:
+        for one in faults:
             state = dict(one.weights(state))
         with torch.no_grad():
             for name, parameter in self.module.named_parameters():
                 if state[name] is not self.right[name]:
                     parameter.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
             try:
-                return run_with(made)(self.module, done.case)
+                return run_with(faults)(self.module, done.case)
             finally:
                 for name, parameter in self.module.named_parameters():
                     if state[name] is not self.right[name]:
@@ -138,25 +141,25 @@ class Scratch:
 
 
 def _explains(
-    made: tuple[Hypothesis, ...], done: Compared, actual: Mapping[str, np.ndarray], scratch: Mapping[int, Scratch]
+    faults: tuple[FaultModel, ...], done: Comparison, actual: Mapping[str, np.ndarray], scratch: Mapping[int, Scratch]
 ) -> bool:
-    return done.expected.as_if(scratch[id(done.sides)].run(made, done)).judge([actual]).passed
+    return done.expected.as_if(scratch[id(done.models)].run(faults, done)).judge([actual]).passed
 
 
-def _from_the_file(spec: LSTMSpec, done: Compared) -> Iterator[Cause]:
-    """What the operators in the file, and where they ran, say of the error in a case."""
-    yield from causes.from_the_file(done.sides.model, done.expected)
-    if done.sides.model.provider == "cuda":
+def _from_the_file(spec: LSTMSpec, done: Comparison) -> Iterator[Cause]:
+    """Causes that follow from the file's operators and from where they ran, with the error in a case."""
+    yield from causes.from_the_file(done.models.file, done.expected)
+    if done.models.file.provider == "cuda":
         error, simulated = (
             causes.largest_error(done.expected, outputs)
-            for outputs in (done.sides.model.run(done.case.feeds()), _in_tf32(done))
+            for outputs in (done.models.file.run(done.case.feeds()), _in_tf32(done))
         )
         yield from causes.tf32(spec.dtype, error, simulated)
 
 
-def _in_tf32(done: Compared) -> Outputs:
-    """The float64 LSTM on weights and inputs rounded as cuDNN's tensor cores take them."""
-    module = copy.deepcopy(done.sides.wide)
+def _in_tf32(done: Comparison) -> Outputs:
+    """The outputs of the float64 LSTM with weights and inputs rounded as cuDNN's tensor cores round them."""
+    module = copy.deepcopy(done.models.float64)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.from_numpy(rounded(parameter.numpy(), 10)))

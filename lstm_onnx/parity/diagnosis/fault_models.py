@@ -1,6 +1,6 @@
-"""The known mistakes, each made on PyTorch's side in float64: where the file's numbers come out, that is the cause.
+"""Models of known faults: each is applied to PyTorch in float64, and is the cause if it gives the file's numbers.
 
-So a cause is found by evidence and not by a guess.
+So a cause is based on evidence, not on a guess.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 from ...exporter.weights import StateDict
 from ...spec import LSTMSpec
 from ..cases import Case
-from ..reference import Outputs, run_torch
+from ..lstm.reference import Outputs, run_torch
 
 Run = Callable[[nn.LSTM, Case], Outputs]
 _GATES = "ifgo"
@@ -25,11 +25,11 @@ _WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """A mistake: what it is, how to mend it, and how an LSTM makes it.
+class FaultModel:
+    """A mistake: its name, its fix, and how to apply it to an nn.LSTM.
 
-    `weights` changes the parameters, by nn.LSTM's names; `around` how the LSTM is called, and goes around
-    the run of another mistake, so that a file may have made both.
+    `weights` changes the parameters, by nn.LSTM's names; `around` changes how the LSTM is called: it wraps a run,
+    which may itself have faults, so that several can be combined.
     """
 
     name: str
@@ -38,34 +38,34 @@ class Hypothesis:
     around: Callable[[Run], Run] | None = None
 
 
-def hypotheses(spec: LSTMSpec, layer: int | None, direction: int | None) -> Iterator[Hypothesis]:
-    """The catalogue for a bare LSTM: mistakes in all layers, then in the one that was found to be wrong."""
-    yield from weight_hypotheses(spec, None, None)
-    yield from _state_hypotheses(spec, None)
-    yield from _order_hypotheses(spec)
-    yield from _time_hypotheses(spec)
+def fault_models(spec: LSTMSpec, layer: int | None, direction: int | None) -> Iterator[FaultModel]:
+    """The catalogue for a bare LSTM: mistakes in all layers, then in the layer and direction that differ first."""
+    yield from weight_faults(spec, None, None)
+    yield from _state_faults(spec, None)
+    yield from _order_faults(spec)
+    yield from _time_faults(spec)
     if spec.num_layers > 1 and layer is not None:
-        yield from weight_hypotheses(spec, layer, None)
-        yield from _state_hypotheses(spec, layer)
-        for one in _time_hypotheses(spec):
+        yield from weight_faults(spec, layer, None)
+        yield from _state_faults(spec, layer)
+        for one in _time_faults(spec):
             if one.around is not None:
                 around = _in_layer(one.around, layer)
                 yield replace(one, name=f"{one.name} in layer {layer}", around=around)
     if spec.num_directions > 1 and layer is not None and direction is not None:
-        yield from weight_hypotheses(spec, layer, direction)
+        yield from weight_faults(spec, layer, direction)
 
 
-def weight_hypotheses(spec: LSTMSpec, layer: int | None, direction: int | None) -> Iterator[Hypothesis]:
-    """Mistakes in the weights, of all layers or of one, in both directions or in one."""
+def weight_faults(spec: LSTMSpec, layer: int | None, direction: int | None) -> Iterator[FaultModel]:
+    """Mistakes in the weights of all layers or of one, in both directions or in one."""
     where = "" if layer is None else f" of layer {layer}"
     where += "" if direction is None else (", forward", ", reverse")[direction]
 
     def chosen(name: str) -> bool:
-        own = name.removesuffix("_reverse")
+        base = name.removesuffix("_reverse")
         return (
             name.startswith(_WEIGHTS)
-            and (layer is None or own.endswith(f"_l{layer}"))
-            and (direction is None or direction == (own != name))
+            and (layer is None or base.endswith(f"_l{layer}"))
+            and (direction is None or direction == (base != name))
         )
 
     def changed(change: Callable[[str, np.ndarray], np.ndarray]) -> Callable[[StateDict], StateDict]:
@@ -75,25 +75,25 @@ def weight_hypotheses(spec: LSTMSpec, layer: int | None, direction: int | None) 
         return changed(lambda name, array: change(array) if name.startswith(kinds) else array)
 
     if spec.bias:
-        for said, zeros in (("bias_ih", "bias_ih"), ("bias_hh", "bias_hh"), ("both", "bias")):
+        for label, zeros in (("bias_ih", "bias_ih"), ("bias_hh", "bias_hh"), ("both", "bias")):
             fix = "B is the two biases end to end, reordered as W is"
-            yield Hypothesis(f"missing bias{where}: {said}", fix, only((zeros,), np.zeros_like))
+            yield FaultModel(f"missing bias{where}: {label}", fix, only((zeros,), np.zeros_like))
         fix = "B is the two biases end to end; their sum belongs into one half alone"
-        yield Hypothesis(f"bias twice{where}", fix, only(("bias",), lambda array: array * 2))
+        yield FaultModel(f"bias twice{where}", fix, only(("bias",), lambda array: array * 2))
     if spec.state_size == spec.hidden_size:
         fix = "R is weight_hh as torch keeps it, with its gates reordered"
-        yield Hypothesis(f"R transposed{where}", fix, only(("weight_hh",), _transposed))
+        yield FaultModel(f"R transposed{where}", fix, only(("weight_hh",), _transposed))
     if spec.num_directions == 2 and direction is None:
         fix = "the forward weights come first in W, R and B, and then the reverse ones"
-        yield Hypothesis(f"direction{where}: the two exchanged", fix, lambda state: _exchanged(state, chosen))
+        yield FaultModel(f"direction{where}: the two exchanged", fix, lambda state: _exchanged(state, chosen))
     for order in itertools.permutations(range(len(_GATES))):
         if order != (0, 1, 2, 3):
-            said = ",".join(_GATES[gate] for gate in order)
-            fix = f"the rows of W, R and B are read as {said} of torch's i,f,g,o; ONNX wants i,o,f,c"
-            yield Hypothesis(f"gate order{where}: {said}", fix, changed(_reorder(order)))
+            label = ",".join(_GATES[gate] for gate in order)
+            fix = f"the rows of W, R and B are read as {label} of torch's i,f,g,o; ONNX wants i,o,f,c"
+            yield FaultModel(f"gate order{where}: {label}", fix, changed(_reorder(order)))
     for kind in ("float16", "bfloat16"):
         fix = f"the weights went through {kind}; export from the ones that the module has"
-        yield Hypothesis(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, _rounding(kind)))
+        yield FaultModel(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, _rounding(kind)))
 
 
 def _reorder(order: tuple[int, ...]) -> Callable[[str, np.ndarray], np.ndarray]:
@@ -121,7 +121,7 @@ def _rounding(kind: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def rounded(array: np.ndarray, bits: int) -> np.ndarray:
-    """float64 rounded, half to even, to `bits` of a fraction after its leading one, with float32's exponents."""
+    """float64 rounded, half to even, to a fraction of `bits` bits, with float32's exponents."""
     words = array.astype(np.float32).view(np.uint32)
     dropped = np.uint32(23 - bits)
     odd = (words >> dropped) & np.uint32(1)
@@ -137,56 +137,56 @@ def _exchanged(state: StateDict, chosen: Callable[[str], bool]) -> StateDict:
     return {name: state[other(name)] if chosen(name) else array for name, array in state.items()}
 
 
-def _state_hypotheses(spec: LSTMSpec, layer: int | None) -> Iterator[Hypothesis]:
+def _state_faults(spec: LSTMSpec, layer: int | None) -> Iterator[FaultModel]:
     where = "" if layer is None else f" of layer {layer}"
-    own = np.repeat([layer in (None, one) for one in range(spec.num_layers)], spec.num_directions)[:, None, None]
+    affected = np.repeat([layer in (None, one) for one in range(spec.num_layers)], spec.num_directions)[:, None, None]
     fix = "feed the operator's initial_h and initial_c from h0 and c0"
-    for said, h, c in (("h0", True, False), ("c0", False, True), ("h0 and c0", True, True)):
-        yield Hypothesis(f"states ignored{where}: {said}", fix, around=_initial(_zeroed(own & h, own & c)))
+    for label, h, c in (("h0", True, False), ("c0", False, True), ("h0 and c0", True, True)):
+        yield FaultModel(f"states ignored{where}: {label}", fix, around=_initial(_zeroed(affected & h, affected & c)))
     if not spec.proj_size:
         fix = "the operator's inputs are initial_h and then initial_c"
-        yield Hypothesis(
+        yield FaultModel(
             f"state order{where}: h0 and c0 exchanged",
             fix,
-            around=_initial(lambda h, c: (np.where(own, c, h), np.where(own, h, c))),
+            around=_initial(lambda h, c: (np.where(affected, c, h), np.where(affected, h, c))),
         )
         fix = "Y_h is the operator's second output, Y_c its third"
-        yield Hypothesis(f"state order{where}: hn and cn exchanged", fix, around=_final(_swapped_finals(own)))
+        yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=_final(_swapped_finals(affected)))
 
 
-def _order_hypotheses(spec: LSTMSpec) -> Iterator[Hypothesis]:
+def _order_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
     fix = "states are by layer and then by direction, as in nn.LSTM"
-    for said, order in _orders(spec):
+    for label, order in _orders(spec):
         for names in (("h0", "c0"), ("h0",), ("c0",)):
             start = _initial(_permuted(order, names))
-            yield Hypothesis(f"state order: {' and '.join(names)}, {said}", fix, around=start)
+            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=start)
         for names in (("hn", "cn"), ("hn",), ("cn",)):
             end = _final(_permuted_finals(order, names))
-            yield Hypothesis(f"state order: {' and '.join(names)}, {said}", fix, around=end)
+            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=end)
 
 
 def _orders(spec: LSTMSpec) -> Iterator[tuple[str, np.ndarray]]:
     """Wrong orders of the L*D states."""
     right = np.arange(spec.num_layers * spec.num_directions)
     table = right.reshape(spec.num_layers, -1)
-    said = {"the layers in reverse": table[::-1].reshape(-1)}
+    orders = {"the layers in reverse": table[::-1].reshape(-1)}
     if spec.bidirectional:
-        said["the directions exchanged"] = table[:, ::-1].reshape(-1)
-        said["by direction and then by layer"] = table.T.reshape(-1)
+        orders["the directions exchanged"] = table[:, ::-1].reshape(-1)
+        orders["by direction and then by layer"] = table.T.reshape(-1)
     for first, second in itertools.combinations(range(len(right)), 2):
         if len(right) <= _MOST_STATES:
             swapped = right.copy()
             swapped[[first, second]] = swapped[[second, first]]
-            said[f"{first} and {second} exchanged"] = swapped
+            orders[f"{first} and {second} exchanged"] = swapped
     seen = [right]
-    for name, order in said.items():
+    for name, order in orders.items():
         if not any(np.array_equal(order, one) for one in seen):
             seen.append(order)
             yield name, order
 
 
 _MOST_STATES = 8
-"""Of L*D, up to which every pair of them is tried."""
+"""The largest L*D for which every pair of states is tried."""
 
 
 States = tuple[np.ndarray, np.ndarray]
@@ -212,7 +212,7 @@ def _permuted_finals(order: np.ndarray, names: tuple[str, ...]) -> Callable[[Out
 
 
 def _initial(change: Callable[[np.ndarray, np.ndarray], States]) -> Callable[[Run], Run]:
-    """The states that the run starts from, where there are any, changed."""
+    """Change the initial states, where there are any."""
 
     def around(run: Run) -> Run:
         return lambda module, case: run(
@@ -223,24 +223,24 @@ def _initial(change: Callable[[np.ndarray, np.ndarray], States]) -> Callable[[Ru
 
 
 def _final(change: Callable[[Outputs], Outputs]) -> Callable[[Run], Run]:
-    """The results of the run, changed."""
+    """Change the outputs."""
     return lambda run: lambda module, case: change(run(module, case))
 
 
-def _time_hypotheses(spec: LSTMSpec) -> Iterator[Hypothesis]:
+def _time_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
     fix = "the graph runs from the last step to the first; set the operator's direction"
-    yield Hypothesis("direction: time runs backwards", fix, around=_backwards)
+    yield FaultModel("direction: time runs backwards", fix, around=_backwards)
     fix = "the output runs from the last step to the first; leave it as the operator gives it"
-    yield Hypothesis("direction: the output is reversed in time", fix, around=_reversed_output)
+    yield FaultModel("direction: the output is reversed in time", fix, around=_reversed_output)
     fix = "feed the lengths to the operator's sequence_lens"
-    yield Hypothesis("lengths ignored", fix, around=_without_lengths)
+    yield FaultModel("lengths ignored", fix, around=_without_lengths)
     if spec.bidirectional:
         fix = "a reverse pass must start at its sequence's own end: feed sequence_lens, or use ReverseSequence"
-        yield Hypothesis("lengths ignored in the reverse direction", fix, around=_reversed_from_the_padding)
+        yield FaultModel("lengths ignored in the reverse direction", fix, around=_reversed_from_the_padding)
 
     fix = "lengths are int32 counts of steps, as pack_padded_sequence takes them"
-    yield Hypothesis("lengths one too small", fix, around=_other_lengths(-1))
-    yield Hypothesis("lengths one too large", fix, around=_other_lengths(1))
+    yield FaultModel("lengths one too small", fix, around=_other_lengths(-1))
+    yield FaultModel("lengths one too large", fix, around=_other_lengths(1))
 
 
 def _time_axis(module: nn.LSTM) -> int:
@@ -282,7 +282,7 @@ def _without_lengths(run: Run) -> Run:
 
 
 def _reversed_from_the_padding(run: Run) -> Run:
-    """The forward direction by lengths, the reverse one from the padded end, as of a single layer."""
+    """The forward direction with lengths, the reverse one from the padded end, as for a single layer."""
 
     def changed(module: nn.LSTM, case: Case) -> Outputs:
         right, whole = run(module, case), run(module, replace(case, lengths=None))
@@ -298,16 +298,16 @@ def _reversed_from_the_padding(run: Run) -> Run:
     return changed
 
 
-def run_with(made: tuple[Hypothesis, ...]) -> Run:
-    """How an LSTM that makes these mistakes is called, its weights being changed already."""
+def run_with(faults: tuple[FaultModel, ...]) -> Run:
+    """How an LSTM with these faults is called; its weights must have been changed already."""
     run: Run = run_torch
-    for hypothesis in made:
-        run = run if hypothesis.around is None else hypothesis.around(run)
+    for fault in faults:
+        run = run if fault.around is None else fault.around(run)
     return run
 
 
 def _in_layer(around: Callable[[Run], Run], wrong: int) -> Callable[[Run], Run]:
-    """The mistake in one layer: the layers are run one by one, each as an LSTM of its own."""
+    """The mistake in one layer: the layers run one by one, each as a separate LSTM."""
 
     def in_one(run: Run) -> Run:
         def changed(module: nn.LSTM, case: Case) -> Outputs:
@@ -329,7 +329,7 @@ def _in_layer(around: Callable[[Run], Run], wrong: int) -> Callable[[Run], Run]:
 
 
 def _layer_of(module: nn.LSTM, layer: int) -> nn.LSTM:
-    """One layer of an LSTM as an LSTM of its own, which shares its parameters."""
+    """One layer of an LSTM as a separate LSTM that shares its parameters."""
     names = ("hidden_size", "bias", "batch_first", "bidirectional", "proj_size")
     weights = {
         name.replace(f"_l{layer}", "_l0"): value

@@ -1,7 +1,7 @@
-"""Which recurrent layer of a module's file is the first to go wrong.
+"""The first recurrent layer of a module's file that is wrong.
 
-The final states of every layer that lstm-onnx named are made outputs of a copy of the file, and compared
-with those that the module's own layers came to.
+The final states of every layer with a name from lstm-onnx become outputs of a copy of the file, and are compared with
+those of the module's layers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DIRECTIONS = ("forward", "reverse")
 
 @dataclass(frozen=True)
 class Place:
-    """A layer of a recurrent module: its path, layer and, of two, direction."""
+    """A layer of a recurrent module: its path, layer and, if bidirectional, direction."""
 
     path: str
     layer: int
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True)
 class _Exposed:
-    """A final state of the file: of which module, call, layer and state, and under what outputs' names."""
+    """A final state of the file: its module, call, layer and state, and the names of its outputs."""
 
     path: str
     call: int
@@ -47,22 +47,26 @@ class _Exposed:
 
 
 def first_wrong_layer(
-    model: Model, feeds: Arrays, own: Mapping[str, RecurrentModule], wide: Mapping[str, RecurrentModule], dtype: str
+    model: Model,
+    feeds: Arrays,
+    native: Mapping[str, RecurrentModule],
+    float64: Mapping[str, RecurrentModule],
+    dtype: str,
 ) -> Place | None:
-    """The first layer, in the file's order, of which a final state is not within the criterion.
+    """The first layer, in the file's order, whose final states do not pass.
 
     Args:
         model: the file, open.
-        feeds: what it is called with.
-        own: the module's recurrent modules by path, after a run on the same in its own precision.
-        wide: the same in float64.
+        feeds: its inputs.
+        native: the recurrent modules by path, after a run on the same inputs in the native precision.
+        float64: the same in float64.
         dtype: the model's.
 
     Returns:
-        None where all are right, and where the file's layers are not found by their names.
+        None where all are right, or the file's layers are not found by their names.
     """
     graph = read_graph(model)
-    exposed = list(_expose(Edit(graph, folder_of(model)), wide, dtype))
+    exposed = list(_expose(Edit(graph, folder_of(model)), float64, dtype))
     if not exposed:
         return None
     try:
@@ -70,42 +74,43 @@ def first_wrong_layer(
     except (LSTMOnnxError, InputError, RunError):
         return None
     for item in exposed:
-        spec = wide[item.path].spec
-        ours = _rows(actual, item.names, spec.num_directions)
-        pair = [sites[item.path].calls[item.call].final[item.state] for sites in (own, wide)]
-        right = [tensor.detach().cpu().double().numpy() for tensor in pair]
+        spec = float64[item.path].spec
+        states = _rows(actual, item.names, spec.num_directions)
+        pair = [sites[item.path].calls[item.call].final[item.state] for sites in (native, float64)]
+        torch_states = [tensor.detach().cpu().double().numpy() for tensor in pair]
         for direction in range(spec.num_directions):
             row = item.layer * spec.num_directions + direction
-            scale = max(1.0, float(np.abs(right[1]).max(initial=0.0)))
-            result = compare("state", ours[direction], right[0][row], right[1][row], dtype=dtype, scale=scale)
+            scale = max(1.0, float(np.abs(torch_states[1]).max(initial=0.0)))
+            one, reference = (array[row] for array in torch_states)
+            result = compare("state", states[direction], one, reference, dtype=dtype, scale=scale)
             if not result.passed:
                 return Place(item.path, item.layer, _DIRECTIONS[direction] if spec.num_directions == 2 else None)
     return None
 
 
 def _rows(actual: Arrays, names: Sequence[str], directions: int) -> list[np.ndarray]:
-    """``(batch, features)`` for each direction, from one output with both or from one each."""
+    """``(batch, features)`` for each direction, from one output with both or one output each."""
     if len(names) == directions and directions > 1:
         return [actual[name][0] for name in names]
     return list(actual[names[0]])
 
 
 def _expose(edit: Edit, sites: Mapping[str, RecurrentModule], dtype: str) -> Iterator[_Exposed]:
-    """Make the final states outputs of the graph, layer by layer, c before h."""
-    for site in edit.sites:
-        found = _place(site.node.name, sites)
+    """Add the final states to the graph's outputs, layer by layer, c before h."""
+    for operator in edit.layers:
+        found = _place(operator.node.name, sites)
         if found is None:
             continue
         path, call, layer = found
         spec = sites[path].spec
-        if call >= len(sites[path].calls) or site.hidden != spec.hidden_size:
+        if call >= len(sites[path].calls) or operator.hidden != spec.hidden_size:
             continue
         states = ("h", "c") if spec.has_cell else ("h",)
-        folded = isinstance(spec, LSTMSpec) and spec.proj_size > 0 and not site.scan
+        folded = isinstance(spec, LSTMSpec) and spec.proj_size > 0 and not operator.scan
         for state in reversed(states):
             if folded and state == "h":
-                continue  # the operator's own h is not projected yet
-            names = tuple(edit.named_final(site, state))
+                continue  # the operator's h is before the projection
+            names = tuple(edit.named_final(operator, state))
             for name in names:
                 if not edit.is_output(name):
                     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
@@ -114,7 +119,7 @@ def _expose(edit: Edit, sites: Mapping[str, RecurrentModule], dtype: str) -> Ite
 
 
 def _place(name: str, sites: Mapping[str, RecurrentModule]) -> tuple[str, int, int] | None:
-    """Module path, number of the call, and layer of a node that the exporter named."""
+    """Module path, index of the call, and layer of a node with a name from the exporter."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None

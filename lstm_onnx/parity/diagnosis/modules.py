@@ -1,4 +1,4 @@
-"""Where a file first differs from a whole module, and why."""
+"""Where a file first differs from a module, and the likely causes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ...spec import LSTMSpec
 from ..expected import Arrays, Expected, first_difference
 from ..report import CaseResult, Cause, Location
 from . import causes
-from .fault_models import Hypothesis, weight_hypotheses
+from .fault_models import FaultModel, weight_faults
 from .first_wrong_layer import Place, first_wrong_layer
 
 if TYPE_CHECKING:
-    from ..modules import ModuleVerification
+    from ..modules.verification import ModuleVerification
 
 _MOST_MODULES = 4
-"""LSTMs of a module in which a mistake is looked for, where it cannot be told which is wrong."""
+"""LSTMs of a module in which a fault is searched for, where the wrong one is not known."""
 _MOST_CASES = 8
 
 
 def diagnose_module(verification: ModuleVerification) -> tuple[Location | None, tuple[Cause, ...]]:
-    """The first place in which a comparison went wrong, and the likely causes."""
-    done = verification.done
+    """The location of the first difference, and the likely causes."""
+    done = verification.pairs
     wrong = [pair for pair in done if not pair[1].passed and not pair[1].inconclusive]
     location = first_difference(wrong)
     found = list(causes.baked_sizes(*_sizes(verification, done)))
     single = [expected for expected, result in wrong if _is_one_run(expected) and _ran(result)]
     if not single:
-        found += causes.mispaired(verification.model.states, verification.wide.states)
+        found += causes.mispaired(verification.model.states, verification.models.float64.states)
         return location, tuple(found)
     place = _place(verification, single[0])
     if place is not None and location is not None:
@@ -47,7 +47,7 @@ def diagnose_module(verification: ModuleVerification) -> tuple[Location | None, 
 
 
 def _is_one_run(expected: Expected) -> bool:
-    """Whether the file itself is run once, and not through a stream or a pool."""
+    """Whether the file is run once, not through a stream or a pool."""
     return len(expected.calls) == 1 and expected.kind not in ("chunks", "pool")
 
 
@@ -65,7 +65,7 @@ def _run(verification: ModuleVerification, expected: Expected) -> Arrays:
 def _sizes(
     verification: ModuleVerification, done: Sequence[tuple[Expected, CaseResult]]
 ) -> tuple[list[Mapping[str, int]], list[Mapping[str, int]]]:
-    """Every named axis in the calls that gave numbers of the right shape, and in those that did not."""
+    """The sizes of the named axes in the calls with outputs of the right shape, and in the others."""
     passed: list[Mapping[str, int]] = []
     failed: list[Mapping[str, int]] = []
     for expected, result in done:
@@ -85,22 +85,21 @@ def _named_sizes(verification: ModuleVerification, feeds: Arrays) -> dict[str, i
 
 
 def _place(verification: ModuleVerification, expected: Expected) -> Place | None:
-    """The layer that is the first to be wrong, by the states within."""
-    feeds = expected.calls[0].feeds
+    """The first wrong layer, by its states."""
+    feeds, models = expected.calls[0].feeds, verification.models
     try:
-        verification.own(feeds)
-        verification.wide(feeds)
+        models.native(feeds)
+        models.float64(feeds)
     except ExportError:
         return None
-    own, wide = verification.own.sites, verification.wide.sites
-    return first_wrong_layer(verification.model, feeds, own, wide, verification.dtype)
+    return first_wrong_layer(models.file, feeds, models.native.sites, models.float64.sites, verification.dtype)
 
 
 def _from_weights(
     verification: ModuleVerification, evidence: Sequence[tuple[Expected, Arrays]], place: Place | None
 ) -> list[Cause]:
-    """Mistakes in the weights of one LSTM that, made on PyTorch's side, give the file's numbers."""
-    sites = verification.wide.sites
+    """Faults in the weights of one LSTM that give the file's numbers in PyTorch."""
+    sites = verification.models.float64.sites
     lstms = [path for path, site in sites.items() if isinstance(site.spec, LSTMSpec)]
     paths = [place.path] if place is not None and place.path in lstms else lstms[:_MOST_MODULES]
     for path in paths:
@@ -108,27 +107,28 @@ def _from_weights(
         assert isinstance(spec, LSTMSpec)  # noqa: S101 - chosen so
         layers = [None, *([place.layer] if place is not None and spec.num_layers > 1 else [])]
         for layer in layers:
-            for one in weight_hypotheses(spec, layer, None):
+            for one in weight_faults(spec, layer, None):
                 with _Changed(verification, path, one) as changed:
                     if all(changed.explains(*item) for item in evidence):
-                        return [Cause(one.name, _said(f" in {path}" if path else "", evidence), one.fix)]
+                        return [Cause(one.name, _evidence(f" in {path}" if path else "", evidence), one.fix)]
     return []
 
 
 class _Changed:
-    """A recurrent module of the float64 copy, with a mistake in its weights for as long as it is entered."""
+    """A recurrent module of the float64 copy, with a fault in its weights for the duration of the context."""
 
-    def __init__(self, verification: ModuleVerification, path: str, made: Hypothesis) -> None:
+    def __init__(self, verification: ModuleVerification, path: str, fault: FaultModel) -> None:
         self.verification = verification
-        module = verification.wide.submodule(path)
+        run = verification.models.float64
+        module = run.submodule(path)
         self.parameters = dict(module.named_parameters(recurse=False))
         self.right = {name: value.detach().cpu().numpy().copy() for name, value in self.parameters.items()}
-        self.cell = verification.wide.sites[path].cell
-        self.made = made
+        self.cell = run.sites[path].cell
+        self.fault = fault
 
     def __enter__(self) -> _Changed:
         suffix = "_l0" if self.cell else ""
-        state = self.made.weights({f"{name}{suffix}": array for name, array in self.right.items()})
+        state = self.fault.weights({f"{name}{suffix}": array for name, array in self.right.items()})
         self._write({name: state[f"{name}{suffix}"] for name in self.right})
         return self
 
@@ -142,17 +142,17 @@ class _Changed:
 
     def explains(self, expected: Expected, actual: Arrays) -> bool:
         try:
-            predicted = self.verification.wide(expected.calls[0].feeds)
+            predicted = self.verification.models.float64(expected.calls[0].feeds)
         except ExportError:
             return False
         return expected.as_if(predicted).judge([actual]).passed
 
 
 def _from_inputs(verification: ModuleVerification, evidence: Sequence[tuple[Expected, Arrays]]) -> Iterator[Cause]:
-    """What, done to states and lengths on PyTorch's side, gives the file's numbers."""
+    """Changes of states and lengths that give the file's numbers in PyTorch."""
     for name, fix, change in _changes(verification):
         if all(_explained(verification, change, *item) for item in evidence):
-            yield Cause(name, _said("", evidence), fix)
+            yield Cause(name, _evidence("", evidence), fix)
             return
 
 
@@ -161,19 +161,19 @@ def _explained(
 ) -> bool:
     feeds = expected.calls[0].feeds
     try:
-        predicted = verification.wide({**feeds, **change(feeds)})
+        predicted = verification.models.float64({**feeds, **change(feeds)})
     except ExportError:
         return False
     return expected.as_if(predicted).judge([actual]).passed
 
 
-def _said(where: str, evidence: Sequence[object]) -> str:
+def _evidence(where: str, evidence: Sequence[object]) -> str:
     count = len(evidence)
     return f"PyTorch with this mistake{where} gives the file's numbers in {count} of {count} cases"
 
 
 def _changes(verification: ModuleVerification) -> Iterator[tuple[str, str, Callable[[Arrays], Arrays]]]:
-    """Mistakes with states and lengths: name, how to mend it, and what they make of the inputs."""
+    """Mistakes with states and lengths: name, fix, and how they change the inputs."""
     states = list(verification.model.states)
     fix = "feed the operator's initial_h and initial_c from the file's inputs"
     for names in ([states] if len(states) > 1 else []) + [[name] for name in states]:
@@ -202,6 +202,6 @@ def _swapped(first: str, second: str) -> Callable[[Arrays], Arrays]:
 
 
 def _whole(verification: ModuleVerification, feeds: Arrays, axes: Mapping[str, str]) -> Arrays:
-    """Every length as long as the axis that bounds it."""
+    """Every length equal to the size of the axis that bounds it."""
     sizes = _named_sizes(verification, feeds)
     return {name: np.full_like(feeds[name], sizes[axis]) for name, axis in axes.items() if axis in sizes}

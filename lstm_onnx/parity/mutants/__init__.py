@@ -1,12 +1,11 @@
-"""Wrong copies of a file: the mistakes that an exporter can make, to see whether a verification rejects them."""
+"""Mutants: wrong copies of a file, with the mistakes that an exporter can make, which a verification must reject."""
 
 from __future__ import annotations
 
 from .catalogue import MUTATORS, Mutator
-from .copies import folder_of, opened, read_graph
-from .graph_edit import Edit, Site, known_shapes
-from .outcome import Outcome
-from .self_test import LEVELS, Subject, mutated, require_level, self_test
+from .equivalence import Outcome
+from .graph_edit import Edit, Port, RecurrentLayer, known_shapes
+from .self_test import LEVELS, Target, folder_of, mutated, opened, read_graph, require_level, self_test
 
 __all__ = [
     "LEVELS",
@@ -14,8 +13,9 @@ __all__ = [
     "Edit",
     "Mutator",
     "Outcome",
-    "Site",
-    "Subject",
+    "Port",
+    "RecurrentLayer",
+    "Target",
     "folder_of",
     "known_shapes",
     "mutated",

@@ -1,4 +1,4 @@
-"""The mistakes that an exporter can make, each as an edit of a model that says whether it applies."""
+"""The mistakes that an exporter can make, each as an edit of a model that reports whether it applies."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import partial, weights, wiring
-from .graph_edit import Edit, Site
-from .outcome import Outcome
+from .equivalence import Outcome
+from .graph_edit import Edit, RecurrentLayer
 
 _ORDER = {"LSTM": "iofc", "GRU": "zrh"}
 """ONNX's order of the gates."""
@@ -16,17 +16,17 @@ _ORDER = {"LSTM": "iofc", "GRU": "zrh"}
 
 @dataclass(frozen=True)
 class Mutator:
-    """A way to be wrong.
+    """A kind of mutant.
 
-    `apply` changes a model at a site, or (`whole`) as a whole, and says what came of it.  `quick` is
-    whether a quick self-test tries it; `streams` whether only runs that carry states can see it; `kinds` are those
-    of the cases that see it most likely, which are tried first.
+    `apply` changes a model at a recurrent layer, or (`once`) outside of them, and gives the outcome.  `quick` says
+    whether a quick self-test tries it, `streams` whether only runs that carry states can detect it; `kinds` are the
+    kinds of cases that detect it most likely, which run first.
     """
 
     name: str
-    apply: Callable[[Edit, Site], Outcome]
+    apply: Callable[[Edit, RecurrentLayer], Outcome]
     quick: bool = True
-    whole: bool = False
+    once: bool = False
     streams: bool = False
     kinds: tuple[str, ...] = ()
 
@@ -51,8 +51,8 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("recurrent bias dropped", weights.bias((1.0, 0.0))),
     Mutator("both biases dropped", weights.bias((0.0, 0.0)), quick=False),
     Mutator("bias added twice", weights.bias((2.0, 2.0))),
-    Mutator("W too large", weights.too_large(lambda site: site.W), quick=False),
-    Mutator("R too large", weights.too_large(lambda site: site.R, recurrent=True), quick=False),
+    Mutator("W too large", weights.too_large(lambda layer: layer.W), quick=False),
+    Mutator("R too large", weights.too_large(lambda layer: layer.R, recurrent=True), quick=False),
     Mutator("directions exchanged", weights.exchanged_directions),
     Mutator("projection misordered", weights.misordered_projection),
     Mutator("run backwards", wiring.backwards),
@@ -60,23 +60,23 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("reverse output unreversed", wiring.unreversed("scan_output_directions")),
     Mutator("initial h ignored", wiring.ignored_state("h")),
     Mutator("initial c ignored", wiring.ignored_state("c")),
-    Mutator("initial h and c exchanged", wiring.swapped_states(Site.initial)),
-    Mutator("final h and c exchanged", wiring.swapped_states(Site.final)),
-    Mutator("initial h of two layers exchanged", wiring.exchanged_layers("h", Site.initial)),
-    Mutator("initial c of two layers exchanged", wiring.exchanged_layers("c", Site.initial)),
-    Mutator("final h of two layers exchanged", wiring.exchanged_layers("h", Site.final)),
-    Mutator("final c of two layers exchanged", wiring.exchanged_layers("c", Site.final)),
+    Mutator("initial h and c exchanged", wiring.swapped_states(RecurrentLayer.initial)),
+    Mutator("final h and c exchanged", wiring.swapped_states(RecurrentLayer.final)),
+    Mutator("initial h of two layers exchanged", wiring.exchanged_layers("h", RecurrentLayer.initial)),
+    Mutator("initial c of two layers exchanged", wiring.exchanged_layers("c", RecurrentLayer.initial)),
+    Mutator("final h of two layers exchanged", wiring.exchanged_layers("h", RecurrentLayer.final)),
+    Mutator("final c of two layers exchanged", wiring.exchanged_layers("c", RecurrentLayer.final)),
     Mutator("lengths ignored", wiring.ignored_lengths),
     Mutator("lengths one step off", wiring.one_step_off),
     Mutator("other activations", wiring.other_activations),
-    Mutator("batch baked in", wiring.baked("batch"), whole=True),
-    Mutator("time baked in", wiring.baked("time"), whole=True),
-    Mutator("output reversed in time", wiring.reversed_output, whole=True),
-    Mutator("wrong past some time", partial.past_a_size, whole=True, kinds=("sweep",)),
-    Mutator("wrong at one batch size", partial.at_one_size, whole=True, kinds=("sweep",)),
-    Mutator("wrong for large inputs", partial.for_large_numbers, whole=True, kinds=("values",)),
-    Mutator("one row of a table wrong", partial.in_one_row, whole=True, kinds=("sweep",)),
-    Mutator("another dtype of an output", partial.other_dtype, whole=True),
-    Mutator("streams' states mispaired", wiring.mispaired, whole=True, streams=True),
+    Mutator("batch baked in", wiring.baked("batch"), once=True),
+    Mutator("time baked in", wiring.baked("time"), once=True),
+    Mutator("output reversed in time", wiring.reversed_output, once=True),
+    Mutator("wrong past some time", partial.past_a_size, once=True, kinds=("sweep",)),
+    Mutator("wrong at one batch size", partial.at_one_size, once=True, kinds=("sweep",)),
+    Mutator("wrong for large inputs", partial.for_large_numbers, once=True, kinds=("values",)),
+    Mutator("one row of a table wrong", partial.in_one_row, once=True, kinds=("sweep",)),
+    Mutator("another dtype of an output", partial.other_dtype, once=True),
+    Mutator("streams' states mispaired", wiring.mispaired, once=True, streams=True),
 )
-"""Those of the quick self-test are one of each kind; the whole set has every pair of gates, and slighter ones."""
+"""The quick ones are one of each kind; the full set has every pair of gates, and smaller errors."""

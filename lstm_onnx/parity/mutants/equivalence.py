@@ -1,24 +1,45 @@
-"""What makes a change none: proofs that a wrong graph computes what the right one does.
+"""The outcome of a change to a graph, and proofs that a changed graph computes the same as the right one.
 
-Each says why, as a reason for the report, or "" where there is no proof.
+Each proof gives its reason for the report, or "" where there is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto
 
-from .graph_edit import Edit, Port, Site
+from .graph_edit import Edit, Port, RecurrentLayer
 
 LARGEST = 2**24
-"""Entries of a weight up to which it is looked at."""
+"""Elements of the largest weight that is examined."""
 _POINTWISE = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Relu", "Tanh", "Sigmoid"})
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """Whether a mutator changed a model.
+
+    `applied` is False where it does not apply to the model, and where the change is proven to have no effect; then
+    `reason` says why.
+    """
+
+    applied: bool
+    reason: str = ""
+
+
+APPLIED, ABSENT = Outcome(applied=True), Outcome(applied=False)
+
+
+def equivalent(reason: str) -> Outcome:
+    """The changed model would compute the same as the right one, for this reason."""
+    return Outcome(applied=False, reason=reason)
+
+
 def same_blocks(edit: Edit, ports: Sequence[tuple[Port, int]], axis: int, first: int, second: int, gates: int) -> str:
-    """Two gates' blocks are equal in every port; `ports` with the number of blocks that each has along `axis`."""
+    """Two gates' blocks are equal in every port; `ports` are with the number of blocks along `axis`."""
     for port, blocks in ports:
         array = edit.constant(port.value)
         if array is None or array.size > LARGEST:
@@ -30,47 +51,47 @@ def same_blocks(edit: Edit, ports: Sequence[tuple[Port, int]], axis: int, first:
     return "the two gates have the same weights"
 
 
-def single_step(edit: Edit, site: Site) -> str:
-    """A layer that is only ever called on one step has no order in time."""
-    return "it is called on one step at a time" if edit.size(site.x, 0) == 1 else ""
+def single_step(edit: Edit, layer: RecurrentLayer) -> str:
+    """A layer that is only called on one step has no order in time."""
+    return "it is called on one step at a time" if edit.size(layer.x, 0) == 1 else ""
 
 
-def unread_recurrence(edit: Edit, site: Site) -> str:
-    """R acts on nothing: one step from h = 0, or R itself is zeros."""
-    if all(edit.is_zero(port.value) for port in site.R):
+def unread_recurrence(edit: Edit, layer: RecurrentLayer) -> str:
+    """R has no effect: there is one step from h = 0, or R itself is zero."""
+    if all(edit.is_zero(port.value) for port in layer.R):
         return "R is zeros"
-    starts = site.initial("h")
-    if single_step(edit, site) and all(edit.is_zero(port.value) for port in starts):
+    starts = layer.initial("h")
+    if single_step(edit, layer) and all(edit.is_zero(port.value) for port in starts):
         return "it is called on one step at a time, from h = 0"
     return ""
 
 
-def unheard_h(edit: Edit, site: Site) -> str:
-    """The initial h of an LSTM is read by R alone."""
-    starts = site.initial("h")
+def unread_h(edit: Edit, layer: RecurrentLayer) -> str:
+    """Only R reads the initial h of an LSTM."""
+    starts = layer.initial("h")
     if all(edit.is_zero(port.value) for port in starts):
         return "it starts from h = 0"
-    return "R is zeros" if site.op_type != "GRU" and all(edit.is_zero(port.value) for port in site.R) else ""
+    return "R is zeros" if layer.op_type != "GRU" and all(edit.is_zero(port.value) for port in layer.R) else ""
 
 
-def unread_padding(edit: Edit, site: Site) -> str:
-    """Without its lengths a forward layer gives other numbers past a sequence's end alone, which nobody reads."""
-    if site.directions != 1 or site.scan or _reverse(site):
+def unread_padding(edit: Edit, layer: RecurrentLayer) -> str:
+    """Without lengths, a forward layer's output differs only past a sequence's end, where nothing reads it."""
+    if layer.directions != 1 or layer.scan or _reverse(layer):
         return ""
-    finals = [port.value for state in ("h", "c") for port in site.final(state)]
-    assert site.lengths is not None  # noqa: S101 - the caller's condition
+    finals = [port.value for state in ("h", "c") for port in layer.final(state)]
+    assert layer.lengths is not None  # noqa: S101 - the caller's condition
     if any(not _unread_row(edit, value) for value in finals if edit.used(value)):
         return ""
-    masked = all(_masked(edit, value, site.lengths.value) for value in site.y if value)
-    return "what it gives past a sequence's end is read by nobody" if masked else ""
+    masked = all(_masked(edit, value, layer.lengths.value) for value in layer.y if value)
+    return "its output past a sequence's end is never read" if masked else ""
 
 
-def _reverse(site: Site) -> bool:
-    return any(item.name == "direction" and item.s == b"reverse" for item in site.node.attribute)
+def _reverse(layer: RecurrentLayer) -> bool:
+    return any(item.name == "direction" and item.s == b"reverse" for item in layer.node.attribute)
 
 
 def _masked(edit: Edit, value: str, lengths: str) -> bool:
-    """Whether all that is read of a padded sequence lies within the lengths."""
+    """Whether only the part of a padded sequence within the lengths is read."""
     if edit.is_output(value):
         return False
     for node in edit.readers(value):
@@ -79,7 +100,7 @@ def _masked(edit: Edit, value: str, lengths: str) -> bool:
         elif node.op_type == "Where":
             right = value in node.input[1:] and _within(edit, node.input[0], lengths)
         else:
-            right = any(site.node is node and site.x == value and site.lengths is not None for site in edit.sites)
+            right = any(layer.node is node and layer.x == value and layer.lengths is not None for layer in edit.layers)
             right = right and node.input[4] == lengths if len(node.input) > 4 else False
         if not right:
             return False
@@ -108,7 +129,7 @@ def _made_by_range(edit: Edit, value: str) -> bool:
 
 
 def _unread_row(edit: Edit, value: str) -> bool:
-    """Whether a final state is only put beside others of which one is then chosen that is not it."""
+    """Whether a final state is only concatenated with others, of which another one is then chosen."""
     if edit.is_output(value):
         return False
     for node in edit.readers(value):

@@ -1,6 +1,6 @@
-"""A model to be changed: its recurrent layers, and edits that put nodes between a value and those who read it.
+"""Editing a model: its recurrent layers, and edits that insert nodes between a value and its readers.
 
-Nothing is computed on the weights themselves, so a mutant of a large model costs no more than one of a small.
+Nothing is computed on the weights themselves, so a mutant of a large model costs no more than one of a small model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...onnxgraph import nodes_of
 from ..report import Range
 
 _TO_THE_END = 2**31 - 1
-"""An end of a Slice that is past every end."""
+"""An end of a Slice that is past the end of any axis."""
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _STATE_INPUTS, _STATE_OUTPUTS = {"h": 5, "c": 6}, {"h": 1, "c": 2}
 
@@ -45,11 +45,11 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Site:
+class RecurrentLayer:
     """One recurrent layer: an operator, or a Scan that lstm-onnx wrote for a projected LSTM.
 
-    `gates` and `directions` are numbers, `hidden` is hidden_size; `W`, `R`, `B` and `W_hr` are the ports
-    that read the weights: of an operator one each, of a Scan R and W_hr for each direction, in its body.
+    `gates` and `directions` are counts, `hidden` is hidden_size; `W`, `R`, `B` and `W_hr` are the ports that read the
+    weights: an operator has one of each, a Scan has R and W_hr for each direction, in its body.
     """
 
     node: NodeProto
@@ -65,17 +65,17 @@ class Site:
 
     @property
     def name(self) -> str:
-        """The node's."""
+        """The node's name."""
         return self.node.name or f"{self.node.op_type} of {self.node.output[0]}"
 
     @property
     def x(self) -> str:
-        """What it reads step by step, time first."""
+        """The input sequence, time first."""
         return str(self.node.input[2 * self.directions if self.scan else 0])
 
     @property
     def y(self) -> list[str]:
-        """What it gives step by step, "" where nobody wants it."""
+        """The output sequences; "" for one that is not used."""
         first = 2 * self.directions if self.scan else 0
         count = self.directions if self.scan else 1
         return [str(value) for value in self.node.output[first : first + count]]
@@ -86,7 +86,7 @@ class Site:
         return self.node.op_type == "Scan"
 
     def initial(self, state: str) -> list[Port]:
-        """Where it reads its initial "h" or "c"."""
+        """The ports of its initial "h" or "c"."""
         if self.scan:
             start = 0 if state == "h" else self.directions
             return [Port(self.node, start + index) for index in range(self.directions)]
@@ -94,7 +94,7 @@ class Site:
         return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
 
     def final(self, state: str) -> list[Port]:
-        """Where it gives its final "h" or "c"."""
+        """The ports of its final "h" or "c"."""
         if self.scan:
             start = 0 if state == "h" else self.directions
             return [Port(self.node, start + index, output=True) for index in range(self.directions)]
@@ -103,19 +103,19 @@ class Site:
 
 
 Shapes = Mapping[str, Sequence[int | None]]
-"""Of values, as far as they are known."""
+"""The shapes of values, as far as they are known."""
 _SHAPE_ONLY = frozenset(
     {"Expand", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Split", "Slice"}
 )
-"""Operators that make zeros of zeros, whatever else they read."""
+"""Operators whose output is zero where their first input is, whatever their other inputs."""
 _LINEAR = _SHAPE_ONLY | {"Concat", "MatMul", "Add", "Dropout"}
 
 
 class Edit:
-    """A model that is being changed, in place.
+    """A model that is edited in place.
 
-    `folder` is where its external data lies; `shapes` are those of `known_shapes`, before any change; `ranges`
-    what the right model was compared at.
+    `folder` has its external data; `shapes` are those of `known_shapes`, before any change; `ranges` are the sizes
+    and values that the right model was compared at.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class Edit:
         self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
         self._taken |= self._initializers.keys()
         self._producers = {value: node for node in self.graph.node for value in node.output if value}
-        self.sites = list(self._sites())
+        self.layers = list(self._sites())
 
     def constant(self, value: str) -> np.ndarray | None:
-        """What a value is, where that is written in the file."""
+        """The content of a value that is constant in the file, None for others."""
         if value in self._initializers:
             return numpy_helper.to_array(self._initializers[value], self.folder)
         node = self._producers.get(value)
@@ -149,7 +149,7 @@ class Edit:
         return numpy_helper.to_array(tensor) if node.op_type == "Constant" and tensor is not None else None
 
     def is_zero(self, value: str) -> bool:
-        """Whether a value is known to be zeros."""
+        """Whether a value is known to be zero."""
         array = self.constant(value)
         node = self._producers.get(value)
         if array is not None or node is None:
@@ -160,16 +160,16 @@ class Edit:
         return node.op_type in _SHAPE_ONLY and self.is_zero(node.input[0])
 
     def size(self, value: str, axis: int) -> int | None:
-        """The size of a value along an axis, where it is the same at every run."""
+        """The size of a value along an axis, where it is fixed."""
         shape = self.shapes.get(value, ())
         return shape[axis] if axis < len(shape) else None
 
     def maker(self, value: str) -> NodeProto | None:
-        """The node that gives a value."""
+        """The node that produces a value."""
         return self._producers.get(value)
 
     def readers(self, value: str) -> list[NodeProto]:
-        """The nodes that read a value, in this graph and in those within."""
+        """The nodes that read a value, in this graph and in its subgraphs."""
         return [node for node in nodes_of(self.graph.node) if value in node.input]
 
     def is_output(self, value: str) -> bool:
@@ -177,7 +177,7 @@ class Edit:
         return any(item.name == value for item in self.graph.output)
 
     def origins(self, value: str) -> set[str]:
-        """The values that one is made from by no more than a change of shape, a concatenation or a linear map."""
+        """The values that one is derived from by changes of shape, concatenations and linear maps."""
         found, todo = set(), [value]
         while todo:
             one = todo.pop()
@@ -187,38 +187,38 @@ class Edit:
                 todo += [name for name in node.input if name not in found]
         return found
 
-    def fold(self, site: Site) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-        """Of a fold that lstm-onnx wrote, the ports that read what h0 goes through, and the projection behind."""
-        outputs = set(site.node.output) - {""}
-        before = [self._producers.get(port.value) for port in site.initial("h")]
+    def fold(self, layer: RecurrentLayer) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        """For a fold that lstm-onnx wrote: the ports that read the inverse that h0 passes, and the projection."""
+        outputs = set(layer.node.output) - {""}
+        before = [self._producers.get(port.value) for port in layer.initial("h")]
         behind = [node for node in self.graph.node if node.op_type == "MatMul" and node.input[0] in outputs]
         return (
             tuple(Port(node, 1) for node in before if node is not None and node.name.endswith("/unproject_h0")),
             tuple(Port(node, 1) for node in behind if node.name.endswith(("/project", "/project_hn"))),
         )
 
-    def named_final(self, site: Site, state: str) -> list[str]:
-        """The values in which a layer gives its final "h" or "c", named where nobody wanted them."""
-        node = site.node
-        if not site.scan:
+    def named_final(self, layer: RecurrentLayer, state: str) -> list[str]:
+        """The values of a layer's final "h" or "c", which get a name where they were not used."""
+        node = layer.node
+        if not layer.scan:
             index = _STATE_OUTPUTS[state]
             node.output.extend([""] * (index + 1 - len(node.output)))
-            node.output[index] = node.output[index] or f"{site.name}/final_{state}"
-        return [port.value for port in site.final(state)]
+            node.output[index] = node.output[index] or f"{layer.name}/final_{state}"
+        return [port.value for port in layer.final(state)]
 
     def used(self, value: str) -> bool:
-        """Whether anything reads a value, be it a subgraph or the caller."""
+        """Whether a value is read, by a node, a subgraph or the caller."""
         return bool(value) and (self.is_output(value) or bool(self.readers(value)))
 
     def insert(self, op: str, value: str, *more: str | np.ndarray, ports: Sequence[Port], **attributes: Any) -> str:
-        """Put ``op(value, *more)`` between a value and `ports`, who read it; arrays become initializers."""
+        """Insert ``op(value, *more)`` between a value and the `ports` that read it; arrays become initializers."""
         out = self.node(op, value, *more, **attributes)
         for port in ports:
             port.value = out
         return out
 
     def node(self, op: str, *inputs: str | np.ndarray, **attributes: Any) -> str:
-        """A new node behind the last of its inputs' makers; its output's name."""
+        """Add a node after those that produce its inputs, and return its output's name."""
         names = [item if isinstance(item, str) else self.array(item) for item in inputs]
         out = self._name()
         makers = [self._producers[name].name for name in names if name in self._producers]
@@ -227,12 +227,12 @@ class Edit:
         self._producers[out] = self.graph.node[at]
         return out
 
-    def behind(self, output: str, op: str, *more: str | np.ndarray, **attributes: Any) -> None:
-        """Put ``op(output, *more)`` behind one of the graph's outputs, and give it the output's name."""
+    def wrap_output(self, output: str, op: str, *more: str | np.ndarray, **attributes: Any) -> None:
+        """Replace one of the graph's outputs by ``op(output, *more)``, under the same name."""
         self.replace_output(output, lambda right: self.node(op, right, *more, **attributes))
 
     def replace_output(self, output: str, make: Callable[[str], str]) -> None:
-        """Give the name of one of the graph's outputs to what `make` makes of it."""
+        """Replace one of the graph's outputs by what `make` computes from it, under the same name."""
         right = f"{output}/right"
         for node in nodes_of(self.graph.node):
             node.input[:] = [right if value == output else value for value in node.input]
@@ -243,20 +243,20 @@ class Edit:
         self._producers[made].output[0] = output
 
     def sort(self) -> None:
-        """Put each node behind those that it reads; what was found in the graph before is then of no use."""
+        """Sort the nodes topologically; what was found in the graph before is then invalid."""
         waiting = list(enumerate(map(_copied, self.graph.node)))
         ahead = {value for _, node in waiting for value in node.output if value}
         del self.graph.node[:]
         while waiting:
             ready = {index for index, node in waiting if not ahead & _reads(node)}
-            if not ready:  # a circle, which ONNX Runtime refuses
+            if not ready:  # a cycle, which ONNX Runtime refuses
                 ready = {index for index, _ in waiting}
             self.graph.node.extend(node for index, node in waiting if index in ready)
             ahead -= {value for index, node in waiting if index in ready for value in node.output}
             waiting = [(index, node) for index, node in waiting if index not in ready]
 
     def array(self, array: np.ndarray) -> str:
-        """A new initializer; its name."""
+        """Add an initializer, and return its name."""
         name = self._name()
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         self._initializers[name] = self.graph.initializer[-1]
@@ -267,24 +267,24 @@ class Edit:
         self._taken.add(name)
         return name
 
-    def _sites(self) -> Iterator[Site]:
+    def _sites(self) -> Iterator[RecurrentLayer]:
         for node in self.graph.node:
             if node.op_type in GATES and node.domain in ("", "ai.onnx") and len(node.input) >= 3:
-                site = _operator(node)
+                layer = _operator(node)
             else:
-                site = _scan(node, self._producers) if node.op_type == "Scan" else None
-            if site is not None:
-                yield site
+                layer = _scan(node, self._producers) if node.op_type == "Scan" else None
+            if layer is not None:
+                yield layer
 
 
-def _operator(node: NodeProto) -> Site | None:
+def _operator(node: NodeProto) -> RecurrentLayer | None:
     hidden = next((item.i for item in node.attribute if item.name == "hidden_size"), 0)
     if hidden < 1:
         return None
     direction = next((item.s for item in node.attribute if item.name == "direction"), b"forward")
     bias = Port(node, 3)
     lengths = Port(node, 4)
-    return Site(
+    return RecurrentLayer(
         node,
         node.op_type,
         GATES[node.op_type],
@@ -298,8 +298,8 @@ def _operator(node: NodeProto) -> Site | None:
     )
 
 
-def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
-    """A Scan as `exporter.emitter` writes it, told by the names of its body's nodes; None for any other."""
+def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> RecurrentLayer | None:
+    """A Scan as the exporter writes it, recognised by the names of its body's nodes; None for any other."""
     body = next((item.g for item in node.attribute if item.name == "body"), None)
     if body is None:
         return None
@@ -325,7 +325,7 @@ def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
     masked = len(node.input) > 3 * count
     lengths = Port(node, 3 * count) if masked else None
     wide = (Port(gates, 1),)
-    return Site(node, "LSTM", GATES["LSTM"], count, hidden, wide, recurrent, biased, projection, lengths)
+    return RecurrentLayer(node, "LSTM", GATES["LSTM"], count, hidden, wide, recurrent, biased, projection, lengths)
 
 
 def _copied(node: NodeProto) -> NodeProto:
@@ -335,12 +335,12 @@ def _copied(node: NodeProto) -> NodeProto:
 
 
 def _reads(node: NodeProto) -> set[str]:
-    """What a node reads, and what the graphs in it read."""
+    """The values that a node and its subgraphs read."""
     return {value for each in nodes_of([node]) for value in each.input}
 
 
 def known_shapes(model: ModelProto) -> Shapes:
-    """The sizes that follow from a model."""
+    """The shapes that onnx infers, with the last step of a sequence as 1."""
     try:
         shaped = inferred(bare(model))
         if _note_last_steps(shaped):
@@ -355,7 +355,7 @@ def known_shapes(model: ModelProto) -> Shapes:
 
 
 def _note_last_steps(model: ModelProto) -> bool:
-    """Say of ``x[-1:]`` that it is one step, which onnx does not, since `x` might have none; whether there is any."""
+    """Set dim 1 on ``x[-1:]``, which onnx leaves unknown; whether there is any."""
     small = (tensor for tensor in model.graph.initializer if len(tensor.dims) <= 1 and max(tensor.dims, default=1) == 1)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in small}
     values = {value.name: value.type.tensor_type.shape.dim for value in model.graph.value_info}

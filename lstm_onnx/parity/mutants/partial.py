@@ -1,4 +1,4 @@
-"""Mistakes that show only somewhere: past some size, at one, for large numbers, in one row; and another dtype."""
+"""Mutants that are wrong only past some size, at one size, for large numbers or in one row; and another dtype."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from ...metadata import Metadata
-from .graph_edit import Edit, Site
-from .outcome import ABSENT, APPLIED, Outcome, equivalent
+from .equivalence import ABSENT, APPLIED, Outcome, equivalent
+from .graph_edit import Edit, RecurrentLayer
 
-Apply = Callable[[Edit, Site], Outcome]
+Apply = Callable[[Edit, RecurrentLayer], Outcome]
 _STEPS = 100
-"""Past which a file is wrong."""
+"""Time steps above which the mutant is wrong."""
 _ONE_BATCH = 11
-"""At which a file is wrong."""
+"""The batch size at which the mutant is wrong."""
 _LARGE = 20.0
-"""Past which an input is large."""
+"""The value above which an input is large."""
 _FLOATS: dict[int, type] = {
     TensorProto.FLOAT: np.float32,
     TensorProto.DOUBLE: np.float64,
@@ -38,11 +38,11 @@ _OTHERS: dict[int, int] = {
     TensorProto.INT32: TensorProto.INT64,
     TensorProto.BOOL: TensorProto.UINT8,
 }
-"""By which dtype another is confused."""
+"""The dtype that another is replaced by."""
 _PLAIN = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
 
 
-def past_a_size(edit: Edit, _site: Site) -> Outcome:
+def past_a_size(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """Wrong above some number of time steps."""
     axis = _axis(edit, "time")
     if axis is None:
@@ -51,12 +51,12 @@ def past_a_size(edit: Edit, _site: Site) -> Outcome:
     past = _STEPS if most is None else min(_STEPS, most - 1)
     if past < least:
         return equivalent(f"{name} has one size")
-    if max(tried) <= past:  # PyTorch itself does not run on more, or cannot be judged by there
+    if max(tried) <= past:  # PyTorch does not run on more steps, or is inconclusive there
         past = max(tried) - max(1, max(tried) // 4)
     return _wrong_where(edit, _size(edit, name), "Greater", np.array(past)) if past >= 1 else ABSENT
 
 
-def at_one_size(edit: Edit, _site: Site) -> Outcome:
+def at_one_size(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """Wrong at one batch size."""
     axis = _axis(edit, "batch")
     if axis is None:
@@ -68,9 +68,9 @@ def at_one_size(edit: Edit, _site: Site) -> Outcome:
     return _wrong_where(edit, _size(edit, name), "Equal", np.array(one)) if len(tried) > 1 else ABSENT
 
 
-def for_large_numbers(edit: Edit, _site: Site) -> Outcome:
-    """Wrong where an input is large."""
-    metadata = _story(edit)
+def for_large_numbers(edit: Edit, _layer: RecurrentLayer) -> Outcome:
+    """Wrong for large inputs."""
+    metadata = _metadata(edit)
     floats = [item for item in edit.graph.input if _type(item) in _FLOATS and item.name in edit.ranges]
     floats.sort(key=lambda item: item.name in metadata.states)
     declared = {spec.name: spec for spec in metadata.inputs if spec.low is not None}
@@ -84,8 +84,8 @@ def for_large_numbers(edit: Edit, _site: Site) -> Outcome:
     return _wrong_where(edit, size, "Greater", np.array(past, dtype))
 
 
-def in_one_row(edit: Edit, _site: Site) -> Outcome:
-    """A table of which one row is wrong."""
+def in_one_row(edit: Edit, _layer: RecurrentLayer) -> Outcome:
+    """A table with one wrong row."""
     for node in list(edit.graph.node):
         if node.op_type != "Gather" or any(item.name == "axis" and item.i != 0 for item in node.attribute):
             continue
@@ -102,12 +102,12 @@ def in_one_row(edit: Edit, _site: Site) -> Outcome:
     return ABSENT
 
 
-def other_dtype(edit: Edit, _site: Site) -> Outcome:
+def other_dtype(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """An output of another dtype, with the same numbers."""
     for item in edit.graph.output:
         kind = _type(item)
         if kind in _OTHERS and edit.maker(item.name) is not None:
-            edit.behind(item.name, "Cast", to=_OTHERS[kind])
+            edit.wrap_output(item.name, "Cast", to=_OTHERS[kind])
             item.type.tensor_type.elem_type = _OTHERS[kind]
             return APPLIED
     return ABSENT
@@ -117,12 +117,12 @@ def _type(item: ValueInfoProto) -> int:
     return int(item.type.tensor_type.elem_type)
 
 
-def _story(edit: Edit) -> Metadata:
+def _metadata(edit: Edit) -> Metadata:
     return Metadata.from_metadata({item.key: item.value for item in edit.model.metadata_props})
 
 
 def _axis(edit: Edit, role: str) -> tuple[str, tuple[int, ...], int, int | None] | None:
-    """An axis by its name, or by its place among the axes; the sizes tried, and its limits."""
+    """An axis by its name, or by its position among the axes: name, sizes tried, least and largest size."""
     sizes = {one.name: one.values for one in edit.ranges.values() if one.kind == "sizes"}
     names = list(sizes)
     named = {"batch", "time"} & set(names)
@@ -130,12 +130,12 @@ def _axis(edit: Edit, role: str) -> tuple[str, tuple[int, ...], int, int | None]
     name = role if role in sizes else names[place] if not named and len(names) > place else None
     if name is None or _size(edit, name) == "":
         return None
-    least, most = _story(edit).axis_limits.get(name, (1, None))
+    least, most = _metadata(edit).axis_limits.get(name, (1, None))
     return name, sizes[name], least, most
 
 
 def _size(edit: Edit, axis: str) -> str:
-    """A value that is the size of an axis; "" where no input has it."""
+    """A value with the size of an axis; "" where no input has it."""
     for item in edit.graph.input:
         names = [dim.dim_param for dim in item.type.tensor_type.shape.dim]
         if axis in names:
@@ -145,7 +145,7 @@ def _size(edit: Edit, axis: str) -> str:
 
 
 def _looked_up(edit: Edit, value: str) -> str | None:
-    """The integer input whose entries an index is."""
+    """The integer input that an index comes from unchanged."""
     node: NodeProto | None = edit.maker(value)
     while node is not None and node.op_type in _PLAIN:
         value = node.input[0]
@@ -155,7 +155,7 @@ def _looked_up(edit: Edit, value: str) -> str | None:
 
 
 def _wrong_where(edit: Edit, value: str, comparison: str, limit: np.ndarray) -> Outcome:
-    """An output twice as large and one more, where ``value comparison limit``."""
+    """Replace an output y by 2 y + 1 where ``value comparison limit``."""
     for item in edit.graph.output:
         dtype = {**_FLOATS, **_INTEGERS}.get(_type(item))
         if dtype is None or edit.maker(item.name) is None:

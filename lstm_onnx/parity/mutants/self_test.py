@@ -1,8 +1,9 @@
-"""Would a verification have caught a wrong file?  It is tried on wrong copies of the file at hand."""
+"""The self-test: would a verification have caught a wrong file?  It is run on mutants of the file at hand."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,29 +11,56 @@ import onnx
 
 from ...errors import ConfigError, LSTMOnnxError, shown
 from ...runtime import Model
+from ...runtime.providers import open_session
 from ..expected import Expected
 from ..replay import replay
 from ..report import MutantResult, Range
 from .catalogue import MUTATORS, Mutator
-from .copies import folder_of, opened, read_graph
+from .equivalence import Outcome
 from .graph_edit import Edit, Shapes, known_shapes
-from .outcome import Outcome
 
 LEVELS = ("none", "quick", "all")
-"""No self-test; one mutant of each kind; every kind at every recurrent layer."""
+"""No self-test; one mutant of each kind; every kind in every recurrent layer."""
 _SEVERAL = range(5, 17)
-"""Time steps of a case that tells much and costs little."""
+"""Time steps of a case that is sensitive and cheap."""
+
+
+def read_graph(model: Model) -> onnx.ModelProto:
+    """The graph of the file of `model`, without its external data."""
+    return onnx.load(os.path.realpath(model.path), load_external_data=False)
+
+
+def folder_of(model: Model) -> str:
+    """The folder of the file's external data."""
+    return os.path.dirname(os.path.realpath(model.path))  # noqa: PTH120
+
+
+def opened(model: Model, copy: onnx.ModelProto) -> Model:
+    """`copy`, opened on the provider of `model`, with its pairs of states.
+
+    It has one thread: a pool with more would open the file again, and a copy has none.
+
+    Raises:
+        LSTMOnnxError: it cannot be opened.
+    """
+    states = None if model.states == model.metadata.states else model.states
+    session, provider = open_session(copy.SerializeToString(), model.provider, 1, folder=folder_of(model))
+    return Model(model.path, session, provider, states, 1)
 
 
 def require_level(level: str) -> None:
-    """Refuse what is none of `LEVELS` (ConfigError)."""
+    """Check that `level` is one of `LEVELS`.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not isinstance(level, str) or level not in LEVELS:
         raise ConfigError(f"mutants = {shown(level)} is not known; it must be one of {', '.join(LEVELS)}")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A right file, open and as a graph, and what is expected of it."""
+class Target:
+    """A right file to make mutants of, open and as a graph, and its cases."""
 
     model: Model
     proto: onnx.ModelProto
@@ -42,20 +70,20 @@ class Subject:
 def mutated(
     proto: onnx.ModelProto,
     mutator: Mutator,
-    site: int = 0,
+    layer: int = 0,
     folder: str = "",
     shapes: Shapes | None = None,
     ranges: Sequence[Range] = (),
 ) -> tuple[Outcome, onnx.ModelProto]:
-    """A copy of `proto` with a mistake in its recurrent layer number `site`, and what came of making it.
+    """The outcome of a mutator at the recurrent layer number `layer`, and the changed copy of `proto`.
 
-    `folder` is where its external data lies, `shapes` are those of `known_shapes`, for proofs, and `ranges` what
-    the right file was compared at, which some mistakes are made within.
+    `folder` has its external data; `shapes` are those of `known_shapes`, for proofs; `ranges` are the sizes and
+    values that the right file was compared at, within which some mutants are wrong.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     edit = Edit(copy, folder, shapes, ranges)
-    outcome = mutator.apply(edit, edit.sites[site])
+    outcome = mutator.apply(edit, edit.layers[layer])
     edit.sort()
     return outcome, copy
 
@@ -66,51 +94,52 @@ def self_test(
     level: str = "quick",
     seed: int = 0,
     *,
-    loud: Subject | None = None,
+    amplified: Target | None = None,
     ranges: Sequence[Range] = (),
 ) -> Iterator[MutantResult]:
-    """Whether what is `expected` of the file of `model` rejects its mutants, one by one.
+    """Whether the cases reject the mutants of a file, one by one.
 
     Args:
-        model: open; its file is read again.
-        expected: cases of a verification that the file passed.
+        model: the file, open; its graph is read again.
+        expected: the cases of a verification that the file passed.
         level: one of `LEVELS`.
-        seed: of a quick self-test, which layer is changed where there are several.
-        loud: the same with the weights made loud, where the verification compared that too.
-        ranges: what the file was compared at; without them mistakes that show only somewhere are left out.
+        seed: chooses the layer that a quick self-test changes where there are several.
+        amplified: the file with amplified weights, where the verification has compared it.
+        ranges: the sizes and values of the verification; without them, mutants that are wrong only at some are left
+            out.
 
     Yields:
-        A result for each.
+        A result for each mutant.
 
     Raises:
-        ConfigError: `level` is no level.
+        ConfigError: `level` is not a level.
     """
     require_level(level)
     if level == "none":
         return
     proto, folder = read_graph(model), folder_of(model)
-    subjects = [Subject(model, proto, _telling_first(expected))]
-    if loud is not None:
-        subjects.append(replace(loud, expected=_telling_first(loud.expected)))
+    targets = [Target(model, proto, _sensitive_first(expected))]
+    if amplified is not None:
+        targets.append(replace(amplified, expected=_sensitive_first(amplified.expected)))
     shapes = known_shapes(proto)
-    names = [site.name for site in Edit(proto, folder).sites]
+    names = [layer.name for layer in Edit(proto, folder).layers]
     for number, mutator in enumerate(MUTATORS):
         if level == "quick" and not mutator.quick:
             continue
-        # From another layer on each time, so that a quick self-test reaches all of them.
-        for turn in range(len(names)):
-            at = (seed + number + turn) % len(names)
-            result = _result(subjects, mutator, at, folder, shapes, ranges)
+        # Starting at another layer each time, so that a quick self-test reaches all of them.
+        for offset in range(len(names)):
+            at = (seed + number + offset) % len(names)
+            result = _result(targets, mutator, at, folder, shapes, ranges)
             if result is None:
                 continue
-            alone = len(names) == 1 or mutator.whole
-            yield replace(result, name=mutator.name if alone else f"{mutator.name}, {names[at]}")
-            if level == "quick" or mutator.whole:
+            unique = len(names) == 1 or mutator.once
+            yield replace(result, name=mutator.name if unique else f"{mutator.name}, {names[at]}")
+            if level == "quick" or mutator.once:
                 break
 
 
-def _telling_first(expected: Sequence[Expected]) -> list[Expected]:
-    """The cases that say something; those of several rows and steps with states before all others, small ones first."""
+def _sensitive_first(expected: Sequence[Expected]) -> list[Expected]:
+    """The conclusive cases; those with several rows and steps and with states come first, small ones before large."""
 
     def order(case: Expected) -> tuple[bool, bool, int, int]:
         feeds = case.calls[0].feeds
@@ -126,31 +155,31 @@ def _telling_first(expected: Sequence[Expected]) -> list[Expected]:
 
 
 def _result(
-    subjects: Sequence[Subject], mutator: Mutator, at: int, folder: str, shapes: Shapes, ranges: Sequence[Range]
+    targets: Sequence[Target], mutator: Mutator, at: int, folder: str, shapes: Shapes, ranges: Sequence[Range]
 ) -> MutantResult | None:
-    """What the cases make of a mutant; None where there is none, or no case that could see it."""
+    """The result of a mutant; None where the mutator does not apply, or no case could detect the mutant."""
     nearest: MutantResult | None = None
-    for subject in subjects:
-        cases = [case for case in subject.expected if case.kind in ("chunks", "pool") or not mutator.streams]
+    for target in targets:
+        cases = [case for case in target.expected if case.kind in ("chunks", "pool") or not mutator.streams]
         if not cases:
             continue
-        # What shows first costs least: the order of the others stays as it is.
+        # Cases that detect it most likely are run first, in their order otherwise.
         cases.sort(key=lambda case: case.kind not in mutator.kinds)
-        outcome, copy = mutated(subject.proto, mutator, at, folder, shapes, ranges)
+        outcome, copy = mutated(target.proto, mutator, at, folder, shapes, ranges)
         if outcome.reason:
             return MutantResult("", "equivalent", 0.0, "", outcome.reason)
         if not outcome.applied:
             return None
-        tried = _tried(subject.model, copy, cases)
-        if tried.outcome == "rejected":
-            return tried
-        if nearest is None or tried.ratio >= nearest.ratio:
-            nearest = tried
+        result = _run(target.model, copy, cases)
+        if result.outcome == "rejected":
+            return result
+        if nearest is None or result.ratio >= nearest.ratio:
+            nearest = result
     return nearest
 
 
-def _tried(model: Model, copy: onnx.ModelProto, cases: Sequence[Expected]) -> MutantResult:
-    """The first case that rejects a copy, or the one that came nearest to."""
+def _run(model: Model, copy: onnx.ModelProto, cases: Sequence[Expected]) -> MutantResult:
+    """The first case that rejects a mutant, or the one with the largest ratio."""
     try:
         mutant = opened(model, copy)
     except LSTMOnnxError:

@@ -1,4 +1,4 @@
-"""A report for those who read it: people at a terminal, CI servers, GitHub, and a browser.
+"""A report for its readers: people at a terminal, CI servers, GitHub, and a browser.
 
-What is said, and in which words, is in `content`; the other modules only lay it out.
+The texts are in `content`; the other modules lay them out.
 """

@@ -1,7 +1,7 @@
-"""How errors grow, drawn: curves over time on a logarithmic scale, and heat maps over time and feature.
+"""Charts of the error: curves over time on a logarithmic scale, and heat maps over time and feature.
 
-The drawings are SVG whose colours and strokes the page's stylesheet gives, so that they follow light
-and dark; their unit is about a pixel of a phone's screen.
+The charts are SVG with colours and strokes from the page's stylesheet, so that they follow light and dark mode; their
+unit is about a pixel of a phone's screen.
 """
 
 from __future__ import annotations
@@ -11,31 +11,37 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .colours import LEVELS
+from markupsafe import Markup
+
 from .content import number
-from .markup import Markup, join, tag
 
 if TYPE_CHECKING:
     from ..criterion import Growth
 
+LEVELS = 32
+"""Colours of a heat map, the classes h0 to h31 of page.css.
+
+They run in Oklab (Björn Ottosson, "A perceptual color space for image processing", 2020) from a dark violet over teal
+to a light yellow at evenly growing lightness, so that they can be read without colour vision and in grey.
+"""
 _WIDTH, _HEIGHT = 360.0, 200.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 36.0, 10.0, 16.0, 32.0
 """Margins."""
 _ACROSS, _DOWN = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _BELOW_BOUND = 4
-"""Powers of ten below the bound that are told apart."""
+"""Powers of ten below the bound that are shown."""
 _LEAST_OF_BOUND = 1e-3
-"""Errors up to this part of the bound have the darkest colour."""
+"""Errors up to this share of the bound have the darkest colour."""
 _MOST_POINTS = 360
 _FEW_POINTS = 24
-"""Up to so many steps each is marked."""
+"""The largest number of steps that are marked one by one."""
 _BAR = 34.0
-"""What the scale of a heat map takes below it."""
+"""The height of a heat map's scale."""
 _TINY = 1e-300
 
 
 def powers(growth: Growth) -> tuple[int, int]:
-    """The powers of ten between which errors are drawn: from well below the bound to the largest error."""
+    """The powers of ten at the ends of the error axis: well below the bound, and above the largest error."""
     values = [growth.bound, *growth.error, *growth.torch_error]
     largest = max((value for value in values if math.isfinite(value)), default=0.0)
     bound = math.floor(_log(growth.bound))
@@ -48,7 +54,7 @@ def curve(growth: Growth, ident: str) -> Markup:
     low, high = powers(growth)
     bound = _y(growth.bound, low, high)
     drawn = [
-        tag("rect", class_="zone", x=_n(_LEFT), y=_n(_TOP), width=_n(_ACROSS), height=_n(bound - _TOP)),
+        _tag("rect", class_="zone", x=_n(_LEFT), y=_n(_TOP), width=_n(_ACROSS), height=_n(bound - _TOP)),
         *_power_axis(low, high),
         *_step_axis(steps),
         _line("bound", [(_LEFT, bound), (_LEFT + _ACROSS, bound)]),
@@ -65,7 +71,7 @@ def curve(growth: Growth, ident: str) -> Markup:
         at = _x(growth.first, steps)
         drawn.append(_line("first", [(at, _TOP), (at, _TOP + _DOWN)]))
         drawn.append(_text(f"step {growth.first}", at, _TOP - 5, "label", _anchor(at)))
-    return _svg(ident, "Error over time", _told(growth), drawn, _HEIGHT)
+    return _svg(ident, "Error over time", _described(growth), drawn, _HEIGHT)
 
 
 def heat_map(growth: Growth, ident: str) -> Markup:
@@ -74,7 +80,7 @@ def heat_map(growth: Growth, ident: str) -> Markup:
     ends = growth.bound * _LEAST_OF_BOUND, max(largest, growth.bound)
     columns, rows = len(growth.steps), len(growth.features)
     drawn = [
-        tag(
+        _tag(
             "svg",
             *_cells(growth, _log(ends[0]), _log(ends[1])),
             x=_n(_LEFT),
@@ -95,26 +101,26 @@ def heat_map(growth: Growth, ident: str) -> Markup:
         drawn.append(_text(str(growth.features[index]), _LEFT - 5, at + 4, "tick", "end"))
     drawn += _scale_bar(growth.bound, ends)
     worst = max((value for row in growth.heat for value in row), key=_rank, default=0.0)
-    told = f"The largest error in a cell is {number(worst)}; {_bound_told(growth)}."
-    return _svg(ident, "Error by time and feature", told, drawn, _HEIGHT + _BAR)
+    description = f"The largest error in a cell is {number(worst)}; {_bound_text(growth)}."
+    return _svg(ident, "Error by time and feature", description, drawn, _HEIGHT + _BAR)
 
 
 def has_unbounded(growth: Growth) -> bool:
-    """Whether an error is infinite or not a number, which the drawings mark."""
+    """Whether an error is infinite or NaN, which the charts mark."""
     return not all(map(math.isfinite, growth.error))
 
 
-def _told(growth: Growth) -> str:
-    """A curve in words, for those who do not see it."""
+def _described(growth: Growth) -> str:
+    """A description of a curve, for screen readers."""
     worst = max(range(len(growth.error)), key=lambda step: _rank(growth.error[step]), default=0)
     first = "no step is above it" if growth.first is None else f"step {growth.first} is the first above it"
     return (
         f"Over {len(growth.error)} steps the largest error is {number(growth.error[worst])}, at step {worst}; "
-        f"PyTorch's own is at most {number(max(growth.torch_error, default=0.0))}; {_bound_told(growth)}, and {first}."
+        f"PyTorch's own is at most {number(max(growth.torch_error, default=0.0))}; {_bound_text(growth)}, and {first}."
     )
 
 
-def _bound_told(growth: Growth) -> str:
+def _bound_text(growth: Growth) -> str:
     return f"the bound is {number(growth.bound)}"
 
 
@@ -123,7 +129,7 @@ def _rank(value: float) -> float:
 
 
 def _cells(growth: Growth, low: float, high: float) -> Iterator[Markup]:
-    """One path for each colour that occurs: equal neighbours in time are one rectangle."""
+    """One path for each colour: equal neighbours in time are one rectangle."""
     paths: dict[str, list[str]] = {}
     for row in range(len(growth.features)):
         column = 0
@@ -132,11 +138,11 @@ def _cells(growth: Growth, low: float, high: float) -> Iterator[Markup]:
             paths.setdefault(name, []).append(f"M{column} {row}h{width}v1h-{width}z")
             column += width
     for name in sorted(paths):
-        yield tag("path", class_=name, d="".join(paths[name]))
+        yield _tag("path", class_=name, d="".join(paths[name]))
 
 
 def _level(value: float, low: float, high: float) -> str:
-    """The class of a colour."""
+    """The class of a cell's colour."""
     if not math.isfinite(value):
         return "broken"
     at = (_log(value) - low) / (high - low)
@@ -144,11 +150,11 @@ def _level(value: float, low: float, high: float) -> str:
 
 
 def _scale_bar(bound: float, ends: tuple[float, float]) -> Iterator[Markup]:
-    """The colours between two errors, and where among them the bound is."""
+    """The colours between two errors, with a mark at the bound."""
     top, tall = _HEIGHT + 6, 8.0
     wide = _ACROSS / LEVELS
     for level in range(LEVELS):
-        yield tag("rect", class_=f"h{level}", x=_n(_LEFT + wide * level), y=_n(top), width=_n(wide), height=_n(tall))
+        yield _tag("rect", class_=f"h{level}", x=_n(_LEFT + wide * level), y=_n(top), width=_n(wide), height=_n(tall))
     low, high = map(_log, ends)
     at = _LEFT + _ACROSS * (_log(bound) - low) / (high - low)
     yield _line("mark", [(at, top - 3), (at, top + tall + 3)])
@@ -165,7 +171,7 @@ def _x(step: int, steps: int) -> float:
 
 
 def _y(value: float, low: int, high: int) -> float:
-    """NaN for what is not finite; what is below the axis, such as an error of 0, lies on it."""
+    """NaN for values that are not finite; a value below the axis, such as 0, is drawn on it."""
     if not math.isfinite(value):
         return math.nan
     return _TOP + _DOWN * min((high - _log(value)) / (high - low), 1.0)
@@ -194,12 +200,12 @@ def _ticks(steps: int) -> list[int]:
 
 
 def _ends(count: int) -> list[int]:
-    """The first, the last, and one between where there is room."""
+    """The first, the last and a middle index, or all of a few."""
     return sorted({0, (count - 1) // 2, count - 1}) if count > 4 else list(range(count))
 
 
 def _thinned(values: Sequence[float]) -> list[tuple[int, float]]:
-    """At most `_MOST_POINTS` steps and their values: of neighbours the largest."""
+    """At most `_MOST_POINTS` steps and their values: the largest of neighbouring ones."""
     width = -(-len(values) // _MOST_POINTS)
     starts = range(0, len(values), width)
     best = (max(range(start, min(start + width, len(values))), key=lambda at: _rank(values[at])) for start in starts)
@@ -207,7 +213,7 @@ def _thinned(values: Sequence[float]) -> list[tuple[int, float]]:
 
 
 def _finite_runs(points: list[tuple[float, float]], wanted: bool = True) -> list[list[tuple[float, float]]]:
-    """The runs of neighbours that are finite, or of those that are not."""
+    """The runs of finite neighbours, or of others."""
     return [list(run) for finite, run in groupby(points, lambda point: math.isfinite(point[1])) if finite == wanted]
 
 
@@ -223,7 +229,7 @@ def _power(exponent: int) -> str:
 
 
 def _anchor(at: float) -> str:
-    """So that a short text at `at` stays within the drawing."""
+    """The text-anchor with which a short text at `at` stays within the chart."""
     return "start" if at < _LEFT + 20 else "end" if at > _WIDTH - _RIGHT - 20 else "middle"
 
 
@@ -232,26 +238,33 @@ def _n(value: float) -> str:
 
 
 def _line(name: str, points: Sequence[tuple[float, float]]) -> Markup:
-    return tag("polyline", class_=name, points=" ".join(f"{_n(x)},{_n(y)}" for x, y in points))
+    return _tag("polyline", class_=name, points=" ".join(f"{_n(x)},{_n(y)}" for x, y in points))
 
 
 def _dot(name: str, point: tuple[float, float]) -> Markup:
-    return tag("circle", class_=f"{name} dot", cx=_n(point[0]), cy=_n(point[1]), r="2.5")
+    return _tag("circle", class_=f"{name} dot", cx=_n(point[0]), cy=_n(point[1]), r="2.5")
 
 
 def _text(text: str, x: float, y: float, name: str, anchor: str) -> Markup:
-    return tag("text", text, class_=name, x=_n(x), y=_n(y), text_anchor=anchor)
+    return _tag("text", text, class_=name, x=_n(x), y=_n(y), text_anchor=anchor)
 
 
-def _svg(ident: str, title: str, told: str, drawn: Sequence[Markup], height: float) -> Markup:
-    names = f"{ident}-title", f"{ident}-told"
-    return tag(
+def _svg(ident: str, title: str, description: str, drawn: Sequence[Markup], height: float) -> Markup:
+    names = f"{ident}-title", f"{ident}-desc"
+    return _tag(
         "svg",
-        tag("title", title, id=names[0]),
-        tag("desc", told, id=names[1]),
-        join(*drawn),
+        _tag("title", title, id=names[0]),
+        _tag("desc", description, id=names[1]),
+        *drawn,
         class_="chart",
         viewBox=f"0 0 {_n(_WIDTH)} {_n(height)}",
         role="img",
         aria_labelledby=" ".join(names),
     )
+
+
+def _tag(name: str, *content: str, **attributes: object) -> Markup:
+    """An SVG element; a trailing underscore of an attribute's name is dropped, others become hyphens."""
+    named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
+    written = Markup("").join(Markup(' {}="{}"').format(*item) for item in named.items())
+    return Markup("<{}{}>{}</{}>").format(name, written, Markup("").join(content), name)

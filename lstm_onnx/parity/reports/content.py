@@ -1,7 +1,7 @@
-"""What a report says, in words: the one source for every layout.
+"""The texts of a report, shared by every layout.
 
-Names and messages come from files that anybody may have made, so all text passes `clean` here: one
-line, no control characters, not without end.
+Names and messages come from files of unknown origin, so all text passes `clean` here: one line, no control
+characters, of limited length.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...terminal_text import one_line
-from ..criterion import K
 from ..sizes import spans
+from ..tolerances import K
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 
 COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
 _MOST_SPANS = 40
-"""Of sizes or integers that are told one by one."""
+"""Spans of sizes or integers that are listed one by one."""
 INCONCLUSIVE = "PyTorch's own error is too large here to judge by"
-_OUTCOMES = {"rejected": "rejected", "equivalent": "proven to be no change", "survived": "passed for right"}
-"""What became of a wrong copy, by `report.OUTCOMES`."""
+NOT_PROVEN = (
+    "the comparison accepts a file with these mistakes, so it does not prove that this file has none of them. "
+    "Verify with inputs that the model reacts to (--data, data=) or with trained weights, since zero, tiny or "
+    'untrained weights hide mistakes; without the self-test (--mutants none, mutants="none") the file is in parity '
+    "on the inputs that were tried"
+)
+"""What to do about mutants that survived."""
+_OUTCOMES = {"rejected": "rejected", "equivalent": "proven equivalent", "survived": "survived"}
+"""The results of a mutant, by `report.OUTCOMES`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Remark:
-    """What is said below the table; `label`, `text` and `details` read as sentences, and `bad` is what fails."""
+    """A line below the table; `label`, `text` and `details` read as sentences, and `bad` marks a failure."""
 
     label: str
     text: str
@@ -56,7 +63,7 @@ class Remark:
 
 
 def clean(text: object) -> str:
-    """`text` as it may be printed: see `terminal_text.one_line`."""
+    """`text` made safe to print: see `terminal_text.one_line`."""
     return one_line(text)
 
 
@@ -66,7 +73,7 @@ def number(value: float) -> str:
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """As in ``1 case`` and ``2 cases``."""
+    """Such as ``1 case`` and ``2 cases``."""
     return f"{count} {one if count == 1 else many}"
 
 
@@ -85,7 +92,7 @@ def headline(report: ParityReport) -> str:
 
 
 def summary(report: ParityReport) -> str:
-    """How much was compared, where, and by which measure."""
+    """The number of cases, the provider, and the criterion."""
     judged = len(report.judged)
     failed = sum(not case.passed for case in report.judged)
     cases = counted(judged, "case", "cases")
@@ -95,63 +102,87 @@ def summary(report: ParityReport) -> str:
 
 
 def row(case: CaseResult, tensor: TensorResult) -> Row:
-    """How one output came off in one case."""
+    """The result of one output in one case."""
     where = clean(case.label)
     if tensor.where:
         where = f"{list(tensor.where)} of {where}"
     if tensor.problem:
         where = f"{where}: {clean(tensor.problem)}"
-    # These are not numbers only where shapes or dtypes differ and there was nothing to compare.
+    # These are NaN only where shapes or dtypes differ and no numbers were compared.
     allowed, own = ("-" if math.isnan(one) else number(one) for one in (tensor.allowed, tensor.torch_error))
     return Row(clean(tensor.output), number(tensor.error), allowed, own, number(tensor.ratio), where, tensor.passed)
 
 
 def rows(report: ParityReport) -> list[Row]:
-    """For each output the case in which it came off worst."""
+    """For each output, the case with the largest ratio."""
     return [row(case, tensor) for case, tensor in report.worst.values()]
 
 
 def charted(report: ParityReport) -> list[tuple[CaseResult, TensorResult, Growth]]:
-    """What there are curves of: for each output with a time axis the longest case, failing ones before all others.
+    """The curves to draw: for each output with a time axis its longest case, failing ones before all others.
 
-    The outputs that tell most come first.
+    The case and output of the first difference come first, then those with the largest ratios.
     """
+    first = (report.location.case, report.location.output) if report.location is not None else None
 
-    def tells(found: tuple[CaseResult, TensorResult, Growth]) -> tuple[bool, int, float]:
-        _, tensor, growth = found
-        return not tensor.passed, len(growth.error), math.inf if math.isnan(tensor.ratio) else tensor.ratio
+    def importance(found: tuple[CaseResult, TensorResult, Growth]) -> tuple[bool, bool, int, float]:
+        case, tensor, growth = found
+        ratio = math.inf if math.isnan(tensor.ratio) else tensor.ratio
+        return (case.label, tensor.output) == first, not tensor.passed, len(growth.error), ratio
 
     best: dict[str, tuple[CaseResult, TensorResult, Growth]] = {}
     for case in report.judged:
         for tensor in case.tensors:
             if tensor.growth is not None and tensor.growth.error:
                 found = case, tensor, tensor.growth
-                best[tensor.output] = max(best.get(tensor.output, found), found, key=tells)
-    return sorted(best.values(), key=tells, reverse=True)
+                best[tensor.output] = max(best.get(tensor.output, found), found, key=importance)
+    return sorted(best.values(), key=importance, reverse=True)
 
 
 def remarks(report: ParityReport) -> list[Remark]:
-    """All that is said beside the table: what did not run, where and why it differs, the self-test, the notes."""
-    said = [Remark("failed to run", text, bad=True) for text in errors(report)]
-    if not report.judged:
-        said.append(Remark("failed", "no case could be judged", bad=True))
-    if report.location is not None:
-        where = clean(report.location)
-        said.append(Remark("first differs", where if where.startswith("from ") else f"in {where}", bad=True))
-    said += [
+    """The lines below the table: causes, first difference, errors, ranges, the self-test, notes."""
+    lines = [
         Remark("likely cause:", clean(cause.name), (("evidence:", clean(cause.evidence)), ("fix:", clean(cause.fix))))
         for cause in report.causes
     ]
+    if report.location is not None:
+        where = clean(report.location)
+        lines.append(Remark("first differs", where if where.startswith("from ") else f"in {where}", bad=True))
+    lines += [Remark("failed to run", text, bad=True) for text in errors(report)]
+    if not report.judged:
+        lines.append(Remark("failed", "no case could be judged", bad=True))
     if report.ranges:
-        said.append(Remark("tried:", ranges(report)))
+        lines.append(Remark("tried:", ranges(report)))
     if report.mutants:
-        said.append(Remark("self-test:", tried(report)))
-    said += [Remark("passed for right:", survived(mutant), bad=True) for mutant in report.survivors]
-    return said + [Remark("note:", clean(note)) for note in report.notes]
+        lines.append(Remark("self-test:", tried(report)))
+    lines += [Remark("survived:", survived(mutant), bad=True) for mutant in report.survivors]
+    if report.survivors:
+        lines.append(Remark("NOT PROVEN:", NOT_PROVEN))
+    return lines + [Remark("note:", clean(note)) for note in report.notes]
+
+
+def facts(report: ParityReport) -> dict[str, str]:
+    """The circumstances of a report by name, without those that are unknown."""
+    known = {
+        "provider": report.provider,
+        "took": f"{report.seconds:.1f} s",
+        "date": report.date,
+        "command": report.command,
+        "weights digest": report.digest or "",
+        "git commit": report.commit,
+        **report.versions,
+    }
+    return {name: value for name, value in known.items() if value}
+
+
+def failures(case: CaseResult) -> str:
+    """The outputs of a case that fail: error, what was allowed, ratio."""
+    wrong = [row(case, tensor) for tensor in case.tensors if not tensor.passed]
+    return ", ".join(f"{one.error} of {one.output} (allowed {one.allowed}, ratio {one.ratio})" for one in wrong)
 
 
 def ranges(report: ParityReport) -> str:
-    """The sizes and values that were tried, as in ``batch 1 to 16, 32; tokens 0 to 99; x -310 to 296``."""
+    """The sizes and values that were tried, such as ``batch 1 to 16, 32; tokens 0 to 99; x -310 to 296``."""
     return "; ".join(map(_range, report.ranges))
 
 
@@ -166,25 +197,25 @@ def _range(one: Range) -> str:
 
 
 def tried(report: ParityReport) -> str:
-    """As in ``14 wrong copies: 13 rejected, 1 proven to be no change``."""
+    """Such as ``14 mutants: 13 rejected, 1 proven equivalent``."""
     counts = Counter(mutant.outcome for mutant in report.mutants)
     parts = [f"{counts[outcome]} {words}" for outcome, words in _OUTCOMES.items() if counts[outcome]]
-    return f"{counted(len(report.mutants), 'wrong copy', 'wrong copies')}: {', '.join(parts)}"
+    return f"{counted(len(report.mutants), 'mutant', 'mutants')}: {', '.join(parts)}"
 
 
 def survived(mutant: MutantResult) -> str:
-    """A wrong copy that was not seen, and how near it came to be."""
+    """A surviving mutant, and its largest ratio."""
     return f"{clean(mutant.name)} (ratio {number(mutant.ratio)} at {clean(mutant.case)})"
 
 
 def outcome(mutant: MutantResult) -> str:
-    """What became of a wrong copy, and why where that is known."""
-    became = _OUTCOMES.get(mutant.outcome, mutant.outcome)
-    return f"{became}: {clean(mutant.reason)}" if mutant.reason else became
+    """The result of a mutant, with the reason where there is one."""
+    result = _OUTCOMES.get(mutant.outcome, mutant.outcome)
+    return f"{result}: {clean(mutant.reason)}" if mutant.reason else result
 
 
 def errors(report: ParityReport) -> list[str]:
-    """What kept cases from running, each message once, with the first case that it stopped."""
+    """The errors with which cases failed to run, each message once, with the first case."""
     labels: dict[str, list[str]] = {}  # by message
     for case in report.judged:
         if case.error:

@@ -1,8 +1,8 @@
-"""Reports where GitHub shows them: annotations of a run, and the summary of its step.
+"""Reports on GitHub: annotations of a run, and the summary of its step.
 
-The runner takes a line that begins with ``::`` for a command, be it from stdout or from stderr, so that
-stderr is the place for them: stdout may be JSON.  How it is escaped is in the runner's ActionCommand.cs.
-GitHub shows ten errors of a step, and refuses a summary of more than 1 MiB.
+The runner takes a line that begins with ``::`` for a command, on stdout and on stderr; stderr is the place for them,
+since stdout may be JSON.  The escaping is that of the runner's ActionCommand.cs.  GitHub shows ten errors of a step,
+and refuses a summary of more than 1 MiB.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ..report import ParityReport
 
 _MOST_SUMMARY = 2**19
-"""Bytes, so that other summaries of the step have room."""
+"""Bytes, to leave room for other summaries of the step."""
 _MOST_MESSAGE = 20_000
 """Characters; GitHub takes 64 KB."""
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~$@])")
-"""What Markdown could read as markup within a line; < and & become entities."""
+"""Characters that are markup in a line of Markdown; < and & become entities."""
 
 
 def tell(
@@ -34,13 +34,13 @@ def tell(
     environ: Mapping[str, str] = os.environ,
     remark: Callable[[str], None] | None = None,
 ) -> None:
-    """Annotate the run and add to the step's summary, where this is a run of GitHub Actions.
+    """Annotate the run and add to the step's summary, if this is a run of GitHub Actions.
 
     Args:
-        reports: those of one command.
-        say: prints a line, as it is, where the runner reads it.
+        reports: the reports of one command.
+        say: prints a line unchanged where the runner reads it.
         environ: the environment, as the runner sets it.
-        remark: prints a line that is no command; `say` where it is left out.
+        remark: prints a line that is not a command; `say` by default.
     """
     if environ.get("GITHUB_ACTIONS") != "true":
         return
@@ -51,13 +51,13 @@ def tell(
         try:
             _append(path, step_summary(reports).encode())
         except (OSError, ValueError) as error:
-            # The verdict is what the command was asked for, and it is told elsewhere as well.
+            # The verdict is printed elsewhere as well, so this is not an error of the command.
             why = getattr(error, "strerror", None) or error
             (remark or say)(one_line(f"{path}: the step's summary was not written: {why}", MOST_MESSAGE))
 
 
 def _append(path: str, content: bytes) -> None:
-    """In one piece, so that an interrupt leaves all of it or nothing."""
+    """Append in one write, so that an interrupt leaves all of it or nothing."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         while content:
@@ -67,7 +67,7 @@ def _append(path: str, content: bytes) -> None:
 
 
 def commands(reports: Sequence[ParityReport], workspace: str | os.PathLike[str]) -> Iterator[str]:
-    """A command for each report that does not pass, at its source or its file where `workspace` has it."""
+    """A command for each report that does not pass, at its source or its file if that is in `workspace`."""
     for report in reports:
         if report:
             continue
@@ -81,7 +81,7 @@ def commands(reports: Sequence[ParityReport], workspace: str | os.PathLike[str])
 
 
 def _place(report: ParityReport, workspace: Path) -> str | None:
-    """The file that an annotation is shown at, from the workspace on."""
+    """The file that an annotation is attached to, relative to the workspace."""
     root = workspace.resolve()
     for name in (report.source, report.file):
         if os.path.isfile(name):  # noqa: PTH113 - which takes any text

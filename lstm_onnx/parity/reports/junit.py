@@ -1,7 +1,7 @@
-"""Reports as JUnit XML, as Jenkins, GitLab and their like read it.
+"""Reports as JUnit XML, as Jenkins, GitLab and others read it.
 
-There is one test suite for a report, in it one test case for each case and each wrong copy of the
-self-test.  A suite has a failure or an error exactly where its report does not pass.
+A report is a test suite, with one test case for each case and each mutant of the self-test.  A suite has a failure or
+an error if and only if its report does not pass.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from ..criterion import K
-from .content import INCONCLUSIVE, clean, outcome, ranges, row, survived
+from ..tolerances import K
+from .content import INCONCLUSIVE, clean, failures, outcome, ranges, row, survived
 from .table import plain, table
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Test:
-    """`result` is "failure", "error", "skipped", or "" for what passed; `kind`, `message` and `text` say more of it."""
+    """`result` is "failure", "error", "skipped", or "" for a pass; `kind`, `message` and `text` are its details."""
 
     name: str
     result: str = ""
@@ -45,17 +45,21 @@ def document(reports: Sequence[ParityReport]) -> bytes:
 
 
 def _suite(report: ParityReport) -> Element:
-    tests = list(_named_apart(_tests(report)))
+    tests = list(_with_unique_names(_tests(report)))
     suite = Element("testsuite", name=_name(report), tests=str(len(tests)))
     for name, result in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(name, str(sum(test.result == result for test in tests)))
     suite.set("time", f"{report.seconds:.3f}")
     properties = SubElement(suite, "properties")
     tried = {"tried": ranges(report)} if report.ranges else {}
-    facts = {"file": report.file, "source": report.source, "provider": report.provider, "limit": f"{K:g}"}
-    for name, value in {**facts, **tried, **report.versions}.items():
+    known = {"file": report.file, "source": report.source, "provider": report.provider, "limit": f"{K:g}"}
+    about = {"digest": report.digest, "command": report.command, "commit": report.commit}
+    about = {name: value for name, value in about.items() if value}
+    for name, value in {**known, **tried, **about, **report.versions}.items():
         SubElement(properties, "property", name=clean(name), value=clean(value))
-    # Readers tell cases apart by class and name alone, and take what is before a dot for a package.
+    if report.date:
+        suite.set("timestamp", report.date)
+    # Readers identify cases by class and name only, and take what is before a dot for a package.
     owner = ".".join(clean(name).replace(".", "_") for name in (report.source, report.file, report.provider))
     for test in tests:
         case = SubElement(suite, "testcase", name=test.name, classname=owner)
@@ -77,8 +81,8 @@ def _tests(report: ParityReport) -> Iterator[_Test]:
         yield _Test("verdict", "failure", "inconclusive", "no case could be judged", plain(report))
 
 
-def _named_apart(tests: Iterable[_Test]) -> Iterator[_Test]:
-    """Tests whose names differ, since readers take two of one name for one."""
+def _with_unique_names(tests: Iterable[_Test]) -> Iterator[_Test]:
+    """Tests with unique names, since readers merge those of the same name."""
     seen: Counter[str] = Counter()
     for test in tests:
         seen[test.name] += 1
@@ -94,14 +98,9 @@ def _case(case: CaseResult) -> _Test:
         return _Test(name, "skipped", "inconclusive", INCONCLUSIVE)
     if case.passed:
         return _Test(name)
-    shown = [row(case, tensor) for tensor in case.tensors]
-    wrong = ", ".join(
-        f"{each.error} of {each.output} (allowed {each.allowed}, ratio {each.ratio})"
-        for each in shown
-        if not each.passed
-    )
-    message = f"not in parity, error {wrong}; ratio {K:g} is the most" if shown else "no output was compared"
-    return _Test(name, "failure", "parity", message, "\n".join(table(shown)))
+    rows = [row(case, tensor) for tensor in case.tensors]
+    message = f"not in parity, error {failures(case)}; the largest ratio that passes is {K:g}"
+    return _Test(name, "failure", "parity", message if rows else "no output was compared", "\n".join(table(rows)))
 
 
 def _mutant(mutant: MutantResult) -> _Test:
@@ -110,4 +109,4 @@ def _mutant(mutant: MutantResult) -> _Test:
         return _Test(name)
     if mutant.outcome == "equivalent":
         return _Test(name, "skipped", "equivalent", outcome(mutant))
-    return _Test(name, "failure", "survived", f"a wrong copy passed for right: {survived(mutant)}")
+    return _Test(name, "failure", "survived", f"a mutant survived: {survived(mutant)}")

@@ -1,17 +1,24 @@
-"""Reports as one page that stands alone: no script, nothing fetched, for phones and desktops, light and dark."""
+"""Reports as one self-contained page: no script, nothing fetched, for phones and desktops, light and dark.
+
+The page is laid out by the templates beside this module, which escape every text.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Sequence
 from importlib.resources import files
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from . import content
 from .charts import curve, has_unbounded, heat_map
-from .colours import scale
-from .markup import Markup, join, tag
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
@@ -21,46 +28,55 @@ _KINDS = {
     "whole": "in one call",
     "chunks": "in chunks",
     "pool": "in a pool",
-    "steps": "in short runs",
-    "data": "on own data",
+    "steps": "in short windows",
+    "data": "on your data",
     "values": "on chosen values",
     "sweep": "in many calls",
 }
 """How a case was run, by `report.KINDS`."""
-_MOST_CHARTS = 6
-"""Of a report, so that the page stays small."""
+_MOST_CHARTS, _MOST_FAILING = 6, 20
+"""The largest numbers of charts and of unfolded cases of a report, so that the page stays small."""
+_BETWEEN_TAGS = re.compile(r">\n\s*<")
 
 
 def page(reports: Sequence[ParityReport]) -> str:
     """The page, the same for the same reports.
 
-    Its style is let in by its digest and all else is refused by the page's own security policy, so that
-    nothing that a name in a file says could run or load anything, even if it were not escaped.
+    Its security policy admits the page's style by its digest and nothing else, so that no name in a file could run or
+    load anything, even if it were not escaped.
     """
-    style = _style()
+    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", _title(reports)),
-        tag("style", Markup(style)),
-    )
-    body = tag(
-        "body",
-        tag("header", tag("h1", "Parity with PyTorch"), _contents(reports)),
-        tag("main", *(_report(report, f"r{index}") for index, report in enumerate(reports))),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+    return _render(
+        "page.html",
+        title=_title(reports),
+        style=Markup(style),  # noqa: S704 - our own
+        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
+        views=[_view(report, f"r{index}") for index, report in enumerate(reports)],
+    ).replace("<html ", "<!DOCTYPE html>\n<html ", 1)
 
 
-def _style() -> str:
-    rules = (f".h{level}{{fill:{colour}}}" for level, colour in enumerate(scale()))
-    return files(__package__).joinpath("page.css").read_text(encoding="utf-8") + "".join(rules)
+def summary_html(report: ParityReport) -> str:
+    """The verdict, the causes and the outputs of a report, for notebooks."""
+    return _render("summary.html", view=_view(report, "r0"))
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lstm_onnx.parity.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clean"] = content.clean
+    return environment
+
+
+def _render(template: str, **values: object) -> str:
+    # Texts are one line each, so a line break between two tags comes from a template.
+    return f"{_BETWEEN_TAGS.sub('><', _environment().get_template(template).render(**values).strip())}\n"
 
 
 def _title(reports: Sequence[ParityReport]) -> str:
@@ -70,203 +86,68 @@ def _title(reports: Sequence[ParityReport]) -> str:
     return f"{sum(map(bool, reports))} of {len(reports)} pass: {', '.join(names)}"
 
 
-def _contents(reports: Sequence[ParityReport]) -> Markup:
-    """Where there are several reports, their verdicts."""
-    if len(reports) == 1:
-        return Markup()
-    items = (
-        tag(
-            "li",
-            tag("a", f"{content.clean(report.file)} on {content.clean(report.provider)}", href=f"#r{index}"),
-            _badge("passes" if report else "fails", bool(report)),
-        )
-        for index, report in enumerate(reports)
-    )
-    return tag("nav", tag("ul", *items), aria_label="Reports")
-
-
-def _badge(text: str, good: bool | None) -> Markup:
-    kind = "" if good is None else " good" if good else " bad"
-    return join(" ", tag("span", text, class_=f"badge{kind}"))
-
-
-def _judgement(good: bool) -> Markup:
-    return _badge("ok" if good else "fails", good)
-
-
-def _report(report: ParityReport, ident: str) -> Markup:
-    parts = [
-        _differences(report),
-        _outputs(report),
-        _tried(report),
-        *_growths(report, ident),
-        _self_test(report),
-        _cases(report),
-        _notes(report),
-        _facts(report),
-    ]
-    return tag("article", _verdict(report, ident), *parts, id=ident, aria_labelledby=f"{ident}-name")
-
-
-def _verdict(report: ParityReport, ident: str) -> Markup:
-    answer = content.verdict(report)
-    return tag(
-        "div",
-        tag("h2", content.clean(report.file), id=f"{ident}-name"),
-        tag(
-            "p",
-            tag("span", "✓" if report else "✗", aria_hidden="true"),
-            f" {answer[0].upper()}{answer[1:]}",
-            class_="answer",
-        ),
-        tag("p", f"Compared with {content.clean(report.source)}: {content.summary(report)}."),
-        class_=f"verdict {'good' if report else 'bad'}",
-    )
-
-
-def _section(title: str, *parts: str) -> Markup:
-    return tag("section", tag("h3", title), *parts)
-
-
-def _outputs(report: ParityReport) -> Markup:
-    shown = content.rows(report)
-    if not shown:
-        return Markup()
-    rows = [(join(row.output, _judgement(row.passed)), *row.cells[1:]) for row in shown]
-    return _section("Outputs", _table("Each output where it came off worst", content.COLUMNS, rows))
-
-
-def _tried(report: ParityReport) -> Markup:
-    if not report.ranges:
-        return Markup()
-    return _section("Tried", tag("p", f"{content.ranges(report)}."))
-
-
-def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """A table whose rows become cards on a phone; roles are said, since some browsers forget them there."""
-    head = tag("tr", *(tag("th", name, scope="col", role="columnheader") for name in columns), role="row")
-    lines = (
-        tag(
-            "tr",
-            tag("th", row[0], scope="row", role="rowheader"),
-            *(
-                tag("td", tag("span", text), role="cell", data_label=name)
-                for name, text in zip(columns[1:], row[1:], strict=True)
-            ),
-            role="row",
-        )
-        for row in rows
-    )
-    return tag(
-        "table",
-        tag("caption", caption),
-        tag("thead", head, role="rowgroup"),
-        tag("tbody", *lines, role="rowgroup"),
-        role="table",
-    )
-
-
-def _differences(report: ParityReport) -> Markup:
-    """What did not run, where the file first differs, and why."""
-    parts: list[Markup] = []
-    stopped = content.errors(report)
-    if stopped:
-        parts.append(_section("Failed to run", tag("ul", *(tag("li", text) for text in stopped))))
-    if not report.judged:
-        parts.append(_section("Nothing was judged", tag("p", "No case could be judged.")))
-    if report.location is not None:
-        parts.append(_section("First difference", tag("p", content.clean(report.location), class_="where")))
-    if report.causes:
-        causes = (
-            tag(
-                "li",
-                tag("strong", content.clean(cause.name)),
-                tag("p", content.clean(cause.evidence)),
-                tag("p", tag("b", "Fix: "), content.clean(cause.fix)),
+def _view(report: ParityReport, ident: str) -> SimpleNamespace:
+    """What the templates show of a report."""
+    verdict = content.verdict(report)
+    failing = [case for case in report.judged if not case.passed and not case.error]
+    charted = content.charted(report)
+    charts = [_chart(*found, f"{ident}-g{index}") for index, found in enumerate(charted[:_MOST_CHARTS])]
+    # The chart of the first difference stands below it, if there is one.
+    located = report.location is not None and (report.location.case, report.location.output)
+    first = int(any((case.label, tensor.output) == located for case, tensor, _ in charted[:1]))
+    return SimpleNamespace(
+        report=report,
+        ident=ident,
+        passed=bool(report),
+        verdict=verdict,
+        answer=f"{verdict[0].upper()}{verdict[1:]}",
+        summary=content.summary(report),
+        errors=content.errors(report),
+        survivors=[content.survived(mutant) for mutant in report.survivors],
+        not_proven=f"{content.NOT_PROVEN[0].upper()}{content.NOT_PROVEN[1:]}.",
+        columns=content.COLUMNS,
+        outputs=[(row.output, _judgement(row.passed), row.cells[1:]) for row in content.rows(report)],
+        failing=[
+            (content.clean(case.label), _judgement(False), (_kind(case), content.failures(case)))
+            for case in failing[:_MOST_FAILING]
+        ],
+        more_failing=max(len(failing) - _MOST_FAILING, 0),
+        ranges=content.ranges(report),
+        first_charts=charts[:first],
+        charts=charts[first:],
+        more_charts=max(len(charted) - _MOST_CHARTS, 0),
+        tried=content.tried(report),
+        mutants=[
+            (
+                content.clean(mutant.name),
+                None,
+                (
+                    content.outcome(mutant),
+                    content.number(mutant.ratio) if mutant.case else "-",
+                    content.clean(mutant.case) or "-",
+                ),
             )
-            for cause in report.causes
-        )
-        parts.append(_section("Likely causes", tag("ol", *causes, class_="causes")))
-    if report.survivors:
-        survivors = (tag("li", content.survived(mutant)) for mutant in report.survivors)
-        told = "With these mistakes in it the file would have passed as well, so that the comparison proves little."
-        parts.append(_section("Wrong copies that passed for right", tag("p", told), tag("ul", *survivors)))
-    return join(*parts)
-
-
-def _growths(report: ParityReport, ident: str) -> Iterator[Markup]:
-    found = content.charted(report)
-    for index, (case, tensor, growth) in enumerate(found[:_MOST_CHARTS]):
-        yield _growth(case, tensor, growth, f"{ident}-g{index}")
-    if len(found) > _MOST_CHARTS:
-        told = "The outputs above tell most; --json has the errors of all."
-        yield _section(f"{len(found) - _MOST_CHARTS} further outputs over time", tag("p", told))
-
-
-def _growth(case: CaseResult, tensor: TensorResult, growth: Growth, ident: str) -> Markup:
-    keys = [("file", "this file"), ("own", "PyTorch's own"), ("bound", "the bound")]
-    if has_unbounded(growth):
-        keys.append(("broken", "not finite"))
-    legend = (tag("li", tag("i", class_=name, aria_hidden="true"), text) for name, text in keys)
-    curves = tag(
-        "figure",
-        curve(growth, f"{ident}-c"),
-        tag(
-            "figcaption", tag("ul", *legend, class_="legend"), "The largest error over batch and features at each step."
-        ),
-    )
-    heat = tag(
-        "figure",
-        heat_map(growth, f"{ident}-h"),
-        tag("figcaption", "The largest error over the batch, by time step and feature. Past the mark, it fails."),
-    )
-    return _section(
-        f"Error of {content.clean(tensor.output)} over time",
-        tag("p", f"{len(growth.error)} steps, in the case {content.clean(case.label)}."),
-        tag("div", curves, heat, class_="charts"),
-    )
-
-
-def _self_test(report: ParityReport) -> Markup:
-    if not report.mutants:
-        return Markup()
-    rows = [
-        (
-            content.clean(mutant.name),
-            content.outcome(mutant),
-            content.number(mutant.ratio) if mutant.case else "-",
-            content.clean(mutant.case) or "-",
-        )
-        for mutant in report.mutants
-    ]
-    return _section(
-        "Self-test",
-        tag("p", f"Would a wrong file have been seen? {content.tried(report)}."),
-        _folded(
-            content.counted(len(rows), "wrong copy", "wrong copies"),
-            _table("What became of each", ("wrong copy", "outcome", "ratio", "at"), rows),
-        ),
-    )
-
-
-def _folded(title: str, part: Markup) -> Markup:
-    return tag("details", tag("summary", title), part)
-
-
-def _cases(report: ParityReport) -> Markup:
-    rows = [
-        (
-            join(
+            for mutant in report.mutants
+        ],
+        cases=[
+            (
                 content.clean(case.label),
-                _badge("inconclusive", None) if case.inconclusive else _judgement(case.passed),
-            ),
-            _KINDS.get(case.kind, content.clean(case.kind)),
-            _ratios(case),
-        )
-        for case in report.cases
-    ]
-    table = _table("Each case, with the ratio of each output", ("case", "run", "ratios"), rows)
-    return _section("Cases", _folded(content.counted(len(rows), "case", "cases"), table))
+                ("inconclusive", None) if case.inconclusive else _judgement(case.passed),
+                (_kind(case), _ratios(case)),
+            )
+            for case in report.cases
+        ],
+        facts=[(content.clean(name), content.clean(value)) for name, value in content.facts(report).items()],
+    )
+
+
+def _judgement(good: bool) -> tuple[str, bool]:
+    """A badge."""
+    return ("ok" if good else "fails"), good
+
+
+def _kind(case: CaseResult) -> str:
+    return _KINDS.get(case.kind, content.clean(case.kind))
 
 
 def _ratios(case: CaseResult) -> str:
@@ -277,13 +158,15 @@ def _ratios(case: CaseResult) -> str:
     return ", ".join(f"{content.clean(tensor.output)} {content.number(tensor.ratio)}" for tensor in case.tensors)
 
 
-def _notes(report: ParityReport) -> Markup:
-    if not report.notes:
-        return Markup()
-    return _section("Notes", tag("ul", *(tag("li", content.clean(note)) for note in report.notes)))
-
-
-def _facts(report: ParityReport) -> Markup:
-    facts = [("provider", content.clean(report.provider)), ("took", f"{report.seconds:.1f} s")]
-    facts += [(content.clean(name), content.clean(version)) for name, version in report.versions.items()]
-    return tag("footer", tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts)))
+def _chart(case: CaseResult, tensor: TensorResult, growth: Growth, ident: str) -> SimpleNamespace:
+    legend = [("file", "this file"), ("own", "PyTorch's own"), ("bound", "the bound")]
+    if has_unbounded(growth):
+        legend.append(("broken", "not finite"))
+    return SimpleNamespace(
+        output=content.clean(tensor.output),
+        steps=len(growth.error),
+        case=content.clean(case.label),
+        curve=curve(growth, f"{ident}-c"),
+        heat_map=heat_map(growth, f"{ident}-h"),
+        legend=legend,
+    )

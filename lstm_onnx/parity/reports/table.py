@@ -1,4 +1,4 @@
-"""A report for people: plain text everywhere, with colours and wrapped to its width on a terminal."""
+"""A report as text: plain everywhere, with colours and line wrapping on a terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _INDENT = "    "
 _FAILS = "  <- fails"
 _WIDE, _BROAD = 84, 60
-"""Columns of a terminal from which the table has its rows side by side, and remarks their labels."""
+"""The least terminal widths for a table with columns, and for remarks with labels beside them."""
 _LABELS = 17
-"""Columns for the labels of remarks."""
+"""The width of the remarks' labels."""
 NUMBERS = range(1, 5)
-"""Of `COLUMNS`, those that are set flush right."""
+"""The indices of `COLUMNS` that are aligned to the right."""
 
 
 def plain(report: ParityReport) -> str:
-    """The report as text that is the same for the same numbers, one fact a line, at no fixed width."""
+    """The report as text, the same for the same numbers, one fact a line, of any width."""
     lines = [headline(report), summary(report)]
     if report.worst:
         lines += table(rows(report))
@@ -52,15 +52,15 @@ def table(shown: Sequence[Row]) -> list[str]:
 def show(reports: Iterable[ParityReport], stream: IO[str]) -> None:
     """Print reports, one after the other.
 
-    A terminal gets colours (unless NO_COLOR is set) and lines that fit it, where rich is installed;
-    everything else gets `plain`.
+    A terminal gets colours (unless NO_COLOR is set) and lines that fit it, if rich is installed; anything else gets
+    `plain`.
     """
     if not stream.isatty() or importlib.util.find_spec("rich") is None:
         print("\n\n".join(map(plain, reports)), file=stream)
         return
     from rich.console import Console
 
-    # Names are data: nothing in them is markup, an emoji or something to be highlighted.
+    # Names are data: no markup, emoji or highlighting.
     console = Console(file=stream, markup=False, emoji=False, highlight=False)
     for index, report in enumerate(reports):
         if index:
@@ -106,7 +106,7 @@ def _draw_rows(shown: Sequence[Row], console: Console) -> None:
 
 
 def _mark(row: Row) -> str:
-    """The verdict for those who see no colours."""
+    """The verdict without colours."""
     return "ok" if row.passed else "FAILS"
 
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from lstm_onnx.parity.diagnosis.evidence import causes
+from lstm_onnx.parity.diagnosis import causes
 from lstm_onnx.parity.expected import Call, Expected
 from lstm_onnx.runtime.providers import Placement
 
@@ -73,7 +73,7 @@ def test_float_files_and_gpus_have_no_int8_cause() -> None:
     assert list(causes.quantised(_model("cuda"), _graph("DynamicQuantizeLSTM"), 1.0, never)) == []
 
 
-@pytest.mark.parametrize(("opset", "fix"), [(22, "export at opset 18"), (18, "--require says why")])
+@pytest.mark.parametrize(("opset", "fix"), [(22, "export at opset 18"), (18, "--require reports why")])
 def test_operators_that_left_the_gpu(opset: int, fix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     placed = [
         Placement("l0/LSTM", "LSTM", "CPUExecutionProvider"),

@@ -15,8 +15,8 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx import Model, ParityReport
 from lstm_onnx.parity import LSTMVerification, make_report
-from lstm_onnx.parity.diagnosis.evidence import causes
-from lstm_onnx.parity.diagnosis.evidence import evidence as diagnosis
+from lstm_onnx.parity.diagnosis import causes
+from lstm_onnx.parity.diagnosis import evidence as diagnosis
 from lstm_onnx.parity.diagnosis.fault_models import rounded
 from lstm_onnx.runtime.providers import Placement
 
@@ -343,13 +343,13 @@ def test_what_was_tried_is_put_back(tmp_path: Path) -> None:
     module = _exported(path)
     verification = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     list(verification.results())
-    scratch = diagnosis.Scratch(verification.sides)
+    scratch = diagnosis.Scratch(verification.models)
     done = verification.compared[4]
-    from lstm_onnx.parity.diagnosis.fault_models import hypotheses
+    from lstm_onnx.parity.diagnosis.fault_models import fault_models
 
-    for one in hypotheses(verification.spec, 0, None):
+    for one in fault_models(verification.spec, 0, None):
         scratch.run((one,), done)
-    for name, value in verification.sides.wide.state_dict().items():
+    for name, value in verification.models.float64.state_dict().items():
         assert torch.equal(value, scratch.module.state_dict()[name])
     for name, array in scratch.run((), done).items():
         np.testing.assert_array_equal(array, done.expected.calls[0].reference[name])

@@ -10,9 +10,9 @@ import torch
 
 from lstm_onnx import LSTMSpec
 from lstm_onnx.exporter.sources.torch_lstm import module_of, spec_of, state_of
-from lstm_onnx.parity.cases import Case, cases
-from lstm_onnx.parity.diagnosis.fault_models import Hypothesis, hypotheses, rounded, run_with
-from lstm_onnx.parity.reference import run_torch
+from lstm_onnx.parity.cases import Case, lstm_cases
+from lstm_onnx.parity.diagnosis.fault_models import FaultModel, fault_models, rounded, run_with
+from lstm_onnx.parity.lstm.reference import run_torch
 
 from ..files import lstm
 
@@ -24,7 +24,7 @@ SPECS = {
 
 
 def _case(spec: LSTMSpec, start: str = "batch 3, time 7, states, lengths") -> Case:
-    return next(case for case in cases(spec, lengths=True) if case.label.startswith(start))
+    return next(case for case in lstm_cases(spec, lengths=True) if case.label.startswith(start))
 
 
 def _module(spec: LSTMSpec) -> torch.nn.LSTM:
@@ -33,7 +33,7 @@ def _module(spec: LSTMSpec) -> torch.nn.LSTM:
     return module_of(spec, state_of(module, spec_of(module)))
 
 
-def _made(module: torch.nn.LSTM, spec: LSTMSpec, one: Hypothesis, case: Case) -> dict[str, np.ndarray]:
+def _made(module: torch.nn.LSTM, spec: LSTMSpec, one: FaultModel, case: Case) -> dict[str, np.ndarray]:
     changed = module_of(spec, dict(one.weights(state_of(module, spec))))
     return run_with((one,))(changed, case)
 
@@ -42,7 +42,7 @@ def _made(module: torch.nn.LSTM, spec: LSTMSpec, one: Hypothesis, case: Case) ->
 def test_every_mistake_is_one_and_no_two_are_the_same(name: str) -> None:
     spec = SPECS[name]
     module = _module(spec)
-    found = list(hypotheses(spec, 0, 1 if spec.bidirectional else None))
+    found = list(fault_models(spec, 0, 1 if spec.bidirectional else None))
     names = [one.name for one in found]
     assert len(set(names)) == len(names)
     short = _case(spec)
@@ -59,7 +59,7 @@ def test_every_mistake_is_one_and_no_two_are_the_same(name: str) -> None:
 
 def test_the_catalogue_has_what_fits_the_sizes() -> None:
     def kinds(spec: LSTMSpec, layer: int | None = None, direction: int | None = None) -> str:
-        return "; ".join(one.name for one in hypotheses(spec, layer, direction))
+        return "; ".join(one.name for one in fault_models(spec, layer, direction))
 
     plain, stacked = kinds(SPECS["plain"]), kinds(SPECS["stacked"], 1, 1)
     for word in ("gate order", "missing bias", "state order", "states ignored", "lengths ignored", "direction"):
@@ -79,7 +79,7 @@ def test_the_catalogue_has_what_fits_the_sizes() -> None:
 def test_layers_that_are_run_one_by_one_give_what_all_of_them_do(name: str) -> None:
     spec = SPECS[name]
     module = _module(spec)
-    from lstm_onnx.parity.diagnosis.evidence import fault_models as catalogue
+    from lstm_onnx.parity.diagnosis import fault_models as catalogue
 
     by_layers = catalogue._in_layer(lambda run: run, 0)(run_torch)
     for start in ("batch 3, time 7, states, lengths", "batch 1, time 7, no states", "batch 3, time 1, states"):
@@ -93,7 +93,7 @@ def test_a_mistake_of_one_layer_is_no_mistake_of_the_others() -> None:
     spec = SPECS["stacked"]
     module, case = _module(spec), _case(spec)
     right = run_torch(module, case)
-    one = next(h for h in hypotheses(spec, 1, None) if h.name == "lengths ignored in layer 1")
+    one = next(h for h in fault_models(spec, 1, None) if h.name == "lengths ignored in layer 1")
     wrong = _made(module, spec, one, case)
     np.testing.assert_allclose(wrong["hn"][:2], right["hn"][:2], atol=1e-14)
     assert np.abs(wrong["hn"][2:] - right["hn"][2:]).max() > 1e-3

@@ -70,7 +70,7 @@ def test_gates_are_told_by_two_values_of_c(name: str, gate: str, batch_first: bo
     results = list(done.results())
     wrong = done.compared[4]
     place = Location(wrong.case.label, "output")
-    found = locate(done.model, done.spec, done.sides.own, done.sides.wide, wrong.case, place)
+    found = locate(done.models, done.spec, wrong.case, place)
     assert not results[4].passed
     assert (found.step, found.layer, found.direction, found.gate) == (0, 0, None, gate)
 
@@ -93,7 +93,7 @@ def test_a_fault_that_begins_later_is_placed_at_its_step(tmp_path: Path) -> None
     np.clip(case.input, None, 1.4, out=case.input)
     case.input[3, 1, 0] = 3.0
     place = Location(case.label, "output")
-    found = locate(done.model, done.spec, done.sides.own, done.sides.wide, case, place)
+    found = locate(done.models, done.spec, case, place)
     assert (found.step, found.layer) == (3, 0)
 
 
@@ -102,4 +102,4 @@ def test_a_right_file_keeps_the_place_that_it_was_given(tmp_path: Path) -> None:
     lstm_onnx.export(module, path)
     done = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     place = Location("somewhere", "output", step=5)
-    assert locate(done.model, done.spec, done.sides.own, done.sides.wide, done.cases[4], place) == place
+    assert locate(done.models, done.spec, done.cases[4], place) == place

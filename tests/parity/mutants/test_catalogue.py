@@ -126,7 +126,7 @@ def test_a_mistake_is_made_in_the_layer_asked_for() -> None:
     mutator = next(mutator for mutator in MUTATORS if mutator.name == "R transposed")
     for site, name in enumerate(("l0/R", "l1/R")):
         _, copy = mutated(graph, mutator, site)
-        made = Edit(copy).sites
+        made = Edit(copy).layers
         readers = [port.value for each in made for port in each.R]
         assert [value == f"l{layer}/R" for layer, value in enumerate(readers)] == [name != f"l{k}/R" for k in range(2)]
 

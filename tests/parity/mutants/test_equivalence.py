@@ -88,7 +88,7 @@ def test_one_unit_has_nothing_to_transpose_and_a_symmetric_projection_no_order(t
         weight = module.weight_hr_l0
         weight.copy_((weight + weight.flip(1)) / 2)
     lstm_onnx.export(module, tmp_path / "symmetric.onnx")
-    assert _reason(tmp_path / "symmetric.onnx", "projection misordered") == "W_hr is the same from its other end"
+    assert _reason(tmp_path / "symmetric.onnx", "projection misordered") == "W_hr is the same in reverse order"
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_one_unit_has_nothing_to_transpose_and_a_symmetric_projection_no_order(t
         ("first_cell_step", 0, "R transposed", "it is called on one step at a time, from h = 0"),
         ("first_cell_step", 0, "R too large", "it is called on one step at a time, from h = 0"),
         ("cell_after_lstm", 1, "run backwards", "it is called on one step at a time"),
-        ("packed_marked_padding", 0, "lengths ignored", "what it gives past a sequence's end is read by nobody"),
-        ("packed_sorted", 0, "lengths ignored", "what it gives past a sequence's end is read by nobody"),
+        ("packed_marked_padding", 0, "lengths ignored", "its output past a sequence's end is never read"),
+        ("packed_sorted", 0, "lengths ignored", "its output past a sequence's end is never read"),
     ],
 )
 def test_modules_in_which_a_mistake_is_none(architecture: str, site: int, name: str, reason: str) -> None:
@@ -135,7 +135,7 @@ def test_a_proof_is_right_where_the_change_is_made_all_the_same() -> None:
         path = module_file(architecture)
         graph = onnx.load(path)
         wrong = onnx.load(path)
-        site = Edit(wrong).sites[0]
+        site = Edit(wrong).layers[0]
         if name == "lengths ignored":
             site.node.input[4] = ""
         else:
@@ -155,16 +155,16 @@ def test_a_proof_is_right_where_the_change_is_made_all_the_same() -> None:
 
 def test_nothing_is_proven_without_shapes() -> None:
     edit = Edit(onnx.load(module_file("first_cell_step")))
-    assert single_step(edit, edit.sites[0]) == ""
-    assert unread_recurrence(edit, edit.sites[0]) == ""
+    assert single_step(edit, edit.layers[0]) == ""
+    assert unread_recurrence(edit, edit.layers[0]) == ""
 
 
 def test_a_mask_of_another_kind_proves_nothing() -> None:
     graph = onnx.load(module_file("packed_marked_padding"))
     shapes = known_shapes(graph)
     edit = Edit(graph, "", shapes)
-    assert unread_padding(edit, edit.sites[0])
+    assert unread_padding(edit, edit.layers[0])
     less = next(node for node in graph.graph.node if node.op_type == "Less")
     less.op_type = "LessOrEqual"
     edit = Edit(graph, "", shapes)
-    assert unread_padding(edit, edit.sites[0]) == ""
+    assert unread_padding(edit, edit.layers[0]) == ""

@@ -30,8 +30,8 @@ def _graph(nodes: list[onnx.NodeProto], **initializers: np.ndarray) -> onnx.Mode
 
 def test_the_layers_of_operators_are_found() -> None:
     edit = Edit(base("stacked").graph)
-    assert [site.name for site in edit.sites] == ["l0/LSTM", "l1/LSTM"]
-    for layer, site in enumerate(edit.sites):
+    assert [site.name for site in edit.layers] == ["l0/LSTM", "l1/LSTM"]
+    for layer, site in enumerate(edit.layers):
         assert (site.op_type, site.gates, site.directions, site.hidden, site.scan) == ("LSTM", 4, 2, 8, False)
         assert [port.value for port in (*site.W, *site.R, *site.B)] == [f"l{layer}/{name}" for name in "WRB"]
         assert site.W_hr == ()
@@ -44,8 +44,8 @@ def test_the_layers_of_operators_are_found() -> None:
 
 def test_the_layers_of_scans_are_found() -> None:
     edit = Edit(base("scan").graph)
-    assert [site.name for site in edit.sites] == ["l0/Scan", "l1/Scan"]
-    site = edit.sites[1]
+    assert [site.name for site in edit.layers] == ["l0/Scan", "l1/Scan"]
+    site = edit.layers[1]
     assert (site.op_type, site.gates, site.directions, site.hidden, site.scan) == ("LSTM", 4, 2, 8, True)
     assert [port.value for port in site.R] == ["l1/R_forward", "l1/R_reverse"]
     assert [port.value for port in site.W_hr] == ["l1/W_hr_forward", "l1/W_hr_reverse"]
@@ -58,21 +58,21 @@ def test_the_layers_of_scans_are_found() -> None:
 
 def test_a_fold_is_found_with_what_is_around_it() -> None:
     edit = Edit(base("fold").graph)
-    unproject, project = edit.fold(edit.sites[0])
+    unproject, project = edit.fold(edit.layers[0])
     assert [port.value for port in unproject] == ["l0/W_hr_pinv"]
     assert {port.value for port in project} == {"l0/W_hr"}
     assert {port.node.name for port in project} == {"l0/project", "l0/project_hn"}
 
 
 def test_gru_rnn_and_nothing_else() -> None:
-    sites = Edit(onnx.load(module_file("packed_gru_and_lstm"))).sites
+    sites = Edit(onnx.load(module_file("packed_gru_and_lstm"))).layers
     assert {(site.op_type, site.gates) for site in sites} == {("GRU", 3), ("LSTM", 4)}
     custom = _graph([helper.make_node("LSTM", ["x", "w", "r"], ["y"], domain="other", hidden_size=1)])
-    assert Edit(custom).sites == []
+    assert Edit(custom).layers == []
     without_size = _graph([helper.make_node("LSTM", ["x", "w", "r"], ["y"])])
-    assert Edit(without_size).sites == []
+    assert Edit(without_size).layers == []
     scan = _graph([helper.make_node("Scan", ["x"], ["y"], num_scan_inputs=1, body=_body())])
-    assert Edit(scan).sites == []
+    assert Edit(scan).layers == []
 
 
 def _body() -> onnx.GraphProto:
@@ -130,7 +130,7 @@ def test_external_weights_are_read(tmp_path: Path) -> None:
     graph = onnx.load(path, load_external_data=False)
     expected = Edit(base("plain").graph)
     edit = Edit(graph, str(tmp_path))
-    for port, other in zip(edit.sites[0].W, expected.sites[0].W, strict=True):
+    for port, other in zip(edit.layers[0].W, expected.layers[0].W, strict=True):
         np.testing.assert_array_equal(edit.constant(port.value), expected.constant(other.value))
 
 
@@ -141,7 +141,7 @@ def test_what_is_put_in_is_computed() -> None:
         [helper.make_node("Relu", ["x"], ["mid"], name="a"), helper.make_node("Neg", ["mid"], ["y"], name="b")]
     )
     edit = Edit(model)
-    edit.behind("y", "Mul", np.float32(10))
+    edit.wrap_output("y", "Mul", np.float32(10))
     edit.node("Add", "mid", "mid")
     edit.sort()
     onnx.checker.check_model(model, full_check=True)
@@ -170,7 +170,7 @@ def test_sorting_a_sorted_graph_changes_nothing(name: str) -> None:
 
 def test_origins_go_through_shapes_and_linear_maps_alone() -> None:
     edit = Edit(base("scan").graph)
-    first, second = edit.sites
+    first, second = edit.layers
     assert set(first.y) <= edit.origins(second.x)
     assert "input" in edit.origins(first.x)
     assert "input" not in edit.origins(second.x)  # the layer in between is not looked through
@@ -179,7 +179,7 @@ def test_origins_go_through_shapes_and_linear_maps_alone() -> None:
 def test_known_shapes_leave_weights_out_and_know_sizes_that_are_fixed() -> None:
     shapes = known_shapes(onnx.load(module_file("cell_after_lstm")))
     edit = Edit(onnx.load(module_file("cell_after_lstm")), "", shapes)
-    sequence, step = edit.sites[:2]
+    sequence, step = edit.layers[:2]
     assert edit.size(step.x, 0) == 1
     assert edit.size(sequence.x, 0) is None
     assert edit.size("nowhere", 0) is None
@@ -193,10 +193,10 @@ def test_known_shapes_leave_weights_out_and_know_sizes_that_are_fixed() -> None:
 def test_final_states_are_named_where_nobody_wanted_them(state: str) -> None:
     graph = onnx.load(module_file("packed_marked_padding"))
     edit = Edit(graph)
-    names = edit.named_final(edit.sites[0], state)
+    names = edit.named_final(edit.layers[0], state)
     assert names == [f"lstm/l0/LSTM/final_{state}"]
-    assert names[0] in edit.sites[0].node.output
-    assert edit.named_final(edit.sites[0], state) == names
+    assert names[0] in edit.layers[0].node.output
+    assert edit.named_final(edit.layers[0], state) == names
 
 
 def test_readers_are_found_in_inner_graphs() -> None:
@@ -211,10 +211,10 @@ def test_readers_are_found_in_inner_graphs() -> None:
 def test_the_last_step_of_an_open_axis_is_one_step() -> None:
     graph = onnx.load(module_file("rolled_out"))
     edit = Edit(graph, "", known_shapes(graph))
-    assert [edit.size(site.x, 0) for site in edit.sites] == [None, 1, 1, 1]
+    assert [edit.size(site.x, 0) for site in edit.layers] == [None, 1, 1, 1]
     end = next(node for node in graph.graph.node if node.op_type == "Slice").input[2]
     for tensor in graph.graph.initializer:
         if tensor.name == end:
             tensor.CopyFrom(numpy_helper.from_array(np.array([5], np.int64), end))
     edit = Edit(graph, "", known_shapes(graph))
-    assert [edit.size(site.x, 0) for site in edit.sites] == [None] * 4
+    assert [edit.size(site.x, 0) for site in edit.layers] == [None] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from .bases import BASES, base, verification
 @pytest.mark.parametrize("name", BASES)
 def test_every_mutant_of_every_base_is_rejected(name: str, scale: float) -> None:
     done = verification(name, scale)
-    results = list(self_test(done.model, done.expected, "all", loud=done.loud))
+    results = list(self_test(done.model, done.expected, "all", amplified=done.amplified))
     assert len(results) > 12
     assert {result.outcome for result in results} == {"rejected"}
     assert all(result.ratio > 32 and result.case for result in results)
@@ -139,12 +140,12 @@ def test_states_that_the_caller_named_are_kept(tmp_path: Path) -> None:
 
 def test_a_mutant_that_does_not_open_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     from lstm_onnx import ModelError
-    from lstm_onnx.parity.mutants import self_test as selftest
 
     def refuse(*_: object) -> None:
         raise ModelError("no")
 
-    monkeypatch.setattr(selftest, "opened", refuse)
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules[self_test.__module__], "opened", refuse)
     done = verification("plain")
     results = list(self_test(done.model, done.expected))
     assert {(result.outcome, result.case) for result in results} == {("rejected", "opening it")}

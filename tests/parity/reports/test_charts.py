@@ -9,8 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from lstm_onnx.parity.criterion import Growth
-from lstm_onnx.parity.reports.charts import curve, has_unbounded, heat_map, powers
-from lstm_onnx.parity.reports.colours import LEVELS
+from lstm_onnx.parity.reports.charts import LEVELS, curve, has_unbounded, heat_map, powers
 
 from .samples import BOUND, OWN, growth
 

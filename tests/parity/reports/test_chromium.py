@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from lstm_onnx.parity.reports.colours import scale
 from lstm_onnx.parity.reports.page import page
 
 from . import samples
+from .test_colours import scale
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")

@@ -69,23 +69,30 @@ def test_rows_say_what_the_problem_is():
 
 
 def test_remarks_say_where_why_and_what_to_do():
-    location, cause, note = content.remarks(samples.failing)
+    cause, location, note = content.remarks(samples.failing)
     where = "layer 1, reverse, gate f, from step 2 on, output (row 0, feature 2) in batch 5, time 4, states"
     assert (location.label, location.text, location.bad) == ("first differs", f"in {where}", True)
     bare = replace(samples.failing, location=Location("batch 1, time 2", "output", 0, 1, 2))
-    assert content.remarks(bare)[0].text == "from step 0 on, output (row 1, feature 2) in batch 1, time 2"
+    assert content.remarks(bare)[1].text == "from step 0 on, output (row 1, feature 2) in batch 1, time 2"
     assert (cause.label, cause.text) == ("likely cause:", "gate order of layer 1")
     assert cause.details == (("evidence:", "with it PyTorch gives the file's numbers"), ("fix:", "ONNX wants i,o,f,c"))
     assert note.text == "PyTorch's own error is too large in some cases"
 
 
 def test_remarks_on_the_self_test():
-    told, survivor, _ = content.remarks(samples.unproven)
-    assert told.text == "4 wrong copies: 2 rejected, 1 proven to be no change, 1 passed for right"
-    assert (survivor.label, survivor.bad) == ("passed for right:", True)
+    told, survivor, advice, _ = content.remarks(samples.unproven)
+    assert told.text == "4 mutants: 2 rejected, 1 proven equivalent, 1 survived"
+    assert (survivor.label, survivor.bad) == ("survived:", True)
     assert survivor.text == "time baked in (ratio 14.2 at batch 3, time 4, states)"
+    assert (advice.label, "--data" in advice.text) == ("NOT PROVEN:", True)
     one = replace(samples.passing, mutants=samples.passing.mutants[:1])
-    assert content.tried(one) == "1 wrong copy: 1 rejected"
+    assert content.tried(one) == "1 mutant: 1 rejected"
+
+
+def test_causes_come_before_errors():
+    report = replace(samples.stopped, causes=samples.failing.causes, location=samples.failing.location)
+    labels = [remark.label for remark in content.remarks(report)]
+    assert labels == ["likely cause:", "first differs", "failed to run", "note:"]
 
 
 def test_an_error_is_said_once():

@@ -109,7 +109,7 @@ def test_cases_and_wrong_copies_are_test_cases():
     assert len(case(suite, samples.RIGHT.label)) == 0
     assert case(suite, samples.UNCLEAR.label).find("skipped").get("type") == "inconclusive"
     same = case(suite, "rejects bias added twice").find("skipped")
-    assert same.get("message") == "proven to be no change: the biases are zeros"
+    assert same.get("message") == "proven equivalent: the biases are zeros"
     failure = case(suite, "rejects time baked in").find("failure")
     assert failure.get("type") == "survived"
     assert "time baked in (ratio 14.2 at" in failure.get("message")
@@ -120,7 +120,7 @@ def test_a_failure_has_the_table_of_its_case():
     failure = case(suite, samples.WRONG.label).find("failure")
     assert failure.get("message") == (
         "not in parity, error 0.5 of output (allowed 4e-06, ratio 4e+06), 0.125 of hn (allowed 4e-06, ratio 1e+06); "
-        "ratio 32 is the most"
+        "the largest ratio that passes is 32"
     )
     head, *lines = failure.text.splitlines()
     assert head.startswith("output  largest error")
@@ -156,6 +156,14 @@ def test_versions_are_properties():
         "limit": "32",
         **samples.VERSIONS,
     }
+
+
+def test_the_circumstances_are_properties():
+    about = {"command": "lstm-onnx verify net.toml", "commit": "0123456789ab", "digest": "sha256:12"}
+    (suite,) = parsed(replace(samples.passing, date="2026-11-28T12:00:00+00:00", **about))
+    found = {item.get("name"): item.get("value") for item in suite.findall("properties/property")}
+    assert found.items() >= about.items()
+    assert suite.get("timestamp") == "2026-11-28T12:00:00+00:00"
 
 
 def test_cases_of_one_name_are_told_apart():

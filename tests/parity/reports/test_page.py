@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from lstm_onnx.parity import CaseResult
+from lstm_onnx.parity.reports import content
 from lstm_onnx.parity.reports.page import page
 
 from . import samples
@@ -117,7 +118,15 @@ def test_the_verdict_is_first():
 def test_a_failure_says_where_and_why_before_all_else():
     root = read(page([samples.failing]))
     titles = [section.all("h3")[0].text for section in root.all("section")]
-    assert titles == ["First difference", "Likely causes", "Outputs", "Error of output over time", "Cases", "Notes"]
+    assert titles == [
+        "Likely causes",
+        "First difference",
+        "Error of output over time",
+        "Outputs",
+        "Failing cases",
+        "Cases",
+        "Notes",
+    ]
     assert titled(root, "First difference").of_class("where")[0].text == str(samples.failing.location)
     (cause,) = titled(root, "Likely causes").all("li")
     assert [part.text for part in cause.all("strong", "p")] == [
@@ -150,6 +159,30 @@ def test_curves_and_heat_maps_of_outputs_with_a_time_axis():
     assert "not finite" in [item.text for item in broken.all("li")]
 
 
+def test_the_chart_below_the_first_difference_is_that_of_its_case():
+    """Another case, which is longer and further off, would come first without it."""
+    longer = replace(samples.WRONG, label="batch 9, time 6", tensors=(samples.tensor("output", *[0.9] * 6),))
+    report = replace(samples.failing, cases=(longer, *samples.failing.cases))
+    sections = read(page([report])).all("section")
+    at = next(index for index, section in enumerate(sections) if section.all("h3")[0].text == "First difference")
+    assert sections[at].of_class("where")[0].text.endswith(f"in {samples.WRONG.label}")
+    assert sections[at + 1].all("p")[0].text == f"4 steps, in the case {samples.WRONG.label}."
+    elsewhere = read(page([replace(report, location=None)]))
+    assert titled(elsewhere, "Error of output over time").all("p")[0].text == "6 steps, in the case batch 9, time 6."
+
+
+def test_failing_cases_are_not_folded():
+    section = titled(read(page([samples.failing])), "Failing cases")
+    assert not section.all("details")
+    wrong = "0.5 of output (allowed 4e-06, ratio 4e+06), 0.125 of hn (allowed 4e-06, ratio 1e+06)"
+    assert cells(section)[1:] == [["batch 5, time 4, states fails", "on your data", wrong]]
+    many = tuple(replace(samples.WRONG, label=f"case {index}") for index in range(25))
+    section = titled(read(page([replace(samples.failing, cases=many)])), "Failing cases")
+    assert len(cells(section)) == 21
+    assert "5 further failing cases" in section.text
+    assert "Failing cases" not in read(page([samples.passing])).text
+
+
 def test_cases_are_folded_and_complete():
     folded = titled(read(page([samples.failing])), "Cases").all("details")[0]
     assert "open" not in folded.attributes
@@ -157,7 +190,7 @@ def test_cases_are_folded_and_complete():
     assert cells(folded)[1:] == [
         ["batch 1, time 1, states ok", "in one call", "output 0.88, hn 0.32, cn 0.24"],
         ["batch 3, time 4, states ok", "in one call", "output 0.8, hn 0.4, cn 0.56"],
-        ["batch 5, time 4, states fails", "on own data", "output 4e+06, hn 1e+06, cn 0.56"],
+        ["batch 5, time 4, states fails", "on your data", "output 4e+06, hn 1e+06, cn 0.56"],
         [
             "batch 9, time 400, states inconclusive",
             "in one call",
@@ -170,17 +203,21 @@ def test_cases_are_folded_and_complete():
 
 def test_the_self_test():
     root = read(page([samples.unproven]))
-    survivors = titled(root, "Wrong copies that passed for right")
+    survivors = titled(root, "Mutants that survived")
     assert [item.text for item in survivors.all("li")] == ["time baked in (ratio 14.2 at batch 3, time 4, states)"]
     section = titled(root, "Self-test")
-    assert "4 wrong copies: 2 rejected, 1 proven to be no change, 1 passed for right." in section.text
+    assert "4 mutants: 2 rejected, 1 proven equivalent, 1 survived." in section.text
     assert cells(section)[1:] == [
         ["gates i and o exchanged", "rejected", "6.2e+05", "batch 3, time 4, states"],
         ["batch baked in", "rejected", "inf", "batch 1, time 1, states"],
-        ["bias added twice", "proven to be no change: the biases are zeros", "-", "-"],
-        ["time baked in", "passed for right", "14.2", "batch 3, time 4, states"],
+        ["bias added twice", "proven equivalent: the biases are zeros", "-", "-"],
+        ["time baked in", "survived", "14.2", "batch 3, time 4, states"],
     ]
-    assert "passed for right" not in page([samples.passing])
+    assert "survived" not in page([samples.passing])
+
+
+def test_what_is_not_proven_has_a_next_step():
+    assert "--data" in titled(read(page([samples.unproven])), "Mutants that survived").all("p")[0].text
 
 
 def test_what_stopped_is_said_once():
@@ -199,6 +236,25 @@ def test_versions_and_notes():
     facts = [(each.all("dt")[0].text, each.all("dd")[0].text) for each in root.all("footer")[0].all("div")]
     assert facts == [("provider", "cpu"), ("took", "3.2 s"), *samples.VERSIONS.items()]
     assert [item.text for item in titled(root, "Notes").all("li")] == list(samples.passing.notes)
+
+
+def test_the_circumstances_are_on_the_page():
+    about = {"date": "2026-11-28T12:00:00+00:00", "command": "lstm-onnx verify net.toml", "commit": "0123456789ab"}
+    footer = read(page([replace(samples.passing, digest="sha256:12", **about)])).all("footer")[0]
+    facts = {each.all("dt")[0].text: each.all("dd")[0].text for each in footer.all("div")}
+    expected = {"date": about["date"], "command": about["command"], "git commit": about["commit"]}
+    assert facts.items() >= {**expected, "weights digest": "sha256:12"}.items()
+
+
+@EVERY
+def test_the_summary_for_notebooks_is_the_start_of_the_page(report):
+    """Nothing in it loads, runs or is styled, and names are text."""
+    made = report._repr_html_()
+    root = read(f'<!DOCTYPE html>\n<html lang="en">{made}</html>\n')
+    assert not root.all("script", "img", "style", "link")
+    assert content.verdict(report) in root.text
+    assert len(root.all("td")) == 5 * len(report.worst)
+    assert len(root.all("li")) == len(report.causes)
 
 
 def test_several_reports_are_on_one_page():

@@ -54,10 +54,10 @@ def test_plain_text_of_a_failure():
         "output            0.5          4e-06       1.25e-07           4e+06  [3, 0, 2] of batch 5, time 4, states  <- fails",  # noqa: E501
         "hn              0.125          4e-06       1.25e-07           1e+06  [0, 0, 2] of batch 5, time 4, states  <- fails",  # noqa: E501
         "cn              7e-08          4e-06       1.25e-07            0.56  [0, 0, 2] of batch 3, time 4, states",
-        f"first differs in {samples.failing.location}",
         "likely cause: gate order of layer 1",
         "    evidence: with it PyTorch gives the file's numbers",
         "    fix: ONNX wants i,o,f,c",
+        f"first differs in {samples.failing.location}",
         "note: PyTorch's own error is too large in some cases",
     ]
 
@@ -70,7 +70,7 @@ def test_plain_text_of_a_pass():
         "output        1.1e-07          4e-06       1.25e-07            0.88  [0, 0, 2] of batch 1, time 1, states",
         "hn              5e-08          4e-06       1.25e-07             0.4  [0, 0, 2] of batch 3, time 4, states",
         "cn              7e-08          4e-06       1.25e-07            0.56  [0, 0, 2] of batch 3, time 4, states",
-        "self-test: 3 wrong copies: 2 rejected, 1 proven to be no change",
+        "self-test: 3 mutants: 2 rejected, 1 proven equivalent",
         "note: PyTorch's own error is too large in some cases",
     ]
 
@@ -146,8 +146,8 @@ def test_names_are_no_markup(on_terminal):
 def test_rich_is_imported_where_there_is_a_terminal_alone():
     script = """
 import io, lstm_onnx.parity.reports.table as table
-from lstm_onnx.parity import Report
-table.show([Report("f", "s", "cpu", ())], io.StringIO())
+from lstm_onnx.parity import ParityReport
+table.show([ParityReport("f", "s", "cpu", ())], io.StringIO())
 """
     modules = imported_by(script)
     assert "lstm_onnx.parity.reports.table" in modules

@@ -1,4 +1,4 @@
-"""Which integers a module can look up: the rows of the tables that its integer inputs go into."""
+"""The integers that a module's inputs can be, from the tables that it looks them up in."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ExportError
-from ..input_spec import InputSpec
-from .expected import Arrays
+from ...errors import ExportError
+from ...input_spec import InputSpec
+from ..expected import Arrays
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """One look-up: the rows that were asked for, of how many, and the table (None of one-hot vectors)."""
+    """One look-up: the row indices, the number of rows, and the table (None for one-hot vectors)."""
 
     rows: np.ndarray
     count: int
@@ -26,7 +26,7 @@ class Lookup:
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes every look-up of rows while it is entered."""
+    """Records every look-up of rows while it is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,24 +36,24 @@ class _Recorder(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        given = kwargs or {}
+        keywords = kwargs or {}
         if name in ("embedding", "embedding_bag"):
             # torch.nn.functional has the indices first, torch has the table first.
-            pair = [*args[:2], given.get("input"), given.get("indices"), given.get("weight")]
+            pair = [*args[:2], keywords.get("input"), keywords.get("indices"), keywords.get("weight")]
             tensors = [item for item in pair if isinstance(item, Tensor)]
             tables = [item for item in tensors if item.is_floating_point()]
             indices = [item for item in tensors if not item.is_floating_point()]
             if tables and indices:
                 self._note(indices[0], tables[0])
         elif name == "one_hot":
-            count = given.get("num_classes", args[1] if len(args) > 1 else -1)
+            count = keywords.get("num_classes", args[1] if len(args) > 1 else -1)
             if args and isinstance(count, int) and count > 0:
                 self._add(args[0], count, None)
         elif name == "index_select" and len(args) == 3 and args[1] == 0:
             self._note(args[2], args[0])
         elif name == "__getitem__" and len(args) == 2 and isinstance(args[1], Tensor):
             self._note(args[1], args[0])
-        return func(*args, **given)
+        return func(*args, **keywords)
 
     def _note(self, rows: Any, table: Any) -> None:
         if isinstance(table, Tensor) and table.dim() == 2 and isinstance(rows, Tensor):
@@ -70,7 +70,7 @@ Run = Callable[[Arrays], object]
 
 @dataclass(frozen=True)
 class Rows:
-    """The integers that an input can be, both ends included, and the table that they are the rows of.
+    """The integers that an input can be, both ends included, and the table that they index.
 
     Row ``value + offset`` of `table` is looked up for `value`.
     """
@@ -82,10 +82,10 @@ class Rows:
 
 
 def rows_of_inputs(run: Run, specs: Sequence[InputSpec], feeds: Arrays) -> dict[str, Rows]:
-    """Of each integer input that is looked up in a table, what it can be.
+    """The range of each integer input that is looked up in a table.
 
-    An input is tied to a look-up when other integers in it ask for other rows.  What is computed from an input by
-    more than an offset is left out, as nobody can tell what it can be.
+    An input belongs to a look-up when a change of its integers changes the rows by the same amount.  An index that
+    is computed from an input in another way than by an offset is left out, since its range is unknown.
 
     Args:
         run: the module.
@@ -105,8 +105,8 @@ def rows_of_inputs(run: Run, specs: Sequence[InputSpec], feeds: Arrays) -> dict[
             for one, other in zip(before, after, strict=True):
                 moved = one.rows.shape == other.rows.shape and np.array_equal(other.rows, one.rows + change)
                 if moved and one.count == other.count:
-                    mine = _rows(one, feeds[spec.name])
-                    tied = mine if tied is None or mine is None else _narrower(tied, mine)
+                    rows = _rows(one, feeds[spec.name])
+                    tied = rows if tied is None or rows is None else _narrower(tied, rows)
             break
         if tied is not None and tied.low <= tied.high:
             found[spec.name] = tied
@@ -141,13 +141,10 @@ def _lookups(run: Run, feeds: Arrays) -> list[Lookup] | None:
     return found
 
 
-def opened_specs(specs: Sequence[InputSpec], rows: Mapping[str, Rows]) -> tuple[InputSpec, ...]:
-    """`specs` with the whole range of what is looked up."""
-    return tuple(
-        replace(spec, low=rows[spec.name].low, high=_fitting(spec, rows[spec.name].high)) if spec.name in rows else spec
-        for spec in specs
-    )
+def with_all_rows(specs: Sequence[InputSpec], rows: Mapping[str, Rows]) -> tuple[InputSpec, ...]:
+    """`specs` with the whole range of each table, as far as the input's dtype goes."""
 
+    def widened(spec: InputSpec, rows: Rows) -> InputSpec:
+        return replace(spec, low=rows.low, high=min(rows.high, int(np.iinfo(spec.dtype).max)))
 
-def _fitting(spec: InputSpec, high: int) -> int:
-    return min(high, int(np.iinfo(spec.dtype).max))
+    return tuple(widened(spec, rows[spec.name]) if spec.name in rows else spec for spec in specs)

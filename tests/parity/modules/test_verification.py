@@ -81,7 +81,7 @@ def test_a_right_file_passes_over_the_whole_sweep(tagger: Made) -> None:
     assert report, str(report)
     labels = [case.label for case in report.cases]
     assert "batch 1, time 1" in labels
-    assert any(label.endswith("none whole") for label in labels)
+    assert any(label.endswith("none of full length") for label in labels)
     assert {tensor.output for case in report.cases for tensor in case.tensors} == {"logits", "tag"}
     assert report.notes == ()
 

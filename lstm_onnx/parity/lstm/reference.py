@@ -1,4 +1,4 @@
-"""What PyTorch gives, in the model's own precision and in float64."""
+"""Running a bare nn.LSTM in PyTorch, in its native precision or in float64."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from .cases import Case
+from ..cases import Case
 
 Outputs = dict[str, np.ndarray]
 """``output``, ``hn`` and ``cn``."""
 
 
 def run_torch(module: nn.LSTM, case: Case) -> Outputs:
-    """Run `module`, on the CPU and in eval mode, on a case; lengths go through packed sequences.
+    """Run `module`, on the CPU and in eval mode, on a case; lengths become packed sequences.
 
     Returns:
         float64 arrays, whatever the module's dtype.
@@ -27,7 +27,7 @@ def run_torch(module: nn.LSTM, case: Case) -> Outputs:
     x = torch.from_numpy(case.input).to(dtype)
     states = None if case.states is None else tuple(torch.from_numpy(state).to(dtype) for state in case.states)
     with torch.no_grad(), warnings.catch_warnings():
-        # torch remarks that projections do not go through oneDNN; here only the numbers matter.
+        # torch warns that projections do not use oneDNN; only the numbers matter here.
         warnings.filterwarnings("ignore", message="LSTM with projections")
         if case.lengths is None:
             output, (hn, cn) = module(x, states)
@@ -42,12 +42,12 @@ def run_torch(module: nn.LSTM, case: Case) -> Outputs:
 
 
 def windows(module64: nn.LSTM, case: Case, size: int) -> Case:
-    """Every `size` steps of `case` by themselves, from the states that float64 reaches, as one batch.
+    """Every `size` consecutive steps of `case`, each from the states of the float64 run, as one batch.
 
-    Teacher forcing: where a model is chaotic, PyTorch's own error explodes along the sequence and
-    nothing can be said of its end; a few steps from the exact trajectory stay comparable.  Two steps
-    still have an order and, with lengths, an end.  In a bidirectional model the states are what
-    such single steps carry on in both directions, which is as good as any.
+    This is teacher forcing: in a chaotic model PyTorch's own error grows along the sequence until its end can no
+    longer be judged, but a few steps from the exact trajectory can.  Two steps still have an order and, with
+    lengths, an end.  In a bidirectional model the states are those that single steps reach in both directions,
+    which serve as well as any.
     """
     batch_axis = 0 if module64.batch_first else 1
     time_axis = 1 - batch_axis
@@ -80,7 +80,7 @@ def _trajectory(module64: nn.LSTM, case: Case) -> Iterator[tuple[np.ndarray, np.
 
 
 def states_after(module64: nn.LSTM, case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """h and c in float64 after all steps of `case`, of which there may be none."""
+    """h and c in float64 after all steps of `case`, which may have none."""
     batch_axis = 0 if module64.batch_first else 1
     if case.input.shape[1 - batch_axis] > 0:
         outputs = run_torch(module64, case)

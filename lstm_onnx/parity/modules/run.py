@@ -1,4 +1,4 @@
-"""A module that is called with arrays by name, as its file is."""
+"""Running a module with arrays by name, as its file is run."""
 
 from __future__ import annotations
 
@@ -9,74 +9,71 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..exporter.tracing.call_with_states import call_with_states
-from ..exporter.tracing.functional import FunctionalModule
-from ..exporter.tracing.opaque_ops import RecurrentModule
-from ..runtime import Model
-from ..runtime.symbolic_dims import size_of
-from ..runtime.tensor_info import ValueInfo
-from .expected import Arrays
+from ...exporter.tracing.call_with_states import call_with_states
+from ...exporter.tracing.functional import FunctionalModule
+from ...exporter.tracing.opaque_ops import RecurrentModule
+from ...runtime import Model
+from ...runtime.symbolic_dims import size_of
+from ...runtime.tensor_info import ValueInfo
+from ..expected import Arrays
 
 
 class ModuleRun:
-    """A prepared module beside the file that it is compared with.
-
-    Calling it gives the file's outputs as PyTorch computes them, in float64 arrays whatever its precision.
-    """
+    """A prepared module that takes the file's inputs and gives the file's outputs, as float64 arrays."""
 
     def __init__(self, prepared: FunctionalModule, model: Model, device: torch.device) -> None:
         self._prepared = prepared
         self._model = model
         self._device = device
         self.dtypes: dict[str, str] = {}
-        """Of the last run's outputs."""
+        """The dtypes of the last run's outputs."""
 
     @property
     def arguments(self) -> list[str]:
-        """The names of the forward's own tensors."""
+        """The names of forward's tensor arguments."""
         return list(self._prepared.arguments.tensors)
 
     @property
     def sites(self) -> Mapping[str, RecurrentModule]:
-        """Its recurrent modules by path, with the calls of the last run."""
+        """The recurrent modules by path, with the calls of the last run."""
         return self._prepared.recurrent_modules
 
     @property
     def weights(self) -> int:
-        """How many numbers its parameters hold."""
+        """The number of elements of its parameters."""
         return sum(parameter.numel() for parameter in self._prepared.stateful.inner.parameters())
 
     @property
     def states(self) -> Mapping[str, str]:
-        """The states that it keeps in attributes, and the outputs that they go on with."""
+        """The states that it keeps in attributes, and the outputs that update them."""
         return self._prepared.states
 
     @property
     def largest_cell(self) -> float:
-        """The largest |c| (or |h|) that the last run came by."""
+        """The largest |c| (or |h|) of the last run."""
         finals = [state for site in self.sites.values() for call in site.calls for state in call.final]
         return max((float(state.abs().max()) for state in finals if state.numel()), default=0.0)
 
     def submodule(self, path: str) -> nn.Module:
-        """The module at a path of the copy that is run."""
+        """The module at a path in the copy that is run."""
         return self._prepared.stateful.inner.get_submodule(path)
 
     def __call__(self, feeds: Arrays) -> dict[str, np.ndarray]:
-        """Run it on inputs and states by the file's names; absent states start as its own code has it.
+        """Run it on inputs and states by the file's names; absent states start as the module's code starts them.
 
         Raises:
-            ExportError: it does not run on that.
+            ExportError: it does not run on them.
         """
-        given = {name: self._tensor(array) for name, array in feeds.items()}
-        # A state that is an argument of the forward is one of its inputs to PyTorch.
-        inputs = {name: given.pop(name) for name in self.arguments if name in given}
-        states = {**self._start(inputs), **given}
+        tensors = {name: self._tensor(array) for name, array in feeds.items()}
+        # A state that is an argument of forward is an input to PyTorch.
+        inputs = {name: tensors.pop(name) for name in self.arguments if name in tensors}
+        states = {**self._start(inputs), **tensors}
         outputs = call_with_states(self._prepared, self._model.metadata, inputs, states)
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
     def _start(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What attribute states are when they are absent; explicit ones are then the module's own affair."""
+        """The initial values of attribute states; the module itself starts those that are its arguments."""
         metadata = self._model.metadata
         sizes = {
             dim: inputs[spec.name].shape[axis]
@@ -100,7 +97,7 @@ class ModuleRun:
 
 
 def shape_of(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """A shape at these sizes of the named axes; 1 for what has none."""
+    """A shape at these sizes of the named axes; unknown dimensions are 1."""
     return tuple(size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape)
 
 

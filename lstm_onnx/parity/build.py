@@ -1,0 +1,127 @@
+"""Building a report from results, with or without PyTorch: interface problems, ranges, the self-test, versions."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .. import __version__
+from ..runtime import Model
+from ..runtime.providers import onnxruntime
+from .expected import Expected
+from .ranges import ranges_of
+from .report import CaseResult, ParityReport
+
+INTERFACE = "inputs and outputs"
+"""The label of the case on the file's interface."""
+
+
+def build_report(
+    model: Model,
+    source: str,
+    results: Iterable[CaseResult],
+    pairs: Sequence[tuple[Expected, CaseResult]],
+    notes: Iterable[str],
+    *,
+    file: str | None = None,
+    torch_versions: Mapping[str, str] | None = None,
+) -> ParityReport:
+    """A report on results, without causes and self-test.
+
+    Args:
+        model: the file, open.
+        source: the report's name of the PyTorch module.
+        results: of every case.
+        pairs: the cases of the file as it is, and their results.
+        notes: the report's notes.
+        file: the report's name of the file; its path by default.
+        torch_versions: the versions of torch and of other packages that the numbers come from.
+    """
+    results, notes = list(results), list(notes)
+    problems = list(_interface_problems(model, [expected for expected, _ in pairs]))
+    if problems and model.metadata.versions:
+        # Files from lstm-onnx have exactly the module's inputs and outputs.
+        results.append(CaseResult(INTERFACE, error="; ".join(problems)))
+    else:
+        notes += problems
+    versions = {
+        "lstm-onnx": __version__,
+        **(torch_versions or {}),
+        "onnxruntime": str(onnxruntime().__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    return ParityReport(
+        file or model.path,
+        source,
+        model.provider,
+        tuple(results),
+        tuple(notes),
+        versions=versions,
+        ranges=ranges_of(model, pairs),
+        digest=model.metadata.digest,
+        date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        commit=git_commit(),
+    )
+
+
+def with_mutants(
+    report: ParityReport,
+    model: Model,
+    expected: Sequence[Expected],
+    level: str,
+    seed: int = 0,
+    *,
+    amplified: object = None,
+) -> ParityReport:
+    """A passing report with the results of the self-test; see `mutants.self_test` for the arguments."""
+    from .mutants import Target, self_test
+
+    target = amplified if isinstance(amplified, Target) else None
+    results = tuple(self_test(model, expected, level, seed, amplified=target, ranges=report.ranges))
+    return replace(report, mutants=results)
+
+
+def _interface_problems(model: Model, expected: Sequence[Expected]) -> Iterator[str]:
+    """Inputs and outputs of the file that PyTorch does not have, and declared shapes that are not PyTorch's."""
+    known = {name for case in expected for call in case.calls for name in call.reference}
+    references = [call.reference for case in expected if not case.feature_steps for call in case.calls]
+    extra = [name for name in model.outputs if name not in known]
+    if extra and known:
+        yield f"the file also gives {', '.join(extra)}, which PyTorch does not"
+    optional = [item.name for item in model.session.get_overridable_initializers()]
+    if optional:
+        yield f"the file also takes {', '.join(optional)}, with a default, which PyTorch does not"
+    for name, info in model.outputs.items():
+        shapes = {reference[name].shape for reference in references if name in reference}
+        wrong = sorted(shape for shape in shapes if not _fits(info.shape, shape))
+        if wrong:
+            declared = ", ".join("?" if dim is None else str(dim) for dim in info.shape)
+            yield f"the file declares {name} as ({declared}), and PyTorch's is also {wrong[0]}"
+
+
+def _fits(declared: Sequence[int | str | None], shape: Sequence[int]) -> bool:
+    if not declared:  # no shape is declared
+        return True
+    pairs = zip(declared, shape, strict=False)
+    return len(declared) == len(shape) and all(not isinstance(dim, int) or dim == size for dim, size in pairs)
+
+
+def git_commit() -> str:
+    """The commit of the working directory's git repository; "" where there is none."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    try:
+        # Unlike git status, this runs no program that the repository's configuration names.
+        command = [git, "rev-parse", "--verify", "--short=12", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)  # noqa: S603
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

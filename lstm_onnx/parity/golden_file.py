@@ -1,0 +1,324 @@
+"""Golden files: a verification's cases, stored for a machine without PyTorch.
+
+A golden file is a plain .npz without pickles.  Its array ``golden`` holds the bytes of a JSON object: the version of
+this format, where the numbers come from, and the cases with the names of their arrays, such as ``0.1.feeds.input``,
+``0.1.own.output`` (PyTorch in its native precision) and ``0.1.reference.output`` (in float64) of case 0, call 1.
+Equal arrays are stored once; for one that is the leading block of the largest of its case, such as its first steps,
+only the shape is stored, as in ``["0.9.feeds.input", [3, 1, 4]]``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import data
+from ..atomic_io import readable_file, require_path
+from ..data.formats import one_line
+from ..errors import FileError
+from .expected import Arrays, Call, Expected
+from .report import KINDS, ParityReport
+from .tolerances import EPSILON
+
+if TYPE_CHECKING:
+    from .comparison import Verification
+
+VERSION = 2
+"""The version of the format; newer ones are refused."""
+_HEADER = "golden"
+_RECREATE = "recreate it with lstm-onnx verify SOURCE --golden"
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The cases of a verification.
+
+    Attributes:
+        source: the report's name of the PyTorch model.
+        cases: inputs, states, and what PyTorch gives for them in its native precision and in float64.
+        digest: the digest of the weights in the verified file's metadata; None where it has none.
+        versions: the versions of the packages that computed the numbers.
+        notes: the report's notes.
+    """
+
+    source: str
+    cases: tuple[Expected, ...]
+    digest: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, report: ParityReport, verification: Verification) -> Golden:
+        """The cases of `verification`, whose report is `report`."""
+        digest = verification.model.metadata.digest
+        return cls(report.source, tuple(verification.expected), digest, report.versions, report.notes)
+
+
+def write(path: str | os.PathLike[str], golden: Golden) -> None:
+    """Write `golden` atomically; equal ones give equal bytes.
+
+    Raises:
+        FileError: the path does not end in .npz, or cannot be written.
+    """
+    place = require_name(path)
+    store = _Store({}, {})
+    header = {
+        "version": VERSION,
+        "source": golden.source,
+        "digest": golden.digest,
+        "versions": dict(golden.versions),
+        "notes": list(golden.notes),
+        "cases": [_described(case, str(at), store) for at, case in enumerate(golden.cases)],
+    }
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    data.write(place, [{_HEADER: text, **store.arrays}], many=False, format="npz", compressed=True)
+
+
+@dataclass(frozen=True)
+class _Store:
+    """The arrays of a golden file by name, and their names by content."""
+
+    arrays: dict[str, np.ndarray]
+    names: dict[tuple[str, tuple[int, ...], bytes], str]
+
+    def add(self, name: str, array: np.ndarray) -> str:
+        """Store an array, and return the name that it is stored under."""
+        key = array.dtype.str, array.shape, hashlib.sha256(array.tobytes()).digest()
+        if key not in self.names:
+            self.names[key] = name
+            self.arrays[name] = array
+        return self.names[key]
+
+    def add_block(self, name: str, array: np.ndarray, largest: str) -> str | list[Any]:
+        """The same for an array that may be the leading block of a stored one."""
+        whole = self.arrays[largest]
+        if array.shape != whole.shape and array.dtype == whole.dtype and _is_leading_block(array, whole):
+            return [largest, list(array.shape)]
+        return self.add(name, array)
+
+
+def _is_leading_block(array: np.ndarray, whole: np.ndarray) -> bool:
+    if array.ndim != whole.ndim or any(mine > theirs for mine, theirs in zip(array.shape, whole.shape, strict=True)):
+        return False
+    return bool(np.array_equal(array, whole[_block(array.shape)], equal_nan=array.dtype.kind == "f"))
+
+
+def _block(shape: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(map(slice, shape))
+
+
+def require_name(path: str | os.PathLike[str]) -> str:
+    """`path` as a str, if it ends in .npz: a golden file must not overwrite its model.
+
+    Raises:
+        FileError: it does not.
+    """
+    require_path(path, "a name for a golden file")
+    place = os.fspath(path)
+    if not place.lower().endswith(".npz"):
+        raise FileError(f"{place}: golden files must end in .npz")
+    return place
+
+
+def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
+    """A case for the header; its arrays are stored."""
+    calls = [
+        {"feeds": call.feeds, "own": _narrowed(call.native), "reference": _narrowed(call.reference)}
+        for call in case.calls
+    ]
+    described: list[dict[str, Any]] = [{part: dict.fromkeys(arrays) for part, arrays in call.items()} for call in calls]
+    for part, name in ((part, name) for part, arrays in calls[0].items() for name in arrays):
+        # The largest first, since the others may be blocks of it.
+        sizes = [call[part][name].size for call in calls]
+        order = sorted(range(len(calls)), key=sizes.__getitem__, reverse=True)
+        first = f"{prefix}.{order[0]}.{part}.{name}"
+        largest = store.add(first, calls[order[0]][part][name])
+        for at in order:
+            described[at][part][name] = store.add_block(f"{prefix}.{at}.{part}.{name}", calls[at][part][name], largest)
+    return {
+        "label": case.label,
+        "kind": case.kind,
+        "dtype": case.dtype,
+        "scale": case.scale,
+        "chunkings": case.chunkings,
+        "time_axes": dict(case.time_axes),
+        "batch_axes": dict(case.batch_axes),
+        "least": dict(case.least),
+        "scales": dict(case.scales),
+        "dtypes": dict(case.dtypes),
+        "every": dict(case.feature_steps),
+        "calls": [
+            {**parts, "label": call.label, "least": dict(call.least)}
+            for parts, call in zip(described, case.calls, strict=True)
+        ],
+    }
+
+
+def _narrowed(arrays: Arrays) -> Arrays:
+    return {name: _narrow(array) for name, array in arrays.items()}
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    """float64 as the smallest dtype that represents every number: PyTorch's native outputs were float32 or less."""
+    if array.dtype == np.float64:
+        for dtype in (np.float16, np.float32):
+            with np.errstate(over="ignore"):
+                small = array.astype(dtype)
+            if np.array_equal(small, array, equal_nan=True):
+                return small
+    return array
+
+
+def read(path: str | os.PathLike[str]) -> Golden:
+    """Read a golden file.
+
+    Raises:
+        FileError: it is missing, is not a golden file, is damaged, or has a newer version of the format.
+    """
+    readable_file(path, "a golden file, as lstm-onnx verify SOURCE --golden writes it")
+    place = os.fspath(path)
+    arrays = next(data.read(place, format="npz").rows)
+    text = arrays.pop(_HEADER, None)
+    if text is None or text.dtype != np.uint8 or text.ndim != 1:
+        raise FileError(f"{place}: is not a golden file: it holds no array {_HEADER!r} of bytes; {_RECREATE}")
+    try:
+        header = json.loads(text.tobytes())
+        version = _typed(header, "version", int)
+        if version > VERSION:
+            raise FileError(
+                f"{place}: is a golden file of version {version}, and this lstm-onnx reads up to {VERSION}; upgrade it"
+            )
+        digest = header.get("digest")
+        return Golden(
+            source=_typed(header, "source", str),
+            cases=tuple(_case(item, arrays) for item in _filled(_typed(header, "cases", list), "cases")),
+            digest=None if digest is None else _typed(header, "digest", str),
+            versions=_mapping(header, "versions", str),
+            notes=tuple(_each(header, "notes", str)),
+        )
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{place}: is a damaged golden file: {one_line(error)}; {_RECREATE}") from error
+
+
+def _case(item: Any, arrays: Arrays) -> Expected:
+    """A case of the header, checked so that `replay` cannot fail on it."""
+    calls = tuple(_call(call, arrays) for call in _filled(_typed(item, "calls", list), "calls"))
+    scale = _typed(item, "scale", float)
+    case = Expected(
+        label=_typed(item, "label", str),
+        calls=calls,
+        dtype=_one_of(item, "dtype", tuple(EPSILON)),
+        scale=scale,
+        kind=_one_of(item, "kind", KINDS),
+        chunkings=tuple(
+            tuple(_each({"chunkings": sizes}, "chunkings", int)) for sizes in _typed(item, "chunkings", list)
+        ),
+        time_axes=_axes(item, "time_axes", calls),
+        batch_axes=_axes(item, "batch_axes", calls),
+        least=_mapping(item, "least", float),
+        scales=_mapping(item, "scales", float),
+        dtypes=_mapping(item, "dtypes", str) if "dtypes" in item else {},
+        feature_steps=_mapping(item, "every", int) if "every" in item else {},
+    )
+    sizes = [scale, *case.least.values(), *case.scales.values()]
+    _require(all(size >= 0 for size in sizes), "a scale is negative or not a number")
+    _require(all(step > 0 for step in case.feature_steps.values()), "a step through features is not positive")
+    _require(all(call.feeds.keys() == calls[0].feeds.keys() for call in calls), "calls of one case differ in inputs")
+    apart = all(case.batch_axes.get(name) != axis for name, axis in case.time_axes.items())
+    _require(apart, "an axis is time and batch at once")
+    times, batches = _sizes(calls, case.time_axes), _sizes(calls, case.batch_axes)
+    if case.chunkings:
+        fits = all(min(sizes, default=0) > 0 and {sum(sizes)} == times for sizes in case.chunkings)
+        _require(len(calls) == 1 and fits, "the chunks do not add up to the time steps")
+    if case.kind == "pool":
+        batched = {*calls[0].feeds, *calls[0].reference} <= case.batch_axes.keys() and len(batches) == 1
+        timed = len(calls) > 1 or len(times) == 1
+        _require(batched and timed, "the rows of a pool have no batch or time axis in common")
+    return case
+
+
+def _sizes(calls: tuple[Call, ...], axes: Mapping[str, int]) -> set[int]:
+    """The sizes of the inputs along these axes."""
+    return {array.shape[axes[name]] for call in calls for name, array in call.feeds.items() if name in axes}
+
+
+def _call(item: Any, arrays: Arrays) -> Call:
+    feeds, native, reference = (_named(item, key, arrays) for key in ("feeds", "own", "reference"))
+    _require(bool(feeds), "a call has no inputs")
+    same = native.keys() == reference.keys() and all(
+        native[name].shape == array.shape and native[name].dtype.kind == array.dtype.kind
+        for name, array in reference.items()
+    )
+    _require(same and bool(reference), "PyTorch's outputs and their references do not fit each other")
+    label = _typed(item, "label", str) if "label" in item else ""
+    least = _mapping(item, "least", float) if "least" in item else {}
+    _require(all(size >= 0 for size in least.values()), "a least error is negative or not a number")
+    return Call(feeds, _widened(native), _widened(reference), label, least)
+
+
+def _widened(arrays: Arrays) -> Arrays:
+    return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+
+
+def _named(item: Any, key: str, arrays: Arrays) -> Arrays:
+    found = {}
+    for name, member in _typed(item, key, dict).items():
+        where, shape = member if isinstance(member, list) and len(member) == 2 else (member, None)
+        _require(isinstance(where, str) and where in arrays, f"its array {where!r} is missing")
+        array = arrays[where]
+        if shape is not None:
+            sizes = [type(size) is int and size >= 0 for size in shape] if isinstance(shape, list) else [False]
+            _require(all(sizes) and len(sizes) == array.ndim, f"a block of its array {where!r} has no shape")
+            array = array[_block(shape)]
+            _require(list(array.shape) == shape, f"a block of its array {where!r} is larger than it")
+        found[name] = array
+    return found
+
+
+def _axes(item: Any, key: str, calls: tuple[Call, ...]) -> Mapping[str, int]:
+    axes: Mapping[str, int] = _mapping(item, key, int)
+    for call in calls:
+        for name, array in [*call.feeds.items(), *call.reference.items()]:
+            _require(0 <= axes.get(name, 0) < array.ndim or name not in axes, f"{name!r} has no such axis in {key}")
+    return axes
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+def _typed(item: Any, key: str, kind: type) -> Any:
+    """A value of the header; an integer is accepted as a float, a float is never truncated to an integer."""
+    _require(isinstance(item, dict), f"there is no object with {key!r} where one must be")
+    value = item.get(key)
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) < 2**53 else math.nan
+    _require(type(value) is kind, f"its {key!r} is not of the type {kind.__name__}")
+    return value
+
+
+def _filled(items: list[Any], key: str) -> list[Any]:
+    _require(bool(items), f"its {key!r} are empty")
+    return items
+
+
+def _one_of(item: Any, key: str, allowed: tuple[str, ...]) -> str:
+    value: str = _typed(item, key, str)
+    _require(value in allowed, f"its {key!r} is none of {', '.join(allowed)}")
+    return value
+
+
+def _each(item: Any, key: str, kind: type) -> list[Any]:
+    return [_typed({key: value}, key, kind) for value in _typed(item, key, list)]
+
+
+def _mapping(item: Any, key: str, kind: type) -> dict[str, Any]:
+    return {name: _typed({key: value}, key, kind) for name, value in _typed(item, key, dict).items()}

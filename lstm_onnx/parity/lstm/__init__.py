@@ -1,0 +1,1 @@
+"""The verification of a file against a bare nn.LSTM."""

@@ -1,0 +1,218 @@
+"""The verification of a file against a bare nn.LSTM.
+
+Its weights are known by name and its rows and steps are independent of what follows, so that it has more than any
+module: single-step comparison of chaotic models, every size of an axis for the price of a few runs, and a diagnosis
+down to the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...errors import InputError, LSTMOnnxError
+from ...exporter.sources.torch_lstm import module_of, spec_of, state_of
+from ...exporter.weights import StateDict, digest
+from ...runtime import Model
+from ...spec import LSTMSpec
+from ..amplify import amplified_graph, amplified_state, input_gains, layer_gains
+from ..cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_cases
+from ..comparison import Models, Planned, Verification, user_case
+from ..diagnosis.evidence import diagnose
+from ..expected import Call, Expected, farther, perturbed
+from ..mutants import Target, folder_of, opened, read_graph
+from ..report import CaseResult, Cause, Location
+from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
+from .reference import run_torch, windows
+from .sizes import batch_sweep, conclusive_calls, time_sweep
+
+LSTMModels = Models[nn.LSTM]
+_NOT_EXTREME = (
+    "extreme inputs and states were not compared: rounding errors grow without bound in a chaotic model, so no result "
+    "could be judged"
+)
+
+
+def models_of(model: Model, spec: LSTMSpec, state: StateDict) -> LSTMModels:
+    """A file, and an LSTM with these parameters."""
+    native = torch.float32 if spec.dtype == "float64" else getattr(torch, spec.dtype)
+    return Models(model, module_of(spec, state).to(native), module_of(spec, state).to(torch.float64))
+
+
+class LSTMVerification(Verification):
+    """The verification of a file against a bare nn.LSTM.
+
+    Args:
+        model: the file, open.
+        module: the nn.LSTM.
+        seed: of the drawn inputs and states.
+        data: inputs to compare in addition to the drawn ones, by the file's input names.
+        shapes: the (batch, time) pairs that are drawn.
+    """
+
+    models: LSTMModels
+    chaotic_note = "they were compared in pairs of steps and single steps"
+
+    def __init__(
+        self,
+        model: Model,
+        module: Any,
+        *,
+        seed: int = 0,
+        data: Sequence[Mapping[str, Any]] = (),
+        shapes: Sequence[tuple[int, int]] = (*SHAPES, LONG),
+    ) -> None:
+        super().__init__(model, module, seed)
+        self.spec: LSTMSpec = spec_of(module)
+        # Rebuilt from the weights: the caller's module stays as it is, and may be parametrized.
+        self.state = state_of(module, self.spec)
+        self.models = models_of(model, self.spec, self.state)
+        self.amplified_models = self._amplify()
+        lengths = "lengths" in model.inputs
+        streams = bool(model.states) and not self.spec.bidirectional
+        gains = input_gains(self.spec, self.state)
+        self.cases = lstm_cases(self.spec, lengths=lengths, streams=streams, seed=seed, gains=gains, shapes=shapes)
+        self.cases += lstm_value_cases(self.spec, gains.input, seed, folded=self._folded)
+        self.cases += [_data_case(model, index, feeds) for index, feeds in enumerate(data)]
+        self.sweeps: list[Callable[[], tuple[Case, list[Call]]]] = self._sweeps(lengths)
+        self.amplified_cases = amplified_cases(self.spec, lengths=lengths, seed=seed) if self.amplified_models else []
+        self.note_digest(digest(self.state))
+        if model.spec is not None and model.spec != self.spec:
+            self.notes.append("the file was exported from an LSTM with other arguments")
+
+    def _sweeps(self, lengths: bool) -> list[Callable[[], tuple[Case, list[Call]]]]:
+        return [
+            lambda: batch_sweep(self.models, self.spec, axes=self.axes, lengths=lengths, seed=self.seed),
+            lambda: time_sweep(self.models, self.spec, axes=self.axes, seed=self.seed),
+        ]
+
+    @property
+    def _folded(self) -> bool:
+        """Whether the file may have its projections folded into R."""
+        options = self.model.metadata.options
+        return self.spec.proj_size > 0 and (options is None or options.projection == "fold")
+
+    def _amplify(self) -> tuple[LSTMModels, Any] | None:
+        """The models with amplified weights and the file's graph; None where that is not needed or not possible."""
+        gains = layer_gains(self.spec, self.state, folded=self._folded)
+        if gains is None:
+            return None
+        graph = amplified_graph(read_graph(self.model), folder_of(self.model), self.spec, gains)
+        if graph is None:
+            return None
+        try:
+            return models_of(opened(self.model, graph), self.spec, amplified_state(self.state, gains)), graph
+        except LSTMOnnxError:
+            return None
+
+    @property
+    def planned(self) -> int:
+        """The number of cases, without the shorter ones that follow an inconclusive one."""
+        return len(self.cases) + len(self.sweeps) + len(self.amplified_cases)
+
+    @property
+    def amplified(self) -> Target | None:
+        """The file with amplified weights, and its cases so far."""
+        if self.amplified_models is None:
+            return None
+        models, graph = self.amplified_models
+        return Target(models.file, graph, [done.expected for done in self.compared if done.models is models])
+
+    def _comparisons(self) -> Iterator[Planned | CaseResult]:
+        """Each case; an inconclusive one is followed by shorter ones from the float64 states."""
+        for case in self.cases:
+            # In a chaotic model extreme values amplify every rounding without bound, right or wrong.
+            chaotic = any(done.result.inconclusive for done in self.compared)
+            if case.kind == "values" and chaotic:
+                if _NOT_EXTREME not in self.notes:
+                    self.notes.append(_NOT_EXTREME)
+                continue
+            yield from self._with_windows(self.models, case)
+        for sweep in self.sweeps:
+            case, calls = sweep()
+            expected = conclusive_calls(expect_calls(self.models, self.spec, case, calls))
+            if expected is not None:
+                yield self.models, case, expected
+        for case in self.amplified_cases:
+            assert self.amplified_models is not None  # noqa: S101 - otherwise there are no such cases
+            yield from self._with_windows(self.amplified_models[0], case)
+
+    def _with_windows(self, models: LSTMModels, case: Case) -> Iterator[Planned | CaseResult]:
+        before = len(self.compared)
+        for part, expected in expectations(models, self.spec, case):
+            yield models, part, expected
+        if len(self.compared) > before and self.compared[-1].result.inconclusive:
+            problem = "PyTorch's own error is too large even for a single step, so this case cannot be judged"
+            yield CaseResult(case.label, error=problem)
+
+    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
+        """Where the file first differs and the likely causes, as far as they can be determined."""
+        return diagnose(self.spec, self.compared)
+
+
+def expectations(models: LSTMModels, spec: LSTMSpec, case: Case) -> Iterator[tuple[Case, Expected]]:
+    """What PyTorch gives for `case`; if that is inconclusive, then for its pairs of steps and for its single steps."""
+    expected = _expect(models, spec, case)
+    if case.kind == "values" and expected.inconclusive:
+        return  # the result for extreme values depends on PyTorch's own rounding alone
+    yield case, expected
+    time = case.input.shape[1 if spec.batch_first else 0]
+    for size in (2, 1):
+        if expected.inconclusive and size < time:
+            part = replace(windows(models.float64, case, size), kind="steps")
+            expected = _expect(models, spec, part)
+            yield part, expected
+
+
+def _expect(models: LSTMModels, spec: LSTMSpec, case: Case) -> Expected:
+    native, reference = run_torch(models.native, case), run_torch(models.float64, case)
+    if case.kind == "values":
+        for seed in range(ROUNDINGS):
+            moved = case.with_feeds(perturbed(case.feeds(), spec.dtype, seed))
+            native = farther(native, run_torch(models.float64, moved), reference)
+    return expect_calls(models, spec, case, [Call(case.feeds(), native, reference)])
+
+
+def expect_calls(models: LSTMModels, spec: LSTMSpec, case: Case, calls: Sequence[Call]) -> Expected:
+    """`case` as these calls, with the scales and axes of an nn.LSTM."""
+    scale = max(float(np.abs(call.reference["cn"]).max()) for call in calls)
+    if case.states is not None:
+        scale = max(scale, float(np.abs(case.states[1]).max()))
+    time_axis = 1 if spec.batch_first else 0
+    h_scale = _h_scale(models.float64)
+    if case.kind == "values":
+        # A sigmoid near 0 may be off by eps, which times a large c is a large error of h.
+        h_scale *= max(1.0, scale)
+        scale *= EXTREME_ROUNDINGS
+    return Expected(
+        case.label,
+        tuple(calls),
+        spec.dtype,
+        scale,
+        case.kind,
+        case.chunkings,
+        time_axes={"input": time_axis, "output": time_axis},
+        batch_axes={"input": 1 - time_axis, "output": 1 - time_axis, "lengths": 0, "hn": 1, "cn": 1},
+        scales=dict.fromkeys(("output", "hn"), h_scale),
+        dtypes=dict.fromkeys(("output", "hn", "cn"), spec.dtype),
+    )
+
+
+def _h_scale(module: nn.LSTM) -> float:
+    """The magnitude of h for rounding: o tanh(c) is within 1, and a projection is a sum of such."""
+    norms = [float(w.norm(dim=1).max()) for name, w in module.state_dict().items() if name.startswith("weight_hr")]
+    return max(norms, default=1.0)
+
+
+def _data_case(model: Model, index: int, feeds: Mapping[str, Any]) -> Case:
+    """The user's own inputs."""
+    label, arrays = user_case(model, index, feeds)
+    if "input" not in arrays:
+        raise InputError(f"{label}: an nn.LSTM takes input, and {model.path} takes {', '.join(model.inputs)}")
+    states = (arrays["h0"], arrays["c0"]) if "h0" in feeds or "c0" in feeds else None
+    return Case(label, arrays["input"], states, arrays.get("lengths"), "data")

@@ -1,0 +1,1 @@
+"""The verification of a file against any module."""

@@ -1,0 +1,147 @@
+"""A module with small weights in its recurrent layers, with these amplified in the file and in PyTorch alike.
+
+See `amplify`, which does it for a bare LSTM.  Half precision needs it most: the effect of a layer behind another one
+is below its rounding while the gates hardly move.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from ...errors import LSTMOnnxError
+from ..amplify import scale_weights, weight_gain
+from ..expected import Expected, largest_relative_errors
+from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened, read_graph
+from ..tolerances import LEAST_WEIGHT_GAIN
+
+if TYPE_CHECKING:
+    from .verification import ModuleVerification
+
+_SHAPES = ((8, 7), (5, 12), (32, 2))
+"""The (batch, time) of the cases."""
+_KINDS = ("weight_ih", "weight_hh", "bias")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer of a recurrent module: the names of its parameters, and their factors, by kind."""
+
+    path: str
+    parameters: Mapping[str, tuple[str, ...]]
+    factors: Mapping[str, float]
+
+
+def amplified_target(verification: ModuleVerification) -> Target | None:
+    """The file with amplified weights, and what PyTorch gives with them; None where not needed or not found in it."""
+    layers = list(_layers(verification))
+    largest = max((factor for layer in layers for factor in layer.factors.values()), default=1.0)
+    least = LEAST_WEIGHT_GAIN.get(verification.dtype, LEAST_WEIGHT_GAIN["float32"])
+    if largest < least or verification.dtype == "float64":
+        return None
+    model = verification.model
+    graph = _amplified_graph(verification, layers, read_graph(model), folder_of(model))
+    if graph is None:
+        return None
+    try:
+        amplified = opened(model, graph)
+    except LSTMOnnxError:
+        return None
+    with _scaled(verification, layers):
+        return Target(amplified, graph, _expected(verification))
+
+
+def _layers(verification: ModuleVerification) -> Iterator[_Layer]:
+    run = verification.models.native
+    for path in run.sites:
+        module = run.submodule(path)
+        names = [name for name, _ in module.named_parameters(recurse=False)]
+        suffixes = {name.partition("_l")[2].removesuffix("_reverse") for name in names}
+        for suffix in sorted(suffixes):
+            own = [name for name in names if name.partition("_l")[2].removesuffix("_reverse") == suffix]
+            parameters = {kind: tuple(name for name in own if name.startswith(kind)) for kind in _KINDS}
+            factors = {
+                kind: weight_gain(kind, [_array(module.get_parameter(name)) for name in found], verification.dtype)
+                for kind, found in parameters.items()
+            }
+            yield _Layer(path, parameters, factors)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array
+
+
+def _amplified_graph(
+    verification: ModuleVerification, layers: list[_Layer], model: onnx.ModelProto, folder: str
+) -> onnx.ModelProto | None:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    edit = Edit(copy, folder)
+    changed: set[str] = set()
+    for operator in edit.layers:
+        layer = next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
+        if layer is None or any(edit.fold(operator)):
+            return None
+        changed.add(layer.path)
+        ports = zip(_KINDS, (operator.W, operator.R, operator.B), strict=True)
+        if not all(scale_weights(edit, each, layer.factors[kind]) for kind, each in ports):
+            return None
+    # A layer without an operator, such as a cell that was split into others, cannot be amplified in the file.
+    return copy if changed == {layer.path for layer in layers} else None
+
+
+def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:
+    """Whether an operator has the weights of a layer, in any order."""
+    module = verification.models.native.submodule(layer.path)
+    for kind, ports in (("weight_ih", operator.W), ("weight_hh", operator.R)):
+        constants = [edit.constant(port.value) for port in ports]
+        arrays = [array for array in constants if array is not None]
+        parameters = [_array(module.get_parameter(name)) for name in layer.parameters[kind]]
+        if len(arrays) != len(constants) or not arrays or not parameters:
+            return False
+        values, wanted = (np.sort(np.concatenate([np.ravel(one) for one in each])) for each in (arrays, parameters))
+        if not np.array_equal(values, wanted):
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[None]:
+    """Multiply the parameters of both copies of the module for the duration of the context."""
+    originals: list[tuple[Tensor, Tensor]] = []
+    try:
+        with torch.no_grad():
+            for run in (verification.models.native, verification.models.float64):
+                for layer in layers:
+                    module = run.submodule(layer.path)
+                    for kind, names in layer.parameters.items():
+                        for name in names:
+                            parameter = module.get_parameter(name)
+                            originals.append((parameter, parameter.clone()))
+                            parameter.mul_(layer.factors[kind])
+        yield
+    finally:
+        with torch.no_grad():
+            for changed, original in reversed(originals):
+                changed.copy_(original)
+
+
+def _expected(verification: ModuleVerification) -> list[Expected]:
+    rng = np.random.default_rng([verification.seed, 4])
+    specs = verification.specs
+    cases = []
+    for batch, time in _SHAPES:
+        case = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
+        expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
+        if expected is not None and not expected.inconclusive:
+            cases.append(expected)
+    least = largest_relative_errors(cases)
+    return [replace(expected, least=least) for expected in cases]

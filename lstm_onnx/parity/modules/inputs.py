@@ -1,0 +1,91 @@
+"""The inputs that a module is verified on: their specs, arguments that its forward accepts, and cases of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...errors import ConfigError
+from ...exporter.tracing.arguments import Arguments, bind_arguments
+from ...exporter.tracing.example_inputs import find_example_inputs
+from ...input_spec import InputSpec, axes
+from ...runtime import Model
+
+BATCH, TIME = 2, 3
+"""Sizes that distinguish the axes of batch and of time."""
+
+
+@dataclass(frozen=True)
+class ModuleCase:
+    """One comparison's inputs and states by name; states that are left out start as the file starts them."""
+
+    label: str
+    inputs: dict[str, np.ndarray]
+    states: dict[str, np.ndarray]
+    kind: str = "whole"
+
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Inputs and states by name."""
+        return {**self.inputs, **self.states}
+
+
+def find_arguments(
+    model: Model, module: nn.Module, inputs: Sequence[InputSpec], example_inputs: Any, seed: int
+) -> tuple[tuple[InputSpec, ...], Arguments]:
+    """The specs of the inputs, and arguments that the module's forward accepts.
+
+    Raises:
+        ConfigError: neither the file nor the caller describes the inputs.
+    """
+    metadata = model.metadata
+    if example_inputs is not None:
+        found = bind_arguments(module, example_inputs, None)
+        specs = tuple(metadata.inputs) or tuple(_with_axis_names(spec, model) for spec in found.specs())
+        device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+        return specs, replace(found, tensors={name: tensor.to(device) for name, tensor in found.tensors.items()})
+    specs = tuple(inputs) or tuple(metadata.inputs)
+    if not specs:
+        raise ConfigError(f"{model.path}: its metadata does not describe its inputs; pass example_inputs")
+    return specs, find_example_inputs(module, specs, seed=seed, limits=metadata.axis_limits)
+
+
+def _with_axis_names(spec: InputSpec, model: Model) -> InputSpec:
+    """An example's input with the axis names of a file that is not from lstm-onnx."""
+    info = model.inputs.get(spec.name)
+    if info is None or len(info.shape) != len(spec.shape):
+        return spec
+    dims = zip(info.shape, spec.shape, strict=True)
+    shape = tuple(theirs if isinstance(theirs, str) and theirs.isidentifier() else own for theirs, own in dims)
+    return replace(spec, shape=shape)
+
+
+def require_same_inputs(model: Model, found: Arguments) -> None:
+    """Check that the file and the module's forward have the same inputs.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    forward = set(found.tensors)
+    file = set(model.inputs) - (set(model.metadata.states) - forward)
+    if forward != file:
+        raise ConfigError(
+            f"{model.path}: takes {', '.join(sorted(file))}, and the module {', '.join(sorted(forward))}; "
+            "is the file this module's?"
+        )
+
+
+def with_zero_and_one(specs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+    """`specs` with integers that were all 0 or all 1 in the example drawn from both.
+
+    In a sequence of equal tokens the direction in which it is read has no effect.
+    """
+    return tuple(
+        replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
+        for spec in specs
+    )

@@ -1,0 +1,202 @@
+"""A module at every small size of each axis, and at every row of its tables.
+
+A module's rows and steps may depend on each other in any way, so that each size is a run of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ...input_spec import sizes_of
+from ..expected import Call, Expected, with_least_errors
+from ..mutants import folder_of, read_graph
+from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
+from .embeddings import Rows
+from .inputs import ModuleCase
+
+if TYPE_CHECKING:
+    from .verification import ModuleVerification
+
+_CALL = 5e7
+"""The least cost of a call, in multiplications."""
+_MOST_LOOKUPS = 2e10
+"""Multiplications of the sweep over a table's rows."""
+_WIDE = 64
+"""Features of an output above which only some are compared, in a sweep."""
+
+
+def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
+    """A case for each axis, at every small size and some large ones, and one for each table, at every row."""
+    rng = np.random.default_rng([verification.seed, 2])
+    specs, base = verification.specs, verification.base_sizes(verification.specs)
+    first = verification.expect(verification.case_at(specs, rng, base))
+    if first is None:
+        return
+    call = first.calls[0]
+    steps = feature_steps(call.reference)
+    numbers = float(sum(array.size for array in _thinned(call.reference, steps).values()))
+    tables = {id(rows.table): rows.table for rows in verification.rows.values() if rows.table is not None}
+    weights = verification.models.float64.weights - sum(table.numel() for table in tables.values())
+    roles = sizes_of(specs, 2, 3)
+    batch_axis = next((axis for axis, size in roles.items() if size == 2), None)
+    for axis in base:
+        others = base if axis == batch_axis or batch_axis is None else {**base, batch_axis: 1}
+        others = {name: verification.axes.within(name, size) for name, size in others.items()}
+        sizes = axis_sizes(axis, others, verification.axes, weights, numbers, batch=axis == batch_axis)
+        cases = [(f"{axis} {each[axis]}", verification.case_at(specs, rng, each)) for each in sizes]
+        swept = _sweep(verification, cases, steps)
+        if swept is not None:
+            tried = spans(int(one.label.rpartition(" ")[2]) for one in swept.calls)
+            beside = "".join(f", {name} {size}" for name, size in others.items() if name != axis)
+            yield replace(swept, label=f"every {axis} of {tried}{beside}")
+    for name, rows in verification.rows.items():
+        most = most_tokens(weights, numbers / call.feeds[name].size)
+        tokens = _tokens(verification, name, rows, most)
+        each = call.feeds[name].size // (base[batch_axis] if batch_axis else 1)
+        large = base
+        if batch_axis is not None:
+            large = {**base, batch_axis: verification.axes.within(batch_axis, min(-(-len(tokens) // each), 256))}
+        size = verification.case_at(specs, rng, large).inputs[name].size
+        cases = []
+        for part in chunks_of(tokens, size):
+            case = verification.case_at(specs, rng, large)
+            array = part.reshape(case.inputs[name].shape).astype(case.inputs[name].dtype)
+            label = f"{name} {part.min()} to {part.max()}"
+            cases.append((label, replace(case, inputs={**case.inputs, name: array})))
+        swept = _sweep(verification, cases, steps)
+        if swept is not None:
+            yield replace(swept, label=f"every {name} of {rows.low} to {rows.high}")
+
+
+def _sweep(
+    verification: ModuleVerification, cases: Sequence[tuple[str, ModuleCase]], steps: Mapping[str, int]
+) -> Expected | None:
+    """Several cases as one, without those at which the module does not run or that are inconclusive."""
+    calls: list[Call] = []
+    last: Expected | None = None
+    scale = 0.0
+    for label, case in cases:
+        expected = verification.expect(case)
+        if expected is not None and is_conclusive(expected):
+            call = expected.calls[0]
+            calls.append(Call(call.feeds, _thinned(call.native, steps), _thinned(call.reference, steps), label))
+            last, scale = expected, max(scale, expected.scale)
+    if last is None:
+        return None
+    return replace(last, calls=with_least_errors(calls), kind="sweep", scale=scale, feature_steps=steps)
+
+
+def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) -> np.ndarray:
+    """Each integer that an input can be; of a large table as many as the budget allows, rows that differ first."""
+    rng = np.random.default_rng([verification.seed, 3])
+    count = rows.high - rows.low + 1
+    if count <= most:
+        return tokens_to_try(rows, most, np.zeros(0, np.int64), rng)
+    model = verification.model
+    table = None if rows.table is None else rows.table.detach().cpu().numpy().astype(verification.dtype)
+    others = None if table is None else differing_rows(read_graph(model), folder_of(model), table)
+    differing = np.zeros(0, np.int64) if others is None else others - rows.offset
+    differing = differing[(differing >= rows.low) & (differing <= rows.high)]
+    tokens = tokens_to_try(rows, most, differing, rng)
+    note = f"of {name} {len(tokens)} of {count} integers were tried"
+    if others is not None and not set(differing.tolist()) - set(tokens.tolist()):
+        note += "; the table's other rows are the same bits in the file and in the module"
+    verification.notes.append(note)
+    return tokens
+
+
+def is_conclusive(expected: Expected) -> bool:
+    """Whether PyTorch's numbers are finite and close enough to float64 for a file to be judged by them."""
+    finite = all(
+        np.isfinite(array).all()
+        for call in expected.calls
+        for part in (call.native, call.reference)
+        for array in part.values()
+        if array.dtype.kind == "f"
+    )
+    return finite and all(call.conclusive(expected.dtype) for call in expected.calls)
+
+
+def _thinned(arrays: Mapping[str, np.ndarray], steps: Mapping[str, int]) -> dict[str, np.ndarray]:
+    return {name: array[..., :: steps[name]] if name in steps else array for name, array in arrays.items()}
+
+
+def axis_sizes(
+    axis: str, base: Mapping[str, int], limits: Axes, weights: int, numbers: float, *, batch: bool
+) -> list[dict[str, int]]:
+    """The sizes of all axes in each call of a sweep over one of them.
+
+    Args:
+        axis: the axis to vary.
+        base: the sizes of the others.
+        limits: the axes' limits and boundaries.
+        weights: the number of the module's parameters.
+        numbers: the number of elements of an output at the base sizes.
+        batch: whether it is the batch axis, of which fewer sizes are enough.
+    """
+    cells = float(np.prod([size for name, size in base.items() if name != axis], initial=1.0))
+
+    def cost(size: int) -> float:
+        work = (_CALL + weights * cells * size) / MOST_WORK
+        return max(work, numbers * size / max(base[axis], 1) / MOST_NUMBERS)
+
+    first, largest = ((64,), 129) if batch else ((LONG,), LARGEST_TIME)
+    sizes = limits.to_try(
+        axis, cost, 0.5 if batch else 1.0, first=first, largest=largest, dense=DENSE_BATCH if batch else DENSE
+    )
+    return [{**base, axis: size} for size in sizes]
+
+
+def tokens_to_try(rows: Rows, most: int, first: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Distinct integers of an input: all that it can be, or `most` of them, including `first` and the ends."""
+    count = rows.high - rows.low + 1
+    if count <= most:
+        return rng.permutation(np.arange(rows.low, rows.high + 1))
+    chosen = [rows.high, rows.low, *first[: most // 2].tolist()]
+    others = rng.choice(count, most, replace=False) + rows.low
+    return np.array(list(dict.fromkeys([*chosen, *others.tolist()]))[:most])
+
+
+def most_tokens(weights: int, numbers: float) -> int:
+    """How many rows of a table the budget allows, from the module's parameters and the numbers that each row gives."""
+    return max(int(min(_MOST_LOOKUPS / max(weights, 1), MOST_NUMBERS / max(numbers, 1.0))), 64)
+
+
+def feature_steps(references: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The step between the features that are compared, of outputs with many."""
+    return {
+        name: -(-array.shape[-1] // (_WIDE // 2))
+        for name, array in references.items()
+        if array.ndim > 1 and array.dtype.kind == "f" and array.shape[-1] > _WIDE
+    }
+
+
+def differing_rows(graph: onnx.ModelProto, folder: str, table: np.ndarray) -> np.ndarray | None:
+    """The rows of `table` that differ in a file, largest differences first; None where the table is not found."""
+    found: np.ndarray | None = None
+    for tensor in graph.graph.initializer:
+        if tuple(tensor.dims) != table.shape:
+            continue
+        array = numpy_helper.to_array(tensor, folder)
+        if array.dtype.kind != "f":
+            continue
+        differences = np.abs(array.astype(np.float64) - table.astype(np.float64)).max(axis=1)
+        order = np.argsort(-differences, kind="stable")
+        rows = order[: int(np.count_nonzero(~(differences == 0)))]
+        if found is None or len(rows) < len(found):
+            found = rows
+    return found
+
+
+def chunks_of(tokens: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`tokens` in chunks of `size`; the last one is filled up from the start."""
+    for start in range(0, len(tokens), size):
+        part = tokens[start : start + size]
+        yield np.fromiter(itertools.islice(itertools.chain(part, itertools.cycle(tokens)), size), np.int64, size)

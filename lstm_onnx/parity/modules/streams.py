@@ -1,0 +1,226 @@
+"""A module's streams: every chunking of a sequence must give what PyTorch gives for the whole sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import ExportError, InputError
+from ...input_spec import InputSpec, draw, sizes_of
+from ...runtime import Model
+from ...runtime.symbolic_dims import names_in
+from ..cases import compositions
+from ..expected import Call, Expected
+from .inputs import BATCH, TIME, ModuleCase
+from .run import shape_of
+
+if TYPE_CHECKING:
+    from .verification import ModuleVerification
+
+_BATCHES, _STEPS = (1, 3), 6
+"""The sizes of the sequences that are cut in every way."""
+
+
+def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
+    """The cases that run through streams.
+
+    They cut whole sequences or, where a call is one step whatever its size, compare several calls in turn.
+    """
+    model = verification.model
+    if not model.metadata.states:
+        return
+    try:
+        model.stream()
+    except InputError as error:
+        verification.notes.append(f"streams were not compared: {str(error).removeprefix(f'{model.path}: ')}")
+        return
+    if model.metadata.time_axes:
+        yield from _chunked_cases(verification)
+        return
+    for label, cases in _sequences(verification):
+        yield from _carried_cases(verification, label, cases)
+
+
+@dataclass(frozen=True)
+class TimeAxes:
+    """The time axes of a file's inputs and outputs.
+
+    Attributes:
+        names: the names of the time axes.
+        axes: the time axis of every input and output that has one; for a single sequence also where time is a
+            factor of a dimension, as in ``batch*time``.
+        folded: whether some output has such a dimension, in which several sequences cannot be separated.
+        lengths: the inputs that are lengths of sequences.
+        batch_axes: the batch axis of every input and output that has one.
+    """
+
+    names: frozenset[str]
+    axes: Mapping[str, int]
+    folded: bool
+    lengths: tuple[str, ...]
+    batch_axes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: Model, specs: Sequence[InputSpec], batch_axes: Mapping[str, int]) -> TimeAxes:
+        """From the names of the axes."""
+        time = frozenset(model.metadata.time_axes)
+        carried = {*model.states, *model.states.values()}
+        axes: dict[str, int] = {}
+        folded = False
+        for name, info in {**model.inputs, **model.outputs}.items():
+            for axis, dim in enumerate(info.shape):
+                if name not in carried and isinstance(dim, str) and names_in(dim) & time:
+                    axes[name] = axis
+                    folded = folded or dim not in time
+        lengths = tuple(spec.name for spec in specs if spec.high in time)
+        return cls(time, axes, folded, lengths, batch_axes)
+
+    def take(self, array: np.ndarray, name: str, steps: range) -> np.ndarray:
+        """Some steps of an input or an output; all of one without a time axis."""
+        return np.take(array, steps, axis=self.axes[name]) if name in self.axes else array
+
+
+def _draw_feeds(
+    verification: ModuleVerification, time: TimeAxes, sizes: tuple[int, int], rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Inputs and states of whole sequences of `sizes` (batch, steps), all of full length."""
+    model, specs = verification.model, verification.specs
+    batch, steps = sizes
+    named = {**sizes_of(specs, batch, steps), **dict.fromkeys(time.names, steps)}
+    inputs = draw(specs, named, rng)
+    for name in time.lengths:
+        inputs[name] = np.full_like(inputs[name], steps)
+    states = {}
+    for name in model.states:
+        info = model.inputs[name]
+        states[name] = np.tanh(rng.standard_normal(shape_of(info, named))).astype(info.dtype or np.float32)
+    return {name: array for name, array in inputs.items() if name not in states}, states
+
+
+def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
+    """Whole sequences of a file whose metadata names its time axes, cut in every way."""
+    model = verification.model
+    time = TimeAxes.of(model, verification.specs, verification.axes_of_size(BATCH))
+    rng = np.random.default_rng(verification.seed + 1)
+    limits = [model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
+    least = max([1 + verification.extra_steps, *(low for low, _ in limits)])
+    most = min((high for _, high in limits if high is not None), default=_STEPS * least)
+    steps = min(_STEPS, most // least)
+    if steps < 2:
+        return
+    for batch in _BATCHES[:1] if time.folded else _BATCHES:
+        for explicit in (True, False):
+            inputs, states = _draw_feeds(verification, time, (batch, steps * least), rng)
+            label = f"batch {batch}, {steps * least} steps, {'states' if explicit else 'no states'}"
+            whole = _expect_stream(verification, label, inputs, states if explicit else {})
+            if whole is None:
+                continue
+            if time.lengths:
+                for chunking in dict.fromkeys([(1,) * steps, (steps - 1, 1), (1, steps - 1)]):
+                    chunks = tuple(size * least for size in chunking)
+                    calls = _calls(whole.calls[0], time, chunks, model)
+                    named = f"{label}, chunks of {'+'.join(map(str, chunks))}"
+                    yield replace(whole, label=named, kind="chunks", calls=calls)
+                continue
+            every = tuple(tuple(size * least for size in chunking) for chunking in compositions(steps))
+            yield replace(whole, label=f"{label}, every chunking", kind="chunks", chunkings=every, time_axes=time.axes)
+            names = {*whole.calls[0].feeds, *whole.calls[0].reference}
+            if batch > 1 and not explicit and least == 1 and names <= time.batch_axes.keys():
+                yield replace(whole, label=f"{label}, in a pool", kind="pool", time_axes=time.axes)
+
+
+def _expect_stream(
+    verification: ModuleVerification, label: str, inputs: dict[str, np.ndarray], states: dict[str, np.ndarray]
+) -> Expected | None:
+    """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
+    names = _argument_states(verification)
+    start = verification.model.completed(dict(inputs)) if names else {}
+    needed = {name: start[name] for name in names}
+    return verification.expect(ModuleCase(label, dict(inputs), {**needed, **states}))
+
+
+def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
+    """A whole sequence as several calls in turn; outputs without a time axis are compared after the last."""
+    calls = []
+    start = 0
+    for index, size in enumerate(chunking):
+        last = index == len(chunking) - 1
+        steps = range(start, start + size)
+        start += size
+        feeds = {
+            name: np.full_like(array, size) if name in time.lengths else time.take(array, name, steps)
+            for name, array in whole.feeds.items()
+            if not (name in model.states and index)
+        }
+        native, reference = (
+            {name: time.take(array, name, steps) for name, array in arrays.items() if last or name in time.axes}
+            for arrays in (whole.native, whole.reference)
+        )
+        calls.append(Call(feeds, native, reference))
+    return tuple(calls)
+
+
+def _argument_states(verification: ModuleVerification) -> list[str]:
+    """The states that are arguments of forward, which PyTorch does not start."""
+    return [name for name in verification.metadata.states if name in verification.models.native.arguments]
+
+
+def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[ModuleCase]]]:
+    """Calls to make in turn, each from the states of the one before; equal ones also as streams of a pool."""
+    rng = np.random.default_rng(verification.seed + 1)
+    longer = verification.extra_steps
+    for batch, sizes in ((1, (1, 1, 1, 1)), (3, (2, 1, 4)), (3, (1, 1, 1))):
+        cases = []
+        for size in sizes:
+            at = verification.sizes(verification.specs, batch, size + longer)
+            case = verification.case_at(verification.specs, rng, at, states=False)
+            inputs = {name: array for name, array in case.inputs.items() if name not in verification.model.states}
+            cases.append(replace(case, inputs=inputs, kind="chunks"))
+        yield f"batch {batch}, chunks of {'+'.join(str(size + longer) for size in sizes)}", cases
+
+
+def _carried_cases(verification: ModuleVerification, label: str, cases: Sequence[ModuleCase]) -> Iterator[Expected]:
+    """Several calls in turn.
+
+    Where PyTorch's own error grows too large during the sequence, each call is also compared separately, from the
+    float64 states.
+    """
+    model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
+    start = model.completed(dict(cases[0].inputs))
+    float64_states = {name: start[name] for name in _argument_states(verification)}
+    native_states = dict(float64_states)
+    # States in attributes continue as in the module, whatever the file's metadata says.
+    pairs = {**verification.metadata.states, **float64_run.states}
+    calls, steps, cell = [], [], 0.0
+    try:
+        for case in cases:
+            cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}
+            reference = float64_run({**case.inputs, **float64_states})
+            cell = max(cell, float64_run.largest_cell)
+            native = native_run({**case.inputs, **native_states})
+            exact = {**case.inputs, **cast}
+            steps.append(Call(exact, native_run(exact), float64_run(exact)))
+            calls.append(Call(case.inputs, native, reference))
+            float64_states = {name: reference[after] for name, after in pairs.items()}
+            native_states = {name: native[after] for name, after in pairs.items()}
+    except ExportError:
+        return
+    axes = verification.axes_of_size(BATCH)
+    chunks = Expected(
+        label, tuple(calls), verification.dtype, cell, "chunks", (), verification.axes_of_size(TIME), axes
+    )
+    yield chunks
+    if chunks.inconclusive:
+        yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")
+    names = {*cases[0].inputs, *reference}
+    equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in cases[0].inputs.items())
+    if equal and names <= axes.keys() and _batch_size(cases[0], axes) > 1:
+        yield replace(chunks, label=f"{label}, in a pool", kind="pool")
+
+
+def _batch_size(case: ModuleCase, batch_axes: Mapping[str, int]) -> int:
+    name, array = next(iter(case.inputs.items()))
+    return int(array.shape[batch_axes[name]])

@@ -1,0 +1,308 @@
+"""The verification of a file against any PyTorch module.
+
+The module is run in its native precision and as a float64 copy, with the same inputs and states by name as the file;
+inputs are drawn from the ranges in the file's metadata or its source, at many sizes of every named axis.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...errors import ConfigError, ExportError, InputError
+from ...exporter.module_metadata import parameter_digest
+from ...exporter.tracing.arguments import Arguments
+from ...exporter.tracing.functional import make_functional
+from ...input_spec import InputSpec, axes, draw, sizes_of
+from ...metadata import Metadata
+from ...runtime import Model
+from ...runtime.tensor_info import ValueInfo
+from ..amplify import input_gains
+from ..cases import SHAPES, value_changes
+from ..comparison import Models, Planned, Verification, user_case
+from ..diagnosis.modules import diagnose_module
+from ..expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
+from ..mutants import Target
+from ..report import CaseResult, Cause, Location
+from ..tolerances import LEAST_INPUT_GAIN
+from .amplify import amplified_target
+from .embeddings import Rows, rows_of_inputs, with_all_rows
+from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
+from .run import ModuleRun, shape_of
+from .sizes import is_conclusive, sweeps
+from .streams import streamed_cases
+
+_SHORT = 12
+"""The largest number of steps that a module may need for the usual cases; for others each is that much longer."""
+
+
+class ModuleVerification(Verification):
+    """The verification of a file against the module that it was exported from.
+
+    Args:
+        model: the file, open.
+        module: the module.
+        seed: of the drawn inputs and states.
+        inputs: the inputs as a source describes them, instead of the file's metadata.
+        example_inputs: as in `export`; they are compared, too.
+        data: inputs to compare in addition to the drawn ones, by the file's input names.
+    """
+
+    models: Models[ModuleRun]
+    chaotic_note = "the other cases were judged"
+
+    def __init__(
+        self,
+        model: Model,
+        module: nn.Module,
+        *,
+        seed: int = 0,
+        inputs: Sequence[InputSpec] = (),
+        example_inputs: Any = None,
+        data: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(model, module, seed)
+        self.metadata: Metadata = model.metadata
+        specs, found = find_arguments(model, module, inputs, example_inputs, seed)
+        require_same_inputs(model, found)
+        names = _forward_outputs(model, self.metadata)
+        own = make_functional(module, found, output_names=names)
+        self.dtype = str(own.dtype).removeprefix("torch.")
+        float64 = make_functional(module, found, output_names=names, dtype=torch.float64)
+        native = (
+            make_functional(module, found, output_names=names, dtype=torch.float32) if self.dtype == "float64" else own
+        )
+        device = next(iter(found.tensors.values())).device
+        self.models = Models(model, *(ModuleRun(prepared, model, device) for prepared in (native, float64)))
+        longest = max(own.arguments.sizes.values(), default=1)
+        self.extra_steps = longest - 1 if longest > _SHORT else 0
+        self.rows: dict[str, Rows] = {}
+        """The integers that inputs with table look-ups can be."""
+        self.specs = self._with_all_rows(self._with_zero_and_one(specs), inputs)
+        self.cases = list(self._draw_cases(self.specs))
+        self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
+        if example_inputs is not None:
+            self.cases.insert(0, _example_case(found))
+        self.note_digest(parameter_digest(own))
+
+    def _with_zero_and_one(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
+        """Integers that were all 0 or all 1 in the example, drawn from both where the module accepts that."""
+        both = with_zero_and_one(specs)
+        return both if both == specs or self._runs(both) else specs
+
+    def _runs(self, specs: tuple[InputSpec, ...]) -> bool:
+        try:
+            self.models.float64(self._draw(specs))
+        except ExportError:
+            return False
+        return True
+
+    def _draw(self, specs: tuple[InputSpec, ...]) -> dict[str, np.ndarray]:
+        return draw(specs, self.base_sizes(specs), np.random.default_rng(self.seed))
+
+    def base_sizes(self, specs: Sequence[InputSpec]) -> dict[str, int]:
+        """Small sizes of the axes, at which the module runs."""
+        return self.sizes(specs, BATCH, TIME + self.extra_steps)
+
+    def sizes(self, specs: Sequence[InputSpec], batch: int, time: int) -> dict[str, int]:
+        """The size of each axis, within its limits."""
+        return {axis: self.axes.within(axis, size) for axis, size in sizes_of(specs, batch, time).items()}
+
+    def _with_all_rows(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
+        """Integers that index a table, drawn from all of its rows unless a source declares their range."""
+        try:
+            found = rows_of_inputs(self.models.float64, specs, self._draw(specs))
+        except ConfigError:
+            return specs
+        # A number without axes is a flag, which keeps its value.
+        kept = {spec.name for spec in declared if spec.low is not None} | {s.name for s in specs if not axes([s])}
+        found = {name: rows for name, rows in found.items() if name not in kept}
+        opened = with_all_rows(specs, found)
+        if opened != specs and not self._runs(opened):
+            return specs
+        self.rows = found
+        return opened
+
+    def _draw_cases(self, specs: Sequence[InputSpec]) -> Iterator[ModuleCase]:
+        rng = np.random.default_rng(self.seed)
+        open_axes = axes(specs)
+        longer = self.extra_steps
+        shapes = [(batch, time + longer) for batch, time in (SHAPES if open_axes else SHAPES[:1])]
+        seen = []
+        for batch, time in shapes:
+            case = self._case(specs, rng, batch, time)
+            if case.label not in seen:  # limits of the axes can make two shapes equal
+                seen.append(case.label)
+                yield case
+        if self.metadata.states:
+            yield self._case(specs, rng, *shapes[-1], states=False)
+        lengths = [spec.name for spec in specs if isinstance(spec.high, str)]
+        if lengths and open_axes:
+            case = self._case(specs, rng, 3, 7 + longer)
+            cut = {name: np.maximum(array - 1, 1) for name, array in case.inputs.items() if name in lengths}
+            yield replace(case, label=f"{case.label}, none of full length", inputs={**case.inputs, **cut})
+        sites = [site for site in self.models.float64.sites.values() if site.spec.op_type == "LSTM" and not site.cell]
+        gain = max((input_gains(site.spec, site.weights).input for site in sites), default=1.0)  # type: ignore[arg-type]
+        floats = [spec.name for spec in specs if np.issubdtype(np.dtype(spec.dtype), np.floating) and spec.low is None]
+        if gain > LEAST_INPUT_GAIN and floats:
+            case = self._case(specs, rng, 3, 7 + longer)
+            louder = {name: (case.inputs[name] * gain).astype(case.inputs[name].dtype) for name in floats}
+            yield replace(case, label=f"{case.label}, amplified", inputs={**case.inputs, **louder})
+        yield from self._value_cases(specs, rng, gain)
+
+    def _value_cases(self, specs: Sequence[InputSpec], rng: np.random.Generator, gain: float) -> Iterator[ModuleCase]:
+        """Zero, one-signed and large values, and the ends of ranges."""
+        case = self._case(specs, rng, 3, 4 + self.extra_steps)
+        states = [*case.states, *self.metadata.states]
+        for label, changed in value_changes(specs, states, case.feeds, gain, self.dtype):
+            feeds = {**case.feeds, **changed}
+            inputs, carried = ({name: feeds[name] for name in part} for part in (case.inputs, case.states))
+            yield ModuleCase(f"{case.label}, {label}", inputs, carried, "values")
+
+    def _data_case(self, index: int, feeds: Mapping[str, Any]) -> ModuleCase:
+        """The user's own inputs."""
+        label, _ = user_case(self.model, index, feeds)
+        arrays = {name: np.asarray(array) for name, array in feeds.items()}
+        arguments = set(self.models.native.arguments)
+        inputs = {name: array for name, array in arrays.items() if name in arguments}
+        states = {name: array for name, array in arrays.items() if name not in arguments}
+        return ModuleCase(label, inputs, states, "data")
+
+    def _case(
+        self, specs: Sequence[InputSpec], rng: np.random.Generator, batch: int, time: int, *, states: bool = True
+    ) -> ModuleCase:
+        return self.case_at(specs, rng, self.sizes(specs, batch, time), states=states)
+
+    def case_at(
+        self, specs: Sequence[InputSpec], rng: np.random.Generator, sizes: Mapping[str, int], *, states: bool = True
+    ) -> ModuleCase:
+        """Random inputs of these sizes, and random states where the file has some."""
+        inputs = draw(specs, sizes, rng)
+        label = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the only shape"
+        drawn: dict[str, np.ndarray] = {}
+        for name in self.metadata.states:
+            if name not in inputs and states:
+                drawn[name] = _draw_state(self.model.inputs[name], sizes, rng)
+        if self.metadata.states:
+            label += ", states" if states else ", no states"
+        return ModuleCase(label, inputs, drawn)
+
+    @property
+    def planned(self) -> int:
+        """The number of cases."""
+        return len(self._expectations) + (0 if self.amplified is None else len(self.amplified.expected))
+
+    def _comparisons(self) -> Iterator[Planned | CaseResult]:
+        for expected in self._expectations:
+            yield self.models, None, expected
+        if self.amplified is not None:
+            models = replace(self.models, file=self.amplified.model)
+            for expected in self.amplified.expected:
+                yield models, None, expected
+
+    @functools.cached_property
+    def amplified(self) -> Target | None:
+        """The file with the weights of its recurrent layers amplified, where they are small."""
+        return amplified_target(self)
+
+    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
+        """Where the file first differs and the likely causes, as far as they can be determined."""
+        return diagnose_module(self)
+
+    @functools.cached_property
+    def _expectations(self) -> list[Expected]:
+        """What PyTorch gives in every case.
+
+        The lower bound of PyTorch's own error of an output is its largest in any of the cases, since in a case of
+        two numbers it can be nearly 0 by chance.
+        """
+        found = [expected for expected in map(self.expect, self.cases) if expected is not None]
+        skipped = len(self.cases) - len(found)
+        if skipped:
+            self.notes.append(f"the module itself does not run at {skipped} of the {len(self.cases)} cases")
+        found = [one for one in found if one.kind != "values" or is_conclusive(one)]
+        found += sweeps(self)
+        found += streamed_cases(self)
+        # Without chaotic cases and the user's own, which may be chaotic: they would hide errors in all others.
+        # Without extreme values and sizes, which are judged by the usual ones.
+        usual = [one for one in found if one.kind not in ("data", "values", "sweep") and not one.inconclusive]
+        least = largest_relative_errors(usual)
+        return [replace(expected, least=least) for expected in found]
+
+    def expect(self, case: ModuleCase) -> Expected | None:
+        """What PyTorch gives; None where the module itself does not run, such as on fewer steps than its kernel."""
+        native_run, float64_run = self.models.native, self.models.float64
+        try:
+            reference, case = self._reference(case)
+            native = native_run(case.feeds)
+            if case.kind == "values":
+                native = farther(native, float64_run(perturbed(case.feeds, self.dtype)), reference)
+                # With saturated gates an argmax is of equal numbers.
+                floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}
+                reference = floats or reference
+                native = {name: native[name] for name in reference}
+        except ExportError as error:
+            if case.kind == "data":
+                raise InputError(f"{case.label}: the module itself fails on it: {error}") from error
+            return None
+        # A float64 module is itself the reference.
+        dtypes = (float64_run if self.dtype == "float64" else native_run).dtypes
+        return Expected(
+            case.label,
+            (Call(case.feeds, native, reference),),
+            self.dtype,
+            max(float64_run.largest_cell, *(magnitude(state) for state in case.states.values()), 0.0),
+            case.kind,
+            time_axes=self.axes_of_size(TIME),
+            batch_axes=self.axes_of_size(BATCH),
+            dtypes=dict(dtypes),
+        )
+
+    def axes_of_size(self, size: int) -> dict[str, int]:
+        """The batch axis (`BATCH`) or the time axis (`TIME`) of every input and output that has one."""
+        sizes = sizes_of(self.specs, BATCH, TIME)
+        found = {}
+        for name, info in {**self.model.inputs, **self.model.outputs}.items():
+            matching = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and sizes.get(dim) == size]
+            if len(matching) == 1:
+                found[name] = matching[0]
+        return found
+
+    def _reference(self, case: ModuleCase) -> tuple[dict[str, np.ndarray], ModuleCase]:
+        """The float64 outputs; lengths are sorted where the module (enforce_sorted) does not run otherwise."""
+        try:
+            return self.models.float64(case.feeds), case
+        except ExportError:
+            ordered = {
+                spec.name: -np.sort(-case.inputs[spec.name].astype(np.int64)).astype(case.inputs[spec.name].dtype)
+                for spec in self.metadata.inputs
+                if isinstance(spec.high, str)
+            }
+            if not ordered or case.kind == "data":
+                raise
+            sorted_case = replace(case, inputs={**case.inputs, **ordered})
+            return self.models.float64(sorted_case.feeds), sorted_case
+
+
+def _example_case(found: Arguments) -> ModuleCase:
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
+    return ModuleCase("the example", arrays, {})
+
+
+def _draw_state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
+    """Never zero, and in the range of tanh, so that it serves as h and as c."""
+    values: np.ndarray = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
+    return values
+
+
+def _forward_outputs(model: Model, metadata: Metadata) -> tuple[str, ...]:
+    """The outputs that forward returns, including states that it returns itself."""
+    own = {spec.name for spec in metadata.inputs}
+    added = {after for name, after in metadata.states.items() if name not in own}
+    return tuple(name for name in model.outputs if name not in added)

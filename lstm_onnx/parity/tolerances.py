@@ -1,0 +1,60 @@
+"""Every tolerance of a comparison, with the measurement behind it."""
+
+from __future__ import annotations
+
+K = 32.0
+"""The largest ratio that passes.
+
+Measured with tests/parity/test_criterion_evidence.py, which draws right models and the weakest of wrong ones
+(weights x0.001 to x4, H 1-64, L 1-4, up to 80 steps, both directions, projections, lengths, three dtypes); run it
+with ``--models`` for its figures.  Of 60 models, 4 479 right tensors had a median ratio of 0.2 and a largest of 2.5,
+and all 3 331 wrong models were rejected.
+
+An earlier sample of 300 float32 models had 6 714 right tensors (median 0.13, p99 1.5, largest 6.5) and 600 wrong
+models, each above 90, and above 1000 except for weights of a few thousandths, where all gates are nearly 0.5 (hence
+the amplified inputs and weights of such models).
+"""
+EPSILON = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
+"""The spacing of numbers at 1, by dtype: the floor of the bound, on the gates' scale."""
+CHAOS = 2.0**13
+"""PyTorch's own relative error, in units of EPSILON, above which a run is inconclusive (1e-3 in float32).
+
+Past it right files differ as much as wrong ones.  Single steps of such models, from the states of the float64 run,
+had ratios of at most 1.9 in right files and of at least 1310 in wrong ones.
+"""
+COARSEST = 1 / (2 * K)
+"""The same relative to the output's largest number: above it the bound is half of that number or more (float16)."""
+LARGEST_FLIPPED_SHARE = 0.02
+"""The share of integers that may differ where PyTorch's two precisions agree: an argmax of two nearly equal numbers."""
+ROUNDINGS = 4
+"""How often extreme inputs are perturbed: in a single run PyTorch's own error may be nearly 0 by chance."""
+EXTREME_ROUNDINGS = 16.0
+"""How much more the rounding of the largest state counts where states are extreme.
+
+Right models with trained or large weights were off by up to 48 roundings of it there, since a rounding in one step
+is multiplied in the next; wrong ones are off by the state itself.
+"""
+AMPLIFIED = {"weight_ih": 1.0, "weight_hh": 1.0, "bias": 0.5}
+"""The root mean square of each part of a gate's sum in a model with amplified weights."""
+AMPLIFIED_HALF = {"weight_ih": 2.5, "weight_hh": 1.5, "bias": 1.0}
+"""The same in half precision, where only large sums distinguish one sigmoid from another."""
+LEAST_WEIGHT_GAIN = {"float16": 2.0, "float32": 16.0, "float64": 16.0}
+"""The gain below which a model's weights are not amplified, by its dtype."""
+LEAST_INPUT_GAIN = 4.0
+"""The gain above which a model's inputs are amplified."""
+LARGEST_INPUT_GAIN = {"float16": 2.0**8, "float32": 2.0**12, "float64": 2.0**12}
+"""float16 ends at 65504, and the products of an amplified input must stay below it."""
+LEAST_TANH = 0.05
+"""The |tanh c| below which h = o tanh c does not determine o: the quotient amplifies its rounding error 20 times."""
+SATURATION_REMAINDER = 0.5
+"""The largest share of a saturation error that remains when 8-bit products are summed in full.
+
+Saturating models were off by 0.14 to 0.29, and by 0.0065 when summed in full (a share of 0.05 at most); the error of
+the int8 weights themselves does not change.
+"""
+SAME_CAUSE_FACTOR = 8.0
+"""The largest factor between an error on CUDA and the simulated one of TF32 for TF32 to be the cause.
+
+A simulation rounds as TF32 does, but sums in another order; no other cause in the catalogue gives errors near it,
+since float32's are 2^13 times smaller and wrong graphs' larger.
+"""

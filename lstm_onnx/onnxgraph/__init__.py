@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, nodes_of
+from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, nodes_of, outer_values
 from .scopes import Scope, Weight
 from .tensors import (
     Dim,
@@ -34,6 +34,7 @@ __all__ = [
     "inlined_size",
     "is_default",
     "nodes_of",
+    "outer_values",
     "shape_of",
     "shown",
     "text",

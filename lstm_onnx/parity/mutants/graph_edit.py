@@ -7,101 +7,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError
 
-from ...check.inference import bare, inferred
 from ...onnxgraph import nodes_of
+from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, read_layer
+from ...onnxgraph.recurrent import RecurrentLayer as Site
+from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
 
 _TO_THE_END = 2**31 - 1
 """An end of a Slice that is past every end."""
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_STATE_INPUTS, _STATE_OUTPUTS = {"h": 5, "c": 6}, {"h": 1, "c": 2}
-
-
-@dataclass(eq=False)
-class Port:
-    """One end of a node: an input or an output, by its index."""
-
-    node: NodeProto
-    index: int
-    output: bool = False
-
-    @property
-    def value(self) -> str:
-        """The value's name; "" where there is none."""
-        values = self.node.output if self.output else self.node.input
-        return values[self.index] if self.index < len(values) else ""
-
-    @value.setter
-    def value(self, name: str) -> None:
-        values = self.node.output if self.output else self.node.input
-        values[self.index] = name
-
-
-@dataclass(frozen=True)
-class Site:
-    """One recurrent layer: an operator, or a Scan that lstm-onnx wrote for a projected LSTM.
-
-    `gates` and `directions` are numbers, `hidden` is hidden_size; `W`, `R`, `B` and `W_hr` are the ports
-    that read the weights: of an operator one each, of a Scan R and W_hr for each direction, in its body.
-    """
-
-    node: NodeProto
-    op_type: str
-    gates: int
-    directions: int
-    hidden: int
-    W: tuple[Port, ...]
-    R: tuple[Port, ...]
-    B: tuple[Port, ...]
-    W_hr: tuple[Port, ...]
-    lengths: Port | None
-
-    @property
-    def name(self) -> str:
-        """The node's."""
-        return self.node.name or f"{self.node.op_type} of {self.node.output[0]}"
-
-    @property
-    def x(self) -> str:
-        """What it reads step by step, time first."""
-        return str(self.node.input[2 * self.directions if self.scan else 0])
-
-    @property
-    def y(self) -> list[str]:
-        """What it gives step by step, "" where nobody wants it."""
-        first = 2 * self.directions if self.scan else 0
-        count = self.directions if self.scan else 1
-        return [str(value) for value in self.node.output[first : first + count]]
-
-    @property
-    def scan(self) -> bool:
-        """Whether it is a Scan."""
-        return self.node.op_type == "Scan"
-
-    def initial(self, state: str) -> list[Port]:
-        """Where it reads its initial "h" or "c"."""
-        if self.scan:
-            start = 0 if state == "h" else self.directions
-            return [Port(self.node, start + index) for index in range(self.directions)]
-        port = Port(self.node, _STATE_INPUTS[state])
-        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
-
-    def final(self, state: str) -> list[Port]:
-        """Where it gives its final "h" or "c"."""
-        if self.scan:
-            start = 0 if state == "h" else self.directions
-            return [Port(self.node, start + index, output=True) for index in range(self.directions)]
-        port = Port(self.node, _STATE_OUTPUTS[state], output=True)
-        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
-
-
+_STATE_OUTPUTS = {"h": 1, "c": 2}
 Shapes = Mapping[str, Sequence[int | None]]
 """Of values, as far as they are known."""
 _SHAPE_ONLY = frozenset(
@@ -189,13 +109,7 @@ class Edit:
 
     def fold(self, site: Site) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
         """Of a fold that lstm-onnx wrote, the ports that read what h0 goes through, and the projection behind."""
-        outputs = set(site.node.output) - {""}
-        before = [self._producers.get(port.value) for port in site.initial("h")]
-        behind = [node for node in self.graph.node if node.op_type == "MatMul" and node.input[0] in outputs]
-        return (
-            tuple(Port(node, 1) for node in before if node is not None and node.name.endswith("/unproject_h0")),
-            tuple(Port(node, 1) for node in behind if node.name.endswith(("/project", "/project_hn"))),
-        )
+        return site.folded_projection(self.graph.node, self._producers)
 
     def named_final(self, site: Site, state: str) -> list[str]:
         """The values in which a layer gives its final "h" or "c", named where nobody wanted them."""
@@ -269,63 +183,9 @@ class Edit:
 
     def _sites(self) -> Iterator[Site]:
         for node in self.graph.node:
-            if node.op_type in GATES and node.domain in ("", "ai.onnx") and len(node.input) >= 3:
-                site = _operator(node)
-            else:
-                site = _scan(node, self._producers) if node.op_type == "Scan" else None
-            if site is not None:
+            site = read_layer(node, self._producers)
+            if site is not None and node.op_type != QUANTIZED_LSTM and len(node.input) >= 3 and site.hidden_size > 0:
                 yield site
-
-
-def _operator(node: NodeProto) -> Site | None:
-    hidden = next((item.i for item in node.attribute if item.name == "hidden_size"), 0)
-    if hidden < 1:
-        return None
-    direction = next((item.s for item in node.attribute if item.name == "direction"), b"forward")
-    bias = Port(node, 3)
-    lengths = Port(node, 4)
-    return Site(
-        node,
-        node.op_type,
-        GATES[node.op_type],
-        2 if direction == b"bidirectional" else 1,
-        hidden,
-        (Port(node, 1),),
-        (Port(node, 2),),
-        (bias,) if bias.value else (),
-        (),
-        lengths if lengths.value else None,
-    )
-
-
-def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
-    """A Scan as `lstm_onnx.graph` writes it, told by the names of its body's nodes; None for any other."""
-    body = next((item.g for item in node.attribute if item.name == "body"), None)
-    if body is None:
-        return None
-
-    def inner(short: str) -> tuple[Port, ...]:
-        return tuple(Port(each, 1) for each in body.node if each.name.endswith(f"/{short}"))
-
-    recurrent, projection = inner("recurrent_gates"), inner("new_h")
-    count = len(recurrent)
-    if not count or len(projection) != count or len(body.output) < 2 * count:
-        return None
-    cell = body.output[count].type.tensor_type.shape.dim
-    hidden = cell[-1].dim_value if cell else 0
-    value = node.input[2 * count]
-    gates = producers.get(value)
-    biased: tuple[Port, ...] = ()
-    if gates is not None and gates.op_type == "Split":
-        gates = producers.get(gates.input[0])
-    if gates is not None and gates.op_type == "Add":
-        biased, gates = (Port(gates, 1),), producers.get(gates.input[0])
-    if gates is None or gates.op_type != "MatMul" or hidden < 1:
-        return None
-    masked = len(node.input) > 3 * count
-    lengths = Port(node, 3 * count) if masked else None
-    wide = (Port(gates, 1),)
-    return Site(node, "LSTM", GATES["LSTM"], count, hidden, wide, recurrent, biased, projection, lengths)
 
 
 def _copied(node: NodeProto) -> NodeProto:
@@ -342,9 +202,9 @@ def _reads(node: NodeProto) -> set[str]:
 def known_shapes(model: ModelProto) -> Shapes:
     """The sizes that follow from a model."""
     try:
-        shaped = inferred(bare(model))
+        shaped = with_shapes(without_weights(model))
         if _note_last_steps(shaped):
-            shaped = inferred(shaped)
+            shaped = with_shapes(shaped)
     except InferenceError:
         return {}
     values = (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output)

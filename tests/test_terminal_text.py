@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lstm_onnx.bench.report import LeftOut
 from lstm_onnx.bench.report import ParityReport as BenchReport
-from lstm_onnx.check.report import CheckReport, Finding
+from lstm_onnx.check import CheckReport, Finding
 from lstm_onnx.doctor import Capability, Diagnosis, ProviderStatus
 from lstm_onnx.errors import FileError, InputError, LSTMOnnxError, MissingDependencyError
 from lstm_onnx.inspect import inspect

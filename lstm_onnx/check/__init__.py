@@ -1,13 +1,13 @@
-"""Whether an ONNX file is fit for production: valid, dynamic, runnable on the asked provider, states paired.
+"""Whether an ONNX file is fit for production: valid, dynamic, runnable on the provider, its states paired.
 
-A file that cannot be read as ONNX at all, or a provider that is not there, is an error.  Everything
-that is wrong with a readable file is a `Finding`, and so is whatever onnx or ONNX Runtime raise
-about it: nothing that failed to be checked counts as passed.
+A file that cannot be read as ONNX at all, or a provider that is not there, is an error.  Everything that is wrong with
+a readable file is a `Finding`, and so are errors of onnx and ONNX Runtime: what could not be checked does not pass.
 """
 
 from __future__ import annotations
 
+from .finding import Finding
 from .isolated import check
-from .report import CheckReport, Finding
+from .report import CheckReport
 
 __all__ = ["CheckReport", "Finding", "check"]

@@ -1,4 +1,4 @@
-"""What the rules look at: the model as stored and as inferred, its constants, who reads which value."""
+"""What rules look at: the model as stored and with its shapes, its constants, and who reads which value."""
 
 from __future__ import annotations
 
@@ -10,61 +10,69 @@ from math import prod
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from ..errors import ConfigError
 from ..metadata import Metadata
-from ..onnxgraph import Scope, attributes_of, graphs_of, is_default, typed
-from .graph import ONNX_ERRORS, Graph
-from .inference import bare, inferred
-from .report import words
+from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, typed
+from ..onnxgraph.recurrent import input_of, is_onnx_operator, is_operator
+from ..onnxgraph.shape_inference import with_shapes, without_weights
+from .graph import Graph
 
-RECURRENT = {"LSTM": 4, "GRU": 3, "RNN": 1}
-"""ONNX's recurrent operators, and their gates."""
-QUANTISED = "DynamicQuantizeLSTM"
-LENGTHS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
-"""Where these operators take sequence_lens, initial_h and, an LSTM, initial_c and P."""
 END = 2**31 - 1
-"""What exporters write for the end of an axis, or more."""
+"""Exporters write this or more for the end of an axis."""
 _SMALL = 1024
 _FOLLOWED = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze"})
-_LONGEST_WAY = 8
+_MOST_FOLLOWED = 8
 
 
 @dataclass(frozen=True)
-class Subject:
+class CheckContext:
     """A file that is being checked.
 
-    `model` is as stored; `shaped` has every shape that follows from the inputs, functions are inlined
-    in it and large weights bare; `metadata` is None where the metadata is damaged; `provider` is what was
-    asked for, or where the model was opened; `shapeless` says why no shapes could be inferred.
+    Attributes:
+        file: its path.
+        model: as stored, without external data.
+        shaped: with every shape that follows from the inputs, functions inlined, and large weights left out.
+        metadata: None if it is damaged.
+        metadata_problem: how it is damaged, or "".
+        provider: as asked for; once the model was opened, where it runs.
+        shapes_problem: why no shapes could be inferred, or "".
     """
 
     file: str
     model: ModelProto
     shaped: ModelProto
     metadata: Metadata | None = None
+    metadata_problem: str = ""
     provider: str = "cpu"
-    shapeless: str = ""
+    shapes_problem: str = ""
 
     @classmethod
-    def of(cls, file: str, model: ModelProto, metadata: Metadata | None, provider: str) -> Subject:
-        """The file as far as its shapes can be inferred."""
+    def of(cls, file: str, model: ModelProto, provider: str) -> CheckContext:
+        """A file, with its metadata parsed and its shapes inferred as far as possible."""
+        metadata, metadata_problem, shaped, shapes_problem = None, "", model, ""
         try:
-            return cls(file, model, inferred(bare(model)), metadata, provider)
+            metadata = Metadata.from_metadata({entry.key: entry.value for entry in model.metadata_props})
+        except ConfigError as error:
+            metadata_problem = str(error)
+        try:
+            shaped = with_shapes(without_weights(model))
         except ONNX_ERRORS as error:
-            return cls(file, model, model, metadata, provider, words(error))
+            shapes_problem = error_line(error)
+        return cls(file, model, shaped, metadata, metadata_problem, provider, shapes_problem)
 
     @cached_property
     def graph(self) -> Graph:
-        """What `shaped` consists of."""
+        """The graph of `shaped`."""
         return Graph(self.shaped)
 
     @cached_property
     def constants(self) -> Mapping[str, np.ndarray]:
-        """The small tensors that it stores, by name: what shapes, axes, counts and flags are made of."""
+        """The small stored tensors by name: shapes, axes, counts and flags."""
         return dict(_small_constants(self.shaped))
 
     @property
     def ours(self) -> bool:
-        """Whether lstm-onnx wrote it, and its metadata says so."""
+        """Whether the metadata says that lstm-onnx wrote the file."""
         return self.metadata is not None and "lstm_onnx" in self.metadata.versions
 
     @property
@@ -75,21 +83,17 @@ class Subject:
                 yield scope, node
 
     @property
-    def recurrent(self) -> Iterator[tuple[Scope, NodeProto]]:
-        """Every LSTM, GRU and RNN of ONNX's own."""
-        for scope, node in self.nodes:
-            if node.op_type in RECURRENT and is_default(node.domain):
-                yield scope, node
+    def onnx_operators(self) -> Iterator[tuple[Scope, NodeProto]]:
+        """Every LSTM, GRU and RNN of ONNX."""
+        return ((scope, node) for scope, node in self.nodes if is_onnx_operator(node))
 
     @property
-    def layers(self) -> Iterator[tuple[Scope, NodeProto]]:
-        """The same, and the LSTMs that ONNX Runtime's quantiser makes of them, with the same places of their inputs."""
-        for scope, node in self.nodes:
-            if is_layer(node):
-                yield scope, node
+    def operators(self) -> Iterator[tuple[Scope, NodeProto]]:
+        """The same, and ONNX Runtime's int8 LSTMs, whose first eight inputs are the same."""
+        return ((scope, node) for scope, node in self.nodes if is_operator(node))
 
     def opset(self, domain: str = "") -> int:
-        """The version of a domain that the file asks for; 0 where it asks for none."""
+        """The version of a domain that the file asks for, 0 if it asks for none."""
         same = (
             item.version
             for item in self.model.opset_import
@@ -98,8 +102,8 @@ class Subject:
         return next(same, 0)
 
     def constant(self, scope: Scope, name: str) -> np.ndarray | None:
-        """The value `name` where it is a small constant, also through a Cast or the like."""
-        for _ in range(_LONGEST_WAY):
+        """The value `name` if it is a small constant, also behind a Cast or the like."""
+        for _ in range(_MOST_FOLLOWED):
             home = scope.home(name)
             if home is not None and name in home.tensors:
                 return self.constants.get(name)
@@ -110,12 +114,12 @@ class Subject:
         return None
 
     def integers(self, scope: Scope, name: str) -> list[int] | None:
-        """The same as a list of integers; None for anything else."""
+        """`constant` as a list of integers; None for anything else."""
         value = self.constant(scope, name)
         return [int(item) for item in value.ravel()] if value is not None and value.dtype.kind in "iu" else None
 
     def slices(self, scope: Scope, node: NodeProto) -> list[tuple[int, int, int, int]]:
-        """(axis, start, end, step) of a Slice by constants, in either of its forms; empty for another."""
+        """(axis, start, end, step) of a Slice by constants, which are inputs or attributes; empty for another."""
         attributes = attributes_of(node)
         starts = typed(attributes, "starts", list) or self.integers(scope, input_of(node, 1))
         ends = typed(attributes, "ends", list) or self.integers(scope, input_of(node, 2))
@@ -127,49 +131,39 @@ class Subject:
 
     @cached_property
     def readers(self) -> dict[str, list[tuple[Scope, NodeProto, int]]]:
-        """Who takes a value, and as which input; a body sees the values around it."""
-        found: dict[str, list[tuple[Scope, NodeProto, int]]] = {}
+        """The nodes that read a value, and as which input; a body reads values of the graphs around it."""
+        readers: dict[str, list[tuple[Scope, NodeProto, int]]] = {}
         for scope, node in self.nodes:
             for index, name in enumerate(node.input):
                 if name:
-                    found.setdefault(name, []).append((scope, node, index))
-        return found
+                    readers.setdefault(name, []).append((scope, node, index))
+        return readers
 
     def is_used(self, name: str) -> bool:
-        """Whether anybody reads the value, or a graph hands it out."""
-        return bool(name) and (name in self.readers or name in self._handed_out)
+        """Whether a node reads the value, or it is an output of a graph."""
+        return bool(name) and (name in self.readers or name in self._graph_outputs)
 
     @cached_property
-    def _handed_out(self) -> frozenset[str]:
+    def _graph_outputs(self) -> frozenset[str]:
         return frozenset(item.name for graph in graphs_of(self.shaped.graph) for item in graph.output)
 
 
-def is_layer(node: NodeProto) -> bool:
-    """Whether it is an LSTM, GRU or RNN of ONNX's own, or ONNX Runtime's int8 LSTM."""
-    return (node.op_type in RECURRENT and is_default(node.domain)) or node.op_type == QUANTISED
-
-
 def label(node: NodeProto) -> str:
-    """A node for people.  A name that is not UTF-8 comes as bytes."""
+    """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
     return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
 
 
-def input_of(node: NodeProto, index: int) -> str:
-    """The name of an input, "" where it is left out."""
-    return str(node.input[index]) if index < len(node.input) else ""
-
-
-def stored(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """Every stored tensor by its name: initializers and Constant nodes, bodies and functions included."""
+def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """Every stored tensor by name: initializers and Constant nodes, those of bodies and functions included."""
     for graph in graphs_of(model.graph):
         for tensor in graph.initializer:
             yield str(tensor.name), tensor
-        yield from _constants(graph.node)
+        yield from _constant_nodes(graph.node)
     for function in model.functions:
-        yield from _constants(function.node)
+        yield from _constant_nodes(function.node)
 
 
-def _constants(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
+def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
     for node in nodes:
         if node.op_type == "Constant" and node.output:
             for attribute in node.attribute:
@@ -178,12 +172,12 @@ def _constants(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
 
 
 def _small_constants(model: ModelProto) -> Iterator[tuple[str, np.ndarray]]:
-    for name, tensor in stored(model):
+    for name, tensor in stored_tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL and 0 <= prod(tensor.dims) <= _SMALL:
             try:
                 yield name, numpy_helper.to_array(tensor)
             except ONNX_ERRORS:
-                continue  # damaged; onnx's checker says so
+                continue  # damaged: the rule valid-onnx reports it
     for graph in graphs_of(model.graph):
         for node in graph.node:
             if node.op_type == "Constant" and node.output:

@@ -1,19 +1,15 @@
-"""`check` itself: the rules run in a child process, whose death is a finding like any other."""
+"""`check` itself: the rules run in a child process, and its death is a finding like any other."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..atomic_io import require_readable
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
-from .report import CheckReport, Examined, failed, skipped
-from .rule import find
-
-_ENDS = "crashing-node"
-_ALWAYS_TOLD = ("valid-onnx", "dynamic-axes", "provider", "runnable")
-"""Rules that a report says of whether they passed, failed, or could not be tried."""
+from .report import CheckReport, CheckResults
 
 
 def check(
@@ -28,52 +24,70 @@ def check(
 ) -> CheckReport:
     """Check an ONNX file: ours by what its metadata promises, others by what their graph shows.
 
-    The file is read and opened in a child process, since what onnx and ONNX Runtime do not survive is no
-    exception: where the process ends, takes too long or too much memory, the rule ``crashing-node`` fails.
+    The file is read and opened in a child process, since onnx and ONNX Runtime can crash on it: if the process ends,
+    takes too long or too much memory, the rule ``crashing-node`` fails.
 
     Args:
         path: the .onnx file.
-        provider: "cpu"; "cuda", strictly; or "auto", CUDA where a GPU can be used and else CPU.
-        require: every single node has to be on the provider, also those on shapes that ONNX Runtime
-            keeps on the CPU by design; the report lists where each one is.
+        provider: "cpu"; "cuda", strictly; or "auto", CUDA if a GPU can be used and else CPU.
+        require: every node must be on the provider, also those on shapes that ONNX Runtime keeps on the CPU by
+            design; the report lists where each one is.
         strict: warnings fail the check, too.
-        ignore: ids or names of rules that are left out; ``crashing-node`` is told in any case.
-        seconds: how long it may take.  None is 20 for each stage and 60 in all, and more for a large file: 1
-            and 3 for each 20 MiB.
-        child: a process for several files, which saves the start of one for each.
+        ignore: ids or names of rules to leave out; ``crashing-node`` cannot be.
+        seconds: the time limit.  None is 20 for each stage and 60 in all, and more for a large file: 1 and 3 for
+            each 20 MiB.
+        child: a process to be used for several files, which saves a start for each.
 
     Raises:
         FileError: the file is missing, empty, a folder or otherwise unreadable.
-        ModelError: its content is not an ONNX model at all.
-        ProviderError: the provider is unknown or is not there.
+        ModelError: it is not an ONNX model at all.
+        ProviderError: the provider is unknown, or cannot be used on this machine.
         ConfigError: `ignore` names no rule.
         MissingDependencyError: no usable ONNX Runtime is installed.
     """
-    left_out = frozenset(find(text).name for text in ignore) - {_ENDS}
+    ignored = _rule_names(ignore)
     require_readable(path, "an .onnx file")
     file = os.fspath(path)
-    arguments = {"path": file, "provider": provider, "require": require, "ignore": sorted(left_out)}
+    arguments = {"path": file, "provider": provider, "require": require, "ignore": sorted(ignored)}
     running = child or Child()
     try:
-        done = running.call("lstm_onnx.check.run:examine", arguments, Limits.of(file, seconds))
+        results = CheckResults.from_dict(
+            running.call("lstm_onnx.check.examine:examine", arguments, Limits.of(file, seconds))
+        )
     except EndedError as ended:
-        found = _examined(ended, provider)
-    else:
-        found = Examined.of(done)
+        results = _results_until(ended, provider)
     finally:
         if child is None:
             running.close()
-    return CheckReport.of(file, found, required=require, strict=strict, ignore=left_out)
+    return CheckReport.of(file, results, required=require, strict=strict, ignore=ignored)
 
 
-def _examined(ended: EndedError, provider: str) -> Examined:
-    """What the rules had found by then, and that the process has ended."""
-    parts = [Examined.of(part) for part in ended.shared]
-    found = Examined(parts[0].provider if parts else "cpu" if provider == "auto" else provider)
+def _rule_names(ids_or_names: Sequence[str]) -> frozenset[str]:
+    """The names of rules that may be ignored."""
+    if not ids_or_names:
+        return frozenset()  # this process then needs no onnx
+    from .rules import find_rule
+    from .rules.resources import CRASHING_NODE
+
+    return frozenset(find_rule(text).name for text in ids_or_names) - {CRASHING_NODE.name}
+
+
+def _results_until(ended: EndedError, provider: str) -> CheckResults:
+    """What the rules found before the process ended, and that it did."""
+    from .rules import sorted_names
+    from .rules.axes import DYNAMIC_AXES
+    from .rules.files import VALID_ONNX
+    from .rules.providers import PLACEMENT, RUNNABLE
+    from .rules.resources import CRASHING_NODE
+
+    parts = [CheckResults.from_dict(part) for part in ended.shared]
+    results = CheckResults(parts[0].provider if parts else "cpu" if provider == "auto" else provider)
     for part in parts:
-        found = found.joined(part)
-    told = {item.rule for item in found.findings}
-    why = "not tried: opening the file does not come to a good end (crashing-node)"
-    rest = [skipped(rule, why) for rule in _ALWAYS_TOLD if rule not in told]
-    findings = (failed(_ENDS, "", f"opening the file {ended}"), *found.findings, *rest)
-    return Examined(found.provider, findings, (*found.tried, _ENDS), found.placements)
+        results = results.joined(part)
+    with_findings = {finding.rule for finding in results.findings}
+    reason = f"not tried: opening the file does not end well ({CRASHING_NODE.name})"
+    # A report always says of these whether they passed, failed or were not tried.
+    always = [rule for rule in (VALID_ONNX, DYNAMIC_AXES, PLACEMENT, RUNNABLE) if rule.name not in with_findings]
+    findings = (CRASHING_NODE.violated("", f"opening the file {ended}"), *(rule.skipped(reason) for rule in always))
+    results = results.joined(CheckResults(results.provider, findings, (CRASHING_NODE.name,)))
+    return replace(results, tried=sorted_names(results.tried))

@@ -1,23 +1,47 @@
-"""What a rule of the checker is, and how one is found: by its id or by its name."""
+"""The registry of rules: each is registered where it is defined, and so is the function that applies it.
+
+A module in `rules/` holds a family of rules::
+
+    LAYOUT = rule("LO401", "layout", "error", summary="...", why="...", fix="...")
+
+
+    @applies(LAYOUT)
+    def layout(context: CheckContext) -> Iterator[Finding]:
+        for _, node in context.onnx_operators:
+            yield LAYOUT.violated(label(node), "...")
+
+Nothing else lists rules: every module in `rules/` is imported, its rules are run, listed and explained.
+"""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypeVar
 
-from ..errors import ConfigError
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from .context import CheckContext
 
 SEVERITIES = ("error", "warning", "info")
-"""An error fails the check, a warning does so where the check is strict, and info is told."""
 _WIDTH = 96
+RuleFunction = Callable[["CheckContext"], Iterable[Finding]]
+F = TypeVar("F", bound=RuleFunction)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One thing that `check` looks at.
+    """One rule of `check`.
 
-    `id` and `name` stay as they are from version to version.  `summary` says what a file that violates
-    it does; `why` what comes of that; `fix` how to mend it.
+    Attributes:
+        id: "LO" and three digits; as stable as `name` from version to version.
+        name: lower case, with hyphens.
+        severity: "error" fails the check, "warning" does with --strict, "info" never does.
+        summary: what a file that violates it does.
+        why: what follows from that.
+        fix: how to mend it.
     """
 
     id: str
@@ -27,53 +51,68 @@ class Rule:
     why: str
     fix: str
 
+    def passed(self, message: str) -> Finding:
+        """The file complies."""
+        return Finding(self.name, True, "", message, severity=self.severity, id=self.id)
+
+    def violated(self, where: str, message: str, fix: str = "", *, severity: str = "") -> Finding:
+        """The node or value `where` violates it; `fix` and `severity` default to the rule's."""
+        # protobuf returns a name that is not UTF-8 as bytes.
+        at, mend, how_bad = str(where), fix or self.fix, severity or self.severity
+        return Finding(self.name, False, at, message, mend, severity=how_bad, id=self.id)
+
+    def skipped(self, message: str) -> Finding:
+        """It could not be applied."""
+        return Finding(self.name, False, "", message, skipped=True, severity=self.severity, id=self.id)
+
     def to_dict(self) -> dict[str, str]:
         """JSON-ready."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """All that is known of it, for people."""
+        """The whole rule, for people."""
         parts = [f"{self.id} {self.name} ({self.severity})", self.summary, self.why, f"Fix: {self.fix}"]
         return "\n\n".join(textwrap.fill(part, _WIDTH, break_on_hyphens=False) for part in parts)
 
 
-def catalogue() -> tuple[Rule, ...]:
-    """Every rule, in the order of their ids."""
-    from .catalogue import RULES
-
-    return RULES
-
-
-def find(text: str) -> Rule:
-    """The rule of that id or name, in capitals or not.
-
-    Raises:
-        ConfigError: there is none; the message lists them.
-    """
-    wanted = text.strip().lower().replace("_", "-")
-    for rule in catalogue():
-        if wanted in (rule.id.lower(), rule.name):
-            return rule
-    known = ", ".join(f"{rule.id} {rule.name}" for rule in catalogue())
-    raise ConfigError(f'no rule is called "{text}"; the rules are {known}')
-
-
-def named(name: str) -> Rule | None:
-    """The rule of exactly that name."""
-    return next((rule for rule in catalogue() if rule.name == name), None)
-
-
 @dataclass(frozen=True)
-class Rules:
-    """All rules, to be listed."""
+class Application:
+    """A function and the rules that it applies; `needs` is one of the constants below."""
 
     rules: tuple[Rule, ...]
+    function: RuleFunction
+    needs: str
 
-    def to_dict(self) -> dict[str, object]:
-        """JSON-ready."""
-        return {"rules": [rule.to_dict() for rule in self.rules]}
 
-    def __str__(self) -> str:
-        """A line for each."""
-        wide = max(len(rule.name) for rule in self.rules)
-        return "\n".join(f"{rule.id}  {rule.name:{wide}}  {rule.severity:7}  {rule.summary}" for rule in self.rules)
+FILE = "the file"
+"""Needs the file only: applied before ONNX Runtime opens it."""
+PROVIDER = "a provider"
+"""Needs the provider that the model runs on: applied after it was opened."""
+CUDA = "CUDA"
+"""As PROVIDER, and CUDA must have been asked for, if only by "auto"."""
+FORECAST = "a forecast for CUDA"
+"""As CUDA, and no session has shown where each node runs."""
+RULES: list[Rule] = []
+APPLICATIONS: list[Application] = []
+
+
+def rule(id: str, name: str, severity: str, *, summary: str, why: str, fix: str) -> Rule:  # noqa: A002
+    """Define and register a rule; for the arguments see `Rule`.
+
+    Raises:
+        ValueError: the id or the name is taken, or the severity is unknown.
+    """
+    if severity not in SEVERITIES or any(id == other.id or name == other.name for other in RULES):
+        raise ValueError(f"{id} {name}: the id or the name is taken, or the severity {severity} is unknown")
+    RULES.append(Rule(id, name, severity, summary, why, fix))
+    return RULES[-1]
+
+
+def applies(*rules: Rule, needs: str = FILE) -> Callable[[F], F]:
+    """Register the function that applies `rules`; a graph too damaged for it violates the first of them."""
+
+    def register(function: F) -> F:
+        APPLICATIONS.append(Application(rules, function, needs))
+        return function
+
+    return register

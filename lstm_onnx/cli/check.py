@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, note, provider_option, report, say_json
-from .streams import say
+from .options import json_option, note, provider_option, report
 
 if TYPE_CHECKING:
     from ..check import CheckReport
@@ -16,15 +15,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1)
 @provider_option
-@click.option("--require", is_flag=True, help="Every node has to be on the provider; lists where each one is.")
+@click.option("--require", is_flag=True, help="Every node must be on the provider; lists where each one is.")
 @click.option("--strict", is_flag=True, help="Warnings fail the check, too.")
-@click.option("--ignore", multiple=True, metavar="RULE", help="Leave a rule out, by its id or name (may be repeated).")
-@click.option("--explain", metavar="RULE", help="Say what a rule is about, and how to mend what it finds.")
+@click.option("--ignore", multiple=True, metavar="RULE", help="Leave out a rule, by id or name (may be repeated).")
+@click.option("--explain", metavar="RULE", help="Explain a rule, and how to mend what it finds.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="For each FILE; one that takes longer fails.  [default: 60, more for a large file]",
+    help="For each FILE; a file that takes longer fails.  [default: 60, more for a large file]",
 )
 @click.option("--rules", is_flag=True, help="List all rules.")
 @json_option
@@ -39,27 +38,29 @@ def check(
     rules: bool,
     as_json: bool,
 ) -> int:
-    """Is FILE valid, truly dynamic, runnable, its states paired?  Says why not.
+    """Check that each FILE is valid, truly dynamic and runnable, and its states paired; say why not.
 
-    Of several files each is checked, also behind one that cannot be read; --json is then a list.
+    Checks every file, even if one cannot be read.
     """
     if sum((bool(files), explain is not None, rules)) != 1:
         raise click.UsageError("give a FILE to check, --explain RULE or --rules, one of them")
     if not files:
-        from ..check.rule import Rules, catalogue, find
+        from ..check.rules import RuleList, all_rules, find_rule
 
-        report(Rules(catalogue()) if explain is None else find(explain), as_json=as_json)
+        report(RuleList(all_rules()) if explain is None else find_rule(explain), as_json=as_json)
         return 0
     from .. import check as checks
+    from ..check.report import CheckReports
     from ..errors import EXIT_FAILED, FileError, ModelError
     from ..isolation.process import Child
 
-    found: list[CheckReport] = []
-    unread = 0
+    done: list[CheckReport] = []
+    errors: dict[str, str] = {}
+    exit_code = 0
     with Child() as child:
         for file in files:
             try:
-                found.append(
+                done.append(
                     checks.check(
                         file,
                         provider=provider,
@@ -71,14 +72,12 @@ def check(
                     )
                 )
             except (FileError, ModelError) as error:
-                if len(files) == 1:
+                if len(files) == 1 and not as_json:
                     raise
                 note(f"lstm-onnx: {error}")
-                unread = error.exit_code
-    if len(files) == 1:
-        report(found[0], as_json=as_json)
-    elif as_json:
-        say_json([item.to_dict() for item in found])
-    elif found:
-        say("\n\n".join(map(str, found)))
-    return unread or (0 if all(found) else EXIT_FAILED)
+                errors[file] = str(error)
+                exit_code = error.exit_code
+    reports = CheckReports(tuple(done), errors)
+    if as_json or done:
+        report(reports, as_json=as_json)
+    return exit_code or (0 if reports else EXIT_FAILED)

@@ -37,7 +37,7 @@ def inspect(file: str, as_json: bool) -> None:
     require_readable(file, "an .onnx file")
     with Child() as child:
         try:
-            found = child.call("lstm_onnx.inspect.file:described", {"path": file}, Limits.of(file))
+            found = child.call("lstm_onnx.inspect.file:inspect_for_parent", {"path": file}, Limits.of(file))
         except EndedError as ended:
             raise ModelError(f"{file}: a child process that read it {ended}") from ended
     report(_Described(**found), as_json=as_json)

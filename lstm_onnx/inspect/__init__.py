@@ -1,14 +1,13 @@
-"""The LSTMs in any ONNX file, also in one that others made: sizes, states, parameters, bytes and FLOPs.
+"""The LSTMs in an ONNX file from any tool: sizes, states, parameters, bytes and FLOPs.
 
-The file is only read: no weight is loaded (sizes come from the tensors' dimensions), no node runs.
-LSTMs are the operator of that name, ONNX Runtime's quantised one, and the Scan that lstm-onnx writes
-for a projected layer; the operators GRU and RNN are listed with them.  All are also found within If,
-Loop and Scan bodies and model functions.
+The file is only read: no weight is loaded (sizes come from the tensors' dimensions), and no node runs.
+LSTMs are the operator of that name, ONNX Runtime's quantized one, and the Scan that lstm-onnx writes
+for a projected layer; GRU and RNN are listed, too.  All are found in the bodies of If, Loop and Scan
+and in model functions as well.
 
 FLOPs are counted for one sequence and one time step.  A multiplication, an addition and an
 activation count as one each, and a product of an ``m x n`` matrix with a vector as ``2mn``.  With I
-input features, H hidden_size, P proj_size, and S features of h as the node carries it, each
-direction takes
+input features, H hidden_size, P proj_size, and S features of h in the node, each direction takes
 
     2 * 4H * (I + S)    W x and R h, accumulated into the four gates
     + 4H                with biases
@@ -23,8 +22,8 @@ A GRU and an RNN take
     + H                                         with biases and linear_before_reset, as torch's GRU
     + 8H                    + H                 3 activations, the reset, (1 - z) n + z h; 1 activation
 
-S is P in a Scan.  A projection that is folded into the operator leaves S = H, which is what is
-really computed there.  What happens once a sequence (mapping h0 and hn) is not counted.
+S is P in a Scan, and H for a projection that is folded into the operator.  What is computed once a
+sequence (mapping h0 and hn) is not counted.
 """
 
 from __future__ import annotations

@@ -1,185 +1,143 @@
-"""Every recurrent node as an `LSTMInfo`: ONNX's LSTM, GRU and RNN, ONNX Runtime's quantised LSTM, our Scan."""
+"""Each recurrent layer as an `LSTMInfo`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnx import NodeProto
 
-from ..onnxgraph import Scope, Tensor, Weight, attributes_of, dtype_name, is_default, text, typed
-from ..spec import GATES
+from ..onnxgraph import Scope, Tensor, Weight, dtype_name, text, typed
+from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, PEEPHOLES, QUANTIZED_LSTM, RecurrentLayer, input_of, read_layer
 from .report import LSTMInfo
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How an operator counts: its gates, its work on each hidden feature beside them, ONNX's default activations."""
+    """An operator's elementwise FLOPs for each hidden feature, biases aside, and ONNX's default activations."""
 
-    gates: int
     elementwise: int
     activations: tuple[str, ...]
 
 
 _KINDS = {
-    "LSTM": _Kind(GATES, 9, ("sigmoid", "tanh", "tanh")),
-    "GRU": _Kind(3, 8, ("sigmoid", "tanh")),
-    "RNN": _Kind(1, 1, ("tanh",)),
+    "LSTM": _Kind(9, ("sigmoid", "tanh", "tanh")),
+    "GRU": _Kind(8, ("sigmoid", "tanh")),
+    "RNN": _Kind(1, ("tanh",)),
 }
-_CALL = re.compile(r"(?:^|(?<=/))call[0-9]+/(?=l[0-9]+/[A-Za-z]*$)")
-"""In the names of a module's nodes, from its second call on; its weights have the first call's names."""
-_MODULE = re.compile(r"(?:(?P<path>.+)/)?l[0-9]+/(?:LSTM|GRU|RNN|Scan)")
 
 
 def lstm_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
-    """The LSTM, GRU or RNN that the node is, None for any other operator."""
-    if node.op_type == "Scan" and is_default(node.domain):
-        weights = _scan_weights(scope, node)
-        return _scan_info(scope, node, weights) if weights else None
-    quantised = (node.domain, node.op_type) == ("com.microsoft", "DynamicQuantizeLSTM")
-    if quantised or (node.op_type in _KINDS and is_default(node.domain)):
-        return _operator_info(scope, node, quantised=quantised)
-    return None
+    """The recurrent layer that the node is, None for any other node."""
+    layer = read_layer(node, scope.producers)
+    if layer is None:
+        return None
+    return _scan_info(scope, layer) if layer.scan else _operator_info(scope, layer)
 
 
-def module_of(name: str) -> str | None:
-    """The path of the nn.Module whose layer a node of that name is, in a file that lstm-onnx made of a module."""
-    match = _MODULE.fullmatch(_CALL.sub("", name))
-    return (match["path"] or "").replace("/", ".") if match else None
-
-
-def _operator_info(scope: Scope, node: NodeProto, *, quantised: bool) -> LSTMInfo:
-    """An operator with G gates and D directions.
-
-    It takes X, W (D, GH, I), R (D, GH, H), B (D, 2GH), sequence_lens, initial_h; an LSTM also initial_c and
-    P (D, 3H).  The quantised one has W and R transposed.
-    """
-    kind = _KINDS.get(node.op_type, _KINDS["LSTM"])
-    inputs = [*node.input, *[""] * (8 - len(node.input))]
-    attributes = attributes_of(node)
-    notes = _particulars(node.op_type, kind, attributes, peepholes=bool(inputs[7]))
-    weights = {name: scope.weight(inputs[at]) for name, at in (("W", 1), ("R", 2), ("B", 3), ("P", 7)) if inputs[at]}
-    own = node.name.endswith("/LSTM")
-    prefix = _CALL.sub("", node.name).removesuffix("LSTM")
-    projection = scope.weight(f"{prefix}W_hr").tensor if own else None
-    if projection is not None:
-        weights |= {name: scope.weight(f"{prefix}{name}") for name in ("W_hr", "W_hr_pinv")}
-        notes.append("a projection is folded in: R is R W_hr, and pinv(W_hr) is stored for h0")
-    unknown = [name for name, weight in weights.items() if weight.tensor is None]
-    if unknown:
-        notes.append(f"{', '.join(unknown)} computed in the graph: not counted as parameters")
-    wide = _matrix(weights.get("W"), transposed=quantised)
-    recurrent = _matrix(weights.get("R"), transposed=quantised)
-    input_size = wide[1] if wide else None
-    hidden_size = typed(attributes, "hidden_size", int)
-    if recurrent:
-        hidden_size = recurrent[1]
-    elif not hidden_size and wide:
-        hidden_size = wide[0] // kind.gates
+def _operator_info(scope: Scope, layer: RecurrentLayer) -> LSTMInfo:
+    """A layer of G gates and D directions: W (D, GH, I), R (D, GH, H), B (D, 2GH), P (D, 3H)."""
+    node, gates = layer.node, layer.gates
+    transposed = node.op_type == QUANTIZED_LSTM
+    bias, peepholes = bool(layer.B), bool(input_of(node, PEEPHOLES))
+    notes = _unlike_torch(layer, peepholes=peepholes)
+    names = {"W": input_of(node, 1), "R": input_of(node, 2), "B": input_of(node, 3), "P": input_of(node, PEEPHOLES)}
+    pseudo_inverse, projection = layer.folded_projection(scope.nodes, scope.producers)
+    if projection:
+        names |= {"W_hr": projection[0].value}
+        names |= {"W_hr_pinv": pseudo_inverse[0].value} if pseudo_inverse else {}
+        for_h0 = ", and pinv(W_hr) is stored for h0" if pseudo_inverse else ""
+        notes.append(f"a projection is folded in: R is R W_hr{for_h0}")
+    weights = {key: scope.weight(name) for key, name in names.items() if name}
+    computed = [key for key, weight in weights.items() if weight.tensor is None]
+    if computed:
+        notes.append(f"{', '.join(computed)} computed in the graph: not counted as parameters")
+    input_matrix = _matrix(weights.get("W"), transposed=transposed)
+    recurrent_matrix = _matrix(weights.get("R"), transposed=transposed)
+    input_size = input_matrix[1] if input_matrix else None
+    hidden_size = layer.hidden_size
+    if recurrent_matrix:
+        hidden_size = recurrent_matrix[1]
+    elif not hidden_size and input_matrix:
+        hidden_size = input_matrix[0] // gates
     if input_size is None or not hidden_size:
         notes.append("sizes are not in the file: FLOPs are not counted")
-    # A GRU of torch's kind adds the bias of its recurrent matrix before the reset gate, apart from that of W.
-    biases = kind.gates + (node.op_type == "GRU" and bool(attributes.get("linear_before_reset", 0)))
+    projected = weights["W_hr"].dims if projection else ()
+    # torch's GRU adds the bias of its recurrent matrix before the reset gate, separately from that of W.
+    biases = gates + (layer.op_type == "GRU" and bool(layer.attributes.get("linear_before_reset", 0)))
     return _info(
         scope,
-        node,
-        direction=text(attributes.get("direction", "forward")),
+        layer,
         input_size=input_size,
         hidden_size=hidden_size,
-        proj_size=projection.dims[-1] if projection is not None and len(projection.dims) > 1 else 0,
-        carried=hidden_size,
-        bias=bool(inputs[3]),
-        gates=kind.gates,
-        elementwise=kind.elementwise + biases * bool(inputs[3]) + 6 * bool(inputs[7]),
-        initial=(inputs[5], inputs[6]),
-        lengths=inputs[4],
-        dtype=next((weight.dtype for weight in weights.values() if weight.dtype), "") or scope.dtype(inputs[0]),
+        proj_size=projected[-1] if len(projected) > 1 else 0,
+        state_size=hidden_size,
+        elementwise=biases * bias + 6 * peepholes,
+        initial=(input_of(node, INITIAL_H), input_of(node, INITIAL_C)),
+        dtype=next((weight.dtype for weight in weights.values() if weight.dtype), "") or scope.dtype(layer.x),
         weights=[weight.tensor for weight in weights.values() if weight.tensor],
         notes=notes,
     )
 
 
-def _scan_weights(scope: Scope, node: NodeProto) -> dict[str, Tensor]:
-    """The matrices of a projected layer by the names that `exporter.emitter` gives them; empty for any other Scan."""
-    if not node.name.endswith("/Scan"):
-        return {}
-    prefix = _CALL.sub("", node.name).removesuffix("Scan")
-    suffixes = ("_forward", "_reverse") if scope.weight(f"{prefix}R_forward").tensor else ("",)
-    names = ["W", *(f"{name}{suffix}" for name in ("R", "W_hr") for suffix in suffixes)]
-    weights = {
-        name: tensor for name in names if (tensor := scope.weight(prefix + name).tensor) and len(tensor.dims) == 2
-    }
-    if len(weights) != len(names) or len(node.input) < 3 * len(suffixes):
-        return {}
-    biases = scope.weight(f"{prefix}B").tensor
-    return weights if biases is None else {**weights, "B": biases}
-
-
-def _scan_info(scope: Scope, node: NodeProto, weights: Mapping[str, Tensor]) -> LSTMInfo:
+def _scan_info(scope: Scope, layer: RecurrentLayer) -> LSTMInfo | None:
     """A projected layer: W (I, D*4H), B (D*4H), and for each direction R (P, 4H) and W_hr (H, P)."""
-    both = "R_forward" in weights
-    count = 2 if both else 1
-    projection = weights["W_hr_forward" if both else "W_hr"]
-    backwards = any(typed(attributes_of(node), "scan_input_directions", list))
+    matrices = [scope.weight(port.value).tensor for port in (*layer.W, *layer.R, *layer.W_hr)]
+    stored = [tensor for tensor in matrices if tensor is not None and len(tensor.dims) == 2]
+    if len(stored) < len(matrices):
+        return None
+    projection = stored[-1]
+    biases = [tensor for port in layer.B if (tensor := scope.weight(port.value).tensor)]
     return _info(
         scope,
-        node,
-        direction="bidirectional" if both else "reverse" if backwards else "forward",
-        input_size=weights["W"].dims[0],
+        layer,
+        input_size=stored[0].dims[0],
         hidden_size=projection.dims[0],
         proj_size=projection.dims[1],
-        carried=projection.dims[1],
-        bias="B" in weights,
-        gates=GATES,
-        elementwise=_KINDS["LSTM"].elementwise + GATES * ("B" in weights),
-        initial=tuple(node.input[: 2 * count]),
-        lengths=node.input[3 * count] if len(node.input) > 3 * count else "",
-        dtype=dtype_name(weights["W"].elem_type),
-        weights=list(weights.values()),
-        notes=["torch's two biases are stored as their sum"] if "B" in weights else [],
+        state_size=projection.dims[1],
+        elementwise=layer.gates * bool(layer.B),
+        initial=tuple(port.value for state in "hc" for port in layer.initial(state)),
+        dtype=dtype_name(stored[0].elem_type),
+        weights=[*stored, *biases],
+        notes=["torch's two biases are stored as their sum"] if layer.B else [],
     )
 
 
 def _info(
     scope: Scope,
-    node: NodeProto,
+    layer: RecurrentLayer,
     *,
-    direction: str,
     input_size: int | None,
     hidden_size: int,
     proj_size: int,
-    carried: int,
-    bias: bool,
-    gates: int,
+    state_size: int,
     elementwise: int,
     initial: tuple[str, ...],
-    lengths: str,
     dtype: str,
     weights: Sequence[Tensor],
     notes: list[str],
 ) -> LSTMInfo:
-    """What all kinds share: origins of states and lengths, and the sums; h has `carried` features."""
+    """What operators and Scans share; h has `state_size` features in the node."""
     origins = [scope.origins(name) for name in initial]
     computed = sorted({op for _, ops in origins for op in ops})
     if computed:
         notes.append(f"initial states are computed in the graph ({', '.join(computed)})")
     flops = 0
     if input_size is not None and hidden_size:
-        matrices = 2 * gates * hidden_size * (input_size + carried) + 2 * proj_size * hidden_size
-        flops = matrices + hidden_size * elementwise
-        flops *= 2 if direction == "bidirectional" else 1
+        flops = 2 * layer.gates * hidden_size * (input_size + state_size) + 2 * proj_size * hidden_size
+        flops += hidden_size * (_KINDS[layer.op_type].elementwise + elementwise)
+        flops *= layer.directions
     return LSTMInfo(
-        name=node.name or next((output for output in node.output if output), ""),
-        kind=node.op_type,
-        direction=direction,
+        name=layer.node.name or next((output for output in layer.node.output if output), ""),
+        kind=layer.node.op_type,
+        direction=layer.direction,
         input_size=input_size,
         hidden_size=hidden_size,
         proj_size=proj_size,
-        bias=bias,
+        bias=bool(layer.B),
         states=tuple(dict.fromkeys(source for sources, _ in origins for source in sources)),
-        lengths=next(iter(scope.origins(lengths)[0]), "") if lengths else None,
+        lengths=next(iter(scope.origins(layer.lengths.value)[0]), "") if layer.lengths else None,
         dtype=dtype,
         parameters=sum(tensor.size for tensor in weights),
         bytes=sum(tensor.num_bytes for tensor in weights),
@@ -188,8 +146,9 @@ def _info(
     )
 
 
-def _particulars(op_type: str, kind: _Kind, attributes: dict[str, Any], *, peepholes: bool) -> list[str]:
-    """What the node does that torch's module does not."""
+def _unlike_torch(layer: RecurrentLayer, *, peepholes: bool) -> list[str]:
+    """What the operator does that torch's module does not."""
+    attributes: Mapping[str, Any] = layer.attributes
     notes = ["peepholes"] if peepholes else []
     if "clip" in attributes:
         notes.append(f"clip {text(attributes['clip'])}")
@@ -197,17 +156,17 @@ def _particulars(op_type: str, kind: _Kind, attributes: dict[str, Any], *, peeph
         notes.append("layout=1 (batch first), which ONNX Runtime refuses")
     if attributes.get("input_forget", 0):
         notes.append("input_forget (input and forget gate are coupled)")
-    if op_type == "GRU" and not attributes.get("linear_before_reset", 0):
-        notes.append("linear_before_reset=0 (the reset gate comes before the recurrent matrix)")
-    activations = [text(name) for name in typed(attributes, "activations", list)]
-    usual = [*kind.activations] * (len(activations) // len(kind.activations))
-    if [name.lower() for name in activations] != usual:
+    if layer.op_type == "GRU" and not attributes.get("linear_before_reset", 0):
+        notes.append("linear_before_reset=0 (the reset gate is applied before the recurrent matrix)")
+    activations = [text(name) for name in typed(layer.attributes, "activations", list)]
+    default = _KINDS[layer.op_type].activations
+    if [name.lower() for name in activations] != [*default] * (len(activations) // len(default)):
         notes.append(f"activations {', '.join(activations)}")
     return notes
 
 
 def _matrix(weight: Weight | None, *, transposed: bool) -> tuple[int, int] | None:
-    """Rows and columns of one direction's, None where they are not known."""
+    """Rows and columns of one direction's matrix, None if they are unknown."""
     if weight is None or len(weight.dims) != 3:
         return None
     _, rows, columns = weight.dims

@@ -1,4 +1,4 @@
-"""What an inspection yields: the model, its LSTMs and its inputs and outputs, for people and as JSON."""
+"""The result of an inspection, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..onnxgraph import Value
 from ..terminal_text import one_line, safe_copy
 
+SCHEMA = 1
+"""Version of the JSON: raised when a key changes its meaning or goes."""
 _MOST_CELL = 80
-"""Characters of a name in the table, whose columns are as wide as their longest."""
+"""Characters of a cell in the table, whose columns are as wide as their longest cell."""
 
 
 @dataclass(frozen=True)
@@ -19,25 +22,25 @@ class LSTMInfo:
     """One recurrent node.
 
     Attributes:
-        name: the node's name, or its first output's where it has none.
+        name: the node's name, or its first output's if it has none.
         kind: "LSTM", "GRU" or "RNN"; "DynamicQuantizeLSTM", ONNX Runtime's with int8 weights; or
-            "Scan", lstm-onnx's exact lowering of a projected layer.
+            "Scan", which lstm-onnx writes for a projected layer.
         direction: "forward", "reverse" or "bidirectional".
-        input_size: features of its input, None where the file does not tell.
-        hidden_size: 0 where the file does not tell.
+        input_size: features of its input, None if the file does not say.
+        hidden_size: 0 if the file does not say.
         proj_size: 0 without a projection.
         bias: whether it has biases.
-        states: the model's inputs that feed the initial h and c; empty where those are zeros, other
+        states: the model inputs that feed the initial h and c; empty if those are zeros, other
             constants, or computed.
-        lengths: the model's input that feeds the sequences' lengths, "" where they are computed or
-            constant, None where all sequences are whole.
-        dtype: what the node computes in, or its weights where those are quantised.
-        parameters: numbers in its stored weights, 0 where the weights are computed.
+        lengths: the model input that feeds the sequences' lengths, "" if they are computed or
+            constant, None if all sequences have full length.
+        dtype: the dtype that the node computes in, or of its weights if these are quantized.
+        parameters: elements of its stored weights, 0 if the weights are computed.
         bytes: bytes of those.
-        flops_per_step: for one sequence and time step (see the package), 0 where a size is unknown.
-        notes: what else is particular: peepholes, clip, layout, activations, sizes that are unknown.
+        flops_per_step: for one sequence and time step (see the package), 0 if a size is unknown.
+        notes: other particulars: peepholes, clip, layout, activations, unknown sizes.
         module: the path of the nn.Module whose layer it is ("" for the model itself), in a file that
-            lstm-onnx made of a module; None in any other.
+            lstm-onnx exported from a module; None in any other.
     """
 
     name: str
@@ -62,23 +65,23 @@ class Inspection:
     """What is in an ONNX file.
 
     Attributes:
-        file: the path as given.
+        file: the path, as the caller wrote it.
         file_bytes: of the file and its external data.
         ir_version: of the file format.
-        opset: of the default ONNX domain, None where only others are used.
-        producer: what wrote it.
+        opset: of the default ONNX domain, None if the file uses only other domains.
+        producer: the tool that wrote it.
         inputs: of the model, without those that are initializers.
         outputs: of the model.
-        states: which output feeds which state input, where the file says so.
+        states: which output feeds which state input, if the file says so.
         lstms: every LSTM, GRU and RNN, in the file's order.
         other_ops: how many of each other operator, bodies included; "domain.Op" outside the default
-            domain.  The body of an LSTM's own Scan belongs to the LSTM.
-        parameters: numbers in all initializers and Constants; not single numbers, nor 32- and 64-bit
-            integers and bools, which are shapes and indices.
+            domain.  The body of a projected layer's Scan belongs to the layer.
+        parameters: elements of all initializers and Constants, without scalars and without 32- and
+            64-bit integers and bools, which are shapes and indices.
         bytes: bytes of those.
         flops_per_step: of all in `lstms`, each run once a step.
-        metadata: what a file from lstm-onnx says of itself, empty for any other.
-        notes: what is amiss, such as external data that is missing.
+        metadata: the lstm_onnx metadata, empty for a file of another tool.
+        notes: problems, such as external data that is missing.
     """
 
     file: str
@@ -98,11 +101,11 @@ class Inspection:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; the metadata is null for a file that lstm-onnx did not write, and tells of arrays their sizes."""
+        """JSON-ready; the metadata is null for a file of another tool, and has the sizes of arrays only."""
         sizes = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in self.metadata.initial.items()}
         result = asdict(replace(self, metadata=replace(self.metadata, initial={})))
         result["metadata"] = {**result["metadata"], "initial": sizes} if self.metadata != Metadata() else None
-        return result
+        return {"schema": SCHEMA, **result}
 
     def __str__(self) -> str:
         """A summary and a table, for people."""
@@ -113,13 +116,11 @@ class Inspection:
         lines = [
             f"{self.file}: {self.file_bytes:,} bytes, {opset}, IR {self.ir_version}, by {self.producer or 'unknown'}"
         ]
-        ranges = {
-            spec.name: f", from {spec.low} to {spec.high}" for spec in self.metadata.inputs if spec.low is not None
-        }
+        ranges = {spec.name: _values_of(spec) for spec in self.metadata.inputs if spec.low is not None}
         lines += [f"  in   {value}{ranges.get(value.name, '')}" for value in self.inputs]
         lines += [f"  out  {value}" for value in self.outputs]
         if self.states:
-            lines.append("  states  " + ", ".join(self._told(source, target) for source, target in self.states.items()))
+            lines.append("  states  " + ", ".join(self._pair(source, target) for source, target in self.states.items()))
         if self.states and self.metadata.not_streamable is not None:
             lines.append(
                 f"  streams {f'no: {self.metadata.not_streamable}' if self.metadata.not_streamable else 'yes'}"
@@ -135,14 +136,21 @@ class Inspection:
             lines.append("other nodes: " + ", ".join(f"{op} {count}" for op, count in self.other_ops.items()))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
-    def _told(self, source: str, target: str) -> str:
-        """As in ``h0 <- hn``, and whether it starts from more than zeros."""
-        return f"{source} <- {target}" + (" (from stored numbers)" if source in self.metadata.initial else "")
+    def _pair(self, source: str, target: str) -> str:
+        """As in ``h0 <- hn``, and whether it starts from stored values instead of zeros."""
+        return f"{source} <- {target}" + (" (starts from stored values)" if source in self.metadata.initial else "")
 
     @property
     def _kinds(self) -> str:
         others = {lstm.kind for lstm in self.lstms} & {"GRU", "RNN"}
         return "recurrent nodes" if others else "LSTMs"
+
+
+def _values_of(spec: InputSpec) -> str:
+    """The values of an input: lengths are bounded by an axis, anything else has only the range of the example."""
+    if isinstance(spec.high, str):
+        return f", from {spec.low} to {spec.high}"
+    return f", example: {spec.low} to {spec.high}"
 
 
 def _table(lstms: Sequence[LSTMInfo]) -> list[str]:

@@ -1,8 +1,9 @@
-"""An ONNX graph as others made it, to be read: scopes within scopes, tensors by their sizes, where values come from."""
+"""Reading ONNX graphs of any origin: files, nested scopes, shapes, recurrent layers, and where values come from."""
 
 from __future__ import annotations
 
-from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, nodes_of
+from .load import ONNX_ERRORS, error_line, external_problem, load_inlined, load_model
+from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, nodes_of, outer_values
 from .scopes import Scope, Weight
 from .tensors import (
     Dim,
@@ -21,6 +22,7 @@ from .tensors import (
 
 __all__ = [
     "MOST_NODES",
+    "ONNX_ERRORS",
     "Dim",
     "Scope",
     "Shape",
@@ -30,10 +32,15 @@ __all__ = [
     "attributes_of",
     "bodies_of",
     "dtype_name",
+    "error_line",
+    "external_problem",
     "graphs_of",
     "inlined_size",
     "is_default",
+    "load_inlined",
+    "load_model",
     "nodes_of",
+    "outer_values",
     "shape_of",
     "shown",
     "text",

@@ -32,6 +32,25 @@ def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
         yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
 
 
+def outer_values(node: NodeProto) -> list[str]:
+    """The values that the bodies of a node take from the graph around it."""
+    found: list[str] = []
+    for body in bodies_of(node):
+        own = _defined(body)
+        used = [name for inner in nodes_of(body.node) for name in inner.input]
+        found += [name for name in (*used, *(value.name for value in body.output)) if name and name not in own]
+    return list(dict.fromkeys(found))
+
+
+def _defined(body: GraphProto) -> set[str]:
+    own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
+    for inner in nodes_of(body.node):
+        own |= set(inner.output)
+        for deeper in bodies_of(inner):
+            own |= {value.name for value in deeper.input} | {tensor.name for tensor in deeper.initializer}
+    return own
+
+
 def inlined_size(model: ModelProto) -> int:
     """How many nodes the model has once its functions are inlined; one that calls itself counts as one node.
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from onnx import AttributeProto, GraphProto, NodeProto, TypeProto
 
-from .tensors import Shape, Tensor, attributes_of, dtype_name, shape_of, typed
+from .layer_names import PSEUDO_INVERSE
+from .tensors import Dim, Shape, Tensor, attributes_of, dtype_name, shape_of, typed
 
 _MOVES_DATA = frozenset(
     {"Cast", "CastLike", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
@@ -95,6 +96,11 @@ class Scope:
         said = shape_of(home.types[name]) if name in home.types else None
         tensor = home.tensors.get(name) if said is None and name not in home.producers else None
         return tensor.dims if tensor is not None else said
+
+    def dim(self, name: str, axis: int) -> Dim:
+        """What is known of one axis of the value `name`."""
+        shape = self.shape(name) or ()
+        return shape[axis] if axis < len(shape) else None
 
     def dtype(self, name: str) -> str:
         """What the file says of the value `name`, "unknown" where it says nothing."""
@@ -192,6 +198,6 @@ def _sources(node: NodeProto) -> list[str] | None:
         return list(node.input)
     if node.op_type == "Less":  # steps < lengths, the mask of our Scan
         return list(node.input[1:])
-    if node.op_type == "MatMul" and len(node.input) == 2 and node.input[1].endswith("/W_hr_pinv"):  # our fold
+    if node.op_type == "MatMul" and len(node.input) == 2 and str(node.input[1]).endswith(PSEUDO_INVERSE):
         return list(node.input[:1])
     return [] if node.op_type == "ConstantOfShape" else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .size import ONE, Size, product
@@ -78,3 +78,20 @@ def length(axis: Axis) -> Size:
 def symbols(axis: Axis) -> Names:
     """The open axes that are an axis as they are, also beside other factors."""
     return frozenset(name for size in axis if (name := size.symbol) is not None)
+
+
+def join(facts: Sequence[Fact]) -> Fact:
+    """What several values have in common once they are computed with; without axes and numbers."""
+
+    def every(pick: Callable[[Fact], Names]) -> Names:
+        return frozenset().union(*(pick(fact) for fact in facts)) if facts else NONE
+
+    varying = [fact for fact in facts if fact.varies]
+    return Fact(
+        varies=bool(varying),
+        last=every(lambda fact: fact.last),
+        states=every(lambda fact: fact.states),
+        sized=every(lambda fact: fact.depends_on_sizes),
+        positions=every(lambda fact: fact.positions),
+        lengths=bool(varying) and all(fact.lengths for fact in varying),
+    )

@@ -9,35 +9,19 @@ not known is taken for one that does not pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto
 
-from ..onnxgraph import attributes_of, bodies_of, nodes_of, shape_of
-from .fact import NONE, Axis, Fact, Names, axis_of, names_of
+from ..onnxgraph import attributes_of, outer_values, shape_of
+from . import operators  # noqa: F401 - importing them registers them
+from .call import OPERATORS, Call, Meeting, stored
+from .fact import NONE, Axis, Fact, Names, axis_of, join
 from .size import Size
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-_SMALL = 64
-"""Integers up to which a constant's numbers are kept: shapes, axes, counts."""
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where steps of an open axis meet, and how; `by_hand` where a state input takes part in it."""
-
-    node: str
-    op_type: str
-    how: str
-    by_hand: bool = False
-
-    def __str__(self) -> str:
-        """As in ``conv/Conv (Conv) computes one step from several``."""
-        at = f"{self.node} ({self.op_type})" if self.node and self.node != self.op_type else self.op_type
-        return f"{at} {self.how}"
 
 
 @dataclass(frozen=True)
@@ -54,60 +38,6 @@ class TimeAxis:
     names: Names
     meeting: Meeting | None = None
     by_hand: Meeting | None = None
-
-
-@dataclass(frozen=True)
-class Call:
-    """A node as its operator's function sees it."""
-
-    node: NodeProto
-    op_type: str
-    attributes: Mapping[str, Any]
-    inputs: tuple[Fact | None, ...]
-    opset: int
-    follower: Follower
-
-    def fact(self, index: int) -> Fact:
-        """Input `index`; a constant of unknown shape where it is left out."""
-        found = self.inputs[index] if index < len(self.inputs) else None
-        return found or Fact()
-
-    def has(self, index: int) -> bool:
-        """Whether input `index` is given."""
-        return index < len(self.inputs) and self.inputs[index] is not None
-
-    @property
-    def given(self) -> list[Fact]:
-        """The inputs that are there."""
-        return [fact for fact in self.inputs if fact is not None]
-
-    def integers(self, index: int) -> list[int] | None:
-        """Input `index` where it is constant integers."""
-        found = self.fact(index).numbers if self.has(index) else None
-        numbers = [size.number for size in found] if found is not None else [None]
-        return None if None in numbers else [number for number in numbers if number is not None]
-
-    def attribute(self, name: str, default: Any) -> Any:
-        """An attribute's value."""
-        return self.attributes.get(name, default)
-
-    def meet(self, names: Collection[str], how: str) -> None:
-        """Note that steps of these open axes meet here."""
-        self.follower.meet(self, names, how)
-
-
-Operator = Callable[[Call], Sequence[Fact]]
-OPERATORS: dict[str, Operator] = {}
-
-
-def operator(*op_types: str) -> Callable[[Operator], Operator]:
-    """Register the function of these operators."""
-
-    def register(function: Operator) -> Operator:
-        OPERATORS.update(dict.fromkeys(op_types, function))
-        return function
-
-    return register
 
 
 class Follower:
@@ -256,53 +186,6 @@ class Follower:
                 self.handled(call)
 
 
-def join(facts: Sequence[Fact]) -> Fact:
-    """What several values have in common once they are computed with; without axes and numbers."""
-
-    def every(pick: Callable[[Fact], Names]) -> Names:
-        return frozenset().union(*(pick(fact) for fact in facts)) if facts else NONE
-
-    varying = [fact for fact in facts if fact.varies]
-    return Fact(
-        varies=bool(varying),
-        last=every(lambda fact: fact.last),
-        states=every(lambda fact: fact.states),
-        sized=every(lambda fact: fact.depends_on_sizes),
-        positions=every(lambda fact: fact.positions),
-        lengths=bool(varying) and all(fact.lengths for fact in varying),
-    )
-
-
-def stored(tensor: TensorProto) -> Fact:
-    """A stored tensor's fact: its sizes, and its numbers where they are a few integers."""
-    axes = tuple(axis_of(Size.of(int(dim))) for dim in tensor.dims)
-    whole = tensor.data_type in (TensorProto.INT64, TensorProto.INT32)
-    numbers: tuple[Size, ...] | None = None
-    count = int(np.prod(list(tensor.dims), dtype=np.int64))
-    if whole and len(tensor.dims) <= 1 and 0 <= count <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
-        numbers = tuple(Size.of(int(value)) for value in numpy_helper.to_array(tensor).reshape(-1))
-    return Fact(axes, numbers=numbers)
-
-
-def outer_values(node: NodeProto) -> list[str]:
-    """The values that the bodies of a node take from the graph around it."""
-    found: list[str] = []
-    for body in bodies_of(node):
-        own = _defined(body)
-        used = [name for inner in nodes_of(body.node) for name in inner.input]
-        found += [name for name in (*used, *(value.name for value in body.output)) if name and name not in own]
-    return list(dict.fromkeys(found))
-
-
-def _defined(body: GraphProto) -> set[str]:
-    own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
-    for inner in nodes_of(body.node):
-        own |= set(inner.output)
-        for deeper in bodies_of(inner):
-            own |= {value.name for value in deeper.input} | {tensor.name for tensor in deeper.initializer}
-    return own
-
-
 def follow_time(model: ModelProto, states: Mapping[str, str], lengths: Collection[str] = ()) -> TimeAxis:
     """Follow the time axis through a model.
 
@@ -315,9 +198,4 @@ def follow_time(model: ModelProto, states: Mapping[str, str], lengths: Collectio
     Returns:
         Which open axes are time, and where their steps meet outside of the states.
     """
-    from . import operators  # noqa: F401 - they register themselves
-
     return Follower(model, states, lengths).result()
-
-
-__all__ = ["Call", "Follower", "Meeting", "TimeAxis", "follow_time", "join", "names_of", "operator", "stored"]

@@ -133,7 +133,7 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch, *on_cpu: str) -> None:
         return [replace(item, provider=CPU if item.op_type in on_cpu else CUDA) for item in placements(session)]
 
     in_this_process(monkeypatch)
-    monkeypatch.setattr("lstm_onnx.check.session.open_session", opened)
-    monkeypatch.setattr("lstm_onnx.check.session.placements", placed)
-    for module in ("run", "session"):
+    monkeypatch.setattr("lstm_onnx.check.execution.open_session", opened)
+    monkeypatch.setattr("lstm_onnx.check.execution.placements", placed)
+    for module in ("examine", "execution"):
         monkeypatch.setattr(f"lstm_onnx.check.{module}.cuda_unavailable", lambda: None)

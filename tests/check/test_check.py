@@ -74,7 +74,7 @@ def test_no_rule_speaks_of_a_configured_model(config: Path, tmp_path: Path) -> N
     # Nor of where it might run, but for steps one by one.
     forecast = check(path, provider="auto", strict=True)
     assert forecast, str(forecast)
-    assert {finding.rule for finding in forecast.findings if finding.told} <= {"float16-on-cpu", "loop-on-cuda"}
+    assert {finding.rule for finding in forecast.findings if finding.violated} <= {"float16-on-cpu", "loop-on-cuda"}
 
 
 def test_a_report_is_json_and_a_table(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_checked_file_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_failure_outlives_sizes_too_large_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lstm_onnx.check.dynamic._MOST_ELEMENTS", 30)
+    monkeypatch.setattr("lstm_onnx.check.execution._MOST_ELEMENTS", 30)
     sound = check(export(tmp_path, PLAIN), provider="cpu")
     assert sound.findings[-1].skipped
     broken = edited(tmp_path, lambda model: set_initializer(model, "ints/0_0_6", [3, 5, 6]), ONE_LAYER)
@@ -142,6 +142,19 @@ def test_a_fixed_axis_of_the_input(tmp_path: Path, axis: int, name: str) -> None
     assert f"l0/LSTM: {name} is fixed at 5 in the input input" in text
 
 
+def test_shapes_that_differ_from_the_metadata_are_one_finding(tmp_path: Path) -> None:
+    def fix_batch(model: ModelProto) -> None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[1].dim_value = 2
+
+    lines = failing(edited(tmp_path, fix_batch, PLAIN), "dynamic-axes").splitlines()
+    shapes = {"input": "time, batch, 4", "h0": "1, batch, 3", "c0": "1, batch, 3"}
+    shapes |= {"output": "time, batch, 3", "hn": "1, batch, 3", "cn": "1, batch, 3"}
+    different = [f"{name} is ({shape.replace('batch', '2')}), not ({shape})" for name, shape in shapes.items()]
+    assert lines[0] == f"input: not the shapes that the metadata promises: {'; '.join(different)}"
+    assert [line.split(":")[0] for line in lines] == ["input", "l0/LSTM"]
+
+
 @pytest.mark.parametrize("index", [1, 2])
 def test_a_state_with_a_fixed_batch(tmp_path: Path, index: int) -> None:
     report = edited(tmp_path, lambda model: fix_dim(model, index, 1, 2), PLAIN)
@@ -160,7 +173,7 @@ def test_the_origin_of_a_fixed_axis_is_named(tmp_path: Path) -> None:
 def test_a_reshape_with_a_frozen_literal(tmp_path: Path) -> None:
     report = edited(tmp_path, lambda model: set_initializer(model, "ints/0_0_6", [3, 7, 6]), ONE_LAYER)
     text = failing(report, "frozen-literal")
-    assert "l0/output: Reshape makes" in text
+    assert "l0/output: Reshape turns" in text
     assert "(3, 7, 6), without batch, time" in text
     text = failing(report, "runnable")
     assert "cannot run at batch 1, time 1" in text
@@ -184,7 +197,7 @@ def test_an_input_that_the_metadata_promises_is_missing(tmp_path: Path) -> None:
         model.graph.node[0].input[4] = ""
 
     report = edited(tmp_path, unpromise, PLAIN, lengths=True)
-    assert "the input lengths (batch) is not there" in failing(report, "dynamic-axes")
+    assert "the input lengths (batch) is missing" in failing(report, "dynamic-axes")
 
 
 # --- States ---
@@ -206,8 +219,8 @@ def test_damaged_metadata(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("states", "said"),
     [
-        ({"state": "hN"}, "state <- hN: the input state is not there; the inputs are x, h, c"),
-        ({"h": "hT"}, "h <- hT: the output hT is not there; the outputs are y, hN, cN"),
+        ({"state": "hN"}, "state <- hN: the input state is missing; the inputs are x, h, c"),
+        ({"h": "hT"}, "h <- hT: the output hT is missing; the outputs are y, hN, cN"),
         ({"h": "hN", "c": "hN"}, "c <- hN: hN already feeds h"),
         ({"h": "y"}, "h <- y: h is (1, batch, 3) and y is (time, 1, batch, 3)"),
     ],

@@ -20,7 +20,7 @@ from .models import PLAIN, PROJECTED, by_hand, export
 
 
 def _told(report: CheckReport, rule: str) -> Finding:
-    (finding,) = [item for item in report.findings if item.rule == rule and item.told]
+    (finding,) = [item for item in report.findings if item.rule == rule and item.violated]
     return finding
 
 
@@ -111,7 +111,7 @@ def test_a_projection_of_ours_can_be_folded_and_a_loop_can_not(tmp_path: Path) -
     [
         ({"clip": 100.0}, "leave clip out", "activations"),
         ({"activations": ["Sigmoid", "Relu", "Tanh"]}, "default activations", "clip"),
-        ({"clip": 100.0, "input_forget": 1}, "leave clip out where nothing reaches it, and train with", "float file"),
+        ({"clip": 100.0, "input_forget": 1}, "leave clip out if nothing reaches it, and train with", "float file"),
     ],
 )
 def test_a_variant_is_mended_by_what_it_has(values: dict[str, Any], wanted: str, unwanted: str, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def checked(folder: Path, edit: Callable[[ModelProto], object], name: str = "pol
 @pytest.mark.parametrize(
     ("shape", "rule", "said"),
     [
-        ((0, 2, 5), "frozen-literal", "makes lstm/input/time_first (time, batch, 5) (time, 2, 5), without batch"),
+        ((0, 2, 5), "frozen-literal", "turns lstm/input/time_first (time, batch, 5) into (time, 2, 5), without batch"),
         ((0, 2, 5), "dynamic-axes", "batch is open in the input observation (batch, time, 5), and fixed in the value"),
         ((4, 0, 5), "frozen-literal", "without time"),
         ((4, 2, 5), "frozen-literal", "(4, 2, 5), without batch, time"),
@@ -117,7 +117,7 @@ def test_initial_states_of_a_fixed_batch(tmp_path: Path, batch: int) -> None:
 def test_an_input_with_another_axis_than_promised(tmp_path: Path) -> None:
     report = checked(tmp_path, lambda model: fix_dim(model, 0, 0, 2))
     said = failing(report, "dynamic-axes")
-    assert "the input observation is (2, time, 5), and the metadata says (batch, time, 5)" in said
+    assert "not the shapes that the metadata promises: observation is (2, time, 5), not (batch, time, 5)" in said
 
 
 def test_a_batch_that_states_name_otherwise_is_one_too(tmp_path: Path) -> None:
@@ -209,9 +209,9 @@ def test_metadata_that_lacks_a_part(tmp_path: Path, changes: dict[str, Any], sai
     [
         (
             {"states": {"state.0": "output.1.0"}, "origins": {"state.1": Origin("lstm", 0, 0, 1)}},
-            "pairs it with nothing",
+            "pairs it with no output",
         ),
-        ({"initial": {"state.9": np.ones((1, 1, 10), np.float32)}}, "pairs it with nothing"),
+        ({"initial": {"state.9": np.ones((1, 1, 10), np.float32)}}, "pairs it with no output"),
         ({"initial": {"state.0": np.ones((1, 1, 9), np.float32)}}, "starts from float32 (1, 1, 9), which does not fit"),
         ({"initial": {"state.0": np.ones((1, 1, 10), np.int32)}}, "starts from int32 (1, 1, 10)"),
         ({"initial": {"state.0": np.ones((1, 10), np.float32)}}, "starts from float32 (1, 10)"),

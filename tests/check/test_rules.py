@@ -7,19 +7,20 @@ from pathlib import Path
 import pytest
 
 from lstm_onnx.check import CheckReport, check
-from lstm_onnx.check.rule import SEVERITIES, Rules, catalogue, find, named
+from lstm_onnx.check.rule import SEVERITIES
+from lstm_onnx.check.rules import RuleList, all_rules, find_rule
 from lstm_onnx.errors import ConfigError
 
 from .violations import CASES, OTHERS, Case, base, nothing
 
-RULES = catalogue()
+RULES = all_rules()
 
 
 @pytest.fixture
 def old_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with AVX2, without VNNI and without a GPU."""
-    monkeypatch.setattr("lstm_onnx.check.rules.providers.cpu_flags", lambda: frozenset({"avx2"}))
-    for module in ("runtime.providers", "check.run", "check.session"):
+    monkeypatch.setattr("lstm_onnx.check.rules.precision.cpu_flags", lambda: frozenset({"avx2"}))
+    for module in ("runtime.providers", "check.examine", "check.execution"):
         monkeypatch.setattr(f"lstm_onnx.{module}.cuda_unavailable", lambda: "no GPU")
 
 
@@ -30,7 +31,7 @@ def checked(folder: Path, case: Case, *, mended: bool) -> CheckReport:
 
 
 def told(report: CheckReport) -> set[str]:
-    return {finding.rule for finding in report.findings if finding.told}
+    return {finding.rule for finding in report.findings if finding.violated}
 
 
 def test_every_rule_has_a_file_that_violates_it():
@@ -44,11 +45,11 @@ def test_a_rule_speaks_and_falls_silent_once_it_is_mended(name: str, tmp_path: P
     case = CASES[name]
     report = checked(tmp_path, case, mended=False)
     assert name in told(report), str(report)
-    rule = find(name)
-    findings = [finding for finding in report.findings if finding.rule == name and finding.told]
+    rule = find_rule(name)
+    findings = [finding for finding in report.findings if finding.rule == name and finding.violated]
     assert {finding.severity for finding in findings} == {rule.severity}
     assert all(finding.fix and finding.id == rule.id for finding in findings)
-    assert bool(report) is not any(named(item).severity == "error" for item in told(report))
+    assert bool(report) is not any(find_rule(item).severity == "error" for item in told(report))
     mended = checked(tmp_path, case, mended=True)
     assert name not in told(mended), str(mended)
     # The fix breaks nothing else.
@@ -107,15 +108,23 @@ def test_rules_have_what_their_readers_need():
 
 
 def test_the_table_has_a_line_for_each_rule():
-    lines = str(Rules(RULES)).splitlines()
+    lines = str(RuleList(RULES)).splitlines()
     assert len(lines) == len(RULES)
     assert all(rule.id in line and rule.summary in line for rule, line in zip(RULES, lines, strict=True))
 
 
-def test_a_rule_is_found_by_id_or_name_and_others_are_listed():
-    assert find(" lo104 ") is find("unknown-operator")
-    assert named("LO104") is None
-    with pytest.raises(ConfigError, match=r'no rule is called "LO999"; the rules are LO101 valid-onnx, .*LO509'):
-        find("LO999")
+def test_a_rule_is_found_by_id_or_name_and_the_closest_is_suggested():
+    assert find_rule(" lo104 ") is find_rule("unknown-operator")
+    for text, closest in (
+        ("LO37", "LO307 lengths-ignored"),
+        ("LO4O1", "LO401 layout"),
+        ("resource_bom", "LO106 resource-bomb"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            find_rule(text)
+        said = f'no rule is called "{text}"; did you mean {closest}? `lstm-onnx check --rules` lists all'
+        assert str(raised.value) == said
+    with pytest.raises(ConfigError, match='no rule is called "LO999"; `lstm-onnx check --rules` lists all'):
+        find_rule("LO999")
     with pytest.raises(ConfigError, match="LO999"):
         check("no matter", ignore=["LO999"])

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from lstm_onnx.check.rule import catalogue
+from lstm_onnx.check.rules import all_rules
 from tests.check.models import fake_cuda
 
 
@@ -42,10 +42,12 @@ def test_a_right_file_passes(run_cli, right):
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[-1] == "m.onnx: passed on cpu"
     assert "l0/LSTM (LSTM) -> CPUExecutionProvider" in done.out
-    told = json.loads(run_cli("check", right, "--provider", "cpu", "--json").out)
-    assert told["passed"] is True
+    result = json.loads(run_cli("check", right, "--provider", "cpu", "--json").out)
+    assert (result["schema"], result["passed"], set(result)) == (1, True, {"schema", "passed", "files"})
+    (told,) = result["files"]
+    assert (told["file"], told["passed"]) == (right, True)
     assert {item["op_type"] for item in told["placements"]} >= {"LSTM"}
-    assert {*told["silent"], *(item["rule"] for item in told["findings"])} < {rule.name for rule in catalogue()}
+    assert {*told["silent"], *(item["rule"] for item in told["findings"])} < {rule.name for rule in all_rules()}
 
 
 def test_a_wrong_one_fails_and_says_what_to_do(run_cli, right):
@@ -82,7 +84,7 @@ def test_cuda_is_proven_node_by_node(run_cli, right, monkeypatch):
     assert "FAIL  LO501 provider" in done.out
     assert "l0/LSTM (LSTM) -> CPUExecutionProvider" in done.out
     assert "l0/output (Squeeze) -> CUDAExecutionProvider" in done.out
-    told = json.loads(run_cli("check", right, "--provider", "cuda", "--require", "--json").out)
+    (told,) = json.loads(run_cli("check", right, "--provider", "cuda", "--require", "--json").out)["files"]
     assert {item["node"]: item["provider"] for item in told["placements"]} == {
         "l0/LSTM": "CPUExecutionProvider",
         "l0/output": "CUDAExecutionProvider",
@@ -105,8 +107,16 @@ def test_every_file_is_checked_and_the_worst_counts(run_cli, right, tmp_path):
     done = run_cli("check", "torn.onnx", "none.onnx", right, "bad.onnx", "--provider", "cpu", "--json")
     assert done.code == 2
     assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["torn.onnx", "none.onnx"]
-    assert [(item["file"], item["passed"]) for item in json.loads(done.out)] == [(right, True), ("bad.onnx", False)]
+    result = json.loads(done.out)
+    assert result["passed"] is False
+    read, unread = result["files"][:2], result["files"][2:]
+    assert [(item["file"], item["passed"]) for item in read] == [(right, True), ("bad.onnx", False)]
+    assert [(item["file"], item["passed"]) for item in unread] == [("torn.onnx", False), ("none.onnx", False)]
+    assert [f"lstm-onnx: {item['error']}" for item in unread] == done.err.splitlines()
     assert run_cli("check", "none.onnx", "torn.onnx").out == ""
+    (alone,) = json.loads(run_cli("check", "none.onnx", "--json").out)["files"]
+    assert (alone["file"], alone["passed"]) == ("none.onnx", False)
+    assert "No such file" in alone["error"]
 
 
 # --- Rules ---
@@ -122,18 +132,18 @@ def test_a_rule_is_explained(run_cli, name):
     assert set(told) == {"id", "name", "severity", "summary", "why", "fix"}
 
 
-def test_a_rule_that_is_none_is_an_error_that_lists_them(run_cli):
-    done = run_cli("check", "--explain", "LO999")
+def test_an_unknown_rule_is_an_error_that_names_the_closest(run_cli):
+    done = run_cli("check", "--explain", "LO37")
     assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
-    assert all(f"{rule.id} {rule.name}" in done.err for rule in catalogue())
+    assert "did you mean LO307 lengths-ignored? `lstm-onnx check --rules` lists all" in done.err
 
 
 def test_all_rules_are_listed(run_cli):
     done = run_cli("check", "--rules")
     assert done.code == 0
-    assert [line.split()[:2] for line in done.out.splitlines()] == [[rule.id, rule.name] for rule in catalogue()]
+    assert [line.split()[:2] for line in done.out.splitlines()] == [[rule.id, rule.name] for rule in all_rules()]
     told = json.loads(run_cli("check", "--rules", "--json").out)
-    assert [item["id"] for item in told["rules"]] == [rule.id for rule in catalogue()]
+    assert [item["id"] for item in told["rules"]] == [rule.id for rule in all_rules()]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_inspect_and_check_end_with_what_they_found(tmp_path: Path):
         assert json.loads(done.stdout)["other_ops"] == {name.split()[0].rstrip(","): 1}
         done = cli("check", "m.onnx", "--provider", "cpu", "--json", folder=tmp_path)
         assert (done.returncode, done.stderr) == (1, "")
-        found = json.loads(done.stdout)["findings"]
+        found = json.loads(done.stdout)["files"][0]["findings"]
         assert [item["id"] for item in found if item["rule"] == "crashing-node" and not item["passed"]] == ["LO112"]
 
 

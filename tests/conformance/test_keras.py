@@ -84,7 +84,7 @@ def test_check_accepts_them(name):
     assert report, str(report)
     # Nothing pairs its states, and each input names the batch apart; it is run with one batch all the same.
     told = {"loose-states", "unnamed-axes"} if name == "stateful" else set()
-    assert {finding.rule for finding in report.findings if finding.told} == told
+    assert {finding.rule for finding in report.findings if finding.violated} == told
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -119,7 +119,7 @@ def test_the_legacy_exporters_files_run_right(config, opset, tmp_path):
     report = check(path, provider="cpu")
     assert report, str(report)
     assert "h0, c0 are states that nothing pairs" in str(report)
-    assert {finding.rule for finding in report.findings if finding.told} == {"loose-states"}
+    assert {finding.rule for finding in report.findings if finding.violated} == {"loose-states"}
     model = lstm_onnx.load(path, provider="cpu")
     for time, batch in SIZES:
         require_equal(model, module, time, batch)

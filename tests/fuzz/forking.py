@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-IMPORTED = ("lstm_onnx.check.run", "lstm_onnx.inspect.file", "lstm_onnx.cli.main", "lstm_onnx.runtime.trial",
+IMPORTED = ("lstm_onnx.check.examine", "lstm_onnx.inspect.file", "lstm_onnx.cli.main", "lstm_onnx.runtime.trial",
             "lstm_onnx.data", "lstm_onnx.isolation.child", "onnxruntime")  # fmt: skip
 
 
@@ -135,12 +135,10 @@ def _warm() -> None:
 
     import onnx
 
-    from lstm_onnx.check.rule import catalogue
     from lstm_onnx.runtime.providers import cuda_unavailable, operator_versions, ort_errors
 
     operator_versions()
     ort_errors()
-    catalogue()
     cuda_unavailable()
     empty = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], []))
     onnx.shape_inference.infer_shapes(empty)

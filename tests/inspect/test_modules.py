@@ -119,7 +119,7 @@ def test_what_the_inputs_hold_and_where_states_start(tmp_path: Path) -> None:
     start = {"state.0": np.ones((1, 1, 10), np.float32)}
     path = with_initial(tmp_path / "i.onnx", module_file("policy"), start)
     result = inspect(with_metadata(tmp_path / "m.onnx", path, not_streamable="lstm is bidirectional"))
-    assert "state.0 <- output.1.0 (from stored numbers), state.1 <- output.1.1" in str(result)
+    assert "state.0 <- output.1.0 (starts from stored values), state.1 <- output.1.1" in str(result)
     assert "streams no: lstm is bidirectional" in str(result)
     metadata = json.loads(json.dumps(result.to_dict()))["metadata"]
     assert metadata["initial"] == {"state.0": {"dtype": "float32", "shape": [1, 1, 10]}}

@@ -1,132 +1,144 @@
-"""The rules on the file itself: external data, operators that are known, what training left behind."""
+"""LO101-103, LO107: a valid model, its metadata, its external data, its initializers."""
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from onnx import TensorProto
+import onnx
+from onnx import ModelProto, TensorProto
 
-from ...onnxgraph import Tensor, attributes_of, is_default, typed
-from ...runtime.providers import operator_versions
-from ..context import Subject, input_of, label, stored
-from ..report import Finding, failed, skipped
+from ...metadata import Metadata
+from ...onnxgraph import ONNX_ERRORS, Tensor, dtype_name, error_line, external_problem, shown
+from ...onnxgraph.shape_inference import has_negative_dims
+from ..context import CheckContext, stored_tensors
+from ..finding import Finding
+from ..rule import applies, rule
 
-_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
+_PRODUCER = "lstm-onnx"
 _MOST_NAMES = 5
-_LARGEST_FOLDED = 64
-"""An initializer of so many bytes is worth no word."""
+_SMALL_BYTES = 64
+"""Initializers up to this size are not reported."""
+
+VALID_ONNX = rule(
+    "LO101",
+    "valid-onnx",
+    "error",
+    summary="onnx's own checker refuses the file",
+    why="What the standard does not allow may run in one runtime, and be refused or read differently by the next. "
+    "Shapes and types are checked, too, and that external data exists.",
+    fix="export the model again",
+)
+METADATA = rule(
+    "LO102",
+    "metadata",
+    "error",
+    summary="lstm-onnx wrote the file, and its metadata is missing, damaged or cut off",
+    why="The metadata says which output feeds which state, and which values states start from. A file that is cut "
+    "off just after its graph is still a valid model: it runs, and no longer carries its states.",
+    fix="export or copy the model again",
+)
+EXTERNAL_DATA = rule(
+    "LO103",
+    "external-data",
+    "error",
+    summary="weights are outside the model's folder, missing, or shorter than the model says",
+    why="A location with .., an absolute one and a symbolic link lead to any place that the file's author chooses; "
+    "onnx and ONNX Runtime refuse them, so the model does not open. Nor does it when it was moved without the file "
+    "of its weights.",
+    fix="put the weights into a plain file in the model's folder, or export again with the weights inside",
+)
+INITIALIZER_INPUT = rule(
+    "LO107",
+    "initializer-input",
+    "warning",
+    summary="weights are inputs of the graph as well",
+    why="A caller may then pass other weights at any run, so ONNX Runtime folds no constants and fuses little. IR "
+    "version 3 required it.",
+    fix="export with a newer IR version, or remove the initializers from graph.input",
+)
 
 
-def external_data(subject: Subject) -> Iterator[Finding]:
-    """Weights beside the model: in its folder, plain files, and long enough."""
-    told: set[str] = set()
-    for name, tensor in stored(subject.model):
+@applies(VALID_ONNX)
+def valid_onnx(context: CheckContext) -> Iterator[Finding]:
+    """onnx's own checker, external data included."""
+    full = not has_negative_dims(context.model)
+    try:
+        onnx.checker.check_model(context.file, full_check=full)
+    except ONNX_ERRORS as error:
+        yield VALID_ONNX.violated("", f"onnx's checker refuses it: {error_line(error)}")
+    else:
+        how = "shapes and types included" if full else "without shapes and types, whose negative sizes may crash it"
+        yield VALID_ONNX.passed(f"onnx's checker, {how}, accepts it")
+
+
+@applies(METADATA)
+def metadata(context: CheckContext) -> Iterator[Finding]:
+    """Metadata of ours is complete; a file of another tool needs none."""
+    metadata, model = context.metadata, context.model
+    if metadata is None:
+        yield METADATA.violated("", context.metadata_problem)
+        return
+    version = metadata.versions.get("lstm_onnx")
+    complete = version is not None and metadata.digest is not None
+    complete = complete and (metadata.spec is not None or bool(metadata.inputs))
+    if model.producer_name == _PRODUCER and not complete:
+        yield METADATA.violated("", f"{_PRODUCER} wrote the file, and its metadata is missing or cut off")
+    elif version is None:
+        yield METADATA.passed("none of lstm-onnx: only the graph counts")
+    else:
+        inputs = "; ".join(f"{spec.name} {spec.dtype} {shown(spec.shape)}" for spec in metadata.inputs)
+        kind = "a bare LSTM" if metadata.spec is not None else f"a module that takes {inputs or 'what its graph says'}"
+        yield METADATA.passed(f"written by lstm_onnx {version}, {kind}{_converted(metadata, model)}")
+
+
+def _converted(metadata: Metadata, model: ModelProto) -> str:
+    """The dtypes that another tool has changed since the metadata was written, in words."""
+    written = {spec.name: spec.dtype for spec in metadata.inputs}
+    if metadata.spec is not None:
+        written["input"] = metadata.spec.dtype
+    now = {value.name: dtype_name(value.type.tensor_type.elem_type) for value in model.graph.input}
+    changed = [f"{name} is {now[name]}, and was {was}" for name, was in written.items() if now.get(name, was) != was]
+    return f"; converted since: {', '.join(changed)}" if changed else ""
+
+
+@applies(EXTERNAL_DATA)
+def external_data(context: CheckContext) -> Iterator[Finding]:
+    """Weights outside the file: in its folder, in plain files, and long enough."""
+    reported: set[str] = set()
+    for name, tensor in stored_tensors(context.model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         keys = {entry.key: entry.value for entry in tensor.external_data}
         location = str(keys.get("location", ""))
-        if location in told:
-            continue
-        problem = external_problem(subject.file, keys)
+        problem = "" if location in reported else external_data_problem(context.file, keys)
         if problem:
-            told.add(location)
-            yield failed("external-data", name, f"its data at {location!r} {problem}")
+            reported.add(location)
+            yield EXTERNAL_DATA.violated(name, f"its data at {location!r} {problem}")
 
 
-def external_problem(file: str, keys: Mapping[str, str]) -> str:
-    """What is wrong with the place of a tensor's data outside of `file`, or ""."""
-    folder, location = Path(file).resolve().parent, str(keys.get("location", ""))
-    if not location or "\0" in location:
-        return "is no path"
-    beside = Path(location)
-    if not beside.parts:
-        return "is no regular file"
-    if beside.is_absolute() or ".." in beside.parts or "\\" in location or ":" in beside.parts[0]:
-        return "leads outside the model's folder"
-    path = folder / beside
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return "is missing"
-    if path.is_symlink():
-        return "is a symbolic link"
-    if not path.resolve().is_relative_to(folder):
-        return "leads outside the model's folder, by a link"
-    if not stat.S_ISREG(found.st_mode):
-        return "is no regular file"
+def external_data_problem(file: str, keys: Mapping[str, str]) -> str:
+    """What is wrong with a tensor's external data, of which `keys` are the entries, or ""."""
+    location = str(keys.get("location", ""))
+    problem = external_problem(file, location)
+    if problem:
+        return problem
+    size = (Path(file).resolve().parent / location).stat().st_size
     try:
         end = int(keys.get("offset") or 0) + int(keys.get("length") or 0)
     except ValueError:
-        return "has an offset or a length that is no number"
-    if end > found.st_size or "-" in f"{keys.get('offset')}{keys.get('length')}":
-        return f"ends at byte {end}, and the file has {found.st_size}"
+        return "has an offset or a length that is not a number"
+    if end > size or "-" in f"{keys.get('offset')}{keys.get('length')}":
+        return f"ends at byte {end}, and the file has {size}"
     return ""
 
 
-def unknown_operator(subject: Subject) -> Iterator[Finding]:
-    """Operators that ONNX Runtime has never heard of, or not in this opset."""
-    known = operator_versions()
-    if not known:
-        yield skipped("unknown-operator", "this build of ONNX Runtime does not tell which operators it has")
-    told = {(str(item.domain), str(item.name)) for item in subject.model.functions}
-    for _, node in subject.nodes if known else ():
-        domain = "" if is_default(node.domain) else str(node.domain)
-        kind = (domain, str(node.op_type))
-        if kind in told:
-            continue
-        told.add(kind)
-        versions = known.get(kind)
-        shown = f"{domain}.{node.op_type}" if domain else str(node.op_type)
-        if versions is None:
-            whose = f"the custom domain {domain}" if domain not in {place for place, _ in known} else "its domain"
-            yield failed("unknown-operator", label(node), f"{shown} of {whose} is unknown to ONNX Runtime")
-        elif 0 < subject.opset(domain) < min(versions):
-            yield failed(
-                "unknown-operator",
-                label(node),
-                f"{shown} came with opset {min(versions)}, and the file asks for opset {subject.opset(domain)}",
-            )
-
-
-def contrib_operator(subject: Subject) -> Iterator[Finding]:
-    """Operators that only ONNX Runtime has."""
-    known = operator_versions()
-    own = [node for _, node in subject.nodes if not is_default(node.domain) and (node.domain, node.op_type) in known]
-    if own:
-        kinds = ", ".join(dict.fromkeys(f"{node.domain}.{node.op_type}" for node in own))
-        yield failed("contrib-operator", label(own[0]), f"{kinds}: no other runtime has them")
-
-
-def initializer_input(subject: Subject) -> Iterator[Finding]:
+@applies(INITIALIZER_INPUT)
+def initializer_input(context: CheckContext) -> Iterator[Finding]:
     """Weights that a caller could replace."""
-    graph = subject.model.graph
-    large = {tensor.name for tensor in graph.initializer if Tensor.of(tensor).num_bytes > _LARGEST_FOLDED}
+    graph = context.model.graph
+    large = {tensor.name for tensor in graph.initializer if Tensor.of(tensor).num_bytes > _SMALL_BYTES}
     names = [str(item.name) for item in graph.input if item.name in large]
     if names:
-        shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-        yield failed("initializer-input", names[0], f"{len(names)} initializers are inputs as well: {shown}")
-
-
-def training_mode(subject: Subject) -> Iterator[Finding]:
-    """Operators that still behave as in training."""
-    for scope, node in subject.nodes:
-        if not is_default(node.domain):
-            continue
-        if node.op_type == "Dropout" and (flag := subject.constant(scope, input_of(node, 2))) is not None:
-            ratio = subject.constant(scope, input_of(node, 1))
-            if flag.any() and (ratio is None or ratio.any()):
-                yield failed("training-mode", label(node), "Dropout is in training mode: it zeroes at random")
-        if node.op_type == "BatchNormalization" and typed(attributes_of(node), "training_mode", int):
-            message = "BatchNormalization is in training mode: it takes the statistics of each batch"
-            yield failed("training-mode", label(node), message)
-
-
-def random_operator(subject: Subject) -> Iterator[Finding]:
-    """Generators within the graph."""
-    for _, node in subject.nodes:
-        if node.op_type in _RANDOM and is_default(node.domain):
-            yield failed("random-operator", label(node), f"{node.op_type} draws other numbers at each run")
+        listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        yield INITIALIZER_INPUT.violated(names[0], f"{len(names)} initializers are inputs as well: {listed}")

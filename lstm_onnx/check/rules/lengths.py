@@ -1,4 +1,4 @@
-"""The rules on sequence_lens: its type, where it comes from, who reads padding; and on inputs that are ignored."""
+"""LO305-308: sequence_lens, who reads padding, and inputs that are ignored."""
 
 from __future__ import annotations
 
@@ -7,84 +7,129 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ..context import END, LENGTHS, Subject, input_of, is_layer, label
-from ..graph import batch_axis
-from ..report import Finding, failed
+from ...onnxgraph import Scope, attributes_of, is_default, typed
+from ...onnxgraph.recurrent import SEQUENCE_LENS, batch_axis, direction_of, input_of, is_operator
+from ..context import END, CheckContext, label
+from ..finding import Finding
+from ..rule import applies, rule
 
+_MOST_LENGTHS = 6
 _SAME_SHAPE = frozenset(
     {"Identity", "Cast", "Relu", "Tanh", "Sigmoid", "Dropout", "Gelu", "Elu", "LeakyRelu", "Selu", "Softplus", "Neg"}
     | {"LayerNormalization", "HardSigmoid", "HardSwish", "Abs", "Exp", "Mish"}
 )
-"""Operators that work on each number, or each feature vector, by itself."""
+"""Operators that compute each element, or each feature vector, by itself."""
 _MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape"})
 _WITH_CONSTANT = frozenset({"MatMul", "Add", "Mul", "Sub", "Div"})
 _AVERAGES = frozenset({"ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp"})
 _POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
+LENGTHS_TYPE = rule(
+    "LO305",
+    "lengths-type",
+    "error",
+    summary="sequence_lens is not int32",
+    why="ONNX allows only int32 here, and ONNX Runtime refuses to open a file with int64, the dtype of PyTorch's "
+    "lengths.",
+    fix="put a Cast to int32 before the operator",
+)
+LENGTHS_CONSTANT = rule(
+    "LO306",
+    "lengths-constant",
+    "warning",
+    summary="sequence_lens is a constant",
+    why="The lengths of the example were baked in: every later batch is read with these lengths, and a batch of "
+    "another size, or shorter sequences, fail.",
+    fix="make the lengths an input of the model",
+)
+LENGTHS_IGNORED = rule(
+    "LO307",
+    "lengths-ignored",
+    "warning",
+    summary="an operator has sequence_lens, and a reader of its output takes padding for data",
+    why="Output past a sequence's length is zero. So its last step is zero and not the last state; a mean divides by "
+    "the padded time; a maximum is never below zero; a softmax over time gives padding a weight; and a following "
+    "LSTM without lengths walks through the padding: its final states are those of the padding, and a reverse pass "
+    "begins there. Results then depend on which sequences are in the batch.",
+    fix="take hn for the last step, or mask by the lengths before the reduction; give each layer the lengths",
+)
+IGNORED_INPUT = rule(
+    "LO308",
+    "ignored-input",
+    "warning",
+    summary="the values of an input reach no output: lengths or states are ignored",
+    why="A caller believes that they count. A trace loses an input that the code reads with .tolist(), .item() or "
+    "len(), and states that the module keeps in an attribute instead; the input's shape may still be used.",
+    fix="export again with code that uses it as a tensor, or remove it from the model's inputs",
+)
+
 
 @dataclass(frozen=True)
 class _Padded:
-    """A value that has padding along an axis."""
+    """A value with padding along its time axis."""
 
     name: str
     axis: int
     rank: int
 
 
-def lengths_type(subject: Subject) -> Iterator[Finding]:
-    """int32, and nothing else."""
-    for scope, node in subject.recurrent:
-        name = input_of(node, LENGTHS)
+@applies(LENGTHS_TYPE)
+def lengths_type(context: CheckContext) -> Iterator[Finding]:
+    """sequence_lens must be int32."""
+    for scope, node in context.onnx_operators:
+        name = input_of(node, SEQUENCE_LENS)
         if not name:
             continue
         dtype = scope.dtype(name)
         stored = scope.weight(name).dtype if dtype == "unknown" else dtype
         if stored not in ("int32", "unknown", ""):
-            yield failed("lengths-type", label(node), f"sequence_lens {name} is {stored}, and must be int32")
+            yield LENGTHS_TYPE.violated(label(node), f"sequence_lens {name} is {stored}, and must be int32")
 
 
-def lengths_constant(subject: Subject) -> Iterator[Finding]:
+@applies(LENGTHS_CONSTANT)
+def lengths_constant(context: CheckContext) -> Iterator[Finding]:
     """Lengths that are stored in the file."""
-    for scope, node in subject.recurrent:
-        name = input_of(node, LENGTHS)
-        values = subject.integers(scope, name) if name else None
+    for scope, node in context.onnx_operators:
+        name = input_of(node, SEQUENCE_LENS)
+        values = context.integers(scope, name) if name else None
         if values is not None:
-            said = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-            yield failed("lengths-constant", label(node), f"sequence_lens {name} is the constant [{said}]")
+            listed = ", ".join(map(str, values[:_MOST_LENGTHS])) + (", ..." if len(values) > _MOST_LENGTHS else "")
+            yield LENGTHS_CONSTANT.violated(label(node), f"sequence_lens {name} is the constant [{listed}]")
 
 
-def lengths_ignored(subject: Subject) -> Iterator[Finding]:
-    """Readers of a padded output that do not know of the padding."""
-    found: dict[str, Finding] = {}
-    for _, node in subject.layers:
-        if input_of(node, LENGTHS) and node.output and node.output[0]:
-            for finding in _followed(subject, node):
-                found.setdefault(finding.where, finding)
-    for finding in _without_lengths(subject):
-        found.setdefault(finding.where, finding)
-    # nn.LSTM has lengths for all of its layers: in a file of ours that asks for them this is no matter of taste.
+@applies(LENGTHS_IGNORED)
+def lengths_ignored(context: CheckContext) -> Iterator[Finding]:
+    """Readers of a padded output that take its padding for data."""
+    findings: dict[str, Finding] = {}
+    for _, node in context.operators:
+        if input_of(node, SEQUENCE_LENS) and node.output and node.output[0]:
+            for finding in _misused(context, node):
+                findings.setdefault(finding.where, finding)
+    for finding in _without_lengths(context):
+        findings.setdefault(finding.where, finding)
+    # nn.LSTM applies lengths to all of its layers: in a file of ours that takes lengths this is an error.
     promised = (
-        subject.metadata is not None and subject.metadata.options is not None and subject.metadata.options.lengths
+        context.metadata is not None and context.metadata.options is not None and context.metadata.options.lengths
     )
-    bare = {label(node) for _, node in subject.layers if not input_of(node, LENGTHS)} if promised else set()
-    for where, finding in found.items():
+    bare = {label(node) for _, node in context.operators if not input_of(node, SEQUENCE_LENS)} if promised else set()
+    for where, finding in findings.items():
         yield replace(finding, severity="error") if where in bare else finding
 
 
-def ignored_inputs(subject: Subject) -> Iterator[Finding]:
-    """Inputs of the model that it makes nothing of."""
-    top = subject.graph.scopes[0]
-    used = {source for name in subject.graph.outputs for source in top.data_sources(name)}
-    for name in subject.graph.inputs:
+@applies(IGNORED_INPUT)
+def ignored_inputs(context: CheckContext) -> Iterator[Finding]:
+    """Inputs whose values no output depends on."""
+    top = context.graph.scopes[0]
+    used = {source for name in context.graph.outputs for source in top.data_sources(name)}
+    for name in context.graph.inputs:
         if name not in used:
-            yield failed("ignored-input", name, f"the numbers in the input {name} reach no output")
+            yield IGNORED_INPUT.violated(name, f"the values of the input {name} reach no output")
 
 
-def _without_lengths(subject: Subject) -> Iterator[Finding]:
-    """Operators without lengths on what another one takes up to its lengths: a layer below it, or one beside it."""
+def _without_lengths(context: CheckContext) -> Iterator[Finding]:
+    """Operators without lengths that read the same padded sequence as one with lengths, before it or after it."""
     padded: dict[str, NodeProto] = {}
-    todo = [(scope, input_of(node, 0), node) for scope, node in subject.layers if input_of(node, LENGTHS)]
+    todo = [(scope, input_of(node, 0), node) for scope, node in context.operators if input_of(node, SEQUENCE_LENS)]
     while todo:
         scope, name, reader = todo.pop()
         if not name or name in padded:
@@ -93,18 +138,18 @@ def _without_lengths(subject: Subject) -> Iterator[Finding]:
         maker = scope.producer(name)
         if maker is not None:
             todo += [(scope, source, reader) for source in _same_time(maker, name)]
-    for _, node in subject.layers:
+    for _, node in context.operators:
         other = padded.get(input_of(node, 0))
-        if other is not None and not input_of(node, LENGTHS) and _ends_in_padding(subject, node):
+        if other is not None and not input_of(node, SEQUENCE_LENS) and _ends_in_padding(context, node):
             message = (
-                f"{node.op_type} has no lengths and reads padding; {label(other)}, which goes as long, has lengths"
+                f"{node.op_type} has no lengths and reads padding; {label(other)}, over the same steps, has lengths"
             )
-            yield failed("lengths-ignored", label(node), message)
+            yield LENGTHS_IGNORED.violated(label(node), message)
 
 
 def _same_time(node: NodeProto, name: str) -> list[str]:
-    """The inputs that have the steps of the node's output `name`, one for one."""
-    if is_layer(node):
+    """The inputs that have the same time steps as the node's output `name`."""
+    if is_operator(node):
         return [node.input[0]] if node.output and name == node.output[0] else []
     if not is_default(node.domain):
         return []
@@ -113,66 +158,66 @@ def _same_time(node: NodeProto, name: str) -> list[str]:
     return list(node.input) if node.op_type in _WITH_CONSTANT | {"Concat"} else []
 
 
-def _followed(subject: Subject, start: NodeProto) -> Iterator[Finding]:
+def _misused(context: CheckContext, start: NodeProto) -> Iterator[Finding]:
     todo, seen = [_Padded(str(start.output[0]), 1 - batch_axis(start), 4)], set()
     while todo:
         value = todo.pop()
         if value in seen:
             continue
         seen.add(value)
-        for where, reader, index in subject.readers.get(value.name, ()):
-            problem = _problem(subject, where, reader, index, value)
+        for scope, reader, index in context.readers.get(value.name, ()):
+            problem = _problem(context, scope, reader, index, value)
             if problem:
-                yield failed("lengths-ignored", label(reader), f"{problem}; {label(start)} before it has lengths")
-            elif reader.output and (axis := _next_axis(subject, where, reader, index, value)) is not None:
-                rank = len(where.shape(reader.output[0]) or ()) or value.rank
+                yield LENGTHS_IGNORED.violated(label(reader), f"{problem}; {label(start)} before it has lengths")
+            elif reader.output and (axis := _next_axis(context, scope, reader, index, value)) is not None:
+                rank = len(scope.shape(reader.output[0]) or ()) or value.rank
                 todo.append(_Padded(str(reader.output[0]), axis, rank))
 
 
-def _problem(subject: Subject, scope: Scope, node: NodeProto, index: int, value: _Padded) -> str:
-    """What the reader does with padding, or ""."""
-    if index == 0 and is_layer(node):
-        unaware = not input_of(node, LENGTHS) and _ends_in_padding(subject, node)
+def _problem(context: CheckContext, scope: Scope, node: NodeProto, index: int, value: _Padded) -> str:
+    """How the reader takes padding for data, or ""."""
+    if index == 0 and is_operator(node):
+        unaware = not input_of(node, SEQUENCE_LENS) and _ends_in_padding(context, node)
         return f"{node.op_type} has no lengths and reads padding" if unaware else ""
     if index != 0 or not is_default(node.domain):
         return ""
     kind, attributes = node.op_type, attributes_of(node)
     if kind in _AVERAGES:
-        axes = typed(attributes, "axes", list) or subject.integers(scope, input_of(node, 1)) or []
+        axes = typed(attributes, "axes", list) or context.integers(scope, input_of(node, 1)) or []
         over = value.axis in [axis % value.rank for axis in axes] if axes else not input_of(node, 1)
-        return f"{kind} goes over the padded time" if over else ""
+        return f"{kind} reduces over the padded time" if over else ""
     if kind in _POOLS:
-        return f"{kind} goes over the padded time" if value.axis >= 2 else ""
+        return f"{kind} reduces over the padded time" if value.axis >= 2 else ""
     if kind == "Softmax":
         hit = typed(attributes, "axis", int) if "axis" in attributes else -1
-        return "Softmax goes over the padded time without a mask" if hit % value.rank == value.axis else ""
+        return "Softmax normalizes over the padded time without a mask" if hit % value.rank == value.axis else ""
     if kind == "Gather":
-        last = subject.integers(scope, input_of(node, 1)) == [-1]
+        last = context.integers(scope, input_of(node, 1)) == [-1]
         at_time = typed(attributes, "axis", int) % value.rank == value.axis
         return "Gather takes the last padded step" if last and at_time else ""
     if kind == "Slice":
-        return "Slice takes the last padded step" if _is_last_step(subject, scope, node, value) else ""
+        return "Slice takes the last padded step" if _is_last_step(context, scope, node, value) else ""
     return ""
 
 
-def _ends_in_padding(subject: Subject, node: NodeProto) -> bool:
-    """Whether what the operator gives for real steps depends on the padding behind them."""
-    backwards = text(attributes_of(node).get("direction", "forward")) != "forward"
-    return backwards or any(subject.is_used(name) for name in node.output[1:])
+def _ends_in_padding(context: CheckContext, node: NodeProto) -> bool:
+    """Whether results that are used depend on the padding after the sequence."""
+    backwards = direction_of(node) != "forward"
+    return backwards or any(context.is_used(name) for name in node.output[1:])
 
 
-def _is_last_step(subject: Subject, scope: Scope, node: NodeProto, value: _Padded) -> bool:
+def _is_last_step(context: CheckContext, scope: Scope, node: NodeProto, value: _Padded) -> bool:
     return any(
         axis % value.rank == value.axis and start == -1 and (end >= END or step < 0)
-        for axis, start, end, step in subject.slices(scope, node)
+        for axis, start, end, step in context.slices(scope, node)
     )
 
 
-def _next_axis(subject: Subject, scope: Scope, node: NodeProto, index: int, value: _Padded) -> int | None:
-    """Where the padded axis is behind the reader; None where it is lost, masked or out of sight."""
+def _next_axis(context: CheckContext, scope: Scope, node: NodeProto, index: int, value: _Padded) -> int | None:
+    """The padded axis in the reader's output; None if it is lost, masked or unknown."""
     kind, attributes = node.op_type, attributes_of(node)
-    if is_layer(node):
-        return 1 - batch_axis(node) if index == 0 and not input_of(node, LENGTHS) else None
+    if is_operator(node):
+        return 1 - batch_axis(node) if index == 0 and not input_of(node, SEQUENCE_LENS) else None
     if not is_default(node.domain):
         return None
     if kind in _SAME_SHAPE:
@@ -187,11 +232,11 @@ def _next_axis(subject: Subject, scope: Scope, node: NodeProto, index: int, valu
         order = typed(attributes, "perm", list) or list(range(value.rank))[::-1]
         return order.index(value.axis) if value.axis in order else None
     if kind in ("Squeeze", "Unsqueeze"):
-        axes = typed(attributes, "axes", list) or subject.integers(scope, input_of(node, 1))
+        axes = typed(attributes, "axes", list) or context.integers(scope, input_of(node, 1))
         return _moved(kind, axes, value) if axes else None
     if kind == "Reshape":
-        return _reshaped(subject, scope, node, value)
-    if kind == "Slice":  # a trim to the longest sequence, or a choice of features
+        return _reshaped(context, scope, node, value)
+    if kind == "Slice":  # trimmed to the longest sequence, or of features
         return value.axis
     return None
 
@@ -206,8 +251,8 @@ def _moved(kind: str, axes: list[int], value: _Padded) -> int | None:
     return left[value.axis] if value.axis < len(left) else None
 
 
-def _reshaped(subject: Subject, scope: Scope, node: NodeProto, value: _Padded) -> int | None:
-    target = subject.integers(scope, input_of(node, 1))
+def _reshaped(context: CheckContext, scope: Scope, node: NodeProto, value: _Padded) -> int | None:
+    target = context.integers(scope, input_of(node, 1))
     if target is not None and len(target) > value.axis and not any(target[: value.axis + 1]):
         return value.axis  # zeros keep the sizes up to it
     before, after = scope.shape(node.input[0]) or (), scope.shape(node.output[0]) or ()

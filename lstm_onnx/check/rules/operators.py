@@ -1,126 +1,112 @@
-"""The rules on recurrent operators and their states."""
+"""LO104, LO105, LO110, LO111: operators that ONNX Runtime lacks, or that do not belong into inference."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from ...onnxgraph import attributes_of, text, typed
-from ..context import INITIAL_C, INITIAL_H, QUANTISED, Subject, input_of, label
-from ..graph import end_of
-from ..report import Finding, failed
+from ...onnxgraph import attributes_of, is_default, typed
+from ...onnxgraph.recurrent import input_of
+from ...runtime.providers import operator_versions
+from ..context import CheckContext, label
+from ..finding import Finding
+from ..rule import applies, rule
 
-_DIRECTIONS = ("forward", "reverse", "bidirectional")
-_SATURATING = ("tanh", "sigmoid")
-_LARGEST_REACHED = 20.0
-"""From here on tanh and sigmoid give what they give at any larger number, to 2e-9."""
-_NUMBERS = {"ThresholdedRelu": (1, 0), "Affine": (1, 1), "ScaledTanh": (1, 1)}
-"""How many alphas and betas these activations need, as ONNX Runtime takes 0 for what is not given."""
-_OPTIONAL_NUMBERS = {"LeakyRelu": (1, 0), "Elu": (1, 0), "HardSigmoid": (1, 1)}
-"""And these may have; ONNX Runtime knows ONNX's defaults."""
-_PLAIN = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
-_ACTIVATIONS = {name.lower(): name for name in (*_NUMBERS, *_OPTIONAL_NUMBERS, *_PLAIN)}
-_PER_DIRECTION = {"LSTM": 3, "GRU": 2, "RNN": 1}
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 
-
-def _pairing(states: Mapping[str, str]) -> str:
-    """How to name the pairs, in the file's own names as far as the graph tells them; "" for the rule's own words."""
-    if not all(states.values()) or len(set(states.values())) < len(states):
-        return ""
-    pairs = json.dumps(states, ensure_ascii=False)
-    return (
-        f"name the pairs: lstm_onnx.load(file, states={pairs}), or the same as JSON in the file's metadata, "
-        "lstm_onnx.states"
-    )
-
-
-def layout(subject: Subject) -> Iterator[Finding]:
-    """Batch first, which ONNX Runtime does not have."""
-    for _, node in subject.recurrent:
-        if typed(attributes_of(node), "layout", int):
-            yield failed("layout", label(node), f"{node.op_type} has layout=1, which ONNX Runtime refuses")
-
-
-def attributes(subject: Subject) -> Iterator[Finding]:
-    """What the operator's attributes cannot be."""
-    for _, node in subject.recurrent:
-        given = attributes_of(node)
-        direction = text(given.get("direction", "forward"))
-        if direction not in _DIRECTIONS:
-            yield failed("attributes", label(node), f'direction is "{direction}"; it must be {", ".join(_DIRECTIONS)}')
-        if typed(given, "hidden_size", int) < 1:
-            yield failed("attributes", label(node), "hidden_size is missing, or less than 1")
-        names = [text(item) for item in typed(given, "activations", list)]
-        unknown = [name for name in names if name.lower() not in _ACTIVATIONS]
-        if unknown:
-            yield failed("attributes", label(node), f"the activation {', '.join(unknown)} is unknown")
-        # Of an RNN alone ONNX Runtime compares the letters, too.
-        spelled = [name for name in names if node.op_type == "RNN" and _ACTIVATIONS.get(name.lower(), name) != name]
-        if spelled:
-            yield failed("attributes", label(node), f"an RNN's activation {', '.join(spelled)} is spelled otherwise")
-        wanted = _PER_DIRECTION[node.op_type] * (2 if direction == "bidirectional" else 1)
-        if "activations" in given and len(names) != wanted:
-            yield failed("attributes", label(node), f"it has {len(names)} activations, and needs {wanted}")
+UNKNOWN_OPERATOR = rule(
+    "LO104",
+    "unknown-operator",
+    "error",
+    summary="ONNX Runtime does not have an operator, or not in this opset",
+    why="An operator of a custom domain needs its own library, which is not part of the file. ONNX Runtime refuses "
+    "to open the model.",
+    fix="export without the custom operator, or ship it as a local function of the model",
+)
+CONTRIB_OPERATOR = rule(
+    "LO105",
+    "contrib-operator",
+    "info",
+    summary="an operator is ONNX Runtime's own and not part of ONNX",
+    why="Such a file runs in ONNX Runtime only. Its optimizer and its quantizer write such files.",
+    fix="keep the file from before the optimization for other runtimes",
+)
+TRAINING_MODE = rule(
+    "LO110",
+    "training-mode",
+    "error",
+    summary="Dropout or BatchNormalization is in training mode",
+    why="ONNX Runtime obeys: Dropout with training_mode true zeroes other values at each run, and BatchNormalization "
+    "takes the statistics of the current batch, so a row's result depends on the other rows (for equal rows it is "
+    "zero).",
+    fix="call module.eval() before the export",
+)
+RANDOM_OPERATOR = rule(
+    "LO111",
+    "random-operator",
+    "warning",
+    summary="an operator draws random numbers",
+    why="Two runs on the same input differ, and parity with PyTorch cannot be shown: their generators differ.",
+    fix="make the noise an input of the model",
+)
 
 
-def clip(subject: Subject) -> Iterator[Finding]:
-    """A bound that ONNX Runtime leaves the cell state out of."""
-    for _, node in subject.recurrent:
-        given = attributes_of(node)
-        bound = typed(given, "clip", float)
-        outputs = [text(item).lower() for item in typed(given, "activations", list)][2::3]
-        reached = bound < _LARGEST_REACHED or any(name not in _SATURATING for name in outputs)
-        if node.op_type == "LSTM" and bound > 0 and reached:
-            yield failed("clip", label(node), f"clip is {bound:g}, and ONNX Runtime gives h the cell state unclipped")
-
-
-def activation_numbers(subject: Subject) -> Iterator[Finding]:
-    """Activations that need an alpha or a beta, and have none."""
-    for _, node in subject.recurrent:
-        given = attributes_of(node)
-        names = [_ACTIVATIONS.get(text(item).lower(), "") for item in typed(given, "activations", list)]
-        takes = [_NUMBERS.get(name) or _OPTIONAL_NUMBERS.get(name, (0, 0)) for name in names]
-        for index, attribute in enumerate(("activation_alpha", "activation_beta")):
-            left = len(typed(given, attribute, list))
-            # They are handed out in order to those that take one.
-            for name, take in zip(names, takes, strict=True):
-                if take[index] and not left and name in _NUMBERS:
-                    message = f"{name} has no {attribute}, and ONNX Runtime takes 0"
-                    yield failed("activation-numbers", label(node), message)
-                left -= min(left, take[index])
-
-
-def one_state(subject: Subject) -> Iterator[Finding]:
-    """An LSTM that starts from h0 alone, or from c0 alone."""
-    for _, node in subject.recurrent:
-        if node.op_type != "LSTM":
-            continue
-        there = [name for name, at in (("initial_h", INITIAL_H), ("initial_c", INITIAL_C)) if input_of(node, at)]
-        if len(there) == 1:
-            absent = "initial_c" if there == ["initial_h"] else "initial_h"
-            yield failed("h0-without-c0", label(node), f"it takes {there[0]}, and {absent} is left out: zeros")
-
-
-def loose_states(subject: Subject) -> Iterator[Finding]:
-    """States that come from outside, in a file that says nothing of them."""
-    if subject.metadata is None or subject.ours or subject.metadata.states:
+@applies(UNKNOWN_OPERATOR)
+def unknown_operator(context: CheckContext) -> Iterator[Finding]:
+    """Operators that ONNX Runtime lacks, or lacks in this opset."""
+    known = operator_versions()
+    if not known:
+        yield UNKNOWN_OPERATOR.skipped("this build of ONNX Runtime does not list its operators")
         return
-    loose: dict[str, str] = {}
-    lost: list[Finding] = []
-    handed_out = {end_of(subject.graph.scopes[0], name): name for name in reversed(subject.graph.outputs)}
-    for scope, node in subject.layers:
-        for index, made in ((INITIAL_H, 1), (INITIAL_C, 2)):
-            sources = scope.origins(input_of(node, index))[0]
-            end = handed_out.get(node.output[made], "") if len(node.output) > made else ""
-            for source in sources:
-                loose.setdefault(source, end)
-            is_lstm = node.op_type in ("LSTM", QUANTISED)
-            ends = index == INITIAL_C and is_lstm and not any(map(subject.is_used, node.output[2:]))
-            if sources and ends:
-                message = f"it starts from the input {sources[0]}, and nothing reads its final cell state"
-                lost.append(failed("lost-state", label(node), message))
-    if loose and not lost:
-        names = ", ".join(loose)
-        message = f"{names} {'is a state' if len(loose) == 1 else 'are states'} that nothing pairs"
-        yield failed("loose-states", next(iter(loose)), message, _pairing(loose))
-    yield from lost
+    domains = {domain for domain, _ in known}
+    seen = {(str(item.domain), str(item.name)) for item in context.model.functions}
+    for _, node in context.nodes:
+        domain = "" if is_default(node.domain) else str(node.domain)
+        kind = (domain, str(node.op_type))
+        if kind in seen:
+            continue
+        seen.add(kind)
+        versions, opset = known.get(kind), context.opset(domain)
+        name = f"{domain}.{node.op_type}" if domain else str(node.op_type)
+        if versions is None:
+            owner = "its domain" if domain in domains else f"the custom domain {domain}"
+            yield UNKNOWN_OPERATOR.violated(label(node), f"{name} of {owner} is unknown to ONNX Runtime")
+        elif 0 < opset < min(versions):
+            message = f"{name} exists since opset {min(versions)}, and the file asks for opset {opset}"
+            yield UNKNOWN_OPERATOR.violated(label(node), message)
+
+
+@applies(CONTRIB_OPERATOR)
+def contrib_operator(context: CheckContext) -> Iterator[Finding]:
+    """Operators that only ONNX Runtime has."""
+    known = operator_versions()
+    contrib = [
+        node for _, node in context.nodes if not is_default(node.domain) and (node.domain, node.op_type) in known
+    ]
+    if contrib:
+        kinds = ", ".join(dict.fromkeys(f"{node.domain}.{node.op_type}" for node in contrib))
+        yield CONTRIB_OPERATOR.violated(label(contrib[0]), f"{kinds}: no other runtime has them")
+
+
+@applies(TRAINING_MODE)
+def training_mode(context: CheckContext) -> Iterator[Finding]:
+    """Operators that still behave as in training."""
+    for scope, node in context.nodes:
+        if not is_default(node.domain):
+            continue
+        if node.op_type == "Dropout" and (flag := context.constant(scope, input_of(node, 2))) is not None:
+            ratio = context.constant(scope, input_of(node, 1))
+            if flag.any() and (ratio is None or ratio.any()):
+                yield TRAINING_MODE.violated(label(node), "Dropout is in training mode: it zeroes at random")
+        if node.op_type == "BatchNormalization" and typed(attributes_of(node), "training_mode", int):
+            message = "BatchNormalization is in training mode: it takes the statistics of each batch"
+            yield TRAINING_MODE.violated(label(node), message)
+
+
+@applies(RANDOM_OPERATOR)
+def random_operator(context: CheckContext) -> Iterator[Finding]:
+    """Random generators in the graph."""
+    for _, node in context.nodes:
+        if node.op_type in _RANDOM and is_default(node.domain):
+            yield RANDOM_OPERATOR.violated(label(node), f"{node.op_type} draws other numbers at each run")

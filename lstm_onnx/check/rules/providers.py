@@ -1,58 +1,103 @@
-"""The rules on where recurrent operators run: what CUDA lacks, what precision costs on the CPU."""
+"""LO501-505: where nodes run, whether the model runs at all, and what CUDA lacks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
-from pathlib import Path
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ..context import PEEPHOLES, QUANTISED, Subject, input_of, label, stored
-from ..graph import ONNX_ERRORS
-from ..report import Finding, failed
+from ...onnxgraph.recurrent import PEEPHOLES, QUANTIZED_LSTM, input_of, read_layer
+from ..context import CheckContext, label
+from ..finding import Finding
+from ..rule import CUDA, FORECAST, applies, rule
 
-_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
-"""Those that CUDA's recurrent layers have, for one direction."""
+_CUDA_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+"""What CUDA's recurrent layers have, for one direction."""
 _NEW_OPSET = 22
 _ON_CPU = "run it on the CPU (--provider cpu)"
-_FOLD = f'export again with projection = "fold" for CUDA, or {_ON_CPU}, where a Scan is the faster way'
-_WEIGHTS_AT = {QUANTISED: (1, 2), "MatMulInteger": (1,), "DynamicQuantizeMatMul": (1,), "QLinearMatMul": (3,)}
-_SAFE_INT8 = 64
-"""Weights of 7 bits do not saturate: 2 * 255 * 64 fits into 16 bits."""
+_FOLD = f'export again with projection = "fold" for CUDA, or {_ON_CPU}, where a Scan is faster'
+
+PLACEMENT = rule(
+    "LO501",
+    "provider",
+    "error",
+    summary="a node is not on the provider that was asked for",
+    why="ONNX Runtime moves what a provider lacks to the CPU without a warning, and copies back and forth at each "
+    "run. Here the open session is asked where each node is. With --require the operators on shapes, which ONNX "
+    "Runtime keeps on the CPU by design, must be there, too.",
+    fix='export at opset 21 or below without what CUDA lacks, or use provider "auto"',
+)
+RUNNABLE = rule(
+    "LO502",
+    "runnable",
+    "error",
+    summary="the model does not open, or does not run at some size",
+    why="It is run at several batches and times, chosen so that a size that was baked in cannot equal all of them, "
+    "and its outputs must have the shapes that the file declares.",
+    fix="a size was baked in; export again with dynamic batch and time",
+)
+OPSET_ON_CUDA = rule(
+    "LO503",
+    "opset-on-cuda",
+    "warning",
+    summary="a recurrent operator of opset 22 or later",
+    why="LSTM, GRU and RNN have a new version since opset 22. ONNX Runtime's CUDA provider may not register that "
+    "version (onnxruntime pull request 27728): the node then runs on the CPU. Opsets 14 to 21 are safe.",
+    fix="export at opset 21 or below; the default is 18",
+)
+VARIANT_ON_CUDA = rule(
+    "LO504",
+    "variant-on-cuda",
+    "warning",
+    summary="a variant that CUDA lacks: clip, input_forget, peepholes, other activations, linear_before_reset=0, int8",
+    why="ONNX Runtime's CPU provider computes them (clip: see LO404); its CUDA provider leaves them to the CPU, and "
+    "copies back and forth at each run. It has RNNs with tanh only, and GRUs with linear_before_reset=1, PyTorch's "
+    "kind.",
+    fix="run it on the CPU (--provider cpu)",
+)
+LOOP_ON_CUDA = rule(
+    "LO505",
+    "loop-on-cuda",
+    "info",
+    summary="a Scan or Loop computes step by step",
+    why="On CUDA the host starts the kernels of each step, so small steps are slow, and CUDA graphs refuse the "
+    "model. On the CPU it is the faster form of a projected LSTM.",
+    fix="run it on the CPU (--provider cpu), which has no such cost; for CUDA, write the loop as one LSTM, GRU or "
+    "RNN operator if it is one",
+)
 
 
-def opset_on_cuda(subject: Subject) -> Iterator[Finding]:
-    """Opset 22's new versions of the recurrent operators."""
-    opset = subject.opset()
-    nodes = [label(node) for _, node in subject.recurrent] if opset >= _NEW_OPSET else []
+@applies(OPSET_ON_CUDA, needs=FORECAST)
+def opset_on_cuda(context: CheckContext) -> Iterator[Finding]:
+    """The versions of the recurrent operators since opset 22."""
+    opset = context.opset()
+    nodes = [label(node) for _, node in context.onnx_operators] if opset >= _NEW_OPSET else []
     if nodes:
         message = f"opset {opset}: {len(nodes)} recurrent operators may run on the CPU of a CUDA session"
-        yield failed("opset-on-cuda", nodes[0], message)
+        yield OPSET_ON_CUDA.violated(nodes[0], message)
 
 
-def variant_on_cuda(subject: Subject) -> Iterator[Finding]:
+@applies(VARIANT_ON_CUDA, needs=FORECAST)
+def variant_on_cuda(context: CheckContext) -> Iterator[Finding]:
     """What cuDNN's recurrent layers do not compute."""
-    for _, node in subject.recurrent:
-        said = _variants(node)
-        if said:
-            message = f"{node.op_type} with {', '.join(said)} does not run on CUDA"
-            yield failed("variant-on-cuda", label(node), message, _for_cuda(said))
-    for _, node in subject.nodes:
-        if node.op_type == QUANTISED:
-            message = f"{QUANTISED} has a kernel on the CPU alone"
-            yield failed("variant-on-cuda", label(node), message, f"{_ON_CPU}, or take the float file for a GPU")
+    for _, node in context.operators:
+        variants = [] if node.op_type == QUANTIZED_LSTM else _variants(node)
+        if variants:
+            message = f"{node.op_type} with {', '.join(variants)} does not run on CUDA"
+            yield VARIANT_ON_CUDA.violated(label(node), message, _variant_fix(variants))
+        elif node.op_type == QUANTIZED_LSTM:
+            message = f"{QUANTIZED_LSTM} has a kernel for the CPU only"
+            yield VARIANT_ON_CUDA.violated(label(node), message, f"{_ON_CPU}, or take the float file for a GPU")
 
 
-def _for_cuda(variants: Sequence[str]) -> str:
-    """What would have to be otherwise, by what the node has."""
+def _variant_fix(variants: Sequence[str]) -> str:
+    """How to avoid the variants of a node."""
     ways: dict[str, None] = {}
-    for said in variants:
-        if said == "clip":
-            ways["leave clip out where nothing reaches it"] = None
-        elif said == "linear_before_reset 0":
+    for variant in variants:
+        if variant == "clip":
+            ways["leave clip out if nothing reaches it"] = None
+        elif variant == "linear_before_reset 0":
             ways["train with linear_before_reset=1, which is nn.GRU's kind"] = None
         else:
             ways["train with the default activations, and without input_forget and peepholes, as nn.LSTM is"] = None
@@ -61,97 +106,29 @@ def _for_cuda(variants: Sequence[str]) -> str:
 
 def _variants(node: NodeProto) -> list[str]:
     """As ONNX Runtime's CUDA provider asks (RNNNeedFallbackToCPU in its cuda_execution_provider.cc)."""
-    given = attributes_of(node)
-    said: list[str] = [name for name in ("clip", "activation_alpha", "activation_beta") if name in given]
-    said += ["input_forget"] if given.get("input_forget") else []
-    names = tuple(text(item).lower() for item in typed(given, "activations", list))
-    usual = _ACTIVATIONS[node.op_type]
-    if names and names != (usual * len(names))[: len(names)]:
-        said.append(f"the activations {', '.join(dict.fromkeys(names))}")
+    attributes = attributes_of(node)
+    variants: list[str] = [name for name in ("clip", "activation_alpha", "activation_beta") if name in attributes]
+    variants += ["input_forget"] if attributes.get("input_forget") else []
+    names = tuple(text(item).lower() for item in typed(attributes, "activations", list))
+    default = _CUDA_ACTIVATIONS[node.op_type]
+    if names and names != (default * len(names))[: len(names)]:
+        variants.append(f"the activations {', '.join(dict.fromkeys(names))}")
     if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
-        said.append("peepholes")
-    if node.op_type == "GRU" and not given.get("linear_before_reset"):
-        said.append("linear_before_reset 0")
-    return said
+        variants.append("peepholes")
+    if node.op_type == "GRU" and not attributes.get("linear_before_reset"):
+        variants.append("linear_before_reset 0")
+    return variants
 
 
-def loop_on_cuda(subject: Subject) -> Iterator[Finding]:
+@applies(LOOP_ON_CUDA, needs=CUDA)
+def loop_on_cuda(context: CheckContext) -> Iterator[Finding]:
     """Steps that the host starts one by one."""
-    for _, node in subject.nodes:
+    for scope, node in context.nodes:
         if node.op_type in ("Scan", "Loop") and is_default(node.domain):
             message = f"{node.op_type} runs step by step from the host"
-            yield failed("loop-on-cuda", label(node), message, _FOLD if _is_our_projection(subject, node) else "")
+            yield LOOP_ON_CUDA.violated(label(node), message, _FOLD if _is_our_projection(context, scope, node) else "")
 
 
-def _is_our_projection(subject: Subject, node: NodeProto) -> bool:
-    """Whether it is the Scan of a projected LSTM that lstm-onnx wrote, which has another form."""
-    if not subject.ours or node.op_type != "Scan":
-        return False
-    bodies = [attribute.g for attribute in node.attribute if attribute.name == "body"]
-    names = (name for body in bodies for step in body.node for name in step.input)
-    return any(name.rpartition("/")[2].startswith("W_hr") for name in names)
-
-
-def precision(subject: Subject) -> Iterator[Finding]:
-    """float64 and float16 on the CPU, bfloat16 anywhere."""
-    half: list[str] = []
-    for scope, node in subject.recurrent:
-        dtype = scope.dtype(input_of(node, 0))
-        dtype = scope.weight(input_of(node, 1)).dtype if dtype == "unknown" and input_of(node, 1) else dtype
-        if dtype == "bfloat16":
-            yield failed("bfloat16", label(node), f"{node.op_type} is bfloat16, for which ONNX Runtime has no kernel")
-        if dtype == "float64" and subject.provider == "cpu":
-            yield failed(
-                "float64-on-cpu", label(node), f"{node.op_type} is float64: it opens on the CPU and cannot run"
-            )
-        half += [label(node)] if dtype == "float16" and subject.provider == "cpu" else []
-    if half:
-        yield failed("float16-on-cpu", half[0], f"{len(half)} recurrent operators are float16: no faster on the CPU")
-
-
-def int8_saturation(subject: Subject) -> Iterator[Finding]:
-    """int8 weights of 8 bits in full, on a CPU without VNNI."""
-    if subject.provider != "cpu" or not saturates():
-        return
-    largest = _int8_magnitudes(subject.model)
-    for scope, node in subject.nodes:
-        names = [_origin(scope, input_of(node, at)) for at in _WEIGHTS_AT.get(node.op_type, ())]
-        if max((largest.get(name, 0) for name in names), default=0) > _SAFE_INT8:
-            message = f"{node.op_type} has int8 weights, and this CPU (no VNNI) saturates their products"
-            yield failed("int8-saturation", label(node), message)
-
-
-def _origin(scope: Scope, name: str) -> str:
-    return scope.source(name)[0] if name else ""
-
-
-def _int8_magnitudes(model: ModelProto) -> dict[str, int]:
-    """The largest magnitude in each int8 tensor; 127 where its numbers lie in another file."""
-    found: dict[str, int] = {}
-    for name, tensor in stored(model):
-        if tensor.data_type != TensorProto.INT8 or not tensor.dims:
-            continue
-        try:
-            external = tensor.data_location == TensorProto.EXTERNAL
-            found[name] = (
-                127 if external else int(np.max(np.abs(numpy_helper.to_array(tensor).astype(np.int16)), initial=0))
-            )
-        except ONNX_ERRORS:
-            continue  # damaged; onnx's checker says so
-    return found
-
-
-def saturates() -> bool:
-    """Whether this CPU is known to add int8 products in 16 bits: an x86 with AVX2 and without VNNI."""
-    flags = cpu_flags()
-    return "avx2" in flags and not flags & {"avx_vnni", "avx512_vnni"}
-
-
-@cache
-def cpu_flags() -> frozenset[str]:
-    """What Linux says that an x86 CPU can do; empty on another system or another CPU."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))
+def _is_our_projection(context: CheckContext, scope: Scope, node: NodeProto) -> bool:
+    """Whether it is the Scan of a projected LSTM that lstm-onnx wrote, which can be exported in another form."""
+    return context.ours and read_layer(node, scope.producers) is not None

@@ -1,47 +1,59 @@
-"""The rule on streams: what a file's states do not carry, chunks of a sequence get wrong."""
+"""LO309: chunks of a sequence give what the whole gives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ...metadata import Metadata
+from ...onnxgraph.recurrent import SEQUENCE_LENS, final_states, initial_states, input_of
 from ...streaming import follow_time
-from ..context import LENGTHS, Subject, input_of
-from ..graph import Graph, initial_states
-from ..report import Finding, failed, passed
+from ..context import CheckContext
+from ..finding import Finding
+from ..graph import Graph
+from ..rule import applies, rule
 
-_RULE = "not-streamable"
+NOT_STREAMABLE = rule(
+    "LO309",
+    "not-streamable",
+    "warning",
+    summary="the file has states, and chunks of a sequence give other values than the whole",
+    why="A stream carries the states of the recurrent nodes. If steps depend on each other in another way (a "
+    "convolution, a mean or a softmax over time, a reverse direction, positions, a recurrent node without states of "
+    "its own), the first steps of each chunk lack what came before. The runtime opens no stream of such a file.",
+    fix="run whole sequences, or export a module in which steps depend on each other through its states alone",
+)
 
 
-def not_streamable(subject: Subject) -> Iterator[Finding]:
-    """Steps that meet outside of the states, where the metadata does not say so itself."""
-    metadata = subject.metadata
-    states = dict(metadata.states) if metadata is not None and metadata.states else _likely_pairs(subject.graph)
+@applies(NOT_STREAMABLE)
+def not_streamable(context: CheckContext) -> Iterator[Finding]:
+    """Steps that depend on each other outside of the states, unless the metadata says so."""
+    metadata = context.metadata
+    states = dict(metadata.states) if metadata is not None and metadata.states else _likely_pairs(context.graph)
     if not states:
         return
-    said = _said(metadata)
-    if said:
-        yield passed(_RULE, f"the metadata says that it cannot be streamed, and no stream is opened: {said}")
+    reason = _metadata_reason(metadata)
+    if reason:
+        yield NOT_STREAMABLE.passed(f"the metadata says that it cannot be streamed, and no stream is opened: {reason}")
         return
     lengths = {spec.name for spec in metadata.inputs if isinstance(spec.high, str)} if metadata is not None else set()
     if metadata is not None and metadata.spec is not None:
         lengths.add("lengths")
-    for scope, node in subject.recurrent:
-        lengths |= set(scope.origins(input_of(node, LENGTHS))[0])
-    found = follow_time(subject.shaped, states, lengths)
+    for scope, node in context.operators:
+        lengths |= set(scope.origins(input_of(node, SEQUENCE_LENS))[0])
+    found = follow_time(context.shaped, states, lengths)
     if found.meeting is not None:
-        yield failed(_RULE, found.meeting.node, f"{found.meeting}; its states do not carry that from chunk to chunk")
+        message = f"{found.meeting}; its states do not carry that from chunk to chunk"
+        yield NOT_STREAMABLE.violated(found.meeting.node, message)
     elif not found.names:
-        yield passed(_RULE, "each call is one step of a stream: no open axis of its inputs is time")
+        yield NOT_STREAMABLE.passed("each call is one step of a stream: no open axis of its inputs is time")
     elif found.by_hand is None:
-        yield passed(
-            _RULE,
+        yield NOT_STREAMABLE.passed(
             f"it streams along {', '.join(sorted(found.names))}: steps depend on each other through its states alone",
         )
 
 
-def _said(metadata: Metadata | None) -> str:
-    """Why the file's own metadata refuses streams; "" where it does not."""
+def _metadata_reason(metadata: Metadata | None) -> str:
+    """Why the file's metadata refuses streams; "" if it does not."""
     if metadata is None:
         return ""
     if metadata.spec is not None and metadata.spec.bidirectional:
@@ -50,17 +62,16 @@ def _said(metadata: Metadata | None) -> str:
 
 
 def _likely_pairs(graph: Graph) -> dict[str, str]:
-    """State inputs that recurrent nodes start from, and the outputs that hold the ends of the same nodes."""
+    """State inputs that recurrent nodes start from, and the outputs with the final states of the same nodes."""
     pairs: dict[str, str] = {}
     for scope, node in graph.recurrent:
-        ends = list(node.output) if node.op_type == "Scan" else list(node.output[1:3])
-        found: dict[str, str] = {}
-        starts = initial_states(node)
+        starts, ends = initial_states(node), final_states(node)
+        of_node: dict[str, str] = {}
         for index, start in enumerate(starts):
             inputs = scope.origins(start)[0] if start else []
             end = ends[index] if index < len(ends) else ""
             if len(inputs) == 1 and end in graph.outputs and inputs[0] in graph.inputs:
-                found[inputs[0]] = end
-        # Where an end is missing, another rule tells that no stream can go on.
-        pairs |= found if len(found) == sum(map(bool, starts)) else {}
+                of_node[inputs[0]] = end
+        # If one is missing, lost-state reports that no stream can continue.
+        pairs |= of_node if len(of_node) == sum(map(bool, starts)) else {}
     return pairs

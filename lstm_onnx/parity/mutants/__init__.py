@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ...onnxgraph.recurrent import Port, RecurrentLayer
 from .catalogue import MUTATORS, Mutator
 from .equivalence import Outcome
-from .graph_edit import Edit, Port, RecurrentLayer, known_shapes
+from .graph_edit import Edit, known_shapes
 from .self_test import LEVELS, Target, folder_of, mutated, opened, read_graph, require_level, self_test
 
 __all__ = [

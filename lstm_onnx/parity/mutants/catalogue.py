@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...onnxgraph.recurrent import RecurrentLayer
 from . import partial, weights, wiring
 from .equivalence import Outcome
-from .graph_edit import Edit, RecurrentLayer
+from .graph_edit import Edit
 
 _ORDER = {"LSTM": "iofc", "GRU": "zrh"}
 """ONNX's order of the gates."""

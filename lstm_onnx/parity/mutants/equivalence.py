@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from .graph_edit import Edit, Port, RecurrentLayer
+from ...onnxgraph.recurrent import Port, RecurrentLayer
+from .graph_edit import Edit
 
 LARGEST = 2**24
 """Elements of the largest weight that is examined."""

@@ -7,101 +7,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError
 
-from ...check.inference import bare, inferred
 from ...onnxgraph import nodes_of
+from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, read_layer
+from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
 
 _TO_THE_END = 2**31 - 1
-"""An end of a Slice that is past the end of any axis."""
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_STATE_INPUTS, _STATE_OUTPUTS = {"h": 5, "c": 6}, {"h": 1, "c": 2}
-
-
-@dataclass(eq=False)
-class Port:
-    """One end of a node: an input or an output, by its index."""
-
-    node: NodeProto
-    index: int
-    output: bool = False
-
-    @property
-    def value(self) -> str:
-        """The value's name; "" where there is none."""
-        values = self.node.output if self.output else self.node.input
-        return values[self.index] if self.index < len(values) else ""
-
-    @value.setter
-    def value(self, name: str) -> None:
-        values = self.node.output if self.output else self.node.input
-        values[self.index] = name
-
-
-@dataclass(frozen=True)
-class RecurrentLayer:
-    """One recurrent layer: an operator, or a Scan that lstm-onnx wrote for a projected LSTM.
-
-    `gates` and `directions` are counts, `hidden` is hidden_size; `W`, `R`, `B` and `W_hr` are the ports that read the
-    weights: an operator has one of each, a Scan has R and W_hr for each direction, in its body.
-    """
-
-    node: NodeProto
-    op_type: str
-    gates: int
-    directions: int
-    hidden: int
-    W: tuple[Port, ...]
-    R: tuple[Port, ...]
-    B: tuple[Port, ...]
-    W_hr: tuple[Port, ...]
-    lengths: Port | None
-
-    @property
-    def name(self) -> str:
-        """The node's name."""
-        return self.node.name or f"{self.node.op_type} of {self.node.output[0]}"
-
-    @property
-    def x(self) -> str:
-        """The input sequence, time first."""
-        return str(self.node.input[2 * self.directions if self.scan else 0])
-
-    @property
-    def y(self) -> list[str]:
-        """The output sequences; "" for one that is not used."""
-        first = 2 * self.directions if self.scan else 0
-        count = self.directions if self.scan else 1
-        return [str(value) for value in self.node.output[first : first + count]]
-
-    @property
-    def scan(self) -> bool:
-        """Whether it is a Scan."""
-        return self.node.op_type == "Scan"
-
-    def initial(self, state: str) -> list[Port]:
-        """The ports of its initial "h" or "c"."""
-        if self.scan:
-            start = 0 if state == "h" else self.directions
-            return [Port(self.node, start + index) for index in range(self.directions)]
-        port = Port(self.node, _STATE_INPUTS[state])
-        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
-
-    def final(self, state: str) -> list[Port]:
-        """The ports of its final "h" or "c"."""
-        if self.scan:
-            start = 0 if state == "h" else self.directions
-            return [Port(self.node, start + index, output=True) for index in range(self.directions)]
-        port = Port(self.node, _STATE_OUTPUTS[state], output=True)
-        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
-
-
+"""An end of a Slice that is past every end."""
+_STATE_OUTPUTS = {"h": 1, "c": 2}
 Shapes = Mapping[str, Sequence[int | None]]
 """The shapes of values, as far as they are known."""
 _SHAPE_ONLY = frozenset(
@@ -189,13 +108,7 @@ class Edit:
 
     def fold(self, layer: RecurrentLayer) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
         """For a fold that lstm-onnx wrote: the ports that read the inverse that h0 passes, and the projection."""
-        outputs = set(layer.node.output) - {""}
-        before = [self._producers.get(port.value) for port in layer.initial("h")]
-        behind = [node for node in self.graph.node if node.op_type == "MatMul" and node.input[0] in outputs]
-        return (
-            tuple(Port(node, 1) for node in before if node is not None and node.name.endswith("/unproject_h0")),
-            tuple(Port(node, 1) for node in behind if node.name.endswith(("/project", "/project_hn"))),
-        )
+        return layer.folded_projection(self.graph.node, self._producers)
 
     def named_final(self, layer: RecurrentLayer, state: str) -> list[str]:
         """The values of a layer's final "h" or "c", which get a name where they were not used."""
@@ -269,63 +182,9 @@ class Edit:
 
     def _sites(self) -> Iterator[RecurrentLayer]:
         for node in self.graph.node:
-            if node.op_type in GATES and node.domain in ("", "ai.onnx") and len(node.input) >= 3:
-                layer = _operator(node)
-            else:
-                layer = _scan(node, self._producers) if node.op_type == "Scan" else None
-            if layer is not None:
+            layer = read_layer(node, self._producers)
+            if layer is not None and node.op_type != QUANTIZED_LSTM and len(node.input) >= 3 and layer.hidden_size > 0:
                 yield layer
-
-
-def _operator(node: NodeProto) -> RecurrentLayer | None:
-    hidden = next((item.i for item in node.attribute if item.name == "hidden_size"), 0)
-    if hidden < 1:
-        return None
-    direction = next((item.s for item in node.attribute if item.name == "direction"), b"forward")
-    bias = Port(node, 3)
-    lengths = Port(node, 4)
-    return RecurrentLayer(
-        node,
-        node.op_type,
-        GATES[node.op_type],
-        2 if direction == b"bidirectional" else 1,
-        hidden,
-        (Port(node, 1),),
-        (Port(node, 2),),
-        (bias,) if bias.value else (),
-        (),
-        lengths if lengths.value else None,
-    )
-
-
-def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> RecurrentLayer | None:
-    """A Scan as the exporter writes it, recognised by the names of its body's nodes; None for any other."""
-    body = next((item.g for item in node.attribute if item.name == "body"), None)
-    if body is None:
-        return None
-
-    def inner(short: str) -> tuple[Port, ...]:
-        return tuple(Port(each, 1) for each in body.node if each.name.endswith(f"/{short}"))
-
-    recurrent, projection = inner("recurrent_gates"), inner("new_h")
-    count = len(recurrent)
-    if not count or len(projection) != count or len(body.output) < 2 * count:
-        return None
-    cell = body.output[count].type.tensor_type.shape.dim
-    hidden = cell[-1].dim_value if cell else 0
-    value = node.input[2 * count]
-    gates = producers.get(value)
-    biased: tuple[Port, ...] = ()
-    if gates is not None and gates.op_type == "Split":
-        gates = producers.get(gates.input[0])
-    if gates is not None and gates.op_type == "Add":
-        biased, gates = (Port(gates, 1),), producers.get(gates.input[0])
-    if gates is None or gates.op_type != "MatMul" or hidden < 1:
-        return None
-    masked = len(node.input) > 3 * count
-    lengths = Port(node, 3 * count) if masked else None
-    wide = (Port(gates, 1),)
-    return RecurrentLayer(node, "LSTM", GATES["LSTM"], count, hidden, wide, recurrent, biased, projection, lengths)
 
 
 def _copied(node: NodeProto) -> NodeProto:
@@ -342,9 +201,9 @@ def _reads(node: NodeProto) -> set[str]:
 def known_shapes(model: ModelProto) -> Shapes:
     """The shapes that onnx infers, with the last step of a sequence as 1."""
     try:
-        shaped = inferred(bare(model))
+        shaped = with_shapes(without_weights(model))
         if _note_last_steps(shaped):
-            shaped = inferred(shaped)
+            shaped = with_shapes(shaped)
     except InferenceError:
         return {}
     values = (*shaped.graph.input, *shaped.graph.value_info, *shaped.graph.output)

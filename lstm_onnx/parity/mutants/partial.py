@@ -8,8 +8,9 @@ import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from ...metadata import Metadata
+from ...onnxgraph.recurrent import RecurrentLayer
 from .equivalence import ABSENT, APPLIED, Outcome, equivalent
-from .graph_edit import Edit, RecurrentLayer
+from .graph_edit import Edit
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
 _STEPS = 100

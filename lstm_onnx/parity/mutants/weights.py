@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...onnxgraph.recurrent import Port, RecurrentLayer
 from .equivalence import ABSENT, APPLIED, LARGEST, Outcome, equivalent, same_blocks, unread_recurrence
-from .graph_edit import Edit, Port, RecurrentLayer
+from .graph_edit import Edit
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
 _TOO_LARGE = {"float16": 1.5}

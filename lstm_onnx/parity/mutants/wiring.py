@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...onnxgraph.recurrent import Port, RecurrentLayer
 from .equivalence import ABSENT, APPLIED, Outcome, equivalent, single_step, unread_h, unread_padding
-from .graph_edit import Edit, Port, RecurrentLayer
+from .graph_edit import Edit
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
 Ends = Callable[[RecurrentLayer, str], list[Port]]

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from onnx import TensorProto
 
-from ..fact import NONE, Axis, Fact, Names, length
-from ..follow import Call, join, operator
+from ..call import Call, operator
+from ..fact import NONE, Axis, Fact, Names, join, length
 from ..size import Size
 
 _ROUNDED = ("Abs", "Ceil", "Floor", "Neg", "Round", "Sign")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..fact import Axis, Fact, axis_of, length
-from ..follow import Call, join, operator
+from ..call import Call, operator
+from ..fact import Axis, Fact, axis_of, join, length
 from ..size import Size
 from .elementwise import broadcast, require_steps_alone
 

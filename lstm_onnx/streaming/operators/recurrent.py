@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ...onnxgraph import bodies_of, shape_of, text
-from ..fact import NONE, Axis, Fact, Names, axis_of, length
-from ..follow import Call, Meeting, join, operator, outer_values
+from ...onnxgraph import bodies_of, outer_values, shape_of, text
+from ..call import Call, Meeting, operator
+from ..fact import NONE, Axis, Fact, Names, axis_of, join, length
 from ..size import Size
 
 _FROM_THE_END = "that direction starts at the sequence's end, which a stream has not seen yet"

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from onnx import AttributeProto
 
-from ..fact import NONE, Axis, Fact, axis_of, length, names_of
-from ..follow import Call, join, operator, stored
+from ..call import Call, operator, stored
+from ..fact import NONE, Axis, Fact, axis_of, join, length, names_of
 from ..size import ONE, Size, product
 from .elementwise import require_steps_alone
 

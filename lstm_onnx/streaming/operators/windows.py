@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..fact import Axis, Fact, axis_of, length
-from ..follow import Call, join, operator
+from ..call import Call, operator
+from ..fact import Axis, Fact, axis_of, join, length
 from ..size import ONE, Size
 from .elementwise import require_steps_alone
 

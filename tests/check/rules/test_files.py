@@ -208,18 +208,18 @@ SIZE_OF_W = 4 * 4 * H * 4
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
-        ({}, "is no path"),
-        ({"location": ""}, "is no path"),
-        ({"location": "."}, "is no regular file"),
-        ({"location": "../w.data"}, "leads outside the model's folder"),
-        ({"location": "inner/../../w.data"}, "leads outside the model's folder"),
-        ({"location": "/etc/passwd"}, "leads outside the model's folder"),
-        ({"location": "C:\\w.data"}, "leads outside the model's folder"),
+        ({}, "is not a path"),
+        ({"location": ""}, "is not a path"),
+        ({"location": "."}, "is not a regular file"),
+        ({"location": "../w.data"}, "is outside the model's folder"),
+        ({"location": "inner/../../w.data"}, "is outside the model's folder"),
+        ({"location": "/etc/passwd"}, "is outside the model's folder"),
+        ({"location": "C:\\w.data"}, "is outside the model's folder"),
         ({"location": "none.data"}, "is missing"),
-        ({"location": "folder"}, "is no regular file"),
+        ({"location": "folder"}, "is not a regular file"),
         ({"location": "link.data"}, "is a symbolic link"),
-        ({"location": "away/w.data"}, "leads outside the model's folder, by a link"),
-        ({"location": "w.data", "offset": "x"}, "has an offset or a length that is no number"),
+        ({"location": "away/w.data"}, "is outside the model's folder, by a link"),
+        ({"location": "w.data", "offset": "x"}, "has an offset or a length that is not a number"),
         ({"location": "w.data", "offset": "4", "length": str(SIZE_OF_W)}, f"ends at byte {SIZE_OF_W + 4}"),
         ({"location": "w.data", "offset": "-4"}, "ends at byte -4"),
     ],
@@ -293,14 +293,14 @@ def test_an_operator_of_a_later_opset(tmp_path: Path, kind: str, opset: int, fir
     node = helper.make_node(kind, ["x"] if kind == "Gelu" else ["x", "s"], ["y"], "late")
     report = check(saved(tmp_path, helper.make_graph([node], "g", [x], [y], [scale]), opset=opset), provider="cpu")
     if first > opset:
-        said = f"late: {kind} came with opset {first}, and the file asks for opset {opset}"
+        said = f"late: {kind} exists since opset {first}, and the file asks for opset {opset}"
         assert failing(report, "unknown-operator") == said
     else:  # ONNX Runtime knows it from before ONNX did
         assert "unknown-operator" in report.silent
 
 
-def test_a_build_that_does_not_tell_its_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lstm_onnx.check.rules.files.operator_versions", dict)
+def test_a_build_that_does_not_list_its_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lstm_onnx.check.rules.operators.operator_versions", dict)
     report = check(by_hand(tmp_path), provider="cpu")
     assert report, str(report)
     (finding,) = [finding for finding in report.findings if finding.rule == "unknown-operator"]
@@ -315,7 +315,7 @@ def behind(folder: Path, *nodes: onnx.NodeProto, **constants: np.ndarray) -> set
     x, z = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in "xz")
     stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     report = check(saved(folder, helper.make_graph(list(nodes), "g", [x], [z], stored)), provider="cpu")
-    return {finding.rule for finding in report.findings if finding.told}
+    return {finding.rule for finding in report.findings if finding.violated}
 
 
 def test_dropout_in_training(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def ignored(folder: Path, *nodes: NodeProto, **inputs: Any) -> list[str]:
         {"ahead": TensorProto.BOOL},
     )
     report = check(save(graph, folder / "m.onnx"), provider="cpu")
-    return [finding.where for finding in report.findings if finding.rule == "ignored-input" and finding.told]
+    return [finding.where for finding in report.findings if finding.rule == "ignored-input" and finding.violated]
 
 
 def test_an_input_that_nothing_reads(tmp_path: Path):
@@ -226,12 +226,12 @@ def _below(folder: Path, *, states: bool, reverse: bool = False, beside: bool = 
 def test_a_layer_without_lengths_by_one_that_has_them(beside: bool, tmp_path: Path) -> None:
     for options in ({"states": True}, {"states": False, "reverse": True}):
         report = _below(tmp_path, beside=beside, **options)
-        (finding,) = [item for item in report.findings if item.rule == "lengths-ignored" and item.told]
+        (finding,) = [item for item in report.findings if item.rule == "lengths-ignored" and item.violated]
         assert (finding.where, finding.severity) == ("first", "warning")
-        assert finding.message == "LSTM has no lengths and reads padding; last, which goes as long, has lengths"
+        assert finding.message == "LSTM has no lengths and reads padding; last, over the same steps, has lengths"
     # Forwards, and with its states left alone, it gives the same for every real step.
     report = _below(tmp_path, states=False, beside=beside)
-    assert not [item for item in report.findings if item.rule == "lengths-ignored" and item.told]
+    assert not [item for item in report.findings if item.rule == "lengths-ignored" and item.violated]
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])

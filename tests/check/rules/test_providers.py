@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from lstm_onnx.check import CheckReport, check
-from lstm_onnx.check.rule import providers as rules
+from lstm_onnx.check.rules import precision
 from tests.conformance.by_hand import SIZE, H, graph_of, inputs_of
 from tests.conformance.nodes import Node, save
 
@@ -23,12 +23,12 @@ LINEAR_FIRST = {"linear_before_reset": 1}
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("runtime.providers", "check.run", "check.session"):
+    for module in ("runtime.providers", "check.examine", "check.execution"):
         monkeypatch.setattr(f"lstm_onnx.{module}.cuda_unavailable", lambda: "no GPU")
 
 
 def said(report: CheckReport, rule: str) -> list[str]:
-    return [finding.message for finding in report.findings if finding.rule == rule and finding.told]
+    return [finding.message for finding in report.findings if finding.rule == rule and finding.violated]
 
 
 def one(folder: Path, kind: str, **values: Any) -> Path:
@@ -82,7 +82,7 @@ def test_peepholes_and_int8_are_variants_too(tmp_path: Path):
     peepholes = Node({**inputs_of(), "P": np.ones((1, 3 * H), np.float32)}).save(tmp_path / "m.onnx")
     assert said(check(peepholes, provider="auto"), "variant-on-cuda") == ["LSTM with peepholes does not run on CUDA"]
     (message,) = said(check(quantised(tmp_path), provider="auto"), "variant-on-cuda")
-    assert message == "DynamicQuantizeLSTM has a kernel on the CPU alone"
+    assert message == "DynamicQuantizeLSTM has a kernel for the CPU only"
 
 
 @pytest.mark.parametrize(("opset", "told"), [(21, False), (22, True), (23, True)])
@@ -146,7 +146,7 @@ def test_double_inside_is_told_by_the_graph_alone(tmp_path: Path):
 def test_int8_saturates_where_there_is_no_vnni(
     flags: set[str], told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(rules, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset(flags))
     report = check(quantised(tmp_path), provider="cpu")
     assert report, str(report)
     expected = ["DynamicQuantizeLSTM has int8 weights, and this CPU (no VNNI) saturates their products"]
@@ -155,7 +155,7 @@ def test_int8_saturates_where_there_is_no_vnni(
 
 @pytest.fixture
 def saturating(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "cpu_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"avx2"}))
 
 
 @pytest.mark.usefixtures("saturating")
@@ -197,18 +197,18 @@ def test_int8_weights_in_another_file_are_taken_for_full(tmp_path: Path):
 
 
 def test_the_flags_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    rules.cpu_flags.cache_clear()
+    precision.cpu_flags.cache_clear()
     try:
-        here = rules.cpu_flags()
+        here = precision.cpu_flags()
         known = Path("/proc/cpuinfo")
         assert bool(here) is (known.exists() and "\nflags" in known.read_text(errors="replace"))
-        monkeypatch.setattr(rules, "Path", lambda _: tmp_path / "cpuinfo")
+        monkeypatch.setattr(precision, "Path", lambda _: tmp_path / "cpuinfo")
         for text, flags in (("model name : x\nflags\t\t: fpu avx2\n", {"fpu", "avx2"}), ("CPU part : 0xd0c\n", set())):
-            rules.cpu_flags.cache_clear()
+            precision.cpu_flags.cache_clear()
             (tmp_path / "cpuinfo").write_text(text)
-            assert rules.cpu_flags() == flags
+            assert precision.cpu_flags() == flags
         (tmp_path / "cpuinfo").unlink()
-        rules.cpu_flags.cache_clear()
-        assert rules.cpu_flags() == frozenset()
+        precision.cpu_flags.cache_clear()
+        assert precision.cpu_flags() == frozenset()
     finally:
-        rules.cpu_flags.cache_clear()
+        precision.cpu_flags.cache_clear()

@@ -20,7 +20,9 @@ from ..violations import CASES, Case, all_of, base, large, nothing, quantised, s
 
 def said(report: CheckReport, rule: str) -> list[str]:
     return [
-        f"{finding.where}: {finding.message}" for finding in report.findings if finding.rule == rule and finding.told
+        f"{finding.where}: {finding.message}"
+        for finding in report.findings
+        if finding.rule == rule and finding.violated
     ]
 
 
@@ -36,7 +38,7 @@ def test_weights_that_are_stored_twice_are_counted(tmp_path: Path):
     report = check(base(tmp_path, case, case.breaks), provider="cpu")
     (message,) = said(report, "doubled-weights")
     # W (1, 48, 8) and R (1, 48, 12); the biases are too small to tell.
-    assert message == f"W2: {4 * 48 * (8 + 12)} bytes are there already: W2 is W, R2 is R"
+    assert message == f"W2: {4 * 48 * (8 + 12)} bytes are stored again: W2 is W, R2 is R"
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.check.graph import Graph
-from lstm_onnx.check.inference import bare, has_negative_dims, inferred
 from lstm_onnx.onnxgraph import shape_of
-
-from .models import STACKED, export
+from lstm_onnx.onnxgraph.shape_inference import has_negative_dims, with_shapes, without_weights
+from tests.check.models import STACKED, export
 
 
 def value(name: str, *shape: int | str | None, kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
@@ -38,18 +37,18 @@ def node(kind: str, *inputs: str, outputs: tuple[str, ...] = ("y",), **attribute
 def test_a_well_formed_model_loses_nothing(tmp_path: Path):
     model = onnx.load_model(export(tmp_path, STACKED))
     before = model.SerializeToString()
-    copy = bare(model)
+    copy = without_weights(model)
     assert copy.graph.node == model.graph.node
     expected = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    assert inferred(copy).graph.value_info == expected.graph.value_info
-    assert inferred(copy).graph.output == expected.graph.output
+    assert with_shapes(copy).graph.value_info == expected.graph.value_info
+    assert with_shapes(copy).graph.output == expected.graph.output
     assert model.SerializeToString() == before
     assert not has_negative_dims(model)
 
 
 def test_large_weights_are_left_behind_and_small_ones_kept(tmp_path: Path):
     model = onnx.load_model(export(tmp_path, {"input_size": 100, "hidden_size": 100}))
-    copy = bare(model)
+    copy = without_weights(model)
     assert copy.ByteSize() < 10_000 < model.ByteSize()
     for tensor, kept in zip(model.graph.initializer, copy.graph.initializer, strict=True):
         assert (tensor.name, tensor.dims, tensor.data_type) == (kept.name, kept.dims, kept.data_type)
@@ -62,7 +61,9 @@ def test_computed_shapes_follow_with_data_propagation_alone():
         node("Reshape", "flat", "s"),
         inputs=(value("x", "n", 3), value("flat", "m")),
     )  # fmt: skip
-    shapes = [shape_of(inferred(bare(model), data_prop=prop).graph.output[0].type) for prop in (True, False)]
+    shapes = [
+        shape_of(with_shapes(without_weights(model), data_prop=prop).graph.output[0].type) for prop in (True, False)
+    ]
     assert shapes[0] == ("n", 3)
     assert shapes[1] is not None
     assert shapes[1] != shapes[0]
@@ -72,10 +73,10 @@ def test_negative_sizes_are_open_ones():
     """As some exporters write them, and as ONNX Runtime reads them."""
     model = model_of(node("Relu", "x"), inputs=(value("x", -1, 3),))
     assert has_negative_dims(model)
-    copy = bare(model)
+    copy = without_weights(model)
     assert shape_of(copy.graph.input[0].type) == (None, 3)
     assert shape_of(model.graph.input[0].type) == (-1, 3)
-    shaped = Graph(inferred(copy))
+    shaped = Graph(with_shapes(copy))
     rows, columns = shape_of(shaped.outputs["y"]) or (0, 0)
     assert (isinstance(rows, int), columns) == (False, 3)
 
@@ -93,9 +94,9 @@ def test_numbers_without_end_are_not_carried_along():
     ]
     code = (
         "import resource, sys, onnx\n"
-        "from lstm_onnx.check.inference import bare, inferred\n"
+        "from lstm_onnx.onnxgraph.shape_inference import with_shapes, without_weights\n"
         "resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\n"
-        "inferred(bare(onnx.load_model_from_string(sys.stdin.buffer.read())))\n"
+        "with_shapes(without_weights(onnx.load_model_from_string(sys.stdin.buffer.read())))\n"
     )
     for model in models:
         command = [sys.executable, "-c", code]

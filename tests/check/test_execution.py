@@ -94,7 +94,7 @@ def test_a_session_that_does_not_say_where_its_nodes_run(tmp_path: Path, monkeyp
     def silent(session: object) -> list[object]:
         raise RuntimeError("no such information")
 
-    monkeypatch.setattr("lstm_onnx.check.session.placements", silent)
+    monkeypatch.setattr("lstm_onnx.check.execution.placements", silent)
     said = failing(check(base(tmp_path, Case(nothing), nothing), provider="cpu"), "provider")
     assert "does not say where its nodes run: no such information" in said
 
@@ -106,7 +106,7 @@ def test_a_provider_that_cannot_be_used_is_an_error(tmp_path: Path, monkeypatch:
         raise ProviderError("CUDA cannot be used: libcudnn.so.9 is missing")
 
     fake_cuda(monkeypatch)
-    monkeypatch.setattr("lstm_onnx.check.session.open_session", unusable)
+    monkeypatch.setattr("lstm_onnx.check.execution.open_session", unusable)
     with pytest.raises(ProviderError, match="libcudnn"):
         check(export(tmp_path, PLAIN), provider="cuda")
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx.check import check
 
-from .models import PLAIN, export, failing
+from ..models import PLAIN, export, failing
 
 Nodes = Iterable[onnx.NodeProto]
 GIB = 2**30
@@ -79,7 +79,7 @@ BOMBS: dict[str, Callable[[Path], Path]] = {
 def test_a_bomb_is_not_opened(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = BOMBS[name](tmp_path)
     assert path.stat().st_size < 2500
-    monkeypatch.setattr("lstm_onnx.check.session.open_session", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr("lstm_onnx.check.execution.open_session", lambda *_, **__: pytest.fail("opened"))
     monkeypatch.setattr("onnx.checker.check_model", lambda *_, **__: pytest.fail("checked"))
     report = check(path, provider="cpu")
     said = failing(report, "resource-bomb")
@@ -188,7 +188,7 @@ def test_loops_within_loops_multiply(tmp_path: Path):
     )
     loop = helper.make_node("Loop", ["n", "", "x0"], ["y0"], "outer", body=body)
     path = save(tmp_path, [loop], inputs=[value("x0")], output="y0", n=2000)
-    assert "loop: Loop goes on for 4000000 rounds" in failing(check(path, provider="cpu"), "resource-bomb")
+    assert "loop: Loop goes on for 4000000 iterations" in failing(check(path, provider="cpu"), "resource-bomb")
 
 
 def test_tensors_that_say_more_than_they_hold(tmp_path: Path):
@@ -208,7 +208,7 @@ def test_tensors_that_say_more_than_they_hold(tmp_path: Path):
 
 def test_large_weights_may_be_turned_and_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is made of stored numbers may be as large as they are, and a few times more."""
-    monkeypatch.setattr("lstm_onnx.check.bombs._LARGEST_VALUE", 1000)
+    monkeypatch.setattr("lstm_onnx.check.rules.resources._LARGEST_VALUE", 1000)
     weights = np.random.default_rng(0).normal(0, 1, (16, 32)).astype(np.float16)
     nodes = [node("Cast", "w", output="wide", to=TensorProto.FLOAT), node("Transpose", "wide", output="t"),
              node("MatMul", "x", "t")]  # fmt: skip
@@ -229,7 +229,7 @@ def test_large_inputs_are_the_callers_own_business(tmp_path: Path):
 
 
 def test_a_bomb_that_is_meant_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lstm_onnx.check.bombs._LARGEST_VALUE", 1000)
+    monkeypatch.setattr("lstm_onnx.check.rules.resources._LARGEST_VALUE", 1000)
     path = save(tmp_path, [node("Tile", "x", "n")], inputs=[value("x")], n=[1000])
     assert not check(path, provider="cpu")
     report = check(path, provider="cpu", ignore=["LO106"])

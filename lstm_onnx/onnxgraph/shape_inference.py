@@ -1,4 +1,4 @@
-"""Shape inference by onnx, on what shapes follow from."""
+"""onnx's shape inference, on a copy without weights, and within bounds."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import onnx
 from onnx import ModelProto, TensorProto, TensorShapeProto, TypeProto, inliner
 
-from ..onnxgraph import bodies_of, graphs_of, nodes_of
+from .nodes import bodies_of, graphs_of, nodes_of
 
 _LARGE_TENSOR = 2**16
 _MOST_CARRIED = 2**22
-"""Numbers, which take 50 bytes each."""
+"""Elements that data propagation may carry; each takes 50 bytes."""
 
 
-def bare(model: ModelProto) -> ModelProto:
-    """A copy of what shapes follow from: no metadata, no numbers of large initializers, negative sizes as open ones."""
+def without_weights(model: ModelProto) -> ModelProto:
+    """A copy without metadata and without the contents of large initializers; negative sizes become open axes."""
     copy = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     copy.graph.name = model.graph.name
     for field in ("node", "input", "output", "value_info", "sparse_initializer"):
@@ -34,11 +34,16 @@ def bare(model: ModelProto) -> ModelProto:
     return copy
 
 
-def inferred(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
-    """`model`, which is bare, with every shape that follows from its inputs.
+def with_shapes(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
+    """A model without weights, with its functions inlined and every shape that follows from its inputs.
 
-    Shapes that are computed follow with `data_prop` alone.  It carries along what they are computed from,
-    number by number, also numbers that nobody knows; it is left out where that would be much.
+    Args:
+        model: as `without_weights` returns it.
+        data_prop: infer shapes that the graph computes, too.  onnx carries what they are computed from element by
+            element, known or not; it is left out where these would be too many.
+
+    Raises:
+        ONNX_ERRORS (see `load`): onnx refuses the model.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -49,7 +54,7 @@ def inferred(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
 
 
 def has_negative_dims(model: ModelProto) -> bool:
-    """Whether a size is negative, as some exporters write open ones, and onnx's shape inference may not survive."""
+    """Whether a size is negative: some exporters write open axes so, and onnx's shape inference may crash on it."""
     values = (value for graph in graphs_of(model.graph) for value in (*graph.input, *graph.output, *graph.value_info))
     return any(True for value in values for _ in _negative_dims(value.type))
 
@@ -59,7 +64,7 @@ def _negative_dims(kind: TypeProto) -> Iterator[TensorShapeProto.Dimension]:
 
 
 def _carried(model: ModelProto) -> int:
-    """How many numbers data propagation may carry: those of every flat value, by its shape or by what is joined."""
+    """How many elements data propagation may carry: those of all 1-D values, by shape or by what is concatenated."""
     total = 0
     for graph in graphs_of(model.graph):
         sizes = {tensor.name: max(tensor.dims, default=1) for tensor in graph.initializer}

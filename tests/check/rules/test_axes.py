@@ -21,7 +21,7 @@ def checked(folder: Path, *edits: Any, given: tuple[str, ...] = ("initial_h", "i
 
 
 def said(report: CheckReport, rule: str) -> list[str]:
-    return [finding.message for finding in report.findings if finding.rule == rule and finding.told]
+    return [finding.message for finding in report.findings if finding.rule == rule and finding.violated]
 
 
 def cut(kind: str, rank: int, *names: str, source: str = "X", axis: int | None = None, **numbers: Any) -> Any:
@@ -35,9 +35,9 @@ def cut(kind: str, rank: int, *names: str, source: str = "X", axis: int | None =
         (cut("Slice", 3, "s", "e", s=[0], e=[4]), "Slice takes the first 4 of time in X (time, batch, 4)"),
         (cut("Slice", 3, "s", "e", "a", s=[0], e=[2], a=[1]), "Slice takes the first 2 of batch in X"),
         (cut("Slice", 3, "s", "e", "a", s=[0], e=[2], a=[-3]), "Slice takes the first 2 of time in X"),
-        (cut("Gather", 2, "i", i=4), "Gather takes number 4, counted from 0, of time in X"),
-        (cut("Gather", 3, "i", i=[4]), "Gather takes number 4"),
-        (cut("Gather", 2, "i", i=1, axis=1), "Gather takes number 1, counted from 0, of batch in X"),
+        (cut("Gather", 2, "i", i=4), "Gather takes index 4 of time in X"),
+        (cut("Gather", 3, "i", i=[4]), "Gather takes index 4"),
+        (cut("Gather", 2, "i", i=1, axis=1), "Gather takes index 1 of batch in X"),
     ],
 )
 def test_a_cut_where_the_example_ended(edit: Any, text: str, tmp_path: Path):
@@ -84,7 +84,9 @@ def test_slices_of_old_opsets_have_attributes(tmp_path: Path):
 def test_an_axis_that_is_lost_to_a_constant(kind: str, tmp_path: Path):
     sizes = {"Reshape": [5, 2, 4], "Expand": [5, 2, 4]}[kind]
     report = checked(tmp_path, cut(kind, 3, "n", n=sizes))
-    assert f"then: {kind} makes X (time, batch, 4) (5, 2, 4), without batch, time" in failing(report, "frozen-literal")
+    assert f"then: {kind} turns X (time, batch, 4) into (5, 2, 4), without batch, time" in failing(
+        report, "frozen-literal"
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,14 +125,16 @@ def test_a_batch_with_a_name_in_each_input(tmp_path: Path):
     """As tf2onnx and others write it; such a file runs all the same, and is run with one batch."""
     edits = [axis("initial_h", 1, "h_batch"), axis("Y_h", 1, "h_batch"), axis("initial_c", 1, "c_batch")]
     report = checked(tmp_path, *edits, axis("Y_c", 1, "c_batch"))
-    assert said(report, "unnamed-axes") == ["batch, h_batch, c_batch are one batch, and have a name in each input"]
+    assert said(report, "unnamed-axes") == [
+        "batch, h_batch, c_batch are the same batch, with another name in each input"
+    ]
     assert report, str(report)
     assert "runs at batch 1, time 1; batch 3, time 1" in str(report)
 
 
 def test_lengths_have_the_batch_too(tmp_path: Path):
     report = checked(tmp_path, axis("sequence_lens", 0, "rows"), given=LENGTHS)
-    assert said(report, "unnamed-axes") == ["batch, rows are one batch, and have a name in each input"]
+    assert said(report, "unnamed-axes") == ["batch, rows are the same batch, with another name in each input"]
     assert report, str(report)
 
 

@@ -1,0 +1,317 @@
+"""LO201-205: axes that should be open are open, and have names.
+
+A fixed size is not wrong in itself: a decoder runs step by step, and a model may need a batch of 1.  In a module's file
+it is wrong if the values come from an input whose batch is open, and their shape, fully known, has no room for that
+batch; if a Reshape, which keeps every element, loses an open axis; and if an initial state has another batch than the
+sequence.  What shapes do not prove either way is left to the rule that runs the file at several sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+
+from onnx import NodeProto
+
+from ...input_spec import InputSpec
+from ...metadata import Metadata
+from ...onnxgraph import Scope, Shape, attributes_of, is_default, shape_of, shown, typed
+from ...onnxgraph.recurrent import batch_axis, initial_states, input_of, is_scan, scanned_inputs
+from ...runtime.symbolic_dims import names_in
+from ...spec import LSTMSpec
+from ..context import END, CheckContext, label
+from ..finding import Finding
+from ..graph import Graph
+from ..rule import Rule, applies, rule
+
+_STEP_BY_STEP = ("Loop", "Scan")
+
+DYNAMIC_AXES = rule(
+    "LO201",
+    "dynamic-axes",
+    "error",
+    summary="batch or time is fixed where it should be open",
+    why="The model then runs at the size of the example that it was traced with, and at no other. torch.onnx.export "
+    "of torch 2.13 does so to a one-layer nn.LSTM without a warning.",
+    fix="a size was baked in; export again with dynamic batch and time",
+)
+FROZEN_LITERAL = rule(
+    "LO202",
+    "frozen-literal",
+    "error",
+    summary="a Reshape or Expand to constants loses an open axis",
+    why="x.view(32, -1) or h.expand(2, 8, n), traced with Python numbers, leave these in the graph as literals: "
+    "other sizes fail, or worse, mix one sequence with the next.",
+    fix="use x.size(0) or -1 in the module's code, and export again with dynamic batch and time",
+)
+FROZEN_SLICE = rule(
+    "LO203",
+    "frozen-slice",
+    "warning",
+    summary="a Slice or a Gather by constants cuts an open axis where the example ended",
+    why="x[:, :100] and x[:, 99] may be intended, and may be the length of the example: then the rest of a longer "
+    "sequence is dropped silently, and a shorter one fails.",
+    fix="take the size from a tensor (x.size(1), or -1 for the last step); --ignore LO203 if the cut is intended",
+)
+STATE_BATCH = rule(
+    "LO204",
+    "state-batch",
+    "error",
+    summary="an initial state has a fixed batch while that of an input is open",
+    why="The operator does not broadcast states: ONNX Runtime reports `Input initial_h must have shape {1,2,3}. "
+    "Actual: {1,1,3}` at any other batch.",
+    fix="make the states of x.size(0) in the module's code, or export again with dynamic batch and time",
+)
+UNNAMED_AXES = rule(
+    "LO205",
+    "unnamed-axes",
+    "warning",
+    summary="an open axis of an input has no name, or the batch has another name in each input",
+    why="Names tell a runtime which axes have the same size. Without them it cannot make initial states for the "
+    "batch of the input, and a size that does not fit is only noticed in the graph. tf2onnx names each axis "
+    "separately.",
+    fix="name the axes at the export (dynamic_shapes, dynamic_axes)",
+)
+
+
+@applies(DYNAMIC_AXES, FROZEN_LITERAL, STATE_BATCH)
+def dynamic_axes(context: CheckContext) -> Iterator[Finding]:
+    """Batch and time are open, in the graph's inputs and outputs and at each recurrent node."""
+    if context.shapes_problem:
+        yield DYNAMIC_AXES.violated("", f"shapes cannot be inferred: {context.shapes_problem}", "mend what it names")
+        return
+    graph, metadata = context.graph, context.metadata or Metadata()
+    of_module = metadata.spec is None and bool(metadata.inputs)
+    findings = _module_axes(graph, metadata.inputs) if of_module else _lstm_axes(graph, metadata)
+    violations = list(dict.fromkeys(findings))
+    yield from violations
+    if all(finding.rule != DYNAMIC_AXES.name for finding in violations):
+        yield DYNAMIC_AXES.passed(_open_axes(graph, metadata))
+
+
+def _open_axes(graph: Graph, metadata: Metadata) -> str:
+    if metadata.spec is not None:
+        return "batch and time are open in every input and output"
+    if metadata.inputs:
+        promised = dict.fromkeys(dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str))
+        return f"{', '.join(promised) or 'no axis'}, as promised, open in the inputs and not lost"
+    count = sum(1 for _ in graph.recurrent)
+    if count:
+        return f"batch and time are open at each of the {count} recurrent nodes"
+    axes = "; ".join(f"{name} {shown(shape_of(kind))}" for name, kind in graph.inputs.items())
+    return f"there is no recurrent node (LSTM, GRU, RNN, Scan); the inputs are {axes or 'none'}"
+
+
+# A bare LSTM of ours, or a file of another tool: every recurrent node must have an open batch and time.
+
+
+def _lstm_axes(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
+    ours = metadata.spec is not None
+    if metadata.spec is not None:
+        with_lengths = metadata.options is not None and metadata.options.lengths
+        yield from _promised_by_spec(graph, metadata.spec, with_lengths=with_lengths)
+    yield from _frozen_literals(graph, graph.axes)
+    for scope, node in graph.recurrent:
+        yield from _scan_axes(graph, scope, node, ours) if is_scan(node) else _operator_axes(graph, scope, node)
+
+
+def _promised_by_spec(graph: Graph, spec: LSTMSpec, *, with_lengths: bool) -> Iterator[Finding]:
+    """The inputs and outputs of a bare LSTM against its spec: what is missing, and all other shapes in one finding."""
+    inputs: dict[str, Shape] = {
+        "input": spec.sequence_shape("batch", "time", spec.input_size),
+        "h0": spec.h_shape("batch"),
+        "c0": spec.c_shape("batch"),
+        **({"lengths": ("batch",)} if with_lengths else {}),
+    }
+    outputs: dict[str, Shape] = {
+        "output": spec.sequence_shape("batch", "time", spec.output_size),
+        "hn": spec.h_shape("batch"),
+        "cn": spec.c_shape("batch"),
+    }
+    different: dict[str, str] = {}
+    for kind, expected, present in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+        for name, shape in expected.items():
+            if name not in present:
+                yield DYNAMIC_AXES.violated(name, f"the {kind} {name} {shown(shape)} is missing")
+            elif (actual := shape_of(present[name])) != shape:
+                different[name] = f"{name} is {shown(actual)}, not {shown(shape)}"
+    yield from _different(different)
+
+
+def _different(different: dict[str, str]) -> Iterator[Finding]:
+    if different:
+        message = f"not the shapes that the metadata promises: {'; '.join(different.values())}"
+        yield DYNAMIC_AXES.violated(next(iter(different)), message)
+
+
+def _operator_axes(graph: Graph, scope: Scope, node: NodeProto) -> Iterator[Finding]:
+    """Batch and time of an operator's X and initial states."""
+    batch = batch_axis(node)
+    x = input_of(node, 0)
+    # In a loop's body a call is one step.
+    one_step = scope.dim(x, 1 - batch) == 1 and _in_loop(scope)
+    if _is_fixed(scope, x, 1 - batch) and not one_step:
+        yield _fixed_axis(graph, scope, node, x, "time", 1 - batch)
+    if _is_fixed(scope, x, batch):
+        yield _fixed_axis(graph, scope, node, x, "batch", batch)
+        return
+    for value in initial_states(node):
+        # A constant state is not broadcast: it fixes the batch, too.
+        if value and _is_fixed(scope, value, batch):
+            yield _fixed_axis(graph, scope, node, value, "batch", batch, STATE_BATCH)
+
+
+def _scan_axes(graph: Graph, scope: Scope, node: NodeProto, ours: bool) -> Iterator[Finding]:
+    time_axes = typed(attributes_of(node), "scan_input_axes", list)
+    for index, value in enumerate(scanned_inputs(node)):
+        axis = time_axes[index] if index < len(time_axes) else 0
+        if _is_fixed(scope, value, axis):
+            yield _fixed_axis(graph, scope, node, value, "time", axis)
+        if ours and _is_fixed(scope, value, 1):
+            yield _fixed_axis(graph, scope, node, value, "batch", 1)
+
+
+def _in_loop(scope: Scope | None) -> bool:
+    """Whether it is in the body of a Loop or Scan, however deep."""
+    while scope is not None:
+        if scope.caller is not None and scope.caller.op_type in _STEP_BY_STEP:
+            return True
+        scope = scope.parent
+    return False
+
+
+def _is_fixed(scope: Scope, value: str, axis: int) -> bool:
+    """Whether the axis has a size, other than the 1 of an Unsqueeze."""
+    size = scope.dim(value, axis)
+    return isinstance(size, int) and not (size == 1 and "Unsqueeze" in scope.source(value)[1])
+
+
+def _fixed_axis(
+    graph: Graph, scope: Scope, node: NodeProto, value: str, name: str, axis: int, violated: Rule = DYNAMIC_AXES
+) -> Finding:
+    origin, _ = scope.source(value)
+    origin_text = ""
+    if origin != value:
+        kind = "the input " if origin in graph.inputs else ""
+        origin_text = f", which comes from {kind}{origin} {shown(scope.shape(origin))}"
+    what = "the input" if value in graph.inputs else "the value"
+    size = scope.dim(value, axis)
+    message = f"{name} is fixed at {size} in {what} {value} {shown(scope.shape(value))}{origin_text}"
+    return violated.violated(label(node), message)
+
+
+# A module's file: its axes are those that the metadata promises for its inputs.
+
+
+def _module_axes(graph: Graph, inputs: Sequence[InputSpec]) -> Iterator[Finding]:
+    different: dict[str, str] = {}
+    for spec in inputs:
+        if spec.name not in graph.inputs:
+            yield DYNAMIC_AXES.violated(spec.name, f"the input {spec.name} {shown(spec.shape)} is missing")
+        elif (actual := shape_of(graph.inputs[spec.name])) != spec.shape:
+            different[spec.name] = f"{spec.name} is {shown(actual)}, not {shown(spec.shape)}"
+    yield from _different(different)
+    axes = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
+    yield from _frozen_literals(graph, axes)
+    batches = axes & {"batch", *graph.batches}
+    for scope, node in graph.recurrent:
+        for value in scanned_inputs(node) if is_scan(node) else node.input[:1]:
+            yield from _lost_batch(scope, node, value, inputs, axes, batches)
+        if not is_scan(node):
+            yield from _other_batch(scope, node)
+
+
+def _lost_batch(
+    scope: Scope, node: NodeProto, value: str, inputs: Sequence[InputSpec], axes: Set[str], batches: Set[str]
+) -> Iterator[Finding]:
+    """A value that comes from an input with an open batch, and whose shape has none."""
+    shape = scope.shape(value)
+    if shape is None or not _consists_of(shape, axes) or _names(shape) & batches:
+        return
+    sources = scope.data_sources(value)
+    for spec in inputs:
+        lost = sorted(batches & {dim for dim in spec.shape if isinstance(dim, str)})
+        if lost and spec.name in sources:
+            message = (
+                f"{lost[0]} is open in the input {spec.name} {shown(spec.shape)}, and fixed in the value {value} "
+                f"{shown(shape)} that comes from it"
+            )
+            yield DYNAMIC_AXES.violated(label(node), message)
+            return
+
+
+def _other_batch(scope: Scope, node: NodeProto) -> Iterator[Finding]:
+    """Initial states with a fixed batch that is not that of X."""
+    axis = batch_axis(node)
+    batch = scope.dim(input_of(node, 0), axis)
+    for value in initial_states(node):
+        size = scope.dim(value, axis)
+        # An axis without a name, or one that shape inference named, may have that size.
+        if isinstance(size, int) and batch != size and batch is not None and not str(batch).startswith("unk__"):
+            shape = shown(scope.shape(value))
+            message = f"batch is fixed at {size} in the initial state {value} {shape}, and {batch} in its input"
+            yield STATE_BATCH.violated(label(node), message)
+
+
+def _frozen_literals(graph: Graph, axes: Set[str]) -> Iterator[Finding]:
+    """Every Reshape and Expand that loses one of the `axes` to a constant."""
+    for scope in graph.scopes:
+        for node in scope.nodes:
+            if node.op_type not in ("Reshape", "Expand") or not node.input or not node.output:
+                continue
+            before, after = scope.shape(node.input[0]), scope.shape(node.output[0])
+            if before is None or after is None or not (_consists_of(before, axes) and _consists_of(after, axes)):
+                continue
+            lost = ", ".join(sorted(_names(before) - _names(after)))
+            if lost:
+                message = f"{node.op_type} turns {node.input[0]} {shown(before)} into {shown(after)}, without {lost}"
+                yield FROZEN_LITERAL.violated(label(node), message)
+
+
+def _consists_of(shape: Shape, axes: Set[str]) -> bool:
+    """Whether every dimension is a size, or computed from `axes` alone."""
+    names = [names_in(dim) for dim in shape if isinstance(dim, str)]
+    return None not in shape and all(each and each <= axes for each in names)
+
+
+def _names(shape: Shape) -> set[str]:
+    return {name for dim in shape if isinstance(dim, str) for name in names_in(dim)}
+
+
+@applies(FROZEN_SLICE)
+def frozen_slice(context: CheckContext) -> Iterator[Finding]:
+    """A Slice to [0, n), or a Gather of step n, of an axis that is open in an input."""
+    axes = context.graph.axes
+    for scope, node in context.nodes:
+        if is_default(node.domain) and node.op_type in ("Slice", "Gather"):
+            before = scope.shape(input_of(node, 0)) or ()
+            for axis, cut in _cuts(context, scope, node):
+                if -len(before) <= axis < len(before) and before[axis] in axes:
+                    message = f"{node.op_type} {cut} of {before[axis]} in {node.input[0]} {shown(before)}"
+                    yield FROZEN_SLICE.violated(label(node), message)
+
+
+def _cuts(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[tuple[int, str]]:
+    """The axes that are cut, and how.  The first step and the last one are intended."""
+    if node.op_type == "Gather":
+        steps = context.integers(scope, input_of(node, 1)) or []
+        if len(steps) == 1 and steps[0] > 0:
+            yield typed(attributes_of(node), "axis", int), f"takes index {steps[0]}"
+    for axis, start, end, _ in context.slices(scope, node) if node.op_type == "Slice" else ():
+        if start == 0 and 1 < end < END:
+            yield axis, f"takes the first {end}"
+
+
+@applies(UNNAMED_AXES)
+def unnamed_axes(context: CheckContext) -> Iterator[Finding]:
+    """Open axes of inputs without a name, and a batch with several."""
+    for name, kind in context.graph.inputs.items():
+        shape = shape_of(kind)
+        if kind.HasField("tensor_type") and (shape is None or None in shape):
+            yield UNNAMED_AXES.violated(name, f"the input {name} {shown(shape)} has open axes without a name")
+    groups: dict[str, list[str]] = {}
+    for name, first in context.graph.batches.items():
+        if name in context.graph.axes:
+            groups.setdefault(first, []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield UNNAMED_AXES.violated("", f"{', '.join(names)} are the same batch, with another name in each input")

@@ -1,0 +1,121 @@
+"""LO506-509: recurrent operators in a precision that the CPU, or ONNX Runtime, does not handle well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from ...onnxgraph import ONNX_ERRORS, Scope
+from ...onnxgraph.recurrent import QUANTIZED_LSTM, input_of
+from ..context import CheckContext, label, stored_tensors
+from ..finding import Finding
+from ..rule import PROVIDER, applies, rule
+
+_INT8_WEIGHTS = {QUANTIZED_LSTM: (1, 2), "MatMulInteger": (1,), "DynamicQuantizeMatMul": (1,), "QLinearMatMul": (3,)}
+"""Where these operators take int8 weights."""
+_SAFE_INT8 = 64
+"""Weights of 7 bits do not saturate: 2 * 255 * 64 fits into 16 bits."""
+
+FLOAT64_ON_CPU = rule(
+    "LO506",
+    "float64-on-cpu",
+    "error",
+    summary="a recurrent operator in float64 on the CPU",
+    why="ONNX Runtime's CPU provider opens the file, and fails at the first run: its LSTM does not support double "
+    "yet. A Scan in float64 runs.",
+    fix='export it as float32, or use provider "cuda"',
+)
+FLOAT16_ON_CPU = rule(
+    "LO507",
+    "float16-on-cpu",
+    "info",
+    summary="a recurrent operator in float16 on the CPU",
+    why="ONNX Runtime puts Casts around a float32 kernel: it is no faster there, and 2e-4 to 3e-4 off.",
+    fix="export as float32 for the CPU; float16 halves the file and is for CUDA",
+)
+BFLOAT16 = rule(
+    "LO508",
+    "bfloat16",
+    "error",
+    summary="a recurrent operator in bfloat16",
+    why="ONNX allows it since opset 22, and ONNX Runtime has no kernel for it: it refuses the file.",
+    fix="export as float32, or as float16 for CUDA",
+)
+INT8_SATURATION = rule(
+    "LO509",
+    "int8-saturation",
+    "warning",
+    summary="int8 weights on a CPU whose int8 products saturate",
+    why="Without VNNI, AVX2 and AVX512 add two products of uint8 and int8 in 16 bits, which saturates silently: "
+    "errors of 0.14 to 0.29 on plain models, where 0.007 is usual.",
+    fix="load with the session option session.x64quantprecision=1, or quantize with reduce_range=True",
+)
+
+
+@applies(BFLOAT16, FLOAT64_ON_CPU, FLOAT16_ON_CPU, needs=PROVIDER)
+def precision(context: CheckContext) -> Iterator[Finding]:
+    """float64 and float16 on the CPU, bfloat16 anywhere."""
+    half: list[str] = []
+    for scope, node in context.onnx_operators:
+        dtype = scope.dtype(input_of(node, 0))
+        dtype = scope.weight(input_of(node, 1)).dtype if dtype == "unknown" and input_of(node, 1) else dtype
+        if dtype == "bfloat16":
+            yield BFLOAT16.violated(label(node), f"{node.op_type} is bfloat16, for which ONNX Runtime has no kernel")
+        if dtype == "float64" and context.provider == "cpu":
+            yield FLOAT64_ON_CPU.violated(label(node), f"{node.op_type} is float64: it opens on the CPU and cannot run")
+        half += [label(node)] if dtype == "float16" and context.provider == "cpu" else []
+    if half:
+        yield FLOAT16_ON_CPU.violated(half[0], f"{len(half)} recurrent operators are float16: no faster on the CPU")
+
+
+@applies(INT8_SATURATION, needs=PROVIDER)
+def int8_saturation(context: CheckContext) -> Iterator[Finding]:
+    """int8 weights that use all 8 bits, on a CPU without VNNI."""
+    if context.provider != "cpu" or not saturates():
+        return
+    largest = _int8_magnitudes(context.model)
+    for scope, node in context.nodes:
+        names = [_origin(scope, input_of(node, at)) for at in _INT8_WEIGHTS.get(node.op_type, ())]
+        if max((largest.get(name, 0) for name in names), default=0) > _SAFE_INT8:
+            message = f"{node.op_type} has int8 weights, and this CPU (no VNNI) saturates their products"
+            yield INT8_SATURATION.violated(label(node), message)
+
+
+def _origin(scope: Scope, name: str) -> str:
+    return scope.source(name)[0] if name else ""
+
+
+def _int8_magnitudes(model: ModelProto) -> dict[str, int]:
+    """The largest magnitude in each int8 tensor; 127 for external data."""
+    largest: dict[str, int] = {}
+    for name, tensor in stored_tensors(model):
+        if tensor.data_type != TensorProto.INT8 or not tensor.dims:
+            continue
+        try:
+            external = tensor.data_location == TensorProto.EXTERNAL
+            largest[name] = (
+                127 if external else int(np.max(np.abs(numpy_helper.to_array(tensor).astype(np.int16)), initial=0))
+            )
+        except ONNX_ERRORS:
+            continue  # damaged: the rule valid-onnx reports it
+    return largest
+
+
+def saturates() -> bool:
+    """Whether this CPU adds int8 products in 16 bits: an x86 with AVX2 and without VNNI, as far as is known."""
+    flags = cpu_flags()
+    return "avx2" in flags and not flags & {"avx_vnni", "avx512_vnni"}
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The flags that Linux lists for an x86 CPU; empty on another system or another CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), []))

@@ -1,0 +1,192 @@
+"""LO301-304: state inputs, the outputs that feed them, and what an LSTM starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+from onnx import TensorProto, helper
+
+from ...metadata import Metadata
+from ...onnxgraph import dtype_name, shape_of, shown
+from ...onnxgraph.recurrent import INITIAL_C, INITIAL_H, QUANTIZED_LSTM, final_states, initial_states, input_of
+from ..context import CheckContext, label
+from ..finding import Finding
+from ..graph import Graph, end_of
+from ..rule import applies, rule
+
+_BARE_LSTM_STATES = {"h0": "hn", "c0": "cn"}
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
+_LSTMS = ("LSTM", QUANTIZED_LSTM)
+
+STATES_PAIRED = rule(
+    "LO301",
+    "states-paired",
+    "error",
+    summary="a state and the output that feeds it do not fit",
+    why="A stream passes the final states of each run to the next. If names, dtypes or shapes of a pair differ, or h "
+    "and c are swapped, it fails or, worse, continues with wrong values.",
+    fix="export the model again",
+)
+LOOSE_STATES = rule(
+    "LO302",
+    "loose-states",
+    "warning",
+    summary="state inputs that no metadata pairs with outputs",
+    why="Nothing in ONNX says which output feeds which state, so the file cannot be streamed as it is.",
+    fix="name the output that feeds each state, as the file calls them: lstm_onnx.load(file, states={STATE: "
+    "OUTPUT}), or as JSON in the file's metadata, lstm_onnx.states",
+)
+LOST_STATE = rule(
+    "LO303",
+    "lost-state",
+    "warning",
+    summary="an LSTM's c0 is an input, and its final cell state is not an output",
+    why="The next chunk of a stream cannot continue from where this one ended: no other output has the cell state.",
+    fix="export with (hn, cn) among the outputs",
+)
+H0_WITHOUT_C0 = rule(
+    "LO304",
+    "h0-without-c0",
+    "warning",
+    summary="an LSTM takes only one of its two initial states",
+    why="The other one is zero (as measured with ONNX Runtime), which nn.LSTM has no way to ask for: most often a "
+    "name was lost.",
+    fix="pass both states, or none",
+)
+
+
+@applies(STATES_PAIRED)
+def states_paired(context: CheckContext) -> Iterator[Finding]:
+    """Every state input is fed by an output of its dtype and shape."""
+    graph, metadata = context.graph, context.metadata
+    if metadata is None:
+        yield STATES_PAIRED.skipped("the metadata that pairs them cannot be read")
+        return
+    if metadata.spec is not None and dict(metadata.states) != _BARE_LSTM_STATES:
+        pairs = ", ".join(f"{source} <- {target}" for source, target in metadata.states.items()) or "nothing"
+        yield STATES_PAIRED.violated("", f"the metadata says {pairs}; a bare LSTM has h0 <- hn, c0 <- cn")
+        return
+    unpaired = [name for name in (*metadata.initial, *metadata.origins) if name not in metadata.states]
+    if unpaired:
+        message = f"the metadata describes the state {unpaired[0]}, and pairs it with no output"
+        yield STATES_PAIRED.violated(unpaired[0], message)
+    elif metadata.states:
+        problems = list(_pair_problems(graph, metadata.states)) or list(_swapped(graph, metadata.states))
+        problems += _initial_problems(graph, metadata)
+        pairs = ", ".join(_pair_text(metadata, source, target) for source, target in metadata.states.items())
+        yield from problems or [STATES_PAIRED.passed(f"{pairs}, with equal dtypes and shapes")]
+    elif any(scope.origins(value)[0] for scope, node in graph.recurrent for value in initial_states(node)):
+        yield STATES_PAIRED.passed("the metadata pairs no states")
+    else:
+        yield STATES_PAIRED.passed("there are no state inputs: each run starts from the model's own states")
+
+
+def _pair_text(metadata: Metadata, source: str, target: str) -> str:
+    """As in ``lstm.h0 <- lstm.hn (h of lstm)``."""
+    origin = metadata.origins.get(source)
+    module = f" ({'c' if origin.index else 'h'} of {origin.module or 'the module'})" if origin else ""
+    return f"{source} <- {target}{module}"
+
+
+def _pair_problems(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
+    fed: dict[str, str] = {}
+    for source, target in states.items():
+        pair = f"{source} <- {target}"
+        for kind, name, known in (("input", source, graph.inputs), ("output", target, graph.outputs)):
+            if name not in known:
+                message = f"the {kind} {name} is missing; the {kind}s are {', '.join(known)}"
+                yield STATES_PAIRED.violated(pair, message)
+        if target in fed:
+            yield STATES_PAIRED.violated(pair, f"{target} already feeds {fed[target]}")
+        fed.setdefault(target, source)
+        if source in graph.inputs and target in graph.outputs:
+            kinds = graph.inputs[source], graph.outputs[target]
+            types = [dtype_name(kind.tensor_type.elem_type) for kind in kinds]
+            shapes = [shape_of(kind) for kind in kinds]
+            if types[0] != types[1]:
+                yield STATES_PAIRED.violated(pair, f"{source} is {types[0]} and {target} is {types[1]}")
+            if shapes[0] != shapes[1]:
+                yield STATES_PAIRED.violated(pair, f"{source} is {shown(shapes[0])} and {target} is {shown(shapes[1])}")
+
+
+def _swapped(graph: Graph, states: Mapping[str, str]) -> Iterator[Finding]:
+    """An h that is fed by a c, or a c by an h, which have the same shape."""
+    starts: dict[str, str] = {}
+    ends: dict[str, str] = {}
+    for scope, node in graph.recurrent:
+        if node.op_type in _LSTMS:
+            for kind, value, output in zip("hc", initial_states(node), final_states(node), strict=False):
+                ends[output] = kind
+                starts |= dict.fromkeys(scope.origins(value)[0], kind)
+    for source, target in states.items():
+        start, end = starts.get(source), ends.get(end_of(graph.scopes[0], target))
+        if start and end and start != end:
+            yield STATES_PAIRED.violated(
+                f"{source} <- {target}", f"the state {source} is {start}, and {target} is {end}"
+            )
+
+
+def _initial_problems(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
+    """Stored initial states must fit; one entry along an open axis serves every size."""
+    for source, array in metadata.initial.items():
+        kind = graph.inputs.get(source)
+        if kind is None:
+            continue  # reported for the pair
+        shape = shape_of(kind) or ()
+        fits = len(shape) == array.ndim and all(
+            size == dim if isinstance(dim, int) else size > 0 for size, dim in zip(array.shape, shape, strict=True)
+        )
+        elem_type = kind.tensor_type.elem_type
+        # The graph decides: the file may have been converted to another float since its metadata was written.
+        floats = array.dtype.kind == "f" and elem_type in _FLOATS
+        if not fits or not (floats or helper.np_dtype_to_tensor_dtype(array.dtype) == elem_type):
+            message = f"{source} {shown(shape)} starts from {array.dtype.name} {array.shape}, which does not fit"
+            yield STATES_PAIRED.violated(source, message)
+
+
+@applies(LOOSE_STATES, LOST_STATE)
+def loose_states(context: CheckContext) -> Iterator[Finding]:
+    """States that come from inputs, in a file of another tool without metadata on them."""
+    if context.metadata is None or context.ours or context.metadata.states:
+        return
+    pairs: dict[str, str] = {}
+    lost: list[Finding] = []
+    output_of = {end_of(context.graph.scopes[0], name): name for name in reversed(context.graph.outputs)}
+    for scope, node in context.operators:
+        for index, final in ((INITIAL_H, 1), (INITIAL_C, 2)):
+            sources = scope.origins(input_of(node, index))[0]
+            output = output_of.get(node.output[final], "") if len(node.output) > final else ""
+            for source in sources:
+                pairs.setdefault(source, output)
+            is_cell = index == INITIAL_C and node.op_type in _LSTMS
+            if sources and is_cell and not any(map(context.is_used, node.output[2:])):
+                message = f"it starts from the input {sources[0]}, and nothing reads its final cell state"
+                lost.append(LOST_STATE.violated(label(node), message))
+    if pairs and not lost:
+        message = f"{', '.join(pairs)} {'is a state' if len(pairs) == 1 else 'are states'} that nothing pairs"
+        yield LOOSE_STATES.violated(next(iter(pairs)), message, _pairing_fix(pairs))
+    yield from lost
+
+
+def _pairing_fix(pairs: Mapping[str, str]) -> str:
+    """The pairs in the file's own names, if the graph shows them all; "" for the rule's own fix."""
+    if not all(pairs.values()) or len(set(pairs.values())) < len(pairs):
+        return ""
+    text = json.dumps(pairs, ensure_ascii=False)
+    return (
+        f"name the pairs: lstm_onnx.load(file, states={text}), or the same as JSON in the file's metadata, "
+        "lstm_onnx.states"
+    )
+
+
+@applies(H0_WITHOUT_C0)
+def one_state(context: CheckContext) -> Iterator[Finding]:
+    """An LSTM that starts from h0 alone, or from c0 alone."""
+    for _, node in context.onnx_operators:
+        if node.op_type == "LSTM":
+            h, c = (bool(input_of(node, index)) for index in (INITIAL_H, INITIAL_C))
+            if h != c:
+                present, absent = ("initial_h", "initial_c") if h else ("initial_c", "initial_h")
+                message = f"it takes {present}, and {absent} is left out: zeros"
+                yield H0_WITHOUT_C0.violated(label(node), message)

@@ -1,0 +1,118 @@
+"""Reading an ONNX file, without its external data."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
+from onnx import ModelProto, inliner
+
+from ..atomic_io import readable_file
+from ..errors import FileError, ModelError
+from .nodes import MOST_NODES, inlined_size
+
+ONNX_ERRORS = (
+    onnx.checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    onnx.defs.SchemaError,
+    DecodeError,
+    EncodeError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OSError,
+    MemoryError,
+)
+"""What the onnx package raises about a model; its C++ errors share no base but Exception."""
+_LARGEST_PROTOBUF = 2**31 - 1
+_LONGEST_ERROR = 400
+
+
+def load_model(path: str | os.PathLike[str]) -> ModelProto:
+    """The model in a file.
+
+    Raises:
+        FileError: the file is missing, empty, a folder or not readable.
+        ModelError: it is not an ONNX model, or is cut short.
+    """
+    file = readable_file(path, "an .onnx file")
+    model = ModelProto()
+    try:
+        if file.stat().st_size > _LARGEST_PROTOBUF:
+            raise ModelError(f"{path}: is over 2 GiB, which no ONNX model is; its weights belong in a file beside it")
+        model.ParseFromString(file.read_bytes())
+    except OSError as error:
+        raise FileError(f"{path}: {error.strerror or error}; expected an .onnx file") from error
+    except (DecodeError, RuntimeError, ValueError) as error:
+        problem = f"is not an ONNX model, or is cut short ({error_line(error)}); export or copy it again"
+        raise ModelError(f"{path}: {problem}") from error
+    # protobuf parses many random bytes as fields that it does not know.
+    if not model.opset_import or not model.HasField("graph"):
+        lacking = "graph" if model.opset_import else "operator set (opset_import)"
+        raise ModelError(f"{path}: is not an ONNX model, or is cut short: it has no {lacking}; export or copy it again")
+    return model
+
+
+def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
+    """The model in a file, with its functions inlined and all its names text.
+
+    Raises:
+        FileError: see `load_model`.
+        ModelError: see `load_model`; or a name is not UTF-8, or the functions cannot be inlined.
+    """
+    model = load_model(path)
+    if not _is_text(model):
+        raise ModelError(f"{path}: is damaged: a name in it is not UTF-8 text; export or copy it again")
+    if not model.functions:
+        return model
+    if inlined_size(model) > MOST_NODES:
+        raise ModelError(
+            f"{path}: its functions call each other, and are more than {MOST_NODES} nodes when they are inlined; "
+            "lstm-onnx check says how many; do not run such a file from a source that you do not trust"
+        )
+    try:
+        return inliner.inline_local_functions(model)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: its functions cannot be inlined ({error_line(error)})") from error
+
+
+def error_line(error: BaseException | str) -> str:
+    """The message of an error from onnx on one line of limited length."""
+    return textwrap.shorten(str(error) or type(error).__name__, _LONGEST_ERROR, placeholder=" ...")
+
+
+def external_problem(file: str | os.PathLike[str], location: str) -> str:
+    """Why `location` is no place for the weights of `file`, or "" if it is a plain file in the model's folder."""
+    folder = Path(file).resolve().parent
+    beside = Path(location)
+    if not location or "\0" in location:
+        return "is not a path"
+    if not beside.parts:
+        return "is not a regular file"
+    if beside.is_absolute() or ".." in beside.parts or "\\" in location or ":" in beside.parts[0]:
+        return "is outside the model's folder"
+    path = folder / beside
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return "is missing"
+    if path.is_symlink():
+        return "is a symbolic link"
+    if not path.resolve().is_relative_to(folder):
+        return "is outside the model's folder, by a link"
+    return "" if path.is_file() else "is not a regular file"
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every string is text: protobuf returns a string that is not UTF-8 as bytes, without an error."""
+    for kind, value in message.ListFields():
+        items = [value] if isinstance(value, (str, bytes, int, float, Message)) else value
+        if kind.type == kind.TYPE_STRING and not all(isinstance(item, str) for item in items):
+            return False
+        if kind.type == kind.TYPE_MESSAGE and not all(_is_text(item) for item in items):
+            return False
+    return True

@@ -1,0 +1,253 @@
+"""The reader of recurrent layers: ONNX's LSTM, GRU and RNN, ONNX Runtime's int8 LSTM, the Scan of a projected LSTM.
+
+ONNX's operators take ``X, W, R, B, sequence_lens, initial_h`` and, an LSTM, ``initial_c, P``; they give ``Y, Y_h`` and
+``Y_c``.  DynamicQuantizeLSTM takes the same first eight, with W and R transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from onnx import NodeProto
+
+from .layer_names import MAP_H0, PROJECTION_MATMUL, PROJECTIONS, RECURRENT_MATMUL
+from .nodes import bodies_of
+from .tensors import attributes_of, is_default, text, typed
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+"""ONNX's recurrent operators, and how many gates they compute."""
+QUANTIZED_LSTM = "DynamicQuantizeLSTM"
+SEQUENCE_LENS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
+"""Indices of the operators' inputs."""
+
+
+def input_of(node: NodeProto, index: int) -> str:
+    """The name of an input, "" if it is left out."""
+    return str(node.input[index]) if index < len(node.input) else ""
+
+
+def is_onnx_operator(node: NodeProto) -> bool:
+    """Whether it is ONNX's LSTM, GRU or RNN."""
+    return node.op_type in GATES and is_default(node.domain)
+
+
+def is_operator(node: NodeProto) -> bool:
+    """Whether it is ONNX's LSTM, GRU or RNN, or ONNX Runtime's int8 LSTM."""
+    return is_onnx_operator(node) or (node.op_type == QUANTIZED_LSTM and node.domain == "com.microsoft")
+
+
+def is_scan(node: NodeProto) -> bool:
+    """Whether it is ONNX's Scan."""
+    return node.op_type == "Scan" and is_default(node.domain)
+
+
+def batch_axis(node: NodeProto) -> int:
+    """The batch axis of an operator's X; the time axis is the other of the first two."""
+    return 0 if typed(attributes_of(node), "layout", int) == 1 else 1
+
+
+def scanned_inputs(node: NodeProto) -> list[str]:
+    """The inputs that a Scan iterates over; none for another node."""
+    count = typed(attributes_of(node), "num_scan_inputs", int) if node.op_type == "Scan" else 0
+    return list(node.input[len(node.input) - count :]) if count else []
+
+
+def initial_states(node: NodeProto) -> list[str]:
+    """The initial states of an operator or a Scan; "" for zeros."""
+    if node.op_type == "Scan":
+        return list(node.input[: len(node.input) - len(scanned_inputs(node))])
+    return list(node.input[INITIAL_H : INITIAL_C + 1])
+
+
+def final_states(node: NodeProto) -> list[str]:
+    """The final states in the order of `initial_states`, of a Scan with its other outputs after them."""
+    return list(node.output) if node.op_type == "Scan" else list(node.output[1:3])
+
+
+def direction_of(node: NodeProto) -> str:
+    """An operator's direction, as it is written in the file."""
+    return text(attributes_of(node).get("direction", "forward"))
+
+
+@dataclass(eq=False)
+class Port:
+    """One input of a node, or one output, by its index."""
+
+    node: NodeProto
+    index: int
+    output: bool = False
+
+    @property
+    def value(self) -> str:
+        """The value's name, "" if there is none; to set it rewires the node."""
+        values = self.node.output if self.output else self.node.input
+        return str(values[self.index]) if self.index < len(values) else ""
+
+    @value.setter
+    def value(self, name: str) -> None:
+        values = self.node.output if self.output else self.node.input
+        values[self.index] = name
+
+
+@dataclass(frozen=True)
+class RecurrentLayer:
+    """One recurrent layer.
+
+    Attributes:
+        node: its operator or Scan.
+        op_type: "LSTM", "GRU" or "RNN": what it computes.
+        directions: 1 or 2.
+        hidden_size: as the attribute says, 0 if it does not.
+        W, R, B, W_hr: the ports that read the weights, none if absent: for an operator one each and no W_hr;
+            for a Scan one R and one W_hr for each direction, in its body.
+        lengths: the port that reads sequence_lens, of a Scan the mask; None if all sequences have full length.
+    """
+
+    node: NodeProto
+    op_type: str
+    directions: int
+    hidden_size: int
+    W: tuple[Port, ...]
+    R: tuple[Port, ...]
+    B: tuple[Port, ...]
+    W_hr: tuple[Port, ...]
+    lengths: Port | None
+
+    @property
+    def name(self) -> str:
+        """The node's name, or what stands for it."""
+        return self.node.name or f"{self.node.op_type} of {next(iter(self.node.output), 'nothing')}"
+
+    @property
+    def scan(self) -> bool:
+        """Whether it is a Scan."""
+        return self.node.op_type == "Scan"
+
+    @property
+    def hidden(self) -> int:
+        """The same as `hidden_size`."""
+        return self.hidden_size
+
+    @property
+    def gates(self) -> int:
+        """How many gates it computes."""
+        return GATES[self.op_type]
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """The node's attributes."""
+        return attributes_of(self.node)
+
+    @property
+    def direction(self) -> str:
+        """Its direction: for an operator as written in the file."""
+        if not self.scan:
+            return direction_of(self.node)
+        if self.directions == 2:
+            return "bidirectional"
+        return "reverse" if any(typed(self.attributes, "scan_input_directions", list)) else "forward"
+
+    @property
+    def x(self) -> str:
+        """The value that it reads step by step, time first; of a Scan the input's part of the gates."""
+        return input_of(self.node, 2 * self.directions if self.scan else 0)
+
+    @property
+    def y(self) -> list[str]:
+        """The outputs of all steps, "" for one that is not wanted; of a Scan one for each direction."""
+        first = 2 * self.directions if self.scan else 0
+        count = self.directions if self.scan else 1
+        return [str(value) for value in self.node.output[first : first + count]]
+
+    def initial(self, state: str) -> list[Port]:
+        """The ports that read the initial "h" or "c"; none for zeros."""
+        if self.scan:
+            start = 0 if state == "h" else self.directions
+            return [Port(self.node, start + index) for index in range(self.directions)]
+        port = Port(self.node, INITIAL_H if state == "h" else INITIAL_C)
+        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
+
+    def final(self, state: str) -> list[Port]:
+        """The ports that give the final "h" or "c"; none if it is not wanted."""
+        if self.scan:
+            start = 0 if state == "h" else self.directions
+            return [Port(self.node, start + index, output=True) for index in range(self.directions)]
+        port = Port(self.node, 1 if state == "h" else 2, output=True)
+        return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
+
+    def folded_projection(
+        self, nodes: Iterable[NodeProto], producers: Mapping[str, NodeProto]
+    ) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        """For a projection that lstm-onnx folded into R: the ports that read pinv(W_hr), and those that read W_hr.
+
+        Args:
+            nodes: the nodes of the graph that the layer is in.
+            producers: the node of each value in it.
+        """
+        outputs = {str(value) for value in self.node.output} - {""}
+        before = [producers.get(port.value) for port in self.initial("h")]
+        after = [node for node in nodes if node.op_type == "MatMul" and node.input and node.input[0] in outputs]
+        return (
+            tuple(Port(node, 1) for node in before if node is not None and _ends(node, MAP_H0)),
+            tuple(Port(node, 1) for node in after if _ends(node, *PROJECTIONS)),
+        )
+
+
+def read_layer(node: NodeProto, producers: Mapping[str, NodeProto]) -> RecurrentLayer | None:
+    """The recurrent layer that a node is; None for another node, and for a Scan that lstm-onnx did not write.
+
+    Args:
+        node: any node.
+        producers: the node of each value in the same graph.
+    """
+    if is_operator(node):
+        bias, lengths = Port(node, 3), Port(node, SEQUENCE_LENS)
+        return RecurrentLayer(
+            node,
+            node.op_type if node.op_type in GATES else "LSTM",
+            2 if direction_of(node) == "bidirectional" else 1,
+            typed(attributes_of(node), "hidden_size", int),
+            (Port(node, 1),),
+            (Port(node, 2),),
+            (bias,) if bias.value else (),
+            (),
+            lengths if lengths.value else None,
+        )
+    return _read_scan(node, producers) if is_scan(node) else None
+
+
+def _read_scan(node: NodeProto, producers: Mapping[str, NodeProto]) -> RecurrentLayer | None:
+    """The Scan that `lstm_onnx.exporter.emitter` writes for a projected layer, known by its body's node names."""
+    body = next(bodies_of(node), None)
+    if body is None:
+        return None
+    recurrent = _second_inputs(body.node, RECURRENT_MATMUL)
+    projection = _second_inputs(body.node, PROJECTION_MATMUL)
+    count = len(recurrent)
+    scanned = len(scanned_inputs(node))
+    if not count or len(projection) != count or scanned not in (count, 2 * count):
+        return None
+    if len(body.output) < 2 * count or len(node.input) != 2 * count + scanned:
+        return None
+    cell = body.output[count].type.tensor_type.shape.dim
+    gates = producers.get(node.input[2 * count])
+    if gates is not None and gates.op_type == "Split":
+        gates = producers.get(input_of(gates, 0))
+    bias: tuple[Port, ...] = ()
+    if gates is not None and gates.op_type == "Add":
+        bias, gates = (Port(gates, 1),), producers.get(input_of(gates, 0))
+    if gates is None or gates.op_type != "MatMul" or not cell or cell[-1].dim_value < 1:
+        return None
+    mask = Port(node, 3 * count) if scanned > count else None
+    return RecurrentLayer(node, "LSTM", count, cell[-1].dim_value, (Port(gates, 1),), recurrent, bias, projection, mask)
+
+
+def _second_inputs(nodes: Sequence[NodeProto], suffix: str) -> tuple[Port, ...]:
+    return tuple(Port(node, 1) for node in nodes if _ends(node, suffix))
+
+
+def _ends(node: NodeProto, *suffixes: str) -> bool:
+    return str(node.name).endswith(suffixes)

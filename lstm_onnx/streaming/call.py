@@ -1,0 +1,99 @@
+"""What the function of an operator gets and gives; `operator` registers one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, numpy_helper
+
+from .fact import Fact, axis_of
+from .size import Size
+
+if TYPE_CHECKING:
+    from .follow import Follower
+
+_SMALL = 64
+"""Integer constants of at most this many elements (shapes, axes, counts) are followed by value."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where steps of an open axis meet, and how; `by_hand` where a state input takes part in it."""
+
+    node: str
+    op_type: str
+    how: str
+    by_hand: bool = False
+
+    def __str__(self) -> str:
+        """As in ``conv/Conv (Conv) computes one step from several``."""
+        at = f"{self.node} ({self.op_type})" if self.node and self.node != self.op_type else self.op_type
+        return f"{at} {self.how}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A node as its operator's function sees it."""
+
+    node: NodeProto
+    op_type: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[Fact | None, ...]
+    opset: int
+    follower: Follower
+
+    def fact(self, index: int) -> Fact:
+        """Input `index`; a constant of unknown shape where it is left out."""
+        found = self.inputs[index] if index < len(self.inputs) else None
+        return found or Fact()
+
+    def has(self, index: int) -> bool:
+        """Whether input `index` is given."""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    @property
+    def given(self) -> list[Fact]:
+        """The inputs that are there."""
+        return [fact for fact in self.inputs if fact is not None]
+
+    def integers(self, index: int) -> list[int] | None:
+        """Input `index` where it is constant integers."""
+        found = self.fact(index).numbers if self.has(index) else None
+        numbers = [size.number for size in found] if found is not None else [None]
+        return None if None in numbers else [number for number in numbers if number is not None]
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute's value."""
+        return self.attributes.get(name, default)
+
+    def meet(self, names: Collection[str], how: str) -> None:
+        """Note that steps of these open axes meet here."""
+        self.follower.meet(self, names, how)
+
+
+Operator = Callable[[Call], Sequence[Fact]]
+OPERATORS: dict[str, Operator] = {}
+
+
+def operator(*op_types: str) -> Callable[[Operator], Operator]:
+    """Register the function of these operators."""
+
+    def register(function: Operator) -> Operator:
+        OPERATORS.update(dict.fromkeys(op_types, function))
+        return function
+
+    return register
+
+
+def stored(tensor: TensorProto) -> Fact:
+    """A stored tensor's fact: its sizes, and its numbers where they are a few integers."""
+    axes = tuple(axis_of(Size.of(int(dim))) for dim in tensor.dims)
+    whole = tensor.data_type in (TensorProto.INT64, TensorProto.INT32)
+    numbers: tuple[Size, ...] | None = None
+    count = int(np.prod(list(tensor.dims), dtype=np.int64))
+    if whole and len(tensor.dims) <= 1 and 0 <= count <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+        numbers = tuple(Size.of(int(value)) for value in numpy_helper.to_array(tensor).reshape(-1))
+    return Fact(axes, numbers=numbers)

@@ -73,10 +73,11 @@ def model_errors() -> tuple[type[Exception], ...]:
     return (ModelError, RunError, InputError, MemoryError, AttributeError, *ort_errors())
 
 
-def run_words(error: BaseException, file: str) -> str:
-    """What went wrong, without what a report on `file` that says "cannot run" has said already."""
-    text = str(error) if isinstance(error, LSTMOnnxError) else first_line(error)
-    return words(text.removeprefix(f"{file}: ").removeprefix("ONNX Runtime failed while running: "))
+def run_words(error: BaseException) -> str:
+    """What went wrong, without what a report on the file that says "cannot run" has said already."""
+    if not isinstance(error, LSTMOnnxError):
+        return words(first_line(error))
+    return words((error.ort_message if isinstance(error, RunError) else None) or error.reason)
 
 
 def _open_axes(model: Model, batches: Mapping[str, str]) -> dict[str | None, bool]:
@@ -165,7 +166,7 @@ def _run_problem(model: Model, feeds: Mapping[str, np.ndarray], sizes: Mapping[s
     try:
         results = model.run(feeds)
     except model_errors() as error:
-        return run_words(error, model.path)
+        return run_words(error)
     for name, info in model.outputs.items():
         value = results[name]
         if not isinstance(value, np.ndarray) or info.dtype is None:

@@ -57,7 +57,7 @@ def on_provider(file: str, provider: str, *, require: bool, batches: Mapping[str
         session, where = open_session(file, provider, every_node=False)
     except ModelError as error:
         unknown = skipped(_PROVIDER, "not known, since it cannot be opened")
-        refused = failed(_RUNNABLE, "", run_words(error, file), f"mend what it names, or {REEXPORT}")
+        refused = failed(_RUNNABLE, "", run_words(error), f"mend what it names, or {REEXPORT}")
         return Ran(used(provider), (unknown, refused))
     try:
         placed = tuple(placements(session))
@@ -73,9 +73,9 @@ def on_provider(file: str, provider: str, *, require: bool, batches: Mapping[str
         # States are a matter of their own rule: here every input is given.
         model = Model(file, session, where, states={})
     except ProviderError as error:
-        told = failed(_DOUBLE, "", run_words(error, file)), skipped(_RUNNABLE, "not tried, since it cannot run")
+        told = failed(_DOUBLE, "", run_words(error)), skipped(_RUNNABLE, "not tried, since it cannot run")
     except model_errors() as error:
-        told = (failed(_RUNNABLE, "", f"it cannot be loaded: {run_words(error, file)}"),)
+        told = (failed(_RUNNABLE, "", f"it cannot be loaded: {run_words(error)}"),)
     else:
         told = tuple(runnable(model, batches))
     return Ran(where, (on, *told), placed)

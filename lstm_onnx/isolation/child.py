@@ -53,7 +53,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
         limit(question["memory"], question["seconds"])
         return {"result": function(**question["arguments"])}
     except LSTMOnnxError as error:
-        return {"error": [type(error).__name__, str(error)]}
+        return {"error": [type(error).__name__, error.message, error.data()]}
     except MemoryError:
         return {"memory": True}
     except Exception as error:  # noqa: BLE001 - the parent raises it: it is a bug of ours

@@ -244,8 +244,8 @@ def _result(message: Mapping[str, Any], stage: str, shared: list[Any], limits: L
     if "memory" in message:
         raise EndedError(f"ran out of the {limits.memory / 2**30:.3g} GiB of memory that it may take", stage, shared)
     if "error" in message:
-        name, text = message["error"]
-        raise getattr(errors, name, errors.LSTMOnnxError)(text)
+        name, text, data = message["error"]
+        raise getattr(errors, name, errors.LSTMOnnxError)(text, **data)
     error = RuntimeError(message["bug"])
     error.add_note(f"In the child process:\n{message['traceback']}")
     raise error

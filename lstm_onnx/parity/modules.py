@@ -356,7 +356,7 @@ class ModuleVerification:
         try:
             self.model.stream()
         except InputError as error:
-            self.notes.append(f"streams were not compared: {str(error).removeprefix(f'{self.model.path}: ')}")
+            self.notes.append(f"streams were not compared: {error.reason}")
             return
         if self.metadata.time_axes:
             yield from stream_cases(

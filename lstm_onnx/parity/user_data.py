@@ -16,7 +16,7 @@ from ..data.fitting import batched, cast
 from ..data.formats import TABLES
 from ..errors import InputError
 from ..runtime import Model
-from ..runtime.tensor_info import checked
+from ..runtime.tensor_info import validated_feeds
 
 MOST = 64
 """Records of a data file that are compared; each costs a run of PyTorch in two precisions."""
@@ -88,4 +88,4 @@ def fitting(model: Model, feeds: Mapping[str, Any]) -> Record:
         InputError: they do not.
     """
     arrays = {name: np.asarray(array) for name, array in feeds.items()}
-    return checked(model.inputs, model.completed(arrays))
+    return validated_feeds(model.inputs, model.completed(arrays))

@@ -16,7 +16,7 @@ import lstm_onnx
 from lstm_onnx import FileError, InputError, RunError
 from lstm_onnx.runtime import bindings as binding_module
 from lstm_onnx.runtime import stream as stream_module
-from lstm_onnx.runtime.bindings import _MOST, Binding, Repeats, key_of, output_buffers
+from lstm_onnx.runtime.bindings import _MOST, Binding, BindingCache, key_of, output_buffers
 
 from .models import accumulator, exported, lookup, model_of, randoms
 
@@ -117,7 +117,7 @@ def test_a_hundred_threads_on_one_session(model: lstm_onnx.Model) -> None:
 
 
 def test_few_bindings_are_kept(model: lstm_onnx.Model) -> None:
-    repeats = Repeats()
+    repeats = BindingCache()
     for time in range(1, 3 * _MOST):
         feeds = _feeds(np.random.default_rng(0), time=time)
         key = key_of(feeds)

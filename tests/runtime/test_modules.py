@@ -301,7 +301,9 @@ def test_what_cannot_be_cut_into_chunks_says_why(tmp_path: Path) -> None:
 def test_lengths_of_a_module_keep_it_whole(tmp_path: Path) -> None:
     source = module_file("exogenous_forecaster", "explicit")
     lengths = InputSpec("lengths", ("batch",), "int64", 1, "time")
-    model = load(with_metadata(tmp_path / "m.onnx", source, inputs=(*load(source, "cpu").metadata.inputs, lengths)), "cpu")
+    model = load(
+        with_metadata(tmp_path / "m.onnx", source, inputs=(*load(source, "cpu").metadata.inputs, lengths)), "cpu"
+    )
     with pytest.raises(InputError, match=r"cut into chunks: lengths counts along time, .* run it whole"):
         run_chunks(model, {"series": randoms(1, 4), "drivers": randoms(1, 4, 3)}, 1)
 

@@ -44,7 +44,7 @@ def model_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """What was found out about this machine is forgotten before the test and after it."""
-    caches = (onnxruntime, ort_errors, providers._no_gpu)
+    caches = (onnxruntime, ort_errors, providers._gpus)
     for cache in caches:
         cache.cache_clear()
     yield

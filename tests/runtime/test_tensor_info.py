@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_onnx.errors import InputError
-from lstm_onnx.runtime.tensor_info import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy, zeros
+from lstm_onnx.runtime.tensor_info import ValueInfo, axis_sizes, checked, to_numpy, validated_lengths, zeros
 
 FLOAT = np.dtype(np.float32)
 X = ValueInfo("x", FLOAT, ("time", "batch", 4))
@@ -106,9 +106,9 @@ def test_lengths_are_int32_or_the_first_one_outside_is_named(values: list[int], 
     lengths = np.array(values, np.int64)
     if outside:
         with pytest.raises(InputError, match=rf"^lengths\[{outside[0]}\] is {values[outside[0]]}; .* {time}$"):
-            checked_lengths(lengths, len(values), time)
+            validated_lengths(lengths, len(values), time)
     else:
-        found = checked_lengths(lengths, len(values), time)
+        found = validated_lengths(lengths, len(values), time)
         assert found.dtype == np.int32
         assert found.tolist() == values
 
@@ -116,7 +116,7 @@ def test_lengths_are_int32_or_the_first_one_outside_is_named(values: list[int], 
 @pytest.mark.parametrize("value", [[1.0, 2.0], [True, True], ["1", "2"]])
 def test_lengths_are_integers(value: list[Any]):
     with pytest.raises(InputError, match="lengths has dtype"):
-        checked_lengths(np.array(value), 2, 3)
+        validated_lengths(np.array(value), 2, 3)
 
 
 def test_torch_tensors_share_their_memory_both_ways():

@@ -67,7 +67,7 @@ class Trial:
                 f"{error} (an exported file is tried out before it is kept; check=False leaves that out)"
             ) from error
         except ProviderError as error:
-            raise ProviderError(str(error).removeprefix(f"{path}: ")) from error
+            raise ProviderError(error.message, hint=error.hint, name=error.name) from error
         self.prepared, self.metadata, self.facts = prepared, metadata, facts or SizeFacts()
         self.guarded = guarded
         self.axes = axis_names(metadata)
@@ -138,7 +138,7 @@ class Trial:
         try:
             actual = self.model.run({name: tensor.cpu().numpy() for name, tensor in {**inputs, **states}.items()})
         except (InputError, RunError) as error:
-            return f"the exported file fails: {str(error).removeprefix(f'{self.model.path}: ')}"
+            return f"the exported file fails: {error.reason}"
 
         def run(others: Tensors) -> Tensors:
             return call_with_states(self.prepared, self.metadata, others, states)

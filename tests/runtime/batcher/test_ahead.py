@@ -27,8 +27,8 @@ def test_threads_that_share_streams_get_what_each_would_alone(model: Model, thre
         streams = [(server.open(), model.stream()) for _ in range(12)]
 
         def drive(own: list) -> None:
-            for turn in range(10):
-                chunks = [randoms(1, 1, 4, seed=100 * turn + stream.slot.index) for stream, _ in own]
+            for repeat in range(10):
+                chunks = [randoms(1, 1, 4, seed=100 * repeat + stream.slot.index) for stream, _ in own]
                 asked = [stream.submit(chunk) for (stream, _), chunk in zip(own, chunks, strict=True)]
                 for pending, (_, alone), chunk in zip(asked, own, chunks, strict=True):
                     np.testing.assert_allclose(pending.result(LONG), alone(chunk), rtol=0, atol=1e-6)
@@ -185,7 +185,7 @@ def test_the_end_reaches_what_was_asked_for_and_who_waits_for_room(gated: tuple[
     caller.join(0.02)
     ending = threading.Thread(target=lambda: server.close(drain=drain), daemon=True)
     ending.start()
-    until(lambda: server._core.closing)
+    until(lambda: server._scheduler.closing)
     caller.join(LONG)
     gate.open.set()
     ending.join(LONG)

@@ -109,10 +109,10 @@ def test_memory_that_runs_out_while_padding_names_its_sequence(tmp_path: Path, m
     model = model_of(tmp_path, options=ExportOptions(lengths=True))
     real = Padder.feeds
 
-    def feeds(self: Padder, items: Any) -> Any:
-        if len(items) > 1 or items[0].length == 13:
+    def feeds(self: Padder, samples: Any) -> Any:
+        if len(samples) > 1 or samples[0].length == 13:
             raise MemoryError
-        return real(self, items)
+        return real(self, samples)
 
     monkeypatch.setattr(Padder, "feeds", feeds)
     assert len(list(map_sequences(model, drawn(70)))) == 70

@@ -91,8 +91,8 @@ def test_slots_are_a_positive_integer(models: dict[str, Model], slots: Any) -> N
 def test_what_does_not_fit_changes_nothing(models: dict[str, Model], give: Callable[..., Any], message: str) -> None:
     own = Pool(models["plain"], slots=2)
     slots = own.open(), own.open()
-    for turn in range(3):
-        own.step(slots, randoms(1, 2, 4, seed=turn))
+    for repeat in range(3):
+        own.step(slots, randoms(1, 2, 4, seed=repeat))
         before = [bits(own.state(slot)) for slot in slots]
         with pytest.raises(InputError, match=message):
             own.step(*give(*slots))
@@ -144,9 +144,9 @@ def test_the_batch_must_be_open(tmp_path: Path, shape: tuple[Any, ...], fits: bo
         return
     own = Pool(model, slots=2)
     slots = [own.open(), own.open()]
-    for turn in range(3):
+    for repeat in range(3):
         np.testing.assert_array_equal(
-            own.step(slots, {"x": np.ones((2, 3), np.float32), "scale": 1})["y"], np.full((2, 3), turn + 1)
+            own.step(slots, {"x": np.ones((2, 3), np.float32), "scale": 1})["y"], np.full((2, 3), repeat + 1)
         )
 
 

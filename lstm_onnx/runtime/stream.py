@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..terminal_text import one_line
 from .arguments import positive_integer
+from .batch_axes import batch_name
 from .bindings import Binding, Key, key_of, output_buffers
 from .conversion import to_numpy
 from .initial_states import stream_initial_state, validated_states
@@ -218,6 +219,7 @@ class Stream:
 
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs of a chunk that is not bound, the states included, from which the stream continues."""
+        self._require_batch(feeds)
         results = self.model.run({**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
@@ -232,6 +234,21 @@ class Stream:
             after[name][...] = array
         self._current ^= 1
         return results
+
+    def _require_batch(self, feeds: Mapping[str, Any]) -> None:
+        """Refuse another number of sequences than the stream's, with a better message than for two inputs."""
+        batch = batch_name(self.model)
+        for name, value in feeds.items():
+            info, shape = self.model.inputs.get(name), getattr(value, "shape", ())
+            if info is None or batch not in info.shape or len(shape) != len(info.shape):
+                continue
+            size = int(shape[info.shape.index(batch)])
+            if size not in (0, self.batch):
+                raise InputError(
+                    f"{name} has shape {tuple(shape)}, which is {size} sequences, and this stream carries {self.batch}",
+                    hint=f"open it with stream(batch={size})",
+                    name=name,
+                )
 
     def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Copy the chunk to the device and the outputs from it; the states stay there."""

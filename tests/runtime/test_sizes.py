@@ -169,7 +169,7 @@ def test_a_model_that_no_single_sequence_fits(tmp_path: Path) -> None:
         InputError, match="is only right where batch is 2 or more, and a sequence may have to run alone"
     ):
         list(model.map([{"x": np.ones((4, 2), np.float32)}]))
-    with pytest.raises(InputError, match="is only right from 2 rows on, and a stream may have to step alone"):
+    with pytest.raises(InputError, match="is only right for 2 rows or more, and a stream may have to be stepped alone"):
         Batcher(model)
 
 

@@ -58,8 +58,8 @@ def test_row_major_whatever_the_layout():
         ({"x": np.zeros((5, 2, 4), ">f4")}, "^x has dtype >f4"),
         ({"x": np.zeros((2, 4), np.float32)}, r"^x has shape \(2, 4\); the model takes 3 axes"),
         ({"x": np.zeros((5, 2, 6), np.float32)}, r"^x has shape \(5, 2, 6\); axis 2 must be 4"),
-        ({"x": np.zeros((0, 2, 4), np.float32)}, "^x has shape .* nothing along time"),
-        ({"x": np.zeros((5, 0, 4), np.float32)}, "^x has shape .* nothing along batch"),
+        ({"x": np.zeros((0, 2, 4), np.float32)}, "^x has shape .* the axis time is empty"),
+        ({"x": np.zeros((5, 0, 4), np.float32)}, "^x has shape .* the axis batch is empty"),
         ({"h": np.zeros((2, 7, 3), np.float32)}, "^h has shape .* so batch is 7, and x says that batch is 2"),
         ({"h": np.zeros((1, 2, 3), np.float32)}, "^h has shape .* axis 0 must be 2"),
     ],
@@ -82,7 +82,7 @@ def test_an_array_at_fault_is_named_before_an_absent_one():
 def test_an_axis_without_a_name_takes_any_size_but_zero():
     infos = {"x": ValueInfo("x", FLOAT, (None, 2))}
     assert checked(infos, {"x": np.ones((9, 2), np.float32)})["x"].shape == (9, 2)
-    with pytest.raises(InputError, match="nothing along axis 0"):
+    with pytest.raises(InputError, match="the axis 0 is empty"):
         checked(infos, {"x": np.ones((0, 2), np.float32)})
 
 
@@ -198,5 +198,5 @@ def test_another_device_is_named():
 @pytest.mark.parametrize("dim", [2**62, 2**64, -1, "batch - 5"])
 def test_zeros_of_a_size_that_no_array_has_are_refused(dim: Any):
     info = ValueInfo("h", FLOAT, (dim, "batch", 3))
-    with pytest.raises(InputError, match=r"^h float32 \(.*, batch, 3\) cannot start as zeros of the sizes \["):
+    with pytest.raises(InputError, match=r"^h float32 \(.*, batch, 3\) cannot be created with the sizes \["):
         zeros(info, {"batch": 2})

@@ -52,7 +52,7 @@ def test_a_result_can_be_asked_for_again_and_by_many(gated: tuple[Batcher, Gate]
     assert gate.reached.wait(LONG)
     assert not pending.done()
     assert not pending.cancel()
-    with pytest.raises(TimeoutError, match=r"^no output within 0\.01 s; the step is still asked for$"):
+    with pytest.raises(TimeoutError, match=r"^no output within 0\.01 s; the step still waits for its turn$"):
         pending.result(0.01)
     found: list[np.ndarray] = []
     askers = [threading.Thread(target=lambda: found.append(pending.result(LONG))) for _ in range(3)]
@@ -86,7 +86,7 @@ def test_the_queue_holds_back_who_asks_ahead(gated: tuple[Batcher, Gate]) -> Non
     x = randoms(1, 1, 4)
     asked = [stream.submit(x) for _ in range(4)]
     server.timeout = 0.02
-    with pytest.raises(TimeoutError, match=r"^no room in the queue of 4 within 0\.02 s; nothing was asked for$"):
+    with pytest.raises(TimeoutError, match=r"^no room in the queue of 4 within 0\.02 s; the request was not queued$"):
         stream.submit(x)
     server.timeout = None
     late = threading.Thread(target=lambda: asked.append(stream.submit(x)), daemon=True)
@@ -116,7 +116,7 @@ def test_room_is_made_by_one_that_is_cancelled(gated: tuple[Batcher, Gate]) -> N
     assert not late.is_alive()
     assert not asked[1].cancel()
     gate.open.set()
-    with pytest.raises(CancelledError, match="was cancelled before it ran; the stream is as it was"):
+    with pytest.raises(CancelledError, match="was cancelled before it ran; the stream is unchanged"):
         asked[1].result()
     alone = server.pool.model.stream()
     for pending, seed in zip([asked[0], asked[2], asked[3]], [0, 2, 3], strict=True):

@@ -50,7 +50,7 @@ def test_callers_that_come_too_late(model: Model) -> None:
     callers = [Asking(stream, randoms(1, 1, 4)) for stream in streams]  # one is queued, one waits for room
     for caller in callers:
         assert isinstance(caller.done().error, TimeoutError)
-        assert "taken back, and the stream is as it was" in str(caller.error)
+        assert "taken back, and the stream is unchanged" in str(caller.error)
     assert isinstance(running.done().error, TimeoutError)
     assert "running already, and the stream moves on" in str(running.error)
     with pytest.raises(TimeoutError, match="taken back"):

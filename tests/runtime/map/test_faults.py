@@ -25,7 +25,7 @@ from .support import FEATURES, assert_alike, drawn, tokens_of
     [
         (np.zeros((3, 5), np.float32), r"input has shape \(3, 5\); axis 1 must be 4: input float32 \(time, 4\)"),
         (np.zeros((3, 4)), "input has dtype float64; the model takes float32"),
-        (np.zeros((0, 4), np.float32), r"input has shape \(0, 4\): nothing along time, which must be 1 or more"),
+        (np.zeros((0, 4), np.float32), r"input has shape \(0, 4\): the axis time is empty; it must be at least 1"),
         (np.zeros((3, 1, 4), np.float32), r"input has shape \(3, 1, 4\); the model takes 2 axes"),
         ((np.zeros((3, 4), np.float32), None), r"a tuple must be \(input, \(h0, c0\)\)"),
         ((np.zeros((3, 4), np.float32), (randoms(1, 1, 5), randoms(1, 5))), r"h0 has shape \(1, 1, 5\)"),

@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx.runtime import Model, load
-from lstm_onnx.runtime.map.map import map as mapping
+from lstm_onnx.runtime.map import map as mapping
 from lstm_onnx.runtime.map.map import map_sequences
-from lstm_onnx.runtime.map.padding import SequenceLayout
+from lstm_onnx.runtime.map.sample import SequenceLayout
 from tests.module_files import module_file
 
 from ..models import accumulator, randoms

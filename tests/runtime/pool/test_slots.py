@@ -80,7 +80,7 @@ def test_slots_are_a_positive_integer(models: dict[str, Model], slots: Any) -> N
         (lambda a, b: ([a, b], randoms(1, 3, 4)), "batch is"),
         (lambda a, b: ([a, b], randoms(1, 2, 5)), "axis 2 must be 4"),
         (lambda a, b: ([a, b], randoms(2, 4)), "the model takes 3 axes"),
-        (lambda a, b: ([a, b], randoms(0, 2, 4)), "nothing along time"),
+        (lambda a, b: ([a, b], randoms(0, 2, 4)), "the axis time is empty"),
         (lambda a, b: ([a, b], randoms(1, 2, 4, dtype="float64")), "dtype float64"),
         (lambda a, b: ([a, b], {"input": randoms(1, 2, 4), "h0": randoms(1, 2, 5)}), "h0 is a state, which the pool"),
         (lambda a, b: ([a, b], {"gate": 1}), "gate is not an input"),
@@ -180,6 +180,6 @@ def test_a_state_of_another_shape_is_named(tmp_path: Path) -> None:
     model.states = {"state": "where"}
     own = Pool(model, slots=2)
     with pytest.raises(
-        RunError, match=r"its output where is int64 \(2, 1\), and the state state that it feeds float32"
+        RunError, match=r"its output where is int64 \(2, 1\), but the state state that it feeds is float32"
     ):
         own.step([own.open()], np.array([[0]]))

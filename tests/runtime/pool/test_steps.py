@@ -82,10 +82,10 @@ def test_the_same_bits_where_onnx_runtime_gives_them(tmp_path: Path) -> None:
 def test_without_bindings_too(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     model = models["plain"]
     if change == "small":
-        monkeypatch.setattr(cutting, "MAX_BOUND_BYTES", 8)
+        monkeypatch.setattr(cutting, "MAX_POOL_BINDING_BYTES", 8)
     elif change == "few":
-        monkeypatch.setattr(cutting, "MAX_BOUND", 2)
-        monkeypatch.setattr(cutting, "MAX_LEARNED", 2)
+        monkeypatch.setattr(cutting, "MAX_POOL_BINDINGS", 2)
+        monkeypatch.setattr(cutting, "MAX_KNOWN_OUTPUTS", 2)
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]
     if change == "provider":
@@ -142,7 +142,7 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
 def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["three_lanes"]
     assert model.spec is not None
-    monkeypatch.setattr(cutting, "LANE_WORK", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
+    monkeypatch.setattr(cutting, "PART_FLOPS", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
     for time, parts in ((1, 1), (2, 1), (4, 2), (5, 2), (6, 3), (60, 3)):
         own = Pool(model, slots=4)
         slots = [own.open() for _ in range(4)]
@@ -155,8 +155,8 @@ def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.M
 def test_a_module_is_cut_by_the_time_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, parts: int
 ) -> None:
-    monkeypatch.setattr(cutting, "LANE_WORK", 1e12)
-    monkeypatch.setattr(cutting, "LANE_SECONDS", least)
+    monkeypatch.setattr(cutting, "PART_FLOPS", 1e12)
+    monkeypatch.setattr(cutting, "PART_SECONDS", least)
     model = load(accumulator(tmp_path / "a.onnx"), "cpu", threads=3, states={"state": "stateN"})
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]

@@ -53,7 +53,9 @@ def atomic_write(path: Name) -> Iterator[IO[bytes]]:
     except OSError as error:
         if isinstance(error, BrokenPipeError) and is_stdout(target):
             return  # whoever reads it has read enough
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+        raise FileError(
+            f"cannot be written: {error.strerror or error}", hint="nothing was changed", path=path
+        ) from error
 
 
 def _opened_special(target: Path) -> IO[bytes]:
@@ -157,7 +159,9 @@ def temporary_folder() -> Iterator[Path]:
             os.mkdir(folder, 0o700)  # noqa: PTH102
         except OSError as error:
             why = error.strerror or error
-            raise FileError(f"a temporary folder cannot be made: {why}; name a place for it in TMPDIR") from error
+            raise FileError(
+                f"a temporary folder cannot be made: {why}", hint="name a place for it in TMPDIR"
+            ) from error
         yield Path(folder)
     finally:
         if folder:
@@ -190,22 +194,24 @@ def require_writable(path: Name) -> Path:
     # A pipe has no path of its own, so it is looked for before links are followed.
     target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
     if os.path.isdir(target):  # noqa: PTH112 - which takes names of any length
-        raise FileError(f"{path}: is a directory; name a file to write")
+        raise FileError("is a directory", hint="name a file to write", path=path)
     if os.fspath(path).endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
-        raise FileError(f"{path!r}: names a folder; name a file to write")
+        raise FileError(f"{path!r}: names a folder", hint="name a file to write")
     if not os.path.isdir(target.parent):  # noqa: PTH112
-        raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
+        raise FileError(f"the folder {target.parent} does not exist", hint="make it first", path=path)
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError:
         mode = stat.S_IFREG
     except OSError as error:
         why = "is a link that leads back to itself" if error.errno == errno.ELOOP else error.strerror or str(error)
-        raise FileError(f"{path}: {why}; name another file to write") from error
+        raise FileError(f"{why}", hint="name another file to write", path=path) from error
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
-        raise FileError(f"{path}: is a {'disk' if stat.S_ISBLK(mode) else 'socket'}; name a file to write")
+        raise FileError(f"is a {'disk' if stat.S_ISBLK(mode) else 'socket'}", hint="name a file to write", path=path)
     if stat.S_ISREG(mode) and not os.access(target.parent, os.W_OK | os.X_OK):
-        raise FileError(f"{path}: the folder {target.parent} may not be written to; name a file in another one")
+        raise FileError(
+            f"the folder {target.parent} may not be written to", hint="name a file in another one", path=path
+        )
     return target
 
 
@@ -229,9 +235,9 @@ def require_apart(outputs: Iterable[Name | None], inputs: Iterable[Name | None])
         if identity in taken:
             other, use = taken[identity]
             if other == path:
-                raise FileError(f"{path}: is {use} as well; name another file to write")
+                raise FileError(f"is {use} as well", hint="name another file to write", path=path)
             name = "the standard input" if other == "-" else other
-            raise FileError(f"{path}: is the same file as {name}, which is {use}; name another file to write")
+            raise FileError(f"is the same file as {name}, which is {use}", hint="name another file to write", path=path)
         taken[identity] = path, "written"
 
 
@@ -274,13 +280,13 @@ def require_path(path: object, what: str) -> None:
     if not isinstance(text, str):
         raise FileError(f"a path must be a str or an os.PathLike of one, not {type(text).__name__}")
     if not text:
-        raise FileError(f"the path is empty; expected {what}")
+        raise FileError("the path is empty", hint=f"expected {what}")
     try:
         possible = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         possible = False
     if not possible:
-        raise FileError(f"{text!a:.200}: is not a path; expected {what}")
+        raise FileError(f"{text!a:.200}: is not a path", hint=f"expected {what}")
 
 
 def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = False) -> None:
@@ -298,15 +304,15 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
     except OSError as error:
         text = os.fspath(path)
         shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:100]}...{text[-100:]}"
-        raise FileError(f"{shown}: {error.strerror or error}; expected {what}") from error
+        raise FileError(f"{shown}: {error.strerror or error}", hint=f"expected {what}") from error
     if stat.S_ISDIR(found.st_mode):
-        raise FileError(f"{path}: is a directory; expected {what}")
+        raise FileError("is a directory", hint=f"expected {what}", path=path)
     if not stat.S_ISREG(found.st_mode) and not (pipes and stat.S_ISFIFO(found.st_mode)):
-        raise FileError(f"{path}: is {_kind(found.st_mode)}, and no regular file; expected {what}")
+        raise FileError(f"is {_kind(found.st_mode)}, and no regular file", hint=f"expected {what}", path=path)
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
-        raise FileError(f"{path}: is empty; expected {what}")
+        raise FileError("is empty", hint=f"expected {what}", path=path)
     if not os.access(path, os.R_OK):
-        raise FileError(f"{path}: permission denied; expected {what}")
+        raise FileError("permission denied", hint=f"expected {what}", path=path)
 
 
 def require_utf8(path: Name) -> None:
@@ -318,7 +324,9 @@ def require_utf8(path: Name) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise FileError(f"{path}: its name is not UTF-8, and ONNX Runtime takes no other; rename it") from error
+        raise FileError(
+            "its name is not UTF-8, and ONNX Runtime takes no other", hint="rename it", path=path
+        ) from error
 
 
 def _kind(mode: int) -> str:

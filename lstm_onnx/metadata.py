@@ -109,7 +109,7 @@ class Metadata:
                 raise ConfigError("the metadata's states and versions must map names to names")
             digest, reason, mixes = (entries.get(key) for key in ("weights", "not_streamable", "batch_mixes"))
             if not all(isinstance(item, (str, type(None))) for item in (digest, reason, mixes)):
-                raise ConfigError("the metadata's weights must be a digest; not_streamable and batch_mixes are reasons")
+                raise ConfigError("the metadata's weights, not_streamable and batch_mixes must be strings")
             return cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
@@ -126,7 +126,9 @@ class Metadata:
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error
+            raise ConfigError(
+                f"the metadata lstm_onnx.* is damaged ({error})", hint="export the model again"
+            ) from error
 
 
 def _packed(array: NDArray[Any]) -> dict[str, Any]:
@@ -142,10 +144,10 @@ def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
     try:
         raw = binascii.a2b_base64(item["data"], strict_mode=True)
     except binascii.Error as error:
-        raise ConfigError("the metadata's initial states are damaged; export the model again") from error
+        raise ConfigError("the metadata's initial states are damaged", hint="export the model again") from error
     dtype = np.dtype(item["dtype"])
     if dtype.kind not in "fiub":
-        raise ConfigError(f"the metadata's initial states are of dtype {dtype}; export the model again")
+        raise ConfigError(f"the metadata's initial states are of dtype {dtype}", hint="export the model again")
     return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(item["shape"])
 
 

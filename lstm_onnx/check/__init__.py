@@ -7,7 +7,10 @@ about it: nothing that failed to be checked counts as passed.
 
 from __future__ import annotations
 
+from ..callable_package import make_callable
 from .isolated import check
 from .report import CheckReport, Finding
 
 __all__ = ["CheckReport", "Finding", "check"]
+
+make_callable(__name__)

@@ -54,7 +54,7 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     if unbatched:
         x = np.expand_dims(x, batch_axis)
     if x.ndim != 3:
-        raise InputError(f"input has shape {x.shape}; the model takes {model.inputs['input']}")
+        raise InputError(f"input has shape {x.shape}", hint=f"the model takes {model.inputs['input']}")
     stream = model.stream(x.shape[batch_axis])
     states = {
         name: feeds[name][:, np.newaxis] if feeds[name].ndim == 2 else feeds[name]
@@ -132,24 +132,30 @@ def _time_axis(model: Model) -> str:
     )
     if not axes:
         raise InputError(
-            f"{model.path}: cannot be run in chunks: no axis of its inputs is dynamic but the batch, so that every run "
-            "has the same size; in Python, model.stream() carries the states from run to run"
+            "cannot be run in chunks: no axis of its inputs is dynamic but the batch, so that every run "
+            "has the same size",
+            hint="in Python, model.stream() carries the states from run to run",
+            path=model.path,
         )
     if len(axes) > 1:
         raise InputError(
-            f"{model.path}: cannot be run in chunks: its inputs have the axes {', '.join(sorted(axes))}, and a "
-            "stream has only one time axis; run the whole sequence"
+            f"cannot be run in chunks: its inputs have the axes {', '.join(sorted(axes))}, and a "
+            "stream has only one time axis",
+            hint="run the whole sequence",
+            path=model.path,
         )
     time = axes.pop()
     lengths = [spec.name for spec in model.metadata.inputs if spec.high == time]
     if lengths:
         raise InputError(
-            f"{model.path}: cannot be run in chunks: {', '.join(lengths)} counts along {time}, and all "
-            "sequences of a stream continue; run the whole sequence"
+            f"cannot be run in chunks: {', '.join(lengths)} counts along {time}, and all "
+            "sequences of a stream continue",
+            hint="run the whole sequence",
+            path=model.path,
         )
     twice = [str(info) for info in free.values() if info.shape.count(time) > 1]
     if twice:
-        raise InputError(f"{model.path}: cannot be run in chunks: {twice[0]} has the axis {time} twice")
+        raise InputError(f"cannot be run in chunks: {twice[0]} has the axis {time} twice", path=model.path)
     return time
 
 
@@ -163,8 +169,9 @@ def _output_time_axes(model: Model, time: str) -> dict[str, int]:
         unclear = [dim for dim in info.shape if not isinstance(dim, int) and (dim is None or dim not in known)]
         if unclear or info.shape.count(time) > 1:
             raise InputError(
-                f"{model.path}: cannot be run in chunks: how to concatenate its output {info} along {time} is not "
-                "known; run the whole sequence"
+                f"cannot be run in chunks: how to concatenate its output {info} along {time} is not known",
+                hint="run the whole sequence",
+                path=model.path,
             )
         if time in info.shape:
             axes[name] = info.shape.index(time)

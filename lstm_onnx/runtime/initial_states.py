@@ -115,10 +115,10 @@ def validated_states(
         InputError: they do not map names to arrays, one is missing or unknown, or has another dtype or shape.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"state must map {', '.join(infos)} to arrays; it is a {type(values).__name__}")
+        raise InputError(f"state is a {type(values).__name__}", hint=f"it must map {', '.join(infos)} to arrays")
     arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
     validated = validated_feeds(infos, arrays)
     for name, array in validated.items():
         if array.shape != shapes[name]:
-            raise InputError(f"{name} has shape {array.shape}; {owner} is {shapes[name]}", name=name)
+            raise InputError(f"{name} has shape {array.shape}", hint=f"{owner} is {shapes[name]}", name=name)
     return validated

@@ -86,7 +86,7 @@ def _require_bare_lstm(path: str, interface: Interface) -> None:
     for source, target in interface.states.items():
         if LSTM_STATES.get(source) != target and (declared.get(source) != target or source not in LSTM_STATES):
             pairs = ", ".join(f"{name} <- {output}" for name, output in LSTM_STATES.items())
-            raise ModelError(f"is a bare LSTM with {pairs}; {target} does not feed {source}", path=path, name=source)
+            raise ModelError(f"is a bare LSTM with {pairs}: {target} does not feed {source}", path=path, name=source)
     absent = [name for name in _LSTM_INPUTS if name not in interface.inputs]
     absent += [name for name in _LSTM_OUTPUTS if name not in interface.outputs]
     if absent:
@@ -109,8 +109,9 @@ def validated_states_argument(states: Any) -> dict[str, str] | None:
         return None
     if not isinstance(states, Mapping) or not all(isinstance(name, str) for pair in states.items() for name in pair):
         raise ModelError(
-            "states must map each state input to the output that feeds it, such as {'h': 'hN', 'c': 'cN'}; "
-            f"it is {shown(states)}"
+            f"states = {shown(states)} is not possible",
+            hint="it must map each state input to the output that feeds it, such as {'h': 'hN', 'c': 'cN'}",
+            name="states",
         )
     return dict(states)
 

@@ -143,7 +143,7 @@ class Model:
         if unbatched:
             if lengths is not None:
                 raise InputError(
-                    "lengths require a batch; one sequence (time, input_size) is always complete", name="lengths"
+                    "lengths require a batch", hint="one sequence (time, input_size) is always complete", name="lengths"
                 )
             feeds = _with_batch_axis(feeds, spec)
         if lengths is not None:
@@ -421,7 +421,8 @@ def _with_batch_axis(feeds: dict[str, np.ndarray], spec: LSTMSpec) -> dict[str, 
         if name in feeds:
             if feeds[name].ndim != 2:
                 raise InputError(
-                    f"{name} has shape {feeds[name].shape}; for one sequence (time, input_size) it has 2 axes",
+                    f"{name} has shape {feeds[name].shape}",
+                    hint="for one sequence (time, input_size) it has 2 axes",
                     name=name,
                 )
             batched[name] = feeds[name][:, np.newaxis]

@@ -25,16 +25,19 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
         InputError: it has no states, or cannot be streamed, with the reason.
     """
     if not model.states:
-        raise InputError(f"{model.path}: has no states to carry from chunk to chunk; load(..., states=...) names them")
+        raise InputError(
+            "has no states to carry from chunk to chunk", hint="load(..., states=...) names them", path=model.path
+        )
     if model.spec is not None and model.spec.bidirectional:
         raise InputError(
-            f"{model.path}: is bidirectional: its reverse direction starts at the sequence's end, "
-            "which a stream has not reached; run whole sequences instead"
+            "is bidirectional: its reverse direction starts at the sequence's end, which a stream has not reached",
+            hint="run whole sequences instead",
+            path=model.path,
         )
     declared = dict(model.metadata.states) == model.states  # these pairs are those of the metadata
     if declared and model.metadata.not_streamable:
         raise InputError(
-            f"{model.path}: cannot be streamed: {model.metadata.not_streamable}; run whole sequences instead"
+            f"cannot be streamed: {model.metadata.not_streamable}", hint="run whole sequences instead", path=model.path
         )
     is_lstm = model.spec is not None and model.states == LSTM_STATES
     known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))
@@ -46,6 +49,7 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
         model.chunks_differ = why_not_streamable(model)
     if model.chunks_differ:
         raise InputError(
-            f"{model.path}: cannot be streamed: {model.chunks_differ}; run whole sequences instead "
-            "(check=False opens a stream anyway)"
+            f"cannot be streamed: {model.chunks_differ}",
+            hint="run whole sequences instead (check=False opens a stream anyway)",
+            path=model.path,
         )

@@ -131,7 +131,9 @@ def _validated(info: ValueInfo, array: np.ndarray, axes: dict[str, tuple[int, st
             )
         if isinstance(dim, int) and dim > 0:
             if size != dim:
-                raise InputError(f"{name} has shape {array.shape}; axis {axis} must be {dim}: {info}", name=name)
+                raise InputError(
+                    f"{name} has shape {array.shape}", hint=f"axis {axis} must be {dim}: {info}", name=name
+                )
         elif isinstance(dim, str):
             known, other = axes.setdefault(dim, (size, name))
             if size != known:
@@ -149,8 +151,8 @@ def require_size(info: ValueInfo, shape: tuple[int, ...], axis: str, size: int) 
     least, largest = info.limits.get(axis, (1, None))
     if size < least or (largest is not None and size > largest):
         raise InputError(
-            f"{info.name} has shape {shape}, so {axis} is {size}; the model is only right where {axis} is "
-            f"{allowed_sizes(least, largest)}",
+            f"{info.name} has shape {shape}, so {axis} is {size}",
+            hint=f"the model is only right where {axis} is {allowed_sizes(least, largest)}",
             name=info.name,
         )
 

@@ -26,7 +26,9 @@ def smallest_feeds(model: Model, sizes: Mapping[str, Any]) -> dict[str, np.ndarr
     unknown = [name for name in sizes if name not in known]
     if unknown:
         raise InputError(
-            f"{', '.join(unknown)}: no axis of the model; its axes are {', '.join(sorted(known))}", name=unknown[0]
+            f"{', '.join(unknown)}: no axis of the model",
+            hint=f"its axes are {', '.join(sorted(known))}",
+            name=unknown[0],
         )
     sizes = {name: positive_integer(name, size) for name, size in sizes.items()}
     try:

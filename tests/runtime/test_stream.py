@@ -337,5 +337,5 @@ def test_chunks_whose_outputs_have_other_axes_are_refused(tmp_path: Path):
     proto.graph.node.append(onnx.helper.make_node("ReduceSum", ["whole", "axes"], ["output"], keepdims=0))
     next(item for item in proto.graph.output if item.name == "output").type.tensor_type.ClearField("shape")
     onnx.save(proto, path)
-    with pytest.raises(RunError, match=r"output has shape \(\), and its parts cannot be put together along axis 0"):
+    with pytest.raises(RunError, match=r"output has shape \(\), and these chunks cannot be concatenated along axis 0"):
         run_chunks(load(path, "cpu"), {"input": randoms(4, 1, 4)}, 2)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_onnx.errors import InputError
-from lstm_onnx.runtime.tensor_info import ValueInfo, axis_sizes, checked, to_numpy, validated_lengths, zeros
+from lstm_onnx.runtime.conversion import to_numpy
+from lstm_onnx.runtime.tensor_info import ValueInfo, axis_sizes, validated_feeds, validated_lengths, zeros
 
 FLOAT = np.dtype(np.float32)
 X = ValueInfo("x", FLOAT, ("time", "batch", 4))
@@ -35,7 +36,7 @@ def test_info_of_a_node_arg():
 
 def test_what_fits_comes_back_in_the_models_order_without_a_copy():
     given = {name: feeds()[name] for name in ("h", "x")}
-    found = checked(INFOS, given)
+    found = validated_feeds(INFOS, given)
     assert list(found) == ["x", "h"]
     assert found["x"] is given["x"]
     assert found["h"] is given["h"]
@@ -45,7 +46,7 @@ def test_row_major_whatever_the_layout():
     values = np.arange(40, dtype=np.float32).reshape(5, 2, 4)
     for array in (np.asfortranarray(values), values[::-1], np.repeat(values, 2, axis=0)[::2]):
         assert not array.flags.c_contiguous
-        found = checked(INFOS, feeds(x=array))["x"]
+        found = validated_feeds(INFOS, feeds(x=array))["x"]
         assert found.flags.c_contiguous
         np.testing.assert_array_equal(found, array)
 
@@ -66,24 +67,24 @@ def test_row_major_whatever_the_layout():
 )
 def test_what_does_not_fit_is_named(changes: dict[str, np.ndarray], message: str):
     with pytest.raises(InputError, match=message):
-        checked(INFOS, feeds(**changes))
+        validated_feeds(INFOS, feeds(**changes))
 
 
 def test_missing_inputs_are_listed_together():
     with pytest.raises(InputError, match=r"^missing input: x float32 \(time, batch, 4\); h float32 \(2, batch, 3\)$"):
-        checked(INFOS, {})
+        validated_feeds(INFOS, {})
 
 
 def test_an_array_at_fault_is_named_before_an_absent_one():
     with pytest.raises(InputError, match=r"^x has shape"):
-        checked(INFOS, {"x": np.zeros((1, 5, 2, 4), np.float32)})
+        validated_feeds(INFOS, {"x": np.zeros((1, 5, 2, 4), np.float32)})
 
 
 def test_an_axis_without_a_name_takes_any_size_but_zero():
     infos = {"x": ValueInfo("x", FLOAT, (None, 2))}
-    assert checked(infos, {"x": np.ones((9, 2), np.float32)})["x"].shape == (9, 2)
+    assert validated_feeds(infos, {"x": np.ones((9, 2), np.float32)})["x"].shape == (9, 2)
     with pytest.raises(InputError, match="the axis 0 is empty"):
-        checked(infos, {"x": np.ones((0, 2), np.float32)})
+        validated_feeds(infos, {"x": np.ones((0, 2), np.float32)})
 
 
 def test_zeros_for_an_absent_state():

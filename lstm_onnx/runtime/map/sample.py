@@ -119,7 +119,7 @@ class SequenceLayout:
             named = dict(value)
         else:
             names = ", ".join(name for name in self.single if name not in self.model.states)
-            raise InputError(f"must map names to arrays ({names}); it is a {type(value).__name__}")
+            raise InputError(f"is a {type(value).__name__}", hint=f"it must map names to arrays ({names})")
         require_known_names(self.model.inputs, named)
         arrays: Arrays = {}
         to_caller_type = None

@@ -56,7 +56,9 @@ class Pool:
         self.initial_state = model.stream(check=check).state  # raises for a model that cannot be streamed
         if model.metadata.batch_mixes:
             raise InputError(
-                f"{model.path}: streams cannot be stepped together: {model.metadata.batch_mixes}; use model.stream()"
+                f"streams cannot be stepped together: {model.metadata.batch_mixes}",
+                hint="use model.stream()",
+                path=model.path,
             )
         self.model = model
         self.slots = slots
@@ -65,8 +67,10 @@ class Pool:
         for name, axis in self.axes.items():
             if self.initial_state[name].shape[axis] != 1:  # an axis such as 4*batch
                 raise InputError(
-                    f"{model.path}: the state {model.inputs[name]} has {self.initial_state[name].shape[axis]} rows per "
-                    "stream, and a pool stores one; use model.stream()"
+                    f"the state {model.inputs[name]} has {self.initial_state[name].shape[axis]} rows per "
+                    "stream, and a pool stores one",
+                    hint="use model.stream()",
+                    path=model.path,
                 )
         least = [limits.get(str(model.inputs[name].shape[axis]), (1, None)) for name, axis in self.axes.items()]
         self.least = max(low for low, _ in least)

@@ -70,7 +70,7 @@ GOOD_SPEC = json.dumps({"input_size": 4, "hidden_size": 5})
         ({"lstm_onnx.spec": json.dumps({"input_size": 0, "hidden_size": 5})}, "input_size = 0 is not possible"),
         ({"lstm_onnx.export": json.dumps({"opset": 3})}, "opset = 3 is not possible"),
         ({"lstm_onnx.states": "null"}, "damaged"),
-        ({"lstm_onnx.weights": "[1]"}, "digest"),
+        ({"lstm_onnx.weights": "[1]"}, "weights, .* must be strings"),
         ({"lstm_onnx.states": json.dumps({"state": 1})}, "must map names to names"),
         ({"lstm_onnx.states": json.dumps({"h0": "hn"})}, "the state input 'h0' does not exist"),
         ({"lstm_onnx.states": "[" * 100_000}, "damaged"),

@@ -107,7 +107,7 @@ def test_a_state_that_does_not_fit_changes_nothing(models: dict[str, Model]) -> 
         ({"h0": good["h0"]}, "missing input: c0"),
         ({**good, "h0": np.zeros((1, 2, 5), np.float32)}, "h0 has shape|batch is"),
         ({name: np.zeros((1, 2, 5), np.float32) for name in good}, "c0 has shape .* a slot's is"),
-        ([], "state must map .* to arrays; it is a list"),
+        ([], "state is a list; it must map .* to arrays"),
     ):
         with pytest.raises(InputError, match=message):
             own.set_state(slot, bad)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def test_a_state_of_several_rows_for_each_stream_is_refused(tmp_path: Path) -> N
     metadata = {"lstm_onnx.states": '{"state": "stateN"}'}
     model = load(accumulator(tmp_path / "m.onnx", axis="2*batch", metadata=metadata), "cpu", threads=1)
     assert model.stream().state["state"].shape == (2, 3)
-    with pytest.raises(InputError, match=r"the state .* has 2 rows for each stream, and a pool keeps one"):
+    with pytest.raises(InputError, match=r"the state .* has 2 rows per stream, and a pool stores one"):
         model.pool()
 
 

@@ -50,7 +50,7 @@ def check(
 
         report(Rules(catalogue()) if explain is None else find(explain), as_json=as_json)
         return 0
-    from .. import check as checks
+    from .. import check as check_file
     from ..errors import EXIT_FAILED, FileError, ModelError
     from ..isolation.process import Child
 
@@ -60,7 +60,7 @@ def check(
         for file in files:
             try:
                 found.append(
-                    checks.check(
+                    check_file(
                         file,
                         provider=provider,
                         require=require,

@@ -2,7 +2,8 @@
 
 A file is written under a temporary name in the target's folder, flushed to the disk, and moved to the target in one
 step (``os.replace`` is atomic on POSIX and on Windows).  If anything fails before that step, the target is unchanged
-and no other file remains.  A killed process leaves its temporary file; the next one that writes to the same target removes it.
+and no other file remains.  A killed process leaves its temporary file, which the next one that writes to the same
+target removes.
 """
 
 from __future__ import annotations

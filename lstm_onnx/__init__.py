@@ -1,17 +1,13 @@
 """PyTorch LSTMs in production through ONNX: export, check, run and verify.
 
-Nothing heavy is imported until it is used: a program that only runs models loads numpy and
-ONNX Runtime, and neither torch nor onnx.
+Imports are lazy: a program that only runs models loads numpy and ONNX Runtime, and neither torch nor onnx.
 """
 
-from __future__ import annotations
-
-TYPE_CHECKING = False  # as type checkers know it by this name too, and importing typing takes 5 ms of every command
+TYPE_CHECKING = False  # type checkers know this name, and importing typing takes 5 ms of every command
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from typing import Any
-
+    from .check import CheckReport, check
     from .errors import (
         ConfigError,
         ExportError,
@@ -25,15 +21,18 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .exporter import ExportResult, export
-    from .parity import ParityReport, verify
+    from .inspect import Inspection, inspect
+    from .parity import ParityReport
     from .parity.golden import verify_golden
+    from .parity.public import verify
     from .runtime import Model, load
-    from .runtime.batcher.batcher import Batcher
+    from .runtime.batcher.batcher import BatchedStream, Batcher
     from .runtime.pool.pool import Pool
     from .runtime.stream import Stream
     from .spec import ExportOptions, LSTMSpec
 
-_HOMES = {
+_MODULES = {
+    "check": ("CheckReport",),
     "errors": (
         "ConfigError",
         "ExportError",
@@ -47,24 +46,32 @@ _HOMES = {
         "WeightsError",
     ),
     "exporter": ("ExportResult", "export"),
-    "parity": ("ParityReport", "verify"),
+    "inspect": ("Inspection",),
     "parity.golden": ("verify_golden",),
-    "runtime": ("Model", "load"),
-    "runtime.batcher.batcher": ("Batcher",),
+    "parity.public": ("verify",),
+    "parity.report": ("ParityReport",),
+    "runtime.batcher.batcher": ("BatchedStream", "Batcher"),
+    "runtime.model": ("Model",),
+    "runtime.open_model": ("load",),
     "runtime.pool.pool": ("Pool",),
     "runtime.stream": ("Stream",),
     "spec": ("ExportOptions", "LSTMSpec"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_CALLABLE_PACKAGES = ("check", "inspect")
+"""Each calls its function of the same name; see `callable_package`."""
 
 __all__ = [
+    "BatchedStream",
     "Batcher",
+    "CheckReport",
     "ConfigError",
     "ExportError",
     "ExportOptions",
     "ExportResult",
     "FileError",
     "InputError",
+    "Inspection",
     "LSTMOnnxError",
     "LSTMSpec",
     "MissingDependencyError",
@@ -77,28 +84,28 @@ __all__ = [
     "Stream",
     "WeightsError",
     "__version__",
+    "check",
     "export",
+    "inspect",
     "load",
     "verify",
     "verify_golden",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its module when it is first used (PEP 562)."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "verify":
-        from .exporter.dependencies import import_torch
-
-        import_torch(f"lstm_onnx.{name} compares with it")
+def __getattr__(name: str) -> object:
+    """Import a public name from its module on first use (PEP 562)."""
     import importlib
 
-    value = getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    if name in _CALLABLE_PACKAGES:
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    """The public names, loaded or not."""
+    """The public names, whether imported or not."""
     return __all__

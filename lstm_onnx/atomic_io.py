@@ -1,9 +1,9 @@
-"""Files written whole or not at all.
+"""Atomic writing of files, and checks of paths.
 
-A file is written under a temporary name in its own folder, flushed to the disk, and moved over its
-target in one step (``os.replace`` is atomic on POSIX and on Windows).  Whatever goes wrong before
-that step, the target is as it was and nothing else is left behind.  A process that is killed outright leaves
-its temporary file; the next one that writes to the same target removes it.
+A file is written under a temporary name in the target's folder, flushed to the disk, and moved to the target in one
+step (``os.replace`` is atomic on POSIX and on Windows).  If anything fails before that step, the target is unchanged
+and no other file remains.  A killed process leaves its temporary file, which the next one that writes to the same
+target removes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     Name = str | os.PathLike[str]
 
 _UNFINISHED: set[str] = set()
-"""Temporary files that are being written, and temporary folders."""
+"""Temporary files and folders in use."""
 READER_SECONDS = 10.0
-"""How long a pipe that is written to waits for a reader."""
+"""How long to wait for a reader of a pipe."""
 _LONGEST_SHOWN = 400
 """Characters of a path in an error."""
 _PREFIX, _SUFFIX = ".lstm-onnx-", ".tmp"
@@ -34,13 +34,13 @@ _PREFIX, _SUFFIX = ".lstm-onnx-", ".tmp"
 
 @contextlib.contextmanager
 def atomic_write(path: Name) -> Iterator[IO[bytes]]:
-    """Open `path` for binary writing; it appears when the block ends without an exception.
+    """Open `path` for binary writing; the file appears when the block ends without an exception.
 
-    A symbolic link is followed, so that the file it points to is the one replaced.  A device or a
-    pipe (``/dev/stdout``) has nothing to replace and is written to directly.
+    A symbolic link is followed, so that its target is replaced.  Devices and pipes (``/dev/stdout``) are written
+    to directly.
 
     Raises:
-        FileError: see `require_writable`; or the disk is full, or nobody reads the pipe.
+        FileError: see `require_writable`; or the disk is full, or the pipe has no reader.
     """
     target = require_writable(path)
     try:
@@ -52,12 +52,14 @@ def atomic_write(path: Name) -> Iterator[IO[bytes]]:
                 yield stream
     except OSError as error:
         if isinstance(error, BrokenPipeError) and is_stdout(target):
-            return  # whoever reads it has read enough
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from error
+            return  # the reader has closed its end, as head does
+        raise FileError(
+            f"cannot be written: {error.strerror or error}", hint="nothing was changed", path=path
+        ) from error
 
 
 def _opened_special(target: Path) -> IO[bytes]:
-    """A device or a pipe, for writing; a pipe waits for its reader, and not for ever."""
+    """Open a device or a pipe for writing, waiting for the reader of a pipe for at most `READER_SECONDS`."""
     if not stat.S_ISFIFO(target.stat().st_mode):
         return open(target, "wb")
     import time
@@ -79,8 +81,8 @@ def _opened_special(target: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes `target`'s place when the block ends without an exception."""
-    prefix = _own_prefix(target)
+    """A new file that replaces `target` when the block ends without an exception."""
+    prefix = _temporary_prefix(target)
     _remove_stale(target.parent, prefix)
     temporary = ""
     try:
@@ -88,51 +90,51 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
             temporary = str(target.with_name(f"{prefix}{os.urandom(4).hex()}{_SUFFIX}"))
             _UNFINISHED.add(temporary)
             share({"unfinished": temporary})
-            # "x" creates with the caller's umask, where tempfile would make a file for its owner alone.
+            # "x" applies the caller's umask; tempfile would create a file that only its owner can read.
             with open(temporary, "xb") as stream:
                 locked = _lock(stream.fileno())
                 if locked and not os.fstat(stream.fileno()).st_nlink:
                     _UNFINISHED.discard(temporary)
-                    continue  # another process took it for a dead one's before it was locked
+                    continue  # another process removed it as a leftover before it was locked
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
                 if target.exists():
                     os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))  # noqa: PTH101
-                if locked:  # so that nobody can take it for a dead process' file before it is in place
+                if locked:  # while locked, so that no other process removes it as a leftover
                     os.replace(temporary, target)
-            if not locked:  # Windows moves no open file
+            if not locked:  # Windows cannot move an open file
                 os.replace(temporary, target)
             return
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108 - it is not there any more where all went well
+            os.unlink(temporary)  # noqa: PTH108 - after success it does not exist any more
         _UNFINISHED.discard(temporary)
 
 
-def _own_prefix(target: Path) -> str:
-    """What the names of temporary files for `target` start with: short, however long its own name is."""
+def _temporary_prefix(target: Path) -> str:
+    """The prefix of temporary files for `target`, short for any length of its name."""
     import hashlib
 
     return f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
 
 
 def _lock(descriptor: int, *, wait: bool = True) -> bool:
-    """Whether the file is now locked; the system lifts a lock when its process ends, however that does."""
+    """Lock a file, if possible; whether it is locked now.  The system unlocks it when the process ends in any way."""
     try:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):  # Windows; a file system without locks; another process has it
+    except (ImportError, OSError):  # Windows, a file system without locks, or locked by another process
         return False
     return True
 
 
 def _remove_stale(folder: Path, prefix: str) -> None:
-    """Remove temporary files that processes left which were killed: those that nobody has locked."""
+    """Remove temporary files of killed processes: those that are not locked."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        left = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX)]
-    for path in left:
+        stale = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(_SUFFIX)]
+    for path in stale:
         with contextlib.suppress(OSError), open(path, "rb") as stream:
             if _lock(stream.fileno(), wait=False):
                 os.unlink(path)  # noqa: PTH108
@@ -140,10 +142,10 @@ def _remove_stale(folder: Path, prefix: str) -> None:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder of this process alone, removed with what is in it when the block ends.
+    """A temporary folder that only this user can read, removed with its content when the block ends.
 
     Raises:
-        FileError: there is no place for it.
+        FileError: it cannot be created.
     """
     import shutil
     import tempfile
@@ -157,7 +159,9 @@ def temporary_folder() -> Iterator[Path]:
             os.mkdir(folder, 0o700)  # noqa: PTH102
         except OSError as error:
             why = error.strerror or error
-            raise FileError(f"a temporary folder cannot be made: {why}; name a place for it in TMPDIR") from error
+            raise FileError(
+                f"a temporary folder cannot be created: {why}", hint="set TMPDIR to another folder"
+            ) from error
         yield Path(folder)
     finally:
         if folder:
@@ -166,7 +170,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def discard_unfinished() -> None:
-    """Remove what is half written, and temporary folders, for a process that ends in the middle of it."""
+    """Remove incomplete files and temporary folders of a process that is about to end."""
     import shutil
 
     for path in list(_UNFINISHED):
@@ -178,65 +182,67 @@ def discard_unfinished() -> None:
 
 
 def require_writable(path: Name) -> Path:
-    """Where `atomic_write` would write, with links followed; what it never could is refused.
+    """The path to which `atomic_write` would write, with links followed, once it is known to be possible.
 
     Raises:
         FileError: it is a directory or names one, its folder is missing or may not be written to, its name is too
             long, or it is a link to itself, a disk or a socket.
     """
-    from pathlib import Path  # which takes as long to import as a small model to load, and loading needs none
+    from pathlib import Path  # imported late: it takes as long as loading a small model, which does not need it
 
     require_path(path, "a file to write")
-    # A pipe has no path of its own, so it is looked for before links are followed.
+    # A pipe may have no path of its own, so this comes before links are followed.
     target = Path(path) if _is_special(Path(path)) else Path(os.path.realpath(path))
-    if os.path.isdir(target):  # noqa: PTH112 - which takes names of any length
-        raise FileError(f"{path}: is a directory; name a file to write")
+    if os.path.isdir(target):  # noqa: PTH112 - it accepts names of any length
+        raise FileError("is a directory", hint="name a file to write", path=path)
     if os.fspath(path).endswith(tuple(sep for sep in (os.sep, os.altsep) if sep)):
-        raise FileError(f"{path!r}: names a folder; name a file to write")
+        raise FileError(f"{path!r}: names a folder", hint="name a file to write")
     if not os.path.isdir(target.parent):  # noqa: PTH112
-        raise FileError(f"{path}: the folder {target.parent} does not exist; make it first")
+        raise FileError(f"the folder {target.parent} does not exist", hint="make it first", path=path)
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116
     except FileNotFoundError:
         mode = stat.S_IFREG
     except OSError as error:
         why = "is a link that leads back to itself" if error.errno == errno.ELOOP else error.strerror or str(error)
-        raise FileError(f"{path}: {why}; name another file to write") from error
+        raise FileError(f"{why}", hint="name another file to write", path=path) from error
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
-        raise FileError(f"{path}: is a {'disk' if stat.S_ISBLK(mode) else 'socket'}; name a file to write")
+        raise FileError(f"is a {'disk' if stat.S_ISBLK(mode) else 'socket'}", hint="name a file to write", path=path)
     if stat.S_ISREG(mode) and not os.access(target.parent, os.W_OK | os.X_OK):
-        raise FileError(f"{path}: the folder {target.parent} may not be written to; name a file in another one")
+        raise FileError(
+            f"the folder {target.parent} may not be written to", hint="name a file in another one", path=path
+        )
     return target
 
 
 def require_apart(outputs: Iterable[Name | None], inputs: Iterable[Name | None]) -> None:
-    """Refuse to write over what is read, and to write two things to one file; whatever link leads there.
+    """Refuse outputs that are also inputs, and equal outputs, also through links.
 
     Args:
-        outputs: the paths that are to be written; None and "-" are no files.
-        inputs: those that are read; "-" is the standard input, which may be a file as well.
+        outputs: the paths to be written; None and "-" are ignored.
+        inputs: the paths to be read; "-" is the standard input, which may be redirected from a file.
 
     Raises:
         FileError: one of `outputs` is one of `inputs`, or another one of `outputs`.
     """
-    taken = {_identity(path): (path, "read") for path in inputs if path is not None}
+    used = {_identity(path): (path, "read") for path in inputs if path is not None}
     for path in outputs:
         if path is None or path == "-":
             continue
         identity = _identity(path)
         if identity is None:
             continue
-        if identity in taken:
-            other, use = taken[identity]
+        if identity in used:
+            other, use = used[identity]
             if other == path:
-                raise FileError(f"{path}: is {use} as well; name another file to write")
+                raise FileError(f"is {use} as well", hint="name another file to write", path=path)
             name = "the standard input" if other == "-" else other
-            raise FileError(f"{path}: is the same file as {name}, which is {use}; name another file to write")
-        taken[identity] = path, "written"
+            raise FileError(f"is the same file as {name}, which is {use}", hint="name another file to write", path=path)
+        used[identity] = path, "written"
 
 
 def _identity(path: Name) -> object:
-    """What two names of one file have in common; None for what is no file, where nothing is overwritten."""
+    """Equal for two paths of one file; None for devices and pipes, which are not overwritten."""
     try:
         found = os.fstat(0) if path == "-" else os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
@@ -245,7 +251,7 @@ def _identity(path: Name) -> object:
 
 
 def is_stdout(path: Name) -> bool:
-    """Whether `path`, such as ``/dev/stdout``, is where the standard output goes."""
+    """Whether `path`, such as ``/dev/stdout``, is the standard output."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(1))  # noqa: PTH116
     except (OSError, ValueError):
@@ -261,11 +267,11 @@ def _is_special(path: Path) -> bool:
 
 
 def require_path(path: object, what: str) -> None:
-    """Refuse what no file system takes as a path of text.
+    """Refuse values that are not paths.
 
     Raises:
-        FileError: it is neither a str nor an os.PathLike of one, or holds what no path does; `what` says in
-            the message what was expected.
+        FileError: it is neither a str nor an os.PathLike of one, or contains characters that no path can; `what`
+            says in the message what was expected.
     """
     try:
         text = os.fspath(path)  # type: ignore[call-overload]
@@ -274,19 +280,19 @@ def require_path(path: object, what: str) -> None:
     if not isinstance(text, str):
         raise FileError(f"a path must be a str or an os.PathLike of one, not {type(text).__name__}")
     if not text:
-        raise FileError(f"the path is empty; expected {what}")
+        raise FileError("the path is empty", hint=f"expected {what}")
     try:
         possible = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         possible = False
     if not possible:
-        raise FileError(f"{text!a:.200}: is not a path; expected {what}")
+        raise FileError(f"{text!a:.200}: is not a path", hint=f"expected {what}")
 
 
 def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = False) -> None:
-    """Refuse what is no regular file with something in it: a device or a pipe may never end.
+    """Refuse everything but non-empty regular files, as devices and pipes may be endless.
 
-    With `pipes` a pipe is one as well.
+    With `pipes`, pipes are accepted too.
 
     Raises:
         FileError: it does not exist, is a directory, a device, a socket or a pipe, is empty, or may not be
@@ -298,19 +304,19 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
     except OSError as error:
         text = os.fspath(path)
         shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:100]}...{text[-100:]}"
-        raise FileError(f"{shown}: {error.strerror or error}; expected {what}") from error
+        raise FileError(f"{shown}: {error.strerror or error}", hint=f"expected {what}") from error
     if stat.S_ISDIR(found.st_mode):
-        raise FileError(f"{path}: is a directory; expected {what}")
+        raise FileError("is a directory", hint=f"expected {what}", path=path)
     if not stat.S_ISREG(found.st_mode) and not (pipes and stat.S_ISFIFO(found.st_mode)):
-        raise FileError(f"{path}: is {_kind(found.st_mode)}, and no regular file; expected {what}")
+        raise FileError(f"is {_kind(found.st_mode)}, and no regular file", hint=f"expected {what}", path=path)
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
-        raise FileError(f"{path}: is empty; expected {what}")
+        raise FileError("is empty", hint=f"expected {what}", path=path)
     if not os.access(path, os.R_OK):
-        raise FileError(f"{path}: permission denied; expected {what}")
+        raise FileError("permission denied", hint=f"expected {what}", path=path)
 
 
 def require_utf8(path: Name) -> None:
-    """Refuse a name that onnx and ONNX Runtime do not take.
+    """Refuse a name that onnx and ONNX Runtime cannot open.
 
     Raises:
         FileError: it is not UTF-8.
@@ -318,7 +324,9 @@ def require_utf8(path: Name) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise FileError(f"{path}: its name is not UTF-8, and ONNX Runtime takes no other; rename it") from error
+        raise FileError(
+            "its name is not UTF-8, and ONNX Runtime takes no other", hint="rename it", path=path
+        ) from error
 
 
 def _kind(mode: int) -> str:
@@ -327,7 +335,7 @@ def _kind(mode: int) -> str:
 
 
 def readable_file(path: Name, what: str, *, pipes: bool = False) -> Path:
-    """`path` as a Path, once it is known to be a regular file with something in it; with `pipes`, or a pipe.
+    """`path` as a Path, once it is known to be a non-empty regular file; with `pipes`, or a pipe.
 
     Raises:
         FileError: see `require_readable`.

@@ -1,8 +1,8 @@
 """Whether a file is, byte for byte, one that lstm-onnx wrote.
 
-Among the metadata of a file from lstm-onnx is the CRC-32 of all its bytes, taken while that entry held zeros.
-What another tool has written since, or what was damaged, does not fit it.  It is no signature: who wants to
-deceive can compute it too, and then gets the file opened as one of ours, in the caller's own process.
+The metadata of a file from lstm-onnx contains the CRC-32 of all its bytes, computed while that entry was zeros.  It
+does not match if another tool has changed the file, or if it is damaged.  It is not a signature: an attacker can
+compute it as well, and the file is then opened like one of ours, in the caller's process.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import zlib
 
 KEY = "lstm_onnx.checksum"
 UNKNOWN = '"00000000"'
-"""The entry's value, which is JSON as all of ours, before the bytes are known."""
+"""The entry's value before the checksum is known; JSON, as all our metadata."""
 _MARK = bytes([10, len(KEY)]) + KEY.encode() + bytes([18, len(UNKNOWN)]) + b'"'
-"""What stands before the eight digits: a StringStringEntryProto of key (1) and value (2)."""
+"""The bytes before the eight digits: a StringStringEntryProto with key (1) and value (2)."""
 _ZEROS = UNKNOWN.strip('"').encode()
 _SEARCHED = 2**24
-"""Bytes from the end in which the metadata is looked for."""
+"""How many bytes from the end are searched for the metadata."""
 
 
 def with_checksum(content: bytes) -> bytes:
-    """A serialized model that has the entry `KEY` with the value `UNKNOWN`, with its checksum there."""
+    """Insert the checksum into a serialized model that has the entry `KEY` with the value `UNKNOWN`."""
     at = content.rindex(_MARK) + len(_MARK)
     return b"".join((content[:at], _digits(zlib.crc32(content)), content[at + len(_ZEROS) :]))
 
 
 def is_intact(path: str | os.PathLike[str]) -> bool:
-    """Whether lstm-onnx wrote the file, and nothing has changed it; False for what cannot be read.
+    """Whether lstm-onnx wrote the file, and it was not changed since; False for an unreadable file.
 
-    Weights in a file beside it are not looked at.
+    External data is not included.
     """
     import mmap
 

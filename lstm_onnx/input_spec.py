@@ -87,7 +87,9 @@ class InputSpec:
             ConfigError: a field is missing, unknown or impossible.
         """
         if not isinstance(fields, Mapping):
-            raise ConfigError(f"an input's description is a {type(fields).__name__}; it must map names to values")
+            raise ConfigError(
+                f"an input's description is a {type(fields).__name__}", hint="it must map names to values"
+            )
         known = {item.name for item in dataclasses.fields(cls)}
         if unknown := [str(name) for name in fields if name not in known]:
             raise ConfigError(f"an input's description has the unknown field {unknown[0]!r}")
@@ -147,7 +149,7 @@ def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Ge
     arrays: dict[str, np.ndarray] = {}
     for spec in specs:
         if spec.name in arrays:
-            raise ConfigError(f"two inputs are named {spec.name}; each needs a name of its own")
+            raise ConfigError(f"two inputs are named {spec.name}", hint="each needs a name of its own")
         bound = {axis: _size(spec, axis, sizes) for axis in _axes_of(spec)}
         shape = tuple(bound[dim] if isinstance(dim, str) else dim for dim in spec.shape)
         too_large = ConfigError(f"the input {spec.name} of shape {shape} does not fit into memory")
@@ -219,10 +221,12 @@ def _axes_of(spec: InputSpec) -> Iterator[str]:
 def _size(spec: InputSpec, axis: str, sizes: Mapping[str, int]) -> int:
     if axis not in sizes:
         known = ", ".join(sizes) or "none"
-        raise ConfigError(f"the input {spec.name} needs a size for the axis {axis}; sizes are given for: {known}")
+        raise ConfigError(
+            f"the input {spec.name} needs a size for the axis {axis}", hint=f"sizes are given for: {known}"
+        )
     size = sizes[axis]
     if not 1 <= size <= _LARGEST_SIZE:
-        raise ConfigError(f"the axis {axis} = {size} is not possible; it must be an integer of 1 or more")
+        raise ConfigError(f"the axis {axis} = {size} is not possible", hint="it must be an integer of 1 or more")
     return operator.index(size)
 
 
@@ -256,4 +260,4 @@ def _allowed_range(dtype: np.dtype[Any]) -> str:
 
 
 def _impossible(field: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{field} = {value!r} is not possible; it must be {allowed}")
+    return ConfigError(f"{field} = {value!r} is not possible", hint=f"it must be {allowed}")

@@ -1,4 +1,4 @@
-"""What an exported file says of itself, in its metadata: the keys ``lstm_onnx.*``, as JSON."""
+"""The metadata of exported files: the keys ``lstm_onnx.*``, with JSON values."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ METADATA_PREFIX = "lstm_onnx."
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an explicit state of a module's file stands in the module.
+    """The place of an explicit state in the exported module.
 
-    `module` is the path of the nn.LSTM (GRU, RNN, cell); the state is what its call `first` starts
-    from and what its call `last` ends with; `index` is 0 for h and 1 for c.
+    Attributes:
+        module: the path of the nn.LSTM (GRU, RNN, cell).
+        first: the number of its call that starts from the state.
+        last: the number of its call whose final state is the new one.
+        index: 0 for h, 1 for c.
     """
 
     module: str
@@ -37,21 +40,26 @@ class Origin:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What an exported file says of itself, under the metadata keys ``lstm_onnx.*``.
+    """The metadata of an exported file, under the keys ``lstm_onnx.*``.
 
-    `spec` is None in a file that holds more than a bare LSTM; the fields from `inputs` on are for
-    such files alone.  `states` maps each state input to the output that feeds it.  `versions` are
-    those of the packages that wrote it.  `digest` identifies the weights (see `weights.digest`).
-    `inputs` are the forward's own; `initial` what states start from where that is not zero, with a
-    batch axis of 1 where it is the same for every sequence; `origins` where explicit states come
-    from; `not_streamable` why chunks of a sequence do not give what the whole gives, empty where they do and
-    None where nothing is known of it; `time_axes` the names of the axes along which a stream's inputs are cut,
-    none where a call is one step whatever its size.  `batch_mixes` says in which output a sequence's numbers
-    depend on the sequences beside it, empty where they do not and None where nothing is known of it.
-    `axis_limits` are the least and the largest size of an axis at which the file was found right (None
-    where nothing bounds it above); an axis that is not named there goes from 1 on.  `size_boundaries` are
-    the sizes of an axis near which the module's code may do something else: whoever tests the file
-    tries them, one less and one more.
+    Attributes:
+        spec: the sizes of a bare LSTM; None for a module, for which alone the fields from `inputs` on are set.
+        options: how it was exported.
+        states: each state input, and the output that feeds it.
+        versions: of the packages that wrote the file.
+        digest: identifies the weights (see `weights.digest`).
+        inputs: the inputs of the module's forward.
+        initial: the initial states that are not zero, with a batch axis of 1 where all sequences have the same.
+        origins: where explicit states are in the module.
+        not_streamable: why chunks give other results than the whole sequence; empty where they do not, None where
+            this is unknown.
+        time_axes: the names of the axes along which a stream's inputs are split; none where every call is one step.
+        batch_mixes: in which output a sequence's results depend on the others in its batch; empty where they do
+            not, None where this is unknown.
+        axis_limits: the smallest and the largest size of an axis at which the file was found right, None for no
+            upper limit; other axes may have any size from 1.
+        size_boundaries: the sizes of an axis at which the module's code may branch; tests of the file try them, one
+            less and one more.
     """
 
     spec: LSTMSpec | None = None
@@ -109,7 +117,7 @@ class Metadata:
                 raise ConfigError("the metadata's states and versions must map names to names")
             digest, reason, mixes = (entries.get(key) for key in ("weights", "not_streamable", "batch_mixes"))
             if not all(isinstance(item, (str, type(None))) for item in (digest, reason, mixes)):
-                raise ConfigError("the metadata's weights must be a digest; not_streamable and batch_mixes are reasons")
+                raise ConfigError("the metadata's weights, not_streamable and batch_mixes must be strings")
             return cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
@@ -126,7 +134,9 @@ class Metadata:
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            raise ConfigError(f"the metadata lstm_onnx.* is damaged ({error}); export the model again") from error
+            raise ConfigError(
+                f"the metadata lstm_onnx.* is damaged ({error})", hint="export the model again"
+            ) from error
 
 
 def _packed(array: NDArray[Any]) -> dict[str, Any]:
@@ -142,10 +152,10 @@ def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
     try:
         raw = binascii.a2b_base64(item["data"], strict_mode=True)
     except binascii.Error as error:
-        raise ConfigError("the metadata's initial states are damaged; export the model again") from error
+        raise ConfigError("the metadata's initial states are damaged", hint="export the model again") from error
     dtype = np.dtype(item["dtype"])
     if dtype.kind not in "fiub":
-        raise ConfigError(f"the metadata's initial states are of dtype {dtype}; export the model again")
+        raise ConfigError(f"the metadata's initial states are of dtype {dtype}", hint="export the model again")
     return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(item["shape"])
 
 

@@ -61,7 +61,7 @@ def _check_fields(instance: Any) -> None:
         # bool is an int, and an int is a fine float; everything else must be of the very type.
         right_type = type(value) is rule.type or (rule.type is float and type(value) is int)
         if not right_type or not rule.test(value):
-            raise ConfigError(f"{item.name} = {shown(value)} is not possible; it must be {rule.allowed}")
+            raise ConfigError(f"{item.name} = {shown(value)} is not possible", hint=f"it must be {rule.allowed}")
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ class LSTMSpec(RecurrentSpec):
         super().__post_init__()
         if self.proj_size >= self.hidden_size:
             raise ConfigError(
-                f"proj_size = {self.proj_size} is not possible; it must be smaller than "
-                f"hidden_size = {self.hidden_size} (0 is for no projection)"
+                f"proj_size = {self.proj_size} is not possible",
+                hint=f"it must be smaller than hidden_size = {self.hidden_size} (0 is for no projection)",
             )
 
     @property

@@ -1,8 +1,8 @@
-"""Text that is safe to print: names and messages come from files that anybody may have made.
+"""Text that is safe to print, since names and messages may come from hostile files.
 
-A name can hold escape codes that a terminal obeys, newlines, signs that turn the writing direction, and what
-the runner of a CI service takes for a command (``::error::`` at the start of a line on GitHub, ``##[error]`` and
-``##vso[...]`` within one).  It can be as long as its file.  Nothing here changes what JSON or a data file holds.
+A name can contain terminal escape codes, newlines, bidirectional control characters, and commands for a CI runner
+(``::error::`` at the start of a line on GitHub, ``##[error]`` and ``##vso[...]`` within one), and be as long as its
+file.  The content of JSON and data files is not changed.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MOST = 400
-"""Characters of a name or a remark."""
+"""Characters of a name or a note."""
 MOST_MESSAGE = 2000
 """Characters of an error's message, which may list names."""
 _CUT = " ... "
 _LONG = re.compile(rf"\S{{{MOST + 1},}}")
 _BREAKS = re.compile(r"[^\S ]+ *")
 _COMMAND = re.compile(r"##(?=\w*\[)")
-"""What the runners of GitHub and Azure Pipelines and TeamCity look for within a line, followed by a word."""
+"""The start of a command of GitHub, Azure Pipelines or TeamCity within a line."""
 
 
 def one_line(text: object, most: int = MOST) -> str:
-    """`text` on one line of at most `most` characters: of what is longer the middle is left out.
+    """`text` on one line of at most `most` characters, without the middle of a longer text.
 
-    Line breaks and tabs become blanks, and blanks at the ends go; what is not printable becomes an escape
-    such as ``\\x1b``; and it is no command for a CI service's runner wherever it stands in a line.
+    Line breaks and tabs become spaces, and surrounding spaces are removed; unprintable characters become escapes
+    such as ``\\x1b``, and commands for CI runners are disabled.
     """
     line = str(text)
-    if most > MOST:  # each name in it has an end, before the whole has
+    if most > MOST:  # names in it are shortened before the whole text is
         line = _LONG.sub(lambda found: _cut(found[0], MOST), line)
-    if len(line) > 2 * most:  # before every character of it is looked at
+    if len(line) > 2 * most:  # before the slower steps
         line = line[:most] + _CUT + line[-most:]
     line = _escaped(_BREAKS.sub(" ", line).strip())
     if line.startswith("::"):
@@ -50,21 +50,21 @@ def _cut(text: str, most: int) -> str:
 
 
 def printable(text: str, *, starts_line: bool = True) -> str:
-    """`text` of several lines, whose newlines and tabs stay; all else is as in `one_line`, at any length.
+    """`text` of several lines, with its newlines and tabs, of any length; otherwise as `one_line`.
 
     Args:
         text: what is to be printed.
-        starts_line: whether nothing but white space stands before it in its first line.
+        starts_line: whether only white space precedes it on its first line.
     """
     if text.isascii() and text.isprintable() and "##" not in text and not (starts_line and ":" in text):
-        return text  # most of what is printed, a line at a time
+        return text  # the common case
     lines = text.split("\n")
     return "\n".join(_printable(line, starts=starts_line or index > 0) for index, line in enumerate(lines))
 
 
 def _printable(line: str, *, starts: bool) -> str:
     line = "\t".join(map(_escaped, line.split("\t")))
-    # The runner skips white space before a command.
+    # CI runners skip white space before a command.
     head = len(line) - len(line.lstrip())
     return rf"{line[:head]}\x3a{line[head + 1 :]}" if starts and line.startswith("::", head) else line
 
@@ -76,7 +76,7 @@ def _escaped(line: str) -> str:
 
 
 def safe_copy(value: T) -> T:
-    """A copy of a report for people: each text in its fields, however deep, on one line and not without end."""
+    """A copy of a report for display: every string in it, at any depth, passed through `one_line`."""
     changed: Any = value
     if isinstance(value, str):
         changed = one_line(value)
@@ -101,22 +101,22 @@ def _safe_keys(items: dict[Any, Any]) -> dict[Any, Any]:
     made: dict[Any, Any] = {}
     for key, item in items.items():
         name = safe_copy(key)
-        while name in made:  # two that look the same are two
+        while name in made:  # two keys that look the same stay two
             name = f"{name}'"
         made[name] = safe_copy(item)
     return made
 
 
 def json_text(value: object, *, indent: int | None = 2, finite: bool = True) -> str:
-    """`value` as JSON in ASCII, whole, and no command for a CI service's runner.
+    """`value` as complete ASCII JSON without commands for CI runners.
 
     Args:
-        value: what json can write.
-        indent: blanks a level; None is one line.
-        finite: whether NaN and infinities, for which JSON has no words, are refused.
+        value: what json can serialize.
+        indent: spaces per level; None for one line.
+        finite: whether NaN and infinities, which JSON does not have, are refused.
 
     Raises:
-        ValueError: there is one of those.
+        ValueError: `finite`, and there is one of these.
     """
     import json
 

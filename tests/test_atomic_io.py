@@ -298,7 +298,7 @@ def test_a_temporary_folder_is_gone_afterwards(tmp_path: Path, monkeypatch: pyte
         (folder / "sub" / "a").touch()
     assert _names(tmp_path) == []
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(FileError, match="a temporary folder cannot be made: No such file"), temporary_folder():
+    with pytest.raises(FileError, match="a temporary folder cannot be created: No such file"), temporary_folder():
         pytest.fail("made")
 
 

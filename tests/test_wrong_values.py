@@ -141,7 +141,6 @@ keyword(
     "workers",
     "look_ahead",
     "batch",
-    "wrong",
     call=lambda folder, given: list(_model(folder).map([X[:, 0]], **given)),
 )
 keyword(

@@ -167,8 +167,7 @@ class _Run:
             try:
                 self._point(point, share)
             except LSTMOnnxError as error:
-                reason = str(error).removeprefix(f"{self.subject.model.path}: ")  # a temporary file's name says nothing
-                self.left_out.append(LeftOut(str(point), reason))
+                self.left_out.append(LeftOut(str(point), error.reason))
 
     def _point(self, point: Point, seconds: float) -> None:
         if point.case == "memory":

@@ -6,8 +6,11 @@ a readable file is a `Finding`, and so are errors of onnx and ONNX Runtime: what
 
 from __future__ import annotations
 
+from ..callable_package import make_callable
 from .finding import Finding
 from .isolated import check
 from .report import CheckReport
 
 __all__ = ["CheckReport", "Finding", "check"]
+
+make_callable(__name__)

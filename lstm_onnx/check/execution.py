@@ -75,7 +75,7 @@ def execute(file: str, provider: str, *, require: bool, batches: Mapping[str, st
         session, where = open_session(file, provider, every_node=False)
     except ModelError as error:
         unknown = PLACEMENT.skipped("not known, since it cannot be opened")
-        refused = RUNNABLE.violated("", _run_error(error, file), "mend what it names, or export the model again")
+        refused = RUNNABLE.violated("", _run_error(error), "mend what it names, or export the model again")
         return Execution(expected_provider(provider), (unknown, refused))
     try:
         placed = tuple(placements(session))
@@ -92,11 +92,11 @@ def execute(file: str, provider: str, *, require: bool, batches: Mapping[str, st
         model = Model(file, session, where, states={})
     except ProviderError as error:
         runs = (
-            FLOAT64_ON_CPU.violated("", _run_error(error, file)),
+            FLOAT64_ON_CPU.violated("", _run_error(error)),
             RUNNABLE.skipped("not tried, since it cannot run"),
         )
     except _model_errors() as error:
-        runs = (RUNNABLE.violated("", f"it cannot be loaded: {_run_error(error, file)}"),)
+        runs = (RUNNABLE.violated("", f"it cannot be loaded: {_run_error(error)}"),)
     else:
         runs = tuple(_runnable(model, batches))
     return Execution(where, (placement, *runs), placed)
@@ -166,10 +166,11 @@ def _model_errors() -> tuple[type[Exception], ...]:
     return (ModelError, RunError, InputError, MemoryError, AttributeError, *ort_errors())
 
 
-def _run_error(error: BaseException, file: str) -> str:
-    """The message of an error, without its mention of `file` and of running, which the report has already."""
-    text = str(error) if isinstance(error, LSTMOnnxError) else first_line(error)
-    return error_line(text.removeprefix(f"{file}: ").removeprefix("ONNX Runtime failed while running: "))
+def _run_error(error: BaseException) -> str:
+    """The message of an error, without its mention of the file and of running, which the report has already."""
+    if not isinstance(error, LSTMOnnxError):
+        return error_line(first_line(error))
+    return error_line((error.ort_message if isinstance(error, RunError) else None) or error.reason)
 
 
 def _open_axes(model: Model, batches: Mapping[str, str]) -> dict[str | None, bool]:
@@ -258,7 +259,7 @@ def _run_problem(model: Model, feeds: Mapping[str, np.ndarray], sizes: Mapping[s
     try:
         results = model.run(feeds)
     except _model_errors() as error:
-        return _run_error(error, model.path)
+        return _run_error(error)
     for name, info in model.outputs.items():
         value = results[name]
         if not isinstance(value, np.ndarray) or info.dtype is None:

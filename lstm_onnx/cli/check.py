@@ -49,7 +49,7 @@ def check(
 
         report(RuleList(all_rules()) if explain is None else find_rule(explain), as_json=as_json)
         return 0
-    from .. import check as checks
+    from .. import check as check_file
     from ..check.report import CheckReports
     from ..errors import EXIT_FAILED, FileError, ModelError
     from ..isolation.process import Child
@@ -61,7 +61,7 @@ def check(
         for file in files:
             try:
                 done.append(
-                    checks.check(
+                    check_file(
                         file,
                         provider=provider,
                         require=require,

@@ -242,8 +242,6 @@ def _placed(records: Records, index: int, hint: str) -> Iterator[None]:
 
 def _mapped(model: Model, items: Iterator[tuple[int, Arrays]]) -> Iterator[Arrays]:
     """Records that are one sequence each, many of them at a time."""
-    import re
-
     from ..errors import InputError, RunError
 
     numbers: list[int] = []
@@ -257,10 +255,10 @@ def _mapped(model: Model, items: Iterator[tuple[int, Arrays]]) -> Iterator[Array
         yield from model.map(taken())
     except (InputError, RunError) as error:
         # What map calls a sequence, counted from where it began, is a record of the data here.
-        found = re.match(r"sequence (\d+): ", str(error))
-        if found is None:
+        if not isinstance(error.index, int) or error.__cause__ is None:
             raise
-        raise type(error)(f"record {numbers[int(found[1])]}: {str(error)[found.end() :]}") from error
+        number = numbers[error.index]
+        raise type(error)(f"record {number}: {error.__cause__}", name=error.name, index=number) from error
 
 
 _MANY_ROWS = 64
@@ -278,14 +276,14 @@ def _run_rows(model: Model, feeds: Arrays) -> Arrays:
     """A large batch row by row through `Model.map`, and put together again."""
     import numpy as np
 
-    from ..runtime.tensor_info import checked, checked_lengths
+    from ..runtime.tensor_info import validated_feeds, validated_lengths
 
     spec = model.spec
     assert spec is not None  # noqa: S101 - the caller's condition
-    x = checked({"input": model.inputs["input"]}, {"input": feeds["input"]})["input"]
+    x = validated_feeds({"input": model.inputs["input"]}, {"input": feeds["input"]})["input"]
     rows = x if spec.batch_first else np.swapaxes(x, 0, 1)
     batch, time = rows.shape[:2]
-    lengths = checked_lengths(feeds["lengths"], batch, time) if "lengths" in feeds else np.full(batch, time, np.int32)
+    lengths = validated_lengths(feeds.get("lengths"), batch, time)
     output = np.zeros((batch, time, spec.output_size), x.dtype)
     hn, cn = np.empty(spec.h_shape(batch), x.dtype), np.empty(spec.c_shape(batch), x.dtype)
     given = (row[:length] for row, length in zip(rows, lengths, strict=True))
@@ -297,11 +295,11 @@ def _run_rows(model: Model, feeds: Arrays) -> Arrays:
 def _run_whole(model: Model, feeds: Arrays) -> Arrays:
     import numpy as np
 
-    from ..runtime.tensor_info import known_names
+    from ..runtime.tensor_info import require_known_names
 
     if model.spec is None or "input" not in feeds:
         return model.run(feeds)
-    known_names(model.inputs, feeds)
+    require_known_names(model.inputs, feeds)
     states = None
     if "h0" in feeds or "c0" in feeds:
         given = feeds["h0"] if "h0" in feeds else feeds["c0"]

@@ -28,8 +28,11 @@ sequence (mapping h0 and hn) is not counted.
 
 from __future__ import annotations
 
+from ..callable_package import make_callable
 from ..onnxgraph import Value
 from .file import inspect
 from .report import Inspection, LSTMInfo
 
 __all__ = ["Inspection", "LSTMInfo", "Value", "inspect"]
+
+make_callable(__name__)

@@ -1,4 +1,4 @@
-"""The side of the child: it calls what it is asked for, and answers in lines of JSON."""
+"""The child's side: it calls the requested functions and answers in lines of JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .limits import limit, prepare
 
 
 def serve(parent: int) -> None:
-    """Answer the questions on stdin until it ends.
+    """Answer the requests on stdin until it is closed.
 
-    What the work prints goes to stderr, which the parent reads too.
+    What the work prints goes to stderr, which the parent reads as well.
     """
     prepare(parent)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -38,7 +38,7 @@ def serve(parent: int) -> None:
 def _read(questions: IO[str], waiting: queue.SimpleQueue[str]) -> None:
     for line in questions:
         waiting.put(line)
-    os._exit(0)  # nobody waits for an answer any more
+    os._exit(0)  # the parent has closed its end
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -53,17 +53,17 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
         limit(question["memory"], question["seconds"])
         return {"result": function(**question["arguments"])}
     except LSTMOnnxError as error:
-        return {"error": [type(error).__name__, str(error)]}
+        return {"error": [type(error).__name__, error.message, error.data()]}
     except MemoryError:
         return {"memory": True}
-    except Exception as error:  # noqa: BLE001 - the parent raises it: it is a bug of ours
+    except Exception as error:  # noqa: BLE001 - a bug, which the parent raises
         import traceback
 
         return {"bug": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
 
 
 def resolved(name: str) -> Any:
-    """The function that ``module:name`` stands for."""
+    """The function named ``module:name``."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -1,4 +1,4 @@
-"""How long work on a file may take and how much memory, and how the operating system is told so."""
+"""Limits of time and memory for work on a file, and how the operating system enforces them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 _STAGE_SECONDS, _STAGES = 20.0, 3
 _BYTES_A_SECOND = 20 * 2**20
-"""A large file has a second more for so many bytes: reading, checking and opening go at 100 MB/s and more."""
+"""A large file gets one second more per this many bytes: reading, checking and opening run at 100 MB/s and more."""
 _MEMORY, _COPIES = 4 * 2**30, 8
-"""Bytes for any file, and times the size of a large one: it is parsed, checked, opened and packed."""
+"""Bytes for any file, plus this many times its size: it is parsed, checked, opened and packed."""
 _MOST_SIBLINGS = 1000
 _LARGE, _MOST_SEARCHED = 2**20, 2**26
 _CPU_SLACK = 10
@@ -21,13 +21,13 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Limits:
-    """What one call may take.
+    """The limits of one call.
 
     Attributes:
         stage: seconds of wall time for each stage of the work.
         total: seconds for all of it.
-        memory: bytes of writable memory beside what the process has before.
-        start: seconds until the process runs and has begun.
+        memory: bytes of writable memory in addition to what the process has before.
+        start: seconds until the process has started the work.
     """
 
     stage: float = _STAGE_SECONDS
@@ -37,7 +37,7 @@ class Limits:
 
     @classmethod
     def of(cls, path: str | os.PathLike[str], seconds: float | None = None) -> Limits:
-        """Those for work on a file, by its size and that of the weights beside it; `seconds` is for all of it."""
+        """The limits for work on a file, from its size and that of its external data; `seconds` replaces the total."""
         size = _size(path)
         stage = _STAGE_SECONDS + size / _BYTES_A_SECOND
         if seconds is None:
@@ -46,7 +46,7 @@ class Limits:
 
 
 def _size(path: str | os.PathLike[str]) -> int:
-    """Bytes of a file and of those in its folder whose names stand in it, as external data does."""
+    """Bytes of a file, and of the files in its folder whose names occur in it, such as external data."""
     total = 0
     with contextlib.suppress(OSError, ValueError):
         total = os.stat(path).st_size  # noqa: PTH116 - without pathlib, which is slow to import
@@ -66,7 +66,7 @@ def _size(path: str | os.PathLike[str]) -> int:
 
 
 def prepare(parent: int) -> None:
-    """Of a child, once: it ends with its parent, leaves no core file, and Ctrl-C is the parent's affair."""
+    """Prepare a child process: it ends with its parent, leaves no core file, and ignores Ctrl-C."""
     import signal
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -76,7 +76,7 @@ def prepare(parent: int) -> None:
 
 
 def without_core() -> None:
-    """Let no signal leave a core file behind."""
+    """Disable core files."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -84,17 +84,17 @@ def without_core() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Let the kernel end this process when its parent ends, however that does; on Linux alone."""
+    """Make the kernel end this process when its parent ends in any way; on Linux only."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _KILL, 0, 0, 0)
-        if os.getppid() != parent:  # it has ended before
+        if os.getppid() != parent:  # it had ended already
             os._exit(1)
 
 
 def limit(memory: int, seconds: float | None) -> None:
-    """Of a child, for its next call: writable memory, and CPU time for where nobody watches the clock any more."""
+    """Limit a child's next call: its writable memory and, in case the parent no longer watches, its CPU time."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -103,14 +103,14 @@ def limit(memory: int, seconds: float | None) -> None:
             cores = os.cpu_count() or 1
             _set_soft(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + seconds * cores + _CPU_SLACK))
         if sys.platform == "linux":
-            # Not the address space: threads and CUDA reserve much more of that than they ever use.
+            # Not the address space, of which threads and CUDA reserve much more than they use.
             with open("/proc/self/statm", encoding="ascii") as stream:
                 pages = int(stream.read().split()[5])
             _set_soft(resource.RLIMIT_DATA, pages * resource.getpagesize() + memory)
 
 
 def lift_memory_limit() -> None:
-    """As it was before `limit`."""
+    """Undo the memory limit of `limit`."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -126,7 +126,7 @@ def _set_soft(kind: int, value: int) -> None:
 
 
 def how_it_ended(code: int) -> str:
-    """A process's return code in words."""
+    """A process's return code as text."""
     if code >= 0:
         return f"ended the process (exit code {code})"
     import signal
@@ -135,5 +135,5 @@ def how_it_ended(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    said = {"SIGKILL": ", which the system sends where memory runs out", "SIGXCPU": ", after too much CPU time"}
-    return f"ended the process ({name}{said.get(name, '')})"
+    explanations = {"SIGKILL": ", which the system sends where memory runs out", "SIGXCPU": ", after too much CPU time"}
+    return f"ended the process ({name}{explanations.get(name, '')})"

@@ -1,4 +1,4 @@
-"""The side of the parent: a child process that is asked, watched, and ended."""
+"""The parent's side: a child process that executes requests, is monitored, and ended."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _BOOT = (
     "from lstm_onnx.isolation.child import serve; serve(int(sys.argv[2]))"
 )
 _KEPT = 8192
-"""Bytes of what it said last."""
+"""The last bytes of its stderr that are kept."""
 _PATIENCE = 1.0
-"""Seconds for what an ended process has written to be read."""
+"""Seconds to read the remaining output of an ended process."""
 _POLL = 0.5
-"""Seconds: so often Windows gets to see a Ctrl-C."""
+"""Seconds between checks for Ctrl-C on Windows."""
 
 
 class EndedError(Exception):
     """The child ended, or was ended, before its work was done.
 
     Attributes:
-        how: in words, such as ``ended the process (SIGSEGV)``.
+        how: as text, such as ``ended the process (SIGSEGV)``.
         stage: what it was doing.
-        shared: what it had shared by then.
+        shared: the partial results that it had sent.
     """
 
     def __init__(self, how: str, stage: str, shared: list[Any], last_words: str = "") -> None:
@@ -45,7 +45,7 @@ class EndedError(Exception):
 
 
 class Child:
-    """A fresh interpreter that calls functions, one after another; a new one follows where it has ended.
+    """A new interpreter that calls functions, one after another, and is replaced after it has ended.
 
     It is ended when this object is closed, and when this process ends.
     """
@@ -53,7 +53,7 @@ class Child:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._said = bytearray()
+        self._stderr = bytearray()
         self._readers: list[threading.Thread] = []
         self._ready = False
 
@@ -78,7 +78,7 @@ class Child:
                     process.stdin.close()
 
     def call(self, function: str, arguments: Mapping[str, Any], limits: Limits | None = None) -> Any:
-        """Call a function there.
+        """Call a function in the child process.
 
         Args:
             function: ``module:name``.
@@ -105,7 +105,7 @@ class Child:
             self._ask(question)
             return self._answered(limits)
         except BaseException:
-            # Whatever it is doing; an error that it told of itself leaves it ready for the next call.
+            # After an error that it reported itself it is ready for the next call; otherwise it is ended.
             if self._process is not None and not self._ready:
                 self.close()
             raise
@@ -118,19 +118,19 @@ class Child:
         process = self._process
         assert process is not None  # noqa: S101 - just started
         assert process.stdin is not None  # noqa: S101
-        with contextlib.suppress(OSError):  # it has ended, which the answers say
+        with contextlib.suppress(OSError):  # it has ended, which is handled with the answer
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
 
     def _start(self) -> None:
         self._process = started(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
         self._answers = queue.SimpleQueue()
-        self._said = bytearray()
+        self._stderr = bytearray()
         assert self._process.stdout is not None  # noqa: S101 - pipes
         assert self._process.stderr is not None  # noqa: S101
         self._readers = [
             threading.Thread(target=lines, args=(self._process.stdout, self._answers), daemon=True),
-            threading.Thread(target=drain, args=(self._process.stderr, self._said), daemon=True),
+            threading.Thread(target=drain, args=(self._process.stderr, self._stderr), daemon=True),
         ]
         for reader in self._readers:
             reader.start()
@@ -161,11 +161,11 @@ class Child:
         how = how_it_ended(ended(process, _PATIENCE))
         for reader in self._readers:
             reader.join(_PATIENCE)
-        raise EndedError(how, stage, shared, last_words(bytes(self._said)))
+        raise EndedError(how, stage, shared, last_words(bytes(self._stderr)))
 
 
 class Clock:
-    """When the child is late: `end`, and how long it was `allowed`."""
+    """When the child exceeds its time, `end`, and the limit that was `allowed`."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -183,12 +183,12 @@ class Clock:
         self.allowed = self._limits.stage if self.end < self._last else self._limits.total
 
     def stop(self) -> None:
-        """It has all the time from here on."""
+        """Lift the limit."""
         self.end = float("inf")
 
 
 def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict[str, Any] | None:
-    """What a child tells next, or that it is late or says what nobody understands; None where it has ended."""
+    """The child's next message, or that it is late or its message is malformed; None where it has ended."""
     while True:
         left = clock.end - time.monotonic()
         try:
@@ -197,7 +197,7 @@ def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict
             if left <= _POLL:
                 return {"late": True}
             continue
-        if line is None or not line.endswith(b"\n"):  # it ended, maybe in the middle of a word
+        if line is None or not line.endswith(b"\n"):  # it ended, maybe in the middle of a line
             return None
         try:
             return dict(json.loads(line))
@@ -206,7 +206,7 @@ def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict
 
 
 def ended(process: Any, seconds: float) -> int:
-    """The return code of a process that has said its last word; it is ended where it has not by then."""
+    """The return code of a process whose output has ended; it is killed if it does not exit in time."""
     try:
         return int(process.wait(seconds))
     except subprocess.TimeoutExpired:
@@ -217,7 +217,7 @@ def ended(process: Any, seconds: float) -> int:
 def started(
     stdin: int | None, stdout: int | None, stderr: int | None, boot: str = _BOOT, *more: str, **options: Any
 ) -> Any:
-    """A fresh interpreter that finds what this one does, and nothing in the current folder beside.
+    """A new interpreter with this one's import path, without the current folder.
 
     Raises:
         LSTMOnnxError: it cannot be started.
@@ -244,8 +244,8 @@ def _result(message: Mapping[str, Any], stage: str, shared: list[Any], limits: L
     if "memory" in message:
         raise EndedError(f"ran out of the {limits.memory / 2**30:.3g} GiB of memory that it may take", stage, shared)
     if "error" in message:
-        name, text = message["error"]
-        raise getattr(errors, name, errors.LSTMOnnxError)(text)
+        name, text, data = message["error"]
+        raise getattr(errors, name, errors.LSTMOnnxError)(text, **data)
     error = RuntimeError(message["bug"])
     error.add_note(f"In the child process:\n{message['traceback']}")
     raise error
@@ -268,7 +268,7 @@ def drain(stream: IO[bytes], said: bytearray) -> None:
 
 
 def last_words(said: bytes) -> str:
-    """What a C++ library says when it ends the process, on one line and without the place in its source."""
+    """What a C++ library printed when it ended the process, on one line and without the source location."""
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     if not lines:
         return ""

@@ -1,4 +1,4 @@
-"""What work in a child process tells its parent on the way; elsewhere nothing comes of it."""
+"""Progress messages from work in a child process to its parent; without effect in any other process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _tell: Tell | None = None
 
 
 def tell_with(tell: Tell) -> None:
-    """From now on this process is a child, which tells with `tell`."""
+    """Mark this process as a child that sends its messages with `tell`."""
     global _tell
     _tell = tell
 
@@ -21,17 +21,17 @@ def inside() -> bool:
 
 
 def stage(name: str) -> None:
-    """What is done from here on; its time begins anew, and where the process ends, the parent names it."""
+    """A new stage begins, with its own time limit; the parent names it if the process ends."""
     _say("stage", name)
 
 
 def share(value: Any) -> None:
-    """A part of the result, JSON-ready, that the parent has even if the process ends."""
+    """Send a part of the result, JSON-ready, which the parent keeps even if the process ends."""
     _say("shared", value)
 
 
 def unlimited() -> None:
-    """From here on the work may take as long, and as much memory, as it likes."""
+    """Lift the limits of time and memory for the rest of the work."""
     if _tell is not None:
         from .limits import lift_memory_limit
 

@@ -1,4 +1,4 @@
-"""A whole command in a child process that has this process's own input and output; on POSIX systems."""
+"""Run a whole command in a child process with this process's input and output; on POSIX systems."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _BOOT = (
     "from lstm_onnx.isolation.supervision import work; work(*sys.argv[2:])"
 )
 _EXIT = 60.0
-"""Seconds for a child to end once its work is done."""
+"""Seconds for a child to exit after its work."""
 _GRACE = 1.5
-"""Seconds for an interrupted child to take away what is half written."""
+"""Seconds for an interrupted child to remove incomplete files."""
 
 
 def supervised(function: str, arguments: Mapping[str, Any], limits: Limits, *, stdout: Any = None) -> int:
-    """Call ``module:name`` in a child process, and give its exit code.
+    """Call ``module:name`` in a child process, and return its exit code.
 
-    The limits hold until the child calls `unlimited`.  A file that it was writing when it ended is taken away.
-    What it prints goes to `stdout`, or else to `sys.stdout`.
+    The limits apply until the child calls `unlimited`.  A file that it was writing when it ended is removed.
+    Its output goes to `stdout`, by default `sys.stdout`.
 
     Raises:
         EndedError: a signal ended it, or it went beyond a limit and was ended.
@@ -83,7 +83,7 @@ def supervised(function: str, arguments: Mapping[str, Any], limits: Limits, *, s
 def _watched(
     process: Any, answers: queue.SimpleQueue[bytes | None], limits: Limits, unfinished: list[str]
 ) -> tuple[str, str]:
-    """Until it ends: what became of it where it went beyond a limit, and what it was doing."""
+    """Wait until it ends; which limit it exceeded, if any, and its last stage."""
     clock, stage = Clock(limits), "starting"
     while (message := next_message(answers, clock)) is not None:
         if "stage" in message:
@@ -102,7 +102,7 @@ def _watched(
 
 
 def _end(process: Any) -> None:
-    """Where it has not ended by itself: this process was interrupted."""
+    """End it if it still runs because this process was interrupted."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -112,7 +112,7 @@ def _end(process: Any) -> None:
 
 
 def _remove(unfinished: list[str], answers: queue.SimpleQueue[bytes | None]) -> None:
-    """What it was writing, also where an interrupt came before that was read."""
+    """Remove incomplete files, also those whose message was not read before an interrupt."""
     while not answers.empty():
         message = next_message(answers, Clock(Limits())) or {}
         unfinished.append(message.get("shared", {}).get("unfinished", ""))
@@ -122,7 +122,7 @@ def _remove(unfinished: list[str], answers: queue.SimpleQueue[bytes | None]) -> 
 
 
 def _pipe() -> tuple[int, int]:
-    """Neither end is 0, 1 or 2, also where one of these was closed."""
+    """A pipe whose ends are not 0, 1 or 2, even if one of these was closed."""
     import fcntl
 
     ends = os.pipe()
@@ -133,7 +133,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _inherited(stream: Any, number: int) -> int | None:
-    """None where the child may write to the same place; a pipe where Python code takes what is written."""
+    """None where the child can inherit the stream; a pipe where Python code receives the output."""
     if stream is None:
         return None
     try:
@@ -156,7 +156,7 @@ def work(parent: str, channel: str, saying: str, question: str) -> None:
     """The child's side."""
     die_with(int(parent))
     without_core()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which a terminal's Ctrl-C reaches as well, ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets a terminal's Ctrl-C as well, and ends the child
     _keep_libraries_off_stderr(int(saying))
     told = os.fdopen(int(channel), "w", encoding="utf-8")
 
@@ -175,7 +175,7 @@ def work(parent: str, channel: str, saying: str, question: str) -> None:
 
 
 def _keep_libraries_off_stderr(saying: int) -> None:
-    """What C++ says when it ends the process is for the parent; Python goes on writing where it did."""
+    """Send stderr of C++ libraries to the parent; Python keeps writing to the original stderr."""
     if sys.stderr is not None:
         own = sys.stderr
         sys.stderr = os.fdopen(os.dup(2), "w", 1, encoding=own.encoding, errors="backslashreplace")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..runtime import Model
-from ..runtime.chunks import end_to_end
+from ..runtime.chunks import concatenated
 from .expected import Arrays, Expected, abbreviated
 from .report import CaseResult
 
@@ -104,7 +104,7 @@ def _chunks(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:
 def _concatenated(parts: list[dict[str, Any]], time_axes: Mapping[str, int]) -> dict[str, Any]:
     """Outputs with a time axis, concatenated; of the others the last."""
     return {
-        name: end_to_end(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
+        name: concatenated(name, [part[name] for part in parts], time_axes[name]) if name in time_axes else last
         for name, last in parts[-1].items()
     }
 
@@ -140,7 +140,7 @@ def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     inputs = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
     rows = _rows(model, inputs, axes, _batch(expected))
     outputs = [
-        {name: end_to_end(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
+        {name: concatenated(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
         for at in range(len(steps))
     ]
     return [_concatenated(outputs, expected.time_axes)] if single else outputs

@@ -17,7 +17,7 @@ from ..data.fitting import batched, cast
 from ..data.formats import TABLES
 from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
-from ..runtime.tensor_info import checked
+from ..runtime.tensor_info import validated_feeds
 
 MOST = 64
 """Records of a data file that are compared; each takes a run of PyTorch in two precisions."""
@@ -110,4 +110,4 @@ def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> Record:
         InputError: they do not fit the model.
     """
     arrays = {name: np.asarray(array) for name, array in feeds.items()}
-    return checked(model.inputs, model.completed(arrays))
+    return validated_feeds(model.inputs, model.completed(arrays))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .model import Model, load
+from .model import Model
+from .open_model import load
 from .tensor_info import ValueInfo
 
 __all__ = ["Model", "ValueInfo", "load"]

@@ -1,4 +1,4 @@
-"""Numbers that callers pass to the runtime: a wrong one is an InputError that says what is possible."""
+"""Validation of numbers that callers pass to the runtime."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..errors import InputError, shown
 
 
 def positive_integer(name: str, value: Any) -> int:
-    """`value`, an integer of any kind, numpy's too, but no bool (InputError)."""
+    """`value` as an int; integers of numpy are accepted, bools are not (InputError)."""
     number = _index(value)
     if number is None or not 1 <= number < 2**63:
-        raise InputError(f"{name} = {shown(value)} is not possible; it must be a positive integer")
+        raise InputError(f"{name} = {shown(value)} is not possible", hint="it must be a positive integer", name=name)
     return number
 
 
 def integer(name: str, value: Any, least: int, most: int, other: str = "") -> int:
-    """`value`, an integer from `least` to `most`; `other` says what else may be passed (InputError)."""
+    """`value` as an int from `least` to `most`; `other` names what else may be passed (InputError)."""
     number = _index(value)
     if number is None or not least <= number <= most:
         allowed = f"from {least} to {most}" + (f", {other}" if other else "")
-        raise InputError(f"{name} = {shown(value)} is not possible; it must be {allowed}")
+        raise InputError(f"{name} = {shown(value)} is not possible", hint=f"it must be {allowed}", name=name)
     return number
 
 
@@ -34,7 +34,7 @@ def _index(value: Any) -> int | None:
 
 
 def seconds(name: str, value: Any, most: float) -> float:
-    """`value`, a number from 0 to `most` that is no bool (InputError)."""
+    """`value` as a float from 0 to `most`; bools are not accepted (InputError)."""
     number = math.nan
     if not isinstance(value, bool):
         try:
@@ -43,5 +43,5 @@ def seconds(name: str, value: Any, most: float) -> float:
             number = math.nan
     if not 0 <= number <= most:
         limit = "0 or more" if most > 1e6 else f"from 0 to {most:g}"
-        raise InputError(f"{name} = {shown(value)} is not possible; it must be seconds, {limit}")
+        raise InputError(f"{name} = {shown(value)} is not possible", hint=f"it must be seconds, {limit}", name=name)
     return number

@@ -1,7 +1,7 @@
-"""Runs into buffers that are bound once: what a step costs is then the operator, not the call.
+"""Runs into buffers that are bound once, so that a step costs the operator and not the call.
 
-Binding arrays saves about half of the time of a small step: ONNX Runtime otherwise wraps each input,
-allocates each output and copies both at every run.
+Otherwise ONNX Runtime wraps each input, allocates each output and copies both at every run, about half of the time of
+a small step.
 """
 
 from __future__ import annotations
@@ -15,26 +15,23 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
+from .call import call
 from .providers import first_line, ort_errors
-from .shutdown import calls_onnxruntime
 from .tensor_info import ValueInfo, axis_sizes
+from .tuning import MAX_BOUND_CALL_BYTES, MAX_CALL_BINDINGS, MAX_UNBINDABLE_KEYS
 
-SMALL = 2**18
-"""Bytes up to which copying into bound arrays is cheaper than handing them over anew."""
-_MOST = 16
-_MOST_NEVER = 512
 Key = tuple[tuple[str, tuple[int, ...], str], ...]
-"""Names, shapes and dtypes of what is fed."""
+"""The signature of feeds: names, shapes and dtypes."""
 
 
 class Binding:
     """A session's inputs and outputs, bound to arrays in the CPU's memory.
 
-    Write into `inputs`, call `run`, read from `outputs`.  Not for two threads at once: each has its own.
+    Write into `inputs`, call `run`, read from `outputs`.  For one thread at a time.
 
     Attributes:
         inputs: C-contiguous arrays by input name, of the model's dtypes and of fixed shapes.
-        outputs: the same for outputs; their shapes must be what the model gives for such inputs.
+        outputs: the same for outputs; their shapes must be those that the model gives for such inputs.
     """
 
     def __init__(
@@ -50,34 +47,24 @@ class Binding:
             for name, array in self.outputs.items():
                 binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         except ort_errors() as error:
-            raise RunError(f"{path}: ONNX Runtime cannot bind its arrays: {first_line(error)}") from error
+            raise RunError(f"ONNX Runtime cannot bind its arrays: {first_line(error)}", path=path) from error
         self.errors: tuple[type[BaseException], ...] = (*ort_errors(), MemoryError)
-        self.execute = _execution(session, binding)
+        self.execute = _bound_run(session, binding)
 
     def run(self) -> None:
         """Run on what is in `inputs`, into `outputs`.
 
         Raises:
-            RunError: ONNX Runtime failed; what `outputs` hold then is not defined.
+            RunError: ONNX Runtime failed; what `outputs` hold then is undefined.
         """
-        try:
-            self.execute()
-        except self.errors as error:
-            raise self.failure(error) from error
-
-    def failure(self, error: BaseException) -> RunError:
-        """What to raise for an error of `execute`."""
-        return RunError(f"{self.path}: ONNX Runtime failed while running: {first_line(error)}")
+        call(self.path, self.execute)
 
 
-calls_onnxruntime(Binding.run)
+def _bound_run(session: Any, binding: Any) -> Callable[[], object]:
+    """A function without arguments that runs what is bound.
 
-
-def _execution(session: Any, binding: Any) -> Callable[[], object]:
-    """A call without arguments that runs what is bound.
-
-    The method that Python's own wrapper ends in, where it is to be had: the wrapper looks for captured
-    WebGPU graphs at each run, a tenth of the time of a small step.
+    Where it exists, the method that ONNX Runtime's Python wrapper ends in: the wrapper looks for captured WebGPU
+    graphs at each run, a tenth of the time of a small step.
     """
     inner, bound = getattr(session, "_sess", None), getattr(binding, "_iobinding", None)
     run = getattr(inner, "run_with_iobinding", None)
@@ -87,7 +74,7 @@ def _execution(session: Any, binding: Any) -> Callable[[], object]:
 
 
 def key_of(feeds: Mapping[str, Any]) -> Key | None:
-    """What tells feeds of one kind; None where one of them is no numpy array."""
+    """The signature of `feeds`; None where one of them is not a numpy array."""
     key = []
     for name, array in feeds.items():
         if type(array) is not np.ndarray:
@@ -99,7 +86,7 @@ def key_of(feeds: Mapping[str, Any]) -> Key | None:
 def output_buffers(
     infos: Mapping[str, ValueInfo], outputs: Mapping[str, ValueInfo], feeds: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray] | None:
-    """Arrays for what the model gives for such feeds; None where a size does not follow from theirs, or is large."""
+    """Arrays for the outputs of such feeds; None where a size does not follow from the inputs', or is too large."""
     sizes = axis_sizes(infos, feeds)
     buffers = {}
     for name, info in outputs.items():
@@ -108,44 +95,51 @@ def output_buffers(
             return None
         buffers[name] = np.empty([int(size) for size in shape if size is not None], info.dtype)
     total = sum(array.nbytes for array in (*feeds.values(), *buffers.values()))
-    return buffers if total <= SMALL else None
+    return buffers if total <= MAX_BOUND_CALL_BYTES else None
 
 
-class Repeats:
-    """Bindings for feeds whose shapes come again: each thread's own, the last used kept.
+class BindingCache:
+    """Bindings for signatures that occur again: per thread, the least recently used dropped.
 
-    A file may declare an output of its input's size and give another one, which follows from the inputs'
-    values (NonZero, Compress, Slice).  ONNX Runtime refuses to write it into an array of the declared size,
-    so that such feeds are known when a bound run fails and another one does not; see `never`.
+    A file may declare an output of its input's size and give another one, which depends on the inputs' values
+    (NonZero, Compress, Slice).  ONNX Runtime refuses to write it into an array of the declared size.  Such a
+    signature is detected by a bound run that fails where an unbound one does not; see `exclude`.
     """
 
     def __init__(self) -> None:
         self._threads = threading.local()
-        self._never: set[Key] = set()
+        self._excluded: set[Key] = set()
 
     def find(self, key: Key) -> Binding | None:
-        """The binding for feeds of this kind, where they have come twice."""
+        """The binding for this signature, once it has occurred twice."""
         known: OrderedDict[Key, Binding | None] | None = getattr(self._threads, "known", None)
         binding = None if known is None else known.get(key)
         if binding is not None and known is not None:
             known.move_to_end(key)
         return binding
 
-    def learn(
+    def record(
         self,
         key: Key,
-        session: Callable[[Mapping[str, np.ndarray]], Any],
+        session_for: Callable[[Mapping[str, np.ndarray]], Any],
         path: str,
         infos: Mapping[str, ValueInfo],
         outputs: Mapping[str, ValueInfo],
         arrays: Mapping[str, np.ndarray],
         values: Sequence[Any],
     ) -> None:
-        """Note that feeds of this kind were run, as `arrays`, and gave `values`; bind them the second time.
+        """Record that feeds of this signature were run, and bind it the second time.
 
-        `session` gives the one that is to run them.
+        Args:
+            key: the signature.
+            session_for: gives the session that is to run such arrays.
+            path: of the model, for messages.
+            infos: the model's inputs.
+            outputs: the model's outputs.
+            arrays: what was run, complete.
+            values: what it gave, in the order of `outputs`.
         """
-        if key in self._never:
+        if key in self._excluded:
             return
         known: OrderedDict[Key, Binding | None] = getattr(self._threads, "known", None) or OrderedDict()
         self._threads.known = known
@@ -158,17 +152,17 @@ class Repeats:
                 return
             inputs = {name: array.copy() for name, array in arrays.items()}
             try:
-                known[key] = Binding(session(inputs), path, inputs, buffers)
-            except RunError:  # what was asked for has been run all the same
-                self.never(key)
-        while len(known) > _MOST:
+                known[key] = Binding(session_for(inputs), path, inputs, buffers)
+            except RunError:  # the caller has its results all the same
+                self.exclude(key)
+        while len(known) > MAX_CALL_BINDINGS:
             known.popitem(last=False)
 
-    def never(self, key: Key) -> None:
-        """Bind no such feeds any more, in any thread."""
-        if len(self._never) >= _MOST_NEVER:
-            self._never.clear()
-        self._never.add(key)
+    def exclude(self, key: Key) -> None:
+        """Never bind this signature, in any thread."""
+        if len(self._excluded) >= MAX_UNBINDABLE_KEYS:
+            self._excluded.clear()
+        self._excluded.add(key)
         known: OrderedDict[Key, Binding | None] | None = getattr(self._threads, "known", None)
         if known is not None:
             known.pop(key, None)

@@ -1,8 +1,8 @@
-"""Do chunks give what the whole sequence gives, and one row what it gives in a batch?  Found by running both.
+"""Compare chunks with the whole sequence, and one sequence with itself in a batch, by running both.
 
-It is used where a file's metadata does not say whether it may be streamed, and by the exporter on every
-file that has states.  The yardstick is the model's own rounding: how far its outputs move when its inputs
-do by about one rounding error.
+This is used where a file's metadata does not say whether it can be streamed, and by the exporter on every file that
+has states.  The tolerance is relative to the model's own rounding: how far its outputs move when its inputs change by
+about one rounding error.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from .symbolic_dims import names_in, size_of
+from .batch_axes import state_dim_names
+from .symbolic_dims import size_of
 from .tensor_info import ValueInfo
+from .tuning import CHUNK_TOLERANCE
 
 if TYPE_CHECKING:
     from .model import Model
@@ -23,29 +25,23 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 Run = Callable[[dict[str, "np.ndarray[Any, Any]"]], Mapping[str, Any]]
 
-_ROUNDINGS = 64.0
-"""How many times as far as by rounding alone chunks and the whole may lie apart.
-
-Measured over 400 drawn models (see tests/runtime/test_chunk_check.py): at most 9; steps that meet outside
-of the states give 1e3 and more.
-"""
 _CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
-"""Cuts of the six steps that are tried when a stream is opened."""
+"""How the six steps are divided when a stream is opened."""
 _BATCH = 2
 _OTHER = 3
-"""The size of open axes that are neither batch nor time, and one more for each further one."""
+"""The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
 _LIKELY_TIME = ("time", "seq", "frame", "step", "length", "sample")
 
 
 @dataclass(frozen=True)
 class WholeSequence:
-    """A whole sequence, ready to be cut.
+    """A whole sequence, and how to split it.
 
     Attributes:
         feeds: every input that is not a state.
         axes: the time axis of those inputs that have one.
-        states: what every state starts from.
-        lengths: inputs that say how many steps a chunk has.
+        states: every state before the first step.
+        lengths: inputs that hold the number of steps of a chunk.
     """
 
     feeds: Arrays
@@ -55,12 +51,12 @@ class WholeSequence:
 
     @property
     def steps(self) -> int:
-        """How many there are."""
+        """Its number of time steps."""
         name, axis = next(iter(self.axes.items()))
         return int(self.feeds[name].shape[axis])
 
     def chunk(self, start: int, size: int) -> dict[str, np.ndarray]:
-        """The inputs from step `start` on."""
+        """The inputs of `size` steps from step `start` on."""
         parts = {
             name: np.take(array, range(start, start + size), axis=self.axes[name]) if name in self.axes else array
             for name, array in self.feeds.items()
@@ -69,22 +65,25 @@ class WholeSequence:
 
 
 def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chunkings: Sequence[Sequence[int]]) -> str:
-    """Where a sequence run in chunks, with the states carried, differs from the whole; "" where it does not.
+    """Where a sequence in chunks, with the states carried, differs from the whole sequence; "" where it does not.
 
     Args:
-        run: inputs and states by name to outputs by name.
-        sequence: what is run.
+        run: the model, from inputs and states by name to outputs by name.
+        sequence: the sequence.
         pairs: which output feeds which state.
-        chunkings: sizes of chunks, each of them all of the sequence.
+        chunkings: ways to divide it, each a list of chunk sizes.
 
     Raises:
-        InputError, RunError: the model does not run on the whole, or on a chunk.
+        InputError, RunError: the model does not run on the whole sequence, or on a chunk.
     """
     whole = run({**sequence.feeds, **sequence.states})
     for name, after in pairs.items():
         if np.shape(whole[after]) != sequence.states[name].shape:
-            raise InputError(f"{after} has shape {np.shape(whole[after])}, and {name} that it feeds another")
-    shaken = run({**_shaken(sequence.feeds), **_shaken(sequence.states)})
+            raise InputError(
+                f"{after} has shape {np.shape(whole[after])}, but {name}, which it feeds, has "
+                f"{sequence.states[name].shape}"
+            )
+    perturbed = run({**_perturbed(sequence.feeds), **_perturbed(sequence.states)})
     for chunking in chunkings:
         parts = []
         states = dict(sequence.states)
@@ -95,65 +94,66 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
             states = {name: np.asarray(outputs[after]) for name, after in pairs.items()}
             parts.append(outputs)
         cut = "+".join(map(str, chunking))
-        for name, wanted in whole.items():
+        for name, expected in whole.items():
             problem = _differs(
                 [np.asarray(part[name]) for part in parts],
-                np.asarray(wanted),
-                np.asarray(shaken[name]),
+                np.asarray(expected),
+                np.asarray(perturbed[name]),
                 chunking,
                 is_state=name in pairs.values(),
             )
             if problem:
-                return f"{sequence.steps} steps in chunks of {cut} give another {name} than in one piece: {problem}"
+                return f"{sequence.steps} steps in chunks of {cut} give another {name} than all at once: {problem}"
     return ""
 
 
 def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int]) -> str:
-    """Where the first sequence of a batch, alone, differs from itself in the batch; "" where it does not.
+    """Where the first sequence of a batch differs from itself when run alone; "" where it does not.
 
     Args:
-        run: inputs and states by name to outputs by name.
-        feeds: all of them, of a batch.
+        run: the model, from inputs and states by name to outputs by name.
+        feeds: all inputs and states, of a batch.
         axes: the batch axis of those that have one.
-        outputs: the same of outputs.
+        outputs: the same for outputs.
 
     Raises:
         InputError, RunError: the model does not run on the batch, or on one sequence.
     """
-    whole, shaken = run(dict(feeds)), run(_shaken(feeds))
+    whole, perturbed = run(dict(feeds)), run(_perturbed(feeds))
     alone = run({name: np.take(array, [0], axes[name]) if name in axes else array for name, array in feeds.items()})
     for name, axis in outputs.items():
-        one, near = (np.take(np.asarray(found[name]), [0], axis) for found in (whole, shaken))
-        given = np.asarray(alone[name])
-        problem = _other_numbers(given, one, near) if given.shape == one.shape else f"its shape is {given.shape}"
+        in_batch, near = (np.take(np.asarray(results[name]), [0], axis) for results in (whole, perturbed))
+        actual = np.asarray(alone[name])
+        same_shape = actual.shape == in_batch.shape
+        problem = _mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
         if problem:
-            return f"{name} of one sequence is another alone than beside others: {problem}"
+            return f"{name} of one sequence depends on the other sequences in its batch: {problem}"
     return ""
 
 
 def _differs(
-    parts: Sequence[np.ndarray], whole: np.ndarray, shaken: np.ndarray, chunking: Sequence[int], *, is_state: bool
+    parts: Sequence[np.ndarray], whole: np.ndarray, perturbed: np.ndarray, chunking: Sequence[int], *, is_state: bool
 ) -> str:
-    """How the parts of an output differ from the whole of it; "" where they do not."""
-    given = [parts[-1]] if is_state else _joined(parts, whole.shape, chunking)
-    given = [array for array in given if array.shape == whole.shape]
-    if not given:
+    """How the chunks of an output differ from the whole output; "" where they do not."""
+    candidates = [parts[-1]] if is_state else _concatenations(parts, whole.shape, chunking)
+    candidates = [array for array in candidates if array.shape == whole.shape]
+    if not candidates:
         shapes = ", ".join(str(part.shape) for part in parts)
-        return f"its shape is {whole.shape}, and those of the chunks are {shapes}"
-    problems = [_other_numbers(array, whole, shaken) for array in given]
+        return f"its shape is {whole.shape}, and the chunks' are {shapes}"
+    problems = [_mismatch(array, whole, perturbed) for array in candidates]
     return "" if "" in problems else problems[0]
 
 
-def _other_numbers(given: np.ndarray, whole: np.ndarray, shaken: np.ndarray) -> str:
+def _mismatch(actual: np.ndarray, whole: np.ndarray, perturbed: np.ndarray) -> str:
     if whole.dtype.kind not in "fc":
-        # An integer may tip over by rounding (an argmax of two that are nearly equal), where the shaken run does.
-        steady = (whole == shaken) if shaken.shape == whole.shape else np.ones(whole.shape, bool)
-        wrong = int(((given != whole) & steady).sum())
+        # Rounding may change an integer (an argmax of two nearly equal numbers); then the perturbed run changes it too.
+        steady = (whole == perturbed) if perturbed.shape == whole.shape else np.ones(whole.shape, bool)
+        wrong = int(((actual != whole) & steady).sum())
         return f"{wrong} of {whole.size} numbers differ" if wrong else ""
-    exact, near, other = (np.array(array, np.float64) for array in (whole, shaken, given))
+    exact, near, other = (np.array(array, np.float64) for array in (whole, perturbed, actual))
     finite = np.isfinite(exact)
     if not np.array_equal(finite, np.isfinite(other)):
-        return "other numbers are finite"
+        return "NaN or infinity is in other places"
     if not finite.any():
         return ""
     epsilon = float(np.finfo(whole.dtype).eps)
@@ -161,18 +161,18 @@ def _other_numbers(given: np.ndarray, whole: np.ndarray, shaken: np.ndarray) -> 
     steady = finite & np.isfinite(near) if near.shape == exact.shape else np.zeros(exact.shape, bool)
     moved = float(np.abs(near[steady] - exact[steady]).max(initial=0.0))
     error = float(np.abs(other[finite] - exact[finite]).max())
-    if error <= _ROUNDINGS * max(moved, epsilon * scale):
+    if error <= CHUNK_TOLERANCE * max(moved, epsilon * scale):
         return ""
-    return f"it is off by {error:.3g}, where the largest number is {scale:.3g}"
+    return f"it is off by {error:.3g}; the largest number is {scale:.3g}"
 
 
-def _joined(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunking: Sequence[int]) -> list[np.ndarray]:
-    """The ways in which the parts can be put together to `shape`: the last alone, or end to end along time.
+def _concatenations(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunking: Sequence[int]) -> list[np.ndarray]:
+    """The ways to combine the chunks to `shape`: the last one alone, or all concatenated along time.
 
-    Time may be one factor of an axis, as where a module makes one axis of batch and time.
+    Time may be a factor of an axis, as in a module that merges batch and time.
     """
     if {part.shape for part in parts} == {shape} and len(set(chunking)) > 1:
-        return [parts[-1]]  # it has no time axis
+        return [parts[-1]]  # there is no time axis
     ways = [parts[-1]] if parts[-1].shape == shape else []
     total = sum(chunking)
     if {part.ndim for part in parts} != {len(shape)}:
@@ -193,8 +193,8 @@ def _joined(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunking: Seque
     return ways
 
 
-def _shaken(arrays: Arrays) -> dict[str, np.ndarray]:
-    """Floats moved by two roundings, one up and the next down."""
+def _perturbed(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Floats changed by two rounding errors, alternately up and down."""
     moved = {}
     for name, array in arrays.items():
         if array.dtype.kind == "f":
@@ -205,10 +205,10 @@ def _shaken(arrays: Arrays) -> dict[str, np.ndarray]:
 
 
 def why_not_streamable(model: Model) -> str:
-    """Try a model of which nothing is known on six steps, whole and in chunks; why it cannot be streamed, or "".
+    """Run a model without metadata on six steps, at once and in chunks; why it cannot be streamed, or "".
 
-    Where it has no open axis but the batch, or runs at no such size (as one that takes 512 samples and
-    nothing else), a call is a step whatever its size, and there is nothing to compare.
+    Where it has no dynamic axis but the batch, or does not run at such sizes (one that takes exactly 512
+    samples), every call is one step, and there is nothing to compare.
     """
     reasons: dict[str, str] = {}
     for sequence in _sequences(model):
@@ -218,50 +218,48 @@ def why_not_streamable(model: Model) -> str:
         try:
             reasons[cut] = difference(model.run, sequence, model.states, _CHUNKINGS)
         except (InputError, RunError):
-            continue  # that axis is not time, or not open in truth
+            continue  # that axis is not time, or not really dynamic
         if not reasons[cut]:
             return ""
     return next(iter(reasons.values()), "")
 
 
 def _sequences(model: Model) -> Iterator[WholeSequence]:
-    """Random inputs with six steps along each of the axes that may be time, the likeliest first."""
+    """Random inputs with six steps along each axis that may be time, the most likely one first."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
-    held = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)}
-    batches = {name for dim in held for name in names_in(dim)}
+    batches = state_dim_names(model)
     fixed = all(isinstance(dim, int) for name in model.states for dim in model.inputs[name].shape)
     groups = _groups(free, batches)
     order = sorted(groups, key=lambda key: not any(word in str(key).lower() for word in _LIKELY_TIME))
     for key in order:
         for batch in (1, _BATCH) if fixed else (_BATCH, 1):
-            # Other open axes have sizes of their own, or are the batch under another name.
+            # Other dynamic axes have sizes of their own, or are the batch under another name.
             for other in (_OTHER, None):
-                yield _drawn(model, free, groups[key], batch, other)
+                yield _random_sequence(model, free, groups[key], batch, other)
 
 
 def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[str, int]]:
-    """Axes that may be time, each in all of the inputs that have it: by name, or where it has none by its place."""
+    """Axes that may be time, each with the inputs that have it: by name, or by position where it has none."""
     groups: dict[Any, dict[str, int]] = {}
     for name, info in free.items():
         for axis, dim in enumerate(info.shape):
             if dim is None or (isinstance(dim, str) and dim not in batches):
                 groups.setdefault(axis if dim is None else dim, {})[name] = axis
     shared = {key for key, axes in groups.items() if len(axes) > 1}
-    by_place: dict[Any, dict[str, int]] = {}
+    by_position: dict[Any, dict[str, int]] = {}
     for key, axes in groups.items():
-        if key not in shared and len(free) > 1:  # others give the same axis a name in each input
+        if key not in shared and len(free) > 1:  # some tools name the same axis differently in each input
             for name, axis in axes.items():
-                by_place.setdefault(axis, {})[name] = axis
-    return {**groups, **{("axis", key): axes for key, axes in by_place.items() if len(axes) > 1}}
+                by_position.setdefault(axis, {})[name] = axis
+    return {**groups, **{("axis", key): axes for key, axes in by_position.items() if len(axes) > 1}}
 
 
-def _drawn(
+def _random_sequence(
     model: Model, free: Mapping[str, ValueInfo], axes: Mapping[str, int], batch: int, other: int | None
 ) -> WholeSequence:
     rng = np.random.default_rng(0)
     steps = sum(_CHUNKINGS[0])
-    held = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)}
-    sizes = {name: batch for dim in held for name in names_in(dim)}
+    sizes = dict.fromkeys(state_dim_names(model), batch)
     for info in free.values():
         for dim in info.shape:
             if isinstance(dim, str):

@@ -1,51 +1,51 @@
-"""A whole sequence in chunks: the states are carried from one to the next, and the outputs joined."""
+"""A whole sequence in chunks: the states are carried from one to the next, and the outputs concatenated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, RunError
-from .model import Model
-from .symbolic_dims import names_in
-from .tensor_info import axis_sizes, checked, known_names
+from .batch_axes import BATCH, TIME, batch_name
+from .tensor_info import axis_sizes, require_known_names, validated_feeds
+
+if TYPE_CHECKING:
+    from .model import Model
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
-TIME = "time"
-BATCH = "batch"
 
 
 def run_chunks(model: Model, feeds: Mapping[str, np.ndarray], steps: int) -> Arrays:
-    """Run `model` on `steps` time steps after another, and the rest of them last.
+    """Run `model` on chunks of `steps` time steps, and on the remaining ones last.
 
-    Of a module, the inputs that have the time axis are cut along it, the others go with every chunk.
-    Its time is the axis named "time", or else the one open axis that its inputs have beside the batch.
+    For a module, the inputs that have the time axis are split along it, and the others are passed with every chunk.
+    Its time axis is the one named "time", or else the only dynamic axis of its inputs besides the batch.
 
     Args:
         model: a bare LSTM, or a module that carries its states.
         feeds: names to arrays, as `Model.run` takes them; a bare LSTM's also without the batch axis.
-            States in it are where the first chunk starts.
+            States in it are those before the first chunk.
         steps: 1 or more.
 
     Returns:
-        The outputs with their chunks joined along time, those without a time axis as the last chunk
-        gives them; and the final states under their outputs' names.
+        The outputs with their chunks concatenated along time, those without a time axis from the last chunk;
+        and the final states under their outputs' names.
 
     Raises:
         InputError: the model cannot be streamed along a time axis, or something does not fit.
         RunError: ONNX Runtime failed while running.
     """
     if model.spec is not None and "lengths" in feeds:
-        raise InputError("lengths do not go with chunks: a stream's sequences go on together")
-    known_names(model.inputs, feeds)
-    return _of_lstm(model, dict(feeds), steps) if model.spec is not None else _of_module(model, dict(feeds), steps)
+        raise InputError("lengths cannot be combined with chunks: all sequences of a stream continue", name="lengths")
+    require_known_names(model.inputs, feeds)
+    return _run_lstm(model, dict(feeds), steps) if model.spec is not None else _run_module(model, dict(feeds), steps)
 
 
-def _of_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
+def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     spec = model.spec
-    assert spec is not None  # noqa: S101 - the caller knows
+    assert spec is not None  # noqa: S101 - the caller's condition
     if "input" not in feeds:
         raise InputError(f"missing input: {model.inputs['input']}")
     x = feeds["input"]
@@ -54,21 +54,23 @@ def _of_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     if unbatched:
         x = np.expand_dims(x, batch_axis)
     if x.ndim != 3:
-        raise InputError(f"input has shape {x.shape}; the model takes {model.inputs['input']}")
+        raise InputError(f"input has shape {x.shape}", hint=f"the model takes {model.inputs['input']}")
     stream = model.stream(x.shape[batch_axis])
-    given = {
+    states = {
         name: feeds[name][:, np.newaxis] if feeds[name].ndim == 2 else feeds[name]
         for name in feeds
         if name in model.states
     }
-    if given:
-        stream.state = {**stream.state, **given}
+    if states:
+        stream.state = {**stream.state, **states}
     time_axis = 1 - batch_axis
     size = x.shape[time_axis]
     outputs = [stream(_cut(x, time_axis, start, steps)) for start in range(0, size, steps)]
     if not outputs:
-        raise InputError(f"input has shape {x.shape}: nothing along time, which must be 1 or more")
-    result = {"output": end_to_end("output", outputs, time_axis)}
+        raise InputError(
+            f"input has shape {x.shape}: the axis time is empty", hint="it must be at least 1", name="input"
+        )
+    result = {"output": concatenated("output", outputs, time_axis)}
     final = stream.state
     result |= {model.states[name]: final[name] for name in model.states if name in final}
     if unbatched:
@@ -78,17 +80,17 @@ def _of_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     return result
 
 
-def _of_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
-    model.stream()  # says why not, before anything else is looked at
+def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
+    model.stream()  # the reason why not comes before any other error
     time = _time_axis(model)
-    joined = _joined_outputs(model, time)
+    time_axes = _output_time_axes(model, time)
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
-    arrays = checked(free, {name: array for name, array in feeds.items() if name not in model.states})
+    arrays = validated_feeds(free, {name: array for name, array in feeds.items() if name not in model.states})
     sizes = axis_sizes(free, arrays)
-    stream = model.stream(sizes.get(_batch_axis(model), 1))
-    given = {name: array for name, array in feeds.items() if name in model.states}
-    if given:
-        stream.state = {**stream.state, **given}
+    stream = model.stream(sizes.get(batch_name(model) or BATCH, 1))
+    states = {name: array for name, array in feeds.items() if name in model.states}
+    if states:
+        stream.state = {**stream.state, **states}
     cut = {name: info.shape.index(time) for name, info in free.items() if time in info.shape}
     results: list[Arrays] = []
     for start in range(0, sizes[time], steps):
@@ -96,23 +98,25 @@ def _of_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
         results.append(stream.run({**arrays, **chunk}))
     final = stream.state
     result = {
-        name: end_to_end(name, [item[name] for item in results], joined[name]) if name in joined else value
+        name: concatenated(name, [item[name] for item in results], time_axes[name]) if name in time_axes else value
         for name, value in results[-1].items()
     }
     return result | {output: final[name] for name, output in model.states.items()}
 
 
-def end_to_end(name: str, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """The parts of an output along `axis`, which those of a file that lies about its shapes may not have.
+def concatenated(name: str, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """The chunks of an output, concatenated along `axis`.
 
     Raises:
-        RunError: they cannot be put together.
+        RunError: their shapes do not allow it, as in a file that declares wrong shapes.
     """
     try:
         return np.concatenate(parts, axis=axis)
     except ValueError as error:
         shapes = ", ".join(sorted({str(np.shape(part)) for part in parts}))
-        raise RunError(f"{name} has shape {shapes}, and its parts cannot be put together along axis {axis}") from error
+        raise RunError(
+            f"{name} has shape {shapes}, and these chunks cannot be concatenated along axis {axis}", name=name
+        ) from error
 
 
 def _cut(array: np.ndarray, axis: int, start: int, steps: int) -> np.ndarray:
@@ -120,55 +124,55 @@ def _cut(array: np.ndarray, axis: int, start: int, steps: int) -> np.ndarray:
 
 
 def _time_axis(model: Model) -> str:
-    """The axis that chunks are cut along: what the file says of it, or the one open axis beside the batch."""
+    """The axis along which chunks are split: that of the metadata, or the only dynamic axis besides the batch."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
-    held = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)} - {TIME}
+    state_dims = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)} - {TIME}
     axes = set(model.metadata.time_axes) or (
-        {dim for info in free.values() for dim in info.shape if isinstance(dim, str)} - held - {BATCH}
+        {dim for info in free.values() for dim in info.shape if isinstance(dim, str)} - state_dims - {BATCH}
     )
     if not axes:
         raise InputError(
-            f"{model.path}: cannot be cut into chunks: no axis of its inputs is open but the batch, so each run takes "
-            "what it has room for; in Python, model.stream() carries the states from run to run"
+            "cannot be run in chunks: no axis of its inputs is dynamic but the batch, so that every run "
+            "has the same size",
+            hint="in Python, model.stream() carries the states from run to run",
+            path=model.path,
         )
     if len(axes) > 1:
         raise InputError(
-            f"{model.path}: cannot be cut into chunks: its inputs have the axes {', '.join(sorted(axes))}, and only "
-            "sequences that go on together can be; run it whole"
+            f"cannot be run in chunks: its inputs have the axes {', '.join(sorted(axes))}, and a "
+            "stream has only one time axis",
+            hint="run the whole sequence",
+            path=model.path,
         )
     time = axes.pop()
     lengths = [spec.name for spec in model.metadata.inputs if spec.high == time]
     if lengths:
         raise InputError(
-            f"{model.path}: cannot be cut into chunks: {', '.join(lengths)} counts along {time}, and a stream's "
-            "sequences go on together; run it whole"
+            f"cannot be run in chunks: {', '.join(lengths)} counts along {time}, and all "
+            "sequences of a stream continue",
+            hint="run the whole sequence",
+            path=model.path,
         )
     twice = [str(info) for info in free.values() if info.shape.count(time) > 1]
     if twice:
-        raise InputError(f"{model.path}: cannot be cut into chunks: {twice[0]} has the axis {time} twice")
+        raise InputError(f"cannot be run in chunks: {twice[0]} has the axis {time} twice", path=model.path)
     return time
 
 
-def _joined_outputs(model: Model, time: str) -> dict[str, int]:
-    """The outputs that have a time axis, and which."""
+def _output_time_axes(model: Model, time: str) -> dict[str, int]:
+    """The time axis of each output that has one."""
     known = {dim for info in model.inputs.values() for dim in info.shape}
-    joined: dict[str, int] = {}
+    axes: dict[str, int] = {}
     for name, info in model.outputs.items():
         if name in model.states.values():
             continue
         unclear = [dim for dim in info.shape if not isinstance(dim, int) and (dim is None or dim not in known)]
         if unclear or info.shape.count(time) > 1:
             raise InputError(
-                f"{model.path}: cannot be cut into chunks: how the chunks of its output {info} would follow one "
-                f"another along {time} is not known; run it whole"
+                f"cannot be run in chunks: how to concatenate its output {info} along {time} is not known",
+                hint="run the whole sequence",
+                path=model.path,
             )
         if time in info.shape:
-            joined[name] = info.shape.index(time)
-    return joined
-
-
-def _batch_axis(model: Model) -> str:
-    """What the batch is called: the states' open axis."""
-    shapes = [model.inputs[name].shape for name in model.states]
-    names = sorted({name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)})
-    return BATCH if BATCH in names or not names else names[0]
+            axes[name] = info.shape.index(time)
+    return axes

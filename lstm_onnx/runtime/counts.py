@@ -1,6 +1,6 @@
-"""Inputs whose integers count along an axis, as lengths do along time: each is from a least one to that axis' size.
+"""Inputs whose integers count along an axis, as lengths do along time: each is at most that axis' size.
 
-PyTorch refuses any other; a graph gives NaN, or whatever is behind the end.
+PyTorch refuses larger ones; a graph gives NaN, or reads past the end.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .tensor_info import ValueInfo
 
 @dataclass(frozen=True)
 class Count:
-    """That an input's integers are from `low` to the size of `axis`, both included."""
+    """The range of an input's integers: from `low` to the size of `axis`, both included."""
 
     low: int
     axis: str
 
 
 def counts_of(metadata: Metadata, inputs: Mapping[str, ValueInfo]) -> dict[str, Count]:
-    """The inputs of a model that count along an axis, by what its metadata says of them."""
+    """The inputs of a model that count along an axis, according to its metadata."""
     if metadata.spec is not None:
         return {"lengths": Count(1, "time")} if "lengths" in inputs else {}
     return {
@@ -39,11 +39,11 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
 
     Args:
         counts: by input.
-        arrays: what is given; what is not among `counts`, or holds no integers, is not looked at.
-        sizes: of the named axes; where one is not known, only the least is looked at.
+        arrays: by input; those that are not in `counts` or hold no integers are ignored.
+        sizes: of the named axes; where one is not known, only the lower bound is checked.
 
     Raises:
-        InputError: one is below its least or above its axis' size; the message names the input and the index.
+        InputError: one is out of range; the message names the input and the index.
     """
     for name, count in counts.items():
         array = arrays.get(name)
@@ -53,7 +53,7 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
         outside = array < count.low if size is None else (array < count.low) | (array > size)
         if not np.any(outside):
             continue
-        index = np.unravel_index(int(np.argmax(outside)), array.shape)
-        place = f"[{', '.join(str(int(i)) for i in index)}]" if index else ""
+        index = tuple(map(int, np.unravel_index(int(np.argmax(outside)), array.shape)))
+        place = f"[{', '.join(map(str, index))}]" if index else ""
         allowed = f"{count.low} or more" if size is None else f"from {count.low} to {count.axis}, {size}"
-        raise InputError(f"{name}{place} is {array[index]}; it must be {allowed}")
+        raise InputError(f"{name}{place} is {array[index]}", hint=f"it must be {allowed}", name=name, index=index)

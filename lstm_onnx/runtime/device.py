@@ -1,7 +1,6 @@
 """Runs whose arrays stay on a device: a stream's states on the GPU, and tensors that are there already.
 
-Everything is written for any device that ONNX Runtime knows, so that the same code is tested on the
-CPU's memory.
+It works for any device of ONNX Runtime, so that the same code is tested with the CPU's memory.
 """
 
 from __future__ import annotations
@@ -13,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, RunError
+from ..errors import InputError
 from .bindings import Key, key_of
+from .call import call
+from .conversion import converter_to, to_numpy
 from .providers import first_line, onnxruntime, ort_errors
-from .tensor_info import ValueInfo, axis_sizes, checked, restorer, to_numpy
+from .tensor_info import ValueInfo, axis_sizes, known_shape, validated_feeds
+from .tuning import MAX_STREAM_BINDINGS
 
 if TYPE_CHECKING:
     from .model import Model
 
-_MOST_SHAPES = 8
 _DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}
-"""DLPack's numbers for the devices that ONNX Runtime can share memory with."""
+"""DLPack's device types with which ONNX Runtime can share memory."""
 
 
 @dataclass(frozen=True)
 class _Bound:
-    """Chunks of one shape: where they go, where the outputs come, and a binding for each way round of the states."""
+    """Chunks of one shape: their input and output buffers, and a binding per direction of the double buffer."""
 
     chunk: dict[str, Any]
     outputs: dict[str, Any]
@@ -37,10 +38,10 @@ class _Bound:
 
 
 class DeviceSteps:
-    """A stream's steps with its states on a device, bound in turn: what one step writes the next one reads.
+    """A stream's steps with its states on a device, double-buffered: what one step writes the next one reads.
 
-    With `graphs` each binding is captured as a CUDA graph and replayed, which takes a model opened
-    with ``cuda_graph=True`` and all nodes on CUDA.
+    With `graphs`, each binding is captured as a CUDA graph and replayed, which requires a model opened with
+    ``cuda_graph=True`` and all nodes on CUDA.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class DeviceSteps:
         self._graphs = graphs
         self._value = onnxruntime().OrtValue
         self._states = tuple(
-            {name: self._value.ortvalue_from_numpy(array, device, 0) for name, array in start.items()} for _ in range(2)
+            {name: self._value.ortvalue_from_numpy(array, device, model.device_id) for name, array in start.items()}
+            for _ in range(2)
         )
         self._current = 0
         self._bound: OrderedDict[Key, _Bound] = OrderedDict()
@@ -81,30 +83,30 @@ class DeviceSteps:
             bound = self._bind(feeds)
             if key is not None:
                 self._bound[key] = bound
-            while len(self._bound) > _MOST_SHAPES:
+            while len(self._bound) > MAX_STREAM_BINDINGS:
                 self._bound.popitem(last=False)
         else:
             for name, array in feeds.items():
                 bound.chunk[name].update_inplace(np.ascontiguousarray(array))
-        run_bound(self._model, bound.bindings[self._current], bound.options[self._current])
+        run_binding(self._model, bound.bindings[self._current], bound.options[self._current])
         self._current ^= 1
         return {name: value.numpy().copy() for name, value in bound.outputs.items()}
 
     def _bind(self, feeds: Mapping[str, np.ndarray]) -> _Bound:
         model, device = self._model, self._device
         before = {name: value.numpy() for name, value in self._states[self._current].items()}
-        arrays = checked(model.inputs, model.completed({**feeds, **before}))
-        # Lengths are read by the CPU, also on CUDA.
-        homes = {name: "cpu" if name == "lengths" else device for name in arrays}
+        arrays = validated_feeds(model.inputs, model.completed({**feeds, **before}))
+        # Lengths are read by the CPU even on CUDA.
+        devices = {name: ("cpu", 0) if name == "lengths" else (device, model.device_id) for name in arrays}
         chunk = {
-            name: self._value.ortvalue_from_numpy(array, homes[name], 0)
+            name: self._value.ortvalue_from_numpy(array, *devices[name])
             for name, array in arrays.items()
             if name not in model.states
         }
         sizes = axis_sizes(model.inputs, arrays)
         ends = set(model.states.values())
         outputs = {
-            name: self._value.ortvalue_from_shape_and_type(_shape(info, sizes), info.dtype, device, 0)
+            name: self._value.ortvalue_from_shape_and_type(_shape(info, sizes), info.dtype, device, model.device_id)
             for name, info in model.outputs.items()
             if name not in ends
         }
@@ -123,54 +125,57 @@ class DeviceSteps:
         )
 
     def _options(self, index: int) -> tuple[Any, Any]:
-        """With graphs, each binding has its own: a graph has the addresses that it was captured with."""
+        """With graphs, one per binding: a graph keeps the addresses that it was captured with."""
         if not self._graphs:
             return None, None
         options = []
-        for way in (1, 2):
+        for direction in (1, 2):
             option = onnxruntime().RunOptions()
-            option.add_run_config_entry("gpu_graph_id", str(2 * index + way))
+            option.add_run_config_entry("gpu_graph_id", str(2 * index + direction))
             options.append(option)
         return options[0], options[1]
 
 
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
-    shape = [sizes.get(dim) if isinstance(dim, str) else dim for dim in info.shape]
-    if info.dtype is None or None in shape:
-        raise InputError(f"the output {info} has a size that does not follow from the inputs; run it without a stream")
-    return [int(size) for size in shape if size is not None]
+    shape = known_shape(info, sizes)
+    if info.dtype is None or shape is None:
+        raise InputError(
+            f"the output {info} has a size that does not follow from the inputs",
+            hint="run it without a stream",
+            name=info.name,
+        )
+    return shape
 
 
-def run_bound(model: Model, binding: Any, options: Any = None) -> None:
+def run_binding(model: Model, binding: Any, options: Any = None) -> None:
     """Run what is bound.
 
     Raises:
         RunError: ONNX Runtime failed, or memory ran out.
     """
-    try:
+
+    def run() -> None:
         binding.synchronize_inputs()
         model.session.run_with_iobinding(binding, options)
         binding.synchronize_outputs()
-    except MemoryError as error:
-        raise RunError(f"{model.path}: ran out of memory while running; give it less at a time") from error
-    except ort_errors() as error:
-        raise RunError(f"{model.path}: ONNX Runtime failed while running: {first_line(error)}") from error
+
+    call(model.path, run)
 
 
 def device_of(value: Any) -> str | None:
-    """The device of a DLPack tensor by ONNX Runtime's name; None of what is no such tensor, or elsewhere."""
+    """ONNX Runtime's name for the device of a DLPack tensor; None for other values and other devices."""
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
         return None
     return _DLPACK_DEVICES.get(int(value.__dlpack_device__()[0]))
 
 
 def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda") -> dict[str, Any]:
-    """Run a model on tensors that lie on its device, without moving them; the outputs stay there as well.
+    """Run a model on tensors on its device, without copying them; the outputs stay there as well.
 
     Args:
         model: open on that device's provider.
-        feeds: every input but absent states and lengths, as DLPack tensors on `device` (or arrays on
-            the CPU, which are moved).
+        feeds: every input but missing states and lengths, as DLPack tensors on `device` (or arrays on
+            the CPU, which are copied there).
         device: "cuda".
 
     Returns:
@@ -181,43 +186,43 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
         RunError: ONNX Runtime failed.
     """
     value = onnxruntime().OrtValue
-    held: dict[str, Any] = {}
-    restore = None
+    values: dict[str, Any] = {}
+    to_caller_type = None
     errors: tuple[type[BaseException], ...] = (*ort_errors(), BufferError)
     for name, tensor in feeds.items():
         if device_of(tensor) is None:
             array, _ = to_numpy(tensor, model.inputs.get(name), name)
-            held[name] = value.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
+            values[name] = value.ortvalue_from_numpy(np.ascontiguousarray(array), device, model.device_id)
             continue
         try:
-            held[name] = value.from_dlpack(tensor)
+            values[name] = value.from_dlpack(tensor)
         except errors as error:
             raise InputError(
-                f"{name} cannot be used where it is: {first_line(error)} (.detach().contiguous() may help)"
+                f"{name} cannot be used on its device: {first_line(error)} (.detach().contiguous() may help)", name=name
             ) from error
-        restore = restore or restorer(tensor)
-    # Stand-ins without memory of their own: but of lengths only shapes and dtypes are looked at.
+        to_caller_type = to_caller_type or converter_to(tensor)
+    # Arrays without memory of their own: apart from lengths, only shapes and dtypes are validated.
     shapes = {
-        name: item.numpy() if name in model.counts else _stand_in(model.inputs.get(name), item)
-        for name, item in held.items()
+        name: item.numpy() if name in model.counts else _shape_only(model.inputs.get(name), item)
+        for name, item in values.items()
     }
-    completed = checked(model.inputs, model.completed(shapes))
+    completed = validated_feeds(model.inputs, model.completed(shapes))
     if model.spec is None:
         model.require_counts(completed)
     binding = model.session.io_binding()
     for name, array in completed.items():
-        home = "cpu" if name == "lengths" else device
-        given = None if name == "lengths" else held.get(name)  # those were made int32
-        binding.bind_ortvalue_input(name, given or value.ortvalue_from_numpy(array, home, 0))
+        target = ("cpu", 0) if name == "lengths" else (device, model.device_id)
+        passed = None if name == "lengths" else values.get(name)  # lengths were cast to int32
+        binding.bind_ortvalue_input(name, passed or value.ortvalue_from_numpy(array, *target))
     for name in model.outputs:
-        binding.bind_output(name, device)
-    run_bound(model, binding)
+        binding.bind_output(name, device, model.device_id)
+    run_binding(model, binding)
     results = dict(zip(model.outputs, binding.get_outputs(), strict=True))
-    return {name: restore(result) if restore else result.numpy() for name, result in results.items()}
+    return {name: to_caller_type(result) if to_caller_type else result.numpy() for name, result in results.items()}
 
 
-def _stand_in(info: ValueInfo | None, value: Any) -> np.ndarray:
+def _shape_only(info: ValueInfo | None, value: Any) -> np.ndarray:
     dtype = np.float32 if info is None or info.dtype is None else info.dtype
     element = value.data_type().removeprefix("tensor(").removesuffix(")")
-    own = {"float": "float32", "double": "float64"}.get(element, element)
-    return np.broadcast_to(np.zeros((), own if own != "bfloat16" else dtype), value.shape())
+    known = {"float": "float32", "double": "float64"}.get(element, element)
+    return np.broadcast_to(np.zeros((), known if known != "bfloat16" else dtype), value.shape())

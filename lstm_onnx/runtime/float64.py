@@ -1,4 +1,4 @@
-"""Recurrent operators in float64, which ONNX Runtime's CPU provider opens and cannot run."""
+"""Recurrent operators in float64, which ONNX Runtime's CPU provider opens but cannot run."""
 
 from __future__ import annotations
 
@@ -10,41 +10,45 @@ import numpy as np
 
 from .providers import ort_errors, placements
 from .tensor_info import ValueInfo
+from .tuning import MAX_FLOAT64_TRIAL_ELEMENTS
 
 _OPERATORS = frozenset({"LSTM", "GRU"})
-"""Those that are opened and then refuse; an RNN of float64 is refused when it is opened."""
-_MOST_ELEMENTS = 2**20
+"""These open and then fail to run; a float64 RNN fails to open."""
 REMEDY = 'export it as float32, or use provider "cuda"'
+NOT_ON_CPU = (
+    "is float64, and ONNX Runtime's CPU provider has no LSTM or GRU operator for it (only the Scan of a projected LSTM "
+    "runs)"
+)
 
 
-def refuses_double(error: BaseException) -> bool:
-    """Whether that is why ONNX Runtime failed."""
+def is_float64_error(error: BaseException) -> bool:
+    """Whether ONNX Runtime failed because of float64."""
     return "does not support double" in str(error)
 
 
-def runs_no_double(session: Any, inputs: Mapping[str, ValueInfo], outputs: Mapping[str, ValueInfo]) -> bool:
-    """Whether a model cannot run for that reason.
+def cannot_run_float64(session: Any, inputs: Mapping[str, ValueInfo], outputs: Mapping[str, ValueInfo]) -> bool:
+    """Whether a model cannot run because of float64.
 
-    Neither the graph nor the dtypes of an LSTM's inputs can be asked of a session.  Where float64
-    comes in or goes out and there is an LSTM, one run at the smallest sizes tells; it proves
-    nothing where it fails for another reason, or where a model keeps its float64 inside.
+    A session exposes neither its graph nor the dtypes of an LSTM's inputs.  So where an input or output is
+    float64 and there is an LSTM, the model is run once at the smallest sizes.  This proves nothing if that run
+    fails for another reason, or if only inner values are float64.
     """
     infos = [*inputs.values(), *outputs.values()]
     if not any(info.dtype == np.float64 for info in infos):
         return False
-    if not any(item.op_type in _OPERATORS for item in placements(session)):
+    if not any(node.op_type in _OPERATORS for node in placements(session)):
         return False
     shapes = {name: info.smallest_shape() for name, info in inputs.items()}
-    if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS or any(
-        min(s, default=1) < 1 for s in shapes.values()
+    if sum(prod(shape) for shape in shapes.values()) > MAX_FLOAT64_TRIAL_ELEMENTS or any(
+        min(shape, default=1) < 1 for shape in shapes.values()
     ):
         return False
     if any(info.dtype is None or info.dtype == object for info in inputs.values()):
         return False
-    # Ones: the lengths of whole sequences, and tokens that nearly every vocabulary has.
+    # Ones: lengths of 1, and token ids that nearly every vocabulary has.
     feeds = {name: np.ones(shapes[name], info.dtype) for name, info in inputs.items()}
     try:
         session.run(None, feeds)
     except ort_errors() as error:
-        return refuses_double(error)
+        return is_float64_error(error)
     return False

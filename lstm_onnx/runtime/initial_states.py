@@ -1,4 +1,4 @@
-"""What absent states start from: the numbers that the file keeps for them, or zeros."""
+"""What missing states start from: the values that the file contains for them, or zeros."""
 
 from __future__ import annotations
 
@@ -8,106 +8,117 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, ModelError
-from .symbolic_dims import names_in, size_of
-from .tensor_info import ValueInfo, checked, to_numpy, zeros
+from .batch_axes import BATCH, dynamic_axes, with_named_batch
+from .conversion import to_numpy
+from .symbolic_dims import size_of
+from .tensor_info import ValueInfo, validated_feeds, zeros
 
 Initial = Mapping[str, "np.ndarray[Any, Any]"]
 
 
-def fitting_initial(initial: Initial, inputs: Mapping[str, ValueInfo]) -> dict[str, np.ndarray]:
-    """The initial states of a file's metadata in the dtypes of its graph, to which it may have been converted since.
+def cast_initial_states(initial: Initial, inputs: Mapping[str, ValueInfo]) -> dict[str, np.ndarray]:
+    """The initial states in a file's metadata, in the dtypes of its graph, which may have been converted since.
 
     Raises:
-        ModelError: one is of no input, of another rank or fixed size than its input, or of a dtype that is not
-            the input's and not another float.
+        ModelError: one belongs to no input, has another rank or fixed size than its input, or a dtype that is
+            neither the input's nor another float.
     """
-    fitting: dict[str, np.ndarray] = {}
+    states: dict[str, np.ndarray] = {}
     for name, array in initial.items():
         info = inputs.get(name)
         if info is None:
-            raise ModelError(f"the metadata starts the state {name!r}, which is not an input; export the model again")
+            raise ModelError(
+                f"the metadata has an initial state for {name!r}, which is not an input",
+                hint="export the model again",
+                name=name,
+            )
         sizes = zip(array.shape, info.shape, strict=False)
         fits = array.ndim == len(info.shape) and all(not isinstance(dim, int) or size == dim for size, dim in sizes)
         floats = array.dtype.kind == "f" and info.dtype is not None and info.dtype.kind == "f"
         if not fits or not (floats or array.dtype == info.dtype) or array.size == 0:
             raise ModelError(
-                f"the metadata starts the state {info} from {array.dtype} {array.shape}, which does not fit; "
-                "export the model again"
+                f"the metadata's initial state for {info} is {array.dtype} {array.shape}, which does not fit",
+                hint="export the model again",
+                name=name,
             )
         with np.errstate(over="ignore"):
-            fitting[name] = array.astype(info.dtype, copy=False)
-    return fitting
+            states[name] = array.astype(info.dtype, copy=False)
+    return states
 
 
-def start(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray | None) -> np.ndarray | None:
-    """What an absent state starts from.
+def initial_state(info: ValueInfo, sizes: Mapping[str, int], initial: np.ndarray | None) -> np.ndarray | None:
+    """What a missing state starts from.
 
     Args:
         info: the state input.
         sizes: the sizes of named axes, as far as they are known.
-        initial: what the file starts it from; one entry along an open axis serves every size.
-            None is for zeros.
+        initial: the file's value for it, where a size of 1 along a dynamic axis is broadcast; None for zeros.
 
     Returns:
-        An array of its own; None where the size of one of its axes is not known.
+        A new array; None where the size of one of its axes is not known.
 
     Raises:
-        InputError: `initial` holds more entries along an open axis than one, and not as many as needed.
+        InputError: `initial` has another size along a dynamic axis than 1 and the one that is needed.
     """
     if initial is None:
         return zeros(info, sizes)
     shape = []
-    for own, dim in zip(initial.shape, info.shape, strict=True):
+    for length, dim in zip(initial.shape, info.shape, strict=True):
         size = size_of(dim, sizes) if isinstance(dim, str) else dim
-        if size is None and own == 1:
+        if size is None and length == 1:
             return None
-        if size not in (None, own) and own != 1:
+        if size not in (None, length) and length != 1:
             raise InputError(
-                f"the file starts {info.name} from numbers for {dim} = {own}, and {dim} is {size} here; "
-                f"pass the state {info}"
+                f"the file's initial state for {info.name} has {dim} = {length}, and {dim} is {size} here",
+                hint=f"pass the state {info}",
+                name=info.name,
             )
-        shape.append(size or own)
+        shape.append(size or length)
     return np.array(np.broadcast_to(initial, shape))
 
 
-def stream_start(info: ValueInfo, batch: int, initial: np.ndarray | None) -> np.ndarray:
+def stream_initial_state(info: ValueInfo, batch: int, initial: np.ndarray | None) -> np.ndarray:
     """What a state of a stream of `batch` sequences starts from.
 
-    Its batch is its one open axis, whatever models from elsewhere call it or where it has no name; of
-    several it is the one named "batch", and the others are as long as `initial` is.  An axis such as
-    ``4*batch`` follows from it.
+    Its batch is the axis named "batch", or else its only dynamic axis, whatever its name.  Other dynamic axes have
+    the sizes of `initial`; the size of an axis such as ``4*batch`` follows from the batch.
 
     Raises:
-        InputError: it has another open axis whose size nothing tells, or `initial` is for another batch.
+        InputError: it has another dynamic axis whose size is not known, or `initial` is for another batch.
     """
-    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
-    shape: list[int | str | None] = list(info.shape)
-    batches = [axis for axis in open_axes if size_of(str(info.shape[axis]), {"batch": batch}) is not None]
-    if not batches and len(open_axes) == 1 and len(names_in(str(info.shape[open_axes[0]]))) <= 1:
-        batches = open_axes
-        shape[open_axes[0]] = "batch"  # also where it has no name
+    named = with_named_batch(info)
+    shape = list(named.shape)
     if initial is not None:
-        for axis in set(open_axes) - set(batches):
-            shape[axis] = initial.shape[axis]
-    state = start(ValueInfo(info.name, info.dtype, tuple(shape)), {"batch": batch}, initial)
+        for axis in dynamic_axes(named):
+            if size_of(str(shape[axis]), {BATCH: batch}) is None:
+                shape[axis] = initial.shape[axis]
+    state = initial_state(ValueInfo(info.name, info.dtype, tuple(shape)), {BATCH: batch}, initial)
     if state is None:
-        raise InputError(f"the state {info} cannot start as zeros: one axis of it may be open, the batch")
+        raise InputError(
+            f"the state {info} cannot start as zeros: only one of its axes may be dynamic, the batch", name=info.name
+        )
     return state
 
 
-def fitting_states(
+def validated_states(
     infos: Mapping[str, ValueInfo], values: Any, shapes: Mapping[str, tuple[int, ...]], owner: str
 ) -> dict[str, np.ndarray]:
-    """`values`, which a caller wants as the states, once all of them are known to fit; `owner` is whose they are.
+    """`values`, to which a caller sets the states, once all of them are known to fit.
+
+    Args:
+        infos: of the states.
+        values: what the caller passed.
+        shapes: what they must have.
+        owner: whose states they are, for messages.
 
     Raises:
-        InputError: they are no names to arrays, one is missing or unknown, or has another dtype or shape.
+        InputError: they do not map names to arrays, one is missing or unknown, or has another dtype or shape.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"state must map {', '.join(infos)} to arrays; it is a {type(values).__name__}")
+        raise InputError(f"state is a {type(values).__name__}", hint=f"it must map {', '.join(infos)} to arrays")
     arrays = {name: to_numpy(value, infos.get(name), name)[0] for name, value in values.items()}
-    fitting = checked(infos, arrays)
-    for name, array in fitting.items():
+    validated = validated_feeds(infos, arrays)
+    for name, array in validated.items():
         if array.shape != shapes[name]:
-            raise InputError(f"{name} has shape {array.shape}; {owner} is {shapes[name]}")
-    return fitting
+            raise InputError(f"{name} has shape {array.shape}", hint=f"{owner} is {shapes[name]}", name=name)
+    return validated

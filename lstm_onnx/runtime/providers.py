@@ -1,9 +1,8 @@
-"""ONNX Runtime sessions on the provider that was asked for, or an error that names the cause.
+"""ONNX Runtime sessions on the requested provider, or an error that names the cause.
 
-ONNX Runtime itself is lenient: a CUDA-only session opens on the CPU where CUDA is missing, and its
-list of available providers says what was compiled in, not what can run (onnxruntime issues 17801,
-21424, 23372).  Here the driver is asked first, the session is asked afterwards where each node
-went, and nothing falls back without a word.
+ONNX Runtime itself is lenient: a CUDA-only session opens on the CPU where CUDA is missing, and its list of available
+providers is what was compiled in, not what can run (onnxruntime issues 17801, 21424, 23372).  Here the driver is
+queried first, and afterwards the session for the provider of each node; nothing falls back silently.
 """
 
 from __future__ import annotations
@@ -22,27 +21,27 @@ from functools import cache
 from typing import Any
 
 from ..atomic_io import require_readable
-from ..errors import MissingDependencyError, ModelError, ProviderError, shown
+from ..errors import InputError, MissingDependencyError, ModelError, ProviderError, shown
 from .arguments import integer, seconds
-from .huge_pages import on_huge_pages
 from .shutdown import sleep_if_ending
+from .tuning import CPU_ARENA, MAX_FOLDED_BYTES, MAX_THREADS
 
 PROVIDERS = ("auto", "cpu", "cuda")
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+ORT_NAMES = {CPU: "cpu", CUDA: "cuda"}
+"""ONNX Runtime's names of the providers, which are accepted too."""
+_MAX_DEVICES = 1024
 CPU_SHAPE_OPS = frozenset(
     {"Shape", "Size", "Gather", "Cast", "Range", "Unsqueeze", "Squeeze", "Slice", "Concat", "Less"}
 )
-"""Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, also in a CUDA session."""
-_MAX_THREADS = 1024
+"""Operators on shapes and lengths that ONNX Runtime keeps on the CPU on purpose, even in a CUDA session."""
 _SPINS = (1, 27)
-"""From which ONNX Runtime on the time that threads spin for can be set (pull request 27916)."""
-_MAX_FOLDED_BYTES = 2**28
-"""Constant folding stops here: a model of 68 bytes can otherwise ask for a GiB when it is opened."""
+"""The first version of ONNX Runtime in which the spin duration can be set (pull request 27916)."""
 _FATAL_OPTIMIZERS = ["MatmulTransposeFusion"]
-"""In float16 a Transpose before a MatMul takes the whole process down when the session opens on the CPU (1.31.1):
-this one makes a FusedMatMul of them, which NchwcTransformer, at level 99, then fails on."""
+"""In float16, a Transpose before a MatMul ends the process when the session opens on the CPU (1.31.1): this optimizer
+fuses them to a FusedMatMul, on which NchwcTransformer, at level 99, fails."""
 _WARNING, _FATAL = 2, 4
-"""ONNX Runtime's severities of log messages; the first is its default."""
+"""ONNX Runtime's log severities; the first is its default."""
 _PARAMETERS = r"\((?:[^()]|\([^()]*\))*\)"
 _NOISE = (
     r"(?:\[ONNXRuntimeError\] : )?\b\d+ : [A-Z_]+ : "
@@ -52,12 +51,12 @@ _NOISE = (
     rf"[^()\n]{{0,300}}(?<=\S){_PARAMETERS}(?:[^() ]*{_PARAMETERS})*[^() ]*(?: const)?(?: \[with [^\]]*\])? "
     r"|\b[A-Z]:\\[^\s:]{1,200}\.(?:cc|cpp|cu|h|hpp):\d+ [\w:<>~]+ "
 )
-"""What ONNX Runtime's messages say to its own developers."""
+"""Parts of ONNX Runtime's messages that only help its developers."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one node of an open session runs."""
+    """The provider on which one node of an open session runs."""
 
     node: str
     op_type: str
@@ -69,28 +68,27 @@ def onnxruntime() -> Any:
     """The onnxruntime module.
 
     Raises:
-        MissingDependencyError: it is not installed, or both of its wheels are, which overwrite each
-            other's files.
+        MissingDependencyError: it is not installed, or both of its wheels are, which overwrite each other's files.
     """
     try:
         module = importlib.import_module("onnxruntime")
-        _ = module.InferenceSession  # a wheel that was half removed leaves an empty namespace
+        _ = module.InferenceSession  # an incompletely removed wheel leaves an empty namespace
     except (ImportError, AttributeError) as error:
         raise MissingDependencyError(
-            f"ONNX Runtime cannot be imported ({error}); pip install 'lstm-onnx[gpu]' brings it, or "
-            "'lstm-onnx[cpu]' for a small one without CUDA"
+            f"ONNX Runtime cannot be imported ({error})",
+            hint="pip install 'lstm-onnx[gpu]' installs it, or 'lstm-onnx[cpu]' a small one without CUDA",
         ) from error
     wheels = installed_wheels(os.path.dirname(module.__path__[0]))  # noqa: PTH120 - pathlib is slow to import
     if len(wheels) > 1:
         raise MissingDependencyError(
-            f"{' and '.join(wheels)} are both installed and overwrite each other's files; "
-            f"pip uninstall -y {' '.join(wheels)}, then pip install 'lstm-onnx[gpu]'"
+            f"{' and '.join(wheels)} are both installed and overwrite each other's files",
+            hint=f"pip uninstall -y {' '.join(wheels)}, then pip install 'lstm-onnx[gpu]'",
         )
     return module
 
 
 def installed_wheels(site_packages: str | os.PathLike[str]) -> list[str]:
-    """Which of onnxruntime's wheels are in `site_packages`; a look at names, as importlib.metadata is slow."""
+    """Which of onnxruntime's wheels are in `site_packages`, by folder names, since importlib.metadata is slow."""
     known = {"onnxruntime", "onnxruntime_gpu", "onnxruntime_directml", "onnxruntime_openvino"}
     entries = os.listdir(site_packages)  # noqa: PTH208
     found = {entry.partition("-")[0] for entry in entries if entry.endswith(".dist-info")}
@@ -99,7 +97,7 @@ def installed_wheels(site_packages: str | os.PathLike[str]) -> list[str]:
 
 @cache
 def ort_errors() -> tuple[type[Exception], ...]:
-    """Every exception type that ONNX Runtime's binding raises; they share no base but Exception."""
+    """Every exception type that ONNX Runtime's Python binding raises; their only common base is Exception."""
     onnxruntime()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     own = [value for value in vars(state).values() if isinstance(value, type) and issubclass(value, Exception)]
@@ -107,9 +105,43 @@ def ort_errors() -> tuple[type[Exception], ...]:
 
 
 def first_line(error: BaseException) -> str:
-    """The message of an ONNX Runtime error without its codes, source lines, the file's path and later lines."""
+    """The first line of an ONNX Runtime error, without codes, source locations and the file's path."""
     lines = re.sub(_NOISE, "", str(error)).strip().splitlines() or [type(error).__name__]
     return lines[0].strip()
+
+
+def parse_provider(provider: Any) -> tuple[str, int]:
+    """The provider ("auto", "cpu" or "cuda"), and the number of the GPU.
+
+    Args:
+        provider: one of `PROVIDERS` or of `ORT_NAMES`; for CUDA also with a device, as in "cuda:1".
+
+    Raises:
+        ProviderError: it is none of these.
+    """
+    name, colon, device = provider.partition(":") if isinstance(provider, str) else ("", "", "")
+    name = ORT_NAMES.get(name, name)
+    has_device = name == "cuda" and device.isascii() and device.isdecimal() and int(device) < _MAX_DEVICES
+    if name not in PROVIDERS or (colon and not has_device):
+        text = provider if isinstance(provider, str) else shown(provider)
+        raise ProviderError(
+            f'provider "{text:.60}" is unknown',
+            hint=f"it must be one of {', '.join((*PROVIDERS, 'cuda:1', *ORT_NAMES))}",
+            name="provider",
+        )
+    return name, int(device or 0)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """How a session is opened; see `open_session`."""
+
+    threads: int | None
+    spin: float
+    cuda_graph: bool
+    device_id: int
+    folder: str | None
+    session_options: Any
 
 
 def open_session(
@@ -121,18 +153,20 @@ def open_session(
     cuda_graph: bool = False,
     folder: str | None = None,
     every_node: bool = True,
+    session_options: Any = None,
 ) -> tuple[Any, str]:
     """Open `model`, a path or the bytes of one, on `provider`.
 
     Args:
         model: an .onnx file, or its content.
-        provider: "cpu"; "cuda", strictly; or "auto", CUDA where a GPU can be used and else CPU.
-        threads: threads within an operator; None leaves the choice to ONNX Runtime, one a core.
-        spin: seconds that a thread without work stays awake for the next; 0 lets it sleep at once.
+        provider: see `parse_provider`; "cuda" is strict, and "auto" is CUDA where a GPU can be used and else CPU.
+        threads: threads within an operator; None leaves the choice to ONNX Runtime, one per core.
+        spin: seconds for which an idle thread spins before it sleeps.
         cuda_graph: let CUDA runs be captured as graphs and replayed.
-        folder: of bytes, where their external data lies.
-        every_node: of "cuda", refuse a model that has nodes elsewhere; False leaves the look at
-            `placements` to the caller.
+        folder: for bytes, the folder of their external data.
+        every_node: for "cuda", refuse a model with nodes on other providers; False leaves it to the caller to look
+            at `placements`.
+        session_options: see `load`.
 
     Returns:
         The ``InferenceSession`` and "cpu" or "cuda".
@@ -140,94 +174,104 @@ def open_session(
     Raises:
         FileError: the file is missing, empty or a folder.
         ModelError: it is not a model, ONNX Runtime cannot run it, or memory ran out.
-        ProviderError: the provider is unknown, is not there, or would not run every node.
-        MissingDependencyError: no usable ONNX Runtime is installed, or one that cannot spin for a given time.
-        InputError: `threads` is not a positive integer, or `spin` no time.
+        ProviderError: the provider is unknown, is not available, or would not run every node.
+        MissingDependencyError: no usable ONNX Runtime is installed, or one too old for `spin`.
+        InputError: `threads` is not a positive integer, `spin` no duration, or `session_options` something else.
     """
-    if not isinstance(provider, str) or provider not in PROVIDERS:
-        said = provider if isinstance(provider, str) else shown(provider)
-        raise ProviderError(f'provider "{said:.60}" is unknown; it must be one of {", ".join(PROVIDERS)}')
+    wanted, device_id = parse_provider(provider)
     if threads is not None:
-        threads = integer("threads", threads, 1, _MAX_THREADS, "or None")
+        threads = integer("threads", threads, 1, MAX_THREADS, "or None")
     spin = seconds("spin", spin, 1)
     if not isinstance(model, bytes):
         # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.
         require_readable(model, "an .onnx file")
         model = os.path.realpath(model)
     ort = onnxruntime()
+    if session_options is not None and not isinstance(session_options, ort.SessionOptions):
+        raise InputError(
+            f"session_options = {shown(session_options)} is not possible",
+            hint="it must be an onnxruntime.SessionOptions",
+            name="session_options",
+        )
     if spin and _version(ort) < _SPINS:
         raise MissingDependencyError(
-            f"spin needs ONNX Runtime {'.'.join(map(str, _SPINS))} or newer, and this is {ort.__version__}; "
-            "pip install -U it, or leave spin out"
+            f"spin needs ONNX Runtime {'.'.join(map(str, _SPINS))} or newer, and this is {ort.__version__}",
+            hint="pip install -U it, or leave spin out",
         )
-    if provider == "cpu" or (provider == "auto" and cuda_unavailable() is not None):
-        return _open(ort, model, [CPU], threads, spin=spin, folder=folder), "cpu"
-    if provider == "cuda":
-        reason = cuda_unavailable()
+    settings = _Settings(threads, spin, cuda_graph, device_id, folder, session_options)
+    if wanted == "cpu" or (wanted == "auto" and cuda_unavailable() is not None):
+        return _open(ort, model, [CPU], settings), "cpu"
+    if wanted == "cuda":
+        reason = cuda_unavailable() or _no_such_device(device_id)
         if reason is not None:
-            raise ProviderError(f"CUDA cannot be used: {reason}")
-        session = _open(ort, model, [CUDA, CPU], threads, spin=spin, cuda_graph=cuda_graph, folder=folder)
-        _prove_cuda(session, every_node=every_node)
+            raise ProviderError(f"CUDA cannot be used: {reason}", name="provider")
+        session = _open(ort, model, [CUDA, CPU], settings)
+        _require_cuda(session, every_node=every_node)
         return session, "cuda"
-    session = _open(ort, model, [CUDA, CPU], threads, spin=spin, cuda_graph=cuda_graph, folder=folder)
+    session = _open(ort, model, [CUDA, CPU], settings)
     if CUDA in session.get_providers():
         return session, "cuda"
     import logging
 
     log = logging.getLogger("lstm_onnx")
-    log.warning("a GPU is there, but ONNX Runtime cannot use it and runs on the CPU: %s", _missing_library(ort))
+    log.warning("ONNX Runtime cannot use the GPU and runs on the CPU: %s", _missing_library(ort))
     return session, "cpu"
 
 
-def _open(
-    ort: Any,
-    model: str | bytes,
-    providers: list[str],
-    threads: int | None,
-    *,
-    spin: float = 0.0,
-    cuda_graph: bool = False,
-    folder: str | None = None,
-) -> Any:
+def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Settings) -> Any:
     sleep_if_ending()
     where = "the model" if isinstance(model, bytes) else model
-    options = ort.SessionOptions()
-    options.log_severity_level = _FATAL  # failures come as exceptions, with the same words
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    # The CPU's arena keeps the largest shape that ever came, and with lengths that vary a third more than is in use;
-    # without it runs took between 0.93 (a small step) and 1.015 of the time.
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = False
-    # Spinning threads fight with those of the application: up to 50 times slower beside torch (onnxruntime 13808).
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    if spin:
-        options.add_session_config_entry("session.intra_op.spin_duration_us", str(max(1, round(spin * 1e6))))
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", str(_MAX_FOLDED_BYTES))
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if folder is not None:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    options = _session_options(ort, settings)
     if CUDA in providers:
         _preload_cuda(ort)
     try:
-        with _provider_told_below(ort, providers):
-            chosen: list[Any] = [
-                (name, {"enable_cuda_graph": "1"}) if cuda_graph and name == CUDA else name for name in providers
-            ]
-            return on_huge_pages(
-                lambda: ort.InferenceSession(
-                    model, options, providers=chosen, enable_fallback=0, disabled_optimizers=_FATAL_OPTIMIZERS
-                )
+        with _silent_provider_loading(ort, providers):
+            return ort.InferenceSession(
+                model,
+                options,
+                providers=[(name, _provider_options(settings)) if name == CUDA else name for name in providers],
+                enable_fallback=0,
+                disabled_optimizers=_FATAL_OPTIMIZERS,
             )
     except MemoryError as error:
-        raise ModelError(f"{where}: ran out of memory while opening it") from error
+        raise ModelError("ran out of memory while opening it", path=where) from error
     except ort_errors() as error:
         reason = first_line(error)
         if providers == [CPU] and "Could not find an implementation for" in reason:
-            # What it does not say is that most operators have one, in float32.
+            # Most such operators have an implementation in float32, which the message does not say.
             reason += '; its CPU provider lacks it in this dtype: export it as float32, or use provider "cuda"'
-        raise ModelError(f"{where}: ONNX Runtime cannot open it: {reason}") from error
+        raise ModelError(f"ONNX Runtime cannot open it: {reason}", path=where) from error
+
+
+def _session_options(ort: Any, settings: _Settings) -> Any:
+    """The caller's options with what we need of them, or else ours."""
+    options = settings.session_options
+    entries = {"session.record_ep_graph_assignment_info": "1"}
+    if options is None:
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL  # failures are exceptions with the same text
+        options.enable_cpu_mem_arena = CPU_ARENA
+        options.enable_mem_pattern = False
+        # Spinning threads compete with those of the application: up to 50 times slower beside torch (onnxruntime
+        # issue 13808).
+        entries["session.intra_op.allow_spinning"] = "0"
+        entries["session.inter_op.allow_spinning"] = "0"
+        entries["optimization.constant_folding_max_output_size_in_bytes"] = str(MAX_FOLDED_BYTES)
+    if settings.threads is not None:
+        options.intra_op_num_threads = settings.threads
+    if settings.spin:
+        entries["session.intra_op.allow_spinning"] = "1"
+        entries["session.intra_op.spin_duration_us"] = str(max(1, round(settings.spin * 1e6)))
+    if settings.folder is not None:
+        entries["session.model_external_initializers_file_folder_path"] = settings.folder
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _provider_options(settings: _Settings) -> dict[str, str]:
+    options = {"enable_cuda_graph": "1"} if settings.cuda_graph else {}
+    return options | ({"device_id": str(settings.device_id)} if settings.device_id else {})
 
 
 def _version(ort: Any) -> tuple[int, ...]:
@@ -235,14 +279,14 @@ def _version(ort: Any) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def _provider_told_below(ort: Any, providers: list[str]) -> Iterator[None]:
-    """A CUDA provider that fails to load is told by our own message, not by ONNX Runtime on stderr too."""
+def _silent_provider_loading(ort: Any, providers: list[str]) -> Iterator[None]:
+    """Keep ONNX Runtime from printing that its CUDA provider failed to load, which our own error says."""
     if CUDA not in providers:
         yield
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        # The session's own severity does not reach the loader, and the default one cannot be asked for.
+        # The session's severity does not apply to the loader, and the default severity cannot be queried.
         ort.set_default_logger_severity(_FATAL)
         try:
             yield
@@ -251,14 +295,14 @@ def _provider_told_below(ort: Any, providers: list[str]) -> Iterator[None]:
 
 
 def _preload_cuda(ort: Any) -> None:
-    """Load CUDA's libraries from torch or from the nvidia wheels; it reports failures by printing."""
+    """Load CUDA's libraries from torch or from the nvidia wheels; failures are printed, which is suppressed."""
     if hasattr(ort, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
             ort.preload_dlls()
 
 
 def placements(session: Any) -> list[Placement]:
-    """Where each node of an open session runs, after ONNX Runtime's optimisations."""
+    """The provider of each node of an open session, after ONNX Runtime's optimizations."""
     return [
         Placement(node.name, node.op_type, part.ep_name)
         for part in session.get_provider_graph_assignment_info()
@@ -268,9 +312,9 @@ def placements(session: Any) -> list[Placement]:
 
 @cache
 def operator_versions() -> Mapping[tuple[str, str], frozenset[int]]:
-    """The operators that this ONNX Runtime knows, by domain ("" is ONNX's own) and name, and since which opsets.
+    """The operators of this ONNX Runtime, by domain ("" is ONNX's own) and name, with the opsets of their versions.
 
-    Empty where its build does not tell.
+    Empty where the build does not list them.
     """
     onnxruntime()
     state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
@@ -282,47 +326,56 @@ def operator_versions() -> Mapping[tuple[str, str], frozenset[int]]:
 
 
 def off_cuda(placed: Iterable[Placement]) -> list[Placement]:
-    """The nodes that compute and yet are not on CUDA."""
+    """The nodes that compute something and are not on CUDA."""
     return [item for item in placed if item.provider != CUDA and item.op_type not in CPU_SHAPE_OPS]
 
 
-def _prove_cuda(session: Any, *, every_node: bool = True) -> None:
+def _require_cuda(session: Any, *, every_node: bool = True) -> None:
     if CUDA not in session.get_providers():
-        raise ProviderError(f"CUDA cannot be used: {_missing_library(onnxruntime())}")
+        raise ProviderError(f"CUDA cannot be used: {_missing_library(onnxruntime())}", name="provider")
     elsewhere = off_cuda(placements(session)) if every_node else []
     if elsewhere:
         names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:5])
         raise ProviderError(
-            f"CUDA has no kernel for {len(elsewhere)} of the model's nodes ({names}); export at opset 21 or "
-            'below, or use provider "auto" to let them run on the CPU'
+            f"CUDA has no kernel for {len(elsewhere)} of the model's nodes ({names})",
+            hint='export at opset 21 or below, or use provider "auto" to let them run on the CPU',
+            name="provider",
         )
 
 
 def cuda_unavailable() -> str | None:
-    """Why CUDA cannot be used here, and how to mend it; None where a GPU and its driver are there."""
+    """Why CUDA cannot be used here, and how to fix it; None where there is a GPU with a driver."""
     if CUDA not in onnxruntime().get_available_providers():
         return "this ONNX Runtime is built without it; pip uninstall -y onnxruntime, then pip install 'lstm-onnx[gpu]'"
-    return _no_gpu()
+    return _gpus()[1]
+
+
+def _no_such_device(device_id: int) -> str | None:
+    """Why this GPU cannot be used; None where it exists."""
+    count = _gpus()[0] if device_id else 1  # that there is a first one is known already
+    if device_id < count:
+        return None
+    return f"there is no device {device_id}; the NVIDIA driver reports {count}, counted from 0"
 
 
 @cache
-def _no_gpu() -> str | None:
-    """Ask the NVIDIA driver itself (CUDA driver API) whether it has a device."""
+def _gpus() -> tuple[int, str | None]:
+    """How many GPUs the NVIDIA driver reports (CUDA driver API), and the reason why there is none."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)
     except OSError:
-        return f'no NVIDIA driver is installed ({name} cannot be opened); use provider "cpu", or install the driver'
+        return 0, f'no NVIDIA driver is installed ({name} cannot be opened); use provider "cpu", or install the driver'
     count = ctypes.c_int(0)
     status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
     if status != 0 or count.value == 0:
         hidden = " (CUDA_VISIBLE_DEVICES is set)" if "CUDA_VISIBLE_DEVICES" in os.environ else ""
-        return f'the NVIDIA driver reports no usable GPU{hidden}, CUDA status {status}; use provider "cpu"'
-    return None
+        return 0, f'the NVIDIA driver reports no usable GPU{hidden}, CUDA status {status}; use provider "cpu"'
+    return count.value, None
 
 
 def _missing_library(ort: Any) -> str:
-    """Load the provider's library by hand: the loader's own message names what it lacks."""
+    """Why ONNX Runtime's CUDA provider does not load: the dynamic loader's message names the missing library."""
     from pathlib import Path
 
     folder = Path(ort.__path__[0]) / "capi"
@@ -332,5 +385,5 @@ def _missing_library(ort: Any) -> str:
         ctypes.CDLL(str(folder / stem.format("shared")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(folder / stem.format("cuda")))
     except OSError as error:
-        return f"{error}; pip install 'lstm-onnx[cuda]' brings CUDA's libraries, and so does a CUDA build of torch"
+        return f"{error}; pip install 'lstm-onnx[cuda]' installs CUDA's libraries, and so does a CUDA build of torch"
     return "ONNX Runtime could not start its CUDA provider; its wheel and the driver may be for different CUDA versions"

@@ -1,9 +1,9 @@
-"""The end of the interpreter, and processes that fork.
+"""Interpreter exit, and forked processes.
 
-A thread that comes back from ONNX Runtime once the interpreter has ended aborts the process (until Python
-3.14, which lets it hang).  So before it ends our own threads are joined, and the program's daemon threads are
-let finish the run that they are in and then sleep.  A forked child has none of the threads: what relies on
-them raises an error there instead of waiting for ever.
+A thread that returns from ONNX Runtime after the interpreter has exited aborts the process (before Python 3.14, which
+lets it hang).  So before the exit our own threads are joined, and the program's daemon threads finish the run that they
+are in and then sleep.  A forked child has none of these threads: what relies on them raises an error there instead of
+waiting forever.
 """
 
 from __future__ import annotations
@@ -18,41 +18,37 @@ from types import CodeType, FrameType
 from typing import Any, NoReturn, Protocol, cast
 
 from ..errors import RunError
+from .tuning import EXIT_POLL_SECONDS, EXIT_QUIET_SECONDS, EXIT_UNCLEAR_SECONDS
 
 _ORT = "onnxruntime_inference_collection.py"
 _OURS = os.path.dirname(__file__)  # noqa: PTH120 - without pathlib
-_POLL = 0.002
-_QUIET = 0.01
-"""Seconds for which no thread may be seen in ONNX Runtime."""
-_UNCLEAR = 0.1
-"""Seconds for which a thread in the runtime, which may be about to call ONNX Runtime, is waited for."""
 _RUNS: set[CodeType] = set()
-"""Functions that call ONNX Runtime without its own Python wrapper."""
+"""Functions that call ONNX Runtime without its Python wrapper."""
 _ending = False
-"""Whether nothing new is begun any more."""
+"""Whether no new thread may be started."""
 _joined = False
-"""Whether our own threads have ended, too."""
+"""Whether our own threads have ended."""
 
 
 class Threaded(Protocol):
-    """What has threads of its own."""
+    """An object that owns threads."""
 
     def end_threads(self) -> None:
-        """End and join them; the interpreter is about to end."""
+        """End and join them; the interpreter is about to exit."""
 
 
 class Forking(Protocol):
-    """What has locks or threads that a forked child may miss."""
+    """An object whose locks or threads do not survive a fork."""
 
     def forked(self) -> None:
         """Called in the child."""
 
 
 class Sleeping(Protocol):
-    """What calls ONNX Runtime in any thread."""
+    """An object that calls ONNX Runtime in any thread."""
 
     def let_sleep(self) -> None:
-        """From now on let every thread but the main one sleep at its next call; see `Gate`."""
+        """From now on make every thread but the main one sleep at its next call; see `Gate`."""
 
 
 _threaded: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -63,27 +59,27 @@ _forking: weakref.WeakSet[Any] = weakref.WeakSet()
 def watch(
     *, threaded: Threaded | None = None, sleeping: Sleeping | None = None, forking: Forking | None = None
 ) -> None:
-    """Have an object called when the interpreter ends or the process forks, for as long as it lives."""
+    """Notify an object, as long as it lives, when the interpreter exits or the process forks."""
     for known, item in ((_threaded, threaded), (_sleeping, sleeping), (_forking, forking)):
         if item is not None:
             known.add(item)
 
 
 def calls_onnxruntime(function: Any) -> None:
-    """Note a function that calls ONNX Runtime itself."""
+    """Register a function that calls ONNX Runtime directly."""
     _RUNS.add(function.__code__)
 
 
 def require_running(what: str) -> None:
-    """Refuse to start threads that nobody would join any more (RunError)."""
+    """Refuse to start threads that would not be joined any more (RunError)."""
     if _ending:
         if not _is_main():
             _sleep_for_ever()
-        raise RunError(f"the interpreter is ending, and {what} cannot be started any more")
+        raise RunError(f"the interpreter is exiting, and {what} cannot be started any more")
 
 
 def sleep_if_ending() -> None:
-    """Do not come back once the interpreter is ending and our own threads have ended, but in its main thread."""
+    """Never return, except in the main thread, once the interpreter is exiting and our own threads have ended."""
     if _joined and not _is_main():
         _sleep_for_ever()
 
@@ -98,25 +94,25 @@ def _sleep_for_ever() -> NoReturn:
 
 
 class Gate:
-    """In the place of a session while the interpreter ends: the main thread alone gets through."""
+    """Takes the place of a session while the interpreter exits: only the main thread gets through."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def __getattr__(self, name: str) -> Any:
-        """What the session has."""
+        """The session's attribute."""
         sleep_if_ending()
         return getattr(self._session, name)
 
 
 class LostLock:
-    """In the place of a lock that a fork has left held, or whose thread it has left behind."""
+    """Takes the place of a lock that was held when the process forked, or whose thread is not in the child."""
 
     def __init__(self, message: str) -> None:
         self._message = message
 
     def __enter__(self) -> None:
-        """Say why not."""
+        """Raise the error."""
         raise RunError(self._message)
 
     def __exit__(self, *_: object) -> None:
@@ -125,7 +121,7 @@ class LostLock:
 
 @atexit.register
 def _end() -> None:
-    """Before the interpreter ends."""
+    """Before the interpreter exits."""
     global _joined, _ending
     _ending = True
     for item in list(_threaded):
@@ -137,7 +133,7 @@ def _end() -> None:
 
 
 def _wait_for_runs() -> None:
-    """Until no thread is in ONNX Runtime: each that comes back meets a `Gate` before it can go there again."""
+    """Wait until no thread is in ONNX Runtime: one that returns meets a `Gate` before it can call it again."""
     own = threading.get_ident()
     started = quiet_since = monotonic()
     while True:
@@ -146,9 +142,9 @@ def _wait_for_runs() -> None:
         now = monotonic()
         if any(_is_in_run(frame) for frame in others):
             quiet_since = now
-        elif not near or (now - quiet_since > _QUIET and now - started > _UNCLEAR):
+        elif not near or (now - quiet_since > EXIT_QUIET_SECONDS and now - started > EXIT_UNCLEAR_SECONDS):
             return
-        sleep(_POLL)
+        sleep(EXIT_POLL_SECONDS)
 
 
 def _is_in_run(frame: FrameType) -> bool:
@@ -156,7 +152,7 @@ def _is_in_run(frame: FrameType) -> bool:
 
 
 def _is_near(frame: FrameType) -> bool:
-    """Whether a thread is in the runtime, and does not sleep there for good."""
+    """Whether a thread is in this package, other than asleep forever."""
     if frame.f_code is _sleep_for_ever.__code__:
         return False
     above: FrameType | None = frame

@@ -1,32 +1,36 @@
-"""Streams: the states are carried from one chunk to the next."""
+"""`Stream`: the states are carried from one chunk to the next."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
 from ..errors import InputError, RunError
+from ..terminal_text import one_line
 from .arguments import positive_integer
+from .batch_axes import batch_name
 from .bindings import Binding, Key, key_of, output_buffers
-from .initial_states import fitting_states, stream_start
+from .conversion import to_numpy
+from .initial_states import stream_initial_state, validated_states
 from .shutdown import calls_onnxruntime
 from .streamable import require_streamable
-from .tensor_info import to_numpy
+from .tuning import MAX_STREAM_BINDINGS
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
     from .device import DeviceSteps
-    from .model import Model
+    from .model import ArrayLike, Model
 
-
-_MOST_SHAPES = 8
-"""Chunk shapes that are kept bound."""
+    Array = NDArray[Any]
 
 
 class _Last(NamedTuple):
-    """The shape of chunk that was bound last, at hand without a look-up: small steps come one like the other."""
+    """The chunk shape that was bound last, without a look-up: most chunks of a stream have the same shape."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -37,10 +41,14 @@ class _Last(NamedTuple):
 
 
 class Stream:
-    """A model fed chunk by chunk.  Made by `Model.stream`.
+    """A model that is run chunk by chunk.  Created by `Model.stream`.
 
-    Any chunking of a sequence gives what the whole sequence gives; a model of which that is not so has
-    no streams.
+    However a sequence is divided into chunks, the results are those of the whole sequence; a model for which this
+    is not the case has no streams.
+
+    Attributes:
+        model: the model.
+        batch: how many sequences run side by side.
     """
 
     def __init__(self, model: Model, batch: int = 1, *, check: bool = True) -> None:
@@ -49,13 +57,17 @@ class Stream:
         sizes = {dim for name in model.states for dim in model.inputs[name].shape}
         if batch != 1 and batch not in sizes and all(isinstance(dim, int) for dim in sizes):
             fixed = "; ".join(str(model.inputs[name]) for name in model.states)
-            raise InputError(f"{model.path}: has no room for a batch of {batch}: its states have fixed sizes ({fixed})")
+            raise InputError(
+                f"cannot take a batch of {batch}: its states have fixed sizes ({fixed})", path=model.path, name="batch"
+            )
         self.model = model
         self.batch = batch
         initial = model.metadata.initial
-        self._start = {name: stream_start(model.inputs[name], batch, initial.get(name)) for name in model.states}
-        # Two sets of buffers in turn: a step reads one and writes the other, and a step that fails has spoilt neither
-        # the one that counts nor, being bound once, cost a new array.
+        self._start = {
+            name: stream_initial_state(model.inputs[name], batch, initial.get(name)) for name in model.states
+        }
+        # Double-buffered: a step reads one set and writes the other, so that a failed step leaves the states intact
+        # and no step allocates.
         self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))
         self._current = 0
         self._device: DeviceSteps | None = None
@@ -66,11 +78,11 @@ class Stream:
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
         self._unbound: set[Key] = set()
         self._last: _Last | None = None
-        self._session = model.session  # another one, once the model is closed
-        model.session_for(self._start)  # opened now, and not in the middle of the stream
+        self._session = model.session  # changes when the model is closed
+        model.session_for(self._start)  # opens it now, instead of at the first step
         self._names = [name for name in model.inputs if name not in model.states]
         ends = set(model.states.values())
-        self._given = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self._output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
 
     @property
     def _state(self) -> dict[str, np.ndarray]:
@@ -85,10 +97,10 @@ class Stream:
     def state(self, values: Mapping[str, Any]) -> None:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self._start.items()}
-        self._set(fitting_states(infos, values, shapes, "this stream's"))
+        self._set(validated_states(infos, values, shapes, "this stream's"))
 
     def reset(self) -> None:
-        """Start over: every state is what the file starts it from, and zeros where it says nothing, as in nn.LSTM."""
+        """Start a new sequence: every state is set to the file's initial state, or to zeros, as in nn.LSTM."""
         self._set(self._start)
 
     def _set(self, values: Mapping[str, np.ndarray]) -> None:
@@ -98,20 +110,25 @@ class Stream:
         for name, array in values.items():
             np.copyto(self._state[name], array)
 
+    @overload
+    def __call__(self, chunk: torch.Tensor) -> torch.Tensor | Any: ...
+    @overload
+    def __call__(self, chunk: ArrayLike) -> Array | Any: ...
+    @overload
+    def __call__(self, chunk: Any) -> Any: ...
     def __call__(self, chunk: Any) -> Any:
         """The outputs for the next steps of a bare LSTM, or of a model with one input beside its states.
 
         Args:
-            chunk: for a bare LSTM ``(time, batch, input_size)``, or batch first as the model is; for a
-                batch of 1 also ``(time, input_size)``.  For any other model the array that its one
-                input takes.
+            chunk: for a bare LSTM ``(time, batch, input_size)``, or ``(batch, time, input_size)`` with batch_first;
+                for a batch of 1 also ``(time, input_size)``.  For any other model the array for its only input.
 
         Returns:
-            The output, of the chunk's kind; for a bare LSTM also in its layout.  A dict of outputs by
-            name where there are several beside the states, or none.
+            The output, of the chunk's type and, for a bare LSTM, layout.  A dict of outputs by name where there
+            are several apart from the states, or none.
 
         Raises:
-            InputError: the chunk does not fit, or the model has several inputs, which `run` takes.
+            InputError: the chunk does not fit, or the model has several inputs; use `run`.
             RunError: ONNX Runtime failed; the states are as they were before the chunk.
         """
         last = self._last
@@ -127,37 +144,41 @@ class Stream:
             try:
                 last.execute[current]()
             except last.binding.errors:
-                self._last = None  # `run` tries it again, and unbound where that fails too
+                self._last = None  # `run` tries again, unbound if that fails as well
                 return self(chunk)
             self._current = current ^ 1
             return last.output.copy()
         spec = self.model.spec
         if spec is None:
             return self._call_module(chunk)
-        x, restore = to_numpy(chunk, self.model.inputs["input"], "input")
+        x, to_caller_type = to_numpy(chunk, self.model.inputs["input"], "input")
         if x.ndim == 2 and self.batch == 1:
             axis = 0 if spec.batch_first else 1
-            return restore(self.run({"input": np.expand_dims(x, axis)})["output"].squeeze(axis))
-        return restore(self.run({"input": x})["output"])
+            return to_caller_type(self.run({"input": np.expand_dims(x, axis)})["output"].squeeze(axis))
+        return to_caller_type(self.run({"input": x})["output"])
 
     def _call_module(self, chunk: Any) -> Any:
         names = [name for name in self.model.inputs if name not in self.model.states]
         if len(names) != 1:
-            raise InputError(
-                f"{self.model.path}: has the inputs {', '.join(names) or 'of its states alone'}; "
-                "call stream.run({name: array})"
-            )
+            inputs = f"the inputs {', '.join(names)}" if names else "no input apart from its states"
+            raise InputError(f"has {inputs}", path=self.model.path, hint="call stream.run({name: array})")
         results = self.run({names[0]: chunk})
         return next(iter(results.values())) if len(self.model.outputs) == len(self.model.states) + 1 else results
 
+    @overload
+    def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]: ...
+    @overload
+    def run(self, feeds: Mapping[str, ArrayLike]) -> dict[str, Array]: ...
+    @overload
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]: ...
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """One chunk by names, any model.
+        """One chunk by input names, for any model.
 
         Args:
             feeds: the inputs that are not states.
 
         Returns:
-            The outputs that are not states; where every output is one (a single cell), all of them.
+            The outputs that are not states, or all of them where every output is a state (a single cell).
 
         Raises:
             InputError: something does not fit.
@@ -167,7 +188,11 @@ class Stream:
             raise InputError(f"run takes names to arrays, such as {{name: array}}, and not a {type(feeds).__name__}")
         for name in feeds:
             if name in self.model.states:
-                raise InputError(f"{name} is a state, which the stream carries itself; set stream.state to change it")
+                raise InputError(
+                    f"{name} is a state, which the stream carries itself",
+                    hint="set stream.state to change it",
+                    name=name,
+                )
         if self._device is not None:
             return self._on_device(feeds)
         key = key_of(feeds)
@@ -180,47 +205,65 @@ class Stream:
             try:
                 binding.run()
             except RunError:
-                # Its outputs' shapes may follow from more than its inputs' shapes (see `Repeats`).
+                # Its output shapes may depend on more than its input shapes (see `BindingCache`).
                 results = self._run_unbound(feeds)
                 self._unbound.add(key)
                 del self._bound[key]
-                return {name: results[name] for name in self._given}
+                return {name: results[name] for name in self._output_names}
             self._current ^= 1
-            return {name: binding.outputs[name].copy() for name in self._given}
+            return {name: binding.outputs[name].copy() for name in self._output_names}
         results = self._run_unbound(feeds)
         if key is not None and key not in self._unbound:
-            self._learn(key, feeds, results)
-        return {name: results[name] for name in self._given}
+            self._bind(key, feeds, results)
+        return {name: results[name] for name in self._output_names}
 
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """All outputs of a chunk that is not bound, its states among them; the stream goes on from those."""
+        """All outputs of a chunk that is not bound, the states included, from which the stream continues."""
+        self._require_batch(feeds)
         results = self.model.run({**feeds, **self._state})
         after = self._buffers[self._current ^ 1]
         for name, output in self.model.states.items():
             array = to_numpy(results[output], None, name)[0]
             if array.shape != after[name].shape or array.dtype != after[name].dtype:
                 raise RunError(
-                    f"{self.model.path}: gives {output} as {array.dtype} {array.shape}, and the state {name} that it "
-                    f"feeds is {after[name].dtype} {after[name].shape}"
+                    f"its output {output} is {array.dtype} {array.shape}, but the state {name} that it feeds is "
+                    f"{after[name].dtype} {after[name].shape}",
+                    path=self.model.path,
+                    name=output,
                 )
             after[name][...] = array
         self._current ^= 1
         return results
 
-    def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """The chunk goes to the device and the outputs come from it; the states stay there."""
-        assert self._device is not None  # noqa: S101 - the caller's condition
-        arrays, restore = {}, None
+    def _require_batch(self, feeds: Mapping[str, Any]) -> None:
+        """Refuse another number of sequences than the stream's, with a better message than for two inputs."""
+        batch = batch_name(self.model)
         for name, value in feeds.items():
-            arrays[name], own = to_numpy(value, self.model.inputs.get(name), name)
-            restore = restore or own
+            info, shape = self.model.inputs.get(name), getattr(value, "shape", ())
+            if info is None or batch not in info.shape or len(shape) != len(info.shape):
+                continue
+            size = int(shape[info.shape.index(batch)])
+            if size not in (0, self.batch):
+                raise InputError(
+                    f"{name} has shape {tuple(shape)}, which is {size} sequences, and this stream carries {self.batch}",
+                    hint=f"open it with stream(batch={size})",
+                    name=name,
+                )
+
+    def _on_device(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Copy the chunk to the device and the outputs from it; the states stay there."""
+        assert self._device is not None  # noqa: S101 - the caller's condition
+        arrays, to_caller_type = {}, None
+        for name, value in feeds.items():
+            arrays[name], convert = to_numpy(value, self.model.inputs.get(name), name)
+            to_caller_type = to_caller_type or convert
         results = self._device.step(arrays)
         if not results:  # a single cell, whose outputs are its states
             results = {self.model.states[name]: array for name, array in self._device.state.items()}
-        return {name: restore(array) if restore else array for name, array in results.items()}
+        return {name: to_caller_type(array) if to_caller_type else array for name, array in results.items()}
 
-    def _learn(self, key: Key, feeds: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:
-        """Bind chunks of this shape, once they have come twice: one binding for each way round of the states."""
+    def _bind(self, key: Key, feeds: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> None:
+        """Bind chunks of this shape once it has occurred twice: one binding for each direction of the double buffer."""
         if key not in self._bound:
             self._bound[key] = None
         else:
@@ -236,16 +279,21 @@ class Stream:
                 for before, after in (self._buffers, self._buffers[::-1]):
                     ends = {model.states[name]: array for name, array in after.items()}
                     pair.append(Binding(session, model.path, {**arrays, **before}, {**buffers, **ends}))
-            except RunError:  # what was asked for has been run all the same
+            except RunError:  # the caller has its results all the same
                 self._unbound.add(key)
                 return
             self._bound[key] = (pair[0], pair[1])
-            if len(self._names) == 1 == len(self._given) and not model.counts:
+            if len(self._names) == 1 == len(self._output_names) and not model.counts:
                 chunk = arrays[self._names[0]]
                 runs = (pair[0].execute, pair[1].execute)
-                self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._given[0]])
-        while len(self._bound) > _MOST_SHAPES:
+                self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._output_names[0]])
+        while len(self._bound) > MAX_STREAM_BINDINGS:
             self._bound.popitem(last=False)
+
+    def __repr__(self) -> str:
+        """The model's path, the batch and the states' shapes, on one line."""
+        states = ", ".join(f"{name} {array.shape}" for name, array in self._start.items())
+        return one_line(f"<Stream of {self.model.path}: batch {self.batch}, states {states}>")
 
 
 calls_onnxruntime(Stream.__call__)

@@ -1,52 +1,55 @@
-"""Whether a model may be streamed: what its file says of it or, where that says nothing, what trying it shows."""
+"""Whether a model can be streamed: from its metadata or, where that does not say, by trying it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .loaded_model import LSTM_STATES
 
 if TYPE_CHECKING:
     from .model import Model
 
-_OF_BARE_LSTM = {"h0": "hn", "c0": "cn"}
-
 
 def require_streamable(model: Model, *, check: bool = True) -> None:
-    """Refuse a model that gives other numbers in chunks than in one piece.
+    """Refuse a model whose chunks give other numbers than the whole sequence.
 
-    Files from lstm-onnx say in their metadata whether they may be streamed.  Of another file, or with other
-    pairs of states than the file's own, six steps are run whole and in chunks when its first stream is opened.
+    Files from lstm-onnx say in their metadata whether they can be streamed.  For another file, or with other
+    pairs of states than the file's own, six steps are run at once and in chunks when the first stream is opened.
 
     Args:
         model: the model.
-        check: False leaves that comparison out, not what the metadata says.
+        check: False skips that comparison, but not what the metadata says.
 
     Raises:
-        InputError: it has no states, or cannot be streamed; the message says why.
+        InputError: it has no states, or cannot be streamed, with the reason.
     """
     if not model.states:
-        raise InputError(f"{model.path}: has no states to carry from chunk to chunk; load(..., states=...) names them")
+        raise InputError(
+            "has no states to carry from chunk to chunk", hint="load(..., states=...) names them", path=model.path
+        )
     if model.spec is not None and model.spec.bidirectional:
         raise InputError(
-            f"{model.path}: is bidirectional: its reverse direction starts at the sequence's end, "
-            "which a stream has not seen yet; run whole sequences instead"
+            "is bidirectional: its reverse direction starts at the sequence's end, which a stream has not reached",
+            hint="run whole sequences instead",
+            path=model.path,
         )
-    own = dict(model.metadata.states) == model.states
-    if own and model.metadata.not_streamable:
+    declared = dict(model.metadata.states) == model.states  # these pairs are those of the metadata
+    if declared and model.metadata.not_streamable:
         raise InputError(
-            f"{model.path}: cannot be streamed: {model.metadata.not_streamable}; run whole sequences instead"
+            f"cannot be streamed: {model.metadata.not_streamable}", hint="run whole sequences instead", path=model.path
         )
-    bare = model.spec is not None and model.states == _OF_BARE_LSTM
-    said = own and (bare or (model.spec is None and model.metadata.not_streamable is not None))
-    if said or not check:
+    is_lstm = model.spec is not None and model.states == LSTM_STATES
+    known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))
+    if known or not check:
         return
     if model.chunks_differ is None:
-        from .chunk_check import why_not_streamable  # which our own files never need
+        from .chunk_check import why_not_streamable  # our own files never need it
 
         model.chunks_differ = why_not_streamable(model)
     if model.chunks_differ:
         raise InputError(
-            f"{model.path}: cannot be streamed: {model.chunks_differ}; run whole sequences instead "
-            "(check=False opens a stream all the same)"
+            f"cannot be streamed: {model.chunks_differ}",
+            hint="run whole sequences instead (check=False opens a stream anyway)",
+            path=model.path,
         )

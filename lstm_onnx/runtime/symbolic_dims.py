@@ -1,4 +1,4 @@
-"""Axes whose size follows from others: ``4*batch``, ``batch*time``, ``(time - 1)//2 + 1``."""
+"""Axes whose size is an expression of others: ``4*batch``, ``batch*time``, ``(time - 1)//2 + 1``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 
 _LONGEST = 200
-"""Characters of an expression; a tracer's are far shorter."""
+"""Characters of an expression; those that torch.export writes are far shorter."""
 _NAME = re.compile(r"[^\W\d]\w*")
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -21,7 +21,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
 
 
 def size_of(dim: str, sizes: Mapping[str, int]) -> int | None:
-    """The size of an axis: what `sizes` say of its name, or of the names in its expression; None where they do not."""
+    """The size of an axis whose name or expression is `dim`; None where `sizes` lack a name in it."""
     known = sizes.get(dim)
     if known is not None or dim.isidentifier():
         return known
@@ -35,7 +35,7 @@ def size_of(dim: str, sizes: Mapping[str, int]) -> int | None:
 
 
 def names_in(dim: str) -> set[str]:
-    """The axes that an axis' size follows from; its own name where that is no expression."""
+    """The axis names in an expression, or the name itself."""
     return set(_NAME.findall(dim))
 
 
@@ -50,7 +50,7 @@ def _parsed(text: str) -> ast.expr | None:
 
 
 def _value(node: ast.expr, sizes: Mapping[str, int]) -> int:
-    """The value of sums, differences, products and whole quotients; LookupError for anything else."""
+    """The value of sums, differences, products and integer quotients; LookupError for anything else."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         return node.value
     if isinstance(node, ast.Name):

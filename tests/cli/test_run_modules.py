@@ -99,7 +99,7 @@ def test_data_of_two_times_is_named(run_cli, tmp_path):
     np.savez(tmp_path / "x.npz", series=np.zeros((1, 4), np.float32), drivers=np.zeros((1, 6, 3), np.float32))
     done = run_cli("run", module_file("exogenous_forecaster", "explicit"), "x.npz", "--stream")
     assert done.code == 2
-    assert "time is 6, and series says that time is 4" in done.err
+    assert "time is 6, but series has time = 4" in done.err
 
 
 def test_nothing_of_torch_is_needed_to_run_a_module(run_cli, monkeypatch):

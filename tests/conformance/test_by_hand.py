@@ -115,7 +115,7 @@ def test_states_of_a_fixed_batch(tmp_path):
 @pytest.mark.parametrize("states", [{"initial_h": "Y_c", "nothing": "Y_h"}, {"initial_h": "nowhere"}])
 def test_states_that_are_not_there_are_named(states, tmp_path):
     path = Node(inputs_of("initial_h", "initial_c")).save(tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match=r"'no(thing|where)' is not there"):
+    with pytest.raises(ModelError, match=r"'no(thing|where)' does not exist"):
         lstm_onnx.load(path, provider="cpu", states=states)
 
 

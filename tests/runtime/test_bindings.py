@@ -16,7 +16,8 @@ import lstm_onnx
 from lstm_onnx import FileError, InputError, RunError
 from lstm_onnx.runtime import bindings as binding_module
 from lstm_onnx.runtime import stream as stream_module
-from lstm_onnx.runtime.bindings import _MOST, Binding, Repeats, key_of, output_buffers
+from lstm_onnx.runtime.bindings import Binding, BindingCache, key_of, output_buffers
+from lstm_onnx.runtime.tuning import MAX_CALL_BINDINGS
 
 from .models import accumulator, exported, lookup, model_of, randoms
 
@@ -117,8 +118,8 @@ def test_a_hundred_threads_on_one_session(model: lstm_onnx.Model) -> None:
 
 
 def test_few_bindings_are_kept(model: lstm_onnx.Model) -> None:
-    repeats = Repeats()
-    for time in range(1, 3 * _MOST):
+    repeats = BindingCache()
+    for time in range(1, 3 * MAX_CALL_BINDINGS):
         feeds = _feeds(np.random.default_rng(0), time=time)
         key = key_of(feeds)
         assert key is not None
@@ -127,7 +128,7 @@ def test_few_bindings_are_kept(model: lstm_onnx.Model) -> None:
                 key, model.session_for, "", model.inputs, model.outputs, feeds, list(_plain(model, feeds).values())
             )
         assert repeats.find(key) is not None
-    assert len(repeats._threads.known) == _MOST
+    assert len(repeats._threads.known) == MAX_CALL_BINDINGS
 
 
 def test_large_runs_are_not_bound(model: lstm_onnx.Model) -> None:

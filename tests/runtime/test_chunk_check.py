@@ -224,4 +224,4 @@ def test_rows_that_depend_on_each_other() -> None:
     feeds, axes = {"x": x}, {"x": 0}
     assert row_difference(lambda f: {"y": f["x"] * 2}, feeds, axes, {"y": 0}) == ""
     mixed = row_difference(lambda f: {"y": f["x"] - f["x"].mean(0)}, feeds, axes, {"y": 0})
-    assert mixed.startswith("y of one sequence is another alone than beside others: it is off by")
+    assert mixed.startswith("y of one sequence depends on the other sequences in its batch: it is off by")

@@ -74,7 +74,7 @@ def test_tensors_stay_where_they_are(device: str, tmp_path: Path) -> None:
     assert all(np.allclose(results[name].cpu().numpy(), expected[name], atol=1e-5) for name in expected)
     with pytest.raises(InputError, match="axis 2 must be 4"):
         run_on_device(model, {"input": torch.randn(7, 3, 5, device=device)}, device=device)
-    with pytest.raises(InputError, match="cannot be used where it is"):
+    with pytest.raises(InputError, match="cannot be used on its device"):
         run_on_device(model, {"input": torch.randn(7, 4, 3, device=device).transpose(1, 2)}, device=device)
 
 

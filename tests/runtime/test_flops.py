@@ -11,7 +11,7 @@ from lstm_onnx.runtime import bindings as binding
 from lstm_onnx.runtime import load
 from lstm_onnx.runtime import stream as streams
 from lstm_onnx.runtime.bindings import Binding
-from lstm_onnx.runtime.flops import is_small, row_work, rows_of
+from lstm_onnx.runtime.flops import is_small, rows_of, step_flops
 from lstm_onnx.runtime.tensor_info import ValueInfo
 from tests.module_files import module_file
 
@@ -24,9 +24,9 @@ def states(hidden: int, layers: int, batch: int = 1) -> list[np.ndarray]:
 
 def test_the_work_of_a_row_is_about_that_of_its_matrices():
     # 2 FLOPs for each of 4 gates' weights, those of the input as many as those of h.
-    assert row_work(states(256, 2)) == 2 * (2 * 4 * 256 * 512)
-    assert row_work([]) == 0
-    assert row_work([np.zeros(())]) == 0
+    assert step_flops(states(256, 2)) == 2 * (2 * 4 * 256 * 512)
+    assert step_flops([]) == 0
+    assert step_flops([np.zeros(())]) == 0
 
 
 def test_rows_are_places_along_open_axes():

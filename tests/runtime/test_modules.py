@@ -80,7 +80,7 @@ def test_a_start_for_another_batch_says_to_pass_the_state(tmp_path: Path) -> Non
     exported(tmp_path / "m.onnx")
     model = load(with_initial(tmp_path / "i.onnx", tmp_path / "m.onnx", {"c0": randoms(1, 2, 5)}), "cpu")
     assert model.run({"input": randoms(4, 2, 4)})["output"].shape == (4, 2, 5)
-    said = r"c0 from numbers for batch = 2, and batch is 3 here; pass the state c0 float32"
+    said = r"initial state for c0 has batch = 2, and batch is 3 here; pass the state c0 float32"
     with pytest.raises(InputError, match=said):
         model.run({"input": randoms(4, 3, 4)})
     with pytest.raises(InputError, match=said):
@@ -101,7 +101,7 @@ def test_a_start_for_another_batch_says_to_pass_the_state(tmp_path: Path) -> Non
 def test_a_start_that_fits_no_input_is_refused(tmp_path: Path, initial: dict[str, np.ndarray]) -> None:
     exported(tmp_path / "m.onnx")
     path = with_initial(tmp_path / "i.onnx", tmp_path / "m.onnx", initial)
-    with pytest.raises(ModelError, match=r"i\.onnx: the metadata starts the state .* export the model again"):
+    with pytest.raises(ModelError, match=r"i\.onnx: the metadata.* initial state for .* export the model again"):
         load(path, "cpu")
 
 
@@ -120,7 +120,7 @@ def test_states_of_a_batch_that_is_always_one() -> None:
     whole = model.run({"sentence": tokens})["output"]
     stream = model.stream()
     np.testing.assert_allclose(np.concatenate([stream(tokens[:2]), stream(tokens[2:])]), whole, rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match=r"no room for a batch of 3: its states have fixed sizes \(hidden.c0"):
+    with pytest.raises(InputError, match=r"cannot take a batch of 3: its states have fixed sizes \(hidden.c0"):
         model.stream(batch=3)
 
 
@@ -134,7 +134,7 @@ def test_a_state_whose_batch_is_a_multiple_of_the_inputs() -> None:
     stream(x[:, :4])
     np.testing.assert_allclose(stream(x[:, 4:]), whole["output"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(run_chunks(model, {"x": x}, 2)["output"], whole["output"], rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match=r"lstm.h0 has shape \(1, 8, 8\), so 4\*batch is 8, and by the other .* 12"):
+    with pytest.raises(InputError, match=r"so 4\*batch is 8, but the other inputs make it 12"):
         model.run({"x": x, "lstm.h0": randoms(1, 8, 8)})
 
 
@@ -278,7 +278,7 @@ def test_what_cannot_be_cut_into_chunks_says_why(tmp_path: Path) -> None:
         return load(accumulator(tmp_path / "a.onnx"), "cpu", states={"state": "stateN"})
 
     feeds = {"x": randoms(2, 3), "scale": np.array(1)}
-    with pytest.raises(InputError, match="no axis of its inputs is open but the batch"):
+    with pytest.raises(InputError, match="no axis of its inputs is dynamic but the batch"):
         run_chunks(fresh(), feeds, 1)
     model = fresh()
     named(model, "input", "x", "time", "words")
@@ -304,13 +304,13 @@ def test_lengths_of_a_module_keep_it_whole(tmp_path: Path) -> None:
     model = load(
         with_metadata(tmp_path / "m.onnx", source, inputs=(*load(source, "cpu").metadata.inputs, lengths)), "cpu"
     )
-    with pytest.raises(InputError, match=r"cut into chunks: lengths counts along time, .* run it whole"):
+    with pytest.raises(InputError, match=r"run in chunks: lengths counts along time, .* run the whole sequence"):
         run_chunks(model, {"series": randoms(1, 4), "drivers": randoms(1, 4, 3)}, 1)
 
 
 def test_inputs_of_two_times_are_refused_before_they_are_cut() -> None:
     model = opened("exogenous_forecaster", "explicit")
-    with pytest.raises(InputError, match="time is 6, and series says that time is 4"):
+    with pytest.raises(InputError, match="time is 6, but series has time = 4"):
         run_chunks(model, {"series": randoms(1, 4), "drivers": randoms(1, 6, 3)}, 2)
 
 
@@ -321,5 +321,5 @@ def test_chunks_of_a_bare_lstm_without_the_batch_axis(tmp_path: Path) -> None:
     found = run_chunks(model, {"input": x}, 2)
     for name, expected in (("output", output), ("hn", hn), ("cn", cn)):
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-6)
-    with pytest.raises(InputError, match="lengths do not go with chunks"):
+    with pytest.raises(InputError, match="lengths cannot be combined with chunks"):
         run_chunks(model, {"input": x, "lengths": np.array([5])}, 2)

@@ -44,7 +44,7 @@ def model_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """What was found out about this machine is forgotten before the test and after it."""
-    caches = (onnxruntime, ort_errors, providers._no_gpu)
+    caches = (onnxruntime, ort_errors, providers._gpus)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -53,10 +53,69 @@ def fresh() -> Iterator[None]:
 
 
 # --- what was asked for -------------------------------------------------------------------------
-@pytest.mark.parametrize("provider", ["gpu", "CUDA", "CUDAExecutionProvider", "", None, 3])
+@pytest.mark.parametrize(
+    "provider", ["gpu", "CUDA", "CoreMLExecutionProvider", "cpu:0", "cuda:", "cuda:x", "cuda:-1", "", None, 3]
+)
 def test_a_misspelt_provider_is_told_what_is_allowed(model_file: Path, provider: Any):
-    with pytest.raises(ProviderError, match=rf'^provider "{provider}" is unknown; it must be one of auto, cpu, cuda$'):
+    allowed = "auto, cpu, cuda, cuda:1, CPUExecutionProvider, CUDAExecutionProvider"
+    with pytest.raises(ProviderError, match=rf'^provider "{provider}" is unknown; it must be one of {allowed}$'):
         load(model_file, provider=provider)
+
+
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [
+        ("auto", ("auto", 0)),
+        ("cpu", ("cpu", 0)),
+        ("CPUExecutionProvider", ("cpu", 0)),
+        ("cuda:1", ("cuda", 1)),
+        ("CUDAExecutionProvider", ("cuda", 0)),
+        ("CUDAExecutionProvider:2", ("cuda", 2)),
+    ],
+)
+def test_names_of_providers(provider: str, expected: tuple[str, int]):
+    assert providers.parse_provider(provider) == expected
+
+
+def test_onnx_runtime_s_own_name_of_the_cpu(model_file: Path):
+    model = load(model_file, "CPUExecutionProvider")
+    assert (model.provider, model.device_id) == ("cpu", 0)
+
+
+def test_a_gpu_that_does_not_exist(fresh: None, monkeypatch: pytest.MonkeyPatch):
+    driver(monkeypatch, devices=2)
+    assert providers._no_such_device(1) is None
+    assert providers._no_such_device(2) == "there is no device 2; the NVIDIA driver reports 2, counted from 0"
+
+
+def test_the_device_reaches_the_provider_options():
+    settings = providers._Settings(None, 0.0, True, 3, None, None)
+    assert providers._provider_options(settings) == {"enable_cuda_graph": "1", "device_id": "3"}
+
+
+# --- session options ----------------------------------------------------------------------------
+def test_the_caller_s_session_options_are_used(model_file: Path):
+    options = onnxruntime().SessionOptions()
+    options.logid = "mine"
+    options.intra_op_num_threads = 2
+    model = load(model_file, "cpu", 1, session_options=options)
+    used = model.session.get_session_options()
+    assert (used.logid, used.intra_op_num_threads) == ("mine", 1)
+    assert used.enable_cpu_mem_arena  # the default, which only our own options change
+    plain = load(model_file, "cpu", 1)
+    x = randoms(3, 1, 4)
+    np.testing.assert_array_equal(model(x)[0], plain(x)[0])
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(model)
+    assert pickle.loads(pickle.dumps(plain)).path == plain.file  # noqa: S301
+
+
+def test_session_options_of_another_type(model_file: Path):
+    with pytest.raises(InputError, match=r"must be an onnxruntime\.SessionOptions") as caught:
+        load(model_file, "cpu", session_options={"intra_op_num_threads": 1})
+    assert caught.value.name == "session_options"
+    with pytest.raises(InputError, match="cannot be passed to the child process of a trial"):
+        load(model_file, "cpu", session_options=onnxruntime().SessionOptions(), trial=True)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.0, True, "2", 10**12])
@@ -140,7 +199,7 @@ def test_a_cuda_provider_that_does_not_load_is_told(
         load(model_file, "cuda")
     with caplog.at_level(logging.WARNING, "lstm_onnx"):
         assert load(model_file, "auto").provider == "cpu"
-    assert "a GPU is there, but ONNX Runtime cannot use it and runs on the CPU" in caplog.text
+    assert "ONNX Runtime cannot use the GPU and runs on the CPU" in caplog.text
     assert capfd.readouterr() == ("", "")
 
 

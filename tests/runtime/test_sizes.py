@@ -160,7 +160,7 @@ def test_batches_that_we_choose_keep_to_the_limits(tmp_path: Path, monkeypatch: 
     assert set(rows) <= {1, 2, 3}
     assert max(rows) > 1
     with Batcher(load(path, "cpu"), max_batch=8) as batcher:
-        assert batcher._core.max_batch == 3
+        assert batcher._scheduler.max_batch == 3
 
 
 def test_a_model_that_no_single_sequence_fits(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_model_that_no_single_sequence_fits(tmp_path: Path) -> None:
         InputError, match="is only right where batch is 2 or more, and a sequence may have to run alone"
     ):
         list(model.map([{"x": np.ones((4, 2), np.float32)}]))
-    with pytest.raises(InputError, match="is only right from 2 rows on, and a stream may have to step alone"):
+    with pytest.raises(InputError, match="is only right for 2 rows or more, and a stream may have to be stepped alone"):
         Batcher(model)
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_onnx.errors import InputError
-from lstm_onnx.runtime.tensor_info import ValueInfo, axis_sizes, checked, checked_lengths, to_numpy, zeros
+from lstm_onnx.runtime.conversion import to_numpy
+from lstm_onnx.runtime.tensor_info import ValueInfo, axis_sizes, validated_feeds, validated_lengths, zeros
 
 FLOAT = np.dtype(np.float32)
 X = ValueInfo("x", FLOAT, ("time", "batch", 4))
@@ -35,7 +36,7 @@ def test_info_of_a_node_arg():
 
 def test_what_fits_comes_back_in_the_models_order_without_a_copy():
     given = {name: feeds()[name] for name in ("h", "x")}
-    found = checked(INFOS, given)
+    found = validated_feeds(INFOS, given)
     assert list(found) == ["x", "h"]
     assert found["x"] is given["x"]
     assert found["h"] is given["h"]
@@ -45,7 +46,7 @@ def test_row_major_whatever_the_layout():
     values = np.arange(40, dtype=np.float32).reshape(5, 2, 4)
     for array in (np.asfortranarray(values), values[::-1], np.repeat(values, 2, axis=0)[::2]):
         assert not array.flags.c_contiguous
-        found = checked(INFOS, feeds(x=array))["x"]
+        found = validated_feeds(INFOS, feeds(x=array))["x"]
         assert found.flags.c_contiguous
         np.testing.assert_array_equal(found, array)
 
@@ -58,32 +59,32 @@ def test_row_major_whatever_the_layout():
         ({"x": np.zeros((5, 2, 4), ">f4")}, "^x has dtype >f4"),
         ({"x": np.zeros((2, 4), np.float32)}, r"^x has shape \(2, 4\); the model takes 3 axes"),
         ({"x": np.zeros((5, 2, 6), np.float32)}, r"^x has shape \(5, 2, 6\); axis 2 must be 4"),
-        ({"x": np.zeros((0, 2, 4), np.float32)}, "^x has shape .* nothing along time"),
-        ({"x": np.zeros((5, 0, 4), np.float32)}, "^x has shape .* nothing along batch"),
+        ({"x": np.zeros((0, 2, 4), np.float32)}, "^x has shape .* the axis time is empty"),
+        ({"x": np.zeros((5, 0, 4), np.float32)}, "^x has shape .* the axis batch is empty"),
         ({"h": np.zeros((2, 7, 3), np.float32)}, "^h has shape .* so batch is 7, and x says that batch is 2"),
         ({"h": np.zeros((1, 2, 3), np.float32)}, "^h has shape .* axis 0 must be 2"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, np.ndarray], message: str):
     with pytest.raises(InputError, match=message):
-        checked(INFOS, feeds(**changes))
+        validated_feeds(INFOS, feeds(**changes))
 
 
 def test_missing_inputs_are_listed_together():
     with pytest.raises(InputError, match=r"^missing input: x float32 \(time, batch, 4\); h float32 \(2, batch, 3\)$"):
-        checked(INFOS, {})
+        validated_feeds(INFOS, {})
 
 
 def test_an_array_at_fault_is_named_before_an_absent_one():
     with pytest.raises(InputError, match=r"^x has shape"):
-        checked(INFOS, {"x": np.zeros((1, 5, 2, 4), np.float32)})
+        validated_feeds(INFOS, {"x": np.zeros((1, 5, 2, 4), np.float32)})
 
 
 def test_an_axis_without_a_name_takes_any_size_but_zero():
     infos = {"x": ValueInfo("x", FLOAT, (None, 2))}
-    assert checked(infos, {"x": np.ones((9, 2), np.float32)})["x"].shape == (9, 2)
-    with pytest.raises(InputError, match="nothing along axis 0"):
-        checked(infos, {"x": np.ones((0, 2), np.float32)})
+    assert validated_feeds(infos, {"x": np.ones((9, 2), np.float32)})["x"].shape == (9, 2)
+    with pytest.raises(InputError, match="the axis 0 is empty"):
+        validated_feeds(infos, {"x": np.ones((0, 2), np.float32)})
 
 
 def test_zeros_for_an_absent_state():
@@ -106,9 +107,9 @@ def test_lengths_are_int32_or_the_first_one_outside_is_named(values: list[int], 
     lengths = np.array(values, np.int64)
     if outside:
         with pytest.raises(InputError, match=rf"^lengths\[{outside[0]}\] is {values[outside[0]]}; .* {time}$"):
-            checked_lengths(lengths, len(values), time)
+            validated_lengths(lengths, len(values), time)
     else:
-        found = checked_lengths(lengths, len(values), time)
+        found = validated_lengths(lengths, len(values), time)
         assert found.dtype == np.int32
         assert found.tolist() == values
 
@@ -116,7 +117,7 @@ def test_lengths_are_int32_or_the_first_one_outside_is_named(values: list[int], 
 @pytest.mark.parametrize("value", [[1.0, 2.0], [True, True], ["1", "2"]])
 def test_lengths_are_integers(value: list[Any]):
     with pytest.raises(InputError, match="lengths has dtype"):
-        checked_lengths(np.array(value), 2, 3)
+        validated_lengths(np.array(value), 2, 3)
 
 
 def test_torch_tensors_share_their_memory_both_ways():
@@ -198,5 +199,5 @@ def test_another_device_is_named():
 @pytest.mark.parametrize("dim", [2**62, 2**64, -1, "batch - 5"])
 def test_zeros_of_a_size_that_no_array_has_are_refused(dim: Any):
     info = ValueInfo("h", FLOAT, (dim, "batch", 3))
-    with pytest.raises(InputError, match=r"^h float32 \(.*, batch, 3\) cannot start as zeros of the sizes \["):
+    with pytest.raises(InputError, match=r"^h float32 \(.*, batch, 3\) cannot be created with the sizes \["):
         zeros(info, {"batch": 2})

@@ -61,7 +61,7 @@ def test_a_good_file_is_loaded_as_without(tmp_path: Path):
 
 def test_none_does_not_try_what_lstm_onnx_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = ours(tmp_path)
-    monkeypatch.setattr("lstm_onnx.runtime.trial.require_survival", lambda *_: pytest.fail("tried"))
+    monkeypatch.setattr("lstm_onnx.runtime.trial.require_trial", lambda *_: pytest.fail("tried"))
     lstm_onnx.load(path, "cpu", trial=None)
     path.write_bytes(path.read_bytes().replace(b"l0/LSTM", b"l0/MTSL"))
     with pytest.raises(pytest.fail.Exception, match="tried"):

@@ -35,7 +35,7 @@ def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
     try:
         model.stream()
     except InputError as error:
-        verification.notes.append(f"streams were not compared: {str(error).removeprefix(f'{model.path}: ')}")
+        verification.notes.append(f"streams were not compared: {error.reason}")
         return
     if model.metadata.time_axes:
         yield from _chunked_cases(verification)

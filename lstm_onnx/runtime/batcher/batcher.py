@@ -1,7 +1,7 @@
-"""Batching for servers: each caller awaits its own stream's next output, and waiting requests go together.
+"""`Batcher`: dynamic batching for servers, where each caller waits for the next output of its own stream.
 
-One thread steps the pool.  Callers on threads sleep on a lock of their own, and tasks of asyncio are woken
-by one call into their event loop a batch, so what a request costs beside the model is a few microseconds.
+One thread steps the pool.  Calling threads sleep on a lock each, and asyncio tasks are woken by one call into their
+event loop per batch, so that a request costs a few microseconds besides the model.
 """
 
 from __future__ import annotations
@@ -15,66 +15,69 @@ from typing import Any, Self
 
 import numpy as np
 
-from ...errors import InputError, RunError
+from ...errors import InputError
+from ...terminal_text import one_line
 from ..arguments import positive_integer, seconds
 from ..model import Model
 from ..pool.pool import Pool
 from ..pool.state_memory import Arrays, Slot
-from .request import Request
-from .scheduler import LOST, Core
+from .request import Request, StepFuture
+from .scheduler import Scheduler
 
 
 class BatchedStream:
-    """One stream of a `Batcher`, and a context manager.  Made by `Batcher.open`.
+    """One stream of a `Batcher`; a context manager that closes it.  Created by `Batcher.open`.
 
-    Its steps may be asked for from any thread and any event loop; they are made in the order in which
-    they were asked for.
+    Steps may be requested from any thread and any event loop; they run in the order of the requests.
+
+    Attributes:
+        slot: its slot in the pool.
+        closed: whether it was closed.
     """
 
     def __init__(self, batcher: Batcher, slot: Slot) -> None:
-        self._batcher = batcher  # lives as long as its streams do
-        self._core = batcher._core
+        self._batcher = batcher  # which lives as long as its streams
+        self._scheduler = batcher._scheduler
         self.slot = slot
         self.closed = False
         self.listed = False
         self.pending: deque[Request] = deque()
 
     def step(self, x: Any) -> Any:
-        """The next time steps; the calling thread sleeps until they are there.
+        """The next time steps; the calling thread sleeps until they are done.
 
         Args:
             x: what `Pool.step` takes for one slot; for a bare LSTM also ``(time, input_size)``.
 
         Returns:
-            What `Pool.step` gives for one slot, without the batch axis where `x` has none.
+            What `Pool.step` returns for one slot, without the batch axis where `x` has none.
 
         Raises:
             InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.
-            RunError: ONNX Runtime failed on `x`, and the state is as it was; or the batcher was closed first.
+            RunError: ONNX Runtime failed on `x`, and the state is unchanged; or the batcher was closed first.
             TimeoutError: it took longer than the batcher's `timeout`; the message says whether the stream
-                moved on.
+                advanced.
         """
         request = self._request(x)
         request.wake = wake = threading.Lock()
         wake.acquire()
-        self._core.submit(request)
+        self._scheduler.submit(request)
         timeout = self._batcher.timeout
         try:
             in_time = wake.acquire(True, -1 if timeout is None else timeout)
         except BaseException:
-            if self._core.abandon(request):
-                request.pass_on()
+            if self._scheduler.abandon(request):
+                request.wake_next()
             raise
-        if not in_time and not self._core.abandon(request):
+        if not in_time and not self._scheduler.abandon(request):
             raise TimeoutError(_late(request, timeout))
-        request.pass_on()
-        return _answer(request)
+        request.wake_next()
+        return request.answer()
 
     async def astep(self, x: Any) -> Any:
-        """The same for a task of asyncio, on any event loop.
+        """The same for an asyncio task, on any event loop.
 
-        A task that is cancelled takes its request back.  Where the step was running already, it is
-        finished, and the stream has moved on.
+        A cancelled task takes its request back.  A step that is running already finishes, and the stream advances.
 
         Raises:
             InputError, RunError, TimeoutError: as `step` does.
@@ -83,76 +86,84 @@ class BatchedStream:
 
         request = self._request(x)
         request.loop = asyncio.get_running_loop()
-        request.future = request.loop.create_future()
-        self._core.submit(request)
+        request.loop_future = request.loop.create_future()
+        self._scheduler.submit(request)
         timeout = self._batcher.timeout
         try:
             if timeout is None:
-                await request.future
+                await request.loop_future
             else:
                 async with asyncio.timeout(timeout):
-                    await request.future
+                    await request.loop_future
         except TimeoutError:
-            self._core.drop(request)
+            self._scheduler.drop(request)
             raise TimeoutError(_late(request, timeout)) from None
         except BaseException:
-            self._core.drop(request)
+            self._scheduler.drop(request)
             raise
-        return _answer(request)
+        return request.answer()
 
-    def submit(self, x: Any) -> Pending:
-        """Ask for the next time steps and go on: for a thread that drives many streams, or asks ahead.
+    def submit(self, x: Any) -> StepFuture:
+        """Request the next time steps without waiting: for a thread that drives many streams, or works ahead.
 
         While the queue is full it waits for room, for as long as the batcher's `timeout`.
+
+        Returns:
+            A ``concurrent.futures.Future`` whose result is that of `step`.
 
         Raises:
             InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.
             TimeoutError: there was no room in time.
         """
         request = self._request(x)
-        request.ahead = True
-        request.wake = threading.Lock()
-        request.wake.acquire()
-        self._core.submit_ahead(request, self._batcher.timeout)
-        return Pending(self, request)
+        request.future = StepFuture(self, request)
+        self._scheduler.submit_ahead(request, self._batcher.timeout)
+        return request.future
 
     def _request(self, x: Any) -> Request:
-        """A request for `x`, once it is known to fit."""
-        core = self._core
-        if core.only is not None and type(x) is np.ndarray:
-            key = core.fits.get(((x.shape, x.dtype),))
-            if key is not None:  # what small steps spend is spent here
-                return Request(self, {core.only: x.copy()}, key)
-        arrays, restore = core.pool.arrays(x, 1)
-        flat = None
-        spec = core.pool.model.spec
+        """A request for `x`, once it is validated."""
+        scheduler = self._scheduler
+        if scheduler.only_input_name is not None and type(x) is np.ndarray:
+            key = scheduler.known_shapes.get(((x.shape, x.dtype),))
+            if key is not None:  # the fast path
+                return Request(self, {scheduler.only_input_name: x.copy()}, key)
+        arrays, to_caller_type = scheduler.pool.arrays(x, 1)
+        added_axis = None
+        spec = scheduler.pool.model.spec
         if spec is not None and "input" in arrays and arrays["input"].ndim == 2:
-            flat = 0 if spec.batch_first else 1
-            arrays, _ = core.pool.arrays({**arrays, "input": np.expand_dims(arrays["input"], flat)}, 1)
-        request = Request(self, *core.fitting(arrays))
-        request.named, request.restore, request.flat = isinstance(x, Mapping), restore, flat
+            added_axis = 0 if spec.batch_first else 1
+            arrays, _ = scheduler.pool.arrays({**arrays, "input": np.expand_dims(arrays["input"], added_axis)}, 1)
+        request = Request(self, *scheduler.batch_key(arrays))
+        request.by_name, request.to_caller_type = isinstance(x, Mapping), to_caller_type
+        request.removed_axis = added_axis
         return request
 
     def reset(self) -> None:
-        """Start over.  Requests that still wait go on from there.
+        """Set the states to their initial values, from which waiting requests continue.
 
         Raises:
             InputError: the stream is closed.
         """
-        self._core.pool.reset(self.slot)
+        self._scheduler.pool.reset(self.slot)
 
     @property
     def state(self) -> Arrays:
-        """A copy of the states, as `Pool.state` gives it; setting it is `Pool.set_state`."""
-        return self._core.pool.state(self.slot)
+        """A copy of the states, as of `Pool.state`; setting it is `Pool.set_state`."""
+        return self._scheduler.pool.state(self.slot)
 
     @state.setter
     def state(self, values: Mapping[str, Any]) -> None:
-        self._core.pool.set_state(self.slot, values)
+        self._scheduler.pool.set_state(self.slot, values)
 
     def close(self) -> None:
-        """End the stream, at any time and more than once.  Its requests that wait fail; a running step is finished."""
-        self._core.close_stream(self)
+        """End the stream, at any time and more than once.  Waiting requests fail; a running step finishes."""
+        self._scheduler.close_stream(self)
+
+    def __repr__(self) -> str:
+        """The model's path, the slot and the waiting requests, on one line."""
+        path = self._batcher.pool.model.path
+        state = "closed" if self.closed else f"{len(self.pending)} requests waiting"
+        return one_line(f"<BatchedStream of {path}: slot {self.slot.index}, {state}>")
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -163,68 +174,17 @@ class BatchedStream:
         self.close()
 
     def __del__(self) -> None:
-        """A stream that nobody holds any more would keep its slot, and have the others wait for it."""
+        """Otherwise a forgotten stream would keep its slot, and the others would wait for its requests."""
         if not self.closed:
-            self._core.close_stream(self)
-
-
-class Pending:
-    """A step that was asked for.  Made by `BatchedStream.submit`; its methods are those of a Future.
-
-    From any thread, any number of times.
-    """
-
-    __slots__ = ("_request", "_stream")
-
-    def __init__(self, stream: BatchedStream, request: Request) -> None:
-        self._stream = stream
-        self._request = request
-
-    def done(self) -> bool:
-        """Whether the output is there, or an error, or the step was cancelled."""
-        return self._request.batch is not None or self._request.error is not None
-
-    def cancel(self) -> bool:
-        """Take the request back; False where the step is running or done."""
-        request = self._request
-        if not self._stream._core.drop(request):
-            return False
-        from concurrent.futures import CancelledError
-
-        request.error = CancelledError("the step was cancelled before it ran; the stream is as it was")
-        assert request.wake is not None  # noqa: S101 - submit has made it
-        request.wake.release()
-        return True
-
-    def result(self, timeout: float | None = None) -> Any:
-        """What `BatchedStream.step` gives; the calling thread sleeps until it is there.
-
-        Args:
-            timeout: seconds; None is for ever.
-
-        Raises:
-            InputError, RunError: as `step` does; or `timeout` is no time.
-            concurrent.futures.CancelledError: it was cancelled.
-            TimeoutError: it is not there yet; it is still asked for.
-        """
-        request = self._request
-        if not self.done():
-            if self._stream._core.lost:
-                raise RunError(LOST)
-            assert request.wake is not None  # noqa: S101 - submit has made it
-            limit = -1 if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
-            if not request.wake.acquire(True, limit):
-                raise TimeoutError(f"no output within {timeout} s; the step is still asked for")
-            request.wake.release()  # for who else waits
-        return _answer(request)
+            self._scheduler.close_stream(self)
 
 
 class Batcher:
-    """Steps the streams of many callers together, and a context manager.
+    """Steps the streams of many callers together; a context manager that closes it.
 
-    A batch goes as soon as every open stream waits, or `max_batch` of them do, and otherwise `window`
-    seconds after the first.  Requests go together that have the same number of time steps and the same
-    values in what is not for one stream alone.  An error reaches the caller whose input made it.
+    A batch runs as soon as every open stream, or `max_batch` of them, has a request, and otherwise `window` seconds
+    after the first request.  Requests run together if they have the same number of time steps, and the same values
+    in inputs without a batch axis.  An error is raised only for the caller whose input caused it.
 
     Attributes:
         pool: the pool that is stepped.
@@ -243,33 +203,33 @@ class Batcher:
         """Start the thread.
 
         Args:
-            pool: the pool, whose slots are as many streams as can be open; or a model, for a pool of
-                `max_batch` slots.
-            max_batch: how many requests go together at most.
-            window: seconds for which a request waits for company.
-            queue: how many requests wait at most.  The callers of others wait for room first, in their order.
-            timeout: seconds from the call to the output; None is for ever.
+            pool: the pool, whose slots limit the number of open streams; or a model, for a pool of `max_batch`
+                slots.
+            max_batch: the largest number of requests in a batch.
+            window: seconds for which a request waits for others.
+            queue: the largest number of waiting requests.  The callers of further ones wait for room, in order.
+            timeout: seconds from the call to the output; None for no limit.
 
         Raises:
-            InputError: an argument is not possible, or it cannot be told which rows of the model's inputs
-                and outputs are whose.
+            InputError: an argument is not possible, or the batch axis of an input or output is not known.
         """
         max_batch, queue = positive_integer("max_batch", max_batch), positive_integer("queue", queue)
         window = seconds("window", window, threading.TIMEOUT_MAX)
         self.timeout = None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         if not isinstance(pool, (Pool, Model)):
-            raise InputError(f"a batcher steps a pool or a model, and not a {type(pool).__name__}")
+            raise InputError(f"a batcher steps a pool or a model, and not a {type(pool).__name__}", name="pool")
         self.pool = pool if isinstance(pool, Pool) else Pool(pool, max_batch)
         if self.pool.least > 1:
             raise InputError(
-                f"{self.pool.model.path}: is only right from {self.pool.least} rows on, and a stream may have to "
-                "step alone; use pool.step"
+                f"is only right for {self.pool.least} rows or more, and a stream may have to be stepped alone",
+                path=self.pool.model.path,
+                hint="use pool.step",
             )
         max_batch = min(max_batch, self.pool.largest or max_batch)
-        self._core = Core(self.pool, max_batch, window, queue)
-        self._core.start()
-        # The thread holds the core alone, so that a batcher that nobody holds any more is found and ended.
-        weakref.finalize(self, self._core.stop, drain=False).atexit = False
+        self._scheduler = Scheduler(self.pool, max_batch, window, queue)
+        self._scheduler.start()
+        # The thread only refers to the scheduler, so that a forgotten batcher is collected, and its thread ended.
+        weakref.finalize(self, self._scheduler.stop, drain=False).atexit = False
 
     def open(self) -> BatchedStream:
         """A new stream.
@@ -277,53 +237,43 @@ class Batcher:
         Raises:
             InputError: all slots of the pool are open, or the batcher is closed.
         """
-        return BatchedStream(self, self._core.open_slot())
+        return BatchedStream(self, self._scheduler.open_slot())
 
     @property
     def waiting(self) -> int:
-        """How many requests are queued; never more than `queue`."""
-        return self._core.waiting
+        """How many requests are queued, at most `queue`."""
+        return self._scheduler.waiting
 
     def __len__(self) -> int:
         """How many streams are open."""
-        return len(self._core.slots)
+        return len(self._scheduler.slots)
 
     def close(self, *, drain: bool = True) -> None:
-        """End the thread, once what waits is finished; callers that ask from now on get an InputError.
+        """End the thread after all waiting requests; later requests raise an InputError.
 
         Args:
-            drain: False finishes the running batch alone; what waits fails with a RunError.
+            drain: False only finishes the running batch; waiting requests fail with a RunError.
         """
-        self._core.stop(drain=drain)
-        if not self._core.lost and threading.current_thread() is not self._core.thread:
-            self._core.thread.join()
+        self._scheduler.stop(drain=drain)
+        if not self._scheduler.lost and threading.current_thread() is not self._scheduler.thread:
+            self._scheduler.thread.join()
 
     def __enter__(self) -> Self:
         """Itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Finish what waits, and close."""
+        """Finish the waiting requests, and close."""
         self.close()
 
     def __repr__(self) -> str:
-        """The model's path, and how much there is to do."""
-        return f"<Batcher of {self.pool.model.path}: {len(self)} streams open, {self.waiting} requests waiting>"
-
-
-def _answer(request: Request) -> Any:
-    """What the caller is given, or gets raised."""
-    if request.error is not None:
-        raise request.error
-    results: dict[str, Any] = request.results()
-    if request.flat is not None:
-        results["output"] = results["output"].squeeze(request.flat)
-    if request.restore is not None:
-        results = {name: request.restore(value) for name, value in results.items()}
-    return next(iter(results.values())) if len(results) == 1 and not request.named else results
+        """The model's path, open streams and waiting requests, on one line."""
+        return one_line(
+            f"<Batcher of {self.pool.model.path}: {len(self)} streams open, {self.waiting} requests waiting>"
+        )
 
 
 def _late(request: Request, timeout: float | None) -> str:
     if request.admitted:
-        return f"no output within {timeout} s; the step was running already, and the stream moves on"
-    return f"no output within {timeout} s; the request was taken back, and the stream is as it was"
+        return f"no output within {timeout} s; the step was running already, and the stream advances"
+    return f"no output within {timeout} s; the request was taken back, and the stream is unchanged"

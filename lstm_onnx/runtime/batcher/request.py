@@ -1,44 +1,67 @@
-"""What callers of a batcher wait for: one step of one stream each, and the batch that it went with."""
+"""One step of one stream that a batcher was asked for, and the batch in which it ran."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
+from ...errors import RunError
+from ..arguments import seconds
+from ..conversion import ToCallerType
 from ..pool.state_memory import Arrays
-from ..tensor_info import Restore
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    import asyncio
 
     from .batcher import BatchedStream
 
+LOST = (
+    "the batcher was created before this process was forked, and its thread is not in it; start the process with "
+    'multiprocessing\'s method "spawn", or create the batcher in the child'
+)
+
 
 class Request:
-    """One step of one stream: what it is given, who waits for it, and how it went.
+    """One step of one stream.
 
-    `named` is whether arrays by name were given, and so are wanted; `restore` turns results into the kind
-    that was given, and `flat` is the batch axis that it lacked.
+    Attributes:
+        stream: the stream.
+        arrays: the inputs by name.
+        key: requests with the same key can run in one batch.
+        admitted: whether it is in the queue, and not waiting for room there.
+        started: whether it was taken from the queue, by the thread or by who cancelled it.
+        abandoned: whether the thread that waited for it gave up.
+        woken: whether that thread was woken.
+        by_name: whether the inputs were passed by name, so that the outputs are returned by name.
+        to_caller_type: converts results to the type that was passed; None for numpy arrays.
+        removed_axis: the batch axis that the input did not have.
+        batch: the batch in which it ran; None before.
+        index: its row there.
+        error: what is raised for it.
+        wake: the lock on which the calling thread sleeps.
+        loop, loop_future: the event loop and the future of an asyncio task that waits for it.
+        future: what `BatchedStream.submit` returned.
     """
 
     __slots__ = (
         "abandoned",
         "admitted",
-        "ahead",
         "arrays",
         "batch",
+        "by_name",
         "error",
-        "flat",
         "future",
         "index",
         "key",
         "loop",
-        "named",
-        "restore",
+        "loop_future",
+        "removed_axis",
         "started",
         "stream",
+        "to_caller_type",
         "wake",
         "woken",
     )
@@ -47,36 +70,90 @@ class Request:
         self.stream = stream
         self.arrays = arrays
         self.key = key
-        self.admitted = self.started = self.ahead = self.abandoned = self.woken = False
-        self.named = False
-        self.restore: Restore | None = None
-        self.flat: int | None = None
+        self.admitted = self.started = self.abandoned = self.woken = self.by_name = False
+        self.to_caller_type: ToCallerType | None = None
+        self.removed_axis: int | None = None
         self.batch: Batch | None = None
         self.index = 0
         self.error: Exception | None = None
         self.wake: threading.Lock | None = None
-        self.loop: AbstractEventLoop | None = None
-        self.future: Future[None] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.loop_future: asyncio.Future[None] | None = None
+        self.future: StepFuture | None = None
 
-    def results(self) -> Arrays:
-        """Its row of each output: a copy, since a row that is kept would keep the batch."""
-        assert self.batch is not None  # noqa: S101 - it has been woken
-        place = slice(self.index, self.index + 1)
-        return {
-            name: self.batch.results[name][(*(slice(None),) * axis, place)].copy()
+    def answer(self) -> Any:
+        """What the caller gets: the outputs, or an exception."""
+        if self.error is not None:
+            raise self.error
+        assert self.batch is not None  # noqa: S101 - it has run
+        row = slice(self.index, self.index + 1)
+        results: dict[str, Any] = {  # copies, since a view would keep the whole batch in memory
+            name: self.batch.results[name][(*(slice(None),) * axis, row)].copy()
             for name, axis in self.batch.axes.items()
         }
+        if self.removed_axis is not None:
+            results["output"] = results["output"].squeeze(self.removed_axis)
+        if self.to_caller_type is not None:
+            results = {name: self.to_caller_type(value) for name, value in results.items()}
+        return next(iter(results.values())) if len(results) == 1 and not self.by_name else results
 
-    def pass_on(self) -> None:
-        """Wake the next thread of the batch: each does so itself, as soon as it is awake."""
+    def wake_next(self) -> None:
+        """Wake the next thread of the batch: each thread does this once it is awake."""
         if self.batch is not None:
             self.batch.wake_next()
 
+    def resolve(self) -> None:
+        """Set the result of `future`."""
+        assert self.future is not None  # noqa: S101 - the caller's condition
+        try:
+            answer = self.answer()
+        except Exception as error:  # noqa: BLE001 - it belongs to the caller
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(answer)
+
+
+class StepFuture(Future[Any]):
+    """The result of a step.  Created by `BatchedStream.submit`; its methods may be called from any thread."""
+
+    def __init__(self, stream: BatchedStream, request: Request) -> None:
+        super().__init__()
+        self._stream = stream
+        self._request = request
+
+    def cancel(self) -> bool:
+        """Take the request back; False where the step is running or done."""
+        return self.cancelled() or (self._stream._scheduler.drop(self._request) and super().cancel())
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What `BatchedStream.step` returns; the calling thread sleeps until then.
+
+        Args:
+            timeout: seconds; None for no limit.
+
+        Raises:
+            InputError, RunError: as `step` does; or `timeout` is not possible.
+            concurrent.futures.CancelledError: it was cancelled.
+            TimeoutError: it is not done yet; it still waits for its turn.
+        """
+        if not self.done():
+            if self._stream._scheduler.lost:
+                raise RunError(LOST)
+            timeout = None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
+        try:
+            return super().result(timeout)
+        except CancelledError:
+            raise CancelledError("the step was cancelled before it ran; the stream is unchanged") from None
+        except TimeoutError:
+            if self.done():
+                raise
+            raise TimeoutError(f"no output within {timeout} s; the step still waits for its turn") from None
+
 
 class Batch:
-    """What came of some requests together, and those of their threads that still sleep.
+    """The results of requests that ran together, and those whose threads still sleep.
 
-    Woken all at once they would queue for the interpreter's lock, and each be put to sleep again.
+    All woken at once, they would queue for the interpreter's lock, and most be put to sleep again.
     """
 
     __slots__ = ("axes", "lock", "results", "sleeping")
@@ -88,7 +165,7 @@ class Batch:
         self.sleeping: deque[Request] = deque()
 
     def wake_next(self) -> None:
-        """Wake the first that still waits."""
+        """Wake the first thread that still waits."""
         with self.lock:
             while self.sleeping:
                 request = self.sleeping.popleft()
@@ -98,8 +175,8 @@ class Batch:
                     return
 
 
-def alike(requests: list[Request]) -> list[list[Request]]:
-    """Those that go together."""
+def group_by_key(requests: list[Request]) -> list[list[Request]]:
+    """The requests that can run in one batch, together."""
     if not requests:
         return []
     key = requests[0].key
@@ -111,8 +188,8 @@ def alike(requests: list[Request]) -> list[list[Request]]:
     return list(groups.values())
 
 
-def settle(requests: list[Request]) -> None:
-    """Wake tasks; in their event loop's thread."""
+def resolve_loop_futures(requests: list[Request]) -> None:
+    """Wake asyncio tasks; called in their event loop's thread."""
     for request in requests:
-        if request.future is not None and not request.future.done():
-            request.future.set_result(None)
+        if request.loop_future is not None and not request.loop_future.done():
+            request.loop_future.set_result(None)

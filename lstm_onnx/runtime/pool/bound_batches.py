@@ -1,7 +1,7 @@
-"""The batches of a pool that are bound: cut into parts that run side by side, one thread each.
+"""A pool's bound batches: divided into parts that run in parallel, one thread each.
 
-A shape of batch is bound once it has been run, which tells the shapes of its outputs.  Each part is bound
-twice, from either half of the states' memory into the other (`slots.SlotStates`).
+A batch shape is bound after its first run, which gives the shapes of its outputs.  Each part is bound twice, from
+either buffer of the states into the other (see `SlotStates`).
 """
 
 from __future__ import annotations
@@ -14,171 +14,165 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..batch_axes import BatchAxes
 from ..bindings import Binding
-from ..flops import row_work, rows_of
+from ..flops import rows_of, step_flops
 from ..tensor_info import ValueInfo
-from .batch_axes import Rows
-from .pinned_threads import Lanes, cores
-from .state_memory import Arrays, Cut, SlotStates
+from ..tuning import MAX_KNOWN_OUTPUTS, MAX_POOL_BINDING_BYTES, MAX_POOL_BINDINGS, PART_FLOPS, PART_SECONDS
+from .pinned_threads import PinnedThreads, cores
+from .state_memory import Arrays, RowRange, SlotStates
 
 if TYPE_CHECKING:
     from ..model import Model
 
 Key = tuple[Any, ...]
-"""What tells batches of one shape: how many rows, and the shapes of what they are given."""
-
-MAX_BOUND = 64
-"""How many batches keep their bindings: of most programs all shapes, in both places."""
-MAX_BOUND_BYTES = 2**20
-"""Larger inputs and outputs are not kept: beside the time that they take, a binding saves nothing."""
-MAX_LEARNED = 512
-LANE_WORK = 1.6e7
-"""FLOPs from which on a part of a batch is worth a thread of its own, which takes about 50 us to reach."""
-LANE_SECONDS = 4e-4
-"""Seconds of a first run from which on a part of a module's is, whose work beside its states' is not known."""
+"""A batch's number of rows, and the shapes of its inputs."""
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What a first run of a batch has told: its outputs' shapes and dtypes, and how many seconds it took."""
+class OutputShapes:
+    """The shapes and dtypes of a batch's outputs, and the seconds of its first run."""
 
     outputs: dict[str, tuple[Any, Any]]
     seconds: float
 
 
 @dataclass(frozen=True)
-class Part:
-    """Two bindings of some rows, from each half of their states' memory into the other."""
+class BoundPart:
+    """Two bindings of a range of rows, from each buffer of the states into the other."""
 
-    cut: Cut
+    row_range: RowRange
     inputs: Arrays
     bindings: tuple[Binding, Binding]
 
 
 @dataclass(frozen=True)
-class Bound:
-    """A batch of one shape, at one place of the states' memory: its parts, and the dtypes that they take."""
+class BoundBatch:
+    """A batch of one shape at one offset of the buffers: its parts, and the dtypes of its inputs."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[BoundPart, ...]
     dtypes: dict[str, Any]
 
     @property
-    def cuts(self) -> tuple[Cut, ...]:
-        """Which rows each part has."""
-        return tuple(part.cut for part in self.parts)
+    def row_ranges(self) -> tuple[RowRange, ...]:
+        """The rows of each part."""
+        return tuple(part.row_range for part in self.parts)
 
 
-class Parts:
-    """Such batches of one pool.  Not for two threads at once.
+class BoundBatchCache:
+    """The bound batches of one pool.  For one thread at a time.
 
     Args:
         model: the model.
         inputs: its inputs that are not states.
-        given: the outputs that `run` gives.
-        states: where its states lie.
-        layout: along which axes a batch can be cut; None where that is not known.
-        least: how many rows a part has at least.
+        output_names: the outputs that `run` returns.
+        states: the memory of its states.
+        axes: the axes along which a batch can be divided; None where they are not known.
+        least: the smallest number of rows of a part.
     """
 
     def __init__(
         self,
         model: Model,
         inputs: Mapping[str, ValueInfo],
-        given: Sequence[str],
+        output_names: Sequence[str],
         states: SlotStates,
-        layout: Rows | None,
+        axes: BatchAxes | None,
         least: int = 1,
     ) -> None:
         self.model = model
         self.inputs = inputs
-        self.given = given
+        self.output_names = output_names
         self.states = states
-        self.layout = layout
+        self.axes = axes
         self.least = least
-        # An output that feeds two states would have to be written to two places.
+        # An output that feeds two states would have to be written to two buffers.
         self.may_bind = model.provider == "cpu" and len(set(model.states.values())) == len(model.states)
-        self.lanes = Lanes((model.threads or cores()) if self.may_bind and layout else 1)
-        self.row_work = row_work(states.fresh.values())
-        self.learned: dict[Key, Learned | None] = {}
-        self.bound: OrderedDict[tuple[int, Key], Bound] = OrderedDict()
+        self.threads = PinnedThreads((model.threads or cores()) if self.may_bind and axes else 1)
+        self.step_flops = step_flops(states.initial_state.values())
+        self.known_outputs: dict[Key, OutputShapes | None] = {}
+        self.bound: OrderedDict[tuple[int, Key], BoundBatch] = OrderedDict()
 
     def clear(self) -> None:
-        """Let go of all."""
-        self.learned.clear()
+        """Drop all bindings."""
+        self.known_outputs.clear()
         self.bound.clear()
 
-    def find(self, place: int, key: Key, arrays: Arrays) -> Bound | None:
-        """The one for a batch that lies at `place`."""
-        bound = self.bound.get((place, key))
+    def find(self, offset: int, key: Key, arrays: Arrays) -> BoundBatch | None:
+        """The bound batch at `offset`, if there is one for these arrays."""
+        bound = self.bound.get((offset, key))
         if bound is None or any(array.dtype != bound.dtypes[name] for name, array in arrays.items()):
             return None
-        self.bound.move_to_end((place, key))
+        self.bound.move_to_end((offset, key))
         return bound
 
-    def run(self, bound: Bound, half: int, arrays: Arrays) -> Arrays:
-        """Step the states from `half` of their memory into the other; the outputs are the caller's own.
+    def run(self, bound: BoundBatch, buffer_index: int, arrays: Arrays) -> Arrays:
+        """Step the states from this buffer into the other; the outputs are in new memory.
 
         Raises:
             RunError: ONNX Runtime failed.
         """
         for part in bound.parts:
             for name, buffer in part.inputs.items():
-                np.copyto(buffer, arrays[name] if len(bound.parts) == 1 else self._own(name, arrays[name], part.cut))
-        bindings = [part.bindings[half] for part in bound.parts]
-        self.lanes.run([binding.run for binding in bindings])
-        if len(bindings) == 1 or self.layout is None:
-            return {name: bindings[0].outputs[name].copy() for name in self.given}
+                np.copyto(
+                    buffer,
+                    arrays[name] if len(bound.parts) == 1 else self._rows_of_part(name, arrays[name], part.row_range),
+                )
+        bindings = [part.bindings[buffer_index] for part in bound.parts]
+        self.threads.run([binding.run for binding in bindings])
+        if len(bindings) == 1 or self.axes is None:
+            return {name: bindings[0].outputs[name].copy() for name in self.output_names}
         return {
-            name: np.concatenate([binding.outputs[name] for binding in bindings], self.layout.outputs[name])
-            for name in self.given
+            name: np.concatenate([binding.outputs[name] for binding in bindings], self.axes.outputs[name])
+            for name in self.output_names
         }
 
-    def learn(self, key: Key, arrays: Arrays, results: Mapping[str, Any], seconds: float) -> None:
-        """Note what a first run of such a batch has told."""
-        if not self.may_bind or key in self.learned:
+    def record_outputs(self, key: Key, arrays: Arrays, results: Mapping[str, Any], seconds: float) -> None:
+        """Record the output shapes and the duration of a first run."""
+        if not self.may_bind or key in self.known_outputs:
             return
-        if len(self.learned) >= MAX_LEARNED:
-            self.learned.clear()
+        if len(self.known_outputs) >= MAX_KNOWN_OUTPUTS:
+            self.known_outputs.clear()
         small = all(isinstance(value, np.ndarray) and not value.dtype.hasobject for value in results.values())
         small = small and not any(array.dtype.hasobject for array in arrays.values())
-        small = small and sum(results[name].nbytes for name in self.given) <= MAX_BOUND_BYTES
-        small = small and sum(array.nbytes for array in arrays.values()) <= MAX_BOUND_BYTES
+        small = small and sum(results[name].nbytes for name in self.output_names) <= MAX_POOL_BINDING_BYTES
+        small = small and sum(array.nbytes for array in arrays.values()) <= MAX_POOL_BINDING_BYTES
         outputs = {name: (value.shape, value.dtype) for name, value in results.items()} if small else {}
-        self.learned[key] = Learned(outputs, seconds) if small else None
+        self.known_outputs[key] = OutputShapes(outputs, seconds) if small else None
 
-    def never(self, place: int, key: Key) -> None:
-        """Bind no such batch any more."""
-        self.learned[key] = None
-        self.bound.pop((place, key), None)
+    def exclude(self, offset: int, key: Key) -> None:
+        """Never bind such a batch again."""
+        self.known_outputs[key] = None
+        self.bound.pop((offset, key), None)
 
-    def make(self, place: int, key: Key, arrays: Arrays) -> Bound | None:
-        """Bindings for such inputs of a batch that lies at `place`.
-
-        None where the outputs' shapes are not known yet, or cannot be bound.
-        """
-        learned = self.learned.get(key)
-        if learned is None:
+    def bind(self, offset: int, key: Key, arrays: Arrays) -> BoundBatch | None:
+        """Bind such inputs of a batch at `offset`; None where the outputs' shapes are unknown or unsuitable."""
+        known = self.known_outputs.get(key)
+        if known is None:
             return None
-        bound = Bound(
-            tuple(self._part(place, cut, arrays, learned) for cut in self._cuts(key[0], arrays, learned)),
+        bound = BoundBatch(
+            tuple(self._part(offset, rows, arrays, known) for rows in self._row_ranges(key[0], arrays, known)),
             {name: array.dtype for name, array in arrays.items()},
         )
-        self.bound[place, key] = bound
-        if len(self.bound) > MAX_BOUND:
+        self.bound[offset, key] = bound
+        if len(self.bound) > MAX_POOL_BINDINGS:
             self.bound.popitem(last=False)
         return bound
 
-    def _part(self, place: int, cut: Cut, arrays: Arrays, learned: Learned) -> Part:
-        memory = place + cut[0], place + cut[1]
-        halves = self.states.batch(0, memory), self.states.batch(1, memory)
-        inputs = {name: np.empty(self._own(name, array, cut).shape, array.dtype) for name, array in arrays.items()}
+    def _part(self, offset: int, row_range: RowRange, arrays: Arrays, known: OutputShapes) -> BoundPart:
+        memory = offset + row_range[0], offset + row_range[1]
+        buffers = self.states.batch(0, memory), self.states.batch(1, memory)
+        inputs = {
+            name: np.empty(self._rows_of_part(name, array, row_range).shape, array.dtype)
+            for name, array in arrays.items()
+        }
         ends = {output: name for name, output in self.model.states.items()}
         outputs = {}
-        for name, (shape, dtype) in learned.outputs.items():
+        for name, (shape, dtype) in known.outputs.items():
             if name not in ends:
                 size = list(shape)
-                if self.layout is not None and name in self.layout.outputs:
-                    size[self.layout.outputs[name]] = cut[1] - cut[0]
+                if self.axes is not None and name in self.axes.outputs:
+                    size[self.axes.outputs[name]] = row_range[1] - row_range[0]
                 outputs[name] = np.empty(size, dtype)
         first, second = (
             Binding(
@@ -187,23 +181,23 @@ class Parts:
                 inputs | start,
                 outputs | {output: end[name] for output, name in ends.items()},
             )
-            for start, end in (halves, halves[::-1])
+            for start, end in (buffers, buffers[::-1])
         )
-        return Part(cut, inputs, (first, second))
+        return BoundPart(row_range, inputs, (first, second))
 
-    def _own(self, name: str, array: np.ndarray, cut: Cut) -> np.ndarray:
+    def _rows_of_part(self, name: str, array: np.ndarray, row_range: RowRange) -> np.ndarray:
         """A part's rows of an input."""
-        axis = None if self.layout is None else self.layout.inputs[name]
-        return array if axis is None else array[(*(slice(None),) * axis, slice(*cut))]
+        axis = None if self.axes is None else self.axes.inputs[name]
+        return array if axis is None else array[(*(slice(None),) * axis, slice(*row_range))]
 
-    def _cuts(self, rows: int, arrays: Arrays, learned: Learned) -> tuple[Cut, ...]:
-        """How a batch is cut: into as many equal parts as there are lanes, where each is worth one."""
-        layout = self.layout
-        if layout is None or any(learned.outputs[name][0][axis] != rows for name, axis in layout.outputs.items()):
+    def _row_ranges(self, rows: int, arrays: Arrays, known: OutputShapes) -> tuple[RowRange, ...]:
+        """Divide a batch into equal parts, at most one per thread, each large enough for a thread."""
+        axes = self.axes
+        if axes is None or any(known.outputs[name][0][axis] != rows for name, axis in axes.outputs.items()):
             return ((0, rows),)
-        worth = int(max(rows, rows_of(self.inputs, arrays)) * self.row_work / LANE_WORK)
+        useful = int(max(rows, rows_of(self.inputs, arrays)) * self.step_flops / PART_FLOPS)
         if self.model.spec is None:
-            worth = max(worth, int(learned.seconds / LANE_SECONDS))
-        parts = max(1, min(self.lanes.count, rows // self.least, worth))
+            useful = max(useful, int(known.seconds / PART_SECONDS))
+        parts = max(1, min(self.threads.count, rows // self.least, useful))
         ends = [rows * part // parts for part in range(parts + 1)]
         return tuple(pairwise(ends))

@@ -1,7 +1,7 @@
-"""Pools: many streams, stepped as one batch.
+"""`Pool`: many streams, stepped as one batch.
 
-A step of one stream is bound by reading the weights, and a step of 64 reads them once.  Where the states
-lie is `slots.SlotStates`, and how a batch is run on every core `parts.Parts`.
+One stream's step takes as long as reading the weights; a step of 64 streams reads them once as well.  `SlotStates`
+stores the states, and `BoundBatchCache` runs a batch on every core.
 """
 
 from __future__ import annotations
@@ -14,57 +14,63 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError, RunError, reason, shown
+from ...terminal_text import one_line
 from ..arguments import positive_integer
-from ..initial_states import fitting_states
+from ..batch_axes import BatchAxes, state_batch_axis
+from ..conversion import ToCallerType, to_numpy
+from ..initial_states import validated_states
 from ..shutdown import LostLock, watch
-from ..tensor_info import Restore, ValueInfo, checked, checked_lengths, known_names, to_numpy
-from .batch_axes import Rows
-from .bound_batches import Parts
-from .state_memory import Arrays, Held, Slot, SlotStates
+from ..tensor_info import ValueInfo, require_known_names, validated_feeds, validated_lengths
+from .bound_batches import BoundBatchCache
+from .state_memory import ActiveBatch, Arrays, Slot, SlotStates
 
 if TYPE_CHECKING:
     from ..model import Model
 
 
 _LOST = (
-    "this process was forked while the pool was in use, and its states may be half written; start the process with "
+    "this process was forked while the pool was in use, and its states may be incomplete; start the process with "
     'multiprocessing\'s method "spawn", or make the pool in the child'
 )
 
 
 class Pool:
-    """Streams of one model, opened and closed at any time, any of them stepped together.
+    """Streams of one model that are opened and closed at any time and stepped together.  Created by `Model.pool`.
 
-    Every method may be called from any thread; one waits for another, so a slot that is closed while a
-    step is running is closed after it.
+    Methods may be called from any thread and wait for one another: a slot that is closed during a step is closed
+    after it.
 
     Attributes:
         model: the model.
         slots: how many streams can be open at once.
-        inputs: what `step` takes: the model's inputs that are not states.
-        given: what `step` gives: the names of the outputs that are not states, or of all where every one is.
-        axes: which axis of each state is the batch.
-        fresh: what each state starts from, with a batch axis of 1.
-        least: how many slots step together at least.
-        largest: how many at most; None where nothing bounds it.
+        inputs: the model's inputs that are not states, which `step` takes.
+        output_names: the outputs that `step` returns: those that are not states, or all where every one is.
+        axes: the batch axis of each state.
+        initial_state: what each state starts from, with a batch axis of 1.
+        least: the smallest number of slots that can be stepped together.
+        largest: the largest one; None for no limit.
     """
 
     def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
         slots = positive_integer("slots", slots)
-        self.fresh = model.stream(check=check).state  # also refuses, and says why, what cannot be streamed
+        self.initial_state = model.stream(check=check).state  # raises for a model that cannot be streamed
         if model.metadata.batch_mixes:
             raise InputError(
-                f"{model.path}: streams cannot be stepped together: {model.metadata.batch_mixes}; use model.stream()"
+                f"streams cannot be stepped together: {model.metadata.batch_mixes}",
+                hint="use model.stream()",
+                path=model.path,
             )
         self.model = model
         self.slots = slots
         limits = model.metadata.axis_limits
-        self.axes = {name: _batch_axis(model, name) for name in model.states}
+        self.axes = {name: _require_batch_axis(model, name) for name in model.states}
         for name, axis in self.axes.items():
-            if self.fresh[name].shape[axis] != 1:  # an axis such as 4*batch
+            if self.initial_state[name].shape[axis] != 1:  # an axis such as 4*batch
                 raise InputError(
-                    f"{model.path}: the state {model.inputs[name]} has {self.fresh[name].shape[axis]} rows for each "
-                    "stream, and a pool keeps one; use model.stream()"
+                    f"the state {model.inputs[name]} has {self.initial_state[name].shape[axis]} rows per "
+                    "stream, and a pool stores one",
+                    hint="use model.stream()",
+                    path=model.path,
                 )
         least = [limits.get(str(model.inputs[name].shape[axis]), (1, None)) for name, axis in self.axes.items()]
         self.least = max(low for low, _ in least)
@@ -74,14 +80,16 @@ class Pool:
             name: info for name, info in model.inputs.items() if name not in model.states
         }
         ends = model.states.values()
-        self.given = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self._counted = bool(model.counts)
         self._lengths = model.spec is not None and "lengths" in self.inputs
         try:
-            self._states = SlotStates(self.fresh, self.axes, slots)
+            self._states = SlotStates(self.initial_state, self.axes, slots)
         except (MemoryError, ValueError) as error:
             raise InputError(f"there is no memory for the states of {slots} slots: {error}") from error
-        self._parts = Parts(model, self.inputs, self.given, self._states, _layout(self), self.least)
+        self._parts = BoundBatchCache(
+            model, self.inputs, self.output_names, self._states, _known_batch_axes(self), self.least
+        )
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
@@ -91,7 +99,7 @@ class Pool:
     # --- slots ----------------------------------------------------------------------------------
 
     def open(self) -> Slot:
-        """A slot for a new stream, whose states start as those of `Model.stream` do.
+        """A slot for a new stream, whose states start as those of `Model.stream`.
 
         Raises:
             InputError: all slots are open.
@@ -99,10 +107,10 @@ class Pool:
         with self._lock:
             if not self._free:
                 raise InputError(
-                    f"all {self.slots} slots of the pool are open; close one, or make the pool with more slots"
+                    f"all {self.slots} slots of the pool are open", hint="close one, or create the pool with more slots"
                 )
             row = self._free.pop()
-            self._states.write(row, self.fresh)
+            self._states.write(row, self.initial_state)
             slot = Slot(row)
             self._rows[slot] = row
         return slot
@@ -111,190 +119,192 @@ class Pool:
         """End a stream and free its slot.
 
         Raises:
-            InputError: the slot is not open here.
+            InputError: it is not an open slot of this pool.
         """
         with self._lock:
             row = self._row(slot)
-            self._states.let_go([row])
+            self._states.release([row])
             del self._rows[slot]
             self._free.append(row)
 
     def reset(self, slot: Slot) -> None:
-        """Start one stream over.
+        """Set one stream's states to their initial values.
 
         Raises:
-            InputError: the slot is not open here.
+            InputError: it is not an open slot of this pool.
         """
         with self._lock:
-            self._states.write(self._row(slot), self.fresh)
+            self._states.write(self._row(slot), self.initial_state)
 
     def state(self, slot: Slot) -> Arrays:
-        """A copy of one stream's states by their inputs' names, as those of a `Stream` of batch 1 are.
+        """A copy of one stream's states by input name, as in a `Stream` of batch 1.
 
         Returns:
-            Such as ``{"h0": (L, 1, S), "c0": (L, 1, H)}``.
+            For a bare LSTM arrays of shapes ``{"h0": (L, 1, S), "c0": (L, 1, H)}``.
 
         Raises:
-            InputError: the slot is not open here.
+            InputError: it is not an open slot of this pool.
         """
         with self._lock:
             return self._states.read(self._row(slot))
 
     def set_state(self, slot: Slot, values: Mapping[str, Any]) -> None:
-        """Set one stream's states to what `state`, or a `Stream` of batch 1, gave.
+        """Set one stream's states to a result of `state`, or of a `Stream` of batch 1.
 
         Raises:
-            InputError: the slot is not open here, or a state is missing or does not fit.
+            InputError: it is not an open slot of this pool, or a state is missing or does not fit.
         """
         infos = {name: self.model.inputs[name] for name in self.model.states}
-        shapes = {name: array.shape for name, array in self.fresh.items()}
-        fitting = fitting_states(infos, values, shapes, "a slot's")
+        shapes = {name: array.shape for name, array in self.initial_state.items()}
+        validated = validated_states(infos, values, shapes, "a slot's")
         with self._lock:
-            self._states.write(self._row(slot), fitting)
+            self._states.write(self._row(slot), validated)
 
     def __len__(self) -> int:
         """How many slots are open."""
         return len(self._rows)
 
     def __repr__(self) -> str:
-        """The model's path, and the slots."""
-        return f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>"
+        """The model's path and the slots, on one line."""
+        return one_line(f"<Pool of {self.model.path}: {len(self)} of {self.slots} slots open>")
 
     def forked(self) -> None:
-        """In a forked child it goes on, unless it was in the middle of a step, whose thread is not there."""
-        held = isinstance(self._lock, LostLock) or self._lock.locked()
-        self._lock = LostLock(_LOST) if held else threading.Lock()
-        self._parts.lanes.forked()
+        """In a forked child it keeps working, unless a step was running, whose thread is not in the child."""
+        locked = isinstance(self._lock, LostLock) or self._lock.locked()
+        self._lock = LostLock(_LOST) if locked else threading.Lock()
+        self._parts.threads.forked()
 
     # --- steps ----------------------------------------------------------------------------------
 
     def step(self, slots: Sequence[Slot], x: Any) -> Any:
-        """The next time steps of some streams, as one batch; the others keep their states bit for bit.
+        """The next time steps of some streams, as one batch; the states of the others do not change.
 
         Args:
             slots: open slots of this pool, each once, in any order.
-            x: one batch row a slot, in the model's own layout and of any number of time steps: for a bare
-                LSTM ``(time, len(slots), input_size)``, or ``(len(slots), time, input_size)`` with
-                batch_first.  A dict of arrays by name for a model with several inputs beside its
-                states, or with lengths.
+            x: one batch row per slot, in the model's layout and of any number of time steps: for a bare LSTM
+                ``(time, len(slots), input_size)``, or ``(len(slots), time, input_size)`` with batch_first.  A dict
+                of arrays by name for a model with several inputs apart from its states, or with lengths.
 
         Returns:
-            The output, a row a slot, of the kind that `x` is; it is the caller's own.  A dict of outputs
-            by name where `x` is one, or where there are several beside the states, or none.
+            The output, one row per slot, of the type of `x`, in new memory.  A dict of outputs by name where `x` is
+            a dict, or where there are several outputs apart from the states, or none.
 
         Raises:
-            InputError: a slot is closed, of another pool or there twice, or `x` does not fit; no state
-                has changed.
+            InputError: a slot is closed, of another pool or listed twice, or `x` does not fit; no state has changed.
             RunError: ONNX Runtime failed; no state has changed.
         """
         if not isinstance(slots, list):
             try:
                 slots = list(slots)
-            except Exception as error:  # what is no iterable, or fails in the middle
+            except Exception as error:  # not an iterable, or one that fails
                 raise InputError(f"slots must be a list of open slots: {reason(error)}") from error
-        arrays, restore = self.arrays(x, len(slots))
+        arrays, to_caller_type = self.arrays(x, len(slots))
         with self._lock:
             results = self._run(self._rows_of(slots), arrays)
-        if restore is not None:
+        if to_caller_type is not None:
             results = {
-                name: restore(value) if isinstance(value, np.ndarray) else value for name, value in results.items()
+                name: to_caller_type(value) if isinstance(value, np.ndarray) else value
+                for name, value in results.items()
             }
-        return next(iter(results.values())) if len(self.given) == 1 and not isinstance(x, Mapping) else results
+        return next(iter(results.values())) if len(self.output_names) == 1 and not isinstance(x, Mapping) else results
 
-    def arrays(self, x: Any, batch: int) -> tuple[Arrays, Restore | None]:
-        """What `step` is given, by input name in the model's order, and what turns its results into x's kind.
+    def arrays(self, x: Any, batch: int) -> tuple[Arrays, ToCallerType | None]:
+        """The inputs of a step by name, in the model's order, and the function that converts results to x's type.
 
-        Absent lengths are filled in.  Whether the arrays fit is not looked at.
+        Missing lengths are filled in.  Shapes and dtypes are not validated here.
 
         Raises:
-            InputError: `x` is no array, a name is not one of the model's inputs, or the model has several.
+            InputError: `x` is not an array, a name is not one of the model's inputs, or the model has several.
         """
-        restore: Restore | None = None
+        to_caller_type: ToCallerType | None = None
         if isinstance(x, Mapping):
             for name in x:
                 if name in self.model.states:
-                    raise InputError(f"{name} is a state, which the pool carries itself; pool.set_state changes it")
-            known_names(self.inputs, x)
+                    raise InputError(
+                        f"{name} is a state, which the pool carries itself",
+                        hint="pool.set_state changes it",
+                        name=name,
+                    )
+            require_known_names(self.inputs, x)
             arrays = {}
             for name, info in self.inputs.items():
                 if name in x:
-                    arrays[name], own = to_numpy(x[name], info, name)
-                    if restore is None and not isinstance(x[name], np.ndarray):
-                        restore = own
+                    arrays[name], convert = to_numpy(x[name], info, name)
+                    if to_caller_type is None and not isinstance(x[name], np.ndarray):
+                        to_caller_type = convert
         else:
             name = self.only_input()
             if type(x) is np.ndarray and x.dtype.isnative:
                 arrays = {name: x}
             else:
-                array, own = to_numpy(x, self.inputs[name], name)
-                restore = None if isinstance(x, np.ndarray) else own
+                array, convert = to_numpy(x, self.inputs[name], name)
+                to_caller_type = None if isinstance(x, np.ndarray) else convert
                 arrays = {name: array}
         if self._lengths and "input" in arrays and arrays["input"].ndim == 3:
             spec = self.model.spec
             time = arrays["input"].shape[1 if spec is not None and spec.batch_first else 0]
-            given = arrays.get("lengths")
-            arrays["lengths"] = np.full(batch, time, np.int32) if given is None else checked_lengths(given, batch, time)
+            arrays["lengths"] = validated_lengths(arrays.get("lengths"), batch, time)
         elif self._counted:
             self.model.require_counts(arrays)
-        return arrays, restore
+        return arrays, to_caller_type
 
     def only_input(self) -> str:
-        """The name of what `step` takes as an array instead of a dict.
+        """The name of the input that `step` takes as an array instead of a dict.
 
         Raises:
-            InputError: there are several inputs beside the states, or none.
+            InputError: there are several inputs apart from the states, or none.
         """
         if self.model.spec is not None:
             return "input"
         if len(self.inputs) != 1:
-            raise InputError(
-                f"{self.model.path}: has the inputs {', '.join(self.inputs) or 'of its states alone'}; "
-                "a step takes {name: array}"
-            )
+            inputs = f"the inputs {', '.join(self.inputs)}" if self.inputs else "no input apart from its states"
+            raise InputError(f"has {inputs}", path=self.model.path, hint="a step takes {name: array}")
         return next(iter(self.inputs))
 
     def _run(self, rows: list[int], arrays: Arrays) -> dict[str, Any]:
-        """One batch; the lock is held."""
+        """One batch; the caller holds the lock."""
         if self.model.session is not self._session:  # the model was closed
             self._session = self.model.session
             self._parts.clear()
-        place = self._states.place(rows)
+        offset = self._states.offset(rows)
         key = (len(rows), *[array.shape for array in arrays.values()])
-        bound = self._parts.find(place, key, arrays)
+        bound = self._parts.find(offset, key, arrays)
         if bound is None:
-            # The states give their axes' sizes to the check; what they hold does not matter to it.
-            checked(self.model.inputs, {**arrays, **self._states.batch(0, (0, len(rows)))})
-            bound = self._parts.make(place, key, arrays)
-        held = self._states.gathered(rows, place, bound.cuts if bound else ((0, len(rows)),))
+            # The states are only validated for the sizes of their axes, so any of that size will do.
+            validated_feeds(self.model.inputs, {**arrays, **self._states.batch(0, (0, len(rows)))})
+            bound = self._parts.bind(offset, key, arrays)
+        active = self._states.activate(rows, offset, bound.row_ranges if bound else ((0, len(rows)),))
         try:
-            results = None if bound is None else self._parts.run(bound, held.half, arrays)
+            results = None if bound is None else self._parts.run(bound, active.buffer_index, arrays)
         except RunError:
-            # Either the model fails on this input, and then it does so again, or its outputs' shapes follow
-            # from more than its inputs' shapes, and then it must not be bound.
-            results = self._plain(key, held, arrays)
-            self._parts.never(place, key)
+            # Either the model fails on this input, and does so again, or its output shapes depend on more than
+            # its input shapes, and it must not be bound.
+            results = self._run_unbound(key, active, arrays)
+            self._parts.exclude(offset, key)
         if results is None:
-            results = self._plain(key, held, arrays)
-        self._states.stepped(held)
+            results = self._run_unbound(key, active, arrays)
+        self._states.advance(active)
         return results
 
-    def _plain(self, key: Any, held: Held, arrays: Arrays) -> dict[str, Any]:
-        """The same by `Model.run`; what it tells is kept for a binding."""
-        before = self._states.whole(held)
+    def _run_unbound(self, key: Any, active: ActiveBatch, arrays: Arrays) -> dict[str, Any]:
+        """One batch by `Model.run`, whose output shapes are recorded for a binding."""
+        before = self._states.whole(active)
         began = perf_counter()
         results = self.model.run({**arrays, **before})
         seconds = perf_counter() - began
         for name, output in self.model.states.items():
             if results[output].shape != before[name].shape or results[output].dtype != before[name].dtype:
                 raise RunError(
-                    f"{self.model.path}: its output {output} is {results[output].dtype} {results[output].shape}, and "
-                    f"the state {name} that it feeds {before[name].dtype} {before[name].shape}"
+                    f"its output {output} is {results[output].dtype} {results[output].shape}, but the state {name} "
+                    f"that it feeds is {before[name].dtype} {before[name].shape}",
+                    path=self.model.path,
+                    name=output,
                 )
-        self._states.set_next(held, {name: results[output] for name, output in self.model.states.items()})
-        self._parts.learn(key, arrays, results, seconds)
-        return {name: results[name] for name in self.given}
+        self._states.set_next(active, {name: results[output] for name, output in self.model.states.items()})
+        self._parts.record_outputs(key, arrays, results, seconds)
+        return {name: results[name] for name in self.output_names}
 
-    # --- rows; the lock is held ------------------------------------------------------------------
+    # --- rows; the caller holds the lock ------------------------------------------------------------------
 
     def _row(self, slot: Slot) -> int:
         return self._rows_of([slot])[0]
@@ -309,29 +319,27 @@ class Pool:
             raise
         if len(set(rows)) != len(rows):
             twice = next(slot for slot in slots if slots.count(slot) > 1)
-            raise InputError(f"{twice!r} is there twice; a stream goes one step at a time")
+            raise InputError(f"{twice!r} is listed twice", hint="a stream is stepped once at a time")
         if not rows:
-            raise InputError("there is no slot to step; give one or more")
+            raise InputError("there is no slot to step", hint="pass one or more")
         return rows
 
 
-def _layout(pool: Pool) -> Rows | None:
-    """Along which axes a batch can be cut; None where that is not known."""
+def _known_batch_axes(pool: Pool) -> BatchAxes | None:
+    """The axes along which a batch can be divided; None where they are not known."""
     try:
-        return Rows.of(pool)
+        return BatchAxes.of(pool.model, pool.axes, pool.output_names)
     except InputError:
         return None
 
 
-def _batch_axis(model: Model, name: str) -> int:
-    """Which axis of a state is the batch: the one of that name, or else the one that is open."""
-    info: ValueInfo = model.inputs[name]
-    open_axes = [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
-    named = [axis for axis in open_axes if info.shape[axis] == "batch"]
-    axes = named or open_axes
-    if len(axes) != 1:
+def _require_batch_axis(model: Model, name: str) -> int:
+    axis = state_batch_axis(model.inputs[name])
+    if axis is None:
         raise InputError(
-            f"{model.path}: the state {info} has no batch axis that is open, so its streams cannot go as one batch; "
-            "export it with a dynamic batch"
+            f"the state {model.inputs[name]} has no dynamic batch axis, so its streams cannot be stepped as one batch",
+            path=model.path,
+            hint="export it with a dynamic batch",
+            name=name,
         )
-    return axes[0]
+    return axis

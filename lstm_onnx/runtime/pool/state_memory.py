@@ -1,10 +1,10 @@
-"""Where the states of a pool lie.
+"""The memory of a pool's states.
 
-Those of all slots lie in one array for each state.  Those of the slots that stepped last lie in a second
-place too, as the batch that the next step of the same slots takes: its memory has two halves, of which
-a step reads one and writes the other, and nothing is copied from step to step.  Two batches of different
-slots are held so, one at either end of that memory, for streams that step in two groups by turns.  Where
-a batch is cut, so that several threads run it, each cut is contiguous.
+There is one array per state with the rows of all slots.  The rows of the slots that were stepped last are in a second
+place as well, as the batch for the next step of the same slots: two buffers, of which a step reads one and writes the
+other, so that nothing is copied between steps.  Two batches of different slots are kept like this, one at either end
+of the buffers, for streams that are stepped in two alternating groups.  Where a batch is divided among threads, the
+rows of each part are contiguous.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
-Cut = tuple[int, int]
-"""The first row of a part of a batch, and the one after its last."""
+RowRange = tuple[int, int]
+"""The first row of a part of a batch, and the row after its last."""
 
 
 class Slot:
-    """One stream of a pool.  Made by `Pool.open`; that pool alone takes it, until it is closed.
+    """One stream of a pool, created by `Pool.open` and valid in that pool until it is closed.
 
     Attributes:
-        index: its row among the pool's slots.  A later slot may have the same; this one stays closed.
+        index: its row in the pool.  A later slot may have the same; a closed slot stays closed.
     """
 
     __slots__ = ("index",)
@@ -38,125 +38,134 @@ class Slot:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
-    """Which rows lie in a batch, where in the memory, in which half and cut how.
+class ActiveBatch:
+    """A batch in the buffers.
 
-    `dirty` is whether the slots' own arrays are behind it.
+    Attributes:
+        rows: its slots' rows.
+        index: the same as an array.
+        offset: its first row in the buffers.
+        row_ranges: the parts into which it is divided.
+        buffer_index: the buffer with the current states, 0 or 1.
+        dirty: whether the slots' own arrays are older.
     """
 
     rows: list[int]
     index: np.ndarray
-    place: int
-    cuts: tuple[Cut, ...]
-    half: int
+    offset: int
+    row_ranges: tuple[RowRange, ...]
+    buffer_index: int
     dirty: bool
 
-    def parts(self) -> list[Cut]:
-        """Its cuts as rows of the memory."""
-        return [(self.place + start, self.place + stop) for start, stop in self.cuts]
+    def buffer_ranges(self) -> list[RowRange]:
+        """Its parts as rows of the buffers."""
+        return [(self.offset + start, self.offset + stop) for start, stop in self.row_ranges]
 
 
 class SlotStates:
-    """The states of `slots` slots.  Not for two threads at once.
+    """The states of all slots of a pool.  For one thread at a time.
 
-    `fresh` is what each state starts from, with a batch axis of 1; `axes` which one that is.
+    Args:
+        initial_state: what each state starts from, with a batch axis of 1.
+        axes: the batch axis of each state.
+        slots: how many there are.
     """
 
-    def __init__(self, fresh: Mapping[str, np.ndarray], axes: Mapping[str, int], slots: int) -> None:
-        self.fresh = dict(fresh)
+    def __init__(self, initial_state: Mapping[str, np.ndarray], axes: Mapping[str, int], slots: int) -> None:
+        self.initial_state = dict(initial_state)
         self.axes = dict(axes)
         self.slots = slots
-        self._store = {name: np.repeat(row, slots, axes[name]) for name, row in fresh.items()}
-        self._halves = tuple(
+        self._store = {name: np.repeat(row, slots, axes[name]) for name, row in initial_state.items()}
+        self._buffers = tuple(
             {name: np.empty(array.size, array.dtype) for name, array in self._store.items()} for _ in "ab"
         )
-        self._held: list[Held] = []  # the one that stepped last is the last
+        self._active: list[ActiveBatch] = []  # the one that was stepped last comes last
 
     def read(self, row: int) -> Arrays:
         """A copy of a slot's states."""
-        self._held = [self._written_back(held) if row in held.rows else held for held in self._held]
+        self._active = [self._write_back(active) if row in active.rows else active for active in self._active]
         return {name: array[self._at(name, row)].copy() for name, array in self._store.items()}
 
     def write(self, row: int, values: Mapping[str, np.ndarray]) -> None:
         """Set a slot's states."""
-        self.let_go([row])
+        self.release([row])
         for name, array in values.items():
             self._store[name][self._at(name, row)] = array
 
-    def batch(self, half: int, cut: Cut) -> Arrays:
-        """A part of a half of the batch: arrays of its rows in row-major order."""
-        start, stop = cut
+    def batch(self, buffer_index: int, row_range: RowRange) -> Arrays:
+        """Rows of a buffer, as arrays in row-major order."""
+        start, stop = row_range
         views: Arrays = {}
-        for name, memory in self._halves[half].items():
-            row = self.fresh[name]
+        for name, memory in self._buffers[buffer_index].items():
+            row = self.initial_state[name]
             shape = list(row.shape)
             shape[self.axes[name]] = stop - start
             views[name] = memory[row.size * start : row.size * stop].reshape(shape)
         return views
 
-    def whole(self, held: Held) -> Arrays:
-        """The half that counts as one batch."""
-        parts = [self.batch(held.half, part) for part in held.parts()]
+    def whole(self, active: ActiveBatch) -> Arrays:
+        """The current states as one batch."""
+        parts = [self.batch(active.buffer_index, part) for part in active.buffer_ranges()]
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts], axis) for name, axis in self.axes.items()}
 
-    def set_next(self, held: Held, values: Mapping[str, np.ndarray]) -> None:
-        """Write a whole batch into the other half."""
-        for cut, part in zip(held.cuts, held.parts(), strict=True):
-            for name, array in self.batch(1 - held.half, part).items():
-                np.copyto(array, values[name][(*(slice(None),) * self.axes[name], slice(*cut))])
+    def set_next(self, active: ActiveBatch, values: Mapping[str, np.ndarray]) -> None:
+        """Write the next states, a whole batch, into the other buffer."""
+        for row_range, part in zip(active.row_ranges, active.buffer_ranges(), strict=True):
+            for name, array in self.batch(1 - active.buffer_index, part).items():
+                np.copyto(array, values[name][(*(slice(None),) * self.axes[name], slice(*row_range))])
 
-    def place(self, rows: list[int]) -> int:
-        """Where in the memory the batch of these rows lies, or is to lie: the first of its rows there.
+    def offset(self, rows: list[int]) -> int:
+        """The first row of the buffers for a batch of these rows.
 
-        It is at either end, so that batches of as many rows are not in more than two places.
+        It is at either end, so that batches of equal size have two possible offsets.
         """
-        for held in self._held:
-            if held.rows == rows:
-                return held.place
-        self.let_go(rows)
-        if len(self._held) == 2:
-            self.let_go(self._held[0].rows)
-        return self.slots - len(rows) if self._held and self._held[0].place == 0 else 0
+        for active in self._active:
+            if active.rows == rows:
+                return active.offset
+        self.release(rows)
+        if len(self._active) == 2:
+            self.release(self._active[0].rows)
+        return self.slots - len(rows) if self._active and self._active[0].offset == 0 else 0
 
-    def gathered(self, rows: list[int], place: int, cuts: tuple[Cut, ...]) -> Held:
-        """The batch of these rows where `place` has it, cut so."""
-        for held in self._held:
-            if held.rows == rows:
-                if held.cuts == cuts:
-                    return held
-                self.let_go(rows)
+    def activate(self, rows: list[int], offset: int, row_ranges: tuple[RowRange, ...]) -> ActiveBatch:
+        """The batch of these rows at `offset`, divided like this, and copied there if it is not yet."""
+        for active in self._active:
+            if active.rows == rows:
+                if active.row_ranges == row_ranges:
+                    return active
+                self.release(rows)
                 break
-        held = Held(rows, np.array(rows, np.intp), place, cuts, half=0, dirty=False)
-        for cut, part in zip(cuts, held.parts(), strict=True):
+        active = ActiveBatch(rows, np.array(rows, np.intp), offset, row_ranges, buffer_index=0, dirty=False)
+        for row_range, part in zip(row_ranges, active.buffer_ranges(), strict=True):
             for name, out in self.batch(0, part).items():
-                # The mode "raise" would copy twice.
-                np.take(self._store[name], held.index[slice(*cut)], self.axes[name], out=out, mode="clip")
-        self._held.append(held)
-        return held
+                # mode="raise" would copy twice.
+                np.take(self._store[name], active.index[slice(*row_range)], self.axes[name], out=out, mode="clip")
+        self._active.append(active)
+        return active
 
-    def stepped(self, held: Held) -> None:
-        """The other half counts from now on."""
-        self._held.remove(held)
-        self._held.append(replace(held, half=1 - held.half, dirty=True))
+    def advance(self, active: ActiveBatch) -> None:
+        """Make the other buffer the current one."""
+        self._active.remove(active)
+        self._active.append(replace(active, buffer_index=1 - active.buffer_index, dirty=True))
 
-    def let_go(self, rows: Iterable[int]) -> None:
-        """Bring the slots' own arrays up to date, before those of `rows` change."""
-        own = set(rows)
-        for held in list(self._held):
-            if not own.isdisjoint(held.rows):
-                self._written_back(held)
-                self._held.remove(held)
+    def release(self, rows: Iterable[int]) -> None:
+        """Copy batches with any of these rows back to the slots' own arrays, and drop them."""
+        changing = set(rows)
+        for active in list(self._active):
+            if not changing.isdisjoint(active.rows):
+                self._write_back(active)
+                self._active.remove(active)
 
-    def _written_back(self, held: Held) -> Held:
-        if not held.dirty:
-            return held
-        for cut, part in zip(held.cuts, held.parts(), strict=True):
-            for name, array in self.batch(held.half, part).items():
-                self._store[name][self._at(name, held.index[slice(*cut)])] = array
-        return replace(held, dirty=False)
+    def _write_back(self, active: ActiveBatch) -> ActiveBatch:
+        if not active.dirty:
+            return active
+        for row_range, part in zip(active.row_ranges, active.buffer_ranges(), strict=True):
+            for name, array in self.batch(active.buffer_index, part).items():
+                self._store[name][self._at(name, active.index[slice(*row_range)])] = array
+        return replace(active, dirty=False)
 
     def _at(self, name: str, rows: int | Sequence[int] | np.ndarray) -> tuple[Any, ...]:
-        """The index of some rows, or of one with its batch axis, in a state's array."""
+        """The index of rows in a state's array; that of a single row keeps its batch axis."""
         return (*(slice(None),) * self.axes[name], slice(rows, rows + 1) if isinstance(rows, int) else rows)

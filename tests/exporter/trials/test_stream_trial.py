@@ -174,7 +174,7 @@ def test_a_file_that_was_not_tried_is_tried_when_a_stream_is_opened(tmp_path: Pa
             model = lstm_onnx.load(path, provider="cpu")
             assert (model.metadata.not_streamable is None) is not check
             if wrong:
-                with pytest.raises(InputError, match="give another output than in one piece"):
+                with pytest.raises(InputError, match="give another output than all at once"):
                     model.stream()
             else:
                 x = torch.randn(1, 9, 4)

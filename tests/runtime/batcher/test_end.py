@@ -22,17 +22,17 @@ from .callers import LONG, Asking, Gate, busy, until
 def test_close_finishes_what_waits(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
     callers = [busy(server, gate), *[Asking(server.open(), randoms(1, 1, 4)) for _ in range(6)]]
-    until(lambda: len(server._core.overflow) == 2)
+    until(lambda: len(server._scheduler.overflow) == 2)
     closing = threading.Thread(target=server.close, daemon=True)
     closing.start()
-    until(lambda: server._core.closing)
+    until(lambda: server._scheduler.closing)
     with pytest.raises(InputError, match="the batcher is closed"):
         callers[0].stream.step(randoms(1, 1, 4))
     with pytest.raises(InputError, match="the batcher is closed"):
         server.open()
     gate.open.set()
     closing.join(LONG)
-    assert not server._core.thread.is_alive()
+    assert not server._scheduler.thread.is_alive()
     assert [caller.done().error for caller in callers] == [None] * 7
     assert len(server.pool) == 0
     server.close()
@@ -42,7 +42,7 @@ def test_close_without_what_waits(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
     running = busy(server, gate)
     callers = [Asking(server.open(), randoms(1, 1, 4)) for _ in range(6)]
-    until(lambda: len(server._core.overflow) == 2)
+    until(lambda: len(server._scheduler.overflow) == 2)
     threading.Timer(0.05, gate.open.set).start()
     server.close(drain=False)
     assert running.done().error is None
@@ -66,7 +66,7 @@ def test_a_pool_that_is_given_gets_its_slots_back(model: Model) -> None:
 
 def test_a_batcher_that_nobody_holds_ends(tmp_path: Path) -> None:
     server = Batcher(model_of(tmp_path))
-    thread = server._core.thread
+    thread = server._scheduler.thread
     server.open().step(randoms(1, 1, 4))
     del server
     gc.collect()
@@ -82,7 +82,7 @@ from lstm_onnx.runtime import parts
 from lstm_onnx.runtime.batcher.batcher import Batcher
 
 how, path = sys.argv[1:]
-parts.LANE_WORK = 1.0
+parts.PART_FLOPS = 1.0
 server = Batcher(lstm_onnx.load(path, "cpu", threads=2 if how == "lanes" else 1), queue=4)
 long, short = np.zeros((30000, 1, 64), np.float32), np.zeros((1, 1, 64), np.float32)
 streams = [server.open() for _ in range(8)]

@@ -28,8 +28,8 @@ def test_threads_get_what_they_would_alone(model: Model) -> None:
         def caller(index: int) -> None:
             with server.open() as stream:
                 alone = model.stream()
-                for turn in range(50):
-                    x = randoms(1 + (turn + index) % 2, 1, 4, seed=50 * index + turn)
+                for repeat in range(50):
+                    x = randoms(1 + (repeat + index) % 2, 1, 4, seed=50 * index + repeat)
                     np.testing.assert_allclose(stream.step(x), alone(x), rtol=0, atol=1e-6)
 
         in_threads(*[lambda index=index: caller(index) for index in range(8)])
@@ -45,8 +45,8 @@ def test_tasks_get_what_they_would_alone(model: Model) -> None:
     async def caller(index: int) -> None:
         with server.open() as stream:
             alone = model.stream()
-            for turn in range(10):
-                x = randoms(1, 1, 4, seed=50 * index + turn)
+            for repeat in range(10):
+                x = randoms(1, 1, 4, seed=50 * index + repeat)
                 np.testing.assert_allclose(await stream.astep(x), alone(x), rtol=0, atol=1e-6)
 
     async def main() -> None:
@@ -84,7 +84,7 @@ def test_the_window_ends_the_wait(model: Model) -> None:
 
 def test_no_more_than_max_batch_go_together_in_turn(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
-    server._core.queue = 100
+    server._scheduler.queue = 100
     first = busy(server, gate)
     callers = [Asking(server.open(), randoms(1, 1, 4)) for _ in range(7)]
     again = [Asking(caller.stream, randoms(1, 1, 4)) for caller in callers]
@@ -102,7 +102,7 @@ def test_requests_of_one_stream_keep_their_order(gated: tuple[Batcher, Gate], mo
     callers = []
     for number, chunk in enumerate(chunks):
         callers.append(Asking(stream, chunk))
-        until(lambda number=number: server.waiting + len(server._core.overflow) == number + 1)
+        until(lambda number=number: server.waiting + len(server._scheduler.overflow) == number + 1)
     gate.open.set()
     for caller, chunk in zip(callers, chunks, strict=True):
         np.testing.assert_allclose(caller.done().y, alone(chunk), rtol=0, atol=1e-6)
@@ -130,8 +130,8 @@ def test_a_module_of_several_inputs() -> None:
 
     def caller(index: int) -> None:
         stream, alone = server.open(), model.stream()
-        for turn in range(5):
-            feeds = {"drivers": randoms(1, 3, 3, seed=turn), "series": randoms(1, 3, seed=turn + index)}
+        for repeat in range(5):
+            feeds = {"drivers": randoms(1, 3, 3, seed=repeat), "series": randoms(1, 3, seed=repeat + index)}
             expected, found = alone.run(feeds), stream.step(feeds)
             assert list(found) == list(expected)
             for name, array in expected.items():

@@ -34,10 +34,10 @@ def test_a_failing_request_harms_no_other(tmp_path: Path) -> None:
     model = lookup(tmp_path / "l.onnx")
     with Batcher(model, window=LONG * 10) as server:
         streams = [server.open() for _ in range(4)]
-        for turn in range(3):
-            callers = [Asking(stream, np.array([[99 if row == turn else 1]])) for row, stream in enumerate(streams)]
+        for repeat in range(3):
+            callers = [Asking(stream, np.array([[99 if row == repeat else 1]])) for row, stream in enumerate(streams)]
             for row, caller in enumerate(callers):
-                assert isinstance(caller.done().error, RunError) == (row == turn)
+                assert isinstance(caller.done().error, RunError) == (row == repeat)
         assert [stream.state["state"][0, 0] for stream in streams] == [4, 4, 4, 6]
 
 
@@ -50,13 +50,13 @@ def test_callers_that_come_too_late(model: Model) -> None:
     callers = [Asking(stream, randoms(1, 1, 4)) for stream in streams]  # one is queued, one waits for room
     for caller in callers:
         assert isinstance(caller.done().error, TimeoutError)
-        assert "taken back, and the stream is as it was" in str(caller.error)
+        assert "taken back, and the stream is unchanged" in str(caller.error)
     assert isinstance(running.done().error, TimeoutError)
-    assert "running already, and the stream moves on" in str(running.error)
+    assert "running already, and the stream advances" in str(running.error)
     with pytest.raises(TimeoutError, match="taken back"):
         asyncio.run(streams[0].astep(randoms(1, 1, 4)))
     assert server.waiting == 0
-    assert not server._core.overflow
+    assert not server._scheduler.overflow
     gate.open.set()
     until(lambda: running.stream.state["h0"].any())
     assert [bits(stream.state) for stream in streams] == kept
@@ -70,10 +70,10 @@ def test_a_full_queue_holds_callers_back(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
     running = busy(server, gate)
     callers = [Asking(server.open(), randoms(1, 1, 4)) for _ in range(7)]
-    until(lambda: len(server._core.overflow) == 3)
+    until(lambda: len(server._scheduler.overflow) == 3)
     assert server.waiting == 4
     callers[5].stream.close()  # wherever it waits, it lets the next one in
-    until(lambda: server.waiting + len(server._core.overflow) == 6)
+    until(lambda: server.waiting + len(server._scheduler.overflow) == 6)
     assert server.waiting == 4
     gate.open.set()
     errors = [caller.done().error for caller in (running, *callers)]
@@ -92,7 +92,7 @@ def test_a_cancelled_task_takes_its_request_back(gated: tuple[Batcher, Gate], mo
             await asyncio.sleep(0.001)
         streams = [server.open() for _ in range(6)]
         tasks = [asyncio.create_task(stream.astep(x)) for stream in streams]
-        while len(server._core.overflow) < 2:
+        while len(server._scheduler.overflow) < 2:
             await asyncio.sleep(0.001)
         for task in (running, tasks[1], tasks[5]):  # running, queued, waiting for room
             task.cancel()
@@ -152,12 +152,12 @@ def test_streams_closed_at_any_time_give_their_slots_back(gated: tuple[Batcher, 
 def test_state_and_reset(model: Model) -> None:
     with Batcher(model) as server:
         stream = server.open()
-        fresh = bits(stream.state)
+        initial_state = bits(stream.state)
         y = stream.step(randoms(1, 1, 4))
         kept = stream.state
-        assert bits(kept) != fresh
+        assert bits(kept) != initial_state
         stream.reset()
-        assert bits(stream.state) == fresh
+        assert bits(stream.state) == initial_state
         np.testing.assert_array_equal(stream.step(randoms(1, 1, 4)), y)
         stream.reset()
         stream.state = kept
@@ -183,9 +183,9 @@ def test_a_thread_that_gives_up_does_not_leave_those_behind_it_asleep(model: Mod
 
 @pytest.mark.parametrize("gone", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_the_turn_passes_those_who_gave_up(model: Model, gone: set[int], when: str) -> None:
+def test_the_turn_passes_those_who_gave_up(model: Model, abandoned: set[int], when: str) -> None:
     with Batcher(model) as server:
-        core = server._core
+        core = server._scheduler
         batch = [Request(server.open(), {}, None) for _ in range(3)]
         for request in batch:
             request.started = True
@@ -193,7 +193,7 @@ def test_the_turn_passes_those_who_gave_up(model: Model, gone: set[int], when: s
             request.wake.acquire()
 
         def give_up() -> None:
-            for index in sorted(gone):
+            for index in sorted(abandoned):
                 if core.abandon(batch[index]):
                     batch[index].pass_on()
 
@@ -202,6 +202,6 @@ def test_the_turn_passes_those_who_gave_up(model: Model, gone: set[int], when: s
             step()
         for index, request in enumerate(batch):
             assert request.wake is not None
-            if index not in gone:
+            if index not in abandoned:
                 assert request.wake.acquire(timeout=0)
                 request.pass_on()

@@ -66,8 +66,8 @@ class Soak:
                 chunks = [self.chunk(rng) for _ in range(rng.randrange(1, 6))]
                 asked = [stream.submit(chunk) for chunk in chunks]
                 cancelled = [rng.random() < 0.2 and pending.cancel() for pending in asked]
-                for pending, chunk, gone in zip(asked, chunks, cancelled, strict=True):
-                    if gone:
+                for pending, chunk, abandoned in zip(asked, chunks, cancelled, strict=True):
+                    if abandoned:
                         with pytest.raises(CancelledError):
                             pending.result()
                         self.count("cancelled")

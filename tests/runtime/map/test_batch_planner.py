@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_onnx.runtime.map.batch_planner import CPU_COST, CUDA_COST, ROWS, Cost, plan, rising
-from lstm_onnx.runtime.map.map import measured
+from lstm_onnx.runtime.map.batch_planner import CPU_COST, CUDA_COST, Cost, monotonic, plan
+from lstm_onnx.runtime.map.calibration import measured_cost
+from lstm_onnx.runtime.tuning import CALIBRATION_ROWS
 
 LENGTHS = st.lists(st.integers(1, 400), max_size=40)
 
@@ -84,7 +85,7 @@ def test_the_cost_of_one_size_alone_and_the_best_size() -> None:
 
 
 def test_more_rows_never_cost_less() -> None:
-    assert rising([(1, 2.0), (2, 1.5), (4, 3.0), (8, 2.5)]) == ((1, 1.5), (2, 1.5), (4, 2.5), (8, 2.5))
+    assert monotonic([(1, 2.0), (2, 1.5), (4, 3.0), (8, 2.5)]) == ((1, 1.5), (2, 1.5), (4, 2.5), (8, 2.5))
 
 
 def test_a_calibration_ends_where_more_rows_do_not_pay() -> None:
@@ -94,17 +95,17 @@ def test_a_calibration_ends_where_more_rows_do_not_pay() -> None:
         tried.append(rows)
         return 1e-3 * max(rows, 4) * 10
 
-    cost = measured(seconds, 10)
+    cost = measured_cost(seconds, 10)
     assert set(tried) == {1, 2, 4, 6}
     assert cost.best == 4
     assert [step for _, step in cost.steps] == pytest.approx([4e-3, 4e-3, 4e-3, 6e-3])
 
 
 def test_a_calibration_tries_all_sizes_and_keeps_the_least() -> None:
-    taken = {rows: iter([9.0, 5.0, 1e-6, 2e-6, 3e-6]) for rows in ROWS}
-    cost = measured(lambda rows: next(taken[rows]) * 1e-3, 1, budget=1e9)
-    assert [rows for rows, _ in cost.steps] == list(ROWS)
-    assert [step for _, step in cost.steps] == pytest.approx([1e-9] * len(ROWS))
+    taken = {rows: iter([9.0, 5.0, 1e-6, 2e-6, 3e-6]) for rows in CALIBRATION_ROWS}
+    cost = measured_cost(lambda rows: next(taken[rows]) * 1e-3, 1, budget=1e9)
+    assert [rows for rows, _ in cost.steps] == list(CALIBRATION_ROWS)
+    assert [step for _, step in cost.steps] == pytest.approx([1e-9] * len(CALIBRATION_ROWS))
 
 
 def test_a_calibration_of_a_slow_model_ends_in_time() -> None:
@@ -114,5 +115,5 @@ def test_a_calibration_of_a_slow_model_ends_in_time() -> None:
         tried.append(rows)
         return 0.3
 
-    assert measured(seconds, 10).best == 1
+    assert measured_cost(seconds, 10).best == 1
     assert tried == [1, 1]

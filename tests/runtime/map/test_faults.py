@@ -25,7 +25,7 @@ from .support import FEATURES, assert_alike, drawn, tokens_of
     [
         (np.zeros((3, 5), np.float32), r"input has shape \(3, 5\); axis 1 must be 4: input float32 \(time, 4\)"),
         (np.zeros((3, 4)), "input has dtype float64; the model takes float32"),
-        (np.zeros((0, 4), np.float32), r"input has shape \(0, 4\): nothing along time, which must be 1 or more"),
+        (np.zeros((0, 4), np.float32), r"input has shape \(0, 4\): the axis time is empty; it must be at least 1"),
         (np.zeros((3, 1, 4), np.float32), r"input has shape \(3, 1, 4\); the model takes 2 axes"),
         ((np.zeros((3, 4), np.float32), None), r"a tuple must be \(input, \(h0, c0\)\)"),
         ((np.zeros((3, 4), np.float32), (randoms(1, 1, 5), randoms(1, 5))), r"h0 has shape \(1, 1, 5\)"),
@@ -64,7 +64,7 @@ def test_one_wrong_sequence_in_ten_thousand(models: dict[str, Model]) -> None:
 
 def test_a_module_takes_dicts() -> None:
     model = load(module_file("packed_tagger"), "cpu")
-    with pytest.raises(InputError, match=r"^sequence 0: must map names to arrays \(x, lengths\); it is a ndarray"):
+    with pytest.raises(InputError, match=r"^sequence 0: is a ndarray; it must map names to arrays \(x, lengths\)"):
         next(map_sequences(model, tokens_of(3)))
 
 
@@ -109,10 +109,10 @@ def test_memory_that_runs_out_while_padding_names_its_sequence(tmp_path: Path, m
     model = model_of(tmp_path, options=ExportOptions(lengths=True))
     real = Padder.feeds
 
-    def feeds(self: Padder, items: Any) -> Any:
-        if len(items) > 1 or items[0].length == 13:
+    def feeds(self: Padder, samples: Any) -> Any:
+        if len(samples) > 1 or samples[0].length == 13:
             raise MemoryError
-        return real(self, items)
+        return real(self, samples)
 
     monkeypatch.setattr(Padder, "feeds", feeds)
     assert len(list(map_sequences(model, drawn(70)))) == 70

@@ -12,9 +12,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx.runtime import Model, load
-from lstm_onnx.runtime.map.map import map as mapping
+from lstm_onnx.runtime.map import map as mapping
 from lstm_onnx.runtime.map.map import map_sequences
-from lstm_onnx.runtime.map.padding import Layout
+from lstm_onnx.runtime.map.sample import SequenceLayout
 from tests.module_files import module_file
 
 from ..models import accumulator, randoms
@@ -30,7 +30,7 @@ def used(model: Model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each run that the map makes, as they come."""
     rows: list[int] = []
     real = mapping._Mapping._run
-    batch = Layout.of(model)
+    batch = SequenceLayout.of(model)
 
     def run(self: Any, feeds: dict[str, np.ndarray]) -> Any:
         name, info = next((name, info) for name, info in model.inputs.items() if batch.batch in info.shape)
@@ -102,7 +102,7 @@ def test_a_module_whose_results_change_with_padding_is_not_padded(tmp_path: Path
         dynamic_shapes={"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}},
     )
     model = load(tmp_path / "m.onnx", "cpu", 1)
-    assert Layout.of(model).padded == {"time"}
+    assert SequenceLayout.of(model).padded == {"time"}
     sequences = frames_of(40)
     for result, x in zip(map_sequences(model, [{"x": x} for x in sequences], batch=4), sequences, strict=True):
         right = model.run({"x": x[None], "lengths": np.array([len(x)])})["output"][0]
@@ -121,9 +121,9 @@ def test_equal_lengths_come_first_and_others_later() -> None:
 
 def test_an_input_without_a_batch_axis_is_shared_by_those_that_have_the_same(tmp_path: Path) -> None:
     model = load(accumulator(tmp_path / "a.onnx"), "cpu", states={"state": "stateN"})
-    items: list[dict[str, Any]] = [{"x": randoms(3, seed=at), "scale": at % 2 + 1} for at in range(9)]
-    for at, result in enumerate(map_sequences(model, items, batch=4)):
-        np.testing.assert_allclose(result["y"], items[at]["x"] * (at % 2 + 1), rtol=0, atol=1e-6)
+    samples: list[dict[str, Any]] = [{"x": randoms(3, seed=at), "scale": at % 2 + 1} for at in range(9)]
+    for at, result in enumerate(map_sequences(model, samples, batch=4)):
+        np.testing.assert_allclose(result["y"], samples[at]["x"] * (at % 2 + 1), rtol=0, atol=1e-6)
 
 
 def test_a_model_without_a_batch_axis_runs_one_at_a_time() -> None:

@@ -15,9 +15,9 @@ import pytest
 
 from lstm_onnx.errors import RunError
 from lstm_onnx.runtime import Model, load
-from lstm_onnx.runtime.map.map import map as mapping
+from lstm_onnx.runtime.map import map as mapping
 from lstm_onnx.runtime.map.map import map_sequences
-from lstm_onnx.runtime.map.padding import Layout
+from lstm_onnx.runtime.map.sample import SequenceLayout
 from lstm_onnx.spec import ExportOptions
 
 from ..models import exported, model_of, randoms
@@ -48,10 +48,10 @@ def test_bytes_bound_what_is_held_where_no_number_was_said(
     models: dict[str, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = models["plain_lengths"]
-    layout = Layout.of(model)
-    each = layout.held(layout.item(randoms(6, FEATURES)))
+    layout = SequenceLayout.of(model)
+    each = layout.size_in_bytes(layout.sample(randoms(6, FEATURES)))
     assert each == 4 * (6 * FEATURES + 6 * 5 + 2 * 5)
-    monkeypatch.setattr(mapping, "HELD_BYTES", 10 * each)
+    monkeypatch.setattr(mapping, "MAX_LOOK_AHEAD_BYTES", 10 * each)
     read = 0
 
     def source() -> Iterator[np.ndarray]:
@@ -60,9 +60,9 @@ def test_bytes_bound_what_is_held_where_no_number_was_said(
             read += 1
             yield randoms(6, FEATURES)
 
-    held = [read - given for given, _ in enumerate(map_sequences(model, source(), batch=2))]
-    assert len(held) == 40
-    assert max(held) <= 10
+    pending = [read - given for given, _ in enumerate(map_sequences(model, source(), batch=2))]
+    assert len(pending) == 40
+    assert max(pending) <= 10
 
 
 def test_a_result_that_the_caller_dropped_is_gone(models: dict[str, Model]) -> None:
@@ -134,13 +134,13 @@ def test_two_maps_at_once_do_not_mix(models: dict[str, Model]) -> None:
 def test_the_calibration_is_short_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(tmp_path, options=ExportOptions(lengths=True))
     calls: list[int] = []
-    real = mapping.measured
+    real = mapping.measured_cost
 
     def counted(seconds: Any, length: int) -> Any:
         calls.append(length)
         return real(seconds, length)
 
-    monkeypatch.setattr(mapping, "measured", counted)
+    monkeypatch.setattr(mapping, "measured_cost", counted)
     began = time.thread_time()
     assert len(list(map_sequences(model, drawn(70)))) == 70
     assert time.thread_time() - began < 1

@@ -37,16 +37,16 @@ def test_each_result_is_that_of_the_sequence_alone(
 def test_states_go_with_some_sequences(models: dict[str, Model]) -> None:
     model = models["bidirectional_stack_lengths"]
     states = [None if at % 3 else (randoms(4, 5, seed=at), randoms(4, 5, seed=-at % 99)) for at in range(12)]
-    items = [x if pair is None else (x, pair) for x, pair in zip(drawn(12), states, strict=True)]
-    for result, x, pair in zip(map_sequences(model, items, batch=4), drawn(12), states, strict=True):
+    samples = [x if pair is None else (x, pair) for x, pair in zip(drawn(12), states, strict=True)]
+    for result, x, pair in zip(map_sequences(model, samples, batch=4), drawn(12), states, strict=True):
         assert_alike(result, model(x, pair))
 
 
 @pytest.mark.parametrize("name", ["plain", "plain_lengths"])
 def test_a_bare_lstm_by_name(models: dict[str, Model], name: str) -> None:
     model = models[name]
-    items = [{"input": x, "h0": randoms(1, 5)} for x in drawn(9)]
-    for result, x in zip(map_sequences(model, items, batch=4), drawn(9), strict=True):
+    samples = [{"input": x, "h0": randoms(1, 5)} for x in drawn(9)]
+    for result, x in zip(map_sequences(model, samples, batch=4), drawn(9), strict=True):
         output, (hn, cn) = model(x, (randoms(1, 5), np.zeros((1, 5), np.float32)))
         assert list(result) == ["output", "hn", "cn"]
         assert_alike((result["output"], (result["hn"], result["cn"])), (output, (hn, cn)))
@@ -54,8 +54,8 @@ def test_a_bare_lstm_by_name(models: dict[str, Model], name: str) -> None:
 
 def test_lengths_of_their_own_are_kept(models: dict[str, Model]) -> None:
     model = models["bidirectional_stack_lengths"]
-    items = [{"input": x, "lengths": 1 + len(x) // 2} for x in drawn(20)]
-    for result, x in zip(map_sequences(model, items, batch=4), drawn(20), strict=True):
+    samples = [{"input": x, "lengths": 1 + len(x) // 2} for x in drawn(20)]
+    for result, x in zip(map_sequences(model, samples, batch=4), drawn(20), strict=True):
         output, (hn, _) = model(x[:, None], lengths=[1 + len(x) // 2])
         np.testing.assert_allclose(result["output"], output[:, 0], rtol=0, atol=1e-6)
         np.testing.assert_allclose(result["hn"], hn[:, 0], rtol=0, atol=1e-6)

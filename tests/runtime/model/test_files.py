@@ -47,9 +47,9 @@ def test_a_state_of_unknown_size_must_be_given(tmp_path: Path):
 @pytest.mark.parametrize(
     ("states", "message"),
     [
-        ({"h": "stateN"}, "the state input 'h' is not there; its inputs are x, state, scale"),
-        ({"state": "hn"}, "the state output 'hn' is not there; its outputs are y, stateN"),
-        ({"stateN": "state"}, "the state input 'stateN' is not there"),
+        ({"h": "stateN"}, "the state input 'h' does not exist; its inputs are x, state, scale"),
+        ({"state": "hn"}, "the state output 'hn' does not exist; its outputs are y, stateN"),
+        ({"stateN": "state"}, "the state input 'stateN' does not exist"),
     ],
 )
 def test_states_that_are_not_there(tmp_path: Path, states: dict[str, str], message: str):
@@ -70,11 +70,11 @@ GOOD_SPEC = json.dumps({"input_size": 4, "hidden_size": 5})
         ({"lstm_onnx.spec": json.dumps({"input_size": 0, "hidden_size": 5})}, "input_size = 0 is not possible"),
         ({"lstm_onnx.export": json.dumps({"opset": 3})}, "opset = 3 is not possible"),
         ({"lstm_onnx.states": "null"}, "damaged"),
-        ({"lstm_onnx.weights": "[1]"}, "digest"),
+        ({"lstm_onnx.weights": "[1]"}, "weights, .* must be strings"),
         ({"lstm_onnx.states": json.dumps({"state": 1})}, "must map names to names"),
-        ({"lstm_onnx.states": json.dumps({"h0": "hn"})}, "the state input 'h0' is not there"),
+        ({"lstm_onnx.states": json.dumps({"h0": "hn"})}, "the state input 'h0' does not exist"),
         ({"lstm_onnx.states": "[" * 100_000}, "damaged"),
-        ({"lstm_onnx.spec": GOOD_SPEC}, "says a bare LSTM, and input, h0, c0, output, hn, cn is not there"),
+        ({"lstm_onnx.spec": GOOD_SPEC}, "describes a bare LSTM, but it has no input, h0, c0, output, hn, cn"),
     ],
 )
 def test_damaged_metadata(tmp_path: Path, metadata: dict[str, str], message: str):

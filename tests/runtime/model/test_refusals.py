@@ -42,12 +42,12 @@ def test_a_sealed_model_would_tell(sealed: Model):
 @pytest.mark.parametrize(
     ("x", "states", "lengths", "message"),
     [
-        (X[:, :0], None, None, r"^input has shape \(6, 0, 4\): nothing along batch"),
-        (X[:, :0], (H[:, :0], H[:, :0]), None, "^input has shape .* nothing along batch"),
+        (X[:, :0], None, None, r"^input has shape \(6, 0, 4\): the axis batch is empty"),
+        (X[:, :0], (H[:, :0], H[:, :0]), None, "^input has shape .* the axis batch is empty"),
         (X[:, :0], None, [], "lengths"),
-        (X[:0], None, None, r"^input has shape \(0, 3, 4\): nothing along time"),
-        (X[:0], (H, H), None, "^input has shape .* nothing along time"),
-        (X[:0, 0], None, None, "^input has shape .* nothing along time"),
+        (X[:0], None, None, r"^input has shape \(0, 3, 4\): the axis time is empty"),
+        (X[:0], (H, H), None, "^input has shape .* the axis time is empty"),
+        (X[:0, 0], None, None, "^input has shape .* the axis time is empty"),
         (X[None], None, None, r"^input has shape \(1, 6, 3, 4\); the model takes 3 axes"),
         (X[None], (H, H), [1, 2, 3], "^input has shape"),
         (X[0, 0], None, None, r"^input has shape \(4,\); the model takes 3 axes"),
@@ -56,10 +56,10 @@ def test_a_sealed_model_would_tell(sealed: Model):
         (X[..., :3], None, None, r"^input has shape \(6, 3, 3\); axis 2 must be 4"),
         (X, (H[..., :4], H), None, r"^h0 has shape \(1, 3, 4\); axis 2 must be 5"),
         (X, (H, np.repeat(H, 2, 0)), None, r"^c0 has shape \(2, 3, 5\); axis 0 must be 1"),
-        (X, (H[:, :2], H), None, "^h0 has shape .* so batch is 2, and input says that batch is 3"),
-        (X, (H, H[:, :1]), None, "^c0 has shape .* so batch is 1, and input says that batch is 3"),
+        (X, (H[:, :2], H), None, "^h0 has shape .* so batch is 2, but input has batch = 3"),
+        (X, (H, H[:, :1]), None, "^c0 has shape .* so batch is 1, but input has batch = 3"),
         (X, (H[:, 0], H[:, 0]), None, r"^h0 has shape \(1, 5\); the model takes 3 axes"),
-        (X[:, 0], (H[:, :1], H[:, :1]), None, r"^h0 has shape \(1, 1, 5\); beside one sequence"),
+        (X[:, 0], (H[:, :1], H[:, :1]), None, r"^h0 has shape \(1, 1, 5\); for one sequence"),
         (X, (H.astype(np.float16), H), None, "^h0 has dtype float16"),
         (X, H, None, r"^states must be the pair \(h0, c0\)"),
         (X, (H,), None, r"^states must be the pair \(h0, c0\)"),
@@ -72,7 +72,7 @@ def test_a_sealed_model_would_tell(sealed: Model):
         (X, None, [1, 2], r"^lengths has shape \(2,\); it must be \(3,\)"),
         (X, None, [[1, 2, 3]], r"^lengths has shape \(1, 3\)"),
         (X, None, 4, r"^lengths has shape \(\)"),
-        (X[:, 0], None, [4], "^lengths go with a batch"),
+        (X[:, 0], None, [4], "^lengths require a batch"),
         (torch.tensor(X).requires_grad_(), None, None, r"^input cannot be read .*\.detach\(\)"),
         (X, (torch.tensor(H).requires_grad_(), H), None, r"^h0 cannot be read .*\.detach\(\)"),
         ("words", None, None, "^input is not an array of numbers"),
@@ -89,7 +89,7 @@ def test_refused_before_onnx_runtime_sees_it(sealed: Model, x: Any, states: Any,
         ({"input": X, "hidden": H}, "^hidden is not an input of the model; its inputs are input, h0, c0, lengths"),
         ({"h0": H, "c0": H}, "^missing input: input float32"),
         ({}, "^missing input: input float32"),
-        ({"input": X, "h0": H[:, :0]}, "^h0 has shape .* nothing along batch"),
+        ({"input": X, "h0": H[:, :0]}, "^h0 has shape .* the axis batch is empty"),
         ({"input": X, "lengths": [1.5, 2, 3]}, "^lengths holds values of dtype float64"),
         ({"input": X, "lengths": np.array([1.5, 2, 3])}, "^lengths has dtype float64"),
     ],
@@ -107,7 +107,7 @@ def test_lengths_need_a_model_with_lengths(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_input_error_is_a_value_error(sealed: Model):
-    with pytest.raises(ValueError, match="nothing along batch"):
+    with pytest.raises(ValueError, match="the axis batch is empty"):
         sealed(X[:, :0])
 
 

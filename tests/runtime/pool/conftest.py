@@ -29,5 +29,5 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 def small_work_counts() -> Iterator[None]:
     """Every batch is cut for as many lanes as the model has threads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cutting, "LANE_WORK", 1.0)
+        patch.setattr(cutting, "PART_FLOPS", 1.0)
         yield

@@ -12,8 +12,8 @@ import pytest
 
 from lstm_onnx.runtime import load
 from lstm_onnx.runtime.batcher.batcher import Batcher
-from lstm_onnx.runtime.pool import pinned_threads as lanes
-from lstm_onnx.runtime.pool.pinned_threads import Lanes
+from lstm_onnx.runtime.pool import pinned_threads as threads
+from lstm_onnx.runtime.pool.pinned_threads import PinnedThreads
 
 from ..models import exported, randoms
 
@@ -21,16 +21,16 @@ LONG = 30.0
 
 
 @pytest.fixture(params=["as many as cores", "fewer", "more"])
-def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lanes:
+def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PinnedThreads:
     """Three lanes; on a machine of three cores, of four, of two."""
     count = {"as many as cores": 3, "fewer": 4, "more": 2}[request.param]
-    monkeypatch.setattr(lanes.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
-    own = Lanes(3)
-    assert lanes.cores() == count
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+    own = PinnedThreads(3)
+    assert threads.cores() == count
     return own
 
 
-def test_calls_are_made_at_the_same_time(three: Lanes) -> None:
+def test_calls_are_made_at_the_same_time(three: PinnedThreads) -> None:
     meet = threading.Barrier(3)
     threads = set()
 
@@ -40,7 +40,7 @@ def test_calls_are_made_at_the_same_time(three: Lanes) -> None:
 
     for _ in range(3):
         three.run([call] * 3)
-    pinned = hasattr(os, "sched_setaffinity") and lanes.cores() == 3
+    pinned = hasattr(os, "sched_setaffinity") and threads.cores() == 3
     assert (threading.get_ident() in threads) is not pinned
     assert len(threads) == 3
 
@@ -50,13 +50,13 @@ def test_as_many_lanes_as_cores_stay_on_one_each_and_the_caller_stays_free() -> 
     allowed = os.sched_getaffinity(0)
     count = len(allowed)
     found: list[set[int]] = []
-    Lanes(count).run([lambda: found.append(os.sched_getaffinity(0))] * count)
+    PinnedThreads(count).run([lambda: found.append(os.sched_getaffinity(0))] * count)
     assert os.sched_getaffinity(0) == allowed
     assert sorted(map(sorted, found)) == [[core] for core in sorted(allowed)]
 
 
 @pytest.mark.parametrize("calls", [2, 3])
-def test_fewer_calls_than_lanes(three: Lanes, calls: int) -> None:
+def test_fewer_calls_than_lanes(three: PinnedThreads, calls: int) -> None:
     made: list[int] = []
     three.run([lambda index=index: made.append(index) for index in range(calls)])
     assert sorted(made) == list(range(calls))
@@ -65,13 +65,13 @@ def test_fewer_calls_than_lanes(three: Lanes, calls: int) -> None:
 def test_one_call_needs_no_thread() -> None:
     before = threading.active_count()
     ran = []
-    Lanes(4).run([lambda: ran.append(threading.get_ident())])
+    PinnedThreads(4).run([lambda: ran.append(threading.get_ident())])
     assert ran == [threading.get_ident()]
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 2])
-def test_an_error_is_raised_once_all_have_ended(three: Lanes, wrong: int) -> None:
+def test_an_error_is_raised_once_all_have_ended(three: PinnedThreads, wrong: int) -> None:
     ended = []
 
     def call(index: int) -> None:
@@ -85,7 +85,7 @@ def test_an_error_is_raised_once_all_have_ended(three: Lanes, wrong: int) -> Non
     assert sorted(ended) == [index for index in range(3) if index != wrong]
 
 
-def test_calls_are_made_also_where_no_thread_takes_them(three: Lanes) -> None:
+def test_calls_are_made_also_where_no_thread_takes_them(three: PinnedThreads) -> None:
     """As while the interpreter ends."""
     three.run([lambda: None] * 3)
     for thread in three._threads:
@@ -97,15 +97,15 @@ def test_calls_are_made_also_where_no_thread_takes_them(three: Lanes) -> None:
 
 def test_a_core_that_is_gone_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {10**6, 10**6 + 1}
-    monkeypatch.setattr(lanes.os, "sched_getaffinity", lambda _: absent, raising=False)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: absent, raising=False)
     made: list[int] = []
-    Lanes(2).run([lambda: made.append(1)] * 2)
+    PinnedThreads(2).run([lambda: made.append(1)] * 2)
     assert made == [1, 1]
 
 
 def test_its_threads_end_with_it() -> None:
     before = set(threading.enumerate())
-    own = Lanes(3)
+    own = PinnedThreads(3)
     own.run([lambda: None] * 3)
     threads = set(threading.enumerate()) - before
     assert threads

@@ -80,7 +80,7 @@ def test_slots_are_a_positive_integer(models: dict[str, Model], slots: Any) -> N
         (lambda a, b: ([a, b], randoms(1, 3, 4)), "batch is"),
         (lambda a, b: ([a, b], randoms(1, 2, 5)), "axis 2 must be 4"),
         (lambda a, b: ([a, b], randoms(2, 4)), "the model takes 3 axes"),
-        (lambda a, b: ([a, b], randoms(0, 2, 4)), "nothing along time"),
+        (lambda a, b: ([a, b], randoms(0, 2, 4)), "the axis time is empty"),
         (lambda a, b: ([a, b], randoms(1, 2, 4, dtype="float64")), "dtype float64"),
         (lambda a, b: ([a, b], {"input": randoms(1, 2, 4), "h0": randoms(1, 2, 5)}), "h0 is a state, which the pool"),
         (lambda a, b: ([a, b], {"gate": 1}), "gate is not an input"),
@@ -91,8 +91,8 @@ def test_slots_are_a_positive_integer(models: dict[str, Model], slots: Any) -> N
 def test_what_does_not_fit_changes_nothing(models: dict[str, Model], give: Callable[..., Any], message: str) -> None:
     own = Pool(models["plain"], slots=2)
     slots = own.open(), own.open()
-    for turn in range(3):
-        own.step(slots, randoms(1, 2, 4, seed=turn))
+    for repeat in range(3):
+        own.step(slots, randoms(1, 2, 4, seed=repeat))
         before = [bits(own.state(slot)) for slot in slots]
         with pytest.raises(InputError, match=message):
             own.step(*give(*slots))
@@ -107,7 +107,7 @@ def test_a_state_that_does_not_fit_changes_nothing(models: dict[str, Model]) -> 
         ({"h0": good["h0"]}, "missing input: c0"),
         ({**good, "h0": np.zeros((1, 2, 5), np.float32)}, "h0 has shape|batch is"),
         ({name: np.zeros((1, 2, 5), np.float32) for name in good}, "c0 has shape .* a slot's is"),
-        ([], "state must map .* to arrays; it is a list"),
+        ([], "state is a list; it must map .* to arrays"),
     ):
         with pytest.raises(InputError, match=message):
             own.set_state(slot, bad)  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def test_a_state_of_several_rows_for_each_stream_is_refused(tmp_path: Path) -> N
     metadata = {"lstm_onnx.states": '{"state": "stateN"}'}
     model = load(accumulator(tmp_path / "m.onnx", axis="2*batch", metadata=metadata), "cpu", threads=1)
     assert model.stream().state["state"].shape == (2, 3)
-    with pytest.raises(InputError, match=r"the state .* has 2 rows for each stream, and a pool keeps one"):
+    with pytest.raises(InputError, match=r"the state .* has 2 rows per stream, and a pool stores one"):
         model.pool()
 
 
@@ -144,9 +144,9 @@ def test_the_batch_must_be_open(tmp_path: Path, shape: tuple[Any, ...], fits: bo
         return
     own = Pool(model, slots=2)
     slots = [own.open(), own.open()]
-    for turn in range(3):
+    for repeat in range(3):
         np.testing.assert_array_equal(
-            own.step(slots, {"x": np.ones((2, 3), np.float32), "scale": 1})["y"], np.full((2, 3), turn + 1)
+            own.step(slots, {"x": np.ones((2, 3), np.float32), "scale": 1})["y"], np.full((2, 3), repeat + 1)
         )
 
 
@@ -180,6 +180,6 @@ def test_a_state_of_another_shape_is_named(tmp_path: Path) -> None:
     model.states = {"state": "where"}
     own = Pool(model, slots=2)
     with pytest.raises(
-        RunError, match=r"its output where is int64 \(2, 1\), and the state state that it feeds float32"
+        RunError, match=r"its output where is int64 \(2, 1\), but the state state that it feeds is float32"
     ):
         own.step([own.open()], np.array([[0]]))

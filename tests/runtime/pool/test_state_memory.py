@@ -20,11 +20,11 @@ def made() -> SlotStates:
 
 def step(states: SlotStates, rows: list[int], cut_at: int | None = None) -> int:
     """Add its row's number, and one, to every state of `rows`; where they lay."""
-    cuts = ((0, len(rows)),) if cut_at is None else ((0, cut_at), (cut_at, len(rows)))
-    place = states.place(rows)
-    held = states.gathered(rows, place, cuts)
-    assert held.place == place
-    before = states.whole(held)
+    row_ranges = ((0, len(rows)),) if cut_at is None else ((0, cut_at), (cut_at, len(rows)))
+    offset = states.offset(rows)
+    active = states.activate(rows, offset, row_ranges)
+    assert active.offset == offset
+    before = states.whole(active)
     added = np.array(rows) + 1.0
     after = {
         name: (array + added.reshape([-1 if axis == AXES[name] else 1 for axis in range(array.ndim)])).astype(
@@ -32,9 +32,9 @@ def step(states: SlotStates, rows: list[int], cut_at: int | None = None) -> int:
         )
         for name, array in before.items()
     }
-    states.set_next(held, after)
-    states.stepped(held)
-    return place
+    states.set_next(active, after)
+    states.advance(active)
+    return offset
 
 
 def counted(states: SlotStates, row: int) -> float:
@@ -63,8 +63,8 @@ def test_any_order_of_steps_and_looks(done):
     states, times = made(), [0] * SLOTS
     for what, *rest in done:
         if what == "step":
-            rows, cut = rest
-            step(states, rows, len(rows) // 2 if cut and len(rows) > 1 else None)
+            rows, row_range = rest
+            step(states, rows, len(rows) // 2 if row_range and len(rows) > 1 else None)
             for row in rows:
                 times[row] += 1
         elif what == "write":
@@ -73,7 +73,7 @@ def test_any_order_of_steps_and_looks(done):
         elif what == "read":
             assert counted(states, rest[0]) == times[rest[0]]
         else:
-            states.let_go(rest[0])
+            states.release(rest[0])
     assert [counted(states, row) for row in range(SLOTS)] == times
 
 

@@ -29,7 +29,7 @@ def test_a_stream_is_as_if_it_were_alone(models: dict[str, Model], name: str, da
     own = Pool(model, slots=5)
     alone: dict[Slot, Any] = {}
     order: list[Slot] = []
-    for turn in range(data.draw(st.integers(3, 12))):
+    for repeat in range(data.draw(st.integers(3, 12))):
         act = data.draw(st.sampled_from(["open", "close", "reset", "step", "step", "again", "again", "again"]))
         if act == "open" and len(own) < own.slots:
             alone[own.open()] = model.stream()
@@ -44,7 +44,7 @@ def test_a_stream_is_as_if_it_were_alone(models: dict[str, Model], name: str, da
             if act != "again" or not order or not set(order) <= set(alone):
                 order = data.draw(st.lists(st.sampled_from(list(alone)), min_size=1, unique=True))
             skipping = {slot: bits(own.state(slot)) for slot in alone if slot not in order}
-            x = inputs(model, len(order), data.draw(st.integers(1, 3)), seed=turn)
+            x = inputs(model, len(order), data.draw(st.integers(1, 3)), seed=repeat)
             y = own.step(order, x)
             for row, slot in enumerate(order):
                 expected = alone[slot](row_of(model, x, row))
@@ -64,10 +64,10 @@ def test_the_same_bits_where_onnx_runtime_gives_them(tmp_path: Path) -> None:
     alone = {slot: model.stream() for slot in slots}
     rng = np.random.default_rng(0)
     order: list[Slot] = []
-    for turn in range(60):
-        if turn % 3 == 0:
+    for repeat in range(60):
+        if repeat % 3 == 0:
             order = [slots[index] for index in rng.permutation(4)[: rng.integers(1, 5)]]
-        x = randoms(len(order), 3, seed=turn)
+        x = randoms(len(order), 3, seed=repeat)
         y = own.step(order, {"x": x, "scale": 3})
         assert list(y) == ["y"]
         for row, slot in enumerate(order):
@@ -82,28 +82,28 @@ def test_the_same_bits_where_onnx_runtime_gives_them(tmp_path: Path) -> None:
 def test_without_bindings_too(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     model = models["plain"]
     if change == "small":
-        monkeypatch.setattr(cutting, "MAX_BOUND_BYTES", 8)
+        monkeypatch.setattr(cutting, "MAX_POOL_BINDING_BYTES", 8)
     elif change == "few":
-        monkeypatch.setattr(cutting, "MAX_BOUND", 2)
-        monkeypatch.setattr(cutting, "MAX_LEARNED", 2)
+        monkeypatch.setattr(cutting, "MAX_POOL_BINDINGS", 2)
+        monkeypatch.setattr(cutting, "MAX_KNOWN_OUTPUTS", 2)
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]
     if change == "provider":
         own._parts.may_bind = False
     stream = model.stream(4)
-    for turn in range(24):
-        x = inputs(model, 4, 1 + turn // 2 % 4, seed=turn)
+    for repeat in range(24):
+        x = inputs(model, 4, 1 + repeat // 2 % 4, seed=repeat)
         np.testing.assert_allclose(own.step(slots, x), stream(x), rtol=0, atol=1e-6)
     assert len(own._parts.bound) == (2 if change == "few" else 0)
-    assert len(own._parts.learned) <= 4
+    assert len(own._parts.known_outputs) <= 4
 
 
 def test_steps_of_the_same_slots_are_bound(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["plain"]
     own = Pool(model, slots=3)
     slots = [own.open() for _ in range(3)]
-    for turn in range(2):
-        own.step(slots, inputs(model, 3, 1, seed=turn))
+    for repeat in range(2):
+        own.step(slots, inputs(model, 3, 1, seed=repeat))
     kept = [own.state(slot) for slot in slots]
     x = inputs(model, 3, 1, seed=7)
     expected = own.step(slots, x)
@@ -122,19 +122,19 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
     own = Pool(model, slots=5)
     slots = [own.open() for _ in range(rows)]
     stream = model.stream(rows)
-    for turn in range(6):
-        x = inputs(model, rows, 2, seed=turn)
+    for repeat in range(6):
+        x = inputs(model, rows, 2, seed=repeat)
         lengths = np.arange(rows, dtype=np.int32) % 2 + 1
         found = own.step(slots, {"input": x, "lengths": lengths})["output"]
         np.testing.assert_allclose(found, stream.run({"input": x, "lengths": lengths})["output"], rtol=0, atol=1e-6)
     (bound,) = own._parts.bound.values()
-    cuts = [part.cut for part in bound.parts]
-    assert len(cuts) == parts
-    assert [at for cut in cuts for at in range(*cut)] == list(range(rows))
+    row_ranges = [part.row_range for part in bound.parts]
+    assert len(row_ranges) == parts
+    assert [at for row_range in row_ranges for at in range(*row_range)] == list(range(rows))
     # The same slots at another time are cut in the same way, others in theirs, and what rests stays as it is.
     resting = bits(own.state(slots[-1])) if rows > 1 else None
-    for turn in range(3):
-        own.step(slots[: max(1, rows - 1)], inputs(model, max(1, rows - 1), 1, seed=turn))
+    for repeat in range(3):
+        own.step(slots[: max(1, rows - 1)], inputs(model, max(1, rows - 1), 1, seed=repeat))
     if resting is not None:
         assert bits(own.state(slots[-1])) == resting
 
@@ -142,12 +142,12 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
 def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["three_lanes"]
     assert model.spec is not None
-    monkeypatch.setattr(cutting, "LANE_WORK", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
+    monkeypatch.setattr(cutting, "PART_FLOPS", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
     for time, parts in ((1, 1), (2, 1), (4, 2), (5, 2), (6, 3), (60, 3)):
         own = Pool(model, slots=4)
         slots = [own.open() for _ in range(4)]
-        for turn in range(2):
-            own.step(slots, inputs(model, 4, time, seed=turn))
+        for repeat in range(2):
+            own.step(slots, inputs(model, 4, time, seed=repeat))
         assert [len(bound.parts) for bound in own._parts.bound.values()] == [parts]
 
 
@@ -155,15 +155,15 @@ def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.M
 def test_a_module_is_cut_by_the_time_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, parts: int
 ) -> None:
-    monkeypatch.setattr(cutting, "LANE_WORK", 1e12)
-    monkeypatch.setattr(cutting, "LANE_SECONDS", least)
+    monkeypatch.setattr(cutting, "PART_FLOPS", 1e12)
+    monkeypatch.setattr(cutting, "PART_SECONDS", least)
     model = load(accumulator(tmp_path / "a.onnx"), "cpu", threads=3, states={"state": "stateN"})
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]
     x = randoms(4, 3)
-    for turn in range(1, 4):
+    for repeat in range(1, 4):
         found = own.step(slots, {"x": x, "scale": np.array(2)})
-        np.testing.assert_allclose(found["y"], 2 * turn * x, rtol=1e-6)
+        np.testing.assert_allclose(found["y"], 2 * repeat * x, rtol=1e-6)
     assert [len(bound.parts) for bound in own._parts.bound.values()] == [parts]
 
 
@@ -171,7 +171,7 @@ def test_a_lane_that_fails_leaves_every_state_as_it_was(tmp_path: Path) -> None:
     model = lookup(tmp_path / "m.onnx")
     assert model.threads is None
     own = Pool(model, slots=4)
-    own._parts.lanes.count = 2
+    own._parts.threads.count = 2
     slots = [own.open() for _ in range(4)]
     x = np.array([[1], [2], [3], [4]])
     for _ in range(3):
@@ -253,8 +253,8 @@ def test_a_module_of_several_inputs() -> None:
     own = Pool(model, slots=2)
     slots = [own.open(), own.open()]
     stream = model.stream(2)
-    for turn in range(4):
-        feeds = {"drivers": randoms(2, 3, 3, seed=turn), "series": randoms(2, 3, seed=turn)}
+    for repeat in range(4):
+        feeds = {"drivers": randoms(2, 3, 3, seed=repeat), "series": randoms(2, 3, seed=repeat)}
         expected = stream.run(feeds)
         found = own.step(slots, feeds)
         assert list(found) == list(expected)
@@ -272,15 +272,18 @@ def test_states_alone_and_states_that_share_an_output(tmp_path: Path) -> None:
     slots = [own.open(), own.open()]
     for slot in slots:
         own.set_state(slot, {name: np.ones((1, 3), np.float32) for name in ("state", "x")})
-    for turn in range(4):
+    for repeat in range(4):
         found = own.step(slots, 1)
-        assert {name: array[1, 2] for name, array in found.items()} == {"y": 2 ** (turn + 1), "stateN": 2 ** (turn + 1)}
+        assert {name: array[1, 2] for name, array in found.items()} == {
+            "y": 2 ** (repeat + 1),
+            "stateN": 2 ** (repeat + 1),
+        }
         found["y"][:] = 0
     shared = Pool(load(accumulator(tmp_path / "b.onnx"), "cpu", states={"state": "y", "x": "y"}), slots=1)
     slot = shared.open()
     shared.set_state(slot, {"state": np.ones((1, 3), np.float32), "x": np.zeros((1, 3), np.float32)})
-    for turn in range(3):
-        assert shared.step([slot], 1)[0, 0] == 2**turn
+    for repeat in range(3):
+        assert shared.step([slot], 1)[0, 0] == 2**repeat
 
 
 def test_a_model_that_was_closed_is_not_run(tmp_path: Path) -> None:

@@ -23,15 +23,15 @@ def test_threads_that_step_open_and_close(models: dict[str, Model]) -> None:
 
     def stepping(index: int) -> None:
         stream = model.stream(2)
-        for turn in range(40):
-            x = inputs(model, 2, 1 + turn % 2, seed=100 * index + turn)
+        for repeat in range(40):
+            x = inputs(model, 2, 1 + repeat % 2, seed=100 * index + repeat)
             np.testing.assert_allclose(own.step(pairs[index], x), stream(x), rtol=0, atol=1e-6)
 
     def opening() -> None:
-        for turn in range(40):
+        for repeat in range(40):
             slot = own.open()
-            expected = model.stream()(inputs(model, 1, 1, seed=turn))
-            np.testing.assert_allclose(own.step([slot], inputs(model, 1, 1, seed=turn)), expected, rtol=0, atol=1e-6)
+            expected = model.stream()(inputs(model, 1, 1, seed=repeat))
+            np.testing.assert_allclose(own.step([slot], inputs(model, 1, 1, seed=repeat)), expected, rtol=0, atol=1e-6)
             own.close(slot)
 
     in_threads(*[lambda index=index: stepping(index) for index in range(4)], opening, opening)

@@ -1,0 +1,121 @@
+"""Which axis of each input, output and state is the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .symbolic_dims import names_in, size_of
+from .tensor_info import ValueInfo
+
+if TYPE_CHECKING:
+    from .model import Model
+
+BATCH = "batch"
+TIME = "time"
+
+
+def dynamic_axes(info: ValueInfo) -> list[int]:
+    """The axes without a fixed size."""
+    return [axis for axis, dim in enumerate(info.shape) if not isinstance(dim, int)]
+
+
+def state_dim_names(model: Model) -> set[str]:
+    """The axis names on which the sizes of the model's states depend."""
+    dims = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)}
+    return {name for dim in dims for name in names_in(dim)}
+
+
+def batch_name(model: Model) -> str | None:
+    """What the batch axis is called: "batch", or else the one axis name that the states have.
+
+    Of several such names, the one that another input has as well.  None where that does not say either.
+    """
+    inputs = {dim for name, info in model.inputs.items() if name not in model.states for dim in info.shape}
+    names = state_dim_names(model)
+    if BATCH in inputs | names:
+        return BATCH
+    shared = names & inputs
+    candidates = names if len(names) == 1 else shared
+    return str(next(iter(candidates))) if len(candidates) == 1 else None
+
+
+def state_batch_axis(info: ValueInfo) -> int | None:
+    """The batch axis of a state: the one named "batch", or else its only dynamic one; None where neither exists."""
+    dynamic = dynamic_axes(info)
+    axes = [axis for axis in dynamic if info.shape[axis] == BATCH] or dynamic
+    return axes[0] if len(axes) == 1 else None
+
+
+def with_named_batch(info: ValueInfo) -> ValueInfo:
+    """A state whose batch is called "batch", also where other tools gave it another name or none.
+
+    Unchanged where an axis depends on "batch" already (``4*batch``), or where several axes could be the batch.
+    """
+    dynamic = dynamic_axes(info)
+    if any(size_of(str(info.shape[axis]), {BATCH: 1}) is not None for axis in dynamic):
+        return info
+    if len(dynamic) != 1 or len(names_in(str(info.shape[dynamic[0]]))) > 1:
+        return info
+    shape = (*info.shape[: dynamic[0]], BATCH, *info.shape[dynamic[0] + 1 :])
+    return ValueInfo(info.name, info.dtype, shape)
+
+
+def axis_of(info: ValueInfo, batches: Collection[Any]) -> int | None:
+    """The axis whose name is in `batches`; where None (a batch without a name) is in it, the only dynamic axis."""
+    named = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and dim in batches]
+    if len(named) == 1:
+        return named[0]
+    dynamic = dynamic_axes(info)
+    return dynamic[0] if None in batches and len(dynamic) == 1 else None
+
+
+@dataclass(frozen=True)
+class BatchAxes:
+    """The batch axis of each input and output of a step of several streams.
+
+    Attributes:
+        inputs: the axis along which requests are concatenated; None where all must have the same values.
+        outputs: the axis along which results are split.
+        shared: the inputs without such an axis.
+    """
+
+    inputs: Mapping[str, int | None]
+    outputs: Mapping[str, int]
+    shared: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: Model, state_axes: Mapping[str, int], output_names: Iterable[str]) -> BatchAxes:
+        """From the names of the axes.
+
+        Args:
+            model: the model.
+            state_axes: the batch axis of each state.
+            output_names: the outputs that are split.
+
+        Raises:
+            InputError: the batch axis of an input or output is unknown.
+        """
+        batches = {model.inputs[name].shape[axis] for name, axis in state_axes.items()}
+        infos = {name: info for name, info in model.inputs.items() if name not in model.states}
+        inputs = {name: axis_of(info, batches) for name, info in infos.items()}
+        known = {dim for name, axis in inputs.items() if axis is not None for dim in infos[name].shape} - batches
+        for name, axis in inputs.items():
+            info = infos[name]
+            if axis is None and not all(isinstance(dim, int) or (dim and dim in known) for dim in info.shape):
+                raise InputError(
+                    f"which axis of its input {info} is the batch is not known", path=model.path, name=name
+                )
+        outputs: dict[str, int] = {}
+        for name in output_names:
+            axis = axis_of(model.outputs[name], batches)
+            if axis is None:
+                raise InputError(
+                    f"which axis of its output {model.outputs[name]} is the batch is not known",
+                    path=model.path,
+                    name=name,
+                )
+            outputs[name] = axis
+        return cls(inputs, outputs, tuple(name for name, axis in inputs.items() if axis is None))

@@ -1,0 +1,125 @@
+"""Arrays of any library as numpy arrays, without a copy where possible, and results back in the caller's type."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, reason
+
+if TYPE_CHECKING:
+    from .tensor_info import ValueInfo
+
+ToCallerType = Callable[[np.ndarray], Any]
+"""Converts a result to the type of the arrays that the caller passed."""
+_LOSSLESS = {"f": "fiub", "i": "iu", "u": "iu", "b": "b"}
+"""Which kinds of numbers a list may hold for an input of each kind: fractions are not truncated to integers, and
+bools are not counts."""
+_MAX_AXES = 64
+"""numpy's limit; a list that contains itself has no end."""
+_CPU_DEVICES = (1, 3)
+"""DLPack's kDLCPU and kDLCUDAHost."""
+
+
+def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray, ToCallerType]:
+    """`value` as a plain array in native byte order, and the function that converts results to its type.
+
+    Without a copy where possible: numpy arrays stay as they are; torch tensors and other DLPack arrays
+    share their memory; lists and numbers, which have no dtype of their own, get the model's.
+
+    Raises:
+        InputError: it is on another device than the CPU, is not an array, has masked values, or is a list of
+            numbers that the model's dtype cannot hold.
+    """
+    if type(value) is np.ndarray:
+        return (value if value.dtype.isnative else _native(value)), _unchanged
+    if isinstance(value, np.ndarray):
+        _refuse_masked(value, name)
+        return _native(value.view(np.ndarray)), _unchanged
+    if hasattr(value, "__dlpack__"):
+        return _from_dlpack(value, name)
+    if isinstance(value, (list, tuple)):
+        _refuse_masked_items(value, name, 0)
+    try:
+        as_given = np.asanyarray(value)  # an object may convert itself to a masked array
+        inferred = np.asarray(as_given)
+        with np.errstate(all="ignore"):
+            array = inferred if info is None or info.dtype is None else np.asarray(value, dtype=info.dtype)
+    except Exception as error:  # numpy calls the object's own methods, which may raise anything
+        raise InputError(f"{name} is not an array of numbers: {reason(error)}", name=name) from error
+    _refuse_masked(as_given, name)
+    if inferred.dtype.kind not in _LOSSLESS.get(array.dtype.kind, inferred.dtype.kind):
+        raise InputError(
+            f"{name} holds values of dtype {inferred.dtype}", hint=f"the model takes {array.dtype}", name=name
+        )
+    if array.dtype.kind in "iu" and not np.array_equal(inferred, array):
+        raise InputError(f"{name} holds numbers that {array.dtype}, which the model takes, cannot hold", name=name)
+    if array.dtype.kind == "f" and inferred.dtype != array.dtype and (np.isinf(array) & np.isfinite(inferred)).any():
+        raise InputError(f"{name} holds numbers too large for {array.dtype}, which the model takes", name=name)
+    return _native(array), _unchanged
+
+
+def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, ToCallerType]:
+    try:
+        kind, index = value.__dlpack_device__()
+    except Exception as error:  # every library raises its own
+        raise InputError(f"{name} cannot be read as an array: {reason(error)}", name=name) from error
+    if kind not in _CPU_DEVICES:
+        raise InputError(
+            f"{name} is on a device (DLPack type {int(kind)}, index {index})",
+            hint="move it to the CPU first",
+            name=name,
+        )
+    to_caller_type = converter_to(value)
+    try:
+        if hasattr(value, "resolve_neg"):
+            value = value.resolve_neg()  # torch negates lazily, by a flag that DLPack does not transport
+        return np.from_dlpack(value), to_caller_type
+    except Exception as error:
+        raise InputError(
+            f"{name} cannot be read as an array: {reason(error)} (a torch tensor may need .detach())", name=name
+        ) from error
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """In native byte order, the only one that ONNX Runtime takes."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _refuse_masked(array: np.ndarray, name: str) -> None:
+    """A model would run on masked values as on any others."""
+    mask = getattr(array, "mask", None)
+    if isinstance(mask, (np.ndarray, np.bool_)) and np.any(mask):
+        raise InputError(
+            f"{name} is a masked array, and a model uses every value, also masked ones",
+            hint="fill them in (.filled(value)), or pass lengths",
+            name=name,
+        )
+
+
+def _refuse_masked_items(values: list[Any] | tuple[Any, ...], name: str, depth: int) -> None:
+    """Masked arrays in lists, whose masks numpy drops."""
+    if depth == _MAX_AXES or not any(issubclass(kind, (list, tuple, np.ndarray)) for kind in set(map(type, values))):
+        return
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            _refuse_masked_items(value, name, depth + 1)
+        elif isinstance(value, np.ndarray):
+            _refuse_masked(value, name)
+
+
+def _unchanged(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def converter_to(value: Any) -> ToCallerType:
+    """The `from_dlpack` of the library that `value` comes from, which is imported already."""
+    library: Any = sys.modules.get(type(value).__module__.partition(".")[0])
+    for namespace in (library, getattr(library, "numpy", None)):
+        from_dlpack = getattr(namespace, "from_dlpack", None)
+        if callable(from_dlpack):
+            return from_dlpack  # type: ignore[no-any-return]
+    return _unchanged

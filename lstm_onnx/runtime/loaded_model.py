@@ -1,0 +1,164 @@
+"""What is known of a model once its session is open, and the checks that it passes before anybody runs it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, FileError, ModelError, ProviderError, RunError, shown
+from ..metadata import Metadata
+from .counts import Count, counts_of
+from .float64 import NOT_ON_CPU, REMEDY, cannot_run_float64
+from .initial_states import cast_initial_states
+from .providers import open_session
+from .tensor_info import ValueInfo
+
+LSTM_STATES = {"h0": "hn", "c0": "cn"}
+"""The states of a bare LSTM, and the outputs that feed them."""
+_LSTM_INPUTS, _LSTM_OUTPUTS = ("input", "h0", "c0"), ("output", "hn", "cn")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A model's inputs, outputs, states and metadata; the attributes are those of `Model`."""
+
+    metadata: Metadata
+    inputs: dict[str, ValueInfo]
+    outputs: dict[str, ValueInfo]
+    states: dict[str, str]
+    counts: dict[str, Count]
+
+
+def read_interface(path: str, session: Any, provider: str, states: Mapping[str, str] | None) -> Interface:
+    """Read and validate what an open session says of its model.
+
+    Args:
+        path: for messages.
+        session: an ``InferenceSession``.
+        provider: "cpu" or "cuda".
+        states: the pairs of states that the caller names; None for those of the metadata.
+
+    Raises:
+        ModelError: the metadata is damaged, or does not match the graph; or a state is not in the graph.
+        ProviderError: the model is float64, which the CPU provider opens but cannot run.
+    """
+    try:
+        metadata = Metadata.from_metadata(session.get_modelmeta().custom_metadata_map)
+        inputs = {arg.name: ValueInfo.of(arg, metadata.axis_limits) for arg in session.get_inputs()}
+        outputs = {arg.name: ValueInfo.of(arg) for arg in session.get_outputs()}
+        counts = counts_of(metadata, inputs)
+        metadata = replace(metadata, initial=cast_initial_states(metadata.initial, inputs))
+    except (ConfigError, ModelError) as error:
+        raise ModelError(error.message, path=path, hint=error.hint, name=error.name) from error
+    except UnicodeDecodeError as error:
+        raise ModelError(f"is damaged: a name in it is not UTF-8 ({error})", path=path) from error
+    interface = Interface(metadata, inputs, outputs, dict(metadata.states if states is None else states), counts)
+    _require_states(path, interface)
+    if metadata.spec is not None:
+        _require_bare_lstm(path, interface)
+    if provider == "cpu" and _is_float64_on_cpu(session, interface):
+        raise ProviderError(NOT_ON_CPU, path=path, hint=REMEDY)
+    return interface
+
+
+def _require_states(path: str, interface: Interface) -> None:
+    for source, target in interface.states.items():
+        for name, known, kind in ((source, interface.inputs, "input"), (target, interface.outputs, "output")):
+            if name not in known:
+                raise ModelError(
+                    f"the state {kind} {name!r} does not exist",
+                    path=path,
+                    hint=f"its {kind}s are {', '.join(known)}",
+                    name=name,
+                )
+
+
+def _require_bare_lstm(path: str, interface: Interface) -> None:
+    """Refuse a bare LSTM whose states another output than their own would feed, or that lacks an input or output.
+
+    What its metadata says is compared when a stream is opened.
+    """
+    declared = interface.metadata.states
+    for source, target in interface.states.items():
+        if LSTM_STATES.get(source) != target and (declared.get(source) != target or source not in LSTM_STATES):
+            pairs = ", ".join(f"{name} <- {output}" for name, output in LSTM_STATES.items())
+            raise ModelError(f"is a bare LSTM with {pairs}: {target} does not feed {source}", path=path, name=source)
+    absent = [name for name in _LSTM_INPUTS if name not in interface.inputs]
+    absent += [name for name in _LSTM_OUTPUTS if name not in interface.outputs]
+    if absent:
+        raise ModelError(
+            f"its metadata describes a bare LSTM, but it has no {', '.join(absent)}", path=path, hint="export it again"
+        )
+
+
+def _is_float64_on_cpu(session: Any, interface: Interface) -> bool:
+    spec, options = interface.metadata.spec, interface.metadata.options
+    if spec is not None and options is not None:
+        is_float64 = interface.inputs["input"].dtype == np.float64
+        return is_float64 and (spec.proj_size == 0 or options.projection == "fold")
+    return cannot_run_float64(session, interface.inputs, interface.outputs)
+
+
+def validated_states_argument(states: Any) -> dict[str, str] | None:
+    """The `states` argument of `load`, once it is known to map names to names (ModelError)."""
+    if states is None:
+        return None
+    if not isinstance(states, Mapping) or not all(isinstance(name, str) for pair in states.items() for name in pair):
+        raise ModelError(
+            f"states = {shown(states)} is not possible",
+            hint="it must map each state input to the output that feeds it, such as {'h': 'hN', 'c': 'cN'}",
+            name="states",
+        )
+    return dict(states)
+
+
+def fingerprint(path: str | os.PathLike[str]) -> tuple[int, ...] | None:
+    """A file's device, inode, size and modification time; None where there is no file.
+
+    External data is not included.  lstm-onnx names its own by digest, so that other weights come with another
+    model file; who overwrites any other external data has to load the model again.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116 - pathlib would be a tenth of all that is imported
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def one_thread_session(file: str, session: Any, provider: str, loaded: tuple[int, ...] | None) -> Any:
+    """A session for the model of `session` whose runs stay in the thread that calls them.
+
+    It is `session` itself where that has one thread or runs on CUDA, or where the file was deleted or replaced
+    since it was loaded, as on a server that updates its models: the results are the same, and slower.
+
+    Args:
+        file: the model's file.
+        session: open on it.
+        provider: "cpu" or "cuda".
+        loaded: the file's `fingerprint` when it was loaded; None where another session must not be opened.
+    """
+    if provider == "cuda" or session.get_session_options().intra_op_num_threads == 1:
+        return session
+    if loaded is None or fingerprint(file) != loaded:
+        return session
+    try:
+        single, _ = open_session(file, "cpu", 1)
+    except (FileError, ModelError):
+        return session
+    return single if fingerprint(file) == loaded else session
+
+
+class ClosedSession:
+    """Takes the place of a session that must not be used any more."""
+
+    def __init__(self, message: str, *, path: str, hint: str) -> None:
+        self._error = {"message": message, "path": path, "hint": hint}
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise the error, whatever is used of the session."""
+        error = self.__dict__["_error"]
+        raise RunError(error["message"], path=error["path"], hint=error["hint"])

@@ -1,0 +1,199 @@
+"""One sequence of `Model.map`: validated, and without the batch axis."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import InputError
+from ..batch_axes import TIME, batch_name
+from ..conversion import ToCallerType, to_numpy
+from ..counts import require_counts
+from ..initial_states import initial_state
+from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+Arrays = dict[str, "np.ndarray[Any, Any]"]
+LENGTHS = "lengths"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sequence, known to fit the model.
+
+    Attributes:
+        arrays: by input name, without the batch axis, and without missing states that are zeros.
+        sizes: of the named axes.
+        length: the sum of the dynamic ones, which is the number of time steps where there is only one.
+        to_caller_type: converts a result to the type that was passed.
+        is_pair: whether the results are returned as ``output, (hn, cn)`` instead of by name.
+    """
+
+    arrays: Arrays
+    sizes: Mapping[str, int]
+    length: int
+    to_caller_type: ToCallerType
+    is_pair: bool
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """How a single sequence is arranged in a model's arrays.
+
+    Attributes:
+        model: the model.
+        batch: the name of the batch axis; None where its inputs have none, so that each sequence is a run.
+        single: the inputs without the batch axis.
+        outputs: the same for the outputs.
+        counts: each input that holds lengths, and the axis along which it counts.
+        padded: the axes along which sequences of different sizes may run together.
+        together: whether several sequences can run together at all.
+        rows: the largest number of these; None for no limit.
+    """
+
+    model: Model
+    batch: str | None
+    single: Mapping[str, ValueInfo]
+    outputs: Mapping[str, ValueInfo]
+    counts: Mapping[str, str]
+    padded: frozenset[str]
+    together: bool
+    rows: int | None
+
+    @classmethod
+    def of(cls, model: Model) -> SequenceLayout:
+        """From the model's inputs, outputs and metadata."""
+        batch = batch_name(model)
+        if model.spec is not None:
+            counts = {LENGTHS: TIME} if LENGTHS in model.inputs else {}
+        else:
+            counts = {
+                spec.name: spec.high
+                for spec in model.metadata.inputs
+                if isinstance(spec.high, str) and spec.name in model.inputs and spec.shape == (batch,)
+            }
+        infos = [*model.inputs.values(), *model.outputs.values()]
+        together = (
+            batch is not None
+            and all(info.shape.count(batch) <= 1 and info.dtype not in (None, np.dtype(object)) for info in infos)
+            and all(batch in info.shape for info in model.outputs.values())
+        )
+        least, rows = model.metadata.axis_limits.get(batch or "", (1, None))
+        if least > 1:
+            raise InputError(
+                f"is only right where {batch} is {allowed_sizes(least, rows)}, and a sequence may have to run alone",
+                path=model.path,
+                hint="use run",
+            )
+        return cls(
+            model,
+            batch,
+            {name: _without(info, batch) for name, info in model.inputs.items()},
+            {name: _without(info, batch) for name, info in model.outputs.items()},
+            counts,
+            frozenset(counts.values()) if together and rows != 1 else frozenset(),
+            together and rows != 1,
+            rows,
+        )
+
+    def unpadded(self) -> SequenceLayout:
+        """The same where only sequences of equal sizes run together."""
+        return replace(self, padded=frozenset())
+
+    def sample(self, value: Any) -> Sample:
+        """One sequence as the caller passed it.
+
+        Raises:
+            InputError: it does not fit the model.
+        """
+        is_pair = self.model.spec is not None and not isinstance(value, Mapping)
+        if is_pair:
+            named = _by_name(value)
+        elif isinstance(value, Mapping):
+            named = dict(value)
+        else:
+            names = ", ".join(name for name in self.single if name not in self.model.states)
+            raise InputError(f"is a {type(value).__name__}", hint=f"it must map names to arrays ({names})")
+        require_known_names(self.model.inputs, named)
+        arrays: Arrays = {}
+        to_caller_type = None
+        for name, one in named.items():
+            arrays[name], convert = to_numpy(one, self.single[name], name)
+            to_caller_type = to_caller_type or convert
+        sizes = axis_sizes(self.single, arrays)
+        require_counts(self.model.counts, arrays, sizes)
+        for name, array in arrays.items():
+            if name in self.counts and array.dtype.kind in "iu":
+                arrays[name] = array.astype(self.single[name].dtype)
+        later = self._fill_in_states(arrays, sizes)
+        infos = {name: info for name, info in self.single.items() if name not in later}
+        validated = validated_feeds(infos, arrays)
+        return Sample(validated, sizes, sum(sizes.values()) or 1, to_caller_type or _unchanged, is_pair)
+
+    def _fill_in_states(self, arrays: Arrays, sizes: Mapping[str, int]) -> set[str]:
+        """Add the file's initial states to `arrays`; the inputs that are filled in later, per batch."""
+        later = set()
+        for name, info in self.single.items():
+            if name in arrays or any((isinstance(dim, str) and dim not in sizes) or dim is None for dim in info.shape):
+                continue
+            if name in self.counts:
+                later.add(name)
+            elif name in self.model.states:
+                initial = self.model.metadata.initial.get(name)
+                if initial is None:
+                    later.add(name)
+                    continue
+                batched = self.model.inputs[name]
+                state = initial_state(batched, sizes if self.batch is None else {**sizes, self.batch: 1}, initial)
+                if state is not None:
+                    has_batch = self.batch in batched.shape
+                    arrays[name] = state.squeeze(batched.shape.index(self.batch)) if has_batch else state
+        return later
+
+    def key(self, sample: Sample) -> Hashable:
+        """Samples with equal keys may run together."""
+        sizes = tuple(size for axis, size in sample.sizes.items() if axis not in self.padded)
+        # Lengths below the array's own size: the results depend on that size too, which padding would change.
+        shorter = tuple(
+            (name, int(sample.arrays[name]), sample.sizes[axis])
+            for name, axis in self.counts.items()
+            if name in sample.arrays and sample.arrays[name] != sample.sizes[axis]
+        )
+        shared = tuple(
+            sample.arrays[name].tobytes()
+            for name, info in self.model.inputs.items()
+            if self.batch not in info.shape and name in sample.arrays and self.together
+        )
+        return sizes, shorter, shared
+
+    def size_in_bytes(self, sample: Sample) -> int:
+        """Approximately, of a sample and its results."""
+        longest = max(sample.sizes.values(), default=1)
+        results = 0
+        for info in self.outputs.values():
+            shape = [dim if isinstance(dim, int) else sample.sizes.get(dim or "", longest) for dim in info.shape]
+            results += prod(shape) * (info.dtype.itemsize if info.dtype is not None else 8)
+        return sum(array.nbytes for array in sample.arrays.values()) + results
+
+
+def _without(info: ValueInfo, batch: str | None) -> ValueInfo:
+    return replace(info, shape=tuple(dim for dim in info.shape if batch is None or dim != batch))
+
+
+def _by_name(value: Any) -> dict[str, Any]:
+    """A bare LSTM's sequence, alone or with its states, by input name."""
+    if not isinstance(value, tuple):
+        return {"input": value}
+    if len(value) != 2 or not isinstance(value[1], (tuple, list)) or len(value[1]) != 2:
+        raise InputError("a tuple must be (input, (h0, c0))")
+    return {"input": value[0], "h0": value[1][0], "c0": value[1][1]}
+
+
+def _unchanged(array: np.ndarray) -> np.ndarray:
+    return array

@@ -1,0 +1,27 @@
+"""What a notebook shows of a model."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from ..terminal_text import one_line
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+def model_html(model: Model) -> str:
+    """A table of a model's inputs, outputs and states as HTML, with every name escaped."""
+    states = {output: name for name, output in model.states.items()}
+    rows = []
+    for kind, infos in (("input", model.inputs), ("output", model.outputs)):
+        for name, info in infos.items():
+            shape = ", ".join("?" if dim is None else str(dim) for dim in info.shape)
+            state = f"feeds {states[name]}" if kind == "output" and name in states else ""
+            state = "state" if kind == "input" and name in model.states else state
+            cells = (kind, name, str(info.dtype), f"({shape})", state)
+            rows.append("<tr>" + "".join(f"<td>{escape(one_line(cell))}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{title}</th>" for title in ("", "name", "dtype", "shape", "state"))
+    title = escape(one_line(f"{model.path} on {model.provider}"))
+    return f"<table><caption>{title}</caption><tr>{head}</tr>{''.join(rows)}</table>"

@@ -1,0 +1,53 @@
+"""Inputs for a run whose results nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from .arguments import positive_integer
+from .initial_states import initial_state
+from .tensor_info import ValueInfo, axis_sizes
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+def smallest_feeds(model: Model, sizes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Ones for each input at the given sizes of named axes, and at the smallest possible of the others.
+
+    Raises:
+        InputError: an axis is not one of the model's, or a size is not possible.
+    """
+    known = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
+    unknown = [name for name in sizes if name not in known]
+    if unknown:
+        raise InputError(
+            f"{', '.join(unknown)}: no axis of the model",
+            hint=f"its axes are {', '.join(sorted(known))}",
+            name=unknown[0],
+        )
+    sizes = {name: positive_integer(name, size) for name, size in sizes.items()}
+    try:
+        # Ones, since a count of 0 would be an empty sequence.
+        feeds = {
+            name: np.ones(_shape_at(info, sizes), info.dtype)
+            for name, info in model.inputs.items()
+            if name not in model.states and not (name == "lengths" and model.spec is not None)
+        }
+    except (MemoryError, ValueError) as error:
+        raise InputError(f"there is no memory for inputs of the sizes {sizes}: {error}") from error
+    known_sizes = axis_sizes(model.inputs, feeds)
+    for name in model.states:
+        info = model.inputs[name]
+        if initial_state(info, known_sizes, model.metadata.initial.get(name)) is None:
+            # Some tools (tf2onnx) name each dynamic axis differently, so no other input gives a state's batch.
+            feeds[name] = np.zeros(_shape_at(info, {**sizes, **known_sizes}), info.dtype)
+    return feeds
+
+
+def _shape_at(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
+    return [sizes.get(str(dim), least) for dim, least in zip(info.shape, info.smallest_shape(), strict=True)]

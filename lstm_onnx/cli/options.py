@@ -52,10 +52,10 @@ def report(result: Any, *, as_json: bool) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print `value` as JSON to stdout."""
+    """Print `value` as JSON to stdout; an object gets the key ``schema``, the version of its layout, if it has none."""
     from ..terminal_text import json_text
 
-    say(json_text(value))
+    say(json_text({"schema": 1, **value} if isinstance(value, dict) else value))
 
 
 def note(message: str) -> None:
@@ -63,6 +63,12 @@ def note(message: str) -> None:
     from ..terminal_text import MOST_MESSAGE, one_line
 
     sys.stderr.write(f"{one_line(message, MOST_MESSAGE)}\n")
+
+
+def progress_note(message: str) -> None:
+    """A note on what is done next, where stderr is a terminal."""
+    if sys.stderr.isatty():
+        note(message)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from ..metadata import Metadata
 from ..onnxgraph import Value
 from ..terminal_text import one_line, safe_copy
+from ..text_table import table_lines
 
 _MOST_CELL = 80
 """Characters of a name in the table, whose columns are as wide as their longest."""
@@ -155,12 +156,4 @@ def _table(lstms: Sequence[LSTMInfo]) -> list[str]:
         numbers = (f"{lstm.parameters:,}", f"{lstm.bytes:,}", f"{lstm.flops_per_step:,}")
         cells = (lstm.name, lstm.kind, lstm.direction, *sizes, str(lstm.proj_size or "-"), *words, *numbers)
         rows.append(tuple(one_line(cell, _MOST_CELL) for cell in cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = {3, 4, 5, 10, 11, 12}
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return table_lines(rows, right=(3, 4, 5, 10, 11, 12))

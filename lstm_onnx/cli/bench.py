@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from .options import json_option, note, progress_note, provider_options, report, write_then_show
+from .options import json_option, note, progress_note, provider_options, report, seed_option, write_then_show
+from .params import FILE, option
 
 _CASES = ("step", "chunk", "batch", "pool", "map")
 
 
 @click.command()
-@click.argument("source")
-@click.option(
+@click.argument("source", type=FILE)
+@option(
     "--case",
     "cases",
     multiple=True,
@@ -19,14 +20,14 @@ _CASES = ("step", "chunk", "batch", "pool", "map")
     help="Time only this case; may be repeated.  [default: all that apply]",
 )
 @provider_options
-@click.option("--rounds", type=click.IntRange(min=1), help="Maximum number of samples per candidate.  [default: 15]")
-@click.option(
+@option("--rounds", type=click.IntRange(min=1), help="Maximum number of samples per candidate.  [default: 15]")
+@option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
     help="Approximate time limit; at least three rounds are run.  [default: 60]",
 )
-@click.option("--plot", metavar="FILE", help="Also plot the ratios into FILE, a .png or .svg.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs.")
+@option("--plot", metavar="FILE", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
+@seed_option
 @json_option
 def bench(
     source: str,

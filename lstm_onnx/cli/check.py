@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, note, provider_option, report, say_json
+from .error_text import print_error
+from .options import json_option, provider_option, report, say_json_of
+from .params import FILE, option
 from .streams import say
 
 if TYPE_CHECKING:
@@ -14,19 +16,19 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1)
+@click.argument("files", metavar="FILE...", nargs=-1, type=FILE)
 @provider_option
-@click.option("--require", is_flag=True, help="Every node has to be on the provider; lists where each one is.")
-@click.option("--strict", is_flag=True, help="Warnings fail the check, too.")
-@click.option("--ignore", multiple=True, metavar="RULE", help="Leave a rule out, by its id or name (may be repeated).")
-@click.option("--explain", metavar="RULE", help="Say what a rule is about, and how to mend what it finds.")
-@click.option(
+@option("--require", is_flag=True, help="Every node must run on the provider; lists where each one runs.")
+@option("--strict", is_flag=True, help="Warnings fail the check too.")
+@option("--ignore", multiple=True, metavar="RULE", help="Skip a rule, by id or name; may be repeated.")
+@option("--explain", metavar="RULE", help="Explain a rule, and how to fix its findings.")
+@option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="For each FILE; one that takes longer fails.  [default: 60, more for a large file]",
+    help="Time limit per FILE, which fails if it takes longer.  [default: 60, more for large files]",
 )
-@click.option("--rules", is_flag=True, help="List all rules.")
+@option("--rules", is_flag=True, help="List all rules.")
 @json_option
 def check(
     files: tuple[str, ...],
@@ -39,12 +41,13 @@ def check(
     rules: bool,
     as_json: bool,
 ) -> int:
-    """Is FILE valid, truly dynamic, runnable, its states paired?  Says why not.
+    """Check that FILE is valid, dynamic and runnable, and that its states are paired.
 
-    Of several files each is checked, also behind one that cannot be read; --json is then a list.
+    Checks every file, even if one cannot be read.  With several files, --json prints an object with
+    the key "reports".
     """
     if sum((bool(files), explain is not None, rules)) != 1:
-        raise click.UsageError("give a FILE to check, --explain RULE or --rules, one of them")
+        raise click.UsageError("pass a FILE, --explain RULE or --rules, exactly one of them")
     if not files:
         from ..check.rule import Rules, catalogue, find
 
@@ -54,12 +57,12 @@ def check(
     from ..errors import EXIT_FAILED, FileError, ModelError
     from ..isolation.process import Child
 
-    found: list[CheckReport] = []
-    unread = 0
+    reports: list[CheckReport] = []
+    error_code = 0
     with Child() as child:
         for file in files:
             try:
-                found.append(
+                reports.append(
                     checks.check(
                         file,
                         provider=provider,
@@ -73,12 +76,9 @@ def check(
             except (FileError, ModelError) as error:
                 if len(files) == 1:
                     raise
-                note(f"lstm-onnx: {error}")
-                unread = error.exit_code
-    if len(files) == 1:
-        report(found[0], as_json=as_json)
-    elif as_json:
-        say_json([item.to_dict() for item in found])
-    elif found:
-        say("\n\n".join(map(str, found)))
-    return unread or (0 if all(found) else EXIT_FAILED)
+                error_code = print_error(error)
+    if as_json:
+        say_json_of(reports, single=len(files) == 1)
+    elif reports:
+        say("\n\n".join(map(str, reports)))
+    return error_code or (0 if all(reports) else EXIT_FAILED)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from .options import json_option, note, progress, threads_option
+from .options import json_option, note, progress, seed_option, threads_option, warn
+from .params import FILE, ProviderName, option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
@@ -26,44 +27,45 @@ _WITH_SOURCE = {
     "columns": "--columns",
     "seed": "--seed",
 }
-"""What says nothing where a golden file is compared with, by the parameter's name."""
+"""Parameters that need a SOURCE, and are errors with a golden file: parameter names and options."""
 
 
 @click.command()
-@click.argument("source")
-@click.argument("file", required=False)
-@click.option(
+@click.argument("source", type=FILE)
+@click.argument("file", required=False, type=FILE)
+@option(
     "--provider",
     "providers",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=ProviderName(),
     multiple=True,
     default=("auto",),
     show_default="auto",
-    help="Where to run; cuda means CUDA or an error; may be given more than once.",
+    help="Execution provider, as in run; may be repeated.",
 )
 @threads_option
-@click.option(
+@option(
     "--precision",
     "precisions",
     type=click.Choice(["float16", "float32", "float64"]),
     multiple=True,
-    help="Export SOURCE in this precision, and compare that; may be given more than once.  [default: SOURCE's own]",
+    help="Precision of the fresh export; may be repeated.  [default: that of SOURCE]",
 )
-@click.option(
+@option(
     "--mutants",
     type=click.Choice(["none", "quick", "all"]),
     default="quick",
     show_default=True,
-    help="How many wrong copies of the file are tried, each of which must be rejected.",
+    help="How many mutants of the file to try; each must be rejected.",
 )
-@click.option("--data", metavar="DATA", help="Compare on these inputs as well, in any format that run reads.")
-@click.option("--columns", metavar="A,B,...", help="The columns of a --data table that are the features.")
-@click.option(
+@option("--data", metavar="DATA", type=FILE, help="Also compare on these inputs, in any format that run reads.")
+@option("--columns", metavar="A,B,...", help="Feature columns of a --data table.  [default: all]")
+@option(
     "--golden",
     metavar="OUT.npz",
-    help="Store what was compared, once it passed; beside a FILE alone, compare it with that, without PyTorch.",
+    type=FILE,
+    help="Write a golden file if the comparison passes; with a FILE alone, compare FILE with it, without PyTorch.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the inputs that are drawn.")
+@seed_option
 @file_options
 @json_option
 def verify(
@@ -81,11 +83,12 @@ def verify(
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Compare FILE with the PyTorch model SOURCE; without FILE, with a fresh export of it.
+    """Compare FILE with the PyTorch model SOURCE; without FILE, compare a fresh export.
 
-    Several providers and precisions are compared one after the other, each with a report of its own.
+    Each provider and precision is compared in turn, with its own report.  With several of them,
+    --json prints an object with the key "reports".
 
-    With only a FILE and --golden, the file is compared with what an earlier run stored.
+    With only a FILE and --golden, FILE is compared with a golden file of an earlier run.
     """
     from ..atomic_io import require_apart, temporary_folder
     from ..errors import EXIT_FAILED, ConfigError
@@ -99,28 +102,28 @@ def verify(
     from ..exporter.sources.checkpoint import import_torch
     from ..exporter.sources.source import load_source, source_files
 
-    given = _data(data, columns)
+    user_data = _data(data, columns)
     if golden is not None:
         _check_golden(golden, precisions)
     require_apart([junit, html, golden], [*source_files(source), file, data])
     if file is not None and precisions:
-        raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
+        raise ConfigError(f"--precision is for fresh exports, and {file} was given; leave one of them out")
     model_source = load_source(source)
     import_torch("verify compares with it")
     reports = []
-    kept = []
+    compared = []
     with temporary_folder() as folder:
         for exported, path, name in _files(model_source, file, precisions, folder):
             for provider in providers:
-                found, compared = _verified(
-                    exported, path, provider, threads=threads, seed=seed, mutants=mutants, name=name, data=given
+                report, cases = _verify_one(
+                    exported, path, provider, threads=threads, seed=seed, mutants=mutants, name=name, data=user_data
                 )
-                reports.append(found)
-                kept.append(compared)
+                reports.append(report)
+                compared.append(cases)
 
     def store() -> None:
         if golden is not None:
-            _store(golden, kept[0], passed=all(reports))
+            _store(golden, compared[0], passed=all(reports))
 
     show(reports, as_json=as_json, junit=junit, html=html, more=store)
     return 0 if all(reports) else EXIT_FAILED
@@ -129,7 +132,7 @@ def verify(
 def _data(path: str | None, columns: str | None) -> UserData | None:
     if path is None:
         if columns:
-            raise click.UsageError("--columns goes with --data that is a table")
+            raise click.UsageError("--columns is for a --data table, and no --data was given")
         return None
     from ..parity.user_data import read
 
@@ -137,12 +140,12 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
 
 
 def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
-    """Before there is anything to store."""
+    """Check that the golden file can be written."""
     from ..atomic_io import require_writable
     from ..parity.golden import require_name
 
     if len(precisions) > 1:
-        raise click.UsageError("--golden is of one file; leave one --precision")
+        raise click.UsageError("--golden stores one comparison; pass --precision once")
     require_writable(require_name(path))
 
 
@@ -153,31 +156,31 @@ def _store(path: str, golden: Golden, *, passed: bool) -> None:
         write(path, golden)
         note(f"wrote {path}: {len(golden.cases)} cases")
     else:
-        note(f"{path} was not written, since the verification did not pass")
+        warn(f"{path} was not written, because the comparison failed")
 
 
 def _against_golden(
     path: str, golden: str | None, providers: tuple[str, ...], threads: int | None, mutants: str
 ) -> list[ParityReport]:
     if golden is None:
-        raise click.UsageError(f"{path} is a FILE; name the SOURCE to compare it with before it, or --golden")
+        raise click.UsageError(f"{path} is a FILE; put the SOURCE to compare it with before it, or pass --golden")
 
-    def given(parameter: str) -> bool:
+    def is_given(parameter: str) -> bool:
         return click.get_current_context().get_parameter_source(parameter) == ParameterSource.COMMANDLINE
 
-    for parameter, option in _WITH_SOURCE.items():
-        if given(parameter):
-            raise click.UsageError(f"{option} goes with a SOURCE, and {path} is compared with what {golden} holds")
+    for parameter, name in _WITH_SOURCE.items():
+        if is_given(parameter):
+            raise click.UsageError(f"{name} needs a SOURCE, and {path} is compared with {golden}")
     from ..parity.golden import verify_golden
 
-    level = mutants if given("mutants") else "none"  # they need onnx, which what only runs a model does not
+    level = mutants if is_given("mutants") else "none"  # mutants need onnx, and running a model does not
     return [verify_golden(path, golden, provider=each, threads=threads, mutants=level) for each in providers]
 
 
 def _files(
     source: Source, file: str | None, precisions: tuple[str, ...], folder: Path
 ) -> Iterator[tuple[Source, str, str]]:
-    """What is compared: the source, the file's path, and what the report calls it."""
+    """The source, the path and the name in the report of each file to compare."""
     from ..parity.precision import in_precision
 
     if file is not None:
@@ -190,7 +193,7 @@ def _files(
         yield cast, path, f"a fresh export in {precision}" if precision else "a fresh export"
 
 
-def _verified(
+def _verify_one(
     source: Source,
     path: str,
     provider: str,
@@ -201,16 +204,16 @@ def _verified(
     name: str,
     data: UserData | None,
 ) -> tuple[ParityReport, Golden]:
-    """The report, and what was compared for it."""
+    """The report, and its cases for a golden file."""
     from ..parity.golden import Golden
     from ..parity.sources import report_on_source, verification_of_source
     from ..runtime import load
 
     model = load(path, provider=provider, threads=threads, trial=None)
-    own, remarks = data.feeds(model) if data else ([], [])
-    verification = verification_of_source(source, model, seed=seed, data=own)
-    verification.notes += remarks
+    feeds, notes = data.feeds(model) if data else ([], [])
+    verification = verification_of_source(source, model, seed=seed, data=feeds)
+    verification.notes += notes
     with progress(verification.results(), "verifying", verification.planned) as results:
-        found = list(results)
-    report = report_on_source(source, verification, found, file=name, mutants=mutants)
+        outcomes = list(results)
+    report = report_on_source(source, verification, outcomes, file=name, mutants=mutants)
     return report, Golden.of(report, verification)

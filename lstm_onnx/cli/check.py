@@ -41,9 +41,10 @@ def check(
     rules: bool,
     as_json: bool,
 ) -> int:
-    """Check that FILE is valid, dynamic and runnable, and that its states are paired.
+    """Find errors in any ONNX FILE.
 
-    Checks every file, even if one cannot be read.  With several files, --json prints an object with
+    FILE must be valid, its dynamic axes truly dynamic, each node runnable on the provider, and its
+    states paired.  Checks every file, even if one cannot be read.  With several files, --json prints an object with
     the key "reports".
     """
     if sum((bool(files), explain is not None, rules)) != 1:

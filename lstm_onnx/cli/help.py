@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from .streams import say, stdout
 
@@ -17,11 +18,29 @@ _MOST_SUMMARY = 90
 """Characters of a topic's summary in the list."""
 
 
+class _Topic(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """The name of a command or topic, which a shell completes."""
+
+    name = "topic"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """`value`."""
+        del param, ctx
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names that start with `incomplete`."""
+        del param
+        group = ctx.parent.command if ctx.parent else None
+        commands = group.commands if isinstance(group, click.Group) else {}
+        return [CompletionItem(name) for name in sorted({*commands, *topics()}) if name.startswith(incomplete)]
+
+
 @click.command("help")
-@click.argument("name", metavar="[COMMAND or TOPIC]", required=False)
+@click.argument("name", metavar="[COMMAND or TOPIC]", required=False, type=_Topic())
 @click.pass_context
 def help_command(ctx: click.Context, name: str | None) -> None:
-    """Show the help of a COMMAND, or a page of the documentation.
+    """Show the help of a command, or a topic of the documentation.
 
     Without an argument, list the commands and the topics.
     """

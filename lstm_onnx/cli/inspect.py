@@ -29,7 +29,10 @@ class _Description:
 @click.argument("file", type=FILE)
 @json_option
 def inspect(file: str, as_json: bool) -> None:
-    """Show the recurrent layers of any ONNX FILE: sizes, states, parameters, FLOPs per step."""
+    """Show the recurrent layers of any ONNX FILE.
+
+    Prints their sizes, states, parameters, bytes and FLOPs per time step.
+    """
     from ..atomic_io import require_readable
     from ..errors import ModelError
     from ..isolation.limits import Limits

@@ -83,9 +83,9 @@ def verify(
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Compare FILE with the PyTorch model SOURCE; without FILE, compare a fresh export.
+    """Compare FILE with the PyTorch model SOURCE.
 
-    Each provider and precision is compared in turn, with its own report.  With several of them,
+    Without FILE, a fresh export of SOURCE is compared.  Each provider and precision is compared in turn, with its own report.  With several of them,
     --json prints an object with the key "reports".
 
     With only a FILE and --golden, FILE is compared with a golden file of an earlier run.

@@ -126,7 +126,7 @@ BAD = [
     (["run", "m.onnx", "x.npz", "--chunk", "0"], "--chunk"),
     (["run", "m.onnx", "x.npz", "--threads", "0"], "--threads"),
     (["run", "m.onnx", "x.npz", "--provider", "cdua"], "'auto', 'cpu', 'cuda'"),
-    (["check", "m.onnx", "--provider", "CUDAExecutionProvider"], "'auto', 'cpu', 'cuda'"),
+    (["check", "m.onnx", "--provider", "TensorrtExecutionProvider"], "'auto', 'cpu', 'cuda'"),
     (["export", "cut-weights.toml", "-o", "out.onnx"], "cut-net.safetensors"),
     (["export", "unknown-key.toml", "-o", "out.onnx"], "hidden_size"),
     (["export", "nan.toml", "-o", "out.onnx"], "nan.toml: [lstm] hidden_size"),

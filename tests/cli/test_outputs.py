@@ -218,4 +218,4 @@ def test_a_stream_without_end_stops_with_its_reader(
     Path("bad.jsonl").write_text('{"input": [[1, 2, 3, 4]]}\n' * 2000 + '{"input": [[1]]}\n')
     done = _piped(["run", "m.onnx", "bad.jsonl", "-o", "-"], script_environment, "| head -n 1; exit ${PIPESTATUS[0]}")
     assert done.returncode == 2
-    assert b"record 2000: " in done.stderr
+    assert b"line 2001: " in done.stderr

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from lstm_onnx.cli import cli, help
+from lstm_onnx.cli import cli
+from lstm_onnx.cli.help import topics
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def pages(tmp_path, monkeypatch):
     (folder / "serving.md").write_text("# Serving\n\nMany streams at once.\n\nMore text.\n")
     (folder / "check.md").write_text("# Check\n\nEvery rule.\n")
     (folder / "picture.svg").write_text("<svg/>")
-    monkeypatch.setattr("importlib.resources.files", lambda package: folder.parent)
+    monkeypatch.setattr("importlib.resources.files", lambda _: folder.parent)
     return folder
 
 
@@ -63,20 +64,20 @@ def test_an_unknown_name(run_cli, pages, name, suggestion):
 
 
 def test_without_documentation(run_cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     assert run_cli("help").code == 0
     assert run_cli("help", "serving").code == 2
 
 
 def test_the_package_has_the_pages_of_its_folder():
-    assert all(page.name == f"{topic}.md" for topic, page in help.topics().items())
+    assert all(page.name == f"{topic}.md" for topic, page in topics().items())
 
 
 def test_a_pager_shows_it_on_a_terminal_alone(run_cli, pages, tmp_path, monkeypatch):
     monkeypatch.setenv("PAGER", f"tee {tmp_path / 'paged.txt'}")
     assert run_cli("help", "serving").out.startswith("# Serving")
     assert not (tmp_path / "paged.txt").exists()
-    monkeypatch.setattr("lstm_onnx.cli.streams.SafeStream.isatty", lambda self: True)
+    monkeypatch.setattr("lstm_onnx.cli.streams.SafeStream.isatty", lambda _: True)
     monkeypatch.setattr(sys, "stdin", Terminal())
     assert run_cli("help", "serving").out.startswith("# Serving")
     assert (tmp_path / "paged.txt").read_text().startswith("# Serving")

@@ -116,7 +116,7 @@ def test_a_device_is_no_data() -> None:
 def test_a_shape_that_no_array_has(shape: tuple[int, ...]) -> None:
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}".encode()
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
-    with pytest.raises(FileError, match="the (invalid )?shape"):
+    with pytest.raises(FileError, match=r"the (invalid )?shape"):
         data.read("-", format="npy", stdin=io.BytesIO(content))
 
 

@@ -104,9 +104,12 @@ def test_every_file_is_checked_and_the_worst_counts(run_cli, right, tmp_path):
     assert "m.onnx: passed" in done.out
     done = run_cli("check", "torn.onnx", "none.onnx", right, "bad.onnx", "--provider", "cpu", "--json")
     assert done.code == 2
-    assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["torn.onnx", "none.onnx"]
-    assert [(item["file"], item["passed"]) for item in json.loads(done.out)] == [(right, True), ("bad.onnx", False)]
-    assert run_cli("check", "none.onnx", "torn.onnx").out == ""
+    errors = [json.loads(line)["error"]["message"] for line in done.err.splitlines()]
+    assert [message.partition(":")[0] for message in errors] == ["torn.onnx", "none.onnx"]
+    assert [(item["file"], item["passed"]) for item in json.loads(done.out)["reports"]] == [(right, True), ("bad.onnx", False)]
+    done = run_cli("check", "none.onnx", "torn.onnx")
+    assert done.out == ""
+    assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["none.onnx", "torn.onnx"]
 
 
 # --- Rules ---
@@ -119,7 +122,7 @@ def test_a_rule_is_explained(run_cli, name):
     assert done.out.startswith("LO104 unknown-operator (error)\n")
     assert "\nFix: " in done.out
     told = json.loads(run_cli("check", "--explain", name, "--json").out)
-    assert set(told) == {"id", "name", "severity", "summary", "why", "fix"}
+    assert set(told) == {"schema", "id", "name", "severity", "summary", "why", "fix"}
 
 
 def test_a_rule_that_is_none_is_an_error_that_lists_them(run_cli):

@@ -133,7 +133,7 @@ def test_a_remark_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         say_json({"##[error]": "\ud800"})
     done = capsys.readouterr()
     assert done.err == "wrote a ::error::x.npz\n"
-    assert json.loads(done.out) == {"##[error]": "\ud800"}
+    assert json.loads(done.out) == {"schema": 1, "##[error]": "\ud800"}
     assert unsafe(done.out) == []
 
 

@@ -48,7 +48,7 @@ def test_stdin_is_read_once_for_several_files(run_cli: Run, source: str, monkeyp
     two = ("--precision", "float32", "--precision", "float16")
     done = run_cli("verify", source, "--data", "-", *two, *QUICK)
     assert done.code == 0, done.err
-    for report in json.loads(done.out):
+    for report in json.loads(done.out)["reports"]:
         assert [case["case"] for case in report["cases"] if case["kind"] == "data"] == ["data 0", "data 1"]
 
 

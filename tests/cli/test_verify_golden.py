@@ -144,7 +144,7 @@ def test_mutants_can_be_tried_on_a_golden_file(run_cli: Run, stored: str) -> Non
 def test_several_providers_are_several_reports(run_cli: Run, stored: str) -> None:
     done = run_cli("verify", "m.onnx", "--golden", "m.npz", "--provider", "cpu", "--provider", "cpu", "--json")
     assert done.code == 0
-    assert [report["passed"] for report in json.loads(done.out)] == [True, True]
+    assert [report["passed"] for report in json.loads(done.out)["reports"]] == [True, True]
 
 
 _WITHOUT = """

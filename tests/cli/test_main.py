@@ -220,7 +220,7 @@ def test_stdout_that_is_full_loses_the_text_and_not_the_result(toml, tmp_path, s
             text=True,
             check=False,
         )
-    said = "lstm-onnx: stdout: cannot be written: No space left on device; not all of the result was printed\n"
+    said = "lstm-onnx: stdout: cannot be written: No space left on device; the printed result is incomplete\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert (tmp_path / "net.onnx").exists()
 

@@ -93,7 +93,7 @@ def test_a_stream_that_fails_raises_nothing(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (FULL, "lstm-onnx: stdout: cannot be written: No space left on device; not all of the result was printed\n"),
+        (FULL, "lstm-onnx: stdout: cannot be written: No space left on device; the printed result is incomplete\n"),
         (GONE, ""),
     ],
 )

@@ -128,8 +128,8 @@ def _other_wheels() -> list[str]:
     """Other distributions of ONNX Runtime in the folder that it is imported from."""
     spec = importlib.util.find_spec("onnxruntime")
     folders = (spec.submodule_search_locations if spec is not None else None) or []
-    found = {wheel for folder in folders for wheel in providers.installed_wheels(Path(folder).parent)}
-    return sorted(found - set(PACKAGES))
+    wheels = {wheel for folder in folders for wheel in providers.installed_wheels(Path(folder).parent)}
+    return sorted(wheels - set(PACKAGES))
 
 
 def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: ProviderStatus) -> tuple[Capability, ...]:

@@ -53,17 +53,17 @@ def make_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
 def _streaming_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     """One step, or a chunk of steps; each call continues from the states of the one before."""
     feeds = subject.feeds(point.batch, point.time)
-    own = {name: array for name, array in feeds.items() if name not in subject.model.states}
+    inputs = {name: array for name, array in feeds.items() if name not in subject.model.states}
     plain = _carried_plain(subject, subject.opened, feeds, subject.model.stream(point.batch).state)
-    only = next(iter(own.values())) if len(own) == 1 else None
+    only = next(iter(inputs.values())) if len(inputs) == 1 else None
 
     def stepped(model: Model) -> Callable[[], Any]:
         stream = model.stream(point.batch)
-        return functools.partial(stream, only) if only is not None else functools.partial(stream.run, own)
+        return functools.partial(stream, only) if only is not None else functools.partial(stream.run, inputs)
 
     candidates = [
         Candidate(PLAIN, plain, output=functools.partial(_first_output, subject), errors=ort_errors()),
-        *_ours(subject, stepped),
+        *_runtime_candidates(subject, stepped),
     ]
     return _step_case(_with_torch(subject, candidates, feeds, carried=True), point)
 
@@ -73,9 +73,9 @@ def _batch_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     feeds = subject.feeds(point.batch, point.time)
     completed = subject.model.completed(feeds)
     start = {name: completed[name] for name in subject.model.states if name in completed}
-    session, given = subject.opened.session, subject.session_feeds(subject.opened, feeds, start)
+    session, session_feeds = subject.opened.session, subject.session_feeds(subject.opened, feeds, start)
 
-    def whole(model: Model) -> Callable[[], Any]:
+    def run(model: Model) -> Callable[[], Any]:
         return (
             functools.partial(model, feeds["input"]) if model.spec is not None else functools.partial(model.run, feeds)
         )
@@ -83,16 +83,16 @@ def _batch_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     candidates = [
         Candidate(
             PLAIN,
-            functools.partial(session.run, None, given),
+            functools.partial(session.run, None, session_feeds),
             output=functools.partial(_first_output, subject),
             errors=ort_errors(),
         ),
-        *_ours(subject, whole),
+        *_runtime_candidates(subject, run),
     ]
     return _step_case(_with_torch(subject, candidates, feeds, carried=False), point)
 
 
-def _ours(subject: BenchmarkSubject, call: Callable[[Model], Callable[[], Any]]) -> list[Candidate]:
+def _runtime_candidates(subject: BenchmarkSubject, call: Callable[[Model], Callable[[], Any]]) -> list[Candidate]:
     """This runtime with its defaults; and with threads that spin, as those of a plain session do."""
     models = {RUNTIME: subject.model, f"{RUNTIME}, spinning": subject.spinning}
     return [
@@ -107,10 +107,10 @@ def _pool_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     streams = point.batch
     model = subject.model
     feeds = subject.feeds(streams, 1)
-    own = {name: array for name, array in feeds.items() if name not in model.states}
-    if len(own) != 1:
-        raise ConfigError(f"a pool is timed with one input besides the states, and the model has {', '.join(own)}")
-    (name, x), *_ = own.items()
+    inputs = {name: array for name, array in feeds.items() if name not in model.states}
+    if len(inputs) != 1:
+        raise ConfigError(f"a pool is timed with one input besides the states, and the model has {', '.join(inputs)}")
+    (name, x), *_ = inputs.items()
     axis = next(subject.batch_axis(spec) for spec in subject.specs if spec.name == name)
     if axis is None:
         raise ConfigError(f"the input {name} has no batch axis, so streams cannot be stepped together")
@@ -171,8 +171,8 @@ def _module_map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     for feeds in records:
         completed = model.completed(feeds)
         start = {name: completed[name] for name in model.states if name in completed}
-        given = subject.session_feeds(subject.opened, feeds, start)
-        runs.append(functools.partial(subject.opened.session.run, None, given))
+        session_feeds = subject.session_feeds(subject.opened, feeds, start)
+        runs.append(functools.partial(subject.opened.session.run, None, session_feeds))
     sequences = [subject.without_batch(feeds) for feeds in records]
     firsts = _first_outputs(subject)
     candidates = [

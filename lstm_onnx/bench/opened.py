@@ -109,8 +109,8 @@ class BenchmarkSubject:
         self._require_axes(axes(specs), batch, time)
         sizes = sizes_of(specs, batch, time)
         arrays = draw(specs, sizes, np.random.default_rng(self.seed))
-        whole = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
-        return {name: np.full_like(array, whole[name]) if name in whole else array for name, array in arrays.items()}
+        full = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
+        return {name: np.full_like(array, full[name]) if name in full else array for name, array in arrays.items()}
 
     def batch_axis(self, spec: InputSpec) -> int | None:
         """The index of the batch axis of an input; None where it has none."""

@@ -57,8 +57,8 @@ class Option(click.Option):
                 opposite = max(self.secondary_opts, key=len)
                 raise click.UsageError(f"{name} and {opposite} were both given; keep one of them", ctx)
         elif len(values) > 1:
-            given = " and ".join(str(value) for value in values)
-            raise click.UsageError(f"{name} was given {len(values)} times, with {given}; give it once", ctx)
+            listing = " and ".join(str(value) for value in values)
+            raise click.UsageError(f"{name} was given {len(values)} times, with {listing}; give it once", ctx)
 
 
 option = functools.partial(click.option, cls=Option)

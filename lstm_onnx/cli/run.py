@@ -106,7 +106,7 @@ def run(
         outputs = run_records(
             model, replace(records, rows=rows), chunk=steps, on_note=lambda text: note(f"note: {text}")
         )
-        with contextlib.closing(outputs), _columns_hint(records, given=bool(columns)):
+        with contextlib.closing(outputs), _columns_hint(records, selected=bool(columns)):
             if target is None:
                 for index, arrays in enumerate(outputs):
                     _show(arrays, f"# {index}\n" if records.many else "")
@@ -141,7 +141,7 @@ def _check_target(target: str | None, file: str, data: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _columns_hint(records: Records, *, given: bool) -> Iterator[None]:
+def _columns_hint(records: Records, *, selected: bool) -> Iterator[None]:
     """Mention --columns in an error of a table that was read without it."""
     from ..data.formats import TABLES
     from ..errors import InputError
@@ -149,7 +149,7 @@ def _columns_hint(records: Records, *, given: bool) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if given or records.many or records.format not in TABLES:
+        if selected or records.many or records.format not in TABLES:
             raise
         raise InputError(f"{error}{_COLUMNS_HINT}") from error
 

@@ -94,7 +94,7 @@ class SafeStream(io.TextIOBase):
         if self.lost is None:
             try:
                 self._stream.write(text)
-            except UnicodeEncodeError:  # an embedding program's own stream
+            except UnicodeEncodeError:  # the stream of an embedding program
                 self._stream.write(text.encode("ascii", "backslashreplace").decode())
             except (OSError, ValueError) as error:
                 self.lose(error)

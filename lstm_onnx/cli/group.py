@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +70,9 @@ def _wrapped(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _versions() -> str:
+    import importlib.metadata
+    import platform
+
     versions = [f"lstm-onnx {__version__}", f"Python {platform.python_version()}"]
     for package in _PACKAGES:
         try:

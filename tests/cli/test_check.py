@@ -106,7 +106,10 @@ def test_every_file_is_checked_and_the_worst_counts(run_cli, right, tmp_path):
     assert done.code == 2
     errors = [json.loads(line)["error"]["message"] for line in done.err.splitlines()]
     assert [message.partition(":")[0] for message in errors] == ["torn.onnx", "none.onnx"]
-    assert [(item["file"], item["passed"]) for item in json.loads(done.out)["reports"]] == [(right, True), ("bad.onnx", False)]
+    assert [(item["file"], item["passed"]) for item in json.loads(done.out)["reports"]] == [
+        (right, True),
+        ("bad.onnx", False),
+    ]
     done = run_cli("check", "none.onnx", "torn.onnx")
     assert done.out == ""
     assert [line.split(":")[1].strip() for line in done.err.splitlines()] == ["none.onnx", "torn.onnx"]

@@ -128,11 +128,11 @@ def test_quiet_and_verbose_exclude_each_other(run_cli):
 @pytest.mark.parametrize(
     ("arguments", "kind", "text"),
     [
-        (("inspect", "none.onnx"), "ModelError", "none.onnx"),
+        (("inspect", "none.onnx"), "FileError", "none.onnx"),
         (("export", "none.toml"), "FileError", "none.toml"),
         (("export",), "MissingParameter", "SOURCE"),
         (("run", "none.onnx", "--chunk", "0"), "BadParameter", "--chunk"),
-        (("check", "a.onnx", "b.onnx"), "ModelError", "a.onnx"),
+        (("check", "a.onnx", "b.onnx"), "FileError", "a.onnx"),
     ],
 )
 def test_an_error_is_a_json_object_with_json(run_cli, arguments, kind, text):

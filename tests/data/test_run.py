@@ -45,14 +45,14 @@ def test_chunks_equal_the_whole(model, tmp_path, chunk):
 @pytest.mark.parametrize("chunk", [None, 1])
 def test_an_error_has_the_line_though_lines_are_empty(model, tmp_path, chunk):
     records = jsonl(tmp_path, "\n[[1, 2, 3, 4]]\n\n[[1, 2, 3, 4]]\n[[1, 2, 3]]\n")
-    with pytest.raises(InputError, match=r"^line 5: input"):
+    with records, pytest.raises(InputError, match=r"^line 5: input"):
         list(run_records(model, records, chunk=chunk))
 
 
 def test_an_error_has_the_row_of_a_parquet_file(model, tmp_path):
     data.write(tmp_path / "x.parquet", [{"input": np.ones((2, 4))}, {"input": np.ones((2, 3))}], many=True)
-    with pytest.raises(InputError, match=r"^row 2: input"):
-        list(run_records(model, data.read(tmp_path / "x.parquet")))
+    with data.read(tmp_path / "x.parquet") as records, pytest.raises(InputError, match=r"^row 2: input"):
+        list(run_records(model, records))
 
 
 def test_an_error_of_a_single_record_has_no_place(model, tmp_path):

@@ -148,7 +148,7 @@ def test_all_rules_are_listed(run_cli):
 def test_one_thing_at_a_time(run_cli, arguments):
     done = run_cli("check", *arguments)
     assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
-    assert "give a FILE to check, --explain RULE or --rules" in done.err
+    assert "pass a FILE, --explain RULE or --rules" in done.err
 
 
 # --- Files that are damaged ---

@@ -103,17 +103,17 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
     ("arguments", "message"),
     [
         (["m.onnx"], "m.onnx is a FILE; name the SOURCE to compare it with before it, or --golden"),
-        (["m.onnx", "m.onnx", "--golden", "m.npz"], "a second FILE goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--seed", "0"], "--seed goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--precision", "float32"], "--precision goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--data", "x.npy"], "--data goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--columns", "x"], "--columns goes with a SOURCE"),
+        (["m.onnx", "m.onnx", "--golden", "m.npz"], "a second FILE needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--seed", "0"], "--seed needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--precision", "float32"], "--precision needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--data", "x.npy"], "--data needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--columns", "x"], "--columns needs a SOURCE"),
         (["m.onnx", "--golden", "none.npz"], "none.npz: No such file or directory; expected a golden file"),
         (["m.onnx", "--golden", "m.onnx"], "m.onnx: is not npz"),
         (["none.onnx", "--golden", "m.npz"], "none.onnx: No such file or directory; expected an .onnx file"),
         (["net.toml", "m.onnx", "--golden", "m.onnx"], "name one that ends in .npz"),
         (["net.toml", "m.onnx", "--golden", "-"], "name one that ends in .npz"),
-        (["net.toml", "--columns", "x"], "--columns goes with --data"),
+        (["net.toml", "--columns", "x"], "--columns is for a --data table"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(run_cli: Run, stored: str, arguments: list[str], message: str) -> None:

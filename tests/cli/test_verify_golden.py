@@ -102,7 +102,7 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["m.onnx"], "m.onnx is a FILE; name the SOURCE to compare it with before it, or --golden"),
+        (["m.onnx"], "m.onnx is a FILE; put the SOURCE to compare it with before it, or pass --golden"),
         (["m.onnx", "m.onnx", "--golden", "m.npz"], "a second FILE needs a SOURCE"),
         (["m.onnx", "--golden", "m.npz", "--seed", "0"], "--seed needs a SOURCE"),
         (["m.onnx", "--golden", "m.npz", "--precision", "float32"], "--precision needs a SOURCE"),

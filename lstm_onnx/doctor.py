@@ -1,7 +1,7 @@
-"""What this machine can run, proven by opening a session on each provider, and what to install for the rest.
+"""What works on this machine, tested with a session on each execution provider, and what to install for the rest.
 
-A list of providers says what ONNX Runtime was compiled with.  Here each one computes a step of a
-tiny LSTM, and the numbers are compared with numpy's.
+ONNX Runtime's list of providers says what it was compiled with.  So each one computes a step of a small LSTM, and the
+result is compared with numpy's.
 """
 
 from __future__ import annotations
@@ -20,15 +20,25 @@ from .errors import LSTMOnnxError
 from .runtime import providers
 from .terminal_text import safe_copy
 
-PACKAGES = ("lstm-onnx", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "safetensors", "pyarrow")
+PACKAGES = (
+    "lstm-onnx",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "onnxscript",
+    "safetensors",
+    "pyarrow",
+)
 TOLERANCE = 1e-5
-"""Largest difference to numpy's numbers at which a provider is said to work."""
+"""Maximum difference from numpy's result at which a provider works."""
 _INSTALL = "pip install 'lstm-onnx[{}]'"
 
 
 @dataclass(frozen=True)
 class ProviderStatus:
-    """Whether "cpu" or "cuda" computes an LSTM here; `detail` says how well, or why not and how to mend it."""
+    """Whether "cpu" or "cuda" computes an LSTM here; `detail` has the accuracy, or the reason and how to fix it."""
 
     name: str
     works: bool
@@ -37,7 +47,7 @@ class ProviderStatus:
 
 @dataclass(frozen=True)
 class Capability:
-    """Something that lstm-onnx does, whether it can here, and what to install where not (else "")."""
+    """A feature of lstm-onnx, whether it works here, and what to install if not (else "")."""
 
     name: str
     works: bool
@@ -46,10 +56,10 @@ class Capability:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What this machine can run; true where at least the CPU provider works.
+    """What works on this machine; true if at least the CPU provider does.
 
-    `cpu_count` is of the CPUs that this process may use; `packages` maps names to installed
-    versions, None for what is not installed.
+    `cpu_count` counts the CPUs that this process may use; `packages` maps names to installed versions, and to None for
+    packages that are not installed.
     """
 
     python: str
@@ -60,7 +70,7 @@ class Diagnosis:
     can: tuple[Capability, ...]
 
     def __bool__(self) -> bool:
-        """Whether models run here at all."""
+        """Whether models run here."""
         return any(status.works for status in self.providers if status.name == "cpu")
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,7 +78,7 @@ class Diagnosis:
         return {"ok": bool(self), **asdict(self)}
 
     def __str__(self) -> str:
-        """For people."""
+        """Lists, as text."""
         return safe_copy(self)._lines()
 
     def _lines(self) -> str:
@@ -87,9 +97,9 @@ def _verdict(works: bool, detail: str) -> str:
 
 
 def diagnose() -> Diagnosis:
-    """Look at what is installed, and run a step of an LSTM on each provider.
+    """List the installed packages, and run a step of an LSTM on each provider.
 
-    Nothing that is missing is an error: the diagnosis names it and says what to install.
+    Nothing that is missing is an error; the diagnosis has the command that installs it.
     """
     packages = _packages()
     cpu, cuda = _status("cpu"), _status("cuda")
@@ -104,7 +114,7 @@ def diagnose() -> Diagnosis:
 
 
 def _packages() -> dict[str, str | None]:
-    """Versions by distribution name, without an import."""
+    """Versions by distribution name, without importing the packages."""
     versions: dict[str, str | None] = {}
     for name in (*PACKAGES, *_other_wheels()):
         try:
@@ -115,11 +125,11 @@ def _packages() -> dict[str, str | None]:
 
 
 def _other_wheels() -> list[str]:
-    """Further wheels of ONNX Runtime in the folder that it is imported from."""
+    """Other distributions of ONNX Runtime in the folder that it is imported from."""
     spec = importlib.util.find_spec("onnxruntime")
     folders = (spec.submodule_search_locations if spec is not None else None) or []
-    found = {wheel for folder in folders for wheel in providers.installed_wheels(Path(folder).parent)}
-    return sorted(found - set(PACKAGES))
+    wheels = {wheel for folder in folders for wheel in providers.installed_wheels(Path(folder).parent)}
+    return sorted(wheels - set(PACKAGES))
 
 
 def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: ProviderStatus) -> tuple[Capability, ...]:
@@ -132,7 +142,7 @@ def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: Pr
         verify = Capability(verify.name, False, cpu.detail)
     return (
         needs("export a .toml with safetensors weights", "onnx", "safetensors", command="pip install lstm-onnx"),
-        needs("export a torch module", "onnx", "torch", command=_INSTALL.format("torch")),
+        needs("export a torch module", "onnx", "torch", "onnxscript", command=_INSTALL.format("torch")),
         verify,
         Capability("run on cpu", cpu.works, "" if cpu.works else cpu.detail),
         Capability("run on cuda", cuda.works, "" if cuda.works else cuda.detail),
@@ -141,7 +151,7 @@ def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: Pr
 
 
 def _status(name: str) -> ProviderStatus:
-    """Run the tiny LSTM on one provider."""
+    """Run the small LSTM on one provider."""
     feeds, expected = _known_step()
     try:
         model = _tiny_lstm(feeds)
@@ -154,12 +164,12 @@ def _status(name: str) -> ProviderStatus:
         results = session.run(["h", "c"], {key: feeds[key] for key in ("x", "h0", "c0")})
     except providers.ort_errors() as error:
         why = providers.first_line(error)
-        return ProviderStatus(name, False, f"opens a session, but cannot run an LSTM: {why}; {_reinstall()}")
-    apart = _difference(results, expected)
-    if not apart <= TOLERANCE:
-        wrong = f"runs an LSTM, but its numbers are {apart:.3g} off (at most {TOLERANCE:g})"
-        return ProviderStatus(name, False, f"{wrong}; {_reinstall()}")
-    return ProviderStatus(name, True, f"ran one LSTM step, within {apart:.1g} of numpy's numbers")
+        return ProviderStatus(name, False, f"opens a session but cannot run an LSTM: {why}; {_reinstall()}")
+    difference = _difference(results, expected)
+    if not difference <= TOLERANCE:
+        problem = f"runs an LSTM, but its result is off by {difference:.3g} (at most {TOLERANCE:g} is allowed)"
+        return ProviderStatus(name, False, f"{problem}; {_reinstall()}")
+    return ProviderStatus(name, True, f"ran one LSTM step, within {difference:.1g} of numpy's result")
 
 
 def _reinstall() -> str:
@@ -167,18 +177,18 @@ def _reinstall() -> str:
 
 
 def _difference(results: list[Any], expected: list[np.ndarray]) -> float:
-    """The largest absolute difference; infinite where shapes differ or a number is not one."""
+    """The largest absolute difference; infinite if shapes differ or a value is not finite."""
     if [np.shape(array) for array in results] != [array.shape for array in expected]:
         return float("inf")
-    apart = float(np.max([np.max(np.abs(got - want)) for got, want in zip(results, expected, strict=True)]))
-    return apart if np.isfinite(apart) else float("inf")
+    difference = float(np.max([np.max(np.abs(a - b)) for a, b in zip(results, expected, strict=True)]))
+    return difference if np.isfinite(difference) else float("inf")
 
 
 def _known_step() -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-    """The inputs and weights of one step, and the [h, c] that it must give.
+    """The inputs and weights of one step, and the expected [h, c].
 
-    I = 3 input features, H = 2, a batch of 2.  Every number is a small multiple of 1/8, so that
-    TF32 on a GPU, which keeps 10 bits of each factor, multiplies them exactly.
+    I = 3 input features, H = 2, batch 2.  Every value is a small multiple of 1/8, so TF32 on a GPU, which keeps 10 bits
+    of each factor, multiplies them exactly.
     """
 
     def eighths(*shape: int, start: int) -> np.ndarray:
@@ -206,7 +216,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def _tiny_lstm(feeds: dict[str, np.ndarray]) -> bytes:
-    """The step as an ONNX file's bytes: x, h0 and c0 in, h and c out."""
+    """The step as a serialized ONNX model: inputs x, h0 and c0, outputs h and c."""
     from onnx import TensorProto, helper, numpy_helper
 
     node = helper.make_node("LSTM", ["x", "W", "R", "B", "", "h0", "c0"], ["", "h", "c"], name="LSTM", hidden_size=2)

@@ -1,4 +1,4 @@
-"""The doctor: a real examination of this machine, and every illness that can be staged here."""
+"""The doctor: this machine, and every problem that can be simulated here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeSession:
-    """Gives what it was told to give, or raises it."""
+    """Returns `outcome`, or raises it."""
 
     def __init__(self, outcome: Any) -> None:
         self.outcome = outcome
@@ -129,7 +129,7 @@ def test_wrong_numbers_are_not_works(monkeypatch: pytest.MonkeyPatch, spoil: str
     }[spoil]
     diagnosis = fake(monkeypatch, wrong)
     assert not diagnosis
-    assert "its numbers are" in diagnosis.providers[0].detail
+    assert "its result is off by" in diagnosis.providers[0].detail
     assert "pip install" in diagnosis.providers[0].detail
 
 
@@ -154,6 +154,16 @@ def test_packages_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "pip install 'lstm-onnx[torch]'" in capability(diagnosis, "export a torch module").detail
     assert "pip install 'lstm-onnx[torch]'" in capability(diagnosis, "verify against PyTorch").detail
     assert "pip install 'lstm-onnx[parquet]'" in capability(diagnosis, "read and write parquet").detail
+
+
+def test_torch_without_onnxscript_has_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = doctor._packages()
+    monkeypatch.setattr(doctor, "_packages", lambda: {**present, "torch": "2.13.0", "onnxscript": None})
+    diagnosis = diagnose()
+    export = capability(diagnosis, "export a torch module")
+    assert (export.works, export.detail) == (False, "onnxscript missing: pip install 'lstm-onnx[torch]'")
+    assert capability(diagnosis, "verify against PyTorch").works
+    assert "onnxscript not installed" in " ".join(str(diagnosis).split())
 
 
 def test_torch_is_not_imported() -> None:

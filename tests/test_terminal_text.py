@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_onnx.bench.report import LeftOut
-from lstm_onnx.bench.report import ParityReport as BenchReport
+from lstm_onnx.bench.report import BenchmarkReport, LeftOut
 from lstm_onnx.check import CheckReport, Finding
 from lstm_onnx.doctor import Capability, Diagnosis, ProviderStatus
 from lstm_onnx.errors import FileError, InputError, LSTMOnnxError, MissingDependencyError
@@ -134,7 +133,7 @@ def test_reports_for_people_are_safe(name: str, tmp_path_factory: pytest.TempPat
         inspect(path),
         dataclasses.replace(inspect(path), notes=(name,), producer=name),
         Diagnosis(name, name, 1, {name: name}, (ProviderStatus(name, False, name),), (Capability(name, True, name),)),
-        BenchReport(name, _machine(name), None, (), (), (LeftOut(name, name),), (name,)),
+        BenchmarkReport(name, _machine(name), (), (LeftOut(name, name),), (name,)),
     ]
     for report in reports:
         text = str(report)

@@ -1,13 +1,11 @@
-"""Timing a model's file and module side by side in one run, as ratios.
+"""Benchmarks of a model: PyTorch, plain ONNX Runtime and this runtime side by side, as ratios.
 
-PyTorch in its settings, plain ``InferenceSession.run`` and this runtime take turns over the same
-inputs, on the same cores and threads; see `measure` for how, `grid` for what, and `peaks` for the
-limits of the machine that times are told as fractions of.
+All candidates take turns on the same inputs, cores and threads.  `sizes` has what is timed, `measure` how.
 """
 
 from __future__ import annotations
 
-from .comparing import Settings, compare
-from .report import Comparison, LeftOut, Machine, Memory, ParityReport, Timing
+from .compare import Settings, compare
+from .report import BenchmarkReport, Comparison, LeftOut, Machine, Timing
 
-__all__ = ["Comparison", "LeftOut", "Machine", "Memory", "ParityReport", "Settings", "Timing", "compare"]
+__all__ = ["BenchmarkReport", "Comparison", "LeftOut", "Machine", "Settings", "Timing", "compare"]

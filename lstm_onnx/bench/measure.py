@@ -1,7 +1,7 @@
-"""Timing side by side: contenders take turns, and what counts is their ratio within a round.
+"""Side-by-side timing: candidates take turns, and results are ratios within a round.
 
-A machine's clock, its caches and its neighbours change from second to second.  What runs in the same
-round meets the same machine, so the ratio of two times of one round says more than two medians.
+Clock speed, caches and other processes change from second to second.  Candidates of one round meet the
+same conditions, so the ratio of two times of one round says more than the ratio of two medians.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ import numpy as np
 from ..errors import LSTMOnnxError
 
 LEAST_SAMPLE = 0.002
-"""Seconds that a sample lasts at least: far above the clock's resolution and a call's own cost."""
+"""The minimum of a sample, in seconds: far above the clock's resolution and the cost of a call."""
 LEAST_ROUNDS = 3
-"""Rounds that are done however long they take."""
+"""Rounds that are run however long they take."""
 WARM_UP = 0.01
-"""Seconds for which a short call is made again and again before a sample of it: a core that has rested, as one of
-a virtual machine may do elsewhere, takes some milliseconds to be as fast as before."""
+"""Seconds for which a short call is repeated before each sample of it: a core that was idle takes some milliseconds
+to reach full speed again."""
 _WARM_CALLS, _WARM_SECONDS = 4, 0.2
-"""Whichever comes first: runtimes learn the shapes of their inputs in the first few calls."""
+"""Warm-up ends at whichever comes first: runtimes cache input shapes in the first few calls."""
 _MOST_RESTS = 40
-"""However long threads spin."""
+"""The maximum before a sample, however long threads spin."""
 _TASKS = Path("/proc/self/task")
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One of those that are timed against each other.
+class Candidate:
+    """One way to compute a case, timed against the others.
 
     Attributes:
-        name: what the report calls it.
-        run: what is timed: no arguments, over inputs that are prepared.
-        around: entered around each of its samples, untimed: settings that are its alone.
-        numbers: what `run` returns as one array, to compare with the others' before anything is timed.
-        ours: whether it is this runtime.
-        errors: what `run` raises where it cannot do this at all.
+        name: its name in the report.
+        run: what is timed; takes no arguments.
+        around: a context for each of its samples, untimed: settings that apply to it alone.
+        output: turns what `run` returned into one array, which is compared with the others' before timing.
+        is_lstm_onnx: whether it is this runtime.
+        errors: what `run` raises if this candidate does not support the case.
     """
 
     name: str
     run: Callable[[], Any]
     around: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
-    numbers: Callable[[Any], np.ndarray] | None = None
-    ours: bool = False
+    output: Callable[[Any], np.ndarray] | None = None
+    is_lstm_onnx: bool = False
     errors: tuple[type[Exception], ...] = (LSTMOnnxError,)
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of some samples, and the quartiles around it."""
+    """The median and the quartiles of some samples."""
 
     median: float
     low: float
@@ -66,24 +66,24 @@ class Spread:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
-        """Of one sample or more."""
+        """The spread of at least one sample."""
         low, median, high = (float(value) for value in np.percentile(np.asarray(samples, np.float64), [25, 50, 75]))
         return cls(median, low, high)
 
 
 def ratios(samples: Sequence[float], baseline: Sequence[float]) -> Spread:
-    """The spread of `samples` over `baseline`, round by round."""
-    return Spread.of([own / other for own, other in zip(samples, baseline, strict=True)])
+    """The spread of `samples` / `baseline`, round by round."""
+    return Spread.of([sample / base for sample, base in zip(samples, baseline, strict=True)])
 
 
 def turns(count: int, round_index: int) -> list[int]:
-    """The order of a round of `count`: each round starts with the next one, so that none is always the first."""
+    """The order of `count` candidates in a round: each round starts with another one, so none is always first."""
     start = round_index % count
     return [*range(start, count), *range(start)]
 
 
 def interleaved(
-    contenders: Sequence[Contender],
+    candidates: Sequence[Candidate],
     *,
     rounds: int,
     seconds: float = math.inf,
@@ -94,42 +94,41 @@ def interleaved(
     sleep: Callable[[float], object] = time.sleep,
     used: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """Time contenders in turns.
+    """Time candidates in turns.
 
     Args:
-        contenders: of different names.
-        rounds: how many samples of each.
-        seconds: no further round is begun after so long, once `LEAST_ROUNDS` (or `rounds`, if fewer) are done.
-        settle: seconds of rest before each sample, and again for as long as threads of the one before spin on.
-        known: seconds that a contender's first call has taken; one that was long is warm, and not called
-            again before it is timed.
-        least: how long a sample lasts at least; a shorter call is repeated.
-        clock: nanoseconds.
-        sleep: what rests.
-        used: seconds that this process has computed for.
+        candidates: of different names.
+        rounds: the maximum number of samples of each.
+        seconds: no further round is started after this time, once `LEAST_ROUNDS` (or `rounds`, if fewer) are done.
+        settle: seconds of rest before each sample, repeated while threads of the previous candidate spin.
+        known: seconds of each candidate's first call; a long one counts as the warm-up.
+        least: the minimum of a sample, in seconds; a shorter call is repeated.
+        clock: returns nanoseconds.
+        sleep: rests for some seconds.
+        used: returns the seconds of CPU time of this process.
 
     Returns:
-        By name the seconds of one call, one entry a round; as many for each.
+        The seconds of one call by candidate name, one entry a round; equally many for each.
     """
     began = clock()
     known = known or {}
     repeats = [
-        1 if known.get(contender.name, 0.0) > _WARM_SECONDS else _repeats(contender, least, clock)
-        for contender in contenders
+        1 if known.get(candidate.name, 0.0) > _WARM_SECONDS else _repeats(candidate, least, clock)
+        for candidate in candidates
     ]
-    samples: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    samples: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
     for index in range(rounds):
         if index >= min(LEAST_ROUNDS, rounds) and (clock() - began) / 1e9 > seconds:
             break
-        for turn in turns(len(contenders), index):
+        for turn in turns(len(candidates), index):
             if settle:
                 _rest(settle, sleep, used)
-            samples[contenders[turn].name].append(_sample(contenders[turn], repeats[turn], clock))
+            samples[candidates[turn].name].append(_sample(candidates[turn], repeats[turn], clock))
     return samples
 
 
 def _rest(settle: float, sleep: Callable[[float], object], used: Callable[[], float]) -> None:
-    """Until no thread of this process computes; those of ONNX Runtime spin for 15 to 500 ms, as the processor is."""
+    """Wait until no thread of this process computes: those of ONNX Runtime spin for 15 to 500 ms."""
     for _ in range(_MOST_RESTS):
         before = used()
         sleep(settle)
@@ -137,13 +136,13 @@ def _rest(settle: float, sleep: Callable[[float], object], used: Callable[[], fl
             return
 
 
-def _repeats(contender: Contender, least: float, clock: Callable[[], int]) -> int:
-    """Warm a contender up, and find how many calls last as long as a sample should."""
-    with contender.around():
+def _repeats(candidate: Candidate, least: float, clock: Callable[[], int]) -> int:
+    """Warm a candidate up, and return how many calls make one sample."""
+    with candidate.around():
         spent = 0
         for _ in range(_WARM_CALLS):
             began = clock()
-            contender.run()
+            candidate.run()
             taken = clock() - began
             spent += taken
             if spent > _WARM_SECONDS * 1e9:
@@ -151,11 +150,11 @@ def _repeats(contender: Contender, least: float, clock: Callable[[], int]) -> in
     return max(1, math.ceil(least * 1e9 / max(taken, 1)))
 
 
-def _sample(contender: Contender, repeats: int, clock: Callable[[], int]) -> float:
-    run = contender.run
-    with contender.around():
+def _sample(candidate: Candidate, repeats: int, clock: Callable[[], int]) -> float:
+    run = candidate.run
+    with candidate.around():
         began = clock()
-        while repeats > 1:  # until the weights are in the caches again, as they are for one who does nothing else
+        while repeats > 1:  # until the weights are in the caches again, as in a program that runs nothing else
             run()
             if clock() - began >= WARM_UP * 1e9:
                 break
@@ -167,7 +166,7 @@ def _sample(contender: Contender, repeats: int, clock: Callable[[], int]) -> flo
 
 @contextlib.contextmanager
 def no_gc() -> Iterator[None]:
-    """Collect garbage now, and not while something is timed."""
+    """Collect garbage now, and not during the timing."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -187,22 +186,22 @@ def allowed_cores() -> list[int]:
 
 @contextlib.contextmanager
 def pinned(cores: Sequence[int]) -> Iterator[bool]:
-    """Keep this process, all of its threads, on `cores`; afterwards each thread is where it was.
+    """Pin all threads of this process to `cores`; each thread's affinity is restored afterwards.
 
-    Yields whether that is done: not every system can.
+    Yields whether they are pinned: not every system supports it.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield False
         return
     before = {task: os.sched_getaffinity(task) for task in _tasks()}
-    own = os.sched_getaffinity(0)
+    default = os.sched_getaffinity(0)
     try:
         for task in before:
             _pin(task, cores)
         yield True
     finally:
-        for task in _tasks():  # threads that were started meanwhile have inherited the cores
-            _pin(task, before.get(task, own))
+        for task in _tasks():  # threads that were started meanwhile have inherited the affinity
+            _pin(task, before.get(task, default))
 
 
 def _tasks() -> list[int]:
@@ -216,51 +215,54 @@ def _pin(task: int, cores: Sequence[int] | set[int]) -> None:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of calling each contender once.
+class FirstCalls:
+    """The result of calling each candidate once.
 
-    `able` are those that could, and `seconds` how long it took them; `unable` why the others could not;
-    `disagreements` a sentence for each whose numbers are not the baseline's.
+    Attributes:
+        working: candidates whose call succeeded.
+        failed: why the others' calls failed, by name.
+        disagreements: a sentence for each candidate whose output differs from the baseline's.
+        seconds: of each call, by name.
     """
 
-    able: list[Contender]
-    unable: dict[str, str]
+    working: list[Candidate]
+    failed: dict[str, str]
     disagreements: list[str]
     seconds: dict[str, float]
 
 
-def tried(contenders: Sequence[Contender], baseline: str, tolerance: float) -> Trial:
-    """Call each once, before anything is timed: a speed at which other numbers come out is worth nothing.
+def call_once(candidates: Sequence[Candidate], baseline: str, tolerance: float) -> FirstCalls:
+    """Call each candidate once, untimed, and compare their outputs: the speed of wrong numbers means nothing.
 
-    Numbers agree where they are within `tolerance` times the largest of the baseline's (or times 1).
+    Outputs agree within `tolerance` times the largest value of the baseline's (or times 1).
     """
-    able: list[Contender] = []
-    unable: dict[str, str] = {}
+    working: list[Candidate] = []
+    failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    numbers: dict[str, np.ndarray] = {}
-    for contender in contenders:
+    outputs: dict[str, np.ndarray] = {}
+    for candidate in candidates:
         try:
-            with contender.around():
+            with candidate.around():
                 began = time.perf_counter()
-                result = contender.run()
-                seconds[contender.name] = time.perf_counter() - began
-        except contender.errors as error:
+                result = candidate.run()
+                seconds[candidate.name] = time.perf_counter() - began
+        except candidate.errors as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            unable[contender.name] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+            failed[candidate.name] = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
             continue
-        able.append(contender)
-        if contender.numbers is not None:
-            numbers[contender.name] = contender.numbers(result)
-    expected = numbers.pop(baseline, None)
+        working.append(candidate)
+        if candidate.output is not None:
+            outputs[candidate.name] = candidate.output(result)
+    expected = outputs.pop(baseline, None)
     if expected is None:
-        return Trial(able, unable, [], seconds)
+        return FirstCalls(working, failed, [], seconds)
     scale = max(1.0, float(np.abs(expected).max()))
-    found = []
-    for name, array in numbers.items():
-        if array.shape != expected.shape:
-            found.append(f"{name} gives numbers of shape {array.shape}, and {baseline} of {expected.shape}")
+    disagreements = []
+    for name, output in outputs.items():
+        if output.shape != expected.shape:
+            disagreements.append(f"the output of {name} has shape {output.shape}, that of {baseline} {expected.shape}")
             continue
-        apart = float(np.abs(array - expected).max())
-        if not apart <= tolerance * scale:
-            found.append(f"{name} gives numbers that are {apart:.2g} from those of {baseline}")
-    return Trial(able, unable, found, seconds)
+        difference = float(np.abs(output - expected).max())
+        if not difference <= tolerance * scale:
+            disagreements.append(f"the output of {name} differs from that of {baseline} by {difference:.2g}")
+    return FirstCalls(working, failed, disagreements, seconds)

@@ -1,4 +1,4 @@
-"""A picture of the ratios: how fast each contender is beside the baseline of its case."""
+"""A plot of the ratios: the speed of each candidate relative to the baseline of its case."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import TYPE_CHECKING, Any
 from ..atomic_io import atomic_write, require_writable
 from ..errors import FileError, MissingDependencyError
 from ..terminal_text import one_line
-from .report import Comparison, ParityReport, duration
+from .report import BenchmarkReport, Comparison, duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = (".png", ".svg")
-_OURS, _OTHERS, _BASELINE, _INK, _MUTED = "#0969da", "#8c959f", "#424a53", "#24292f", "#57606a"
+_RUNTIME, _OTHERS, _BASELINE, _INK, _MUTED = "#0969da", "#8c959f", "#424a53", "#24292f", "#57606a"
 _STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
-    "svg.fonttype": "none",  # text stays text: a small file
+    "svg.fonttype": "none",  # text as text, for a small file
     "svg.hashsalt": "lstm-onnx",  # the same ids from run to run
     "axes.edgecolor": _MUTED,
     "text.color": _INK,
-    "text.parse_math": False,  # a dollar in a name is one
+    "text.parse_math": False,  # a dollar sign in a name is no formula
     "xtick.color": _MUTED,
     "ytick.color": _INK,
 }
 _WIDTH, _BAR, _HEAD = 9.0, 0.26, 0.55
-"""Inches: the picture's width, a bar's height, what a case takes beside its bars."""
+"""Inches: the width of the plot, the height of a bar, and of the heading of a case."""
 
 
 def check_plot(path: str | os.PathLike[str]) -> None:
-    """Refuse what `write_plot` could not write, before anything is timed.
+    """Check that `write_plot` can write to `path`, before anything is timed.
 
     Raises:
         FileError: the suffix is neither .png nor .svg, the folder does not exist, or it is a directory.
@@ -41,13 +41,13 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     if target.suffix.lower() not in FORMATS:
-        raise FileError(f"{path}: a plot is a .png or an .svg; name such a file")
+        raise FileError(f"{path}: plots are written as .png or .svg; end the name in one of them")
     require_writable(path)
     _matplotlib()
 
 
-def write_plot(report: ParityReport, path: str | os.PathLike[str]) -> None:
-    """Draw a report's comparisons; the same report is the same bytes.
+def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
+    """Draw the comparisons of a report; equal reports give equal bytes.
 
     Raises:
         FileError: see `check_plot`; or the disk is full.
@@ -68,18 +68,18 @@ def write_plot(report: ParityReport, path: str | os.PathLike[str]) -> None:
             grid[0, 0].axis("off")
         figure.suptitle(_title(report), fontsize=10)
         figure.supxlabel(
-            "times as fast as the baseline of the case (bars: median of rounds; lines: quartiles)", fontsize=9
+            "speed relative to the baseline of the case (bars: median of rounds; lines: quartiles)", fontsize=9
         )
         kind = Path(path).suffix.lower().removeprefix(".")
         figure.savefig(stream, format=kind, dpi=150, metadata=_undated(kind))
 
 
 def _undated(kind: str) -> dict[str, Any]:
-    """Metadata without what changes from run to run."""
+    """File metadata without the date and the version of matplotlib."""
     return {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
 
 
-def _title(report: ParityReport) -> str:
+def _title(report: BenchmarkReport) -> str:
     machine = report.machine
     threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
@@ -87,14 +87,15 @@ def _title(report: ParityReport) -> str:
 
 
 def _draw(axes: Axes, item: Comparison) -> None:
-    names = [timing.contender for timing in item.timings]
+    names = [timing.candidate for timing in item.timings]
     speeds = [1 / timing.ratio.median for timing in item.timings]
     errors = [
         [max(0.0, 1 / timing.ratio.median - 1 / timing.ratio.high) for timing in item.timings],
         [max(0.0, 1 / timing.ratio.low - 1 / timing.ratio.median) for timing in item.timings],
     ]
     colors = [
-        _OURS if timing.ours else _BASELINE if timing.contender == item.baseline else _OTHERS for timing in item.timings
+        _RUNTIME if timing.is_lstm_onnx else _BASELINE if timing.candidate == item.baseline else _OTHERS
+        for timing in item.timings
     ]
     places = range(len(names))
     axes.barh(places, speeds, xerr=errors, color=colors, height=0.7, error_kw={"ecolor": _INK, "elinewidth": 1})
@@ -105,12 +106,12 @@ def _draw(axes: Axes, item: Comparison) -> None:
     axes.set_title(f"{item.label}, {item.rounds} rounds", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     for place, timing, speed, above in zip(places, item.timings, speeds, errors[1], strict=True):
-        text = f"{speed:.2f}  ({duration(timing.seconds.median)} a {item.unit})"
+        text = f"{speed:.2f}  ({duration(timing.seconds.median)} per {item.unit})"
         axes.annotate(text, (speed + above, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def _right(speeds: Sequence[float], above: Sequence[float]) -> float:
-    """The axis' end, with room for the words behind the longest bar."""
+    """The upper limit of the x axis, with room for the label of the longest bar."""
     return 1.45 * max(speed + error for speed, error in zip(speeds, above, strict=True))
 
 
@@ -119,6 +120,6 @@ def _matplotlib() -> Any:
         import matplotlib as mpl
     except ImportError as error:
         raise MissingDependencyError(
-            "matplotlib is not installed, and a plot is drawn by it; pip install 'lstm-onnx[plot]' brings it"
+            "matplotlib, which draws the plot, is not installed; run: pip install 'lstm-onnx[plot]'"
         ) from error
     return mpl

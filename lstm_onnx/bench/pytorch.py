@@ -1,6 +1,6 @@
-"""The PyTorch side: the module in its several settings, fed as a PyTorch user feeds it.
+"""The candidates of PyTorch: the module, called as in PyTorch code, in several settings.
 
-torch is imported when a `TorchSide` is made, so that a machine without it times the rest.
+torch is imported when a `TorchSide` is created, so the rest can be timed without it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from ..exporter.dependencies import import_torch
 from ..exporter.sources.source import LSTMSource, Source
 from ..input_spec import InputSpec
-from .measure import Contender
+from .measure import Candidate
 
 EAGER, NO_MKLDNN, PACKED = "PyTorch", "PyTorch, mkldnn off", "PyTorch, packed"
 
 
 class TorchSide:
-    """A source's module, ready to be called.
+    """A source's module on a device.
 
     Args:
         source: where the module comes from.
-        device: "cpu" or "cuda", where this torch can use it; inputs go there and outputs come back within
-            what is timed.
-        threads: torch's, while a contender runs.
+        device: "cpu" or "cuda" (if this torch can use it); the copies of inputs to it and of outputs from it
+            are part of what is timed.
+        threads: of torch, while a candidate runs.
 
     Raises:
         MissingDependencyError: torch is not installed.
@@ -41,24 +41,24 @@ class TorchSide:
         self.threads = threads
 
     def settings(self) -> dict[str, Callable[[], AbstractContextManager[None]]]:
-        """The settings worth trying, by the contender's name.
+        """The settings worth timing, by candidate name.
 
-        oneDNN packs the weights anew at each call, so that short calls are faster without; and they can
-        be faster on one thread than on several.
+        oneDNN repacks the weights at each call, so short calls are faster without it; and they can be faster on
+        one thread than on several.
         """
-        found = {EAGER: self._setting(mkldnn=True)}
+        settings = {EAGER: self._setting(mkldnn=True)}
         if self.device == "cpu":
-            found[NO_MKLDNN] = self._setting(mkldnn=False)
+            settings[NO_MKLDNN] = self._setting(mkldnn=False)
             if self.threads > 1:
-                found[f"{NO_MKLDNN}, 1 thread"] = self._setting(mkldnn=False, threads=1)
-        return found
+                settings[f"{NO_MKLDNN}, 1 thread"] = self._setting(mkldnn=False, threads=1)
+        return settings
 
     def _setting(self, *, mkldnn: bool, threads: int | None = None) -> Callable[[], AbstractContextManager[None]]:
         torch = self.torch
 
         @contextlib.contextmanager
         def around() -> Iterator[None]:
-            # Not `mkldnn.flags`, which sets TF32 as well, and warns of that on processors without.
+            # Not `mkldnn.flags`: it also sets TF32, and warns about it on processors without.
             was_enabled = torch.backends.mkldnn.enabled
             before, wanted = torch.get_num_threads(), threads or self.threads
             try:
@@ -72,27 +72,27 @@ class TorchSide:
 
         return around
 
-    def contenders(self, make: Callable[[], Callable[[], Any]], *, compared: bool = True) -> list[Contender]:
-        """One for each setting, each with a run of its own from `make`; `compared` where it gives the output alone."""
-        numbers = _numbers if compared else None
-        # A forward may raise anything.
+    def candidates(self, make: Callable[[], Callable[[], Any]], *, compared: bool = True) -> list[Candidate]:
+        """One candidate per setting, each with a `run` from `make`; `compared` if that returns the output alone."""
+        output = _as_array if compared else None
+        # A module's forward may raise anything.
         return [
-            Contender(name, make(), around, numbers, errors=(Exception,)) for name, around in self.settings().items()
+            Candidate(name, make(), around, output, errors=(Exception,)) for name, around in self.settings().items()
         ]
 
     def carried(self, x: np.ndarray) -> Callable[[], Any]:
-        """A bare LSTM fed `x` again and again, the states carried on."""
-        lstm, tensor, held = self._module(), self.torch.from_numpy(x), [None]
+        """A bare LSTM that gets `x` each time and continues from its last states."""
+        lstm, tensor, states = self._module(), self.torch.from_numpy(x), [None]
         to, back = self._transfers()
 
         def run() -> Any:
-            output, held[0] = lstm(to(tensor), held[0])
+            output, states[0] = lstm(to(tensor), states[0])
             return back(output)
 
         return run
 
     def carried_each(self, x: np.ndarray) -> Callable[[], Any]:
-        """Streams, one at a time: row i of `x`, ``(streams, 1, 1, input_size)``, goes to stream i."""
+        """Streams, one after another: stream i gets row i of `x`, ``(streams, 1, 1, input_size)``."""
         lstm, tensors = self._module(), list(self.torch.from_numpy(x))
         states: list[Any] = [None] * len(tensors)
         to, back = self._transfers()
@@ -113,7 +113,7 @@ class TorchSide:
         return lambda: back(lstm(to(tensor))[0])
 
     def called(self, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-        """A module's forward on `feeds`; what it keeps in attributes it carries on."""
+        """A module's forward on `feeds`; states that it keeps in attributes are carried over."""
         run = self.called_each(specs, [feeds])
         return lambda: run()[0]
 
@@ -131,20 +131,22 @@ class TorchSide:
 
         torch = self.torch
         shapes = [(spec.shape, feeds[spec.name].shape) for spec in specs]
-        sizes = {dim: size for dims, own in shapes for dim, size in zip(dims, own, strict=True) if isinstance(dim, str)}
-        # An axis that bounds numbers alone: any size does, as only the arrangement is taken from there.
-        found = draw_arguments(module, specs, {axis: sizes.get(axis, 1) for axis in axes(specs)})
-        tensors = {name: torch.from_numpy(feeds[name]) for name in found.tensors}
+        sizes = {
+            dim: size for dims, shape in shapes for dim, size in zip(dims, shape, strict=True) if isinstance(dim, str)
+        }
+        # Only the arrangement of the arguments is taken from `drawn`, so any size of the other axes will do.
+        arguments = draw_arguments(module, specs, {axis: sizes.get(axis, 1) for axis in axes(specs)})
+        tensors = {name: torch.from_numpy(feeds[name]) for name in arguments.tensors}
         to, back = self._transfers()
 
         def run() -> Any:
-            args, kwargs = found.args_and_kwargs({name: to(tensor) for name, tensor in tensors.items()})
+            args, kwargs = arguments.args_and_kwargs({name: to(tensor) for name, tensor in tensors.items()})
             return back(module(*args, **kwargs))
 
         return run
 
     def packed(self, sequences: Sequence[np.ndarray], batch: int) -> Callable[[], Any]:
-        """Packed batches in arrival order; the outputs as one tensor a sequence."""
+        """Packed batches in arrival order; returns one tensor per sequence."""
         lstm = self._module()
         rnn = self.torch.nn.utils.rnn
         tensors = [self.torch.from_numpy(sequence) for sequence in sequences]
@@ -159,20 +161,20 @@ class TorchSide:
 
         return run
 
-    def packed_contender(self, sequences: Sequence[np.ndarray], batch: int) -> Contender:
-        """The one for `packed`, in PyTorch's default setting."""
+    def packed_candidate(self, sequences: Sequence[np.ndarray], batch: int) -> Candidate:
+        """The candidate of `packed`, with PyTorch's default settings."""
         name = f"{PACKED}, batches of {batch}"
-        return Contender(name, self.packed(sequences, batch), self.settings()[EAGER], _numbers, errors=(Exception,))
+        return Candidate(name, self.packed(sequences, batch), self.settings()[EAGER], _as_array, errors=(Exception,))
 
     def _module(self) -> Any:
-        """A copy of the module in eval mode: one that keeps states in attributes has its own."""
+        """The module in eval mode; a copy of it where it may keep states in attributes."""
         from ..exporter.tracing.clone import clone_module
 
         module = self.source.module()
         return (module if isinstance(self.source, LSTMSource) else clone_module(module)).to(self.device)
 
     def _transfers(self) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-        """What takes a tensor to the device, and what takes the result back."""
+        """Functions that move a tensor to the device, and a result back."""
         if self.device == "cpu":
             return _same, _same
         tree = self.torch.utils._pytree
@@ -189,8 +191,8 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _numbers(result: Any) -> np.ndarray:
-    """A tensor, or tensors one after another, as one array."""
+def _as_array(result: Any) -> np.ndarray:
+    """A tensor, or a list of tensors flattened one after another, as one array."""
     if isinstance(result, list):
         return np.concatenate([np.asarray(item).reshape(-1) for item in result])
     return np.asarray(result)

@@ -1,13 +1,14 @@
-"""What a benchmark yields: times, ratios and their spread, for people and as JSON."""
+"""The result of a benchmark: times, ratios and their spread, as text and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..terminal_text import safe_copy
+from ..text_table import table_lines
 from .measure import Spread, ratios
-from .peaks import Peaks
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,12 @@ class Machine:
     """Where it ran.
 
     Attributes:
-        device: the processor's name, or the GPU's.
+        device: the name of the processor or GPU.
         provider: "cpu" or "cuda", where ONNX Runtime and this runtime ran.
-        threads: of each contender.
-        cores: the CPUs that the process was kept on; empty where that was not possible.
+        threads: of each candidate.
+        cores: the CPUs that the process was pinned to; empty if it was not.
         system: the platform.
-        versions: of Python and packages, those that are installed.
+        versions: of Python and of the installed packages.
     """
 
     device: str
@@ -33,43 +34,40 @@ class Machine:
 
 @dataclass(frozen=True)
 class Timing:
-    """One contender at one point.
+    """One candidate of a comparison.
 
     Attributes:
-        contender: its name.
-        ours: whether it is this runtime.
-        seconds: for one unit (a step, a sequence), the median and quartiles of the rounds.
-        ratio: its time over the baseline's, round by round.
-        gain: its time over this runtime's: how many times as fast this runtime is; None where this
-            runtime was not there.
-        of_limit: the least time that the machine's limits allow over its own; None where not known.
+        candidate: its name.
+        is_lstm_onnx: whether it is this runtime.
+        seconds: for one unit (a step, a sequence): the median and quartiles of the rounds.
+        ratio: its time divided by the baseline's, round by round.
+        speedup: its time divided by this runtime's: above 1 this runtime is faster; None where this runtime
+            was not timed.
         samples: seconds for one unit, round by round.
     """
 
-    contender: str
-    ours: bool
+    candidate: str
+    is_lstm_onnx: bool
     seconds: Spread
     ratio: Spread
-    gain: Spread | None
-    of_limit: float | None
+    speedup: Spread | None
     samples: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The contenders at one point.
+    """The candidates of one case at one size.
 
     Attributes:
-        case: one of `grid.CASES`.
+        case: one of `sizes.CASES`.
         label: the case with its sizes.
         batch: rows of a batch, streams of a pool, or sequences of a map.
         time: steps in a call; 0 where lengths vary.
-        unit: what `seconds` are of: "step" (of one sequence), "sequence" or "start".
-        baseline: the contender that ratios are against.
+        unit: of `seconds`: "step" (of one sequence) or "sequence".
+        baseline: the candidate that ratios refer to.
         rounds: how many there were.
-        limit_seconds: for one unit, at the machine's limits; None where not known.
-        timings: one a contender.
-        left_out: contenders that could not be, and why.
+        timings: one per candidate.
+        left_out: candidates that were not timed, and why.
     """
 
     case: str
@@ -79,167 +77,103 @@ class Comparison:
     unit: str
     baseline: str
     rounds: int
-    limit_seconds: float | None
     timings: tuple[Timing, ...]
     left_out: dict[str, str]
 
 
 @dataclass(frozen=True)
-class Memory:
-    """The peak memory of `map` over a stream of sequences, in a process of its own.
-
-    The working set is what cannot be done without: `base_bytes`, the peak of a process that has
-    opened a tiny model with this runtime and run one step; `model_bytes`, the file's; and
-    `ahead_bytes`, the most that the inputs which map had taken and not yet given back, and their
-    outputs, came to at any moment.  The sequences are made one by one and their outputs dropped.
-
-    Attributes:
-        label: the case with its sizes.
-        peak_bytes: the process' largest resident set.
-        base_bytes, model_bytes, ahead_bytes: the parts of the working set.
-        ahead_sequences: the most sequences that were taken and not yet given back.
-    """
-
-    label: str
-    peak_bytes: int
-    base_bytes: int
-    model_bytes: int
-    ahead_bytes: int
-    ahead_sequences: int
-
-    @property
-    def working_set_bytes(self) -> int:
-        """The sum of its parts."""
-        return self.base_bytes + self.model_bytes + self.ahead_bytes
-
-    @property
-    def ratio(self) -> float:
-        """Peak over working set."""
-        return self.peak_bytes / self.working_set_bytes
-
-
-@dataclass(frozen=True)
 class LeftOut:
-    """A case that was asked for, or belongs to the grid, and does not apply; and why."""
+    """A case that does not apply to the model, and why."""
 
     label: str
     reason: str
 
 
 @dataclass(frozen=True)
-class ParityReport:
+class BenchmarkReport:
     """Everything that one run measured.
 
-    `peaks` are None where the provider is not the CPU: they are the CPU's.
+    Attributes:
+        source: the model.
+        machine: where it ran.
+        comparisons: one per case and size.
+        left_out: cases that do not apply.
+        notes: what a reader of the figures has to know, such as that the machine was busy.
     """
 
     source: str
     machine: Machine
-    peaks: Peaks | None
     comparisons: tuple[Comparison, ...]
-    memory: tuple[Memory, ...]
     left_out: tuple[LeftOut, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, object]:
-        """JSON-ready; the memory cases with their sum and their ratio."""
-        memory = [
-            {**asdict(item), "working_set_bytes": item.working_set_bytes, "ratio": item.ratio} for item in self.memory
-        ]
-        return {**asdict(self), "memory": memory}
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
 
     def __str__(self) -> str:
-        """Tables, for people."""
-        return safe_copy(self)._tables()
+        """Tables, below the notes."""
+        return safe_copy(self)._text()
 
-    def _tables(self) -> str:
-        lines = [*_head(self.source, self.machine, self.peaks)]
+    def _text(self) -> str:
+        lines = [*(f"note: {note}" for note in self.notes), *_machine_lines(self.source, self.machine)]
         for comparison in self.comparisons:
-            lines += ["", *_table(comparison)]
-        for item in self.memory:
-            lines += ["", *_memory_lines(item)]
+            lines += ["", *_comparison_lines(comparison)]
         if self.left_out:
             lines += ["", "left out", *(f"  {item.label}: {item.reason}" for item in self.left_out)]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        return "\n".join(lines)
 
 
-def timings_of(
-    samples: dict[str, list[float]], *, baseline: str, ours: Sequence[str], limit: float | None
-) -> tuple[Timing, ...]:
-    """One `Timing` a contender from the seconds for one unit, round by round.
+def timings_of(samples: dict[str, list[float]], *, baseline: str, lstm_onnx: Collection[str]) -> tuple[Timing, ...]:
+    """One `Timing` per candidate, from the seconds for one unit, round by round.
 
-    `gain` is against the first of `ours`.
+    `speedup` refers to the first candidate that is in `lstm_onnx`.
     """
-    runtime = samples[ours[0]] if ours else None
-    found = []
-    for name, own in samples.items():
-        seconds = Spread.of(own)
-        gain = None if runtime is None else ratios(own, runtime)
-        of_limit = None if limit is None else limit / seconds.median
-        found.append(Timing(name, name in ours, seconds, ratios(own, samples[baseline]), gain, of_limit, tuple(own)))
-    return tuple(found)
+    runtime = next((values for name, values in samples.items() if name in lstm_onnx), None)
+    return tuple(
+        Timing(
+            candidate=name,
+            is_lstm_onnx=name in lstm_onnx,
+            seconds=Spread.of(values),
+            ratio=ratios(values, samples[baseline]),
+            speedup=None if runtime is None else ratios(values, runtime),
+            samples=tuple(values),
+        )
+        for name, values in samples.items()
+    )
 
 
-def _head(source: str, machine: Machine, peaks: Peaks | None) -> list[str]:
+def _machine_lines(source: str, machine: Machine) -> list[str]:
     threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
     pinned = f"pinned to CPU {', '.join(map(str, machine.cores))}" if machine.cores else "not pinned"
-    lines = [
+    return [
         f"{source} on {machine.provider}, {threads}, {pinned}",
         f"{machine.device}; {machine.system}; " + ", ".join(f"{k} {v}" for k, v in machine.versions.items()),
     ]
-    if peaks is not None:
-        lines.append(
-            f"limits of {peaks.cores} core{'s' if peaks.cores > 1 else ''}: {peaks.gemm / 1e9:,.0f} GFLOP/s "
-            f"({peaks.dtype} matrix product), {peaks.read / 1e9:,.1f} GB/s from memory, "
-            f"{peaks.read_weights / 1e9:,.1f} GB/s over as many bytes as the weights have"
-        )
-    return lines
 
 
-def _table(comparison: Comparison) -> list[str]:
-    rounds = f"{comparison.rounds} round{'s' if comparison.rounds > 1 else ''}"
-    rows = [
-        (
-            comparison.label,
-            f"a {comparison.unit}",
-            "time / baseline's [quartiles]",
-            "this runtime is",
-            "of the limit",
-        )
-    ]
+def _comparison_lines(comparison: Comparison) -> list[str]:
+    rows = [(comparison.label, f"time per {comparison.unit}", "relative [quartiles]", "lstm-onnx is")]
     for timing in comparison.timings:
-        is_base = timing.contender == comparison.baseline
-        gain = "" if timing.ours or timing.gain is None else f"{_spread(timing.gain)} times as fast"
+        is_baseline = timing.candidate == comparison.baseline
         rows.append(
             (
-                f"  {timing.contender}",
+                f"  {timing.candidate}",
                 duration(timing.seconds.median),
-                "baseline" if is_base else _spread(timing.ratio),
-                gain,
-                "" if timing.of_limit is None else f"{100 * timing.of_limit:.2g}%",
+                "baseline" if is_baseline else _spread(timing.ratio),
+                "" if timing.is_lstm_onnx or timing.speedup is None else speedup_text(timing.speedup),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].ljust(widths[2]), row[3].ljust(widths[3])])
-        + f"  {row[4].rjust(widths[4])}"
-        for row in rows
-    ]
-    lines[0] += f"  ({rounds})"
-    lines += [f"  {name}: left out: {reason}" for name, reason in comparison.left_out.items()]
-    return [line.rstrip() for line in lines]
+    lines = table_lines(rows, right=(1,))
+    lines[0] += f"  ({comparison.rounds} round{'s' if comparison.rounds > 1 else ''})"
+    return [*lines, *(f"  {name}: left out: {reason}" for name, reason in comparison.left_out.items())]
 
 
-def _memory_lines(memory: Memory) -> list[str]:
-    parts = (("base", memory.base_bytes), ("model", memory.model_bytes), ("ahead", memory.ahead_bytes))
-    said = " + ".join(f"{name} {size / 1e6:,.1f}" for name, size in parts)
-    return [
-        memory.label,
-        (
-            f"  peak {memory.peak_bytes / 1e6:,.1f} MB is {memory.ratio:.2f} times the working set, "
-            f"{memory.working_set_bytes / 1e6:,.1f} MB ({said}; at most {memory.ahead_sequences} sequences ahead)"
-        ),
-    ]
+def speedup_text(speedup: Spread) -> str:
+    """As in ``7.9 [7.5, 8.1] times slower``."""
+    if speedup.median >= 1:
+        return f"{_spread(speedup)} times faster"
+    return f"{_spread(Spread(1 / speedup.median, 1 / speedup.high, 1 / speedup.low))} times slower"
 
 
 def _spread(spread: Spread) -> str:

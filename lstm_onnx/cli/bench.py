@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import click
 
-from .options import json_option, note, provider_options, report, write_then_show
+from .options import json_option, note, progress_note, provider_options, report, seed_option, write_then_show
+from .params import FILE, option
 
-_CASES = ("step", "chunk", "batch", "pool", "map", "memory", "start")
+_CASES = ("step", "chunk", "batch", "pool", "map")
 
 
 @click.command()
-@click.argument("source")
-@click.option(
-    "--case", "cases", multiple=True, type=click.Choice(_CASES), help="Only these.  [default: all that apply]"
-)
-@click.option(
-    "--grid", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="How many sizes."
+@click.argument("source", type=FILE)
+@option(
+    "--case",
+    "cases",
+    multiple=True,
+    type=click.Choice(_CASES),
+    help="Time only this case; may be repeated.  [default: all that apply]",
 )
 @provider_options
-@click.option(
-    "--rounds", type=click.IntRange(min=1), help="Samples of each contender, at most.  [default: 15, full 31]"
-)
-@click.option(
+@option("--rounds", type=click.IntRange(min=1), help="Maximum number of samples per candidate.  [default: 15]")
+@option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
-    help="About how long the timing takes; three rounds are done in any case.  [default: 60, full 600]",
+    help="Approximate time limit; at least three rounds are run.  [default: 60]",
 )
-@click.option("--plot", metavar="FILE", help="Draw the ratios into FILE, a .png or .svg.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the inputs that are drawn.")
+@option("--plot", metavar="FILE", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
+@seed_option
 @json_option
 def bench(
     source: str,
     cases: tuple[str, ...],
-    grid: str,
     provider: str,
     threads: int | None,
     rounds: int | None,
@@ -41,14 +40,14 @@ def bench(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Time PyTorch, plain ONNX Runtime and this runtime side by side in one run, as ratios.
+    """Compare the speed of PyTorch, plain ONNX Runtime and lstm-onnx.
 
-    SOURCE is a model's .toml or package.module:callable.  All contenders take turns on the same inputs,
-    cores and threads.  A ratio's quartiles are those of the rounds; the limit is that of the
-    machine's measured matrix products and memory bandwidth.
+    SOURCE is a model's .toml or package.module:callable.  The candidates take turns on the same
+    inputs, cores and threads; results are ratios with the quartiles over all rounds.
+
+    Cases: step (one time step), chunk (16 steps of a stream), batch (8 sequences of 50 steps), pool
+    (64 streams, one step each), map (128 sequences of 2 to 400 steps).
     """
-    import sys
-
     from ..atomic_io import require_apart
     from ..bench import Settings, compare
     from ..bench.plot import check_plot, write_plot
@@ -57,8 +56,8 @@ def bench(
     if plot is not None:
         check_plot(plot)
         require_apart([plot], source_files(source))
-    settings = Settings(cases, grid, provider, threads, rounds, seconds, seed)
-    result = compare(load_source(source), settings, say=note if sys.stderr.isatty() else lambda _: None)
+    settings = Settings(cases, provider, threads, rounds, seconds, seed)
+    result = compare(load_source(source), settings, say=progress_note)
 
     def draw() -> None:
         if plot is not None:

@@ -6,26 +6,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, note, provider_option, report
+from .error_text import print_error
+from .options import json_option, provider_option, report
+from .params import FILE, option
 
 if TYPE_CHECKING:
     from ..check import CheckReport
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1)
+@click.argument("files", metavar="FILE...", nargs=-1, type=FILE)
 @provider_option
-@click.option("--require", is_flag=True, help="Every node must be on the provider; lists where each one is.")
-@click.option("--strict", is_flag=True, help="Warnings fail the check, too.")
-@click.option("--ignore", multiple=True, metavar="RULE", help="Leave out a rule, by id or name (may be repeated).")
-@click.option("--explain", metavar="RULE", help="Explain a rule, and how to mend what it finds.")
-@click.option(
+@option("--require", is_flag=True, help="Every node must run on the provider; lists where each one runs.")
+@option("--strict", is_flag=True, help="Warnings fail the check too.")
+@option("--ignore", multiple=True, metavar="RULE", help="Skip a rule, by id or name; may be repeated.")
+@option("--explain", metavar="RULE", help="Explain a rule, and how to fix its findings.")
+@option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="For each FILE; a file that takes longer fails.  [default: 60, more for a large file]",
+    help="Time limit per FILE, which fails if it takes longer.  [default: 60, more for large files]",
 )
-@click.option("--rules", is_flag=True, help="List all rules.")
+@option("--rules", is_flag=True, help="List all rules.")
 @json_option
 def check(
     files: tuple[str, ...],
@@ -38,12 +40,14 @@ def check(
     rules: bool,
     as_json: bool,
 ) -> int:
-    """Check that each FILE is valid, truly dynamic and runnable, and its states paired; say why not.
+    """Find errors in any ONNX FILE.
 
-    Checks every file, even if one cannot be read.
+    FILE must be valid, its dynamic axes truly dynamic, each node runnable on the provider, and its
+    states paired.  Checks every file, even if one cannot be read.  --json prints an object with the key
+    "files".
     """
     if sum((bool(files), explain is not None, rules)) != 1:
-        raise click.UsageError("give a FILE to check, --explain RULE or --rules, one of them")
+        raise click.UsageError("pass a FILE, --explain RULE or --rules, exactly one of them")
     if not files:
         from ..check.rules import RuleList, all_rules, find_rule
 
@@ -56,7 +60,7 @@ def check(
 
     done: list[CheckReport] = []
     errors: dict[str, str] = {}
-    exit_code = 0
+    error_code = 0
     with Child() as child:
         for file in files:
             try:
@@ -74,10 +78,9 @@ def check(
             except (FileError, ModelError) as error:
                 if len(files) == 1 and not as_json:
                     raise
-                note(f"lstm-onnx: {error}")
+                error_code = print_error(error)
                 errors[file] = str(error)
-                exit_code = error.exit_code
     reports = CheckReports(tuple(done), errors)
     if as_json or done:
         report(reports, as_json=as_json)
-    return exit_code or (0 if reports else EXIT_FAILED)
+    return error_code or (0 if reports else EXIT_FAILED)

@@ -10,7 +10,10 @@ from .options import json_option, report
 @click.command()
 @json_option
 def doctor(as_json: bool) -> int:
-    """Say what this machine can run, proven by running it, and what to install for the rest."""
+    """Show what works on this machine.
+
+    Each execution provider is tested with a small LSTM.  Prints what to install for the rest.
+    """
     from ..doctor import diagnose
     from ..errors import EXIT_ERROR
 

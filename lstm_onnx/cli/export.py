@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import click
 
-from .options import json_option, note
+from .options import json_option, json_result, note, warn
+from .params import FILE, option
 from .streams import say
 
 
 @click.command()
-@click.argument("source")
-@click.option("-o", "--output", metavar="FILE", help="The file to write.  [default: SOURCE's name with .onnx]")
-@click.option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says]")
-@click.option("--projection", type=click.Choice(["scan", "fold"]), help="How proj_size is lowered.")
-@click.option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
-@click.option(
-    "--states", type=click.Choice(["zero", "explicit"]), help="Of a module: keep LSTM states in, or lift them."
+@click.argument("source", type=FILE)
+@option("-o", "--output", metavar="FILE", type=FILE, help="The file to write.  [default: SOURCE's name with .onnx]")
+@option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says, else no]")
+@option("--projection", type=click.Choice(["scan", "fold"]), help="Lowering of proj_size.  [default: scan]")
+@option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
+@option(
+    "--states",
+    type=click.Choice(["zero", "explicit"]),
+    help="For modules: keep LSTM states internal (zero) or expose them as inputs and outputs (explicit).",
 )
-@click.option("--check/--no-check", default=True, help="Of a module: try the file at other shapes first.")
+@option(
+    "--check/--no-check",
+    default=True,
+    help="For modules: compare FILE with PyTorch at other sizes.  [default: check]",
+)
 @json_option
 def export(
     source: str,
@@ -29,18 +36,23 @@ def export(
     check: bool,
     as_json: bool,
 ) -> None:
-    """Write SOURCE, a model's .toml or package.module:callable, to an ONNX file."""
+    """Export SOURCE to an ONNX file.
+
+    SOURCE is a model's .toml, or package.module:callable, where the callable returns a module.
+    """
     from pathlib import Path
 
     from ..atomic_io import is_stdout, require_apart, require_utf8, require_writable
     from ..exporter.sources.source import load_source, source_files
-    from ..terminal_text import json_text, one_line
+    from ..terminal_text import one_line
 
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
     target = f"{stem}.onnx" if output is None else output
     if Path(target).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {target} names no ONNX file, and could overwrite what is exported; end it in .onnx")
+        raise click.UsageError(f"-o {target} is not an ONNX file, and could overwrite the source; end it in .onnx")
+    if target == "-":
+        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
     require_utf8(target)
     require_writable(target)
     require_apart([target], source_files(source))
@@ -48,11 +60,11 @@ def export(
     result = model.export(target, check=check)
     for remark in result.notes:
         note(f"note: {remark}")
-    tell = note if is_stdout(target) else say  # nothing may stand behind the model
+    print_result = warn if is_stdout(target) else say  # nothing may follow the model on stdout
     if as_json:
-        tell(json_text(result.to_dict()))
+        print_result(json_result(result.to_dict()))
         return
     nodes = "1 node" if result.nodes == 1 else f"{result.nodes} nodes"
-    tell(f"{one_line(result.path)}: {nodes}, {result.parameters:,} parameters, {result.num_bytes:,} bytes")
+    print_result(f"{one_line(result.path)}: {nodes}, {result.parameters:,} parameters, {result.num_bytes:,} bytes")
     if result.external_data:
-        note(f"the weights are over 2 GB and stand beside it in {result.external_data}; keep the two together")
+        note(f"the weights exceed 2 GB and are in {result.external_data}; keep both files together")

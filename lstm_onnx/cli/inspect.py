@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from .options import json_option, report
+from .params import FILE
 
 
 @dataclass(frozen=True)
-class _Described:
-    """What a child process says of a file."""
+class _Description:
+    """The result of a child process."""
 
     fields: dict[str, Any]
     text: str
@@ -25,10 +26,13 @@ class _Described:
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", type=FILE)
 @json_option
 def inspect(file: str, as_json: bool) -> None:
-    """Show the LSTMs in any ONNX FILE: sizes, states, parameters, bytes and FLOPs per step."""
+    """Show the recurrent layers of any ONNX FILE.
+
+    Prints their sizes, states, parameters, bytes and FLOPs per time step.
+    """
     from ..atomic_io import require_readable
     from ..errors import ModelError
     from ..isolation.limits import Limits
@@ -37,7 +41,7 @@ def inspect(file: str, as_json: bool) -> None:
     require_readable(file, "an .onnx file")
     with Child() as child:
         try:
-            found = child.call("lstm_onnx.inspect.file:inspect_for_parent", {"path": file}, Limits.of(file))
+            description = child.call("lstm_onnx.inspect.file:inspect_for_parent", {"path": file}, Limits.of(file))
         except EndedError as ended:
-            raise ModelError(f"{file}: a child process that read it {ended}") from ended
-    report(_Described(**found), as_json=as_json)
+            raise ModelError(f"{file}: the child process that read it {ended}") from ended
+    report(_Description(**description), as_json=as_json)

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command wherever it is, with their own exit code and no traceback.
+"""Ctrl-C, SIGTERM and SIGHUP end a command at any point, each with its own exit code and without a traceback.
 
-Python calls its handlers between two of its own instructions, and one run of a long sequence, or of a file
-whose loop never ends, is a single one.  So a thread watches for the signals as well.
+Python calls signal handlers between bytecode instructions, and a run of a long sequence, or of a file whose loop
+never ends, is one instruction.  So a thread watches for signals too.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ CODES = {
     for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
     if number is not None
 }
-"""Exit codes by the signal's number, as shells have them."""
+"""Exit codes by signal number, as in shells."""
 GRACE = 2.0
-"""Seconds for a command to end by itself, which it does where Python comes to turn."""
+"""Seconds for a command to end by itself, before the watching thread ends the process."""
 
 
 class Interrupts:
-    """What signals do to a command.
+    """The signal handling of a command.
 
-    While it runs the first one raises KeyboardInterrupt, so that files and folders are cleaned up on the way
-    out.  In a process of its own a second one ends it, and so does the first one before and after it runs, and
-    in the middle of an import, where an exception can end up in C++ that ends the process with its own code.
-    Within another program, where this is a context manager, that gets its signals back at the end.
+    While the command runs, the first signal raises KeyboardInterrupt, so that files and folders are cleaned up.  If
+    the process does nothing else, a second signal ends it at once, and so does a signal before or after the
+    command, or during an import, where an exception can reach C++ code that aborts the process.  Within another
+    program this is a context manager, and the program's handlers are restored at the end.
 
     Attributes:
         owns_process: whether the process does nothing but run the command.
-        raising: whether it runs.
-        code: the exit code of the first signal, None before one has come.
-        told: whether it was said on stderr.
+        raising: whether a signal raises KeyboardInterrupt, which it does while the command runs.
+        code: the exit code of the first signal; None if there was none.
+        reported: whether the interruption was printed to stderr.
     """
 
     def __init__(self, *, owns_process: bool = False) -> None:
         self.owns_process = owns_process
         self.code: int | None = None
-        self.told = False
+        self.reported = False
         self.raising = False
         self._before: dict[int, object] = {}
         self._watching: tuple[int, int, threading.Event] | None = None
 
     def install(self) -> None:
-        """Handle the signals that nobody else handles, and that the shell has not said to ignore.
+        """Handle the signals that have the default handlers, and are not ignored.
 
-        Outside of the main thread nothing is changed: only a main thread may.
+        Outside the main thread nothing changes: only the main thread may set handlers.
         """
         try:
             for number in CODES:
@@ -68,7 +68,7 @@ class Interrupts:
             self._silence()
 
     def restore(self) -> None:
-        """Give the signals back to who had them."""
+        """Restore the previous handlers."""
         while self._before:
             number, before = self._before.popitem()
             signal.signal(number, before)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ class Interrupts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
+        """Restore the previous handlers."""
         self.unwatch()
         self.restore()
 
@@ -88,27 +88,27 @@ class Interrupts:
         again = self.code is not None
         self.code = self.code or CODES[number]
         if self.owns_process and (again or not self.raising or _is_importing(frame)):
-            leave(self.code, told=self.told)
+            leave(self.code, reported=self.reported)
         raise KeyboardInterrupt
 
     def _silence(self) -> None:
-        """No traceback out of a destructor that a signal has ended, and none when Python takes itself apart."""
+        """Print no traceback from a destructor that a signal interrupted, nor during the interpreter's shutdown."""
         import atexit
 
         unraisable = sys.unraisablehook
 
-        def raised(found: sys.UnraisableHookArgs) -> None:
+        def print_unraisable(event: sys.UnraisableHookArgs) -> None:
             if self.code is None:
-                unraisable(found)
+                unraisable(event)
 
-        sys.unraisablehook = raised
+        sys.unraisablehook = print_unraisable
 
-        def finished() -> None:
-            # The result is out.
+        def ignore_signals() -> None:
+            # The result is printed.
             for number in self._before:
                 signal.signal(number, signal.SIG_IGN)
 
-        atexit.register(finished)
+        atexit.register(ignore_signals)
 
     def watch(self) -> None:
         """End the process `GRACE` seconds after a signal if it has not ended by then; not on Windows."""
@@ -148,26 +148,26 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def leave(code: int, *, told: bool = False) -> NoReturn:
-    """End the process at once; what is half written is taken away.
+def leave(code: int, *, reported: bool = False) -> NoReturn:
+    """End the process at once, and remove unfinished files.
 
     Args:
         code: its exit code.
-        told: whether it has been said that it was interrupted.
+        reported: whether the interruption was printed already.
     """
-    files = sys.modules.get(f"{__package__.rpartition('.')[0]}.files")  # without it, nothing was written
+    atomic_io = sys.modules.get(f"{__package__.rpartition('.')[0]}.atomic_io")  # if not imported, nothing was written
     try:
-        if files is not None:
-            files.discard_unfinished()
-        if not told:
+        if atomic_io is not None:
+            atomic_io.discard_unfinished()
+        if not reported:
             os.write(2, b"lstm-onnx: interrupted\n")
     finally:
         os._exit(code)
 
 
 def _watch(reading: int, numbers: frozenset[int], ended: threading.Event) -> None:
-    """End the process where a signal should have."""
-    while told := os.read(reading, 1):  # nothing, once the other end is closed
-        if told[0] in numbers and not ended.wait(GRACE):
-            leave(CODES[told[0]])
+    """End the process if a signal did not."""
+    while signaled := os.read(reading, 1):  # empty once the other end is closed
+        if signaled[0] in numbers and not ended.wait(GRACE):
+            leave(CODES[signaled[0]])
     os.close(reading)

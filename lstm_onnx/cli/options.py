@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they have in common."""
+"""Options that several commands share, and how commands print."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from typing import Any, TypeVar
 
 import click
 
+from .params import ProviderName, option
 from .streams import say, terminal
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+
+_QUIET, _VERBOSE = "lstm_onnx.quiet", "lstm_onnx.verbose"
+"""Keys of click's `Context.meta`, which a command shares with the group."""
 
 
 def provider_options(function: F) -> F:
@@ -22,25 +26,55 @@ def provider_options(function: F) -> F:
 
 def threads_option(function: F) -> F:
     """--threads."""
-    return click.option(
-        "--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime.  [default: one a core]"
+    return option(
+        "--threads", type=click.IntRange(min=1), help="Number of threads of ONNX Runtime.  [default: one per core]"
     )(function)
 
 
 def provider_option(function: F) -> F:
     """--provider."""
-    return click.option(
+    return option(
         "--provider",
-        type=click.Choice(["auto", "cpu", "cuda"]),
+        type=ProviderName(),
         default="auto",
         show_default=True,
-        help="Where to run; cuda means CUDA or an error.",
+        help="Execution provider; cuda fails if CUDA cannot be used.  ONNX Runtime's names are accepted too.",
+    )(function)
+
+
+def seed_option(function: F) -> F:
+    """--seed."""
+    return option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random inputs."
     )(function)
 
 
 def json_option(function: F) -> F:
     """--json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+    return option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")(function)
+
+
+def verbosity_options() -> list[click.Parameter]:
+    """--quiet and --verbose, for the group and for every command."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.meta[_QUIET if param.name == "quiet" else _VERBOSE] = True
+            if ctx.meta.get(_QUIET) and ctx.meta.get(_VERBOSE):
+                raise click.UsageError("--quiet and --verbose were both given; keep one of them")
+
+    def flag(*names: str, text: str) -> click.Parameter:
+        return click.Option(names, is_flag=True, expose_value=False, callback=keep, help=text)
+
+    return [
+        flag("-q", "--quiet", text="No progress and no notes; errors are still printed."),
+        flag("-v", "--verbose", text="Versions and times on stderr, and the traceback of an error."),
+    ]
+
+
+def _is_set(key: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(key))
 
 
 def report(result: Any, *, as_json: bool) -> None:
@@ -51,35 +85,67 @@ def report(result: Any, *, as_json: bool) -> None:
         say(str(result))
 
 
-def say_json(value: object) -> None:
-    """Print `value` as JSON to stdout."""
+def json_result(value: dict[str, Any]) -> str:
+    """A result as JSON, with the key ``schema``, the version of its layout, where it has none."""
     from ..terminal_text import json_text
 
-    say(json_text(value))
+    return json_text({"schema": 1, **value})
 
 
-def note(message: str) -> None:
-    """A remark on stderr: one line, which a path or a name in it cannot break."""
+def say_json(value: dict[str, Any]) -> None:
+    """Print a result as JSON to stdout."""
+    say(json_result(value))
+
+
+def say_json_of(reports: Iterable[Any], *, single: bool) -> None:
+    """Print a single report as a JSON object, several as one object with the key ``reports``."""
+    results = [report.to_dict() for report in reports]
+    say_json(results[0] if single else {"reports": results})
+
+
+def warn(message: str) -> None:
+    """A line on stderr, which a path or a name in it cannot break."""
     from ..terminal_text import MOST_MESSAGE, one_line
 
     sys.stderr.write(f"{one_line(message, MOST_MESSAGE)}\n")
+
+
+def note(message: str) -> None:
+    """The same, unless --quiet."""
+    if not _is_set(_QUIET):
+        warn(message)
+
+
+def progress_note(message: str) -> None:
+    """A note on what is done next, where stderr is a terminal."""
+    if sys.stderr.isatty():
+        note(message)
+
+
+def detail(message: Callable[[], str]) -> None:
+    """A line on stderr with --verbose, for which `message` is called."""
+    if _is_set(_VERBOSE):
+        warn(message())
 
 
 @contextmanager
 def progress(items: Iterable[T], label: str, length: int | None = None) -> Iterator[Iterator[T]]:
     """`items` with a progress bar on stderr, where that is a terminal."""
     stream = terminal(sys.stderr)
-    with click.progressbar(items, length=length, label=label, file=stream, hidden=not stream.isatty()) as shown:
+    hidden = _is_set(_QUIET) or not stream.isatty()
+    with click.progressbar(items, length=length, label=label, file=stream, hidden=hidden) as shown:
         yield iter(shown)
 
 
 def write_then_show(writes: Iterable[Callable[[], None]], show: Callable[[], None]) -> None:
-    """Write the files of a result, and only then print it: whoever reads it has no say in what is written.
+    """Write the files of a result, and then print it: whether somebody reads stdout has no effect on the files.
 
     Raises:
-        LSTMOnnxError: of the first file that could not be written, once all others are and the result is printed.
+        LSTMOnnxError: the error of the first file that could not be written; the others are written and the
+            result is printed nevertheless.
     """
     from ..errors import LSTMOnnxError
+    from .error_text import print_error
 
     failed: list[LSTMOnnxError] = []
     for write in writes:
@@ -89,6 +155,6 @@ def write_then_show(writes: Iterable[Callable[[], None]], show: Callable[[], Non
             failed.append(error)
     show()
     for further in failed[1:]:
-        note(f"lstm-onnx: {further}")
+        print_error(further)
     if failed:
         raise failed[0]

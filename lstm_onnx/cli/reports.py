@@ -1,13 +1,12 @@
-"""Where the reports of ``verify`` go: to the terminal or as JSON to stdout, into files, and to GitHub."""
+"""The outputs of ``verify``: text or JSON on stdout, report files, and annotations on GitHub."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
-from .options import note, say_json, write_then_show
+from .options import note, say_json_of, write_then_show
+from .params import FILE, option
 from .streams import say_command, stdout, terminal
 
 if TYPE_CHECKING:
@@ -18,12 +17,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def file_options(function: F) -> F:
     """--junit and --html."""
-    function = click.option("--html", metavar="OUT.html", help="Write the result as a page to look at, too.")(function)
-    return click.option("--junit", metavar="OUT.xml", help="Write the result as JUnit XML, too.")(function)
+    function = option("--html", metavar="OUT.html", type=FILE, help="Also write the report as an HTML page.")(function)
+    return option("--junit", metavar="OUT.xml", type=FILE, help="Also write the report as JUnit XML.")(function)
 
 
 def check_files(junit: str | None, html: str | None) -> None:
-    """Refuse what `show` could not write, before anything is compared; and a model's name, which was a slip.
+    """Check that the report files can be written, before anything is compared.
 
     Raises:
         FileError: the folder does not exist, it is a directory, or the suffix is another format's.
@@ -34,7 +33,7 @@ def check_files(junit: str | None, html: str | None) -> None:
     for path, suffix in ((junit, ".xml"), (html, ".html")):
         if path is not None:
             if not path.lower().endswith(suffix):
-                raise FileError(f"{path}: is no name for this report; name a file that ends in {suffix}")
+                raise FileError(f"{path}: the name of this report must end in {suffix}")
             require_writable(path)
 
 
@@ -46,14 +45,14 @@ def show(
     html: str | None,
     more: Callable[[], None] | None = None,
 ) -> None:
-    """Write the files, and print one report as a JSON object, several as a list of them, or each as a table.
+    """Write the files, and print the reports: as tables, or as JSON (see `say_json_of`).
 
     Args:
-        reports: those of one command.
-        as_json: whether they are printed as JSON.
-        junit: the path of their JUnit XML.
-        html: the path of their page.
-        more: writes a further file.
+        reports: of one command.
+        as_json: whether to print JSON.
+        junit: the path for JUnit XML.
+        html: the path for the HTML page.
+        more: writes another file.
 
     Raises:
         FileError: a file cannot be written.
@@ -76,17 +75,16 @@ def show(
 
     def print_all() -> None:
         if as_json:
-            made = [report.to_dict() for report in reports]
-            say_json(made[0] if len(made) == 1 else made)
+            say_json_of(reports, single=len(reports) == 1)
         else:
             table.show(reports, terminal(stdout()))
         for line in annotations:
             say_command(line)
 
-    def tell_github() -> None:
+    def annotate_on_github() -> None:
         github.tell(reports, annotations.append, remark=note)
 
-    writes = (write_junit, write_html, tell_github, more)
+    writes = (write_junit, write_html, annotate_on_github, more)
     write_then_show([write for write in writes if write is not None], print_all)
 
 

@@ -1,9 +1,9 @@
-"""What a command prints: safe to look at, and with no say in how the command ends.
+"""The stdout and stderr of a command: what is printed is safe for terminals, and printing never fails.
 
-A reader may leave (``| head``), stdout or stderr may be closed, their disk may be full.  None of it is an error
-of the command: its exit code is that of its result.  What cannot be printed any more is dropped, and where that is
-the reader's loss it is said on stderr.  Arrays that ``run`` writes to stdout are data, and a full disk is an error
-for them as it is for a file.
+The reader of a pipe may stop (``| head``), stdout or stderr may be closed, or the disk full.  That is no error of
+the command, whose exit code is that of its result.  Text that cannot be printed is dropped, with a message on stderr
+if somebody would have read it.  Arrays that ``run`` writes to stdout are data: a full disk is an error for them, as
+for a file.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..terminal_text import printable
 
 
 class SafeStream(io.TextIOBase):
-    """A text stream on which all that is printed is `printable`, and which cannot fail.
+    """A text stream that makes text `printable` and never raises OSError.
 
     Attributes:
-        lost: what ended it, None as long as it works.
+        lost: the error after which nothing is printed; None while the stream works.
     """
 
     def __init__(self, stream: TextIO, descriptor: int) -> None:
@@ -31,39 +31,39 @@ class SafeStream(io.TextIOBase):
         self._stream = stream
         self._descriptor = descriptor
         self._starts_line = True
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # an embedding program's own
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # the stream of an embedding program
             stream.reconfigure(errors="backslashreplace")  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
-        """What else a stream has, for code that asks for it: a model's own may call ``sys.stdout.reconfigure``."""
+        """Other attributes of the stream: a model's code may call ``sys.stdout.reconfigure``."""
         if name.startswith("_"):
             raise AttributeError(name)
         return getattr(self._stream, name)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream itself."""
+        """That of the underlying stream."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
-        """Of the stream itself."""
+        """That of the underlying stream."""
         return getattr(self._stream, "errors", None) or "strict"
 
     @property
     def buffer(self) -> BinaryIO:
-        """The stream of bytes below, which cannot fail either."""
+        """The underlying byte stream, which never raises either."""
         return cast("BinaryIO", _ByteStream(self, tolerated=(OSError, ValueError)))
 
     @property
     def raw(self) -> BinaryIO:
-        """The stream of bytes below; a program's own stream of text, such as a StringIO, has none and gets text."""
-        below = getattr(self._stream, "buffer", None)
-        return cast("BinaryIO", _DecodedBytes(self._stream) if below is None else below)
+        """The underlying byte stream; one that decodes to text for a stream without bytes, such as StringIO."""
+        buffer = getattr(self._stream, "buffer", None)
+        return cast("BinaryIO", _DecodedBytes(self._stream) if buffer is None else buffer)
 
     @property
     def reader_left(self) -> bool:
-        """Whether nobody reads it any more."""
+        """Whether the reader of the pipe has closed it."""
         return isinstance(self.lost, BrokenPipeError)
 
     def writable(self) -> bool:
@@ -71,13 +71,13 @@ class SafeStream(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        """Whether it is a terminal that works."""
+        """Whether it is a working terminal."""
         with contextlib.suppress(OSError, ValueError):
             return self.lost is None and self._stream.isatty()
         return False
 
     def fileno(self) -> int:
-        """The stream's own."""
+        """That of the underlying stream."""
         return self._stream.fileno()
 
     def write(self, text: str) -> int:
@@ -90,17 +90,17 @@ class SafeStream(io.TextIOBase):
         return len(text)
 
     def write_verbatim(self, text: str) -> None:
-        """Print `text` that is known to be safe, and is no line of a report: colours, a command for a CI service."""
+        """Print `text` unchanged: colours, or a command for a CI service, whose variable parts are safe."""
         if self.lost is None:
             try:
                 self._stream.write(text)
-            except UnicodeEncodeError:  # an embedding program's own stream
+            except UnicodeEncodeError:  # the stream of an embedding program
                 self._stream.write(text.encode("ascii", "backslashreplace").decode())
             except (OSError, ValueError) as error:
                 self.lose(error)
 
     def flush(self) -> None:
-        """Hand on what was printed."""
+        """Flush the underlying stream."""
         if self.lost is None:
             try:
                 self._stream.flush()
@@ -108,9 +108,9 @@ class SafeStream(io.TextIOBase):
                 self.lose(error)
 
     def lose(self, error: BaseException) -> None:
-        """Print nothing from here on."""
+        """Print nothing from now on."""
         self.lost = error
-        # What Python still holds it would try to write once more, and complain.
+        # At exit Python would try to write its buffer again, and print an error.
         with contextlib.suppress(OSError, ValueError):
             if self._stream.fileno() == self._descriptor:
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -119,14 +119,14 @@ class SafeStream(io.TextIOBase):
 
 
 class _Verbatim(io.TextIOBase):
-    """A `SafeStream` for what draws on a terminal, with names in it that were made safe before."""
+    """A `SafeStream` for colours and progress bars, in which names are safe already."""
 
     def __init__(self, stream: SafeStream) -> None:
         self._safe = stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream itself."""
+        """That of the underlying stream."""
         return self._safe.encoding
 
     def writable(self) -> bool:
@@ -138,23 +138,23 @@ class _Verbatim(io.TextIOBase):
         return self._safe.isatty()
 
     def fileno(self) -> int:
-        """The stream's own."""
+        """That of the underlying stream."""
         return self._safe.fileno()
 
     def write(self, text: str) -> int:
-        """Print `text` as it is."""
+        """Print `text` unchanged."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._safe.write_verbatim(text)
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what was printed."""
+        """Flush the underlying stream."""
         self._safe.flush()
 
 
 class _DecodedBytes(io.RawIOBase):
-    """Bytes for a stream that takes text alone."""
+    """A byte stream above a text stream."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -169,12 +169,12 @@ class _DecodedBytes(io.RawIOBase):
         return memoryview(content).nbytes
 
     def flush(self) -> None:
-        """Hand them on."""
+        """Flush the underlying stream."""
         self._stream.flush()
 
 
 class _ByteStream(io.BufferedIOBase):
-    """Bytes on their way to stdout.  The errors that are `tolerated` only end what is written."""
+    """Bytes for stdout.  After an error that is `tolerated`, nothing more is written."""
 
     def __init__(self, out: SafeStream, *, tolerated: tuple[type[Exception], ...]) -> None:
         self._out = out
@@ -188,7 +188,7 @@ class _ByteStream(io.BufferedIOBase):
         """Write bytes.
 
         Raises:
-            OSError: they cannot be written, and that is not tolerated.
+            OSError: they cannot be written, and the error is not tolerated.
         """
         self._attempt(lambda: self._out.raw.write(content))
         return memoryview(content).nbytes
@@ -214,21 +214,18 @@ class _ByteStream(io.BufferedIOBase):
 
 @dataclass(frozen=True)
 class Streams:
-    """A command's own stdout and stderr.
-
-    `closed` says that there is no stdout at all.
-    """
+    """The stdout and stderr of a command; `closed` is whether stdout was closed from the start."""
 
     out: SafeStream
     err: SafeStream
     closed: bool = False
 
     def finish(self) -> None:
-        """Hand on all that was printed; where that failed, and somebody would read it, say so."""
+        """Flush; print a message if stdout could not be written though its reader is there."""
         self.out.flush()
         if self.out.lost is not None and not self.out.reader_left:
-            why = getattr(self.out.lost, "strerror", None) or self.out.lost
-            self.err.write(f"lstm-onnx: stdout: cannot be written: {why}; not all of the result was printed\n")
+            reason = getattr(self.out.lost, "strerror", None) or self.out.lost
+            self.err.write(f"lstm-onnx: stdout: cannot be written: {reason}; the printed result is incomplete\n")
         self.err.flush()
 
 
@@ -237,7 +234,7 @@ _current: list[Streams] = []
 
 @contextlib.contextmanager
 def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
-    """Make `sys.stdout` and `sys.stderr` safe; with `keep`, also after the block, until the process has ended."""
+    """Make `sys.stdout` and `sys.stderr` safe within the block; with `keep`, until the process ends."""
     before = sys.stdout, sys.stderr
     closed = sys.stdout is None
     streams = Streams(SafeStream(_opened(sys.stdout, 1), 1), SafeStream(_opened(sys.stderr, 2), 2), closed)
@@ -252,7 +249,7 @@ def standard_streams(*, keep: bool = False) -> Iterator[Streams]:
 
 
 def _opened(stream: TextIO | None, descriptor: int) -> TextIO:
-    """A stream in the place of one that Python found closed: to where `descriptor` leads now."""
+    """`stream`; or, if Python found it closed, a new stream for `descriptor`."""
     if stream is not None:
         return stream
     return open(descriptor, "w", encoding="utf-8", closefd=False)
@@ -260,7 +257,7 @@ def _opened(stream: TextIO | None, descriptor: int) -> TextIO:
 
 @contextlib.contextmanager
 def off_stdout() -> Iterator[None]:
-    """Within, what prints to `sys.stdout` gets to stderr; `say` goes where it always does."""
+    """Redirect `sys.stdout` to stderr within the block; `say` still prints to stdout."""
     before = sys.stdout
     sys.stdout = sys.stderr
     try:
@@ -270,22 +267,22 @@ def off_stdout() -> Iterator[None]:
 
 
 def stdout() -> TextIO:
-    """Where results go."""
+    """The stream of results."""
     return cast("TextIO", _current[-1].out) if _current else sys.stdout
 
 
 def terminal(stream: TextIO) -> TextIO:
-    """`stream` for colours and moving lines, where it is a terminal; and else as it is."""
+    """`stream` for colours and progress bars if it is a terminal; unchanged if not."""
     return cast("TextIO", _Verbatim(stream)) if isinstance(stream, SafeStream) and stream.isatty() else stream
 
 
 def say(text: str) -> None:
-    """A line of a result, or several, to stdout."""
+    """Print lines of a result to stdout."""
     stdout().write(f"{text}\n")
 
 
 def say_command(line: str) -> None:
-    """A command for a CI service's runner, with what it holds escaped, to stderr: stdout may be JSON."""
+    """Print an escaped command for a CI service to stderr, since stdout may be JSON."""
     if isinstance(sys.stderr, SafeStream):
         sys.stderr.write_verbatim(f"{line}\n")
     else:
@@ -293,26 +290,26 @@ def say_command(line: str) -> None:
 
 
 def stdout_is_closed() -> bool:
-    """Whether there is no stdout."""
+    """Whether stdout was closed from the start."""
     return bool(_current) and _current[-1].closed
 
 
 def reader_left() -> bool:
-    """Whether nobody reads stdout any more."""
+    """Whether the reader of stdout has closed it."""
     return bool(_current) and _current[-1].out.reader_left
 
 
 def data_stdout(*, stops: bool) -> BinaryIO:
-    """Where arrays go that are written to stdout.
+    """The byte stream for arrays on stdout.
 
     Args:
-        stops: whether a reader who leaves ends the command (BrokenPipeError): where it would go on for ever, on
-            data from a pipe.  Otherwise it goes on to its end, so that its exit code is that of all the data.
+        stops: whether the command ends (BrokenPipeError) when the reader of stdout closes it, because its input is a
+            pipe that may never end.  Otherwise it continues, so that its exit code covers all of the data.
     """
     if not _current:
         return sys.stdout.buffer
     out = _current[-1].out
     with contextlib.suppress(OSError, ValueError):
-        if out.raw.seekable():  # a file: nobody can leave, and zip files get their sizes where they belong
+        if out.raw.seekable():  # a file, in which zip can write sizes in place
             return out.raw
     return cast("BinaryIO", _ByteStream(out, tolerated=() if stops else (BrokenPipeError,)))

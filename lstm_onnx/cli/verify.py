@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from .options import json_option, note, progress, threads_option
+from .options import json_option, note, progress, seed_option, threads_option, warn
+from .params import FILE, ProviderName, option
 from .reports import check_files, file_options, show
 
 if TYPE_CHECKING:
@@ -22,44 +23,45 @@ _WITH_SOURCE = {
     "columns": "--columns",
     "seed": "--seed",
 }
-"""What says nothing where a golden file is compared with, by the parameter's name."""
+"""Parameters that need a SOURCE, and are errors with a golden file: parameter names and options."""
 
 
 @click.command()
-@click.argument("source")
-@click.argument("file", required=False)
-@click.option(
+@click.argument("source", type=FILE)
+@click.argument("file", required=False, type=FILE)
+@option(
     "--provider",
     "providers",
-    type=click.Choice(["auto", "cpu", "cuda"]),
+    type=ProviderName(),
     multiple=True,
     default=("auto",),
     show_default="auto",
-    help="Where to run; cuda means CUDA or an error; may be given more than once.",
+    help="Execution provider, as in run; may be repeated.",
 )
 @threads_option
-@click.option(
+@option(
     "--precision",
     "precisions",
     type=click.Choice(["float16", "float32", "float64"]),
     multiple=True,
-    help="Export SOURCE in this precision, and compare that; may be given more than once.  [default: SOURCE's own]",
+    help="Precision of the fresh export; may be repeated.  [default: that of SOURCE]",
 )
-@click.option(
+@option(
     "--mutants",
     type=click.Choice(["none", "quick", "all"]),
     default="quick",
     show_default=True,
-    help="How many wrong copies of the file are tried, each of which must be rejected.",
+    help="How many mutants of the file to try; each must be rejected.",
 )
-@click.option("--data", metavar="DATA", help="Compare on these inputs as well, in any format that run reads.")
-@click.option("--columns", metavar="A,B,...", help="The columns of a --data table that are the features.")
-@click.option(
+@option("--data", metavar="DATA", type=FILE, help="Also compare on these inputs, in any format that run reads.")
+@option("--columns", metavar="A,B,...", help="Feature columns of a --data table.  [default: all]")
+@option(
     "--golden",
     metavar="OUT.npz",
-    help="Store what was compared, once it passed; beside a FILE alone, compare it with that, without PyTorch.",
+    type=FILE,
+    help="Write a golden file if the comparison passes; with a FILE alone, compare FILE with it, without PyTorch.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the inputs that are drawn.")
+@seed_option
 @file_options
 @json_option
 def verify(
@@ -77,11 +79,13 @@ def verify(
     html: str | None,
     as_json: bool,
 ) -> int:
-    """Compare FILE with the PyTorch model SOURCE; without FILE, with a fresh export of it.
+    """Compare FILE with the PyTorch model SOURCE.
 
-    Several providers and precisions are compared one after the other, each with a report of its own.
+    Without FILE, a fresh export of SOURCE is compared.  Each provider and precision is compared in
+    turn, with its own report.  With several of them, --json prints an object with the key
+    "reports".
 
-    With only a FILE and --golden, the file is compared with what an earlier run stored.
+    With only a FILE and --golden, FILE is compared with a golden file of an earlier run.
     """
     from dataclasses import replace
 
@@ -105,7 +109,7 @@ def verify(
         _check_golden(golden, precisions)
     require_apart([junit, html, golden], [*source_files(source), file, data])
     if file is not None and precisions:
-        raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
+        raise ConfigError(f"--precision is for fresh exports, and {file} was given; leave one of them out")
     model_source = load_source(source)
     import_torch("verify compares with it")
     from ..parity.verification import verify_all
@@ -134,7 +138,7 @@ def verify(
 def _data(path: str | None, columns: str | None) -> UserData | None:
     if path is None:
         if columns:
-            raise click.UsageError("--columns goes with --data that is a table")
+            raise click.UsageError("--columns is for a --data table, and no --data was given")
         return None
     from ..parity.user_data import read
 
@@ -142,12 +146,12 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
 
 
 def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
-    """Before there is anything to store."""
+    """Check that the golden file can be written."""
     from ..atomic_io import require_writable
     from ..parity.golden_file import require_name
 
     if len(precisions) > 1:
-        raise click.UsageError("--golden is of one file; leave one --precision")
+        raise click.UsageError("--golden stores one comparison; pass --precision once")
     require_writable(require_name(path))
 
 
@@ -158,24 +162,24 @@ def _store(path: str, golden: Golden, *, passed: bool) -> None:
         write(path, golden)
         note(f"wrote {path}: {len(golden.cases)} cases")
     else:
-        note(f"{path} was not written, since the verification did not pass")
+        warn(f"{path} was not written, because the comparison failed")
 
 
 def _against_golden(
     path: str, golden: str | None, providers: tuple[str, ...], threads: int | None, mutants: str
 ) -> list[ParityReport]:
     if golden is None:
-        raise click.UsageError(f"{path} is a FILE; name the SOURCE to compare it with before it, or --golden")
+        raise click.UsageError(f"{path} is a FILE; put the SOURCE to compare it with before it, or pass --golden")
 
-    def given(parameter: str) -> bool:
+    def is_given(parameter: str) -> bool:
         return click.get_current_context().get_parameter_source(parameter) == ParameterSource.COMMANDLINE
 
-    for parameter, option in _WITH_SOURCE.items():
-        if given(parameter):
-            raise click.UsageError(f"{option} goes with a SOURCE, and {path} is compared with what {golden} holds")
+    for parameter, name in _WITH_SOURCE.items():
+        if is_given(parameter):
+            raise click.UsageError(f"{name} needs a SOURCE, and {path} is compared with {golden}")
     from ..parity.golden import verify_golden
 
-    level = mutants if given("mutants") else "none"  # they need onnx, which what only runs a model does not
+    level = mutants if is_given("mutants") else "none"  # mutants need onnx, and running a model does not
     return [verify_golden(path, golden, provider=each, threads=threads, mutants=level) for each in providers]
 
 

@@ -1,7 +1,7 @@
-"""The data files of ``lstm-onnx run``: arrays by name, read and written in six formats.
+"""Data files: arrays by name, read and written in six formats, and run through a model.
 
-Importing this loads nothing but numpy; pyarrow, safetensors and the standard library's readers are
-loaded by the call that needs them.
+Importing this imports numpy alone; pyarrow, safetensors and the standard library's readers are imported by the
+call that needs them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the readers and the writers agree on: the formats, the records, the element types."""
+"""The formats, records and element types, for readers and writers."""
 
 from __future__ import annotations
 
@@ -16,35 +16,47 @@ if TYPE_CHECKING:
     from typing import Self
 
 FORMATS: tuple[str, ...] = ("npz", "npy", "csv", "safetensors", "jsonl", "parquet")
-"""Every format, by the name that is also its suffix."""
+"""All formats; the name is also the suffix."""
 
 TABLES: tuple[str, ...] = ("csv", "parquet")
-"""The formats that have columns to pick from."""
+"""Formats with columns that can be selected."""
 TYPED: tuple[str, ...] = ("npz", "npy", "safetensors", "parquet")
-"""The formats that keep an array's dtype."""
+"""Formats that store dtypes."""
 SINGLE: tuple[str, ...] = ("npy", "csv")
-"""The formats that hold one array and no more."""
+"""Formats that store a single array."""
 
 HEAD = 9
-"""The number of leading bytes that tells the formats apart."""
-_LARGEST_HEADER = 100_000_000  # safetensors' own bound on its JSON header
+"""The number of leading bytes that identify the format."""
+_LARGEST_HEADER = 100_000_000  # the bound of the safetensors library on its JSON header
 
 Record = dict[str, np.ndarray]
-"""Arrays by name: ``input``, ``h0``, ``c0``, ``lengths``, or whatever names a model's inputs have."""
+"""Arrays by name: ``input``, ``h0``, ``c0``, ``lengths``, or the input names of any model."""
+
+
+class PlacedRecord(Record):
+    """A record that knows its place in the file, such as "line 4"."""
+
+    def __init__(self, arrays: Record, place: str) -> None:
+        super().__init__(arrays)
+        self.place = place
+
+
+def place_of(record: Record, index: int) -> str:
+    """The place of a record in its file, for messages: its line or row, or its number from 1 where that is unknown."""
+    return record.place if isinstance(record, PlacedRecord) else f"record {index + 1}"
 
 
 @dataclass(frozen=True)
 class Records:
-    """What a data file holds; a context manager that closes it, for those who may not go through all of it.
+    """The content of a data file; a context manager that closes the file.
 
     Attributes:
         format: one of `FORMATS`.
-        many: True where the file holds one record a sequence (jsonl, parquet with list columns);
-            False where it holds exactly one record.
-        rows: the records, read as they are asked for; can be gone through once.  Reading on may
-            raise FileError, as `read` does.
-        typed: whether the format carries dtypes, or only numbers as text (csv, jsonl).
-        count: the number of records where that is known without reading them, else None.
+        many: True for a file of one record per sequence (jsonl, parquet with list columns); False for a file
+            with exactly one record.
+        rows: an iterator of the records, which are read as needed.  May raise FileError, as `read` does.
+        typed: whether the format stores dtypes, and not just numbers as text (csv, jsonl).
+        count: the number of records if it is known without reading them, else None.
     """
 
     format: str
@@ -54,55 +66,55 @@ class Records:
     count: int | None
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return self."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file; there are no further records."""
+        """Close the file; `rows` ends."""
         close = getattr(self.rows, "close", None)
         if close is not None:
             close()
 
 
 def listing(formats: tuple[str, ...] = FORMATS) -> str:
-    """`formats` as suffixes in a sentence: ``.npz, .npy or .csv``."""
-    *most, last = (f".{name}" for name in formats)
-    return f"{', '.join(most)} or {last}" if most else last
+    """`formats` as suffixes, for a sentence: ``.npz, .npy or .csv``."""
+    *others, last = (f".{name}" for name in formats)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def format_of(path: str) -> str:
-    """The format that the suffix of `path` names, upper or lower case.
+    """The format of `path` by its suffix, in upper or lower case.
 
     Raises:
-        FileError: it has no suffix or an unknown one; the message lists what is allowed.
+        FileError: it has no suffix or an unknown one; the message lists the known ones.
     """
-    suffix = os.path.splitext(path)[1].lower()[1:]  # noqa: PTH122  (a str in, and no need of a Path)
+    suffix = os.path.splitext(path)[1].lower()[1:]  # noqa: PTH122  (no need for a Path)
     if suffix not in FORMATS:
-        found = f"the suffix .{suffix} is not known" if suffix else "the name has no suffix to tell the format"
-        raise FileError(f"{path}: {found}; name a file that ends in {listing()}")
+        problem = f"the suffix .{suffix} is unknown" if suffix else "the name has no suffix"
+        raise FileError(f"{path}: {problem}; end the name in {listing()}")
     return suffix
 
 
 def known_format(place: str, format: str) -> str:
-    """`format`, once it is known to be one of `FORMATS`.
+    """`format`.
 
     Raises:
-        FileError: it is not; the message lists what is allowed.
+        FileError: it is not one of `FORMATS`; the message lists them.
     """
     if format not in FORMATS:
-        raise FileError(f"{place}: there is no format {format!r}; choose one of {', '.join(FORMATS)}")
+        raise FileError(f"{place}: the format {format!r} is unknown; choose one of {', '.join(FORMATS)}")
     return format
 
 
 def sniff(head: bytes) -> str:
-    """The format of a file that starts with `head`, its first `HEAD` bytes (fewer in a shorter file)."""
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # the second is a zip with nothing in it
+    """The format of a file by `head`, its first `HEAD` bytes (fewer if the file is shorter)."""
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # the latter is an empty zip file
         return "npz"
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if head.startswith(b"PAR1"):
         return "parquet"
-    # Before jsonl: a header of 123 bytes has "{" for its first byte.  Text has no such length.
+    # Before jsonl: a header of 123 bytes starts with "{" in the file.  No text has such a length.
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
         return "safetensors"
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
@@ -111,33 +123,33 @@ def sniff(head: bytes) -> str:
 
 
 def is_numeric(dtype: np.dtype) -> bool:
-    """Whether every format can hold `dtype`: booleans, integers, and floats of at most 64 bits."""
+    """Whether every format can store `dtype`: booleans, integers, and floats of at most 64 bits."""
     return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8)
 
 
 def native(array: np.ndarray) -> np.ndarray:
-    """`array` in this machine's byte order, the only one that ONNX Runtime takes."""
+    """`array` in native byte order, the only one that ONNX Runtime accepts."""
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 @contextlib.contextmanager
 def readable(place: str) -> Iterator[None]:
-    """Turn what the operating system says about reading `place` into a FileError."""
+    """Map errors of the operating system while reading `place` to FileError."""
     try:
         yield
     except MemoryError as error:
-        raise FileError(f"{place}: needs more memory than there is; split it into smaller files") from error
+        raise FileError(f"{place}: needs more memory than is available; split it into smaller files") from error
     except OSError as error:
         raise FileError(f"{place}: cannot be read: {error.strerror or error}") from error
 
 
 def one_line(error: BaseException) -> str:
-    """What a library said, in one line of a bearable length."""
+    """The message of a library's error on one line of at most 160 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
 
 
 def enumerated(names: Sequence[str]) -> str:
-    """Names out of a file in one line of a bearable length, whatever is in them."""
+    """The first 20 names on one line, as in "a, b and 3 more"."""
     shown = ", ".join(" ".join(name.split()) for name in names[:20])
     return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"

@@ -1,6 +1,6 @@
-"""Parquet, read and written through pyarrow, which is an extra.
+"""Parquet, read and written with pyarrow, an optional dependency.
 
-A file with list columns is a record a row.  A file without them is a table like csv's.
+A file with list columns has one record per row.  A file without is a table, as in csv.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 
 from lstm_onnx.errors import FileError, MissingDependencyError
 
-from .arrays import check_bomb
-from .formats import Record, enumerated, one_line
+from .arrays import check_expansion
+from .formats import PlacedRecord, Record, enumerated, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _BATCH_BYTES = 8 * 2**20
-"""About as much is read, and buffered before it is written, at a time."""
+"""Approximate bytes that are read or written at a time."""
 _BATCH_ROWS = 4096
 _NUMBER_BYTES = 8
-"""Of the widest number that a model takes."""
+"""Of the widest dtype that a model takes."""
 
 
 def read_parquet(
@@ -33,17 +33,17 @@ def read_parquet(
     """The records of a parquet file.
 
     Args:
-        stream: seekable, at its start, and open for as long as the records are read.
-        place: what to call it in errors.
-        columns: the columns to take; None takes all.
-        name: the array's name where the file is a table.
+        stream: seekable, at its start, and open while records are read.
+        place: its name in errors.
+        columns: the columns to read; None reads all.
+        name: of the array of a table.
 
     Returns:
-        Whether there is a record a row; how many; the records.  A table is one record, ``{name:
-        (time, features)}``, of the dtype that all its columns fit into.
+        Whether there is one record per row; their number; the records.  A table is one record ``{name: (time,
+        features)}`` of the common dtype of its columns.
 
     Raises:
-        FileError: it is not parquet, is cut short, or has columns that are not numbers.
+        FileError: it is not parquet, is truncated, or has columns that are not numeric.
         MissingDependencyError: pyarrow is not installed.
     """
     pa, pq = _pyarrow()
@@ -54,21 +54,21 @@ def read_parquet(
             raise FileError(f"{place}: has no rows; write at least one")
         many = any(_is_list(pa, kind) for kind in schema.types)
         picked = _picked(pa, place, schema, columns)
-    # Runs of equal numbers take next to nothing in a file, and their full size in memory.
+    # Runs of equal numbers take almost no space in a file, and their full size in memory.
     declared = _declared_bytes(file.metadata)
-    check_bomb(place, declared, stream.seek(0, os.SEEK_END), "write it anew without dictionaries and compression")
+    check_expansion(place, declared, stream.seek(0, os.SEEK_END), "write it again without dictionaries and compression")
     if many:
         return True, rows, _records(pa, file, place, picked)
     return False, 1, iter(({name: _table(pa, file, place, picked)},))
 
 
 def write_parquet(stream: BinaryIO, records: Iterator[Mapping[str, np.ndarray]], place: str) -> None:
-    """Write one row a record, in row groups as the records come; an axis is a level of lists.
+    """Write one row per record, in row groups as records arrive; an axis is a level of lists.
 
     Args:
-        stream: what to write to; need not be seekable.
-        records: of the names, dtypes and numbers of axes of the first one.
-        place: what to call it in errors.
+        stream: need not be seekable.
+        records: all with the names, dtypes and numbers of axes of the first one.
+        place: its name in errors.
 
     Raises:
         FileError: a record differs from the first one.
@@ -79,13 +79,13 @@ def write_parquet(stream: BinaryIO, records: Iterator[Mapping[str, np.ndarray]],
         with contextlib.ExitStack() as stack:
             writer, layout, waiting, size = None, {}, [], 0
             for index, record in enumerate(records):
-                found = {key: (array.dtype, array.ndim) for key, array in record.items()}
+                record_layout = {key: (array.dtype, array.ndim) for key, array in record.items()}
                 if writer is None:
-                    layout, schema = found, _schema(pa, found)
-                    # No dictionaries: they would merge the bit patterns of NaN, and gain nothing here.
+                    layout, schema = record_layout, _schema(pa, record_layout)
+                    # No dictionaries: they merge the bit patterns of NaN, and save nothing here.
                     writer = stack.enter_context(pq.ParquetWriter(stream, schema, use_dictionary=False))
-                if found != layout:
-                    _differs(place, index, found, layout)
+                if record_layout != layout:
+                    raise _layout_error(place, index, record_layout, layout)
                 waiting.append(record)
                 size += sum(array.nbytes for array in record.values())
                 if size >= _BATCH_BYTES or len(waiting) >= _BATCH_ROWS:
@@ -94,7 +94,7 @@ def write_parquet(stream: BinaryIO, records: Iterator[Mapping[str, np.ndarray]],
             if writer is not None and waiting:
                 writer.write_batch(_batch(pa, schema, waiting))
     except pa.ArrowException as error:
-        raise FileError(f"{place}: parquet cannot hold this: {one_line(error)}; write .npz instead") from error
+        raise FileError(f"{place}: parquet cannot store this: {one_line(error)}; write .npz instead") from error
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -107,7 +107,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _declared_bytes(meta: Any) -> int:
-    """The bytes of all numbers in all columns, unpacked."""
+    """The bytes of all numbers of all columns in memory."""
     groups = (meta.row_group(index) for index in range(meta.num_row_groups))
     values = sum(max(0, group.column(at).num_values) for group in groups for at in range(group.num_columns))
     return int(values) * _NUMBER_BYTES
@@ -115,13 +115,12 @@ def _declared_bytes(meta: Any) -> int:
 
 @contextlib.contextmanager
 def _damage(pa: Any, place: str) -> Iterator[None]:
-    # Arrow's own tree, and beside it what it raises as Python's: OSError for damaged pages,
-    # ValueError for text that is not UTF-8.
+    # Besides its own errors, Arrow raises OSError for damaged pages and ValueError for text that is not UTF-8.
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FileError(
-            f"{place}: is not a whole parquet file: {one_line(error)}; it is cut short or damaged, make it anew"
+            f"{place}: is truncated, damaged or not a parquet file: {one_line(error)}; write it again"
         ) from error
 
 
@@ -137,19 +136,19 @@ def _is_numeric(pa: Any, kind: Any) -> bool:
 
 
 def _picked(pa: Any, place: str, schema: Any, columns: Sequence[str] | None) -> list[str]:
-    """The names of the columns to read, each there once and numeric."""
-    there = list(schema.names)
-    picked = there if columns is None else list(columns)
+    """The names of the columns to read: each exists once and is numeric."""
+    available = list(schema.names)
+    picked = available if columns is None else list(columns)
     for column in picked:
-        if column not in there:
-            raise FileError(f"{place}: there is no column {column!r}; it has {enumerated(there)}")
-        if there.count(column) > 1:
-            raise FileError(f"{place}: has the column {column!r} more than once; give each its own name")
+        if column not in available:
+            raise FileError(f"{place}: there is no column {column!r}; it has {enumerated(available)}")
+        if available.count(column) > 1:
+            raise FileError(f"{place}: has the column {column!r} more than once; rename one")
     others = [
         f"{column} ({schema.field(column).type})" for column in picked if not _is_numeric(pa, schema.field(column).type)
     ]
     if others:
-        raise FileError(f"{place}: not numbers: {enumerated(others)}; name the columns to take with --columns")
+        raise FileError(f"{place}: these columns are not numeric: {enumerated(others)}; select others with --columns")
     if not picked:
         raise FileError(f"{place}: has no columns; write at least one")
     return picked
@@ -160,14 +159,14 @@ def _table(pa: Any, file: Any, place: str, picked: list[str]) -> np.ndarray:
     with _damage(pa, place):
         for batch in file.iter_batches(columns=picked):
             columns = [_numbers(pa, _column(batch, column)) for column in picked]
-            parts.append(np.stack(columns, axis=1))  # promotes to the dtype that fits all
+            parts.append(np.stack(columns, axis=1))  # promotes to the common dtype
         return np.concatenate(parts)
 
 
 def _records(pa: Any, file: Any, place: str, picked: list[str]) -> Iterator[Record]:
     meta = file.metadata
     size = max(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), _declared_bytes(meta))
-    # A row can be a whole sequence, so the batch is as many as fit and not Arrow's 65,536.
+    # A row can be a long sequence, so batches are limited by bytes, and not to Arrow's 65,536 rows.
     batch_rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * meta.num_rows // max(size, 1)))
     row = 0
     with _damage(pa, place):
@@ -175,16 +174,17 @@ def _records(pa: Any, file: Any, place: str, picked: list[str]) -> Iterator[Reco
             split = {name: _levels(pa, place, name, _column(batch, name), row) for name in picked}
             for index in range(batch.num_rows):
                 row += 1
-                yield {name: _cell(place, name, *parts, index, row) for name, parts in split.items()}
+                arrays = {name: _cell(place, name, *parts, index, row) for name, parts in split.items()}
+                yield PlacedRecord(arrays, f"row {row}")
 
 
 def _column(batch: Any, name: str) -> Any:
-    # By index: pyarrow takes "a" for all of "a", "a.0" and "a.1", so a batch may hold more than was asked for.
+    # By index: pyarrow reads "a", "a.0" and "a.1" for the name "a", so a batch may have more columns than requested.
     return batch.column(batch.schema.get_field_index(name))
 
 
 def _levels(pa: Any, place: str, name: str, column: Any, before: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The offsets of each level of lists, and the numbers at the bottom, of one batch's column."""
+    """The offsets of each level of lists of a batch's column, and the numbers of the innermost one."""
     offsets: list[np.ndarray] = []
     while _is_list(pa, column.type):
         if column.null_count:
@@ -193,13 +193,13 @@ def _levels(pa: Any, place: str, name: str, column: Any, before: int) -> tuple[l
                 if offsets
                 else f"row {before + 1 + column.is_null().to_pylist().index(True)}"
             )
-            raise FileError(f"{place}: column {name!r}, {where}: null in place of a list; write a list of numbers")
+            raise FileError(f"{place}: column {name!r}, {where}: null instead of a list; write a list of numbers")
         if pa.types.is_fixed_size_list(column.type):
             bounds = np.arange(len(column) + 1) * column.type.list_size
         else:
             bounds = column.offsets.to_numpy()
         offsets.append(bounds - bounds[0])
-        column = column.flatten()  # unlike .values, only what this batch covers
+        column = column.flatten()  # unlike .values, only the part of this batch
     return offsets, _numbers(pa, column)
 
 
@@ -209,14 +209,14 @@ def _cell(place: str, name: str, levels: list[np.ndarray], numbers: np.ndarray, 
     for offsets in levels:
         sizes = np.diff(offsets[start : stop + 1])
         if sizes.size and (sizes != sizes[0]).any():
-            raise FileError(f"{place}: row {row}, column {name!r}: is ragged; make its inner lists equally long")
+            raise FileError(f"{place}: row {row}, column {name!r}: is ragged; its inner lists must have equal lengths")
         shape.append(int(sizes[0]) if sizes.size else 0)
         start, stop = int(offsets[start]), int(offsets[stop])
-    return numbers[start:stop].reshape(shape).copy()  # Arrow's memory is read-only, and a whole batch
+    return numbers[start:stop].reshape(shape).copy()  # Arrow's memory is read-only, and that of a batch
 
 
 def _numbers(pa: Any, column: Any) -> np.ndarray:
-    """A column without lists as numbers; null is NaN."""
+    """A column without lists as an array; null is NaN."""
     if pa.types.is_decimal(column.type) or (column.null_count and not pa.types.is_floating(column.type)):
         column = column.cast(pa.float64(), safe=False)
     numbers: np.ndarray = column.to_numpy(zero_copy_only=False)
@@ -239,17 +239,18 @@ def _batch(pa: Any, schema: Any, records: Sequence[Mapping[str, np.ndarray]]) ->
         arrays = [record[field.name] for record in records]
         column = pa.array(np.concatenate([array.ravel() for array in arrays]))
         for axis in reversed(range(arrays[0].ndim)):
-            # On this level an array of shape (a, b, c) has a*b lists of c for axis 2, a of b for axis 1.
+            # For axis 2 an array of shape (a, b, c) has a*b lists of c numbers, for axis 1 it has a lists of b lists.
             sizes = np.repeat([a.shape[axis] for a in arrays], [math.prod(a.shape[:axis]) for a in arrays])
             column = pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32()), column)
         columns.append(column)
     return pa.record_batch(columns, schema=schema)
 
 
-def _differs(place: str, index: int, found: Mapping[str, Any], layout: Mapping[str, Any]) -> None:
-    def told(names: Mapping[str, Any]) -> str:
+def _layout_error(place: str, index: int, differing: Mapping[str, Any], layout: Mapping[str, Any]) -> FileError:
+    def text(names: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} ({dtype}, {ndim} axes)" for name, (dtype, ndim) in names.items())
 
-    raise FileError(
-        f"{place}: record {index} has {told(found)} and the first {told(layout)}; make them alike, or write .jsonl"
+    return FileError(
+        f"{place}: record {index + 1} has {text(differing)} and the first {text(layout)}; they must be alike, or write "
+        ".jsonl"
     )

@@ -1,4 +1,4 @@
-"""The formats that are text: csv tables and jsonl."""
+"""The text formats: csv and jsonl."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ import numpy as np
 
 from lstm_onnx.errors import FileError
 
-from .formats import Record, enumerated, one_line
+from .formats import PlacedRecord, Record, enumerated, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_DEEPEST = 32  # axes; numpy 1's bound, and far below Python's on recursion
+_DEEPEST = 32  # axes; the limit of numpy 1, and far below Python's recursion limit
 
 
 def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, name: str) -> Record:
-    """A table, one row a time step, as ``{name: (time, features) float64}``.
+    """A table of one row per time step, as ``{name: (time, features) float64}``.
 
-    Cells are separated by commas, or where the first line has none by semicolons or tabs.  The
-    first row is a header if it has a cell that is neither empty nor a number.
+    Cells are separated by commas, or if the first line has none by semicolons or tabs.  The first row is a header
+    if one of its cells is neither empty nor a number.
 
     Args:
-        lines: the file's lines, with their ends.
-        place: what to call it in errors.
-        columns: the columns to take, in this order; None takes all.
-        name: the array's name.
+        lines: of the file, with line ends.
+        place: its name in errors.
+        columns: the columns to read, in this order; None reads all.
+        name: of the array.
 
     Raises:
-        FileError: with the line and the column: no rows, a row of another length, a cell that is
-            empty or not a number, a column that is not there.
+        FileError: no rows, a row of another length, an empty or non-numeric cell, a missing column; the message has
+            the line and the column.
     """
     import csv
 
@@ -45,50 +45,52 @@ def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, 
         rows = _filled_rows(place, ((reader.line_num, row) for row in reader))
         return {name: _table(place, rows, columns)}
     except csv.Error as error:
-        raise FileError(f"{place}: line {reader.line_num}: {one_line(error)}; mend the quotes of that row") from error
+        raise FileError(f"{place}: line {reader.line_num}: {one_line(error)}; fix the quotes in that row") from error
 
 
 def is_number(text: str) -> bool:
-    """Whether `text` is a number to this reader; ``nan`` and ``inf`` are."""
+    """Whether `text` is a number; ``nan`` and ``inf`` are."""
     try:
         float(text)
     except ValueError:
         return False
-    return "_" not in text  # Python reads 1_000, nobody else does
+    return "_" not in text  # only Python reads 1_000
 
 
 def read_jsonl(lines: Iterable[bytes], place: str, name: str) -> Iterator[Record]:
-    """The records of a jsonl file: each line an object of nested lists by name, or one bare list.
+    """The records of a jsonl file, one per line: an object of nested lists by name, or one bare list.
 
     Args:
-        lines: the file's lines, with their ends; one is taken for each record that is asked for.
-        place: what to call it in errors.
-        name: the name of the array in a line that is a bare list.
+        lines: of the file, with line ends; read as records are needed.
+        place: its name in errors.
+        name: of the array in a line that is a bare list.
 
     Yields:
-        One record a line; an array of integers alone is int64, any other float64, null is NaN.
+        One record per line; arrays of integers alone are int64, others float64; null is NaN.
 
     Raises:
-        FileError: with the line and the key: not JSON, ragged, or not numbers.
+        FileError: a line is not JSON, ragged, or has values that are not numbers; the message has the line and the key.
     """
     import json
 
     for number, line in enumerate(_decoded(lines, place), 1):
         if not line.strip():
             continue
-        where = f"{place}: line {number}"
+        line_name = f"line {number}"
+        where = f"{place}: {line_name}"
         try:
             value = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            # JSON's own line number is of this line alone, so always 1.
+            # The line number in the error is always 1.
             what = (
                 f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else one_line(error)
             )
-            raise FileError(f"{where} is not JSON: {what}; write one whole value a line") from error
+            raise FileError(f"{where} is not JSON: {what}; write one complete value per line") from error
         if isinstance(value, list):
-            yield {name: _array(value, where)}
+            yield PlacedRecord({name: _array(value, where)}, line_name)
         elif isinstance(value, dict) and value:
-            yield {key: _array(item, f"{where}, key {key!r}") for key, item in value.items()}
+            arrays = {key: _array(item, f"{where}, key {key!r}") for key, item in value.items()}
+            yield PlacedRecord(arrays, line_name)
         else:
             raise FileError(f"{where} is neither an object of arrays nor a list; write {{{name!r}: [[...], ...]}}")
 
@@ -109,18 +111,18 @@ def _up_to_content(text: Iterator[str]) -> Iterator[str]:
 
 
 def _filled_rows(place: str, rows: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
-    """Rows with their line numbers, without the empty lines before and after the table.
+    """Rows with their line numbers, without empty lines before and after the table.
 
-    Within the table an empty line is refused: it may be a lost time step or the seam of two
-    sequences, and going over it would be wrong for both.
+    An empty line within the table is an error: it may be a missing time step, or separate two sequences, and
+    skipping it would be wrong in both cases.
     """
     empty, begun = 0, False
     for line, row in rows:
-        # A quoted "" is a cell of a table of one column, not an empty line.
+        # A quoted "" is a cell in a table of one column, not an empty line.
         if not row or (len(row) == 1 and row[0].isspace()):
             empty = empty or line if begun else 0
         elif empty:
-            raise FileError(f"{place}: line {empty} is empty within the table; take it out, or write nan for its cells")
+            raise FileError(f"{place}: line {empty} is empty within the table; remove it, or write nan in its cells")
         else:
             begun = True
             yield line, row
@@ -129,7 +131,7 @@ def _filled_rows(place: str, rows: Iterable[tuple[int, list[str]]]) -> Iterator[
 def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str] | None) -> np.ndarray:
     line, row = next(rows, (0, []))
     if not row:
-        raise FileError(f"{place}: has no rows; write one a time step")
+        raise FileError(f"{place}: has no rows; write one per time step")
     width = len(row)
     header: list[str] | None = None
     if any(cell.strip() and not is_number(cell) for cell in row):
@@ -140,34 +142,34 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
     values = array.array("d")  # eight bytes a number, where a list of floats takes 32
     for line, row in rows:
         if len(row) != width:
-            raise FileError(f"{place}: line {line} has {len(row)} cells and the first row {width}; make them as many")
+            raise FileError(f"{place}: line {line} has {len(row)} cells and the first row {width}; they must be equal")
         cells = row if columns is None else [row[i] for i in picked]
         try:
             values.extend([float(cell) for cell in cells])
-            sound = "_" not in "".join(cells)
+            valid = "_" not in "".join(cells)
         except ValueError:
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             raise _bad_cell(place, line, row, picked, header)
     if not values:
-        raise FileError(f"{place}: has a header and no rows; write one a time step below it")
+        raise FileError(f"{place}: has a header and no rows; write one per time step below it")
     return np.frombuffer(values, np.float64).reshape(-1, len(picked))
 
 
 def _picked(place: str, columns: Sequence[str], header: list[str] | None, width: int) -> list[int]:
     """The indices of `columns`."""
     if header is None:
-        there = [str(i + 1) for i in range(width)]
-        listing = f"it has no header, so they go by number, 1 to {width}"
+        available = [str(i + 1) for i in range(width)]
+        listing = f"it has no header, so columns are numbers from 1 to {width}"
     else:
-        there = header
+        available = header
         listing = f"it has {enumerated(header)}"
     for column in columns:
-        if column not in there:
+        if column not in available:
             raise FileError(f"{place}: there is no column {column!r}; {listing}")
-        if there.count(column) > 1:
-            raise FileError(f"{place}: the header has {column!r} more than once; give each its own name")
-    return [there.index(column) for column in columns]
+        if available.count(column) > 1:
+            raise FileError(f"{place}: the header has {column!r} more than once; rename one")
+    return [available.index(column) for column in columns]
 
 
 def _bad_cell(place: str, line: int, row: list[str], picked: list[int], header: list[str] | None) -> FileError:
@@ -177,18 +179,18 @@ def _bad_cell(place: str, line: int, row: list[str], picked: list[int], header: 
         f" ({enumerated(header[index : index + 1])})" if header else ""
     )
     if not cell.strip():
-        return FileError(f"{where}: the cell is empty; fill it in, or write nan (which an LSTM cannot skip)")
+        return FileError(f"{where}: the cell is empty; write a number, or nan (which an LSTM does not skip)")
     shown = repr(cell if len(cell) <= 40 else cell[:37] + "...")
-    mend = "write a number with a decimal point and separate cells by commas, or leave the column out with --columns"
-    return FileError(f"{where}: {shown} is not a number; {mend}")
+    hint = "write a number with a decimal point and separate cells by commas, or leave the column out with --columns"
+    return FileError(f"{where}: {shown} is not a number; {hint}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):  # json would keep the last one in silence
+    items = dict(pairs)
+    if len(items) < len(pairs):  # json keeps the last one without an error
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return found
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return items
 
 
 def _array(value: object, where: str) -> np.ndarray:
@@ -197,28 +199,28 @@ def _array(value: object, where: str) -> np.ndarray:
     _shape(value, types, where)
     others = types - {int, float, type(None)}
     if others:
-        words = {str: "text", bool: "true or false", dict: "an object"}
+        words = {str: "text", bool: "a boolean", dict: "an object"}
         raise FileError(
-            f"{where} holds {words[min(others, key=str)]}; write numbers only, and null or NaN for missing ones"
+            f"{where} has {words[min(others, key=str)]}; write numbers only, and null or NaN for missing ones"
         )
     try:
         return np.array(value, np.int64 if types == {int} else np.float64)
     except OverflowError as error:
-        raise FileError(f"{where} holds an integer that 64 bits cannot hold; write it as a float (1e30)") from error
+        raise FileError(f"{where} has an integer that does not fit into 64 bits; write it as a float (1e30)") from error
 
 
 def _shape(value: object, types: set[type], where: str, depth: int = 0) -> tuple[int, ...]:
-    """The shape of nested lists, of which every list on a level has to have the same; their types into `types`."""
+    """The shape of nested lists; adds the types of their items to `types`."""
     if not isinstance(value, list):
         types.add(type(value))
         return ()
     if depth == _DEEPEST:
-        raise FileError(f"{where} is nested deeper than {_DEEPEST} lists; an array has fewer axes")
+        raise FileError(f"{where} has more than {_DEEPEST} levels of lists, the maximum number of axes")
     kinds = set(map(type, value))
-    if list not in kinds:  # the innermost level in one go, where all the numbers are
+    if list not in kinds:  # the innermost level, where all the numbers are, at once
         types |= kinds
         return (len(value),)
     shapes = {_shape(item, types, where, depth + 1) for item in value}
     if len(shapes) > 1:
-        raise FileError(f"{where} is ragged: lists of one level differ in length or depth; make them all alike")
+        raise FileError(f"{where} is ragged: lists of one level differ in length or depth; they must be alike")
     return (len(value), *shapes.pop())

@@ -10,6 +10,7 @@ from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..onnxgraph import Value
 from ..terminal_text import one_line, safe_copy
+from ..text_table import table_lines
 
 SCHEMA = 1
 """Version of the JSON: raised when a key changes its meaning or goes."""
@@ -163,12 +164,4 @@ def _table(lstms: Sequence[LSTMInfo]) -> list[str]:
         numbers = (f"{lstm.parameters:,}", f"{lstm.bytes:,}", f"{lstm.flops_per_step:,}")
         cells = (lstm.name, lstm.kind, lstm.direction, *sizes, str(lstm.proj_size or "-"), *words, *numbers)
         rows.append(tuple(one_line(cell, _MOST_CELL) for cell in cells))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    right = {3, 4, 5, 10, 11, 12}
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return table_lines(rows, right=(3, 4, 5, 10, 11, 12))

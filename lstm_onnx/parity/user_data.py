@@ -13,8 +13,8 @@ import numpy as np
 
 from .. import data as files
 from ..data import Record
-from ..data.fitting import batched, cast
-from ..data.formats import TABLES
+from ..data.cast_inputs import add_batch_axis, cast_inputs
+from ..data.formats import TABLES, place_of
 from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
 from ..runtime.tensor_info import validated_feeds
@@ -52,11 +52,11 @@ class UserData:
         for index, record in enumerate(self.records):
             named = {name or next(iter(model.inputs)): array for name, array in record.items()}
             try:
-                feeds, remarks = cast(model.inputs, named, typed=self.typed)
-                feeds = batched(model.inputs, feeds)
+                feeds, remarks = cast_inputs(model.inputs, named, typed=self.typed)
+                feeds = add_batch_axis(model.inputs, feeds)
                 complete_feeds(model, feeds)
             except InputError as error:
-                which = f"record {index}: " if len(self.records) > 1 else ""
+                which = f"{place_of(record, index)}: " if len(self.records) > 1 else ""
                 hint = "; choose the features among a table's columns with --columns" if self.table else ""
                 raise InputError(f"{self.place}: {which}{error}{hint}") from error
             calls.append(feeds)

@@ -1,4 +1,4 @@
-"""Turns, ratios and settings that are restored; no test asserts how fast anything is."""
+"""Order, ratios and restored settings; no test asserts how fast anything is."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 
 from lstm_onnx.bench.measure import (
-    Contender,
+    Candidate,
     Spread,
     allowed_cores,
+    call_once,
     interleaved,
     no_gc,
     pinned,
     ratios,
-    tried,
     turns,
 )
 from lstm_onnx.errors import InputError
 
 
 class Clock:
-    """Nanoseconds that pass only while a contender runs."""
+    """Nanoseconds that pass only while a candidate runs."""
 
     def __init__(self):
         self.now = 0
@@ -34,23 +34,23 @@ class Clock:
     def __call__(self) -> int:
         return self.now
 
-    def contender(self, name: str, seconds, **options) -> Contender:
+    def candidate(self, name: str, seconds, **options) -> Candidate:
         def run():
             self.calls.append(name)
             self.now += int((seconds() if callable(seconds) else seconds) * 1e9)
 
-        return Contender(name, run, **options)
+        return Candidate(name, run, **options)
 
 
 def firsts(calls: list[str]) -> list[str]:
-    """Consecutive calls of one contender as one."""
+    """Consecutive calls of one candidate as one."""
     return [name for index, name in enumerate(calls) if index == 0 or calls[index - 1] != name]
 
 
-def test_contenders_take_turns_and_each_round_starts_with_the_next():
+def test_candidates_take_turns_and_each_round_starts_with_another_one():
     clock = Clock()
-    contenders = [clock.contender(name, 1) for name in "abc"]
-    samples = interleaved(contenders, rounds=4, clock=clock)
+    candidates = [clock.candidate(name, 1) for name in "abc"]
+    samples = interleaved(candidates, rounds=4, clock=clock)
     assert {name: len(found) for name, found in samples.items()} == {"a": 4, "b": 4, "c": 4}
     assert "".join(clock.calls[-12:]) == "abcbcacababc"
 
@@ -61,45 +61,45 @@ def test_turns():
 
 def test_a_short_call_is_repeated_until_a_sample_is_long_enough():
     clock = Clock()
-    samples = interleaved([clock.contender("a", 1e-4)], rounds=2, least=0.002, clock=clock)
+    samples = interleaved([clock.candidate("a", 1e-4)], rounds=2, least=0.002, clock=clock)
     assert samples["a"] == pytest.approx([1e-4, 1e-4])
     assert len(clock.calls) == 4 + 2 * (100 + 20)  # to warm up; for 10 ms before each sample, untimed
 
 
 def test_warming_up_a_long_call_is_short():
     clock = Clock()
-    interleaved([clock.contender("a", 5)], rounds=1, clock=clock)
+    interleaved([clock.candidate("a", 5)], rounds=1, clock=clock)
     assert len(clock.calls) == 2
 
 
-def test_what_is_known_to_be_long_is_not_called_to_warm_up():
+def test_a_long_first_call_counts_as_warm_up():
     clock = Clock()
-    contenders = [clock.contender(name, 1) for name in "ab"]
-    interleaved(contenders, rounds=1, known={"a": 5.0, "b": 0.1}, clock=clock)
+    candidates = [clock.candidate(name, 1) for name in "ab"]
+    interleaved(candidates, rounds=1, known={"a": 5.0, "b": 0.1}, clock=clock)
     assert clock.calls == ["b", "a", "b"]
 
 
-def test_seconds_end_the_rounds_but_three_are_done():
+def test_the_time_limit_ends_the_rounds_but_three_are_run():
     clock = Clock()
-    assert len(interleaved([clock.contender("a", 1)], rounds=50, seconds=1e-3, clock=clock)["a"]) == 3
-    assert len(interleaved([clock.contender("a", 1)], rounds=2, seconds=1e-3, clock=clock)["a"]) == 2
-    assert len(interleaved([clock.contender("a", 1)], rounds=50, seconds=10, clock=clock)["a"]) == 10
+    assert len(interleaved([clock.candidate("a", 1)], rounds=50, seconds=1e-3, clock=clock)["a"]) == 3
+    assert len(interleaved([clock.candidate("a", 1)], rounds=2, seconds=1e-3, clock=clock)["a"]) == 2
+    assert len(interleaved([clock.candidate("a", 1)], rounds=50, seconds=10, clock=clock)["a"]) == 10
 
 
 def test_rests_before_each_sample():
     clock, rests = Clock(), []
     options = {"rounds": 3, "clock": clock, "sleep": rests.append, "used": lambda: 0.0}
-    interleaved([clock.contender(name, 1) for name in "ab"], settle=0.03, **options)
+    interleaved([clock.candidate(name, 1) for name in "ab"], settle=0.03, **options)
     assert rests == [0.03] * 6
-    interleaved([clock.contender("a", 1)], **options)
+    interleaved([clock.candidate("a", 1)], **options)
     assert len(rests) == 6
 
 
 @pytest.mark.parametrize(("spins", "expected"), [(0.0, 1), (0.04, 3), (0.2, 11), (100.0, 40)])
-def test_rests_until_no_thread_spins_but_not_for_ever(spins: float, expected: int):
+def test_rests_until_no_thread_spins_up_to_a_limit(spins: float, expected: int):
     rested = []
     interleaved(
-        [(clock := Clock()).contender("a", 1)],
+        [(clock := Clock()).candidate("a", 1)],
         rounds=1,
         settle=0.02,
         clock=clock,
@@ -109,7 +109,7 @@ def test_rests_until_no_thread_spins_but_not_for_ever(spins: float, expected: in
     assert len(rested) == expected
 
 
-def test_settings_of_a_contender_are_its_alone():
+def test_settings_of_a_candidate_apply_to_it_alone():
     clock, inside = Clock(), []
 
     @contextlib.contextmanager
@@ -126,7 +126,7 @@ def test_settings_of_a_contender_are_its_alone():
         assert inside == []
         return 1
 
-    interleaved([clock.contender("a", seconds, around=around), clock.contender("b", other)], rounds=2, clock=clock)
+    interleaved([clock.candidate("a", seconds, around=around), clock.candidate("b", other)], rounds=2, clock=clock)
     assert inside == []
 
 
@@ -136,7 +136,7 @@ def test_spread_is_the_median_and_the_quartiles():
     assert Spread.of([1, 2]) == Spread(1.5, 1.25, 1.75)
 
 
-def test_ratios_are_those_of_the_rounds_and_not_of_medians():
+def test_ratios_are_taken_within_rounds_not_of_medians():
     # The machine is three times as slow in two rounds; the ratio is 2 in each.
     baseline = [1.0, 3.0, 1.0, 3.0, 1.0]
     assert ratios([2 * value for value in baseline], baseline) == Spread(2, 2, 2)
@@ -145,7 +145,7 @@ def test_ratios_are_those_of_the_rounds_and_not_of_medians():
         ratios([1, 2], [1])
 
 
-def test_garbage_collection_is_off_and_then_as_it_was():
+def test_garbage_collection_is_off_and_then_restored():
     assert gc.isenabled()
     with no_gc():
         assert not gc.isenabled()
@@ -162,8 +162,8 @@ def test_garbage_collection_is_off_and_then_as_it_was():
         gc.enable()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process")
-def test_every_thread_is_pinned_and_then_where_it_was():
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")
+def test_every_thread_is_pinned_and_then_restored():
     allowed = os.sched_getaffinity(0)
     begin, end = threading.Event(), threading.Event()
     old = threading.Thread(target=end.wait)
@@ -186,7 +186,7 @@ def test_every_thread_is_pinned_and_then_where_it_was():
         new.join()
 
 
-def test_nothing_is_pinned_where_that_cannot_be(monkeypatch):
+def test_nothing_is_pinned_on_a_system_without_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     with pinned([0]) as done:
@@ -194,23 +194,23 @@ def test_nothing_is_pinned_where_that_cannot_be(monkeypatch):
     assert allowed_cores() == list(range(os.cpu_count() or 1))
 
 
-def given(name: str, value, **options) -> Contender:
-    return Contender(name, lambda: value, numbers=np.asarray, **options)
+def given(name: str, value, **options) -> Candidate:
+    return Candidate(name, lambda: value, output=np.asarray, **options)
 
 
-def test_numbers_that_are_not_the_baselines_are_told():
+def test_outputs_that_differ_from_the_baseline_are_reported():
     right, wrong = np.ones(3), np.array([1, 1, 1.5])
-    trial = tried([given("a", right), given("b", right + 1e-6), given("c", wrong)], "a", 1e-3)
-    assert [contender.name for contender in trial.able] == ["a", "b", "c"]
-    assert trial.disagreements == ["c gives numbers that are 0.5 from those of a"]
-    nan = tried([given("a", right), given("b", right * np.nan)], "a", 1e-3)
+    calls = call_once([given("a", right), given("b", right + 1e-6), given("c", wrong)], "a", 1e-3)
+    assert [candidate.name for candidate in calls.working] == ["a", "b", "c"]
+    assert calls.disagreements == ["the output of c differs from that of a by 0.5"]
+    nan = call_once([given("a", right), given("b", right * np.nan)], "a", 1e-3)
     assert len(nan.disagreements) == 1
-    shape = tried([given("a", right), given("b", right[:2])], "a", 1e-3)
-    assert shape.disagreements == ["b gives numbers of shape (2,), and a of (3,)"]
-    assert tried([given("a", 100 * right), given("b", 100 * right + 0.05)], "a", 1e-3).disagreements == []
+    shape = call_once([given("a", right), given("b", right[:2])], "a", 1e-3)
+    assert shape.disagreements == ["the output of b has shape (2,), that of a (3,)"]
+    assert call_once([given("a", 100 * right), given("b", 100 * right + 0.05)], "a", 1e-3).disagreements == []
 
 
-def test_who_cannot_is_left_out_and_says_why():
+def test_a_failing_candidate_is_left_out_with_the_reason():
     def fails(error):
         def run():
             raise error
@@ -218,18 +218,18 @@ def test_who_cannot_is_left_out_and_says_why():
         return run
 
     bad = [
-        Contender("b", fails(InputError("no batch"))),
-        Contender("c", fails(RuntimeError("\n first\n second")), errors=(Exception,)),
-        Contender("d", fails(KeyError()), errors=(Exception,)),
+        Candidate("b", fails(InputError("no batch"))),
+        Candidate("c", fails(RuntimeError("\n first\n second")), errors=(Exception,)),
+        Candidate("d", fails(KeyError()), errors=(Exception,)),
     ]
-    trial = tried([given("a", np.ones(1)), *bad], "a", 1e-3)
-    assert [contender.name for contender in trial.able] == ["a"]
-    assert trial.unable == {"b": "InputError: no batch", "c": "RuntimeError: first", "d": "KeyError: no message"}
+    calls = call_once([given("a", np.ones(1)), *bad], "a", 1e-3)
+    assert [candidate.name for candidate in calls.working] == ["a"]
+    assert calls.failed == {"b": "InputError: no batch", "c": "RuntimeError: first", "d": "KeyError: no message"}
     with pytest.raises(RuntimeError):  # a bug of ours is not left out
-        tried([Contender("e", fails(RuntimeError()))], "e", 1e-3)
+        call_once([Candidate("e", fails(RuntimeError()))], "e", 1e-3)
 
 
-def test_no_numbers_no_comparison():
-    trial = tried([Contender("a", lambda: None), given("b", np.ones(1))], "a", 1e-3)
-    assert trial.disagreements == []
-    assert trial.unable == {}
+def test_candidates_without_output_are_not_compared():
+    calls = call_once([Candidate("a", lambda: None), given("b", np.ones(1))], "a", 1e-3)
+    assert calls.disagreements == []
+    assert calls.failed == {}

@@ -1,4 +1,4 @@
-"""The PyTorch side: what is fed is what a PyTorch user feeds, and its settings do not stay."""
+"""The PyTorch side: it computes what PyTorch code computes, and its settings are restored."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ print([name for name in ("torch", "matplotlib", "click") if name in sys.modules]
     assert done.stdout.strip() == "[]"
 
 
-def test_settings_are_inside_and_not_after():
+def test_settings_apply_inside_and_are_restored():
     side = side_of(threads=2)
     settings = side.settings()
     assert list(settings) == ["PyTorch", "PyTorch, mkldnn off", "PyTorch, mkldnn off, 1 thread"]
@@ -51,7 +51,7 @@ def test_settings_are_inside_and_not_after():
     assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == before
 
 
-def test_states_are_carried_on():
+def test_states_are_carried_over():
     side, x = side_of(), drawn(2, 1, 4)
     run = side.carried(x)
     with torch.inference_mode():
@@ -71,18 +71,18 @@ def test_states_are_carried_on():
 def test_packed_sequences_come_back_in_order():
     side = side_of(LSTMSpec(input_size=4, hidden_size=3, bidirectional=True))
     sequences = [drawn(length, 4) for length in (3, 7, 1, 5, 2)]
-    contender = side.packed_contender(sequences, 2)
-    assert contender.name == "PyTorch, packed, batches of 2"
-    with contender.around():
-        outputs = contender.run()
+    candidate = side.packed_candidate(sequences, 2)
+    assert candidate.name == "PyTorch, packed, batches of 2"
+    with candidate.around():
+        outputs = candidate.run()
         for sequence, output in zip(sequences, outputs, strict=True):
             alone = np.asarray(side.whole(sequence[:, None])())[:, 0]
             assert np.allclose(np.asarray(output), alone, atol=1e-6)
-    assert contender.numbers is not None
-    assert contender.numbers(outputs).shape == (18 * 6,)
+    assert candidate.output is not None
+    assert candidate.output(outputs).shape == (18 * 6,)
 
 
-def test_a_module_is_called_by_its_arguments_and_not_touched():
+def test_a_module_is_called_with_its_arguments_and_not_changed():
     class Counting(nn.Module):
         def __init__(self):
             super().__init__()

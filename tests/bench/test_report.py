@@ -1,4 +1,4 @@
-"""Reports of made-up samples: tables, JSON and pictures."""
+"""Reports of invented samples: tables, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import sys
 
 import pytest
 
-from lstm_onnx.bench import Comparison, LeftOut, Machine, Memory, ParityReport
+from lstm_onnx.bench import BenchmarkReport, Comparison, LeftOut, Machine
 from lstm_onnx.bench.measure import Spread
-from lstm_onnx.bench.peaks import Peaks
 from lstm_onnx.bench.plot import check_plot, write_plot
-from lstm_onnx.bench.report import duration, timings_of
+from lstm_onnx.bench.report import duration, speedup_text, timings_of
 from lstm_onnx.errors import FileError, MissingDependencyError
 from lstm_onnx.terminal_text import one_line
 
@@ -24,8 +23,8 @@ SAMPLES = {
 }
 
 
-def made() -> ParityReport:
-    timings = timings_of(SAMPLES, baseline="InferenceSession.run", ours=["lstm-onnx"], limit=5e-7)
+def made() -> BenchmarkReport:
+    timings = timings_of(SAMPLES, baseline="InferenceSession.run", lstm_onnx=["lstm-onnx"])
     comparison = Comparison(
         case="step",
         label="one step",
@@ -34,45 +33,46 @@ def made() -> ParityReport:
         unit="step",
         baseline="InferenceSession.run",
         rounds=3,
-        limit_seconds=5e-7,
         timings=timings,
         left_out={"PyTorch, packed": "not here"},
     )
     machine = Machine("a processor", "cpu", 2, (0, 1), "a system", {"Python": "3.14", "numpy": "2.4"})
-    memory = Memory("memory of 512 sequences", 130_000_000, 70_000_000, 10_000_000, 20_000_000, 40)
-    return ParityReport(
+    return BenchmarkReport(
         source="model.toml",
         machine=machine,
-        peaks=Peaks(1.6e11, 3e10, 9e10, "float32", 2),
         comparisons=(comparison, dataclasses.replace(comparison, label="batch 8, 50 steps")),
-        memory=(memory,),
         left_out=(LeftOut("pool of 64 streams", "is bidirectional"),),
         notes=("the machine was busy",),
     )
 
 
 def test_timings():
-    base, ours, torch = timings_of(SAMPLES, baseline="InferenceSession.run", ours=["lstm-onnx"], limit=5e-7)
+    base, ours, torch = timings_of(SAMPLES, baseline="InferenceSession.run", lstm_onnx=["lstm-onnx"])
     assert base.ratio == Spread(1, 1, 1)
     assert ours.ratio.median == pytest.approx(0.5)
     assert ours.ratio.high == pytest.approx(0.55)
-    assert ours.gain == Spread(1, 1, 1)
-    assert torch.gain is not None
-    assert torch.gain.median == pytest.approx(20)  # of 20, 15 and 25
-    assert ours.of_limit == pytest.approx(5e-7 / 1.2e-6)
-    assert (base.ours, ours.ours) == (False, True)
+    assert ours.speedup == Spread(1, 1, 1)
+    assert torch.speedup is not None
+    assert torch.speedup.median == pytest.approx(20)  # of 20, 15 and 25
+    assert (base.is_lstm_onnx, ours.is_lstm_onnx) == (False, True)
     assert torch.samples == tuple(SAMPLES["PyTorch"])
 
 
-def test_timings_without_this_runtime_or_a_limit():
-    found = timings_of({"a": [1.0], "b": [2.0]}, baseline="a", ours=[], limit=None)
-    assert [(timing.gain, timing.of_limit) for timing in found] == [(None, None), (None, None)]
+def test_timings_without_this_runtime():
+    timings = timings_of({"a": [1.0], "b": [2.0]}, baseline="a", lstm_onnx=[])
+    assert [timing.speedup for timing in timings] == [None, None]
 
 
-def test_memory():
-    memory = made().memory[0]
-    assert memory.working_set_bytes == 100_000_000
-    assert memory.ratio == 1.3
+@pytest.mark.parametrize(
+    ("speedup", "text"),
+    [
+        (Spread(20, 17.5, 22.5), "20 [17.5, 22.5] times faster"),
+        (Spread(1, 0.8, 1.25), "1 [0.8, 1.25] times faster"),
+        (Spread(0.127, 0.125, 0.25), "7.87 [4, 8] times slower"),
+    ],
+)
+def test_a_speedup_below_1_is_a_factor_of_being_slower(speedup, text):
+    assert speedup_text(speedup) == text
 
 
 def finite(value) -> bool:
@@ -87,28 +87,24 @@ def test_json_round_trips_and_is_finite():
     told = made().to_dict()
     assert json.loads(json.dumps(told, allow_nan=False)) == json.loads(json.dumps(told))
     assert finite(told)
-    assert told["memory"][0]["ratio"] == 1.3
-    assert told["memory"][0]["working_set_bytes"] == 100_000_000
     assert told["comparisons"][0]["timings"][1]["ratio"]["median"] == pytest.approx(0.5)
 
 
-def test_the_table_says_it_all():
+def test_the_text_has_everything_and_notes_come_first():
     text = str(made())
+    assert text.startswith("note: the machine was busy\n")
     for said in (
         "model.toml on cpu, 2 threads, pinned to CPU 0, 1",
         "a processor; a system; Python 3.14, numpy 2.4",
-        "160 GFLOP/s",
         "0.5 [0.5, 0.55]",
-        "20 [17.5, 22.5] times as fast",
+        "20 [17.5, 22.5] times faster",
         "1.2 us",
-        "42%",
         "PyTorch, packed: left out: not here",
-        "peak 130.0 MB is 1.30 times the working set",
         "pool of 64 streams: is bidirectional",
         "note: the machine was busy",
     ):
         assert said in text
-    bare = dataclasses.replace(made(), peaks=None, comparisons=(), memory=(), left_out=(), notes=())
+    bare = dataclasses.replace(made(), comparisons=(), left_out=(), notes=())
     bare = dataclasses.replace(bare, machine=dataclasses.replace(bare.machine, threads=1, cores=()))
     assert "1 thread, not pinned" in str(bare)
 
@@ -130,7 +126,7 @@ def test_a_plot_is_the_same_bytes(tmp_path, name):
     assert (tmp_path / f"again{name}").read_bytes() == first
 
 
-def test_a_plot_names_cases_and_contenders(tmp_path):
+def test_a_plot_names_cases_and_candidates(tmp_path):
     write_plot(made(), tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text()
     for said in ("one step, 3 rounds", "batch 8, 50 steps", "InferenceSession.run", "PyTorch", "a processor"):
@@ -151,7 +147,7 @@ def test_a_plot_of_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("a.pdf", ".png or an .svg"), ("a", ".png"), ("none/a.svg", "none"), ("folder.svg", "directory")]
+    ("name", "said"), [("a.pdf", ".png or .svg"), ("a", ".png"), ("none/a.svg", "none"), ("folder.svg", "directory")]
 )
 def test_what_cannot_be_a_plot_is_refused_at_once(tmp_path, name, said):
     (tmp_path / "folder.svg").mkdir()

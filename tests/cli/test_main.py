@@ -126,7 +126,7 @@ BAD = [
     (["run", "m.onnx", "x.npz", "--chunk", "0"], "--chunk"),
     (["run", "m.onnx", "x.npz", "--threads", "0"], "--threads"),
     (["run", "m.onnx", "x.npz", "--provider", "cdua"], "'auto', 'cpu', 'cuda'"),
-    (["check", "m.onnx", "--provider", "CUDAExecutionProvider"], "'auto', 'cpu', 'cuda'"),
+    (["check", "m.onnx", "--provider", "TensorrtExecutionProvider"], "'auto', 'cpu', 'cuda'"),
     (["export", "cut-weights.toml", "-o", "out.onnx"], "cut-net.safetensors"),
     (["export", "unknown-key.toml", "-o", "out.onnx"], "hidden_size"),
     (["export", "nan.toml", "-o", "out.onnx"], "nan.toml: [lstm] hidden_size"),
@@ -220,7 +220,7 @@ def test_stdout_that_is_full_loses_the_text_and_not_the_result(toml, tmp_path, s
             text=True,
             check=False,
         )
-    said = "lstm-onnx: stdout: cannot be written: No space left on device; not all of the result was printed\n"
+    said = "lstm-onnx: stdout: cannot be written: No space left on device; the printed result is incomplete\n"
     assert (done.returncode, done.stderr) == (0, said)
     assert (tmp_path / "net.onnx").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
@@ -161,7 +162,11 @@ def test_what_a_full_disk_means(place: Path, run_cli: Run, script_environment: d
     for arguments in (("--json",), ("-o", "-")):
         data = _piped(["run", "m.onnx", "x.npz", *arguments], script_environment, "> /dev/full")
         assert data.returncode == 2
-        assert data.stderr == b"lstm-onnx: stdout: cannot be written: No space left on device\n"
+        message = "stdout: cannot be written: No space left on device"
+        if arguments == ("--json",):
+            assert json.loads(data.stderr)["error"]["message"] == message
+        else:
+            assert data.stderr.decode() == f"lstm-onnx: {message}\n"
 
 
 @pytest.mark.parametrize("format", ["npz", "npy", "csv", "safetensors", "jsonl", "parquet"])
@@ -177,7 +182,7 @@ def test_a_stdout_that_is_closed_is_said_of_arrays(
     place: Path, run_cli: Run, script_environment: dict[str, str]
 ) -> None:
     done = _piped(["run", "m.onnx", "x.npz", "-o", "-"], script_environment, ">&-")
-    said = b"stdout is closed, so the outputs go nowhere; name a file with -o\n"
+    said = b"stdout is closed, so the outputs are lost; name a file with -o\n"
     assert (done.returncode, done.stderr) == (0, said)
 
 
@@ -218,4 +223,4 @@ def test_a_stream_without_end_stops_with_its_reader(
     Path("bad.jsonl").write_text('{"input": [[1, 2, 3, 4]]}\n' * 2000 + '{"input": [[1]]}\n')
     done = _piped(["run", "m.onnx", "bad.jsonl", "-o", "-"], script_environment, "| head -n 1; exit ${PIPESTATUS[0]}")
     assert done.returncode == 2
-    assert b"record 2000: " in done.stderr
+    assert b"line 2001: " in done.stderr

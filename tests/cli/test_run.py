@@ -182,10 +182,10 @@ def test_sizes_that_are_none(run_cli, model, arguments):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"input": np.full((2, 1, 4), 1e300)}, "too large for float32"),
-        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([2**32 + 1, 2])}, "cannot hold"),
-        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([1.5, 2.0])}, "cannot hold"),
-        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([np.nan, 2.0])}, "cannot hold"),
+        ({"input": np.full((2, 1, 4), 1e300)}, "too large for the model's float32"),
+        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([2**32 + 1, 2])}, "cannot represent"),
+        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([1.5, 2.0])}, "cannot represent"),
+        ({"input": np.zeros((2, 2, 4), np.float32), "lengths": np.array([np.nan, 2.0])}, "cannot represent"),
     ],
 )
 def test_numbers_that_the_model_cannot_hold(run_cli, toml, tmp_path, arrays, said):

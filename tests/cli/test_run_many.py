@@ -77,7 +77,7 @@ def test_a_record_that_does_not_fit_is_named(
     _write(tmp_path / "d.jsonl", wrong)
     done = run_cli("run", "m.onnx", "d.jsonl", "-o", "y.jsonl")
     assert done.code == 2
-    assert f"record {70 + len(before)}: input" in done.err
+    assert f"line {71 + len(before)}: input" in done.err
     assert "sequence" not in done.err
     assert not (tmp_path / "y.jsonl").exists()
 

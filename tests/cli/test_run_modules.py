@@ -42,7 +42,7 @@ def test_tokens_are_drawn_in_their_range_and_ten_steps_by_default(run_cli):
 def test_an_axis_that_is_none_names_those_that_are(run_cli):
     done = run_cli("run", module_file("packed_gru_and_lstm"), "--size", "words=3")
     assert done.code == 2
-    assert "the model's axes are batch, time" in done.err
+    assert "the model's named axes are batch, time" in done.err
 
 
 @pytest.mark.parametrize("options", [["--stream"], ["--chunk", "3"], ["--chunk", "100"]])

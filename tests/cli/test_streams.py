@@ -93,7 +93,7 @@ def test_a_stream_that_fails_raises_nothing(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (FULL, "lstm-onnx: stdout: cannot be written: No space left on device; not all of the result was printed\n"),
+        (FULL, "lstm-onnx: stdout: cannot be written: No space left on device; the printed result is incomplete\n"),
         (GONE, ""),
     ],
 )
@@ -133,7 +133,7 @@ def test_a_remark_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         say_json({"##[error]": "\ud800"})
     done = capsys.readouterr()
     assert done.err == "wrote a ::error::x.npz\n"
-    assert json.loads(done.out) == {"##[error]": "\ud800"}
+    assert json.loads(done.out) == {"schema": 1, "##[error]": "\ud800"}
     assert unsafe(done.out) == []
 
 
@@ -215,7 +215,7 @@ def test_code_that_ends_the_program_does_not_end_it_well(run_cli: Run, monkeypat
     monkeypatch.setitem(cli.commands, "leaves", leaves)
     done = run_cli("leaves")
     assert done.code == 2
-    assert "the model's own code ended the program (SystemExit: 0)" in done.err
+    assert "the model's code ended the program (SystemExit: 0)" in done.err
 
 
 def test_a_report_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,4 +229,4 @@ def test_a_report_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> Non
     with standard_streams():
         report(Result(), as_json=False)
         report(Result(), as_json=True)
-    assert capsys.readouterr().out == 'one\ntwo\n{\n  "name": "a\\nb"\n}\n'
+    assert capsys.readouterr().out == 'one\ntwo\n{\n  "schema": 1,\n  "name": "a\\nb"\n}\n'

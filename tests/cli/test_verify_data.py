@@ -48,7 +48,7 @@ def test_stdin_is_read_once_for_several_files(run_cli: Run, source: str, monkeyp
     two = ("--precision", "float32", "--precision", "float16")
     done = run_cli("verify", source, "--data", "-", *two, *QUICK)
     assert done.code == 0, done.err
-    for report in json.loads(done.out):
+    for report in json.loads(done.out)["reports"]:
         assert [case["case"] for case in report["cases"] if case["kind"] == "data"] == ["data 0", "data 1"]
 
 
@@ -82,7 +82,7 @@ def test_what_is_left_out_and_what_is_odd_is_noted(run_cli: Run, source: str) ->
     Path("x.jsonl").write_text('{"input": [[1, 2, 3, NaN], [1, 2, 3, 4]]}\n')
     done = run_cli("verify", source, "--data", "x.jsonl", "--provider", "cpu", "--mutants", "none")
     assert done.code == 1
-    assert "note: input holds NaN or infinity, which ONNX Runtime's LSTM may not carry on as PyTorch's does" in done.out
+    assert "note: input contains NaN or infinity, which ONNX Runtime's LSTM may propagate unlike PyTorch" in done.out
 
 
 def test_data_are_stored_in_a_golden_file_too(run_cli: Run, source: str) -> None:
@@ -98,9 +98,9 @@ def test_data_are_stored_in_a_golden_file_too(run_cli: Run, source: str) -> None
     ("name", "text", "message"),
     [
         ("none.csv", None, "none.csv: No such file"),
-        ("x.txt", "1,2", "the suffix .txt is not known"),
+        ("x.txt", "1,2", "the suffix .txt is unknown"),
         ("x.csv", "1,2,three,4\n1,2,3,4\n1,2,x,4\n", "x.csv: line 3, column 3 (three): 'x' is not a number"),
-        ("x.jsonl", '{"input": [[1, 2, 3, 4]]}\n{"input": [[1]]}\n', "x.jsonl: record 1: input has shape"),
+        ("x.jsonl", '{"input": [[1, 2, 3, 4]]}\n{"input": [[1]]}\n', "x.jsonl: line 2: input has shape"),
         ("x.jsonl", '{"x": [[1, 2, 3, 4]]}\n', "x.jsonl: x is not an input of the model; its inputs are input"),
         ("x.jsonl", '{"input": [[[1, 2, 3, 4]]], "lengths": [2]}\n', "lengths[0] is 2; it must be from 1 to time, 1"),
     ],

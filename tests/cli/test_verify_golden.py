@@ -102,18 +102,18 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["m.onnx"], "m.onnx is a FILE; name the SOURCE to compare it with before it, or --golden"),
-        (["m.onnx", "m.onnx", "--golden", "m.npz"], "a second FILE goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--seed", "0"], "--seed goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--precision", "float32"], "--precision goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--data", "x.npy"], "--data goes with a SOURCE"),
-        (["m.onnx", "--golden", "m.npz", "--columns", "x"], "--columns goes with a SOURCE"),
+        (["m.onnx"], "m.onnx is a FILE; put the SOURCE to compare it with before it, or pass --golden"),
+        (["m.onnx", "m.onnx", "--golden", "m.npz"], "a second FILE needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--seed", "0"], "--seed needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--precision", "float32"], "--precision needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--data", "x.npy"], "--data needs a SOURCE"),
+        (["m.onnx", "--golden", "m.npz", "--columns", "x"], "--columns needs a SOURCE"),
         (["m.onnx", "--golden", "none.npz"], "none.npz: No such file or directory; expected a golden file"),
         (["m.onnx", "--golden", "m.onnx"], "m.onnx: is not npz"),
         (["none.onnx", "--golden", "m.npz"], "none.onnx: No such file or directory; expected an .onnx file"),
         (["net.toml", "m.onnx", "--golden", "m.onnx"], "golden files must end in .npz"),
         (["net.toml", "m.onnx", "--golden", "-"], "golden files must end in .npz"),
-        (["net.toml", "--columns", "x"], "--columns goes with --data"),
+        (["net.toml", "--columns", "x"], "--columns is for a --data table"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(run_cli: Run, stored: str, arguments: list[str], message: str) -> None:
@@ -144,7 +144,7 @@ def test_mutants_can_be_tried_on_a_golden_file(run_cli: Run, stored: str) -> Non
 def test_several_providers_are_several_reports(run_cli: Run, stored: str) -> None:
     done = run_cli("verify", "m.onnx", "--golden", "m.npz", "--provider", "cpu", "--provider", "cpu", "--json")
     assert done.code == 0
-    assert [report["passed"] for report in json.loads(done.out)] == [True, True]
+    assert [report["passed"] for report in json.loads(done.out)["reports"]] == [True, True]
 
 
 _WITHOUT = """

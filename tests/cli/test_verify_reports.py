@@ -72,7 +72,7 @@ def test_several_reports_share_the_files(run_cli: Run, source: str) -> None:
     arguments = ("--precision", "float32", "--precision", "float16", "--junit", "a.xml", "--html", "a.html", "--json")
     done = run_cli("verify", source, *QUICK, *arguments)
     assert done.code == 0, done.err
-    assert len(json.loads(done.out)) == 2
+    assert len(json.loads(done.out)["reports"]) == 2
     names = [suite.get("name") for suite in _suites("a.xml")]
     assert names == [f"net.toml: a fresh export in {precision} on cpu" for precision in ("float32", "float16")]
     assert Path("a.html").read_text(encoding="utf-8").count("<article") == 2

@@ -300,18 +300,18 @@ def test_what_is_odd_in_the_data_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text(f"{line}\n{line}\n")
     _, notes = data.read(tmp_path / "x.jsonl").feeds(model)
     assert len(notes) == 1
-    assert notes[0].startswith("input holds NaN or infinity, which ONNX Runtime's LSTM may not carry on")
+    assert notes[0].startswith("input contains NaN or infinity, which ONNX Runtime's LSTM may propagate")
     np.save(tmp_path / "x.npy", _draw(4, SIZE, dtype="float64"))
     _, notes = data.read(tmp_path / "x.npy").feeds(model)
-    assert notes == ["input is float64 and is run as float32"]
+    assert notes == ["input is cast from float64 to float32"]
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ('{"input": [[1, 2, 3]]}\n{"input": [[1, 2]]}\n', r"record 1: input has shape \(1, 1, 2\)"),
-        ('{"input": [[1, 2, 3]]}\n{"x": [[1, 2]]}\n', "record 1: x is not an input"),
-        ('{"input": [[1, 2, 1e300]]}\n', r"x\.jsonl: input holds numbers too large for float32"),
+        ('{"input": [[1, 2, 3]]}\n{"input": [[1, 2]]}\n', r"line 2: input has shape \(1, 1, 2\)"),
+        ('{"input": [[1, 2, 3]]}\n{"x": [[1, 2]]}\n', "line 2: x is not an input"),
+        ('{"input": [[1, 2, 1e300]]}\n', r"x\.jsonl: input has values that are too large for the model's float32"),
     ],
 )
 def test_the_record_that_does_not_fit_is_named(lines: str, message: str, tmp_path: Path) -> None:

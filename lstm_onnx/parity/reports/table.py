@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING
 
+from ...text_table import table_lines
 from .content import COLUMNS, Remark, Row, headline, remarks, rows, summary
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ..report import ParityReport
 
 _INDENT = "    "
-_FAILS = "  <- fails"
+_FAILS = "<- fails"
 _WIDE, _BROAD = 84, 60
 """The least terminal widths for a table with columns, and for remarks with labels beside them."""
 _LABELS = 17
@@ -36,17 +37,8 @@ def plain(report: ParityReport) -> str:
 
 def table(shown: Sequence[Row]) -> list[str]:
     """The lines of the table of outputs."""
-    cells = [COLUMNS, *(row.cells for row in shown)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
-    lines = [
-        "  ".join(
-            text.rjust(width) if column in NUMBERS else text.ljust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
-    ]
-    marks = ["", *("" if row.passed else _FAILS for row in shown)]
-    return [f"{line}{mark}".rstrip() for line, mark in zip(lines, marks, strict=True)]
+    marked = [(*row.cells, "" if row.passed else _FAILS) for row in shown]
+    return table_lines([(*COLUMNS, ""), *marked], right=NUMBERS)
 
 
 def show(reports: Iterable[ParityReport], stream: IO[str]) -> None:

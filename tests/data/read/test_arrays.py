@@ -75,7 +75,7 @@ def test_pickles_are_never_loaded() -> None:
 def test_arrays_that_are_not_numbers(array: np.ndarray) -> None:
     out = io.BytesIO()
     np.save(out, array)
-    assert "not numbers" in refused(out.getvalue())
+    assert "not numeric" in refused(out.getvalue())
 
 
 HEADER = "{'descr': %s, 'fortran_order': False, 'shape': %s, }"
@@ -86,17 +86,17 @@ HEADER = "{'descr': %s, 'fortran_order': False, 'shape': %s, }"
     [
         (npy_bytes((HEADER % ("'<f4'", "(3,)")).encode(), b"\0" * 8), "declares 12 bytes of numbers and has 8"),
         (npy_bytes((HEADER % ("'<f4'", "(1,)")).encode(), b"\0" * 8), "4 bytes after its array"),
-        (npy_bytes((HEADER % ("'<f4'", "(10**3,)")).encode()), "makes no sense"),
+        (npy_bytes((HEADER % ("'<f4'", "(10**3,)")).encode()), "invalid npy header"),
         (npy_bytes((HEADER % ("'<f4'", "(99999999999999,)")).encode(), b"\0" * 8), "declares 399999999999996 bytes"),
-        (npy_bytes((HEADER % ("'<f4'", "(-1,)")).encode()), "with the shape (-1,)"),
-        (npy_bytes((HEADER % ("'<f4'", "[1]")).encode()), "with the shape [1]"),
-        (npy_bytes((HEADER % ("'<f3'", "(1,)")).encode()), "with the dtype '<f3'"),
+        (npy_bytes((HEADER % ("'<f4'", "(-1,)")).encode()), "with the invalid shape (-1,)"),
+        (npy_bytes((HEADER % ("'<f4'", "[1]")).encode()), "with the invalid shape [1]"),
+        (npy_bytes((HEADER % ("'<f3'", "(1,)")).encode()), "with the invalid dtype '<f3'"),
         (npy_bytes((HEADER % ("'<f16'", "(0,)")).encode()), "which no model takes"),
-        (npy_bytes(b"{'descr': '<f4'}"), "makes no sense"),
-        (npy_bytes(b"(" * 9000), "makes no sense"),
+        (npy_bytes(b"{'descr': '<f4'}"), "invalid npy header"),
+        (npy_bytes(b"(" * 9000), "invalid npy header"),
         (npy_bytes(b"x" * 60000), "header of 60000 bytes"),
         (npy_bytes(b"", version=b"\x09\x00"), "version 9.0"),
-        (npy_bytes(b"", version=b"\x02\x00")[:11], "ends within its npy header"),
+        (npy_bytes(b"", version=b"\x02\x00")[:11], "ends within the npy header"),
     ],
 )
 def test_npy_headers_that_are_wrong(content: bytes, says: str) -> None:
@@ -112,10 +112,10 @@ def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> 
 
 
 def test_npz_that_is_some_other_zip() -> None:
-    assert "holds 'readme.txt', which is not an array" in refused(zipped({"readme.txt": b"x"}))
+    assert "has 'readme.txt', which is not an array" in refused(zipped({"readme.txt": b"x"}))
     assert "array 'a': ends within" in refused(zipped({"a.npy": b"x"}))
     assert "array 'a': is not npy" in refused(zipped({"a.npy": b"x" * 100}))
-    assert "holds no arrays" in refused(zipped({}))
+    assert "has no arrays" in refused(zipped({}))
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("a.npy", encoded("npy"))
@@ -145,12 +145,12 @@ def test_npz_bombs_are_refused_before_they_are_unpacked(monkeypatch: pytest.Monk
 
 
 def test_npz_bounds() -> None:
-    arrays.check_bomb("x", 64 * 2**30, 2**30)
-    arrays.check_bomb("x", 256 * 2**20, 1)
+    arrays.check_expansion("x", 64 * 2**30, 2**30)
+    arrays.check_expansion("x", 256 * 2**20, 1)
     with pytest.raises(FileError, match="64 GiB"):
-        arrays.check_bomb("x", 64 * 2**30 + 1, 2**30)
+        arrays.check_expansion("x", 64 * 2**30 + 1, 2**30)
     with pytest.raises(FileError, match="1000 times"):
-        arrays.check_bomb("x", 256 * 2**20 + 1, 2**18)
+        arrays.check_expansion("x", 256 * 2**20 + 1, 2**18)
 
 
 def test_safetensors_bfloat16_becomes_float32() -> None:
@@ -168,4 +168,4 @@ def test_safetensors_types_that_numpy_lacks(code: str) -> None:
 
 
 def test_safetensors_without_arrays() -> None:
-    assert "holds no arrays" in refused(safetensors.numpy.save({}))
+    assert "has no arrays" in refused(safetensors.numpy.save({}))

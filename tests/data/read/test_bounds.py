@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lstm_onnx import FileError, LSTMOnnxError, data, load
-from lstm_onnx.data import arrays, opened
+from lstm_onnx.data import arrays, data_stream
 from lstm_onnx.exporter.sources.checkpoint import load_state_dict
 from lstm_onnx.exporter.sources.config import load_config
 from lstm_onnx.inspect import inspect
@@ -25,7 +25,7 @@ pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes her
 
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_a_line_that_is_too_long(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "LARGEST_LINE", 2**20)
+    monkeypatch.setattr(data_stream, "LARGEST_LINE", 2**20)
     good = b"1,2\n" if format == "csv" else b"[1, 2]\n"
     start = good if format == "csv" else b""
     for content, line in (
@@ -56,13 +56,13 @@ class Endless(io.RawIOBase):
 
 @pytest.mark.parametrize(("format", "piece"), [("csv", b"1,2\n" * 2048), ("npy", b"\x93NUMPY\x01\x00" + b"\0" * 8184)])
 def test_a_pipe_without_an_end(format: str, piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "LARGEST_PIPE", 2**20)
-    with pytest.raises(FileError, match="gives more than the 0 GiB that are read from a pipe; save it to a file"):
+    monkeypatch.setattr(data_stream, "LARGEST_PIPE", 2**20)
+    with pytest.raises(FileError, match="has more than the 0 GiB that are read from a pipe; save it to a file"):
         data.read("-", format=format, stdin=io.BufferedReader(Endless(piece)))
 
 
 def test_jsonl_has_no_end_where_each_line_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "LARGEST_PIPE", 2**16)
+    monkeypatch.setattr(data_stream, "LARGEST_PIPE", 2**16)
     rows = data.read("-", format="jsonl", stdin=io.BufferedReader(Endless(b"[1, 2]\n" * 100))).rows
     assert sum(next(rows)["input"].sum() for _ in range(20_000)) == 60_000
 
@@ -70,15 +70,15 @@ def test_jsonl_has_no_end_where_each_line_has_one(monkeypatch: pytest.MonkeyPatc
 @pipes
 @pytest.mark.parametrize("format", data.FORMATS)
 def test_a_pipe_that_nobody_writes_to(format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "WRITER_SECONDS", 0.1)
+    monkeypatch.setattr(data_stream, "WRITER_SECONDS", 0.1)
     os.mkfifo(tmp_path / f"x.{format}")
-    with pytest.raises(FileError, match=rf"x\.{format}: is a pipe that nobody writes to"):
+    with pytest.raises(FileError, match=rf"x\.{format}: is a pipe without a writer"):
         data.read(tmp_path / f"x.{format}")
 
 
 @pipes
 def test_a_pipe_whose_writer_takes_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "WRITER_SECONDS", 5.0)
+    monkeypatch.setattr(data_stream, "WRITER_SECONDS", 5.0)
     path = tmp_path / "x.csv"
     os.mkfifo(path)
     writer = "import sys, time; f = open(sys.argv[1], 'w'); time.sleep(0.3); f.write('1,2\\n3,4\\n')"
@@ -116,17 +116,17 @@ def test_a_device_is_no_data() -> None:
 def test_a_shape_that_no_array_has(shape: tuple[int, ...]) -> None:
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}".encode()
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
-    with pytest.raises(FileError, match="the shape"):
+    with pytest.raises(FileError, match=r"the (invalid )?shape"):
         data.read("-", format="npy", stdin=io.BytesIO(content))
 
 
 def test_a_safetensors_shape_that_no_array_has() -> None:
     header = b'{"a":{"dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}}'
     content = len(header).to_bytes(8, "little") + header
-    with pytest.raises(FileError, match=r"declares the shape .*, which no array has"):
+    with pytest.raises(FileError, match=r"declares the shape .*, which numpy does not support"):
         data.read("-", format="safetensors", stdin=io.BytesIO(content))
-    with pytest.raises(FileError, match=r"declares the shape .*, which no array has"):
-        arrays.shaped(np.zeros(0), (0, 2**62, 4), "x")
+    with pytest.raises(FileError, match=r"declares the shape .*, which numpy does not support"):
+        arrays.reshaped(np.zeros(0), (0, 2**62, 4), "x")
 
 
 def test_a_parquet_file_that_expands_a_thousandfold(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_paths_that_are_no_files(format: str, tmp_path: Path) -> None:
 
 
 def test_unknown_format() -> None:
-    with pytest.raises(FileError, match="no format 'xml'; choose one of npz, npy"):
+    with pytest.raises(FileError, match="the format 'xml' is unknown; choose one of npz, npy"):
         data.read("-", format="xml")
 
 
@@ -184,7 +184,7 @@ def test_records_that_nobody_reads_leave_no_file_open(format: str, tmp_path: Pat
 @pytest.mark.parametrize("format", ["npz", "npy", "safetensors", "jsonl"])
 def test_columns_go_with_tables_only(format: str) -> None:
     message = refused(encoded(format), format, columns=["a"])
-    assert "--columns goes with csv and parquet tables only" in message
+    assert "--columns is for csv and parquet tables only" in message
     assert format in message
 
 

@@ -65,7 +65,7 @@ def test_csv_columns() -> None:
     [
         ("a,b\n1,2\n", ["c"], "there is no column 'c'; it has a, b"),
         ("a,b\n1,2\n", ["1"], "there is no column '1'; it has a, b"),
-        ("1,2\n", ["3"], "there is no column '3'; it has no header, so they go by number, 1 to 2"),
+        ("1,2\n", ["3"], "there is no column '3'; it has no header, so columns are numbers from 1 to 2"),
         ("1,2\n", ["0"], "there is no column '0'"),
         ("1,2\n", ["a"], "there is no column 'a'"),
         ("a,a\n1,2\n", ["a"], "has 'a' more than once"),
@@ -86,7 +86,7 @@ def test_csv_columns_that_are_wrong(text: str, columns: list[str], says: str) ->
         ("a\n" + "x" * 99, "..."),
         ("1,2\n3\n", "line 2 has 1 cells and the first row 2"),
         ("1,2\n3,4,5\n", "line 2 has 3 cells and the first row 2"),
-        ("1,2\n3,\n", "line 2, column 2: the cell is empty; fill it in"),
+        ("1,2\n3,\n", "line 2, column 2: the cell is empty; write a number"),
         ("1,\n3,4\n", "line 1, column 2: the cell is empty"),
         ("1,2\n3, \n", "the cell is empty"),
         ('1\n""\n', "line 2, column 1: the cell is empty"),
@@ -94,8 +94,8 @@ def test_csv_columns_that_are_wrong(text: str, columns: list[str], says: str) ->
         ("1\n\n\n2\n", "line 2 is empty within the table"),
         ("a,b\n", "has a header and no rows"),
         ("\n\n", "has no rows"),
-        ('1,"2\n', "line 1: unexpected end of data; mend the quotes"),
-        ('a,b\n"1"2,3\n', "line 2: ',' expected after '\"'; mend the quotes"),
+        ('1,"2\n', "line 1: unexpected end of data; fix the quotes"),
+        ('a,b\n"1"2,3\n', "line 2: ',' expected after '\"'; fix the quotes"),
         ("1\n" + "2" * 200_000, "field larger than"),
         (b"a\n\xff\xfe\n", "line 2 is not UTF-8 text; save the file as UTF-8"),
         ("1,2\n".encode("utf-16"), "line 1 is not UTF-8 text"),
@@ -143,15 +143,15 @@ def test_jsonl_infinity_and_nulls() -> None:
         ('{"x": [1, [2]]}', "key 'x' is ragged"),
         ('{"x": [[1], [[2]]]}', "key 'x' is ragged"),
         ("[[1], []]", "is ragged"),
-        ('{"x": ["a"]}', "key 'x' holds text"),
-        ('{"x": [1, true]}', "key 'x' holds true or false"),
-        ('{"x": false}', "key 'x' holds true or false"),
-        ('{"x": {"y": 1}}', "key 'x' holds an object"),
-        ('{"x": 1, "x": 2}', "the key 'x' is there twice"),
-        ('{"x": 9223372036854775808}', "key 'x' holds an integer that 64 bits cannot hold"),
-        ('{"x": [0.5, 1%s]}' % ("0" * 400), "key 'x' holds an integer that"),
+        ('{"x": ["a"]}', "key 'x' has text"),
+        ('{"x": [1, true]}', "key 'x' has a boolean"),
+        ('{"x": false}', "key 'x' has a boolean"),
+        ('{"x": {"y": 1}}', "key 'x' has an object"),
+        ('{"x": 1, "x": 2}', "the key 'x' occurs twice"),
+        ('{"x": 9223372036854775808}', "key 'x' has an integer that does not fit into 64 bits"),
+        ('{"x": [0.5, 1%s]}' % ("0" * 400), "key 'x' has an integer that"),
         ("1" * 5000, "is not JSON"),
-        ("[" * 40 + "]" * 40, "nested deeper than 32"),
+        ("[" * 40 + "]" * 40, "more than 32 levels of lists"),
         ("[" * 100_000, "is not JSON"),
         ('{"x": [1, 2', "is not JSON: Expecting ',' delimiter at column 12"),
         ("[1] [2]", "is not JSON: Extra data"),
@@ -171,7 +171,7 @@ def test_jsonl_that_is_wrong(line: str | bytes, says: str) -> None:
 
 
 def test_jsonl_of_blank_lines_only() -> None:
-    assert "holds no records" in refused("\n  \n", "jsonl")
+    assert "has no records" in refused("\n  \n", "jsonl")
 
 
 def test_jsonl_gives_the_records_before_the_wrong_one() -> None:
@@ -246,22 +246,22 @@ def test_parquet_tables() -> None:
     (record,) = parsed(content, columns=["flag", "price"])
     assert record["input"].tolist() == [[1, 1], [0, 2], [1, 3]]
     message = refused(content)
-    assert "not numbers: text (string)" in message
+    assert "not numeric: text (string)" in message
     assert "--columns" in message
 
 
 @pytest.mark.parametrize(
     ("content", "columns", "says"),
     [
-        (parquet({"x": [[1.0]], "id": ["a"]}), None, "not numbers: id (string)"),
-        (parquet({"x": [["a"]]}), None, "not numbers: x (list<"),
-        (parquet({"x": [{"a": 1}]}), None, "not numbers: x (struct<"),
+        (parquet({"x": [[1.0]], "id": ["a"]}), None, "not numeric: id (string)"),
+        (parquet({"x": [["a"]]}), None, "not numeric: x (list<"),
+        (parquet({"x": [{"a": 1}]}), None, "not numeric: x (struct<"),
         (parquet({"x": [[1.0]]}), ["y"], "there is no column 'y'; it has x"),
         (parquet({"x": [1.0]}), ["y"], "there is no column 'y'; it has x"),
         (parquet({"x": [[[1, 2], [3]]]}), None, "row 1, column 'x': is ragged"),
         (parquet({"x": [[[1]], [[1], [3, 4]]]}), None, "row 2, column 'x': is ragged"),
-        (parquet({"x": [[1], None]}), None, "column 'x', row 2: null in place of a list"),
-        (parquet({"x": [[[1], None]]}), None, "column 'x', rows 1 and on: null in place of a list"),
+        (parquet({"x": [[1], None]}), None, "column 'x', row 2: null instead of a list"),
+        (parquet({"x": [[[1], None]]}), None, "column 'x', rows 1 and on: null instead of a list"),
         (parquet({"x": pa.array([], pa.float32())}), None, "has no rows"),
         (parquet({"x": pa.array([], pa.list_(pa.float32()))}), None, "has no rows"),
         (parquet({}), None, "has no rows"),

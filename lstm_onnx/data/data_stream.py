@@ -1,4 +1,4 @@
-"""Data files and pipes opened for reading, with bounds on what one read may take into memory."""
+"""Data files and pipes opened for reading, with limits on the memory that one read may take."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LARGEST_LINE = 2**27
-"""Bytes of one line of csv or jsonl: 128 MiB, some ten million numbers, which take several times as much parsed."""
+"""Maximum bytes of a line of csv or jsonl: 128 MiB, or ten million numbers, which take several times that in memory."""
 LARGEST_PIPE = 2**32
-"""Bytes that are read from a pipe, or from the standard input, where all of it has to be held: 4 GiB."""
+"""Maximum bytes read from a pipe or stdin by formats that need all of it in memory: 4 GiB."""
 WRITER_SECONDS = 10.0
-"""How long a pipe that nobody has opened for writing is waited for."""
+"""How long to wait for a pipe to be opened for writing."""
 _POLL_SECONDS = 0.02
 _CHUNK = 2**20
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A stream of which the first bytes were taken off to look at; `place` is what it is called in errors."""
+class DataStream:
+    """A stream whose first bytes, `head`, were read to identify the format; `place` is its name in errors."""
 
     stream: BinaryIO
     head: bytes
     place: str
 
-    def lines(self, *, all_held: bool) -> Iterator[bytes]:
-        """Every line, as it comes: a pipe's reader gets each line when the writer has written it.
+    def lines(self, *, keeps_all: bool) -> Iterator[bytes]:
+        """Each line, as soon as it is available.
 
         Args:
-            all_held: whether what is made of the lines is kept, so that a pipe has to end at some time.
+            keeps_all: whether the caller keeps all of them in memory, so that the total of a pipe is limited.
 
         Raises:
-            FileError: a line, or all that a pipe gives, is larger than is allowed.
+            FileError: a line, or the total of a pipe, is larger than allowed.
         """
-        endless = all_held and not self.stream.seekable()
-        # The head may end within a line, or hold several.
+        total_is_limited = keeps_all and not self.stream.seekable()
+        # The head may end within a line, or contain several.
         rest = b"" if self.head.endswith(b"\n") else self.stream.readline(LARGEST_LINE)
         number = total = 0
         for stream in (io.BytesIO(self.head + rest), self.stream):
@@ -56,83 +56,83 @@ class Opened:
                 if len(line) > LARGEST_LINE:
                     raise FileError(
                         f"{self.place}: line {number} is longer than the {LARGEST_LINE // 2**20} MiB allowed; write "
-                        "what it holds as .npz or .parquet, or in several lines"
+                        "it as .npz or .parquet, or as several lines"
                     )
-                if endless and total > LARGEST_PIPE:
+                if total_is_limited and total > LARGEST_PIPE:
                     raise self._too_large()
                 yield line
 
     def seekable(self) -> BinaryIO:
-        """The whole as a stream that can be sought in, at its start; a pipe is read into memory.
+        """The complete content as a seekable stream, at its start; a pipe is read into memory.
 
         Raises:
-            FileError: a pipe gives more than is allowed.
+            FileError: a pipe has more than is allowed.
         """
         if self.stream.seekable():
             self.stream.seek(-len(self.head), os.SEEK_CUR)
             if self.stream.tell() == 0:
                 return self.stream
             return io.BytesIO(self.stream.read())
-        whole = io.BytesIO(self.head)
-        whole.seek(0, os.SEEK_END)
+        content = io.BytesIO(self.head)
+        content.seek(0, os.SEEK_END)
         while chunk := self.stream.read(_CHUNK):
-            if whole.tell() + len(chunk) > LARGEST_PIPE:
+            if content.tell() + len(chunk) > LARGEST_PIPE:
                 raise self._too_large()
-            whole.write(chunk)
-        whole.seek(0)
-        return whole
+            content.write(chunk)
+        content.seek(0)
+        return content
 
     def _too_large(self) -> FileError:
         return FileError(
-            f"{self.place}: gives more than the {LARGEST_PIPE // 2**30} GiB that are read from a pipe; save it to a "
-            "file, and name that"
+            f"{self.place}: has more than the {LARGEST_PIPE // 2**30} GiB that are read from a pipe; save it to a "
+            "file, and pass that"
         )
 
 
-def peeked(place: str, stream: BinaryIO, first: bytes = b"") -> Opened:
-    """`stream` with its first bytes looked at, of which `first` were taken off already."""
-    # A line of jsonl may be shorter than HEAD and the next one a long time in coming, so the look
-    # ends with the line; only what cannot be such a line is read on.
+def peek(place: str, stream: BinaryIO, first: bytes = b"") -> DataStream:
+    """Read the first bytes of `stream`; `first` were read already."""
+    # A line of jsonl may be shorter than HEAD, and the next one may come much later, so at first no more than a
+    # line is read.
     head = first if first.endswith(b"\n") else first + stream.readline(HEAD - len(first))
     if not (head.startswith((b"{", b"[")) and len(head.strip()) > 1):
         while len(head) < HEAD and (more := stream.read(HEAD - len(head))):
             head += more
     if not head:
         raise FileError(f"{place}: is empty; expected data in {listing()} format")
-    return Opened(stream, head, place)
+    return DataStream(stream, head, place)
 
 
-def opened_to_read(path: Path) -> tuple[BinaryIO, bytes]:
-    """A file or a pipe for reading, and what had to be taken off a pipe to know that somebody writes to it.
+def open_to_read(path: Path) -> tuple[BinaryIO, bytes]:
+    """Open a file or a pipe for reading; also return the first byte of a pipe, if it was read to detect a writer.
 
     Raises:
-        FileError: it is a pipe, and nobody has opened it for writing in `WRITER_SECONDS`.
+        FileError: it is a pipe that was not opened for writing within `WRITER_SECONDS`.
         OSError: it cannot be opened.
     """
     if not stat.S_ISFIFO(path.stat().st_mode):
         return path.open("rb"), b""
-    # Opened in the usual way, a pipe without a writer blocks for ever.
+    # A blocking open waits for a writer without a time limit.
     with contextlib.ExitStack() as stack:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         stack.callback(os.close, descriptor)
-        first = _from_writer(descriptor, path)
+        first = _wait_for_writer(descriptor, path)
         os.set_blocking(descriptor, True)
         stack.pop_all()
     return cast("BinaryIO", os.fdopen(descriptor, "rb")), first
 
 
-def _from_writer(descriptor: int, path: Path) -> bytes:
-    """The first byte of a pipe, or nothing as soon as it is known that it has a writer."""
+def _wait_for_writer(descriptor: int, path: Path) -> bytes:
+    """Return as soon as a pipe has a writer: its first byte, or nothing if none was written yet."""
     end = monotonic() + WRITER_SECONDS
     while True:
         try:
             first = os.read(descriptor, 1)
         except BlockingIOError:
-            return b""  # there is a writer, and it has written nothing yet
+            return b""  # a writer that has written nothing yet
         if first:
             return first
         if monotonic() > end:
             raise FileError(
-                f"{path}: is a pipe that nobody writes to, for {WRITER_SECONDS:g} s now; start what writes to it first"
+                f"{path}: is a pipe without a writer for {WRITER_SECONDS:g} s; start the program that writes to it"
             )
         sleep(_POLL_SECONDS)

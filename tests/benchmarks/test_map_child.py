@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lstm_onnx.bench.map_child import Ahead, peak_bytes
+from .map_child import Ahead, peak_bytes
 
 
 def test_the_peak_is_of_this_process_and_never_falls():

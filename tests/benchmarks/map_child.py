@@ -1,6 +1,6 @@
-"""The peak memory of one process that maps, or that does nothing but open a model; prints it as JSON.
+"""The peak memory of a process that runs `Model.map`, or one step; prints it as JSON.
 
-``python -m lstm_onnx.bench.map_child PATH PROVIDER THREADS COUNT SEED``; with a COUNT of 0 one step is run.
+``python -m tests.benchmarks.map_child PATH PROVIDER THREADS COUNT SEED``; with a COUNT of 0 one step is run.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime import Model, load
-from .grid import drawn_lengths, drawn_sequence
+from lstm_onnx.bench.sizes import draw_lengths, draw_sequence
+from lstm_onnx.runtime import Model, load
 
 _STATUS = Path("/proc/self/status")
 
 
 def peak_bytes() -> int:
-    """This process' largest resident set so far.
+    """The largest resident set of this process so far.
 
-    Linux hands ``ru_maxrss`` on from the process that started this one, so its own book is read there.
+    On Linux ``ru_maxrss`` is inherited from the parent process, so /proc is read there.
     """
     if _STATUS.exists():
         lines = _STATUS.read_text().splitlines()
@@ -32,11 +32,11 @@ def peak_bytes() -> int:
 
 
 class Ahead:
-    """Sequences that are made one by one, and what lies between the first taken and the last given back.
+    """Sequences made one by one, counting those that were consumed and whose results have not come back.
 
     Attributes:
-        most_bytes: the most that inputs in between and their outputs came to.
-        most: the most sequences in between.
+        most_bytes: the maximum of the bytes of their inputs and outputs.
+        most: the maximum of their number.
     """
 
     def __init__(self, lengths: list[int], features: int, outputs: int, dtype: str, seed: int) -> None:
@@ -52,7 +52,7 @@ class Ahead:
             self._bytes += length * self._row
             self.most_bytes = max(self.most_bytes, self._bytes)
             self.most = max(self.most, self._taken - self._back)
-            yield drawn_sequence(length, self._features, self._dtype, self._seed + index)
+            yield draw_sequence(length, self._features, self._dtype, self._seed + index)
 
     def gave_back(self) -> None:
         """The next result has come."""
@@ -62,8 +62,8 @@ class Ahead:
 
 def _mapped(model: Model, count: int, seed: int, workers: int) -> Ahead:
     spec = model.spec
-    assert spec is not None  # noqa: S101 - whoever starts this process has seen to it
-    ahead = Ahead(drawn_lengths(count, seed), spec.input_size, spec.output_size, spec.dtype, seed)
+    assert spec is not None
+    ahead = Ahead(draw_lengths(count, seed), spec.input_size, spec.output_size, spec.dtype, seed)
     for _ in model.map(ahead, workers=workers):
         ahead.gave_back()
     return ahead

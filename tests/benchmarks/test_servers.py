@@ -1,4 +1,4 @@
-"""Clients of the batcher: every one takes its steps, and a failure reaches who waits."""
+"""Clients of the batcher: each takes its steps, and an error reaches the caller."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lstm_onnx.bench import servers
-from lstm_onnx.bench.servers import asyncio_waves, thread_waves
+from . import servers
+from .servers import asyncio_waves, thread_waves
 
 ROWS = [np.full((1, 1, 2), index, np.float32) for index in range(5)]
 WAVES = [thread_waves, functools.partial(thread_waves, threads=2), asyncio_waves]
@@ -58,7 +58,7 @@ def test_every_stream_takes_its_steps(waves, streams):
 
 
 @pytest.mark.parametrize("waves", WAVES)
-def test_a_failure_reaches_who_waits_and_nothing_hangs(waves, streams):
+def test_an_error_reaches_the_caller_and_nothing_hangs(waves, streams):
     before = threading.active_count()
     with waves("fails", ROWS, 3) as run, pytest.raises(ZeroDivisionError):
         run()

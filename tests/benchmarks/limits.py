@@ -1,8 +1,10 @@
-"""What this machine can do at most: matrix products and reading memory, measured in the same run.
+"""The limits of this machine, matrix products and reading memory, and how much of each a model needs.
 
-Each core has a process of its own that stays on it, with one BLAS thread; all work at the same time,
-and their rates are added.  Threads within this process would be at the mercy of numpy's BLAS, whose
-number of threads is settled when it loads.
+Each core gets a process that is pinned to it, with one BLAS thread; all run at the same time, and their
+rates are added.  Threads within this process would depend on numpy's BLAS, which fixes its number of threads
+when it is loaded.
+
+``python -m tests.benchmarks.limits [WEIGHT_BYTES]`` prints the limits; `sweep` compares times with them.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from ..errors import RunError
+from lstm_onnx.bench.measure import allowed_cores
+from lstm_onnx.bench.report import Comparison
+from lstm_onnx.bench.sizes import draw_lengths
+from lstm_onnx.errors import RunError
+from lstm_onnx.inspect import LSTMInfo
 
 _SECONDS = 0.24
-"""Of each measurement: it is taken twice, before and after, and the larger counts."""
+"""Seconds of each measurement."""
 _BEYOND_CACHES = 128 * 2**20
-"""Bytes for each core that no last-level cache of today's keeps."""
+"""Bytes for each core, more than today's last-level caches hold."""
 _LEAST_BYTES = 256 * 2**10
 """Below this numpy's call takes longer than reading the array."""
 _ONE_THREAD = (
@@ -76,9 +82,9 @@ class PeakMeter:
         """Start the processes."""
         environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1")}
         for core in self.cores:
-            command = [sys.executable, "-P", "-m", f"{__package__}.peak_child", str(core if self.pin else -1)]
+            command = [sys.executable, "-P", "-m", f"{__package__}.limits_child", str(core if self.pin else -1)]
             self._children.append(
-                subprocess.Popen(  # noqa: S603 - this very interpreter, on our own module
+                subprocess.Popen(
                     [*command, self.dtype],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -118,11 +124,71 @@ class PeakMeter:
         total = 0.0
         try:
             for child in self._children:
-                assert child.stdin is not None  # noqa: S101 - they are pipes
+                assert child.stdin is not None
                 print(question, file=child.stdin, flush=True)
             for child in self._children:
-                assert child.stdout is not None  # noqa: S101
+                assert child.stdout is not None
                 total += float(child.stdout.readline())
         except (OSError, ValueError) as error:
             raise RunError(f"the process that measures the machine's limits ended at {question!r}") from error
         return total
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the LSTMs of a model compute and read.
+
+    Attributes:
+        flops: of one step of one sequence.
+        weights: bytes of their weights.
+        recurrent: bytes of the weights that each step reads, such as R; W can be read once for all steps.
+    """
+
+    flops: int
+    weights: int
+    recurrent: int
+
+    @classmethod
+    def of(cls, lstms: Sequence[LSTMInfo]) -> Work | None:
+        """The work of a file's LSTMs; None if one of their sizes is unknown."""
+        if not lstms or any(not (info.flops_per_step and info.parameters) for info in lstms):
+            return None
+        recurrent = 0.0
+        for info in lstms:
+            gates = {"GRU": 3, "RNN": 1}.get(info.kind, 4)
+            state = info.proj_size if info.kind == "Scan" else info.hidden_size
+            directions = 2 if info.direction == "bidirectional" else 1
+            parameters = gates * info.hidden_size * state + (info.proj_size * info.hidden_size)
+            recurrent += directions * parameters * info.bytes / info.parameters
+        total = sum(info.bytes for info in lstms)
+        return cls(sum(info.flops_per_step for info in lstms), total, min(total, int(recurrent)))
+
+    def needed(self, steps: int, longest: int) -> tuple[int, int]:
+        """FLOPs of `steps` steps of all sequences together, and bytes of weights read by the longest of them."""
+        return self.flops * steps, self.weights + self.recurrent * (longest - 1)
+
+    def per_unit(self, comparison: Comparison, seed: int) -> tuple[float, float]:
+        """FLOPs, and bytes of weights read, for one unit of a comparison."""
+        if comparison.unit == "sequence":
+            lengths = draw_lengths(comparison.batch, seed)
+            units, steps, longest = len(lengths), sum(lengths), max(lengths)
+        else:
+            units = steps = comparison.batch * comparison.time
+            longest = comparison.time
+        flops, weights = self.needed(steps, longest)
+        return flops / units, weights / units
+
+
+def main() -> None:
+    """Print the limits of the cores that this process may use."""
+    weight_bytes = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    with PeakMeter(allowed_cores()) as meter:
+        peaks = meter.measure(weight_bytes)
+    print(
+        f"{peaks.cores} cores: {peaks.gemm / 1e9:,.0f} GFLOP/s ({peaks.dtype} matrix product), {peaks.read / 1e9:,.1f} "
+        f"GB/s from memory, {peaks.read_weights / 1e9:,.1f} GB/s over {weight_bytes} bytes of weights"
+    )
+
+
+if __name__ == "__main__":
+    main()

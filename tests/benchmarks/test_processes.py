@@ -1,18 +1,19 @@
-"""Processes of the bench's own: what they print, and that their compiled modules are found again."""
+"""Child processes: their output and errors, and that compiled modules are found again."""
 
 from __future__ import annotations
 
 import pytest
 
-from lstm_onnx.bench.processes import child
 from lstm_onnx.errors import RunError
+
+from .processes import child
 
 _IMPORTS = "import sys, colorsys; print(sys.dont_write_bytecode, colorsys.__cached__)"
 
 
-def test_a_failure_is_told_in_its_last_words():
+def test_an_error_has_the_last_line_of_stderr():
     assert child(["-c", "print(6 * 7)"]) == "42\n"
-    with pytest.raises(RunError, match="a process that bench started failed: ZeroDivisionError: division by zero"):
+    with pytest.raises(RunError, match="benchmark started failed: ZeroDivisionError: division by zero"):
         child(["-c", "1 / 0"])
 
 

@@ -1,6 +1,6 @@
-"""One core's own limits, asked for line by line; a process of its own, since BLAS threads are set before numpy loads.
+"""The limits of one core, in a process of its own: BLAS reads its number of threads when numpy is loaded.
 
-``python -m lstm_onnx.bench.peak_child CORE DTYPE``: CORE is the CPU to stay on, or -1.  Each line of stdin is
+``python -m tests.benchmarks.limits_child CORE DTYPE``: CORE is the CPU to stay on, or -1.  Each line of stdin is
 ``gemm SECONDS`` or ``read BYTES SECONDS``, and its answer FLOP or bytes a second.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lstm_onnx.data.fitting import batched, cast, is_one_sequence
+from lstm_onnx.data.cast_inputs import add_batch_axis, cast_inputs, is_single_sequence
 from lstm_onnx.errors import InputError
 from lstm_onnx.runtime.tensor_info import ValueInfo
 
@@ -29,45 +29,45 @@ INPUTS = {
 @pytest.mark.parametrize(
     ("name", "array", "dtype", "remark"),
     [
-        ("input", np.ones((2, 1, 2)), np.float32, "input is float64 and is run as float32"),
+        ("input", np.ones((2, 1, 2)), np.float32, "input is cast from float64 to float32"),
         ("input", np.ones((2, 1, 2), np.float32), np.float32, None),
         ("input", np.ones((2, 1, 2), np.int64), np.float32, None),
-        ("lengths", np.array([2.0]), np.int32, "lengths is float64 and is run as int32"),
-        ("half", np.array([np.inf]), np.float16, "half holds NaN or infinity"),
+        ("lengths", np.array([2.0]), np.int32, "lengths is cast from float64 to int32"),
+        ("half", np.array([np.inf]), np.float16, "half contains NaN or infinity"),
         ("sequence", np.ones(3), np.float64, None),
         ("unknown", np.ones(3), np.float64, None),
     ],
 )
 def test_numbers_become_the_models(name: str, array: np.ndarray, dtype: Any, remark: str | None) -> None:
-    feeds, remarks = cast(INPUTS, {name: array}, typed=True)
+    feeds, remarks = cast_inputs(INPUTS, {name: array}, typed=True)
     assert feeds[name].dtype == dtype
     np.testing.assert_array_equal(feeds[name], array)
     assert (remark is None and not remarks) or any(str(remark) in said for said in remarks)
 
 
 def test_text_has_no_dtype_of_its_own_to_be_said() -> None:
-    assert cast(INPUTS, {"input": np.ones((2, 1, 2))}, typed=False)[1] == set()
+    assert cast_inputs(INPUTS, {"input": np.ones((2, 1, 2))}, typed=False)[1] == set()
 
 
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("lengths", np.array([1.5]), "lengths holds numbers that int32, which the model takes, cannot hold"),
-        ("lengths", np.array([np.nan]), "lengths holds numbers that int32"),
-        ("lengths", np.array([2**40]), "lengths holds numbers that int32"),
-        ("half", np.array([1e6]), "half holds numbers too large for float16"),
-        ("words", np.array([1.0]), "words is text to the model, and a data file holds numbers"),
+        ("lengths", np.array([1.5]), "lengths has values that the model's int32 cannot represent"),
+        ("lengths", np.array([np.nan]), "lengths has values that the model's int32"),
+        ("lengths", np.array([2**40]), "lengths has values that the model's int32"),
+        ("half", np.array([1e6]), "half has values that are too large for the model's float16"),
+        ("words", np.array([1.0]), "the model takes strings as words, and a data file has numbers"),
     ],
 )
 def test_numbers_that_the_model_cannot_take_are_refused(name: str, array: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        cast(INPUTS, {name: array}, typed=True)
+        cast_inputs(INPUTS, {name: array}, typed=True)
 
 
 def test_one_sequence_gets_a_batch_of_one() -> None:
     one = {"input": np.zeros((5, 2)), "h0": np.zeros((1, 3)), "lengths": np.array(5)}
-    assert is_one_sequence(INPUTS, one)
-    assert {name: array.shape for name, array in batched(INPUTS, one).items()} == {
+    assert is_single_sequence(INPUTS, one)
+    assert {name: array.shape for name, array in add_batch_axis(INPUTS, one).items()} == {
         "input": (5, 1, 2),
         "h0": (1, 1, 3),
         "lengths": (1,),
@@ -78,5 +78,5 @@ def test_one_sequence_gets_a_batch_of_one() -> None:
         {"input": np.zeros((5, 2)), "unknown": np.zeros(())},
         {"input": np.zeros((5, 2)), "sequence": np.zeros(())},
     ):
-        assert not is_one_sequence(INPUTS, record)
-        assert batched(INPUTS, record) is record
+        assert not is_single_sequence(INPUTS, record)
+        assert add_batch_axis(INPUTS, record) is record

@@ -1,0 +1,94 @@
+"""Errors on stderr: one line of text each, or with --json one JSON object."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import click
+
+from ..errors import EXIT_BUG, EXIT_ERROR, LSTMOnnxError
+from ..terminal_text import MOST_MESSAGE, json_text, one_line
+from .interrupts import INTERRUPTED
+
+
+@dataclass(frozen=True)
+class ErrorText:
+    """What is printed for an error.
+
+    Attributes:
+        type: the name of its class.
+        message: what is wrong and how to fix it; "" prints nothing.
+        code: the exit code.
+        path: the file that it is about, if known.
+        hint: how to fix it, if the error has that apart from the message.
+    """
+
+    type: str
+    message: str
+    code: int = EXIT_ERROR
+    path: str | None = None
+    hint: str | None = None
+
+    def line(self, *, as_json: bool) -> str:
+        """One line, or the lines of a help text that takes the place of a result."""
+        if as_json:
+            fields = {"type": self.type, "message": self.message, "exit_code": self.code}
+            return json_text({"schema": 1, "error": {**fields, "path": self.path, "hint": self.hint}}, indent=None)
+        return (
+            self.message if self.message.startswith("Usage: ") else f"lstm-onnx: {one_line(self.message, MOST_MESSAGE)}"
+        )
+
+
+def describe(error: BaseException) -> ErrorText:
+    """The text of any error that can end a command."""
+    kind = type(error).__name__
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return ErrorText(kind, error.format_message())
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "lstm-onnx"
+        hint = f"see {command} --help"
+        return ErrorText(kind, f"{error.format_message()} ({hint})", hint=hint)
+    if isinstance(error, click.ClickException):
+        return ErrorText(kind, error.format_message())
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return ErrorText("Interrupted", "interrupted", INTERRUPTED)
+    if isinstance(error, LSTMOnnxError):
+        known: dict[str, Any] = {name: getattr(error, name, None) for name in ("path", "hint")}
+        return ErrorText(kind, str(error), error.exit_code, **known)
+    if isinstance(error, MemoryError):
+        return ErrorText(kind, "out of memory; use a smaller batch, or smaller sizes")
+    if isinstance(error, SystemExit):
+        if "_LSTM_ONNX_COMPLETE" in os.environ and isinstance(error.code, int):  # click's shell completion
+            return ErrorText(kind, "", error.code)
+        return ErrorText(kind, f"the model's code ended the program (SystemExit: {error.code}); remove that from it")
+    if isinstance(error, OSError):
+        path = str(error.filename) if error.filename else None
+        return ErrorText(
+            kind, f"{path}: {error.strerror or error}" if path else f"{error.strerror or error}", path=path
+        )
+    message = f"a bug in lstm-onnx: {kind}: {error}; please report it with the output of --debug"
+    return ErrorText(kind, message, EXIT_BUG)
+
+
+def wants_json() -> bool:
+    """Whether the command that runs has --json."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get("as_json"))
+
+
+def print_error(error: BaseException, *, as_json: bool | None = None, stream: TextIO | None = None) -> int:
+    """Print an error, and return its exit code.
+
+    Args:
+        error: any exception.
+        as_json: whether as JSON; None for as the command's --json says.
+        stream: to print to; stderr by default.
+    """
+    text = describe(error)
+    if text.message:
+        line = text.line(as_json=wants_json() if as_json is None else as_json)
+        (sys.stderr if stream is None else stream).write(f"{line}\n")
+    return text.code

@@ -1,0 +1,63 @@
+"""Records of a data file as inputs of a model: cast to its dtypes, with a batch axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lstm_onnx.errors import InputError
+from lstm_onnx.runtime.tensor_info import ValueInfo
+
+from .formats import Record
+
+Inputs = Mapping[str, ValueInfo]
+
+
+def cast_inputs(inputs: Inputs, record: Record, *, typed: bool) -> tuple[Record, set[str]]:
+    """`record` in the dtypes of `inputs`, and notes for the user.
+
+    Args:
+        inputs: of a model, by name.
+        record: arrays by input name; names that are not in `inputs` are kept for a later check.
+        typed: whether the file has dtypes, so that a narrowing cast is reported.
+
+    Raises:
+        InputError: an array has values that the input's dtype cannot represent.
+    """
+    feeds: Record = {}
+    notes: set[str] = set()
+    for name, array in record.items():
+        info = inputs.get(name)
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            notes.add(f"{name} contains NaN or infinity, which ONNX Runtime's LSTM may propagate unlike PyTorch")
+        if info is None or info.dtype is None or array.dtype == info.dtype:
+            feeds[name] = array
+            continue
+        if info.dtype == object:
+            raise InputError(f"the model takes strings as {name}, and a data file has numbers; run it from Python")
+        with np.errstate(all="ignore"):
+            feeds[name] = array.astype(info.dtype)
+        if not np.issubdtype(info.dtype, np.floating) and not np.array_equal(array, feeds[name]):
+            raise InputError(f"{name} has values that the model's {info.dtype} cannot represent")
+        if np.isinf(feeds[name]).any() and not np.isinf(array).any():
+            raise InputError(f"{name} has values that are too large for the model's {info.dtype}")
+        if typed and np.issubdtype(array.dtype, np.floating):
+            notes.add(f"{name} is cast from {array.dtype} to {info.dtype}")
+    return feeds, notes
+
+
+def is_single_sequence(inputs: Inputs, feeds: Record) -> bool:
+    """Whether all of `feeds` lack the batch axis, as `Model.map` takes them."""
+    infos = [inputs.get(name) for name in feeds]
+    return all(
+        info is not None and "batch" in info.shape and array.ndim == len(info.shape) - 1
+        for info, array in zip(infos, feeds.values(), strict=True)
+    )
+
+
+def add_batch_axis(inputs: Inputs, feeds: Record) -> Record:
+    """`feeds` with a batch axis of 1 if they are a single sequence; unchanged if not."""
+    if not is_single_sequence(inputs, feeds):
+        return feeds
+    return {name: np.expand_dims(array, inputs[name].shape.index("batch")) for name, array in feeds.items()}

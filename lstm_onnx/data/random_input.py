@@ -1,0 +1,59 @@
+"""Random inputs of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lstm_onnx.errors import InputError
+from lstm_onnx.input_spec import axes as axes_of
+from lstm_onnx.input_spec import draw
+from lstm_onnx.runtime import Model
+from lstm_onnx.runtime.symbolic_dims import size_of
+
+from .formats import Record, Records
+
+_TIME_STEPS = 10
+
+
+def default_sizes(model: Model) -> dict[str, int]:
+    """A size for each named axis of the model's inputs: 10 for those of time, 1 for others.
+
+    Axes whose size follows from others, such as ``4*batch``, are left out.
+    """
+    axes = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
+    axes |= set(axes_of(model.metadata.inputs))
+    names = dict.fromkeys((axis for axis in axes if axis.isidentifier()), 1)
+    return {
+        axis: _TIME_STEPS if axis == "time" or axis.endswith("_time") else 1
+        for axis in axes
+        if axis in names or size_of(axis, names) is None
+    }
+
+
+def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Records:
+    """One record of random inputs, without states, and without the lengths of a bare LSTM.
+
+    Args:
+        model: its metadata, if it has any, has the range of each input; others are standard normal.
+        sizes: of each named axis; see `default_sizes`.
+        seed: of the random numbers.
+
+    Raises:
+        InputError: an input has no known range and is not floating-point, or is too large.
+    """
+    rng = np.random.default_rng(seed)
+    specs = [spec for spec in model.metadata.inputs if spec.name not in model.states]
+    record: Record = draw(specs, sizes, rng)
+    for name, info in model.inputs.items():
+        if name in record or name in model.states or (name == "lengths" and model.spec is not None):
+            continue
+        if info.dtype is None or not np.issubdtype(info.dtype, np.floating):
+            raise InputError(f"random input is floating-point, and {info} is not; pass DATA")
+        shape = [size_of(dim, sizes) if isinstance(dim, str) else dim or 1 for dim in info.shape]
+        try:
+            record[name] = rng.standard_normal([size or 0 for size in shape]).astype(info.dtype)
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"random input cannot be made for {info}: {error}; pass DATA") from error
+    return Records(format="random", many=False, rows=iter([record]), typed=True, count=1)

@@ -1,0 +1,81 @@
+"""Records of data files through a model, and random input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lstm_onnx import InputError, data, load
+from lstm_onnx.data.random_input import default_sizes, random_record
+from lstm_onnx.data.run import run_records
+from tests.runtime.models import exported
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "m.onnx"
+    exported(path)
+    return load(path, "cpu", threads=1)
+
+
+def jsonl(tmp_path, text):
+    (tmp_path / "x.jsonl").write_text(text)
+    return data.read(tmp_path / "x.jsonl")
+
+
+def test_sequences_and_batches_are_as_if_run_alone(model, tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((3, 4), (5, 2, 4), (4, 4))]
+    records = jsonl(tmp_path, "".join(f'{{"input": {array.tolist()}}}\n' for array in arrays))
+    for array, outputs in zip(arrays, run_records(model, records), strict=True):
+        output, (hn, cn) = model(array)
+        for name, expected in (("output", output), ("hn", hn), ("cn", cn)):
+            np.testing.assert_allclose(outputs[name], expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_chunks_equal_the_whole(model, tmp_path, chunk):
+    text = '{"input": [[1, 2, 3, 4], [5, 6, 7, 8], [9, 1, 2, 3]]}\n'
+    (whole,) = run_records(model, jsonl(tmp_path, text))
+    (chunked,) = run_records(model, jsonl(tmp_path, text), chunk=chunk)
+    for name, expected in whole.items():
+        np.testing.assert_allclose(chunked[name], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_an_error_has_the_line_though_lines_are_empty(model, tmp_path, chunk):
+    records = jsonl(tmp_path, "\n[[1, 2, 3, 4]]\n\n[[1, 2, 3, 4]]\n[[1, 2, 3]]\n")
+    with records, pytest.raises(InputError, match=r"^line 5: input"):
+        list(run_records(model, records, chunk=chunk))
+
+
+def test_an_error_has_the_row_of_a_parquet_file(model, tmp_path):
+    data.write(tmp_path / "x.parquet", [{"input": np.ones((2, 4))}, {"input": np.ones((2, 3))}], many=True)
+    with data.read(tmp_path / "x.parquet") as records, pytest.raises(InputError, match=r"^row 2: input"):
+        list(run_records(model, records))
+
+
+def test_an_error_of_a_single_record_has_no_place(model, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((2, 3)))
+    with pytest.raises(InputError, match=r"^input"):
+        list(run_records(model, data.read(tmp_path / "x.npy")))
+
+
+def test_notes_come_once(model, tmp_path):
+    notes: list[str] = []
+    records = jsonl(tmp_path, '{"input": [[1, 2, 3, NaN]]}\n' * 3)
+    assert len(list(run_records(model, records, on_note=notes.append))) == 3
+    assert len(notes) == 1
+    assert notes[0].startswith("input contains NaN")
+
+
+def test_random_input_follows_the_seed_and_the_sizes(model):
+    sizes = default_sizes(model)
+    assert sizes == {"time": 10, "batch": 1}
+    (record,) = random_record(model, {**sizes, "batch": 3}, seed=1).rows
+    (again,) = random_record(model, {**sizes, "batch": 3}, seed=1).rows
+    (other,) = random_record(model, {**sizes, "batch": 3}, seed=2).rows
+    assert list(record) == ["input"]
+    assert record["input"].shape == (10, 3, 4)
+    assert np.array_equal(record["input"], again["input"])
+    assert not np.array_equal(record["input"], other["input"])

@@ -27,7 +27,7 @@ def name_of(path: Path) -> str:
 
 
 def test_every_topic_has_its_page():
-    assert [page.stem for page in PAGES] == sorted(TOPICS)
+    assert sorted(page.stem for page in PAGES) == sorted(TOPICS)
 
 
 def test_pages_are_part_of_the_package():

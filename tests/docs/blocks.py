@@ -39,9 +39,7 @@ class Block:
 
 def blocks_of(page: str) -> list[Block]:
     """The code blocks of a page, in their order."""
-    return [
-        Block(match[1], match[2], page.count("\n", 0, match.start()) + 2) for match in _FENCE.finditer(page)
-    ]
+    return [Block(match[1], match[2], page.count("\n", 0, match.start()) + 2) for match in _FENCE.finditer(page)]
 
 
 def prepare(folder: Path) -> None:
@@ -113,5 +111,7 @@ def _succeed(
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
     )
-    assert done.returncode == 0, f"line {block.line}: exit code {done.returncode}\n{block.text}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, (
+        f"line {block.line}: exit code {done.returncode}\n{block.text}\n{done.stdout}{done.stderr}"
+    )
     return done

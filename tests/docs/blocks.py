@@ -111,7 +111,6 @@ def _succeed(
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
     )
-    assert done.returncode == 0, (
-        f"line {block.line}: exit code {done.returncode}\n{block.text}\n{done.stdout}{done.stderr}"
-    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, f"line {block.line}: exit code {done.returncode}\n{block.text}\n{printed}"
     return done

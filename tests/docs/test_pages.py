@@ -14,38 +14,12 @@ import lstm_onnx
 from .blocks import ROOT, blocks_of, prepare, run
 
 PAGES = sorted((ROOT / "lstm_onnx" / "docs").glob("*.md"))
-TOPICS = [
-    "bench",
-    "check",
-    "cli",
-    "data",
-    "export",
-    "formats",
-    "install",
-    "models",
-    "runtime",
-    "security",
-    "serving",
-    "streaming",
-    "verify",
-    "verify-in-ci",
-    "when-export-refuses",
-    "without-lstm-onnx",
-]
-LANGUAGES = {
-    "python",
-    "sh",
-    "console",
-    "toml",
-    "yaml",
-    "text",
-    "json",
-    "javascript",
-    "csharp",
-    "java",
-    "cpp",
-    "mermaid",
-}
+TOPICS = (
+    *("bench", "check", "cli", "data", "export", "formats", "install", "models", "runtime", "security", "serving"),
+    *("streaming", "verify", "verify-in-ci", "when-export-refuses", "without-lstm-onnx"),
+)
+RUN = {"python", "sh", "console", "toml"}
+LANGUAGES = RUN | {"yaml", "text", "json", "javascript", "csharp", "java", "cpp", "mermaid"}
 DOCUMENTS = [*PAGES, ROOT / "README.md", *sorted((ROOT / ".github").glob("*.md"))]
 
 

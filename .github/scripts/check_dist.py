@@ -16,6 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 _UNKNOWN_OWNER = "github.com/OWNER/"
+_WITH_OWNER = ("pyproject.toml", "CHANGELOG.md", ".github/ISSUE_TEMPLATE/config.yml", "lstm_onnx/docs/verify-in-ci.md")
 
 
 def wheel_problems(wheel: Path, root: Path = ROOT) -> Iterator[str]:
@@ -30,9 +31,10 @@ def wheel_problems(wheel: Path, root: Path = ROOT) -> Iterator[str]:
     yield from (f"{name} is missing" for name in sorted(wanted - names))
     extra = {name for name in names if ".dist-info/" not in name} - wanted
     yield from (f"{name} does not belong there" for name in sorted(extra))
-    if metadata.get_content_type() != "text/plain" or metadata["Description-Content-Type"] != "text/markdown":
+    if metadata["Description-Content-Type"] != "text/markdown":
         yield "the description is not Markdown"
-    if str(metadata.get_payload()).strip() != (root / "README.md").read_text(encoding="utf-8").strip():
+    description = metadata.get_payload(decode=True).decode("utf-8")
+    if description.strip() != (root / "README.md").read_text(encoding="utf-8").strip():
         yield "the description is not README.md"
     if "lstm-onnx = lstm_onnx.cli:main" not in entry_points or "pytest11" not in entry_points:
         yield "the command or the pytest plugin is missing"
@@ -53,7 +55,7 @@ def release_problems(tag: str, version: str, root: Path = ROOT) -> Iterator[str]
     changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d{{2}}-\d{{2}}$", changelog, flags=re.MULTILINE):
         yield f"CHANGELOG.md has no dated section [{version}]"
-    for name in ("pyproject.toml", "CHANGELOG.md", "lstm_onnx/docs/verify-in-ci.md"):
+    for name in _WITH_OWNER:
         if _UNKNOWN_OWNER in (root / name).read_text(encoding="utf-8"):
             yield f"{name} says OWNER where the repository's owner belongs"
 

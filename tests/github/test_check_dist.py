@@ -13,6 +13,7 @@ from tests.docs.blocks import ROOT
 SPEC = importlib.util.spec_from_file_location("check_dist", ROOT / ".github/scripts/check_dist.py")
 check_dist = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(check_dist)
+README = "# lstm-onnx · ONNX\n"
 INFO = "lstm_onnx-0.1.0.dist-info"
 METADATA = "Metadata-Version: 2.4\nName: lstm-onnx\nDescription-Content-Type: text/markdown\n\n"
 ENTRY_POINTS = "[console_scripts]\nlstm-onnx = lstm_onnx.cli:main\n\n[pytest11]\nlstm_onnx = lstm_onnx.pytest_plugin\n"
@@ -24,11 +25,11 @@ def root(tmp_path):
     (tmp_path / "lstm_onnx/docs").mkdir(parents=True)
     (tmp_path / "lstm_onnx/__init__.py").write_text("")
     (tmp_path / "lstm_onnx/docs/export.md").write_text("# Export\n")
-    (tmp_path / "README.md").write_text("# lstm-onnx\n")
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
     return tmp_path
 
 
-def wheel(folder, *, without=(), extra=(), description="# lstm-onnx\n", entry_points=ENTRY_POINTS):
+def wheel(folder, *, without=(), extra=(), description=README, entry_points=ENTRY_POINTS):
     path = folder / "lstm_onnx-0.1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for name in {"lstm_onnx/__init__.py", "lstm_onnx/docs/export.md", *extra} - set(without):
@@ -64,10 +65,19 @@ def test_an_sdist_has_what_its_tests_need(tmp_path):
     assert not any(problem.startswith("pyproject.toml") for problem in problems)
 
 
+def test_all_files_that_say_owner_are_looked_at():
+    files = [ROOT / "pyproject.toml", ROOT / "CHANGELOG.md", ROOT / "README.md"]
+    files += [*(ROOT / "lstm_onnx/docs").glob("*.md"), *(ROOT / ".github").rglob("*.yml")]
+    naming = {file.relative_to(ROOT).as_posix() for file in files if "github.com/OWNER" in file.read_text("utf-8")}
+    assert naming <= set(check_dist._WITH_OWNER)
+
+
 def test_a_release_needs_its_tag_its_date_and_its_owner(root):
     (root / "CHANGELOG.md").write_text("## [0.1.0] - 2026-11-28\n")
     (root / "pyproject.toml").write_text("https://github.com/somebody/lstm-onnx\n")
     (root / "lstm_onnx/docs/verify-in-ci.md").write_text("")
+    (root / ".github/ISSUE_TEMPLATE").mkdir(parents=True)
+    (root / ".github/ISSUE_TEMPLATE/config.yml").write_text("")
     assert list(check_dist.release_problems("v0.1.0", "0.1.0", root)) == []
     (root / "pyproject.toml").write_text("https://github.com/OWNER/lstm-onnx\n")
     assert [problem.split()[0] for problem in check_dist.release_problems("v0.1.0", "0.1.0", root)] == [

@@ -37,7 +37,7 @@ def run(tmp_path: Path, script_environment: dict[str, str]) -> Callable[..., sub
 
 
 def test_the_definitions_are_whole():
-    assert set(HOOKS) == {"lstm-onnx-check", "lstm-onnx-verify"}
+    assert set(HOOKS) == {"lstm-onnx-check", "lstm-onnx-verify", "lstm-onnx-verify-golden"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for hook in HOOKS.values():
         assert {"id", "name", "description", "entry", "language", "files", "additional_dependencies"} <= set(hook)
@@ -64,3 +64,14 @@ def test_verify_is_what_its_arguments_say(run: Callable):
     assert wrong.returncode == 1
     assert "NOT in parity" in wrong.stdout
     assert run("lstm-onnx-verify", "net.toml").returncode == 2
+
+
+def test_a_golden_file_needs_no_torch(run: Callable):
+    assert HOOKS["lstm-onnx-verify-golden"]["additional_dependencies"] == [".[cpu]"]
+    right = run("lstm-onnx-verify-golden", "net.npz", args=("net.onnx", "--golden", "net.npz"))
+    assert right.returncode == 0, right.stderr
+    assert run("lstm-onnx-verify-golden", "wrong.onnx", args=("wrong.onnx", "--golden", "net.npz")).returncode == 1
+
+
+def test_warnings_of_check_are_shown_though_it_passes():
+    assert HOOKS["lstm-onnx-check"]["verbose"] is True

@@ -42,6 +42,7 @@ def test_a_page_starts_with_its_title_and_one_sentence(page):
     assert re.fullmatch(r"# [A-Z].*", title)
     assert blank == after == ""
     assert re.fullmatch(r"[A-Z`][^.]*(\.\w[^.]*)*\.", sentence), "the second paragraph is one sentence on one line"
+    assert len(sentence) <= 90, "longer ones are cut in the list of topics"
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)

@@ -102,7 +102,7 @@ def test_the_definition_is_whole():
         assert set(step) <= {"name", "id", "if", "shell", "env", "run", "uses", "with"}
         assert ("run" in step) != ("uses" in step)
         assert step.get("shell") == ("bash" if "run" in step else None)
-        assert "uses" not in step or re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+        assert "uses" not in step or re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step["uses"])
 
 
 def test_every_expression_names_what_there_is():

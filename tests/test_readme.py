@@ -1,37 +1,27 @@
-"""Every command and every Python example in the README is run, in the README's own order."""
+"""The README is short, its commands are those of CI, and every command and Python example in it is run."""
 
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import replace
 
-import pytest
+from tests.docs.blocks import ROOT, blocks_of, prepare, run
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = blocks_of(README)
 SETUP = "python3 -m venv .venv && . .venv/bin/activate &&\npip install -q -c constraints.txt -e '.[test]' &&\n"
 TEST = ". .venv/bin/activate && python -m pytest\n"
 
 
 def test_readme_commands_and_examples_run(tmp_path, script_environment):
-    shutil.copytree(ROOT / "models", tmp_path / "models")
+    prepare(tmp_path)
     ran = []
-    for language, text in BLOCKS:
-        if language == "sh" and text != TEST:
-            command = ["bash", "-e", "-o", "pipefail", "-c", text.removeprefix(SETUP)]
-        elif language == "python":
-            command = [sys.executable, "-W", "error", "-c", text]
-        else:
+    for block in BLOCKS:
+        if block.text == TEST:
             continue
-        done = subprocess.run(
-            command, cwd=tmp_path, env=script_environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
-        ran.append((text, done.stdout))
-    assert len(ran) >= 7
-    first = ran[0][1]
+        printed = run(replace(block, text=block.text.removeprefix(SETUP)), tmp_path, script_environment)
+        assert printed is not None, f"line {block.line}: {block.language} is not run"
+        ran.append(printed)
+    assert len(ran) == 2
+    first = ran[0]
     assert "in parity with PyTorch" in first
     forecast = [float(cell) for cell in first.splitlines()[-1].split(",")]
     assert len(forecast) == 11
@@ -41,7 +31,7 @@ def test_readme_commands_and_examples_run(tmp_path, script_environment):
 
 def test_setup_and_test_commands_are_the_ones_that_ci_runs():
     ci = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
-    first, second = (text for language, text in BLOCKS[:2] if language == "sh")
+    first, second = (block.text for block in BLOCKS[:2] if block.language == "sh")
     assert first.startswith(SETUP)
     assert second == TEST
     for part in re.split(r"&&\s*", SETUP + TEST):
@@ -49,13 +39,16 @@ def test_setup_and_test_commands_are_the_ones_that_ci_runs():
     assert ci[-1] == "python -m pytest"
 
 
-def test_every_command_is_in_the_readme_table():
+def test_every_command_is_in_the_table_of_the_readme_and_of_the_page_on_commands():
     from lstm_onnx.cli import cli
 
+    page = (ROOT / "lstm_onnx/docs/cli.md").read_text(encoding="utf-8")
     for name in cli.commands:
         assert f"| `lstm-onnx {name}" in README
+        assert f"| `lstm-onnx {name}" in page
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!https?:)([^)#]+)\)", README))
-def test_links_lead_somewhere(link):
-    assert (ROOT / link).exists()
+def test_readme_is_short_and_leads_to_every_page():
+    assert len(README.splitlines()) <= 150
+    for page in (ROOT / "lstm_onnx/docs").glob("*.md"):
+        assert f"(lstm_onnx/docs/{page.name}" in README, page.name

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from lstm_onnx.errors import FileError
-
+from ..errors import FileError
 from .formats import Record, is_numeric, native, one_line
 
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lstm_onnx.errors import InputError
-from lstm_onnx.runtime.tensor_info import ValueInfo
-
+from ..errors import InputError
+from ..runtime.tensor_info import ValueInfo
 from .formats import Record
 
 Inputs = Mapping[str, ValueInfo]

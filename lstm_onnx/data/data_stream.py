@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from lstm_onnx.errors import FileError
-
+from ..errors import FileError
 from .formats import HEAD, listing
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lstm_onnx.errors import FileError
+from ..errors import FileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

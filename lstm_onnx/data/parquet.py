@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from lstm_onnx.errors import FileError, MissingDependencyError
-
+from ..errors import FileError, MissingDependencyError
 from .arrays import check_expansion
 from .formats import PlacedRecord, Record, enumerated, one_line
 

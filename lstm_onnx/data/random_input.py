@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lstm_onnx.errors import InputError
-from lstm_onnx.input_spec import axes as axes_of
-from lstm_onnx.input_spec import draw
-from lstm_onnx.runtime import Model
-from lstm_onnx.runtime.symbolic_dims import size_of
-
+from ..errors import InputError
+from ..input_spec import axes as axes_of
+from ..input_spec import draw
+from ..runtime import Model
+from ..runtime.symbolic_dims import size_of
 from .formats import Record, Records
 
 _TIME_STEPS = 10

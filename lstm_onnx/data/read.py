@@ -7,9 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
-from lstm_onnx.atomic_io import readable_file, require_path
-from lstm_onnx.errors import FileError
-
+from ..atomic_io import readable_file, require_path
+from ..errors import FileError
 from .data_stream import DataStream, open_to_read, peek
 from .formats import TABLES, TYPED, Record, Records, format_of, known_format, listing, readable, sniff
 

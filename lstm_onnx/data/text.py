@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstm_onnx.errors import FileError
-
+from ..errors import FileError
 from .formats import PlacedRecord, Record, enumerated, one_line
 
 if TYPE_CHECKING:

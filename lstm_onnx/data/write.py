@@ -12,9 +12,8 @@ from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
-from lstm_onnx.atomic_io import atomic_write
-from lstm_onnx.errors import FileError
-
+from ..atomic_io import atomic_write
+from ..errors import FileError
 from .formats import FORMATS, SINGLE, format_of, is_numeric, known_format, listing, native, one_line
 
 _LONGEST_MEMBER = 2**16 - 1 - len(".npy")

@@ -117,7 +117,9 @@ def judge(model: Model, module: nn.Module, run: Run) -> Judgement:
     one, other = (called(module, model.drawn(batch, time, seed)) for seed in (1, 2))
     shapes = [value.shape for value in one] == [value.shape for value in other]
     if shapes and difference(one, other)[0] < 100:
-        raise Indifferent(f"{model.name}: other inputs change its outputs by {difference(one, other)[0]:.3g} tolerances")
+        raise Indifferent(
+            f"{model.name}: other inputs change its outputs by {difference(one, other)[0]:.3g} tolerances"
+        )
     return judgement
 
 

@@ -34,11 +34,18 @@ class Model:
     batch: bool = True
     longer: int = 0
     """How many steps more than `EXAMPLE` and `SHAPES` say: for a module that needs at least so many."""
+    gain: float = 1.0
+    """What its weight matrices are multiplied by, where they are drawn so small that its outputs hardly follow from its
+    inputs."""
 
     def made(self) -> nn.Module:
         """The module, seeded and in eval mode."""
         torch.manual_seed(0)
-        return self.build().eval()
+        module = self.build().eval()
+        if self.gain != 1:
+            for parameter in module.parameters():
+                parameter.data *= self.gain if parameter.ndim > 1 else 1.0
+        return module
 
     def drawn(self, batch: int, time: int, seed: int = 0) -> tuple[Any, ...]:
         """Its inputs at these sizes: the same for the same seed."""
@@ -75,20 +82,16 @@ class Model:
         axes = []
         for one, two, three in zip(at, wider, longer, strict=True):
             pairs = enumerate(zip(one.shape, two.shape, three.shape, strict=True))
-            axes.append(
-                {
-                    axis: name("batch" if a != b else "time", a)
-                    for axis, (a, b, c) in pairs
-                    if a != b or a != c
-                }
-            )
+            axes.append({axis: name("batch" if a != b else "time", a) for axis, (a, b, c) in pairs if a != b or a != c})
         return axes
 
     def dynamic_shapes(self, dim: Callable[[str], Any] = str) -> tuple[Any, ...]:
         """`open_axes` nested as the arguments are, each name through `dim`."""
         axes = iter(self.open_axes())
         return tree_map(
-            lambda leaf: {axis: dim(name) for axis, name in next(axes).items()} if isinstance(leaf, torch.Tensor) else None,
+            lambda leaf: (
+                {axis: dim(name) for axis, name in next(axes).items()} if isinstance(leaf, torch.Tensor) else None
+            ),
             self.drawn(*self.example),
         )
 

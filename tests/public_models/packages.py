@@ -40,9 +40,7 @@ class Package:
 
 def default_folder() -> Path:
     """Where the packages are kept: ``LSTM_ONNX_PUBLIC_MODELS``, else a folder among the temporary files."""
-    return Path(
-        os.environ.get("LSTM_ONNX_PUBLIC_MODELS") or Path(tempfile.gettempdir()) / "lstm-onnx-public-models"
-    )
+    return Path(os.environ.get("LSTM_ONNX_PUBLIC_MODELS") or Path(tempfile.gettempdir()) / "lstm-onnx-public-models")
 
 
 def install(package: Package, folder: Path, timeout: float = 300.0) -> str | None:
@@ -55,7 +53,11 @@ def install(package: Package, folder: Path, timeout: float = 300.0) -> str | Non
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target"]
             try:
                 done = subprocess.run(
-                    [*command, f"{scratch}/site", requirement], capture_output=True, text=True, timeout=timeout, check=False
+                    [*command, f"{scratch}/site", requirement],
+                    capture_output=True,
+                    text=True,
+                    timeout=timeout,
+                    check=False,
                 )
             except subprocess.TimeoutExpired:
                 return f"pip took longer than {timeout:g} s for {requirement}"

@@ -195,6 +195,12 @@ def run(models: Sequence[Model], tools: Sequence[str], folder: Path, limit: floa
         list(pool.map(one, [(model, tool) for model in models for tool in tools]))
 
 
+def named(part: str) -> list[Model]:
+    """The model of that name or, where there is none, those with `part` in their name or their package's."""
+    exact = [model for model in MODELS if model.name == part]
+    return exact or [model for model in MODELS if part in f"{model.name} {model.package.name}"]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.public_models.table", description=__doc__.splitlines()[0])
@@ -209,11 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = sorted(set(tools) - set(TOOLS))
     if unknown:
         parser.error(f"unknown exporter: {', '.join(unknown)}; there are {', '.join(TOOLS)}")
-    chosen = [
-        model
-        for model in MODELS
-        if not options.only or any(part in f"{model.name} {model.package.name}" for part in options.only)
-    ]
+    chosen = [model for part in options.only for model in named(part)] if options.only else list(MODELS)
     run(chosen, tools, options.folder, options.limit, options.jobs)
     results = load_results(options.folder, MODELS)
     complete = [model for model in MODELS if set(results.get(model.name, {})) == set(TOOLS)]

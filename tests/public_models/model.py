@@ -88,12 +88,11 @@ class Model:
     def dynamic_shapes(self, dim: Callable[[str], Any] = str) -> tuple[Any, ...]:
         """`open_axes` nested as the arguments are, each name through `dim`."""
         axes = iter(self.open_axes())
-        return tree_map(
-            lambda leaf: (
-                {axis: dim(name) for axis, name in next(axes).items()} if isinstance(leaf, torch.Tensor) else None
-            ),
-            self.drawn(*self.example),
-        )
+
+        def of(leaf: Any) -> Any:
+            return {axis: dim(name) for axis, name in next(axes).items()} if isinstance(leaf, torch.Tensor) else None
+
+        return tree_map(of, self.drawn(*self.example))
 
     @staticmethod
     def tensors(value: Any) -> list[torch.Tensor]:

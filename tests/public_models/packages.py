@@ -1,4 +1,4 @@
-"""Public packages, installed without their dependencies into folders outside the repository, and imported from there."""
+"""Public packages, installed without their dependencies into folders outside the repository."""
 
 from __future__ import annotations
 
@@ -51,14 +51,9 @@ def install(package: Package, folder: Path, timeout: float = 300.0) -> str | Non
             continue
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target"]
+            command += [f"{scratch}/site", requirement]
             try:
-                done = subprocess.run(
-                    [*command, f"{scratch}/site", requirement],
-                    capture_output=True,
-                    text=True,
-                    timeout=timeout,
-                    check=False,
-                )
+                done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
             except subprocess.TimeoutExpired:
                 return f"pip took longer than {timeout:g} s for {requirement}"
             if done.returncode:
@@ -102,7 +97,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self.package = package
         self.roots = roots
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002 - the protocol's
         if any(name == stub or name.startswith(f"{stub}.") for stub in self.package.stubs):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         if name in self.package.bare:

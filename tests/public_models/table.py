@@ -1,4 +1,4 @@
-"""Every model and every exporter: ``python -m tests.public_models.table [--only NAME] [--tools ours,dynamo,torchscript]``.
+"""Every model and every exporter: ``python -m tests.public_models.table [--only NAME] [--tools ours,dynamo]``.
 
 Each trial runs in a child process with a time limit.  What it showed is kept as one JSON file a trial, so that a run
 with ``--only`` renews a few rows; the table is written when every model has a result of every exporter.
@@ -124,11 +124,11 @@ def totals(rows: Sequence[Sequence[str]]) -> str:
     def count(column: str, word: str) -> int:
         return sum(cells[HEAD.index(column)].startswith(word) for cells in rows)
 
-    said = [
-        f"{column}: {count(column, 'right')} right, {count(column, 'wrong')} wrong, {count(column, 'fails')} failing at "
-        f"other sizes, {len(rows) - count(column, 'right') - count(column, 'wrong') - count(column, 'fails')} refused"
-        for column in ("ours", "dynamo", "TorchScript")
-    ]
+    said = []
+    for column in ("ours", "dynamo", "TorchScript"):
+        right, wrong, fails = (count(column, word) for word in ("right", "wrong", "fails"))
+        refused = len(rows) - right - wrong - fails
+        said.append(f"{column}: {right} right, {wrong} wrong, {fails} failing at other sizes, {refused} refused")
     packages = len({cells[1] for cells in rows})
     return (
         f"{len(rows)} models of {packages} packages. {'; '.join(said)}. Verified without example inputs: "
@@ -144,9 +144,10 @@ def page(rows: Sequence[Sequence[str]], versions: str) -> str:
         "Public models with random weights, each built by its own package's code, and what three exporters make of it:",
         "`lstm_onnx.export`, `torch.onnx.export(dynamo=True)` and `torch.onnx.export(dynamo=False)` (TorchScript).",
         "",
-        "- **right**: the file runs in ONNX Runtime and agrees with the module at six sizes of batch and time that are not the",
-        "  example's, or at as many of them as the module itself takes.",
-        "- **wrong**: it runs and gives other numbers. **fails**: it runs at some of these sizes only. **refused**: no file.",
+        "- **right**: the file runs in ONNX Runtime and agrees with the module at six sizes of batch and time that are not",
+        "  the example's, or at as many of them as the module itself takes.",
+        "- **wrong**: it runs and gives other numbers. **fails**: it does not run at all of these sizes.",
+        "- **refused**: no file, for the reason that the exporter gives. **error**: another failure of the trial.",
         "- **verified**: `lstm_onnx.verify(module, path)`, which draws the inputs itself, says yes.",
         "- **streamed**: chunks of a stream give what the whole sequence gives; refused where no stream can.",
         "",

@@ -59,9 +59,11 @@ NUSSL = Package(
     "nussl", "1.1.9", bare=("nussl", "nussl.ml", "nussl.ml.networks", "nussl.ml.networks.modules"), stubs=("librosa",)
 )
 FUNASR = Package(
-    "funasr", "1.4.16", bare=("funasr", "funasr.models", "funasr.models.transducer"),
+    "funasr",
+    "1.4.16",
+    bare=("funasr", "funasr.models", "funasr.models.transducer"),
     stubs=("funasr.models.specaug", "funasr.models.transducer.beam_search_transducer"),
-)  # fmt: skip
+)
 STYLETTS = Package("styletts2", "0.1.6", bare=("styletts2", "styletts2.Utils", "styletts2.Utils.JDC"))
 NISQA = Package("nisqa", "2.0.post2", bare=("nisqa",), stubs=("librosa", "pandas", "tqdm", "scipy"))
 
@@ -115,11 +117,21 @@ def tacotron_decoder() -> nn.Module:
     from torchaudio.models.tacotron2 import _Decoder
 
     return _Decoder(
-        n_mels=8, n_frames_per_step=1, encoder_embedding_dim=16, decoder_rnn_dim=16, decoder_max_step=50,
-        decoder_dropout=0.1, decoder_early_stopping=True, attention_rnn_dim=16, attention_hidden_dim=8,
-        attention_location_n_filter=4, attention_location_kernel_size=5, attention_dropout=0.1, prenet_dim=8,
+        n_mels=8,
+        n_frames_per_step=1,
+        encoder_embedding_dim=16,
+        decoder_rnn_dim=16,
+        decoder_max_step=50,
+        decoder_dropout=0.1,
+        decoder_early_stopping=True,
+        attention_rnn_dim=16,
+        attention_hidden_dim=8,
+        attention_location_n_filter=4,
+        attention_location_kernel_size=5,
+        attention_dropout=0.1,
+        prenet_dim=8,
         gate_threshold=0.5,
-    )  # fmt: skip
+    )
 
 
 def deep_speech() -> nn.Module:
@@ -152,9 +164,18 @@ def nemo_rnn(norm: str | None) -> nn.Module:
     from nemo.collections.common.parts.rnn import rnn
 
     return rnn(
-        input_size=12, hidden_size=16, num_layers=2, norm=norm, forget_gate_bias=1.0, dropout=0.1,
-        norm_first_rnn=False, t_max=None, weights_init_scale=1.0, hidden_hidden_bias_scale=0.0, proj_size=0,
-    )  # fmt: skip
+        input_size=12,
+        hidden_size=16,
+        num_layers=2,
+        norm=norm,
+        forget_gate_bias=1.0,
+        dropout=0.1,
+        norm_first_rnn=False,
+        t_max=None,
+        weights_init_scale=1.0,
+        hidden_hidden_bias_scale=0.0,
+        proj_size=0,
+    )
 
 
 def asteroid(name: str, *arguments: Any, **options: Any) -> nn.Module:
@@ -221,9 +242,16 @@ def s3prl_encoder() -> nn.Module:
     from s3prl.nn.rnn import RNNEncoder
 
     return RNNEncoder(
-        12, 8, proj_size=16, hidden_size=[16, 16], dropout=[0.0, 0.0], layer_norm=[True, False], proj=[True, True],
-        sample_rate=[1, 1], bidirectional=True,
-    )  # fmt: skip
+        12,
+        8,
+        proj_size=16,
+        hidden_size=[16, 16],
+        dropout=[0.0, 0.0],
+        layer_norm=[True, False],
+        proj=[True, True],
+        sample_rate=[1, 1],
+        bidirectional=True,
+    )
 
 
 def s3prl_apc() -> nn.Module:
@@ -303,33 +331,33 @@ AUDIO = (
         TORCHAUDIO,
         tacotron_encoder,
         lambda b, t: (torch.randn(b, 32, t), lengths(b, t)),
-    ),  # fmt: skip
+    ),
     Model(
         "torchaudio Tacotron2 decoder",
         TORCHAUDIO,
         tacotron_decoder,
         lambda b, t: (torch.randn(b, 5, 16), torch.randn(b, 8, t), torch.full((b,), 5)),
-    ),  # fmt: skip
+    ),
     Model("torchaudio DeepSpeech", TORCHAUDIO, deep_speech, lambda b, t: (torch.randn(b, 1, t, 20),), gain=3),
     Model(
         "torchaudio WaveRNN",
         TORCHAUDIO,
         wave_rnn,
         lambda b, t: (torch.randn(b, 1, 4 * t), torch.randn(b, 1, 8, t + 4)),
-    ),  # fmt: skip
+    ),
     Model("torchaudio HDemucs BLSTM", TORCHAUDIO, hdemucs_blstm, lambda b, t: (torch.randn(b, 16, t),)),
     Model(
         "DeepFilterNet GroupedGRU",
         DEEPFILTERNET,
         lambda: deepfilter("GroupedGRU", 16, 32, num_layers=2, groups=4, add_outputs=True),
         lambda b, t: (torch.randn(b, t, 16),),
-    ),  # fmt: skip
+    ),
     Model(
         "DeepFilterNet SqueezedGRU_S",
         DEEPFILTERNET,
         lambda: deepfilter("SqueezedGRU_S", 16, 32, 16, num_layers=2, linear_act_layer=nn.ReLU),
         lambda b, t: (torch.randn(b, t, 16),),
-    ),  # fmt: skip
+    ),
     Model("NeMo LSTMDropout", NEMO, lambda: nemo_rnn(None), lambda b, t: (torch.randn(t, b, 12),)),
     Model("NeMo BNRNNSum", NEMO, lambda: nemo_rnn("batch"), lambda b, t: (torch.randn(t, b, 12),)),
     Model(
@@ -337,13 +365,13 @@ AUDIO = (
         ASTEROID,
         lambda: asteroid("StackedResidualRNN", "LSTM", 16),
         lambda b, t: (torch.randn(b, t, 16),),
-    ),  # fmt: skip
+    ),
     Model(
         "asteroid DPRNN",
         ASTEROID,
         lambda: asteroid("DPRNN", 16, 2, bn_chan=8, hid_size=8, chunk_size=4, n_repeats=1),
         lambda b, t: (torch.randn(b, 16, t),),
-    ),  # fmt: skip
+    ),
     Model("piano transcription CRNN", PIANO, piano, lambda b, t: (torch.randn(b, 1, t, 32),), gain=4),
     Model("demucs BLSTM", DEMUCS, demucs_blstm, lambda b, t: (torch.randn(b, 16, t),)),
     Model(
@@ -351,27 +379,27 @@ AUDIO = (
         DEMUCS,
         lambda: demucs_blstm(max_steps=8, skip=True),
         lambda b, t: (torch.randn(b, 16, t),),
-    ),  # fmt: skip
+    ),
     Model("denoiser Demucs", DENOISER, denoiser, lambda b, t: (torch.randn(b, 1, 64 * t),)),
     Model(
         "espnet RNNEncoder",
         ESPNET,
         lambda: espnet_encoder(use_projection=False),
         lambda b, t: (torch.randn(b, t, 12), lengths(b, t)),
-    ),  # fmt: skip
+    ),
     Model(
         "espnet RNNEncoder with projections",
         ESPNET,
         lambda: espnet_encoder(subsample=None),
         lambda b, t: (torch.randn(b, t, 12), lengths(b, t)),
-    ),  # fmt: skip
+    ),
     Model(
         "espnet RNNEncoder with subsampling",
         ESPNET,
         lambda: espnet_encoder(subsample=(2, 1)),
         lambda b, t: (torch.randn(b, t, 12), lengths(b, t)),
         longer=2,
-    ),  # fmt: skip
+    ),
     Model("espnet VGGRNNEncoder", ESPNET, espnet_vgg, lambda b, t: (torch.randn(b, t, 8), lengths(b, t)), longer=4),
     Model("espnet RNNSeparator", ESPNET, espnet_separator, lambda b, t: (torch.rand(b, t, 12), lengths(b, t))),
     Model("espnet SkiM", ESPNET, espnet_skim, lambda b, t: (torch.randn(b, t, 12),)),
@@ -380,37 +408,37 @@ AUDIO = (
         ESPNET,
         espnet_lm,
         lambda b, t: (tokens(b, t, 20), lstm_states(2, b, 16)),
-    ),  # fmt: skip
+    ),
     Model(
         "SpeechBrain LSTM",
         SPEECHBRAIN,
         lambda: speechbrain("LSTM", 16, input_size=12, num_layers=2, bidirectional=True),
         lambda b, t: (torch.randn(b, t, 12), None, lengths(b, t) / t),
-    ),  # fmt: skip
+    ),
     Model(
         "SpeechBrain GRU",
         SPEECHBRAIN,
         lambda: speechbrain("GRU", 16, input_size=12, num_layers=2),
         lambda b, t: (torch.randn(b, t, 12),),
-    ),  # fmt: skip
+    ),
     Model(
         "SpeechBrain LiGRU",
         SPEECHBRAIN,
         lambda: speechbrain("LiGRU", 16, (2, 6, 12), num_layers=2, bidirectional=True),
         lambda b, t: (torch.randn(b, t, 12),),
-    ),  # fmt: skip
+    ),
     Model(
         "SpeechBrain QuasiRNN",
         SPEECHBRAIN,
         lambda: speechbrain("QuasiRNN", 16, (2, 6, 12), num_layers=2),
         lambda b, t: (torch.randn(b, t, 12),),
-    ),  # fmt: skip
+    ),
     Model(
         "SpeechBrain AttentionalRNNDecoder",
         SPEECHBRAIN,
         lambda: speechbrain("AttentionalRNNDecoder", "gru", "content", 16, 16, 1, enc_dim=12, input_size=10),
         lambda b, t: (torch.randn(b, t, 10), torch.randn(b, 5, 12), torch.ones(b)),
-    ),  # fmt: skip
+    ),
     Model("s3prl RNNEncoder", S3PRL, s3prl_encoder, lambda b, t: (torch.randn(b, t, 12), unsorted_lengths(b, t))),
     Model("s3prl APC", S3PRL, s3prl_apc, lambda b, t: (torch.randn(b, t, 12), unsorted_lengths(b, t), True)),
     Model("Coqui LSTM speaker encoder", COQUI, coqui_speaker, lambda b, t: (torch.randn(b, t, 12),), gain=3),
@@ -422,13 +450,13 @@ AUDIO = (
         WAVENCODER,
         lambda: wavencoder("LSTM_Classifier"),
         lambda b, t: (torch.randn(b, 12, t),),
-    ),  # fmt: skip
+    ),
     Model(
         "wavencoder LSTM_Attn_Classifier",
         WAVENCODER,
         lambda: wavencoder("LSTM_Attn_Classifier", return_attn_weights=True),
         lambda b, t: (torch.randn(b, 12, t),),
-    ),  # fmt: skip
+    ),
     Model("FunASR RNNTDecoder", FUNASR, funasr_decoder, lambda b, t: (tokens(b, t, 20), lengths(b, t))),
     Model("StyleTTS2 JDCNet", STYLETTS, jdc, lambda b, t: (torch.randn(b, 1, 80, t),)),
     Model("NISQA LSTM", NISQA, nisqa_lstm, lambda b, t: (torch.randn(b, t, 12), unsorted_lengths(b, t))),

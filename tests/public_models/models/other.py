@@ -79,13 +79,19 @@ def recbole(name: str, settings: dict[str, Any]) -> nn.Module:
     module = importlib.import_module(f"recbole.model.sequential_recommender.{name.lower()}")
 
     class Data:
-        def num(self, field: str) -> int:
+        def num(self, _: str) -> int:
             return 30
 
     shared = {
-        "USER_ID_FIELD": "user", "ITEM_ID_FIELD": "item", "LIST_SUFFIX": "_list", "ITEM_LIST_LENGTH_FIELD": "length",
-        "NEG_PREFIX": "neg_", "MAX_ITEM_LIST_LENGTH": 50, "device": "cpu", "loss_type": "CE",
-    }  # fmt: skip
+        "USER_ID_FIELD": "user",
+        "ITEM_ID_FIELD": "item",
+        "LIST_SUFFIX": "_list",
+        "ITEM_LIST_LENGTH_FIELD": "length",
+        "NEG_PREFIX": "neg_",
+        "MAX_ITEM_LIST_LENGTH": 50,
+        "device": "cpu",
+        "loss_type": "CE",
+    }
     return getattr(module, name)({**shared, **settings}, Data())
 
 
@@ -99,30 +105,30 @@ OTHER = (
         KRAKEN,
         lambda: kraken_rnn("b", False, False),
         lambda b, t: (torch.randn(b, 12, 1, t), unsorted_lengths(b, t)),
-    ),  # fmt: skip
+    ),
     Model(
         "kraken TransposedSummarizingRNN over columns",
         KRAKEN,
         lambda: kraken_rnn("f", True, True),
         lambda b, t: (torch.randn(b, 12, 5, t),),
-    ),  # fmt: skip
+    ),
     Model("SB3-Contrib RecurrentActorCriticPolicy", SB3, sb3_policy, sb3_inputs),
     Model(
         "PyTorch Geometric JumpingKnowledge",
         PYG,
         jumping_knowledge,
-        lambda b, t: ([torch.randn(b, 16) for _ in range(3)],),
-    ),  # fmt: skip
+        lambda b, _: ([torch.randn(b, 16) for _ in range(3)],),
+    ),
     Model(
         "RecBole GRU4Rec",
         RECBOLE,
         lambda: recbole("GRU4Rec", {"embedding_size": 12, "hidden_size": 16, "num_layers": 1, "dropout_prob": 0.1}),
         lambda b, t: (tokens(b, t, 30), lengths(b, t)),
-    ),  # fmt: skip
+    ),
     Model(
         "RecBole NARM",
         RECBOLE,
         lambda: recbole("NARM", {"embedding_size": 12, "hidden_size": 16, "n_layers": 1, "dropout_probs": [0.1, 0.1]}),
         lambda b, t: (tokens(b, t, 30), lengths(b, t)),
-    ),  # fmt: skip
+    ),
 )

@@ -14,12 +14,17 @@ NEURALFORECAST = Package(
     "neuralforecast",
     "3.3.0",
     needs=(
-        "pytorch-lightning==2.6.0", "lightning-utilities==0.15.2", "torchmetrics==1.8.2", "tqdm==4.67.1",
-        "pandas==2.3.3", "pytz==2025.2", "six==1.17.0",
+        "pytorch-lightning==2.6.0",
+        "lightning-utilities==0.15.2",
+        "torchmetrics==1.8.2",
+        "tqdm==4.67.1",
+        "pandas==2.3.3",
+        "pytz==2025.2",
+        "six==1.17.0",
     ),
     bare=("neuralforecast", "neuralforecast.models", "neuralforecast.common", "neuralforecast.losses"),
     stubs=("utilsforecast", "coreforecast", "ray", "optuna"),
-)  # fmt: skip
+)
 PYTORCH_FORECASTING = Package(
     "pytorch-forecasting",
     "1.8.0",
@@ -29,11 +34,18 @@ GLUONTS = Package(
     "gluonts",
     "0.17.0",
     needs=(
-        "pydantic==2.12.4", "pydantic-core==2.41.5", "annotated-types==0.7.0", "typing-inspection==0.4.2",
-        "toolz==1.1.0", "pandas==2.3.3", "pytz==2025.2", "six==1.17.0", "tqdm==4.67.1",
+        "pydantic==2.12.4",
+        "pydantic-core==2.41.5",
+        "annotated-types==0.7.0",
+        "typing-inspection==0.4.2",
+        "toolz==1.1.0",
+        "pandas==2.3.3",
+        "pytz==2025.2",
+        "six==1.17.0",
+        "tqdm==4.67.1",
     ),
     bare=("gluonts.torch", "gluonts.torch.model", "gluonts.torch.model.tft", "gluonts.torch.modules"),
-)  # fmt: skip
+)
 PYPOTS = Package("pypots", "1.5", bare=("pypots", "pypots.nn", "pypots.nn.modules"))
 DEEPECHO = Package(
     "deepecho", "0.8.1", bare=("deepecho", "deepecho.models"), stubs=("pandas", "tqdm", "deepecho.models.base")
@@ -107,7 +119,7 @@ SERIES = (
         window,
         longer=2,
         gain=2,
-    ),  # fmt: skip
+    ),
     Model(
         "NeuralForecast GRU",
         NEURALFORECAST,
@@ -115,7 +127,7 @@ SERIES = (
         window,
         longer=2,
         gain=2,
-    ),  # fmt: skip
+    ),
     Model(
         "NeuralForecast RNN",
         NEURALFORECAST,
@@ -123,7 +135,7 @@ SERIES = (
         window,
         longer=2,
         gain=2,
-    ),  # fmt: skip
+    ),
     Model(
         "NeuralForecast DRNN of LSTM",
         NEURALFORECAST,
@@ -143,15 +155,15 @@ SERIES = (
         PYTORCH_FORECASTING,
         forecasting_lstm,
         lambda b, t: (torch.randn(b, t, 12),),
-    ),  # fmt: skip
+    ),
     Model(
         "GluonTS TemporalFusionEncoder",
         GLUONTS,
         fusion_encoder,
         lambda b, t: (torch.randn(b, t, 12), torch.randn(b, 3, 12)),
-    ),  # fmt: skip
-    Model("PyPOTS GRU-D", PYPOTS, lambda: gru_d(6), lambda b, t: gru_d_inputs(b, 6)),
-    Model("PyPOTS SegRNN", PYPOTS, seg_rnn, lambda b, t: (torch.randn(b, 12, 3),)),
+    ),
+    Model("PyPOTS GRU-D", PYPOTS, lambda: gru_d(6), lambda b, _: gru_d_inputs(b, 6)),
+    Model("PyPOTS SegRNN", PYPOTS, seg_rnn, lambda b, _: (torch.randn(b, 12, 3),)),
     Model("DeepEcho PARNet", DEEPECHO, par_net, lambda b, t: (torch.randn(t, b, 5), torch.randn(b, 3))),
     Model("DeepEcho BasicDiscriminator", DEEPECHO, discriminator, lambda b, t: (torch.randn(t, b, 8),)),
 )

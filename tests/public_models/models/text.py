@@ -15,11 +15,15 @@ STANZA = Package(
     "stanza",
     "1.15.0",
     bare=(
-        "stanza", "stanza.models", "stanza.models.common", "stanza.models.tokenization", "stanza.models.langid",
+        "stanza",
+        "stanza.models",
+        "stanza.models.common",
+        "stanza.models.tokenization",
+        "stanza.models.langid",
         "stanza.models.mwt",
     ),
     stubs=("stanza.models.common.char_model", "stanza.models.common.foundation_cache"),
-)  # fmt: skip
+)
 SUPAR = Package("supar", "1.1.4", bare=("supar", "supar.modules"))
 HANLP = Package(
     "hanlp",
@@ -50,9 +54,14 @@ def stanza_tokenizer(hierarchical: bool) -> nn.Module:
     from stanza.models.tokenization.model import Tokenizer
 
     settings = {
-        "feat_dim": 5, "rnn_layers": 1, "conv_res": None, "use_mwt": True, "hierarchical": hierarchical,
-        "hier_invtemp": 0.5, "tok_noise": 0.0,
-    }  # fmt: skip
+        "feat_dim": 5,
+        "rnn_layers": 1,
+        "conv_res": None,
+        "use_mwt": True,
+        "hierarchical": hierarchical,
+        "hier_invtemp": 0.5,
+        "tok_noise": 0.0,
+    }
     return Tokenizer(settings, 30, 12, 16, 0.1, 0.1)
 
 
@@ -128,18 +137,18 @@ TEXT = (
         STANZA,
         lambda: stanza_tokenizer(False),
         lambda b, t: (tokens(b, t, 30), torch.randn(b, t, 5), lengths(b, t)),
-    ),  # fmt: skip
+    ),
     Model(
         "stanza Tokenizer hierarchical",
         STANZA,
         lambda: stanza_tokenizer(True),
         lambda b, t: (tokens(b, t, 30), torch.randn(b, t, 5), lengths(b, t)),
-    ),  # fmt: skip
+    ),
     Model("stanza LangIDBiLSTM", STANZA, stanza_langid, lambda b, t: (tokens(b, t, 21),)),
     Model("stanza CharacterClassifier", STANZA, stanza_mwt, mwt_inputs),
     Model("supar CharLSTM", SUPAR, supar_char_lstm, characters),
     Model("HanLP RNNTaggingModel", HANLP, hanlp_tagger, lambda b, t: (tokens(b, t, 20),)),
     Model("LASER Encoder", LASER, laser, lambda b, t: (tokens(b, t, 30), lengths(b, t))),
     Model("OpenNMT RNNEncoder", OPENNMT, opennmt_encoder, lambda b, t: (tokens(b, t, 20), unsorted_lengths(b, t))),
-    Model("OpenNMT StackedLSTM", OPENNMT, opennmt_stacked, lambda b, t: (torch.randn(b, 12), states(2, b, 16))),
+    Model("OpenNMT StackedLSTM", OPENNMT, opennmt_stacked, lambda b, _: (torch.randn(b, 12), states(2, b, 16))),
 )

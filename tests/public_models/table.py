@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,9 +72,17 @@ def load_results(folder: Path, models: Iterable[Model]) -> dict[str, dict[str, A
 
 
 def short(text: str, limit: int = 160) -> str:
-    """The first sentence of a message, fit for a cell."""
-    line = " ".join(text.split()).replace("|", "\\|")
+    """A message fit for a cell: one line without the folders of this machine and what every such message begins with."""
+    line = re.sub(r"(?<!\S)/\S*/(\S+)", r"\1", " ".join(text.split()))
+    line = re.sub(r"^(ours|stream)\.onnx: (cannot be streamed: )?", "", line)
+    line = re.sub(r"\w+: \[ONNXRuntimeError\] : \d+ : \w+ : ", "", line).replace("|", "\\|")
     return line if len(line) <= limit else line[: limit - 1].rsplit(" ", 1)[0] + " …"
+
+
+def doubt(report: str) -> str:
+    """What a report of `verify` that is not a yes has against the file."""
+    passed = re.search(r"passed for right: ([^(\n]*)", report)
+    return f"NOT PROVEN, a wrong copy passed: {passed[1].strip(' ,')}" if passed else report
 
 
 def outcome(result: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from .judge import IndifferentError, difference, judge
 from .model import EXAMPLE, SHAPES, Model
 from .models import MODELS
 from .packages import Package, _Finder, default_folder
-from .table import HEAD, PAGE, TOOLS, main, row, slug, totals
+from .table import HEAD, PAGE, TOOLS, main, row, short, slug, totals
 
 
 class Tagger(nn.Module):
@@ -156,6 +156,13 @@ def test_a_stub_can_be_inherited_from_and_not_called(monkeypatch):
 def test_a_row_says_why_an_exporter_refused():
     results = {tool: {"verdict": "refused", "reason": "at forward: a | b"} for tool in TOOLS}
     assert row(TAGGER, results)[HEAD.index("dynamo")] == r"refused: at forward: a \| b"
+
+
+def test_a_cell_names_no_folder():
+    refused = "/scratch/run/stream.onnx: cannot be streamed: LSTM is bidirectional, at model.py:7: y = self.lstm(x)"
+    assert short(refused) == "LSTM is bidirectional, at model.py:7: y = self.lstm(x)"
+    assert short("word " * 99).endswith("word …")
+    assert not re.search(r"/(tmp|home|root|work)/", PAGE.read_text())
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def load_results(folder: Path, models: Iterable[Model]) -> dict[str, dict[str, A
 
 
 def short(text: str, limit: int = 160) -> str:
-    """A message fit for a cell: one line without the folders of this machine and what every such message begins with."""
+    """A message fit for a cell: one line, without folders and what every such message begins with."""
     line = re.sub(r"(?<!\S)/\S*/(\S+)", r"\1", " ".join(text.split()))
     line = re.sub(r"^(ours|stream)\.onnx: (cannot be streamed: )?", "", line)
     line = re.sub(r"\w+: \[ONNXRuntimeError\] : \d+ : \w+ : ", "", line).replace("|", "\\|")
@@ -81,8 +81,14 @@ def short(text: str, limit: int = 160) -> str:
 
 def doubt(report: str) -> str:
     """What a report of `verify` that is not a yes has against the file."""
-    passed = re.search(r"passed for right: ([^(\n]*)", report)
-    return f"NOT PROVEN, a wrong copy passed: {passed[1].strip(' ,')}" if passed else report
+    for before, line in (
+        ("NOT PROVEN, a wrong copy passed: ", "passed for right"),
+        ("NOT in parity: ", "first differs"),
+    ):
+        found = re.search(rf"^{line}:? (.*)", report, re.MULTILINE)
+        if found:
+            return before + found[1]
+    return report
 
 
 def outcome(result: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ def verified(ours: Mapping[str, Any]) -> str:
         if stage is not None and stage["verdict"] == "yes":
             return f"yes {words}".strip() if not words else "with example_inputs"
     told = [stage for _, stage in reversed(stages) if stage is not None]
-    return f"no: {short(told[0].get('reason') or told[0]['verdict'], 120)}" if told else "-"
+    return f"no: {short(doubt(told[0].get('reason') or told[0]['verdict']), 140)}" if told else "-"
 
 
 def streamed(ours: Mapping[str, Any]) -> str:

@@ -181,7 +181,7 @@ def test_a_thread_that_gives_up_does_not_leave_those_behind_it_asleep(model: Mod
         assert gate.sizes in ([4], [3])
 
 
-@pytest.mark.parametrize("gone", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}])
+@pytest.mark.parametrize("abandoned", [{0}, {1}, {2}, {0, 1}, {1, 2}, {0, 1, 2}])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_turn_passes_those_who_gave_up(model: Model, abandoned: set[int], when: str) -> None:
     with Batcher(model) as server:

@@ -186,7 +186,7 @@ def test_a_refusal_names_the_line_and_the_remedy(
         first = forward.__code__.co_firstlineno
         lines = Path(__file__).read_text().splitlines()
         number = next(number for number in range(first, len(lines)) if lines[number - 1].endswith("# here"))
-        assert f"test_trace.py:{number}: {lines[number - 1].strip()}" in message
+        assert f"test_torch_export.py:{number}: {lines[number - 1].strip()}" in message
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
 

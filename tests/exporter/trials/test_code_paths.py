@@ -34,7 +34,7 @@ def looping(size: int) -> int:
 
 def test_an_if_is_found_in_a_line_of_its_own_and_within_one() -> None:
     assert str(parting_line(partial(below, 3), partial(below, 201))).endswith(": if size > 200:  # here")
-    assert str(parting_line(partial(in_one_line, 3), partial(in_one_line, 33))).startswith("test_branches.py:")
+    assert str(parting_line(partial(in_one_line, 3), partial(in_one_line, 33))).startswith("test_code_paths.py:")
     assert str(parting_line(partial(in_one_line, 3), partial(in_one_line, 33))).endswith("else 3  # there")
     assert str(parting_line(partial(looping, 3), partial(looping, 5))).endswith("in range(size):  # around")
 

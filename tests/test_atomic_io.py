@@ -143,7 +143,7 @@ def test_long_names_can_be_written(tmp_path: Path) -> None:
 
 _KILLED = """
 import os, sys
-from lstm_onnx.files import atomic_write
+from lstm_onnx.atomic_io import atomic_write
 with atomic_write(sys.argv[1]) as stream:
     stream.write(b"half")
     stream.flush()
@@ -280,7 +280,7 @@ def test_outputs_apart_from_inputs_and_from_each_other(tmp_path: Path, monkeypat
 def test_the_standard_input_is_an_input_as_well(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"x")
-    script = "import sys; from lstm_onnx.files import require_apart; require_apart([sys.argv[1]], ['-'])"
+    script = "import sys; from lstm_onnx.atomic_io import require_apart; require_apart([sys.argv[1]], ['-'])"
     with path.open("rb") as stdin:
         done = subprocess.run(
             [sys.executable, "-c", script, path], stdin=stdin, capture_output=True, text=True, check=False

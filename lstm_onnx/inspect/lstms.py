@@ -102,7 +102,7 @@ def _operator_info(scope: Scope, node: NodeProto, *, quantised: bool) -> LSTMInf
 
 
 def _scan_weights(scope: Scope, node: NodeProto) -> dict[str, Tensor]:
-    """The matrices of a projected layer by the names that `lstm_onnx.graph` gives them; empty for any other Scan."""
+    """The matrices of a projected layer by the names that `exporter.emitter` gives them; empty for any other Scan."""
     if not node.name.endswith("/Scan"):
         return {}
     prefix = _CALL.sub("", node.name).removesuffix("Scan")

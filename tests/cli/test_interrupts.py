@@ -24,7 +24,7 @@ import signal, sys, threading, time
 import numpy as np
 import lstm_onnx
 from lstm_onnx.cli import interrupts
-from lstm_onnx.files import atomic_write
+from lstm_onnx.atomic_io import atomic_write
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored for what it runs beside
 interrupts.GRACE = 0.1
@@ -225,7 +225,7 @@ def test_after_all_has_been_said_a_signal_changes_nothing(tmp_path: Path) -> Non
 def test_a_temporary_folder_goes_with_the_process(tmp_path: Path) -> None:
     moment = (
         "import tempfile\ntempfile.tempdir = os.getcwd()\n"
-        "from lstm_onnx.files import atomic_write, temporary_folder\ninterrupts.GRACE = 0.1\n"
+        "from lstm_onnx.atomic_io import atomic_write, temporary_folder\ninterrupts.GRACE = 0.1\n"
         "@command\ndef tried():\n    with temporary_folder() as folder, atomic_write('out') as stream:\n"
         "        (folder / 'a').touch()\n        try:\n            send()\n            while True: pass\n"
         "        except KeyboardInterrupt:\n            import time\n            time.sleep(60)\n"

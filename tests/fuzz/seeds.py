@@ -184,7 +184,7 @@ def _module_seeds() -> list[Seed]:
         model = lstm_onnx.load(path, provider="cpu", threads=1)
         sizes = {dim: 4 for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
         specs = {spec.name: spec for spec in model.metadata.inputs}
-        arrays = lstm_onnx.inputs.draw(list(specs.values()), sizes, np.random.default_rng(0))
+        arrays = lstm_onnx.input_spec.draw(list(specs.values()), sizes, np.random.default_rng(0))
         with tempfile.TemporaryDirectory() as folder:
             data = _npz(Path(folder), arrays)
         found.append(Seed("onnx", name, "m.onnx", path.read_bytes(), _onnx_commands(source=False), {"x.npz": data}))

@@ -328,7 +328,7 @@ def _other_constant(model: ModelProto, rng: random.Random) -> None:
         return
     tensor = stored[rng.randrange(len(stored))]
     shape = list(tensor.dims) if rng.random() < 0.5 else [rng.choice(_SIZES) for _ in range(rng.randrange(4))]
-    if max(shape, default=0) > 64:
+    if shape and (max(shape) > 64 or min(shape) < 0):  # a size may be one of an earlier change
         shape = [2]
     dtype = rng.choice((np.int64, np.float32, np.int32, np.bool_, np.float64, np.float16))
     tensor.CopyFrom(_tensor(tensor.name, dtype, shape, rng))

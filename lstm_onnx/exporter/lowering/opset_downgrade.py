@@ -142,6 +142,17 @@ def _scatter(graph: TracedGraph, node: NodeProto) -> None:
     _keep(graph, _without(node, "reduction"))
 
 
+def _resize(graph: TracedGraph, node: NodeProto) -> None:
+    """There was no filter against aliasing, and all axes were given."""
+    attributes = _attributes(node)
+    if "axes" in attributes or ("antialias" in attributes and attributes["antialias"].i):
+        raise _NoOlderForm("of some axes, or with antialiasing, has no form")
+    policy = attributes.get("keep_aspect_ratio_policy")
+    if policy is not None and policy.s != b"stretch":
+        raise _NoOlderForm("that keeps the aspect ratio has no form")
+    _keep(graph, _without(node, "antialias", "keep_aspect_ratio_policy"))
+
+
 def _cast_like(graph: TracedGraph, node: NodeProto) -> None:
     """A Cast, to the type that the tracer recorded."""
     if node.input[1] not in graph.types:
@@ -179,6 +190,7 @@ _RULES: dict[str, tuple[int, Callable[[TracedGraph, NodeProto], None]]] = {
     **{f"Reduce{kind}": (18, _reduction) for kind in _REDUCTIONS},
     "Split": (18, _split),
     "Pad": (18, _pad),
+    "Resize": (18, _resize),
     "LayerNormalization": (17, _layer_normalization),
     "ScatterElements": (16, _scatter),
     "ScatterND": (16, _scatter),

@@ -20,6 +20,8 @@ from onnxscript import values
 from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError, LSTMOnnxError
+from ..lowering.interpolation import INTERPOLATIONS
+from ..lowering.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..trials.size_decisions import SizeFacts, size_facts
 from .attribute_states import ForwardFailed
 from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context
@@ -80,12 +82,18 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
                     program,
                     dynamo=True,
                     opset_version=max(opset, TRACED_OPSET),
-                    custom_translation_table={torch.ops.lstm_onnx.recurrent.default: _translation},
+                    custom_translation_table={
+                        **SCALARS,
+                        **RANGES,
+                        **INTERPOLATIONS,
+                        torch.ops.lstm_onnx.recurrent.default: _translation,
+                    },
                     verbose=False,
                 )
         except Exception as error:
-            raise ExportError(_translation_problem(error)) from error
+            raise (_own_error(error) or ExportError(_translation_problem(error))) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
+    keep_doubles(translated.model)
     # Here, as the translation may compare sizes, too.
     facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
     return Traced(translated.model, replace(facts, texts=tuple(dict.fromkeys(guards.texts))))
@@ -160,7 +168,7 @@ def _exported(
 ) -> tuple[torch.export.ExportedProgram, GuardLog]:
     with record_guards() as guards:
         try:
-            with _NoOtherRecurrence(), record_size_strings(guards.texts):
+            with _NoOtherRecurrence(), record_size_strings(guards.texts), exact_floor_division():
                 program = torch.export.export(functional.stateful, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise

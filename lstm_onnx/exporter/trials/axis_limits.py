@@ -119,6 +119,7 @@ def find_limits(trial: ShapeTrial, limits: Limits) -> None:
     other_ways = _try_other_ways(trial, limits)
     if trial.facts.texts or other_ways:
         _try_numbers(trial, limits)
+    _try_roundings(trial, limits)
     _try_long(trial, limits)
 
 
@@ -344,6 +345,19 @@ def _try_numbers(trial: ShapeTrial, limits: Limits) -> None:
             for near in (size, size + 1):
                 if near > 1 and near == limits.within(name, near):
                     _require_cheap(trial, limits.all_within({**trial.own, name: near}))
+
+
+def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
+    """Where what is computed from a size may be rounded otherwise."""
+    for axis, sizes in trial.facts.tips:
+        name = trial.axes[axis]
+        for size in sizes:
+            if size == limits.within(name, size):
+                at = limits.all_within({**trial.own, name: size})
+                _require_cheap(trial, at)
+                stored = limits.boundaries.get(name, ())
+                if len(stored) < _STORED and trial.cost(at) <= _MOST_COST:
+                    limits.boundaries[name] = tuple(sorted({*stored, size}))
 
 
 def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:

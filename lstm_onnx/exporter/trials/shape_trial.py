@@ -23,7 +23,8 @@ from ..tracing.call_with_states import call_with_states
 from ..tracing.functional import FunctionalModule, Tensors
 from .agreement import first_difference
 from .code_paths import numbers_in_code, parting_line
-from .size_decisions import Axis, SizeFacts, axis_names
+from .roundings import Axis
+from .size_decisions import SizeFacts, axis_names
 
 Sizes = dict[str, int]
 """A size for each dynamic axis of the file, by its name."""

@@ -16,9 +16,8 @@ from sympy.core.relational import Relational  # type: ignore[import-untyped]
 from torch.utils._sympy.functions import Max, Min
 
 from ...metadata import Metadata
+from .roundings import Axis, all_tips
 
-Axis = tuple[str, int]
-"""An axis of an input, by the input's name."""
 LARGEST_SIZE = 1_000_000
 """Decisions are followed up to here; an axis is rarely longer, and nothing longer is ever run for a trial."""
 _EACH_UP_TO = 16
@@ -51,7 +50,10 @@ class Decision:
     def holds(self, sizes: Mapping[Axis, int]) -> bool:
         """Whether it goes the traced way at these sizes; a comparison that nothing is known of does."""
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items() if axis in sizes}
-        return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
+        try:
+            return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
+        except ZeroDivisionError:
+            return True
 
     def side(self, sizes: Mapping[Axis, int]) -> int:
         """-1, 0 or 1 for less, equal and greater."""
@@ -94,11 +96,15 @@ class RecurrentSize:
 
 @dataclass(frozen=True)
 class SizeFacts:
-    """All that tracing found out about sizes; `texts` are the user's lines that make text of a size."""
+    """All that tracing found out about sizes.
+
+    `texts` are the user's lines that make text of a size; `tips` are, by axis, sizes at which a rounding may tip.
+    """
 
     decisions: tuple[Decision, ...] = ()
     recurrent: tuple[RecurrentSize, ...] = ()
     texts: tuple[str, ...] = ()
+    tips: tuple[tuple[Axis, tuple[int, ...]], ...] = ()
 
     def known_of(self, axes: Collection[Axis]) -> SizeFacts:
         """Without decisions by other axes; steps that depend on others count as data."""
@@ -107,7 +113,8 @@ class SizeFacts:
             replace(item, symbols={symbol: axis for symbol, axis in item.symbols.items() if axis in axes})
             for item in self.recurrent
         ]
-        return replace(self, decisions=tuple(decisions), recurrent=tuple(recurrent))
+        tips = tuple((axis, sizes) for axis, sizes in self.tips if axis in axes)
+        return replace(self, decisions=tuple(decisions), recurrent=tuple(recurrent), tips=tips)
 
 
 def size_facts(
@@ -129,6 +136,7 @@ def size_facts(
     return SizeFacts(
         (*_guards(environment, known, lines), *_turns(values, environment, known)),
         tuple(_recurrent_sizes(program, environment, known, operator)),
+        tips=all_tips(program, known, lambda size: _expression(size, environment), _sizes_of),
     )
 
 

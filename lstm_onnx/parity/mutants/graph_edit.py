@@ -299,7 +299,7 @@ def _operator(node: NodeProto) -> Site | None:
 
 
 def _scan(node: NodeProto, producers: dict[str, NodeProto]) -> Site | None:
-    """A Scan as `lstm_onnx.graph` writes it, told by the names of its body's nodes; None for any other."""
+    """A Scan as `exporter.emitter` writes it, told by the names of its body's nodes; None for any other."""
     body = next((item.g for item in node.attribute if item.name == "body"), None)
     if body is None:
         return None

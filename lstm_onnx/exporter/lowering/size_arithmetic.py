@@ -1,0 +1,293 @@
+"""Translations of what Python computes with sizes, in double precision as Python does.
+
+``math.floor(x.size(1) * 0.7)`` is a number of torch.SymFloat's arithmetic in a traced program.  torch.onnx
+computes that in float32, where 0.7 * 90 is 63 and not 62.99999999999999, so that a size is another at some
+lengths.  Here it is computed in double; whole numbers stay int64.  Other operators see a float32 scalar, a
+Cast of the double, and the next scalar operator goes on from the double.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript
+import torch
+
+from ...errors import ExportError
+
+op: Any = onnxscript.opset18
+DOUBLE, FLOAT, INT64 = ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.INT64
+_DOUBLE_OF = "lstm_onnx.double_of"
+"""Under which a float32 scalar knows the double that it was cast from, and its Cast that it is such a one."""
+_FRACTIONS = (FLOAT, DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_NOT_NEGATIVE = ("Shape", "Size", "Range")
+_PASSED_ON = ("Squeeze", "Unsqueeze", "Gather", "Reshape", "Identity", "Cast", "ReduceMax", "ReduceMin", "Slice")
+_COMBINED = ("Add", "Mul", "Div", "Max", "Min", "Concat")
+
+
+def is_fraction(scalar: Any) -> bool:
+    """Whether a scalar of Python's is a float."""
+    return scalar.dtype in _FRACTIONS if isinstance(scalar, ir.Value) else isinstance(scalar, float)
+
+
+def constant(number: Any, dtype: ir.DataType) -> Any:
+    """A stored number."""
+    value = op.Constant(value=ir.tensor(number, dtype=dtype))
+    value.dtype = dtype
+    return value
+
+
+def cast(value: Any, dtype: ir.DataType) -> Any:
+    """A value as another type."""
+    found = op.Cast(value, to=dtype)
+    found.dtype = dtype
+    return found
+
+
+def as_double(scalar: Any) -> Any:
+    """A scalar, a size or a number of Python's, as the double that Python computes with.
+
+    Raises:
+        ExportError: it is a float that came into a branch of torch.cond from outside.
+    """
+    if not isinstance(scalar, ir.Value):
+        return constant(float(scalar), DOUBLE)
+    held = scalar.meta.get(_DOUBLE_OF)
+    if held is not None:
+        return held
+    if is_fraction(scalar) and scalar.producer() is None:
+        raise ExportError(
+            "a float that is computed from a size goes into a branch of torch.cond, and is computed with there; "
+            "compute it within the branch"
+        )
+    return cast(scalar, DOUBLE)
+
+
+def as_whole(scalar: Any) -> Any:
+    """A scalar that is an integer, as int64."""
+    return scalar if isinstance(scalar, ir.Value) else constant(int(scalar), INT64)
+
+
+def as_float(double: Any) -> Any:
+    """A double as other operators see it, a float32."""
+    double.dtype = DOUBLE
+    value = cast(double, FLOAT)
+    value.meta[_DOUBLE_OF] = double
+    value.producer().metadata_props[_DOUBLE_OF] = "1"
+    return value
+
+
+def _binary(of_whole: Callable[..., Any], of_doubles: Callable[..., Any]) -> Callable[..., Any]:
+    def translated(a: Any, b: Any) -> Any:
+        if is_fraction(a) or is_fraction(b):
+            return as_float(of_doubles(as_double(a), as_double(b)))
+        return of_whole(as_whole(a), as_whole(b))
+
+    return translated
+
+
+def _unary(name: str) -> Callable[..., Any]:
+    def translated(a: Any) -> Any:
+        compute = getattr(op, name)
+        return as_float(compute(as_double(a))) if is_fraction(a) else compute(as_whole(a))
+
+    return translated
+
+
+def _comparison(name: str) -> Callable[..., Any]:
+    def translated(a: Any, b: Any) -> Any:
+        if is_fraction(a) or is_fraction(b):
+            return getattr(op, name)(as_double(a), as_double(b))
+        if any(isinstance(item, ir.Value) and item.dtype == ir.DataType.BOOL for item in (a, b)):
+            return getattr(op, name)(a, b)
+        return getattr(op, name)(as_whole(a), as_whole(b))
+
+    return translated
+
+
+def _not_equal(a: Any, b: Any) -> Any:
+    return op.Not(_comparison("Equal")(a, b))
+
+
+def _true_division(a: Any, b: Any) -> Any:
+    return as_float(op.Div(as_double(a), as_double(b)))
+
+
+def _whole_division(a: Any, b: Any) -> Any:
+    """Rounded down, as Python's; ONNX's is rounded towards zero."""
+    if _never_negative(a) and _never_negative(b):
+        return op.Div(a, b)
+    rest = op.Mod(a, b)  # of the divisor's sign
+    return op.Div(op.Sub(a, rest), b)
+
+
+def _never_negative(value: Any) -> bool:
+    node = value.producer() if isinstance(value, ir.Value) else None
+    if node is None:
+        return False
+    if node.op_type == "Constant":
+        stored = node.attributes.get("value")
+        return stored is not None and bool((stored.as_tensor().numpy() >= 0).all())
+    if node.op_type in _PASSED_ON:
+        return _never_negative(node.inputs[0])
+    if node.op_type in _COMBINED:
+        return all(map(_never_negative, node.inputs))
+    return node.op_type in _NOT_NEGATIVE
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    """Of doubles, of the divisor's sign, as Python's."""
+    rest = op.Mod(a, b, fmod=1)
+    zero = constant(0.0, DOUBLE)
+    others = op.Less(op.Mul(op.Sign(rest), op.Sign(b)), zero)
+    return op.Where(others, op.Add(rest, b), rest)
+
+
+def _power(a: Any, b: Any) -> Any:
+    return op.Pow(a, b)
+
+
+def _to_whole(name: str | None) -> Callable[..., Any]:
+    """Rounded to an integer."""
+
+    def translated(a: Any) -> Any:
+        if not is_fraction(a):
+            return as_whole(a)
+        double = as_double(a)
+        return cast(double if name is None else getattr(op, name)(double), INT64)
+
+    return translated
+
+
+def _round(a: Any, digits: Any = None) -> Any:
+    if digits is not None:
+        raise ExportError("round(x, digits) of a size has no form in ONNX; round to an integer, or compute otherwise")
+    return _to_whole("Round")(a)  # halves to the even one, as Python's
+
+
+def _to_float(a: Any) -> Any:
+    return a if is_fraction(a) else as_float(as_double(a))
+
+
+def _either(condition: Any, one: Any, other: Any) -> Any:
+    return _binary(lambda a, b: op.Where(condition, a, b), lambda a, b: op.Where(condition, a, b))(one, other)
+
+
+def _same(a: Any) -> Any:
+    return a
+
+
+SCALARS: Mapping[Any, Callable[..., Any]] = {
+    torch.sym_float: _to_float,
+    torch.sym_int: _to_whole(None),
+    torch.sym_max: _binary(lambda a, b: op.Max(a, b), lambda a, b: op.Max(a, b)),
+    torch.sym_min: _binary(lambda a, b: op.Min(a, b), lambda a, b: op.Min(a, b)),
+    torch.sym_ite: _either,
+    getattr(torch, "_sym_sqrt"): lambda a: as_float(op.Sqrt(as_double(a))),  # noqa: B009 - unknown to mypy
+    operator.add: _binary(lambda a, b: op.Add(a, b), lambda a, b: op.Add(a, b)),
+    operator.sub: _binary(lambda a, b: op.Sub(a, b), lambda a, b: op.Sub(a, b)),
+    operator.mul: _binary(lambda a, b: op.Mul(a, b), lambda a, b: op.Mul(a, b)),
+    operator.truediv: _true_division,
+    operator.floordiv: _binary(_whole_division, lambda a, b: op.Floor(op.Div(a, b))),
+    operator.mod: _binary(lambda a, b: op.Mod(a, b), _remainder),
+    operator.pow: _binary(_power, _power),
+    operator.neg: _unary("Neg"),
+    operator.pos: _same,
+    operator.abs: _unary("Abs"),
+    operator.lt: _comparison("Less"),
+    operator.le: _comparison("LessOrEqual"),
+    operator.gt: _comparison("Greater"),
+    operator.ge: _comparison("GreaterOrEqual"),
+    operator.eq: _comparison("Equal"),
+    operator.ne: _not_equal,
+    math.floor: _to_whole("Floor"),
+    math.ceil: _to_whole("Ceil"),
+    math.trunc: _to_whole(None),
+    builtins.round: _round,
+}
+"""By what a traced program calls: the translation of it."""
+
+
+def _range(
+    start: Any,
+    end: Any,
+    step: Any,
+    dtype: int | None = None,
+    **_: Any,
+) -> Any:
+    """torch.arange: the count and each number in double, as torch's CPU kernel does, and then of the dtype."""
+    fractional = any(map(is_fraction, (start, end, step)))
+    given = None if dtype in (None, -1) else ir.DataType(dtype)
+    if not fractional:
+        counted = op.Range(as_whole(start), as_whole(end), as_whole(step))
+        return counted if given in (None, INT64) else cast(counted, given)
+    default = ir.DataType.DOUBLE if torch.get_default_dtype() == torch.float64 else FLOAT
+    kind = given or default
+    first, last, delta = as_double(start), as_double(end), as_double(step)
+    if kind == INT64:  # torch rounds the bounds themselves, of this type alone
+        return op.Range(*(cast(bound, INT64) for bound in (first, last, delta)))
+    count = cast(op.Ceil(op.Div(op.Sub(last, first), delta)), INT64)
+    index = op.Range(constant(0, INT64), count, constant(1, INT64))
+    if kind in _FRACTIONS:
+        return cast(op.Add(first, op.Mul(cast(index, DOUBLE), delta)), kind)
+    if is_fraction(step):
+        raise ExportError(
+            "torch.arange of integers by a fractional step has no form in ONNX; take a whole step, or .to() a "
+            "floating range"
+        )
+    return cast(op.Add(cast(first, INT64), op.Mul(index, as_whole(step))), kind)
+
+
+RANGES: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.aten.arange.default: lambda end, **options: _range(0, end, 1, **options),
+    torch.ops.aten.arange.start: lambda start, end, **options: _range(start, end, 1, **options),
+    torch.ops.aten.arange.start_step: lambda start, end, step=1, **options: _range(start, end, step, **options),
+}
+
+
+@contextlib.contextmanager
+def exact_floor_division() -> Iterator[None]:
+    """Trace ``a // b`` of floats as Python computes it: 1.0 // 0.1 is 9.0, and floor(1.0 / 0.1), torch's trace, 10."""
+    with contextlib.ExitStack() as stack:
+        for kind in (torch.SymInt, torch.SymFloat):
+            for name, swapped in (("__floordiv__", False), ("__rfloordiv__", True)):
+                own = getattr(kind, name)
+                stack.callback(setattr, kind, name, own)
+                setattr(kind, name, _floor_divided(own, swapped=swapped))
+        yield
+
+
+def _floor_divided(own: Callable[..., Any], *, swapped: bool) -> Callable[..., Any]:
+    to_float: Any = torch.sym_float
+
+    def divided(size: Any, other: Any) -> Any:
+        a, b = (other, size) if swapped else (size, other)
+        exact = isinstance(b, float) and math.frexp(b)[0] == 0.5  # a division by a power of two is not rounded
+        if exact or not any(isinstance(item, (float, torch.SymFloat)) for item in (a, b)):
+            return own(size, other)
+        a, b = to_float(a), to_float(b)
+        return to_float(round((a - a % b) / b))
+
+    return divided
+
+
+def keep_doubles(model: ir.Model) -> None:
+    """Let what casts a double that was computed from sizes to float32, and back to double, take the double itself."""
+    for node in model.graph.all_nodes():
+        if node.op_type not in ("Cast", "CastLike") or node.inputs[0] is None:
+            continue
+        before = node.inputs[0].producer()
+        if before is None or _DOUBLE_OF not in before.metadata_props or before.op_type != "Cast":
+            continue
+        if node.op_type == "Cast":
+            wide = node.attributes["to"].value == DOUBLE
+        else:
+            wide = node.inputs[1] is not None and node.inputs[1].dtype == DOUBLE
+        if wide:
+            node.replace_input_with(0, before.inputs[0])

@@ -1,0 +1,177 @@
+"""Sizes at which a rounding of what is computed from them may tip: float32 and double give other integers there.
+
+An error in the precision of ``math.floor(x.size(1) * 0.7)`` shows at these sizes alone (90, 170, 180), so that
+a file is tried at them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+Axis = tuple[str, int]
+"""An axis of an input, by the input's name."""
+MOST, _MOST_NEAREST = 2000, 500
+"""Sizes are looked at up to here; of nearest neighbours, each has to be compared."""
+_TOLD = 4
+"""Of the sizes at which a rounding tips, the first few tell."""
+_NEAREST = {"upsample_nearest": False, "_upsample_nearest_exact": True}
+_ROUNDED: Mapping[str, Callable[[Any], Any]] = {
+    "FloorToInt": np.floor,
+    "CeilToInt": np.ceil,
+    "TruncToInt": np.trunc,
+    "RoundToInt": np.rint,
+}
+_COMPUTED: Mapping[str, Callable[..., Any]] = {
+    "Add": lambda *parts: functools.reduce(np.add, parts),
+    "Mul": lambda *parts: functools.reduce(np.multiply, parts),
+    "Max": lambda *parts: functools.reduce(np.maximum, parts),
+    "Min": lambda *parts: functools.reduce(np.minimum, parts),
+    "FloatTrueDiv": np.true_divide,
+    "Pow": np.power,
+    "PowByNatural": np.power,
+    "FloatPow": np.power,
+    "FloorDiv": np.floor_divide,
+    "CleanDiv": np.floor_divide,
+    "Mod": np.mod,
+    "PythonMod": np.mod,
+}
+
+
+class _UnknownFunctionError(Exception):
+    """sympy's expression has a function that is not evaluated here."""
+
+
+def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating[Any]]) -> Any:
+    """sympy's expression of sizes, in arithmetic of a float type.
+
+    Args:
+        expression: of the symbols in `values`.
+        values: an int64 array for each.
+        kind: the type of what is no integer.
+
+    Raises:
+        _UnknownFunctionError: it has a function that is not known here.
+    """
+    if expression.is_Symbol:
+        if expression not in values:
+            raise _UnknownFunctionError(str(expression))
+        return values[expression]
+    if expression.is_Integer:
+        return np.int64(int(expression))
+    if expression.is_Float or expression.is_Rational:
+        return kind(float(expression))
+    name = type(expression).__name__
+    inner = [evaluated(argument, values, kind) for argument in expression.args]
+    if name == "ToFloat":
+        return inner[0].astype(kind)
+    if name == "IntTrueDiv":
+        return inner[0].astype(kind) / inner[1].astype(kind)
+    if name in _ROUNDED:
+        return _ROUNDED[name](inner[0]).astype(np.int64)
+    if name not in _COMPUTED:
+        raise _UnknownFunctionError(name)
+    return _COMPUTED[name](*inner)
+
+
+def tips(expression: Any, symbol: Any) -> tuple[int, ...]:
+    """The first sizes at which an expression of one size is another integer in float32 than in double."""
+    sizes = np.arange(1, MOST + 1, dtype=np.int64)
+    try:
+        with np.errstate(all="ignore"):
+            single, double = (evaluated(expression, {symbol: sizes}, kind) for kind in (np.float32, np.float64))
+    except (_UnknownFunctionError, TypeError, ValueError, OverflowError):
+        return ()
+    return tuple(sizes[np.broadcast_to(single != double, sizes.shape)][:_TOLD].tolist())
+
+
+def nearest_tips(before: Any, after: Any, factor: float | None, symbol: Any, *, exact: bool) -> tuple[int, ...]:
+    """The first sizes at which the nearest neighbours are others in float32 than in exact arithmetic.
+
+    Args:
+        before: sympy's expression of the size of the axis, of one symbol.
+        after: that of the interpolated size.
+        factor: what was given in the place of a size; None where a size was.
+        symbol: the symbol.
+        exact: whether the mode is "nearest-exact".
+    """
+    sizes = np.arange(1, _MOST_NEAREST + 1, dtype=np.int64)
+    try:
+        with np.errstate(all="ignore"):
+            pair = [evaluated(item, {symbol: sizes}, np.float64) for item in (before, after)]
+    except (_UnknownFunctionError, TypeError, ValueError, OverflowError):
+        return ()
+    found: list[int] = []
+    befores, afters = (np.broadcast_to(item, sizes.shape).tolist() for item in pair)
+    for size, own, wanted in zip(sizes.tolist(), befores, afters, strict=True):
+        if wanted > 0 and own > 0 and _tips(own, wanted, factor, exact=exact):
+            found.append(size)
+            if len(found) == _TOLD:
+                break
+    return tuple(found)
+
+
+def _tips(own: int, wanted: int, factor: float | None, *, exact: bool) -> bool:
+    scale = own / wanted if factor is None else 1.0 / factor
+    twice = 2 * np.arange(min(wanted, MOST), dtype=np.int64) + exact
+    index = (twice / 2).astype(np.float32)
+    others = twice * own // (2 * wanted) if factor is None else np.floor(twice / (2 * factor))
+    # As a product and as a quotient, which are both in use.
+    forms = index * np.float32(scale), index / np.float32(1 / scale)
+    return any(bool((np.minimum(np.floor(form), own - 1) != np.minimum(others, own - 1)).any()) for form in forms)
+
+
+def all_tips(
+    program: torch.export.ExportedProgram,
+    known: Mapping[Any, Axis],
+    expression: Callable[[Any], Any],
+    sizes_of: Callable[[Any], Iterable[Any]],
+) -> tuple[tuple[Axis, tuple[int, ...]], ...]:
+    """Of each axis, the sizes at which some rounding in a traced program may tip.
+
+    Args:
+        program: with the tracer's shapes on its nodes.
+        known: the axis of each symbol.
+        expression: sympy's expression of a size.
+        sizes_of: the symbolic sizes of a node's value.
+    """
+    found: dict[Axis, set[int]] = {}
+    seen = set()
+    for node in program.graph.nodes:
+        for item in sizes_of(node.meta.get("val")):
+            for part in expression(item).atoms(*_rounding_types()):
+                if part not in seen and len(part.free_symbols & set(known)) == 1 == len(part.free_symbols):
+                    seen.add(part)
+                    (symbol,) = part.free_symbols
+                    found.setdefault(known[symbol], set()).update(tips(part, symbol))
+        for symbol, sizes in _interpolated(node, known, expression):
+            found.setdefault(known[symbol], set()).update(sizes)
+    return tuple((axis, tuple(sorted(sizes))) for axis, sizes in found.items() if sizes)
+
+
+def _rounding_types() -> tuple[Any, ...]:
+    from torch.utils._sympy import functions
+
+    return tuple(getattr(functions, name) for name in _ROUNDED)
+
+
+def _interpolated(
+    node: Any, known: Mapping[Any, Axis], expression: Callable[[Any], Any]
+) -> Iterator[tuple[Any, tuple[int, ...]]]:
+    name = getattr(node.target, "_opname", "")
+    exact = next((value for prefix, value in _NEAREST.items() if name.startswith(prefix)), None)
+    if exact is None:
+        return
+    shapes = [node.args[0].meta["val"].shape[2:], node.meta["val"].shape[2:]]
+    given = node.args[2] if len(node.args) > 2 and isinstance(node.args[2], (list, tuple)) else None
+    factors = given or [None] * len(shapes[0])
+    for one, other, factor in zip(*shapes, factors, strict=True):
+        before, after = expression(one), expression(other)
+        symbols = before.free_symbols | after.free_symbols
+        if len(symbols) == 1 and symbols <= set(known) and (factor is None or isinstance(factor, (int, float))):
+            (symbol,) = symbols
+            yield symbol, nearest_tips(before, after, factor, symbol, exact=exact)

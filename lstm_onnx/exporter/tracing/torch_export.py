@@ -22,11 +22,11 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError, LSTMOnnxError
 from ..lowering.interpolation import INTERPOLATIONS
 from ..lowering.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
-from ..trials.size_decisions import SizeFacts, size_facts
 from .attribute_states import ForwardFailed
 from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context
 from .opaque_ops import OPERATOR, RecurrentModule
 from .packed_sequences import replace_packing_functions
+from .size_decisions import SizeFacts, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
 from .user_code import error_line, user_line
 

@@ -9,9 +9,9 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from ..metadata import Metadata
 from ..spec import ExportOptions, LSTMSpec
-from .emitter import Nodes, StackOutputs, float64_notes, recurrent_stack
+from .emitter import Nodes, StackOutputs, recurrent_stack
 from .weights import StateDict, digest, layer_weights
-from .write import VERSIONS, ExportResult, make_model, write_export
+from .write import VERSIONS, ExportResult, float64_notes, make_model, write_export
 
 STATES = {"h0": "hn", "c0": "cn"}
 
@@ -51,7 +51,7 @@ def export_lstm(
     )
     model = make_model("lstm", nodes.nodes, _inputs(spec, options), _outputs(spec), options.opset)
     metadata = Metadata(spec=spec, options=options, states=STATES, versions=VERSIONS, digest=digest(state))
-    notes = (*notes, *float64_notes(nodes))
+    notes = (*notes, *float64_notes(nodes.nodes, nodes.initializers))
     return write_export(model, nodes.initializers, metadata, path, parameters=spec.num_parameters, notes=notes)
 
 

@@ -42,11 +42,7 @@ class Nodes:
         return self.add(op, *inputs, name=name, outputs=(output or name,), **attributes)[0]
 
     def constant(self, name: str, array: np.ndarray) -> str:
-        """Add an initializer; adding the same array under the same name again has no effect.
-
-        Raises:
-            ValueError: there is another array of that name.
-        """
+        """Add an initializer; an equal array may be added again, another one of that name is a ValueError."""
         old = self.initializers.setdefault(name, array)
         if old is not array and (old.dtype != array.dtype or not np.array_equal(old, array, equal_nan=True)):
             raise ValueError(f"the initializer {name} exists already, with other values")
@@ -154,20 +150,6 @@ def recurrent_stack(
     return names
 
 
-def float64_notes(nodes: Nodes) -> tuple[str, ...]:
-    """A note where recurrent operators compute in float64, which ONNX Runtime 1.31 implements on CUDA alone."""
-    operators = {
-        node.op_type
-        for node in nodes.nodes
-        if node.op_type in ("LSTM", "GRU", "RNN") and nodes.initializers[node.input[1]].dtype == np.float64
-    }
-    if not operators:
-        return ()
-    names = " or ".join(sorted(operators))
-    note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs on CUDA alone"
-    return (f"{note}; export module.float() for the CPU",)
-
-
 @dataclass(frozen=True)
 class _Layer:
     """One layer to be written.
@@ -208,11 +190,7 @@ def _split_states(nodes: Nodes, spec: RecurrentSpec, value: str, pieces: int, na
 def _operator_layer(
     layer: _Layer, x: str, initial_h: str, initial_c: str, lengths: str
 ) -> tuple[str, list[str], list[str]]:
-    """One layer as one LSTM, GRU or RNN operator, with a projection folded into it.
-
-    Returns:
-        The layer's output, and its final h and c.  As everywhere in ONNX, "" is an absent input or output.
-    """
+    """One layer as one LSTM, GRU or RNN operator, with a projection folded into it: output, final h and c."""
     nodes, spec, name, weights, outputs = layer.nodes, layer.spec, layer.name, layer.weights, layer.outputs
     operator = f"{name}/{spec.op_type}"
     y = f"{operator}/Y" if outputs.output else ""
@@ -284,10 +262,7 @@ def _scan_layer(
 
     The input's part of the gates, W x + b, needs no state: it is one MatMul for all steps, and the body
     computes R h, the gates and the projection.  The reverse direction reads and writes its sequences
-    backwards by the Scan's direction attributes.
-
-    Returns:
-        The layer's output, and its final h and c of each direction.
+    backwards by the Scan's direction attributes.  Returns the output, and the final h and c of each direction.
     """
     nodes, spec, name, weights = layer.nodes, layer.spec, layer.name, layer.weights
     count = spec.num_directions

@@ -28,10 +28,10 @@ from .tracing.functional import (
     resize_example,
     trace_sizes,
 )
+from .tracing.size_decisions import axis_names
 from .tracing.torch_export import ONE_AT_A_TIME, trace
 from .trials.axis_limits import requested_limits
 from .trials.run import run_trials
-from .trials.size_decisions import axis_names
 from .write import ExportResult, make_model, require_output_path, write_export
 
 STATES = ("zero", "explicit")

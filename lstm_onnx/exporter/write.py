@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,6 +80,20 @@ def require_output_path(path: str | os.PathLike[str]) -> None:
     if os.fspath(path) == "-":
         raise FileError('"-": a model is not written to stdout; name a file, such as model.onnx (or ./- for that name)')
     require_writable(path)
+
+
+def float64_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+    """A note where recurrent operators compute in float64, which ONNX Runtime 1.31 implements on CUDA alone."""
+    operators = {
+        node.op_type
+        for node in nodes
+        if node.op_type in ("LSTM", "GRU", "RNN") and initializers[node.input[1]].dtype == np.float64
+    }
+    if not operators:
+        return ()
+    names = " or ".join(sorted(operators))
+    note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs on CUDA alone"
+    return (f"{note}; export module.float() for the CPU",)
 
 
 def make_model(

@@ -22,11 +22,11 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError, LSTMOnnxError
 from ..lowering.interpolation import INTERPOLATIONS
 from ..lowering.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
-from ..trials.size_decisions import SizeFacts, size_facts
 from .attribute_states import ForwardFailed
 from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context
 from .opaque_ops import OPERATOR, RecurrentModule
 from .packed_sequences import replace_packing_functions
+from .size_decisions import SizeFacts, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
 from .user_code import error_line, user_line
 
@@ -175,8 +175,11 @@ def _exported(
         except Exception as error:
             cause = _own_error(error)
             if cause is not None:
-                raise cause from error
-            raise _trace_problem(functional, error, guards.lines) from error
+                raise cause from None
+            problem = _explained(functional, error, guards.lines)
+            if problem is not None:
+                raise problem from None  # torch's traceback, of some 90 lines, adds nothing
+            raise _unexplained(error) from error
     return program, guards
 
 
@@ -217,7 +220,8 @@ _REWRITES = (
 )
 
 
-def _trace_problem(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError:
+def _explained(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError | None:
+    """A tracing error whose cause is known, with what to write instead; None for others."""
     if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     text = str(error)
@@ -229,7 +233,15 @@ def _trace_problem(functional: FunctionalModule, error: Exception, lines: Mappin
     for pattern, advice in _REWRITES:
         if re.search(pattern, type(error).__name__ + text):
             return ExportError(f"{at}{advice}")
-    first = next((row for row in text.splitlines() if row.strip()), "")
+    return None
+
+
+def _unexplained(error: Exception) -> ExportError:
+    if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    line = error_line(error)
+    at = f"at {line}: " if line else ""
+    first = next((row for row in str(error).splitlines() if row.strip()), "")
     return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first.strip()}")
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ...metadata import Metadata
 from ..tracing.functional import FixedSizeError, FunctionalModule
+from ..tracing.size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
 from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
-from .size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
 
 _LONG = 509
 """A size far above most examples', at which what grows with the size, or is kept from call to call, shows."""

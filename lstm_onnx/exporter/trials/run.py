@@ -9,13 +9,12 @@ from onnx import ModelProto, helper
 from ...atomic_io import temporary_folder
 from ...metadata import Metadata
 from ...runtime import Model
-from ..emitter import float64_notes
 from ..lowering.rename import TracedGraph
 from ..tracing.functional import FunctionalModule
-from ..write import write_model
+from ..tracing.size_decisions import SizeFacts
+from ..write import float64_notes, write_model
 from .axis_limits import Limits, run_shape_trial
 from .shape_trial import ShapeTrial, open_for_trial
-from .size_decisions import SizeFacts
 from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts
 
 
@@ -49,7 +48,7 @@ def run_trials(
     """
     time = find_time_axis(model, graph, metadata) if metadata.states else None
     # In float64 ONNX Runtime's CPU provider runs no recurrent operator, and the trials run on the CPU.
-    unrunnable = float64_notes(graph.nodes)
+    unrunnable = float64_notes(graph.nodes.nodes, graph.nodes.initializers)
     opened = _open(model, graph, metadata) if check and not unrunnable else None
     notes = limits.notes
     if opened is not None:

@@ -21,10 +21,10 @@ from ...runtime.symbolic_dims import size_of
 from ..tracing.arguments import resize_tensor
 from ..tracing.call_with_states import call_with_states
 from ..tracing.functional import FunctionalModule, Tensors
+from ..tracing.roundings import Axis
+from ..tracing.size_decisions import SizeFacts, axis_names
 from .agreement import first_difference
 from .code_paths import numbers_in_code, parting_line
-from .roundings import Axis
-from .size_decisions import SizeFacts, axis_names
 
 Sizes = dict[str, int]
 """A size for each dynamic axis of the file, by its name."""

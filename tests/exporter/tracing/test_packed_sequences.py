@@ -290,11 +290,11 @@ def test_lengths_for_another_batch_are_refused() -> None:
     x, lengths = with_lengths(3, 6)
     with pytest.raises(ExportError, match="not as many lengths as sequences"):
         pack(x, lengths[:2], True, False)
-    with pytest.raises(ExportError, match="was given a Tensor"):
+    with pytest.raises(ExportError, match="gets a Tensor"):
         pad(x, True, 0.0, None)
 
 
 def test_what_poses_as_a_packed_sequence_says_what_it_is() -> None:
     padded = pack(*with_lengths(3, 6), True, False)
-    assert repr(padded) == "Padded((3, 6, 3))"
+    assert repr(padded) == "PaddedSequence((3, 6, 3))"
     assert padded.to(torch.float64).value.dtype == torch.float64

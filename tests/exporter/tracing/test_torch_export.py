@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from lstm_onnx.exporter.tracing import torch_export as trace
 from lstm_onnx.exporter.tracing import torch_logs as remarks
 from lstm_onnx.exporter.tracing.arguments import bind_arguments
 from lstm_onnx.exporter.tracing.functional import initial_states, make_functional
-from lstm_onnx.exporter.trials.size_decisions import changes
+from lstm_onnx.exporter.tracing.size_decisions import changes
 from tests.exporter.helpers import X, agree, eager, made, signal
 
 
@@ -347,3 +348,14 @@ def test_a_layer_of_tracing_leaves_no_mark_on_torch(tmp_path: Path) -> None:
     assert (torch.is_grad_enabled(), torch.get_default_dtype()) == before[:2]
     assert torch.equal(torch.get_rng_state(), state)
     assert (logger.level, logger.filters) == (level, filters)
+
+
+def test_an_error_that_is_explained_has_no_traceback_of_torchs(tmp_path: Path) -> None:
+    for forward in (if_on_a_value, if_on_a_size):
+        module = type("Module", (Base,), {"forward": forward})()
+        with pytest.raises(ExportError) as caught:
+            made(module, signal(2, 4), X, tmp_path)
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "During handling" not in shown
+        assert "direct cause" not in shown
+        assert str(caught.value) in shown

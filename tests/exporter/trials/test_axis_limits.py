@@ -124,7 +124,7 @@ BOUNDED_ABOVE = [
 def test_a_branch_far_above_the_example_is_refused_and_kept_within_its_limit(forward: Forward, tmp_path: Path) -> None:
     target = tmp_path / "made.onnx"
     target.write_bytes(b"there before")
-    with pytest.raises(ExportError, match=r"so it was not kept; at test_limits\.py:\d+: .* torch\.where or") as caught:
+    with pytest.raises(ExportError, match=r"was not kept; at test_axis_limits\.py:\d+: .* torch\.where or") as caught:
         made(module(forward), signal(2, 4), X, tmp_path)
     assert "torch.export.Dim('time', max=20)" in str(caught.value)
     assert target.read_bytes() == b"there before"

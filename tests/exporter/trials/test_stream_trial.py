@@ -137,7 +137,7 @@ def test_steps_that_meet_are_refused_with_their_place(case: str, tmp_path: Path)
     told = [note for note in made.notes if note.startswith("the file cannot be streamed: ")]
     assert len(told) == 1
     assert how in told[0]
-    assert re.search(r"test_streams\.py:\d+: ", told[0])
+    assert re.search(r"test_stream_trial\.py:\d+: ", told[0])
     model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
     for refused in (model.stream, model.pool, lambda: lstm_onnx.Batcher(model)):
         with pytest.raises(InputError, match="cannot be streamed"):

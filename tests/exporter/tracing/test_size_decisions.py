@@ -8,7 +8,7 @@ import pytest
 import sympy
 from torch.utils._sympy.functions import FloorDiv, Mod
 
-from lstm_onnx.exporter.trials.size_decisions import Bound, Decision, RecurrentSize, changes, least_steps
+from lstm_onnx.exporter.tracing.size_decisions import Bound, Decision, RecurrentSize, changes, least_steps
 
 S, B, U = (sympy.Symbol(name, integer=True, positive=True) for name in ("s1", "s0", "u0"))
 TIME, BATCH = ("x", 1), ("x", 0)

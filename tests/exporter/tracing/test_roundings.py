@@ -15,7 +15,7 @@ from torch.utils._sympy.functions import CeilToInt, FloatTrueDiv, FloorDiv, Floo
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.tracing import torch_export as trace
-from lstm_onnx.exporter.trials.roundings import nearest_tips, tips
+from lstm_onnx.exporter.tracing.roundings import nearest_tips, tips
 from tests.exporter.helpers import X, made, signal
 from tests.exporter.lowering.test_size_arithmetic import Sized
 

@@ -74,7 +74,7 @@ def test_where_and_why(
         changed = onnx.load(module_file(name))
         from lstm_onnx.parity.mutants import Edit
 
-        path = Edit(changed).sites[site].name.rpartition("/l")[0].replace("/", ".")
+        path = Edit(changed).layers[site].name.rpartition("/l")[0].replace("/", ".")
         assert location.module == path
         assert f" in {path} " in found.evidence
     assert location.output

@@ -144,7 +144,8 @@ def test_what_the_iterable_raises_comes_after_the_results_before_it(models: dict
 @pytest.mark.parametrize("name", ["workers", "look_ahead", "batch"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
 def test_numbers_are_positive_integers(models: dict[str, Model], name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"^{name} = {value!r} is not possible; it must be a positive integer"):
+    allowed = "from 1 to 1024, or None" if name == "workers" else "a positive integer"
+    with pytest.raises(InputError, match=f"^{name} = {value!r} is not possible; it must be {allowed}$"):
         map_sequences(models["plain"], [], **{name: value})
 
 

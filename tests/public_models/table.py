@@ -106,6 +106,8 @@ def verified(ours: Mapping[str, Any]) -> str:
         if stage is not None and stage["verdict"] == "yes":
             return f"yes {words}".strip() if not words else "with example_inputs"
     told = [stage for _, stage in reversed(stages) if stage is not None]
+    if told and told[0]["verdict"] == "time limit":
+        return "not finished in time"
     return f"no: {short(doubt(told[0].get('reason') or told[0]['verdict']), 140)}" if told else "-"
 
 

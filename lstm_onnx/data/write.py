@@ -106,7 +106,15 @@ def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: st
             raise ValueError("more than one record with many=False")
         if not record:
             raise FileError(f"{place}: record {index + 1} has no arrays")
-        arrays = {name: np.asarray(array) for name, array in record.items()}
+        for name, value in record.items():
+            if isinstance(
+                value, (list, dict, type(None))
+            ):  # what ONNX Runtime gives for a sequence, a map, an optional
+                raise FileError(
+                    f"{place}: {name!r} is a {type(value).__name__}, not a tensor (an ONNX sequence, map or optional), "
+                    f"which {format} cannot store; leave that output out of the model"
+                )
+        arrays = {name: np.asarray(value) for name, value in record.items()}
         for name, array in arrays.items():
             if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
                 raise FileError(f"{place}: the name {name!r} is not valid Unicode; rename it in the model")

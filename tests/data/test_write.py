@@ -387,6 +387,14 @@ def test_arrays_that_are_not_numbers(format: str, array: np.ndarray, tmp_path: P
 
 
 @pytest.mark.parametrize("format", data.FORMATS)
+@pytest.mark.parametrize("value", [[np.zeros(2), np.zeros(1)], [np.zeros(2), np.zeros(2)], {"a": 1}, None])
+def test_outputs_that_are_not_tensors(format: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=rf"'y' is a \w+, not a tensor .*, which {format} cannot store"):
+        data.write(tmp_path / f"x.{format}", [{"y": value}], many=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", data.FORMATS)
 def test_nothing_to_write(format: str, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no records to write"):
         data.write(tmp_path / f"x.{format}", [], many=False)

@@ -91,8 +91,8 @@ def test_a_golden_file_has_reports_as_well(run_cli: Run, source: str) -> None:
     [
         ("--junit", "no/a.xml", "does not exist; make it first"),
         ("--html", "folder.html", "is a directory"),
-        ("--html", "m.onnx", "ends in .html"),
-        ("--junit", "a.html", "ends in .xml"),
+        ("--html", "m.onnx", "end in .html"),
+        ("--junit", "a.html", "end in .xml"),
     ],
 )
 def test_what_cannot_be_written_is_refused_first(run_cli: Run, source: str, option: str, path: str, words: str) -> None:

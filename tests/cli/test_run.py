@@ -232,7 +232,7 @@ def test_a_file_that_says_its_input_is_a_state_is_refused(run_cli, model, tmp_pa
     with_metadata(tmp_path / "s.onnx", tmp_path / model, states=states)
     done = run_cli("run", "s.onnx", "--provider", "cpu")
     assert done.code == 2
-    assert "is a bare LSTM with h0 <- hn, c0 <- cn; output does not feed input" in done.err
+    assert "is a bare LSTM with h0 <- hn, c0 <- cn: output does not feed input" in done.err
 
 
 @pytest.mark.parametrize(

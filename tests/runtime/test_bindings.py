@@ -124,7 +124,7 @@ def test_few_bindings_are_kept(model: lstm_onnx.Model) -> None:
         key = key_of(feeds)
         assert key is not None
         for _ in range(2):
-            repeats.learn(
+            repeats.record(
                 key, model.session_for, "", model.inputs, model.outputs, feeds, list(_plain(model, feeds).values())
             )
         assert repeats.find(key) is not None

@@ -198,7 +198,7 @@ def test_whole_sequences_only(tmp_path: Path) -> None:
 
 def test_a_stream_of_the_wrong_batch_is_named() -> None:
     stream = opened("policy").stream(batch=3)
-    with pytest.raises(InputError, match="batch is"):
+    with pytest.raises(InputError, match=r"this stream carries 3; open it with stream\(batch=2\)"):
         stream(randoms(2, 1, 5))
 
 
@@ -292,7 +292,7 @@ def test_what_cannot_be_cut_into_chunks_says_why(tmp_path: Path) -> None:
         model = fresh()
         named(model, "input", "x", "time", 3)
         named(model, "output", "y", *shape)
-        with pytest.raises(InputError, match=r"how the chunks of its output y .* along time is not known"):
+        with pytest.raises(InputError, match=r"how to concatenate its output y .* along time is not known"):
             run_chunks(model, feeds, 1)
     with pytest.raises(InputError, match="z is not an input"):
         run_chunks(fresh(), {"z": randoms(1)}, 1)

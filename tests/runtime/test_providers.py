@@ -321,9 +321,9 @@ def test_a_session_that_runs_a_node_elsewhere_is_refused(monkeypatch: pytest.Mon
     with pytest.raises(
         ProviderError, match=r"no kernel for 2 of the model's nodes \(l0/LSTM \(LSTM\), unnamed \(Scan\)\); .*opset 21"
     ):
-        providers._prove_cuda(session)
+        providers._require_cuda(session)
     placed[:] = [placed[2]]
-    providers._prove_cuda(session)
+    providers._require_cuda(session)
 
 
 # --- ONNX Runtime's wheels ----------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_row_major_whatever_the_layout():
         ({"x": np.zeros((5, 2, 6), np.float32)}, r"^x has shape \(5, 2, 6\); axis 2 must be 4"),
         ({"x": np.zeros((0, 2, 4), np.float32)}, "^x has shape .* the axis time is empty"),
         ({"x": np.zeros((5, 0, 4), np.float32)}, "^x has shape .* the axis batch is empty"),
-        ({"h": np.zeros((2, 7, 3), np.float32)}, "^h has shape .* so batch is 7, and x says that batch is 2"),
+        ({"h": np.zeros((2, 7, 3), np.float32)}, "^h has shape .* so batch is 7, but x has batch = 2"),
         ({"h": np.zeros((1, 2, 3), np.float32)}, "^h has shape .* axis 0 must be 2"),
     ],
 )

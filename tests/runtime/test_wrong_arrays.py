@@ -234,5 +234,5 @@ def test_a_bare_lstm_keeps_its_own_states(states: dict[str, str], tmp_path: Path
     from lstm_onnx import ModelError, load
 
     path = model_of(tmp_path).path
-    with pytest.raises(ModelError, match=r"is a bare LSTM with h0 <- hn, c0 <- cn; (cn|hn|output) does not feed"):
+    with pytest.raises(ModelError, match=r"is a bare LSTM with h0 <- hn, c0 <- cn: (cn|hn|output) does not feed"):
         load(path, "cpu", states=states)

@@ -29,4 +29,4 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
     yield
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("lstm-onnx")] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("lstm-onnx map")] == []

@@ -12,7 +12,7 @@ import pytest
 
 from lstm_onnx.runtime import load
 from lstm_onnx.runtime.batcher.batcher import Batcher
-from lstm_onnx.runtime.pool import pinned_threads as threads
+from lstm_onnx.runtime.pool import pinned_threads as module
 from lstm_onnx.runtime.pool.pinned_threads import PinnedThreads
 
 from ..models import exported, randoms
@@ -24,9 +24,9 @@ LONG = 30.0
 def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PinnedThreads:
     """Three lanes; on a machine of three cores, of four, of two."""
     count = {"as many as cores": 3, "fewer": 4, "more": 2}[request.param]
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
     own = PinnedThreads(3)
-    assert threads.cores() == count
+    assert module.cores() == count
     return own
 
 
@@ -40,7 +40,7 @@ def test_calls_are_made_at_the_same_time(three: PinnedThreads) -> None:
 
     for _ in range(3):
         three.run([call] * 3)
-    pinned = hasattr(os, "sched_setaffinity") and threads.cores() == 3
+    pinned = hasattr(os, "sched_setaffinity") and module.cores() == 3
     assert (threading.get_ident() in threads) is not pinned
     assert len(threads) == 3
 
@@ -97,7 +97,7 @@ def test_calls_are_made_also_where_no_thread_takes_them(three: PinnedThreads) ->
 
 def test_a_core_that_is_gone_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = {10**6, 10**6 + 1}
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: absent, raising=False)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: absent, raising=False)
     made: list[int] = []
     PinnedThreads(2).run([lambda: made.append(1)] * 2)
     assert made == [1, 1]

@@ -75,7 +75,7 @@ def test_slots_are_a_positive_integer(models: dict[str, Model], slots: Any) -> N
 @pytest.mark.parametrize(
     ("give", "message"),
     [
-        (lambda a, _: ([a, a], randoms(1, 2, 4)), "<Slot 0> is there twice"),
+        (lambda a, _: ([a, a], randoms(1, 2, 4)), "<Slot 0> is listed twice"),
         (lambda *_: ([], randoms(1, 2, 4)), "no slot to step"),
         (lambda a, b: ([a, b], randoms(1, 3, 4)), "batch is"),
         (lambda a, b: ([a, b], randoms(1, 2, 5)), "axis 2 must be 4"),
@@ -139,7 +139,7 @@ def test_the_batch_must_be_open(tmp_path: Path, shape: tuple[Any, ...], fits: bo
     model = load(accumulator(tmp_path / "a.onnx", axis=None), "cpu", states={"state": "stateN"})
     model.inputs["state"] = type(model.inputs["state"])("state", np.dtype(np.float32), shape)
     if not fits:
-        with pytest.raises(InputError, match=r"the state state .* has no batch axis that is open"):
+        with pytest.raises(InputError, match=r"the state state .* has no dynamic batch axis"):
             Pool(model)
         return
     own = Pool(model, slots=2)

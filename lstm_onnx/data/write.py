@@ -107,9 +107,7 @@ def _checked(records: Iterable[Mapping[str, np.ndarray]], place: str, format: st
         if not record:
             raise FileError(f"{place}: record {index + 1} has no arrays")
         for name, value in record.items():
-            if isinstance(
-                value, (list, dict, type(None))
-            ):  # what ONNX Runtime gives for a sequence, a map, an optional
+            if isinstance(value, (list, dict, type(None))):  # of a sequence, a map or an optional
                 raise FileError(
                     f"{place}: {name!r} is a {type(value).__name__}, not a tensor (an ONNX sequence, map or optional), "
                     f"which {format} cannot store; leave that output out of the model"

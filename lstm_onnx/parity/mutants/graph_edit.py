@@ -18,7 +18,6 @@ from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, read_la
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
 
-__all__ = ["Edit", "Port", "Shapes", "Site", "known_shapes"]
 _TO_THE_END = 2**31 - 1
 """An end of a Slice that is past every end."""
 _STATE_OUTPUTS = {"h": 1, "c": 2}

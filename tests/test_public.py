@@ -121,13 +121,6 @@ except lstm_onnx.MissingDependencyError as error:
     assert "pip install" in fresh(WITHOUT_TORCH + code, str(tmp_path))
 
 
-def test_verify_takes_what_the_implementation_takes():
-    from lstm_onnx.parity import verification
-
-    public, implementation = inspect.signature(lstm_onnx.verify), inspect.signature(verification.verify)
-    assert str(public) == str(implementation)
-
-
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 @pytest.mark.parametrize("first", ["package", "function"])
 def test_a_package_is_its_function_whatever_is_imported_first(package: str, first: str, tmp_path: Path):

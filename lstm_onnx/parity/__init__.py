@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .criterion import TensorResult, compare
+from .public import verify
 from .report import CaseResult, Cause, Location, MutantResult, ParityReport
 from .tolerances import K
 
 if TYPE_CHECKING:
     from .lstm.verification import LSTMVerification
     from .modules.verification import ModuleVerification
-    from .verification import make_report, verification_of, verify
+    from .verification import make_report, verification_of
 
 __all__ = [
     "CaseResult",
@@ -37,7 +38,6 @@ _WITH_TORCH = {
     "ModuleVerification": "modules.verification",
     "make_report": "verification",
     "verification_of": "verification",
-    "verify": "verification",
 }
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def verify(
-    module: nn.Module,
-    path: str | os.PathLike[str] | Model,
+    module: nn.Module | str | os.PathLike[str],
+    path: str | os.PathLike[str] | Model | None = None,
     *,
     example_inputs: Any = None,
     provider: str = "auto",
@@ -25,42 +25,61 @@ def verify(
     data: Sequence[Mapping[str, Any]] = (),
     golden: str | os.PathLike[str] | None = None,
 ) -> ParityReport:
-    """Compare an exported file with the module that it was exported from.
+    """Compare an exported file with the PyTorch model that it came from.
+
+    The file runs at many sizes of every named axis, with explicit states and without, with varied lengths where it
+    takes them, on extreme values, and in chunks through the streaming runtime; `parity.criterion` defines when an
+    output is right.  The inputs of a module that is more than an nn.LSTM are drawn from the ranges in the file's
+    metadata.  For a file that is not in parity the report says where it first differs and why; a file that is in
+    parity is tested with mutants, wrong copies of it that the comparison must reject.
 
     Args:
-        module: the nn.LSTM or the module; it is not changed, whatever its mode and device.
-        path: the .onnx file, or a loaded model, which then keeps its own provider and threads.
-        example_inputs: for a module, as in `export`: needed where its forward takes more than tensors in dicts and
-            lists, or where the file is not from lstm-onnx.
-        provider: where the file runs, as in `load`.
+        module: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of
+            a .toml, or ``package.module:callable``.
+        path: the .onnx file, or what `load` returned, which keeps its own provider and threads; by default a fresh
+            export of `module`.
+        example_inputs: for an nn.Module, as in `export`: needed where its forward takes more than tensors in dicts
+            and lists, or where the file is not from lstm-onnx.
+        provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
-        seed: of the random inputs and states.
-        mutants: how many wrong copies of the file must be detected: "none", "quick" (one of each kind) or "all".
-        data: further inputs to compare on, each a dict of arrays by the file's input names.
-        golden: where to store what was compared once it has passed, for `verify_golden`; a name that ends in .npz.
+        seed: for the inputs and states that are drawn.
+        mutants: how many mutants are tried: "none", "quick" (one of each kind) or "all".
+        data: inputs to compare in addition to the drawn ones, each by the file's input names.
+        golden: where to store the cases for `verify_golden`, if the file passes; must end in .npz.
 
     Returns:
-        A report, truthy when the file is in parity and every mutant was detected or is proven equivalent.
+        A report, truthy if the file is in parity and no mutant survived.
 
     Raises:
         MissingDependencyError: torch is not installed.
-        ConfigError: an argument is not possible, or the file's inputs are not those of the module.
-        ExportError: the module cannot be run with the inputs of the file.
-        FileError, ModelError, ProviderError: the file cannot be opened.
+        ConfigError: `mutants`, `seed` or `data` is not possible, `module` is no model, or the file's inputs are not
+            those of the module.
+        ExportError: the module cannot be run as the file is.
+        FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
+            a case is a report that fails.
     """
     from ..exporter.dependencies import import_torch
 
     import_torch("lstm_onnx.verify compares with it")
-    from .verification import verify as implementation
+    from .golden_file import require_name, write
+    from .mutants import require_level
+    from .user_data import require_drawing
+    from .verification import verify_all
 
-    return implementation(
+    require_drawing(seed, data)
+    require_level(mutants)
+    if golden is not None:
+        require_name(golden)
+    (verified,) = verify_all(
         module,
         path,
         example_inputs=example_inputs,
-        provider=provider,
+        providers=(provider,),
         threads=threads,
         seed=seed,
         mutants=mutants,
         data=data,
-        golden=golden,
     )
+    if golden is not None and verified.report:
+        write(golden, verified.golden)
+    return verified.report

@@ -25,12 +25,12 @@ from ..input_spec import InputSpec
 from ..runtime import Model, load
 from .build import build_report, with_mutants
 from .comparison import Verification
-from .golden_file import Golden, require_name, write
+from .golden_file import Golden
 from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
 from .mutants import require_level
 from .report import CaseResult, ParityReport
-from .user_data import UserData, require_drawing
+from .user_data import UserData
 
 Progress: TypeAlias = Callable[[Iterator[CaseResult], str, int], AbstractContextManager[Iterable[CaseResult]]]
 """Wraps results, a label and their number, to show a progress bar."""
@@ -42,69 +42,6 @@ class Verified:
 
     report: ParityReport
     golden: Golden
-
-
-def verify(
-    source: nn.Module | str | os.PathLike[str],
-    file: str | os.PathLike[str] | Model | None = None,
-    *,
-    example_inputs: Any = None,
-    provider: str = "auto",
-    threads: int | None = None,
-    seed: int = 0,
-    mutants: str = "quick",
-    data: Sequence[Mapping[str, Any]] = (),
-    golden: str | os.PathLike[str] | None = None,
-) -> ParityReport:
-    """Compare an exported file with the PyTorch model that it came from.
-
-    The file runs at many sizes of every named axis, with explicit states and without, with varied lengths where it
-    takes them, on extreme values, and in chunks through the streaming runtime; `parity.criterion` defines when an
-    output is right.  The inputs of a module that is more than an nn.LSTM are drawn from the ranges in the file's
-    metadata.  For a file that is not in parity the report says where it first differs and why; a file that is in
-    parity is tested with mutants, wrong copies of it that the comparison must reject.
-
-    Args:
-        source: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of
-            a .toml, or ``package.module:callable``.
-        file: the .onnx file, or what `load` returned, which keeps its own provider and threads; by default a fresh
-            export of `source`.
-        example_inputs: for an nn.Module, as in `export`: needed where its forward takes more than tensors in dicts
-            and lists, or where the file is not from lstm-onnx.
-        provider: where the file runs: "auto", "cpu" or "cuda".
-        threads: ONNX Runtime's threads.
-        seed: for the inputs and states that are drawn.
-        mutants: how many mutants are tried: "none", "quick" (one of each kind) or "all".
-        data: inputs to compare in addition to the drawn ones, each by the file's input names.
-        golden: where to store the cases for `verify_golden`, if the file passes; must end in .npz.
-
-    Returns:
-        A report, truthy if the file is in parity and no mutant survived.
-
-    Raises:
-        ConfigError: `mutants`, `seed` or `data` is not possible, `source` is no model, or the file's inputs are not
-            those of the module.
-        ExportError: the module cannot be run as the file is.
-        FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
-            a case is a report that fails.
-    """
-    require_drawing(seed, data)
-    require_level(mutants)
-    if golden is not None:
-        require_name(golden)
-    (verified,) = verify_all(
-        source,
-        file,
-        example_inputs=example_inputs,
-        providers=(provider,),
-        threads=threads,
-        seed=seed,
-        mutants=mutants,
-        data=data,
-    )
-    if golden is not None and verified.report:
-        write(golden, verified.golden)
-    return verified.report
 
 
 def verify_all(

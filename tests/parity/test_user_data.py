@@ -142,7 +142,7 @@ def test_nan_in_the_data_is_no_parity(tmp_path: Path) -> None:
         ({"input": _draw(5, 2, SIZE + 1)}, r"data 0: input has shape \(5, 2, 4\); axis 2 must be 3"),
         ({"input": _draw(5, 2, SIZE, dtype="float64")}, "data 0: input has dtype float64"),
         ({"input": _draw(5, 2, SIZE), "h0": _draw(1, 3, 6)}, "data 0: .* batch is"),
-        ({"input": _draw(5, 0, SIZE)}, "data 0: input has shape .* must be 1 or more"),
+        ({"input": _draw(5, 0, SIZE)}, "data 0: input has shape .*: the axis batch is empty; it must be at least 1"),
         ({"input": _draw(5, 2, SIZE), "lengths": np.array([5, 6])}, "data 0: .* exported without lengths"),
         ({"x": _draw(5, 2, SIZE)}, "data 0: x is not an input of the model"),
         ({}, "data 0: missing input: input"),

@@ -144,10 +144,10 @@ def test_a_checker_sees_a_session_that_a_user_would_not_get(monkeypatch: pytest.
     placed = [Placement("rnn", "LSTM", providers.CPU)]
     monkeypatch.setattr(providers, "placements", lambda _: placed)
     session = SimpleNamespace(get_providers=lambda: [providers.CUDA, providers.CPU])
-    providers._prove_cuda(session, every_node=False)
+    providers._require_cuda(session, every_node=False)
     with pytest.raises(ProviderError, match="CUDA has no kernel for 1 of the model's nodes"):
-        providers._prove_cuda(session)
+        providers._require_cuda(session)
     session = SimpleNamespace(get_providers=lambda: [providers.CPU])
     monkeypatch.setattr(providers, "_missing_library", lambda _: "libcudnn is missing")
     with pytest.raises(ProviderError, match="libcudnn"):
-        providers._prove_cuda(session, every_node=False)
+        providers._require_cuda(session, every_node=False)

@@ -30,7 +30,8 @@ def _mutate(path: Path, name: str) -> None:
 
 
 def _table(done: Done) -> Any:
-    return json.loads(done.out)
+    result = json.loads(done.out)
+    return result.get("reports", result)
 
 
 def test_a_right_file(run_cli: Run, source: str) -> None:
@@ -134,14 +135,14 @@ def test_the_seed_draws_the_inputs(run_cli: Run, source: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["net.toml", "m.onnx", "--precision", "float16"], "--precision is for fresh exports, and m.onnx has its own"),
+        (["net.toml", "m.onnx", "--precision", "float16"], "--precision is for fresh exports, and m.onnx was given"),
         (["net.toml", "none.onnx"], "none.onnx"),
         (["net.toml", "--precision", "float64"], "float64"),
         (["net.toml", "--precision", "int8"], "int8"),
         (["net.toml", "--mutants", "some"], "some"),
         (["net.toml", "--provider", "tpu"], "tpu"),
         (["net.toml", "--seed", "-1"], "--seed"),
-        (["m.onnx"], "name the SOURCE"),
+        (["m.onnx"], "put the SOURCE to compare it with before it"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(run_cli: Run, source: str, arguments: list[str], words: str) -> None:

@@ -40,7 +40,7 @@ def right_at_every_length(
 ) -> None:
     module = Sized(function, dtype).eval()
     result = made(module, signal(2, 9), X, folder, **options)
-    least = (result.model.story.axis_limits if result.model.story else {}).get("time", (1, None))[0]
+    least = (result.model.metadata.axis_limits if result.model.metadata else {}).get("time", (1, None))[0]
     wrong, compared = [], 0
     for length in LENGTHS:
         inputs = signal(1, length)

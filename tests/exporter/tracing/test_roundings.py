@@ -63,5 +63,5 @@ def test_the_trial_refuses_what_is_wrong_there(name: str, tmp_path: Path, monkey
 
 def test_the_file_says_where_to_try_it(tmp_path: Path) -> None:
     result = made(Sized(FUNCTIONS["floor"][0]), signal(2, 9), X, tmp_path)
-    assert result.model.story is not None
-    assert set(result.model.story.size_boundaries["time"]) >= {90, 170, 180, 330}
+    assert result.model.metadata is not None
+    assert set(result.model.metadata.size_boundaries["time"]) >= {90, 170, 180, 330}

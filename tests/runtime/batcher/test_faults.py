@@ -195,7 +195,7 @@ def test_the_turn_passes_those_who_gave_up(model: Model, abandoned: set[int], wh
         def give_up() -> None:
             for index in sorted(abandoned):
                 if core.abandon(batch[index]):
-                    batch[index].pass_on()
+                    batch[index].wake_next()
 
         steps = [lambda: core.deliver(batch, {}), give_up]
         for step in steps if when == "after" else steps[::-1]:
@@ -204,4 +204,4 @@ def test_the_turn_passes_those_who_gave_up(model: Model, abandoned: set[int], wh
             assert request.wake is not None
             if index not in abandoned:
                 assert request.wake.acquire(timeout=0)
-                request.pass_on()
+                request.wake_next()

@@ -42,7 +42,7 @@ def test_a_right_file_passes(run_cli, right):
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[-1] == "m.onnx: passed on cpu"
     assert "l0/LSTM (LSTM) -> CPUExecutionProvider" in done.out
-    told = json.loads(run_cli("check", right, "--provider", "cpu", "--json").out)
+    (told,) = json.loads(run_cli("check", right, "--provider", "cpu", "--json").out)["files"]
     assert told["passed"] is True
     assert {item["op_type"] for item in told["placements"]} >= {"LSTM"}
     assert {*told["silent"], *(item["rule"] for item in told["findings"])} < {rule.name for rule in all_rules()}
@@ -82,7 +82,7 @@ def test_cuda_is_proven_node_by_node(run_cli, right, monkeypatch):
     assert "FAIL  LO501 provider" in done.out
     assert "l0/LSTM (LSTM) -> CPUExecutionProvider" in done.out
     assert "l0/output (Squeeze) -> CUDAExecutionProvider" in done.out
-    told = json.loads(run_cli("check", right, "--provider", "cuda", "--require", "--json").out)
+    (told,) = json.loads(run_cli("check", right, "--provider", "cuda", "--require", "--json").out)["files"]
     assert {item["node"]: item["provider"] for item in told["placements"]} == {
         "l0/LSTM": "CPUExecutionProvider",
         "l0/output": "CUDAExecutionProvider",

@@ -171,7 +171,7 @@ def test_several_files_are_one_object(run_cli, toml):
     run_cli("export", toml(), "-o", "m.onnx")
     told = json.loads(run_cli("check", "m.onnx", "m.onnx", "--json").out)
     assert told["schema"] == 1
-    assert [report["file"] for report in told["reports"]] == ["m.onnx", "m.onnx"]
+    assert [report["file"] for report in told["files"]] == ["m.onnx", "m.onnx"]
 
 
 def test_an_onnx_file_is_not_written_to_stdout(run_cli, toml, tmp_path):

@@ -93,7 +93,7 @@ def test_one_precision_is_stored_and_not_two(run_cli: Run, stored: str) -> None:
     common = ("verify", stored, "--provider", "cpu", "--mutants", "none", "--golden", "half.npz")
     done = run_cli(*common, "--precision", "float16", "--precision", "float32")
     assert done.code == 2
-    assert "--golden is of one file; leave one --precision" in done.err
+    assert "--golden stores one comparison; pass --precision once" in done.err
     assert run_cli(*common, "--precision", "float16").code == 0
     with np.load("half.npz") as arrays:
         assert arrays["0.0.feeds.input"].dtype == np.float16

@@ -100,7 +100,7 @@ def test_states_of_a_fixed_batch(tmp_path):
     path = save(graph_of([node], ends, outputs, weights(given)), tmp_path / "m.onnx")
     require_failure(path, BATCH_RULE, "batch is fixed at 1 in the input initial_h")
     model = lstm_onnx.load(path, provider="cpu", states=STATES)
-    with pytest.raises(InputError, match="no room for a batch of 2"):
+    with pytest.raises(InputError, match="cannot take a batch of 2: its states have fixed sizes"):
         model.stream(batch=2)
     stream = model.stream()
     stream.state = {name: given[name] for name in STATES}

@@ -119,7 +119,7 @@ def check_nodes(result: Made, architecture: Architecture) -> None:
 
 @pytest.mark.parametrize("architecture", parameters())
 def test_an_architecture_is_right_at_sizes_other_than_the_example(architecture: Architecture, tmp_path: Path) -> None:
-    batch, time = architecture.trace_sizes
+    batch, time = architecture.example_sizes
     module = fresh(architecture, batch)
     result = made(module, architecture.inputs(batch, time), architecture.dynamic_shapes, tmp_path)
     check_nodes(result, architecture)
@@ -137,7 +137,7 @@ def test_an_architecture_is_right_at_sizes_other_than_the_example(architecture: 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ALL, ids=lambda item: item.name)
 def test_verify_agrees(architecture: Architecture, tmp_path: Path) -> None:
-    batch, time = architecture.trace_sizes
+    batch, time = architecture.example_sizes
     module = fresh(architecture, batch)
     inputs = architecture.inputs(batch, time)
     path = made(module, inputs, architecture.dynamic_shapes, tmp_path).path

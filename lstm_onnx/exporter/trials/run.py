@@ -52,7 +52,10 @@ def run_trials(
     opened = _open(model, graph, metadata) if check and not unrunnable else None
     notes = limits.notes
     if opened is not None:
-        notes = run_shape_trial(ShapeTrial(opened, functional, facts, limits.guarded), limits)
+        trial = ShapeTrial(opened, functional, facts, limits.guarded)
+        notes = run_shape_trial(trial, limits)
+        if (note := trial.short_lengths_note()) is not None:
+            notes += (note,)
     else:
         notes += tuple(f"the file was not tried out: {note}" if check else note for note in unrunnable)
     metadata = replace(metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)

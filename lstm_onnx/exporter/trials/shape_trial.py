@@ -117,6 +117,33 @@ class ShapeTrial:
         """The integer constants in the module's code."""
         return numbers_in_code(lambda: self._expected(self.own))
 
+    def short_lengths_note(self) -> str | None:
+        """A note where the file is not the module's when every sequence is shorter than the padded input.
+
+        pad_packed_sequence cuts its output to the longest sequence.  A module that joins it with the padded input
+        then fails, or broadcasts a single step, while the file has one time axis for both.
+        """
+        axes = {spec.name: str(spec.high) for spec in self.metadata.inputs if spec.high in self.own}
+        if not axes:
+            return None
+        inputs, states = self._example(self.own)
+        axis = next(iter(axes.values()))
+        longest = self.own[axis]
+        for length in sorted({1, longest - 1} - {0, longest}):
+            shorter = {name: tensor.clamp(max=length) if name in axes else tensor for name, tensor in inputs.items()}
+            try:
+                expected = call_with_states(self.functional, self.metadata, shorter, states)
+            except ExportError:
+                continue  # PyTorch refuses it, too
+            outcome = self._compare(shorter, states, expected)
+            if outcome.kind == WRONG:
+                return (
+                    f"the file is only right where the longest of {', '.join(axes)} is {axis} itself: at {axis} "
+                    f"{longest} with lengths of at most {length} {outcome.message}; cut the padded input to the "
+                    "longest sequence"
+                )
+        return None
+
     def _expected(self, sizes: Sizes) -> Tensors:
         inputs, states = self._example(sizes)
         return call_with_states(self.functional, self.metadata, inputs, states)

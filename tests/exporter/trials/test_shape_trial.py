@@ -14,6 +14,7 @@ import sympy
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import MissingDependencyError
 from lstm_onnx.exporter.tracing.arguments import bind_arguments
@@ -207,3 +208,21 @@ def test_where_the_module_does_not_run_the_file_is_not_asked(good: Path) -> None
     assert outcome.kind == UNRUN
     assert "ValueError: too short" in outcome.message
     assert trial.at({"batch": 2, "time": 4}).kind == RIGHT
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_note_says_where_the_longest_sequence_must_fill_the_padding(tmp_path: Path, cut: bool) -> None:
+    """PyTorch broadcasts the single step that is left of the output; the file has one time axis for both."""
+
+    class Gated(Base):
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            out = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+            return out if cut else x[..., :1] * out
+
+    inputs = {"x": torch.randn(2, 6, 3), "lengths": torch.tensor([6, 3])}
+    shapes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    notes = made(Gated().eval(), inputs, shapes, tmp_path).exported.notes
+    assert [note.partition(": ")[0] for note in notes] == (
+        [] if cut else ["the file is only right where the longest of lengths is time itself"]
+    )

@@ -44,7 +44,7 @@ def test_run_ends_with_one_line(name: str, tmp_path: Path):
     done = cli("run", "m.onnx", *ON_CPU, folder=tmp_path)
     assert done.returncode == 2, done
     assert done.stdout == ""
-    assert done.stderr.startswith("lstm-onnx: m.onnx: a child process that ran it ended the process (SIG")
+    assert done.stderr.startswith("lstm-onnx: m.onnx: the child process that ran it ended the process (SIG")
     assert done.stderr.count("\n") == 1
 
 
@@ -121,8 +121,8 @@ def stranger(tmp_path: Path) -> str:
 def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were run in a child process."""
     ran: list[str] = []
-    inner = command._code_of_child
-    monkeypatch.setattr(command, "_code_of_child", lambda file: ran.append(file) or inner(file))
+    inner = command._run_in_child
+    monkeypatch.setattr(command, "_run_in_child", lambda file: ran.append(file) or inner(file))
     return ran
 
 
@@ -168,5 +168,5 @@ def test_output_that_was_begun_is_taken_away_where_the_child_ends(tmp_path: Path
     (tmp_path / "x.jsonl").write_text('{"x": [1.0]}\n{"x": [9.0]}\n')
     done = cli("run", "m.onnx", "x.jsonl", "-o", "y.jsonl", *ON_CPU, folder=tmp_path)
     assert done.returncode == 2
-    assert "a child process that ran it ended the process (SIGABRT) in the run" in done.stderr
+    assert "the child process that ran it ended the process (SIGABRT) in the run" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"m.onnx", "x.jsonl"}

@@ -79,7 +79,7 @@ def test_nothing_is_stored_of_what_fails(run_cli: Run, stored: str, toml: Callab
         arguments = ("verify", stored, "other.onnx", "--provider", "cpu", "--mutants", "none", "--golden", out)
         done = run_cli(*arguments)
         assert done.code == 1
-        assert f"{out} was not written, since the verification did not pass" in done.err
+        assert f"{out} was not written, because the comparison failed" in done.err
         assert Path("m.npz").read_bytes() == before
     assert not Path("new.npz").exists()
 

@@ -57,10 +57,13 @@ def test_parameters_are_counted_as_by_pytorch(tmp_path: Path) -> None:
 
 def test_training_mode_is_noted(tmp_path: Path) -> None:
     module = Net()
-    result = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X, check=False)
+    shapes = {"x": {0: "batch", 1: "time"}}
+    result = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X, dynamic_shapes=shapes, check=False)
     assert [note for note in result.notes if "training mode" in note] == list(result.notes)[-1:]
     assert module.training
-    assert lstm_onnx.export(module.eval(), tmp_path / "m.onnx", example_inputs=X, check=False).notes == ()
+    module.eval()
+    result = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X, dynamic_shapes=shapes, check=False)
+    assert result.notes == ()
     dropout = nn.LSTM(3, 4, num_layers=2, dropout=0.1)
     assert "training mode" in lstm_onnx.export(dropout, tmp_path / "m.onnx").notes[0]
     assert lstm_onnx.export(nn.LSTM(3, 4), tmp_path / "m.onnx").notes == ()  # which computes the same in both modes
@@ -69,7 +72,8 @@ def test_training_mode_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("core", [nn.LSTM, nn.GRU, nn.RNN])
 def test_float64_is_noted_where_the_cpu_cannot_run_it(core: type[nn.RNNBase], tmp_path: Path) -> None:
     module = Net(core).eval().double()
-    (note,) = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X.double()).notes
+    shapes = {"x": {0: "batch", 1: "time"}}
+    (note,) = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=X.double(), dynamic_shapes=shapes).notes
     assert note.startswith(
         f"the file was not tried out: ONNX Runtime's CPU provider has no float64 {core.__name__}, so the file runs"
     )

@@ -165,7 +165,7 @@ def page(rows: Sequence[Sequence[str]], versions: str) -> str:
         "What three exporters make of public models, each built by its own package's code.",
         "",
         "The weights are random. The exporters are `lstm_onnx.export`, `torch.onnx.export(dynamo=True)` and",
-        "`torch.onnx.export(dynamo=False)` (TorchScript). Models that say **not run** are listed and were not tried yet.",
+        "`torch.onnx.export(dynamo=False)` (TorchScript). Models marked **not run** were not tried yet.",
         "",
         "- **right**: the file runs in ONNX Runtime and agrees with the module at six sizes of batch and time, not",
         "  those of the example, or at as many of them as the module itself takes.",

@@ -197,7 +197,7 @@ def make_functional(
         reset_calls,
         lambda tensors: arguments.args_and_kwargs(dict(zip(order, tensors, strict=True))),
     )
-    functional = FunctionalModule(stateful, recurrent, arguments, outputs)
+    functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
     _require_deterministic(functional, [tensor for _, tensor in result])
     return functional
 

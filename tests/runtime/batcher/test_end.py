@@ -78,11 +78,11 @@ EXIT = """
 import asyncio, sys, threading, time
 import numpy as np
 import lstm_onnx
-from lstm_onnx.runtime import parts
+from lstm_onnx.runtime.pool import bound_batches
 from lstm_onnx.runtime.batcher.batcher import Batcher
 
 how, path = sys.argv[1:]
-parts.PART_FLOPS = 1.0
+bound_batches.PART_FLOPS = 1.0
 server = Batcher(lstm_onnx.load(path, "cpu", threads=2 if how == "lanes" else 1), queue=4)
 long, short = np.zeros((30000, 1, 64), np.float32), np.zeros((1, 1, 64), np.float32)
 streams = [server.open() for _ in range(8)]

@@ -56,12 +56,23 @@ def _run(main: CommandLine, command: list[str]) -> tuple[int | str | None, str, 
     return code, err.getvalue(), out.buffer.getvalue().decode(errors="replace")
 
 
+def _is_error(line: str) -> bool:
+    """Whether a line of stderr is an error as it is printed, or as --json has it."""
+    if line.startswith("lstm-onnx: "):
+        return True
+    try:
+        return bool(json.loads(line)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _problem(code: int | str | None, said: str) -> str | None:
     if code not in (0, 1, 2):
         return f"exit code {code}"
     if "Traceback" in said:
         return "a traceback"
-    if code == 2 and not (said.startswith("lstm-onnx: ") and said.count("\n") == 1) and "\nlstm-onnx: " not in said:
+    first, *others = said.splitlines() or [""]
+    if code == 2 and not (_is_error(first) and not others) and not any(map(_is_error, others)):
         return "no line that says what is wrong"
     return None
 

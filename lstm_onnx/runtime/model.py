@@ -20,6 +20,7 @@ from .counts import require_counts
 from .flops import is_small
 from .initial_states import initial_state
 from .loaded_model import ClosedSession, one_thread_session, read_interface
+from .lstm_call import call_lstm
 from .shutdown import Gate, sleep_if_ending, watch
 from .tensor_info import axis_sizes, validated_feeds, validated_lengths
 
@@ -127,32 +128,7 @@ class Model:
             InputError: something does not fit; the message names it.
             RunError: ONNX Runtime failed while running, or memory ran out.
         """
-        spec = self.metadata.spec
-        if spec is None:
-            raise InputError(
-                "is not a bare LSTM", path=self.path, hint=f"call run({{name: array}}) with {', '.join(self.inputs)}"
-            )
-        x, to_caller_type = to_numpy(input, self.inputs["input"], "input")
-        feeds = {"input": x}
-        if states is not None:
-            if not isinstance(states, (tuple, list)) or len(states) != 2:
-                raise InputError("states must be the pair (h0, c0)", name="states")
-            for name, value in zip(("h0", "c0"), states, strict=True):
-                feeds[name], _ = to_numpy(value, self.inputs[name], name)
-        unbatched = x.ndim == 2
-        if unbatched:
-            if lengths is not None:
-                raise InputError(
-                    "lengths require a batch", hint="one sequence (time, input_size) is always complete", name="lengths"
-                )
-            feeds = _with_batch_axis(feeds, spec)
-        if lengths is not None:
-            feeds["lengths"] = np.asarray(to_numpy(lengths, None, "lengths")[0])
-        results = self.run(feeds)
-        output, hn, cn = results["output"], results["hn"], results["cn"]
-        if unbatched:
-            output, hn, cn = output.squeeze(0 if spec.batch_first else 1), hn[:, 0], cn[:, 0]
-        return to_caller_type(output), (to_caller_type(hn), to_caller_type(cn))
+        return call_lstm(self, input, states, lengths)
 
     @overload
     def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]: ...
@@ -412,18 +388,3 @@ class Model:
         from .notebook import model_html
 
         return model_html(self)
-
-
-def _with_batch_axis(feeds: dict[str, np.ndarray], spec: LSTMSpec) -> dict[str, np.ndarray]:
-    """One sequence and its states with a batch axis of 1."""
-    batched = {"input": np.expand_dims(feeds["input"], 0 if spec.batch_first else 1)}
-    for name in ("h0", "c0"):
-        if name in feeds:
-            if feeds[name].ndim != 2:
-                raise InputError(
-                    f"{name} has shape {feeds[name].shape}",
-                    hint="for one sequence (time, input_size) it has 2 axes",
-                    name=name,
-                )
-            batched[name] = feeds[name][:, np.newaxis]
-    return batched

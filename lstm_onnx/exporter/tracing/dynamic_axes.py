@@ -46,7 +46,8 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     if not groups:
         raise ExportError(
             "no axis of the inputs can have another size: the module fails with each axis that is made longer; "
-            "pass dynamic_shapes if some axes can only change together"
+            "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of these "
+            "sizes alone"
         )
     roles = _completed([search.role(group) for group in groups])
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
@@ -57,12 +58,12 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
 
 
 def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
-    """Whether an axis is open, and neither batch nor time."""
+    """Whether an axis is dynamic, and neither batch nor time."""
     return arguments.axes[axis[0]].get(axis[1], _BATCH) not in (_BATCH, _TIME)
 
 
 def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
-    """The arguments with some axes, and those that go with them, not open."""
+    """The arguments with some axes, and those that go with them, static."""
     closed = {arguments.axes[name][axis] for name, axis in axes}
     kept = {
         name: {axis: label for axis, label in own.items() if label not in closed}

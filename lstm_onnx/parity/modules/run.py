@@ -35,8 +35,8 @@ class ModuleRun:
 
     @property
     def sites(self) -> Mapping[str, RecurrentModule]:
-        """The recurrent modules by path, with the calls of the last run."""
-        return self._prepared.recurrent_modules
+        """The recurrent modules that the forward calls, by path, with the calls of the last run."""
+        return {path: item for path, item in self._prepared.recurrent_modules.items() if item.weights}
 
     @property
     def weights(self) -> int:

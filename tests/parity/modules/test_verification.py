@@ -291,3 +291,24 @@ def test_streams_of_states_that_are_arguments_start_where_the_runtimes_do(tmp_pa
     )
     assert report, str(report)
     assert {case.kind for case in report.cases} >= {"whole", "chunks"}
+
+
+def test_a_recurrent_module_that_is_never_called_is_no_part_of_it(tmp_path: Path) -> None:
+    class Half(nn.Module):
+        """One half of a pair, as of an encoder and a decoder in one class."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.LSTM(4, 6), nn.LSTM(4, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)[0]
+
+    path = tmp_path / "m.onnx"
+    shapes = {"x": {0: "time", 1: "batch"}}
+    lstm_onnx.export(Half().eval(), path, example_inputs=torch.randn(5, 2, 4), dynamic_shapes=shapes)
+    torch.manual_seed(0)
+    module = Half().eval()
+    assert not lstm_onnx.verify(module, path, mutants="none")
+    lstm_onnx.export(module, path, example_inputs=torch.randn(5, 2, 4), dynamic_shapes=shapes)
+    assert lstm_onnx.verify(module, path)

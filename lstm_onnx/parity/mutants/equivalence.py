@@ -81,7 +81,7 @@ def unread_padding(edit: Edit, layer: RecurrentLayer) -> str:
         return ""
     finals = [port.value for state in ("h", "c") for port in layer.final(state)]
     assert layer.lengths is not None  # noqa: S101 - the caller's condition
-    if any(not _unread_row(edit, value) for value in finals if edit.used(value)):
+    if any(not unread_row(edit, value) for value in finals if edit.used(value)):
         return ""
     masked = all(_masked(edit, value, layer.lengths.value) for value in layer.y if value)
     return "its output past a sequence's end is never read" if masked else ""
@@ -129,7 +129,7 @@ def _made_by_range(edit: Edit, value: str) -> bool:
     return start is not None and not np.any(start)
 
 
-def _unread_row(edit: Edit, value: str) -> bool:
+def unread_row(edit: Edit, value: str) -> bool:
     """Whether a final state is only concatenated with others, of which another one is then chosen."""
     if edit.is_output(value):
         return False

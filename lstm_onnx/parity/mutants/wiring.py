@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ...onnxgraph.recurrent import Port, RecurrentLayer
-from .equivalence import ABSENT, APPLIED, Outcome, equivalent, single_step, unread_h, unread_padding
+from .equivalence import ABSENT, APPLIED, Outcome, equivalent, single_step, unread_h, unread_padding, unread_row
 from .graph_edit import Edit
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
@@ -110,6 +110,8 @@ def _exchanged(first: list[Port], second: list[Port], edit: Edit) -> Outcome:
         return equivalent("the two are the same value")
     if not pair[0].output and all(edit.is_zero(port.value) for port in pair):
         return equivalent("both are zeros")
+    if pair[0].output and all(unread_row(edit, port.value) for port in (*first, *second)):
+        return equivalent("neither is read: another layer's is chosen")
     for one, other in zip(first, second, strict=True):
         one.value, other.value = other.value, one.value
     return APPLIED

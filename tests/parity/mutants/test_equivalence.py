@@ -168,3 +168,24 @@ def test_a_mask_of_another_kind_proves_nothing() -> None:
     less.op_type = "LessOrEqual"
     edit = Edit(graph, "", shapes)
     assert unread_padding(edit, edit.layers[0]) == ""
+
+
+@pytest.mark.parametrize(("chosen", "layers", "proven"), [(-1, 0, True), (-1, 1, False), (1, 0, False), (0, 1, True)])
+def test_final_states_that_are_not_chosen_may_be_exchanged(
+    chosen: int, layers: int, proven: bool, tmp_path: Path
+) -> None:
+    """Encoders read ``hidden[-1]`` of several layers; the mutator exchanges layers `layers` and `layers` + 1."""
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5, 3, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lstm(x)[1][0][chosen]
+
+    path = tmp_path / "m.onnx"
+    shapes = {"x": {0: "batch", 1: "time"}}
+    lstm_onnx.export(Encoder().eval(), path, example_inputs=torch.randn(2, 4, 4), dynamic_shapes=shapes, check=False)
+    reason = _reason(path, "final h of two layers exchanged", layers)
+    assert reason == ("neither is read: another layer's is chosen" if proven else "")

@@ -77,7 +77,7 @@ def require_output_path(path: str | os.PathLike[str]) -> None:
     Raises:
         FileError: it is "-", its folder does not exist or is not writable, or it is a folder.
     """
-    if path == "-":  # anything that is no path is refused below
+    if isinstance(path, str) and path == "-":
         raise FileError('"-": a model is not written to stdout; name a file, such as model.onnx (or ./- for that name)')
     require_writable(path)
 

@@ -66,7 +66,7 @@ class Judge:
             for dtype in (None, torch.float64)
         )
 
-    def bind_arguments(self, batch: int, time: int) -> Arguments:
+    def arguments(self, batch: int, time: int) -> Arguments:
         architecture = self.architecture
         return bind_arguments(architecture.build(), architecture.inputs(batch, time), architecture.dynamic_shapes)
 

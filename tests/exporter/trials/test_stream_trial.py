@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lstm_onnx
-from lstm_onnx import InputError
+from lstm_onnx import ExportError, InputError
 from lstm_onnx.inspect import inspect
 from tests.architectures import ALL
 from tests.architectures.architecture import Architecture, seeded
@@ -251,6 +251,11 @@ def test_sequences_that_depend_on_each_other_are_not_stepped_together(tmp_path: 
 @pytest.mark.parametrize("architecture", ALL, ids=lambda item: item.name)
 def test_all_architectures_stream_rightly_or_not_at_all(architecture: Architecture, tmp_path: Path) -> None:
     """verify compares each chunking with the whole sequence in PyTorch."""
+    if architecture.name == "packed_self_sorting":
+        # Its explicit states would be in sorted order, and torch.sort does not keep equal lengths in theirs.
+        with pytest.raises(ExportError, match=r"output\.0 is off by .* so it was not kept"):
+            _of_architecture(architecture, tmp_path / "m.onnx")
+        return
     made = _of_architecture(architecture, tmp_path / "m.onnx")
     if not made.states:
         pytest.skip("it has no states")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 INTERRUPTED = 130
-TERMINATED = 143
 CODES = {
     int(number): 128 + int(number)
     for number in (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))

@@ -19,11 +19,16 @@ from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
 from .module_metadata import module_metadata
 from .tracing.arguments import Arguments
-from .tracing.dynamic_axes import dynamic_shapes_text, find_dynamic_axes, is_other_axis, without_axes
+from .tracing.dynamic_axes import (
+    dynamic_shapes_text,
+    find_dynamic_axes,
+    is_other_axis,
+    left_out_axes,
+    without_axes,
+)
 from .tracing.functional import (
     FixedSizeError,
     FunctionalModule,
-    left_out_axes,
     make_functional,
     resize_example,
     trace_sizes,

@@ -127,11 +127,6 @@ class RecurrentLayer:
         return self.node.op_type == "Scan"
 
     @property
-    def hidden(self) -> int:
-        """The same as `hidden_size`."""
-        return self.hidden_size
-
-    @property
     def gates(self) -> int:
         """How many gates it computes."""
         return GATES[self.op_type]

@@ -132,7 +132,11 @@ def amplified_graph(
     if len(edit.layers) != spec.num_layers:
         return None
     for layer, gain in zip(edit.layers, gains, strict=True):
-        fits = layer.op_type == "LSTM" and layer.directions == spec.num_directions and layer.hidden == spec.hidden_size
+        fits = (
+            layer.op_type == "LSTM"
+            and layer.directions == spec.num_directions
+            and layer.hidden_size == spec.hidden_size
+        )
         if not fits or bool(layer.B) != spec.bias:
             return None
         unproject, project = edit.fold(layer)

@@ -98,16 +98,13 @@ class Range:
     values: tuple[int, ...] = ()
 
 
-OUTCOMES = ("rejected", "survived", "equivalent")
-
-
 @dataclass(frozen=True)
 class MutantResult:
     """A mutant, a wrong copy of the file, and whether the comparison rejects it.
 
-    `outcome` is one of `OUTCOMES`; `ratio` the largest ratio of any output, infinite where it did not run; `case` the
-    case that rejected it, or came closest to; `reason` the proof that it is equivalent to the file, which was then
-    not run.
+    `outcome` is "rejected", "survived" or "equivalent"; `ratio` the largest ratio of any output, infinite where it
+    did not run; `case` the case that rejected it, or came closest to; `reason` the proof that it is equivalent to the
+    file, which was then not run.
     """
 
     name: str

@@ -55,18 +55,13 @@ def find_rule(text: str) -> Rule:
 
 @dataclass(frozen=True)
 class RuleList:
-    """Rules to print: a line each, JSON, or a Markdown table."""
+    """Rules to print: a line each, or JSON."""
 
     rules: tuple[Rule, ...]
 
     def to_dict(self) -> dict[str, object]:
         """JSON-ready."""
         return {"rules": [rule.to_dict() for rule in self.rules]}
-
-    def to_markdown(self) -> str:
-        """A table for the documentation."""
-        rows = [f"| {rule.id} | `{rule.name}` | {rule.severity} | {rule.summary} |" for rule in self.rules]
-        return "\n".join(["| id | name | severity | a file that violates it: |", "| --- | --- | --- | --- |", *rows])
 
     def __str__(self) -> str:
         """A line for each."""

@@ -57,6 +57,26 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     return replace(functional.arguments, axes={name: dict(sorted(own.items())) for name, own in axes.items()})
 
 
+def left_out_axes(functional: FunctionalModule) -> tuple[str, list[Axis]] | None:
+    """A dynamic axis that only changes together with axes that are static, found by running the module.
+
+    Returns:
+        Its name, and the others; None where there is no such axis.
+    """
+    try:
+        found = find_dynamic_axes(functional).axes
+    except ExportError:
+        return None
+    named = {(name, axis): label for name, own in functional.arguments.axes.items() for axis, label in own.items()}
+    for (name, axis), label in named.items():
+        together = found[name].get(axis)
+        others = [(other, at) for other, own in found.items() for at, each in own.items() if each == together]
+        left_out = [each for each in others if each not in named]
+        if together is not None and left_out:
+            return label, left_out
+    return None
+
+
 def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
     """Whether an axis is dynamic, and neither batch nor time."""
     return arguments.axes[axis[0]].get(axis[1], _BATCH) not in (_BATCH, _TIME)

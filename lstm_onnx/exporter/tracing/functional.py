@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ExportError, LSTMOnnxError
-from .arguments import Arguments, resize_tensor
+from .arguments import Arguments
 from .attribute_states import (
     AttributeSnapshot,
     AttributeState,
@@ -318,40 +318,3 @@ def _resize_axis(state: Tensor, axis: int, old: int, new: int) -> Tensor:
     if axis >= state.dim() or state.shape[axis] != old:
         return state
     return state.index_select(axis, torch.arange(new, device=state.device) % old)
-
-
-def left_out_axes(functional: FunctionalModule) -> tuple[str, list[tuple[str, int]]] | None:
-    """A dynamic axis that only changes together with axes that are not dynamic, found by running the module.
-
-    Returns:
-        Its name, and ``(input, axis)`` of the others; None where there is no such axis.
-    """
-    arguments, states = functional.arguments, initial_states(functional)
-
-    def runs(inputs: Tensors) -> bool:
-        try:
-            functional.run(inputs, states)
-        except ExportError:
-            return False
-        return True
-
-    for label, size in arguments.sizes.items():
-        other = next((n for n in (size + 1, size - 1) if n > 0 and n == arguments.within(label, n)), None)
-        if other is None or runs(inputs := arguments.resize({**arguments.sizes, label: other})):
-            continue
-        candidates = [
-            (name, axis)
-            for name, tensor in arguments.tensors.items()
-            for axis, number in enumerate(tensor.shape)
-            if number == size and axis not in arguments.axes[name]
-        ]
-        by_axis = (
-            [item for item in candidates if item[1] == axis] for axis in sorted({axis for _, axis in candidates})
-        )
-        for chosen in (candidates, *by_axis, *([candidate] for candidate in candidates)):
-            resized = dict(inputs)
-            for name, axis in chosen:
-                resized[name] = resize_tensor(resized[name], {axis: other})
-            if chosen and runs(resized):
-                return label, chosen
-    return None

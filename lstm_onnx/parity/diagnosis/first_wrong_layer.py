@@ -103,7 +103,7 @@ def _expose(edit: Edit, sites: Mapping[str, RecurrentModule], dtype: str) -> Ite
             continue
         path, call, layer = found
         spec = sites[path].spec
-        if call >= len(sites[path].calls) or operator.hidden != spec.hidden_size:
+        if call >= len(sites[path].calls) or operator.hidden_size != spec.hidden_size:
             continue
         states = ("h", "c") if spec.has_cell else ("h",)
         folded = isinstance(spec, LSTMSpec) and spec.proj_size > 0 and not operator.scan

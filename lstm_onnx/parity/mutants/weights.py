@@ -28,8 +28,8 @@ def swapped_gates(first: int, second: int, op_type: str) -> Apply:
         if reason := same_blocks(edit, ports, axis, first, second, layer.gates):
             return equivalent(reason)
         for port, blocks in ports:
-            rows = np.arange(layer.hidden)
-            index = np.concatenate([rows + block * layer.hidden for block in _ordered(blocks, order)])
+            rows = np.arange(layer.hidden_size)
+            index = np.concatenate([rows + block * layer.hidden_size for block in _ordered(blocks, order)])
             edit.insert("Gather", port.value, index, ports=[port], axis=axis)
         return APPLIED
 
@@ -52,13 +52,13 @@ def transposed_recurrent(edit: Edit, layer: RecurrentLayer) -> Outcome:
     """R transposed, gate by gate; in a projected layer only where a gate's block is square."""
     port = layer.R[0]
     array = edit.constant(port.value)
-    if layer.scan and (array is None or array.shape[0] != layer.hidden):
+    if layer.scan and (array is None or array.shape[0] != layer.hidden_size):
         return ABSENT
-    if layer.hidden == 1:
+    if layer.hidden_size == 1:
         return equivalent("R is one number a gate")
     if reason := unread_recurrence(edit, layer):
         return equivalent(reason)
-    gates, hidden = layer.gates, layer.hidden
+    gates, hidden = layer.gates, layer.hidden_size
     split, flat, perm = (layer.directions, gates, hidden, hidden), (layer.directions, -1, hidden), [0, 1, 3, 2]
     if layer.scan:
         split, flat, perm = (hidden, gates, hidden), (hidden, -1), [2, 1, 0]  # type: ignore[assignment]
@@ -78,7 +78,7 @@ def bias(keep: tuple[float, float]) -> Apply:
         array = edit.constant(port.value)
         if array is None:
             return ABSENT
-        half = np.repeat(np.array(keep), layer.gates * layer.hidden)
+        half = np.repeat(np.array(keep), layer.gates * layer.hidden_size)
         factor = np.full(array.shape[-1], keep[0]) if layer.scan else half
         if np.array_equal(array * factor, array):
             return equivalent("that bias is zeros")
@@ -113,7 +113,7 @@ def exchanged_directions(edit: Edit, layer: RecurrentLayer) -> Outcome:
     if layer.directions != 2:
         return ABSENT
     if layer.scan:
-        width = layer.gates * layer.hidden
+        width = layer.gates * layer.hidden_size
         turned = np.concatenate([np.arange(width) + width, np.arange(width)])
         for port in (*layer.W, *layer.B):
             edit.insert("Gather", port.value, turned, ports=[port], axis=-1)

@@ -119,7 +119,7 @@ def _exchanged(first: list[Port], second: list[Port], edit: Edit) -> Outcome:
 
 def _stacked(edit: Edit, layer: RecurrentLayer, other: RecurrentLayer) -> bool:
     """Whether `other` is the same kind of layer and reads the output of `layer`."""
-    kinds = [(each.op_type, each.scan, each.directions, each.hidden) for each in (layer, other)]
+    kinds = [(each.op_type, each.scan, each.directions, each.hidden_size) for each in (layer, other)]
     return other is not layer and kinds[0] == kinds[1] and bool(set(layer.y) & edit.origins(other.x))
 
 

@@ -32,7 +32,7 @@ def test_the_layers_of_operators_are_found() -> None:
     edit = Edit(base("stacked").graph)
     assert [site.name for site in edit.layers] == ["l0/LSTM", "l1/LSTM"]
     for layer, site in enumerate(edit.layers):
-        assert (site.op_type, site.gates, site.directions, site.hidden, site.scan) == ("LSTM", 4, 2, 8, False)
+        assert (site.op_type, site.gates, site.directions, site.hidden_size, site.scan) == ("LSTM", 4, 2, 8, False)
         assert [port.value for port in (*site.W, *site.R, *site.B)] == [f"l{layer}/{name}" for name in "WRB"]
         assert site.W_hr == ()
         assert site.lengths is not None
@@ -46,7 +46,7 @@ def test_the_layers_of_scans_are_found() -> None:
     edit = Edit(base("scan").graph)
     assert [site.name for site in edit.layers] == ["l0/Scan", "l1/Scan"]
     site = edit.layers[1]
-    assert (site.op_type, site.gates, site.directions, site.hidden, site.scan) == ("LSTM", 4, 2, 8, True)
+    assert (site.op_type, site.gates, site.directions, site.hidden_size, site.scan) == ("LSTM", 4, 2, 8, True)
     assert [port.value for port in site.R] == ["l1/R_forward", "l1/R_reverse"]
     assert [port.value for port in site.W_hr] == ["l1/W_hr_forward", "l1/W_hr_reverse"]
     assert [port.value for port in (*site.W, *site.B)] == ["l1/W", "l1/B"]

@@ -33,8 +33,9 @@ from pathlib import Path
 from typing import Any
 
 from .mutate import mutated
+from .restructure import restructured
 from .seeds import ON_CPU, Seed, of_kind, seeds
-from .structures import data_for, drawn_model, onnx_models, restructured
+from .structures import data_for, drawn_model, onnx_models
 
 SHARES = {"onnx": 55, "npz": 20, "safetensors": 12, "toml": 13}
 """Of a hundred files."""

@@ -1,0 +1,183 @@
+"""A file in which a branch on a size was decided is refused, or kept within the branch's limit."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  # as models are written
+from torch import Tensor
+
+from lstm_onnx import ExportError
+from tests.exporter.helpers import X, agree, eager, made, signal
+
+from .modules import Dim, Forward, module
+
+
+def scaled(out: Tensor, x: Tensor) -> Tensor:
+    if x.size(1) > 20:  # decided in a helper
+        return out * 2
+    return out
+
+
+# Branches that no single limit keeps out, or that only an upper one does: refused, with the line and the way out.
+
+
+def over_a_size(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0] * 1e-3
+    return out * 2 if x.shape[1] > 20 else out  # here
+
+
+def halves(self: Any, x: Tensor) -> Tensor:
+    if x.shape[1] > 20:  # here
+        return torch.cat([self.lstm(x[:, :20])[0], self.lstm(x[:, 20:])[0]], 1) * 0.02
+    return self.lstm(x)[0] * 0.02
+
+
+def in_a_helper(self: Any, x: Tensor) -> Tensor:
+    return scaled(self.lstm(x)[0], x)
+
+
+def in_a_submodule(self: Any, x: Tensor) -> Tensor:
+    return self.louder(self.lstm(x)[0])
+
+
+def by_a_config(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out.flip(1) if x.shape[1] > self.config["longest"] else out  # here
+
+
+def by_division(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out if x.shape[1] // 7 < 3 else out * 2  # here
+
+
+def by_a_float(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out if x.shape[1] / 10 < 2.05 else out * 2  # here
+
+
+def cut_to_a_limit(self: Any, x: Tensor) -> Tensor:
+    return self.lstm(x[:, :21])[0]  # here
+
+
+def chosen_integers(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return (out if x.shape[1] <= 20 else -out).argmax(-1)  # here
+
+
+def another_dtype(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out if x.shape[1] <= 20 else out.double()  # here
+
+
+BOUNDED_ABOVE = [
+    over_a_size,
+    halves,
+    in_a_helper,
+    in_a_submodule,
+    by_a_config,
+    by_division,
+    by_a_float,
+    cut_to_a_limit,
+    chosen_integers,
+    another_dtype,
+]
+
+
+@pytest.mark.parametrize("forward", BOUNDED_ABOVE, ids=lambda forward: forward.__name__)
+def test_a_branch_far_above_the_example_is_refused_and_kept_within_its_limit(forward: Forward, tmp_path: Path) -> None:
+    target = tmp_path / "made.onnx"
+    target.write_bytes(b"there before")
+    file = "modules" if forward is in_a_submodule else "test_branches"
+    with pytest.raises(ExportError, match=rf"was not kept; at {file}\.py:\d+: .* torch\.where or") as caught:
+        made(module(forward), signal(2, 4), X, tmp_path)
+    assert "torch.export.Dim('time', max=20)" in str(caught.value)
+    assert target.read_bytes() == b"there before"
+    found = module(forward)
+    result = made(found, signal(2, 4), {"x": {0: "batch", 1: Dim("time", max=20)}}, tmp_path)
+    assert result.exported.notes == ()
+    assert result.model.metadata.axis_limits == {"time": (1, 20)}
+    for time in (1, 13, 20):
+        agree(result.run(signal(2, time)), eager(found, signal(2, time)))
+
+
+def even_sizes(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(1) % 2 == 0 else out
+
+
+def padded_when_odd(self: Any, x: Tensor) -> Tensor:
+    if x.size(1) % 2:
+        x = F.pad(x, (0, 0, 0, 1))
+    return self.lstm(x)[0]
+
+
+def one_size_above_the_other(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(0) > x.size(1) else out
+
+
+def the_example_alone(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(1) == 4 else out
+
+
+def one_size_far_away(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(1) == 50 else out
+
+
+def many_rows(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.size(0) > 12 else out
+
+
+def many_numbers(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if x.numel() > 500 else out
+
+
+def as_text(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out * 2 if f"{x.shape[1]}" == "33" else out
+
+
+def counted_loop(self: Any, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    for _ in range(x.size(1) // 4):
+        out = out * 0.9
+    return out
+
+
+WRONG = [
+    even_sizes,
+    padded_when_odd,
+    one_size_above_the_other,
+    the_example_alone,
+    one_size_far_away,
+    many_rows,
+    many_numbers,
+    as_text,
+    counted_loop,
+]
+
+
+@pytest.mark.parametrize("forward", WRONG, ids=lambda forward: forward.__name__)
+def test_what_does_otherwise_at_other_sizes_is_not_kept(forward: Forward, tmp_path: Path) -> None:
+    target = tmp_path / "made.onnx"
+    target.write_bytes(b"there before")
+    with pytest.raises(ExportError):
+        made(module(forward), signal(2, 4), X, tmp_path)
+    assert target.read_bytes() == b"there before"
+    assert [path.name for path in tmp_path.iterdir()] == ["made.onnx"]
+
+
+@pytest.mark.parametrize("forward", [even_sizes, one_size_above_the_other], ids=lambda forward: forward.__name__)
+def test_axes_that_torch_may_fix_are_held_open_too(forward: Forward, tmp_path: Path) -> None:
+    with pytest.raises(ExportError):
+        made(module(forward), signal(2, 4), {"x": {0: Dim.AUTO, 1: Dim.AUTO}}, tmp_path)

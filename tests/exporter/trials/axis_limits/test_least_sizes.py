@@ -1,0 +1,112 @@
+"""A file that is right from some size on says so."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.nn.functional as F  # noqa: N812  # as models are written
+from torch import Tensor
+
+from lstm_onnx import ExportError
+from tests.exporter.helpers import X, agree, eager, made, signal
+
+from .modules import Forward, first_steps_left_out, module, reflected, strided, under_a_size
+
+
+def plainly_reflected(self: Any, x: Tensor) -> Tensor:
+    return self.lstm(F.pad(x.transpose(1, 2), (3, 0), mode="reflect").transpose(1, 2))[0]
+
+
+def convolved(self: Any, x: Tensor) -> Tensor:
+    return self.gru(self.conv(x.transpose(1, 2)).transpose(1, 2))[0]
+
+
+def last_steps_left_out(self: Any, x: Tensor) -> Tensor:
+    return self.gru(x[:, :-2])[0]
+
+
+def every_second_step(self: Any, x: Tensor) -> Tensor:
+    return self.gru(x[:, 1::2])[0]
+
+
+def half_of_the_steps(self: Any, x: Tensor) -> Tensor:
+    return self.gru(x[:, : x.size(1) // 2])[0]
+
+
+def framed(self: Any, x: Tensor) -> Tensor:
+    return self.gru(x.unfold(1, 6, 3).mean(-1))[0]
+
+
+def normalised_over_time(self: Any, x: Tensor) -> Tensor:
+    return self.lstm(F.instance_norm(x.transpose(1, 2)).transpose(1, 2))[0]
+
+
+LEAST = [
+    (under_a_size, 3),
+    (reflected, 7),
+    (plainly_reflected, 4),
+    (convolved, 5),
+    (strided, 4),
+    (first_steps_left_out, 3),
+    (last_steps_left_out, 3),
+    (every_second_step, 2),
+    (half_of_the_steps, 2),
+    (framed, 6),
+    (normalised_over_time, 2),
+]
+
+RUN = """
+import sys
+import numpy as np
+import lstm_onnx
+
+model = lstm_onnx.load(sys.argv[1], provider="cpu", threads=1)
+for time in range(int(sys.argv[2]), 12):
+    for batch in (1, 3):
+        x = np.ones((batch, time, 3), np.float32)
+        assert all(np.isfinite(array).all() and array.size for array in model.run({"x": x}).values())
+"""
+
+
+@pytest.mark.parametrize(("forward", "least"), LEAST, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_file_that_is_right_from_some_size_on_says_so(forward: Forward, least: int, tmp_path: Path) -> None:
+    found = module(forward)
+    result = made(found, signal(2, 9), X, tmp_path)
+    assert result.model.metadata.axis_limits == {"time": (least, None)}
+    (note,) = result.exported.notes
+    assert note.startswith(f"time is {least} or more in the file: ")
+    for batch, time in ((1, least), (3, least), (2, least + 1), (2, 30)):
+        agree(result.run(signal(batch, time)), eager(found, signal(batch, time)))
+    # In a process of its own: without a step, ONNX Runtime's GRU ends it.
+    subprocess.run([sys.executable, "-c", RUN, str(result.path), str(least)], check=True, timeout=120)
+
+
+def test_a_branch_for_one_row_bounds_the_batch(tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out = self.lstm(x)[0]
+        return out.squeeze(0) if x.size(0) == 1 else out  # here
+
+    result = made(module(forward), signal(2, 4), X, tmp_path)
+    assert result.model.metadata.axis_limits == {"batch": (2, None)}
+    (note,) = result.exported.notes
+    assert "output has shape (1, 4, 4) where the module gives (4, 4)" in note
+    assert "x.size(0) == 1 else out  # here" in note
+
+
+def test_a_branch_for_all_axes_at_one_bounds_the_last(tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        out = self.lstm(x)[0]
+        return out * 2 if x.numel() == 3 else out
+
+    assert made(module(forward), signal(2, 4), X, tmp_path).model.metadata.axis_limits == {"time": (2, None)}
+
+
+def test_an_example_below_the_least_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"reflected|if x.shape\[-1\] <= 6"):
+        made(module(reflected), signal(2, 4), X, tmp_path)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from onnx import AttributeProto, GraphProto, NodeProto, TypeProto
+from onnx import GraphProto, NodeProto, TypeProto
 
 from .layer_names import PSEUDO_INVERSE
+from .nodes import bodies_of, outer_values
 from .tensors import Dim, Shape, Tensor, attributes_of, dtype_name, shape_of, typed
 
 _MOVES_DATA = frozenset(
@@ -60,9 +61,7 @@ class Scope:
 
     def bodies(self, node: NodeProto) -> Iterator[Scope]:
         """The graphs within a node of this one."""
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-            yield from (Scope.of(graph, self, node) for graph in graphs)
+        return (Scope.of(graph, self, node) for graph in bodies_of(node))
 
     def home(self, name: str) -> Scope | None:
         """The innermost graph that defines the value `name`, as seen from this one."""
@@ -160,9 +159,8 @@ class Scope:
                 todo += [(home.parent, item) for item in outer if home.parent is not None]
                 found |= {name} if home.parent is None and name not in home.tensors else set()
             elif node.op_type not in _SHAPE_ONLY:
-                # A body sees what is around it without being handed it.
-                used = [item for body in home.bodies(node) for item in body.nodes]
-                todo += [(home, item) for user in [node, *used] for item in user.input if item]
+                # A body, and a body within it, sees what is around it without being handed it.
+                todo += [(home, item) for item in (*node.input, *outer_values(node)) if item]
         return found
 
     def origins(self, name: str) -> tuple[list[str], list[str]]:

@@ -111,3 +111,20 @@ def test_tensors_are_their_sizes():
     assert (tensor.dims, tensor.size, tensor.num_bytes, tensor.is_weight) == ((2, 3), 6, 24, True)
     packed = Tensor((3,), TensorProto.INT4)
     assert packed.num_bytes == 2
+
+
+def test_data_sources_are_seen_through_bodies_within_bodies():
+    """An If in an If, whose branches compute from a value of the model around both, or return it as it is."""
+
+    def branch(name: str, *nodes: NodeProto) -> GraphProto:
+        return helper.make_graph(list(nodes), name, [], [helper.make_tensor_value_info(name, 1, [2])])
+
+    def choose(output: str, then: GraphProto, other: GraphProto) -> NodeProto:
+        return helper.make_node("If", ["which"], [output], then_branch=then, else_branch=other)
+
+    deepest = choose("inner", branch("a", helper.make_node("Neg", ["x"], ["a"])), branch("y"))
+    outer = choose("out", branch("inner", deepest), branch("b", helper.make_node("Abs", ["y"], ["b"])))
+    inputs = [helper.make_tensor_value_info(name, 1, [2]) for name in ("x", "y")]
+    inputs.append(helper.make_tensor_value_info("which", TensorProto.BOOL, []))
+    graph = helper.make_graph([outer], "g", inputs, [helper.make_tensor_value_info("out", 1, [2])])
+    assert Scope.of(graph).data_sources("out") == {"x", "y", "which"}

@@ -79,7 +79,10 @@ def states_paired(context: CheckContext) -> Iterator[Finding]:
     elif any(scope.origins(value)[0] for scope, node in graph.recurrent for value in initial_states(node)):
         yield STATES_PAIRED.passed("the metadata pairs no states")
     else:
-        yield STATES_PAIRED.passed("there are no state inputs: each run starts from the model's own states")
+        starts = {(scope, value) for scope, node in graph.recurrent for value in initial_states(node) if value}
+        inputs = sorted(set().union(*(scope.data_sources(value) for scope, value in starts)))
+        computed = f"initial states are computed from {', '.join(inputs)}, and the metadata pairs none"
+        yield STATES_PAIRED.passed(computed if inputs else "no recurrent node starts from an input")
 
 
 def _pair_text(metadata: Metadata, source: str, target: str) -> str:

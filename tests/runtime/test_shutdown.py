@@ -18,6 +18,7 @@ SETUP = """
 import asyncio, atexit, os, signal, sys, threading, time
 import numpy as np
 import lstm_onnx
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the background job of a shell ignores it
 model = lstm_onnx.load(sys.argv[1], "cpu")
 x = np.ones((40, 4, 16), np.float32)
 sequences = [x[: at % 30 + 1, 0] for at in range(400)]

@@ -102,7 +102,8 @@ def compare(
         least_error: a lower bound of PyTorch's own error, from a larger run of the same module.
         time_axis: the output's time axis, where it has one: `growth` then has its error step by step.
 
-    Integers and bools, such as an argmax, must be equal, except where PyTorch's two precisions differ.
+    Of integers and bools, such as an argmax, LARGEST_FLIPPED_SHARE (and at least one of several) may differ
+    where PyTorch's two precisions agree, and all where they do not.
     """
     nan = float("nan")
     if actual.shape != reference.shape:
@@ -110,6 +111,9 @@ def compare(
         return TensorResult(output, float("inf"), nan, float("inf"), (), problem=problem)
     if reference.dtype.kind in "iub":
         return _compare_integers(output, actual, native, reference)
+    epsilon = EPSILON[dtype]
+    size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
+    scale = scale if math.isfinite(scale) else max(1.0, size)  # an infinite one would allow any error
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(actual.astype(np.float64) - reference)
         torch_difference = np.abs(native.astype(np.float64) - reference)
@@ -118,10 +122,11 @@ def compare(
         same = (actual == reference) | (np.isnan(actual) & np.isnan(reference))
         difference = np.where(same, 0.0, difference)
         torch_difference = np.where(np.isfinite(torch_difference), torch_difference, 0.0)
+    if not difference.size:
+        return TensorResult(output, 0.0, 0.0, 0.0, (), allowed=K * epsilon * scale)
     # argmax takes NaN for the largest, before infinities.
     where = tuple(int(i) for i in np.unravel_index(int(np.argmax(difference)), difference.shape))
     error, torch_error = float(difference[where]), float(torch_difference.max())
-    epsilon = EPSILON[dtype]
     if dtype == "float64":
         torch_error *= epsilon / EPSILON["float32"]
         least_error *= epsilon / EPSILON["float32"]
@@ -131,7 +136,6 @@ def compare(
         right = np.isfinite(reference[where])
         problem = "is not finite where PyTorch is" if right else "is another number where PyTorch's is not finite"
         return TensorResult(output, error, torch_error, math.inf, where, False, problem, growth, K * unit)
-    size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
     inconclusive = is_inconclusive(torch_error, size, epsilon)
     ratio = error / unit
     return TensorResult(output, error, torch_error, ratio, where, inconclusive, growth=growth, allowed=K * unit)
@@ -144,7 +148,7 @@ def is_inconclusive(torch_error: float, size: float, epsilon: float) -> bool:
 
 def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, time_axis: int) -> Growth | None:
     """Errors by time step and feature, the largest over all other axes; features are the last axis."""
-    if difference.ndim < 2 or difference.size == 0 or time_axis >= difference.ndim - 1:
+    if difference.ndim < 2 or time_axis >= difference.ndim - 1:
         return None
 
     def by_time(array: np.ndarray) -> np.ndarray:

@@ -107,13 +107,9 @@ class Expected:
                 if array.dtype.kind not in "biuf":
                     return CaseResult(self.label, error=f"{name} is of {array.dtype}, not numbers", kind=self.kind)
                 result = self._compare(name, array, call, reference)
-                if not (result.passed or result.inconclusive) and call.label not in failed:
+                if _fails(result) and call.label not in failed:
                     failed.append(call.label)
-                worst = tensors.get(name)
-                if worst is None or (result.inconclusive, not result.ratio <= worst.ratio) > (
-                    worst.inconclusive,
-                    False,
-                ):
+                if name not in tensors or _severity(result) > _severity(tensors[name]):
                     tensors[name] = result
         label = f"{self.label}: {abbreviated(failed)}" if failed and self.kind == "sweep" else self.label
         return CaseResult(label, tuple(tensors.values()), kind=self.kind)
@@ -213,6 +209,16 @@ def first_difference(wrong: Sequence[tuple[Expected, CaseResult]]) -> Location |
         feature = tensor.where[-1] if len(tensor.where) > 1 else None
         return Location(result.label, tensor.output, step, row, feature)
     return None
+
+
+def _fails(result: TensorResult) -> bool:
+    """Whether it does not pass, and PyTorch's own error is small enough to say so."""
+    return not (result.passed or result.inconclusive)
+
+
+def _severity(result: TensorResult) -> tuple[bool, bool, float]:
+    """What counts of several calls: a failure, then what cannot be judged, then the largest ratio."""
+    return _fails(result), result.inconclusive, math.inf if math.isnan(result.ratio) else result.ratio
 
 
 def magnitude(array: np.ndarray) -> float:

@@ -31,8 +31,9 @@ class CaseResult:
 
     @property
     def inconclusive(self) -> bool:
-        """Whether PyTorch's own error was too large for this case to be judged."""
-        return not self.error and any(tensor.inconclusive for tensor in self.tensors)
+        """Whether PyTorch's own error was too large for this case to be judged; an output that fails is judged."""
+        judged = [tensor for tensor in self.tensors if not tensor.inconclusive]
+        return not self.error and len(judged) < len(self.tensors) and all(tensor.passed for tensor in judged)
 
     @property
     def passed(self) -> bool:

@@ -162,3 +162,17 @@ def test_float16_is_compared_without_overflow() -> None:
 
 def test_an_overflow_of_pytorch_itself_is_no_yardstick() -> None:
     assert not _judge([1.0, 2.0], [np.inf, 1.0], [1.0, 1.0]).passed
+
+
+def test_an_empty_output_is_right() -> None:
+    empty = np.zeros((0, 3))
+    assert compare("y", empty, empty, empty, dtype="float32", scale=1.0).passed
+    assert not compare("y", np.zeros((1, 3)), empty, empty, dtype="float32", scale=1.0).passed
+
+
+def test_an_infinite_scale_does_not_allow_any_error() -> None:
+    reference = np.array([[1.0, np.inf]])
+    result = compare("cn", reference * 1000, reference, reference, dtype="float32", scale=np.inf)
+    assert not result.passed
+    assert np.isfinite(result.allowed)
+    assert compare("cn", reference, reference, reference, dtype="float32", scale=np.inf).passed

@@ -11,6 +11,8 @@ from lstm_onnx.parity import CaseResult, Cause, Location, MutantResult, ParityRe
 _RIGHT = CaseResult("a", (TensorResult("output", 1e-7, 1e-7, 1.0, (0,)),))
 _WRONG = CaseResult("b", (TensorResult("output", 1.0, 1e-7, 1e7, (0,)),))
 _UNCLEAR = CaseResult("c", (TensorResult("output", 1.0, 1.0, 1.0, (0,), inconclusive=True),))
+_UNCLEAR_AND_WRONG = CaseResult("e", (*_UNCLEAR.tensors, TensorResult("hn", 1.0, 1e-7, 1e7, (0,))))
+_UNCLEAR_AND_RIGHT = CaseResult("f", (*_UNCLEAR.tensors, *_RIGHT.tensors))
 _REJECTED = MutantResult("R transposed", "rejected", float("inf"), "a")
 _SURVIVED = MutantResult("run backwards", "survived", 0.5, "a")
 _EQUIVALENT = MutantResult("input bias dropped", "equivalent", 0.0, "", "that bias is zeros")
@@ -30,6 +32,8 @@ def _report(*cases: CaseResult, mutants: tuple[MutantResult, ...] = ()) -> Parit
         (_report(_RIGHT, _WRONG), False, False),
         (_report(_RIGHT, CaseResult("d", error="it broke")), False, False),
         (_report(_UNCLEAR), False, False),
+        (_report(_RIGHT, _UNCLEAR_AND_WRONG), False, False),  # an output that fails is not hidden by another
+        (_report(_RIGHT, _UNCLEAR_AND_RIGHT), True, True),
         (_report(), False, False),
     ],
 )

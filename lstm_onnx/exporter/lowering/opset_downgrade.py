@@ -13,6 +13,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, helper
 
 from ...errors import ExportError
+from ...onnxgraph import nodes_of, outer_values
 from ..emitter import Nodes
 from ..tracing.torch_export import DOMAIN, TRACED_OPSET
 from .rename import TracedGraph
@@ -41,15 +42,10 @@ def downgrade_opset(graph: TracedGraph, opset: int) -> None:
             raise ExportError(
                 f"{node.name}: {node.op_type} {reason} before opset {since}; use that or a later one"
             ) from None
-    for node in graph.nodes.nodes:
+    for node in nodes_of(graph.nodes.nodes):
         _check(node, opset)
-    used = {name for node in graph.nodes.nodes for name in _names_in(node)} | set(graph.outputs)
+    used = {name for node in graph.nodes.nodes for name in (*node.input, *outer_values(node))} | set(graph.outputs)
     graph.nodes.initializers = {name: array for name, array in graph.nodes.initializers.items() if name in used}
-
-
-def _names_in(node: NodeProto) -> list[str]:
-    inner = [name for item in node.attribute if item.HasField("g") for n in item.g.node for name in _names_in(n)]
-    return [*node.input, *inner]
 
 
 def _check(node: NodeProto, opset: int) -> None:
@@ -63,10 +59,6 @@ def _check(node: NodeProto, opset: int) -> None:
     unknown = [item.name for item in node.attribute if item.name not in schema.attributes]
     if unknown or len(node.input) > schema.max_input:
         raise ExportError(f"{node.name}: {node.op_type} has no such form in opset {opset}; {later}")
-    for item in node.attribute:
-        if item.HasField("g"):
-            for inner in item.g.node:
-                _check(inner, opset)
 
 
 def _keep(graph: TracedGraph, node: NodeProto) -> None:

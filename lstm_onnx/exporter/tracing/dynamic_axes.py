@@ -255,7 +255,8 @@ def _recorded(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
 
         return record
 
-    handles = []
+    # A module with states of its own is tried with several shapes of them: only its last call counts.
+    handles = [functional.stateful.register_forward_pre_hook(lambda *_: found.clear())]
     for path, recurrent in functional.recurrent_modules.items():
         module = functional.stateful.inner.get_submodule(path)
         record = hook(recurrent.spec.input_size, bool(getattr(module, "batch_first", False)), recurrent.cell)

@@ -101,7 +101,7 @@ class RecurrentModule:
     calls: list[RecordedCall] = field(default_factory=list)
     override: dict[int, States] = field(default_factory=dict)
     tracing: bool = False
-    traced: int = 0
+    num_traced: int = 0
 
     def reset_calls(self) -> None:
         """Start counting calls anew; while the module is traced, those of the last eager run are kept."""

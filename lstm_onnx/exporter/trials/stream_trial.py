@@ -118,8 +118,11 @@ def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str
     }
     if not cut:
         return ""
-    least = max((metadata.axis_limits.get(dim, (1, None))[0] for dim in time), default=1)
-    chunkings = _chunkings(least)
+    limits = [metadata.axis_limits.get(dim, (1, None)) for dim in time]
+    least = max((low for low, _ in limits), default=1)
+    chunkings = _chunkings(least, min((high for _, high in limits if high is not None), default=_STEPS * least))
+    if not chunkings:
+        return None  # no two chunks fit into the longest sequence
     compared = False
     for seed in range(_SEEDS):
         try:
@@ -148,10 +151,13 @@ def _rows_differ(model: Model, metadata: Metadata) -> str | None:
         return None
 
 
-def _chunkings(least: int) -> list[tuple[int, ...]]:
-    """One step at a time and uneven chunks; none has less than `least` steps."""
-    total = _STEPS * least
-    return [(least,) * _STEPS, (3 * least, least, total - 4 * least), (total - 2 * least, 2 * least)]
+def _chunkings(least: int, largest: int) -> list[tuple[int, ...]]:
+    """One step at a time and uneven chunks of one length, at most `largest`; none has less than `least` steps."""
+    count = min(_STEPS, largest // least)
+    total = count * least
+    if count < _STEPS:
+        return [(least,) * count, (total - least, least)] if count > 1 else []
+    return [(least,) * count, (3 * least, least, total - 4 * least), (total - 2 * least, 2 * least)]
 
 
 def _sequence(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -24,7 +23,7 @@ from ..amplify import amplified_graph, amplified_state, input_gains, layer_gains
 from ..cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_cases
 from ..comparison import Models, Planned, Verification, user_case
 from ..diagnosis.evidence import diagnose
-from ..expected import Call, Expected, farther, perturbed
+from ..expected import Call, Expected, farther, magnitude, perturbed
 from ..mutants import Target, folder_of, opened, read_graph
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
@@ -180,9 +179,9 @@ def _expect(models: LSTMModels, spec: LSTMSpec, case: Case) -> Expected:
 
 def expect_calls(models: LSTMModels, spec: LSTMSpec, case: Case, calls: Sequence[Call]) -> Expected:
     """`case` as these calls, with the scales and axes of an nn.LSTM."""
-    scale = max(float(np.abs(call.reference["cn"]).max()) for call in calls)
+    scale = max(magnitude(call.reference["cn"]) for call in calls)
     if case.states is not None:
-        scale = max(scale, float(np.abs(case.states[1]).max()))
+        scale = max(scale, magnitude(case.states[1]))
     time_axis = 1 if spec.batch_first else 0
     h_scale = _h_scale(models.float64)
     if case.kind == "values":

@@ -15,7 +15,7 @@ from ...exporter.tracing.opaque_ops import RecurrentModule
 from ...runtime import Model
 from ...runtime.symbolic_dims import size_of
 from ...runtime.tensor_info import ValueInfo
-from ..expected import Arrays
+from ..expected import Arrays, magnitude
 
 
 class ModuleRun:
@@ -50,9 +50,9 @@ class ModuleRun:
 
     @property
     def largest_cell(self) -> float:
-        """The largest |c| (or |h|) of the last run."""
+        """The largest finite |c| (or |h|) of the last run."""
         finals = [state for site in self.sites.values() for call in site.calls for state in call.final]
-        return max((float(state.abs().max()) for state in finals if state.numel()), default=0.0)
+        return max((magnitude(_array(state)) for state in finals), default=0.0)
 
     def submodule(self, path: str) -> nn.Module:
         """The module at a path in the copy that is run."""

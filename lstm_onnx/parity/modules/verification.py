@@ -281,7 +281,7 @@ class ModuleVerification(Verification):
         except ExportError:
             ordered = {
                 spec.name: -np.sort(-case.inputs[spec.name].astype(np.int64)).astype(case.inputs[spec.name].dtype)
-                for spec in self.metadata.inputs
+                for spec in self.specs
                 if isinstance(spec.high, str)
             }
             if not ordered or case.kind == "data":

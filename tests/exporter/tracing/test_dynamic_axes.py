@@ -87,6 +87,10 @@ class Nested(nn.Module):
         return self.lstm(batch["x"])[0] * batch["gain"][:, None, None] * scale + bias
 
 
+def open_axes_of(module: nn.Module, example: tuple[Any, ...]) -> dict[str, Any]:
+    return find_dynamic_axes(make_functional(module, bind_arguments(module, example, None))).axes
+
+
 def zeros(batch: int) -> tuple[Tensor, Tensor]:
     return torch.zeros(2, batch, 6), torch.zeros(2, batch, 6)
 
@@ -128,6 +132,25 @@ def test_the_shapes_that_are_printed_are_nested_as_the_arguments_are() -> None:
     shapes = ast.literal_eval(dynamic_shapes_text(found))
     assert shapes == {"batch": {"x": BATCH_TIME, "gain": {0: "batch"}}, "bias": {}}
     assert bind_arguments(module, example, shapes).axes == found.axes
+
+
+class Stateful(nn.Module):
+    """Its state, in an attribute, has the batch's size; a second input has none of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, batch_first=True)
+        self.hidden: Any = (torch.zeros(1, 2, 6), torch.zeros(1, 2, 6))
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        out, self.hidden = self.lstm(x, self.hidden)
+        return out * weights.sum()
+
+
+def test_the_batch_of_a_module_with_states_of_its_own_is_found() -> None:
+    module, example = Stateful().eval(), (torch.randn(2, 5, 4), torch.ones(3))
+    found = open_axes_of(module, example)
+    assert found == {"x": BATCH_TIME, "weights": {0: "weights_0"}}
 
 
 def test_a_module_whose_inputs_have_one_size_is_refused() -> None:

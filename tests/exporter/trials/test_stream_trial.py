@@ -246,6 +246,36 @@ def test_sequences_that_depend_on_each_other_are_not_stepped_together(tmp_path: 
         np.testing.assert_allclose(found["output"], model.run({"x": x[None]})["output"][0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("largest", [1, 2, 5, 7, 8])
+def test_a_short_axis_is_streamed_within_its_limit(largest: int, tmp_path: Path) -> None:
+    """The trial's chunks fit into the longest sequence; where no two do, nothing is known of streams."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 4), Whole())
+    time = torch.export.Dim("time", min=1, max=largest) if largest > 1 else None
+    shapes = {"input": {0: "batch", 1: time} if time is not None else {0: "batch"}}
+    example = torch.randn(2, largest, 3)
+    made = lstm_onnx.export(
+        module.eval(), tmp_path / "m.onnx", example_inputs=example, dynamic_shapes=shapes, states="explicit"
+    )
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
+    assert not any("cannot be streamed" in note for note in made.notes)
+    x = example[:1].numpy()
+    whole = model.run({"input": x})["output"]
+    if largest > 1:
+        stream = model.stream()
+        steps = [stream.run({"input": x[:, at : at + 1]})["output"] for at in range(largest)]
+        np.testing.assert_allclose(np.concatenate(steps, 1), whole, atol=1e-6)
+
+
+class Whole(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 5, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x)[0]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize("architecture", ALL, ids=lambda item: item.name)

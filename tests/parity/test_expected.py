@@ -1,0 +1,32 @@
+"""What counts of the calls of one case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lstm_onnx.parity.expected import Call, Expected
+
+RIGHT = np.ones((2, 3))
+CHAOTIC = RIGHT + 0.1
+"""PyTorch's own outputs where its error is too large to judge by."""
+
+
+def _case(*native: np.ndarray) -> Expected:
+    calls = tuple(Call({"x": RIGHT}, {"y": own}, {"y": RIGHT}) for own in native)
+    return Expected("case", calls, "float32", 1.0, "sweep")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_call_that_fails_is_not_hidden_by_one_that_cannot_be_judged(order: int) -> None:
+    case = _case(*(RIGHT, CHAOTIC)[::order])
+    wrong, unclear = {"y": RIGHT.astype(np.float32) + 1}, {"y": CHAOTIC.astype(np.float32)}
+    result = case.judge((wrong, unclear)[::order])
+    assert not result.inconclusive
+    assert not result.passed
+
+
+def test_a_call_that_cannot_be_judged_is_not_hidden_by_one_that_passes() -> None:
+    case = _case(RIGHT, CHAOTIC)
+    assert case.judge([{"y": RIGHT.astype(np.float32)}, {"y": CHAOTIC.astype(np.float32)}]).inconclusive
+    assert case.inconclusive

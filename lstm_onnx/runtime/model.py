@@ -314,6 +314,11 @@ class Model:
     # --- sessions -------------------------------------------------------------------------------------------------
 
     @property
+    def states_can_be_bound(self) -> bool:
+        """Whether each state has an output of its own: one that feeds two would have to be written to two buffers."""
+        return len(set(self.states.values())) == len(self.states)
+
+    @property
     def spec(self) -> LSTMSpec | None:
         """The sizes of a bare LSTM; None for any other model."""
         return self.metadata.spec

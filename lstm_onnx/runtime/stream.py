@@ -71,7 +71,7 @@ class Stream:
         self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))
         self._current = 0
         self._device: DeviceSteps | None = None
-        if model.provider == "cuda":
+        if model.provider == "cuda" and model.states_can_be_bound:
             from .device import DeviceSteps
 
             self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph)
@@ -82,7 +82,9 @@ class Stream:
         model.session_for(self._start)  # opens it now, instead of at the first step
         self._names = [name for name in model.inputs if name not in model.states]
         ends = set(model.states.values())
-        self._output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        own = [name for name in model.outputs if name not in ends]
+        self._output_names = own or list(model.outputs)
+        self._has_single_output = len(own) == 1
 
     @property
     def _state(self) -> dict[str, np.ndarray]:
@@ -158,12 +160,11 @@ class Stream:
         return to_caller_type(self.run({"input": x})["output"])
 
     def _call_module(self, chunk: Any) -> Any:
-        names = [name for name in self.model.inputs if name not in self.model.states]
-        if len(names) != 1:
-            inputs = f"the inputs {', '.join(names)}" if names else "no input apart from its states"
+        if len(self._names) != 1:
+            inputs = f"the inputs {', '.join(self._names)}" if self._names else "no input apart from its states"
             raise InputError(f"has {inputs}", path=self.model.path, hint="call stream.run({name: array})")
-        results = self.run({names[0]: chunk})
-        return next(iter(results.values())) if len(self.model.outputs) == len(self.model.states) + 1 else results
+        results = self.run({self._names[0]: chunk})
+        return next(iter(results.values())) if self._has_single_output else results
 
     @overload
     def run(self, feeds: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]: ...
@@ -213,7 +214,7 @@ class Stream:
             self._current ^= 1
             return {name: binding.outputs[name].copy() for name in self._output_names}
         results = self._run_unbound(feeds)
-        if key is not None and key not in self._unbound:
+        if key is not None and key not in self._unbound and self.model.states_can_be_bound:
             self._bind(key, feeds, results)
         return {name: results[name] for name in self._output_names}
 
@@ -283,7 +284,7 @@ class Stream:
                 self._unbound.add(key)
                 return
             self._bound[key] = (pair[0], pair[1])
-            if len(self._names) == 1 == len(self._output_names) and not model.counts:
+            if len(self._names) == 1 and self._has_single_output and not model.counts:
                 chunk = arrays[self._names[0]]
                 runs = (pair[0].execute, pair[1].execute)
                 self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._output_names[0]])

@@ -339,3 +339,37 @@ def test_chunks_whose_outputs_have_other_axes_are_refused(tmp_path: Path):
     onnx.save(proto, path)
     with pytest.raises(RunError, match=r"output has shape \(\), and these chunks cannot be concatenated along axis 0"):
         run_chunks(load(path, "cpu"), {"input": randoms(4, 1, 4)}, 2)
+
+
+def _summing(path: Path, outputs: dict[str, str]) -> Model:
+    """``s + x`` and, as y, twice that; `outputs` are the graph's, each with the state that it feeds, or ""."""
+    nodes = [onnx.helper.make_node("Add", ["s", "x"], ["sN"]), onnx.helper.make_node("Add", ["sN", "sN"], ["y"])]
+    states = [name for name in ("s", "t") if name == "s" or "t" in outputs.values()]
+    if "t" in states:  # a second state, fed by the same output as the first
+        nodes[1] = onnx.helper.make_node("Sub", ["sN", "t"], ["y"])
+    infos = {name: onnx.helper.make_tensor_value_info(name, 1, ["batch", 1]) for name in ("x", "s", "t", "sN", "y")}
+    graph = onnx.helper.make_graph(
+        nodes, "g", [infos[name] for name in ("x", *states)], [infos[name] for name in outputs]
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return load(path, "cpu", states=dict.fromkeys(states, "sN"))
+
+
+@pytest.mark.parametrize("call", ["run", "__call__"])
+def test_a_cell_whose_only_output_is_its_state_goes_on_once_it_is_bound(call: str, tmp_path: Path) -> None:
+    stream = _summing(tmp_path / "m.onnx", {"sN": "s"}).stream()
+    x = np.ones((1, 1), np.float32)
+    results = [stream.run({"x": x}) if call == "run" else stream(x) for _ in range(6)]
+    assert [float(result["sN"].item()) for result in results] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_output_that_feeds_two_states_reaches_both(tmp_path: Path) -> None:
+    model = _summing(tmp_path / "m.onnx", {"sN": "t", "y": ""})
+    assert not model.states_can_be_bound
+    stream = model.stream(check=False)
+    x = np.ones((1, 1), np.float32)
+    results = [stream(x) for _ in range(6)]
+    assert all(type(result) is np.ndarray for result in results)
+    assert [float(result.item()) for result in results] == [1.0] * 6  # s + 1 - t, where s and t are one
+    assert {name: float(array.item()) for name, array in stream.state.items()} == {"s": 6.0, "t": 6.0}

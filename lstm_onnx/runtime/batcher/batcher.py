@@ -109,16 +109,17 @@ class BatchedStream:
         While the queue is full it waits for room, for as long as the batcher's `timeout`.
 
         Returns:
-            A ``concurrent.futures.Future`` whose result is that of `step`.
+            A ``concurrent.futures.Future`` whose result is that of `step`.  Its callbacks run in the batcher's
+            thread, and must not wait for a step themselves.
 
         Raises:
             InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.
             TimeoutError: there was no room in time.
         """
         request = self._request(x)
-        request.future = StepFuture(self, request)
+        request.future = future = StepFuture(self, request)
         self._scheduler.submit_ahead(request, self._batcher.timeout)
-        return request.future
+        return future
 
     def _request(self, x: Any) -> Request:
         """A request for `x`, once it is validated."""

@@ -104,13 +104,20 @@ class Request:
 
     def resolve(self) -> None:
         """Set the result of `future`."""
-        assert self.future is not None  # noqa: S101 - the caller's condition
+        future = self.detach_future()
         try:
             answer = self.answer()
         except Exception as error:  # noqa: BLE001 - it belongs to the caller
-            self.future.set_exception(error)
+            future.set_exception(error)
         else:
-            self.future.set_result(answer)
+            future.set_result(answer)
+
+    def detach_future(self) -> StepFuture:
+        """Take `future` away: a caller that keeps it would otherwise keep the results of the whole batch."""
+        assert self.future is not None  # noqa: S101 - the caller's condition
+        future, self.future = self.future, None
+        future._request = None
+        return future
 
 
 class StepFuture(Future[Any]):
@@ -119,11 +126,17 @@ class StepFuture(Future[Any]):
     def __init__(self, stream: BatchedStream, request: Request) -> None:
         super().__init__()
         self._stream = stream
-        self._request = request
+        self._request: Request | None = request
+        """None once it is done."""
 
     def cancel(self) -> bool:
         """Take the request back; False where the step is running or done."""
-        return self.cancelled() or (self._stream._scheduler.drop(self._request) and super().cancel())
+        request = self._request
+        if request is None or not self._stream._scheduler.drop(request) or not super().cancel():
+            return self.cancelled()
+        request.detach_future()
+        self.set_running_or_notify_cancel()  # so that concurrent.futures.wait sees it
+        return True
 
     def result(self, timeout: float | None = None) -> Any:
         """What `BatchedStream.step` returns; the calling thread sleeps until then.
@@ -136,18 +149,26 @@ class StepFuture(Future[Any]):
             concurrent.futures.CancelledError: it was cancelled.
             TimeoutError: it is not done yet; it still waits for its turn.
         """
-        if not self.done():
-            if self._stream._scheduler.lost:
-                raise RunError(LOST)
-            timeout = None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         try:
-            return super().result(timeout)
+            return super().result(self._timeout(timeout))
         except CancelledError:
             raise CancelledError("the step was cancelled before it ran; the stream is unchanged") from None
         except TimeoutError:
             if self.done():
                 raise
             raise TimeoutError(f"no output within {timeout} s; the step still waits for its turn") from None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error of the step, None where it has none; arguments and errors as for `result`."""
+        return super().exception(self._timeout(timeout))
+
+    def _timeout(self, timeout: float | None) -> float | None:
+        """The validated timeout; in a forked child a step that is not done never will be."""
+        if self.done():
+            return timeout
+        if self._stream._scheduler.lost:
+            raise RunError(LOST)
+        return None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
 
 
 class Batch:

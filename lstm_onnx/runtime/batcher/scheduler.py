@@ -377,11 +377,12 @@ class Scheduler:
         """Wake the callers: threads one after another, all tasks of an event loop by one call into it."""
         batch = Batch(results, self.axes.outputs, self.lock)
         loops: dict[AbstractEventLoop, list[Request]] = {}
+        futures = []
         for index, request in enumerate(requests):
             request.index = index
             request.batch = batch  # from now on it is done
             if request.future is not None:
-                request.resolve()
+                futures.append(request)
             elif request.wake is not None:
                 batch.sleeping.append(request)
             elif request.loop is not None:
@@ -390,3 +391,5 @@ class Scheduler:
         for loop, waiting in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is closed, and its tasks with it
                 loop.call_soon_threadsafe(resolve_loop_futures, waiting)
+        for request in futures:  # last, since their callbacks run here
+            request.resolve()

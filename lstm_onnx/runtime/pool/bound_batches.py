@@ -86,8 +86,7 @@ class BoundBatchCache:
         self.states = states
         self.axes = axes
         self.least = least
-        # An output that feeds two states would have to be written to two buffers.
-        self.may_bind = model.provider == "cpu" and len(set(model.states.values())) == len(model.states)
+        self.may_bind = model.provider == "cpu" and model.states_can_be_bound
         self.threads = PinnedThreads((model.threads or cores()) if self.may_bind and axes else 1)
         self.step_flops = step_flops(states.initial_state.values())
         self.known_outputs: dict[Key, OutputShapes | None] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from concurrent.futures import CancelledError
+import weakref
+from concurrent.futures import CancelledError, wait
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +216,32 @@ def test_a_model_from_elsewhere(tmp_path: Path) -> None:
         stream = server.open()
         asked = [stream.submit({"x": np.ones((1, 3), np.float32), "scale": np.array(scale)}) for scale in (1, 2, 4)]
         assert [pending.result(LONG)["y"].tolist() for pending in asked] == [[[total] * 3] for total in (1.0, 3.0, 7.0)]
+
+
+def test_who_waits_for_several_sees_one_that_is_cancelled(model: Model) -> None:
+    with Batcher(model) as server:
+        gate = Gate(server)
+        running = busy(server, gate)
+        pending = server.open().submit(randoms(1, 1, 4))
+        assert pending.cancel()
+        done, waiting = wait([pending], timeout=LONG)
+        assert (done, waiting) == ({pending}, set())
+        assert pending.cancelled()
+        assert pending.cancel()
+        gate.open.set()
+        assert running.done().error is None
+
+
+def test_a_result_that_is_kept_does_not_keep_those_of_its_batch(model: Model) -> None:
+    with Batcher(model) as server:
+        pending = server.open().submit(randoms(1, 1, 4))
+        pending.result(LONG)
+        assert pending._request is None
+        assert not pending.cancel()
+        known = weakref.ref(pending)
+        gc.disable()
+        try:
+            del pending
+            until(lambda: known() is None)
+        finally:
+            gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.parity import cases as sweep
 from lstm_onnx.parity.cases import SHAPES
 from lstm_onnx.parity.lstm import reference
+from lstm_onnx.parity.lstm.verification import expectations
+from lstm_onnx.parity.replay import replay
 
 from ..files import lstm, mutate_file, verified
 
@@ -143,3 +146,19 @@ def test_nothing_conclusive_at_all_fails_and_says_so(tmp_path: Path, monkeypatch
     report = verified(module, path)
     assert not report
     assert "this case cannot be judged" in str(report)
+
+
+def test_a_chaotic_stream_is_judged_by_pairs_of_its_steps(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    module = _chaotic(path)
+    verification = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module, shapes=(_CHAOTIC,))
+    whole = verification.cases[0]
+    case = replace(whole, kind="chunks", chunkings=((1,) * _CHAOTIC[1],))
+    (_, long), (_, pairs) = expectations(verification.models, verification.spec, case)
+    assert long.inconclusive
+    assert (pairs.kind, pairs.chunkings, pairs.inconclusive) == ("chunks", ((1, 1),), False)
+    assert replay(verification.models.file, pairs).passed
+    # A stream that carries h and c exchanged is seen.
+    swapped = lstm_onnx.load(path, provider="cpu", threads=1)
+    swapped.states = {"h0": "cn", "c0": "hn"}
+    assert not replay(swapped, pairs).passed

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Time limit per FILE, which fails if it takes longer.  [default: 60, more for large files]",
+    help="Limit per FILE, which fails beyond it.  [default: 20 a stage and 60 in all, more for large files]",
 )
 @option("--rules", is_flag=True, help="List all rules.")
 @json_option

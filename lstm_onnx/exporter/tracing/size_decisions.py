@@ -48,7 +48,7 @@ class Decision:
     direct: bool = False
 
     def holds(self, sizes: Mapping[Axis, int]) -> bool:
-        """Whether it goes the traced way at these sizes; a comparison that nothing is known of does."""
+        """Whether it goes the traced way at these sizes; one that cannot be evaluated does."""
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items() if axis in sizes}
         try:
             return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false

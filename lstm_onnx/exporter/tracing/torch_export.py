@@ -55,10 +55,10 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
     """The ONNX graph of a module, with a node ``lstm_onnx::recurrent`` for each call of a recurrent module.
 
     Args:
-        prepared: the module.
+        functional: the module.
         inputs: with more than one entry along every open axis.
         states: the attribute states, likewise.
-        opset: 18 or later.
+        opset: the file's; the trace is made at 18 at least (see `downgrade_opset`).
 
     Raises:
         ExportError: the module does something that has no form in ONNX.
@@ -301,7 +301,7 @@ def _loop_advice(recurrent: RecurrentModule) -> str:
 
 
 def _sources(functional: FunctionalModule) -> dict[str, str]:
-    """Each input by what torch calls it, after Stateful.forward's own argument."""
+    """Each input by what torch calls it, after StatefulModule.forward's own argument."""
     return {f"L['tensors'][{index}]": name for index, name in enumerate(functional.arguments.tensors)}
 
 

@@ -43,7 +43,7 @@ def first_difference(
     """The first output that differs from the module's, and how: ``output is off by 0.3``; None if none does.
 
     Args:
-        prepared: the module.
+        functional: the module.
         inputs: the inputs of the run.
         run: calls the module with other inputs and the same states.
         expected: the module's outputs.

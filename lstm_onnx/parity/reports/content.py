@@ -31,7 +31,7 @@ NOT_PROVEN = (
 )
 """What to do about mutants that survived."""
 _OUTCOMES = {"rejected": "rejected", "equivalent": "proven equivalent", "survived": "survived"}
-"""The results of a mutant, by `report.OUTCOMES`."""
+"""The results of a mutant, by `MutantResult.outcome`."""
 
 
 @dataclass(frozen=True)

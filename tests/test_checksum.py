@@ -68,7 +68,7 @@ def test_what_cannot_be_read_is_not_ours(tmp_path: Path, path: Path):
 
 def test_weights_that_hold_the_same_words_do_not_mislead(tmp_path: Path):
     from lstm_onnx.checksum import UNKNOWN, with_checksum
-    from lstm_onnx.exporter.write import write_model
+    from lstm_onnx.onnxgraph.write import write_model
 
     mark = b"\n\x12" + KEY.encode() + b"\x12\x0a" + UNKNOWN.encode()
     weights = np.frombuffer(mark, np.uint8)

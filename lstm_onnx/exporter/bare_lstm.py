@@ -8,9 +8,11 @@ import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
 from ..metadata import Metadata
+from ..onnxgraph.builder import Nodes
+from ..onnxgraph.write import digest
 from ..spec import ExportOptions, LSTMSpec
-from .emitter import Nodes, StackOutputs, recurrent_stack
-from .weights import StateDict, digest, layer_weights
+from .emitter import StackOutputs, recurrent_stack
+from .weights import StateDict, layer_weights
 from .write import VERSIONS, ExportResult, float64_notes, make_model, write_export
 
 STATES = {"h0": "hn", "c0": "cn"}

@@ -11,46 +11,16 @@ matrices are ``l0/W``, ``l0/R``, ``l0/B`` (see `node_names`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
+from ..onnxgraph.builder import Nodes
 from ..spec import GRUSpec, RecurrentSpec, RNNSpec
-from .node_names import DIRECTIONS, FOLDED_INVERSE, integers_name
+from .node_names import DIRECTIONS, FOLDED_INVERSE
 from .weights import Array, LayerWeights, fold_projection
-
-
-@dataclass
-class Nodes:
-    """A list of ONNX nodes and their initializers by name; a value is a name."""
-
-    nodes: list[NodeProto] = field(default_factory=list)
-    initializers: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def add(
-        self, op: str, *inputs: str, name: str, outputs: Sequence[str] | None = None, **attributes: Any
-    ) -> tuple[str, ...]:
-        """Append a node; `outputs` defaults to one value with the node's name.  Returns the outputs."""
-        names = tuple(outputs or (name,))
-        self.nodes.append(helper.make_node(op, inputs, names, name=name, **attributes))
-        return names
-
-    def one(self, op: str, *inputs: str, name: str, output: str | None = None, **attributes: Any) -> str:
-        """Append a node with a single output, which is returned."""
-        return self.add(op, *inputs, name=name, outputs=(output or name,), **attributes)[0]
-
-    def constant(self, name: str, array: np.ndarray) -> str:
-        """Add an initializer; an equal array may be added again, another one of that name is a ValueError."""
-        old = self.initializers.setdefault(name, array)
-        if old is not array and (old.dtype != array.dtype or not np.array_equal(old, array, equal_nan=True)):
-            raise ValueError(f"the initializer {name} exists already, with other values")
-        return name
-
-    def integers(self, *values: int) -> str:
-        """A 1-D int64 initializer (axes, shapes, sizes); equal ones are shared."""
-        return self.constant(integers_name(values), np.array(values, np.int64))
 
 
 @dataclass(frozen=True)

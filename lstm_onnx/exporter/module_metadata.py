@@ -11,12 +11,13 @@ import torch
 
 from ..input_spec import InputSpec
 from ..metadata import Metadata, Origin
+from ..onnxgraph.write import digest
 from ..spec import ExportOptions
 from .lowering.lower import ExposedStates, OpaqueCall, carried_states
 from .lowering.rename import Dims, TracedGraph
 from .tracing.arguments import Arguments
 from .tracing.functional import FunctionalModule
-from .weights import Array, digest
+from .weights import Array
 from .write import VERSIONS
 
 _REORDERING = ("Cast", "Identity", "Gather", "TopK")

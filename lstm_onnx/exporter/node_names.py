@@ -90,11 +90,6 @@ def state_names(name: str, count: int) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(f"{name}.{i}.h0" for i in range(count)), tuple(f"{name}.{i}.hn" for i in range(count))
 
 
-def integers_name(values: Iterable[int]) -> str:
-    """The initializer of a few int64 values: ``ints/1_2``."""
-    return "ints/" + "_".join(map(str, values))
-
-
 def node_name(scope: str, op_type: str, used: Counter[str]) -> str:
     """A new name after the module whose code made the node: ``encoder/out/MatMul``, ``encoder/out/MatMul_2``.
 

@@ -9,7 +9,6 @@ Everything here is numpy; a state dict maps the module's parameter names to arra
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -196,13 +195,3 @@ def shortened(items: Sequence[str], separator: str, most: int = 20) -> str:
     """The items joined, of many only the first `most` and the number of the others."""
     more = f"{separator}and {len(items) - most} more" if len(items) > most else ""
     return separator.join(items[:most]) + more
-
-
-def digest(state: StateDict) -> str:
-    """SHA-256 of every parameter's name, dtype, shape and bytes, in the order of their names, as hex digits."""
-    total = hashlib.sha256()
-    for name in sorted(state):
-        array = np.ascontiguousarray(state[name])
-        total.update(f"{name}:{array.dtype.name}:{array.shape};".encode())
-        total.update(array.reshape(-1).view(np.uint8).data)
-    return total.hexdigest()

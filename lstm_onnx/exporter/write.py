@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from .. import __version__
-from ..atomic_io import atomic_write, require_writable
-from ..checksum import KEY, UNKNOWN, with_checksum
+from ..atomic_io import require_writable
 from ..errors import FileError
 from ..metadata import Metadata
+from ..onnxgraph.write import write_model
 from ..spec import ExportOptions, LSTMSpec
-from .weights import digest
 
-EXTERNAL_DATA_THRESHOLD = 2**31 - 2**24
-"""Bytes of weights above which they are written to a file of their own: protobuf cannot hold 2 GiB."""
-_DIGEST_DIGITS = 8
-_MAX_STEM_BYTES = 255 - len("..data") - _DIGEST_DIGITS
-"""Bytes of the model's file name that the data file's name can start with."""
-_ALIGNMENT = 4096
-"""External tensors start at page boundaries, so that a runtime can map them into memory."""
-_INLINE_BYTES = 1024
-"""Smaller tensors stay in the model: shape inference reads axes and sizes, and cannot read another file."""
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
 
 
@@ -154,93 +140,3 @@ def write_export(
         states=dict(metadata.states),
         notes=notes,
     )
-
-
-def write_model(
-    model: ModelProto, initializers: Mapping[str, np.ndarray], path: str | os.PathLike[str]
-) -> tuple[str | None, int]:
-    """Write `model` with `initializers` to `path`.
-
-    Returns:
-        The external data file's path, or None where the weights are in the model; and the number of
-        bytes written to all files.
-
-    Raises:
-        FileError: a file cannot be written.
-    """
-    total = sum(array.nbytes for array in initializers.values())
-    if total <= EXTERNAL_DATA_THRESHOLD:
-        tensors = [numpy_helper.from_array(array, name) for name, array in initializers.items()]
-        return None, _write_proto(model, tensors, path)
-    target = Path(os.path.realpath(path))
-    # Named by its content: if anything fails, the model that was there before still has its own data.
-    data = target.with_name(f"{_data_stem(target)}.{digest(initializers)[:_DIGEST_DIGITS]}.data")
-    existed = data.exists()
-    try:
-        tensors, size = _write_data(data, initializers)
-        written = _write_proto(model, tensors, path)
-    except BaseException:
-        if not existed:
-            data.unlink(missing_ok=True)
-        raise
-    _remove_stale(target, data)
-    return str(data), size + written
-
-
-def _write_data(data: Path, initializers: Mapping[str, np.ndarray]) -> tuple[list[TensorProto], int]:
-    """Write the large tensors to `data`; returns all tensors for the model, and the number of bytes written."""
-    tensors = []
-    offset = 0
-    with atomic_write(data) as stream:
-        for name, array in initializers.items():
-            if array.nbytes < _INLINE_BYTES:
-                tensors.append(numpy_helper.from_array(array, name))
-                continue
-            tensors.append(_external_tensor(name, array, data.name, offset))
-            stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-            padding = -array.nbytes % _ALIGNMENT
-            stream.write(b"\0" * padding)
-            offset += array.nbytes + padding
-    return tensors, offset
-
-
-def _data_stem(target: Path) -> str:
-    """The model's file name, shortened and made unique by a digest where there is no room for a suffix."""
-    name = os.fsencode(target.name)
-    if len(name) <= _MAX_STEM_BYTES:
-        return target.name
-    start = name[: _MAX_STEM_BYTES - _DIGEST_DIGITS - 1].decode(errors="ignore")
-    return f"{start}-{hashlib.sha256(name).hexdigest()[:_DIGEST_DIGITS]}"
-
-
-def _remove_stale(target: Path, data: Path) -> None:
-    """Delete data files of earlier exports to `target`, which no model refers to any more."""
-    stale = re.compile(re.escape(_data_stem(target)) + rf"\.[0-9a-f]{{{_DIGEST_DIGITS}}}\.data")
-    for file in target.parent.iterdir():
-        if stale.fullmatch(file.name) and file.name != data.name:
-            with contextlib.suppress(OSError):
-                file.unlink()
-
-
-def _write_proto(model: ModelProto, tensors: list[TensorProto], path: str | os.PathLike[str]) -> int:
-    complete = ModelProto()
-    complete.CopyFrom(model)
-    complete.graph.initializer.extend(tensors)
-    # First of the metadata, so that check recognises a file that is truncated after it.
-    complete.metadata_props.insert(0, StringStringEntryProto(key=KEY, value=UNKNOWN))
-    content = with_checksum(complete.SerializeToString(deterministic=True))
-    with atomic_write(path) as stream:
-        stream.write(content)
-    return len(content)
-
-
-def _external_tensor(name: str, array: np.ndarray, location: str, offset: int) -> TensorProto:
-    tensor = TensorProto(
-        name=name,
-        dims=array.shape,
-        data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
-        data_location=TensorProto.EXTERNAL,
-    )
-    for key, value in (("location", location), ("offset", offset), ("length", array.nbytes)):
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor

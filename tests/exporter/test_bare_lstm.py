@@ -13,8 +13,8 @@ import lstm_onnx
 from lstm_onnx import ConfigError, ExportOptions, FileError, LSTMSpec
 from lstm_onnx.exporter.bare_lstm import export_lstm
 from lstm_onnx.exporter.sources.torch_lstm import seeded_state
-from lstm_onnx.exporter.weights import digest
 from lstm_onnx.metadata import Metadata
+from lstm_onnx.onnxgraph.write import digest
 
 
 def test_what_was_written_is_told(tmp_path: Path) -> None:

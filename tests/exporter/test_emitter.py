@@ -10,7 +10,7 @@ import pytest
 
 from lstm_onnx import ExportOptions, LSTMSpec
 from lstm_onnx.exporter.bare_lstm import export_lstm
-from lstm_onnx.exporter.emitter import Nodes
+from lstm_onnx.onnxgraph.builder import Nodes
 
 
 def _export(spec: LSTMSpec, path: Path, **options: object) -> onnx.ModelProto:

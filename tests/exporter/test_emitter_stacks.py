@@ -15,8 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx import LSTMSpec
-from lstm_onnx.exporter.emitter import Nodes, StackOutputs, recurrent_stack
+from lstm_onnx.exporter.emitter import StackOutputs, recurrent_stack
 from lstm_onnx.exporter.weights import layer_weights
+from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET, GRUSpec, RecurrentSpec, RNNSpec
 
 ALL = StackOutputs("output", "hn", "cn")

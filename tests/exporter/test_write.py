@@ -12,8 +12,8 @@ from torch import nn
 
 import lstm_onnx
 from lstm_onnx import ExportOptions, FileError, LSTMSpec
-from lstm_onnx.exporter import write
 from lstm_onnx.exporter.bare_lstm import export_lstm
+from lstm_onnx.onnxgraph import write
 
 
 def _names(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from onnx import AttributeProto, NodeProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import nodes_of, outer_values
-from ..emitter import Nodes
+from ...onnxgraph.builder import Nodes
 from ..tracing.torch_export import DOMAIN, TRACED_OPSET
 from .rename import TracedGraph
 

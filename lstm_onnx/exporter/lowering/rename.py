@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir
 from onnx import NodeProto, ValueInfoProto, helper
 
-from ..emitter import Nodes
-from ..node_names import integers_name, node_name, operand_name
+from ...onnxgraph.builder import Nodes, integers_name
+from ..node_names import node_name, operand_name
 from ..tracing.arguments import Arguments
 from ..tracing.functional import FunctionalModule
 from ..tracing.torch_export import DOMAIN

@@ -8,11 +8,12 @@ from onnx import ModelProto, helper
 
 from ...atomic_io import temporary_folder
 from ...metadata import Metadata
+from ...onnxgraph.write import write_model
 from ...runtime import Model
 from ..lowering.rename import TracedGraph
 from ..tracing.functional import FunctionalModule
 from ..tracing.size_decisions import SizeFacts
-from ..write import float64_notes, write_model
+from ..write import float64_notes
 from .axis_limits import Limits, run_shape_trial
 from .shape_trial import ShapeTrial, open_for_trial
 from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts

@@ -16,7 +16,8 @@ from torch import nn
 
 from ...errors import InputError, LSTMOnnxError
 from ...exporter.sources.torch_lstm import module_of, spec_of, state_of
-from ...exporter.weights import StateDict, digest
+from ...exporter.weights import StateDict
+from ...onnxgraph.write import digest
 from ...runtime import Model
 from ...spec import LSTMSpec
 from ..amplify import amplified_graph, amplified_state, input_gains, layer_gains

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.emitter import Nodes
 from lstm_onnx.exporter.lowering.opset_downgrade import downgrade_opset
 from lstm_onnx.exporter.lowering.rename import TracedGraph
+from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET
 from tests.exporter.helpers import X_LENGTHS, made, right, with_lengths
 

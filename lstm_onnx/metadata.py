@@ -60,6 +60,8 @@ class Metadata:
             upper limit; other axes may have any size from 1.
         size_boundaries: the sizes of an axis at which the module's code may branch; tests of the file try them, one
             less and one more.
+        call: how the inputs are arranged in the module's call, and the constants beside them, as JSON (see
+            `exporter.tracing.call_metadata`); what runs the file needs none of it.
     """
 
     spec: LSTMSpec | None = None
@@ -75,6 +77,7 @@ class Metadata:
     batch_mixes: str | None = None
     axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    call: list[Any] | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
@@ -92,6 +95,7 @@ class Metadata:
             "batch_mixes": self.batch_mixes,
             "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
+            "call": self.call,
         }
         return {
             METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
@@ -132,6 +136,7 @@ class Metadata:
                 batch_mixes=mixes,
                 axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
+                call=_call(entries.get("call")),
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(
@@ -183,6 +188,12 @@ def _sizes(item: Any) -> tuple[int, ...]:
     if not isinstance(item, list) or not all(map(_is_size, item)):
         raise ConfigError("the metadata's size_boundaries must be lists of sizes")
     return tuple(item)
+
+
+def _call(item: Any) -> list[Any] | None:
+    if item is not None and not isinstance(item, list):
+        raise ConfigError("the metadata's call must be a list of arguments")
+    return item
 
 
 def _is_size(value: object) -> bool:

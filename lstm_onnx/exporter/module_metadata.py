@@ -16,6 +16,7 @@ from ..spec import ExportOptions
 from .lowering.lower import ExposedStates, OpaqueCall, carried_states
 from .lowering.rename import Dims, TracedGraph
 from .tracing.arguments import Arguments
+from .tracing.call_metadata import call_to_json
 from .tracing.functional import FunctionalModule
 from .weights import Array
 from .write import VERSIONS
@@ -60,6 +61,7 @@ def module_metadata(
         inputs=_input_specs(functional.arguments, graph, calls, input_specs),
         initial=initial,
         origins={name: Origin(*source) for name, source in exposed.sources.items()},
+        call=call_to_json(functional.arguments.call),
     )
 
 

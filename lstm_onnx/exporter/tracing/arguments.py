@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ConfigError, ExportError
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
+from .call_structure import Argument, Call, Path, arguments_of, put_together, take_apart
 
 Axes = dict[int, str]
 """The dynamic axes of a tensor and their names."""
@@ -35,25 +35,20 @@ class Arguments:
     Attributes:
         tensors: by name, in the forward's order.
         axes: the dynamic axes of each tensor.
-        constants: leaves that are no tensors, by their index among all leaves.
-        tree: the pytree structure of ``(args, kwargs)``.
+        call: the arguments, with these tensors in their places.
         limits: the requested sizes of axes, by name; an axis without an entry may have any.
         guessed: whether nobody named the dynamic axes.
     """
 
     tensors: dict[str, Tensor]
     axes: dict[str, Axes]
-    constants: dict[int, Any]
-    tree: pytree.TreeSpec
+    call: Call
     limits: Limits = field(default_factory=dict)
     guessed: bool = False
 
     def args_and_kwargs(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """``(args, kwargs)`` with these tensors (or other objects, such as shapes) in the tensors' places."""
-        rest = iter(tensors[name] for name in self.tensors)
-        leaves = [self.constants[i] if i in self.constants else next(rest) for i in range(self.tree.num_leaves)]
-        args, kwargs = pytree.tree_unflatten(leaves, self.tree)
-        return args, kwargs
+        return put_together(self.call, tensors)
 
     @property
     def unnamed(self) -> frozenset[str]:
@@ -112,7 +107,12 @@ class Arguments:
 
 
 def draw_arguments(
-    module: nn.Module, specs: Sequence[InputSpec], sizes: Mapping[str, int], *, seed: int = 0
+    module: nn.Module,
+    specs: Sequence[InputSpec],
+    sizes: Mapping[str, int],
+    *,
+    seed: int = 0,
+    call: Call | None = None,
 ) -> Arguments:
     """Random arguments of a forward, from a description of its inputs, such as a config's or a file's.
 
@@ -121,17 +121,18 @@ def draw_arguments(
         specs: the inputs; a name with dots is an entry of a dict argument, or of a list where it is a number.
         sizes: a size for each axis name.
         seed: of the random numbers.
+        call: how the inputs are arranged; None goes by their names.
 
     Raises:
         ExportError: the forward does not take such arguments.
         ConfigError: the inputs cannot be drawn at these sizes.
     """
     arrays = draw(specs, sizes, np.random.default_rng(seed))
-    values = _nested({spec.name: torch.from_numpy(arrays[spec.name]) for spec in specs})
-    shapes = _nested(
-        {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
-    )
-    return bind_arguments(module, values, shapes, where="the inputs")
+    tensors = {spec.name: torch.from_numpy(arrays[spec.name]) for spec in specs}
+    axes = {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
+    if call is None:
+        return bind_arguments(module, _nested(tensors), _nested(axes), where="the inputs")
+    return Arguments(tensors, axes, call)
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,31 +196,28 @@ def bind_arguments(
         ExportError: the arguments do not fit the forward, or hold no tensor.
         ConfigError: `dynamic_shapes` does not fit the arguments.
     """
-    bound = _bind(module, example_inputs, where)
-    leaves, tree = pytree.tree_flatten((bound.args, bound.kwargs))
-    labelled = _named_arguments(bound)
-    shapes = _by_argument(dynamic_shapes, [label for label, _ in labelled])
+    arguments = arguments_of(_bind(module, example_inputs, where))
+    shapes = _by_argument(dynamic_shapes, [name for name, _, _ in arguments])
     tensors: dict[str, Tensor] = {}
-    constants: dict[int, Any] = {}
     axes: dict[str, Axes] = {}
     limits: list[Limits] = []
-    index = 0
-    for label, value in labelled:
-        for path, leaf in pytree.tree_flatten_with_path(value)[0]:
-            name = ".".join([label, *map(_key, path)])
-            if isinstance(leaf, Tensor):
-                _check_dtype(name, leaf)
-                tensors[name] = leaf.detach()
-                shape = _shape_at(shapes[label], path, name, value)
-                axes[name] = _axes(name, leaf, shape)
-                limits.append(_limits(axes[name], leaf, shape))
-            else:
-                constants[index] = leaf
-            index += 1
-    assert index == len(leaves)  # noqa: S101 - both go through the arguments in the forward's order
+
+    def add(name: str, tensor: Tensor, path: Path, shapes: Any) -> None:
+        if name in tensors:
+            raise ConfigError(f"two tensors of {where} would be named {name}; rename a key")
+        _check_dtype(name, tensor)
+        tensors[name] = tensor.detach()
+        shape = _shape_at(shapes, path, name)
+        axes[name] = _axes(name, tensor, shape)
+        limits.append(_limits(axes[name], tensor, shape))
+
+    call = tuple(
+        Argument(name, passed, take_apart(value, name, functools.partial(add, shapes=shapes[name])))
+        for name, passed, value in arguments
+    )
     if not tensors:
         raise ExportError(f"{where} hold no tensor")
-    found = Arguments(tensors, axes, constants, tree, guessed=dynamic_shapes is None)
+    found = Arguments(tensors, axes, call, guessed=dynamic_shapes is None)
     _check_sizes(found)
     for requested in limits:
         found = found.with_limits(requested)
@@ -256,26 +254,6 @@ def _bind(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundAr
     raise ExportError(f"{where} do not fit {type(module).__name__}.forward{signature}: {problem}")
 
 
-def _named_arguments(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
-    """Name and value of each argument, in the order of ``(bound.args, bound.kwargs)``."""
-    found: list[tuple[str, Any]] = []
-    for name, value in bound.arguments.items():
-        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-            found += value.items()
-        else:
-            found.append((name, value))
-    return found
-
-
-def _key(entry: Any) -> str:
-    """A key of a pytree path, as part of a name."""
-    return str(_raw_key(entry))
-
-
-def _raw_key(entry: Any) -> Any:
-    return next((getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind)), entry)
-
-
 def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
     if dynamic_shapes is None:
         return dict.fromkeys(labels, _GUESS)
@@ -291,21 +269,20 @@ def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def _shape_at(shape: Any, path: tuple[Any, ...], name: str, value: Any) -> Any:
-    """The part of an argument's dynamic shape for the tensor at `path` in its `value`."""
-    for entry in path:
+def _shape_at(shape: Any, path: Path, name: str) -> Any:
+    """The part of an argument's dynamic shape for the tensor at `path` in the argument."""
+    for position, key in path:
         if shape is _GUESS or shape is None:
             return shape
-        children = pytree.tree_flatten_with_path(value, is_leaf=functools.partial(operator.is_not, value))[0]
-        position = next(index for index, (step, _) in enumerate(children) if step == (entry,))
-        value = children[position][1]
+        if position is None:
+            return None
         try:
             if isinstance(shape, (tuple, list)):
                 shape = shape[position]
             elif isinstance(shape, Mapping):
-                shape = shape[_raw_key(entry)]
+                shape = shape[key]
             else:
-                shape = getattr(shape, str(_raw_key(entry)))
+                shape = getattr(shape, str(key))
         except (KeyError, IndexError, AttributeError):
             raise ConfigError(f"dynamic_shapes has no entry for {name}; it must be nested as the inputs are") from None
     return shape

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
 from .arguments import Arguments, resize_tensor
+from .call_structure import by_argument
 from .functional import FunctionalModule, resize_example
 
 Axis = tuple[str, int]
@@ -94,46 +94,7 @@ def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
 
 def dynamic_shapes_text(arguments: Arguments) -> str:
     """The axes as ``dynamic_shapes`` takes them, to be pasted: ``{'x': {0: 'batch', 1: 'time'}}``."""
-    args, kwargs = arguments.args_and_kwargs({name: _Shown(arguments.axes[name]) for name in arguments.tensors})
-    names = [name.partition(".")[0] for name in arguments.tensors]
-    shown = {} if not args else _by_name(arguments, args)
-    shown |= {name: _plain(value) for name, value in kwargs.items() if name in names or _holds(value)}
-    return repr(shown)
-
-
-class _Shown:
-    """A tensor's axes in the place of the tensor, so that containers of pytree leave it alone."""
-
-    def __init__(self, axes: Mapping[int, str]) -> None:
-        self.axes = dict(axes)
-
-
-def _holds(value: Any) -> bool:
-    return any(isinstance(leaf, _Shown) for leaf in pytree.tree_leaves(value))
-
-
-def _plain(value: Any) -> Any:
-    """Containers of axes in place of containers of tensors; None where there is no tensor."""
-    if isinstance(value, _Shown):
-        return value.axes
-    if not _holds(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    children = [_plain(item) for item in value]
-    return children if type(value) is list else tuple(children)
-
-
-def _by_name(arguments: Arguments, args: tuple[Any, ...]) -> dict[str, Any]:
-    """The positional arguments by name; the names of those with tensors are in the tensors' names."""
-    found: dict[str, Any] = {}
-    names = iter(arguments.tensors)
-    for value in args:
-        held = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, _Shown)]
-        if held:
-            own = [next(names) for _ in held]
-            found[own[0].partition(".")[0]] = _plain(value)
-    return found
+    return repr(by_argument(arguments.call, {name: dict(axes) for name, axes in arguments.axes.items()}))
 
 
 class _Search:

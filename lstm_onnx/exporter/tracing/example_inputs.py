@@ -15,6 +15,7 @@ from ...errors import ExportError
 from ...input_spec import InputSpec, sizes_of
 from .arguments import Arguments, draw_arguments
 from .attribute_states import AttributeSnapshot
+from .call_structure import Call
 from .clone import clone_module
 from .functional import call_forward, inference_context
 
@@ -30,6 +31,7 @@ def find_example_inputs(
     *,
     seed: int = 0,
     limits: Mapping[str, tuple[int, int | None]] = MappingProxyType({}),
+    call: Call | None = None,
 ) -> Arguments:
     """Draw arguments on which the module runs, on its own device.
 
@@ -41,6 +43,7 @@ def find_example_inputs(
         specs: the forward's inputs.
         seed: of the random numbers.
         limits: the least and the largest size of axes by name; None where there is no largest.
+        call: how the inputs are arranged; None goes by their names.
 
     Raises:
         ExportError: it runs on none of those tried; the message is that of the first.
@@ -52,7 +55,7 @@ def find_example_inputs(
         sizes = {
             axis: _within(size, limits.get(axis, (1, None))) for axis, size in sizes_of(specs, batch, time).items()
         }
-        found = draw_arguments(module, specs, sizes, seed=seed).with_limits(limits)
+        found = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
         tensors = {name: tensor.to(device or "cpu") for name, tensor in found.tensors.items()}
         found = replace(found, tensors=_with_sorted_lengths(tensors, specs) if is_sorted else tensors)
         args, kwargs = found.args_and_kwargs(found.tensors)

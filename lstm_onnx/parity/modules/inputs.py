@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import ConfigError
+from ...errors import ConfigError, ExportError
 from ...exporter.tracing.arguments import Arguments, bind_arguments
+from ...exporter.tracing.call_metadata import call_from_json
 from ...exporter.tracing.example_inputs import find_example_inputs
 from ...input_spec import InputSpec, axes
 from ...runtime import Model
@@ -52,7 +53,19 @@ def find_arguments(
     specs = tuple(inputs) or tuple(metadata.inputs)
     if not specs:
         raise ConfigError(f"{model.path}: its metadata does not describe its inputs; pass example_inputs")
-    return specs, find_example_inputs(module, specs, seed=seed, limits=metadata.axis_limits)
+    call, replaced = None, ()
+    if metadata.call is not None and {spec.name for spec in specs} == {spec.name for spec in metadata.inputs}:
+        try:
+            call, replaced = call_from_json(metadata.call, module)
+        except ConfigError as error:
+            raise ConfigError(f"{model.path}: {error.message}", hint=error.hint) from error
+    try:
+        return specs, find_example_inputs(module, specs, seed=seed, limits=metadata.axis_limits, call=call)
+    except ExportError as error:
+        missing = f"; the class {', '.join(replaced)} was not found in the module's code" if replaced else ""
+        raise ExportError(
+            f"{error} (with inputs that were drawn from the metadata of {model.path}{missing}; pass example_inputs)"
+        ) from error
 
 
 def _with_axis_names(spec: InputSpec, model: Model) -> InputSpec:

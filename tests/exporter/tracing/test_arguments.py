@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.exporter.tracing.arguments import bind_arguments, draw_arguments
+from lstm_onnx.exporter.tracing.call_structure import constants
 from lstm_onnx.input_spec import InputSpec
 
 DYNAMIC, AUTO, STATIC = torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO, torch.export.Dim.STATIC
@@ -32,7 +33,7 @@ class TakesMany(nn.Module):
 def test_names_follow_the_containers() -> None:
     found = bind_arguments(Takes(), ({"a": TOKENS, "b": [SIGNAL, 3]}, Pair(SIGNAL, (TOKENS,))), None)
     assert list(found.tensors) == ["x.a", "x.b.0", "y.a", "y.b.0"]
-    assert list(found.constants.values()) == [3]
+    assert list(constants(found.call))[:1] == [3]
     args, kwargs = found.args_and_kwargs(dict.fromkeys(found.tensors, "t"))
     assert args == ({"a": "t", "b": ["t", 3]}, Pair("t", ("t",)))
     assert kwargs == {}

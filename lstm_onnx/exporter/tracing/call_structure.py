@@ -1,0 +1,288 @@
+"""The arrangement of a forward's arguments: which tensors go where, in which containers, beside which constants.
+
+A call is taken apart into named tensors and put together again from others: to be traced, to be run at other
+sizes, and, by way of a file's metadata, to be verified without an example.  Containers are those of pytree, dict,
+list and tuple subclasses, dataclasses, and plain objects that hold tensors in attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ...errors import ConfigError, ExportError
+
+POSITIONAL, STAR, KEYWORD = "positional", "*", "keyword"
+_DEEPEST = 50
+
+
+@dataclass(frozen=True)
+class TensorNode:
+    """The place of a tensor, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ConstantNode:
+    """What is no tensor and holds none, such as None or a flag."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class ContainerNode:
+    """A container with tensors or constants in it.
+
+    Attributes:
+        kind: the type whose structure it has: list, tuple, dict or object; "namedtuple"; "pytree" for any other
+            class that is registered there.
+        cls: its class.
+        keys: the keys, indices or attribute names of its items.
+        items: those.
+        attributes: what a subclass of a built-in type has beside its items.
+        spec: pytree's own description of it, for the kind "pytree".
+    """
+
+    kind: str
+    cls: type
+    keys: tuple[Any, ...]
+    items: tuple[Node, ...]
+    attributes: ContainerNode | None = None
+    spec: Any = None
+
+
+Path = tuple[tuple[int | None, Any], ...]
+"""Position and key in each container on the way to a tensor; no position for an attribute beside the items."""
+Node = TensorNode | ConstantNode | ContainerNode
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a call: its name, how it is passed (POSITIONAL, STAR for ``*args``, KEYWORD), and its value."""
+
+    name: str
+    passed: str
+    value: Node
+
+
+Call = tuple[Argument, ...]
+"""The arguments of a forward, in its order."""
+
+
+def arguments_of(bound: inspect.BoundArguments) -> list[tuple[str, str, Any]]:
+    """Name, way of passing and value of each argument, as ``bound.args`` and ``bound.kwargs`` arrange them."""
+    found: list[tuple[str, str, Any]] = []
+    by_position = True
+    for name, parameter in bound.signature.parameters.items():
+        if name not in bound.arguments:
+            by_position = by_position and parameter.kind is parameter.VAR_POSITIONAL
+            continue
+        value = bound.arguments[name]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found += [(key, KEYWORD, item) for key, item in value.items()]
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            found.append((name, STAR, value))
+        else:
+            positional = by_position and parameter.kind is not parameter.KEYWORD_ONLY
+            found.append((name, POSITIONAL if positional else KEYWORD, value))
+    return found
+
+
+def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None]) -> Node:
+    """The structure of an argument.
+
+    Args:
+        value: it.
+        name: its name; the keys within are added to it.
+        add: called with each tensor's name, the tensor, and its path.
+
+    Raises:
+        ExportError: something holds tensors that cannot be replaced by others.
+        ConfigError: containers hold themselves, or are nested too deep.
+    """
+    return _take_apart(value, name, (), add)
+
+
+def _take_apart(
+    value: Any, name: str, path: Path, add: Callable[[str, Tensor, Path], None]
+) -> Node:
+    if len(path) > _DEEPEST:
+        raise ConfigError(f"{name.split('.')[0]} holds containers nested more than {_DEEPEST} deep")
+    if isinstance(value, Tensor):
+        add(name, value, path)
+        return TensorNode(name)
+    kind, items, spec = _items(value)
+    if kind is None:
+        _require_no_tensors(value, name)
+        return ConstantNode(value)
+    nodes = [
+        _take_apart(item, f"{name}.{key}", (*path, (position, key)), add)
+        for position, (key, item) in enumerate(items.items())
+    ]
+    attributes = None
+    own = getattr(value, "__dict__", None)
+    if kind in ("list", "tuple", "dict", "namedtuple") and own is not None:
+        if own is value:  # class AttrDict(dict): self.__dict__ = self
+            attributes = ContainerNode("self", dict, (), ())
+        elif own:
+            extra = [_take_apart(item, f"{name}.{key}", (*path, (None, key)), add) for key, item in own.items()]
+            attributes = ContainerNode("dict", dict, tuple(own), tuple(extra))
+    return ContainerNode(kind, type(value), tuple(items), tuple(nodes), attributes, spec)
+
+
+def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
+    """The kind of a container, its items by key, and pytree's description; None for a constant."""
+    cls = type(value)
+    if cls in (list, tuple):
+        return cls.__name__, dict(enumerate(value)), None
+    if cls is dict:
+        return "dict", value, None
+    if isinstance(value, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
+        return "namedtuple", dict(zip(value._fields, value, strict=True)), None
+    if cls in pytree.SUPPORTED_NODES and not isinstance(value, torch.Size):
+        return _registered(value)
+    if dataclasses.is_dataclass(value) or cls is types.SimpleNamespace:
+        return "object", _attributes(value), None
+    if _holds_tensors(value):
+        for base in (dict, list, tuple):
+            if isinstance(value, base) and cls.__new__ is base.__new__:
+                return base.__name__, dict(value) if base is dict else dict(enumerate(value)), None
+        if cls.__new__ is object.__new__ and hasattr(value, "__dict__") and not callable(value):
+            return "object", _attributes(value), None
+    return None, {}, None
+
+
+def _registered(value: Any) -> tuple[str, dict[Any, Any], Any]:
+    pairs, spec = pytree.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
+    items = {key_of(path[0]): item for path, item in pairs}
+    return "pytree", items, spec
+
+
+def key_of(entry: Any) -> Any:
+    """The key, index or attribute name of a pytree path's entry."""
+    return next((getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind)), entry)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Fields first, then whatever else the object has."""
+    names = [item.name for item in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    own = getattr(value, "__dict__", {})
+    return {name: getattr(value, name) for name in dict.fromkeys([*names, *own]) if hasattr(value, name)}
+
+
+def _holds_tensors(value: Any, depth: int = 4) -> bool:
+    if isinstance(value, Tensor):
+        return True
+    if depth == 0 or isinstance(value, (nn.Module, type, types.ModuleType, types.FunctionType)):
+        return False
+    inner: list[Any] = list(getattr(value, "__dict__", {}).values())
+    slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
+    inner += [getattr(value, name) for name in slots if hasattr(value, name)]
+    if isinstance(value, Mapping):
+        inner += list(value.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        inner += list(value)
+    return any(_holds_tensors(item, depth - 1) for item in inner)
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = cls.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots) if isinstance(slots, (tuple, list)) else ()
+
+
+def _require_no_tensors(value: Any, name: str) -> None:
+    if _holds_tensors(value):
+        raise ExportError(
+            f"{name} is a {type(value).__name__}, which holds tensors in a way that is not known here, so that they "
+            "would be constants in the file; pass them in a tuple, list, dict, NamedTuple or dataclass"
+        )
+
+
+def put_together(call: Call, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """``(args, kwargs)`` with these tensors, or other objects, in the tensors' places, in new containers."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for argument in call:
+        value = _built(argument.value, tensors)
+        if argument.passed == KEYWORD:
+            kwargs[argument.name] = value
+        elif argument.passed == STAR:
+            args += value
+        else:
+            args.append(value)
+    return tuple(args), kwargs
+
+
+def _built(node: Node, tensors: Mapping[str, Any]) -> Any:
+    if isinstance(node, TensorNode):
+        return tensors[node.name]
+    if isinstance(node, ConstantNode):
+        return node.value
+    items = [_built(item, tensors) for item in node.items]
+    cls: Any = node.cls
+    if node.kind == "pytree":
+        return pytree.tree_unflatten(items, node.spec)
+    if node.kind == "namedtuple":
+        made = tuple.__new__(cls, items)
+    elif node.kind == "tuple":
+        made = tuple.__new__(cls, items)
+    elif node.kind == "list":
+        made = list.__new__(cls)
+        list.extend(made, items)
+    elif node.kind == "dict":
+        made = dict.__new__(cls)
+        dict.update(made, zip(node.keys, items, strict=True))
+    else:
+        # Without __init__: it would run once more on values that it has made.
+        made = types.SimpleNamespace() if cls is types.SimpleNamespace else object.__new__(cls)
+        for key, item in zip(node.keys, items, strict=True):
+            object.__setattr__(made, key, item)
+    if node.attributes is not None:
+        made.__dict__ = made if node.attributes.kind == "self" else _built(node.attributes, tensors)
+    return made
+
+
+def constants(call: Call) -> Iterator[Any]:
+    """The values in a call that are no tensors, in order."""
+    for argument in call:
+        yield from _constants(argument.value)
+
+
+def _constants(node: Node) -> Iterator[Any]:
+    if isinstance(node, ConstantNode):
+        yield node.value
+    elif isinstance(node, ContainerNode):
+        for item in node.items:
+            yield from _constants(item)
+
+
+def by_argument(call: Call, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for each tensor, nested as the arguments are: as ``dynamic_shapes`` takes them.
+
+    Containers are dicts, lists and tuples, so that they can be printed and pasted; what holds no tensor is None,
+    and left out where it is a whole argument.
+    """
+    found = {argument.name: _nested(argument.value, values) for argument in call}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _nested(node: Node, values: Mapping[str, Any]) -> Any:
+    if isinstance(node, TensorNode):
+        return values[node.name]
+    if isinstance(node, ConstantNode):
+        return None
+    items = [_nested(item, values) for item in node.items]
+    if all(item is None for item in items):
+        return None
+    if node.kind in ("dict", "object") or issubclass(node.cls, dict):
+        return dict(zip(node.keys, items, strict=True))
+    return items if node.kind == "list" else tuple(items)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ConfigError
+from .symbolic_dims import is_expression, names_in, size_of
 
 INPUT_DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 """What an input may be of, by numpy's names."""
@@ -35,7 +36,8 @@ class InputSpec:
     """One input of a model.
 
     `name` is what the input is called; that of an entry in a dict argument has the argument's name
-    before it, as in "batch.tokens".  `shape` holds sizes and axis names, such as ``("batch", 80)``.
+    before it, as in "batch.tokens".  `shape` holds sizes and axis names, such as ``("batch", 80)``,
+    and sums and products of axis names, such as ``"4*time - 16"``, for an axis whose size follows from others.
     `low` and `high`, both or neither, bound what `draw` gives.  For integers both are inclusive, and
     `high` may be the name of an axis, of this input or of another: lengths are from 1 to "time".
 
@@ -151,7 +153,7 @@ def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Ge
         if spec.name in arrays:
             raise ConfigError(f"two inputs are named {spec.name}", hint="each needs a name of its own")
         bound = {axis: _size(spec, axis, sizes) for axis in _axes_of(spec)}
-        shape = tuple(bound[dim] if isinstance(dim, str) else dim for dim in spec.shape)
+        shape = tuple(_derived(spec, dim, bound) if isinstance(dim, str) else dim for dim in spec.shape)
         too_large = ConfigError(f"the input {spec.name} of shape {shape} does not fit into memory")
         if math.prod(shape) > sys.maxsize // _DRAWN_BYTES:  # numpy counts no further
             raise too_large
@@ -213,9 +215,19 @@ def _drawn_up_to(spec: InputSpec, shape: tuple[int, ...], size: int, rng: np.ran
 
 
 def _axes_of(spec: InputSpec) -> Iterator[str]:
-    yield from (dim for dim in spec.shape if isinstance(dim, str))
+    for dim in spec.shape:
+        if isinstance(dim, str):
+            yield from (dim,) if dim.isidentifier() else sorted(names_in(dim))
     if isinstance(spec.high, str):
         yield spec.high
+
+
+def _derived(spec: InputSpec, dim: str, sizes: Mapping[str, int]) -> int:
+    size = size_of(dim, sizes)
+    if size is None or not 1 <= size <= _LARGEST_SIZE:
+        at = ", ".join(f"{name} = {sizes[name]}" for name in sorted(names_in(dim)))
+        raise ConfigError(f"the input {spec.name} has no entries along {dim} at {at}", hint="it must be 1 or more")
+    return size
 
 
 def _size(spec: InputSpec, axis: str, sizes: Mapping[str, int]) -> int:
@@ -235,7 +247,7 @@ def _is_axis(dim: object) -> bool:
 
 
 def _is_dimension(dim: object) -> bool:
-    return _is_axis(dim) or (type(dim) is int and 1 <= dim <= _LARGEST_SIZE)
+    return _is_axis(dim) or is_expression(dim) or (type(dim) is int and 1 <= dim <= _LARGEST_SIZE)
 
 
 def _fits(value: object, dtype: np.dtype[Any]) -> bool:

@@ -25,7 +25,7 @@ from ..runtime.providers import (
     ort_errors,
     placements,
 )
-from ..runtime.symbolic_dims import size_of
+from ..symbolic_dims import size_of
 from ..runtime.tensor_info import Limits
 from .finding import Finding
 from .report import CheckResults

@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..input_spec import axes as axes_of
 from ..input_spec import draw
 from ..runtime import Model
-from ..runtime.symbolic_dims import size_of
+from ..symbolic_dims import size_of
 from .formats import Record, Records
 
 _TIME_STEPS = 10

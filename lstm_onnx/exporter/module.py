@@ -14,6 +14,7 @@ from ..errors import ConfigError, ExportError
 from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..spec import ExportOptions
+from ..symbolic_dims import is_expression, names_in, with_names
 from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
@@ -149,6 +150,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     inputs, states = resize_example(functional, sizes)
     traced = trace(functional, inputs, states, options.options.opset)
     graph = rename(traced.model, functional)
+    functional = _with_derived_axes(functional, graph)
     downgrade_opset(graph, options.options.opset)
     _require_dynamic_outputs(graph, functional)
     _require_separate_axes(graph, functional)
@@ -170,6 +172,26 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     )
     metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
     return model, graph.nodes.initializers, metadata, (*exposed.notes, *notes)
+
+
+def _with_derived_axes(functional: FunctionalModule, graph: TracedGraph) -> FunctionalModule:
+    """The module with the axes whose sizes the trace found to follow from others: ``4*time - 16``."""
+    arguments = functional.arguments
+    named = {
+        dim: label
+        for name, own in arguments.axes.items()
+        for axis, label in own.items()
+        if isinstance(dim := graph.dims[name][axis], str) and dim.isidentifier()
+    }
+    axes = {name: dict(own) for name, own in arguments.axes.items()}
+    for name, own in axes.items():
+        for axis in own:
+            dim = graph.dims[name][axis]
+            if isinstance(dim, str) and is_expression(dim) and names_in(dim) <= named.keys():
+                own[axis] = with_names(dim, named)
+    if axes == arguments.axes:
+        return functional
+    return replace(functional, arguments=replace(arguments, axes=axes))
 
 
 def _require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -> None:

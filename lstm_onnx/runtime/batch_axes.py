@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .symbolic_dims import names_in, size_of
+from ..symbolic_dims import names_in, size_of
 from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from .batch_axes import state_dim_names
-from .symbolic_dims import size_of
+from ..symbolic_dims import size_of
 from .tensor_info import ValueInfo
 from .tuning import CHUNK_TOLERANCE
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError, ModelError
 from .batch_axes import BATCH, dynamic_axes, with_named_batch
 from .conversion import to_numpy
-from .symbolic_dims import size_of
+from ..symbolic_dims import size_of
 from .tensor_info import ValueInfo, validated_feeds, zeros
 
 Initial = Mapping[str, "np.ndarray[Any, Any]"]

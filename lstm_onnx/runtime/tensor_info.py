@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, shown
-from .symbolic_dims import size_of
+from ..symbolic_dims import size_of
 
 _DTYPES = {
     "float": np.float32,

@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
-from ...runtime.symbolic_dims import names_in
+from ...symbolic_dims import names_in
 from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix, state_prefix

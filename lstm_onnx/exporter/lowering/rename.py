@@ -14,6 +14,7 @@ import onnx_ir
 from onnx import NodeProto, ValueInfoProto, helper
 
 from ...onnxgraph.builder import Nodes, integers_name
+from ...symbolic_dims import with_names
 from ..node_names import node_name, operand_name
 from ..tracing.arguments import Arguments
 from ..tracing.functional import FunctionalModule
@@ -147,7 +148,7 @@ def _dim(dim: Any, axes: Mapping[str, str]) -> int | str:
     if isinstance(dim, int):
         return dim
     text = _text(dim)
-    return "" if text is None else _SYMBOL.sub(lambda match: axes.get(match.group(), match.group()), text)
+    return "" if text is None else with_names(text, axes)
 
 
 def _name_nodes(graph: Any, taken: Counter[str]) -> None:

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ConfigError, ExportError
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
+from ...symbolic_dims import is_expression, least_size, names_in, size_of
 from .call_structure import Argument, Call, Path, arguments_of, put_together, take_apart
 
 Axes = dict[int, str]
@@ -34,7 +35,7 @@ class Arguments:
 
     Attributes:
         tensors: by name, in the forward's order.
-        axes: the dynamic axes of each tensor.
+        axes: the dynamic axes of each tensor, by a name, or by an expression of names such as ``4*time - 16``.
         call: the arguments, with these tensors in their places.
         limits: the requested sizes of axes, by name; an axis without an entry may have any.
         guessed: whether nobody named the dynamic axes.
@@ -58,11 +59,12 @@ class Arguments:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The size of each dynamic axis in the example."""
+        """The size of each dynamic axis in the example, without those that follow from others."""
         found: dict[str, int] = {}
         for name, axes in self.axes.items():
             for axis, label in axes.items():
-                found.setdefault(label, self.tensors[name].shape[axis])
+                if label.isidentifier():
+                    found.setdefault(label, self.tensors[name].shape[axis])
         return found
 
     def within(self, axis: str, size: int) -> int:
@@ -88,7 +90,7 @@ class Arguments:
                 raise ConfigError(f"the axis {axis} has size {size} in the example, and must be {allowed}")
         fixed = {axis for axis, (least, largest) in found.items() if least == largest}
         axes = {
-            name: {axis: label for axis, label in axes.items() if label not in fixed}
+            name: {axis: label for axis, label in axes.items() if not names_in(label) <= fixed}
             for name, axes in self.axes.items()
         }
         kept = {axis: pair for axis, pair in found.items() if axis not in fixed and pair != (1, None)}
@@ -97,7 +99,7 @@ class Arguments:
     def resize(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         """The tensors at other sizes: repeated or cut along the dynamic axes."""
         return {
-            name: resize_tensor(tensor, {axis: sizes[label] for axis, label in self.axes[name].items()})
+            name: resize_tensor(tensor, {axis: _size(label, sizes) for axis, label in self.axes[name].items()})
             for name, tensor in self.tensors.items()
         }
 
@@ -219,7 +221,7 @@ def bind_arguments(
         raise ExportError(f"{where} hold no tensor")
     found = Arguments(tensors, axes, call, guessed=dynamic_shapes is None)
     _check_sizes(found)
-    for requested in limits:
+    for requested in (*limits, _least_sizes(axes)):
         found = found.with_limits(requested)
     return found
 
@@ -323,11 +325,29 @@ def _limits(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
     limits: Limits = {}
     for axis, value in entries.items():
         label = axes.get(axis % tensor.dim())
-        if label is not None and not isinstance(value, str):
+        if label is not None and label.isidentifier() and not isinstance(value, str):
             least, largest = getattr(value, "min", None), getattr(value, "max", None)
             # torch's infinity is no int; older ones have a large one.
             bounded = isinstance(largest, int) and largest < _UNBOUNDED
             limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
+    return limits
+
+
+def _size(label: str, sizes: Mapping[str, int]) -> int:
+    found = size_of(label, sizes)
+    if found is None or found < 1:
+        raise ExportError(f"the axis {label} has no entries at {', '.join(f'{n} {s}' for n, s in sizes.items())}")
+    return found
+
+
+def _least_sizes(axes: Mapping[str, Axes]) -> Limits:
+    """The least size of each axis from which on those that follow from it have an entry."""
+    limits: Limits = {}
+    for label in {label for own in axes.values() for label in own.values() if not label.isidentifier()}:
+        names = names_in(label)
+        if len(names) == 1:
+            name = next(iter(names))
+            limits[name] = max(least_size(label, name), limits.get(name, (1, None))[0]), None
     return limits
 
 
@@ -341,7 +361,7 @@ def _axis_name(name: str, axis: int, value: Any) -> str | None:
     if isinstance(value, type(torch.export.Dim.DYNAMIC)):
         return _default_axis_name(name, axis)  # Dim.DYNAMIC or Dim.AUTO, which have no names
     label = value if isinstance(value, str) else getattr(value, "__name__", None)
-    if not isinstance(label, str) or not label.isidentifier():
+    if not isinstance(label, str) or not (label.isidentifier() or is_expression(label)):
         raise ConfigError(
             f"dynamic_shapes of {name}, axis {axis}: {value!r} names no axis; use a word such as 'batch', "
             "or a torch.export.Dim with a name"
@@ -352,7 +372,10 @@ def _axis_name(name: str, axis: int, value: Any) -> str | None:
 def _check_sizes(found: Arguments) -> None:
     for name, axes in found.axes.items():
         for axis, label in axes.items():
-            size, expected = found.tensors[name].shape[axis], found.sizes[label]
+            size, expected = found.tensors[name].shape[axis], size_of(label, found.sizes)
+            if expected is None:
+                missing = ", ".join(sorted(names_in(label) - found.sizes.keys()))
+                raise ConfigError(f"the axis {label} of {name} needs an axis named {missing} in dynamic_shapes, too")
             if size != expected:
                 raise ConfigError(
                     f"the axis {label} has size {expected} in one input and {size} in {name} (axis {axis})"

@@ -52,7 +52,7 @@ class Decision:
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items() if axis in sizes}
         try:
             return bool(self.expression.xreplace(values) != False)  # noqa: E712 - sympy's own false
-        except ZeroDivisionError:
+        except (ZeroDivisionError, AssertionError):  # torch's own functions assert that nothing is negative
             return True
 
     def side(self, sizes: Mapping[Axis, int]) -> int:
@@ -60,7 +60,7 @@ class Decision:
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items()}
         try:
             difference = float(self.expression.lhs.xreplace(values)) - float(self.expression.rhs.xreplace(values))
-        except (TypeError, ZeroDivisionError, ValueError, OverflowError):
+        except (TypeError, ZeroDivisionError, ValueError, OverflowError, AssertionError):
             return 0  # no number at these sizes, such as a division by 0
         return (difference > 0) - (difference < 0)
 
@@ -90,7 +90,7 @@ class RecurrentSize:
         values = {symbol: Integer(sizes[axis]) for symbol, axis in self.symbols.items()}
         try:
             return int(self.expression.xreplace(values))
-        except (TypeError, ZeroDivisionError, ValueError):
+        except (TypeError, ZeroDivisionError, ValueError, AssertionError):
             return 0
 
 
@@ -226,12 +226,12 @@ def _recurrent_sizes(
 
 
 def axis_names(metadata: Metadata) -> dict[Axis, str]:
-    """The name in the file of each open axis of the forward's inputs."""
+    """The name in the file of each open axis of the forward's inputs; those that follow from others have none."""
     return {
         (spec.name, axis): dim
         for spec in metadata.inputs
         for axis, dim in enumerate(spec.shape)
-        if isinstance(dim, str)
+        if isinstance(dim, str) and dim.isidentifier()
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...metadata import Metadata
+from ...symbolic_dims import least_size, names_in
 from ..tracing.functional import FixedSizeError, FunctionalModule
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
 from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
@@ -92,6 +93,11 @@ def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: Si
         limits.least[name] = max(limits.least[name], least)
         if largest is not None:
             limits.largest[name] = min(largest, limits.largest[name] or largest)
+    for dim in {dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str)}:
+        derived = names_in(dim)
+        if not dim.isidentifier() and len(derived) == 1 and derived <= limits.least.keys():
+            name = next(iter(derived))
+            limits.least[name] = max(limits.least[name], least_size(dim, name))
     sizes = {(key, axis): functional.arguments.tensors[key].shape[axis] for key, axis in axes}
     for recurrent in facts.recurrent:
         found = least_steps(recurrent, sizes, {axis: limits.least[name] for axis, name in axes.items()})

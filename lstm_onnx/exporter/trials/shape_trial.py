@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...errors import ExportError, InputError, MissingDependencyError, RunError
 from ...runtime import Model, load
-from ...runtime.symbolic_dims import size_of
+from ...symbolic_dims import size_of
 from ..tracing.arguments import resize_tensor
 from ..tracing.call_with_states import call_with_states
 from ..tracing.functional import FunctionalModule, Tensors
@@ -106,7 +106,10 @@ class ShapeTrial:
 
     def cost(self, sizes: Mapping[str, int]) -> int:
         """An upper estimate of a run's multiplications: each parameter once for every entry of the dynamic axes."""
-        entries = (math.prod(sizes[dim] for dim in spec.shape if isinstance(dim, str)) for spec in self.metadata.inputs)
+        entries = (
+            math.prod(max(size_of(dim, sizes) or 1, 1) for dim in spec.shape if isinstance(dim, str))
+            for spec in self.metadata.inputs
+        )
         return self.parameters * max(entries, default=1)
 
     def parting_line(self, one: Sizes, other: Sizes) -> str | None:
@@ -192,7 +195,7 @@ class ShapeTrial:
         rng = np.random.default_rng(sum(sizes.values()))
         inputs: Tensors = {}
         for spec in self.metadata.inputs:
-            own = {axis: sizes[dim] for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
+            own = {axis: size_of(dim, sizes) or 1 for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
             tensor = resize_tensor(self.functional.arguments.tensors[spec.name], own)
             inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
         states: Tensors = {}

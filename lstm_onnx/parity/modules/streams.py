@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import ExportError, InputError
 from ...input_spec import InputSpec, draw, sizes_of
 from ...runtime import Model
-from ...runtime.symbolic_dims import names_in
+from ...symbolic_dims import names_in
 from ..cases import compositions
 from ..expected import Call, Expected
 from .inputs import BATCH, TIME, ModuleCase

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lstm_onnx.runtime.symbolic_dims import names_in, size_of
+from lstm_onnx.symbolic_dims import names_in, size_of
 
 SIZES = {"batch": 3, "time": 7}
 

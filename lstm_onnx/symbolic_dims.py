@@ -10,6 +10,9 @@ from functools import cache
 
 _LONGEST = 200
 """Characters of an expression; those that torch.export writes are far shorter."""
+_PROBES = (1, 2, 3, 5, 8, 97)
+"""Sizes at which an expression is computed to see whether it is a multiple of an axis."""
+_MOST_LEAST = 2**12
 _NAME = re.compile(r"[^\W\d]\w*")
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
@@ -37,6 +40,48 @@ def size_of(dim: str, sizes: Mapping[str, int]) -> int | None:
 def names_in(dim: str) -> set[str]:
     """The axis names in an expression, or the name itself."""
     return set(_NAME.findall(dim))
+
+
+def is_expression(dim: object) -> bool:
+    """Whether `dim` is an expression of axis names that `size_of` can compute, and no name."""
+    if not isinstance(dim, str) or dim.isidentifier() or not names_in(dim):
+        return False
+    expression = _parsed(dim)
+    try:
+        return expression is not None and _value(expression, dict.fromkeys(names_in(dim), 1)) is not None
+    except LookupError:
+        return False
+    except ZeroDivisionError:
+        return True
+
+
+def factor_of(dim: str, axis: str) -> int | None:
+    """The k of an axis ``k*axis``, which has k entries for each of `axis`; 1 for `axis` itself, None for others."""
+    if dim == axis:
+        return 1
+    if not is_expression(dim) or names_in(dim) != {axis}:
+        return None
+    sizes = [size_of(dim, {axis: size}) for size in _PROBES]
+    first = sizes[0]
+    proportional = first is not None and all(size == first * at for size, at in zip(sizes, _PROBES, strict=True))
+    return first if proportional and first is not None and first > 0 else None
+
+
+def with_names(dim: str, names: Mapping[str, str]) -> str:
+    """`dim` with other axis names in it; those may be expressions."""
+    if dim in names:
+        return names[dim]
+
+    def named(match: re.Match[str]) -> str:
+        name = names.get(match.group(), match.group())
+        return name if name.isidentifier() else f"({name})"
+
+    return _NAME.sub(named, dim)
+
+
+def least_size(dim: str, axis: str) -> int:
+    """The least size of `axis` at which `dim`, an expression of it alone, is 1 or more; 1 where none is found."""
+    return next((size for size in range(1, _MOST_LEAST) if (size_of(dim, {axis: size}) or 0) >= 1), 1)
 
 
 @cache

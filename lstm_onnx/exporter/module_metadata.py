@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 
 from ..input_spec import InputSpec
 from ..metadata import Metadata, Origin
 from ..onnxgraph.write import digest
 from ..spec import ExportOptions
+from ..symbolic_dims import names_in
 from .lowering.lower import ExposedStates, OpaqueCall, carried_states
 from .lowering.rename import Dims, TracedGraph
 from .tracing.arguments import Arguments
@@ -23,6 +25,9 @@ from .write import VERSIONS
 
 _REORDERING = ("Cast", "Identity", "Gather", "TopK")
 """Operators between an input of lengths and the recurrent operator: modules that sort their sequences themselves."""
+_ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Floor", "Ceil", "Round", "Neg", "Clip", "Max", "Min", "Mod", "Unsqueeze")
+"""Others: modules that compute the lengths after a convolution or a pooling."""
+_INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8)
 
 
 def module_metadata(
@@ -124,15 +129,21 @@ def _input_specs(
 
 
 def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
-    """The inputs that are sequence lengths, each with the name of the axis whose steps it counts."""
+    """The inputs that are sequence lengths, each with the name of the input axis whose steps it counts.
+
+    Lengths may be computed from an input, as after a convolution with a stride; the axis is the one from which the
+    number of steps is computed.
+    """
     producers: Mapping[str, Any] = {output: node for node in graph.nodes.nodes for output in node.output}
+    known = {dim for name in graph.inputs for dim in graph.dims[name] if isinstance(dim, str) and dim.isidentifier()}
     axes: dict[str, str] = {}
     for call in calls:
         value = call.value(3)
-        while value in producers and producers[value].op_type in _REORDERING:
+        while value in producers and producers[value].op_type in (*_REORDERING, *_ARITHMETIC):
             value = producers[value].input[0]
         dims = graph.dims.get(call.value(0), ())
         time = dims[1 if call.batch_first else 0] if dims else 1
-        if value in graph.inputs and isinstance(time, str) and time.isidentifier():
-            axes[value] = time
+        names = names_in(time) & known if isinstance(time, str) else set()
+        if value in graph.inputs and graph.types[value] in _INTEGERS and len(names) == 1:
+            axes.setdefault(value, next(iter(names)))
     return axes

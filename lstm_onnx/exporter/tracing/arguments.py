@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ...errors import ConfigError, ExportError
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
@@ -239,8 +238,8 @@ _GUESS: Any = object()
 
 
 def _bind(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
-    """The example as arguments by name; numpy arrays become tensors."""
-    inputs = pytree.tree_map_only(np.ndarray, torch.from_numpy, example_inputs)
+    """The example as arguments by name."""
+    inputs = example_inputs
     if isinstance(inputs, Mapping):
         # A dict holds arguments by name, or is itself the only argument.
         candidates: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), dict(inputs)), ((inputs,), {})]

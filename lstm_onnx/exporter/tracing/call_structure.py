@@ -7,6 +7,7 @@ list and tuple subclasses, dataclasses, and plain objects that hold tensors in a
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import inspect
 import types
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -101,7 +103,7 @@ def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None]) 
     """The structure of an argument.
 
     Args:
-        value: it.
+        value: it; numpy arrays become tensors.
         name: its name; the keys within are added to it.
         add: called with each tensor's name, the tensor, and its path.
 
@@ -117,6 +119,8 @@ def _take_apart(
 ) -> Node:
     if len(path) > _DEEPEST:
         raise ConfigError(f"{name.split('.')[0]} holds containers nested more than {_DEEPEST} deep")
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
     if isinstance(value, Tensor):
         add(name, value, path)
         return TensorNode(name)
@@ -153,9 +157,10 @@ def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
     if dataclasses.is_dataclass(value) or cls is types.SimpleNamespace:
         return "object", _attributes(value), None
     if _holds_tensors(value):
-        for base in (dict, list, tuple):
+        for base in (collections.OrderedDict, dict, list, tuple):
             if isinstance(value, base) and cls.__new__ is base.__new__:
-                return base.__name__, dict(value) if base is dict else dict(enumerate(value)), None
+                is_dict = issubclass(base, dict)
+                return ("dict", dict(value), None) if is_dict else (base.__name__, dict(enumerate(value)), None)
         if cls.__new__ is object.__new__ and hasattr(value, "__dict__") and not callable(value):
             return "object", _attributes(value), None
     return None, {}, None
@@ -180,7 +185,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _holds_tensors(value: Any, depth: int = 4) -> bool:
-    if isinstance(value, Tensor):
+    if isinstance(value, (Tensor, np.ndarray)):
         return True
     if depth == 0 or isinstance(value, (nn.Module, type, types.ModuleType, types.FunctionType)):
         return False
@@ -239,8 +244,9 @@ def _built(node: Node, tensors: Mapping[str, Any]) -> Any:
         made = list.__new__(cls)
         list.extend(made, items)
     elif node.kind == "dict":
-        made = dict.__new__(cls)
-        dict.update(made, zip(node.keys, items, strict=True))
+        base = collections.OrderedDict if issubclass(cls, collections.OrderedDict) else dict
+        made = base.__new__(cls)
+        base.update(made, zip(node.keys, items, strict=True))
     else:
         # Without __init__: it would run once more on values that it has made.
         made = types.SimpleNamespace() if cls is types.SimpleNamespace else object.__new__(cls)

@@ -22,6 +22,8 @@ from .rename import Dims, TracedGraph
 _SHAPE_ONLY = ("Shape", "Size")
 _SEQUENCE_RANK = 3
 _RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
+_ELEMENTWISE = ("Mul", "Where", "Add", "Sub", "Cast")
+"""Operators by which a forward sets some rows of a state to zero or to a start."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,44 @@ def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str
             target = returned.get(end)
             if source in graph.inputs and target is not None and graph.dims.get(source) == graph.dims.get(target):
                 pairs.setdefault(source, target)
+    for end, target in returned.items():
+        source = _same_place(graph, calls, producers, end, target)
+        if source is not None and source not in pairs and target not in pairs.values():
+            pairs[source] = target
     return pairs
+
+
+def _same_place(
+    graph: TracedGraph, calls: list[OpaqueCall], producers: Mapping[str, NodeProto], end: str, target: str
+) -> str | None:
+    """The input from which the final state `end` follows, where it has the output's place in its own structure.
+
+    ``states.pi.0`` and ``output.3.pi.0`` are one state, also where the forward sets it to zero at starts of episodes.
+    """
+    by_output = {output: opaque for opaque in calls for output in opaque.node.output[1:] if output}
+    todo, seen, found = [end], set(), []
+    while todo:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        node = producers.get(value)
+        if value in by_output:
+            opaque = by_output[value]
+            todo.append(opaque.value(list(opaque.node.output).index(value)))
+        elif value in graph.inputs:
+            if graph.dims[value] == graph.dims.get(target) and _place(value) == _place(target, output=True) != "":
+                found.append(value)
+        elif node is not None and node.op_type in (*_RESHAPED, *_ELEMENTWISE):
+            todo += node.input
+    return found[0] if len(found) == 1 and end in by_output else None
+
+
+def _place(name: str, *, output: bool = False) -> str:
+    """A tensor's place in its argument or result: ``pi.0`` of ``states.pi.0`` and of ``output.3.pi.0``."""
+    parts = name.split(".")
+    skipped = 2 if output and parts[0] == "output" else 1
+    return ".".join(parts[skipped:])
 
 
 def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:

@@ -28,6 +28,8 @@ Group = tuple[Axis, ...]
 _MOST_RUNS = 300
 """Runs of the module; each input has few axes, and few inputs share a size."""
 _LARGEST_GROUP = 8
+_SMALL = 16
+"""Axes up to this size are tried at every size up to its double."""
 _BATCH, _TIME = "batch", "time"
 
 
@@ -142,12 +144,28 @@ class _Search:
         left = list(axes)
         if self.shapes[axes[0][0]][axes[0][1]] < 2:
             return
-        for wanted in (self.role, self.changes):
+        for only_multiples, wanted in itertools.product((False, True), (self.role, self.changes)):
             for count in range(1, min(len(axes), _LARGEST_GROUP) + 1):
                 for group in itertools.combinations(left, count):
-                    if all(axis in left for axis in group) and wanted(group):
-                        yield group
-                        left = [axis for axis in left if axis not in group]
+                    if not all(axis in left for axis in group) or not wanted(group):
+                        continue
+                    if any(map(self.is_features, group)) if only_multiples else self.is_folded(group):
+                        continue
+                    yield group
+                    left = [axis for axis in left if axis not in group]
+
+    def is_folded(self, group: Group) -> bool:
+        """Whether the axes can only be multiples of their size: other axes are folded into them, as by a reshape."""
+        own = self.shapes[group[0][0]][group[0][1]]
+        between = range(own + 1, 2 * own if own <= _SMALL else own + 2)
+        return all(self.sizes_at(group, size) is None for size in between)
+
+    def is_features(self, axis: Axis) -> bool:
+        """Whether an axis is an input's last one, of as many entries as a recurrent module has features."""
+        name, at = axis
+        tensor = self.functional.arguments.tensors[name]
+        sizes = {recurrent.spec.input_size for recurrent in self.functional.recurrent_modules.values()}
+        return tensor.is_floating_point() and at == tensor.dim() - 1 and tensor.shape[at] in sizes
 
     def changes(self, group: Group) -> bool:
         return any(self.sizes_at(group, size) is not None for size in self._larger(group))

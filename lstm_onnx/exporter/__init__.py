@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
 from ..spec import DEFAULT_OPSET, ExportOptions
 from .bare_lstm import export_lstm
+from .torch_names import translates_torch_names
 from .write import ExportResult, require_output_path
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ExportResult", "export"]
 
 
+@translates_torch_names
 def export(
     module: nn.Module,
     path: str | os.PathLike[str],

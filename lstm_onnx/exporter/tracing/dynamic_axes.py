@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ...errors import ExportError
+from ...symbolic_dims import names_in
 from .arguments import Arguments, resize_tensor
 from .call_structure import by_argument
 from .functional import FunctionalModule, resize_example
@@ -30,6 +31,7 @@ _MOST_RUNS = 300
 _LARGEST_GROUP = 8
 _SMALL = 16
 """Axes up to this size are tried at every size up to its double."""
+_FACTORS = 20
 _BATCH, _TIME = "batch", "time"
 
 
@@ -45,6 +47,9 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     search = _Search(functional)
     search.enlarge_ones()
     groups = [group for axes in search.by_size() for group in search.separate(axes)]
+    tied = search.tied_time(groups) if not any(search.role(group) == _TIME for group in groups) else None
+    if tied is not None:
+        groups.append(tied[0])
     if not groups:
         raise ExportError(
             "no axis of the inputs can have another size: the module fails with each axis that is made longer; "
@@ -52,10 +57,16 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             "sizes alone"
         )
     roles = _completed([search.role(group) for group in groups])
+    if tied is not None:
+        roles[-1] = _TIME
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
     for group, label in zip(groups, _labels(groups, roles), strict=True):
         for name, axis in group:
             axes[name][axis] = label
+    if tied is not None:
+        base = axes[tied[0][0][0]][tied[0][0][1]]
+        for name, axis in tied[1]:
+            axes[name][axis] = _multiple(base, *tied[2])
     return replace(functional.arguments, axes={name: dict(sorted(own.items())) for name, own in axes.items()})
 
 
@@ -88,7 +99,7 @@ def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
     """The arguments with some axes, and those that go with them, static."""
     closed = {arguments.axes[name][axis] for name, axis in axes}
     kept = {
-        name: {axis: label for axis, label in own.items() if label not in closed}
+        name: {axis: label for axis, label in own.items() if not names_in(label) & closed and label not in closed}
         for name, own in arguments.axes.items()
     }
     return replace(arguments, axes=kept)
@@ -154,6 +165,37 @@ class _Search:
                     yield group
                     left = [axis for axis in left if axis not in group]
 
+    def tied_time(self, groups: Iterable[Group]) -> tuple[Group, Group, tuple[int, int]] | None:
+        """Time, as two groups of axes that only change together, at different sizes: a spectrogram and its waveform.
+
+        Returns:
+            The axes of n steps, those of ``factor * n + offset`` steps, and factor and offset; None where there are
+            none.
+        """
+        taken = {axis for group in groups for axis in group}
+        left = [
+            [axis for axis in axes if axis not in taken and not self.is_features(axis)] for axes in self.by_size()
+        ]
+        sized = sorted((self.shapes[axes[0][0]][axes[0][1]], tuple(axes)) for axes in left if axes)
+        for (own, base), (size, other) in itertools.combinations(sized, 2):
+            if own < 2 or max(len(base), len(other)) > _LARGEST_GROUP:
+                continue
+            for factor in _factors(own, size):
+                tie = other, factor, size - factor * own
+                if self.tied_sizes(base, tie, own + 1) is not None and self.tied_sizes(base, tie, own + 3) is not None:
+                    before, after = self.sizes_at((), 0) or [], self.tied_sizes(base, tie, own + 1) or []
+                    if any(one[0] != more[0] for one, more in zip(before, after, strict=False)):
+                        return base, other, tie[1:]
+        return None
+
+    def tied_sizes(self, base: Group, tie: tuple[Group, int, int], size: int) -> list[tuple[int, int]] | None:
+        """As `sizes_at`, with other axes at a multiple of the size."""
+        key = (*base, ("", -1), *tie[0], ("", tie[1])), size
+        if key not in self.known:
+            self.known[key] = self._run(base, size, tie) if self.runs < _MOST_RUNS else None
+            self.runs += 1
+        return self.known[key]
+
     def is_folded(self, group: Group) -> bool:
         """Whether the axes can only be multiples of their size: other axes are folded into them, as by a reshape."""
         own = self.shapes[group[0][0]][group[0][1]]
@@ -161,10 +203,11 @@ class _Search:
         return all(self.sizes_at(group, size) is None for size in between)
 
     def is_features(self, axis: Axis) -> bool:
-        """Whether an axis is an input's last one, of as many entries as a recurrent module has features."""
+        """Whether an axis is an input's last one, of as many entries as a recurrent module's input or state."""
         name, at = axis
         tensor = self.functional.arguments.tensors[name]
-        sizes = {recurrent.spec.input_size for recurrent in self.functional.recurrent_modules.values()}
+        specs = [recurrent.spec for recurrent in self.functional.recurrent_modules.values()]
+        sizes = {size for spec in specs for size in (spec.input_size, spec.hidden_size, spec.state_size)}
         return tensor.is_floating_point() and at == tensor.dim() - 1 and tensor.shape[at] in sizes
 
     def changes(self, group: Group) -> bool:
@@ -197,10 +240,14 @@ class _Search:
             self.runs += 1
         return self.known[key]
 
-    def _run(self, group: Group, size: int) -> list[tuple[int, int]] | None:
+    def _run(
+        self, group: Group, size: int, tie: tuple[Group, int, int] | None = None
+    ) -> list[tuple[int, int]] | None:
         axes = self._no_axes(self.functional)
         for name, axis in group:
             axes[name][axis] = "axis"
+        for name, axis in tie[0] if tie is not None else ():
+            axes[name][axis] = _multiple("axis", *tie[1:])  # type: ignore[index]
         functional = replace(self.functional, arguments=replace(self.functional.arguments, axes=axes))
         with _recorded(functional) as found:
             try:
@@ -245,6 +292,18 @@ def _recorded(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _factors(own: int, size: int) -> list[int]:
+    """How many entries a step may have, where `own` steps have `size` entries; the likely ones first."""
+    divisors = [factor for factor in range(1, size + 1) if size % factor == 0]
+    return list(dict.fromkeys([size // own, 1, *sorted(divisors, key=lambda factor: abs(factor - size / own))]))[:_FACTORS]
+
+
+def _multiple(name: str, factor: int, offset: int) -> str:
+    """``4*time - 16``, as torch writes it."""
+    text = name if factor == 1 else f"{factor}*{name}"
+    return text if offset == 0 else f"{text} {'-' if offset < 0 else '+'} {abs(offset)}"
 
 
 def _completed(roles: list[str]) -> list[str]:

@@ -1,0 +1,68 @@
+"""The arguments of torch.onnx.export by the names that they have here: an error says what to pass instead."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from ..errors import ConfigError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_EXAMPLE = "pass example_inputs, what forward is called with"
+_NOT_NEEDED = "leave it out"
+_NAMES = {
+    "model": "pass the module as the first argument",
+    "args": _EXAMPLE,
+    "dummy_input": _EXAMPLE,
+    "dummy_inputs": _EXAMPLE,
+    "example_args": _EXAMPLE,
+    "inputs": _EXAMPLE,
+    "kwargs": "pass example_inputs as a dict of arguments by name",
+    "example_kwargs": "pass example_inputs as a dict of arguments by name",
+    "f": "pass the path of the file as the second argument",
+    "input_names": "leave it out: inputs have the names of forward's arguments",
+    "opset_version": "pass opset",
+    "dynamo": _NOT_NEEDED,
+    "verbose": _NOT_NEEDED,
+    "export_params": "leave it out: the file holds the weights",
+    "keep_initializers_as_inputs": _NOT_NEEDED,
+    "do_constant_folding": _NOT_NEEDED,
+    "training": "leave it out: the module is exported in eval mode",
+    "operator_export_type": _NOT_NEEDED,
+    "custom_opsets": _NOT_NEEDED,
+    "custom_translation_table": _NOT_NEEDED,
+    "external_data": "leave it out: weights over 2 GB go to a file of their own",
+    "optimize": _NOT_NEEDED,
+    "verify": "leave it out: the file is tried out before it is kept; check=False leaves that out",
+    "report": _NOT_NEEDED,
+    "autograd_inlining": _NOT_NEEDED,
+    "strict": _NOT_NEEDED,
+    "fallback": _NOT_NEEDED,
+    "artifacts_dir": _NOT_NEEDED,
+    "dump_exported_program": _NOT_NEEDED,
+    "profile": _NOT_NEEDED,
+    "export_modules_as_functions": _NOT_NEEDED,
+}
+
+
+def translates_torch_names(export: Callable[P, T]) -> Callable[P, T]:
+    """Make a call as of torch.onnx.export a ConfigError that says how it is written here."""
+
+    @functools.wraps(export)
+    def translated(*args: P.args, **kwargs: P.kwargs) -> T:
+        others = [name for name in kwargs if name in _NAMES]
+        if len(args) > 2:  # noqa: PLR2004 - module and path; the rest have names
+            shown = "export(module, path, example_inputs=...)"
+            order = ": the path is the second argument" if isinstance(args[2], (str, os.PathLike)) else ""
+            raise ConfigError(f"export takes two arguments without a name{order}; write {shown}")
+        if others:
+            instead = "; ".join(f"{name}: {_NAMES[name]}" for name in others)
+            kind = "are arguments" if len(others) > 1 else "is an argument"
+            raise ConfigError(f"{', '.join(others)} {kind} of torch.onnx.export; here, {instead}")
+        return export(*args, **kwargs)
+
+    return translated

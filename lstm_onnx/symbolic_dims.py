@@ -10,8 +10,6 @@ from functools import cache
 
 _LONGEST = 200
 """Characters of an expression; those that torch.export writes are far shorter."""
-_PROBES = (1, 2, 3, 5, 8, 97)
-"""Sizes at which an expression is computed to see whether it is a multiple of an axis."""
 _MOST_LEAST = 2**12
 _NAME = re.compile(r"[^\W\d]\w*")
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
@@ -53,18 +51,6 @@ def is_expression(dim: object) -> bool:
         return False
     except ZeroDivisionError:
         return True
-
-
-def factor_of(dim: str, axis: str) -> int | None:
-    """The k of an axis ``k*axis``, which has k entries for each of `axis`; 1 for `axis` itself, None for others."""
-    if dim == axis:
-        return 1
-    if not is_expression(dim) or names_in(dim) != {axis}:
-        return None
-    sizes = [size_of(dim, {axis: size}) for size in _PROBES]
-    first = sizes[0]
-    proportional = first is not None and all(size == first * at for size, at in zip(sizes, _PROBES, strict=True))
-    return first if proportional and first is not None and first > 0 else None
 
 
 def with_names(dim: str, names: Mapping[str, str]) -> str:

@@ -277,3 +277,15 @@ def test_two_draws_from_one_generator_differ() -> None:
 def test_what_cannot_be_drawn(specs: list[InputSpec], sizes: dict[str, int], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         draw(specs, sizes, _rng())
+
+
+def test_an_axis_that_follows_from_another_one_is_drawn_with_it() -> None:
+    specs = (InputSpec("wave", ("batch", 1, "4*time - 16")), InputSpec("spec", ("batch", 3, "time")))
+    assert axes(specs) == ("batch", "time")
+    arrays = draw(specs, {"batch": 2, "time": 9}, np.random.default_rng(0))
+    assert {name: array.shape for name, array in arrays.items()} == {"wave": (2, 1, 20), "spec": (2, 3, 9)}
+    assert InputSpec.from_dict(specs[0].to_dict()) == specs[0]
+    with pytest.raises(ConfigError, match=r"wave has no entries along 4\*time - 16 at time = 4; it must be 1 or more"):
+        draw(specs, {"batch": 2, "time": 4}, np.random.default_rng(0))
+    with pytest.raises(ConfigError, match="shape"):
+        InputSpec("wave", ("batch", "time**2"))

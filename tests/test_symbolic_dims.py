@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lstm_onnx.symbolic_dims import names_in, size_of
+from lstm_onnx.symbolic_dims import is_expression, least_size, names_in, size_of, with_names
 
 SIZES = {"batch": 3, "time": 7}
 
@@ -41,3 +41,38 @@ def test_a_name_that_looks_like_an_expression_is_a_name_where_it_has_a_size() ->
 def test_the_names_of_an_axis() -> None:
     assert names_in("4*batch + time//2") == {"batch", "time"}
     assert names_in("batch") == {"batch"}
+
+
+@pytest.mark.parametrize(
+    ("dim", "expected"),
+    [
+        ("4*time - 16", True),
+        ("2*time", True),
+        ("(time - 1)//2 + 1", True),
+        ("batch*time", True),
+        ("time", False),
+        ("4", False),
+        (4, False),
+        ("time - ", False),
+        ("time**2", False),
+        ("f(time)", False),
+        ("time.real", False),
+        ("__import__('os').getpid()", False),
+        ("1//(time - 1)", True),
+        ("time + " * 60 + "1", False),
+    ],
+)
+def test_what_is_an_expression(dim: object, expected: bool) -> None:
+    assert is_expression(dim) is expected
+
+
+@pytest.mark.parametrize(("dim", "least"), [("4*time - 16", 5), ("2*time", 1), ("time - 3", 4), ("(time - 5)//2", 7)])
+def test_the_least_size_at_which_there_is_an_entry(dim: str, least: int) -> None:
+    assert least_size(dim, "time") == least
+    assert (size_of(dim, {"time": least - 1}) or 0) < 1
+
+
+def test_other_names() -> None:
+    assert with_names("4*s0 - 16", {"s0": "time"}) == "4*time - 16"
+    assert with_names("2*s1 + s0", {"s1": "4*time - 16", "s0": "n"}) == "2*(4*time - 16) + n"
+    assert with_names("s1", {"s1": "4*time - 16"}) == "4*time - 16"

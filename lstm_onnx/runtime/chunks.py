@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RunError
+from ..symbolic_dims import names_in
 from .batch_axes import BATCH, TIME, batch_name
 from .tensor_info import axis_sizes, require_known_names, validated_feeds
 
@@ -127,9 +128,8 @@ def _time_axis(model: Model) -> str:
     """The axis along which chunks are split: that of the metadata, or the only dynamic axis besides the batch."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     state_dims = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)} - {TIME}
-    axes = set(model.metadata.time_axes) or (
-        {dim for info in free.values() for dim in info.shape if isinstance(dim, str)} - state_dims - {BATCH}
-    )
+    names = {name for info in free.values() for dim in info.shape if isinstance(dim, str) for name in names_in(dim)}
+    axes = set(model.metadata.time_axes) or names - state_dims - {BATCH}
     if not axes:
         raise InputError(
             "cannot be run in chunks: no axis of its inputs is dynamic but the batch, so that every run "
@@ -150,6 +150,21 @@ def _time_axis(model: Model) -> str:
         raise InputError(
             f"cannot be run in chunks: {', '.join(lengths)} counts along {time}, and all "
             "sequences of a stream continue",
+            hint="run the whole sequence",
+            path=model.path,
+        )
+    derived = next(
+        (
+            f"the axis {dim} of {info.name} follows from {time}"
+            for info in free.values()
+            for dim in info.shape
+            if isinstance(dim, str) and dim != time and time in names_in(dim)
+        ),
+        None,
+    )
+    if derived is not None:
+        raise InputError(
+            f"cannot be run in chunks: {derived}, and only inputs with an entry for each step can be split",
             hint="run the whole sequence",
             path=model.path,
         )

@@ -87,7 +87,7 @@ def with_stream_facts(
     """
     if time is None:
         return replace(metadata, batch_mixes=result.rows)
-    problem: str | None = _meeting(time, lines)
+    problem: str | None = _meeting(time, lines) or _derived(metadata, time)
     if not problem:
         # Where state inputs go through other operators, only running it shows; without a trial that is unknown.
         problem = result.chunks if result.chunks is not None or time.by_hand is not None else ""
@@ -101,6 +101,16 @@ def _meeting(time: TimeAxis, lines: Mapping[str, str]) -> str:
         return ""
     line = lines.get(time.meeting.node)
     return f"{time.meeting}{f', at {line}' if line else ''}; its states do not carry that from chunk to chunk"
+
+
+def _derived(metadata: Metadata, time: TimeAxis) -> str:
+    """An input with several entries for each step, which chunks of a stream do not have; "" where there is none."""
+    names = _time_axes(metadata, time)
+    for spec in metadata.inputs:
+        for dim in spec.shape:
+            if isinstance(dim, str) and dim not in names and names_in(dim) & names and spec.name not in metadata.states:
+                return f"the axis {dim} of {spec.name} follows from {', '.join(sorted(names_in(dim)))}"
+    return ""
 
 
 def _time_axes(metadata: Metadata, time: TimeAxis) -> set[str]:

@@ -176,3 +176,22 @@ def test_arguments_can_be_drawn_from_a_description() -> None:
     assert found.axes["x.ids"] == {0: "batch", 1: "time"}
     args, _ = found.args_and_kwargs(found.tensors)
     assert isinstance(args[0]["parts"], list)
+
+
+def test_axes_that_follow_from_others() -> None:
+    time = torch.export.Dim("time", max=90)
+    wave, spec = torch.zeros(2, 4), torch.zeros(2, 3, 5)
+    for derived in (4 * time - 16, "4*time - 16"):
+        found = bind_arguments(Takes(), (wave, spec), {"x": {1: derived}, "y": {2: time}})
+        assert found.axes == {"x": {1: "4*time - 16"}, "y": {2: "time"}}
+        assert found.sizes == {"time": 5}
+        assert found.limits == {"time": (5, 90)}
+        assert {name: tensor.shape[-1] for name, tensor in found.resize({"time": 9}).items()} == {"x": 20, "y": 9}
+    with pytest.raises(ConfigError, match=r"the axis 2\*time has size 10 in one input and 4 in x"):
+        bind_arguments(Takes(), (wave, spec), {"x": {1: "2*time"}, "y": {2: "time"}})
+    with pytest.raises(ConfigError, match=r"the axis 2\*time of x needs an axis named time in dynamic_shapes, too"):
+        bind_arguments(Takes(), (wave, spec), {"x": {1: "2*time"}})
+    fixed = bind_arguments(Takes(), (wave, spec), {"x": {1: "4*time - 16"}, "y": {2: "time"}}).with_limits(
+        {"time": (5, 5)}
+    )
+    assert fixed.axes == {"x": {}, "y": {}}

@@ -7,6 +7,7 @@ makes them arguments and results, so that a call is a function of its inputs and
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -234,6 +235,15 @@ def _is_packed(value: Any) -> bool:
     return isinstance(value, PackedSequence)
 
 
+def _with_fields(value: Any) -> Any:
+    """Dataclasses that pytree does not know as dicts of their fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and type(value) not in pytree.SUPPORTED_NODES:
+        return {item.name: _with_fields(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
+    if type(value) in (list, tuple, dict):
+        return pytree.tree_map(_with_fields, value, is_leaf=lambda item: item is not value)
+    return value
+
+
 def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
     """The tensors of a forward's result, each with its name: ``output``, ``output.0``, ``logits``.
 
@@ -241,7 +251,7 @@ def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
         ExportError: the result holds a packed sequence.
     """
     found = []
-    for path, leaf in pytree.tree_flatten_with_path(result, is_leaf=_is_packed)[0]:
+    for path, leaf in pytree.tree_flatten_with_path(_with_fields(result), is_leaf=_is_packed)[0]:
         if _is_packed(leaf):
             raise ExportError(
                 "forward returns a packed sequence, which has no form in ONNX; return what pad_packed_sequence "

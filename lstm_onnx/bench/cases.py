@@ -185,7 +185,8 @@ def _module_map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
         ),
     ]
     theirs, left_out = _torch(
-        subject, lambda side: side.candidates(lambda: side.called_each(subject.specs, records), compared=False)
+        subject,
+        lambda side: side.candidates(lambda: side.called_each(subject.specs, records, subject.call), compared=False),
     )
     return BenchmarkCase([*candidates, *theirs], candidates[0].name, "sequence", len(sequences), left_out)
 
@@ -209,7 +210,7 @@ def _with_torch(
 ) -> tuple[list[Candidate], dict[str, str]]:
     def make(side: TorchSide) -> list[Candidate]:
         if subject.spec is None:
-            return side.candidates(lambda: side.called(subject.specs, feeds), compared=False)
+            return side.candidates(lambda: side.called(subject.specs, feeds, subject.call), compared=False)
         run = side.carried if carried else side.whole
         return side.candidates(lambda: run(feeds["input"]))
 

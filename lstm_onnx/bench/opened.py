@@ -99,6 +99,12 @@ class BenchmarkSubject:
             return (InputSpec("input", spec.sequence_shape("batch", "time", spec.input_size), spec.dtype),)
         return self.source.inputs or self.model.metadata.inputs
 
+    @property
+    def call(self) -> list[Any] | None:
+        """`Metadata.call`, where the file describes these inputs."""
+        same = {spec.name for spec in self.specs} == {spec.name for spec in self.model.metadata.inputs}
+        return self.model.metadata.call if same else None
+
     def feeds(self, batch: int, time: int) -> Arrays:
         """Random inputs of forward at these sizes; lengths are the full `time`.
 

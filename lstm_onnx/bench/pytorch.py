@@ -112,21 +112,29 @@ class TorchSide:
         to, back = self._transfers()
         return lambda: back(lstm(to(tensor))[0])
 
-    def called(self, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
-        """A module's forward on `feeds`; states that it keeps in attributes are carried over."""
-        run = self.called_each(specs, [feeds])
+    def called(
+        self, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray], call: list[Any] | None = None
+    ) -> Callable[[], Any]:
+        """A module's forward on `feeds`; states that it keeps in attributes are carried over.
+
+        `call` is `Metadata.call`, how the inputs are arranged; None goes by their names.
+        """
+        run = self.called_each(specs, [feeds], call)
         return lambda: run()[0]
 
     def called_each(
-        self, specs: Sequence[InputSpec], records: Sequence[Mapping[str, np.ndarray]]
+        self, specs: Sequence[InputSpec], records: Sequence[Mapping[str, np.ndarray]], call: list[Any] | None = None
     ) -> Callable[[], list[Any]]:
         """A module's forward on each of `records`, one after another."""
         module = self._module()
-        runs = [self._call(module, specs, feeds) for feeds in records]
+        runs = [self._call(module, specs, feeds, call) for feeds in records]
         return lambda: [run() for run in runs]
 
-    def _call(self, module: Any, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray]) -> Callable[[], Any]:
+    def _call(
+        self, module: Any, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray], call: list[Any] | None
+    ) -> Callable[[], Any]:
         from ..exporter.tracing.arguments import draw_arguments
+        from ..exporter.tracing.call_metadata import call_from_json
         from ..input_spec import axes
 
         torch = self.torch
@@ -135,7 +143,8 @@ class TorchSide:
             dim: size for dims, shape in shapes for dim, size in zip(dims, shape, strict=True) if isinstance(dim, str)
         }
         # Only the arrangement of the arguments is taken from `drawn`, so any size of the other axes will do.
-        arguments = draw_arguments(module, specs, {axis: sizes.get(axis, 1) for axis in axes(specs)})
+        arranged = None if call is None else call_from_json(call, module)[0]
+        arguments = draw_arguments(module, specs, {axis: sizes.get(axis, 1) for axis in axes(specs)}, call=arranged)
         tensors = {name: torch.from_numpy(feeds[name]) for name in arguments.tensors}
         to, back = self._transfers()
 

@@ -25,8 +25,8 @@ from ..runtime.providers import (
     ort_errors,
     placements,
 )
-from ..symbolic_dims import size_of
 from ..runtime.tensor_info import Limits
+from ..symbolic_dims import size_of
 from .finding import Finding
 from .report import CheckResults
 from .rules.precision import FLOAT64_ON_CPU

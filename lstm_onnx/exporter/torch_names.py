@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from ..errors import ConfigError
 
@@ -55,7 +55,7 @@ def translates_torch_names(export: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(export)
     def translated(*args: P.args, **kwargs: P.kwargs) -> T:
         others = [name for name in kwargs if name in _NAMES]
-        if len(args) > 2:  # noqa: PLR2004 - module and path; the rest have names
+        if len(args) > 2:
             shown = "export(module, path, example_inputs=...)"
             order = ": the path is the second argument" if isinstance(args[2], (str, os.PathLike)) else ""
             raise ConfigError(f"export takes two arguments without a name{order}; write {shown}")

@@ -174,8 +174,12 @@ def verification_of_source(
     source: Source, model: Model, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()
 ) -> Verification:
     """The verification of `model` against a source, whose description of its inputs overrides the file's."""
-    inputs = () if isinstance(source, LSTMSource) else source.inputs
-    return verification_of(model, source.module(), seed=seed, inputs=inputs, data=data)
+    if isinstance(source, LSTMSource):
+        return verification_of(model, source.module(), seed=seed, data=data)
+    # A file from elsewhere does not say what its inputs are; the source's own example does.
+    own = source.example if not source.inputs and not model.metadata.inputs else None
+    example = None if own is None else own.as_example_inputs()
+    return verification_of(model, source.module(), seed=seed, inputs=source.inputs, example_inputs=example, data=data)
 
 
 def verification_of(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, RunError
-from .batch_axes import state_dim_names
 from ..symbolic_dims import size_of
+from .batch_axes import state_dim_names
 from .tensor_info import ValueInfo
 from .tuning import CHUNK_TOLERANCE
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, ModelError
+from ..symbolic_dims import size_of
 from .batch_axes import BATCH, dynamic_axes, with_named_batch
 from .conversion import to_numpy
-from ..symbolic_dims import size_of
 from .tensor_info import ValueInfo, validated_feeds, zeros
 
 Initial = Mapping[str, "np.ndarray[Any, Any]"]

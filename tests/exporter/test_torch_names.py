@@ -24,7 +24,10 @@ X = torch.zeros(3, 2, 4)
         ({"dummy_input": X}, "dummy_input: pass example_inputs"),
         ({"opset_version": 17}, "opset_version: pass opset"),
         ({"input_names": ["x"]}, "leave it out: inputs have the names of forward's arguments"),
-        ({"dynamo": True, "verbose": False}, "dynamo, verbose are arguments of .* dynamo: leave it out; verbose: leave"),
+        (
+            {"dynamo": True, "verbose": False},
+            "dynamo, verbose are arguments of .* dynamo: leave it out; verbose: leave",
+        ),
         ({"f": "m.onnx", "args": X}, "f: pass the path of the file as the second argument; args: pass example_inputs"),
     ],
 )

@@ -16,8 +16,8 @@ from ...input_spec import InputSpec
 from ...metadata import Metadata
 from ...onnxgraph import Scope, Shape, attributes_of, is_default, shape_of, shown, typed
 from ...onnxgraph.recurrent import batch_axis, initial_states, input_of, is_scan, scanned_inputs
-from ...symbolic_dims import names_in
 from ...spec import LSTMSpec
+from ...symbolic_dims import names_in
 from ..context import END, CheckContext, label
 from ..finding import Finding
 from ..graph import Graph

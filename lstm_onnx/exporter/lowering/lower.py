@@ -10,8 +10,8 @@ from onnx import NodeProto, TensorProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
-from ...symbolic_dims import names_in
 from ...spec import ExportOptions
+from ...symbolic_dims import names_in
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix, state_prefix
 from ..tracing.opaque_ops import RecurrentModule

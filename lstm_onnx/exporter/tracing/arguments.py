@@ -50,6 +50,12 @@ class Arguments:
         """``(args, kwargs)`` with these tensors (or other objects, such as shapes) in the tensors' places."""
         return put_together(self.call, tensors)
 
+    def as_example_inputs(self) -> Any:
+        """The arguments as `bind_arguments` takes them: a tuple, or a dict by name where some have to be named."""
+        args, kwargs = self.args_and_kwargs(self.tensors)
+        names = [argument.name for argument in self.call]
+        return {**dict(zip(names, args, strict=False)), **kwargs} if kwargs else args
+
     @property
     def unnamed(self) -> frozenset[str]:
         """The dynamic axes without a name of the user's."""

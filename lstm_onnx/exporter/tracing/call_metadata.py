@@ -134,7 +134,9 @@ class _Reader:
             return ContainerNode(kind, list if kind == "list" else tuple, tuple(range(len(nodes))), nodes)
         if kind in ("dict", "OrderedDict"):
             keys = tuple(self.constant(key, name) for key, _ in content)
-            nodes = tuple(self.node(each, f"{name}.{key}", depth + 1) for key, (_, each) in zip(keys, content))
+            nodes = tuple(
+                self.node(each, f"{name}.{key}", depth + 1) for key, (_, each) in zip(keys, content, strict=True)
+            )
             return ContainerNode("dict", dict if kind == "dict" else collections.OrderedDict, keys, nodes)
         if kind in ("namedtuple", "dataclass", "object"):
             nodes = tuple(self.node(each, f"{name}.{key}", depth + 1) for key, each in item["items"])
@@ -180,7 +182,7 @@ class _Reader:
         if cls is None and cls_name != types.SimpleNamespace.__qualname__:
             self.replaced[cls_name] = None
         if kind == "namedtuple":
-            found = cls or collections.namedtuple(cls_name.rpartition(".")[2], keys)  # type: ignore[misc] # noqa: PYI024
+            found = cls or collections.namedtuple(cls_name.rpartition(".")[2], keys)  # type: ignore[misc]
             return ContainerNode("namedtuple", found, keys, items)
         return _registered(cls, keys, items) or ContainerNode("object", cls or types.SimpleNamespace, keys, items)
 

@@ -114,9 +114,7 @@ def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None]) 
     return _take_apart(value, name, (), add)
 
 
-def _take_apart(
-    value: Any, name: str, path: Path, add: Callable[[str, Tensor, Path], None]
-) -> Node:
+def _take_apart(value: Any, name: str, path: Path, add: Callable[[str, Tensor, Path], None]) -> Node:
     if len(path) > _DEEPEST:
         raise ConfigError(f"{name.split('.')[0]} holds containers nested more than {_DEEPEST} deep")
     if isinstance(value, np.ndarray):
@@ -236,9 +234,7 @@ def _built(node: Node, tensors: Mapping[str, Any]) -> Any:
     cls: Any = node.cls
     if node.kind == "pytree":
         return pytree.tree_unflatten(items, node.spec)
-    if node.kind == "namedtuple":
-        made = tuple.__new__(cls, items)
-    elif node.kind == "tuple":
+    if node.kind == "namedtuple" or node.kind == "tuple":
         made = tuple.__new__(cls, items)
     elif node.kind == "list":
         made = list.__new__(cls)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -173,9 +173,7 @@ class _Search:
             none.
         """
         taken = {axis for group in groups for axis in group}
-        left = [
-            [axis for axis in axes if axis not in taken and not self.is_features(axis)] for axes in self.by_size()
-        ]
+        left = [[axis for axis in axes if axis not in taken and not self.is_features(axis)] for axes in self.by_size()]
         sized = sorted((self.shapes[axes[0][0]][axes[0][1]], tuple(axes)) for axes in left if axes)
         for (own, base), (size, other) in itertools.combinations(sized, 2):
             if own < 2 or max(len(base), len(other)) > _LARGEST_GROUP:
@@ -240,9 +238,7 @@ class _Search:
             self.runs += 1
         return self.known[key]
 
-    def _run(
-        self, group: Group, size: int, tie: tuple[Group, int, int] | None = None
-    ) -> list[tuple[int, int]] | None:
+    def _run(self, group: Group, size: int, tie: tuple[Group, int, int] | None = None) -> list[tuple[int, int]] | None:
         axes = self._no_axes(self.functional)
         for name, axis in group:
             axes[name][axis] = "axis"
@@ -297,7 +293,9 @@ def _recorded(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
 def _factors(own: int, size: int) -> list[int]:
     """How many entries a step may have, where `own` steps have `size` entries; the likely ones first."""
     divisors = [factor for factor in range(1, size + 1) if size % factor == 0]
-    return list(dict.fromkeys([size // own, 1, *sorted(divisors, key=lambda factor: abs(factor - size / own))]))[:_FACTORS]
+    return list(dict.fromkeys([size // own, 1, *sorted(divisors, key=lambda factor: abs(factor - size / own))]))[
+        :_FACTORS
+    ]
 
 
 def _multiple(name: str, factor: int, offset: int) -> str:

@@ -28,18 +28,21 @@ def reachable_classes(module: nn.Module) -> dict[str, list[type]]:
                 _add(value, found)
     for part in {type(part) for part in module.modules()}:
         _add_nested(part, found)
-    # A class of a module that the code has imported, as in `states.RNNStates`: only those that hold plain data.
     for function in functions:
-        for name in function.__code__.co_names:
-            value = function.__globals__.get(name)
-            if isinstance(value, types.ModuleType):
-                for inner in list(vars(value).values()):
-                    if isinstance(inner, type) and _is_data(inner):
-                        _add(inner, found)
+        for cls in _in_imported_modules(function):
+            _add(cls, found)
     by_name: dict[str, list[type]] = {}
     for cls in found:
         by_name.setdefault(cls.__qualname__, []).append(cls)
     return by_name
+
+
+def _in_imported_modules(function: types.FunctionType) -> Iterator[type]:
+    """Classes of modules that a function names, as in `states.RNNStates`: only those that hold plain data."""
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, types.ModuleType):
+            yield from (inner for inner in list(vars(value).values()) if isinstance(inner, type) and _is_data(inner))
 
 
 def _functions(module: nn.Module) -> Iterator[types.FunctionType]:

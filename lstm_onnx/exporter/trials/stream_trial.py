@@ -14,8 +14,8 @@ from ...metadata import Metadata
 from ...runtime import Model
 from ...runtime.batch_axes import BATCH
 from ...runtime.chunk_check import WholeSequence, difference, row_difference
-from ...symbolic_dims import names_in, size_of
 from ...streaming import TimeAxis, follow_time
+from ...symbolic_dims import names_in, size_of
 from ..lowering.rename import TracedGraph
 
 _SMALL = 64

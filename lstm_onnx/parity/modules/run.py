@@ -13,8 +13,8 @@ from ...exporter.tracing.call_with_states import call_with_states
 from ...exporter.tracing.functional import FunctionalModule
 from ...exporter.tracing.opaque_ops import RecurrentModule
 from ...runtime import Model
-from ...symbolic_dims import size_of
 from ...runtime.tensor_info import ValueInfo
+from ...symbolic_dims import size_of
 from ..expected import Arrays, magnitude
 
 

@@ -8,7 +8,7 @@ import enum
 import json
 import subprocess
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ X = torch.arange(6.0).reshape(2, 3)
 
 class Pair(NamedTuple):
     h: Tensor
-    c: Optional[Tensor] = None
+    c: Tensor | None = None
 
 
 class States(NamedTuple):
@@ -35,7 +35,7 @@ class States(NamedTuple):
 @dataclasses.dataclass
 class Batch:
     words: Tensor
-    state: Optional[States] = None
+    state: States | None = None
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -101,7 +101,11 @@ def _again(module: nn.Module, inputs: Any) -> tuple[Any, Any, tuple[str, ...]]:
         (Late(), (X,), (("@x",), {})),
         (Late(), (X, None, True, 4), (("@x", None, True, 4), {})),
         (Late(), {"x": X, "horizon": 4}, (("@x",), {"horizon": 4})),
-        (Late(), {"x": {"b": [X, None], "a": (1, {2: X})}}, (({"b": ["@x.b.0", None], "a": (1, {2: "@x.a.1.2"})},), {})),
+        (
+            Late(),
+            {"x": {"b": [X, None], "a": (1, {2: X})}},
+            (({"b": ["@x.b.0", None], "a": (1, {2: "@x.a.1.2"})},), {}),
+        ),
         (Late(), {"x": [{"h": X}, {"h": X}]}, (([{"h": "@x.0.h"}, {"h": "@x.1.h"}],), {})),
         (Late(), (X, (X, X), "flag", float("inf")), (("@x", ("@hx.0", "@hx.1"), "flag", float("inf")), {})),
         (Late(), (X, torch.float64, torch.Size([2, 3])), (("@x", torch.float64, torch.Size([2, 3])), {})),
@@ -186,7 +190,7 @@ def test_a_class_that_the_code_does_not_name_is_replaced() -> None:
     class Local(nn.Module):
         def forward(self, x: Any) -> None: ...
 
-    local = collections.namedtuple("local", "a b")  # noqa: PYI024
+    local = collections.namedtuple("local", "a b")
     _, ((made,), _), replaced = _again(Local(), (local(X, 2),))
     assert (made.a, made.b, type(made).__name__) == ("@x.a", 2, "local")
     assert replaced == ("local",)
@@ -250,7 +254,7 @@ def test_tensors_that_cannot_be_replaced_are_refused(value: Any) -> None:
 
 
 def test_keys_that_give_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="two tensors of example_inputs would be named x.a.b; rename a key"):
+    with pytest.raises(ConfigError, match=r"two tensors of example_inputs would be named x\.a\.b; rename a key"):
         bind_arguments(Late(), ({"a.b": X, "a": {"b": X}},), None)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, shown
-from ..symbolic_dims import size_of
+from ..symbolic_dims import names_in, size_of
 
 _DTYPES = {
     "float": np.float32,
@@ -60,9 +60,12 @@ class ValueInfo:
         kind = _DTYPES.get(element)
         return cls(arg.name, None if kind is None else np.dtype(kind), tuple(arg.shape or ()), limits or {})
 
-    def smallest_shape(self) -> list[int]:
-        """Its shape with every dynamic axis at its smallest size."""
-        return [dim or 1 if not isinstance(dim, str) else self.limits.get(dim, (1,))[0] for dim in self.shape]
+    def smallest_shape(self, sizes: Mapping[str, int] | None = None) -> list[int]:
+        """Its shape at these sizes of named axes, and with every other dynamic axis at its smallest size."""
+        given = sizes or {}
+        names = {name for dim in self.shape if isinstance(dim, str) for name in names_in(dim)}
+        known = {name: self.limits.get(name, (1,))[0] for name in names} | dict(given)
+        return [max(size_of(dim, known) or 1, 1) if isinstance(dim, str) else dim or 1 for dim in self.shape]
 
     def __str__(self) -> str:
         """As in ``input float32 (time, batch, 4)``."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..symbolic_dims import is_expression, names_in
 from .arguments import positive_integer
 from .initial_states import initial_state
-from .tensor_info import ValueInfo, axis_sizes
+from .tensor_info import axis_sizes
 
 if TYPE_CHECKING:
     from .model import Model
@@ -22,7 +23,8 @@ def smallest_feeds(model: Model, sizes: Mapping[str, Any]) -> dict[str, np.ndarr
     Raises:
         InputError: an axis is not one of the model's, or a size is not possible.
     """
-    known = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
+    dims = {dim for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)}
+    known = {dim for dim in dims if not is_expression(dim)}.union(*map(names_in, filter(is_expression, dims)))
     unknown = [name for name in sizes if name not in known]
     if unknown:
         raise InputError(
@@ -34,7 +36,7 @@ def smallest_feeds(model: Model, sizes: Mapping[str, Any]) -> dict[str, np.ndarr
     try:
         # Ones, since a count of 0 would be an empty sequence.
         feeds = {
-            name: np.ones(_shape_at(info, sizes), info.dtype)
+            name: np.ones(info.smallest_shape(sizes), info.dtype)
             for name, info in model.inputs.items()
             if name not in model.states and not (name == "lengths" and model.spec is not None)
         }
@@ -45,9 +47,5 @@ def smallest_feeds(model: Model, sizes: Mapping[str, Any]) -> dict[str, np.ndarr
         info = model.inputs[name]
         if initial_state(info, known_sizes, model.metadata.initial.get(name)) is None:
             # Some tools (tf2onnx) name each dynamic axis differently, so no other input gives a state's batch.
-            feeds[name] = np.zeros(_shape_at(info, {**sizes, **known_sizes}), info.dtype)
+            feeds[name] = np.zeros(info.smallest_shape({**sizes, **known_sizes}), info.dtype)
     return feeds
-
-
-def _shape_at(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
-    return [sizes.get(str(dim), least) for dim, least in zip(info.shape, info.smallest_shape(), strict=True)]

@@ -228,9 +228,9 @@ def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str
             if source in graph.inputs and target is not None and graph.dims.get(source) == graph.dims.get(target):
                 pairs.setdefault(source, target)
     for end, target in returned.items():
-        source = _same_place(graph, calls, producers, end, target)
-        if source is not None and source not in pairs and target not in pairs.values():
-            pairs[source] = target
+        found = _same_place(graph, calls, producers, end, target)
+        if found is not None and found not in pairs and target not in pairs.values():
+            pairs[found] = target
     return pairs
 
 

@@ -31,6 +31,7 @@ from .call_structure import (
     ContainerNode,
     Node,
     TensorNode,
+    has_new_of,
     take_apart,
 )
 from .reachable_classes import reachable_classes
@@ -182,7 +183,7 @@ class _Reader:
         if cls is None and cls_name != types.SimpleNamespace.__qualname__:
             self.replaced[cls_name] = None
         if kind == "namedtuple":
-            found = cls or collections.namedtuple(cls_name.rpartition(".")[2], keys)  # type: ignore[misc]
+            found = cls or collections.namedtuple(cls_name.rpartition(".")[2], keys)
             return ContainerNode("namedtuple", found, keys, items)
         return _registered(cls, keys, items) or ContainerNode("object", cls or types.SimpleNamespace, keys, items)
 
@@ -216,7 +217,7 @@ def _is_dataclass(cls: type, keys: tuple[str, ...]) -> bool:
 
 
 def _is_plain(cls: type, keys: tuple[str, ...]) -> bool:  # noqa: ARG001 - it declares no fields
-    return cls.__new__ is object.__new__ and not issubclass(cls, (nn.Module, enum.Enum))
+    return has_new_of(cls, object) and not issubclass(cls, (nn.Module, enum.Enum))
 
 
 def _registered(cls: type | None, keys: tuple[str, ...], items: tuple[Node, ...]) -> ContainerNode | None:

@@ -143,25 +143,30 @@ def _take_apart(value: Any, name: str, path: Path, add: Callable[[str, Tensor, P
 
 def _items(value: Any) -> tuple[str | None, dict[Any, Any], Any]:
     """The kind of a container, its items by key, and pytree's description; None for a constant."""
-    cls = type(value)
+    cls: Any = type(value)
     if cls in (list, tuple):
         return cls.__name__, dict(enumerate(value)), None
     if cls is dict:
         return "dict", value, None
     if isinstance(value, tuple) and isinstance(getattr(cls, "_fields", None), tuple):
-        return "namedtuple", dict(zip(value._fields, value, strict=True)), None
+        return "namedtuple", dict(zip(cls._fields, value, strict=True)), None
     if cls in pytree.SUPPORTED_NODES and not isinstance(value, torch.Size):
         return _registered(value)
     if dataclasses.is_dataclass(value) or cls is types.SimpleNamespace:
         return "object", _attributes(value), None
     if _holds_tensors(value):
         for base in (collections.OrderedDict, dict, list, tuple):
-            if isinstance(value, base) and cls.__new__ is base.__new__:
+            if isinstance(value, base) and has_new_of(cls, base):
                 is_dict = issubclass(base, dict)
                 return ("dict", dict(value), None) if is_dict else (base.__name__, dict(enumerate(value)), None)
-        if cls.__new__ is object.__new__ and hasattr(value, "__dict__") and not callable(value):
+        if has_new_of(cls, object) and hasattr(value, "__dict__") and not callable(value):
             return "object", _attributes(value), None
     return None, {}, None
+
+
+def has_new_of(cls: Any, base: Any) -> bool:
+    """Whether instances of a class can be made as those of a built-in one are."""
+    return bool(cls.__new__ is base.__new__)
 
 
 def _registered(value: Any) -> tuple[str, dict[Any, Any], Any]:

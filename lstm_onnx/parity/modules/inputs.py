@@ -13,6 +13,7 @@ from torch import nn
 from ...errors import ConfigError, ExportError
 from ...exporter.tracing.arguments import Arguments, bind_arguments
 from ...exporter.tracing.call_metadata import call_from_json
+from ...exporter.tracing.call_structure import Call
 from ...exporter.tracing.example_inputs import find_example_inputs
 from ...input_spec import InputSpec, axes
 from ...runtime import Model
@@ -53,7 +54,8 @@ def find_arguments(
     specs = tuple(inputs) or tuple(metadata.inputs)
     if not specs:
         raise ConfigError(f"{model.path}: its metadata does not describe its inputs; pass example_inputs")
-    call, replaced = None, ()
+    call: Call | None = None
+    replaced: tuple[str, ...] = ()
     if metadata.call is not None and {spec.name for spec in specs} == {spec.name for spec in metadata.inputs}:
         try:
             call, replaced = call_from_json(metadata.call, module)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import TensorProto
 
 from ..input_spec import InputSpec
 from ..metadata import Metadata, Origin
@@ -27,7 +26,6 @@ _REORDERING = ("Cast", "Identity", "Gather", "TopK")
 """Operators between an input of lengths and the recurrent operator: modules that sort their sequences themselves."""
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div", "Floor", "Ceil", "Round", "Neg", "Clip", "Max", "Min", "Mod", "Unsqueeze")
 """Others: modules that compute the lengths after a convolution or a pooling."""
-_INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.INT16, TensorProto.INT8, TensorProto.UINT8)
 
 
 def module_metadata(
@@ -123,27 +121,51 @@ def _input_specs(
         dims = zip(graph.dims[spec.name], spec.shape, strict=True)
         named = replace(spec, shape=tuple(dim if dim != "" else size for dim, size in dims))
         if replacements is None and spec.name in lengths:
-            named = replace(named, low=1, high=lengths[spec.name])
+            named = replace(named, **_length_range(named, arguments.tensors[spec.name], lengths[spec.name]))
         specs.append(named)
     return tuple(specs)
+
+
+def _length_range(spec: InputSpec, example: torch.Tensor, axis: str) -> dict[str, Any]:
+    """From 1 to the axis' size; of shares of it, from the example's smallest to 1, if its are between 0 and 1."""
+    if np.dtype(spec.dtype).kind in "iu":
+        return {"low": 1, "high": axis}
+    least, largest = float(example.min()), float(example.max())
+    return {"low": least, "high": 1.0} if np.dtype(spec.dtype).kind == "f" and 0 < least <= largest <= 1 else {}
 
 
 def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
     """The inputs that are sequence lengths, each with the name of the input axis whose steps it counts.
 
     Lengths may be computed from an input, as after a convolution with a stride; the axis is the one from which the
-    number of steps is computed.
+    number of steps is computed.  Those that are shares of the steps are floats.
     """
-    producers: Mapping[str, Any] = {output: node for node in graph.nodes.nodes for output in node.output}
     known = {dim for name in graph.inputs for dim in graph.dims[name] if isinstance(dim, str) and dim.isidentifier()}
     axes: dict[str, str] = {}
     for call in calls:
-        value = call.value(3)
-        while value in producers and producers[value].op_type in (*_REORDERING, *_ARITHMETIC):
-            value = producers[value].input[0]
+        value = _length_input(graph, call.value(3))
         dims = graph.dims.get(call.value(0), ())
         time = dims[1 if call.batch_first else 0] if dims else 1
         names = names_in(time) & known if isinstance(time, str) else set()
-        if value in graph.inputs and graph.types[value] in _INTEGERS and len(names) == 1:
+        if value is not None and len(names) == 1:
             axes.setdefault(value, next(iter(names)))
     return axes
+
+
+def _length_input(graph: TracedGraph, lengths: str) -> str | None:
+    """The only input of one axis from which lengths are computed, entry by entry; None where there is none."""
+    producers: Mapping[str, Any] = {output: node for node in graph.nodes.nodes for output in node.output}
+    todo, seen, found = [lengths], set(), []
+    while todo:
+        value = todo.pop()
+        if value in seen or not value:
+            continue
+        seen.add(value)
+        if value in graph.inputs:
+            if len(graph.dims[value]) == 1:
+                found.append(value)
+        elif value in producers and producers[value].op_type in _REORDERING:
+            todo.append(producers[value].input[0])
+        elif value in producers and producers[value].op_type in _ARITHMETIC:
+            todo += producers[value].input
+    return found[0] if len(found) == 1 else None

@@ -295,11 +295,15 @@ def _from_callable(source: str) -> Source:
 def _with_example(source: str, made: Any) -> ModuleSource:
     """``(module, example_inputs)`` or ``(module, example_inputs, dynamic_shapes)`` from a callable."""
     nn = import_torch(f"{source} needs it").nn
+    example = getattr(made, "example_input_array", None)  # Lightning's name for it
+    if isinstance(made, nn.Module) and example is not None:
+        made = (made, example)
     if not isinstance(made, tuple) or not 2 <= len(made) <= 3 or not isinstance(made[0], nn.Module):
         what = type(made).__name__
         raise ExportError(
             f"{source}: returns a {what}; for a module that is more than an nn.LSTM it must return "
-            "(module, example_inputs) or (module, example_inputs, dynamic_shapes), or describe it in a .toml"
+            "(module, example_inputs) or (module, example_inputs, dynamic_shapes), or describe it in a .toml, or the "
+            "module needs an attribute example_input_array"
         )
     require_tracer()
     from ..tracing.arguments import bind_arguments

@@ -253,18 +253,18 @@ def _same_place(
             opaque = by_output[value]
             todo.append(opaque.value(list(opaque.node.output).index(value)))
         elif value in graph.inputs:
-            if graph.dims[value] == graph.dims.get(target) and _place(value) == _place(target, output=True) != "":
+            if graph.dims[value] == graph.dims.get(target) and _have_one_place(value, target):
                 found.append(value)
         elif node is not None and node.op_type in (*_RESHAPED, *_ELEMENTWISE):
             todo += node.input
     return found[0] if len(found) == 1 and end in by_output else None
 
 
-def _place(name: str, *, output: bool = False) -> str:
-    """A tensor's place in its argument or result: ``pi.0`` of ``states.pi.0`` and of ``output.3.pi.0``."""
-    parts = name.split(".")
-    skipped = 2 if output and parts[0] == "output" else 1
-    return ".".join(parts[skipped:])
+def _have_one_place(name: str, output: str) -> bool:
+    """Whether the place of an output in its result ends that of an input in its argument: both ``pi.0``."""
+    within, result = name.split(".")[1:], output.split(".")
+    place = result[2 if result[0] == "output" else 1 :]
+    return bool(place) and within[-len(place) :] == place
 
 
 def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:

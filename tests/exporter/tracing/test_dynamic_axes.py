@@ -87,6 +87,42 @@ class Nested(nn.Module):
         return self.lstm(batch["x"])[0] * batch["gain"][:, None, None] * scale + bias
 
 
+class Vocoder(nn.Module):
+    """Takes a waveform with four samples for each frame but the last four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.rnn = nn.Conv1d(3, 3, 5), nn.GRU(4, 6, batch_first=True)
+
+    def forward(self, wave: Tensor, frames: Tensor) -> Tensor:
+        if wave.size(1) != (frames.size(2) - 4) * 4:
+            raise ValueError("the waveform does not fit the frames")
+        up = self.conv(frames).repeat_interleave(4, 2).transpose(1, 2)
+        return self.rnn(torch.cat([wave.unsqueeze(2), up], 2))[0]
+
+
+class Doubled(nn.Module):
+    """Takes two targets for each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, batch_first=True)
+
+    def forward(self, x: Tensor, targets: Tensor) -> Tensor:
+        return self.lstm(x)[0] + targets.reshape(x.size(0), x.size(1), 2).sum(-1, keepdim=True)
+
+
+class Folded(nn.Module):
+    """Its batch may be one of several steps: twice the rows, or twice the features, are two steps a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
+        return self.lstm(x.reshape(state[0].size(1), -1, 4).swapaxes(0, 1), state)[0]
+
+
 def open_axes_of(module: nn.Module, example: tuple[Any, ...]) -> dict[str, Any]:
     return find_dynamic_axes(make_functional(module, bind_arguments(module, example, None))).axes
 
@@ -112,6 +148,17 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         TwoSequences(),
         (torch.randn(2, 5, 4), torch.randn(2, 5, 4)),
         {"source": BATCH_TIME, "target": {0: "batch", 1: "target_1"}},
+    ),
+    (
+        Vocoder(),
+        (torch.randn(2, 20), torch.randn(2, 3, 9)),
+        {"wave": {0: "batch", 1: "4*time - 16"}, "frames": {0: "batch", 2: "time"}},
+    ),
+    (Doubled(), (torch.randn(2, 5, 4), torch.randn(2, 10)), {"x": BATCH_TIME, "targets": {0: "batch", 1: "2*time"}}),
+    (
+        Folded(),
+        (torch.randn(2, 4), (torch.zeros(1, 2, 6), torch.zeros(1, 2, 6))),
+        {"x": {0: "batch"}, "state": STATES},
     ),
 ]
 

@@ -54,7 +54,8 @@ def export(
             tensors in the containers that the forward takes.
         dynamic_shapes: the dynamic axes, as torch.export takes them, with names:
             ``{"tokens": {0: "batch", 1: "time"}}``.  ``torch.export.Dim("time", min=7, max=512)`` instead of
-            a name limits the axis to these sizes.  By default the module is run with each axis longer, and
+            a name limits the axis to these sizes, and an
+            expression (``"4*time - 16"``) ties it to another one.  By default the module is run with each axis longer, and
             what reaches its recurrent modules tells batch from time; a note has the `dynamic_shapes` that
             were found.  ``{}`` makes all axes static.
         states: for a module: "zero" (the default) keeps the forward's own signature; "explicit" makes

@@ -38,8 +38,8 @@ def verify(
             a .toml, or ``package.module:callable``.
         path: the .onnx file, or what `load` returned, which keeps its own provider and threads; by default a fresh
             export of `module`.
-        example_inputs: for an nn.Module, as in `export`: needed where its forward takes more than tensors in dicts
-            and lists, or where the file is not from lstm-onnx.
+        example_inputs: for an nn.Module, as in `export`: needed where the file is not from lstm-onnx, or was called
+            with something that its metadata cannot hold; the error says so.
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.

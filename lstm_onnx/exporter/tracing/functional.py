@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ExportError, LSTMOnnxError
+from ..wrappers import without_compiler
 from .arguments import Arguments
 from .attribute_states import (
     AttributeSnapshot,
@@ -122,7 +123,8 @@ def call_forward(forward: Any) -> Any:
         ExportError: it raised something; the message has the line of the user's code.
     """
     try:
-        return forward()
+        with without_compiler():
+            return forward()
     except LSTMOnnxError:
         raise
     except Exception as error:
@@ -162,9 +164,6 @@ def make_functional(
         ExportError: it has no recurrent module, fails on the example, is not deterministic, or keeps
             something else than tensors from call to call.
     """
-    scripted = [path or type(module).__name__ for path, part in module.named_modules() if _is_script(part)]
-    if scripted:
-        raise ExportError(f"{scripted[0]} is a TorchScript module, which cannot be traced; use what it was made from")
     copy = clone_module(module, dtype)
     keep_len_symbolic(copy)
     recurrent = replace_recurrent_modules(copy)
@@ -207,10 +206,6 @@ def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
     recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
     found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
     return None if found == dtype else found
-
-
-def _is_script(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:

@@ -272,10 +272,10 @@ def from_attributes(cls: type[S], values: Mapping[str, Any]) -> S:
 
 def _converted(value: Any, kind: type) -> Any:
     try:
-        return {bool: bool, int: operator.index, float: float}.get(kind, _same)(value)
-    except (TypeError, ValueError):
+        if kind is bool:
+            return bool(value)
+        if kind is int:
+            return operator.index(value)
+        return float(value) if kind is float else value
+    except (TypeError, ValueError, RuntimeError):
         return value  # which the spec refuses
-
-
-def _same(value: Any) -> Any:
-    return value

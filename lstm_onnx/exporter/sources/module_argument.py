@@ -1,4 +1,4 @@
-"""The module that a caller passes: without torch's wrappers, or an error that says what it is and what to pass instead."""
+"""The module that a caller passes, without torch's wrappers; or an error that says what to pass instead."""
 
 from __future__ import annotations
 
@@ -50,19 +50,26 @@ def unwrap_module(module: Any) -> Any:
 
 def not_a_module(value: Any) -> str:
     """What a value is that should be an nn.Module, and what to pass instead."""
+    return _known(value) or f"{type(value).__name__} is not an nn.Module"
+
+
+def is_unknown(value: Any) -> bool:
+    """Whether there is nothing to say of a value but that it is no nn.Module."""
     torch = import_torch("exporting a module needs it")
-    for describe in (_class, _program, _weights, _data, _collection, _callable, _path, _holder):
-        text = describe(torch, value)
-        if text is not None:
-            return text
-    if value is None:
-        return "None is not an nn.Module; a function that makes the module must return it"
-    return f"{type(value).__name__} is not an nn.Module"
+    return not isinstance(value, torch.nn.Module) and _known(value) is None
+
+
+def _known(value: Any) -> str | None:
+    torch = import_torch("exporting a module needs it")
+    kinds = (_class, _program, _weights, _data, _collection, _callable, _path, _holder)
+    return next((text for describe in kinds if (text := describe(torch, value)) is not None), None)
 
 
 def _class(torch: Any, value: Any) -> str | None:
     if isinstance(value, types.ModuleType):
         return f"{value.__name__} is a Python module; pass an nn.Module, such as one that a class in it makes"
+    if value is None:
+        return "None is not an nn.Module; a function that makes the module must return it"
     if not isinstance(value, type):
         return None
     if not issubclass(value, torch.nn.Module):
@@ -163,7 +170,7 @@ def _holder(torch: Any, value: Any) -> str | None:
     if not held:
         return None
     names = ", ".join(f".{name}" for name in held[:_MOST_NAMES])
-    return f"{type(value).__name__} is not an nn.Module, and holds {'one' if len(held) == 1 else 'some'}: pass its {names}"
+    return f"{type(value).__name__} is not an nn.Module; pass one that it holds ({names})"
 
 
 def _problems(module: nn.Module) -> Iterator[str]:

@@ -125,7 +125,8 @@ class _Copier:
     def _module(self, value: nn.Module) -> nn.Module:
         inner = wrapped_module(value)
         if inner is not None:
-            copy = self.memo[id(value)] = self.of(inner)
+            copy: nn.Module = self.of(inner)
+            self.memo[id(value)] = copy
             # Code that reaches into the wrapper, as by ``self.encoder.module.lstm``, finds the module itself.
             name = next(name for name, part in value._modules.items() if part is inner)
             if not hasattr(copy, name):

@@ -109,11 +109,11 @@ def test_what_is_more_than_an_lstm_asks_for_an_example(module: nn.Module, tmp_pa
 
 
 def test_flags_and_sizes_are_taken_as_torch_takes_them(tmp_path: Path) -> None:
-    flags: dict[str, Any] = {"batch_first": 1, "bidirectional": 1, "dropout": 0}
+    flags: dict[str, Any] = {"bidirectional": 1, "dropout": 0}
     module = nn.LSTM(4, 3, **flags)
     module.num_layers = np.int64(1)  # type: ignore[assignment]
-    assert spec_of(module) == LSTMSpec(4, 3, batch_first=True, bidirectional=True)
-    plain = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    assert spec_of(module) == LSTMSpec(4, 3, bidirectional=True)
+    plain = nn.LSTM(4, 3, bidirectional=True)
     plain.load_state_dict(module.state_dict())
     lstm_onnx.export(module, tmp_path / "m.onnx")
     assert lstm_onnx.verify(plain, tmp_path / "m.onnx", provider="cpu", threads=1)

@@ -137,12 +137,25 @@ def _forward_error(error: BaseException) -> ExportError:
         error = error.__cause__
     line = error_line(error)
     at = f" at {line}" if line else ""
-    if "Attempted to wrap RNN, GRU, or LSTM" in str(error):
-        return ExportError(
-            f"a recurrent module is called within torch.cond or another such operator{at}; compute both branches "
-            "and choose with torch.where"
-        )
-    return ExportError(f"the module's forward fails{at}: {type(error).__name__}: {first_line(error)}")
+    return within_operator(error) or ExportError(
+        f"the module's forward fails{at}: {type(error).__name__}: {first_line(error)}"
+    )
+
+
+def within_operator(error: BaseException) -> ExportError | None:
+    """The refusal of a recurrent module that is called within torch.cond, of which torch's error says other things.
+
+    Its compiler takes no nn.LSTM, and in its place no function that looks at the stack, as ours does for the line.
+    """
+    text = str(error)
+    looks = "captured completely" in text and "sys._getframe" in text
+    if not looks and "Attempted to wrap RNN, GRU, or LSTM" not in text:
+        return None
+    line = error_line(error)
+    return ExportError(
+        f"a recurrent module is called within torch.cond or another such operator{f' at {line}' if line else ''}; "
+        "compute both branches and choose with torch.where"
+    )
 
 
 def make_functional(

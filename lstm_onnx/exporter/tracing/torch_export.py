@@ -23,7 +23,7 @@ from ...errors import ExportError, LSTMOnnxError
 from ..lowering.interpolation import INTERPOLATIONS
 from ..lowering.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from .attribute_states import ForwardFailed
-from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context
+from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
 from .opaque_ops import OPERATOR, RecurrentModule
 from .packed_sequences import replace_packing_functions
 from .size_decisions import SizeFacts, size_facts
@@ -225,7 +225,7 @@ def _explained(functional: FunctionalModule, error: Exception, lines: Mapping[st
     if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     text = str(error)
-    fixed = _fixed_axes(functional, text, lines)
+    fixed = _fixed_axes(functional, text, lines) or within_operator(error)
     if fixed:
         return fixed
     line = error_line(error)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ _LARGEST_SIZE = 2**31 - 1
 
 D = TypeVar("D", int, str)
 """A dimension: a size, or an axis name."""
+S = TypeVar("S", bound="RecurrentSpec")
 
 
 class _Rule:
@@ -256,3 +258,24 @@ def direction_suffixes(bidirectional: bool) -> tuple[str, ...]:
 def allowed_values(cls: type) -> dict[str, str]:
     """For each field of a spec or of `ExportOptions`, what it may hold, in words."""
     return {item.name: item.metadata["rule"].allowed for item in dataclasses.fields(cls)}
+
+
+def from_attributes(cls: type[S], values: Mapping[str, Any]) -> S:
+    """A spec of a module's attributes: like torch, it takes any truth value for a flag and any integer for a size.
+
+    Raises:
+        ConfigError: a value is impossible.
+    """
+    types = {item.name: item.metadata["rule"].type for item in dataclasses.fields(cls)}
+    return cls(**{name: _converted(value, types[name]) for name, value in values.items()})
+
+
+def _converted(value: Any, kind: type) -> Any:
+    try:
+        if kind is bool:
+            return bool(value)
+        if kind is int:
+            return operator.index(value)
+        return float(value) if kind is float else value
+    except (TypeError, ValueError, RuntimeError):
+        return value  # which the spec refuses

@@ -83,7 +83,8 @@ def export(
         FileError: the file cannot be written; this is checked before the module is traced.
         MissingDependencyError: torch is not installed or, for a module, onnxscript.
     """
-    from .sources.torch_lstm import dropout_notes, is_bare_lstm, spec_of, state_of, unwrap_module
+    from .sources.module_argument import unwrap_module
+    from .sources.torch_lstm import dropout_notes, is_bare_lstm, spec_of, state_of
 
     require_output_path(path)
     module = unwrap_module(module)

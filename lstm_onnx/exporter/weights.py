@@ -160,16 +160,17 @@ def state_dict_problems(expected: Mapping[str, Shape], actual: Mapping[str, Shap
     Where more than a few tensors are missing or unexpected, they are grouped by the submodule that they
     belong to, so that every prefix is shown.
     """
-    wrong = [
-        f"{name} is {actual[name]} where the model has {shape}"
+    wrong = {
+        name: f"{name} is {actual[name]} where the model has {shape}"
         for name, shape in expected.items()
         if name in actual and actual[name] != shape
-    ]
+    }
+    some, others = list(wrong.values())[:_MAX_LISTED], list(wrong)[_MAX_LISTED:]
     return [
         *_grouped("missing", {name: shape for name, shape in expected.items() if name not in actual}),
         *_grouped("unexpected", {name: shape for name, shape in actual.items() if name not in expected}),
-        *wrong[:_MAX_LISTED],
-        *([f"and {len(wrong) - _MAX_LISTED} more of another shape"] if len(wrong) > _MAX_LISTED else []),
+        *some,
+        *([f"and {len(others)} more of another shape ({grouped(others)})"] if others else []),
     ]
 
 
@@ -177,18 +178,25 @@ def _grouped(what: str, shapes: Mapping[str, Shape]) -> list[str]:
     """One entry for each tensor or, of many, for each submodule or top-level prefix."""
     if len(shapes) <= _MAX_LISTED:
         return [f"{what} {name} {shape}" for name, shape in shapes.items()]
+    return [f"{what} {len(shapes)} tensors: {grouped(list(shapes))}"]
+
+
+def grouped(names: Sequence[str]) -> str:
+    """Names as text: each of a few, and of many the submodules or top-level prefixes with their numbers."""
+    if len(names) <= _MAX_LISTED:
+        return ", ".join(names)
     groups: dict[str, list[str]] = {}
-    for name in shapes:
+    for name in names:
         groups.setdefault(name.rpartition(".")[0], []).append(name)
     if len(groups) > _MAX_LISTED:
         groups = {}
-        for name in shapes:
+        for name in names:
             groups.setdefault(name.partition(".")[0] if "." in name else "", []).append(name)
     parts = [
-        f"{parent}.* ({len(names)})" if parent else shortened(names, ", ", _MAX_LISTED)
-        for parent, names in groups.items()
+        f"{parent}.* ({len(inner)})" if parent else shortened(inner, ", ", _MAX_LISTED)
+        for parent, inner in groups.items()
     ]
-    return [f"{what} {len(shapes)} tensors: {shortened(parts, ', ')}"]
+    return shortened(parts, ", ")
 
 
 def shortened(items: Sequence[str], separator: str, most: int = 20) -> str:

@@ -17,8 +17,9 @@ from torch import nn
 from ..atomic_io import require_path, temporary_folder
 from ..errors import ConfigError, ExportError
 from ..exporter import export
+from ..exporter.sources.module_argument import unwrap_module
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
-from ..exporter.sources.torch_lstm import is_bare_lstm, unwrap_module
+from ..exporter.sources.torch_lstm import is_bare_lstm
 from ..exporter.tracing.clone import clone_module
 from ..exporter.weights import validate_state_dict
 from ..input_spec import InputSpec

@@ -1,17 +1,19 @@
-"""State dicts from checkpoint files: .safetensors, and PyTorch's .pt, .pth and .ckpt (Lightning).
+"""State dicts from checkpoint files: .safetensors, PyTorch's .pt, .pth, .ckpt, .bin and others, and sharded ones.
 
-A checkpoint may nest its state dict (``{"state_dict": ...}``, ``{"model": ...}``), and its names may start
-with the ``module.`` of DataParallel or the ``_orig_mod.`` of torch.compile, which are removed.
+A checkpoint may nest its state dict (``{"state_dict": ...}``, ``{"model": ...}``).  A file ``*.index.json`` names
+the files that a large one is split into, which lie beside it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import re
+import tarfile
 import warnings
 import zipfile
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,22 @@ import numpy as np
 from ...atomic_io import readable_file
 from ...errors import WeightsError
 from ..dependencies import import_torch
-from ..weights import Array, shortened
+from ..weights import Array
+from .checkpoint_names import has_mark, under_prefix
+from .parametrized import with_computed
 
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "module")
-_WRAPPERS = ("module.", "_orig_mod.")
 _MAX_EXPANSION = 100
 """A .pt is a zip of uncompressed tensors: one that expands by more than this is malicious."""
+_Choose = Callable[[Collection[str]], dict[str, str]]
+"""The names that are read of a file's, each with its key there."""
 _SMALL = 2**26
 """Bytes below which an expansion is harmless."""
-_MARKS = ("weight_ih_l0", "weight_hh_l0")
+INDEX_SUFFIX = ".index.json"
+_MOST_INDEX = 2**26
+"""Bytes of an index; one of 100 000 tensors has 10 MB."""
+_SHARD = re.compile(r"(.*)-\d+-of-\d+(\.\w+)")
+_GLOBAL = re.compile(r"(?:GLOBAL|global|type) ([\w.]+)")
 
 
 def load_state_dict(
@@ -49,18 +58,100 @@ def load_state_dict(
             has nothing under `prefix`; the message lists the prefixes under which there is something.
         MissingDependencyError: any other file than .safetensors needs torch, which is not installed.
     """
-    found = readable_file(path, "a .safetensors, .pt, .pth or .ckpt file with weights")
+    found = readable_file(path, "a file with weights, such as .safetensors, .pt or .ckpt")
+    try:
+        arrays = with_computed(_read(found, prefix, module_names), module_names, where=str(found))
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_shard_hint(found)}") from None
+    missing = [name for name in module_names or () if name not in arrays]
+    if missing and (hint := _shard_hint(found)):
+        raise WeightsError(f"{found}: lacks {missing[0]}{hint}")
+    return arrays
+
+
+def _shard_hint(path: Path) -> str:
+    """What to name in the place of one of the files that a checkpoint is split into."""
+    match = _SHARD.fullmatch(path.name)
+    index = path.parent / f"{match.group(1)}{match.group(2)}{INDEX_SUFFIX}" if match else None
+    return f"; it is one of several files of a checkpoint: name {index}" if index and index.is_file() else ""
+
+
+def tensor_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of a file's tensors.
+
+    Raises:
+        FileError, WeightsError, MissingDependencyError: see `load_state_dict`.
+    """
+    found = readable_file(path, "a file with weights")
+    if found.name.lower().endswith(INDEX_SUFFIX):
+        return list(_shards(found))
     if found.suffix.lower() == ".safetensors":
-        return _read_safetensors(found, prefix, module_names)
-    return _read_torch(found, prefix, module_names)
+        return _read_safetensors(found, lambda _: {})[1]
+    return list(_torch_tensors(found))
 
 
-def _read_safetensors(path: Path, prefix: str, module_names: Collection[str] | None) -> dict[str, Array]:
+def _read(path: Path, prefix: str, module_names: Collection[str] | None) -> dict[str, Array]:
+    def choose(names: Collection[str]) -> dict[str, str]:
+        return under_prefix(names, prefix, module_names, where=str(path))
+
+    if path.name.lower().endswith(INDEX_SUFFIX):
+        return _read_shards(path, choose)
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path, choose)[0]
+    tensors = _torch_tensors(path)
+    return {name: _numpy(tensors[key], f"{path}: {key}") for name, key in choose(list(tensors)).items()}
+
+
+def _read_shards(path: Path, choose: _Choose) -> dict[str, Array]:
+    shards = _shards(path)
+    chosen = choose(shards)
+    arrays: dict[str, Array] = {}
+    for file in dict.fromkeys(shards[key] for key in chosen.values()):
+        own = {name: key for name, key in chosen.items() if shards[key] == file}
+        shard = readable_file(path.parent / file, f"a file with weights, which {path} names")
+
+        def there(names: Collection[str], own: dict[str, str] = own, shard: Path = shard) -> dict[str, str]:
+            missing = [key for key in own.values() if key not in names]
+            if missing:
+                raise WeightsError(f"{shard}: does not hold {missing[0]}, which {path} says it does")
+            return own
+
+        if shard.suffix.lower() == ".safetensors":
+            arrays |= _read_safetensors(shard, there)[0]
+        else:
+            tensors = _torch_tensors(shard)
+            arrays |= {name: _numpy(tensors[key], f"{shard}: {key}") for name, key in there(tensors).items()}
+    return {name: arrays[name] for name in chosen}
+
+
+def _shards(path: Path) -> dict[str, str]:
+    """The file of each tensor, from an index."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _MOST_INDEX else b""
+        index = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: is not the index of a sharded checkpoint: {_reason(error)}") from None
+    files = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(files, dict) or not files or not all(isinstance(file, str) for file in files.values()):
+        raise WeightsError(
+            f'{path}: is not the index of a sharded checkpoint: "weight_map" has no file for each tensor'
+        )
+    for file in files.values():
+        if Path(file).name != file or file in ("", ".", "..") or "\\" in file or "\0" in file or ":" in file:
+            raise WeightsError(f"{path}: names the file {file!r}; only files in its own folder are read")
+        if Path(file).suffix.lower() == ".json":
+            raise WeightsError(f"{path}: names the file {file!r}, which can hold no tensors")
+    return dict(files)
+
+
+def _read_safetensors(path: Path, choose: _Choose) -> tuple[dict[str, Array], list[str]]:
+    """The chosen tensors, and the names of all."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
-            chosen = _under_prefix(list(file.keys()), prefix, module_names, where=str(path))
+            names = list(file.keys())
+            chosen = choose(names)
             kinds = {name: file.get_slice(key).get_dtype() for name, key in chosen.items()}
             if "BF16" in kinds.values():
                 # numpy has no bfloat16; importing this package registers one, which safetensors then uses.
@@ -68,10 +159,12 @@ def _read_safetensors(path: Path, prefix: str, module_names: Collection[str] | N
             tensors = {name: file.get_tensor(key) for name, key in chosen.items()}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{path}: is truncated, or not a .safetensors file: {error}") from None
-    return {name: array.astype(np.float32) if kinds[name] == "BF16" else array for name, array in tensors.items()}
+    found = {name: array.astype(np.float32) if kinds[name] == "BF16" else array for name, array in tensors.items()}
+    return found, names
 
 
-def _read_torch(path: Path, prefix: str, module_names: Collection[str] | None) -> dict[str, Array]:
+def _torch_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a file that torch.save wrote, by name."""
     _refuse_bombs(path)
     torch = import_torch(f"{path} needs it to be read; a .safetensors file does not")
     try:
@@ -79,20 +172,54 @@ def _read_torch(path: Path, prefix: str, module_names: Collection[str] | None) -
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # errors of other formats are mapped below
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        if (other := _other_format(path)) is not None:
+            raise WeightsError(f"{path}: is {other}") from None
         raise WeightsError(
-            f"{path}: holds more than tensors, and reading it could run code; save model.state_dict() "
-            "instead of the model, or convert it to .safetensors where you trust it"
+            f"{path}: holds more than tensors{_held(error)}, and reading it could run code; save "
+            "model.state_dict() alone, or convert it to .safetensors where you trust it"
         ) from None
-    except RuntimeError as error:
-        if "TorchScript" in str(error):
-            raise WeightsError(f"{path}: is a TorchScript archive; save model.state_dict() instead") from None
-        raise WeightsError(f"{path}: is truncated, or not a PyTorch checkpoint: {_reason(error)}") from None
     except Exception as error:  # torch.load fails on a damaged file in many ways
+        if (other := _other_format(path)) is not None:
+            raise WeightsError(f"{path}: is {other}") from None
         raise WeightsError(f"{path}: is truncated, or not a PyTorch checkpoint: {_reason(error)}") from error
-    tensors = _tensors(torch, content, path)
-    chosen = _under_prefix(list(tensors), prefix, module_names, where=str(path))
-    return {name: _numpy(torch, tensors[key], f"{path}: {key}") for name, key in chosen.items()}
+    return _tensors(torch, content, path)
+
+
+def _held(error: pickle.UnpicklingError) -> str:
+    """The class that torch.load did not take, from its message."""
+    found = _GLOBAL.search(str(error))
+    return f" (an object of {found.group(1).removesuffix('.')})" if found and "." in found.group(1) else ""
+
+
+def _other_format(path: Path) -> str | None:
+    """What a file is that torch.save did not write, and what to do instead."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+        if start.startswith(b"\x89HDF"):
+            return "an HDF5 file, such as Keras's, and not PyTorch's; save the weights again under PyTorch's names"
+        if tarfile.is_tarfile(path):  # first, as the last file in one may be a zip
+            return "a tar archive; unpack it, and name the checkpoint in it"
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return _other_archive(archive.namelist())
+    except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError):
+        return None
+    return None
+
+
+def _other_archive(names: Collection[str]) -> str | None:
+    """What a zip file is that torch.load cannot read."""
+    last = {name.rpartition("/")[2] for name in names}
+    if "constants.pkl" in last:
+        return "a TorchScript archive; save model.state_dict() instead"
+    if any(name.startswith(("archive_format", "serialized_exported_program")) for name in last) or any(
+        "/models/" in f"/{name}" and name.endswith(".json") for name in names
+    ):
+        return "an ExportedProgram (torch.export.save), which has no module; save model.state_dict() instead"
+    inner = next((name for name in names if name.endswith((".pt", ".pth", ".bin", ".safetensors", ".ckpt"))), None)
+    return f"a zip archive; unpack it, and name the checkpoint in it, such as {inner}" if inner else None
 
 
 def _reason(error: BaseException) -> str:
@@ -122,26 +249,47 @@ def _tensors(torch: Any, content: object, path: Path) -> dict[str, Any]:
         seen.add(id(content))
         if content and all(isinstance(value, torch.Tensor) for value in content.values()):
             break
-        nest = next((key for key in _NESTS if isinstance(content.get(key), Mapping)), None) or next(
-            (key for key, value in content.items() if isinstance(value, Mapping) and _holds_lstm(value)), None
-        )
+        nest = next((key for key in _NESTS if _has_tensors(torch, content.get(key))), None)
+        if nest is None:
+            held = {key: value for key, value in content.items() if isinstance(value, Mapping) and _holds_lstm(value)}
+            if len(held) > 1:  # such as {"encoder": ..., "decoder": ...}
+                content = {f"{key}.{name}": value for key, inner in held.items() for name, value in inner.items()}
+                break
+            nest = next(iter(held), None)
         if nest is None:
             break
         content = content[nest]
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
     found = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    if not found and {"state", "param_groups"} <= set(content):
+        raise WeightsError(f"{path}: holds an optimizer's state dict; save that of the module")
     if not found:
         keys = ", ".join(str(key) for key in list(content)[:8])
         raise WeightsError(f"{path}: holds no tensors where a state dict was expected (its keys: {keys or 'none'})")
     return found
 
 
+def _has_tensors(torch: Any, content: object) -> bool:
+    """Whether a value is a dict with a tensor in it, or in a dict within."""
+    todo, seen = [content], set()
+    while todo:
+        value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            return True
+        if isinstance(value, Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            todo += value.values()
+    return False
+
+
 def _holds_lstm(content: Mapping[Any, object]) -> bool:
-    return any(isinstance(key, str) and key.endswith(_MARKS) for key in content)
+    return any(map(has_mark, content))
 
 
-def _numpy(torch: Any, tensor: Any, where: str) -> Array:
+def _numpy(tensor: Any, where: str) -> Array:
+    import torch
+
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     try:
@@ -151,50 +299,3 @@ def _numpy(torch: Any, tensor: Any, where: str) -> Array:
             f"{where} has dtype {tensor.dtype} and layout {tensor.layout}, which numpy has no array for"
         ) from None
     return array
-
-
-def _under_prefix(keys: list[str], prefix: str, module_names: Collection[str] | None, *, where: str) -> dict[str, str]:
-    """Each name under `prefix`, without wrappers, and its key in the file."""
-    names = {key: key for key in keys}
-    while wrapper := next((w for w in _WRAPPERS if names and all(name.startswith(w) for name in names)), None):
-        if prefix.startswith(wrapper):
-            break
-        names = {name.removeprefix(wrapper): key for name, key in names.items()}
-    chosen = {name.removeprefix(prefix): key for name, key in names.items() if name.startswith(prefix)}
-    if module_names is None:
-        if not chosen or (not prefix and not any(mark in chosen for mark in _MARKS)):
-            raise WeightsError(f'{where}: has no LSTM under the prefix "{prefix}"; {_lstm_prefixes(names)}')
-    else:
-        counts = _prefix_counts(names, module_names)
-        if sum(name in chosen for name in module_names) < max(counts.values(), default=1):
-            raise WeightsError(
-                f'{where}: does not have all of the module\'s tensors under the prefix "{prefix}"; '
-                f"{_module_prefixes(names, module_names, counts)}"
-            )
-    return chosen
-
-
-def _lstm_prefixes(names: Iterable[str]) -> str:
-    found = sorted({name.removesuffix(mark) for name in names for mark in _MARKS if name.endswith(mark)})
-    if not found:
-        some = ", ".join(sorted(names)[:6])
-        return f"it has no nn.LSTM weights at all (it holds {some or 'nothing'})"
-    return "its LSTMs are under " + ", ".join(f'prefix = "{prefix}"' for prefix in found)
-
-
-def _prefix_counts(names: Collection[str], module_names: Collection[str]) -> Counter[str]:
-    """How many of a module's names each prefix has in the file."""
-    return Counter(
-        name.removesuffix(own) for own in module_names for name in names if name == own or name.endswith(f".{own}")
-    )
-
-
-def _module_prefixes(names: Iterable[str], module_names: Collection[str], counts: Counter[str]) -> str:
-    if not counts:
-        tops = list(dict.fromkeys(name.partition(".")[0] for name in names))
-        expected = shortened(sorted(module_names), ", ", 6)
-        return f"it holds {shortened(tops, ', ') or 'nothing'}, and the module {expected}"
-    most = max(counts.values())
-    best = [f'prefix = "{prefix}"' for prefix, count in counts.items() if count == most]
-    found = "they are" if most == len(module_names) else f"{most} of {len(module_names)} are"
-    return f"{found} under {shortened(best, ' or under ')}"

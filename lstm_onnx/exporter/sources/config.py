@@ -22,7 +22,7 @@ from ...errors import ConfigError, FileError
 from ...input_spec import InputSpec, is_name
 from ...spec import ExportOptions, LSTMSpec, allowed_values
 
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".th", ".pkl", ".index.json")
 STATES = ("zero", "explicit")
 _TABLES = ("lstm", "module", "inputs", "weights", "export")
 _INPUT_KEYS = ("shape", "dtype", "range", "limits")
@@ -43,7 +43,7 @@ class WeightsSource:
 
     Attributes:
         seed: for torch.manual_seed.
-        file: a .safetensors, .pt, .pth or .ckpt file.
+        file: a file with one of `WEIGHT_SUFFIXES`.
         prefix: what the parameters' names start with in `file`, such as "encoder.lstm.".
     """
 
@@ -317,7 +317,7 @@ def _weights(path: str | os.PathLike[str], table: object, folder: Path) -> Weigh
             raise ConfigError(f"{path}: [weights] prefix goes with file, not with seed")
         return WeightsSource(seed=seed)
     file, prefix = values["file"], values.get("prefix", "")
-    if not isinstance(file, str) or Path(file).suffix.lower() not in WEIGHT_SUFFIXES or "\0" in file:
+    if not isinstance(file, str) or not file.lower().endswith(WEIGHT_SUFFIXES) or "\0" in file:
         allowed = f"a path ending in {', '.join(WEIGHT_SUFFIXES[:-1])} or {WEIGHT_SUFFIXES[-1]}"
         raise _impossible(path, "weights", "file", file, allowed)
     if not isinstance(prefix, str):

@@ -24,6 +24,8 @@ from ..weights import Array, state_dict_problems, validate_state_dict
 from ..write import ExportResult, require_output_path
 from .checkpoint import load_state_dict
 from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
+from .module_argument import is_unknown, not_a_module, unwrap_module
+from .other_files import not_a_source
 from .torch_lstm import check_sizes, is_bare_lstm, module_of, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
@@ -152,7 +154,7 @@ def load_source(source: str) -> Source:
         return _lstm_source(source, config) if isinstance(config, LSTMConfig) else _module_source(source, config)
     if ":" in source and not os.path.exists(source):  # noqa: PTH110 - SOURCE is only perhaps a path
         return _from_callable(source)
-    raise ConfigError(f"{source}: is not a model's .toml, package.module:callable or file.py:callable")
+    raise not_a_source(source)
 
 
 def source_files(source: str) -> list[str | os.PathLike[str]]:
@@ -193,17 +195,26 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     namespace = _import_file(config.file, where) if config.file else _import_package(str(config.package), where)
     factory = _attribute(namespace, config.callable, where)
     if not callable(factory):
-        raise ExportError(f"{where} is a {type(factory).__name__}; it must be a callable that returns an nn.Module")
+        what = f" is a {type(factory).__name__}" if is_unknown(factory) else f": {not_a_module(factory)}"
+        raise ExportError(f"{where}{what}; it must be a callable that returns an nn.Module")
     weights = config.weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(weights.seed if weights and weights.seed is not None else 0)
         module = _call(factory, where, dict(config.args))
-    if not isinstance(module, torch.nn.Module):
-        raise ExportError(f"{where} returns a {type(module).__name__}; it must return an nn.Module")
+    module = _unwrapped(module, where)
     if weights is not None and weights.file is not None:
         _load_weights(module, weights, path)
     inputs = flat_inputs(config.inputs)
     return ModuleSource(path, module, inputs, config.options, config.states, config.outputs, limits=config.limits)
+
+
+def _unwrapped(module: Any, where: str) -> nn.Module:
+    try:
+        unwrapped: nn.Module = unwrap_module(module)
+    except ExportError as error:
+        text = f"{where} returns a {type(module).__name__}; it must return an nn.Module"
+        raise ExportError(text if is_unknown(module) else f"{where}: {error}") from None
+    return unwrapped
 
 
 def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
@@ -280,12 +291,17 @@ def _from_callable(source: str) -> Source:
     namespace = _import_file(file, source) if file is not None else _import_package(package, source)
     value = _attribute(namespace, attribute, source)
     if not callable(value):
+        what = f"{attribute} is a {type(value).__name__}" if is_unknown(value) else not_a_module(value)
         raise ExportError(
-            f"{source}: {attribute} is a {type(value).__name__}; it must be a callable that returns an nn.LSTM, "
-            "or a module together with its example inputs"
+            f"{source}: {what}; it must be a callable that returns an nn.LSTM, or a module together with its example "
+            "inputs"
         )
     made = _call(value, source, {})
     nn = import_torch(f"{source} needs it").nn
+    if isinstance(made, tuple) and made:
+        made = (_unwrapped(made[0], source), *made[1:])
+    elif isinstance(made, nn.Module) or not is_unknown(made):
+        made = _unwrapped(made, source)
     if isinstance(made, nn.Module) and is_bare_lstm(made):
         spec = spec_of(made)
         return LSTMSource(source, spec, state_of(made, spec), ExportOptions())
@@ -313,9 +329,10 @@ def _with_example(source: str, made: Any) -> ModuleSource:
 
 
 def _call(factory: Any, source: str, keywords: dict[str, Any]) -> Any:
-    nn = import_torch(f"{source} needs it").nn
-    if isinstance(factory, nn.Module):
-        return factory  # a module instance is callable, too
+    torch = import_torch(f"{source} needs it")
+    nn = torch.nn
+    if isinstance(factory, (nn.Module, torch.export.ExportedProgram)):
+        return factory  # these are callable, too
     try:
         with contextlib.redirect_stdout(sys.stderr):
             return factory(**keywords)

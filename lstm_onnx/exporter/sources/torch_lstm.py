@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, ExportError
-from ...spec import DTYPES, LSTMSpec
+from ...spec import DTYPES, LSTMSpec, from_attributes
 from ..dependencies import import_torch
 from ..weights import Array, validate_state_dict
 
@@ -17,40 +17,6 @@ if TYPE_CHECKING:
 
 _MOST_LAYERS = 1000
 """More are surely a mistake: they take minutes to build, each with its own nodes in the file."""
-
-
-def unwrap_module(module: Any) -> Any:
-    """The module within the wrappers of torch.compile, DataParallel and DistributedDataParallel.
-
-    Raises:
-        ExportError: it is no module.
-    """
-    nn = import_torch("exporting a module needs it").nn
-    if not isinstance(module, nn.Module):
-        raise ExportError(not_a_module(module))
-    while True:
-        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            module = module.module
-        elif isinstance(module, nn.Module) and "_orig_mod" in module._modules:
-            module = module._modules["_orig_mod"]
-        else:
-            return module
-
-
-def not_a_module(value: Any) -> str:
-    """What is wrong with a value that should be an nn.Module, and what to pass instead."""
-    torch = import_torch("exporting a module needs it")
-    if isinstance(value, type):
-        name = value.__name__
-        if issubclass(value, torch.nn.Module):
-            return f"{name} is a class; pass an instance, {name}()"
-        return f"{name} is a class, and not one of nn.Module"
-    if isinstance(value, Mapping):
-        if value and all(isinstance(item, torch.Tensor) for item in value.values()):
-            return "this is a state dict; load it into the module first: module.load_state_dict(...)"
-        if any(isinstance(item, Mapping) for item in value.values()):
-            return "this is a dict, such as a checkpoint; load its state dict into the module first"
-    return f"{type(value).__name__} is not an nn.Module"
 
 
 def is_bare_lstm(module: nn.Module) -> bool:
@@ -97,17 +63,8 @@ def spec_of(module: Any) -> LSTMSpec:
             f"the LSTM's dtype is {dtype}, which ONNX Runtime has no LSTM for; "
             "export module.float() instead (for bfloat16 that is exact)"
         )
-    return LSTMSpec(
-        input_size=module.input_size,
-        hidden_size=module.hidden_size,
-        num_layers=module.num_layers,
-        bias=module.bias,
-        batch_first=module.batch_first,
-        dropout=float(module.dropout),
-        bidirectional=module.bidirectional,
-        proj_size=module.proj_size,
-        dtype=dtype,
-    )
+    names = (name for name in LSTMSpec.__dataclass_fields__ if name != "dtype")
+    return from_attributes(LSTMSpec, {**{name: getattr(module, name) for name in names}, "dtype": dtype})
 
 
 def state_of(module: nn.LSTM, spec: LSTMSpec) -> dict[str, Array]:

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ...errors import ExportError
+from ..wrappers import HookedWrapper, is_wrapper, plain_attributes, uncompiled, wrapped_module
 
 _CONTAINERS = (list, set, frozenset, deque)
 
@@ -62,7 +63,8 @@ def keep_len_symbolic(copy: nn.Module) -> None:
             methods: dict[str, Any] = {}
             for owner in reversed(kind.__mro__):
                 if not owner.__module__.startswith(("torch.", "builtins")):
-                    methods |= {name: item for name, item in vars(owner).items() if _is_function(item)}
+                    own = {name: uncompiled(item) for name, item in vars(owner).items()}
+                    methods |= {name: item for name, item in own.items() if _is_function(item)}
             patched = {name: _with_globals(item, files) for name, item in methods.items()}
             kinds[kind] = type(kind.__name__, (kind,), {**patched, "__module__": kind.__module__}) if patched else kind
         module.__class__ = kinds[kind]
@@ -77,6 +79,7 @@ def _with_globals(function: types.FunctionType, files: dict[int, dict[str, Any]]
     if id(own) not in files:
         table = files[id(own)] = {**own, "len": _symbolic_len}
         for name, item in own.items():
+            item = uncompiled(item)
             if isinstance(item, types.FunctionType) and item.__globals__ is own:
                 table[name] = _rebuilt(item, table)
     return _rebuilt(function, files[id(own)])
@@ -114,13 +117,28 @@ class _Copier:
             return self.memo[id(value)]
         self.alive.append(value)
         if isinstance(value, nn.Module):
-            new = self.memo[id(value)] = value.__class__.__new__(value.__class__)
-            # Not by Module.__setattr__, which would sort values into tables; those are copied themselves.
-            new.__dict__.update({name: self.of(item) for name, item in value.__dict__.items()})
-            return new
+            return self._module(value)
         copy = self._other(value)
         self.memo[id(value)] = copy
         return copy
+
+    def _module(self, value: nn.Module) -> nn.Module:
+        inner = wrapped_module(value)
+        if inner is not None:
+            copy: nn.Module = self.of(inner)
+            self.memo[id(value)] = copy
+            # Code that reaches into the wrapper, as by ``self.encoder.module.lstm``, finds the module itself.
+            name = next(name for name, part in value._modules.items() if part is inner)
+            if not hasattr(copy, name):
+                copy.__dict__[name] = copy
+            return copy
+        kind = HookedWrapper if is_wrapper(value) else value.__class__
+        # Not by its own __new__, which may take arguments, and in a torch.fx.GraphModule makes a class without forward.
+        new: nn.Module = object.__new__(kind)
+        self.memo[id(value)] = new
+        # Not by Module.__setattr__, which would sort values into tables; those are copied themselves.
+        new.__dict__.update({name: self.of(item) for name, item in plain_attributes(value).items()})
+        return new
 
     def _other(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):

@@ -14,8 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError, LSTMOnnxError
+from ..wrappers import without_compiler
 from .arguments import Arguments
 from .attribute_states import (
     AttributeSnapshot,
@@ -28,7 +30,7 @@ from .attribute_states import (
 from .clone import clone_module, keep_len_symbolic
 from .dtype_mode import DtypeMode
 from .opaque_ops import RecurrentModule, replace_recurrent_modules
-from .user_code import error_line
+from .user_code import error_line, first_line, stack_line
 
 Tensors = dict[str, Tensor]
 
@@ -122,7 +124,8 @@ def call_forward(forward: Any) -> Any:
         ExportError: it raised something; the message has the line of the user's code.
     """
     try:
-        return forward()
+        with without_compiler():
+            return forward()
     except LSTMOnnxError:
         raise
     except Exception as error:
@@ -134,13 +137,25 @@ def _forward_error(error: BaseException) -> ExportError:
         error = error.__cause__
     line = error_line(error)
     at = f" at {line}" if line else ""
-    if "Attempted to wrap RNN, GRU, or LSTM" in str(error):
-        return ExportError(
-            f"a recurrent module is called within torch.cond or another such operator{at}; compute both branches "
-            "and choose with torch.where"
-        )
-    first = next((row.strip() for row in str(error).splitlines() if row.strip()), "")
-    return ExportError(f"the module's forward fails{at}: {type(error).__name__}: {first}")
+    return within_operator(error) or ExportError(
+        f"the module's forward fails{at}: {type(error).__name__}: {first_line(error)}"
+    )
+
+
+def within_operator(error: BaseException) -> ExportError | None:
+    """The refusal of a recurrent module that is called within torch.cond, of which torch's error says other things.
+
+    Its compiler takes no nn.LSTM, and in its place no function that looks at the stack, as ours does for the line.
+    """
+    text = str(error)
+    looks = "captured completely" in text and "sys._getframe" in text
+    if not looks and "Attempted to wrap RNN, GRU, or LSTM" not in text:
+        return None
+    line = error_line(error)
+    return ExportError(
+        f"a recurrent module is called within torch.cond or another such operator{f' at {line}' if line else ''}; "
+        "compute both branches and choose with torch.where"
+    )
 
 
 def make_functional(
@@ -162,9 +177,6 @@ def make_functional(
         ExportError: it has no recurrent module, fails on the example, is not deterministic, or keeps
             something else than tensors from call to call.
     """
-    scripted = [path or type(module).__name__ for path, part in module.named_modules() if _is_script(part)]
-    if scripted:
-        raise ExportError(f"{scripted[0]} is a TorchScript module, which cannot be traced; use what it was made from")
     copy = clone_module(module, dtype)
     keep_len_symbolic(copy)
     recurrent = replace_recurrent_modules(copy)
@@ -188,6 +200,7 @@ def make_functional(
         result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
         if not result:
             raise ExportError(f"{type(module).__name__}.forward returns no tensor")
+        _require_real(result)
         states = find_attribute_states(copy, before, before.changed(copy))
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     order = list(arguments.tensors)
@@ -207,10 +220,6 @@ def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
     recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
     found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
     return None if found == dtype else found
-
-
-def _is_script(module: nn.Module) -> bool:
-    return isinstance(module, torch.jit.ScriptModule)
 
 
 def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:
@@ -239,19 +248,62 @@ def initial_states(functional: FunctionalModule) -> Tensors:
     return states
 
 
+def _require_real(result: list[tuple[str, Tensor]]) -> None:
+    for name, tensor in result:
+        if tensor.is_complex():
+            raise ExportError(
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, which a file's outputs cannot be; return "
+                "torch.view_as_real(...) of it, or its real and imaginary parts"
+            )
+
+
+class _RandomLine(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Finds the first line of the user's code that draws random numbers by torch."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.line: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass everything on."""
+        if self.line is None and torch.Tag.nondeterministic_seeded in func.tags:
+            self.line = stack_line()
+        return func(*args, **(kwargs or {}))
+
+
+def _changing_output(functional: FunctionalModule, name: str, versions: Mapping[str, int]) -> ExportError:
+    """Why a module gives another output when it is called again with the same inputs."""
+    inputs = functional.arguments.tensors
+    written = [key for key, tensor in inputs.items() if tensor._version != versions[key]]
+    if written:
+        return ExportError(
+            f"forward writes into {', '.join(written)}, so that {name} is another one when it is called again with "
+            f"the same tensors; let it work on a copy: {written[0]}.clone()"
+        )
+    with _RandomLine() as random, contextlib.suppress(ExportError):
+        functional.run(inputs, initial_states(functional))
+    if random.line is not None:
+        return ExportError(
+            f"at {random.line}: draws random numbers in eval mode, and a file cannot draw those that PyTorch does; "
+            "pass them as an argument of forward (F.dropout needs training=self.training)"
+        )
+    return ExportError(
+        f"the module gives another {name} each time it is called with the same inputs; a file cannot "
+        "draw random numbers as it does, nor see states that are kept in an object of one's own or in a global "
+        "variable (keep a tensor or a tuple of tensors in an attribute)"
+    )
+
+
 def _require_deterministic(functional: FunctionalModule, first: list[Tensor]) -> None:
     """Require equal outputs for equal inputs and states, and with zeros for states what empty attributes gave."""
     states = initial_states(functional)
     inputs = functional.arguments.tensors
+    versions = {name: tensor._version for name, tensor in inputs.items()}
     outputs, after = functional.run(inputs, states)
     again, _ = functional.run(inputs, states)
     for name, one in outputs.items():
         if not _close(one, again[name]):
-            raise ExportError(
-                f"the module gives another {name} each time it is called with the same inputs; a file cannot "
-                "draw random numbers as it does (F.dropout needs training=self.training), nor see states that are kept "
-                "in an object of one's own (keep a tensor or a tuple of tensors in an attribute)"
-            )
+            raise _changing_output(functional, name, versions)
     for (name, one), own in zip(outputs.items(), first, strict=True):
         if not _close(one, own):
             empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)

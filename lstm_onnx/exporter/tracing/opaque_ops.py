@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ...errors import ExportError
-from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec
+from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
 from ..weights import Array
 from .packed_sequences import PaddedSequence
 from .user_code import user_line
@@ -138,21 +138,23 @@ def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
     where = path or type(module).__name__
     cell = isinstance(module, nn.RNNCellBase)
     first: Any = module
-    dtype = str((first.weight_ih if cell else first.weight_ih_l0).dtype).removeprefix("torch.")
+    first_weight: Tensor = first.weight_ih if cell else first.weight_ih_l0
+    dtype = str(first_weight.dtype).removeprefix("torch.")
     if dtype not in DTYPES:
+        advice = f"; export module.float() instead{' (which is exact)' * (dtype == 'bfloat16')}"
         raise ExportError(
-            f"{where} has dtype {dtype}, which ONNX Runtime has no recurrent operators for; "
-            "export module.float() instead (for bfloat16 that is exact)"
+            f"{where} has dtype {dtype}, which ONNX Runtime has no recurrent operators for"
+            f"{'' if first_weight.is_complex() else advice}"
         )
     sizes: dict[str, Any] = {name: getattr(module, name) for name in ("input_size", "hidden_size", "bias")}
     sizes["dtype"] = dtype
     if not cell:
         sizes |= {name: getattr(module, name) for name in ("num_layers", "batch_first", "bidirectional")}
     if isinstance(module, (nn.LSTM, nn.LSTMCell)):
-        return LSTMSpec(**sizes, proj_size=getattr(module, "proj_size", 0))
+        return from_attributes(LSTMSpec, {**sizes, "proj_size": getattr(module, "proj_size", 0)})
     if isinstance(module, (nn.GRU, nn.GRUCell)):
-        return GRUSpec(**sizes)
-    return RNNSpec(**sizes, nonlinearity=first.nonlinearity)
+        return from_attributes(GRUSpec, sizes)
+    return from_attributes(RNNSpec, {**sizes, "nonlinearity": first.nonlinearity})
 
 
 def _weights_of(module: nn.Module, recurrent: RecurrentModule) -> dict[str, Array]:

@@ -23,12 +23,12 @@ from ...errors import ExportError, LSTMOnnxError
 from ..lowering.interpolation import INTERPOLATIONS
 from ..lowering.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from .attribute_states import ForwardFailed
-from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context
+from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
 from .opaque_ops import OPERATOR, RecurrentModule
 from .packed_sequences import replace_packing_functions
 from .size_decisions import SizeFacts, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
-from .user_code import error_line, user_line
+from .user_code import error_line, first_line, stack_trace_line, user_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
@@ -91,7 +91,7 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
                     verbose=False,
                 )
         except Exception as error:
-            raise (_own_error(error) or ExportError(_translation_problem(error))) from error
+            raise (_own_error(error) or ExportError(_translation_problem(error, program))) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
     keep_doubles(translated.model)
     # Here, as the translation may compare sizes, too.
@@ -225,7 +225,7 @@ def _explained(functional: FunctionalModule, error: Exception, lines: Mapping[st
     if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     text = str(error)
-    fixed = _fixed_axes(functional, text, lines)
+    fixed = _fixed_axes(functional, text, lines) or within_operator(error)
     if fixed:
         return fixed
     line = error_line(error)
@@ -241,8 +241,7 @@ def _unexplained(error: Exception) -> ExportError:
         error = error.__cause__
     line = error_line(error)
     at = f"at {line}: " if line else ""
-    first = next((row for row in str(error).splitlines() if row.strip()), "")
-    return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first.strip()}")
+    return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first_line(error)}")
 
 
 _FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])\.shape\[(\d+)\]")
@@ -305,15 +304,30 @@ def _sources(functional: FunctionalModule) -> dict[str, str]:
     return {f"L['tensors'][{index}]": name for index, name in enumerate(functional.arguments.tensors)}
 
 
-def _translation_problem(error: BaseException) -> str:
-    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error) + str(error.__cause__))
+def _translation_problem(error: BaseException, program: torch.export.ExportedProgram) -> str:
+    """Which operator has no translation, and the line that calls it."""
+    text = f"{error}\n{error.__cause__}"
+    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
+    line = stack_trace_line(text) or (_line_of(program, missing.group(1)) if missing else None)
+    at = f"at {line}: " if line else ""
     if missing:
         return (
-            f"{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
+            f"{at}{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
             "or update torch"
         )
-    first = next((row.strip() for row in str(error).splitlines() if row.strip()), "")
-    return f"torch.onnx cannot translate the module: {type(error).__name__}: {first}"
+    root = error
+    while root.__cause__ is not None:  # the exporter's own errors name steps of its, and the inner one the cause
+        root = root.__cause__
+    return f"{at}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}"
+
+
+def _line_of(program: torch.export.ExportedProgram, operator: str) -> str | None:
+    """The user's line that calls an operator, given as ``aten.linalg_eig``."""
+    name = operator.rpartition(".")[2].removeprefix("_").removesuffix("_ex")
+    for node in program.graph.nodes:
+        if name in str(node.target) and (line := stack_trace_line(str(node.meta.get("stack_trace", "")))):
+            return line
+    return None
 
 
 def _schema() -> OpSchema:

@@ -16,6 +16,8 @@ _OURS = str(Path(__file__).parents[2])
 _NOT_USERS = (_OURS, str(Path(torch.__file__).parent), "<")
 _PYTHON = sysconfig.get_paths()["stdlib"]
 _FRAME = re.compile(r'^\s*File "(.*?)", line (\d+), in ', re.MULTILINE)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_GOES_ON = re.compile(r"(, but expected one of)?:$")
 _ENTRIES = ("call_forward", "_exported")
 """Functions of this package that call the user's forward; their callers are not the user's code."""
 
@@ -77,3 +79,10 @@ def format_line(filename: str, number: int) -> str:
     """A line as messages show it: ``file.py:12: code``."""
     code = linecache.getline(filename, number).strip().rstrip(":")
     return f"{Path(filename).name}:{number}: {code}" if code else f"{Path(filename).name}:{number}"
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, without colours and without what would go on in further lines."""
+    rows = (_COLOUR.sub("", row).strip() for row in str(error).splitlines())
+    row = next((row for row in rows if row), "")
+    return _GOES_ON.sub("", row)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from onnx import ModelProto, helper
 
 from ...atomic_io import temporary_folder
+from ...errors import ExportError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph.write import write_model
 from ...runtime import Model
@@ -75,4 +76,9 @@ def _open(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> Model:
     with temporary_folder() as folder:
         path = folder / "trial.onnx"
         write_model(model, graph.nodes.initializers, path)
-        return open_for_trial(path)
+        try:
+            return open_for_trial(path)
+        except ModelError as error:  # which names the temporary file
+            line = next((line for node, line in graph.lines.items() if f"({node})" in error.message), None)
+            at = f"at {line}: " if line else ""
+            raise ExportError(f"{at}the exported file of {model.graph.name} is no valid one: {error.reason}") from error

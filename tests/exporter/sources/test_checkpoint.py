@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import argparse
 import io
+import json
 import struct
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,7 +38,7 @@ def _same(found: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(array, expected[name].numpy())
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".pt", ".pth", ".ckpt"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".SAFETENSORS", ".pt", ".pth", ".ckpt", ".bin", ".pth.tar", ".th"])
 def test_a_bare_state_dict(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"net{suffix}"
     if suffix.lower() == ".safetensors":
@@ -108,7 +111,7 @@ def test_a_file_without_any_lstm_says_what_it_holds(tmp_path: Path) -> None:
 
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     torch.save(_lstm(), tmp_path / "net.pt")
-    with pytest.raises(WeightsError, match=r"could run code; save model\.state_dict\(\) instead"):
+    with pytest.raises(WeightsError, match=r"an object of torch\.nn\.modules\.rnn\.LSTM\), and .* code; save model"):
         load_state_dict(tmp_path / "net.pt")
 
 
@@ -289,5 +292,112 @@ def test_the_prefix_of_a_module_is_that_of_all_its_tensors(prefix: str, tmp_path
 
 def test_a_file_with_nothing_of_a_module_says_what_both_hold(tmp_path: Path) -> None:
     save_file({"conv.kernel": torch.zeros(2)}, tmp_path / "net.safetensors")
-    with pytest.raises(WeightsError, match=r"it holds conv, and the module head\.bias, head\.weight, lstm\.bias_hh_l0"):
+    with pytest.raises(WeightsError, match=r"it holds conv\.kernel, and the module head\.bias, head\.weight, lstm"):
         load_state_dict(tmp_path / "net.safetensors", module_names=_module().state_dict())
+
+
+def test_two_state_dicts_side_by_side_are_told_apart(tmp_path: Path) -> None:
+    other = {name: value + 1 for name, value in _state("lstm.").items()}
+    torch.save({"encoder": _state("lstm."), "decoder": other, "epoch": 3}, tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match=r'under prefix = "decoder.lstm.", prefix = "encoder.lstm."$'):
+        load_state_dict(tmp_path / "net.pt")
+    _same(load_state_dict(tmp_path / "net.pt", "encoder.lstm."))
+
+
+def test_a_configuration_under_a_common_name_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save({"model": {"name": "tagger", "layers": {"n": 2}}, "weights": _state()}, tmp_path / "net.pt")
+    _same(load_state_dict(tmp_path / "net.pt"))
+
+
+def test_an_optimizer_is_named(tmp_path: Path) -> None:
+    torch.save(torch.optim.Adam(_lstm().parameters()).state_dict(), tmp_path / "net.pt")
+    with pytest.raises(WeightsError, match="holds an optimizer's state dict; save that of the module"):
+        load_state_dict(tmp_path / "net.pt")
+
+
+def test_the_object_that_is_no_tensor_is_named(tmp_path: Path) -> None:
+    content = {"state_dict": _state("model."), "hyper_parameters": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "best.ckpt")
+    with pytest.raises(WeightsError, match=r"an object of argparse\.Namespace\), and reading it could run code"):
+        load_state_dict(tmp_path / "best.ckpt", "model.")
+
+
+def _archive(kind: str, path: Path) -> None:
+    """A file at `path` that torch.save did not write."""
+    torch.save(_state(), path.with_suffix(".inner"))
+    if kind == "tar":
+        with tarfile.open(path, "w") as archive:
+            archive.add(path.with_suffix(".inner"), "net.bin")
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(path.with_suffix(".inner"), "policy.pth")
+    elif kind == "hdf5":
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    else:
+        torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.zeros(1, 2),)), path.with_suffix(".pt2"))
+        path.with_suffix(".pt2").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("tar", "is a tar archive; unpack it"),
+        ("zip", r"is a zip archive; unpack it, and name the checkpoint in it, such as policy\.pth"),
+        ("hdf5", "is an HDF5 file, such as Keras's"),
+        ("program", r"is an ExportedProgram \(torch\.export\.save\)"),
+    ],
+)
+def test_archives_of_other_kinds_are_named(kind: str, words: str, tmp_path: Path) -> None:
+    _archive(kind, tmp_path / "net.bin")
+    with pytest.raises(WeightsError, match=words):
+        load_state_dict(tmp_path / "net.bin")
+
+
+def _sharded(folder: Path, suffix: str) -> Path:
+    """A module's state dict in two files and their index."""
+    state = {name: value.detach() for name, value in _module().state_dict().items()}
+    stem = "model" if suffix == ".safetensors" else "pytorch_model"
+    files = {name: f"{stem}-0000{1 + name.startswith('lstm')}-of-00002{suffix}" for name in state}
+    for file in set(files.values()):
+        part = {name: value for name, value in state.items() if files[name] == file}
+        save_file(part, folder / file) if suffix == ".safetensors" else torch.save(part, folder / file)
+    index = folder / f"{stem}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": files}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_sharded_checkpoints(suffix: str, tmp_path: Path) -> None:
+    index = _sharded(tmp_path, suffix)
+    expected = _module().state_dict()
+    found = load_state_dict(index, module_names=expected)
+    assert set(found) == set(expected)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name].numpy())
+    assert set(load_state_dict(index, "lstm.")) == NAMES
+    part = next(path for path in tmp_path.iterdir() if "-00001-of" in path.name)
+    for names, words in ((expected, "lacks lstm.*"), (None, "has no LSTM.*")):
+        with pytest.raises(WeightsError, match=rf"{words}; it is one of several files .*: name {index}$"):
+            load_state_dict(part, module_names=names)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "has no file for each tensor"),
+        ('{"weight_map": {}}', "has no file for each tensor"),
+        ('{"weight_map": {"weight_ih_l0": 3}}', "has no file for each tensor"),
+        ('{"weight_map": {"weight_ih_l0": "a.bin"', "is not the index of a sharded checkpoint"),
+        ('{"weight_map": {"weight_ih_l0": "../a.bin"}}', "only files in its own folder are read"),
+        ('{"weight_map": {"weight_ih_l0": "/a.bin"}}', "only files in its own folder are read"),
+        ('{"weight_map": {"weight_ih_l0": ".."}}', "only files in its own folder are read"),
+        ('{"weight_map": {"weight_ih_l0": "b.index.json"}}', "which can hold no tensors"),
+        ('{"weight_map": {"weight_ih_l0": "gone.bin"}}', "gone.bin: No such file"),
+        ('{"weight_map": {"x.weight_ih_l0": "a.bin"}}', "a.bin: does not hold x.weight_ih_l0"),
+    ],
+)
+def test_a_wrong_index(content: str, words: str, tmp_path: Path) -> None:
+    torch.save(_state(), tmp_path / "a.bin")
+    (tmp_path / "m.index.json").write_text(content)
+    with pytest.raises((WeightsError, FileError), match=words):
+        load_state_dict(tmp_path / "m.index.json", "x." if "x." in content and "index" not in content else "")

@@ -104,8 +104,14 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
         (LSTM + "[weights]\nseed = 1.5\n", ["[weights] seed = 1.5", "an integer of 0 or more"]),
         (LSTM + "[weights]\nseed = true\n", ["[weights] seed = True", "an integer of 0 or more"]),
         (LSTM + "[weights]\nseed = 9223372036854775808\n", ["[weights] seed = 9223372036854775808"]),
-        (LSTM + '[weights]\nfile = "a.onnx"\n', ["[weights] file = 'a.onnx'", ".safetensors, .pt, .pth or .ckpt"]),
-        (LSTM + "[weights]\nfile = 3\n", ["[weights] file = 3", ".safetensors, .pt, .pth or .ckpt"]),
+        (
+            LSTM + '[weights]\nfile = "a.onnx"\n',
+            ["[weights] file = 'a.onnx'", ".safetensors, .pt, .pth, .ckpt, .bin, "],
+        ),
+        (
+            LSTM + "[weights]\nfile = 3\n",
+            ["[weights] file = 3", ".safetensors, .pt, .pth, .ckpt, .bin, "],
+        ),
         (LSTM + '[weights]\nfile = "a\\u0000.pt"\n', ["[weights] file", "a path"]),
         (LSTM + '[weights]\nfile = "a.pt"\nprefix = 3\n', ["[weights] prefix = 3", "a string"]),
         # What is missing.
@@ -358,7 +364,7 @@ def test_no_inputs_flatten_to_none() -> None:
         (FACTORY + TOKENS + "[weights]\nseed = -1\n", ["[weights] seed = -1"]),
         (
             FACTORY + TOKENS + '[weights]\nfile = "a.onnx"\n',
-            ["[weights] file = 'a.onnx'", ".safetensors, .pt, .pth or .ckpt"],
+            ["[weights] file = 'a.onnx'", ".safetensors, .pt, .pth, .ckpt, .bin, "],
         ),
         (FACTORY + TOKENS + "[export]\nlengths = true\n", ["[export] lengths goes with [lstm]", "[inputs.lengths]"]),
         (FACTORY + TOKENS + "[export]\nlengths = false\n", ["[export] lengths goes with [lstm]"]),

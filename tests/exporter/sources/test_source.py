@@ -124,7 +124,11 @@ def test_a_module_is_taken_as_it_is(attribute: str, python: Callable[[str], str]
         ("def make():\n    return nn.GRU(4, 3)\n", "make", "returns a GRU; for a module"),
         ("def make():\n    return nn.Sequential(nn.LSTM(4, 3))\n", "make", "returns a Sequential; for a module"),
         ("def make():\n    return 4\n", "make", "returns a int"),
-        ("def make():\n    return None\n", "make", "returns a NoneType"),
+        (
+            "def make():\n    return None\n",
+            "make",
+            "None is not an nn.Module; a function that makes the module must return it",
+        ),
         ("def make():\n    raise KeyError('weights')\n", "make", "the callable raised KeyError: 'weights'"),
         ("def make(size):\n    return nn.LSTM(4, size)\n", "make", "the callable raised TypeError"),
         ("make = 4\n", "make", "make is a int; it must be a callable"),

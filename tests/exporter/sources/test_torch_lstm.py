@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import copy
-import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,30 +99,6 @@ def test_bfloat16_is_refused_with_the_way_round(tmp_path: Path) -> None:
     lstm_onnx.export(module.float(), tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("module", [None, "nn.LSTM"])
-def test_what_is_no_module_is_named(module: object, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=rf"^{type(module).__name__} is not an nn\.Module"):
-        lstm_onnx.export(module, tmp_path / "m.onnx")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("module", "message"),
-    [
-        (nn.LSTM, "LSTM is a class; pass an instance, LSTM()"),
-        (dict, "dict is a class, and not one of nn.Module"),
-        (nn.LSTM(4, 3).state_dict(), "this is a state dict; load it into the module first"),
-        (
-            {"state_dict": nn.LSTM(4, 3).state_dict(), "epoch": 3},
-            "this is a dict, such as a checkpoint; load",
-        ),
-        ({"epoch": 3}, "dict is not an nn.Module"),
-    ],
-)
-def test_what_was_passed_instead_of_a_module_is_named(module: object, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=f"^{re.escape(message)}"):
-        lstm_onnx.export(module, tmp_path / "m.onnx")  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("module", [nn.GRU(4, 3), nn.LSTMCell(4, 3), nn.Sequential(nn.LSTM(4, 3))])
 def test_what_is_more_than_an_lstm_asks_for_an_example(module: nn.Module, tmp_path: Path) -> None:
     name = type(module).__name__
@@ -130,6 +106,19 @@ def test_what_is_more_than_an_lstm_asks_for_an_example(module: nn.Module, tmp_pa
         lstm_onnx.export(module, tmp_path / "m.onnx")
     with pytest.raises(ExportError, match=rf"^{name} is not an nn\.LSTM"):
         spec_of(module)
+
+
+def test_flags_and_sizes_are_taken_as_torch_takes_them(tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"bidirectional": 1, "dropout": 0}
+    module = nn.LSTM(4, 3, **flags)
+    module.num_layers = np.int64(1)  # type: ignore[assignment]
+    assert spec_of(module) == LSTMSpec(4, 3, bidirectional=True)
+    plain = nn.LSTM(4, 3, bidirectional=True)
+    plain.load_state_dict(module.state_dict())
+    lstm_onnx.export(module, tmp_path / "m.onnx")
+    assert lstm_onnx.verify(plain, tmp_path / "m.onnx", provider="cpu", threads=1)
+    module.batch_first = None  # type: ignore[assignment]
+    assert not spec_of(module).batch_first
 
 
 @pytest.mark.parametrize("wrong", [{"states": "zero"}, {"output_names": ["y"]}])

@@ -70,9 +70,53 @@ def functional(module: nn.Module, batch: int = 2, time: int = 4, **options: Any)
     return make_functional(module, bind_arguments(module, signal(batch, time), X), **options)
 
 
-@pytest.mark.parametrize("make", [Dropping, Noisy])
+LINES = {Dropping: r"F\.dropout\(self\.lstm\(x\)", Noisy: r"torch\.randn_like\(x\)"}
+
+
+class Counting(nn.Module):
+    """Counts in a global variable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        COUNTS.append(1)
+        return self.lstm(x)[0] * len(COUNTS)
+
+
+COUNTS: list[int] = []
+
+
+class Overwriting(Counting):
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return self.lstm(x)[0]
+
+
+class Complex(Counting):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft(self.lstm(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Counting, "the module gives another output each time .* in an object of one's own or in a global variable"),
+        (Overwriting, r"forward writes into x, so that output is another one .*: x\.clone\(\)$"),
+        (Complex, r"output is complex64, which a file's outputs cannot be; return torch\.view_as_real\(\.\.\.\)"),
+    ],
+)
+def test_what_a_file_cannot_give_is_refused(make: type[nn.Module], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        functional(make().eval())
+
+
+@pytest.mark.parametrize("make", LINES)
 def test_random_numbers_are_refused(make: type[nn.Module]) -> None:
-    with pytest.raises(ExportError, match=r"another output each time .* \(F.dropout needs training=self.training\)"):
+    with pytest.raises(
+        ExportError, match=rf"^at test_functional\.py:\d+: .*{LINES[make]}.*: draws random numbers in eval mode"
+    ):
         functional(make())
 
 

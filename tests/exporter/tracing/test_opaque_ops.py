@@ -280,3 +280,31 @@ def test_a_hook_on_the_lstm_is_kept(tmp_path: Path) -> None:
     module.get_submodule("part").register_forward_hook(lambda _, __, result: (result[0] * 3, result[1]))
     module.get_submodule("part").register_forward_pre_hook(lambda _, args: (args[0] + 1,))
     right(module, signal, {"x": BATCH_TIME}, tmp_path)
+
+
+class Stepping(nn.Module):
+    """A cell whose bias is 1, as in Tacotron 2."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        state = self.cell(x, (h, h) if isinstance(self.cell, nn.LSTMCell) else h)
+        return state[0] if isinstance(state, tuple) else state  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+@pytest.mark.parametrize("bias", [1, 0, "yes"])
+def test_a_cells_bias_is_any_truth_value(kind: Any, bias: Any) -> None:
+    recurrent = replace_recurrent_modules(Stepping(kind(4, 6, bias)))
+    assert recurrent["cell"].spec.bias is bool(bias)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_sizes_and_flags_of_other_types(kind: Any) -> None:
+    module = kind(4, 6, bidirectional=1)
+    module.num_layers = np.int64(1)
+    spec = replace_recurrent_modules(nn.ModuleDict({"net": module}))["net"].spec
+    assert (spec.bidirectional, spec.num_layers) == (True, 1)
+    assert type(spec.num_layers) is int

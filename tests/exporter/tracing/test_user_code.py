@@ -12,7 +12,7 @@ import torch
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.tracing import user_code
 from lstm_onnx.exporter.tracing.functional import call_forward
-from lstm_onnx.exporter.tracing.user_code import error_line, stack_line, user_line
+from lstm_onnx.exporter.tracing.user_code import error_line, first_line, stack_line, user_line
 
 
 def number_of(text: str) -> int:
@@ -73,3 +73,17 @@ def test_a_colon_at_the_end_is_left_out() -> None:
             pass
     assert not line.endswith(":")
     assert user_code.format_line("/nowhere/at/all.py", 3) == "all.py:3"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n\n  first\nsecond", "first"),
+        ("\x1b[96mThis is step 1/3\x1b[0m of exporting", "This is step 1/3 of exporting"),
+        ("narrow() got (int, SymFloat), but expected one of:\n * (int)", "narrow() got (int, SymFloat)"),
+        ("the cause:\n it", "the cause"),
+        ("", ""),
+    ],
+)
+def test_the_first_line_of_an_error(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line

@@ -1,0 +1,93 @@
+"""What torch wraps around a module without changing what it computes: torch.compile and data parallelism."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import types
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+_COMPILED = "_orig_mod"
+"""Where torch.compile's wrapper keeps the module, as a submodule."""
+_IN_PLACE = "_compiled_call_impl"
+"""What ``module.compile()`` sets, and `nn.Module.__call__` calls in the forward's place."""
+_UNCOMPILED = "_torchdynamo_orig_callable"
+"""The attribute of a compiled function that holds the function as it was."""
+_COMPILER = str(Path(torch.__file__).parent / "_dynamo")
+"""The folder of the compiler: its functions around others have their code there."""
+_CHANGES = ("_forward_pre_hooks", "_forward_hooks")
+
+
+def wrapped_module(module: nn.Module) -> nn.Module | None:
+    """The module within a wrapper of torch.compile, DataParallel or DistributedDataParallel; None for others.
+
+    A wrapper with hooks of its own is more than what it wraps; `is_wrapper` knows it, too.
+    """
+    if any(getattr(module, name) for name in _CHANGES):
+        return None
+    return _inner(module)
+
+
+def is_wrapper(module: nn.Module) -> bool:
+    """Whether a module is one of the wrappers that `wrapped_module` knows, with hooks or without."""
+    return _inner(module) is not None
+
+
+def _inner(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, torch.jit.ScriptModule):  # whose submodules are in no dict
+        return None
+    parts = module._modules
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        return parts.get("module")
+    return parts.get(_COMPILED)
+
+
+def uncompiled(function: Any) -> Any:
+    """The function or method that torch.compile (or torch.compiler.disable) got; any other value as it is."""
+    while isinstance(function, types.FunctionType) and function.__code__.co_filename.startswith(_COMPILER):
+        inner = function.__dict__.get(_UNCOMPILED) or function.__dict__.get("__wrapped__")
+        if inner is None:
+            break
+        function = inner
+    return function
+
+
+class HookedWrapper(nn.Module):
+    """Calls the module that a wrapper holds, with the wrapper's own hooks around it and its attributes behind it."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return next(iter(self._modules.values()))(*args, **kwargs)  # type: ignore[misc]
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of the wrapper, or else of the module in it."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(next(iter(self.__dict__["_modules"].values())), name)
+
+
+def plain_attributes(module: nn.Module) -> dict[str, Any]:
+    """The attributes of a module without what torch.compile left in them.
+
+    That are the compiled call of ``module.compile()``, compiled functions, and a ``module.forward`` that is the one
+    of the module's class.
+    """
+    found = {name: uncompiled(value) for name, value in module.__dict__.items() if name != _IN_PLACE}
+    own = found.get("forward")
+    if isinstance(own, types.MethodType) and own.__self__ is module and own.__func__ is type(module).forward:
+        del found["forward"]
+    return found
+
+
+def without_compiler() -> AbstractContextManager[Any]:
+    """A context in which what torch.compile made, such as a decorated function, runs as it was written."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled; importing it takes a second
+        return contextlib.nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance

@@ -91,9 +91,9 @@ class _Graph:
         node = self._makers.get(value)
         if node is None:
             return []
-        chosen = self._chosen(node)
+        chosen = self._chosen(node, value)
         if chosen is not None:
-            return [part for part, _ in chosen]
+            return [part for part, _ in chosen[1]]
         inputs = [str(name) for name in node.input if name] + outer_values(node)
         layer = read_layer(node, self._makers) if node.op_type == "Scan" else None
         if layer is None or layer.directions < 2:
@@ -108,49 +108,103 @@ class _Graph:
         node = self._makers.get(value)
         if node is None:
             return "", value
-        chosen = self._chosen(node)
+        chosen = self._chosen(node, value)
         if chosen is not None:
-            return "chosen", self._form(node), tuple((known[part], row) for part, row in chosen)
-        attributes = tuple(sorted(item.SerializeToString() for item in node.attribute))
+            form, rows = chosen
+            return "chosen", form, tuple((known[part], row) for part, row in rows)
         inputs = tuple(known.get(name, -1) for name in (*map(str, node.input), *outer_values(node)))
-        return str(node.domain), str(node.op_type), list(node.output).index(value), attributes, inputs
+        return (*_operator(node), list(node.output).index(value), inputs)
 
-    def _chosen(self, node: NodeProto) -> list[tuple[str, int]] | None:
-        """For rows that are taken from a concatenation along axis 0: the part and its row, for each."""
-        source = self._makers.get(str(node.input[0])) if node.input else None
-        while source is not None and source.op_type == "Identity":
-            source = self._makers.get(str(source.input[0]))
-        if source is None or source.op_type != "Concat" or _axis(source) != 0:
-            return None
-        sizes = [self._size(str(name)) for name in source.input]
-        rows = self._rows(node, sum(size or 0 for size in sizes))
-        if rows is None or any(size is None for size in sizes):
-            return None
-        owners = [(str(name), row) for name, size in zip(source.input, sizes, strict=True) for row in range(size or 0)]
-        return [owners[row] for row in rows]
+    def _chosen(self, node: NodeProto, output: str) -> tuple[Hashable, list[tuple[str, int]]] | None:
+        """For an output of rows along an axis that are taken from a concatenation along it.
 
-    def _rows(self, node: NodeProto, count: int) -> list[int] | None:
-        if node.op_type == "Gather" and _axis(node) == 0:
-            index = self._constant(str(node.input[1]))
-            inside = index is not None and bool(((index >= -count) & (index < count)).all())
-            return [int(row) % count for row in index.reshape(-1)] if index is not None and inside else None
-        if node.op_type == "Slice" and len(node.input) >= 4:
-            found = [self._constant(str(name)) for name in node.input[1:] if name]
-            if len(found) != len(node.input) - 1 or any(part is None or part.size != 1 for part in found):
+        The form, which says all of the computation but the rows, and the part and the row in it of each row.
+        """
+        if node.op_type not in ("Gather", "GatherND", "Slice", "Split"):
+            return None
+        value = str(node.input[0])
+        axis, rows = self._rows(node, output)
+        if axis is None or rows is None:
+            return None
+        form: list[Hashable] = [_operator(node), self._index_shape(node)]
+        while (source := self._makers.get(value)) is not None and source.op_type != "Concat":
+            value = str(source.input[0]) if source.input else ""
+            if source.op_type == "Squeeze" and len(source.input) == 2:
+                removed = self._constant(str(source.input[1]))
+                if removed is None:
+                    return None
+                for each in sorted(_positive(removed, len(self._shapes.get(value, ())))):
+                    axis += each <= axis
+                form.append(("Squeeze", tuple(removed.reshape(-1).tolist())))
+            elif source.op_type == "Reshape" and axis == 0:
+                width = self._split(value, str(source.output[0]))
+                if not width:
+                    return None
+                rows = [width * row + inner for row in rows for inner in range(width)]
+                form.append(("Reshape", tuple(self._shapes.get(str(source.output[0]), ()))))
+            elif source.op_type != "Identity":
                 return None
-            start, end, axis, *step = (int(part.item()) for part in found if part is not None)
-            if axis == 0 and step in ([], [1]):
-                return list(range(count))[start : None if end >= _ENDLESS else end]
-        return None
+        if source is None or _axis(source) % max(len(self._shapes.get(value, ())), 1) != axis:
+            return None
+        sizes = [self._size(str(name), axis) for name in source.input]
+        owners = [(str(name), row) for name, size in zip(source.input, sizes, strict=True) for row in range(size or 0)]
+        if any(size is None for size in sizes) or not all(row < len(owners) for row in rows):
+            return None
+        return tuple(form), [owners[row] for row in rows]
 
-    def _form(self, node: NodeProto) -> Hashable:
-        """What tells apart choices of the same rows: the shape of a Gather's index."""
-        index = self._constant(str(node.input[1])) if node.op_type == "Gather" else None
+    def _rows(self, node: NodeProto, output: str) -> tuple[int | None, list[int] | None]:
+        """The axis and the rows that a node takes, from 0; None where it does anything else, or they are unknown."""
+        source = str(node.input[0])
+        rank = len(self._shapes.get(source, ()))
+        if node.op_type == "GatherND":
+            index = self._constant(str(node.input[1]))
+            single = index is not None and index.ndim > 0 and index.shape[-1] == 1
+            single = single and not any(item.i for item in node.attribute if item.name == "batch_dims")
+            return 0, None if not single else self._inside(index, self._size(source, 0))
+        if node.op_type == "Gather":
+            axis = _axis(node) % max(rank, 1)
+            return axis, self._inside(self._constant(str(node.input[1])), self._size(source, axis))
+        if node.op_type == "Split":
+            axis = _axis(node) % max(rank, 1)
+            sizes = [self._size(str(name), axis) for name in node.output]
+            place = list(node.output).index(output)
+            start = sum(size or 0 for size in sizes[:place])
+            known = all(size is not None for size in (*sizes, self._size(source, axis)))
+            return axis, list(range(start, start + (sizes[place] or 0))) if known else None
+        found = [self._constant(str(name)) for name in node.input[1:] if name]
+        if len(found) != len(node.input) - 1 or len(found) < 3 or any(one is None or one.size != 1 for one in found):
+            return None, None
+        start, end, axis, *step = (int(part.item()) for part in found if part is not None)
+        size = self._size(source, axis % max(rank, 1))
+        if size is None or step not in ([], [1]):
+            return None, None
+        return axis % max(rank, 1), list(range(size))[start : None if end >= _ENDLESS else end]
+
+    @staticmethod
+    def _inside(index: np.ndarray | None, count: int | None) -> list[int] | None:
+        if index is None or count is None or not bool(((index >= -count) & (index < count)).all()):
+            return None
+        return [int(row) % count for row in index.reshape(-1)]
+
+    def _split(self, before: str, after: str) -> int:
+        """How many rows each row of a reshaped value has of the original, where at most axis 0 is split; 0 otherwise."""
+        one, other = tuple(self._shapes.get(before, ())), tuple(self._shapes.get(after, ()))
+        if one and one[0] and one == other and one.count(None) <= 1:
+            return 1
+        if len(one) < 1 or len(other) != len(one) + 1 or not one[0] or not other[0] or not other[1]:
+            return 0
+        # With one unknown size in each, these are equal, since the number of elements is.
+        same = one[1:] == other[2:] and one[1:].count(None) <= 1
+        return other[1] if same and other[0] * other[1] == one[0] else 0
+
+    def _index_shape(self, node: NodeProto) -> Hashable:
+        """Of an index, what tells apart two that take the same rows."""
+        index = None if node.op_type == "Slice" else self._constant(str(node.input[1]))
         return None if index is None else index.shape
 
-    def _size(self, value: str) -> int | None:
+    def _size(self, value: str, axis: int) -> int | None:
         shape = self._shapes.get(value, ())
-        return shape[0] if len(shape) else None
+        return shape[axis] if axis < len(shape) else None
 
     def _constant(self, value: str) -> np.ndarray | None:
         if value in self._initializers:
@@ -163,6 +217,15 @@ class _Graph:
             tensor = found[0]
         small = int(np.prod(tensor.dims, initial=1)) <= _SMALL and not tensor.external_data
         return numpy_helper.to_array(tensor) if small and tensor.data_type else None
+
+
+def _operator(node: NodeProto) -> tuple[Hashable, ...]:
+    """A node's operator and attributes."""
+    return str(node.domain), str(node.op_type), tuple(sorted(item.SerializeToString() for item in node.attribute))
+
+
+def _positive(axes: np.ndarray, rank: int) -> list[int]:
+    return [int(axis) % max(rank, 1) for axis in axes.reshape(-1)]
 
 
 def _axis(node: NodeProto) -> int:

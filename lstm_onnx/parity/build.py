@@ -91,12 +91,12 @@ def with_mutants(
 
     target = amplified if isinstance(amplified, Target) else None
     added: list[CaseResult] = []
-    further = _passed(harder, added)
+    further = passed_targets(harder, added)
     results = tuple(self_test(model, expected, level, seed, amplified=target, harder=further, ranges=report.ranges))
     return replace(report, mutants=results, cases=(*report.cases, *added))
 
 
-def _passed(targets: Iterable[Any], results: list[CaseResult]) -> Iterator[Any]:
+def passed_targets(targets: Iterable[Any], results: list[CaseResult]) -> Iterator[Any]:
     """The targets whose file passes its own cases, of which there are some; their results are added to `results`."""
     for target in targets:
         found = [replay(target.model, case) for case in target.expected]

@@ -188,6 +188,9 @@ class Module(nn.Module):
             shape = (1,) if d.cell else (d.layers * d.directions, 1)
             self.h0 = nn.Parameter(torch.randn(*shape, d.width) / 2)
             self.c0 = nn.Parameter(torch.randn(*shape, d.hidden) / 2)
+        self._make_last(d)
+
+    def _make_last(self, d: DrawnModule) -> None:
         if d.after in ("linear", "cut", "log_softmax", "argmax"):
             self.head = nn.Linear(d.out, 5)
         elif d.after == "tied":

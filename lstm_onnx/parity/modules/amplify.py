@@ -135,7 +135,10 @@ def _array(tensor: Tensor) -> np.ndarray:
 def _amplified_graph(
     verification: ModuleVerification, layers: list[_Layer], model: onnx.ModelProto, folder: str
 ) -> tuple[onnx.ModelProto, list[_Layer] | None]:
-    """A copy of the graph with amplified weights, and the layers that were found; None where an operator is no layer's."""
+    """A copy of the graph with amplified weights, and the layers that were found.
+
+    None instead of them where an operator is none of the layers.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     edit = Edit(copy, folder)

@@ -187,7 +187,7 @@ class _Graph:
         return [int(row) % count for row in index.reshape(-1)]
 
     def _split(self, before: str, after: str) -> int:
-        """How many rows each row of a reshaped value has of the original, where at most axis 0 is split; 0 otherwise."""
+        """How many of the original's rows each row of a reshaped value has; 0 where more than axis 0 is split."""
         one, other = tuple(self._shapes.get(before, ())), tuple(self._shapes.get(after, ()))
         if one and one[0] and one == other and one.count(None) <= 1:
             return 1

@@ -17,9 +17,9 @@ from ..expected import Expected
 from ..replay import replay
 from ..report import MutantResult, Range
 from .catalogue import MUTATORS, Mutator
-from .effect import same_by_graph
+from .effect import Shapes, same_by_graph
 from .equivalence import Outcome, equivalent
-from .graph_edit import Edit, Shapes, known_shapes
+from .graph_edit import Edit, known_shapes
 
 LEVELS = ("none", "quick", "all")
 """No self-test; one mutant of each kind; every kind in every recurrent layer."""

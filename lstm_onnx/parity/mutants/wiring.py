@@ -9,7 +9,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ...onnxgraph.recurrent import Port, RecurrentLayer
-from .equivalence import ABSENT, APPLIED, Outcome, equivalent, single_step, unread_h, unread_padding, unread_reverse, unread_row
+from .equivalence import (
+    ABSENT,
+    APPLIED,
+    Outcome,
+    equivalent,
+    single_step,
+    unread_h,
+    unread_padding,
+    unread_reverse,
+    unread_row,
+)
 from .graph_edit import Edit
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]

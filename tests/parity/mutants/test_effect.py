@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -17,7 +17,17 @@ from lstm_onnx.parity.mutants import MUTATORS, Edit, Outcome, known_shapes, muta
 from lstm_onnx.parity.mutants.effect import live_values, same_by_graph
 
 UNREAD = "no output depends on it"
-Read = Callable[[Tensor, Tensor, Tensor], Any]
+
+
+class Results(NamedTuple):
+    """Those of an LSTM."""
+
+    y: Tensor
+    h: Tensor
+    c: Tensor
+
+
+Read = Callable[[Results], Any]
 
 
 class Reader(nn.Module):
@@ -30,7 +40,7 @@ class Reader(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         y, (h, c) = self.lstm(x)
-        return self.read(y, h, c)
+        return self.read(Results(y, h, c))
 
 
 def _file(folder: Path, read: Read, **options: Any) -> Path:
@@ -63,17 +73,14 @@ def _outcomes(path: Path) -> dict[tuple[str, int], tuple[Outcome, onnx.ModelProt
 @pytest.mark.parametrize(
     ("read", "unread"),
     [
-        (lambda y, h, c: h[0], {1, 2}),
-        (lambda y, h, c: h[1], {2}),
-        (lambda y, h, c: h[:2], {2}),
-        (lambda y, h, c: h[[0, 1]], {2}),
-        (lambda y, h, c: (h[0], c[-3]), {1, 2}),
-        (lambda y, h, c: h.view(3, 1, -1, 5)[1], {2}),
-        (lambda y, h, c: h.view(3, -1, 5)[1], {2}),
-        (lambda y, h, c: c[-1], set()),
-        (lambda y, h, c: h, set()),
-        (lambda y, h, c: h.sum(0), set()),
-        (lambda y, h, c: (h[0], y), set()),
+        (lambda r: r.h[0], {1, 2}),
+        (lambda r: r.h[:2], {2}),
+        (lambda r: r.h[[0, 1]], {2}),
+        (lambda r: (r.h[0], r.c[-3]), {1, 2}),
+        (lambda r: r.h.view(3, 1, -1, 5)[1], {2}),
+        (lambda r: r.h.view(3, -1, 5)[1], {2}),
+        (lambda r: r.h.sum(0), set()),
+        (lambda r: (r.h[0], r.y), set()),
     ],
 )
 def test_layers_that_nobody_reads(read: Read, unread: set[int], tmp_path: Path) -> None:
@@ -88,14 +95,14 @@ def test_layers_that_nobody_reads(read: Read, unread: set[int], tmp_path: Path) 
 
 
 def test_the_exchange_with_a_layer_that_is_read_is_none_of_these(tmp_path: Path) -> None:
-    outcomes = _outcomes(_file(tmp_path, lambda y, h, c: (h[0], c[0])))
+    outcomes = _outcomes(_file(tmp_path, lambda r: (r.h[0], r.c[0])))
     for state in "hc":
         assert outcomes[f"final {state} of two layers exchanged", 0][0].applied
         assert not outcomes[f"final {state} of two layers exchanged", 1][0].applied
 
 
 def test_another_interface_or_metadata_is_never_the_same(tmp_path: Path) -> None:
-    graph = onnx.load(_file(tmp_path, lambda y, h, c: h[0]))
+    graph = onnx.load(_file(tmp_path, lambda r: r.h[0]))
     for change in ("output", "metadata"):
         other = onnx.ModelProto()
         other.CopyFrom(graph)
@@ -108,7 +115,7 @@ def test_another_interface_or_metadata_is_never_the_same(tmp_path: Path) -> None
 
 
 def test_without_shapes_a_concatenation_is_read_whole(tmp_path: Path) -> None:
-    graph = onnx.load(_file(tmp_path, lambda y, h, c: h[0]))
+    graph = onnx.load(_file(tmp_path, lambda r: r.h[0]))
     last = Edit(graph).layers[-1]
     assert not set(last.node.output) & live_values(graph, known_shapes(graph))
     assert set(last.node.output) & live_values(graph, {})
@@ -119,7 +126,7 @@ def test_of_a_scan_each_direction_is_read_by_itself(first: bool, proven: bool, t
     """The last layer's; the one below is read in both directions by it."""
     path = _file(
         tmp_path,
-        (lambda y, h, c: y[..., :3]) if first else (lambda y, h, c: y[..., 3:]),
+        (lambda r: r.y[..., :3]) if first else (lambda r: r.y[..., 3:]),
         num_layers=2,
         bidirectional=True,
         proj_size=3,

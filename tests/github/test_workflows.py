@@ -97,6 +97,13 @@ def test_the_weekly_run_is_weekly_and_takes_previews():
     assert any(step.get("run") == ".github/scripts/test preview" for step in steps("weekly"))
 
 
+def test_the_weekly_run_has_the_public_models_and_the_drawn_modules():
+    sweeps = workflow("weekly")["jobs"]["sweeps"]
+    assert sweeps["strategy"]["matrix"]["tests"] == ["tests/public_models", "tests/parity/test_drawn_modules.py"]
+    assert all((ROOT / path).exists() for path in sweeps["strategy"]["matrix"]["tests"])
+    assert any(step.get("run") == '.github/scripts/test slow "$TESTS"' for step in sweeps["steps"])
+
+
 @pytest.mark.parametrize("name", ["bug", "feature"])
 def test_issue_forms_have_what_github_requires(name):
     form = yaml.safe_load((ROOT / f".github/ISSUE_TEMPLATE/{name}.yml").read_text(encoding="utf-8"))

@@ -79,7 +79,7 @@ def test_ci_runs_on_three_systems_and_four_pythons_with_oldest_and_newest_depend
 def test_the_dependencies_of_the_matrix_are_what_the_script_knows():
     script = (ROOT / ".github/scripts/test").read_text(encoding="utf-8")
     known = set(re.findall(r"^  (\w+)\)", script, flags=re.MULTILINE))
-    assert known == {"oldest", "newest", "preview"}
+    assert known == {"oldest", "newest", "preview", "slow"}
 
 
 def test_a_release_is_built_from_a_tag_and_published_without_a_password():

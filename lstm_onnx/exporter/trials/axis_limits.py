@@ -136,7 +136,8 @@ def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) 
     """Run at sizes at which the file must not be wrong."""
     outcome = trial.at(sizes)
     if outcome.kind == WRONG:
-        raise FixedSizeError(_refusal(trial, sizes, outcome, decision))
+        unexplained = None if _line(trial, sizes, decision) else sizes
+        raise FixedSizeError(_refusal(trial, sizes, outcome, decision), unexplained=unexplained)
     return outcome
 
 

@@ -56,6 +56,27 @@ def test_a_module_with_a_limit_of_its_own_is_kept(tmp_path: Path) -> None:
     assert note.startswith("time is 16 or less in the file: at batch 2, time 17 the module's forward fails at ")
 
 
+def test_a_size_that_is_one_up_to_a_long_axis_stays_open(tmp_path: Path) -> None:
+    """After six strides of 2 one step is left of 64, and torch takes a size of 1 for a constant."""
+
+    class Strided(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList([nn.Conv1d(3, 3, 3, stride=2, padding=1) for _ in range(6)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.transpose(1, 2)
+            for conv in self.convs:
+                y = conv(y).tanh()
+            y = y.transpose(1, 2)
+            return self.lstm(y.contiguous().view(x.size(0), y.size(1), -1))[1][0]
+
+    module = Strided().eval()
+    result = made(module, signal(2, 4), X, tmp_path)
+    for time in (1, 64, 65, 300):
+        agree(result.run(signal(3, time)), eager(module, signal(3, time)))
+
+
 class Plain(Base):
     def forward(self, x: Tensor) -> Tensor:
         return self.lstm(x)[0]

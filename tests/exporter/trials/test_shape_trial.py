@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,13 @@ def test_a_note_says_where_the_longest_sequence_must_fill_the_padding(tmp_path: 
     assert [note.partition(": ")[0] for note in notes] == (
         [] if cut else ["the file is only right where the longest of lengths is time itself"]
     )
+
+
+def test_a_number_made_of_a_computed_size_is_named(tmp_path: Path) -> None:
+    class Padded(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            missing = int(math.ceil(x.size(1) / 4)) * 4 - x.size(1)  # noqa: RUF046 - as people write it
+            return self.lstm(nn.functional.pad(x, (0, 0, 0, missing)))[0].sum(1)
+
+    with pytest.raises(FixedSizeError, match=r"test_shape_trial.py:\d+: missing = int\(.*; leave int\(\) out"):
+        made(Padded(), signal(2, 6), X, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -122,7 +123,10 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
 
 
 def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: ModuleOptions) -> _Built:
-    """As `_build`; where tracing fixes a size, at larger examples as well, which may leave it dynamic."""
+    """As `_build`; where tracing fixes a size, at larger examples as well, which may leave it dynamic.
+
+    At last where the file was wrong: after six strides of 2 no smaller size is more than 1.
+    """
     problem: FixedSizeError | None = None
     for sizes in trace_sizes(functional):
         try:
@@ -134,6 +138,11 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
                 raise
             problem = error
     assert problem is not None  # noqa: S101 - the loop runs at least once
+    if problem.unexplained is not None and problem.unexplained.keys() == functional.arguments.sizes.keys():
+        clamp = functional.arguments.within
+        with contextlib.suppress(ExportError):
+            sizes = {label: clamp(label, max(size, 2)) for label, size in problem.unexplained.items()}
+            return _build(functional, name, sizes, options)
     left_out = left_out_axes(functional)
     if left_out is not None:
         label, axes = left_out

@@ -27,6 +27,8 @@ _H = 0.35
 """The root mean square of o tanh(c)."""
 _H0 = 0.6
 """That of the explicit h0 of the cases."""
+_INPUTS = {"weight_ih": _H, "weight_hh": _H0, "dense": _H}
+"""The root mean square of what a weight of a module is multiplied with."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,15 @@ def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tu
 
 
 def weight_gain(kind: str, arrays: Sequence[np.ndarray], dtype: str) -> float:
-    """The power of two for "weight_ih", "weight_hh" or "bias" of a layer of any module, whatever its input is."""
+    """The power of two for the weights of a layer of any module, whatever its input is.
+
+    Args:
+        kind: "weight_ih", "weight_hh", "bias" or "weight_hr" of a recurrent layer, or "dense" for another matrix.
+        arrays: the weights of that kind, each with a row for each output.
+        dtype: the module's.
+    """
     wanted = (AMPLIFIED_HALF if dtype == "float16" else AMPLIFIED)[kind]
-    return _gain(wanted, _row_size(arrays) * {"weight_ih": _H, "weight_hh": _H0, "bias": 1.0}[kind])
+    return _gain(wanted, _row_size(arrays) * _INPUTS.get(kind, 1.0))
 
 
 def _row_size(arrays: Iterable[np.ndarray]) -> float:

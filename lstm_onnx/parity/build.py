@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ..runtime import Model
 from ..runtime.providers import onnxruntime
 from .expected import Expected
 from .ranges import ranges_of
+from .replay import replay
 from .report import CaseResult, ParityReport
 
 INTERFACE = "inputs and outputs"
@@ -79,13 +81,28 @@ def with_mutants(
     seed: int = 0,
     *,
     amplified: object = None,
+    harder: Iterable[Any] = (),
 ) -> ParityReport:
-    """A passing report with the results of the self-test; see `mutants.self_test` for the arguments."""
+    """A passing report with the results of the self-test; see `mutants.self_test` for the arguments.
+
+    The cases that `harder` gave are added to the report's.
+    """
     from .mutants import Target, self_test
 
     target = amplified if isinstance(amplified, Target) else None
-    results = tuple(self_test(model, expected, level, seed, amplified=target, ranges=report.ranges))
-    return replace(report, mutants=results)
+    added: list[CaseResult] = []
+    further = passed_targets(harder, added)
+    results = tuple(self_test(model, expected, level, seed, amplified=target, harder=further, ranges=report.ranges))
+    return replace(report, mutants=results, cases=(*report.cases, *added))
+
+
+def passed_targets(targets: Iterable[Any], results: list[CaseResult]) -> Iterator[Any]:
+    """The targets whose file passes its own cases, of which there are some; their results are added to `results`."""
+    for target in targets:
+        found = [replay(target.model, case) for case in target.expected]
+        if found and all(result.passed for result in found):
+            results += found
+            yield target
 
 
 def _interface_problems(model: Model, expected: Sequence[Expected]) -> Iterator[str]:

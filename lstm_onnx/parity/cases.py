@@ -146,11 +146,15 @@ def value_changes(
     def ends(end: str) -> dict[str, np.ndarray]:
         limits = {name: getattr(spec, end) for name, spec in ranged.items() if name in feeds}
         open_axes = bool(axes(specs))
-        return {
+        changed = {
             name: np.full_like(feeds[name], limit)
             for name, limit in limits.items()
             if open_axes and not isinstance(limit, str)
         }
+        for name, array in changed.items():
+            if isinstance(ranged[name].high, str):  # lengths, of which the longest fills the axis
+                array.reshape(-1)[:1] = feeds[name].max(initial=0)
+        return changed
 
     changes = (
         ("all zeros", floats, 0.0, 0),

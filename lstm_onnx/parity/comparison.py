@@ -83,6 +83,10 @@ class Verification(ABC):
     def amplified(self) -> Target | None:
         """The file with amplified weights and its cases; None where the weights are large enough or not found."""
 
+    def harder(self) -> Iterator[Target]:
+        """Further cases for mutants that the others do not reject, each with the file that they are for."""
+        return iter(())
+
     @abstractmethod
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs and the likely causes, as far as they can be determined."""

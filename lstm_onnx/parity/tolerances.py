@@ -34,9 +34,9 @@ EXTREME_ROUNDINGS = 16.0
 Right models with trained or large weights were off by up to 48 roundings of it there, since a rounding in one step
 is multiplied in the next; wrong ones are off by the state itself.
 """
-AMPLIFIED = {"weight_ih": 1.0, "weight_hh": 1.0, "bias": 0.5}
-"""The root mean square of each part of a gate's sum in a model with amplified weights."""
-AMPLIFIED_HALF = {"weight_ih": 2.5, "weight_hh": 1.5, "bias": 1.0}
+AMPLIFIED = {"weight_ih": 1.0, "weight_hh": 1.0, "bias": 0.5, "weight_hr": 1.0, "dense": 2.0}
+"""The root mean square of each part of a gate's sum, of h and of other layers' outputs, with amplified weights."""
+AMPLIFIED_HALF = {"weight_ih": 2.5, "weight_hh": 1.5, "bias": 1.0, "weight_hr": 1.0, "dense": 2.0}
 """The same in half precision, where only large sums distinguish one sigmoid from another."""
 LEAST_WEIGHT_GAIN = {"float16": 2.0, "float32": 16.0, "float64": 16.0}
 """The gain below which a model's weights are not amplified, by its dtype."""

@@ -250,6 +250,7 @@ def make_report(
             mutants,
             verification.seed,
             amplified=verification.amplified if mutants != "none" else None,
+            harder=verification.harder(),
         )
         if mutants != "none" and not report.mutants:
             notes.append("the self-test found no LSTM, GRU or RNN operator in the file to change")

@@ -30,3 +30,11 @@ def test_a_call_that_cannot_be_judged_is_not_hidden_by_one_that_passes() -> None
     case = _case(RIGHT, CHAOTIC)
     assert case.judge([{"y": RIGHT.astype(np.float32)}, {"y": CHAOTIC.astype(np.float32)}]).inconclusive
     assert case.inconclusive
+
+
+@pytest.mark.parametrize("state", [1.0, 1e30])
+def test_a_huge_state_allows_no_error_of_the_size_of_the_output(state: float) -> None:
+    """As a ReLU RNN that grows without bound, before a clip."""
+    case = Expected("case", (Call({"x": RIGHT}, {"y": RIGHT}, {"y": RIGHT}),), "float32", state)
+    assert case.judge([{"y": RIGHT.astype(np.float32)}]).passed
+    assert not case.judge([{"y": 2 * RIGHT.astype(np.float32)}]).passed

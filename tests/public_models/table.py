@@ -82,8 +82,9 @@ def short(text: str, limit: int = 160) -> str:
 def doubt(report: str) -> str:
     """What a report of `verify` that is not a yes has against the file."""
     for before, line in (
-        ("NOT PROVEN, a wrong copy passed: ", "passed for right"),
+        ("NOT PROVEN, a mutant survived: ", "survived"),
         ("NOT in parity: ", "first differs"),
+        ("NOT in parity: ", "failed to run"),
     ):
         found = re.search(rf"^{line}:? (.*)", report, re.MULTILINE)
         if found:

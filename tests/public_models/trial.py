@@ -96,6 +96,10 @@ class Trial:
 
     def stream(self, options: dict[str, Any]) -> dict[str, Any]:
         """The chunks of a stream against the whole sequence."""
+        axes = self.model.open_axes()
+        time_axes = [next((axis for axis, name in open_.items() if name.startswith("time")), None) for open_ in axes]
+        if not any(axis is not None for axis in time_axes):
+            return {"verdict": "not tried", "reason": "it has no time axis"}
         path = self.work / "stream.onnx"
         arguments = self.model.drawn(*self.model.example)
         lstm_onnx.export(self.module, path, example_inputs=arguments, states="explicit", **options)
@@ -103,8 +107,6 @@ class Trial:
         batch, steps = self.model.example[0], sum(CHUNKS)
         stream = file.stream(batch=batch)
         whole = Model.tensors(self.model.drawn(batch, steps))
-        axes = self.model.open_axes()
-        time_axes = [next((axis for axis, name in open_.items() if name.startswith("time")), None) for open_ in axes]
         for tensor, axis in zip(whole, time_axes, strict=True):
             if axis is not None and tensor.shape[axis] % steps:
                 return {"verdict": "not tried", "reason": "a step is no whole number of samples"}

@@ -38,12 +38,19 @@ Tensors = dict[str, Tensor]
 class FixedSizeError(ExportError):
     """Tracing fixed a size; at other example sizes it may stay dynamic.
 
-    `axes` are the fixed ones, by input and axis, where they are known.
+    `axes` are the fixed ones, by input and axis, where they are known.  `unexplained` are sizes at which the file is
+    wrong and the module's code goes the way that was traced: a size that is 1 at the traced sizes may not be there.
     """
 
-    def __init__(self, message: str, axes: Collection[tuple[str, int]] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        axes: Collection[tuple[str, int]] = (),
+        unexplained: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(message)
         self.axes = frozenset(axes)
+        self.unexplained = unexplained
 
 
 @dataclass(frozen=True)

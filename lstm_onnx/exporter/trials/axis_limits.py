@@ -142,7 +142,8 @@ def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) 
     """Run at sizes at which the file must not be wrong."""
     outcome = trial.at(sizes)
     if outcome.kind == WRONG:
-        raise FixedSizeError(_refusal(trial, sizes, outcome, decision))
+        unexplained = None if _line(trial, sizes, decision) else sizes
+        raise FixedSizeError(_refusal(trial, sizes, outcome, decision), unexplained=unexplained)
     return outcome
 
 
@@ -155,6 +156,8 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
             "something in the module freezes a size or a value: a Python loop, a number in view or expand, or a tensor "
             "made of numbers"
         )
+    elif "int(" in line:
+        cause = f"at {line}: int() makes a number of a size, which the file then has at every size; leave int() out"
     else:
         cause = (
             f"at {line}: the module's code goes by the size, and the file has one way alone; write it with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from onnx import ModelProto, helper
@@ -56,6 +57,7 @@ def run_trials(
     if opened is not None:
         trial = ShapeTrial(opened, functional, facts, limits.guarded)
         notes = run_shape_trial(trial, limits)
+        declare_true_shapes(model, trial.shapes)
         if (note := trial.short_lengths_note()) is not None:
             notes += (note,)
     else:
@@ -68,6 +70,27 @@ def run_trials(
     if metadata.batch_mixes:
         notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)
     return metadata, notes
+
+
+def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple[int, ...]]]) -> None:
+    """Change the declared shapes of outputs that are not those of the trial.
+
+    The trace declares the size of ``x[-4:]`` as 4, which it is not where there are fewer, and the rank of
+    ``x.squeeze()`` as that of the example.
+
+    Args:
+        model: its outputs are changed.
+        shapes: the shapes of each output at the sizes that were tried.
+    """
+    for output in model.graph.output:
+        found = shapes.get(output.name, ())
+        shape = output.type.tensor_type.shape
+        if any(len(each) != len(shape.dim) for each in found):
+            output.type.tensor_type.ClearField("shape")
+            continue
+        for axis, dim in enumerate(shape.dim):
+            if dim.HasField("dim_value") and any(each[axis] != dim.dim_value for each in found):
+                dim.dim_param = f"{output.name}_{axis}".replace(".", "_")
 
 
 def _open(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> Model:

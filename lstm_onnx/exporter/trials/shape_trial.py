@@ -86,6 +86,8 @@ class ShapeTrial:
         for (key, axis), name in self.axes.items():
             self.own.setdefault(name, functional.arguments.tensors[key].shape[axis])
         self.parameters = max(1, sum(item.numel() for item in functional.stateful.parameters()))
+        self.shapes: dict[str, set[tuple[int, ...]]] = {}
+        """The shapes of each output where the file is right."""
         self._known: dict[tuple[tuple[str, int], ...], Outcome] = {}
 
     def at(self, sizes: Sizes) -> Outcome:
@@ -168,6 +170,9 @@ class ShapeTrial:
                 # ONNX Runtime may end the process.
                 return Outcome(WRONG, f"the exported file gives {recurrent.path or 'the module'} 0 {recurrent.what}")
         outcome = self._compare(inputs, states, expected)
+        if outcome.kind == RIGHT:
+            for name, tensor in expected.items():
+                self.shapes.setdefault(name, set()).add(tuple(tensor.shape))
         if outcome.kind == RIGHT and self.metadata.origins and not self.ran:
             # Also without explicit states, where the file starts from what the module's own code passes.
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}

@@ -1,4 +1,4 @@
-"""A module with small weights in its recurrent layers, with these amplified in the file and in PyTorch alike.
+"""A module with small weights, with these amplified in the file and in PyTorch alike.
 
 See `amplify`, which does it for a bare LSTM.  Half precision needs it most: the effect of a layer behind another one
 is below its rounding while the gates hardly move.
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
 from ...errors import LSTMOnnxError
 from ..amplify import scale_weights, weight_gain
 from ..expected import Expected, largest_relative_errors
-from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened, read_graph
+from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened
 from ..tolerances import LEAST_WEIGHT_GAIN
 
 if TYPE_CHECKING:
@@ -27,29 +28,50 @@ if TYPE_CHECKING:
 
 _SHAPES = ((8, 7), (5, 12), (32, 2))
 """The (batch, time) of the cases."""
-_KINDS = ("weight_ih", "weight_hh", "bias")
+_KINDS = ("weight_ih", "weight_hh", "bias", "weight_hr")
+_DENSE = "dense"
+"""The kind of all other weight matrices."""
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """One layer of a recurrent module: the names of its parameters, and their factors, by kind."""
+    """One layer of a recurrent module, or another weight: the names of its parameters, and their factors, by kind."""
 
     path: str
     parameters: Mapping[str, tuple[str, ...]]
     factors: Mapping[str, float]
 
 
-def amplified_target(verification: ModuleVerification) -> Target | None:
-    """The file with amplified weights, and what PyTorch gives with them; None where not needed or not found in it."""
-    layers = list(_layers(verification))
-    largest = max((factor for layer in layers for factor in layer.factors.values()), default=1.0)
-    least = LEAST_WEIGHT_GAIN.get(verification.dtype, LEAST_WEIGHT_GAIN["float32"])
-    if largest < least or verification.dtype == "float64":
+def amplified_target(
+    verification: ModuleVerification, *, least: float | None = None, dense: bool = False, complete: bool = True
+) -> Target | None:
+    """The file with amplified weights, and what PyTorch gives with them; None where not needed or not found in it.
+
+    Args:
+        verification: of the file as it is.
+        least: the gain below which nothing is amplified; by default that of the dtype.
+        dense: whether to amplify the weights outside of the recurrent layers as well.
+        complete: None where a layer is not found in the file, such as one that has no effect; otherwise only those
+            that are found are amplified.
+    """
+    if verification.dtype == "float64":
         return None
     model = verification.model
-    graph = _amplified_graph(verification, layers, read_graph(model), folder_of(model))
-    if graph is None:
+    layers, folder = list(_layers(verification)), folder_of(model)
+    others = list(_dense_weights(verification, verification.graph, folder)) if dense else []
+    largest = max((factor for layer in (*layers, *others) for factor in layer.factors.values()), default=1.0)
+    if least is None:
+        least = LEAST_WEIGHT_GAIN.get(verification.dtype, LEAST_WEIGHT_GAIN["float32"])
+    if largest < least:
         return None
+    graph, found = _amplified_graph(verification, layers, verification.graph, folder)
+    # A layer without an operator, such as a cell that was split into others, cannot be amplified in the file.
+    if found is None or (complete and len(found) < len(layers)):
+        return None
+    layers = found
+    for other in others:
+        _scale_dense(verification, other, graph, folder)
+    layers += others
     try:
         amplified = opened(model, graph)
     except LSTMOnnxError:
@@ -74,6 +96,37 @@ def _layers(verification: ModuleVerification) -> Iterator[_Layer]:
             yield _Layer(path, parameters, factors)
 
 
+def _dense_weights(verification: ModuleVerification, model: onnx.ModelProto, folder: str) -> Iterator[_Layer]:
+    """Weight matrices outside of the recurrent layers that are found in the file, as they are or transposed."""
+    run = verification.models.native
+    for name, parameter in run.submodule("").named_parameters():
+        path, _, own = name.rpartition(".")
+        if path in run.sites or parameter.ndim < 2 or not parameter.is_floating_point():
+            continue
+        array = _array(parameter)
+        factor = weight_gain(_DENSE, [array.reshape(len(array), -1)], verification.dtype)
+        if factor > 1 and any(_tensors_of(array, model, folder)):
+            yield _Layer(path, {_DENSE: (own,)}, {_DENSE: factor})
+
+
+def _tensors_of(array: np.ndarray, model: onnx.ModelProto, folder: str) -> Iterator[onnx.TensorProto]:
+    """The initializers with the numbers of a weight."""
+    for tensor in model.graph.initializer:
+        if sorted(tensor.dims) == sorted(array.shape):
+            found = numpy_helper.to_array(tensor, folder)
+            if np.array_equal(found, array) or (array.ndim == 2 and np.array_equal(found.T, array)):
+                yield tensor
+
+
+def _scale_dense(verification: ModuleVerification, layer: _Layer, graph: onnx.ModelProto, folder: str) -> None:
+    """Scale a weight in the file; a copy that was scaled already, being another weight's as well, is found no more."""
+    ((name,),) = layer.parameters.values()
+    array = _array(verification.models.native.submodule(layer.path).get_parameter(name))
+    for tensor in list(_tensors_of(array, graph, folder)):
+        scaled = numpy_helper.to_array(tensor, folder) * array.dtype.type(layer.factors[_DENSE])
+        tensor.CopyFrom(numpy_helper.from_array(scaled, tensor.name))
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     array: np.ndarray = tensor.detach().cpu().numpy()
     return array
@@ -81,21 +134,24 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 def _amplified_graph(
     verification: ModuleVerification, layers: list[_Layer], model: onnx.ModelProto, folder: str
-) -> onnx.ModelProto | None:
+) -> tuple[onnx.ModelProto, list[_Layer] | None]:
+    """A copy of the graph with amplified weights, and the layers that were found.
+
+    None instead of them where an operator is none of the layers.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     edit = Edit(copy, folder)
-    changed: set[str] = set()
+    changed: list[_Layer] = []
     for operator in edit.layers:
         layer = next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
         if layer is None or any(edit.fold(operator)):
-            return None
-        changed.add(layer.path)
-        ports = zip(_KINDS, (operator.W, operator.R, operator.B), strict=True)
+            return copy, None
+        changed.append(layer)
+        ports = zip(_KINDS, (operator.W, operator.R, operator.B, operator.W_hr), strict=True)
         if not all(scale_weights(edit, each, layer.factors[kind]) for kind, each in ports):
-            return None
-    # A layer without an operator, such as a cell that was split into others, cannot be amplified in the file.
-    return copy if changed == {layer.path for layer in layers} else None
+            return copy, None
+    return copy, [layer for layer in layers if layer in changed]
 
 
 def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:
@@ -116,7 +172,7 @@ def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, op
 @contextlib.contextmanager
 def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[None]:
     """Multiply the parameters of both copies of the module for the duration of the context."""
-    originals: list[tuple[Tensor, Tensor]] = []
+    originals: dict[int, tuple[Tensor, Tensor]] = {}  # by id: tied parameters are scaled once
     try:
         with torch.no_grad():
             for run in (verification.models.native, verification.models.float64):
@@ -125,12 +181,13 @@ def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[
                     for kind, names in layer.parameters.items():
                         for name in names:
                             parameter = module.get_parameter(name)
-                            originals.append((parameter, parameter.clone()))
-                            parameter.mul_(layer.factors[kind])
+                            if id(parameter) not in originals:
+                                originals[id(parameter)] = parameter, parameter.clone()
+                                parameter.mul_(layer.factors[kind])
         yield
     finally:
         with torch.no_grad():
-            for changed, original in reversed(originals):
+            for changed, original in originals.values():
                 changed.copy_(original)
 
 

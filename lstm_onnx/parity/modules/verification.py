@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import ModelProto
 from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
@@ -28,11 +29,12 @@ from ..cases import SHAPES, value_changes
 from ..comparison import Models, Planned, Verification, user_case
 from ..diagnosis.modules import diagnose_module
 from ..expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
-from ..mutants import Target
+from ..mutants import Target, read_graph
 from ..report import CaseResult, Cause, Location
 from ..tolerances import LEAST_INPUT_GAIN
 from .amplify import amplified_target
 from .embeddings import Rows, rows_of_inputs, with_all_rows
+from .harder import harder_targets
 from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
 from .run import ModuleRun, shape_of
 from .sizes import is_conclusive, sweeps
@@ -69,6 +71,8 @@ class ModuleVerification(Verification):
     ) -> None:
         super().__init__(model, module, seed)
         self.metadata: Metadata = model.metadata
+        self.declared = tuple(inputs)
+        self.example_inputs = example_inputs
         specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
         names = _forward_outputs(model, self.metadata)
@@ -210,6 +214,15 @@ class ModuleVerification(Verification):
     def amplified(self) -> Target | None:
         """The file with the weights of its recurrent layers amplified, where they are small."""
         return amplified_target(self)
+
+    @functools.cached_property
+    def graph(self) -> ModelProto:
+        """The file's graph, without its external data."""
+        return read_graph(self.model)
+
+    def harder(self) -> Iterator[Target]:
+        """Further cases for mutants that the others do not reject."""
+        return harder_targets(self)
 
     def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
         """Where the file first differs and the likely causes, as far as they can be determined."""

@@ -67,6 +67,26 @@ def unread_recurrence(edit: Edit, layer: RecurrentLayer) -> str:
     return ""
 
 
+def unread_gates(edit: Edit, layer: RecurrentLayer, first: int, second: int) -> str:
+    """Neither of two gates of an LSTM has an effect: f is multiplied with c = 0, and nothing reads o tanh(c)."""
+    if layer.op_type != "LSTM":
+        return ""
+    unread = set()
+    if single_step(edit, layer) and all(edit.is_zero(port.value) for port in layer.initial("c")):
+        unread.add("f")
+    recurrent = not single_step(edit, layer) and not all(edit.is_zero(port.value) for port in layer.R)
+    if not recurrent and not any(map(edit.used, (*layer.y, *(port.value for port in layer.final("h"))))):
+        unread.add("o")
+    return "neither gate is read" if {"iofc"[first], "iofc"[second]} <= unread else ""
+
+
+def unread_reverse(edit: Edit, layer: RecurrentLayer) -> str:
+    """Of a Scan with two directions, no output depends on the reverse one."""
+    if not layer.scan or layer.directions != 2:
+        return ""
+    return "" if set(layer.node.output[1::2]) & edit.live else "no output depends on the reverse direction"
+
+
 def unread_h(edit: Edit, layer: RecurrentLayer) -> str:
     """Only R reads the initial h of an LSTM."""
     starts = layer.initial("h")

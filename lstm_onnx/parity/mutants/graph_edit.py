@@ -5,8 +5,9 @@ Nothing is computed on the weights themselves, so a mutant of a large model cost
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,11 @@ from ...onnxgraph import nodes_of
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
+from .effect import Shapes, live_values
 
 _TO_THE_END = 2**31 - 1
 """An end of a Slice that is past every end."""
 _STATE_OUTPUTS = {"h": 1, "c": 2}
-Shapes = Mapping[str, Sequence[int | None]]
-"""The shapes of values, as far as they are known."""
 _SHAPE_ONLY = frozenset(
     {"Expand", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Split", "Slice"}
 )
@@ -54,6 +54,11 @@ class Edit:
         self._taken |= self._initializers.keys()
         self._producers = {value: node for node in self.graph.node for value in node.output if value}
         self.layers = list(self._sites())
+
+    @functools.cached_property
+    def live(self) -> set[str]:
+        """The values that an output depends on, before any change."""
+        return live_values(self.model, self.shapes)
 
     def constant(self, value: str) -> np.ndarray | None:
         """The content of a value that is constant in the file, None for others."""

@@ -96,8 +96,9 @@ def in_one_row(edit: Edit, _layer: RecurrentLayer) -> Outcome:
         tried = [value for value in edit.ranges[source].values if 0 <= value < len(table)]
         if not tried:
             continue
-        wrong = np.zeros((len(table), 1), table.dtype)
-        wrong[tried[2 * len(tried) // 3]] = 1
+        # Not the same in every feature, which a norm after the look-up would remove.
+        wrong = np.zeros(table.shape, table.dtype)
+        wrong[tried[2 * len(tried) // 3], ::2] = 1
         node.input[0] = edit.node("Add", node.input[0], wrong)
         return APPLIED
     return ABSENT
@@ -156,7 +157,7 @@ def _looked_up(edit: Edit, value: str) -> str | None:
 
 
 def _wrong_where(edit: Edit, value: str, comparison: str, limit: np.ndarray) -> Outcome:
-    """Replace an output y by 2 y + 1 where ``value comparison limit``."""
+    """Replace an output y by 2 y + 3 where ``value comparison limit``: no number in -1 to 1 stays what it was."""
     for item in edit.graph.output:
         dtype = {**_FLOATS, **_INTEGERS}.get(_type(item))
         if dtype is None or edit.maker(item.name) is None:
@@ -165,8 +166,10 @@ def _wrong_where(edit: Edit, value: str, comparison: str, limit: np.ndarray) -> 
         one = edit.node("Cast", condition, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
         factor = edit.node("Add", one, np.array(1, dtype))
 
-        def wrong(right: str, factor: str = factor, one: str = one) -> str:
-            return edit.node("Add", edit.node("Mul", right, factor), one)
+        three = edit.node("Mul", one, np.array(3, dtype))
+
+        def wrong(right: str, factor: str = factor, three: str = three) -> str:
+            return edit.node("Add", edit.node("Mul", right, factor), three)
 
         edit.replace_output(item.name, wrong)
         return APPLIED

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx
@@ -16,8 +17,9 @@ from ..expected import Expected
 from ..replay import replay
 from ..report import MutantResult, Range
 from .catalogue import MUTATORS, Mutator
-from .equivalence import Outcome
-from .graph_edit import Edit, Shapes, known_shapes
+from .effect import Shapes, same_by_graph
+from .equivalence import Outcome, equivalent
+from .graph_edit import Edit, known_shapes
 
 LEVELS = ("none", "quick", "all")
 """No self-test; one mutant of each kind; every kind in every recurrent layer."""
@@ -85,6 +87,8 @@ def mutated(
     edit = Edit(copy, folder, shapes, ranges)
     outcome = mutator.apply(edit, edit.layers[layer])
     edit.sort()
+    if outcome.applied and same_by_graph(proto, copy, shapes or {}):
+        outcome = equivalent("no output depends on it")
     return outcome, copy
 
 
@@ -95,6 +99,7 @@ def self_test(
     seed: int = 0,
     *,
     amplified: Target | None = None,
+    harder: Iterable[Target] = (),
     ranges: Sequence[Range] = (),
 ) -> Iterator[MutantResult]:
     """Whether the cases reject the mutants of a file, one by one.
@@ -105,6 +110,7 @@ def self_test(
         level: one of `LEVELS`.
         seed: chooses the layer that a quick self-test changes where there are several.
         amplified: the file with amplified weights, where the verification has compared it.
+        harder: further cases that the file passes, for mutants that the others do not reject; made one by one.
         ranges: the sizes and values of the verification; without them, mutants that are wrong only at some are left
             out.
 
@@ -118,9 +124,10 @@ def self_test(
     if level == "none":
         return
     proto, folder = read_graph(model), folder_of(model)
-    targets = [Target(model, proto, _sensitive_first(expected))]
-    if amplified is not None:
-        targets.append(replace(amplified, expected=_sensitive_first(amplified.expected)))
+    first = [Target(model, proto, expected), *([amplified] if amplified is not None else [])]
+    targets = _Remembered(
+        replace(target, expected=_sensitive_first(target.expected)) for target in itertools.chain(first, harder)
+    )
     shapes = known_shapes(proto)
     names = [layer.name for layer in Edit(proto, folder).layers]
     for number, mutator in enumerate(MUTATORS):
@@ -136,6 +143,23 @@ def self_test(
             yield replace(result, name=mutator.name if unique else f"{mutator.name}, {names[at]}")
             if level == "quick" or mutator.once:
                 break
+
+
+class _Remembered:
+    """What an iterable gives, as often as it is asked for; made when it is asked for first."""
+
+    def __init__(self, targets: Iterable[Target]) -> None:
+        self._made: list[Target] = []
+        self._others = iter(targets)
+
+    def __iter__(self) -> Iterator[Target]:
+        for index in itertools.count():
+            if index == len(self._made):
+                try:
+                    self._made.append(next(self._others))
+                except StopIteration:
+                    return
+            yield self._made[index]
 
 
 def _sensitive_first(expected: Sequence[Expected]) -> list[Expected]:
@@ -155,7 +179,7 @@ def _sensitive_first(expected: Sequence[Expected]) -> list[Expected]:
 
 
 def _result(
-    targets: Sequence[Target], mutator: Mutator, at: int, folder: str, shapes: Shapes, ranges: Sequence[Range]
+    targets: Iterable[Target], mutator: Mutator, at: int, folder: str, shapes: Shapes, ranges: Sequence[Range]
 ) -> MutantResult | None:
     """The result of a mutant; None where the mutator does not apply, or no case could detect the mutant."""
     nearest: MutantResult | None = None

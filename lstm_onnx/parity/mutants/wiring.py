@@ -9,7 +9,17 @@ from collections.abc import Callable
 import numpy as np
 
 from ...onnxgraph.recurrent import Port, RecurrentLayer
-from .equivalence import ABSENT, APPLIED, Outcome, equivalent, single_step, unread_h, unread_padding, unread_row
+from .equivalence import (
+    ABSENT,
+    APPLIED,
+    Outcome,
+    equivalent,
+    single_step,
+    unread_h,
+    unread_padding,
+    unread_reverse,
+    unread_row,
+)
 from .graph_edit import Edit
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
@@ -26,7 +36,8 @@ def backwards(edit: Edit, layer: RecurrentLayer) -> Outcome:
     if reason := single_step(edit, layer):
         return equivalent(reason)
     if layer.scan:
-        return _turned(layer, ("scan_input_directions", "scan_output_directions"))
+        reason = unread_reverse(edit, layer)
+        return equivalent(reason) if reason else _turned(layer, ("scan_input_directions", "scan_output_directions"))
     attribute = next((item for item in layer.node.attribute if item.name == "direction"), None)
     if attribute is None:
         attribute = layer.node.attribute.add(name="direction", s=b"forward", type=3)
@@ -50,7 +61,7 @@ def unreversed(name: str) -> Apply:
     def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
         if not layer.scan or layer.directions != 2:
             return ABSENT
-        reason = single_step(edit, layer)
+        reason = single_step(edit, layer) or unread_reverse(edit, layer)
         if name == "scan_output_directions" and not any(edit.used(value) for value in layer.y):
             return ABSENT
         return equivalent(reason) if reason else _turned(layer, (name,))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,27 @@ def test_a_module_with_a_limit_of_its_own_is_kept(tmp_path: Path) -> None:
     assert result.model.metadata.axis_limits == {"time": (1, 16)}
     (note,) = result.exported.notes
     assert note.startswith("time is 16 or less in the file: at batch 2, time 17 the module's forward fails at ")
+
+
+def test_a_size_that_is_one_up_to_a_long_axis_stays_open(tmp_path: Path) -> None:
+    """After six strides of 2 one step is left of 64, and torch takes a size of 1 for a constant."""
+
+    class Strided(Base):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList([nn.Conv1d(3, 3, 3, stride=2, padding=1) for _ in range(6)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x.transpose(1, 2)
+            for conv in self.convs:
+                y = conv(y).tanh()
+            y = y.transpose(1, 2)
+            return self.lstm(y.contiguous().view(x.size(0), y.size(1), -1))[1][0]
+
+    module = Strided().eval()
+    result = made(module, signal(2, 4), X, tmp_path)
+    for time in (1, 64, 65, 300):
+        agree(result.run(signal(3, time)), eager(module, signal(3, time)))
 
 
 class Plain(Base):
@@ -226,3 +248,13 @@ def test_a_note_says_where_the_longest_sequence_must_fill_the_padding(tmp_path: 
     assert [note.partition(": ")[0] for note in notes] == (
         [] if cut else ["the file is only right where the longest of lengths is time itself"]
     )
+
+
+def test_a_number_made_of_a_computed_size_is_named(tmp_path: Path) -> None:
+    class Padded(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            missing = int(math.ceil(x.size(1) / 4)) * 4 - x.size(1)  # noqa: RUF046 - as people write it
+            return self.lstm(nn.functional.pad(x, (0, 0, 0, missing)))[0].sum(1)
+
+    with pytest.raises(FixedSizeError, match=r"test_shape_trial.py:\d+: missing = int\(.*; leave int\(\) out"):
+        made(Padded(), signal(2, 6), X, tmp_path)

@@ -312,3 +312,11 @@ def test_a_recurrent_module_that_is_never_called_is_no_part_of_it(tmp_path: Path
     assert not lstm_onnx.verify(module, path, mutants="none")
     lstm_onnx.export(module, path, example_inputs=torch.randn(5, 2, 4), dynamic_shapes=shapes)
     assert lstm_onnx.verify(module, path)
+
+
+def test_the_longest_of_the_least_lengths_fills_the_time(tagger: Made) -> None:
+    """Files are only right there, where a module joins what it unpacked with its padded input."""
+    module, path = tagger
+    done = ModuleVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
+    (case,) = [case for case in done.cases if ", least of " in case.label]
+    assert case.inputs["lengths"].tolist() == [case.inputs["tokens"].shape[1], 1, 1]

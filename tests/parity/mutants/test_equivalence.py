@@ -189,3 +189,39 @@ def test_final_states_that_are_not_chosen_may_be_exchanged(
     lstm_onnx.export(Encoder().eval(), path, example_inputs=torch.randn(2, 4, 4), dynamic_shapes=shapes, check=False)
     reason = _reason(path, "final h of two layers exchanged", layers)
     assert reason == ("neither is read: another layer's is chosen" if proven else "")
+
+
+@pytest.mark.parametrize(
+    ("steps", "part", "proven"),
+    [(1, "c", {"gates o and f exchanged"}), (1, "h", set()), (2, "c", set()), (1, "h and c", set())],
+)
+def test_gates_that_nothing_reads_may_be_exchanged(steps: int, part: str, proven: set[str], tmp_path: Path) -> None:
+    """In one step from c = 0, f is multiplied with 0; o makes h alone."""
+
+    class Step(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.LSTMCell(4, 5)
+
+        def forward(self, x: torch.Tensor) -> object:
+            state = self.cell(x)
+            for _ in range(steps - 1):
+                state = self.cell(x, state)
+            return {"h": state[0], "c": state[1], "h and c": state}[part]
+
+    path = tmp_path / "m.onnx"
+    module = Step().eval()
+    lstm_onnx.export(module, path, example_inputs=torch.randn(2, 4), dynamic_shapes={"x": {0: "batch"}}, check=False)
+    names = [mutator.name for mutator in MUTATORS if mutator.name.startswith("gates")]
+    graph = onnx.load(path)
+    last = len(Edit(graph).layers) - 1
+    assert {name for name in names if _reason(path, name, last)} == proven
+    for name in proven:
+        wrong = onnx.load(path)
+        site = Edit(wrong).layers[last]
+        tensor = next(item for item in wrong.graph.initializer if item.name == site.W[0].value)
+        i, o, f, c = np.split(numpy_helper.to_array(tensor), 4, axis=1)
+        tensor.CopyFrom(numpy_helper.from_array(np.concatenate([i, f, o, c], axis=1), tensor.name))
+        feeds = {"x": np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)}
+        for one, other in zip(_ran(graph, feeds), _ran(wrong, feeds), strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=name)

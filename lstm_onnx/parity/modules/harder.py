@@ -1,0 +1,77 @@
+"""Further cases for mutants that the others do not reject, each compared with the right file as well.
+
+They are made one after the other, only while mutants survive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import LSTMOnnxError
+from ..expected import Expected, largest_relative_errors
+from ..mutants import Target, folder_of, opened
+from .amplify import amplified_target
+from .widened import widened_graph, widened_inputs, widened_module, widened_spec
+
+if TYPE_CHECKING:
+    from .verification import ModuleVerification
+
+_SHAPES = ((32, 7), (16, 2), (5, 24))
+"""The (batch, time) of the cases."""
+_LOUDER = 4.0
+"""The factor of the inputs in some of the cases."""
+_LEAST_GAIN = 2.0
+"""The gain of weights from which they are amplified."""
+
+
+def harder_targets(verification: ModuleVerification) -> Iterator[Target]:
+    """The file with other inputs and with amplified weights, of a half-precision file also all of these in float32."""
+    yield Target(verification.model, verification.graph, _more_cases(verification))
+    for dense in (False, True):
+        target = amplified_target(verification, least=_LEAST_GAIN, dense=dense, complete=False)
+        if target is not None:
+            yield target
+    if verification.dtype == "float16":
+        widened = _widened(verification)
+        if widened is not None:
+            usual = (widened.expect(case) for case in widened.cases)
+            cases = [expected for expected in usual if expected is not None and not expected.inconclusive]
+            yield Target(widened.model, widened.graph, cases)
+            yield from harder_targets(widened)
+
+
+def _more_cases(verification: ModuleVerification) -> list[Expected]:
+    rng = np.random.default_rng([verification.seed, 5])
+    specs = verification.specs
+    floats = [spec.name for spec in specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
+    cases = []
+    for batch, time in _SHAPES:
+        drawn = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
+        cases.append(replace(drawn, label=f"{drawn.label}, once more"))
+        if floats:
+            louder = {name: (drawn.inputs[name] * _LOUDER).astype(drawn.inputs[name].dtype) for name in floats}
+            cases.append(replace(drawn, label=f"{drawn.label}, louder", inputs={**drawn.inputs, **louder}))
+    expected = [found for found in map(verification.expect, cases) if found is not None and not found.inconclusive]
+    least = largest_relative_errors(expected)
+    return [replace(found, least=least) for found in expected]
+
+
+def _widened(verification: ModuleVerification) -> ModuleVerification | None:
+    """The verification of the file in float32; None where that cannot be opened or run."""
+    graph = widened_graph(verification.graph, folder_of(verification.model))
+    try:
+        found = type(verification)(
+            opened(verification.model, graph),
+            widened_module(verification.module),
+            seed=verification.seed,
+            inputs=tuple(map(widened_spec, verification.declared)),
+            example_inputs=widened_inputs(verification.example_inputs),
+        )
+    except LSTMOnnxError:
+        return None
+    found.graph = graph
+    return found

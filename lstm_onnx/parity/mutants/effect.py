@@ -1,0 +1,232 @@
+"""What a model's outputs depend on, and whether two models compute the same by their graphs alone.
+
+An output's expression has the operators, attributes and inputs that it is computed from.  Of a concatenation from
+which a constant index takes some rows, it has those parts alone: the state of a layer that nobody reads is in none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+
+from ...onnxgraph.nodes import outer_values
+from ...onnxgraph.recurrent import read_layer
+
+Shapes = Mapping[str, Sequence[int | None]]
+"""The shapes of values, as far as they are known."""
+_SMALL = 2**16
+"""Numbers of the largest constant that is read as an index."""
+_ENDLESS = 2**31 - 1
+
+
+def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
+    """Whether every output of two models has the same expression, and their interfaces and metadata are the same.
+
+    Args:
+        one: a model whose nodes are sorted topologically, as those of every valid file.
+        other: a changed copy, whose new initializers have new names.
+        shapes: the shapes of values of `one`, as far as they are known.
+    """
+    return _interface(one) == _interface(other) and _expressions(one, shapes) == _expressions(other, shapes)
+
+
+def live_values(model: ModelProto, shapes: Shapes) -> set[str]:
+    """The values that an output depends on; of a Scan with two directions, those of each direction separately."""
+    graph = _Graph(model.graph, shapes)
+    live: set[str] = set()
+    todo = [str(item.name) for item in model.graph.output]
+    while todo:
+        value = todo.pop()
+        if value not in live:
+            live.add(value)
+            todo += graph.parts(value)
+    return live
+
+
+def _interface(model: ModelProto) -> tuple[Hashable, ...]:
+    values = (*model.graph.input, *model.graph.output)
+    return (
+        tuple(value.SerializeToString() for value in values),
+        tuple(sorted((entry.key, entry.value) for entry in model.metadata_props)),
+    )
+
+
+def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
+    """For each output its expression, as nested tuples of which equal ones are equal."""
+    graph = _Graph(model.graph, shapes)
+    known: dict[str, int] = {}
+    numbers: dict[Hashable, int] = {}
+    described: list[Hashable] = []
+    for output in model.graph.output:
+        todo = [str(output.name)]
+        while todo:
+            value = todo[-1]
+            missing = [part for part in graph.parts(value) if part not in known]
+            if missing:
+                todo += missing
+                continue
+            todo.pop()
+            if value not in known:
+                expression = graph.expression(value, known)
+                if expression not in numbers:
+                    numbers[expression] = len(described)
+                    described.append(expression)
+                known[value] = numbers[expression]
+    # Numbered in the order of a walk from the outputs, so that equal graphs give equal lists.
+    return [*described, tuple(known[str(output.name)] for output in model.graph.output)]
+
+
+class _Graph:
+    """A graph's nodes by their outputs, and what each value is made of."""
+
+    def __init__(self, graph: GraphProto, shapes: Shapes) -> None:
+        self._makers: dict[str, NodeProto] = {str(out): node for node in graph.node for out in node.output if out}
+        self._initializers = {str(tensor.name): tensor for tensor in graph.initializer}
+        self._shapes = shapes
+
+    def parts(self, value: str) -> list[str]:
+        """The values that one is computed from."""
+        node = self._makers.get(value)
+        if node is None:
+            return []
+        chosen = self._chosen(node, value)
+        if chosen is not None:
+            return [part for part, _ in chosen[1]]
+        inputs = [str(name) for name in node.input if name] + outer_values(node)
+        layer = read_layer(node, self._makers) if node.op_type == "Scan" else None
+        if layer is None or layer.directions < 2:
+            return inputs
+        # States, scanned inputs and masks each have one for every direction, as the outputs have.
+        direction = list(node.output).index(value) % layer.directions
+        scanned = [name for index, name in enumerate(node.input) if index % layer.directions == direction]
+        return [*scanned, *outer_values(node)]
+
+    def expression(self, value: str, known: Mapping[str, int]) -> Hashable:
+        """What a value is, with the numbers of its parts."""
+        node = self._makers.get(value)
+        if node is None:
+            return "", value
+        chosen = self._chosen(node, value)
+        if chosen is not None:
+            form, rows = chosen
+            return "chosen", form, tuple((known[part], row) for part, row in rows)
+        inputs = tuple(known.get(name, -1) for name in (*map(str, node.input), *outer_values(node)))
+        return (*_operator(node), list(node.output).index(value), inputs)
+
+    def _chosen(self, node: NodeProto, output: str) -> tuple[Hashable, list[tuple[str, int]]] | None:
+        """For an output of rows along an axis that are taken from a concatenation along it.
+
+        The form, which says all of the computation but the rows, and the part and the row in it of each row.
+        """
+        if node.op_type not in ("Gather", "GatherND", "Slice", "Split"):
+            return None
+        value = str(node.input[0])
+        axis, rows = self._rows(node, output)
+        if axis is None or rows is None:
+            return None
+        form: list[Hashable] = [_operator(node), self._index_shape(node)]
+        while (source := self._makers.get(value)) is not None and source.op_type != "Concat":
+            value = str(source.input[0]) if source.input else ""
+            if source.op_type == "Squeeze" and len(source.input) == 2:
+                removed = self._constant(str(source.input[1]))
+                if removed is None:
+                    return None
+                for each in sorted(_positive(removed, len(self._shapes.get(value, ())))):
+                    axis += each <= axis
+                form.append(("Squeeze", tuple(removed.reshape(-1).tolist())))
+            elif source.op_type == "Reshape" and axis == 0:
+                width = self._split(value, str(source.output[0]))
+                if not width:
+                    return None
+                rows = [width * row + inner for row in rows for inner in range(width)]
+                form.append(("Reshape", tuple(self._shapes.get(str(source.output[0]), ()))))
+            elif source.op_type != "Identity":
+                return None
+        if source is None or _axis(source) % max(len(self._shapes.get(value, ())), 1) != axis:
+            return None
+        sizes = [self._size(str(name), axis) for name in source.input]
+        owners = [(str(name), row) for name, size in zip(source.input, sizes, strict=True) for row in range(size or 0)]
+        if any(size is None for size in sizes) or not all(row < len(owners) for row in rows):
+            return None
+        return tuple(form), [owners[row] for row in rows]
+
+    def _rows(self, node: NodeProto, output: str) -> tuple[int | None, list[int] | None]:
+        """The axis and the rows that a node takes, from 0; None where it does anything else, or they are unknown."""
+        source = str(node.input[0])
+        rank = len(self._shapes.get(source, ()))
+        if node.op_type == "GatherND":
+            index = self._constant(str(node.input[1]))
+            single = index is not None and index.ndim > 0 and index.shape[-1] == 1
+            single = single and not any(item.i for item in node.attribute if item.name == "batch_dims")
+            return 0, None if not single else self._inside(index, self._size(source, 0))
+        if node.op_type == "Gather":
+            axis = _axis(node) % max(rank, 1)
+            return axis, self._inside(self._constant(str(node.input[1])), self._size(source, axis))
+        if node.op_type == "Split":
+            axis = _axis(node) % max(rank, 1)
+            sizes = [self._size(str(name), axis) for name in node.output]
+            place = list(node.output).index(output)
+            start = sum(size or 0 for size in sizes[:place])
+            known = all(size is not None for size in (*sizes, self._size(source, axis)))
+            return axis, list(range(start, start + (sizes[place] or 0))) if known else None
+        found = [self._constant(str(name)) for name in node.input[1:] if name]
+        if len(found) != len(node.input) - 1 or len(found) < 3 or any(one is None or one.size != 1 for one in found):
+            return None, None
+        start, end, axis, *step = (int(part.item()) for part in found if part is not None)
+        size = self._size(source, axis % max(rank, 1))
+        if size is None or step not in ([], [1]):
+            return None, None
+        return axis % max(rank, 1), list(range(size))[start : None if end >= _ENDLESS else end]
+
+    @staticmethod
+    def _inside(index: np.ndarray | None, count: int | None) -> list[int] | None:
+        if index is None or count is None or not bool(((index >= -count) & (index < count)).all()):
+            return None
+        return [int(row) % count for row in index.reshape(-1)]
+
+    def _split(self, before: str, after: str) -> int:
+        """How many of the original's rows each row of a reshaped value has; 0 where more than axis 0 is split."""
+        one, other = tuple(self._shapes.get(before, ())), tuple(self._shapes.get(after, ()))
+        if one and one[0] and one == other and one.count(None) <= 1:
+            return 1
+        if len(one) < 1 or len(other) != len(one) + 1 or not one[0] or not other[0] or not other[1]:
+            return 0
+        # With one unknown size in each, these are equal, since the number of elements is.
+        same = one[1:] == other[2:] and one[1:].count(None) <= 1
+        return other[1] if same and other[0] * other[1] == one[0] else 0
+
+    def _index_shape(self, node: NodeProto) -> Hashable:
+        """Of an index, what tells apart two that take the same rows."""
+        index = None if node.op_type == "Slice" else self._constant(str(node.input[1]))
+        return None if index is None else index.shape
+
+    def _size(self, value: str, axis: int) -> int | None:
+        shape = self._shapes.get(value, ())
+        return shape[axis] if axis < len(shape) else None
+
+    def _constant(self, value: str) -> np.ndarray | None:
+        if value in self._initializers:
+            tensor = self._initializers[value]
+        else:
+            node = self._makers.get(value)
+            found = [item.t for item in node.attribute if item.name == "value"] if node is not None else []
+            if node is None or node.op_type != "Constant" or not found:
+                return None
+            tensor = found[0]
+        small = int(np.prod(tensor.dims, initial=1)) <= _SMALL and not tensor.external_data
+        return numpy_helper.to_array(tensor) if small and tensor.data_type else None
+
+
+def _operator(node: NodeProto) -> tuple[Hashable, ...]:
+    """A node's operator and attributes."""
+    return str(node.domain), str(node.op_type), tuple(sorted(item.SerializeToString() for item in node.attribute))
+
+
+def _positive(axes: np.ndarray, rank: int) -> list[int]:
+    return [int(axis) % max(rank, 1) for axis in axes.reshape(-1)]
+
+
+def _axis(node: NodeProto) -> int:
+    return next((int(item.i) for item in node.attribute if item.name == "axis"), 0)

@@ -1,0 +1,51 @@
+"""A file declares no shape of an output that the module does not give, as where a slice finds fewer steps."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx.exporter.trials.run import declare_true_shapes
+from tests.exporter.helpers import X, agree, eager, made, signal
+
+
+class Tail(nn.Module):
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0][:, -self.steps :]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_last_steps_of_fewer(steps: int, tmp_path: Path) -> None:
+    module = Tail(steps).eval()
+    result = made(module, signal(2, 5), X, tmp_path)
+    for time in (1, 2, 3, 7):
+        agree(result.run(signal(3, time)), eager(module, signal(3, time)))
+    (output,) = result.model.outputs.values()
+    assert output.shape == ("batch", 1 if steps == 1 else "output_1", 4)
+    report = lstm_onnx.verify(module, result.path, provider="cpu", threads=1)
+    assert report, str(report)
+
+
+def test_another_rank_is_not_declared() -> None:
+    def model() -> helper.ModelProto:
+        output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4, 3])
+        return helper.make_model(helper.make_graph([], "g", [], [output]))
+
+    same, other = model(), model()
+    declare_true_shapes(same, {"y": {(2, 4, 3), (1, 4, 3)}})
+    assert same.SerializeToString() == model().SerializeToString()
+    declare_true_shapes(other, {"y": {(2, 4, 3), (4, 3)}})
+    assert not other.graph.output[0].type.tensor_type.HasField("shape")

@@ -20,8 +20,8 @@ from onnxscript import values
 from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError, LSTMOnnxError
-from ..lowering.interpolation import INTERPOLATIONS
-from ..lowering.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
+from ..translations.interpolation import INTERPOLATIONS
+from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from .attribute_states import ForwardFailed
 from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
 from .opaque_ops import OPERATOR, RecurrentModule

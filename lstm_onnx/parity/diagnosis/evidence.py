@@ -14,7 +14,7 @@ from torch import nn
 from ...errors import InputError, RunError
 from ...spec import LSTMSpec
 from ..expected import first_difference
-from ..lstm.reference import Outputs, run_torch
+from ..lstm_reference import Outputs, run_torch
 from ..report import Cause, Location
 from . import causes
 from .fault_models import FaultModel, fault_models, rounded, run_with

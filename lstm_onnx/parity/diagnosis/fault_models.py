@@ -16,7 +16,7 @@ from torch import nn
 from ...exporter.weights import StateDict
 from ...spec import LSTMSpec
 from ..cases import Case
-from ..lstm.reference import Outputs, run_torch
+from ..lstm_reference import Outputs, run_torch
 
 Run = Callable[[nn.LSTM, Case], Outputs]
 _GATES = "ifgo"

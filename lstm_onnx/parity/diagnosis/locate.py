@@ -17,7 +17,7 @@ from ...errors import InputError, RunError
 from ...spec import LSTMSpec
 from ..cases import Case
 from ..criterion import compare
-from ..lstm.reference import Outputs, run_torch, states_after
+from ..lstm_reference import Outputs, run_torch, states_after
 from ..report import Location
 from ..tolerances import EPSILON, LEAST_TANH, K
 

@@ -16,8 +16,8 @@ from ...spec import LSTMSpec
 from ..cases import Case, draw_case
 from ..comparison import Models
 from ..expected import Call, Expected, with_least_errors
+from ..lstm_reference import Outputs, run_torch
 from ..sizes import DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
-from .reference import Outputs, run_torch
 
 _STEPS = 3
 """Time steps of the sweep over batch sizes."""

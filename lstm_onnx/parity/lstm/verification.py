@@ -25,10 +25,10 @@ from ..cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_
 from ..comparison import Models, Planned, Verification, user_case
 from ..diagnosis.evidence import diagnose
 from ..expected import Call, Expected, farther, magnitude, perturbed
+from ..lstm_reference import run_torch, windows
 from ..mutants import Target, folder_of, opened, read_graph
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EXTREME_ROUNDINGS, ROUNDINGS
-from .reference import run_torch, windows
 from .sizes import batch_sweep, conclusive_calls, time_sweep
 
 LSTMModels = Models[nn.LSTM]

@@ -17,7 +17,7 @@ from lstm_onnx import ExportError
 from lstm_onnx.exporter.tracing import torch_export as trace
 from lstm_onnx.exporter.tracing.roundings import nearest_tips, tips
 from tests.exporter.helpers import X, made, signal
-from tests.exporter.lowering.test_size_arithmetic import Sized
+from tests.exporter.translations.test_size_arithmetic import Sized
 
 S, OTHER = (sympy.Symbol(name, integer=True, positive=True) for name in ("s1", "s2"))
 

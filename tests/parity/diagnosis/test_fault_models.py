@@ -12,7 +12,7 @@ from lstm_onnx import LSTMSpec
 from lstm_onnx.exporter.sources.torch_lstm import module_of, spec_of, state_of
 from lstm_onnx.parity.cases import Case, lstm_cases
 from lstm_onnx.parity.diagnosis.fault_models import FaultModel, fault_models, rounded, run_with
-from lstm_onnx.parity.lstm.reference import run_torch
+from lstm_onnx.parity.lstm_reference import run_torch
 
 from ..files import lstm
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lstm_onnx.errors import ExportError
-from lstm_onnx.exporter.lowering.size_arithmetic import as_double
+from lstm_onnx.exporter.translations.size_arithmetic import as_double
 from tests.exporter.helpers import X, eager, made, signal
 
 TIPPING = [35, 65, 70, 84, 90, 110, 112, 126, 155, 170, 180, 190, 221, 330, 1023]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from ..cases import Case
+from .cases import Case
 
 Outputs = dict[str, np.ndarray]
 """``output``, ``hn`` and ``cn``."""

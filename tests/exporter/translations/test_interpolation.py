@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812  # as models are written
 from torch import Tensor, nn
 
 from tests.exporter.helpers import X, made, signal
-from tests.exporter.lowering.test_size_arithmetic import Sized, right_at_every_length
+from tests.exporter.translations.test_size_arithmetic import Sized, right_at_every_length
 
 SIZES: dict[str, dict[str, Any]] = {
     "size": {"size": 10},

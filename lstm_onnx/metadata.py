@@ -39,6 +39,23 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How an int8 file was made of a float32 one.
+
+    Attributes:
+        form: "rows": a scale for each row, see `quantization.arithmetic`.
+        layers: "all" or "recurrent", see `quantization.quantize`.
+    """
+
+    form: str
+    layers: str
+
+    def to_entry(self) -> dict[str, str]:
+        """The metadata entry of an ONNX file."""
+        return {f"{METADATA_PREFIX}quantization": json.dumps(dataclasses.asdict(self), sort_keys=True)}
+
+
+@dataclass(frozen=True)
 class Metadata:
     """The metadata of an exported file, under the keys ``lstm_onnx.*``.
 
@@ -60,6 +77,7 @@ class Metadata:
             upper limit; other axes may have any size from 1.
         size_boundaries: the sizes of an axis at which the module's code may branch; tests of the file try them, one
             less and one more.
+        quantization: how an int8 file was made; None for others.
     """
 
     spec: LSTMSpec | None = None
@@ -75,6 +93,7 @@ class Metadata:
     batch_mixes: str | None = None
     axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
@@ -92,6 +111,7 @@ class Metadata:
             "batch_mixes": self.batch_mixes,
             "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
+            "quantization": None if self.quantization is None else dataclasses.asdict(self.quantization),
         }
         return {
             METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
@@ -132,6 +152,7 @@ class Metadata:
                 batch_mixes=mixes,
                 axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
+                quantization=_quantization(entries["quantization"]) if "quantization" in entries else None,
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(
@@ -183,6 +204,13 @@ def _sizes(item: Any) -> tuple[int, ...]:
     if not isinstance(item, list) or not all(map(_is_size, item)):
         raise ConfigError("the metadata's size_boundaries must be lists of sizes")
     return tuple(item)
+
+
+def _quantization(item: Any) -> Quantization:
+    quantization = Quantization(**item)
+    if not all(isinstance(value, str) for value in dataclasses.astuple(quantization)):
+        raise ConfigError("the metadata's quantization must be a form and layers")
+    return quantization
 
 
 def _is_size(value: object) -> bool:

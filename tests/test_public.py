@@ -41,6 +41,7 @@ PUBLIC = [
     "ParityReport",
     "Pool",
     "ProviderError",
+    "QuantizeResult",
     "RunError",
     "Stream",
     "WeightsError",
@@ -49,6 +50,7 @@ PUBLIC = [
     "export",
     "inspect",
     "load",
+    "quantize",
     "verify",
     "verify_golden",
 ]

@@ -101,7 +101,7 @@ def quantize(
     require_apart([os.fspath(path)], [os.fspath(source)])
     done = quantize_model(load_inlined(source), source, layers=layers)
     if not done.quantized:
-        reasons = "; ".join(f"{name} stays float32: {why}" for name, why in done.kept.items())
+        reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
         raise ModelError(f"{source}: has no layer to quantise{f' ({reasons})' if reasons else ''}")
     proof = prove(done, source, inputs=inputs, seed=seed)
     _, written = write_model(done.model, done.initializers, path)

@@ -177,8 +177,8 @@ def test_a_model_in_a_notebook_is_a_table_without_markup_of_the_file(tmp_path: P
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'lstm_onnx' has no attribute 'quantize'"):
-        lstm_onnx.quantize  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'lstm_onnx' has no attribute 'serve'"):
+        lstm_onnx.serve  # noqa: B018
     assert not hasattr(lstm_onnx, "np")
 
 

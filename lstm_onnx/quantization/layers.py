@@ -65,9 +65,9 @@ def add_embedding(graph: Graph, node: NodeProto, table: np.ndarray) -> Embedding
     """Add a Gather of rows of `table`, ``(rows, features)``: the rows of its integers by their scales."""
     name, output, weight = node.name, node.output[0], node.input[0]
     quantized = quantize_weight(table.T)
-    constants, nodes = graph.constants, graph.nodes
-    integers = constants.constant(f"{weight}/rows/int8", np.ascontiguousarray(quantized.integers.T))
-    scales = constants.constant(f"{weight}/rows/scale", quantized.scales[:, None].copy())
+    nodes = graph.nodes
+    integers = nodes.constant(f"{weight}/rows/int8", np.ascontiguousarray(quantized.integers.T))
+    scales = nodes.constant(f"{weight}/rows/scale", quantized.scales[:, None].copy())
     rows = nodes.one("Gather", integers, node.input[1], name=f"{name}/rows", axis=0)
     scale = nodes.one("Gather", scales, node.input[1], name=f"{name}/scales", axis=0)
     rows = nodes.one("Cast", rows, name=f"{name}/float", to=TensorProto.FLOAT)

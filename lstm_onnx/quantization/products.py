@@ -16,36 +16,34 @@ class Graph:
     """A graph that int8 nodes are added to.
 
     Attributes:
-        nodes: where nodes are appended: the graph's, or those of a body.
-        constants: where initializers are added; those of a body are the outer graph's.
+        nodes: its nodes and initializers; those of a body share the outer graph's initializers.
         opset: of ONNX's own operators.
     """
 
     nodes: Nodes
-    constants: Nodes
     opset: int
 
     def body(self) -> Graph:
         """A body within this graph."""
-        return Graph(Nodes(), self.constants, self.opset)
+        return Graph(Nodes(initializers=self.nodes.initializers), self.opset)
 
     def scalar(self, value: float, dtype: type = np.float32) -> str:
         """A constant of a single number."""
         kind = np.dtype(dtype).name
-        return self.constants.constant(f"int8/{kind}/{value:g}", np.array(value, dtype))
+        return self.nodes.constant(f"int8/{kind}/{value:g}", np.array(value, dtype))
 
     def reduce_last(self, op: str, value: str, name: str) -> str:
         """A reduction of the last axis, which stays as one of size 1."""
         if self.opset >= 18 or op == "ReduceSum":
-            return self.nodes.one(op, value, self.constants.integers(-1), name=name, keepdims=1)
+            return self.nodes.one(op, value, self.nodes.integers(-1), name=name, keepdims=1)
         return self.nodes.one(op, value, name=name, axes=[-1], keepdims=1)
 
 
 def add_weight(graph: Graph, name: str, weight: QuantizedWeight) -> tuple[str, str]:
     """The initializers of a weight: integers and scales."""
     return (
-        graph.constants.constant(f"{name}/int8", weight.integers),
-        graph.constants.constant(f"{name}/scale", weight.scales),
+        graph.nodes.constant(f"{name}/int8", weight.integers),
+        graph.nodes.constant(f"{name}/scale", weight.scales),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
+from ..onnxgraph.builder import valid_steps
 from .arithmetic import quantize_weight
 from .products import Graph, add_weight, quantized_product
 
@@ -84,7 +85,7 @@ class _Direction:
 def add_layer(graph: Graph, layer: Layer) -> None:
     """Add the nodes of a layer, which give the operator's outputs under their own names."""
     nodes = graph.nodes
-    valid = _valid_steps(graph, layer) if layer.lengths else ""
+    valid = valid_steps(nodes, layer.x, layer.lengths, f"{layer.name}/valid") if layer.lengths else ""
     zeros = _zeros(graph, layer) if not layer.h0 or (layer.cell and not layer.c0) else ""
     count = len(layer.reverse)
     h0 = _by_direction(graph, layer.h0, count, f"{layer.name}/h0") if layer.h0 else [zeros] * count
@@ -94,11 +95,9 @@ def add_layer(graph: Graph, layer: Layer) -> None:
         if not output:
             continue
         if count == 1:
-            nodes.one("Unsqueeze", values[0], graph.constants.integers(axis), name=f"{output}/Unsqueeze", output=output)
+            nodes.one("Unsqueeze", values[0], nodes.integers(axis), name=f"{output}/Unsqueeze", output=output)
             continue
-        parts = [
-            nodes.one("Unsqueeze", value, graph.constants.integers(axis), name=f"{value}/Unsqueeze") for value in values
-        ]
+        parts = [nodes.one("Unsqueeze", value, nodes.integers(axis), name=f"{value}/Unsqueeze") for value in values]
         nodes.one("Concat", *parts, name=f"{output}/Concat", output=output, axis=axis)
 
 
@@ -114,7 +113,7 @@ def _direction_name(layer: Layer, index: int) -> str:
 
 def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, valid: str) -> tuple[str, str, str]:
     """One direction; the values of its output ``(time, batch, H)`` and its final states ``(batch, H)``."""
-    nodes, constants = graph.nodes, graph.constants
+    nodes = graph.nodes
     name = _direction_name(layer, index)
     suffix = f"/{index}" if len(layer.reverse) > 1 else ""
     gates = layer.R.shape[1]
@@ -137,9 +136,9 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
         )
         for at, part in enumerate(parts)
     )
-    bias = constants.constant(f"{name}/bias", np.ascontiguousarray(input_bias, np.float32))
+    bias = nodes.constant(f"{name}/bias", np.ascontiguousarray(input_bias, np.float32))
     hidden_bias = (
-        constants.constant(f"{name}/hidden_bias", np.ascontiguousarray(bias_h, np.float32))
+        nodes.constant(f"{name}/hidden_bias", np.ascontiguousarray(bias_h, np.float32))
         if (layer.op_type == "GRU" and layer.reset_after)
         else ""
     )
@@ -209,20 +208,20 @@ def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphP
 
 
 def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: str) -> tuple[str, str]:
-    body, constants, name = inner.nodes, inner.constants, at.name
+    body, name = inner.nodes, at.name
     hidden = layer.hidden_size
     f, g, shown = layer.activations[at.index]
     # Of a NaN in h, c has one, too.
     product = quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}", nan=False)
     gates = body.one("Add", gx, product, name=f"{name}/gates")
-    sizes = constants.integers(3 * hidden, hidden)
+    sizes = body.integers(3 * hidden, hidden)
     iof, cell = body.add(
         "Split", gates, sizes, name=f"{name}/Split", outputs=(f"{name}/iof", f"{name}/cell_gate"), axis=-1
     )
     iof = body.one(f, iof, name=f"{name}/iof_activated")
     outputs = [f"{name}/{gate}" for gate in "iof"]
     i, o, forget = body.add(
-        "Split", iof, constants.integers(hidden, hidden, hidden), name=f"{name}/Split_iof", outputs=outputs, axis=-1
+        "Split", iof, body.integers(hidden, hidden, hidden), name=f"{name}/Split_iof", outputs=outputs, axis=-1
     )
     written = body.one("Mul", i, body.one(g, cell, name=f"{name}/g"), name=f"{name}/written")
     kept = body.one("Mul", forget, c, name=f"{name}/kept")
@@ -231,10 +230,10 @@ def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: s
 
 
 def _gru_step(inner: Graph, layer: Layer, at: _Direction, h: str, gx: str) -> str:
-    body, constants, name = inner.nodes, inner.constants, at.name
+    body, name = inner.nodes, at.name
     hidden = layer.hidden_size
     f, g = layer.activations[at.index]
-    sizes = constants.integers(2 * hidden, hidden)
+    sizes = body.integers(2 * hidden, hidden)
     x_zr, x_n = body.add("Split", gx, sizes, name=f"{name}/Split_x", outputs=(f"{name}/x_zr", f"{name}/x_n"), axis=-1)
     # h is NaN where it was: the new one is h times a gate and more.
     product = quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}", nan=False)
@@ -246,7 +245,7 @@ def _gru_step(inner: Graph, layer: Layer, at: _Direction, h: str, gx: str) -> st
     z, r = body.add(
         "Split",
         zr,
-        constants.integers(hidden, hidden),
+        body.integers(hidden, hidden),
         name=f"{name}/Split_zr",
         outputs=(f"{name}/z", f"{name}/r"),
         axis=-1,
@@ -268,35 +267,20 @@ def _value(name: str, features: int) -> ValueInfoProto:
 
 def _by_direction(graph: Graph, value: str, count: int, name: str) -> list[str]:
     """``(D, batch, H)`` as one ``(batch, H)`` for each direction."""
-    nodes, constants = graph.nodes, graph.constants
+    nodes = graph.nodes
     parts: Sequence[str] = [value]
     if count > 1:
         outputs = [f"{name}/{index}" for index in range(count)]
-        parts = nodes.add(
-            "Split", value, constants.integers(*[1] * count), name=f"{name}/Split", outputs=outputs, axis=0
-        )
+        parts = nodes.add("Split", value, nodes.integers(*[1] * count), name=f"{name}/Split", outputs=outputs, axis=0)
     return [
-        nodes.one("Squeeze", part, constants.integers(0), name=f"{name}/Squeeze{index}")
-        for index, part in enumerate(parts)
+        nodes.one("Squeeze", part, nodes.integers(0), name=f"{name}/Squeeze{index}") for index, part in enumerate(parts)
     ]
 
 
 def _zeros(graph: Graph, layer: Layer) -> str:
     """Zeros ``(batch, H)``."""
-    nodes, constants, name = graph.nodes, graph.constants, f"{layer.name}/zeros"
+    nodes, name = graph.nodes, f"{layer.name}/zeros"
     shape = nodes.one("Shape", layer.x, name=f"{name}/Shape")
-    batch = nodes.one("Gather", shape, constants.integers(1), name=f"{name}/batch")
-    shape = nodes.one("Concat", batch, constants.integers(layer.hidden_size), name=f"{name}/shape", axis=0)
+    batch = nodes.one("Gather", shape, nodes.integers(1), name=f"{name}/batch")
+    shape = nodes.one("Concat", batch, nodes.integers(layer.hidden_size), name=f"{name}/shape", axis=0)
     return nodes.one("Expand", graph.scalar(0), shape, name=name)
-
-
-def _valid_steps(graph: Graph, layer: Layer) -> str:
-    """Whether each step is within its sequence: bool ``(time, batch, 1)``."""
-    nodes, constants, name = graph.nodes, graph.constants, f"{layer.name}/valid"
-    shape = nodes.one("Shape", layer.x, name=f"{name}/Shape")
-    time = nodes.one("Gather", shape, graph.scalar(0, np.int64), name=f"{name}/time")
-    time = nodes.one("Cast", time, name=f"{name}/time_int32", to=TensorProto.INT32)
-    steps = nodes.one("Range", graph.scalar(0, np.int32), time, graph.scalar(1, np.int32), name=f"{name}/Range")
-    steps = nodes.one("Unsqueeze", steps, constants.integers(1, 2), name=f"{name}/steps")
-    column = nodes.one("Unsqueeze", layer.lengths, constants.integers(1), name=f"{name}/lengths")
-    return nodes.one("Less", steps, column, name=name)

@@ -79,10 +79,10 @@ def quantize_model(model: ModelProto, path: str | os.PathLike[str], *, layers: s
     weights = _Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
-    constants = Nodes()
-    rewriter = _Rewriter(done, weights, constants, opset, layers == "all", _projected_inputs(model.graph))
+    added: dict[str, np.ndarray] = {}
+    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph))
     rewriter.rewrite(model.graph, None)
-    done.initializers.update(weights.remaining(model.graph) | constants.initializers)
+    done.initializers.update(weights.remaining(model.graph) | added)
     del model.graph.initializer[:]
     props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
     helper.set_model_props(model, {**props, **Quantization("rows", layers).to_entry()})
@@ -168,12 +168,12 @@ class _Rewriter:
         self,
         done: Rewritten,
         weights: _Weights,
-        constants: Nodes,
+        initializers: dict[str, np.ndarray],
         opset: int,
         all_layers: bool,
         recurrent: frozenset[str],
     ) -> None:
-        self.done, self.weights, self.constants, self.opset = done, weights, constants, opset
+        self.done, self.weights, self.initializers, self.opset = done, weights, initializers, opset
         self.all_layers, self.recurrent = all_layers, recurrent
 
     def rewrite(self, graph: GraphProto, caller: NodeProto | None) -> None:
@@ -183,7 +183,7 @@ class _Rewriter:
         for node in graph.node:
             for body in bodies_of(node):
                 self.rewrite(body, node)
-            at = Graph(Nodes(), self.constants, self.opset)
+            at = Graph(Nodes(initializers=self.initializers), self.opset)
             recurrent = loop or node.name in self.recurrent
             if self._add(at, node, caller.name if caller is not None else "", recurrent=recurrent):
                 nodes += at.nodes.nodes

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .parity import ParityReport
     from .parity.golden import verify_golden
     from .parity.public import verify
+    from .quantization import QuantizeResult, quantize
     from .runtime import Model, load
     from .runtime.batcher.batcher import BatchedStream, Batcher
     from .runtime.pool.pool import Pool
@@ -50,6 +51,7 @@ _MODULES = {
     "parity.golden": ("verify_golden",),
     "parity.public": ("verify",),
     "parity.report": ("ParityReport",),
+    "quantization": ("QuantizeResult", "quantize"),
     "runtime.batcher.batcher": ("BatchedStream", "Batcher"),
     "runtime.model": ("Model",),
     "runtime.open_model": ("load",),
@@ -80,6 +82,7 @@ __all__ = [
     "ParityReport",
     "Pool",
     "ProviderError",
+    "QuantizeResult",
     "RunError",
     "Stream",
     "WeightsError",
@@ -88,6 +91,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "quantize",
     "verify",
     "verify_golden",
 ]

@@ -39,6 +39,23 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How an int8 file was made of a float32 one.
+
+    Attributes:
+        form: "rows": a scale for each row, see `quantization.arithmetic`.
+        layers: "all" or "recurrent", see `quantization.quantize`.
+    """
+
+    form: str
+    layers: str
+
+    def to_entry(self) -> dict[str, str]:
+        """The metadata entry of an ONNX file."""
+        return {f"{METADATA_PREFIX}quantization": json.dumps(dataclasses.asdict(self), sort_keys=True)}
+
+
+@dataclass(frozen=True)
 class Metadata:
     """The metadata of an exported file, under the keys ``lstm_onnx.*``.
 
@@ -62,6 +79,7 @@ class Metadata:
             less and one more.
         call: how the inputs are arranged in the module's call, and the constants beside them, as JSON (see
             `exporter.tracing.call_metadata`); what runs the file needs none of it.
+        quantization: how an int8 file was made; None for others.
     """
 
     spec: LSTMSpec | None = None
@@ -78,6 +96,7 @@ class Metadata:
     axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     call: list[Any] | None = None
+    quantization: Quantization | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
@@ -96,6 +115,7 @@ class Metadata:
             "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
             "call": self.call,
+            "quantization": None if self.quantization is None else dataclasses.asdict(self.quantization),
         }
         return {
             METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
@@ -137,6 +157,7 @@ class Metadata:
                 axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
                 call=_call(entries.get("call")),
+                quantization=_quantization(entries["quantization"]) if "quantization" in entries else None,
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(
@@ -194,6 +215,13 @@ def _call(item: Any) -> list[Any] | None:
     if item is not None and not isinstance(item, list):
         raise ConfigError("the metadata's call must be a list of arguments")
     return item
+
+
+def _quantization(item: Any) -> Quantization:
+    quantization = Quantization(**item)
+    if not all(isinstance(value, str) for value in dataclasses.astuple(quantization)):
+        raise ConfigError("the metadata's quantization must be a form and layers")
+    return quantization
 
 
 def _is_size(value: object) -> bool:

@@ -41,6 +41,7 @@ PUBLIC = [
     "ParityReport",
     "Pool",
     "ProviderError",
+    "QuantizeResult",
     "RunError",
     "Stream",
     "WeightsError",
@@ -49,6 +50,7 @@ PUBLIC = [
     "export",
     "inspect",
     "load",
+    "quantize",
     "verify",
     "verify_golden",
 ]
@@ -175,8 +177,8 @@ def test_a_model_in_a_notebook_is_a_table_without_markup_of_the_file(tmp_path: P
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'lstm_onnx' has no attribute 'quantize'"):
-        lstm_onnx.quantize  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'lstm_onnx' has no attribute 'serve'"):
+        lstm_onnx.serve  # noqa: B018
     assert not hasattr(lstm_onnx, "np")
 
 

@@ -17,6 +17,7 @@ from .export import export
 from .help import did_you_mean, help_command
 from .inspect import inspect
 from .options import detail, verbosity_options
+from .quantize import quantize
 from .run import run
 from .streams import off_stdout
 from .verify import verify
@@ -42,7 +43,7 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="lstm-onnx")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error; may also follow the command.")
 def cli(debug: bool) -> None:
-    """Export PyTorch LSTMs to ONNX, and check, run and verify the files.
+    """Export PyTorch LSTMs to ONNX, and check, run, verify and quantize the files.
 
     \b
     Exit codes:
@@ -83,7 +84,7 @@ def _versions() -> str:
 
 
 cli.params += verbosity_options()
-for _command in (export, check, run, verify, bench, inspect, doctor, help_command):
+for _command in (export, quantize, check, run, verify, bench, inspect, doctor, help_command):
     assert _command.callback is not None  # noqa: S101 - each is a function
     _command.callback = _wrapped(_command.callback)
     _command.params += verbosity_options()

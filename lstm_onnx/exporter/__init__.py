@@ -54,10 +54,9 @@ def export(
             tensors in the containers that the forward takes.
         dynamic_shapes: the dynamic axes, as torch.export takes them, with names:
             ``{"tokens": {0: "batch", 1: "time"}}``.  ``torch.export.Dim("time", min=7, max=512)`` instead of
-            a name limits the axis to these sizes, and an
-            expression (``"4*time - 16"``) ties it to another one.  By default the module is run with each axis longer, and
-            what reaches its recurrent modules tells batch from time; a note has the `dynamic_shapes` that
-            were found.  ``{}`` makes all axes static.
+            a name limits the axis to these sizes, and an expression (``"4*time - 16"``) ties it to another
+            one.  By default the module is run with each axis longer, and what reaches its recurrent modules
+            tells batch from time; a note has the `dynamic_shapes` that were found.  ``{}`` makes all axes static.
         states: for a module: "zero" (the default) keeps the forward's own signature; "explicit" makes
             the states of every LSTM inputs and outputs (``encoder.lstm.h0`` and ``encoder.lstm.hn``),
             so that it can be streamed.

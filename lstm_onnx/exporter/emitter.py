@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
-from ..onnxgraph.builder import Nodes
+from ..onnxgraph.builder import Nodes, valid_steps
 from ..spec import GRUSpec, RecurrentSpec, RNNSpec
 from .node_names import DIRECTIONS, FOLDED_INVERSE
 from .weights import Array, LayerWeights, fold_projection
@@ -89,7 +89,7 @@ def recurrent_stack(
     zero_h, zero_c = _zero_states(nodes, spec, x, prefix) if scan and not (h0 and c0) else ("", "")
     initial_h = _split_states(nodes, spec, h0, pieces, f"{prefix}h0") if h0 else [zero_h] * pieces
     initial_c = _split_states(nodes, spec, c0, pieces, f"{prefix}c0") if c0 else [zero_c] * pieces
-    valid = _valid_steps(nodes, x, lengths, prefix) if scan and lengths else None
+    valid = valid_steps(nodes, x, lengths, f"{prefix}valid") if scan and lengths else None
     final_h: list[str] = []
     final_c: list[str] = []
     for index, weights in enumerate(layers):
@@ -352,17 +352,3 @@ def _zero_states(nodes: Nodes, spec: RecurrentSpec, x: str, prefix: str) -> tupl
         return nodes.one("Expand", row, shape, name=f"{at}/{state}")
 
     return zeros("h0", spec.state_size), zeros("c0", spec.hidden_size)
-
-
-def _valid_steps(nodes: Nodes, x: str, lengths: str, prefix: str) -> str:
-    """Whether each step is within its sequence: bool ``(time, batch, 1)``."""
-    at = f"{prefix}valid"
-    shape = nodes.one("Shape", x, name=f"{at}/Shape")
-    time = nodes.one("Gather", shape, nodes.constant("int/0", np.array(0, np.int64)), name=f"{at}/time")
-    time = nodes.one("Cast", time, name=f"{at}/time_int32", to=TensorProto.INT32)
-    zero = nodes.constant("int32/0", np.array(0, np.int32))
-    one = nodes.constant("int32/1", np.array(1, np.int32))
-    steps = nodes.one("Range", zero, time, one, name=f"{at}/Range")
-    steps = nodes.one("Unsqueeze", steps, nodes.integers(1, 2), name=f"{at}/steps")
-    column = nodes.one("Unsqueeze", lengths, nodes.integers(1), name=f"{at}/lengths")
-    return nodes.one("Less", steps, column, name=at)

@@ -14,6 +14,7 @@ from ..isolation.stages import stage
 from ..metadata import Metadata
 from ..onnxgraph import Scope, Tensor, external_problem, is_default, load_inlined, value_of
 from ..onnxgraph.layer_names import module_path
+from .int8 import INT8, int8_info
 from .lstms import lstm_info
 from .report import Inspection, LSTMInfo
 
@@ -82,12 +83,12 @@ def _walk(top: Scope) -> tuple[list[LSTMInfo], Counter[str], list[Tensor]]:
         stored += scope.stored
         bodies: list[Scope] = []
         for node in scope.nodes:
-            info = lstm_info(scope, node)
+            info = lstm_info(scope, node) or int8_info(scope, node)
             if info is not None:
                 lstms.append(info)
             elif node.op_type != "Constant":
                 others[node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"] += 1
-            if info is None or info.kind != "Scan":  # the body of a projected layer's Scan is part of the layer
+            if info is None or not info.kind.startswith(("Scan", INT8)):  # a layer's body is part of it
                 bodies += scope.bodies(node)
         todo += reversed(bodies)
     return lstms, others, stored

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 
 @dataclass
@@ -44,3 +44,23 @@ class Nodes:
 def integers_name(values: Iterable[int]) -> str:
     """The initializer of a few int64 values: ``ints/1_2``."""
     return "ints/" + "_".join(map(str, values))
+
+
+def valid_steps(nodes: Nodes, x: str, lengths: str, name: str) -> str:
+    """Add whether each step is within its sequence, as `name`: bool ``(time, batch, 1)``.
+
+    Args:
+        nodes: the graph.
+        x: ``(time, batch, features)``.
+        lengths: int32 ``(batch,)``.
+        name: of the value; other names start with it.
+    """
+    shape = nodes.one("Shape", x, name=f"{name}/Shape")
+    time = nodes.one("Gather", shape, nodes.constant("int/0", np.array(0, np.int64)), name=f"{name}/time")
+    time = nodes.one("Cast", time, name=f"{name}/time_int32", to=TensorProto.INT32)
+    zero = nodes.constant("int32/0", np.array(0, np.int32))
+    one = nodes.constant("int32/1", np.array(1, np.int32))
+    steps = nodes.one("Range", zero, time, one, name=f"{name}/Range")
+    steps = nodes.one("Unsqueeze", steps, nodes.integers(1, 2), name=f"{name}/steps")
+    column = nodes.one("Unsqueeze", lengths, nodes.integers(1), name=f"{name}/lengths")
+    return nodes.one("Less", steps, column, name=name)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..atomic_io import require_path, temporary_folder
-from ..errors import ConfigError, ExportError
+from ..errors import ConfigError, ExportError, ModelError
 from ..exporter import export
 from ..exporter.sources.module_argument import unwrap_module
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
@@ -196,6 +196,12 @@ def verification_of(
 
     `inputs` are those that a source describes, instead of the file's metadata; `data` as in `verify`.
     """
+    if model.metadata.quantization is not None:
+        raise ModelError(
+            "it is an int8 file, whose numbers are not PyTorch's",
+            path=model.path,
+            hint="verify the float32 file that it was made from; quantize has proven the rest",
+        )
     module = unwrap_module(module)
     bare = is_bare_lstm(module)
     if model.metadata.spec is not None and not bare:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from lstm_onnx.bench import Settings, compare
 from lstm_onnx.bench.opened import open_subject
 from lstm_onnx.bench.sizes import CASES
 from lstm_onnx.exporter.sources.source import load_source
 
+from . import int8
 from .limits import Peaks
 from .memory import Memory, map_memory
 from .servers import compare_servers
@@ -48,6 +51,16 @@ def test_servers(tmp_path):
         "lstm-onnx batcher, asyncio",
     ]
     assert all(len(timing.samples) == 2 and min(timing.samples) > 0 for timing in comparison.timings)
+
+
+def test_int8_files_are_compared_with_their_float32_files(tmp_path, monkeypatch):
+    monkeypatch.setitem(int8.MODULES, "small", lambda: nn.GRU(16, 24))
+    monkeypatch.setattr(int8, "SHAPES", ((1, 1), (3, 2)))
+    row = int8.measure("small", 1, tmp_path)
+    assert len(row.shares) == 2
+    assert min(row.shares) > 0
+    assert 1e-4 < row.difference < 0.1
+    assert str(row).count("|") == 6
 
 
 def test_every_case_is_in_the_sweep_in_order():

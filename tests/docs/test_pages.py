@@ -15,7 +15,20 @@ from .blocks import ROOT, blocks_of, prepare, run
 
 PAGES = sorted((ROOT / "lstm_onnx" / "docs").glob("*.md"))
 TOPICS = (
-    *("bench", "check", "cli", "data", "export", "formats", "install", "models", "runtime", "security", "serving"),
+    *(
+        "bench",
+        "check",
+        "cli",
+        "data",
+        "export",
+        "formats",
+        "install",
+        "int8",
+        "models",
+        "runtime",
+        "security",
+        "serving",
+    ),
     "real-models",
     *("streaming", "verify", "verify-in-ci", "when-export-refuses", "without-lstm-onnx"),
 )

@@ -1,0 +1,38 @@
+"""``lstm-onnx quantize``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import json_option, report, seed_option
+from .params import FILE, option
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The int8 file to write.")
+@option(
+    "--layers",
+    type=click.Choice(["all", "recurrent"]),
+    default="all",
+    show_default=True,
+    help="all: LSTM, GRU, RNN, Linear and Embedding layers; recurrent: the first three.",
+)
+@seed_option
+@json_option
+def quantize(file: str, output: str, layers: str, seed: int, as_json: bool) -> None:
+    """Write an int8 file of a float32 ONNX FILE.
+
+    Every int8 layer is compared with what its arithmetic gives before the file is kept.
+    """
+    from ..atomic_io import require_utf8
+    from ..quantization import quantize as write_quantized
+
+    if output == "-":
+        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
+    if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
+        raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
+    require_utf8(output)
+    report(write_quantized(file, output, layers=layers, seed=seed), as_json=as_json)

@@ -1,0 +1,99 @@
+"""Each int8 layer that `quantize` wrote as an `LSTMInfo`: a Scan, known by the names of the products in its body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from onnx import NodeProto
+
+from ..onnxgraph import Scope, Tensor, bodies_of
+from ..onnxgraph.layer_names import PROJECTION_MATMUL, RECURRENT_MATMUL
+from ..onnxgraph.recurrent import initial_states, is_scan, scanned_inputs
+from ..quantization.recurrent import HIDDEN_PRODUCT, INPUT_PRODUCT, OR_NAN, RESET_PRODUCT
+from .report import LSTMInfo
+
+INT8 = "int8 "
+"""What the kind of these layers starts with."""
+_ELEMENTWISE = {"LSTM": 9, "GRU": 8, "RNN": 1}
+_OP_TYPES = {4: "LSTM", 3: "GRU", 1: "RNN"}
+_PRODUCT = "/MatMulInteger"
+
+
+def int8_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
+    """The int8 layer that the node is, None for any other node."""
+    body = next(bodies_of(node), None) if is_scan(node) and node.name.endswith("/Scan") else None
+    if body is None:
+        return None
+    prefix = node.name.removesuffix("/Scan")
+    recurrent = _weights(scope, body.node, f"/{HIDDEN_PRODUCT}{_PRODUCT}", f"/{RESET_PRODUCT}{_PRODUCT}")
+    if recurrent:
+        return _operator(scope, node, prefix, recurrent)
+    recurrent = _weights(scope, body.node, f"{RECURRENT_MATMUL}{_PRODUCT}")
+    return _projected(scope, node, prefix, recurrent, _weights(scope, body.node, f"{PROJECTION_MATMUL}{_PRODUCT}"))
+
+
+def _operator(scope: Scope, node: NodeProto, prefix: str, recurrent: list[Tensor]) -> LSTMInfo | None:
+    """One direction of what was an operator: W (I, GH), R (H, GH), of a GRU perhaps in two parts."""
+    inputs = _weights(scope, scope.nodes, f"{prefix}/{INPUT_PRODUCT}{_PRODUCT}")
+    hidden = recurrent[0].dims[0]
+    op_type = _OP_TYPES.get(sum(tensor.dims[1] for tensor in recurrent) // max(hidden, 1))
+    if not inputs or op_type is None:
+        return None
+    reverse = prefix.endswith("/reverse")
+    return _info(scope, node, op_type, "reverse" if reverse else "forward", [*inputs, *recurrent], hidden, 0, 1)
+
+
+def _projected(
+    scope: Scope, node: NodeProto, prefix: str, recurrent: list[Tensor], projections: list[Tensor]
+) -> LSTMInfo | None:
+    """All directions of a projected LSTM: W (I, D*4H), for each direction R (P, 4H) and perhaps W_hr (H, P)."""
+    inputs = _weights(scope, scope.nodes, f"{prefix}/input_gates{_PRODUCT}")
+    if not inputs or not recurrent:
+        return None
+    proj_size, gates = recurrent[0].dims
+    direction = "bidirectional" if len(recurrent) > 1 else "forward"
+    weights = [*inputs, *recurrent, *projections]
+    return _info(scope, node, "LSTM", direction, weights, gates // 4, proj_size, len(recurrent))
+
+
+def _info(
+    scope: Scope,
+    node: NodeProto,
+    op_type: str,
+    direction: str,
+    weights: list[Tensor],
+    hidden_size: int,
+    proj_size: int,
+    directions: int,
+) -> LSTMInfo:
+    states = [source for name in initial_states(node) for source in scope.origins(_state(scope, name))[0]]
+    scanned = scanned_inputs(node)
+    products = sum(2 * tensor.size for tensor in weights)
+    return LSTMInfo(
+        name=node.name,
+        kind=f"{INT8}{op_type}",
+        direction=direction,
+        input_size=weights[0].dims[0],
+        hidden_size=hidden_size,
+        proj_size=proj_size,
+        bias=True,
+        states=tuple(dict.fromkeys(states)),
+        lengths=next(iter(scope.origins(scanned[-1])[0]), "") if len(scanned) > directions else None,
+        dtype="int8",
+        parameters=sum(tensor.size for tensor in weights),
+        bytes=sum(tensor.num_bytes for tensor in weights),
+        flops_per_step=products + directions * hidden_size * _ELEMENTWISE[op_type],
+        notes=("a scale for each row and each output feature",),
+    )
+
+
+def _state(scope: Scope, name: str) -> str:
+    """The initial state itself, before it was made NaN where the other one is."""
+    producer = scope.producer(name) if name.endswith(OR_NAN) else None
+    return name if producer is None else producer.input[0]
+
+
+def _weights(scope: Scope, nodes: Iterable[NodeProto], *suffixes: str) -> list[Tensor]:
+    """The weights of the products whose names end so."""
+    found = [scope.weight(node.input[1]).tensor for node in nodes if node.name.endswith(suffixes)]
+    return [tensor for tensor in found if tensor is not None and len(tensor.dims) == 2]

@@ -1,0 +1,61 @@
+"""The arithmetic of an int8 file, in numpy: what its nodes compute, number by number.
+
+A weight has 7 bits (integers within 63) and a scale for each output feature; what it is multiplied by has 8 bits and
+a scale for each row.  No row's result depends on another row, and a sum of two such products of bytes stays within 16
+bits, so that CPUs whose instructions saturate there (AVX2, AVX-512 without VNNI) compute the same integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+WEIGHT_LIMIT = 63
+"""The largest integer of a weight: 2 * 63 * 255 is the largest below 2**15, where vpmaddubsw saturates."""
+ROW_LIMIT = 127
+"""The largest integer of a row."""
+ZERO_POINT = 128
+"""What is added to a row's integers: unsigned by signed bytes is the fast product on x86-64."""
+TINY = 1e-30
+"""The least largest number of a row: a row of zeros has a scale, too."""
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight of an int8 file.
+
+    Attributes:
+        integers: int8 ``(in, out)``, within `WEIGHT_LIMIT`.
+        scales: float32 ``(out,)``; the weight is about ``integers * scales``.
+    """
+
+    integers: np.ndarray
+    scales: np.ndarray
+
+
+def quantize_weight(weight: np.ndarray) -> QuantizedWeight:
+    """A weight ``(in, out)`` of finite numbers as integers and scales."""
+    weight = weight.astype(np.float32)
+    largest = np.abs(weight).max(axis=0, initial=0.0)
+    scales = np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1)).astype(np.float32)
+    # The division of a subnormal scale may overflow the limit.
+    scales = np.maximum(scales, np.float32(np.finfo(np.float32).tiny))
+    integers = np.clip(np.rint(weight / scales), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return QuantizedWeight(np.ascontiguousarray(integers), scales)
+
+
+def quantize_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``(..., in)`` as int64 integers within `ROW_LIMIT`, and their float32 scales ``(..., 1)``."""
+    rows = rows.astype(np.float32)
+    largest = np.maximum(np.abs(rows).max(axis=-1, keepdims=True), np.float32(TINY))
+    scales = (largest * np.float32(1 / ROW_LIMIT)).astype(np.float32)
+    return np.rint(rows / scales).astype(np.int64), scales
+
+
+def product(rows: np.ndarray, weight: QuantizedWeight, dtype: type = np.float64) -> np.ndarray:
+    """The product ``(..., out)`` of rows ``(..., in)`` by a weight: exact integers, scaled in `dtype`."""
+    integers, scales = quantize_rows(rows)
+    # float64 holds these integers exactly, and its product is a BLAS call.
+    total: np.ndarray = (integers.astype(np.float64) @ weight.integers.astype(np.float64)).astype(dtype)
+    return total * scales.astype(dtype) * weight.scales.astype(dtype)

@@ -1,0 +1,94 @@
+"""Which nodes of a graph become int8, and why others stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import NodeProto
+
+from ..onnxgraph import attributes_of, is_default, text
+from ..onnxgraph.recurrent import GATES, direction_of, input_of
+from .recurrent import Layer
+
+ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
+"""Activations without parameters."""
+DEFAULT_ACTIVATIONS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+LEAST_WEIGHTS = 1024
+"""Smaller matrices stay float32: they cost nothing, and their products are faster without the scales."""
+Constant = Callable[[str], np.ndarray | None]
+"""The content of a value that is constant in the file; None for others."""
+
+
+def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
+    """The layer that an LSTM, GRU or RNN operator is, or why it stays as it is."""
+    w, r = constant(input_of(node, 1)), constant(input_of(node, 2))
+    if w is None or r is None:
+        return "its weights are computed"
+    if w.dtype != np.float32:
+        return f"its weights are {w.dtype}"
+    attributes = attributes_of(node)
+    directions, gates = len(w), GATES[node.op_type]
+    hidden = r.shape[-1]
+    if w.ndim != 3 or r.shape != (directions, gates * hidden, hidden) or w.shape[1] != gates * hidden:
+        return f"its weights have shapes {w.shape} and {r.shape}"
+    bias = constant(input_of(node, 3)) if input_of(node, 3) else np.zeros((directions, 2 * gates * hidden), np.float32)
+    if bias is None or bias.shape != (directions, 2 * gates * hidden):
+        return "its biases are computed"
+    if not all(np.isfinite(array).all() for array in (w, r, bias)):
+        return "a weight is not finite"
+    direction = direction_of(node)
+    if {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction) != directions:
+        return f"its weights are for {directions} directions, and it is {direction}"
+    if input_of(node, 7):
+        return "it has peepholes"
+    for name in ("clip", "input_forget", "layout"):
+        if attributes.get(name):
+            return f"it has {name} = {attributes[name]}"
+    default = DEFAULT_ACTIVATIONS[node.op_type]
+    functions = [text(item) for item in attributes.get("activations", [])] or default * directions
+    functions = [{name.lower(): name for name in ACTIVATIONS}.get(item.lower(), item) for item in functions]
+    if len(functions) != len(default) * directions or not set(functions) <= set(ACTIVATIONS):
+        return f"its activations are {', '.join(functions)}"
+    size = len(default)
+    outputs = [*node.output, "", "", ""]
+    return Layer(
+        name=node.name,
+        op_type=node.op_type,
+        W=w,
+        R=r,
+        B=bias,
+        weights=(node.input[1], node.input[2]),
+        x=node.input[0],
+        lengths=input_of(node, 4),
+        h0=input_of(node, 5),
+        c0=input_of(node, 6) if node.op_type == "LSTM" else "",
+        y=outputs[0],
+        hn=outputs[1],
+        cn=outputs[2] if node.op_type == "LSTM" else "",
+        reverse=(False, True) if directions == 2 else (direction == "reverse",),
+        activations=tuple(tuple(functions[at * size : (at + 1) * size]) for at in range(directions)),
+        reset_after=bool(attributes.get("linear_before_reset")),
+    )
+
+
+def linear_weight(node: NodeProto, constant: Constant) -> np.ndarray | None:
+    """The weight of a MatMul or Gemm with a float32 matrix that is large enough; None for other nodes."""
+    if node.op_type not in ("MatMul", "Gemm") or not is_default(node.domain) or len(node.input) < 2:
+        return None
+    if node.op_type == "Gemm" and attributes_of(node).get("transA"):
+        return None
+    return _matrix(constant(node.input[1]))
+
+
+def embedding_table(node: NodeProto, constant: Constant) -> np.ndarray | None:
+    """The table of a Gather of rows of a float32 matrix that is large enough; None for other nodes."""
+    if node.op_type != "Gather" or not is_default(node.domain) or attributes_of(node).get("axis", 0):
+        return None
+    return _matrix(constant(node.input[0]))
+
+
+def _matrix(array: np.ndarray | None) -> np.ndarray | None:
+    if array is None or array.ndim != 2 or array.dtype != np.float32 or array.size < LEAST_WEIGHTS:
+        return None
+    return array if np.isfinite(array).all() else None

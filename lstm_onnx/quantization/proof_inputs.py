@@ -1,0 +1,59 @@
+"""Inputs for the proof of an int8 file, drawn for a file of any origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..data.random_input import default_sizes
+from ..errors import InputError
+from ..input_spec import draw
+from ..runtime import Model, ValueInfo
+from ..runtime.symbolic_dims import size_of
+from .rewrite import Rewritten
+
+_BATCH, _TIME = 3, 12
+"""Sizes of drawn inputs, where the file's limits allow them."""
+
+
+def proof_inputs(model: Model, done: Rewritten, seed: int) -> dict[str, np.ndarray]:
+    """Inputs and states: as the metadata describes them, else standard normal.
+
+    Of integers that the metadata does not describe, the lengths of an int8 layer are drawn up to the time, indices of
+    an int8 table within it, and all others are 1.
+
+    Raises:
+        InputError: an input is of another type.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = {axis: _limited(model, axis, _TIME if size > 1 else _BATCH) for axis, size in default_sizes(model).items()}
+    feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
+    time = next((size for size in sizes.values() if size == _TIME), 1)
+    lengths = {layer.lengths for layer in done.layers}
+    rows = {embedding.indices: embedding.table.integers.shape[1] for embedding in done.embeddings}
+    for name, info in model.inputs.items():
+        if name in feeds:
+            continue
+        shape = _shape(info, sizes)
+        if info.dtype is None or info.dtype.kind not in "fiub":
+            raise InputError(f"no inputs can be drawn for {info}", hint="pass inputs, a dict of arrays by input name")
+        if info.dtype.kind == "f":
+            values = rng.standard_normal(shape)
+            # States are in the range of h; were they zero, a layer that ignores them would go unnoticed.
+            feeds[name] = (np.tanh(values) if name in model.states else values).astype(info.dtype)
+        elif name in lengths:
+            feeds[name] = rng.integers(1, time + 1, shape).astype(info.dtype)
+        else:
+            feeds[name] = (rng.integers(0, rows[name], shape) if name in rows else np.ones(shape)).astype(info.dtype)
+    return feeds
+
+
+def _limited(model: Model, axis: str, size: int) -> int:
+    least, largest = model.metadata.axis_limits.get(axis, (1, None))
+    return max(least, size if largest is None else min(size, largest))
+
+
+def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
+    dims = (size_of(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape)
+    return [_BATCH if dim is None else dim for dim in dims]

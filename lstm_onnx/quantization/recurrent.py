@@ -1,0 +1,286 @@
+"""An LSTM, GRU or RNN operator as int8: one product for all steps outside, a Scan over time for the rest.
+
+Formulas are those of ONNX's operators (https://onnx.ai/onnx/operators/): gates in the order i, o, f, c of an LSTM and
+z, r, h of a GRU.  Each direction is one Scan; the reverse one reads and writes its sequences backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper
+
+from ..onnxgraph.builder import valid_steps
+from .arithmetic import quantize_weight
+from .products import Graph, add_weight, quantized_product
+
+INPUT_PRODUCT, HIDDEN_PRODUCT, RESET_PRODUCT = "input_product", "hidden_product", "reset_product"
+"""What the names of the products end with: by W, by R, and by the part of a GRU's R after the reset gate."""
+OR_NAN = "_or_nan"
+"""What the name of an initial state ends with that is NaN where the other one was."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An LSTM, GRU or RNN operator with constant weights; D directions, G gates, H hidden_size.
+
+    Attributes:
+        name: the node's name.
+        op_type: "LSTM", "GRU" or "RNN".
+        W: ``(D, G*H, input_size)``.
+        R: ``(D, G*H, H)``.
+        B: ``(D, 2*G*H)``.
+        weights: the names of W and R, for those of their integers and scales.
+        x: ``(time, batch, input_size)``.
+        lengths: int32 ``(batch,)``, or "".
+        h0, c0: ``(D, batch, H)``, or "" for zeros.
+        y, hn, cn: the names of the outputs, "" for one that is not used.
+        reverse: for each direction, whether it starts at the end.
+        activations: for each direction, its activations.
+        reset_after: of a GRU, its linear_before_reset.
+    """
+
+    name: str
+    op_type: str
+    W: np.ndarray
+    R: np.ndarray
+    B: np.ndarray
+    weights: tuple[str, str]
+    x: str
+    lengths: str
+    h0: str
+    c0: str
+    y: str
+    hn: str
+    cn: str
+    reverse: tuple[bool, ...]
+    activations: tuple[tuple[str, ...], ...]
+    reset_after: bool = False
+
+    @property
+    def hidden_size(self) -> int:
+        """The features of h and c."""
+        return int(self.R.shape[2])
+
+    @property
+    def cell(self) -> bool:
+        """Whether there is a cell state."""
+        return self.op_type == "LSTM"
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """One direction: names of its parts in the outer graph, and its weights' names."""
+
+    name: str
+    index: int
+    R: tuple[tuple[str, str], ...]
+    bias_h: str
+    h0: str
+    c0: str
+
+
+def add_layer(graph: Graph, layer: Layer) -> None:
+    """Add the nodes of a layer, which give the operator's outputs under their own names."""
+    nodes = graph.nodes
+    valid = valid_steps(nodes, layer.x, layer.lengths, f"{layer.name}/valid") if layer.lengths else ""
+    zeros = _zeros(graph, layer) if not layer.h0 or (layer.cell and not layer.c0) else ""
+    count = len(layer.reverse)
+    h0 = _by_direction(graph, layer.h0, count, f"{layer.name}/h0") if layer.h0 else [zeros] * count
+    c0 = _by_direction(graph, layer.c0, count, f"{layer.name}/c0") if layer.cell and layer.c0 else [zeros] * count
+    found = [_add_direction(graph, layer, index, h0[index], c0[index], valid) for index in range(count)]
+    for output, axis, values in zip((layer.y, layer.hn, layer.cn), (1, 0, 0), zip(*found, strict=True), strict=True):
+        if not output:
+            continue
+        if count == 1:
+            nodes.one("Unsqueeze", values[0], nodes.integers(axis), name=f"{output}/Unsqueeze", output=output)
+            continue
+        parts = [nodes.one("Unsqueeze", value, nodes.integers(axis), name=f"{value}/Unsqueeze") for value in values]
+        nodes.one("Concat", *parts, name=f"{output}/Concat", output=output, axis=axis)
+
+
+def direction_outputs(layer: Layer, index: int) -> list[str]:
+    """The values of a direction: its output ``(time, batch, H)``, its final h and, of an LSTM, c ``(batch, H)``."""
+    name = _direction_name(layer, index)
+    return [f"{name}/output", f"{name}/hn", *([f"{name}/cn"] if layer.cell else [])]
+
+
+def _direction_name(layer: Layer, index: int) -> str:
+    return f"{layer.name}/{'reverse' if layer.reverse[index] else 'forward'}"
+
+
+def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, valid: str) -> tuple[str, str, str]:
+    """One direction; the values of its output ``(time, batch, H)`` and its final states ``(batch, H)``."""
+    nodes = graph.nodes
+    name = _direction_name(layer, index)
+    suffix = f"/{index}" if len(layer.reverse) > 1 else ""
+    gates = layer.R.shape[1]
+    input_weight = add_weight(graph, f"{layer.weights[0]}{suffix}", quantize_weight(layer.W[index].T))
+    input_bias, bias_h = layer.B[index][:gates], layer.B[index][gates:]
+    parts = [layer.R[index]]
+    if layer.op_type == "GRU":
+        hidden = layer.hidden_size
+        # The reset gate stands between the two: only the others' biases can be added outside.
+        input_bias = input_bias + np.concatenate([bias_h[: 2 * hidden], np.zeros(hidden, np.float32)])
+        bias_h = bias_h[2 * hidden :]
+        if not layer.reset_after:
+            parts = [layer.R[index][: 2 * hidden], layer.R[index][2 * hidden :]]
+            input_bias[2 * hidden :] += bias_h
+    else:
+        input_bias = input_bias + bias_h
+    recurrent = tuple(
+        add_weight(
+            graph, f"{layer.weights[1]}{suffix}{f'/part{at}' if len(parts) > 1 else ''}", quantize_weight(part.T)
+        )
+        for at, part in enumerate(parts)
+    )
+    bias = nodes.constant(f"{name}/bias", np.ascontiguousarray(input_bias, np.float32))
+    hidden_bias = (
+        nodes.constant(f"{name}/hidden_bias", np.ascontiguousarray(bias_h, np.float32))
+        if (layer.op_type == "GRU" and layer.reset_after)
+        else ""
+    )
+    gx = quantized_product(graph, layer.x, input_weight, f"{name}/{INPUT_PRODUCT}")
+    gx = nodes.one("Add", gx, bias, name=f"{name}/input_gates")
+    if layer.h0:
+        h0, c0 = _carry_nan(graph, layer, h0, c0, name)
+    direction = _Direction(name, index, recurrent, hidden_bias, h0, c0)
+    body = _body(graph, layer, direction, masked=bool(valid))
+    backwards = int(layer.reverse[index])
+    states = [h0, c0] if layer.cell else [h0]
+    scanned = [gx, valid] if valid else [gx]
+    output, *final = direction_outputs(layer, index)
+    nodes.add(
+        "Scan",
+        *states,
+        *scanned,
+        name=f"{name}/Scan",
+        outputs=[*final, output],
+        body=body,
+        num_scan_inputs=len(scanned),
+        scan_input_directions=[backwards] * len(scanned),
+        scan_output_directions=[backwards],
+    )
+    return output, final[0], final[-1]
+
+
+def _carry_nan(graph: Graph, layer: Layer, h0: str, c0: str, name: str) -> tuple[str, str]:
+    """Initial states in which a NaN or an infinity of h makes NaN of what carries it on: c, or all of h."""
+    nodes = graph.nodes
+    zeros = nodes.one("Mul", h0, graph.scalar(0), name=f"{name}/h0_zeros")
+    zero = graph.reduce_last("ReduceSum", zeros, f"{name}/h0_zero")
+    if layer.cell:
+        return h0, nodes.one("Add", c0, zero, name=f"{name}/c0{OR_NAN}")
+    return nodes.one("Add", h0, zero, name=f"{name}/h0{OR_NAN}"), c0
+
+
+def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphProto:
+    """One step: of states ``(batch, H)``, the input's part of the gates and, with lengths, whether it is valid."""
+    inner = graph.body()
+    body = inner.nodes
+    name, hidden = at.name, layer.hidden_size
+    h, c, gx, valid = f"{name}/h", f"{name}/c", f"{name}/gates_of_x", f"{name}/valid"
+    new_c = ""
+    if layer.op_type == "LSTM":
+        new_h, new_c = _lstm_step(inner, layer, at, h, c, gx)
+    elif layer.op_type == "GRU":
+        new_h = _gru_step(inner, layer, at, h, gx)
+    else:
+        # A tanh of what is not NaN would hide that h is.
+        gates = body.one(
+            "Add", gx, quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}"), name=f"{name}/gates"
+        )
+        new_h = body.one(layer.activations[at.index][0], gates, name=f"{name}/new_h")
+    if masked:
+        zero = graph.scalar(0)
+        y = body.one("Where", valid, new_h, zero, name=f"{name}/masked_y")
+        new_h = body.one("Where", valid, new_h, h, name=f"{name}/masked_h")
+        new_c = new_c and body.one("Where", valid, new_c, c, name=f"{name}/masked_c")
+    else:
+        y = body.one("Identity", new_h, name=f"{name}/y")
+    inputs, outputs = [h, *([c] if new_c else [])], [new_h, *([new_c] if new_c else [])]
+    values = [_value(value, hidden) for value in inputs] + [_value(gx, layer.R.shape[1])]
+    if masked:
+        values.append(helper.make_tensor_value_info(valid, TensorProto.BOOL, ("batch", 1)))
+    return helper.make_graph(body.nodes, f"{name}/step", values, [_value(value, hidden) for value in (*outputs, y)])
+
+
+def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: str) -> tuple[str, str]:
+    body, name = inner.nodes, at.name
+    hidden = layer.hidden_size
+    f, g, shown = layer.activations[at.index]
+    # Of a NaN in h, c has one, too.
+    product = quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}", nan=False)
+    gates = body.one("Add", gx, product, name=f"{name}/gates")
+    sizes = body.integers(3 * hidden, hidden)
+    iof, cell = body.add(
+        "Split", gates, sizes, name=f"{name}/Split", outputs=(f"{name}/iof", f"{name}/cell_gate"), axis=-1
+    )
+    iof = body.one(f, iof, name=f"{name}/iof_activated")
+    outputs = [f"{name}/{gate}" for gate in "iof"]
+    i, o, forget = body.add(
+        "Split", iof, body.integers(hidden, hidden, hidden), name=f"{name}/Split_iof", outputs=outputs, axis=-1
+    )
+    written = body.one("Mul", i, body.one(g, cell, name=f"{name}/g"), name=f"{name}/written")
+    kept = body.one("Mul", forget, c, name=f"{name}/kept")
+    new_c = body.one("Add", kept, written, name=f"{name}/new_c")
+    return body.one("Mul", o, body.one(shown, new_c, name=f"{name}/shown"), name=f"{name}/new_h"), new_c
+
+
+def _gru_step(inner: Graph, layer: Layer, at: _Direction, h: str, gx: str) -> str:
+    body, name = inner.nodes, at.name
+    hidden = layer.hidden_size
+    f, g = layer.activations[at.index]
+    sizes = body.integers(2 * hidden, hidden)
+    x_zr, x_n = body.add("Split", gx, sizes, name=f"{name}/Split_x", outputs=(f"{name}/x_zr", f"{name}/x_n"), axis=-1)
+    # h is NaN where it was: the new one is h times a gate and more.
+    product = quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}", nan=False)
+    h_n = ""
+    if layer.reset_after:
+        outputs = (f"{name}/h_zr", f"{name}/h_n")
+        product, h_n = body.add("Split", product, sizes, name=f"{name}/Split_h", outputs=outputs, axis=-1)
+    zr = body.one(f, body.one("Add", x_zr, product, name=f"{name}/zr_gates"), name=f"{name}/zr")
+    z, r = body.add(
+        "Split",
+        zr,
+        body.integers(hidden, hidden),
+        name=f"{name}/Split_zr",
+        outputs=(f"{name}/z", f"{name}/r"),
+        axis=-1,
+    )
+    if layer.reset_after:
+        h_n = body.one("Add", h_n, at.bias_h, name=f"{name}/h_n_biased")
+        h_n = body.one("Mul", r, h_n, name=f"{name}/reset")
+    else:
+        reset = body.one("Mul", r, h, name=f"{name}/reset")
+        h_n = quantized_product(inner, reset, at.R[1], f"{name}/{RESET_PRODUCT}", nan=False)
+    n = body.one(g, body.one("Add", x_n, h_n, name=f"{name}/n_gates"), name=f"{name}/n")
+    change = body.one("Sub", h, n, name=f"{name}/change")
+    return body.one("Add", n, body.one("Mul", z, change, name=f"{name}/kept"), name=f"{name}/new_h")
+
+
+def _value(name: str, features: int) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", features))
+
+
+def _by_direction(graph: Graph, value: str, count: int, name: str) -> list[str]:
+    """``(D, batch, H)`` as one ``(batch, H)`` for each direction."""
+    nodes = graph.nodes
+    parts: Sequence[str] = [value]
+    if count > 1:
+        outputs = [f"{name}/{index}" for index in range(count)]
+        parts = nodes.add("Split", value, nodes.integers(*[1] * count), name=f"{name}/Split", outputs=outputs, axis=0)
+    return [
+        nodes.one("Squeeze", part, nodes.integers(0), name=f"{name}/Squeeze{index}") for index, part in enumerate(parts)
+    ]
+
+
+def _zeros(graph: Graph, layer: Layer) -> str:
+    """Zeros ``(batch, H)``."""
+    nodes, name = graph.nodes, f"{layer.name}/zeros"
+    shape = nodes.one("Shape", layer.x, name=f"{name}/Shape")
+    batch = nodes.one("Gather", shape, nodes.integers(1), name=f"{name}/batch")
+    shape = nodes.one("Concat", batch, nodes.integers(layer.hidden_size), name=f"{name}/shape", axis=0)
+    return nodes.one("Expand", graph.scalar(0), shape, name=name)

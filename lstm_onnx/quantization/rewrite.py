@@ -1,0 +1,221 @@
+"""Rewriting a float32 model: every node with a constant weight becomes int8 nodes, all others stay as they are."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from ..checksum import KEY
+from ..errors import ModelError
+from ..metadata import Metadata, Quantization
+from ..onnxgraph import bodies_of, external_problem, graphs_of, nodes_of
+from ..onnxgraph.builder import Nodes
+from ..onnxgraph.recurrent import is_onnx_operator, read_layer
+from .layers import Embedding, Linear, add_embedding, add_linear
+from .operators import embedding_table, linear_weight, read_recurrent
+from .products import Graph
+from .recurrent import Layer, add_layer
+
+_LEAST_OPSET = 13
+"""Unsqueeze and Split take their axes and sizes as inputs from here on."""
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A model with int8 layers.
+
+    Attributes:
+        model: without its initializers.
+        initializers: those of the graph by name.
+        kept: the recurrent nodes that stay float32, and why.
+        layers: the LSTM, GRU and RNN operators that are int8 now.
+        linear: the same for MatMul and Gemm; also those in bodies.
+        embeddings: the same for Gather.
+        source_bytes: the size of the source's model and of its weights in files beside it.
+    """
+
+    model: ModelProto
+    initializers: dict[str, np.ndarray] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    linear: list[Linear] = field(default_factory=list)
+    embeddings: list[Embedding] = field(default_factory=list)
+    source_bytes: int = 0
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """The names of the nodes that are int8 now."""
+        return (
+            *(layer.name for layer in self.layers),
+            *(linear.name for linear in self.linear),
+            *(embedding.name for embedding in self.embeddings),
+        )
+
+
+def quantize_model(model: ModelProto, path: str | os.PathLike[str], *, layers: str = "all") -> Rewritten:
+    """The int8 form of a model that was read from `path`; `model` is changed.
+
+    Args:
+        model: with its functions inlined.
+        path: its file, for weights beside it and for messages.
+        layers: see `quantize`.
+
+    Raises:
+        ModelError: it is int8 already, its opset is too old, or a file beside it cannot be read.
+    """
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    if opset < _LEAST_OPSET:
+        raise ModelError(
+            f"{path}: has opset {opset}, and int8 layers need {_LEAST_OPSET}; convert it with onnx.version_converter"
+        )
+    metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    if metadata.quantization is not None:
+        raise ModelError(f"{path}: is int8 already; quantise the float32 file that it came from")
+    weights = _Weights(model, path)
+    done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
+    _name_nodes(model)
+    added: dict[str, np.ndarray] = {}
+    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph))
+    rewriter.rewrite(model.graph, None)
+    done.initializers.update(weights.remaining(model.graph) | added)
+    del model.graph.initializer[:]
+    props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
+    helper.set_model_props(model, {**props, **Quantization("rows", layers).to_entry()})
+    return done
+
+
+class _Weights:
+    """The constants of a model, of all its graphs by name."""
+
+    def __init__(self, model: ModelProto, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self.folder = str(Path(path).resolve().parent)
+        self.tensors: dict[str, TensorProto] = {}
+        others = Counter(value.name for value in model.graph.input)  # a caller may give another weight
+        for graph in graphs_of(model.graph):
+            if graph is not model.graph:
+                others.update(value.name for value in graph.input)
+            for tensor in graph.initializer:
+                self._add(tensor.name, tensor, others)
+            for node in graph.node:
+                values = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
+                if node.op_type == "Constant" and values:
+                    self._add(node.output[0], values[0], others)
+                else:
+                    others.update(node.output)
+        # The bodies of two nodes may use one name for different values.
+        self.constant = {name: tensor for name, tensor in self.tensors.items() if name not in others}
+
+    @property
+    def external_bytes(self) -> int:
+        """The size of the weights in files beside the model."""
+        keys = (item for tensor in self.tensors.values() for item in tensor.external_data)
+        return sum(int(item.value) for item in keys if item.key == "length" and item.value.isdigit())
+
+    def _add(self, name: str, tensor: TensorProto, others: Counter[str]) -> None:
+        if name in self.tensors:
+            others[name] += 1
+        self.tensors[name] = tensor
+
+    def __call__(self, name: str) -> np.ndarray | None:
+        """The content of a constant, None for another value.
+
+        Raises:
+            ModelError: it is in a file that is missing or outside the model's folder.
+        """
+        tensor = self.constant.get(name)
+        return None if tensor is None else self._array(tensor)
+
+    def _array(self, tensor: TensorProto) -> np.ndarray:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+            problem = external_problem(self.path, location)
+            if problem:
+                raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")
+        array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
+        return array
+
+    def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
+        """The graph's initializers that are still used."""
+        used = {name for node in nodes_of(graph.node) for name in node.input}
+        used |= {value.name for one in graphs_of(graph) for value in one.output}
+        return {tensor.name: self._array(tensor) for tensor in graph.initializer if tensor.name in used}
+
+
+def _name_nodes(model: ModelProto) -> None:
+    """Give every node a name of its own, which the names of its int8 nodes start with."""
+    nodes = list(nodes_of(model.graph.node))
+    taken = {node.name for node in nodes} | {value for node in nodes for value in node.output}
+    seen: set[str] = set()
+    for node in nodes:
+        name, number = node.name or node.op_type, 1
+        while name in seen or (number > 1 and name in taken) or (not node.name and name in taken):
+            number += 1
+            name = f"{node.name or node.op_type}_{number}"
+        node.name = name
+        seen.add(name)
+
+
+class _Rewriter:
+    """Rewrites graphs, bodies first."""
+
+    def __init__(
+        self,
+        done: Rewritten,
+        weights: _Weights,
+        initializers: dict[str, np.ndarray],
+        opset: int,
+        all_layers: bool,
+        recurrent: frozenset[str],
+    ) -> None:
+        self.done, self.weights, self.initializers, self.opset = done, weights, initializers, opset
+        self.all_layers, self.recurrent = all_layers, recurrent
+
+    def rewrite(self, graph: GraphProto, caller: NodeProto | None) -> None:
+        """Rewrite a graph, or a body of the node `caller`."""
+        loop = caller is not None and caller.op_type in ("Scan", "Loop")
+        nodes: list[NodeProto] = []
+        for node in graph.node:
+            for body in bodies_of(node):
+                self.rewrite(body, node)
+            at = Graph(Nodes(initializers=self.initializers), self.opset)
+            recurrent = loop or node.name in self.recurrent
+            if self._add(at, node, caller.name if caller is not None else "", recurrent=recurrent):
+                nodes += at.nodes.nodes
+            else:
+                nodes.append(NodeProto.FromString(node.SerializeToString()))
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+    def _add(self, graph: Graph, node: NodeProto, caller: str, *, recurrent: bool) -> bool:
+        """Add the int8 nodes of one node; whether there are any."""
+        if is_onnx_operator(node):
+            layer = "it is in the body of another node" if caller else read_recurrent(node, self.weights)
+            if isinstance(layer, str):
+                self.done.kept[node.name] = layer
+                return False
+            add_layer(graph, layer)
+            self.done.layers.append(layer)
+            return True
+        if not (self.all_layers or recurrent):
+            return False
+        weight = linear_weight(node, self.weights)
+        if weight is not None:
+            self.done.linear.append(add_linear(graph, node, weight, caller))
+            return True
+        table = None if caller else embedding_table(node, self.weights)
+        if table is not None:
+            self.done.embeddings.append(add_embedding(graph, node, table))
+        return table is not None
+
+
+def _projected_inputs(graph: GraphProto) -> frozenset[str]:
+    """The products by W of projected layers, which stand before their Scans."""
+    producers = {value: node for node in graph.node for value in node.output if value}
+    layers = [read_layer(node, producers) for node in graph.node if node.op_type == "Scan"]
+    return frozenset(port.node.name for layer in layers if layer is not None for port in layer.W)

@@ -1,0 +1,45 @@
+"""``lstm-onnx quantize``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import lstm_onnx
+from tests.runtime.models import exported
+
+
+def test_an_int8_file_is_written_and_what_it_costs_is_printed(run_cli, tmp_path: Path):
+    exported(tmp_path / "m.onnx", input_size=32, hidden_size=64)
+    done = run_cli("quantize", "m.onnx", "-o", "q.onnx")
+    assert (done.code, done.err) == (0, "")
+    size = (tmp_path / "q.onnx").stat().st_size
+    first, proof, *outputs = done.out.splitlines()
+    assert first == f"q.onnx: {size:,} bytes, {size / (tmp_path / 'm.onnx').stat().st_size:.0%} of m.onnx"
+    assert proof.startswith("int8: 1 layer, 1 compared with float64: largest error ")
+    assert [line.split(":")[0] for line in outputs] == ["output", "hn", "cn"]
+    assert all("differs from float32's by" in line for line in outputs)
+    assert lstm_onnx.inspect(tmp_path / "q.onnx").lstms[0].kind == "int8 LSTM"
+
+
+def test_json(run_cli, tmp_path: Path):
+    exported(tmp_path / "m.onnx", input_size=32, hidden_size=64)
+    done = run_cli("quantize", "m.onnx", "-o", "q.onnx", "--json", "--seed", "3", "--layers", "recurrent")
+    result = json.loads(done.out)
+    assert (done.code, result["path"], result["quantized"], result["kept"]) == (0, "q.onnx", ["l0/LSTM"], {})
+    assert result["proof"]["ratio"] < 8
+    assert set(result["proof"]["differences"]) == {"output", "hn", "cn"}
+
+
+def test_what_cannot_be_quantised_is_an_error_and_leaves_nothing(run_cli, tmp_path: Path):
+    exported(tmp_path / "half.onnx", dtype="float16")
+    done = run_cli("quantize", "half.onnx", "-o", "q.onnx")
+    assert done.code == 2
+    assert "half.onnx: has no layer to quantise (l0/LSTM: its weights are float16)" in done.err
+    for output, words in (("-", "not written to stdout"), ("q.pt", "is not an ONNX file"), ("half.onnx", "half.onnx")):
+        done = run_cli("quantize", "half.onnx", "-o", output)
+        assert done.code == 2
+        assert words in done.err
+    assert run_cli("quantize", "none.onnx", "-o", "q.onnx").code == 2
+    assert run_cli("quantize", "half.onnx").code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half.onnx"]

@@ -1,0 +1,1 @@
+"""Tests of int8 files."""

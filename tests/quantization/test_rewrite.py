@@ -1,0 +1,155 @@
+"""Which nodes become int8: constants by scope, reasons for those that stay, names, metadata, and what is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import lstm_onnx
+from lstm_onnx.errors import ConfigError, ModelError
+from lstm_onnx.onnxgraph import load_inlined
+from lstm_onnx.quantization import quantize
+from lstm_onnx.quantization.rewrite import quantize_model
+from tests.quantization.operators import Case, model_of, saved
+from tests.runtime.models import exported
+
+
+def kept(path: Path, model: onnx.ModelProto) -> dict[str, str]:
+    saved(path, model)
+    return quantize_model(load_inlined(path), path).kept
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ({"clip": 3.0}, "it has clip = 3.0"),
+        ({"input_forget": 1}, "it has input_forget = 1"),
+        ({"layout": 1}, "it has layout = 1"),
+        ({"activations": ["Sigmoid", "Softsign", "Tanh"]}, "its activations are Sigmoid, Softsign, Tanh"),
+    ],
+)
+def test_an_operator_that_stays_float32_has_a_reason(attributes: dict, reason: str, tmp_path: Path):
+    assert kept(tmp_path / "m.onnx", Case("LSTM").model(**attributes)) == {"layer": reason}
+
+
+def test_peepholes_computed_weights_and_other_dtypes(tmp_path: Path):
+    model = Case("LSTM").model()
+    model.graph.node[0].input.append("P")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 60), np.float32), "P"))
+    assert kept(tmp_path / "m.onnx", model) == {"layer": "it has peepholes"}
+    model = Case("LSTM").model()
+    model.graph.node[0].input[1] = "doubled"
+    model.graph.node.insert(0, helper.make_node("Add", ["W", "W"], ["doubled"], name="double"))
+    assert kept(tmp_path / "m.onnx", model) == {"layer": "its weights are computed"}
+    model = Case("LSTM").model()
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((1, 80, 24), np.inf, np.float32), "W"))
+    assert kept(tmp_path / "m.onnx", model) == {"layer": "a weight is not finite"}
+
+
+def test_a_weight_that_the_caller_may_replace_is_no_constant(tmp_path: Path):
+    model = Case("LSTM").model()
+    model.graph.input.append(helper.make_tensor_value_info("W", TensorProto.FLOAT, [1, 80, 24]))
+    assert kept(tmp_path / "m.onnx", model) == {"layer": "its weights are computed"}
+
+
+def test_two_bodies_may_use_one_name_for_two_weights(tmp_path: Path):
+    rng = np.random.default_rng(0)
+
+    def branch(name: str) -> onnx.GraphProto:
+        matrix = numpy_helper.from_array(rng.standard_normal((40, 40)).astype(np.float32), "matrix")
+        node = helper.make_node("MatMul", ["x", "matrix"], [f"{name}_out"], name=f"{name}_product")
+        out = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)
+        return helper.make_graph([node], name, [], [out], [matrix])
+
+    node = helper.make_node("If", ["which"], ["y"], name="if", then_branch=branch("a"), else_branch=branch("b"))
+    inputs = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 40]),
+        helper.make_tensor_value_info("which", TensorProto.BOOL, []),
+    ]
+    path = saved(tmp_path / "m.onnx", model_of([node], inputs, {"y": ["batch", 40]}, {}))
+    done = quantize_model(load_inlined(path), path)
+    assert done.quantized == ()
+    with pytest.raises(ModelError, match="has no layer to quantise"):
+        quantize(path, tmp_path / "q.onnx")
+
+
+def test_nodes_without_names_get_their_own(tmp_path: Path):
+    model = Case("GRU").model()
+    model.graph.node[0].name = ""
+    path = saved(tmp_path / "m.onnx", model)
+    assert quantize(path, tmp_path / "q.onnx").quantized == ("GRU",)
+    onnx.checker.check_model(onnx.load(tmp_path / "q.onnx"), full_check=True)
+
+
+@pytest.mark.parametrize("opset", [13, 14, 17, 18, 21])
+def test_opsets(opset: int, tmp_path: Path):
+    model = Case("LSTM", 2, lengths=True).model()
+    model.opset_import[0].version = opset
+    path = saved(tmp_path / "m.onnx", model)
+    assert quantize(path, tmp_path / "q.onnx").proof.compared == 1
+    onnx.checker.check_model(onnx.load(tmp_path / "q.onnx"), full_check=True)
+
+
+def test_an_old_opset_and_an_int8_file_are_refused(tmp_path: Path):
+    model = Case("LSTM").model()
+    model.opset_import[0].version = 11
+    path = saved(tmp_path / "old.onnx", model)
+    with pytest.raises(ModelError, match="has opset 11, and int8 layers need 13"):
+        quantize(path, tmp_path / "q.onnx")
+    path = saved(tmp_path / "m.onnx", Case("LSTM").model())
+    quantize(path, tmp_path / "q.onnx")
+    with pytest.raises(ModelError, match="is int8 already"):
+        quantize(tmp_path / "q.onnx", tmp_path / "again.onnx")
+
+
+def test_options_and_paths(tmp_path: Path):
+    path = saved(tmp_path / "m.onnx", Case("LSTM").model())
+    with pytest.raises(ConfigError, match="layers = 'most' is not possible"):
+        quantize(path, tmp_path / "q.onnx", layers="most")
+    with pytest.raises(lstm_onnx.LSTMOnnxError):
+        quantize(path, path)
+    assert onnx.load(path) == Case("LSTM").model()
+    exported(tmp_path / "float64.onnx", dtype="float64")
+    with pytest.raises(ModelError, match=r"has no layer to quantise \(l0/LSTM: its weights are float64\)"):
+        quantize(tmp_path / "float64.onnx", tmp_path / "q.onnx")
+
+
+def test_only_recurrent_layers(tmp_path: Path):
+    exported(tmp_path / "m.onnx", input_size=20, hidden_size=40, proj_size=30)
+    names = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", layers="recurrent").quantized
+    assert set(names) == {"l0/input_gates", "l0/forward/recurrent_gates", "l0/forward/new_h"}
+    model = Case("LSTM", inputs=40).model()
+    model.graph.node.insert(0, helper.make_node("MatMul", ["raw", "matrix"], ["x"], name="before"))
+    model.graph.input[0].name = "raw"
+    matrix = np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(matrix, "matrix"))
+    path = saved(tmp_path / "n.onnx", model)
+    assert quantize(path, tmp_path / "q.onnx", layers="recurrent").quantized == ("layer",)
+    assert set(quantize(path, tmp_path / "q.onnx").quantized) == {"layer", "before"}
+
+
+def test_metadata_stays_and_says_int8(tmp_path: Path):
+    exported(tmp_path / "m.onnx")
+    quantize(tmp_path / "m.onnx", tmp_path / "q.onnx")
+    before, after = (
+        {item.key: item.value for item in onnx.load(tmp_path / name).metadata_props} for name in ("m.onnx", "q.onnx")
+    )
+    assert json.loads(after.pop("lstm_onnx.quantization")) == {"form": "rows", "layers": "all"}
+    assert before.pop("lstm_onnx.checksum") != after.pop("lstm_onnx.checksum")
+    assert after == before
+
+
+def test_weights_beside_the_file(tmp_path: Path):
+    model = Case("LSTM").model()
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    done = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx")
+    assert done.source_bytes > 4 * 80 * 44
+    (tmp_path / "m.data").unlink()
+    with pytest.raises(lstm_onnx.LSTMOnnxError, match=r"m\.data"):
+        quantize(tmp_path / "m.onnx", tmp_path / "r.onnx")
+    assert not (tmp_path / "r.onnx").exists()

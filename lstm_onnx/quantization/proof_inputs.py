@@ -10,7 +10,7 @@ from ..data.random_input import default_sizes
 from ..errors import InputError
 from ..input_spec import draw
 from ..runtime import Model, ValueInfo
-from ..runtime.symbolic_dims import size_of
+from ..symbolic_dims import size_of
 from .rewrite import Rewritten
 
 _BATCH, _TIME = 3, 12

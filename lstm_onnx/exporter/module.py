@@ -180,7 +180,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
         options.options.opset,
     )
     metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
-    return model, graph.nodes.initializers, metadata, (*exposed.notes, *notes)
+    return model, graph.nodes.initializers, metadata, (*traced.notes, *exposed.notes, *notes)
 
 
 def _with_derived_axes(functional: FunctionalModule, graph: TracedGraph) -> FunctionalModule:

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 from ...errors import ExportError
 from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
 from ..weights import Array
-from .packed_sequences import PaddedSequence
+from .packed_sequences import PaddedSequence, as_padded
 from .user_code import user_line
 
 States = tuple[Tensor, ...]
@@ -213,11 +213,14 @@ def _sequence_forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any)
     spec = recurrent.spec
     if not recurrent.tracing:
         return _eager(module, base, recurrent, x, hx)
-    if isinstance(x, PackedSequence) and not isinstance(x, PaddedSequence):
-        raise ExportError(
-            f"{recurrent.path} gets a PackedSequence that pack_padded_sequence did not make ({user_line()}); "
-            "pack with pack_padded_sequence(x, lengths), lengths being an input of the module"
-        )
+    if isinstance(x, PackedSequence):
+        padded = as_padded(x)
+        if padded is None:
+            raise ExportError(
+                f"{recurrent.path} gets a PackedSequence that pack_padded_sequence did not make ({user_line()}); "
+                "pack with pack_padded_sequence(x, lengths), lengths being an input of the module"
+            )
+        x = padded
     lengths = None
     batch_first = bool(getattr(module, "batch_first", False))
     unbatched = False

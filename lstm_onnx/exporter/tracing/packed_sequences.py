@@ -12,15 +12,18 @@ import contextlib
 import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 from torch.nn.utils import rnn as torch_rnn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ...errors import ExportError
+from .each_number import TracedArray, only_each
 from .user_code import user_line
 
 _tracing_thread: int | None = None
@@ -35,81 +38,160 @@ class PaddedSequence(PackedSequence):
         lengths: ``(batch,)``, integers.
         batch_first: the layout of `value`.
         zero_padded: whether the padding is zeros, as in the output of a recurrent operator.
+        sort: whether torch would sort the sequences by their lengths.
     """
 
     value: Tensor
     lengths: Tensor
     batch_first: bool
     zero_padded: bool
+    sort: bool
+    _found_rows: _Rows | None
+    _own_data: Tensor | None
 
-    def __new__(cls, value: Tensor, lengths: Tensor, batch_first: bool, *, zero_padded: bool) -> PaddedSequence:
-        """Make the namedtuple underneath, whose fields are hidden by properties that raise."""
+    def __new__(
+        cls, value: Tensor, lengths: Tensor, batch_first: bool, *, zero_padded: bool, sort: bool = False
+    ) -> PaddedSequence:
+        """Make the namedtuple underneath, whose fields are hidden by properties."""
         self: PaddedSequence = tuple.__new__(cls, (None, None, None, None))
         self.value, self.lengths, self.batch_first, self.zero_padded = value, lengths, batch_first, zero_padded
+        self.sort = sort
+        self._found_rows, self._own_data = None, None
         return self
 
-    def with_value(self, value: Tensor) -> PaddedSequence:
-        """The output of a recurrent module for this sequence."""
-        return PaddedSequence(value, self.lengths, self.batch_first, zero_padded=True)
+    def with_value(self, value: Tensor, *, zero_padded: bool = True) -> PaddedSequence:
+        """The same sequences with other numbers, as the output of a recurrent module."""
+        other = PaddedSequence(value, self.lengths, self.batch_first, zero_padded=zero_padded, sort=self.sort)
+        other._found_rows = self._found_rows
+        return other
 
-    # torch's documented fields: whatever reads them cannot be exported.
+    # torch's documented fields, as torch makes them of the sequences.
 
-    @property
-    def data(self) -> NoReturn:
-        """Raise an ExportError."""
-        raise _refusal("data")
-
-    @property
-    def batch_sizes(self) -> NoReturn:
-        """Raise an ExportError."""
-        raise _refusal("batch_sizes")
+    def _rows(self) -> _Rows:
+        if self._found_rows is None:
+            steps = self.value.shape[1 if self.batch_first else 0]
+            self._found_rows = _packed_rows(steps, self.lengths, sort=self.sort)
+        return self._found_rows
 
     @property
-    def sorted_indices(self) -> NoReturn:
-        """Raise an ExportError."""
-        raise _refusal("sorted_indices")
+    def data(self) -> Tensor:
+        """The valid steps, ``(steps, features)``: the first of each sequence, the second of each, and so on."""
+        if self._own_data is None:
+            rows, value = self._rows(), self.value if self.batch_first else self.value.transpose(0, 1)
+            self._own_data = value[rows.sequence, rows.step]
+        return self._own_data
 
     @property
-    def unsorted_indices(self) -> NoReturn:
-        """Raise an ExportError."""
-        raise _refusal("unsorted_indices")
+    def batch_sizes(self) -> Tensor:
+        """How many sequences have a step, for each."""
+        sizes = self._rows().batch_sizes
+        _sources[sizes] = self
+        return sizes
 
-    def __getitem__(self, index: Any) -> NoReturn:
-        """Raise an ExportError."""
-        raise _refusal(f"[{index}]")
+    @property
+    def sorted_indices(self) -> Tensor | None:
+        """The sequences in order, the longest first; None where the user's code sorted them."""
+        return self._rows().order if self.sort else None
 
-    def __iter__(self) -> NoReturn:
-        """Raise an ExportError."""
-        raise _refusal("unpacking")
+    @property
+    def unsorted_indices(self) -> Tensor | None:
+        """The place of each sequence in that order."""
+        return self._rows().order.argsort() if self.sort else None
+
+    def __getitem__(self, index: Any) -> Any:
+        """As of a tuple."""
+        return self._fields_now()[index]
+
+    def __iter__(self) -> Any:
+        """As of a tuple."""
+        return iter(self._fields_now())
+
+    def _fields_now(self) -> tuple[Any, ...]:
+        return self.data, self.batch_sizes, self.sorted_indices, self.unsorted_indices
+
+    def _replace(self, **fields: Any) -> PaddedSequence:
+        """As of a namedtuple.
+
+        Raises:
+            ExportError: something else than `data` is replaced.
+        """
+        if set(fields) != {"data"}:
+            raise ExportError(f"{user_line()}: of a packed sequence only data can be replaced, as the lengths stay")
+        return self.with_data(fields["data"])
+
+    def with_data(self, data: Tensor) -> PaddedSequence:
+        """The same sequences with other numbers, ``(steps, other features)``."""
+        rows = self._rows()
+        value = data.new_zeros((self.lengths.shape[0], self.value.shape[1 if self.batch_first else 0], data.shape[-1]))
+        value = value.index_put((rows.sequence, rows.step), data)
+        if not self.batch_first:
+            value = value.transpose(0, 1)
+        other = self.with_value(value)
+        other._own_data = data
+        return other
+
+    def in_order(self) -> PaddedSequence:
+        """The sequences in the order of `sorted_indices`."""
+        order = self._rows().order
+        value = self.value.index_select(0 if self.batch_first else 1, order)
+        return PaddedSequence(value, self.lengths[order], self.batch_first, zero_padded=self.zero_padded)
 
     def to(self, *args: Any, **kwargs: Any) -> PaddedSequence:
         """As of a tensor."""
-        return PaddedSequence(
-            self.value.to(*args, **kwargs), self.lengths, self.batch_first, zero_padded=self.zero_padded
-        )
+        return self.with_value(self.value.to(*args, **kwargs), zero_padded=self.zero_padded)
 
     def cuda(self, *args: Any, **kwargs: Any) -> PaddedSequence:
         """As of a tensor."""
-        return PaddedSequence(
-            self.value.cuda(*args, **kwargs), self.lengths, self.batch_first, zero_padded=self.zero_padded
-        )
+        return self.with_value(self.value.cuda(*args, **kwargs), zero_padded=self.zero_padded)
 
     def cpu(self, *args: Any, **kwargs: Any) -> PaddedSequence:
         """As of a tensor."""
-        return PaddedSequence(
-            self.value.cpu(*args, **kwargs), self.lengths, self.batch_first, zero_padded=self.zero_padded
-        )
+        return self.with_value(self.value.cpu(*args, **kwargs), zero_padded=self.zero_padded)
 
     def __repr__(self) -> str:
         """Instead of the tuple's."""
         return f"PaddedSequence({tuple(self.value.shape)})"
 
 
-def _refusal(what: str) -> ExportError:
-    return ExportError(
-        f"{user_line()}: a packed sequence's {what} has no form in ONNX, where sequences stay padded; "
-        "call pad_packed_sequence first and work on the padded tensor"
-    )
+@dataclass(frozen=True)
+class _Rows:
+    """Where the steps of a packed sequence come from.
+
+    Attributes:
+        order: the sequences, the longest first.
+        sequence: of each step.
+        step: its number in its sequence.
+        batch_sizes: how many sequences have a step, for each.
+    """
+
+    order: Tensor
+    sequence: Tensor
+    step: Tensor
+    batch_sizes: Tensor
+
+
+def _packed_rows(steps: Any, lengths: Tensor, *, sort: bool) -> _Rows:
+    lengths = lengths.to(torch.int64)
+    order = torch.sort(lengths, descending=True)[1] if sort else torch.arange(lengths.shape[0])
+    valid = torch.arange(steps).unsqueeze(1) < lengths[order].unsqueeze(0)
+    places = valid.nonzero()
+    counts = valid.sum(1)
+    return _Rows(order, order[places[:, 1]], places[:, 0], counts.narrow(0, 0, _longest(lengths, steps)))
+
+
+_sources: Any = WeakIdKeyDictionary()
+"""By its batch_sizes, what the user's code may make another packed sequence of."""
+
+
+def as_padded(sequence: PackedSequence) -> PaddedSequence | None:
+    """A packed sequence as a padded one; None where its batch_sizes are not those of one that was packed here."""
+    if isinstance(sequence, PaddedSequence):
+        return sequence
+    source = _sources.get(sequence.batch_sizes) if isinstance(sequence.batch_sizes, Tensor) else None
+    if source is None:
+        return None
+    other: PaddedSequence = source.with_data(sequence.data)
+    return other.in_order() if source.sort and sequence.sorted_indices is None else other
 
 
 @contextlib.contextmanager
@@ -195,12 +277,13 @@ def dispatch(name: str, *args: Any) -> Any:
     )
 
 
-def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PaddedSequence:  # noqa: ARG001
+def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PaddedSequence:
     """pack_padded_sequence, without packing or sorting.
 
     Raises:
         ExportError: the lengths are no tensor, or not one for each sequence.
     """
+    lengths = _as_tensor(lengths)
     if not isinstance(lengths, Tensor):
         raise ExportError(
             f"{user_line()}: lengths is a {type(lengths).__name__}, which would be baked into the file; "
@@ -208,7 +291,19 @@ def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -
         )
     if lengths.shape[0] != input.shape[0 if batch_first else 1]:
         raise ExportError(f"{user_line()}: there are not as many lengths as sequences")
-    return PaddedSequence(input, lengths, batch_first, zero_padded=False)
+    return PaddedSequence(input, lengths, batch_first, zero_padded=False, sort=not enforce_sorted)
+
+
+def _as_tensor(lengths: Any) -> Any:
+    """Lengths that are a list or an array of a traced tensor's numbers, or floats, as torch takes them."""
+    each = only_each(lengths)
+    if each is not None:
+        lengths = each.tensor
+    elif isinstance(lengths, TracedArray):
+        lengths = lengths.tensor
+    elif isinstance(lengths, (list, tuple)) and any(isinstance(item, (torch.SymInt, Tensor)) for item in lengths):
+        lengths = torch.stack([torch.as_tensor(item) for item in lengths])
+    return lengths.to(torch.int64) if isinstance(lengths, Tensor) and lengths.is_floating_point() else lengths
 
 
 def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: Any) -> tuple[Tensor, Tensor]:
@@ -217,8 +312,10 @@ def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: An
     Raises:
         ExportError: the sequence is none that `pack` made.
     """
-    if not isinstance(sequence, PaddedSequence):
+    padded = as_padded(sequence) if isinstance(sequence, PackedSequence) else None
+    if padded is None:
         raise ExportError(f"{user_line()}: pad_packed_sequence gets a {type(sequence).__name__}")
+    sequence = padded
     value, lengths = sequence.value, sequence.lengths
     axis = 1 if sequence.batch_first else 0
     time = value.shape[axis]
@@ -228,17 +325,23 @@ def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: An
         valid = steps.unsqueeze(0) < column.unsqueeze(1) if axis == 1 else steps.unsqueeze(1) < column.unsqueeze(0)
         value = torch.where(valid.unsqueeze(2), value, torch.full((), padding_value, dtype=value.dtype))
     if total_length is None:
-        longest: Any = lengths.max().item()  # a symbol in a trace
-        check: Any = torch._check
-        check(longest >= 1)
-        check(longest <= time)
-        value = value.narrow(axis, 0, longest)
+        value = value.narrow(axis, 0, _longest(lengths, time))
     else:
+        if isinstance(total_length, Tensor):
+            total_length = total_length.item()
         value = _of_length(value, axis, total_length, padding_value)
     if batch_first != sequence.batch_first:
         value = value.transpose(0, 1)
     # int64, as in torch; and a clone, since an output that is an input would lose its name.
     return value, lengths.clone() if lengths.dtype == torch.int64 else lengths.to(torch.int64)
+
+
+def _longest(lengths: Tensor, time: Any) -> Any:
+    longest: Any = lengths.max().item()  # a symbol in a trace
+    check: Any = torch._check
+    check(longest >= 1)
+    check(longest <= time)
+    return longest
 
 
 def _of_length(value: Tensor, axis: int, total_length: Any, padding_value: float) -> Tensor:

@@ -98,13 +98,15 @@ class RecurrentSize:
 class SizeFacts:
     """All that tracing found out about sizes.
 
-    `texts` are the user's lines that make text of a size; `tips` are, by axis, sizes at which a rounding may tip.
+    `texts` are the user's lines that make text of a size; `tips` are, by axis, sizes at which a rounding may tip;
+    `sorts` are the user's lines that sort and leave the order of equal numbers open.
     """
 
     decisions: tuple[Decision, ...] = ()
     recurrent: tuple[RecurrentSize, ...] = ()
     texts: tuple[str, ...] = ()
     tips: tuple[tuple[Axis, tuple[int, ...]], ...] = ()
+    sorts: tuple[str, ...] = ()
 
     def known_of(self, axes: Collection[Axis]) -> SizeFacts:
         """Without decisions by other axes; steps that depend on others count as data."""
@@ -223,6 +225,17 @@ def _recurrent_sizes(
             if found.is_data and environment.bound_sympy(expression).lower >= 1:
                 continue  # such as the longest of the lengths
             yield found
+
+
+def axis_of(size: torch.SymInt, axes: Mapping[str, Axis]) -> Axis | None:
+    """The axis of an input that a traced size is of; None where it is computed from sizes.
+
+    Args:
+        size: while or after it is traced.
+        axes: each axis by what torch calls it.
+    """
+    node: Any = size.node
+    return _symbols(node.shape_env, axes).get(_expression(size, node.shape_env))
 
 
 def axis_names(metadata: Metadata) -> dict[Axis, str]:

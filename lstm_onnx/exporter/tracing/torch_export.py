@@ -17,24 +17,30 @@ import onnx_ir
 import torch
 from onnx.defs import OpSchema
 from onnxscript import values
-from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError, LSTMOnnxError
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
+from ..translations.sorting import SORTING
+from ..translations.views import VIEWS
 from .attribute_states import ForwardFailed
+from .constants import Constants
+from .each_number import RetraceError
+from .function_mode import TracingMode
 from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
 from .opaque_ops import OPERATOR, RecurrentModule
 from .packed_sequences import replace_packing_functions
-from .size_decisions import SizeFacts, size_facts
+from .python_builtins import Builtins
+from .size_decisions import SizeFacts, axis_of, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
-from .user_code import error_line, first_line, stack_trace_line, user_line
+from .user_code import NUMBERS, error_line, first_line, stack_trace_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 ONE_AT_A_TIME = threading.RLock()
 """Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
+_CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
@@ -44,11 +50,12 @@ class Traced:
 
     `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
     and then the states after, in order and under torch's own names.  `facts` are what the tracer
-    decided by sizes.
+    decided by sizes; `notes` are for the user.
     """
 
     model: onnx_ir.Model
     facts: SizeFacts
+    notes: tuple[str, ...] = ()
 
 
 def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int) -> Traced:
@@ -63,6 +70,16 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
     Raises:
         ExportError: the module does something that has no form in ONNX.
     """
+    builtins = Builtins()
+    while True:
+        try:
+            return _trace(functional, inputs, states, opset, builtins)
+        except RetraceError as retrace:
+            if not builtins.replace_more(retrace):
+                raise ExportError(str(retrace)) from None
+
+
+def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int, builtins: Builtins) -> Traced:
     given, held = [inputs[name] for name in functional.arguments.tensors], list(states.values())
     axes = functional.arguments.axes  # in the order of the tensors
     shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
@@ -75,7 +92,8 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
         replace_packing_functions(),
         _traced(functional),
     ):
-        program, guards = _exported(functional, (given, held), (shapes, held_shapes))
+        program, guards, mode = _exported(functional, (given, held), (shapes, held_shapes), builtins)
+        _require_rank(functional, mode)
         try:
             with _translations_kept():
                 translated = torch.onnx.export(
@@ -86,6 +104,8 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
                         **SCALARS,
                         **RANGES,
                         **INTERPOLATIONS,
+                        **VIEWS,
+                        **SORTING,
                         torch.ops.lstm_onnx.recurrent.default: _translation,
                     },
                     verbose=False,
@@ -96,7 +116,9 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
     keep_doubles(translated.model)
     # Here, as the translation may compare sizes, too.
     facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
-    return Traced(translated.model, replace(facts, texts=tuple(dict.fromkeys(guards.texts))))
+    notes = tuple(f"{line}: {_CHECK_NOTE}" for line in mode.passed_checks)
+    facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts))
+    return Traced(translated.model, facts, notes)
 
 
 @contextlib.contextmanager
@@ -143,32 +165,19 @@ def _translations_kept() -> Iterator[None]:
         setattr(ONNXRegistry, "from_torchlib", own)  # noqa: B010
 
 
-class _NoOtherRecurrence(TorchFunctionMode):
-    """Refuses LSTMs that do not come through submodules: torch.lstm, or an nn.LSTM in a plain object.
-
-    Those that do are opaque while they are traced and call none of these.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Pass everything else on."""
-        if getattr(func, "__name__", "") in _RECURRENT_FUNCTIONS:
-            raise ExportError(
-                f"at {user_line()}: {func.__name__} is called past the module's own submodules; hold the nn.LSTM "
-                "(GRU, RNN, cell) as an attribute of an nn.Module, or in an nn.ModuleList, and call it"
-            )
-        return func(*args, **(kwargs or {}))
-
-
-_SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-_RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQUENCES}
-
-
 def _exported(
-    functional: FunctionalModule, args: tuple[Any, ...], shapes: tuple[Any, ...]
-) -> tuple[torch.export.ExportedProgram, GuardLog]:
+    functional: FunctionalModule, args: tuple[Any, ...], shapes: tuple[Any, ...], builtins: Builtins
+) -> tuple[torch.export.ExportedProgram, GuardLog, TracingMode]:
+    mode = TracingMode(Constants(functional.stateful), builtins)
     with record_guards() as guards:
         try:
-            with _NoOtherRecurrence(), record_size_strings(guards.texts), exact_floor_division():
+            with (
+                mode,
+                mode.checking_symbols(),
+                builtins.replaced(),
+                record_size_strings(guards.texts),
+                exact_floor_division(),
+            ):
                 program = torch.export.export(functional.stateful, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise
@@ -180,7 +189,21 @@ def _exported(
             if problem is not None:
                 raise problem from None  # torch's traceback, of some 90 lines, adds nothing
             raise _unexplained(error) from error
-    return program, guards
+    return program, guards, mode
+
+
+def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:
+    """Refuse a squeeze of an axis that may be 1: then the result has another rank, and a graph has one alone."""
+    axes = _input_axes(functional)
+    for size, line in mode.squeezed:
+        found = axis_of(size, axes)
+        label = functional.arguments.axes.get(found[0], {}).get(found[1]) if found is not None else None
+        if label is not None and functional.arguments.limits.get(label, (1, None))[0] == 1:
+            raise ExportError(
+                f"at {line}: squeeze removes the axis {label} where it is 1, and keeps it elsewhere, so the result has "
+                "another number of axes there, and a graph has one alone; squeeze an axis that is always 1, or bound "
+                f"this one: torch.export.Dim({label!r}, min=2)"
+            )
 
 
 def _input_axes(functional: FunctionalModule) -> dict[str, tuple[str, int]]:
@@ -203,11 +226,7 @@ def _own_error(error: BaseException) -> LSTMOnnxError | None:
 _REWRITES = (
     (
         r"GuardOnDataDependent|data-dependent|Could not guard|Could not extract specialized|_local_scalar_dense",
-        (
-            "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), "
-            "which a graph cannot follow; write it with tensor operations such as torch.where, and leave lengths "
-            "a tensor"
-        ),
+        NUMBERS,
     ),
     (
         r"aten\.nonzero|masked_select|unique",

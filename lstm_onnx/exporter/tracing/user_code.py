@@ -12,6 +12,10 @@ from types import FrameType, TracebackType
 
 import torch
 
+NUMBERS = (
+    "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), which a "
+    "graph cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor"
+)
 _OURS = str(Path(__file__).parents[2])
 _NOT_USERS = (_OURS, str(Path(torch.__file__).parent), "<")
 _PYTHON = sysconfig.get_paths()["stdlib"]

@@ -97,6 +97,17 @@ class ShapeTrial:
             self._known[key] = self._run(sizes)
         return self._known[key]
 
+    def with_other_rows(self, sizes: Sizes) -> Outcome:
+        """The outcome where no two sequences are equal, as those of a resized example are; lengths stay equal."""
+        inputs, states = self._example(sizes)
+        lengths = {spec.name for spec in self.metadata.inputs if spec.high in self.own}
+        inputs = {name: tensor if name in lengths else _varied(tensor) for name, tensor in inputs.items()}
+        try:
+            expected = call_with_states(self.functional, self.metadata, inputs, states)
+        except ExportError as error:
+            return Outcome(UNRUN, str(error))
+        return self._compare(inputs, states, expected)
+
     @property
     def ran(self) -> bool:
         """Whether the module ran at any of the sizes so far."""
@@ -212,6 +223,15 @@ class ShapeTrial:
             values = np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)
             states[name] = _on(values, next(iter(inputs.values())))
         return inputs, states
+
+
+def _varied(tensor: Tensor) -> Tensor:
+    """Other numbers in each row: floats near those that are there, integers in another order."""
+    generator = torch.Generator().manual_seed(0)
+    if tensor.is_floating_point():
+        noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+        return tensor * (0.5 + noise)
+    return torch.stack([row.roll(index) for index, row in enumerate(tensor)]) if tensor.dim() > 1 else tensor
 
 
 def _at_most(tensor: Tensor, size: int) -> Tensor:

@@ -171,37 +171,18 @@ def refused(problem: str) -> Callable[[Any], Any]:
     return add
 
 
-@refused("lengths is a list")
-def to_list(self: Bare, x: Tensor, lengths: Tensor) -> Tensor:
-    numbers = lengths.tolist()
-    packed = pack_padded_sequence(x, numbers, batch_first=True, enforce_sorted=False)  # here
-    return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
-
-
-@refused("a packed sequence's data")
-def data(self: Bare, x: Tensor, lengths: Tensor) -> Tensor:
+@refused("of a packed sequence only data can be replaced")
+def other_sizes(self: Bare, x: Tensor, lengths: Tensor) -> Tensor:
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    return self.lstm(packed)[0].data  # here
+    packed = packed._replace(batch_sizes=packed.batch_sizes * 1)  # here
+    return pad_packed_sequence(packed, batch_first=True)[0]
 
 
-@refused("a packed sequence's batch_sizes")
-def batch_sizes(self: Bare, x: Tensor, lengths: Tensor) -> Tensor:
+@refused("gets a PackedSequence")
+def made_of_other_sizes(self: Bare, x: Tensor, lengths: Tensor) -> Tensor:
     packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    out = self.lstm(packed)[0]
-    return out.batch_sizes  # here
-
-
-@refused("a packed sequence's unpacking")
-def unpacking(self: Bare, x: Tensor, lengths: Tensor) -> Tensor:
-    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    values, *_ = packed  # here
-    return values
-
-
-@refused("a packed sequence's [0]")
-def indexing(self: Bare, x: Tensor, lengths: Tensor) -> Tensor:
-    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    return packed[0]  # here
+    packed = rnn.PackedSequence(packed.data, packed.batch_sizes * 1)
+    return pad_packed_sequence(packed, batch_first=True)[0]  # here
 
 
 @refused("pack_sequence makes tensors")
@@ -230,6 +211,68 @@ def test_what_has_no_form_is_refused_by_its_line(forward: Any, problem: str, tmp
     assert problem in message
     assert ("test_packed_sequences.py:" in message and "# here:" in message) or forward is returning
     assert not list(tmp_path.iterdir())
+
+
+class Fields(nn.Module):
+    """What user code does with the fields of a packed sequence."""
+
+    def __init__(self, between: Callable[[Any, Any], Any], *, sort: bool = False, first: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.second = nn.LSTM(3, 4, batch_first=first), nn.LSTM(4, 4, bidirectional=True, batch_first=first)
+        self.linear, self.between, self.sort, self.first = nn.Linear(4, 4), between, sort, first
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        if not self.first:
+            x = x.transpose(0, 1)
+        packed = pack_padded_sequence(x, lengths, batch_first=self.first, enforce_sorted=self.sort)
+        return self.between(self, self.lstm(packed)[0])
+
+
+def padded_again(module: Any, packed: Any) -> Any:
+    packed, (h, _) = module.second(packed)
+    return [*pad_packed_sequence(packed, batch_first=True), h]
+
+
+def dropped_out(module: Any, packed: Any) -> Any:
+    data = nn.functional.dropout(packed.data, 0.5, module.training)
+    indices = packed.sorted_indices, packed.unsorted_indices
+    return padded_again(module, rnn.PackedSequence(data, packed.batch_sizes, *indices))
+
+
+def unpacked_fields(module: Any, packed: Any) -> Any:
+    data, sizes, *indices = packed
+    return padded_again(module, rnn.PackedSequence(data * 2, sizes, *indices))
+
+
+FIELDS: dict[str, Callable[[Any, Any], Any]] = {
+    "dropout": dropped_out,
+    "unpacking": unpacked_fields,
+    "_replace": lambda m, packed: padded_again(m, packed._replace(data=m.linear(packed.data))),
+    "reductions": lambda _, packed: [packed.data.mean(0), packed.data.amax(0), packed[0].sum(), packed.data.size(0)],
+    "batch_sizes": lambda _, packed: [packed.batch_sizes, packed.data.sum(0)],
+}
+
+
+def different(batch: int, time: int) -> tuple[Tensor, Tensor]:
+    """No two lengths are equal, where there are enough: torch leaves open the order of equal ones."""
+    (x,) = signal(batch, time)
+    return x, torch.tensor([time - i % time for i in range(batch)])
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("case", FIELDS)
+def test_fields_of_a_packed_sequence(case: str, first: bool, tmp_path: Path) -> None:
+    right(Fields(FIELDS[case], first=first), different, X_LENGTHS, tmp_path, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("case", ["dropout", "_replace", "reductions"])
+def test_fields_of_a_sequence_that_the_caller_sorted(case: str, tmp_path: Path) -> None:
+    def in_order(batch: int, time: int) -> tuple[Tensor, Tensor]:
+        x, lengths = with_lengths(batch, time)
+        return x, lengths.sort(descending=True)[0]
+
+    right(Fields(FIELDS[case], sort=True), in_order, X_LENGTHS, tmp_path, tolerance=1e-4)
 
 
 class Listed(Bare):
@@ -284,6 +327,29 @@ def test_pack_and_pad_give_torch_numbers(total: int | None, value: float, first:
     ours, ours_counted = pad(pack(x, lengths, first, False), True, value, total)
     assert torch.equal(ours, expected)
     assert torch.equal(ours_counted, counted)
+
+
+@pytest.mark.parametrize("sort", [True, False])
+def test_fields_are_those_of_torch(sort: bool) -> None:
+    """Of few sequences: torch leaves open the order of many equal lengths."""
+    x, lengths = short(4, 6)
+    lengths = lengths.sort(descending=True)[0] if sort else lengths
+    expected = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=sort)
+    ours = pack(x, lengths, True, sort)
+    for one, other in zip(ours, expected, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+    assert torch.equal(ours[0], expected[0])
+    assert torch.equal(pad(ours._replace(data=ours.data * 2), True, 0.0, None)[0], pad(ours, True, 0.0, None)[0] * 2)
+
+
+def test_without_indices_the_sequences_stay_in_sorted_order() -> None:
+    x, lengths = short(4, 6)
+    theirs = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    expected = pad_packed_sequence(rnn.PackedSequence(theirs.data, theirs.batch_sizes), batch_first=True)
+    ours = pack(x, lengths, True, False)
+    found = pad(rnn.PackedSequence(ours.data, ours.batch_sizes), True, 0.0, None)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_lengths_for_another_batch_are_refused() -> None:

@@ -125,11 +125,6 @@ def parameter_of_that_size(self: Base, x: Tensor) -> Tensor:
     return self.lstm(x)[0] + self.position  # here
 
 
-@refused(FIXED_TIME)
-def size_as_int(self: Base, x: Tensor) -> Tensor:
-    return self.lstm(x)[0].sum(1) / int(x.size(1))  # here
-
-
 @refused("lstm is called past the module's own submodules; hold the nn.LSTM (GRU, RNN, cell) as an attribute")
 def torch_lstm(self: Base, x: Tensor) -> Tensor:
     h = torch.zeros(1, x.size(0), 4)

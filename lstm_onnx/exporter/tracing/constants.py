@@ -1,0 +1,169 @@
+"""The numbers of tensors that depend on no input: buffers, ``torch.arange(1, 3)``, and what is computed from them.
+
+In a trace every tensor is without numbers, also those whose numbers PyTorch knows.  So each operation on
+constants alone is computed beside the trace, and ``tolist()``, ``item()``, ``int()``, ``bool()`` or
+``numpy()`` of the result give what they give in PyTorch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.weak import WeakIdKeyDictionary
+
+_LARGEST = 4096
+"""Elements of the largest tensor whose numbers are kept."""
+READS = frozenset(
+    {
+        *("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__complex__"),
+        *("__contains__", "equal", "allclose", "is_nonzero", "__format__"),
+    }
+)
+"""Functions that give Python numbers, or arrays, of a tensor's numbers."""
+_SIZED_BY_NUMBERS = frozenset(
+    {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "bincount", "repeat_interleave"}
+)
+"""Functions whose result has a size that depends on numbers; ``where`` and indexing by a mask, too."""
+_RANDOM = re.compile(
+    "rand|normal|bernoulli|multinomial|dropout|empty|poisson|exponential|cauchy|geometric|uniform|rrelu"
+)
+_UNKNOWN = object()
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class Constants:
+    """The numbers of a trace's constant tensors.
+
+    Args:
+        module: the traced module, before its parameters and buffers lose their numbers.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._own = {name: tensor for name, tensor in _tensors(module) if tensor.numel() <= _LARGEST}
+        self._known: Any = WeakIdKeyDictionary()
+        self._started = False
+
+    def read(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+        """The result of a function that reads numbers, in a tuple; None where an argument's are not known."""
+        real = self._real(args, kwargs)
+        if real is None:
+            return None
+        with _disable_current_modes():
+            return (func(*real[0], **real[1]),)
+
+    def call(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call a function, and remember its result where that is constant."""
+        self._start()
+        name = getattr(func, "__name__", "")
+        if args and type(args[0]) is FakeTensor and args[0] not in self._known:
+            self._forget_changed(name, (), kwargs)
+            return func(*args, **kwargs)  # as most calls
+        if name == "__get__" and (len(args) != 1 or not isinstance(args[0], FakeTensor)):
+            return func(*args, **kwargs)
+        real = None if _RANDOM.search(name) else self._real(args, kwargs)
+        if real is None:
+            self._forget_changed(name, args, kwargs)
+            return func(*args, **kwargs)
+        if name in _SIZED_BY_NUMBERS or (name in ("where", "__getitem__") and _chooses(args)):
+            with _disable_current_modes():
+                return func(*real[0], **real[1])
+        result = func(*args, **kwargs)
+        fakes, tree = pytree.tree_flatten(result)
+        made = any(isinstance(item, FakeTensor) for item in fakes) and all(map(_is_small, fakes))
+        if made or _writes(name) or "out" in kwargs:
+            try:
+                with _disable_current_modes():
+                    values, found = pytree.tree_flatten(func(*real[0], **real[1]))
+            except Exception:  # noqa: BLE001 - what fails here is not known, and nothing else
+                self._forget_changed(name, args, kwargs)
+                return result
+            if found == tree:
+                self._remember(fakes, values)
+        return result
+
+    def _remember(self, fakes: list[Any], values: list[Any]) -> None:
+        for fake, value in zip(fakes, values, strict=True):
+            if isinstance(fake, FakeTensor) and isinstance(value, Tensor) and value.shape == fake.shape:
+                self._known[fake] = value
+
+    def _start(self) -> None:
+        """Find the fake tensors that took the places of the module's own."""
+        if self._started:
+            return
+        found = [(tensor, self._own.get(name)) for name, tensor in _tensors(self._module)]
+        if any(isinstance(tensor, FakeTensor) for tensor, _ in found):
+            self._started = True
+            for tensor, value in found:
+                if isinstance(tensor, FakeTensor) and value is not None:
+                    with _disable_current_modes():
+                        self._known[tensor] = value.detach().clone()
+
+    def _real(self, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+        """The arguments with their numbers; None where some are not known."""
+        leaves, tree = pytree.tree_flatten((args, kwargs))
+        real = []
+        for leaf in leaves:
+            value = self._value(leaf)
+            if value is _UNKNOWN:
+                return None
+            real.append(value)
+        found: tuple[Any, Any] = pytree.tree_unflatten(real, tree)
+        return found
+
+    def _value(self, leaf: Any) -> Any:
+        if isinstance(leaf, FakeTensor):
+            return self._known.get(leaf, _UNKNOWN)
+        if isinstance(leaf, _SYMBOLS):
+            return _UNKNOWN
+        if isinstance(leaf, Tensor):
+            own = type(leaf) in (Tensor, nn.Parameter) and not leaf.is_meta  # torch makes its own with symbolic sizes
+            return leaf if own and leaf.numel() <= _LARGEST else _UNKNOWN
+        if isinstance(leaf, slice):
+            parts = (leaf.start, leaf.stop, leaf.step)
+            return _UNKNOWN if any(isinstance(part, (Tensor, *_SYMBOLS)) for part in parts) else leaf
+        return leaf
+
+    def _forget_changed(self, name: str, args: Any, kwargs: dict[str, Any]) -> None:
+        """Forget what a function writes into, and all that shares its memory."""
+        targets = [*(args[:1] if _writes(name) else ()), *pytree.tree_leaves(kwargs.get("out"))]
+        for target in targets:
+            value = self._known.get(target) if isinstance(target, FakeTensor) else None
+            if value is not None:
+                memory = value.untyped_storage().data_ptr()
+                for other, known in list(self._known.items()):
+                    if known.untyped_storage().data_ptr() == memory:
+                        del self._known[other]
+
+
+def _tensors(module: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _writes(name: str) -> bool:
+    """Whether a function writes into its first argument."""
+    if name.startswith("__"):
+        return name in ("__setitem__", "__set__") or (name.startswith("__i") and name not in ("__invert__", "__iter__"))
+    return name.endswith("_")
+
+
+def _is_small(item: Any) -> bool:
+    return not isinstance(item, FakeTensor) or (
+        all(isinstance(size, int) for size in item.shape) and item.numel() <= _LARGEST
+    )
+
+
+def _chooses(args: Any) -> bool:
+    """Whether the arguments of ``where`` or of indexing give a size that depends on numbers."""
+    if len(args) == 1:
+        return True
+    masks = [item for item in pytree.tree_leaves(args[1]) if isinstance(item, Tensor)]
+    return any(mask.dtype in (torch.bool, torch.uint8) for mask in masks) and len(args) == 2

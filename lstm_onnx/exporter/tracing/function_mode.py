@@ -37,6 +37,7 @@ class TracingMode(TorchFunctionMode):
         passed_checks: the user's lines of checks that are not in the graph.
         squeezed: the sizes of axes that the user's code squeezes and that are not fixed, each with the line.
         sorts: the user's lines that sort and leave the order of equal numbers open.
+        each: whether Python code took the numbers of a tensor one by one.
     """
 
     def __init__(self, constants: Constants, builtins: Builtins) -> None:
@@ -45,6 +46,7 @@ class TracingMode(TorchFunctionMode):
         self.passed_checks: dict[str, None] = {}
         self.squeezed: list[tuple[Any, str]] = []
         self.sorts: dict[str, None] = {}
+        self.each = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Pass everything else on."""
@@ -130,6 +132,7 @@ def _iterate(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[An
     if not is_open_vector(args[0]) or not _iterates(sys._getframe(2)):
         return None
     mode.require_builtins()
+    mode.each = True
     return ((EachNumber(args[0], mode.note_check),),)
 
 
@@ -144,6 +147,7 @@ def _array(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Trac
     if not is_open_vector(args[0]):
         return None
     mode.require_builtins()
+    mode.each = True
     return (TracedArray(args[0], mode.note_check),)
 
 

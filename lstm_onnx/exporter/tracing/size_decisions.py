@@ -99,7 +99,8 @@ class SizeFacts:
     """All that tracing found out about sizes.
 
     `texts` are the user's lines that make text of a size; `tips` are, by axis, sizes at which a rounding may tip;
-    `sorts` are the user's lines that sort and leave the order of equal numbers open.
+    `sorts` are the user's lines that sort and leave the order of equal numbers open; `each` says that Python code
+    took the numbers of a tensor one by one.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -107,6 +108,7 @@ class SizeFacts:
     texts: tuple[str, ...] = ()
     tips: tuple[tuple[Axis, tuple[int, ...]], ...] = ()
     sorts: tuple[str, ...] = ()
+    each: bool = False
 
     def known_of(self, axes: Collection[Axis]) -> SizeFacts:
         """Without decisions by other axes; steps that depend on others count as data."""

@@ -117,7 +117,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
     # Here, as the translation may compare sizes, too.
     facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
     notes = tuple(f"{line}: {_CHECK_NOTE}" for line in mode.passed_checks)
-    facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts))
+    facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts), each=mode.each)
     return Traced(translated.model, facts, notes)
 
 

@@ -9,6 +9,7 @@ from ...metadata import Metadata
 from ...symbolic_dims import least_size, names_in
 from ..tracing.functional import FixedSizeError, FunctionalModule
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
+from .row_order import SORTED_STABLY, require_row_order, sort_cause
 from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes
 
 _LONG = 509
@@ -19,8 +20,6 @@ _MOST_STEPS = 100_000
 _EACH_BELOW = 16
 _WAYS, _MANY = 2, 67
 """Sizes of a decision at which the other axes are varied, and how many entries they get."""
-_SORTED_STABLY = 16
-"""PyTorch keeps the order of so many equal numbers, whatever is asked."""
 _TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
 _STORED = 12
 """Of the sizes near which the code may do something else, so many are kept for those who test the file."""
@@ -128,7 +127,7 @@ def find_limits(trial: ShapeTrial, limits: Limits) -> None:
     if trial.facts.texts or other_ways:
         _try_numbers(trial, limits)
     _try_roundings(trial, limits)
-    _try_equal_lengths(trial, limits)
+    require_row_order(trial, limits.all_within)
     _try_long(trial, limits)
 
 
@@ -154,11 +153,8 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
     at = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "its only shape"
     problem = f"{outcome.message} at {at}, {'where the module runs, ' if outcome.cause else ''}so it was not kept"
     line = _line(trial, sizes, decision)
-    if trial.facts.sorts and not outcome.cause and max(sizes.values(), default=0) > _SORTED_STABLY:
-        cause = (
-            f"at {trial.facts.sorts[0]}: sort leaves open in which order equal numbers come, and the outputs or states "
-            "depend on it; pass stable=True, or put the rows back into the caller's order"
-        )
+    if trial.facts.sorts and not outcome.cause and max(sizes.values(), default=0) > SORTED_STABLY:
+        cause = sort_cause(trial)
     elif line is None:
         cause = (
             "something in the module freezes a size or a value: a Python loop, a number in view or expand, or a tensor "
@@ -375,16 +371,6 @@ def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
                 stored = limits.boundaries.get(name, ())
                 if len(stored) < _STORED and trial.cost(at) <= _MOST_COST:
                     limits.boundaries[name] = tuple(sorted({*stored, size}))
-
-
-def _try_equal_lengths(trial: ShapeTrial, limits: Limits) -> None:
-    """Where the code sorts: PyTorch leaves the order of equal numbers open, which is another from 17 on."""
-    for name in trial.names if trial.facts.sorts else ():
-        sizes = limits.all_within({**trial.own, name: _MANY})
-        if trial.cost(sizes) <= max(_LONG_COST, 4 * trial.cost(trial.own)):
-            outcome = trial.with_other_rows(sizes)
-            if outcome.kind == WRONG:
-                raise FixedSizeError(_refusal(trial, sizes, outcome, None))
 
 
 def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:

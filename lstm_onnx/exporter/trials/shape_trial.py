@@ -108,6 +108,23 @@ class ShapeTrial:
             return Outcome(UNRUN, str(error))
         return self._compare(inputs, states, expected)
 
+    def with_other_lengths(self, sizes: Sizes) -> Outcome:
+        """The outcome where lengths differ, as those of an example may not, in any order that the module takes."""
+        inputs, states = self._example(sizes)
+        outcome = Outcome(UNRUN)
+        axes = {spec.name: str(spec.high) for spec in self.metadata.inputs if spec.high in self.own}
+        for descending in (False, True):
+            others = {name: _different(inputs[name], sizes[axis], descending) for name, axis in axes.items()}
+            try:
+                expected = call_with_states(self.functional, self.metadata, {**inputs, **others}, states)
+            except ExportError as error:
+                outcome = Outcome(UNRUN, str(error))
+                continue
+            outcome = self._compare({**inputs, **others}, states, expected)
+            if outcome.kind == WRONG:
+                break
+        return outcome
+
     @property
     def ran(self) -> bool:
         """Whether the module ran at any of the sizes so far."""
@@ -232,6 +249,13 @@ def _varied(tensor: Tensor) -> Tensor:
         noise = torch.rand(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
         return tensor * (0.5 + noise)
     return torch.stack([row.roll(index) for index, row in enumerate(tensor)]) if tensor.dim() > 1 else tensor
+
+
+def _different(lengths: Tensor, longest: int, descending: bool) -> Tensor:
+    """Lengths from 1 to `longest`, which is one of them."""
+    found = torch.arange(lengths.numel(), dtype=lengths.dtype, device=lengths.device) * 5 % longest + 1
+    found[lengths.numel() // 2] = longest
+    return (found.sort(descending=True)[0] if descending else found).reshape(lengths.shape)
 
 
 def _at_most(tensor: Tensor, size: int) -> Tensor:

@@ -137,6 +137,25 @@ def test_more_than_arithmetic_with_each_number_is_refused(forward: Any, tmp_path
     assert builtins.max.__module__ == "builtins"
 
 
+@pytest.mark.parametrize("order", ["sorted", "reversed", "first"])
+def test_code_that_goes_by_the_order_of_numbers_is_refused(order: str, tmp_path: Path) -> None:
+    """Also where all lengths of the example are equal."""
+
+    def reordered(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+        numbers = lengths.tolist()
+        if order == "sorted":
+            numbers = sorted(numbers)
+        elif order == "reversed":
+            numbers = numbers[::-1]
+        else:
+            numbers = [min(numbers[0], number) for number in numbers]
+        return self.packed(x, numbers, total_length=x.size(1))
+
+    x, lengths = with_lengths(2, 4)
+    with pytest.raises(ExportError, match=r"the numbers of a tensor one by one|which it takes one by one"):
+        made(Base(reordered), (x, lengths * 0 + 4), X_LENGTHS, tmp_path)
+
+
 def test_a_loop_over_rows_is_still_a_loop(tmp_path: Path) -> None:
     class Rows(nn.Module):
         def __init__(self) -> None:

@@ -224,6 +224,15 @@ def _floor_divide(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, An
     return (mode.constants.call(torch.div, args, {"rounding_mode": "floor"}),)
 
 
+def _floor_divided_by(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of a number by a tensor."""
+    tensor, number = args
+    if type(number) not in (int, float):
+        return None
+    both = torch.full((), number, dtype=torch.result_type(tensor, number)), tensor
+    return _floor_divide(mode, None, both, kwargs) or (mode.constants.call(torch.floor_divide, both, kwargs),)
+
+
 def _is_symbolic(item: Any) -> bool:
     return isinstance(item, (torch.SymInt, torch.SymFloat))
 
@@ -252,6 +261,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("pow", "__pow__"), _pow),
     **dict.fromkeys(("floor_divide", "__floordiv__"), _floor_divide),
+    "__rfloordiv__": _floor_divided_by,
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
 }

@@ -332,8 +332,7 @@ def _try_other_ways(trial: ShapeTrial, limits: Limits) -> bool:
 
     Returns whether it goes another way at any size.
     """
-    own = trial.axis_sizes(trial.own)
-    found = False
+    own, found = trial.axis_sizes(trial.own), False
     for decision in trial.facts.decisions:
         if not (decision.choice and decision.direct):
             continue
@@ -381,8 +380,7 @@ def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:
 def _try_long(trial: ShapeTrial, limits: Limits) -> None:
     """Far above the example, one axis at a time, as far as that is cheap."""
     for name in trial.names:
-        others = trial.cost({**trial.own, name: 1})
-        size = limits.within(name, min(_LONG, LARGEST_SIZE, _LONG_COST // others))
+        size = limits.within(name, min(_LONG, LARGEST_SIZE, _LONG_COST // trial.cost({**trial.own, name: 1})))
         if size > 2 * trial.own[name]:
             _require(trial, limits.all_within({**trial.own, name: size}))
 

@@ -1,0 +1,38 @@
+"""Numbers of several types in one function, which torch's translations do not all take."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.exporter.helpers import X, right, signal
+
+MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "clamp": lambda y, n: [n.clamp(0, 8.0), n.clamp(0.5, 8), n.clip(0, 1.5), y.clamp(0, 0.5), n.clamp(min=1, max=2.5)],
+    "clamp by tensors and sizes": lambda y, n: [y.clamp(min=y.mean()), n.clamp(max=y.size(1)), n.clamp(0, 3)],
+    "pow": lambda y, n: [(n + 9) ** y, y.abs() ** n.clamp(0, 3), n.abs() ** 0.5, n**2],
+    "floor division": lambda y, n: [n // 2, n // 2.5, y // 0.5, -7 // (n.abs() + 1), n // (n.abs() + 1)],
+    "others": lambda y, n: [n % 2.5, torch.maximum(n, torch.tensor(0.5)), torch.where(y > 0, n, y), n + y, n * 1.5],
+}
+
+
+@pytest.mark.parametrize("case", MIXED)
+def test_mixed_numbers(case: str, tmp_path: Path) -> None:
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Any:
+            # Integers that come from x itself, as a last bit of an output could tip its rounding.
+            return [self.lstm(x)[0], *MIXED[case](x, (x * 8).round().long())]
+
+    right(Mixing(), signal, X, tmp_path, tolerance=1e-4)

@@ -126,6 +126,15 @@ class Scope:
         tensor = home.tensors.get(name) if home else None
         return Weight(tensor, tensor.dims, dtype or dtype_name(tensor.elem_type)) if tensor else Weight(None, (), dtype)
 
+    def branch_values(self, node: NodeProto, name: str) -> list[tuple[Scope, str]]:
+        """What an If of this graph gives as its output `name`: the value in each branch, with the branch."""
+        index = list(node.output).index(name)
+        return [
+            (Scope.of(graph, self, node), str(value.name))
+            for graph in bodies_of(node)
+            for value in graph.output[index : index + 1]
+        ]
+
     def source(self, name: str) -> tuple[str, set[str]]:
         """Where `name` comes from within this graph and those around it, and the operators on the way.
 
@@ -175,7 +184,9 @@ class Scope:
                 continue
             seen.add((home, name))
             node = home.producers.get(name)
-            if node is not None:
+            if node is not None and node.op_type == "If":
+                todo += home.branch_values(node, name)
+            elif node is not None:
                 sources = _sources(node)
                 computed += [node.op_type] if sources is None else []
                 todo += [(home, source) for source in reversed(sources or [])]

@@ -95,6 +95,11 @@ def shape_of(kind: TypeProto) -> Shape | None:
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
 
 
+def axis_name(value: str, axis: int) -> str:
+    """What an axis without a name is called, as in ``input[0]``."""
+    return f"{value}[{axis}]"
+
+
 def shown(shape: Shape | None) -> str:
     """As in ``(batch, time, 4)``."""
     if shape is None:

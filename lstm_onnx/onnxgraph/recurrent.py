@@ -19,6 +19,8 @@ from .tensors import attributes_of, is_default, text, typed
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 """ONNX's recurrent operators, and how many gates they compute."""
+DEFAULT_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+"""ONNX's, for one direction and in lower case; cuDNN's recurrent layers have these alone."""
 QUANTIZED_LSTM = "DynamicQuantizeLSTM"
 SEQUENCE_LENS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
 """Indices of the operators' inputs."""

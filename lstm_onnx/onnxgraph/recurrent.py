@@ -120,7 +120,7 @@ class RecurrentLayer:
 
     @property
     def name(self) -> str:
-        """The node's name, or what stands for it."""
+        """The node's name; if it has none, its operator and first output."""
         return self.node.name or f"{self.node.op_type} of {next(iter(self.node.output), 'nothing')}"
 
     @property
@@ -130,7 +130,7 @@ class RecurrentLayer:
 
     @property
     def gates(self) -> int:
-        """How many gates it computes."""
+        """The number of gates."""
         return GATES[self.op_type]
 
     @cached_property

@@ -80,7 +80,7 @@ def _negative_dims(kind: TypeProto) -> Iterator[TensorShapeProto.Dimension]:
 
 
 def _carried(model: ModelProto) -> int:
-    """How many elements data propagation may carry: those of all 1-D values, by shape or by what is concatenated."""
+    """The number of elements that data propagation may carry: those of all 1-D values, by their shape or by Concat."""
     total = 0
     for graph in graphs_of(model.graph):
         sizes = {tensor.name: max(tensor.dims, default=1) for tensor in graph.initializer}

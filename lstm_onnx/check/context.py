@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..metadata import Metadata
 from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, typed
 from ..onnxgraph.recurrent import input_of, is_onnx_operator, is_operator
-from ..onnxgraph.shape_inference import with_shapes, without_weights
+from ..onnxgraph.shape_inference import with_axis_names, with_shapes, without_weights
 from .graph import Graph
 
 END = 2**31 - 1
@@ -64,6 +64,16 @@ class CheckContext:
     def graph(self) -> Graph:
         """The graph of `shaped`."""
         return Graph(self.shaped)
+
+    @cached_property
+    def batches(self) -> Mapping[str, str]:
+        """As `Graph.batches`; an axis of an input that has no name goes by its `axis_name`.
+
+        Raises:
+            ONNX_ERRORS (see `load`): the graph is damaged.
+        """
+        named = with_axis_names(without_weights(self.model))
+        return self.graph.batches if named is None or self.shapes_problem else Graph(with_shapes(named)).batches
 
     @cached_property
     def constants(self) -> Mapping[str, np.ndarray]:

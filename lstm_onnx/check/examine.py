@@ -100,7 +100,7 @@ def _guarded(rule: Rule, findings: Callable[[], Iterable[Finding]]) -> list[Find
 
 def _batches(context: CheckContext) -> Mapping[str, str]:
     try:
-        return context.graph.batches
+        return context.batches
     except (*ONNX_ERRORS, RecursionError):
         return {}  # a damaged graph, which the rules that walk it report
 

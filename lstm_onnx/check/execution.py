@@ -12,7 +12,7 @@ from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, Provide
 from ..input_spec import InputSpec, draw
 from ..input_spec import axes as axes_of
 from ..isolation.stages import share, stage
-from ..onnxgraph import Dim, error_line, shown
+from ..onnxgraph import Dim, axis_name, error_line, shown
 from ..runtime import Model, ValueInfo
 from ..runtime.providers import (
     CPU,
@@ -40,8 +40,25 @@ _SIZES = ((1, (1,)), (3, (1,)), (1, (7, 5, 11)), (3, (5, 7, 11, 13, 17)), (2, (7
 A batch of 1 fails on its own, and so does a single step.
 """
 _ORDER = {"batch": 0, "time": 1}
-_LONGEST_KERNEL = 5
+_GUESSES = ("own", "first is batch", "by place", "one size")
+_BATCH_NAMES = ("batch", "batch_size")
+_LARGEST_LEAST = 1024
+"""Up to here the least size of the other axes is searched for: kernels, windows and paddings of signals need some."""
 _MOST_ELEMENTS = 2**26
+_MOST_SEARCHED = 2**22
+_CORRECT_SHAPE = "correct the shape that the file declares for it; if the size should follow an input's, export again"
+_NO_SIZE = f"mend what it names: none of the sizes that were tried runs, from 1 to {_LARGEST_LEAST}"
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What went wrong in a run; `of_output` if it ran, and an output has another shape than the file declares."""
+
+    text: str
+    of_output: bool = False
+
+
+Shapes = Mapping[str, tuple[Dim, ...]]
 
 
 @dataclass(frozen=True)
@@ -130,35 +147,98 @@ def _runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
     undrawable = [str(info) for info in model.inputs.values() if info.dtype is None or info.dtype == object]
     if undrawable:
         return [RUNNABLE.skipped(f"not tried: no values can be drawn for {'; '.join(undrawable)}")]
-    axes = _open_axes(model, batches)
-    tried: dict[str, str] = {}
-    short: list[str] = []
+    findings: list[Finding] = []
+    for shapes in _named_shapes(model, batches):
+        tried = _tried_at(model, shapes, batches)
+        if any(finding.passed for finding in tried):
+            return tried
+        findings = findings or tried
+    return findings
+
+
+def _named_shapes(model: Model, batches: Mapping[str, str]) -> list[Shapes]:
+    """The inputs' shapes with a name for each open axis.
+
+    Which of the axes without a name have one size is not in the file.  In the order in which they are tried: none but
+    those that are the batch of a recurrent operator; the first of each input, as the batch; those at the same place in
+    their inputs; all.
+    """
+    named: list[Shapes] = []
+    for guess in _GUESSES:
+        shapes: dict[str, tuple[Dim, ...]] = {}
+        for name, info in model.inputs.items():
+            sized = [isinstance(dim, int) and dim > 0 for dim in info.shape]
+            shapes[name] = tuple(
+                dim
+                if isinstance(dim, str) or sized[axis]
+                else _guessed(guess, axis_name(name, axis), axis, sized, batches)
+                for axis, dim in enumerate(info.shape)
+            )
+        if shapes not in named:
+            named.append(shapes)
+    return named
+
+
+def _guessed(guess: str, name: str, axis: int, sized: Sequence[bool], batches: Mapping[str, str]) -> str:
+    """What an axis without a name is called, so that axes of one size have one name."""
+    if guess == "by place":
+        return name if name in batches else f"axis {axis}"
+    if guess == "first is batch" and all(sized[:axis]):
+        return "batch"
+    return "unnamed axes" if guess == "one size" else name
+
+
+def _tried_at(model: Model, shapes: Shapes, batches: Mapping[str, str]) -> list[Finding]:
+    """What running at several sizes gives, with these names of axes."""
+    axes = _open_axes(model, shapes, batches)
+    limits = model.metadata.axis_limits
+    tried: dict[str, _Problem | None] = {}
+    one_step: list[str] = []
     too_large = False
     for batch, others in _SIZES:
-        sizes = _sizes(axes, batch, others, model.metadata.axis_limits)
-        label = ", ".join(f"{axis or 'unnamed axes'} {size}" for axis, size in sizes.items()) or "its fixed sizes"
+        sizes = _sizes(axes, batch, others, limits)
+        label = _label(sizes)
         if label in tried:
             continue
-        stage(f"a run at {label}")
-        problem = _problem(model, sizes, batches)
-        if problem is None:
+        if _elements(model, shapes, sizes, batches) > _MOST_ELEMENTS:
             too_large = True
             break
-        tried[label] = problem
-        if others == (1,):
-            short.append(label)
+        stage(f"a run at {label}")
+        tried[label] = _problem(model, shapes, sizes, batches)
+        one_step += [label] if others == (1,) else []
     failures = {label: problem for label, problem in tried.items() if problem}
     note = ""
-    if failures and list(failures) == short and not too_large and not all(axes.values()):
-        # Only the runs of one step fail: a kernel or a pool may be longer.
-        note = _least_time(model, axes, batches)
-        failures = {} if note else failures
+    too_short = all(label in failures and not failures[label].of_output for label in one_step) and not all(
+        axes.values()
+    )
+    if failures and too_short and not too_large:
+        # A kernel, a window or a padding may be longer than what was tried.
+        least = _least_size(model, shapes, axes, batches)
+        labels = _labels_from(model, shapes, axes, batches, least)
+        if labels:
+            names = "a time of" if "time" in axes else " and ".join(name for name in axes if not axes[name])
+            note = f"; it needs {names} {least} or more"
+            tried |= dict.fromkeys(labels)
+            failures = {}
     if failures:
-        return [RUNNABLE.violated("", f"cannot run at {label}: {text}") for label, text in failures.items()]
+        return _violations(failures, some_run=len(failures) < len(tried))
     if too_large:
         return [RUNNABLE.skipped(f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
     ran = "; ".join(label for label, problem in tried.items() if not problem)
     return [RUNNABLE.passed(f"runs at {ran}, and its outputs have the shapes that it declares{note}")]
+
+
+def _violations(failures: Mapping[str, _Problem], *, some_run: bool) -> list[Finding]:
+    """One for each size; of several with the same wrong output, the first."""
+    findings: dict[str, Finding] = {}
+    for label, problem in failures.items():
+        if problem.of_output:
+            finding = RUNNABLE.violated("", f"at {label}: {problem.text}", _CORRECT_SHAPE)
+            findings.setdefault(problem.text, finding)
+        else:
+            fix = "" if some_run else _NO_SIZE
+            findings[label] = RUNNABLE.violated("", f"cannot run at {label}: {problem.text}", fix)
+    return list(findings.values())
 
 
 def _model_errors() -> tuple[type[Exception], ...]:
@@ -173,20 +253,19 @@ def _run_error(error: BaseException) -> str:
     return error_line((error.ort_message if isinstance(error, RunError) else None) or error.reason)
 
 
-def _open_axes(model: Model, batches: Mapping[str, str]) -> dict[str | None, bool]:
-    """The axes to set, and whether each is a batch; None stands for all axes without a name."""
-    dims = [dim for info in model.inputs.values() for dim in info.shape if not isinstance(dim, int) or dim < 1]
+def _open_axes(model: Model, shapes: Shapes, batches: Mapping[str, str]) -> dict[str, bool]:
+    """The axes to set, and whether each is a batch."""
+    dims = [dim for shape in shapes.values() for dim in shape if isinstance(dim, str)]
     dims += axes_of(list(_ranges(model).values()))
-    names: dict[str | None, bool] = {}
-    for dim in dims:
-        name = dim if isinstance(dim, str) else None
-        known = [other for other in names if name in batches and batches.get(str(other)) == batches[str(name)]]
+    names: dict[str, bool] = {}
+    for name in dims:
+        known = [other for other in names if name in batches and batches.get(other) == batches[name]]
         if not known:
-            names.setdefault(name, name == "batch" or name in batches)
+            names.setdefault(name, name in _BATCH_NAMES or name in batches)
     # The size of an axis such as 4*batch follows from the others.
-    plain = {name: 1 for name in names if name is not None and name.isidentifier()}
-    own = [name for name in names if name is None or name in plain or size_of(name, plain) is None]
-    return {name: names[name] for name in sorted(own, key=lambda name: _ORDER.get(name or "", len(_ORDER)))}
+    plain = {name: 1 for name in names if name.isidentifier()}
+    own = [name for name in names if name in plain or size_of(name, plain) is None]
+    return {name: names[name] for name in sorted(own, key=lambda name: _ORDER.get(name, len(_ORDER)))}
 
 
 def _ranges(model: Model) -> dict[str, InputSpec]:
@@ -194,37 +273,54 @@ def _ranges(model: Model) -> dict[str, InputSpec]:
     return {spec.name: spec for spec in model.metadata.inputs if spec.name in model.inputs}
 
 
-def _sizes(
-    axes: Mapping[str | None, bool], batch: int, others: tuple[int, ...], limits: Limits
-) -> dict[str | None, int]:
+def _sizes(axes: Mapping[str, bool], batch: int, others: tuple[int, ...], limits: Limits) -> dict[str, int]:
     """A size for each axis, as near to what is wanted as its limits allow."""
     sizes = {name: batch if axes[name] else others[index % len(others)] for index, name in enumerate(axes)}
     for name, size in sizes.items():
-        least, largest = limits.get(name or "", (1, None))
+        least, largest = limits.get(name, (1, None))
         sizes[name] = max(least, size if largest is None else min(size, largest))
     return sizes
 
 
-def _problem(model: Model, sizes: Mapping[str | None, int], batches: Mapping[str, str]) -> str | None:
-    """What goes wrong at these sizes, or ""; None where they are too large to be tried."""
-    groups = {batches[name]: size for name, size in sizes.items() if name is not None and name in batches}
-    sizes = {**{name: groups[first] for name, first in batches.items() if first in groups}, **sizes}
-    shapes = {name: _bound(info, sizes) for name, info in model.inputs.items()}
-    none = next((name for name, shape in shapes.items() if min(shape, default=1) < 1), None)
+def _label(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "its fixed sizes"
+
+
+def _shapes_at(model: Model, shapes: Shapes, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The inputs' shapes at the sizes of all axes."""
+    return {
+        name: tuple(dim if isinstance(dim, int) else size_of(str(dim), sizes) or 1 for dim in shapes[name])
+        for name in model.inputs
+    }
+
+
+def _all_sizes(sizes: Mapping[str, int], batches: Mapping[str, str]) -> dict[str, int]:
+    """`sizes`, and the same for the other names of each batch."""
+    groups = {batches[name]: size for name, size in sizes.items() if name in batches}
+    return {**{name: groups[first] for name, first in batches.items() if first in groups}, **sizes}
+
+
+def _elements(model: Model, shapes: Shapes, sizes: Mapping[str, int], batches: Mapping[str, str]) -> int:
+    """How many numbers the inputs hold."""
+    return sum(prod(shape) for shape in _shapes_at(model, shapes, _all_sizes(sizes, batches)).values())
+
+
+def _problem(model: Model, shapes: Shapes, sizes: Mapping[str, int], batches: Mapping[str, str]) -> _Problem | None:
+    """What goes wrong at these sizes."""
+    sizes = _all_sizes(sizes, batches)
+    bound = _shapes_at(model, shapes, sizes)
+    none = next((name for name, shape in bound.items() if min(shape, default=1) < 1), None)
     if none is not None:  # an axis such as time - 2
-        return f"the input {none} would have the shape {shapes[none]}"
-    if sum(prod(shape) for shape in shapes.values()) > _MOST_ELEMENTS:
-        return None
+        return _Problem(f"the input {none} would have the shape {bound[none]}")
     rng = np.random.default_rng(0)
     try:
-        named = {name: size for name, size in sizes.items() if name is not None}
-        feeds = draw(list(_ranges(model).values()), named, rng)
+        feeds = draw(list(_ranges(model).values()), sizes, rng)
         feeds = {name: _converted(array, model.inputs[name]) for name, array in feeds.items()}
     except ConfigError:
-        return ""  # such as lengths from 2 with one step: the metadata does not promise these sizes
+        return None  # such as lengths from 2 with one step: the metadata does not promise these sizes
     for name, info in model.inputs.items():
         if name not in feeds:
-            feeds[name] = _drawn(rng, info, shapes[name], sizes)
+            feeds[name] = _drawn(rng, info, bound[name], sizes)
     return _run_problem(model, feeds, sizes)
 
 
@@ -234,46 +330,62 @@ def _converted(array: np.ndarray, info: ValueInfo) -> np.ndarray:
     return array.astype(info.dtype) if kinds in ("ff", "ii", "iu", "ui", "uu") else array
 
 
-def _least_time(model: Model, axes: Mapping[str | None, bool], batches: Mapping[str, str]) -> str:
-    """The least time at which the model runs with batch 1 and batch 3, in words; "" if there is none."""
-    for time in range(2, _LONGEST_KERNEL + 1):
-        limits = model.metadata.axis_limits
-        if all(_problem(model, _sizes(axes, batch, (time,), limits), batches) == "" for batch in (1, 3)):
-            return f"; it needs a time of {time} or more"
-    return ""
+def _least_size(model: Model, shapes: Shapes, axes: Mapping[str, bool], batches: Mapping[str, str]) -> int:
+    """The least size of all axes but the batch at which the model runs; 0 where none is found.
+
+    By doubling and then by halves: a layer that needs some steps runs with more, too.
+    """
+
+    def runs(size: int) -> bool:
+        sizes = _sizes(axes, 1, (size,), model.metadata.axis_limits)
+        if _elements(model, shapes, sizes, batches) > _MOST_SEARCHED:
+            return False
+        stage(f"a run at {_label(sizes)}")
+        return _problem(model, shapes, sizes, batches) is None
+
+    found = next((2**power for power in range(1, _LARGEST_LEAST.bit_length()) if runs(2**power)), 0)
+    below = found // 2
+    while found - below > 1:
+        middle = (found + below) // 2
+        below, found = (below, middle) if runs(middle) else (middle, found)
+    return found
 
 
-def _bound(info: ValueInfo, sizes: Mapping[str | None, int]) -> tuple[int, ...]:
-    return tuple(dim if isinstance(dim, int) and dim > 0 else _size(dim, sizes) or 1 for dim in info.shape)
+def _labels_from(
+    model: Model, shapes: Shapes, axes: Mapping[str, bool], batches: Mapping[str, str], least: int
+) -> list[str]:
+    """The sizes from `least` on that were tried, where the model runs at all of them; empty where it does not."""
+    labels: list[str] = []
+    for batch, others in _SIZES if least else ():
+        larger = tuple(least + size - 1 for size in others)
+        sizes = _sizes(axes, batch, larger, model.metadata.axis_limits)
+        labels.append(_label(sizes))
+        stage(f"a run at {labels[-1]}")
+        large = _elements(model, shapes, sizes, batches) > _MOST_ELEMENTS
+        if large or _problem(model, shapes, sizes, batches) is not None:
+            return []
+    return labels
 
 
-def _size(dim: Dim, sizes: Mapping[str | None, int]) -> int | None:
-    """The size of an open axis, None if it does not follow from those that are set."""
-    if not isinstance(dim, str):
-        return sizes.get(None)
-    return size_of(dim, {name: size for name, size in sizes.items() if name is not None})
-
-
-def _run_problem(model: Model, feeds: Mapping[str, np.ndarray], sizes: Mapping[str | None, int]) -> str:
-    """What goes wrong at these sizes, or ""."""
+def _run_problem(model: Model, feeds: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> _Problem | None:
+    """What goes wrong at these sizes."""
     try:
         results = model.run(feeds)
     except _model_errors() as error:
-        return _run_error(error)
+        return _Problem(_run_error(error))
     for name, info in model.outputs.items():
         value = results[name]
         if not isinstance(value, np.ndarray) or info.dtype is None:
             continue
-        expected = [_size(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape]
+        expected = [size_of(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape]
         wrong = [e for e, size in zip(expected, value.shape, strict=False) if e is not None and 0 < e != size]
         if wrong or (info.shape and len(info.shape) != value.ndim):
-            return f"the output {name} has shape {value.shape}, and the file says {shown(info.shape)}"
-    return ""
+            shape = f"the output {name} has shape {value.shape}, and the file says {shown(info.shape)}"
+            return _Problem(shape, of_output=True)
+    return None
 
 
-def _drawn(
-    rng: np.random.Generator, info: ValueInfo, shape: tuple[int, ...], sizes: Mapping[str | None, int]
-) -> np.ndarray:
+def _drawn(rng: np.random.Generator, info: ValueInfo, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
     """Values that any model should accept: normally distributed floats, the tokens 0 and 1, full lengths."""
     dtype = info.dtype
     assert dtype is not None  # noqa: S101 - _runnable skips such models

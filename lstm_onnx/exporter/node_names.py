@@ -1,4 +1,4 @@
-"""The names of nodes, values and initializers in exported files: written here, and recognised here.
+"""The names of nodes, values and initializers in exported files.
 
 A recurrent layer is called after its module, its call and its number: ``encoder/lstm/l0/LSTM``, or from a
 module's second call on ``encoder/lstm/call2/l0/LSTM``.  Its weights, shared by all calls, are
@@ -8,62 +8,12 @@ the module alone, so that two exports of a module are the same bytes.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 DIRECTIONS = ("forward", "reverse")
 FOLDED_INVERSE = "W_hr_pinv"
 """The pseudo-inverse of W_hr by which a folded layer multiplies h0."""
-LAYER_OPERATORS = ("LSTM", "GRU", "RNN", "Scan")
-_LAYER_NODE = re.compile(rf"(?:(?P<scope>.+)/)?l(?P<layer>[0-9]+)/(?P<op_type>{'|'.join(LAYER_OPERATORS)})")
-_CALL = re.compile(r"(?:(?P<scope>.+)/)?call(?P<number>[0-9]+)")
-
-
-@dataclass(frozen=True)
-class LayerNode:
-    """A recurrent layer's node.
-
-    Attributes:
-        module: the path of the module in its root, such as ``encoder.lstm``; "" where it is the root.
-        call: which call of the module it belongs to, from 0.
-        layer: the layer's number, from 0.
-        op_type: "LSTM", "GRU", "RNN" or "Scan".
-        weights_prefix: what the names of its weights start with, such as ``encoder/lstm/l0/``.
-    """
-
-    module: str
-    call: int
-    layer: int
-    op_type: str
-    weights_prefix: str
-
-    def weight(self, name: str, direction: str | None = None) -> str:
-        """The initializer of a matrix, such as "W"; of a bidirectional Scan, one for each direction."""
-        return f"{self.weights_prefix}{name}{f'_{direction}' if direction else ''}"
-
-
-def parse_layer_node(name: str, modules: Iterable[str] | None = None) -> LayerNode | None:
-    """The layer that a node's name says it is; None for any other name.
-
-    Args:
-        name: the node's.
-        modules: the paths of all recurrent modules, where they are known: a module may itself be called
-            ``call2``.
-    """
-    match = _LAYER_NODE.fullmatch(name)
-    if match is None:
-        return None
-    scope, call = match["scope"] or "", 0
-    known = None if modules is None else {path.replace(".", "/") for path in modules}
-    repeated = _CALL.fullmatch(scope)
-    if repeated is not None and (known is None or scope not in known):
-        scope, call = repeated["scope"] or "", int(repeated["number"]) - 1
-    if call < 0 or (known is not None and scope not in known):
-        return None
-    layer = int(match["layer"])
-    return LayerNode(scope.replace("/", "."), call, layer, match["op_type"], f"{scope_prefix(scope)}l{layer}/")
 
 
 def scope_prefix(path: str, call: int = 0) -> str:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from onnx import NodeProto
 
 from ..onnxgraph import Scope, Tensor, Weight, dtype_name, text, typed
-from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, PEEPHOLES, QUANTIZED_LSTM, RecurrentLayer, input_of, read_layer
+from ..onnxgraph.recurrent import (
+    DEFAULT_ACTIVATIONS,
+    INITIAL_C,
+    INITIAL_H,
+    PEEPHOLES,
+    QUANTIZED_LSTM,
+    RecurrentLayer,
+    input_of,
+    read_layer,
+)
 from .report import LSTMInfo
 
-
-@dataclass(frozen=True)
-class _Kind:
-    """An operator's elementwise FLOPs for each hidden feature, biases aside, and ONNX's default activations."""
-
-    elementwise: int
-    activations: tuple[str, ...]
-
-
-_KINDS = {
-    "LSTM": _Kind(9, ("sigmoid", "tanh", "tanh")),
-    "GRU": _Kind(8, ("sigmoid", "tanh")),
-    "RNN": _Kind(1, ("tanh",)),
-}
+_ELEMENTWISE = {"LSTM": 9, "GRU": 8, "RNN": 1}
+"""An operator's elementwise FLOPs for each hidden feature, biases aside."""
 
 
 def lstm_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
@@ -126,7 +122,7 @@ def _info(
     flops = 0
     if input_size is not None and hidden_size:
         flops = 2 * layer.gates * hidden_size * (input_size + state_size) + 2 * proj_size * hidden_size
-        flops += hidden_size * (_KINDS[layer.op_type].elementwise + elementwise)
+        flops += hidden_size * (_ELEMENTWISE[layer.op_type] + elementwise)
         flops *= layer.directions
     return LSTMInfo(
         name=layer.node.name or next((output for output in layer.node.output if output), ""),
@@ -159,7 +155,7 @@ def _unlike_torch(layer: RecurrentLayer, *, peepholes: bool) -> list[str]:
     if layer.op_type == "GRU" and not attributes.get("linear_before_reset", 0):
         notes.append("linear_before_reset=0 (the reset gate is applied before the recurrent matrix)")
     activations = [text(name) for name in typed(layer.attributes, "activations", list)]
-    default = _KINDS[layer.op_type].activations
+    default = DEFAULT_ACTIVATIONS[layer.op_type]
     if [name.lower() for name in activations] != [*default] * (len(activations) // len(default)):
         notes.append(f"activations {', '.join(activations)}")
     return notes

@@ -1,4 +1,4 @@
-"""Every node of a model, those of bodies and of functions included."""
+"""All nodes of a model, including those of subgraphs and functions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ MOST_NODES = 10**5
 
 
 def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and all bodies within."""
+    """A graph and all nested subgraphs."""
     yield graph
     for node in nodes_of(graph.node):
         yield from bodies_of(node)
 
 
 def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    """The nodes of a graph or a function, and those of all bodies within."""
+    """The nodes of a graph or a function, and those of all nested subgraphs."""
     todo = list(nodes)
     while todo:
         node = todo.pop()
@@ -27,13 +27,13 @@ def nodes_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs right within a node."""
+    """The subgraphs of a node, without those nested in them."""
     for attribute in node.attribute:
         yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
 
 
 def outer_values(node: NodeProto) -> list[str]:
-    """The values that the bodies of a node take from the graph around it."""
+    """The values that the subgraphs of a node read from the enclosing graphs."""
     found: list[str] = []
     for body in bodies_of(node):
         own = _defined(body)

@@ -19,6 +19,8 @@ from .tensors import attributes_of, is_default, text, typed
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 """ONNX's recurrent operators, and how many gates they compute."""
+DEFAULT_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+"""ONNX's, for one direction and in lower case; cuDNN's recurrent layers have these alone."""
 QUANTIZED_LSTM = "DynamicQuantizeLSTM"
 SEQUENCE_LENS, INITIAL_H, INITIAL_C, PEEPHOLES = 4, 5, 6, 7
 """Indices of the operators' inputs."""
@@ -118,7 +120,7 @@ class RecurrentLayer:
 
     @property
     def name(self) -> str:
-        """The node's name, or what stands for it."""
+        """The node's name; if it has none, its operator and first output."""
         return self.node.name or f"{self.node.op_type} of {next(iter(self.node.output), 'nothing')}"
 
     @property
@@ -128,7 +130,7 @@ class RecurrentLayer:
 
     @property
     def gates(self) -> int:
-        """How many gates it computes."""
+        """The number of gates."""
         return GATES[self.op_type]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Graphs within graphs, and where a value comes from: a stored tensor, a model's input, an operator."""
+"""Nested graphs, and the origin of a value: a stored tensor, an input of the model, or an operator."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _MOVES_DATA = frozenset(
     {"Cast", "CastLike", "Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze"}
     | {"Tile", "Transpose", "Unsqueeze"}
 )
-"""Operators whose result is their first input, moved about."""
+"""Operators whose result has the elements of their first input, moved."""
 _SHAPE_ONLY = frozenset({"Shape", "Size"})
-"""Operators that look at no number of what they are given."""
+"""Operators that read only the shape of their input."""
 _KEEPS_SHAPE = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity"})
-"""Operators behind which a stored weight keeps its shape."""
+"""Operators that keep the shape of a stored weight."""
 
 
 class Weight(NamedTuple):
-    """What an operator takes for a weight: the stored tensor or None, its dimensions where known, its dtype in use."""
+    """A weight as an operator reads it: the stored tensor or None, its known dimensions, and its dtype there."""
 
     tensor: Tensor | None
     dims: tuple[int, ...]
@@ -88,7 +88,7 @@ class Scope:
         return home.producers.get(name) if home is not None else None
 
     def shape(self, name: str) -> Shape | None:
-        """What is known of the dimensions of the value `name`; None where not even its rank is."""
+        """The dimensions of the value `name` as far as known; None if its rank is unknown."""
         home = self.home(name)
         if home is None:
             return None
@@ -97,18 +97,18 @@ class Scope:
         return tensor.dims if tensor is not None else said
 
     def dim(self, name: str, axis: int) -> Dim:
-        """What is known of one axis of the value `name`."""
+        """One axis of the value `name`, None if it is unknown."""
         shape = self.shape(name) or ()
         return shape[axis] if axis < len(shape) else None
 
     def dtype(self, name: str) -> str:
-        """What the file says of the value `name`, "unknown" where it says nothing."""
+        """The dtype of the value `name`, "unknown" if the file does not say."""
         home = self.home(name)
         kind = home.types.get(name) if home is not None else None
         return dtype_name(kind.tensor_type.elem_type) if kind is not None else "unknown"
 
     def weight(self, name: str) -> Weight:
-        """What is stored behind the value `name`."""
+        """The weight that the value `name` is taken from."""
         dtype = ""
         home = self.home(name)
         for _ in range(8):  # a cycle ends here, too
@@ -125,6 +125,15 @@ class Scope:
             home = home.home(name)
         tensor = home.tensors.get(name) if home else None
         return Weight(tensor, tensor.dims, dtype or dtype_name(tensor.elem_type)) if tensor else Weight(None, (), dtype)
+
+    def branch_values(self, node: NodeProto, name: str) -> list[tuple[Scope, str]]:
+        """The values in the branches of an If of this graph that become its output `name`, each with its branch."""
+        index = list(node.output).index(name)
+        return [
+            (Scope.of(graph, self, node), str(value.name))
+            for graph in bodies_of(node)
+            for value in graph.output[index : index + 1]
+        ]
 
     def source(self, name: str) -> tuple[str, set[str]]:
         """Where `name` comes from within this graph and those around it, and the operators on the way.
@@ -143,7 +152,7 @@ class Scope:
         return name, passed
 
     def data_sources(self, name: str) -> set[str]:
-        """The model's inputs whose numbers, and not shapes alone, `name` is computed from."""
+        """The model's inputs whose values, not only shapes, `name` is computed from."""
         found: set[str] = set()
         todo, seen = [(self, name)], set()
         while todo:
@@ -175,7 +184,9 @@ class Scope:
                 continue
             seen.add((home, name))
             node = home.producers.get(name)
-            if node is not None:
+            if node is not None and node.op_type == "If":
+                todo += home.branch_values(node, name)
+            elif node is not None:
                 sources = _sources(node)
                 computed += [node.op_type] if sources is None else []
                 todo += [(home, source) for source in reversed(sources or [])]
@@ -189,7 +200,7 @@ class Scope:
 
 
 def _sources(node: NodeProto) -> list[str] | None:
-    """The inputs whose content the node hands on; None where it computes something new."""
+    """The inputs whose elements the node passes on; None if it computes new values."""
     if node.op_type in _MOVES_DATA:
         return list(node.input[:1])
     if node.op_type == "Concat":

@@ -8,6 +8,7 @@ import onnx
 from onnx import ModelProto, TensorProto, TensorShapeProto, TypeProto, inliner
 
 from .nodes import bodies_of, graphs_of, nodes_of
+from .tensors import axis_name
 
 _LARGE_TENSOR = 2**16
 _MOST_CARRIED = 2**22
@@ -32,6 +33,21 @@ def without_weights(model: ModelProto) -> ModelProto:
             for dim in _negative_dims(value.type):
                 dim.Clear()
     return copy
+
+
+def with_axis_names(model: ModelProto) -> ModelProto | None:
+    """`model`, changed: the axes of its inputs that have neither size nor name get one; None if there are none."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    unnamed = [
+        (value.name, axis, dim)
+        for value in model.graph.input
+        if value.name not in stored
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+        if not dim.dim_param and not dim.HasField("dim_value")
+    ]
+    for name, axis, dim in unnamed:
+        dim.dim_param = axis_name(name, axis)
+    return model if unnamed else None
 
 
 def with_shapes(model: ModelProto, *, data_prop: bool = True) -> ModelProto:
@@ -64,7 +80,7 @@ def _negative_dims(kind: TypeProto) -> Iterator[TensorShapeProto.Dimension]:
 
 
 def _carried(model: ModelProto) -> int:
-    """How many elements data propagation may carry: those of all 1-D values, by shape or by what is concatenated."""
+    """The number of elements that data propagation may carry: those of all 1-D values, by their shape or by Concat."""
     total = 0
     for graph in graphs_of(model.graph):
         sizes = {tensor.name: max(tensor.dims, default=1) for tensor in graph.initializer}

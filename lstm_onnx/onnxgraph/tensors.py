@@ -46,17 +46,17 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """The number of elements."""
         return prod(self.dims)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of those, where types under a byte are packed."""
+        """The size in bytes; types smaller than a byte are packed."""
         return -(-self.size * _bits(self.elem_type) // 8)
 
     @property
     def is_weight(self) -> bool:
-        """Whether it counts as parameters: no single number, no shape, axes or indices."""
+        """Whether it counts as parameters: neither a scalar nor shapes, axes or indices."""
         return bool(self.dims) and self.elem_type not in _INDEX_TYPES
 
     @classmethod
@@ -80,7 +80,7 @@ class Tensor:
 
 
 def value_of(item: ValueInfoProto) -> Value:
-    """An input, an output or a value within; what is no tensor has its kind for a dtype."""
+    """An input, output or intermediate value; the dtype of one that is not a tensor is its kind."""
     kind = item.type.WhichOneof("value") or "unknown"
     if kind != "tensor_type":
         return Value(item.name, kind.removesuffix("_type"), ())
@@ -93,6 +93,11 @@ def shape_of(kind: TypeProto) -> Shape | None:
         return None
     dims = kind.tensor_type.shape.dim
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
+
+
+def axis_name(value: str, axis: int) -> str:
+    """The name given to an axis without one: ``input[0]``."""
+    return f"{value}[{axis}]"
 
 
 def shown(shape: Shape | None) -> str:
@@ -112,7 +117,7 @@ def dtype_name(elem_type: int) -> str:
 
 
 def _bits(elem_type: int) -> int:
-    """Bits of one element, which the type's name tells: float16, int4, float8e4m3fn."""
+    """Bits of one element, from the type's name: float16, int4, float8e4m3fn."""
     digits = re.search("[0-9]+", dtype_name(elem_type))
     return int(digits[0]) if digits else 8
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +43,10 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
         return _from_dlpack(value, name)
     if isinstance(value, (list, tuple)):
         _refuse_masked_items(value, name, 0)
+    if isinstance(value, Mapping):
+        raise InputError(
+            f"{name} is a {type(value).__name__}", name=name, hint="pass an array, or call run with arrays by name"
+        )
     try:
         as_given = np.asanyarray(value)  # an object may convert itself to a masked array
         inferred = np.asarray(as_given)

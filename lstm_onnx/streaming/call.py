@@ -1,4 +1,4 @@
-"""What the function of an operator gets and gives; `operator` registers one."""
+"""The interface of operator functions: `Call` is their argument; `operator` registers one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Call:
-    """A node as its operator's function sees it."""
+    """A node, as passed to its operator's function."""
 
     node: NodeProto
     op_type: str
@@ -46,21 +46,21 @@ class Call:
     follower: Follower
 
     def fact(self, index: int) -> Fact:
-        """Input `index`; a constant of unknown shape where it is left out."""
+        """The `Fact` of input `index`; a constant of unknown shape if it is left out."""
         found = self.inputs[index] if index < len(self.inputs) else None
         return found or Fact()
 
     def has(self, index: int) -> bool:
-        """Whether input `index` is given."""
+        """Whether input `index` is present."""
         return index < len(self.inputs) and self.inputs[index] is not None
 
     @property
     def given(self) -> list[Fact]:
-        """The inputs that are there."""
+        """The facts of the inputs that are present."""
         return [fact for fact in self.inputs if fact is not None]
 
     def integers(self, index: int) -> list[int] | None:
-        """Input `index` where it is constant integers."""
+        """The values of input `index` if it is constant integers, otherwise None."""
         found = self.fact(index).numbers if self.has(index) else None
         numbers = [size.number for size in found] if found is not None else [None]
         return None if None in numbers else [number for number in numbers if number is not None]
@@ -70,7 +70,7 @@ class Call:
         return self.attributes.get(name, default)
 
     def meet(self, names: Collection[str], how: str) -> None:
-        """Note that steps of these open axes meet here."""
+        """Record that this node computes across steps of these open axes."""
         self.follower.meet(self, names, how)
 
 
@@ -79,7 +79,7 @@ OPERATORS: dict[str, Operator] = {}
 
 
 def operator(*op_types: str) -> Callable[[Operator], Operator]:
-    """Register the function of these operators."""
+    """Decorator: register the function for these operators."""
 
     def register(function: Operator) -> Operator:
         OPERATORS.update(dict.fromkeys(op_types, function))
@@ -89,7 +89,7 @@ def operator(*op_types: str) -> Callable[[Operator], Operator]:
 
 
 def stored(tensor: TensorProto) -> Fact:
-    """A stored tensor's fact: its sizes, and its numbers where they are a few integers."""
+    """The `Fact` of a stored tensor: its sizes, and its values if they are a few integers."""
     axes = tuple(axis_of(Size.of(int(dim))) for dim in tensor.dims)
     whole = tensor.data_type in (TensorProto.INT64, TensorProto.INT32)
     numbers: tuple[Size, ...] | None = None

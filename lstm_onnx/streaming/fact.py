@@ -1,4 +1,4 @@
-"""What is known of a value in a graph whose time axis is followed."""
+"""What is known of one value while the time axis is followed through a graph."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ class Fact:
 
     @property
     def open(self) -> Names:
-        """Every open axis along which it may vary."""
+        """All open axes along which the value may vary."""
         if self.axes is None:
             return self.spans
         return names_of(size for axis in self.axes for size in axis)
 
     @property
     def rank(self) -> int:
-        """How many axes it has, where that is known; 0 elsewhere."""
+        """The number of axes; 0 if it is unknown."""
         return len(self.axes or ())
 
     @property
     def depends_on_sizes(self) -> Names:
-        """Open axes on whose sizes its numbers depend."""
+        """The open axes on whose sizes its values depend."""
         return self.sized | (names_of(self.numbers) if self.numbers is not None else NONE)
 
 
 def names_of(sizes: Iterable[Size]) -> Names:
-    """Every open axis that one of the sizes depends on."""
+    """All open axes on which one of the sizes depends."""
     found: set[str] = set()
     for size in sizes:
         found |= size.names
@@ -66,22 +66,22 @@ def names_of(sizes: Iterable[Size]) -> Names:
 
 
 def axis_of(size: Size) -> Axis:
-    """An axis of one factor."""
+    """An axis whose size is this one factor."""
     return () if size == ONE else (size,)
 
 
 def length(axis: Axis) -> Size:
-    """An axis' size."""
+    """The size of an axis: the product of its factors."""
     return product(axis)
 
 
 def symbols(axis: Axis) -> Names:
-    """The open axes that are an axis as they are, also beside other factors."""
+    """The open axes that are factors of this axis."""
     return frozenset(name for size in axis if (name := size.symbol) is not None)
 
 
 def join(facts: Sequence[Fact]) -> Fact:
-    """What several values have in common once they are computed with; without axes and numbers."""
+    """Merge the facts of several values that are computed together, without their axes and values."""
 
     def every(pick: Callable[[Fact], Names]) -> Names:
         return frozenset().union(*(pick(fact) for fact in facts)) if facts else NONE

@@ -26,7 +26,7 @@ _DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """What following the time axis gave.
+    """The result of following the time axis.
 
     Attributes:
         names: the open axes that are time; none where a call is a step, whatever its size.
@@ -41,7 +41,7 @@ class TimeAxis:
 
 
 class Follower:
-    """A walk over one graph."""
+    """A traversal of one graph."""
 
     def __init__(self, model: ModelProto, states: Mapping[str, str], lengths: Collection[str]) -> None:
         self.opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 1)
@@ -63,23 +63,23 @@ class Follower:
         self._lengths = frozenset(lengths)
 
     def same(self, one: str, other: str) -> None:
-        """Two names of open axes that have to be of one size."""
+        """Record that two open axes must have the same size."""
         a, b = self.first_name(one), self.first_name(other)
         if a != b:
             self._same[max(a, b)] = min(a, b)
 
     def first_name(self, name: str) -> str:
-        """One name for all open axes that have to be of one size."""
+        """The common name of all open axes that must have the same size."""
         while name in self._same:
             name = self._same[name]
         return name
 
-    def alike(self, names: Collection[str]) -> Names:
-        """`names` by their first names."""
+    def first_names(self, names: Collection[str]) -> Names:
+        """`names`, each replaced by the common name of its axis."""
         return frozenset(map(self.first_name, names))
 
     def meet(self, call: Call, names: Collection[str], how: str) -> None:
-        """Note that steps of these open axes meet in a node, unless it was noted of an earlier one."""
+        """Record that a node computes across steps of these open axes; the first node of each axis is kept."""
         by_hand = any(fact.states for fact in call.given)
         found = Meeting(str(call.node.name), call.op_type, how, by_hand)
         if by_hand and names:
@@ -89,13 +89,13 @@ class Follower:
             self.meetings.setdefault(name, found)
 
     def handled(self, call: Call) -> None:
-        """Note that a state input goes through this node."""
+        """Record that a state input is processed by this node."""
         self.by_hand = self.by_hand or Meeting(
             str(call.node.name), call.op_type, "uses a state otherwise than as a recurrent node's start", by_hand=True
         )
 
     def result(self) -> TimeAxis:
-        """Walk the graph, and sum up."""
+        """Traverse the graph and return the result."""
         constants = {tensor.name for tensor in self._graph.initializer}
         for tensor in self._graph.initializer:
             self.facts[tensor.name] = stored(tensor)
@@ -106,7 +106,7 @@ class Follower:
             self._follow(node)
         self._outputs()
         with_states = {name for name, stateful in self.recurrent.items() if stateful}
-        time = self.alike(with_states or self.recurrent or self._everywhere())
+        time = self.first_names(with_states or self.recurrent or self._everywhere())
         met = next((found for name, found in self.meetings.items() if self.first_name(name) in time), None)
         if met is None and time:
             met = self.per_call
@@ -121,9 +121,9 @@ class Follower:
         """
         constants = {tensor.name for tensor in self._graph.initializer}
         values = [value.name for value in self._graph.input if value.name not in constants]
-        batch = self.alike(frozenset().union(*(self.facts[name].open for name in values if name in self._states)))
+        batch = self.first_names(frozenset().union(*(self.facts[name].open for name in values if name in self._states)))
         found = [self.facts[name] for name in values if name not in self._states]
-        axes = [self.alike(fact.open) - batch for fact in found if fact.axes != ()]
+        axes = [self.first_names(fact.open) - batch for fact in found if fact.axes != ()]
         return frozenset.intersection(*axes) if axes else NONE
 
     def _input(self, name: str, shape: Any) -> Fact:
@@ -133,7 +133,7 @@ class Follower:
 
     @staticmethod
     def axes(name: str, shape: Any) -> tuple[Axis, ...] | None:
-        """The axes of a value of this shape; an axis without a name gets one of its own."""
+        """The axes of a value of this shape; an axis without a name gets a unique one."""
         if shape is None:
             return None
         return tuple(axis_of(Size.of(dim if dim is not None else f"{name}.{axis}")) for axis, dim in enumerate(shape))
@@ -163,7 +163,7 @@ class Follower:
         return [self._spread(call, name, inner) for name in call.node.output]
 
     def _spread(self, call: Call, name: str, inner: Sequence[Fact] = ()) -> Fact:
-        """What may come out of an operator that is not known."""
+        """The most general fact for the outputs of an unknown operator."""
         facts = [*call.given, *inner]
         spans = frozenset().union(*(fact.open for fact in facts)) if facts else NONE
         shape = self.shapes.get(name)

@@ -1,4 +1,4 @@
-"""Sizes of axes as polynomials in the open axes' names: ``time``, ``2*batch``, ``time - 2``.
+"""Axis sizes as polynomials in the names of open axes: ``time``, ``2*batch``, ``time - 2``.
 
 What is no polynomial (``time//2``, ``max(time, 4)``) is a symbol of its own, with the names in its text.
 """
@@ -13,7 +13,7 @@ _OPEN = re.compile(r"<(.*?)>")
 
 @dataclass(frozen=True)
 class Size:
-    """A sum of whole multiples of products of symbols.
+    """A sum of integer multiples of products of symbols.
 
     `terms` maps each product, its symbols in order, to its factor; none is zero.
     """
@@ -22,21 +22,21 @@ class Size:
 
     @classmethod
     def of(cls, value: int | str) -> Size:
-        """A number, or an open axis by its name."""
+        """From an integer or the name of an open axis."""
         if isinstance(value, int):
             return cls(frozenset({((), value)} if value else ()))
         return cls(frozenset({((value,), 1)}))
 
     @classmethod
     def computed(cls, how: str, *parts: Size) -> Size:
-        """What no polynomial says, such as ``floor(time/2)``; it depends on the axes that `parts` do."""
+        """A size that is not a polynomial, such as ``floor(time/2)``; it depends on the axes of `parts`."""
         names = sorted(set().union(*(part.names for part in parts)))
         text = f"{how}({', '.join(map(str, parts))})"
         return cls.of(f"{text}<{' '.join(names)}>")
 
     @property
     def number(self) -> int | None:
-        """The size where it depends on no axis."""
+        """The integer value if the size depends on no axis, otherwise None."""
         if not self.terms:
             return 0
         [(symbols, factor)] = self.terms if len(self.terms) == 1 else [((("",)), 0)]
@@ -44,7 +44,7 @@ class Size:
 
     @property
     def symbol(self) -> str | None:
-        """The axis' name where the size is just that."""
+        """The name of the axis if the size is that axis alone, otherwise None."""
         if len(self.terms) != 1:
             return None
         [(symbols, factor)] = self.terms
@@ -53,14 +53,14 @@ class Size:
 
     @property
     def is_product(self) -> bool:
-        """Whether the size is a product of open axes and numbers, none of them computed otherwise."""
+        """Whether the size is a product of open axes and integers."""
         return len(self.terms) == 1 and all(
             factor >= 1 and symbols and not any("<" in symbol for symbol in symbols) for symbols, factor in self.terms
         )
 
     @property
     def names(self) -> frozenset[str]:
-        """Every open axis that the size depends on."""
+        """All open axes on which the size depends."""
         found: set[str] = set()
         for symbols, _ in self.terms:
             for symbol in symbols:
@@ -93,7 +93,7 @@ class Size:
         return Size(frozenset((symbols, factor) for symbols, factor in total.items() if factor))
 
     def divided(self, other: Size) -> Size | None:
-        """The quotient by a single product where it leaves no rest; None elsewhere."""
+        """The exact quotient by a single product; None if there is a remainder."""
         if self == other:
             return Size.of(1)
         if len(other.terms) != 1:

@@ -168,10 +168,59 @@ def test_a_kernel_longer_than_a_step_is_no_frozen_size(tmp_path: Path) -> None:
     assert "it needs a time of 3 or more" in str(report)
 
 
+@pytest.mark.parametrize("width", [6, 400])
+def test_the_least_time_is_searched_for(width: int, tmp_path: Path) -> None:
+    nodes, constants = windowed(width)
+    report = by_hand(tmp_path, *nodes, out=("batch", 1, "windows"), constants=constants)
+    assert report, str(report)
+    assert f"; it needs a time of {width} or more" in str(report)
+    assert f"batch 3, time {width + 6}" in str(report)
+
+
 def test_a_kernel_longer_than_what_is_tried_fails(tmp_path: Path) -> None:
-    nodes, constants = windowed(6)
+    nodes, constants = windowed(1025)
     report = by_hand(tmp_path, *nodes, out=("batch", 1, "windows"), constants=constants)
     assert "cannot run at batch 1, time 1" in failing(report, "runnable")
+    assert "none of the sizes that were tried runs, from 1 to 1024" in str(report)
+    assert "a size was baked in" not in str(report)
+
+
+def test_a_size_that_is_the_only_one_fails(tmp_path: Path) -> None:
+    shape = numpy_helper.from_array(np.array([-1, 14], np.int64), "shape")
+    report = by_hand(tmp_path, helper.make_node("Reshape", ["x", "shape"], ["y"]), out=("n", 14), constants=(shape,))
+    assert "cannot run at batch 1, time 1" in failing(report, "runnable")
+
+
+def of_unnamed_axes(folder: Path, *nodes: Any, inputs: dict[str, tuple[Any, ...]]) -> Any:
+    """A file of another tool, from inputs whose axes have no name to y."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    return check(saved(folder, helper.make_graph(list(nodes), "unnamed", ends, [y])), provider="cpu")
+
+
+def test_axes_without_a_name_have_sizes_of_their_own(tmp_path: Path) -> None:
+    nodes = helper.make_node("MatMul", ["x", "w"], ["y"])  # one name for all would hide that x[1] must be 4
+    report = of_unnamed_axes(tmp_path, nodes, inputs={"x": (None, None), "w": (4, 3)})
+    assert "cannot run at x[0] 1, x[1] 1" in failing(report, "runnable")
+    report = of_unnamed_axes(tmp_path, nodes, inputs={"x": (None, 4), "w": (4, None)})
+    assert "runs at x[0] 1, w[1] 1; x[0] 7, w[1] 5" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "ran"),
+    [
+        ({"x": (None, None, 4), "h": (2, None, 4)}, "runs at batch 1, x[1] 1; batch 3, x[1] 1"),
+        ({"x": (2, None, 4), "h": (None, None, 4)}, "runs at axis 1 1"),
+    ],
+    ids=["the first is the batch", "by place"],
+)
+def test_axes_without_a_name_may_have_one_size(inputs: dict[str, tuple[Any, ...]], ran: str, tmp_path: Path) -> None:
+    if inputs["x"][0] is None:
+        turned = helper.make_node("Transpose", ["h"], ["t"], perm=[1, 0, 2])  # (2, batch, 4), as a state
+        nodes = (turned, helper.make_node("Concat", ["x", "t"], ["y"], axis=1))
+    else:
+        nodes = (helper.make_node("Concat", ["x", "h"], ["y"], axis=0),)
+    assert ran in str(of_unnamed_axes(tmp_path, *nodes, inputs=inputs))
 
 
 def test_a_batch_of_one_and_one_step_must_run_together(tmp_path: Path) -> None:

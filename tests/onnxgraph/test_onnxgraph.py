@@ -128,3 +128,20 @@ def test_data_sources_are_seen_through_bodies_within_bodies():
     inputs.append(helper.make_tensor_value_info("which", TensorProto.BOOL, []))
     graph = helper.make_graph([outer], "g", inputs, [helper.make_tensor_value_info("out", 1, [2])])
     assert Scope.of(graph).data_sources("out") == {"x", "y", "which"}
+
+
+def test_a_value_comes_through_the_branches_of_an_if():
+    """As torch.onnx writes a squeeze of an axis of unknown size, on the way from a state to its operator."""
+    branches = {
+        "then_branch": graph([helper.make_node("Squeeze", ["part"], ["taken"])], outputs=[info("taken")]),
+        "else_branch": graph([helper.make_node("Identity", ["other"], ["kept"])], outputs=[info("kept")]),
+    }
+    nodes = [
+        helper.make_node("Slice", ["state", "from", "to"], ["part"]),
+        helper.make_node("If", ["is_one"], ["start"], **branches),
+        helper.make_node("Relu", ["start"], ["computed"]),
+    ]
+    scope = Scope.of(graph(nodes, [info("state", 2, "n", 3), info("other", "n", 3)]))
+    inputs, computed = scope.origins("start")
+    assert (sorted(inputs), computed) == (["other", "state"], [])
+    assert scope.origins("computed") == ([], ["Relu"])

@@ -158,6 +158,7 @@ def test_numbers_take_the_models_dtype():
         (10**30, RATE, "rate is not an array of numbers"),
         ([[1.0], [1.0, 2.0]], X, "x is not an array of numbers"),
         ("a", X, "x is not an array of numbers"),
+        ({"x": 1.0}, X, "x is a dict; pass an array, or call run with arrays by name"),
         (["1.5"], X, "x holds values of dtype <U3"),
         (None, X, "x holds values of dtype object"),
         ([1j], X, "x is not an array of numbers"),

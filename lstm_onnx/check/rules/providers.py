@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import PEEPHOLES, QUANTIZED_LSTM, input_of, read_layer
+from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, PEEPHOLES, QUANTIZED_LSTM, input_of, read_layer
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import CUDA, FORECAST, applies, rule
 
-_CUDA_ACTIVATIONS = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
-"""What CUDA's recurrent layers have, for one direction."""
 _NEW_OPSET = 22
 _ON_CPU = "run it on the CPU (--provider cpu)"
 _FOLD = f'export again with projection = "fold" for CUDA, or {_ON_CPU}, where a Scan is faster'
@@ -110,7 +108,7 @@ def _variants(node: NodeProto) -> list[str]:
     variants: list[str] = [name for name in ("clip", "activation_alpha", "activation_beta") if name in attributes]
     variants += ["input_forget"] if attributes.get("input_forget") else []
     names = tuple(text(item).lower() for item in typed(attributes, "activations", list))
-    default = _CUDA_ACTIVATIONS[node.op_type]
+    default = DEFAULT_ACTIVATIONS[node.op_type]
     if names and names != (default * len(names))[: len(names)]:
         variants.append(f"the activations {', '.join(dict.fromkeys(names))}")
     if node.op_type == "LSTM" and input_of(node, PEEPHOLES):

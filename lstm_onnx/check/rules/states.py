@@ -10,12 +10,12 @@ from onnx import TensorProto, helper
 from ...metadata import Metadata
 from ...onnxgraph import dtype_name, shape_of, shown
 from ...onnxgraph.recurrent import INITIAL_C, INITIAL_H, QUANTIZED_LSTM, final_states, initial_states, input_of
+from ...runtime.loaded_model import LSTM_STATES
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..graph import Graph, end_of
 from ..rule import applies, rule
 
-_BARE_LSTM_STATES = {"h0": "hn", "c0": "cn"}
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16)
 _LSTMS = ("LSTM", QUANTIZED_LSTM)
 
@@ -63,7 +63,7 @@ def states_paired(context: CheckContext) -> Iterator[Finding]:
     if metadata is None:
         yield STATES_PAIRED.skipped("the metadata that pairs them cannot be read")
         return
-    if metadata.spec is not None and dict(metadata.states) != _BARE_LSTM_STATES:
+    if metadata.spec is not None and dict(metadata.states) != LSTM_STATES:
         pairs = ", ".join(f"{source} <- {target}" for source, target in metadata.states.items()) or "nothing"
         yield STATES_PAIRED.violated("", f"the metadata says {pairs}; a bare LSTM has h0 <- hn, c0 <- cn")
         return

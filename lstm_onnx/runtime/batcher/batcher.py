@@ -58,6 +58,7 @@ class BatchedStream:
             TimeoutError: it took longer than the batcher's `timeout`; the message says whether the stream
                 advanced.
         """
+        self._scheduler.require_other_thread()
         request = self._request(x)
         request.wake = wake = threading.Lock()
         wake.acquire()
@@ -110,7 +111,7 @@ class BatchedStream:
 
         Returns:
             A ``concurrent.futures.Future`` whose result is that of `step`.  Its callbacks run in the batcher's
-            thread, and must not wait for a step themselves.
+            thread: what would wait for a step there raises an InputError.
 
         Raises:
             InputError: `x` does not fit, or the stream or its batcher is closed; nothing was run.

@@ -168,6 +168,7 @@ class StepFuture(Future[Any]):
             return timeout
         if self._stream._scheduler.lost:
             raise RunError(LOST)
+        self._stream._scheduler.require_other_thread()
         return None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
 
 

@@ -99,6 +99,14 @@ class Scheduler:
         shared = self.axes.shared
         return copies, (shapes, *[copies[name].tobytes() for name in shared]) if shared else shapes
 
+    def require_other_thread(self) -> None:
+        """Refuse to wait in the thread that would end the waiting."""
+        if threading.get_ident() == self.thread.ident:
+            raise InputError(
+                "a callback of a step runs in the batcher's thread, and cannot wait there for a step",
+                hint="call submit in it, and add a callback to its result",
+            )
+
     def submit(self, request: Request) -> None:
         """Queue a request, or let it wait for room in the queue."""
         with self.lock:
@@ -119,6 +127,8 @@ class Scheduler:
     def submit_ahead(self, request: Request, timeout: float | None) -> None:
         """The same for a caller that does not wait for the result, and so waits here for room in the queue."""
         with self.lock:
+            if not self.closing and self.waiting >= self.queue:
+                self.require_other_thread()
             if not self.room.wait_for(lambda: self.closing or self.waiting < self.queue, timeout):
                 raise TimeoutError(
                     f"no room in the queue of {self.queue} within {timeout} s; the request was not queued"
@@ -188,6 +198,7 @@ class Scheduler:
                 with self.lock:
                     if not (some_closing or self.slots_to_close):
                         raise
+                    self.require_other_thread()
                     while self.slots_to_close and len(self.pool) >= self.pool.slots and not self.closing:
                         self.wake_thread()
                         self.slot_closed.wait()

@@ -1,4 +1,4 @@
-"""What each family of operators does to the axes of its inputs; importing it registers them all."""
+"""How each family of operators maps the axes of its inputs to its outputs; importing this registers all of them."""
 
 from __future__ import annotations
 

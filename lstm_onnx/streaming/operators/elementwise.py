@@ -1,4 +1,4 @@
-"""Operators that compute each entry from the entries at its place: they pass, whatever the axis."""
+"""Elementwise operators: they never compute across steps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ARITHMETIC: dict[str, Callable[[Size, Size], Size]] = {
 
 
 def _numeric(a: Size, b: Size, compute: Callable[[int, int], int]) -> Size | None:
-    """The result of two numbers."""
+    """The function of two integers that an operator computes."""
     return Size.of(compute(a.number, b.number)) if a.number is not None and b.number is not None else None
 
 
@@ -65,7 +65,7 @@ def _least(a: Size, b: Size) -> Size | None:
 
 @operator(*_ROUNDED, *_POWERS, *_CIRCULAR, *_SOFT, *_HARD, *_LOGICAL, *_BINARY)
 def elementwise(call: Call) -> list[Fact]:
-    """Any number of inputs, broadcast."""
+    """Any number of inputs, with broadcasting."""
     numbers = _numbers(call)
     if numbers is not None:
         rank = max((fact.rank for fact in call.given), default=0)
@@ -75,7 +75,7 @@ def elementwise(call: Call) -> list[Fact]:
 
 @operator(*_SAME)
 def same(call: Call) -> list[Fact]:
-    """The first input's numbers, or nearly; a Cast to whole numbers keeps sizes what they are."""
+    """About the values of the first input; a Cast to integers keeps sizes unchanged."""
     first = call.fact(0)
     if call.op_type in ("Cast", "CastLike") and first.numbers is not None and call.op_type == "Cast":
         whole = call.attribute("to", 0) in _WHOLE
@@ -87,7 +87,7 @@ def same(call: Call) -> list[Fact]:
 
 @operator(*_COMPARISONS)
 def compared(call: Call) -> list[Fact]:
-    """Positions compared with lengths are a mask, which is as right in a chunk as in the whole."""
+    """Positions compared with lengths are a mask, which is correct in a chunk as in the whole sequence."""
     facts = call.given
     if any(fact.positions for fact in facts) and any(fact.varies for fact in facts):
         masking = [fact for fact in facts if fact.varies]
@@ -98,7 +98,7 @@ def compared(call: Call) -> list[Fact]:
 
 
 def computed(call: Call, facts: Sequence[Fact]) -> Fact:
-    """The fact of what is computed entry by entry; notes what does not belong together."""
+    """The fact of an elementwise result; records where steps of different positions are combined."""
     joined = join(facts)
     axes = broadcast(call, facts)
     result = replace(joined, axes=axes, spans=_open(facts))
@@ -107,22 +107,22 @@ def computed(call: Call, facts: Sequence[Fact]) -> Fact:
 
 
 def require_steps_alone(call: Call, facts: Sequence[Fact], result: Fact) -> None:
-    """Note where a step is computed with what a call's size, its first step or its last step tells."""
+    """Record where a step is combined with the call's size, its first step or its last step."""
     if not result.varies:
         return
     call.meet(result.positions, "counts steps from the first of each call")
     call.meet(result.sized, "computes with the number of steps")
     follower = call.follower
-    reached = follower.alike(result.open)
+    reached = follower.first_names(result.open)
     for fact in facts:
-        late = {name for name in fact.last if follower.first_name(name) in reached - follower.alike(fact.open)}
+        late = {name for name in fact.last if follower.first_name(name) in reached - follower.first_names(fact.open)}
         call.meet(late, "joins the last step, or a summary of all, to every step")
         if fact.states:
             follower.handled(call)
 
 
 def broadcast(call: Call, facts: Sequence[Fact]) -> tuple[Axis, ...] | None:
-    """The axes of inputs that are broadcast; None where those of one are not known."""
+    """The axes after broadcasting; None if those of an input are unknown."""
     if any(fact.axes is None for fact in facts):
         return None
     rank = max((fact.rank for fact in facts), default=0)
@@ -130,7 +130,7 @@ def broadcast(call: Call, facts: Sequence[Fact]) -> tuple[Axis, ...] | None:
 
 
 def _one_axis(call: Call, shapes: Sequence[tuple[Axis, ...]], back: int) -> Axis:
-    """Axis `back`, counted from the end, of what is broadcast."""
+    """Axis `back`, counted from the end, of the broadcast result."""
     wide = [shape[-back] for shape in shapes if len(shape) >= back and shape[-back]]
     if not wide:
         return ()
@@ -152,7 +152,7 @@ def _open(facts: Sequence[Fact]) -> Names:
 
 
 def _numbers(call: Call) -> tuple[Size, ...] | None:
-    """Whole numbers of whole numbers, where all are known."""
+    """The integer values of an elementwise result, if all operands are known integers."""
     held = [fact.numbers for fact in call.given]
     if call.op_type == "Neg" and held and held[0] is not None:
         return tuple(-size for size in held[0])

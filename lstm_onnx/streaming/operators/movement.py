@@ -1,4 +1,4 @@
-"""Operators that pick, join, part and repeat entries along an axis."""
+"""Operators that index, concatenate, split and repeat along an axis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _END = 2**31 - 1
 
 @operator("Slice")
 def slice_(call: Call) -> list[Fact]:
-    """A range of an axis: whole, of the last step, or one that no stream can have."""
+    """Slice: the whole axis, its last step, or a range that cannot be streamed."""
     fact = call.fact(0)
     starts, ends = (_bounds(call, name, index) for index, name in ((1, "starts"), (2, "ends")))
     if fact.numbers is not None:
@@ -49,7 +49,7 @@ def slice_(call: Call) -> list[Fact]:
 
 
 def _bounds(call: Call, name: str, index: int) -> list[Size | None] | None:
-    """The starts or ends of a Slice; None for one that is not known, or where not even their number is."""
+    """The starts or ends of a Slice; None for an unknown one, or for all if their number is unknown."""
     held = call.attribute(name, None)
     if held is not None:
         return [Size.of(int(value)) for value in held]
@@ -96,7 +96,7 @@ def _numbers_sliced(
 
 @operator("Gather")
 def gather(call: Call) -> list[Fact]:
-    """Entries by their indices: rows of a table, or one step."""
+    """Gather: rows of a table, or a single step."""
     data, indices = call.fact(0), call.fact(1)
     axis = call.attribute("axis", 0)
     if data.numbers is not None:
@@ -140,7 +140,7 @@ def _numbers_gathered(data: Fact, indices: Fact) -> Fact:
 
 @operator("GatherElements")
 def gather_elements(call: Call) -> list[Fact]:
-    """Entries by an index each, along one axis."""
+    """GatherElements: an index for each element, along one axis."""
     data, indices = call.fact(0), call.fact(1)
     axis = call.attribute("axis", 0)
     joined = join([data, indices])
@@ -155,7 +155,7 @@ def gather_elements(call: Call) -> list[Fact]:
 
 @operator("GatherND")
 def gather_nd(call: Call) -> list[Fact]:
-    """Entries, or whole slices, by the indices of their first axes."""
+    """GatherND: elements or slices, by indices into the first axes."""
     data, indices = call.fact(0), call.fact(1)
     joined = join([data, indices])
     first = int(call.attribute("batch_dims", 0))
@@ -172,7 +172,7 @@ def gather_nd(call: Call) -> list[Fact]:
 
 @operator("Concat", "ConcatFromSequence")
 def concat(call: Call) -> list[Fact]:
-    """Inputs end to end."""
+    """Concat: inputs joined along an axis."""
     facts = call.given
     if call.op_type == "Concat" and facts and all(fact.numbers is not None and fact.rank == 1 for fact in facts):
         numbers = tuple(size for fact in facts for size in fact.numbers or ())
@@ -215,7 +215,7 @@ def _sum(axes: Sequence[Axis]) -> Size:
 
 @operator("Split")
 def split(call: Call) -> list[Fact]:
-    """An axis in parts."""
+    """Split of one axis."""
     fact = call.fact(0)
     count = len(call.node.output)
     sizes = call.attribute("split", None) or (call.integers(1) if call.has(1) else None)
@@ -244,7 +244,7 @@ def split(call: Call) -> list[Fact]:
 
 @operator("Tile")
 def tile(call: Call) -> list[Fact]:
-    """Axes repeated."""
+    """Tile: repetition along axes."""
     fact, repeats = call.fact(0), call.fact(1).numbers
     if fact.axes is None or repeats is None or len(repeats) != fact.rank:
         call.meet(fact.open if fact.varies else NONE, "repeats steps")
@@ -264,7 +264,7 @@ def tile(call: Call) -> list[Fact]:
 
 @operator("Pad")
 def pad(call: Call) -> list[Fact]:
-    """Axes made longer or shorter at their ends."""
+    """Pad: axes extended, or cropped by negative pads."""
     fact = call.fact(0)
     widths = call.attribute("pads", None) or call.integers(1)
     asked = call.integers(3) if call.has(3) else list(range(fact.rank))
@@ -284,7 +284,7 @@ def pad(call: Call) -> list[Fact]:
 
 @operator("OneHot")
 def one_hot(call: Call) -> list[Fact]:
-    """A further axis that says which class each entry is."""
+    """OneHot: a new axis for the class of each element."""
     indices, depth = call.fact(0), call.fact(1).numbers
     if indices.axes is None:
         return [replace(indices, numbers=None, lengths=False)]

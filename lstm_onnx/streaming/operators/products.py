@@ -1,4 +1,4 @@
-"""Products: each step by itself, as long as what is summed over is no open axis."""
+"""Matrix products: steps stay independent unless the summed axis is open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAIRS = "computes with every pair of steps"
 
 @operator("MatMul", "MatMulInteger", "QLinearMatMul")
 def matmul(call: Call) -> list[Fact]:
-    """numpy's matmul; zero points and scales beside it are constants."""
+    """MatMul, as numpy's; zero points and scales must be constant."""
     right = 3 if call.op_type == "QLinearMatMul" else 1
     return [multiplied(call, call.fact(0), call.fact(right))]
 
@@ -30,7 +30,7 @@ def matmul_bits(call: Call) -> list[Fact]:
 
 @operator("Gemm")
 def gemm(call: Call) -> list[Fact]:
-    """A product of two matrices, and a sum."""
+    """Gemm: a matrix product plus a bias."""
     sides = []
     for index, name in enumerate(("transA", "transB")):
         fact = call.fact(index)
@@ -68,17 +68,17 @@ def multiplied(call: Call, left: Fact, right: Fact) -> Fact:
 
 
 def _require_one_axis(call: Call, result: Fact) -> None:
-    """An open axis that stands twice pairs its steps."""
+    """Record an open axis that occurs twice in a product: it pairs each step with each."""
     seen: set[str] = set()
     for axis in result.axes or ():
-        names = call.follower.alike(length(axis).names)
+        names = call.follower.first_names(length(axis).names)
         call.meet(names & seen, _PAIRS)
         seen |= names
 
 
 @operator("Einsum")
 def einsum(call: Call) -> list[Fact]:
-    """Einstein's sums, where every axis has a letter."""
+    """Einsum, in which each axis has a letter."""
     equation = call.attribute("equation", b"")
     text = (equation.decode("utf-8", "replace") if isinstance(equation, bytes) else str(equation)).replace(" ", "")
     facts = call.given

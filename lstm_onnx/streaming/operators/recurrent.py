@@ -1,4 +1,4 @@
-"""LSTM, GRU, RNN and Scan: what carries a state over time, and where it starts from."""
+"""LSTM, GRU, RNN and Scan: their states over time, and their initial states."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def recurrent(call: Call) -> list[Fact]:
 
 
 def _joined(call: Call, facts: Sequence[Fact], names: Names) -> Fact:
-    """What the results have in common; what starts the recurrence is accounted for."""
+    """The merged fact of all outputs; initial states are checked separately."""
     found = join(facts)
     call.meet(found.positions if found.varies else NONE, "counts steps from the first of each call")
     call.meet(found.sized if found.varies else NONE, "computes with the number of steps")
@@ -55,7 +55,7 @@ def _joined(call: Call, facts: Sequence[Fact], names: Names) -> Fact:
 
 
 def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) -> Names:
-    """The open axes that the recurrence goes along; notes where its states are not carried from call to call."""
+    """The open axes of the recurrence; records states that are not carried from call to call."""
     names = length(time).names
     given = [start for start in starts if start is not None]
     from_states = [start for start in given if start.states]
@@ -74,7 +74,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
         recurrent[name] = recurrent.get(name, False) or bool(from_states)
     if len(from_states) < len(starts):
         late = frozenset().union(*(start.last for start in given)) if given else NONE
-        computed = call.follower.alike(late) & call.follower.alike(names)
+        computed = call.follower.first_names(late) & call.follower.first_names(names)
         if computed:
             call.meet(names, "starts from what is computed at the end of the sequence")
         else:
@@ -84,7 +84,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
 
 @operator("Scan")
 def scan(call: Call) -> list[Fact]:
-    """Carried values first, then what is gone through step by step."""
+    """Scan: loop-carried values first, then the scanned inputs."""
     count = int(call.attribute("num_scan_inputs", 0))
     facts = [call.fact(index) for index in range(len(call.inputs))]
     carried, scanned = facts[: len(facts) - count], facts[len(facts) - count :]
@@ -105,7 +105,7 @@ def scan(call: Call) -> list[Fact]:
 
 
 def _scanned_axis(call: Call, scanned: Sequence[Fact], axes: Sequence[int]) -> Axis | None:
-    """The one axis that is gone through; None where it is not known."""
+    """The scanned axis; None if it is unknown."""
     time: Axis = ()
     for fact, axis in zip(scanned, axes, strict=False):
         if fact.axes is None or not -fact.rank <= axis < fact.rank:
@@ -119,7 +119,7 @@ def _scanned_axis(call: Call, scanned: Sequence[Fact], axes: Sequence[int]) -> A
 
 
 def _scan_outputs(call: Call, carried: Sequence[Fact], time: Axis, joined: Fact, names: Names) -> list[Fact]:
-    """The carried values at the end, and what each step gave."""
+    """The final loop-carried values, and the stacked outputs of the steps."""
     body = next(iter(bodies_of(call.node)))
     places = call.attribute("scan_output_axes", [0] * len(body.output))
     results = []

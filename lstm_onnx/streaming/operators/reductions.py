@@ -1,4 +1,4 @@
-"""Sums, means, norms, softmax, cumulative sums, sorting: they join what lies along their axes."""
+"""Reductions, normalisations, softmax, cumulative sums, sorting: they compute across their axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OVER = "goes over all steps of a call"
 
 
 def _meet(call: Call, fact: Fact, axes: Iterable[int]) -> None:
-    """Note the open axes among `axes` of a value; also of equal numbers, whose sum tells how many there are."""
+    """Record the open axes among `axes`, also for constant values: their sum depends on their number."""
     if fact.axes is None:
         call.meet(fact.open, _OVER)
         return
@@ -25,7 +25,7 @@ def _meet(call: Call, fact: Fact, axes: Iterable[int]) -> None:
 
 @operator(*(f"Reduce{name}" for name in _REDUCTIONS))
 def reduced(call: Call) -> list[Fact]:
-    """Over the axes that are named, or all."""
+    """A reduction over the given axes, or all."""
     fact = call.fact(0)
     asked = call.attribute("axes", None) or (call.integers(1) if call.has(1) else None)
     if not asked and call.attribute("noop_with_empty_axes", 0):
@@ -38,7 +38,7 @@ def reduced(call: Call) -> list[Fact]:
 
 @operator("ArgMax", "ArgMin")
 def arg_reduced(call: Call) -> list[Fact]:
-    """Where along one axis."""
+    """ArgMax and ArgMin along one axis."""
     return [_without(call, call.fact(0), [call.attribute("axis", 0)])]
 
 
@@ -59,7 +59,7 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
 
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def softmax(call: Call) -> list[Fact]:
-    """Along one axis; before opset 13 along that and all behind it."""
+    """Softmax along one axis; before opset 13 along it and all later ones."""
     fact = call.fact(0)
     old = call.opset < 13
     axis = call.attribute("axis", 1 if old else -1)
@@ -69,7 +69,7 @@ def softmax(call: Call) -> list[Fact]:
 
 @operator("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
 def layer_norm(call: Call) -> list[Fact]:
-    """From one axis on."""
+    """Normalisation over one axis and all later ones."""
     fact = call.fact(0)
     axis = call.attribute("axis", -1)
     _meet(call, fact, range(axis + fact.rank if axis < 0 else axis, fact.rank))
@@ -78,7 +78,7 @@ def layer_norm(call: Call) -> list[Fact]:
 
 @operator("InstanceNormalization", "GroupNormalization")
 def channel_norm(call: Call) -> list[Fact]:
-    """Over all that is spatial, and a group's channels."""
+    """Normalisation over the spatial axes and the channels of a group."""
     fact = call.fact(0)
     _meet(call, fact, range(1, fact.rank))
     return [replace(fact, numbers=None)]
@@ -94,7 +94,7 @@ def lp_norm(call: Call) -> list[Fact]:
 
 @operator("MeanVarianceNormalization")
 def mean_variance(call: Call) -> list[Fact]:
-    """Over the axes that are named."""
+    """Normalisation over the given axes."""
     fact = call.fact(0)
     _meet(call, fact, call.attribute("axes", [0, 2, 3]))
     return [replace(fact, numbers=None)]
@@ -102,7 +102,7 @@ def mean_variance(call: Call) -> list[Fact]:
 
 @operator("LRN")
 def channels_nearby(call: Call) -> list[Fact]:
-    """Over neighbouring channels."""
+    """Normalisation over neighbouring channels."""
     fact = call.fact(0)
     _meet(call, fact, [1])
     return [replace(fact, numbers=None)]
@@ -110,7 +110,7 @@ def channels_nearby(call: Call) -> list[Fact]:
 
 @operator("CumSum", "CumProd")
 def cumulative(call: Call) -> list[Fact]:
-    """All entries up to each, along one axis."""
+    """Cumulative sums along one axis."""
     fact = call.fact(0)
     asked = call.integers(1)
     names = fact.open if asked is None or fact.axes is None else frozenset()
@@ -124,7 +124,7 @@ def cumulative(call: Call) -> list[Fact]:
 
 @operator("TopK")
 def top(call: Call) -> list[Fact]:
-    """The largest along one axis, and where they are."""
+    """TopK along one axis: values and indices."""
     fact = call.fact(0)
     axis = call.attribute("axis", -1)
     _meet(call, fact, [axis])
@@ -139,7 +139,7 @@ def top(call: Call) -> list[Fact]:
 
 @operator("DynamicQuantizeLinear")
 def dynamic_scale(call: Call) -> list[Fact]:
-    """One scale of all numbers, which depends on every step of a call."""
+    """Dynamic quantisation: one scale for all values, which depends on every step of a call."""
     fact = call.fact(0)
     call.meet(fact.open, "takes its scale from all steps of a call")
     scalar = replace(fact, axes=(), numbers=None)
@@ -148,7 +148,7 @@ def dynamic_scale(call: Call) -> list[Fact]:
 
 @operator("QuantizeLinear", "DequantizeLinear")
 def stored_scale(call: Call) -> list[Fact]:
-    """A stored scale."""
+    """Quantisation with a stored scale."""
     fact = call.fact(0)
     joined = join(call.given)
     return [replace(joined, axes=fact.axes, spans=fact.open)]

@@ -1,4 +1,4 @@
-"""Operators that read, make and apply shapes."""
+"""Operators that read, compute and apply shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .elementwise import require_steps_alone
 
 @operator("Shape")
 def shape(call: Call) -> list[Fact]:
-    """The sizes of the axes."""
+    """Shape: the sizes of the axes."""
     fact = call.fact(0)
     if fact.axes is None:
         return [Fact(None, sized=fact.open)]
@@ -26,7 +26,7 @@ def shape(call: Call) -> list[Fact]:
 
 @operator("Size")
 def size(call: Call) -> list[Fact]:
-    """The product of all sizes."""
+    """Size: the product of all sizes."""
     fact = call.fact(0)
     if fact.axes is None:
         return [Fact((), sized=fact.open)]
@@ -35,7 +35,7 @@ def size(call: Call) -> list[Fact]:
 
 @operator("Constant")
 def constant(call: Call) -> list[Fact]:
-    """A stored value."""
+    """Constant: a stored value."""
     item = call.node.attribute[0] if call.node.attribute else AttributeProto()
     if item.type == AttributeProto.TENSOR:
         return [stored(item.t)]
@@ -50,7 +50,7 @@ def constant(call: Call) -> list[Fact]:
 
 @operator("ConstantOfShape")
 def constant_of_shape(call: Call) -> list[Fact]:
-    """One number, everywhere."""
+    """ConstantOfShape: one value, repeated."""
     sizes = call.fact(0).numbers
     if sizes is None:
         return [Fact(None, spans=call.fact(0).depends_on_sizes, sized=call.fact(0).sized)]
@@ -59,7 +59,7 @@ def constant_of_shape(call: Call) -> list[Fact]:
 
 @operator("Range")
 def counted(call: Call) -> list[Fact]:
-    """Numbers that count from a start on: positions, where they go along an open axis."""
+    """Range: positions, if it goes along an open axis."""
     joined = join(call.given)
     bounds = [fact.numbers for fact in call.given]
     if len(bounds) != 3 or any(bound is None or len(bound) != 1 for bound in bounds):
@@ -71,7 +71,7 @@ def counted(call: Call) -> list[Fact]:
 
 @operator("Expand")
 def expand(call: Call) -> list[Fact]:
-    """Broadcast to a shape."""
+    """Expand: broadcasting to a shape."""
     fact, target = call.fact(0), call.fact(1)
     wanted = target.numbers
     if fact.axes is None or wanted is None:
@@ -90,7 +90,7 @@ def expand(call: Call) -> list[Fact]:
 
 @operator("Reshape")
 def reshape(call: Call) -> list[Fact]:
-    """The same entries in the same order, under other axes."""
+    """Reshape: the same elements in the same order."""
     fact = call.fact(0)
     asked = call.fact(1).numbers if call.has(1) else None
     if call.opset < 5:
@@ -106,7 +106,7 @@ def reshape(call: Call) -> list[Fact]:
 
 
 def _resolved(axes: Sequence[Axis], asked: Sequence[Size], *, keep_zeros: bool) -> list[Size]:
-    """The sizes that a Reshape asks for, with its 0 and -1 filled in."""
+    """The sizes of a Reshape, with 0 and -1 resolved."""
     sizes = [
         length(axes[place]) if size.number == 0 and not keep_zeros and place < len(axes) else size
         for place, size in enumerate(asked)
@@ -120,7 +120,7 @@ def _resolved(axes: Sequence[Axis], asked: Sequence[Size], *, keep_zeros: bool) 
 
 
 def regrouped(call: Call, fact: Fact, sizes: Sequence[Size]) -> Fact:
-    """The factors of all axes, in order, under axes of these sizes; an open axis may not be cut."""
+    """The factors of all axes, regrouped to axes of these sizes; an open axis must not be split."""
     todo = [factor for axis in fact.axes or () for factor in axis]
     axes: list[Axis] = []
     for size_ in sizes:
@@ -135,7 +135,7 @@ def regrouped(call: Call, fact: Fact, sizes: Sequence[Size]) -> Fact:
 
 
 def _taken(todo: list[Size], wanted: Size) -> Axis | None:
-    """The factors from the front of `todo` that make an axis of the size `wanted`; None where none do."""
+    """Take factors from the front of `todo` whose product is `wanted`; None if there are none."""
     axis: list[Size] = []
     left = wanted
     while left != ONE:
@@ -158,7 +158,7 @@ def _taken(todo: list[Size], wanted: Size) -> Axis | None:
 
 @operator("Flatten")
 def flatten(call: Call) -> list[Fact]:
-    """Two axes: those before one, and the others."""
+    """Flatten to two axes: those before `axis`, and the rest."""
     fact = call.fact(0)
     if fact.axes is None:
         return [replace(fact, numbers=None)]
@@ -170,7 +170,7 @@ def flatten(call: Call) -> list[Fact]:
 
 @operator("Squeeze")
 def squeeze(call: Call) -> list[Fact]:
-    """Without axes of 1."""
+    """Squeeze: axes of size 1 removed."""
     fact = call.fact(0)
     if fact.numbers is not None:
         return [replace(fact, axes=())]
@@ -184,7 +184,7 @@ def squeeze(call: Call) -> list[Fact]:
 
 @operator("Unsqueeze")
 def unsqueeze(call: Call) -> list[Fact]:
-    """With further axes of 1."""
+    """Unsqueeze: axes of size 1 inserted."""
     fact = call.fact(0)
     if fact.numbers is not None and fact.rank == 0:
         return [replace(fact, axes=((),))]
@@ -205,7 +205,7 @@ def _asked_axes(call: Call, rank: int) -> set[int] | None:
 
 @operator("Transpose")
 def transpose(call: Call) -> list[Fact]:
-    """The axes in another order."""
+    """Transpose: axes permuted."""
     fact = call.fact(0)
     if fact.axes is None:
         return [fact]

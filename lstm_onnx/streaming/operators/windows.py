@@ -1,4 +1,4 @@
-"""Convolutions and pools: a window of one step passes, a wider one joins steps."""
+"""Convolutions and pooling: a window of one step keeps steps independent, a wider one does not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pool(call: Call) -> list[Fact]:
 
 @operator("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
 def global_pool(call: Call) -> list[Fact]:
-    """One number of all that is spatial."""
+    """Global pooling over the spatial axes."""
     x = call.fact(0)
     if x.axes is None:
         call.meet(x.open, "pools over all steps")
@@ -74,7 +74,7 @@ def _windowed(call: Call, x: Fact, kernel: list[int] | None, channels: Axis) -> 
 
 
 def _left(call: Call, size: Size, kernel: list[int], place: int, *, automatic: bool) -> Axis:
-    """What is left of a spatial axis."""
+    """The output size of a spatial axis."""
     count = len(kernel)
     stride = call.attribute("strides", [1] * count)[place]
     pads = call.attribute("pads", [0] * 2 * count)
@@ -88,7 +88,7 @@ def _left(call: Call, size: Size, kernel: list[int], place: int, *, automatic: b
 
 @operator("BatchNormalization")
 def batch_norm(call: Call) -> list[Fact]:
-    """Scaled by stored numbers of each channel; in training by those of the batch at hand."""
+    """BatchNormalization: stored statistics per channel; in training mode those of the current batch."""
     x = call.fact(0)
     if call.attribute("training_mode", 0):
         call.meet(x.open, "takes the mean of all steps (training mode)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,59 +24,78 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+def resized(
+    shape: Callable[[Tensor], Tensor], mode: str, sizes: Mapping[str, Mapping[str, Any]], **options: Any
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    """For each of the `sizes`, a function that interpolates what `shape` makes of the LSTM's output."""
+    return {
+        name: lambda y, size=size: F.interpolate(shape(y), mode=mode, **size, **options) for name, size in sizes.items()
+    }
+
+
+def features_first(y: Tensor) -> Tensor:
+    return y.transpose(1, 2)
+
+
+def as_image(y: Tensor) -> Tensor:
+    return y.unsqueeze(1)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear"])
-@pytest.mark.parametrize("name", SIZES)
-def test_one_axis(mode: str, name: str, tmp_path: Path) -> None:
-    right_at_every_length(lambda y: F.interpolate(y.transpose(1, 2), mode=mode, **SIZES[name]), tmp_path)
+def test_one_axis(mode: str, tmp_path: Path) -> None:
+    right_at_every_length(resized(features_first, mode, SIZES), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["size", "0.7", "1.3"])
-def test_aligned_corners(name: str, tmp_path: Path) -> None:
-    right_at_every_length(
-        lambda y: F.interpolate(y.transpose(1, 2), mode="linear", align_corners=True, **SIZES[name]), tmp_path
-    )
+def test_aligned_corners(tmp_path: Path) -> None:
+    sizes = {name: SIZES[name] for name in ("size", "0.7", "1.3")}
+    right_at_every_length(resized(features_first, "linear", sizes, align_corners=True), tmp_path)
+
+
+TWO_AXES: dict[str, dict[str, Any]] = {
+    "size": {"size": (10, 7)},
+    "factors": {"scale_factor": (0.7, 1.0)},
+    "recomputed": {"scale_factor": (1.3, 1.5), "recompute_scale_factor": True},
+}
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])
-@pytest.mark.parametrize(
-    "sizes",
-    [{"size": (10, 7)}, {"scale_factor": (0.7, 1.0)}, {"scale_factor": (1.3, 1.5), "recompute_scale_factor": True}],
-    ids=["size", "factors", "recomputed"],
-)
-def test_two_axes(mode: str, sizes: dict[str, Any], tmp_path: Path) -> None:
-    right_at_every_length(lambda y: F.interpolate(y.unsqueeze(1), mode=mode, **sizes), tmp_path)
+def test_two_axes(mode: str, tmp_path: Path) -> None:
+    right_at_every_length(resized(as_image, mode, TWO_AXES), tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_two_axes_with_aligned_corners(mode: str, tmp_path: Path) -> None:
+def test_two_axes_with_aligned_corners(tmp_path: Path) -> None:
+    factor = {"1.3": SIZES["1.3"]}
+    functions = {mode: resized(as_image, mode, factor, align_corners=True)["1.3"] for mode in ("bilinear", "bicubic")}
+    right_at_every_length(functions, tmp_path)
+
+
+def test_three_axes(tmp_path: Path) -> None:
+    factors = {"factors": {"scale_factor": (1, 0.7, 2)}}
+    modes = ("nearest", "nearest-exact", "trilinear")
     right_at_every_length(
-        lambda y: F.interpolate(y.unsqueeze(1), scale_factor=1.3, mode=mode, align_corners=True), tmp_path
+        {mode: resized(lambda y: y[:, None, None], mode, factors)["factors"] for mode in modes}, tmp_path
     )
 
 
-@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "trilinear"])
-def test_three_axes(mode: str, tmp_path: Path) -> None:
-    right_at_every_length(lambda y: F.interpolate(y[:, None, None], scale_factor=(1, 0.7, 2), mode=mode), tmp_path)
-
-
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "linear"])
-@pytest.mark.parametrize("name", ["size", "1.3"])
-def test_doubles(mode: str, name: str, tmp_path: Path) -> None:
-    right_at_every_length(lambda y: F.interpolate(y.transpose(1, 2), mode=mode, **SIZES[name]), tmp_path, torch.float64)
+def test_doubles(mode: str, tmp_path: Path) -> None:
+    sizes = {name: SIZES[name] for name in ("size", "1.3")}
+    right_at_every_length(resized(features_first, mode, sizes), tmp_path, torch.float64)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
-def test_two_axes_of_doubles(mode: str, tmp_path: Path) -> None:
-    right_at_every_length(lambda y: F.interpolate(y.unsqueeze(1), size=(49, 4), mode=mode), tmp_path, torch.float64)
+def test_two_axes_of_doubles(tmp_path: Path) -> None:
+    size = {"size": {"size": (49, 4)}}
+    functions = {mode: resized(as_image, mode, size)["size"] for mode in ("nearest", "nearest-exact")}
+    right_at_every_length(functions, tmp_path, torch.float64)
 
 
 @pytest.mark.parametrize("opset", [14, 17, 18, 23])
 def test_opsets(opset: int, tmp_path: Path) -> None:
-    def resized(y: Tensor) -> Tensor:
+    def twice(y: Tensor) -> Tensor:
         y = F.interpolate(y.transpose(1, 2), scale_factor=1.3, mode="linear")
         return nn.Upsample(scale_factor=2)(F.interpolate(y, scale_factor=0.7))
 
-    right_at_every_length(resized, tmp_path, opset=opset)
+    right_at_every_length(twice, tmp_path, opset=opset)
 
 
 @pytest.mark.parametrize(("factor", "resize"), [(2.0, True), (3.0, True), (41.0, False), (0.5, False), (1.5, False)])

@@ -245,3 +245,27 @@ def test_a_result_that_is_kept_does_not_keep_those_of_its_batch(model: Model) ->
             until(lambda: known() is None)
         finally:
             gc.enable()
+
+
+def test_what_would_wait_in_a_callback_is_an_error(model: Model) -> None:
+    """Callbacks run in the batcher's thread: a step that they waited for could never run."""
+    chunk = randoms(1, 1, 4)
+    with Batcher(model, max_batch=2, window=0, queue=1) as server:
+        streams = [server.open(), server.open()]
+        raised: list[BaseException] = []
+        finished = threading.Event()
+
+        def called(_: object) -> None:
+            ahead = streams[0].submit(chunk)  # which fills the queue
+            streams[1].close()
+            for call in (lambda: streams[0].step(chunk), lambda: streams[0].submit(chunk), ahead.result, server.open):
+                try:
+                    call()
+                except BaseException as error:  # noqa: BLE001 - a callback's are only logged
+                    raised.append(error)
+            ahead.add_done_callback(lambda _: finished.set())
+
+        streams[0].submit(chunk).add_done_callback(called)
+        assert finished.wait(LONG)
+        assert [type(error) for error in raised] == [InputError] * 4
+        assert all("runs in the batcher's thread" in str(error) for error in raised)

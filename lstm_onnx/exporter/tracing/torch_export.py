@@ -225,16 +225,20 @@ def _own_error(error: BaseException) -> LSTMOnnxError | None:
 
 _REWRITES = (
     (
-        r"GuardOnDataDependent|data-dependent|Could not guard|Could not extract specialized|_local_scalar_dense",
+        r"GuardOnData|data-dependent|DataDependentOutput|Could not guard|Could not extract special|_local_scalar_dense",
         NUMBERS,
     ),
     (
-        r"aten\.nonzero|masked_select|unique",
+        r"aten\.nonzero|masked_select|unique|DynamicOutputShape",
         "the size of the result depends on the numbers in a tensor; use a mask and torch.where instead",
     ),
     (
         r"\.numpy\(\) is not supported",
         "numpy computes outside of the graph; write it with torch's operations",
+    ),
+    (
+        r"fake tensor in the exported program constant",
+        "a tensor is computed where tracing does not see it, such as in another thread; compute it in forward itself",
     ),
 )
 
@@ -260,6 +264,8 @@ def _unexplained(error: Exception) -> ExportError:
         error = error.__cause__
     line = error_line(error)
     at = f"at {line}: " if line else ""
+    if type(error).__name__ == "UnsupportedOperatorException":
+        return ExportError(f"{at}{first_line(error)} is an operator that torch cannot trace; write it with others")
     return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first_line(error)}")
 
 

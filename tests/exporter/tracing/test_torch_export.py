@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -162,6 +163,22 @@ def no_translation(self: Base, x: Tensor) -> Tensor:
     return torch.linalg.svd(self.lstm(x)[0])[1]
 
 
+@refused(NUMBERS)
+def numbers_compared(self: Base, x: Tensor) -> Tensor:
+    out = self.lstm(x)[0]
+    return out if torch.allclose(out, x[..., :1]) else -out  # here
+
+
+@refused("a tensor is computed where tracing does not see it, such as in another thread")
+def another_thread(self: Base, x: Tensor) -> Tensor:
+    found: list[Tensor] = []
+    out = self.lstm(x)[0]
+    thread = threading.Thread(target=lambda: found.append(out * 2))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
 @refused("no output of the module depends on its recurrent modules")
 def unused(self: Base, x: Tensor) -> Tensor:
     self.lstm(x)
@@ -178,13 +195,28 @@ def test_a_refusal_names_the_line_and_the_remedy(
     message = str(caught.value)
     assert problem in message
     assert "\n" not in message
-    if forward not in (no_translation, unused):
+    if forward not in (another_thread, no_translation, unused):
         first = forward.__code__.co_firstlineno
         lines = Path(__file__).read_text().splitlines()
         number = next(number for number in range(first, len(lines)) if lines[number - 1].endswith("# here"))
         assert f"test_torch_export.py:{number}: {lines[number - 1].strip()}" in message
     assert not list(tmp_path.iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_operator_without_a_translation_names_the_line(tmp_path: Path) -> None:
+    class Decomposing(Base):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.linalg.svd(self.lstm(x)[0])[1]
+
+    with pytest.raises(ExportError, match=r"^at test_torch_export\.py:\d+: return torch\.linalg\.svd.*no translation"):
+        made(Decomposing(), signal(2, 4), X, tmp_path)
+
+
+def test_an_operator_that_torch_cannot_trace() -> None:
+    kind = type("UnsupportedOperatorException", (RuntimeError,), {})
+    message = str(trace._unexplained(kind("aten.dequantize.self")))
+    assert message == "aten.dequantize.self is an operator that torch cannot trace; write it with others"
 
 
 def test_the_size_of_a_result_may_be_data(tmp_path: Path) -> None:

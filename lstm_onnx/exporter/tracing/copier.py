@@ -246,15 +246,15 @@ class Copier:
         if is_library(own.get("__name__", "")):
             return own
         # Functions of the same file are copied only if something else is.
-        local = {name for name in names if getattr(own[name], "__globals__", None) is own}
-        local = {name for name in local if not keeps_anything(own[name])}
-        copies = {name: self.of(own[name]) for name in sorted(names - local)}
-        if all(copy is own[name] for name, copy in copies.items()):
+        functions = {name: uncompiled(own[name]) for name in names}
+        local = {name: item for name, item in functions.items() if getattr(item, "__globals__", None) is own}
+        local = {name: item for name, item in local.items() if not keeps_anything(item)}
+        copies = {name: self.of(own[name]) for name in sorted(names - local.keys())}
+        if all(item is own[name] for name, item in {**copies, **local}.items()):
             return own
         table = self._tables[id(own)] = {**own, **copies}
         self.mutable.append(table)
-        for name in sorted(local):
-            table[name] = self.of(own[name])
+        table.update({name: self.of(item) for name, item in local.items()})
         return table
 
     def _class(self, kind: type) -> type:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 import click
 
 from .options import json_option, json_result, note, warn
@@ -57,7 +60,8 @@ def export(
     require_writable(target)
     require_apart([target], source_files(source))
     model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset, states=states)
-    result = model.export(target, check=check)
+    with contextlib.redirect_stdout(sys.stderr):  # what the module's forward prints
+        result = model.export(target, check=check)
     for remark in result.notes:
         note(f"note: {remark}")
     print_result = warn if is_stdout(target) else say  # nothing may follow the model on stdout

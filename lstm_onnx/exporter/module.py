@@ -19,8 +19,10 @@ from ..symbolic_dims import is_expression, names_in, with_names
 from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
+from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
 from .tracing.arguments import Arguments
+from .tracing.caller_state import caller_state_kept
 from .tracing.dynamic_axes import (
     dynamic_shapes_text,
     find_dynamic_axes,
@@ -45,6 +47,10 @@ STATES = ("zero", "explicit")
 TRAINING_NOTE = (
     "the module is in training mode and was exported in eval mode, without dropout and with batch norm's running "
     "statistics; call module.eval() first to compare it with the file"
+)
+PARTIAL_TRAINING_NOTE = (
+    "in training mode within a module in eval mode, and exported in eval mode, without dropout and with batch norm's "
+    "running statistics"
 )
 
 
@@ -87,12 +93,14 @@ def export_module(
         FileError: `path` cannot be written.
     """
     require_output_path(path)
-    with ONE_AT_A_TIME:
+    with ONE_AT_A_TIME, caller_state_kept():
         functional = make_functional(module, arguments, output_names=options.output_names)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
         model, initializers, metadata, notes = build(functional, type(module).__name__, options)
     if module.training:
         notes = (*notes, TRAINING_NOTE)
+    elif training := [path for path, part in module.named_modules() if part.training]:
+        notes = (*notes, f"{', '.join(training)}: {PARTIAL_TRAINING_NOTE}")
     # Those of the module itself: the copy's LSTMs may hold weights that a parametrization computed.
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return write_export(model, initializers, metadata, path, parameters=parameters, notes=notes)
@@ -163,6 +171,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     downgrade_opset(graph, options.options.opset)
     _require_dynamic_outputs(graph, functional)
     _require_separate_axes(graph, functional)
+    remove_unread_states(graph, functional.outputs, functional.states)
     calls = opaque_calls(graph, functional.recurrent_modules)
     if not calls:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")

@@ -38,8 +38,6 @@ def module_metadata(
 ) -> Metadata:
     """The metadata of a traced module, before its trials.
 
-    Attribute states that the forward writes and never reads are removed from `graph`: they are no state.
-
     Args:
         functional: the module.
         graph: its graph, with opaque calls.
@@ -81,16 +79,10 @@ def parameter_digest(functional: FunctionalModule) -> str:
 
 
 def _attribute_states(functional: FunctionalModule, graph: TracedGraph) -> dict[str, str]:
-    """The states that the module keeps in attributes and reads; the others are removed from the graph."""
-    used = {name for node in graph.nodes.nodes for name in node.input}
-    states = {}
-    for name, after in functional.states.items():
-        if name in used:
-            states[name] = after
-            graph.dims[name] = _dims_of_successor(graph.dims[name], graph.dims[after])
-        else:
-            graph.inputs.remove(name)
-            graph.outputs.remove(after)
+    """The states that the module keeps in attributes and reads."""
+    states = {name: after for name, after in functional.states.items() if name in graph.inputs}
+    for name, after in states.items():
+        graph.dims[name] = _dims_of_successor(graph.dims[name], graph.dims[after])
     return states
 
 

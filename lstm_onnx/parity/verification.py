@@ -20,6 +20,7 @@ from ..exporter import export
 from ..exporter.sources.module_argument import unwrap_module
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
 from ..exporter.sources.torch_lstm import is_bare_lstm
+from ..exporter.tracing.caller_state import caller_state_kept
 from ..exporter.tracing.clone import clone_module
 from ..exporter.weights import validate_state_dict
 from ..input_spec import InputSpec
@@ -45,6 +46,7 @@ class Verified:
     golden: Golden
 
 
+@caller_state_kept()
 def verify_all(
     source: nn.Module | str | os.PathLike[str] | Source,
     file: str | os.PathLike[str] | Model | None = None,

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..node_names import state_names
+from .kept import KeptValues
 
 _INTERNAL = frozenset(vars(nn.Module())) | {
     "_lstm_onnx_recurrent",
@@ -26,7 +28,6 @@ _INTERNAL = frozenset(vars(nn.Module())) | {
     "_flat_weights_names",
     "_is_full_backward_hook",
 }
-_PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class AttributeState:
         """The attribute as the user writes it, such as ``self.encoder.hidden``."""
         return f"self.{self.path}.{self.attribute}" if self.path else f"self.{self.attribute}"
 
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        """What `AttributeSnapshot.changed` calls it."""
+        return self.path, self.attribute, self.is_buffer
+
     def table(self, copy: nn.Module) -> dict[str, Any]:
         """The dict that holds the value; Module.__setattr__ would move the value to another one."""
         attributes = copy.get_submodule(self.path).__dict__
@@ -70,7 +76,7 @@ class AttributeState:
         Raises:
             ExportError: its structure has changed, or it holds something else than tensors.
         """
-        leaves, tree = pytree.tree_flatten(self.table(copy)[self.attribute])
+        leaves, tree = pytree.tree_flatten(self.table(copy).get(self.attribute))
         if tree != self.tree or not all(isinstance(leaf, Tensor) for leaf in leaves):
             raise ExportError(
                 f"{self.where} holds other things from call to call; keep a tensor or a tuple of tensors in it, "
@@ -92,34 +98,16 @@ class AttributeSnapshot:
         self.content = {key: pytree.tree_map_only(Tensor, _copied, value) for key, value in _attributes(copy)}
 
     def changed(self, copy: nn.Module) -> list[tuple[str, str, bool]]:
-        """``(path, attribute, is_buffer)`` of every attribute that has changed since.
-
-        Raises:
-            ExportError: one of them holds no tensors, so it cannot become an input of a file.
-        """
+        """``(path, attribute, is_buffer)`` of every attribute that has changed since and holds tensors alone."""
         found = []
         for key, value in _attributes(copy):
             before, versions = self.values.get(key, (None, None))
             if value is before and _versions(value) == versions:
                 continue
             leaves = pytree.tree_leaves(value)
-            if key in self.values and not _has_tensor(value) and not _has_tensor(before) and _same(value, before):
-                continue
-            if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
-                path, attribute, _ = key
-                where = f"self.{path}.{attribute}" if path else f"self.{attribute}"
-                raise ExportError(
-                    f"forward changes {where}, which holds {_with_article(value)} and no tensors: "
-                    "a file cannot remember it; "
-                    "keep it out of forward, or make it a tensor if the outputs depend on it"
-                )
-            found.append(key)
+            if leaves and all(isinstance(leaf, Tensor) for leaf in leaves):
+                found.append(key)
         return found
-
-
-def _with_article(value: Any) -> str:
-    kind = type(value).__name__
-    return f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -142,20 +130,6 @@ def _versions(value: Any) -> Any:
     return tree, [(id(leaf), leaf._version) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves]
 
 
-def _has_tensor(value: Any) -> bool:
-    return any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two values without tensors are equal; objects of unknown classes count as equal."""
-    if isinstance(one, (*_PLAIN, list, tuple, dict, set)):
-        try:
-            return bool(one == other)
-        except (TypeError, ValueError, RuntimeError):
-            return False
-    return True
-
-
 def find_attribute_states(
     copy: nn.Module, before: AttributeSnapshot, keys: Sequence[tuple[str, str, bool]]
 ) -> tuple[AttributeState, ...]:
@@ -173,6 +147,15 @@ def find_attribute_states(
     return tuple(states)
 
 
+def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:
+    """The attribute states before the first call; zeros where an attribute holds no tensors yet."""
+    found: dict[str, Tensor] = {}
+    for state in states:
+        tensors = state.initial or tuple(torch.zeros_like(tensor) for tensor in state.after)
+        found |= dict(zip(state.input_names, tensors, strict=True))
+    return found
+
+
 class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
     """The user's forward raised its cause; wrapped like this, torch's tracer does not print a graph with it."""
 
@@ -183,6 +166,7 @@ class StatefulModule(nn.Module):
     Args:
         inner: the module.
         attribute_states: the attributes in which it keeps state.
+        kept: whatever else its code may write into; each forward puts it back.
         reset_calls: called before each forward.
         call_arguments: arranges the tensors as the forward takes them, as ``(args, kwargs)``.
     """
@@ -191,12 +175,14 @@ class StatefulModule(nn.Module):
         self,
         inner: nn.Module,
         attribute_states: tuple[AttributeState, ...],
+        kept: KeptValues,
         reset_calls: Callable[[], None],
         call_arguments: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]],
     ) -> None:
         super().__init__()
         self.inner = inner
         self.attribute_states = attribute_states
+        self.kept = kept
         self.reset_calls = reset_calls
         self.call_arguments = call_arguments
 
@@ -209,9 +195,8 @@ class StatefulModule(nn.Module):
         """
         self.reset_calls()
         args, kwargs = self.call_arguments(tensors)
-        before = [state.table(self.inner)[state.attribute] for state in self.attribute_states]
         rest = list(states)
-        try:
+        with self.kept.restored():
             for state in self.attribute_states:
                 count = state.tree.num_leaves
                 # Clones, since the forward may write into them, and must not write into an input.
@@ -224,9 +209,6 @@ class StatefulModule(nn.Module):
             except Exception as error:
                 raise ForwardFailed(str(error)) from error
             after = [tensor for state in self.attribute_states for tensor in state.read(self.inner)]
-        finally:
-            for state, value in zip(self.attribute_states, before, strict=True):
-                state.table(self.inner)[state.attribute] = value
         # Clones, since a state that is returned unchanged must not be an output that is an input.
         return [tensor for _, tensor in named_tensors(result)], [tensor.clone() for tensor in after]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..wrappers import without_compiler
@@ -25,12 +25,16 @@ from .attribute_states import (
     ForwardFailed,
     StatefulModule,
     find_attribute_states,
+    initial_tensors,
     named_tensors,
 )
-from .clone import clone_module, keep_len_symbolic
+from .caller_state import without_global_hooks
+from .clone import clone, keep_len_symbolic
 from .dtype_mode import DtypeMode
+from .kept import KeptValues
 from .opaque_ops import RecurrentModule, replace_recurrent_modules
-from .user_code import error_line, first_line, stack_line
+from .repeated_calls import settle_states
+from .user_code import error_line, first_line
 
 Tensors = dict[str, Tensor]
 
@@ -118,7 +122,8 @@ def inference_context(dtype: torch.dtype, native: torch.dtype | None = None) -> 
     if dtype == torch.float64:
         torch.set_default_dtype(dtype)
     try:
-        with torch.no_grad(), contextlib.nullcontext() if native is None else DtypeMode(native, dtype):
+        mode = contextlib.nullcontext() if native is None else DtypeMode(native, dtype)
+        with torch.no_grad(), without_global_hooks(), mode:
             yield
     finally:
         torch.set_default_dtype(before)
@@ -184,7 +189,8 @@ def make_functional(
         ExportError: it has no recurrent module, fails on the example, is not deterministic, or keeps
             something else than tensors from call to call.
     """
-    copy = clone_module(module, dtype)
+    cloned = clone(module, dtype)
+    copy = cloned.module
     keep_len_symbolic(copy)
     recurrent = replace_recurrent_modules(copy)
     if not recurrent:
@@ -201,25 +207,53 @@ def make_functional(
             item.reset_calls()
 
     args, kwargs = arguments.args_and_kwargs(arguments.tensors)
-    before = AttributeSnapshot(copy)
-    with inference_context(getattr(torch, next(iter(recurrent.values())).spec.dtype), native):
+    kept = KeptValues(copy, cloned.mutable)
+    with (
+        inference_context(getattr(torch, next(iter(recurrent.values())).spec.dtype), native),
+        kept.restored(),
+        kept.recorded() as changes,
+    ):
+        parts = len(list(copy.modules()))
+        before = AttributeSnapshot(copy)
         reset_calls()
         result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
         if not result:
             raise ExportError(f"{type(module).__name__}.forward returns no tensor")
         _require_real(result)
+        if len(list(copy.modules())) != parts:
+            raise ExportError(
+                f"the forward of {type(module).__name__} adds submodules, with random weights; call it once before "
+                "the export, so that they exist"
+            )
         states = find_attribute_states(copy, before, before.changed(copy))
+        if states:
+            states = _same_again(copy, states, lambda: call_forward(lambda: copy(*args, **kwargs)))
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     order = list(arguments.tensors)
     stateful = StatefulModule(
         copy,
         states,
+        kept,
         reset_calls,
         lambda tensors: arguments.args_and_kwargs(dict(zip(order, tensors, strict=True))),
     )
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    _require_deterministic(functional, [tensor for _, tensor in result])
+    settle_states(functional, [tensor for _, tensor in result], changes)
     return functional
+
+
+def _same_again(
+    copy: nn.Module, states: tuple[AttributeState, ...], call: Callable[[], object]
+) -> tuple[AttributeState, ...]:
+    """The states that hold tensors of the same structure after a second call, too; a list that grows is none."""
+    call()
+    return tuple(
+        state
+        for state in states
+        if (value := state.table(copy).get(state.attribute)) is not None
+        and pytree.tree_structure(value) == state.tree
+        and all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+    )
 
 
 def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
@@ -248,11 +282,7 @@ def _output_names(derived: list[str], requested: tuple[str, ...] | None, argumen
 
 def initial_states(functional: FunctionalModule) -> Tensors:
     """The attribute states before the first call; zeros where an attribute holds no tensors yet."""
-    states: Tensors = {}
-    for state in functional.attribute_states:
-        tensors = state.initial or tuple(torch.zeros_like(tensor) for tensor in state.after)
-        states |= dict(zip(state.input_names, tensors, strict=True))
-    return states
+    return initial_tensors(functional.attribute_states)
 
 
 def _require_real(result: list[tuple[str, Tensor]]) -> None:
@@ -262,72 +292,6 @@ def _require_real(result: list[tuple[str, Tensor]]) -> None:
                 f"{name} is {str(tensor.dtype).removeprefix('torch.')}, which a file's outputs cannot be; return "
                 "torch.view_as_real(...) of it, or its real and imaginary parts"
             )
-
-
-class _RandomLine(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Finds the first line of the user's code that draws random numbers by torch."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.line: str | None = None
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Pass everything on."""
-        if self.line is None and torch.Tag.nondeterministic_seeded in func.tags:
-            self.line = stack_line()
-        return func(*args, **(kwargs or {}))
-
-
-def _changing_output(functional: FunctionalModule, name: str, versions: Mapping[str, int]) -> ExportError:
-    """Why a module gives another output when it is called again with the same inputs."""
-    inputs = functional.arguments.tensors
-    written = [key for key, tensor in inputs.items() if tensor._version != versions[key]]
-    if written:
-        return ExportError(
-            f"forward writes into {', '.join(written)}, so that {name} is another one when it is called again with "
-            f"the same tensors; let it work on a copy: {written[0]}.clone()"
-        )
-    with _RandomLine() as random, contextlib.suppress(ExportError):
-        functional.run(inputs, initial_states(functional))
-    if random.line is not None:
-        return ExportError(
-            f"at {random.line}: draws random numbers in eval mode, and a file cannot draw those that PyTorch does; "
-            "pass them as an argument of forward (F.dropout needs training=self.training)"
-        )
-    return ExportError(
-        f"the module gives another {name} each time it is called with the same inputs; a file cannot "
-        "draw random numbers as it does, nor see states that are kept in an object of one's own or in a global "
-        "variable (keep a tensor or a tuple of tensors in an attribute)"
-    )
-
-
-def _require_deterministic(functional: FunctionalModule, first: list[Tensor]) -> None:
-    """Require equal outputs for equal inputs and states, and with zeros for states what empty attributes gave."""
-    states = initial_states(functional)
-    inputs = functional.arguments.tensors
-    versions = {name: tensor._version for name, tensor in inputs.items()}
-    outputs, after = functional.run(inputs, states)
-    again, _ = functional.run(inputs, states)
-    for name, one in outputs.items():
-        if not _close(one, again[name]):
-            raise _changing_output(functional, name, versions)
-    for (name, one), own in zip(outputs.items(), first, strict=True):
-        if not _close(one, own):
-            empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
-            raise ExportError(
-                f"with zeros in {empty or 'its attributes'} the module gives another {name} than at its first call, "
-                "so its state cannot become an input of the file; pass the state as an argument of forward"
-            )
-    if states:
-        functional.run(inputs, dict(zip(states, after.values(), strict=True)))
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    if not one.is_floating_point():
-        return bool(torch.equal(one, other))
-    return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
 
 
 def trace_sizes(functional: FunctionalModule) -> list[dict[str, int]]:

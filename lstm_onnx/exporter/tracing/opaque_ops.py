@@ -137,14 +137,13 @@ def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
 def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
     where = path or type(module).__name__
     cell = isinstance(module, nn.RNNCellBase)
-    first: Any = module
-    first_weight: Tensor = first.weight_ih if cell else first.weight_ih_l0
-    dtype = str(first_weight.dtype).removeprefix("torch.")
+    found = _dtype_of(module)
+    dtype = str(found).removeprefix("torch.")
     if dtype not in DTYPES:
         advice = f"; export module.float() instead{' (which is exact)' * (dtype == 'bfloat16')}"
         raise ExportError(
             f"{where} has dtype {dtype}, which ONNX Runtime has no recurrent operators for"
-            f"{'' if first_weight.is_complex() else advice}"
+            f"{'' if found.is_complex else advice}"
         )
     sizes: dict[str, Any] = {name: getattr(module, name) for name in ("input_size", "hidden_size", "bias")}
     sizes["dtype"] = dtype
@@ -154,16 +153,23 @@ def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
         return from_attributes(LSTMSpec, {**sizes, "proj_size": getattr(module, "proj_size", 0)})
     if isinstance(module, (nn.GRU, nn.GRUCell)):
         return from_attributes(GRUSpec, sizes)
-    return from_attributes(RNNSpec, {**sizes, "nonlinearity": first.nonlinearity})
+    return from_attributes(RNNSpec, {**sizes, "nonlinearity": getattr(module, "nonlinearity", "tanh")})
 
 
-def _weights_of(module: nn.Module, recurrent: RecurrentModule) -> dict[str, Array]:
-    """The parameters as this call uses them, after parametrizations and hooks."""
-    suffix = "_l0" if recurrent.cell else ""
-    names = list(recurrent.spec.parameter_shapes())
-    return {
-        name: getattr(module, name.removesuffix(suffix) if suffix else name).detach().cpu().numpy() for name in names
-    }
+def _dtype_of(module: Any) -> torch.dtype:
+    """That of its weights, of which code that computes one may have taken the parameter away."""
+    weights = [*module.parameters(recurse=False), *module.parameters(), *getattr(module, "_flat_weights", ())]
+    return next((weight.dtype for weight in weights if isinstance(weight, Tensor)), torch.get_default_dtype())
+
+
+def _weights_of(module: Any, recurrent: RecurrentModule) -> dict[str, Array]:
+    """The parameters as this call used them, after parametrizations, hooks and code that computes them."""
+    if recurrent.cell:
+        used = {name: getattr(module, name.removesuffix("_l0")) for name in recurrent.spec.parameter_shapes()}
+    else:  # what nn.LSTM's forward passes on
+        flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
+        used = {name: flat[name] for name in recurrent.spec.parameter_shapes()}
+    return {name: weight.detach().cpu().numpy() for name, weight in used.items()}
 
 
 def _record(module: nn.Module, recurrent: RecurrentModule, initial: States | None, final: States) -> None:

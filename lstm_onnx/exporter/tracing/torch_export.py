@@ -23,6 +23,7 @@ from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
+from .assigned_parameters import assigned_parameters
 from .attribute_states import ForwardFailed
 from .constants import Constants
 from .each_number import RetraceError
@@ -90,6 +91,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
         inference_context(functional.dtype),
         suppress_torch_output(),
         replace_packing_functions(),
+        assigned_parameters(functional.stateful),
         _traced(functional),
     ):
         program, guards, mode = _exported(functional, (given, held), (shapes, held_shapes), builtins)

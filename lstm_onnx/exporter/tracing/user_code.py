@@ -22,6 +22,7 @@ _PYTHON = sysconfig.get_paths()["stdlib"]
 _FRAME = re.compile(r'^\s*File "(.*?)", line (\d+), in ', re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _GOES_ON = re.compile(r"(, but expected one of)?:$")
+_LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "lstm_onnx"}
 _ENTRIES = ("call_forward", "_exported")
 """Functions of this package that call the user's forward; their callers are not the user's code."""
 
@@ -77,6 +78,11 @@ def is_user_code(filename: str) -> bool:
         return False
     # Packages may be installed in a folder of Python's library.
     return not filename.startswith(_PYTHON) or "-packages" in filename
+
+
+def is_library(name: str) -> bool:
+    """Whether a module of this name belongs to Python's library, torch, numpy or this package."""
+    return name.partition(".")[0] in _LIBRARIES
 
 
 def format_line(filename: str, number: int) -> str:

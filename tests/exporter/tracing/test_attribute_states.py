@@ -191,7 +191,20 @@ class Growing(Base):
     def forward(self, x: Tensor) -> Tensor:
         out, (h, _) = self.lstm(x)
         self.seen.append(h)
-        return out
+        return out + torch.stack(self.seen).mean(0)[0, :, None]
+
+
+class ManyCalls(Base):
+    """Something happens after many calls alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, _ = self.lstm(x)
+        self.seen.append(out)
+        return out * 2 if len(self.seen) > 50 else out
 
 
 class Counting(Base):
@@ -203,7 +216,32 @@ class Counting(Base):
 
     def forward(self, x: Tensor) -> Tensor:
         self.steps += 1
-        return self.lstm(x)[0]
+        return self.lstm(x)[0] * (1.0 if self.steps < 90 else 0.5)
+
+
+class Memo(Base):
+    """Gives what it gave for the first input of this size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memo: dict[Any, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() not in self.memo:
+            self.memo[x.dim()] = self.lstm(x)[0]
+        return self.memo[x.dim()]
+
+
+class Random(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.lstm(x)[0])
+
+
+class Building(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.late = nn.Linear(4, 2)
+        return self.late(self.lstm(x)[0])
 
 
 class OtherThanZeros(AtFirstNone):
@@ -217,8 +255,12 @@ class OtherThanZeros(AtFirstNone):
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
-        (Growing, "self.seen holds other things from call to call; keep a tensor or a tuple of tensors in it"),
-        (Counting, "forward changes self.steps, which holds an int and no tensors: a file cannot remember it; keep"),
+        (Growing, "output depends on what earlier calls left in self.seen, which a file cannot remember; keep"),
+        (ManyCalls, "output depends on what earlier calls left in self.seen, which a file cannot remember"),
+        (Counting, "output depends on what earlier calls left in self.steps, which a file cannot remember"),
+        (Memo, "with zeros in self.memo the module gives another output than at its first call"),
+        (Random, r"dropout\(self.lstm\(x\)\[0\]\): draws random numbers in eval mode"),
+        (Building, "the forward of Building adds submodules, with random weights; call it once before the export"),
         (OtherThanZeros, "with zeros in self.hidden the module gives another output than at its first call, so"),
     ],
 )

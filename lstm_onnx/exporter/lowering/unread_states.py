@@ -1,0 +1,47 @@
+"""Attribute states on which no output depends: what a forward writes and never reads, or only passes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ...onnxgraph import outer_values
+from .rename import TracedGraph
+
+
+def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Mapping[str, str]) -> None:
+    """Remove the states that no output depends on, now or in a later call, with the nodes that compute them.
+
+    Args:
+        graph: it is changed.
+        outputs: the outputs that are no states.
+        states: each state input and the output that is its next value.
+    """
+    read = _values_before(graph, outputs, states)
+    unread = {name: after for name, after in states.items() if name not in read}
+    if not unread:
+        return
+    graph.inputs[:] = [name for name in graph.inputs if name not in unread]
+    graph.outputs[:] = [name for name in graph.outputs if name not in unread.values()]
+    needed = _values_before(graph, graph.outputs, {})
+    graph.nodes.nodes[:] = [node for node in graph.nodes.nodes if not needed.isdisjoint(node.output)]
+    used = {name for node in graph.nodes.nodes for name in (*node.input, *outer_values(node))}
+    for name in [name for name in graph.nodes.initializers if name not in used]:
+        del graph.nodes.initializers[name]
+
+
+def _values_before(graph: TracedGraph, ends: Iterable[str], states: Mapping[str, str]) -> set[str]:
+    """The values that `ends` depend on, with what the next values of states among them depend on."""
+    producers = {output: node for node in graph.nodes.nodes for output in node.output if output}
+    found: set[str] = set()
+    todo = list(ends)
+    while todo:
+        value = todo.pop()
+        if value in found:
+            continue
+        found.add(value)
+        if value in states:
+            todo.append(states[value])
+        node = producers.get(value)
+        if node is not None:
+            todo += [name for name in (*node.input, *outer_values(node)) if name]
+    return found

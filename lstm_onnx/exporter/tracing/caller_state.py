@@ -1,0 +1,82 @@
+"""Global state of torch, numpy and Python that a run of the user's code changes, put back at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+
+_GLOBAL_HOOKS = ("_global_forward_pre_hooks", "_global_forward_hooks")
+_BACKWARD_HOOKS = ("_global_backward_pre_hooks", "_global_backward_hooks")
+
+
+@contextlib.contextmanager
+def caller_state_kept() -> Iterator[None]:
+    """Random states and the default dtype are at the end what they were; inference mode is off within."""
+    # Inference tensors cannot be traced; gradients stay off.
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - which users' code still draws from
+    torch_states = _torch_states()
+    try:
+        with torch.inference_mode(False), torch.set_grad_enabled(grad):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        random.setstate(python)
+        np.random.set_state(numbers)  # noqa: NPY002
+        for put_back, state in torch_states:
+            put_back(state)
+
+
+def _torch_states() -> list[tuple[Callable[[Any], None], Any]]:
+    states: list[tuple[Callable[[Any], None], Any]] = [(torch.set_rng_state, torch.get_rng_state())]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    return states
+
+
+def global_hooks() -> dict[str, list[tuple[int, Any]]]:
+    """The hooks on all modules, by the names of the tables in a module that have those of its own."""
+    return {
+        name.removeprefix("_global"): list(getattr(torch_module, name, {}).items())
+        for name in _GLOBAL_HOOKS
+        if getattr(torch_module, name, {})
+    }
+
+
+@contextlib.contextmanager
+def without_global_hooks() -> Iterator[None]:
+    """In this thread no hooks on all modules are called: copies of them are hooks of the copied modules."""
+    tables = [getattr(torch_module, name, {}) for name in (*_GLOBAL_HOOKS, *_BACKWARD_HOOKS)]
+    own = [dict(table) for table in tables]
+    thread = threading.get_ident()
+
+    def in_other_threads(hook: Any) -> Any:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            return None if threading.get_ident() == thread else hook(*args, **kwargs)
+
+        return called
+
+    for table, hooks in zip(tables, own, strict=True):
+        table.update({key: in_other_threads(hook) for key, hook in hooks.items()})
+    try:
+        yield
+    finally:
+        for table, hooks in zip(tables, own, strict=True):
+            table.update({key: hook for key, hook in hooks.items() if key in table})
+
+
+def add_hooks(module: nn.Module, hooks: dict[str, list[tuple[int, Any]]]) -> None:
+    """Make hooks on all modules hooks of this one, called before its own."""
+    for name, items in hooks.items():
+        own = module.__dict__[name]
+        module.__dict__[name] = type(own)([*items, *own.items()])
+    for suffix in ("_forward_hooks_with_kwargs", "_forward_hooks_always_called"):
+        module.__dict__[suffix].update(getattr(torch_module, f"_global{suffix}", {}))

@@ -1,0 +1,221 @@
+"""What a forward changes beside what it returns, put back after each call.
+
+A module may append to a list, count its calls, or leave its last activation in an attribute, and so may its
+hooks.  A file remembers nothing of that: each call starts from what the module held when it was exported,
+and `attribute_states` makes inputs of the attributes on which the outputs depend.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from .copier import attributes_of
+
+_LONGER = 64
+"""How many times as many items a list gets, to see whether the outputs depend on it."""
+_EMPTY = object()
+_SEQUENCES: tuple[Any, ...] = (list, collections.deque, bytearray)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that a call has changed.
+
+    Attributes:
+        part: the container, object or cell.
+        key: of its item or attribute; None where the whole of it counts.
+        before: the value before the call.
+        where: it, as the user would write it.
+    """
+
+    part: Any
+    key: Any
+    before: Any
+    where: str
+
+
+class KeptValues:
+    """What the code of a copied module may write into.
+
+    Args:
+        module: the copy.
+        mutable: the containers, objects and cells that were copied with it.
+    """
+
+    def __init__(self, module: nn.Module, mutable: Sequence[Any]) -> None:
+        self._module = module
+        tables = {
+            id(table)
+            for part in module.modules()
+            for name, table in vars(part).items()
+            if isinstance(table, dict) and not table and name.endswith(("_hooks", "_with_kwargs", "_always_called"))
+        }
+        self._parts = [part for part in mutable if id(part) not in tables]
+        self._suspended = False
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Put everything back at the end, unless that is suspended."""
+        if self._suspended:
+            yield
+            return
+        before = [_content(part) for part in self._parts]
+        try:
+            yield
+        finally:
+            for part, content in zip(self._parts, before, strict=True):
+                if not _same(_content(part), content):
+                    _restore(part, content)
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Within it `restored` does nothing, so that a call finds what the one before has left."""
+        before, self._suspended = self._suspended, True
+        try:
+            yield
+        finally:
+            self._suspended = before
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[list[Change]]:
+        """A list that has at the end what was changed."""
+        before = [_content(part) for part in self._parts]
+        changes: list[Change] = []
+        yield changes
+        names: dict[int, str] | None = None
+        for part, content in zip(self._parts, before, strict=True):
+            now = _content(part)
+            if _same(now, content):
+                continue
+            names = names or self._names()
+            changes += _changes(part, content, now, names)
+
+    def _names(self) -> dict[int, str]:
+        """Where the parts are, by their ids."""
+        names: dict[int, str] = {}
+        for path, module in self._module.named_modules():
+            prefix = f"self.{path}" if path else "self"
+            names[id(module)] = prefix
+            todo = [(f"{prefix}.{name}", item) for name, item in vars(module).items() if not name.startswith("_")]
+            todo += [(f"{prefix}.{name}", item) for name, item in vars(module).items() if name.startswith("_")]
+            while todo:
+                where, item = todo.pop()
+                if id(item) in names or isinstance(item, nn.Module):
+                    continue
+                names[id(item)] = where
+                if isinstance(item, dict):
+                    todo += [(f"{where}[{key!r}]", value) for key, value in item.items() if not _is_plain(value)]
+                elif isinstance(item, (list, tuple)):
+                    todo += [(f"{where}[{index}]", value) for index, value in enumerate(item) if not _is_plain(value)]
+                else:
+                    todo += [(f"{where}.{name}", value) for name, value in attributes_of(item).items()]
+        return names
+
+
+def numbers_of(changes: Sequence[Change]) -> list[Change]:
+    """The changes of a number: a counter, or a size that a forward keeps."""
+    return [change for change in changes if type(change.before) in (int, float) and change.key is not None]
+
+
+def other_numbers(changes: Sequence[Change], offset: int) -> None:
+    """Set each number that was changed to another one."""
+    for change in changes:
+        _set(change, change.before + offset)
+
+
+def lengthen(changes: Sequence[Change]) -> bool:
+    """Repeat the items of each list that was changed; False if there is none."""
+    lists = [change.part for change in changes if change.key is None and isinstance(change.part, list)]
+    for part in lists:
+        list.extend(part, list(part) * _LONGER)
+    return bool(lists)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str, bytes, type(None)))
+
+
+def _base(part: Any) -> Any:
+    """The class that holds the items; its own methods, as a user's class may do something else in them."""
+    return next(base for base in _SEQUENCES if isinstance(part, base))
+
+
+def _content(part: Any) -> Any:
+    if isinstance(part, dict):
+        return dict(dict.items(part))
+    if isinstance(part, _SEQUENCES):
+        return list(_base(part).__iter__(part))
+    if isinstance(part, set):
+        return set(set.__iter__(part))
+    if isinstance(part, types.CellType):
+        try:
+            return (part.cell_contents,)
+        except ValueError:
+            return (_EMPTY,)
+    return dict(attributes_of(part))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two contents hold the same objects."""
+    if len(one) != len(other):
+        return False
+    if isinstance(one, dict):
+        return all(key in other and other[key] is item for key, item in one.items())
+    if isinstance(one, set):
+        return {id(item) for item in one} == {id(item) for item in other}
+    return all(item is twin for item, twin in zip(one, other, strict=True))
+
+
+def _restore(part: Any, content: Any) -> None:
+    if isinstance(part, dict):
+        base = collections.OrderedDict if isinstance(part, collections.OrderedDict) else dict
+        base.clear(part)
+        for key, item in content.items():
+            base.__setitem__(part, key, item)
+    elif isinstance(part, _SEQUENCES):
+        sequence = _base(part)
+        sequence.clear(part)
+        sequence.extend(part, content)
+    elif isinstance(part, set):
+        set.clear(part)
+        set.update(part, content)
+    elif isinstance(part, types.CellType):
+        if content[0] is _EMPTY:
+            del part.cell_contents
+        else:
+            part.cell_contents = content[0]
+    else:
+        own = attributes_of(part)
+        own.clear()
+        own.update(content)
+
+
+def _changes(part: Any, before: Any, now: Any, names: dict[int, str]) -> list[Change]:
+    own = names.get(id(part))
+    if isinstance(part, types.CellType):
+        return [Change(part, "cell_contents", before[0], "a variable of the function around a hook or lambda")]
+    if not isinstance(before, dict):
+        return [Change(part, None, before, own or f"a {type(part).__name__} outside of the module")]
+    keys = [key for key in {**before, **now} if before.get(key, _EMPTY) is not now.get(key, _EMPTY)]
+    if isinstance(part, dict):
+        where = own or ("a global variable" if "__builtins__" in part else "a dict outside of the module")
+        places = {key: f"{where}[{key!r}]" if own else where for key in keys}
+    else:
+        places = {key: f"{own or type(part).__name__}.{key}" for key in keys}
+    return [Change(part, key, before.get(key), places[key]) for key in keys]
+
+
+def _set(change: Change, value: Any) -> None:
+    if isinstance(change.part, types.CellType):
+        change.part.cell_contents = value
+    elif isinstance(change.part, dict):
+        dict.__setitem__(change.part, change.key, value)
+    else:
+        attributes_of(change.part)[change.key] = value

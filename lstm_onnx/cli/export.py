@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-
 import click
 
 from .options import json_option, json_result, note, warn
@@ -60,8 +57,7 @@ def export(
     require_writable(target)
     require_apart([target], source_files(source))
     model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset, states=states)
-    with contextlib.redirect_stdout(sys.stderr):  # what the module's forward prints
-        result = model.export(target, check=check)
+    result = model.export(target, check=check)
     for remark in result.notes:
         note(f"note: {remark}")
     print_result = warn if is_stdout(target) else say  # nothing may follow the model on stdout

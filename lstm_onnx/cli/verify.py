@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -116,18 +114,17 @@ def verify(
     import_torch("verify compares with it")
     from ..parity.verification import verify_all
 
-    with contextlib.redirect_stdout(sys.stderr):  # what the module's forward prints
-        verified = verify_all(
-            model_source,
-            file,
-            providers=providers,
-            precisions=precisions,
-            threads=threads,
-            seed=seed,
-            mutants=mutants,
-            data=user_data or (),
-            progress=progress,
-        )
+    verified = verify_all(
+        model_source,
+        file,
+        providers=providers,
+        precisions=precisions,
+        threads=threads,
+        seed=seed,
+        mutants=mutants,
+        data=user_data or (),
+        progress=progress,
+    )
     reports = [replace(done.report, command=_command_line()) for done in verified]
 
     def store() -> None:

@@ -31,6 +31,7 @@ from .function_mode import TracingMode
 from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
 from .opaque_ops import OPERATOR, RecurrentModule
 from .packed_sequences import replace_packing_functions
+from .pooling import SymbolicPooling
 from .python_builtins import Builtins
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
@@ -128,7 +129,8 @@ def _traced(functional: FunctionalModule) -> Iterator[None]:
     for recurrent in functional.recurrent_modules.values():
         recurrent.tracing = True
     try:
-        yield
+        with SymbolicPooling():
+            yield
     finally:
         for recurrent in functional.recurrent_modules.values():
             recurrent.tracing = False

@@ -1,0 +1,57 @@
+"""max_pool1d keeps the size of its axis open."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812  # as models are written
+from torch import Tensor, nn
+
+from lstm_onnx.exporter.tracing.pooling import SymbolicPooling
+from tests.exporter.helpers import X, right, signal
+
+POOLS: list[dict[str, Any]] = [
+    {"kernel_size": 3},
+    {"kernel_size": (3,), "stride": (2,), "padding": (1,)},
+    {"kernel_size": 2, "stride": 1, "padding": 1},
+    {"kernel_size": 3, "stride": 2, "dilation": 2},
+    {"kernel_size": 4, "stride": 3, "ceil_mode": True},
+]
+
+
+@pytest.mark.parametrize("options", POOLS, ids=str)
+def test_pooling_over_one_row_is_max_pool1d(options: dict[str, Any]) -> None:
+    x = torch.randn(2, 3, 11)
+    for values in (x, x[0]):
+        expected = F.max_pool1d(values, **options)
+        with mock.patch.object(torch, "max_pool2d", wraps=torch.max_pool2d) as pooled, SymbolicPooling():
+            assert torch.equal(torch.max_pool1d(values, **options), expected)
+            assert torch.equal(F.max_pool1d(values, **options), expected)
+            assert torch.equal(nn.MaxPool1d(**options)(values), expected)
+        assert pooled.call_count == 3
+    with SymbolicPooling():
+        indices = F.max_pool1d(x, 3, return_indices=True)[1]
+    assert torch.equal(indices, F.max_pool1d(x, 3, return_indices=True)[1])
+
+
+class Pooled(nn.Module):
+    """Convolution, pooling and an LSTM, as for a signal; the time stays open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv1d(3, 5, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2, stride=1, padding=1))
+        self.pool, self.lstm = nn.MaxPool1d(3, 2, padding=1), nn.LSTM(5, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(self.pool(self.conv(x.transpose(1, 2))).transpose(1, 2))[0]
+
+
+def test_a_module_that_pools_over_time_is_right_at_every_length(tmp_path: Path) -> None:
+    made = right(Pooled(), signal, X, tmp_path, sizes=((1, 1), (3, 7), (5, 2), (2, 30)))
+    assert made.exported.notes == ()

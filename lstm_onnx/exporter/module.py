@@ -231,8 +231,28 @@ def _require_dynamic_outputs(graph: TracedGraph, functional: FunctionalModule) -
                 at = ", ".join(f"{label} {value}" for label, value in larger.items())
                 raise FixedSizeError(
                     f"axis {axis} of the output {name} is always {dim} in the graph, and {size} in the module at {at}; "
-                    "something in the module freezes a size: a Python loop, or a number in view or expand"
+                    "something in the module freezes a size: a Python loop, or a number in view or expand",
+                    _axes_that_change(functional, name, axis, larger),
                 )
+
+
+def _axes_that_change(
+    functional: FunctionalModule, output: str, axis: int, larger: Mapping[str, int]
+) -> set[tuple[str, int]]:
+    """The axes of inputs each of which changes, by itself, the size of an output's axis."""
+    own = functional.arguments.sizes
+    sizes: dict[str | None, int] = {}
+    for label in (None, *own):
+        with contextlib.suppress(ExportError):
+            inputs, states = resize_example(functional, own if label is None else {**own, label: larger[label]})
+            outputs, after = functional.run(inputs, states)
+            sizes[label] = {**outputs, **after}[output].shape[axis]
+    return {
+        (name, at)
+        for name, axes in functional.arguments.axes.items()
+        for at, label in axes.items()
+        if sizes.get(label, sizes.get(None)) != sizes.get(None)
+    }
 
 
 def _require_separate_axes(graph: TracedGraph, functional: FunctionalModule) -> None:

@@ -108,6 +108,19 @@ class Arguments:
             for name, tensor in self.tensors.items()
         }
 
+    def resize_filled(self, sizes: Mapping[str, int]) -> dict[str, Tensor] | None:
+        """As `resize`, where lengths whose longest fills an axis go on to do so; None where there are none."""
+        before = {size: sizes[label] for label, size in self.sizes.items() if sizes[label] != size}
+        filling = {
+            name: before[int(tensor.max())] - int(tensor.max())
+            for name, tensor in self.tensors.items()
+            if _may_be_lengths(tensor) and int(tensor.max()) in before
+        }
+        if not filling:
+            return None
+        resized = self.resize(sizes)
+        return resized | {name: (resized[name] + more).clamp(min=1) for name, more in filling.items()}
+
     def specs(self) -> tuple[InputSpec, ...]:
         """Shape, dtype and, of integers, range of each tensor."""
         return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
@@ -167,12 +180,21 @@ def _listed(value: Any) -> Any:
 
 
 def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
-    """`tensor` with other sizes along some axes, by repeating or cutting it."""
+    """`tensor` with other sizes along some axes, by repeating its entries or cutting it.
+
+    An entry is followed by those that repeat it, so that lengths stay sorted and a mask's padding stays at its end.
+    """
     for axis, size in sizes.items():
-        if size != tensor.shape[axis]:
-            index = torch.arange(size, device=tensor.device) % tensor.shape[axis]
-            tensor = tensor.index_select(axis, index)
+        own = tensor.shape[axis]
+        if size != own:
+            index = torch.arange(size, device=tensor.device)
+            tensor = tensor.index_select(axis, index * own // size if size > own else index)
     return tensor
+
+
+def _may_be_lengths(tensor: Tensor) -> bool:
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    return whole and tensor.dim() == 1 and tensor.numel() > 0 and int(tensor.min()) >= 1
 
 
 def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:

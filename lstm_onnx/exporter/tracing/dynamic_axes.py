@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,25 @@ _LARGEST_GROUP = 8
 _SMALL = 16
 """Axes up to this size are tried at every size up to its double."""
 _FACTORS = 20
+_MOST_LEFT_OUT = 2
+"""Axes that happen to have the size of others and may have no other: a state's layers, a number of features."""
+_MOST_TIED, _MOST_SHIFT, _MOST_TIED_RUNS = 2, 4, 200
+"""Sizes that follow from another one, how much larger one of several may be that is no multiple, and runs for them."""
 _BATCH, _TIME = "batch", "time"
+_AXIS = "axis"
+"""Stands for the size that changes in those that follow from it: ``2*axis``."""
+
+
+@dataclass(frozen=True)
+class Tied:
+    """Axes that can only change together with others of other sizes.
+
+    `growths` are those that change with one size, which comes first in each, as expressions of ``axis``; `dims` are
+    all of them, as format strings of the growths' names: ``2*{0}``, ``{0} + 1``, ``{0}*{1}``.
+    """
+
+    growths: tuple[Mapping[Axis, str], ...] = ()
+    dims: Mapping[Axis, str] = field(default_factory=dict)
 
 
 def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
@@ -46,10 +64,9 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     """
     search = _Search(functional)
     search.enlarge_ones()
-    groups = [group for axes in search.by_size() for group in search.separate(axes)]
-    tied = search.tied_time(groups) if not any(search.role(group) == _TIME for group in groups) else None
-    if tied is not None:
-        groups.append(tied[0])
+    groups: list[Group | Mapping[Axis, str]] = [group for axes in search.by_size() for group in search.separate(axes)]
+    tied = Tied() if {_BATCH, _TIME} <= set(map(search.role, groups)) else search.tied({*itertools.chain(*groups)})
+    groups += tied.growths
     if not groups:
         raise ExportError(
             "no axis of the inputs can have another size: the module fails with each axis that is made longer; "
@@ -57,16 +74,14 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
             "sizes alone"
         )
     roles = _completed([search.role(group) for group in groups])
-    if tied is not None:
-        roles[-1] = _TIME
     axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
-    for group, label in zip(groups, _labels(groups, roles), strict=True):
+    labels = list(_labels(groups, roles))
+    alone = len(groups) - len(tied.growths)
+    for group, label in zip(groups[:alone], labels[:alone], strict=True):
         for name, axis in group:
             axes[name][axis] = label
-    if tied is not None:
-        base = axes[tied[0][0][0]][tied[0][0][1]]
-        for name, axis in tied[1]:
-            axes[name][axis] = _multiple(base, *tied[2])
+    for (name, axis), dim in tied.dims.items():
+        axes[name][axis] = dim.format(*labels[alone:])
     return replace(functional.arguments, axes={name: dict(sorted(own.items())) for name, own in axes.items()})
 
 
@@ -92,14 +107,14 @@ def left_out_axes(functional: FunctionalModule) -> tuple[str, list[Axis]] | None
 
 def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
     """Whether an axis is dynamic, and neither batch nor time."""
-    return arguments.axes[axis[0]].get(axis[1], _BATCH) not in (_BATCH, _TIME)
+    return not names_in(arguments.axes[axis[0]].get(axis[1], _BATCH)) <= {_BATCH, _TIME}
 
 
 def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
     """The arguments with some axes, and those that go with them, static."""
-    closed = {arguments.axes[name][axis] for name, axis in axes}
+    closed = {label for name, axis in axes for label in names_in(arguments.axes[name][axis])}
     kept = {
-        name: {axis: label for axis, label in own.items() if not names_in(label) & closed and label not in closed}
+        name: {axis: label for axis, label in own.items() if not names_in(label) & closed}
         for name, own in arguments.axes.items()
     }
     return replace(arguments, axes=kept)
@@ -116,7 +131,7 @@ class _Search:
     def __init__(self, functional: FunctionalModule) -> None:
         self.runs = 0
         self.functional = replace(functional, arguments=replace(functional.arguments, axes=self._no_axes(functional)))
-        self.known: dict[tuple[Group, int], list[tuple[int, int]] | None] = {}
+        self.known: dict[tuple[frozenset[tuple[Axis, str]], int], list[tuple[int, int]] | None] = {}
 
     @staticmethod
     def _no_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
@@ -129,8 +144,12 @@ class _Search:
     def axes_of(self, size: int) -> list[Axis]:
         return [(name, axis) for name, shape in self.shapes.items() for axis, own in enumerate(shape) if own == size]
 
+    @property
+    def sizes(self) -> list[int]:
+        return list(dict.fromkeys(size for shape in self.shapes.values() for size in shape))
+
     def by_size(self) -> list[list[Axis]]:
-        return [self.axes_of(size) for size in dict.fromkeys(size for shape in self.shapes.values() for size in shape)]
+        return [self.axes_of(size) for size in self.sizes]
 
     def enlarge_ones(self) -> None:
         """Lengthen axes of size 1 in the example, as many as the module takes; broadcasting hides what a 1 is for."""
@@ -147,15 +166,20 @@ class _Search:
                     return
 
     def separate(self, axes: list[Axis]) -> Iterator[Group]:
-        """The smallest groups of axes of one size that can change together, and alone.
+        """Groups of axes of one size that can change together, and alone.
 
-        Those that change what reaches the recurrent modules come first: of 3 sequences with 2 lengths,
-        pack_padded_sequence quietly takes 2.
+        First those in the largest group that changes what reaches the recurrent modules: an axis that may be larger
+        by itself stays with those that may not be without it (torch.gather takes fewer rows than there are).  Of the
+        others, the smallest.
         """
         left = list(axes)
         if self.shapes[axes[0][0]][axes[0][1]] < 2:
             return
         for only_multiples, wanted in itertools.product((False, True), (self.role, self.changes)):
+            for group in () if only_multiples else self.split(self.largest(left, wanted)):
+                if not self.is_folded(group):
+                    yield group
+                    left = [axis for axis in left if axis not in group]
             for count in range(1, min(len(axes), _LARGEST_GROUP) + 1):
                 for group in itertools.combinations(left, count):
                     if not all(axis in left for axis in group) or not wanted(group):
@@ -165,34 +189,69 @@ class _Search:
                     yield group
                     left = [axis for axis in left if axis not in group]
 
-    def tied_time(self, groups: Iterable[Group]) -> tuple[Group, Group, tuple[int, int]] | None:
-        """Time, as two groups of axes that only change together, at different sizes: a spectrogram and its waveform.
+    def largest(self, axes: list[Axis], wanted: Callable[[Group], object]) -> Group:
+        """The axes without as few of them as let the rest be wanted; none where that is a single one, or too many."""
+        for count in range(min(_MOST_LEFT_OUT, len(axes) - 2) + 1):
+            for out in itertools.combinations(axes, count):
+                group = tuple(axis for axis in axes if axis not in out)
+                if wanted(group):
+                    return group
+        return ()
 
-        Returns:
-            The axes of n steps, those of ``factor * n + offset`` steps, and factor and offset; None where there are
-            none.
+    def split(self, group: Group) -> Iterator[Group]:
+        """The parts of a group that can change each without the rest, and the rest without it."""
+        size = next((size for size in self._larger(group) if self.sizes_at(group, size) is not None), 0) if group else 0
+        rest = group
+        for count in range(1, len(group) // 2 + 1):
+            for part in itertools.combinations(group, count):
+                others = tuple(axis for axis in rest if axis not in part)
+                if not others or len(others) + count != len(rest):
+                    continue
+                if self.sizes_at(part, size) is not None and self.sizes_at(others, size) is not None:
+                    yield part
+                    rest = others
+        if rest:
+            yield rest
+
+    def tied(self, found: Collection[Axis]) -> Tied:
+        """Axes of one size and others whose sizes follow from it; none of `found`, and as few others as possible.
+
+        A spectrogram and its waveform; what is known of each step but the last.  What may be features, the last axis
+        of floats, is tried last.
         """
-        taken = {axis for group in groups for axis in group}
-        left = [[axis for axis in axes if axis not in taken and not self.is_features(axis)] for axes in self.by_size()]
-        sized = sorted((self.shapes[axes[0][0]][axes[0][1]], tuple(axes)) for axes in left if axes)
-        for (own, base), (size, other) in itertools.combinations(sized, 2):
-            if own < 2 or max(len(base), len(other)) > _LARGEST_GROUP:
-                continue
-            for factor in _factors(own, size):
-                tie = other, factor, size - factor * own
-                if self.tied_sizes(base, tie, own + 1) is not None and self.tied_sizes(base, tie, own + 3) is not None:
-                    before, after = self.sizes_at((), 0) or [], self.tied_sizes(base, tie, own + 1) or []
-                    if any(one[0] != more[0] for one, more in zip(before, after, strict=False)):
-                        return base, other, tie[1:]
-        return None
+        self.runs = _MOST_RUNS - _MOST_TIED_RUNS
+        tensors = self.functional.arguments.tensors
+        last = {(name, x.dim() - 1) for name, x in tensors.items() if x.is_floating_point() and x.dim() > 1}
+        for features in (last, set(filter(self.is_features, last)), set()):
+            left_out = {*found, *features}
+            sizes = {size: [axis for axis in self.axes_of(size) if axis not in left_out] for size in self.sizes}
+            sizes = {size: axes for size, axes in sizes.items() if axes and size > 1}
+            for count in range(1, _MOST_TIED + 1):
+                for base, *others in itertools.combinations(sorted(sizes), count + 1):
+                    for dims in itertools.product(*(_follows(size, base, alone=count == 1) for size in others)):
+                        growth = dict.fromkeys(sizes[base], _AXIS)
+                        for size, dim in zip(others, dims, strict=True):
+                            growth |= dict.fromkeys(sizes[size], dim)
+                        if self.grows(growth):
+                            return self.with_factor(growth, base, sizes)
+        return Tied()
 
-    def tied_sizes(self, base: Group, tie: tuple[Group, int, int], size: int) -> list[tuple[int, int]] | None:
-        """As `sizes_at`, with other axes at a multiple of the size."""
-        key = (*base, ("", -1), *tie[0], ("", tie[1])), size
-        if key not in self.known:
-            self.known[key] = self._run(base, size, tie) if self.runs < _MOST_RUNS else None
-            self.runs += 1
-        return self.known[key]
+    def with_factor(self, growth: Mapping[Axis, str], base: int, sizes: Mapping[int, list[Axis]]) -> Tied:
+        """Tied axes, and another size that one has as its factor: rows of each step of a batch."""
+        dims = {axis: dim.replace(_AXIS, "{0}") for axis, dim in growth.items()}
+        for factor in (size for size in sizes if not {*sizes[size]} & growth.keys()):
+            products = [axis for axis, dim in growth.items() if dim == _multiple(_AXIS, factor, 0)]
+            other = dict.fromkeys(sizes[factor], _AXIS) | dict.fromkeys(products, _multiple(_AXIS, base, 0))
+            if products and self.grows(other):
+                both = dict.fromkeys(sizes[factor], "{1}") | dict.fromkeys(products, "{0}*{1}")
+                return Tied((growth, other), dims | both)
+        return Tied((growth,), dims)
+
+    def grows(self, growth: Mapping[Axis, str]) -> bool:
+        """Whether the module runs with these axes larger, by more than one size, and more reaches its layers."""
+        name, axis = next(iter(growth))
+        own = self.shapes[name][axis]
+        return all(self.sizes_at(growth, own + more) is not None for more in (1, 3)) and bool(self.role(growth))
 
     def is_folded(self, group: Group) -> bool:
         """Whether the axes can only be multiples of their size: other axes are folded into them, as by a reshape."""
@@ -211,7 +270,7 @@ class _Search:
     def changes(self, group: Group) -> bool:
         return any(self.sizes_at(group, size) is not None for size in self._larger(group))
 
-    def role(self, group: Group) -> str:
+    def role(self, group: Group | Mapping[Axis, str]) -> str:
         """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does."""
         before = self.sizes_at((), 0) or []
         for size in self._larger(group):
@@ -225,29 +284,28 @@ class _Search:
                     return _BATCH
         return ""
 
-    def _larger(self, group: Group) -> tuple[int, ...]:
-        name, axis = group[0]
+    def _larger(self, group: Group | Mapping[Axis, str]) -> tuple[int, ...]:
+        name, axis = next(iter(group))
         own = self.shapes[name][axis]
         return own + 1, 2 * own, 4 * own
 
-    def sizes_at(self, group: Group, size: int) -> list[tuple[int, int]] | None:
+    def sizes_at(self, group: Group | Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
         """Steps and rows that reach each call of a recurrent module; None where the module does not run."""
-        key = group, size
+        dims = group if isinstance(group, Mapping) else dict.fromkeys(group, _AXIS)
+        key = frozenset(dims.items()), size
         if key not in self.known:
-            self.known[key] = self._run(group, size) if self.runs < _MOST_RUNS else None
+            self.known[key] = self._run(dims, size) if self.runs < _MOST_RUNS else None
             self.runs += 1
         return self.known[key]
 
-    def _run(self, group: Group, size: int, tie: tuple[Group, int, int] | None = None) -> list[tuple[int, int]] | None:
+    def _run(self, dims: Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
         axes = self._no_axes(self.functional)
-        for name, axis in group:
-            axes[name][axis] = "axis"
-        for name, axis in tie[0] if tie is not None else ():
-            axes[name][axis] = _multiple("axis", *tie[1:])  # type: ignore[index]
+        for (name, axis), dim in dims.items():
+            axes[name][axis] = dim
         functional = replace(self.functional, arguments=replace(self.functional.arguments, axes=axes))
         with _recorded(functional) as found:
             try:
-                resize_example(functional, {"axis": size} if group else {})
+                resize_example(functional, {_AXIS: size} if dims else {})
             except ExportError:
                 return None
         return found
@@ -290,6 +348,13 @@ def _recorded(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
             handle.remove()
 
 
+def _follows(size: int, base: int, *, alone: bool) -> list[str]:
+    """What a larger size may be made of `base` by; of several, only what is likely."""
+    factors = _factors(base, size) if alone else [size // base, 1]
+    ties = [(factor, size - factor * base) for factor in dict.fromkeys(factors)]
+    return [_multiple(_AXIS, *tie) for tie in ties if alone or not tie[1] or (tie[0] == 1 and tie[1] <= _MOST_SHIFT)]
+
+
 def _factors(own: int, size: int) -> list[int]:
     """How many entries a step may have, where `own` steps have `size` entries; the likely ones first."""
     divisors = [factor for factor in range(1, size + 1) if size % factor == 0]
@@ -312,11 +377,11 @@ def _completed(roles: list[str]) -> list[str]:
     return roles
 
 
-def _labels(groups: Iterable[Group], roles: Iterable[str]) -> Iterator[str]:
+def _labels(groups: Iterable[Group | Mapping[Axis, str]], roles: Iterable[str]) -> Iterator[str]:
     """``batch`` and ``time`` for the first of each role; ``x_2`` for others, by input and axis."""
     used: set[str] = set()
     for group, role in zip(groups, roles, strict=True):
-        name, axis = group[0]
+        name, axis = next(iter(group))
         label = role if role and role not in used else f"{name}_{axis}".replace(".", "_")
         used.add(label)
         yield label

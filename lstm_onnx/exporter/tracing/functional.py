@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..wrappers import without_compiler
-from .arguments import Arguments
+from .arguments import Arguments, resize_tensor
 from .attribute_states import (
     AttributeSnapshot,
     AttributeState,
@@ -320,6 +320,7 @@ def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tu
     example = functional.arguments.sizes
     states = initial_states(functional)
     inputs = functional.arguments.resize(sizes)
+    filled = functional.arguments.resize_filled(sizes)
     changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]
     problem: ExportError | None = None
     # Which axis of a state is the batch shows in whether the module runs.
@@ -333,6 +334,10 @@ def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tu
             problem = problem or error
         else:
             return inputs, resized
+        if filled is not None:
+            with contextlib.suppress(ExportError):
+                functional.run(filled, resized)
+                return filled, resized
     at = ", ".join(f"{name} {size}" for name, size in sizes.items())
     raise FixedSizeError(f"the module fails at {at}, so nothing shows that these axes are open: {problem}") from problem
 
@@ -340,4 +345,4 @@ def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tu
 def _resize_axis(state: Tensor, axis: int, old: int, new: int) -> Tensor:
     if axis >= state.dim() or state.shape[axis] != old:
         return state
-    return state.index_select(axis, torch.arange(new, device=state.device) % old)
+    return resize_tensor(state, {axis: new})

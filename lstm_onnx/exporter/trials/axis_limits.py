@@ -145,8 +145,15 @@ def _require(trial: ShapeTrial, sizes: Sizes, decision: Decision | None = None) 
     outcome = trial.at(sizes)
     if outcome.kind == WRONG:
         unexplained = None if _line(trial, sizes, decision) else sizes
-        raise FixedSizeError(_refusal(trial, sizes, outcome, decision), unexplained=unexplained)
+        raise FixedSizeError(_refusal(trial, sizes, outcome, decision), _blamed(trial, sizes), unexplained=unexplained)
     return outcome
+
+
+def _blamed(trial: ShapeTrial, sizes: Sizes) -> set[tuple[str, int]]:
+    """The axes without whose change the file is right at these sizes."""
+    changed = [name for name in trial.names if sizes[name] != trial.own[name]]
+    names = {name for name in changed if trial.at({**sizes, name: trial.own[name]}).kind == RIGHT}
+    return {axis for axis, name in trial.axes.items() if name in names}
 
 
 def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decision | None) -> str:
@@ -232,25 +239,23 @@ def _find_least(trial: ShapeTrial, limits: Limits) -> None:
 def _raise_to_right(trial: ShapeTrial, limits: Limits, name: str) -> None:
     own, least = trial.own[name], limits.least[name]
     below = {size: trial.at({**trial.own, name: size}) for size in range(least, min(own, least + _EACH_BELOW))}
-    wrong = [size for size, outcome in below.items() if outcome.kind != RIGHT]
-    if len(below) == own - least:
-        # Where the module runs and the file is wrong nothing is allowed; where it does not run, only the sizes
-        # below the first at which it does.
-        refused = [size for size, outcome in below.items() if outcome.kind == WRONG]
-        first = max(refused, default=least - 1) + 1
-        while first in below and below[first].kind != RIGHT:
-            first += 1
-    else:
-        first = own
-        low = max(wrong)
+    # Where the module runs and the file is wrong nothing is allowed; where it does not run, only the sizes below the
+    # first at which it does: it may take each fourth size.
+    refused = [size for size, outcome in below.items() if outcome.kind == WRONG]
+    first = max(refused, default=least - 1) + 1
+    while first in below and below[first].kind != RIGHT:
+        first += 1
+    if first not in below and first < own:
+        low, first = first - 1, own
         while first - low > 1:
             middle = (low + first) // 2
             if trial.at({**trial.own, name: middle}).kind == RIGHT:
                 first = middle
             else:
                 low = middle
-    last = {**trial.own, name: first - 1}
-    limits.raise_least(name, first, _reason(trial, last, trial.at(last)))
+    if first > least:
+        last = {**trial.own, name: first - 1}
+        limits.raise_least(name, first, _reason(trial, last, trial.at(last)))
 
 
 def _reason(trial: ShapeTrial, sizes: Sizes, outcome: Outcome) -> str:

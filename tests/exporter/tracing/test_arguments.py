@@ -150,7 +150,23 @@ def test_other_sizes_repeat_or_cut() -> None:
     found = bind_arguments(Takes(), (TOKENS,), {"x": {0: "batch", 1: "time"}})
     assert found.sizes == {"batch": 3, "time": 4}
     larger = found.resize({"batch": 1, "time": 6})["x"]
-    assert larger.tolist() == [[0, 1, 2, 3, 0, 1]]
+    assert larger.tolist() == [[0, 0, 1, 2, 2, 3]]
+
+
+def test_lengths_stay_sorted_and_may_fill_the_axis() -> None:
+    lengths = torch.tensor([4, 2, 1])
+    found = bind_arguments(Takes(), (TOKENS, lengths), {"x": {0: "batch", 1: "time"}, "y": {0: "batch"}})
+    sizes = {"batch": 5, "time": 6}
+    assert found.resize(sizes)["y"].tolist() == [4, 4, 2, 2, 1]
+    filled = found.resize_filled(sizes)
+    assert filled is not None
+    assert filled["y"].tolist() == [6, 6, 4, 4, 3]
+    assert filled["x"].shape == (5, 6)
+    shorter = found.resize_filled({"batch": 3, "time": 2})
+    assert shorter is not None
+    assert shorter["y"].tolist() == [2, 1, 1]
+    assert found.resize_filled({"batch": 3, "time": 4}) is None  # nothing changes
+    assert bind_arguments(Takes(), (TOKENS,), {"x": {0: "batch", 1: "time"}}).resize_filled(sizes) is None
 
 
 def test_specs_describe_the_example() -> None:

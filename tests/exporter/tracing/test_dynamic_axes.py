@@ -69,6 +69,88 @@ class Packed(nn.Module):
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
 
 
+class SortedPacked(nn.Module):
+    """Lengths must fall, and the longest must fill the time axis: the mask is as long as what is unpacked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 6, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        out = pad_packed_sequence(self.lstm(pack_padded_sequence(x, lengths, batch_first=True))[0], batch_first=True)[0]
+        return out * (x[..., :1] > 0)
+
+
+class ManyStates(nn.Module):
+    """A state for each of several layers: the batch is an axis of all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.LSTM(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor, states: list[tuple[Tensor, Tensor]]) -> Tensor:
+        for layer, state in zip(self.layers, states, strict=True):
+            x, _ = layer(x, state)
+        return x
+
+
+class Gathered(nn.Module):
+    """torch.gather takes as many rows as its index has, so that `x` alone may have more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.words = nn.LSTM(4, 6), nn.LSTM(6, 5)
+
+    def forward(self, x: Tensor, ends: Tensor) -> Tensor:
+        return self.words(self.lstm(x)[0].gather(0, ends.unsqueeze(2).expand(-1, -1, 6)))[0]
+
+
+class Rates(nn.Module):
+    """Three inputs of one duration: each has as many entries a step as its rate says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3 + 5 + 2, 6, batch_first=True)
+
+    def forward(self, slow: Tensor, middle: Tensor, fast: Tensor) -> Tensor:
+        whole = (slow.repeat_interleave(4, 1), middle.repeat_interleave(2, 1), fast)
+        return self.lstm(torch.cat(whole, -1))[0]
+
+
+class Shifted(nn.Module):
+    """Every token but the last, beside what comes next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.lstm = nn.Embedding(9, 4), nn.LSTM(4, 6, batch_first=True)
+
+    def forward(self, tokens: Tensor, following: Tensor) -> Tensor:
+        return self.lstm(self.embed(tokens[:, :-1]) + self.embed(following))[0]
+
+
+class FlatRollout(nn.Module):
+    """Rows of sequences of four steps, laid flat, and a state for each sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor, state: Tensor) -> Tensor:
+        return self.gru(x.reshape(x.shape[0] // 4, 4, 3), state)[0].flatten(0, 1)
+
+
+class SpelledWords(nn.Module):
+    """The letters of every word of a batch as so many rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.letters, self.words = nn.LSTM(4, 3, batch_first=True), nn.LSTM(8, 6, batch_first=True)
+
+    def forward(self, x: Tensor, letters: Tensor) -> Tensor:
+        spelled = self.letters(letters)[1][0][-1].view(x.shape[0], x.shape[1], 3)
+        return self.words(torch.cat([x, spelled], -1))[0]
+
+
 class TwoSequences(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -144,6 +226,33 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
     (Masked(), (torch.randn(4, 4, 4), torch.ones(4, 4)), {"x": BATCH_TIME, "mask": BATCH_TIME}),
     (Packed(), (torch.randn(2, 5, 4), torch.tensor([5, 3])), {"x": BATCH_TIME, "lengths": {0: "batch"}}),
     (Packed(), (torch.randn(1, 1, 4), torch.tensor([1])), {"x": BATCH_TIME, "lengths": {0: "batch"}}),
+    (SortedPacked(), (torch.randn(2, 5, 4), torch.tensor([5, 3])), {"x": BATCH_TIME, "lengths": {0: "batch"}}),
+    (
+        ManyStates(),
+        (torch.randn(5, 2, 4), [(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)) for _ in range(4)]),
+        {"x": {0: "time", 1: "batch"}, "states": [STATES] * 4},
+    ),
+    (
+        Gathered(),
+        (torch.randn(7, 2, 4), torch.zeros(3, 2).long()),
+        {"x": {0: "time", 1: "batch"}, "ends": {0: "ends_0", 1: "batch"}},
+    ),
+    (
+        Rates(),
+        (torch.randn(2, 6, 3), torch.randn(2, 12, 5), torch.randn(2, 24, 2)),
+        {"slow": BATCH_TIME, "middle": {0: "batch", 1: "2*time"}, "fast": {0: "batch", 1: "4*time"}},
+    ),
+    (
+        Shifted(),
+        (torch.zeros(2, 7).long(), torch.zeros(2, 6).long()),
+        {"tokens": {0: "batch", 1: "time + 1"}, "following": BATCH_TIME},
+    ),
+    (FlatRollout(), (torch.randn(8, 3), torch.zeros(1, 2, 5)), {"x": {0: "4*batch"}, "state": {1: "batch"}}),
+    (
+        SpelledWords(),
+        (torch.randn(2, 6, 5), torch.randn(12, 7, 4)),
+        {"x": {0: "batch", 1: "x_1"}, "letters": {0: "batch*x_1", 1: "time"}},
+    ),
     (
         TwoSequences(),
         (torch.randn(2, 5, 4), torch.randn(2, 5, 4)),

@@ -33,6 +33,7 @@ def decision(expression: Any) -> Decision:
         (S >= B, [2, 3]),
         (sympy.Ne(Mod(S, 2), 0), [2, 3, 4, 5, 6, 7]),
         (S < 10**9, []),
+        (sympy.Ne(Mod(S - 6, 3), 0), [7, 9, 10, 12, 13, 15]),  # torch has no remainder of a negative number
     ],
 )
 def test_sizes_at_which_a_comparison_changes(expression: Any, first: list[int]) -> None:

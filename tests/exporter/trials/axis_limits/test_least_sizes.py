@@ -87,6 +87,17 @@ def test_a_file_that_is_right_from_some_size_on_says_so(forward: Forward, least:
     subprocess.run([sys.executable, "-c", RUN, str(result.path), str(least)], check=True, timeout=120)
 
 
+def test_a_module_that_takes_each_fourth_size_keeps_the_small_ones(tmp_path: Path) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return self.gru(x[:, 3::4] + x[:, ::4])[0]
+
+    found = module(forward)
+    result = made(found, signal(2, 24), X, tmp_path)
+    assert result.model.metadata.axis_limits == {"time": (4, None)}
+    for batch, time in ((1, 4), (3, 8), (2, 40)):
+        agree(result.run(signal(batch, time)), eager(found, signal(batch, time)))
+
+
 def test_a_branch_for_one_row_bounds_the_batch(tmp_path: Path) -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         out = self.lstm(x)[0]

@@ -199,7 +199,8 @@ class _Graph:
 
     def _index_shape(self, node: NodeProto) -> Hashable:
         """Of an index, what tells apart two that take the same rows."""
-        index = None if node.op_type == "Slice" else self._constant(str(node.input[1]))
+        known = node.op_type != "Slice" and len(node.input) > 1  # a Split into equal parts has no sizes
+        index = self._constant(str(node.input[1])) if known else None
         return None if index is None else index.shape
 
     def _size(self, value: str, axis: int) -> int | None:

@@ -333,7 +333,7 @@ PATTERNS = (
         trained(ReducedEncoder),
         signal(MELS),
         min_time=2,
-        # int() of a division of sizes, and then a branch on a remainder: a graph has one of its ways.
-        refused="size",
+        # A branch on a remainder of the size, of which a graph has one way.
+        refused="goes by the size",
     ),
 )

@@ -301,7 +301,6 @@ PATTERNS = (
         "yunjey/pytorch-tutorial tutorials/03-advanced/image_captioning/model.py",
         trained(PackedCaptions),
         _captions,
-        refused="hiddens[0]",
     ),
     Pattern(
         "teacher_forced_captions",

@@ -5,6 +5,7 @@ They are made one after the other, only while mutants survive.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -31,17 +32,24 @@ _LEAST_GAIN = 2.0
 def harder_targets(verification: ModuleVerification) -> Iterator[Target]:
     """The file with other inputs and with amplified weights, of a half-precision file also all of these in float32."""
     yield Target(verification.model, verification.graph, _more_cases(verification))
-    for dense in (False, True):
+    for what, dense in (("recurrent", False), ("all", True)):
         target = amplified_target(verification, least=_LEAST_GAIN, dense=dense, complete=False)
         if target is not None:
-            yield target
+            yield _labelled(target, what)
     if verification.dtype == "float16":
         widened = _widened(verification)
         if widened is not None:
             usual = (widened.expect(case) for case in widened.cases)
             cases = [expected for expected in usual if expected is not None and not expected.inconclusive]
-            yield Target(widened.model, widened.graph, cases)
-            yield from harder_targets(widened)
+            usual_target = Target(widened.model, widened.graph, cases)
+            for target in itertools.chain((usual_target,), harder_targets(widened)):
+                yield _labelled(target, "in float32,")
+
+
+def _labelled(target: Target, prefix: str) -> Target:
+    """Other labels for its cases, which a report has beside the usual ones."""
+    expected = [replace(one, label=f"{prefix} {one.label}") for one in target.expected]
+    return replace(target, expected=expected)
 
 
 def _more_cases(verification: ModuleVerification) -> list[Expected]:

@@ -66,8 +66,9 @@ def load_results(folder: Path, models: Iterable[Model]) -> dict[str, dict[str, A
     for model in models:
         for tool in TOOLS:
             path = folder / "results" / f"{slug(model.name)}-{tool}.json"
-            if path.exists():
-                found.setdefault(model.name, {})[tool] = json.loads(path.read_text())
+            result = json.loads(path.read_text()) if path.exists() else {}
+            if "verdict" in result:  # not one of a trial that is still running
+                found.setdefault(model.name, {})[tool] = result
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 import warnings
@@ -204,7 +203,6 @@ def main(name: str, tool: str, folder: str, out: str) -> None:
     """Run the trial `tool` of the model `name`, whose package lies in `folder`, and write what it showed to `out`."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
     model = next(model for model in MODELS if model.name == name)
     use(model.package, Path(folder))
     trial = Trial(model, Path(out))

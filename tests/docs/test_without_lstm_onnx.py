@@ -13,7 +13,7 @@ import pytest
 from lstm_onnx import ExportOptions, LSTMSpec
 from lstm_onnx.checksum import KEY
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.metadata import Metadata, Origin
+from lstm_onnx.metadata import Metadata, Origin, Quantization
 
 from .blocks import ROOT, blocks_of, prepare, run
 
@@ -34,6 +34,8 @@ def test_every_metadata_key_is_described():
         batch_mixes="",
         axis_limits={"time": (1, None)},
         size_boundaries={"time": (2,)},
+        call=[],
+        quantization=Quantization("rows", "all"),
     )
     described = re.findall(r"^\| `(lstm_onnx\.\w+)` \|", PAGE, flags=re.MULTILINE)
     assert sorted(described) == sorted([*full.to_metadata(), KEY])

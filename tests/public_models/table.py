@@ -76,7 +76,7 @@ def short(text: str, limit: int = 160) -> str:
     """A message fit for a cell: one line, without folders and what every such message begins with."""
     line = re.sub(r"(?<!\S)/\S*/(\S+)", r"\1", " ".join(text.split()))
     line = re.sub(r"^(ours|stream)\.onnx: (cannot be streamed: )?", "", line)
-    line = re.sub(r"\w+: \[ONNXRuntimeError\] : \d+ : \w+ : ", "", line).replace("|", "\\|")
+    line = re.sub(r"\w+: \[ONNXRuntimeError\] : \d+ : \w+ : ", "", line).replace("|", "\\|").replace("](", "]\\(")
     return line if len(line) <= limit else line[: limit - 1].rsplit(" ", 1)[0] + " …"
 
 

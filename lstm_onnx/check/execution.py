@@ -39,6 +39,8 @@ _SIZES = ((1, (1,)), (3, (1,)), (1, (7, 5, 11)), (3, (5, 7, 11, 13, 17)), (2, (7
 
 A batch of 1 fails on its own, and so does a single step.
 """
+_NEXT = ((1, (2,)), (1, (3,)))
+"""Right above a least size: where only every second or third size runs, it is none."""
 _ORDER = {"batch": 0, "time": 1}
 _GUESSES = ("own", "first is batch", "by place", "one size")
 _BATCH_NAMES = ("batch", "batch_size")
@@ -356,7 +358,7 @@ def _labels_from(
 ) -> list[str]:
     """The sizes from `least` on that were tried, where the model runs at all of them; empty where it does not."""
     labels: list[str] = []
-    for batch, others in _SIZES if least else ():
+    for batch, others in (*_SIZES, *_NEXT) if least else ():
         larger = tuple(least + size - 1 for size in others)
         sizes = _sizes(axes, batch, larger, model.metadata.axis_limits)
         labels.append(_label(sizes))

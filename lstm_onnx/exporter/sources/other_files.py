@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ...errors import ConfigError, LSTMOnnxError, WeightsError
@@ -14,10 +15,9 @@ _KINDS = "a model's .toml, package.module:callable or file.py:callable"
 
 def not_a_source(source: str) -> LSTMOnnxError:
     """The error for a SOURCE that is none of what it can be."""
-    path = Path(source)
-    lower = path.name.lower()
-    if "\0" in source or not path.is_file():
-        missing = "" if "\0" in source or not Path(source).suffix or path.exists() else ", and no such file is there"
+    lower = Path(source).name.lower()
+    if not os.path.isfile(source):  # noqa: PTH113 - False for a name that no file can have
+        missing = ", and no such file is there" if Path(source).suffix and not os.path.exists(source) else ""  # noqa: PTH110
         return ConfigError(f"{source}: is not {_KINDS}{missing}")
     if lower.endswith((".onnx", ".ort")):
         return ConfigError(

@@ -167,8 +167,6 @@ def _refusal(trial: ShapeTrial, sizes: Sizes, outcome: Outcome, decision: Decisi
             "something in the module freezes a size or a value: a Python loop, a number in view or expand, or a tensor "
             "made of numbers"
         )
-    elif "int(" in line:
-        cause = f"at {line}: int() makes a number of a size, which the file then has at every size; leave int() out"
     else:
         cause = (
             f"at {line}: the module's code goes by the size, and the file has one way alone; write it with "

@@ -112,7 +112,12 @@ def test_the_module_imports_nothing_heavy():
 
 BAD = [
     ("nowhere.toml", {}, FileError, "nowhere.toml: No such file or directory"),
-    ("net.onnx", {}, ConfigError, "is not a model's .toml, package.module:callable or file.py:callable"),
+    (
+        "net.onnx",
+        {},
+        ConfigError,
+        "is an ONNX file already; SOURCE is the PyTorch side, a model's .toml, package.module:",
+    ),
     ("net.toml", {"file": "nowhere.onnx"}, FileError, "nowhere.onnx: No such file or directory"),
     ("net.toml", {"file": "net.toml"}, ModelError, "net.toml"),
     ("net.toml", {"mutants": "some"}, ConfigError, "one of none, quick, all"),

@@ -124,10 +124,15 @@ def _attributes(copy: nn.Module) -> Iterator[tuple[tuple[str, str, bool], Any]]:
                 yield (path, name, True), value
 
 
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to; tensors of inference mode do not count that."""
+    return 0 if tensor.is_inference() else int(tensor._version)
+
+
 def _versions(value: Any) -> Any:
     """The identities and versions of a value's leaves: they differ once it was changed in place."""
     leaves, tree = pytree.tree_flatten(value)
-    return tree, [(id(leaf), leaf._version) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves]
+    return tree, [(id(leaf), version_of(leaf)) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves]
 
 
 def find_attribute_states(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError
-from .attribute_states import AttributeState, initial_tensors
+from .attribute_states import AttributeState, initial_tensors, version_of
 from .kept import Change, lengthen, numbers_of, other_numbers
 from .user_code import stack_line
 
@@ -38,7 +38,7 @@ def settle_states(functional: FunctionalModule, first: Sequence[Tensor], changes
         ExportError: there are none, or the outputs depend on something else that calls change.
     """
     found = functional.stateful.attribute_states
-    versions = {name: tensor._version for name, tensor in functional.arguments.tensors.items()}
+    versions = {name: version_of(tensor) for name, tensor in functional.arguments.tensors.items()}
     problem: ExportError | None = None
     for candidates in _candidates(found):
         functional.stateful.attribute_states = candidates
@@ -124,7 +124,7 @@ def _first_call_problem(functional: FunctionalModule, name: str, versions: Mappi
 def _own_cause(functional: FunctionalModule, name: str, versions: Mapping[str, int]) -> ExportError | None:
     """Why an output is another one each time: the forward writes into an input, or draws random numbers."""
     inputs = functional.arguments.tensors
-    written = [key for key, tensor in inputs.items() if tensor._version != versions[key]]
+    written = [key for key, tensor in inputs.items() if version_of(tensor) != versions[key]]
     if written:
         return ExportError(
             f"forward writes into {', '.join(written)}, so that {name} is another one when it is called again with "

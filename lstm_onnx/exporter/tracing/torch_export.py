@@ -23,6 +23,7 @@ from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
+from . import constants, each_number, function_mode, python_builtins
 from .assigned_parameters import assigned_parameters
 from .attribute_states import ForwardFailed
 from .constants import Constants
@@ -43,6 +44,7 @@ TRACED_OPSET = 18
 ONE_AT_A_TIME = threading.RLock()
 """Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
 _CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
+_THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins)]
 _FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
@@ -173,7 +175,7 @@ def _exported(
     functional: FunctionalModule, args: tuple[Any, ...], shapes: tuple[Any, ...], builtins: Builtins
 ) -> tuple[torch.export.ExportedProgram, GuardLog, TracingMode]:
     mode = TracingMode(Constants(functional.stateful), builtins)
-    with record_guards() as guards:
+    with record_guards(_THROUGH) as guards:
         try:
             with (
                 mode,

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import uninteresting_files
 
 from .user_code import calling_line, stack_line
 
@@ -106,8 +107,16 @@ def record_size_strings(lines: list[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def record_guards() -> Iterator[GuardLog]:
-    """Read torch's log of symbolic shapes, without showing it."""
+def record_guards(through: Collection[str] = ()) -> Iterator[GuardLog]:
+    """Read torch's log of symbolic shapes, without showing it.
+
+    Args:
+        through: files that stand between the user's code and torch's in a call: torch names the place of a
+            comparison by the innermost frame that is not its own, and not theirs.
+    """
+    files = uninteresting_files()
+    added = set(through) - files
+    files.update(added)
     logger = logging.getLogger(_GUARDS)
     level = logger.level
     guards = GuardLog(logger.getEffectiveLevel())
@@ -118,3 +127,4 @@ def record_guards() -> Iterator[GuardLog]:
     finally:
         logger.setLevel(level)
         logger.removeFilter(guards)
+        files.difference_update(added)

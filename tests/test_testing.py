@@ -116,7 +116,7 @@ BAD = [
         "net.onnx",
         {},
         ConfigError,
-        "is an ONNX file already; SOURCE is the PyTorch side, a model's .toml, package.module:",
+        "is an ONNX file already; SOURCE is the PyTorch side, a model's .toml, ",
     ),
     ("net.toml", {"file": "nowhere.onnx"}, FileError, "nowhere.onnx: No such file or directory"),
     ("net.toml", {"file": "net.toml"}, ModelError, "net.toml"),

@@ -273,6 +273,12 @@ def with_a_distribution(self: Base, x: Tensor) -> Tensor:
     return normal.mean
 
 
+@pytest.fixture(autouse=True)
+def validating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distributions check their arguments: torch.compile turns that off for the whole process."""
+    monkeypatch.setattr(D.Distribution, "_validate_args", True)
+
+
 @pytest.mark.parametrize("forward", DROPPED)
 def test_a_check_is_dropped_with_a_note_of_its_line(forward: Any, tmp_path: Path) -> None:
     module = type("Module", (Base,), {"forward": forward})()

@@ -106,9 +106,11 @@ def test_numbers_that_an_input_is_written_into_are_not_known(tmp_path: Path) -> 
 
 def test_random_numbers_are_not_drawn_beside_the_trace(tmp_path: Path) -> None:
     """Nor does a trace change the caller's generator."""
+    drawing = Base(lambda _, y: y * torch.rand(1).item())
+    reading = Base(lambda self, y: y * self.gain.item())
+    inputs = signal(2, 4)
     before = torch.get_rng_state()
     with pytest.raises(ExportError, match="draws random numbers in eval mode"):
-        made(Base(lambda _, y: y * torch.rand(1).item()), signal(2, 4), X, tmp_path)
-    torch.set_rng_state(before)
-    made(Base(lambda self, y: y * self.gain.item()), signal(2, 4), X, tmp_path)
+        made(drawing, inputs, X, tmp_path)
+    made(reading, inputs, X, tmp_path)
     assert torch.equal(torch.get_rng_state(), before)

@@ -54,8 +54,12 @@ def _interface(model: ModelProto) -> tuple[Hashable, ...]:
 
 
 def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
-    """For each output its expression, as nested tuples of which equal ones are equal."""
+    """For each output its expression, as nested tuples of which equal ones are equal.
+
+    A mutant's rewiring may close a circle, which no file can run: it has no expression, and equals nothing.
+    """
     graph = _Graph(model.graph, shapes)
+    opened: set[str] = set()
     known: dict[str, int] = {}
     numbers: dict[Hashable, int] = {}
     described: list[Hashable] = []
@@ -64,7 +68,10 @@ def _expressions(model: ModelProto, shapes: Shapes) -> list[Hashable]:
         while todo:
             value = todo[-1]
             missing = [part for part in graph.parts(value) if part not in known]
+            if missing and value in opened:
+                return [object()]  # its parts need it
             if missing:
+                opened.add(value)
                 todo += missing
                 continue
             todo.pop()

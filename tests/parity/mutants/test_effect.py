@@ -140,3 +140,12 @@ def test_of_a_scan_each_direction_is_read_by_itself(first: bool, proven: bool, t
             assert equal == (not outcome.applied)
         assert outcomes[name, 0][0].applied
     assert proven or outcomes["run backwards", 1][0].applied
+
+
+def test_a_circle_has_no_expression_and_is_not_gone_round_for_ever() -> None:
+    value = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    nodes = [onnx.helper.make_node("Add", ["x", "b"], ["a"]), onnx.helper.make_node("Neg", ["a"], ["b"])]
+    nodes.append(onnx.helper.make_node("Relu", ["a"], ["y"]))
+    circle = onnx.helper.make_model(onnx.helper.make_graph(nodes, "circle", [], [value]))
+    assert not same_by_graph(circle, circle, {})
+    assert live_values(circle, {}) == {"x", "a", "b", "y"}

@@ -6,12 +6,12 @@ import pytest
 from lstm_onnx import LSTMSpec, WeightsError
 from lstm_onnx.exporter.weights import (
     MAX_CONDITION,
-    digest,
     fold_projection,
     layer_weights,
     state_dict_problems,
     validate_state_dict,
 )
+from lstm_onnx.onnxgraph.write import digest
 from lstm_onnx.spec import GRUSpec, RecurrentSpec, RNNSpec
 
 SPEC = LSTMSpec(3, 2, num_layers=2, bidirectional=True)

@@ -15,8 +15,8 @@ import lstm_onnx
 from lstm_onnx import ParityReport
 from lstm_onnx.parity import K, LSTMVerification, make_report
 from lstm_onnx.parity import cases as sweep
+from lstm_onnx.parity import lstm_reference as reference
 from lstm_onnx.parity.cases import SHAPES
-from lstm_onnx.parity.lstm import reference
 from lstm_onnx.parity.lstm.verification import expectations
 from lstm_onnx.parity.replay import replay
 

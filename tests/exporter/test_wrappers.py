@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -176,16 +175,6 @@ def test_a_bare_lstm_needs_no_example(wrap: Callable[[Any], Any], tmp_path: Path
     lstm = nn.LSTM(3, 4)
     lstm_onnx.export(wrap(copy.deepcopy(lstm)), tmp_path / "m.onnx")
     assert lstm_onnx.verify(lstm, tmp_path / "m.onnx", provider="cpu", threads=1)
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process alone."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="gloo's file store is for POSIX")

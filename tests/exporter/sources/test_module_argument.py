@@ -6,14 +6,13 @@ import functools
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.ao.nn import quantizable
 from torch.utils._pytree import tree_map
@@ -192,16 +191,6 @@ def test_an_onnx_file_in_the_place_of_a_module(file: Path, tmp_path: Path) -> No
 def test_what_computes_in_float_is_no_quantized_module() -> None:
     net = nn.Sequential(torch.ao.quantization.QuantStub(), nn.LSTM(3, 4), torch.ao.nn.quantized.FloatFunctional())
     assert unwrap_module(net) is net
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Iterator[None]:
-    """A process group of this process alone."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="gloo's file store is for POSIX")

@@ -141,9 +141,12 @@ class _Weights:
         return array
 
     def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
-        """The graph's initializers that are still used."""
+        """The graph's initializers that are still used; Constant nodes that are not are removed."""
         used = {name for node in nodes_of(graph.node) for name in node.input}
         used |= {value.name for one in graphs_of(graph) for value in one.output}
+        for one in graphs_of(graph):
+            for node in [node for node in one.node if node.op_type == "Constant" and node.output[0] not in used]:
+                one.node.remove(node)
         return {tensor.name: self._array(tensor) for tensor in graph.initializer if tensor.name in used}
 
 

@@ -153,3 +153,14 @@ def test_weights_beside_the_file(tmp_path: Path):
     with pytest.raises(lstm_onnx.LSTMOnnxError, match=r"m\.data"):
         quantize(tmp_path / "m.onnx", tmp_path / "r.onnx")
     assert not (tmp_path / "r.onnx").exists()
+
+
+def test_weights_in_constant_nodes_are_not_kept_beside_their_integers(tmp_path: Path):
+    model = Case("LSTM", inputs=64, hidden=64).model()
+    for tensor in list(model.graph.initializer):
+        model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], name=tensor.name, value=tensor))
+    del model.graph.initializer[:]
+    path = saved(tmp_path / "m.onnx", model)
+    done = quantize(path, tmp_path / "q.onnx")
+    assert done.num_bytes < 0.4 * done.source_bytes
+    assert not any(node.op_type == "Constant" for node in onnx.load(tmp_path / "q.onnx").graph.node)

@@ -78,7 +78,7 @@ class Metadata:
         size_boundaries: the sizes of an axis at which the module's code may branch; tests of the file try them, one
             less and one more.
         call: how the inputs are arranged in the module's call, and the constants beside them, as JSON (see
-            `exporter.tracing.call_metadata`); what runs the file needs none of it.
+            `exporter.call.metadata`); what runs the file needs none of it.
         quantization: how an int8 file was made; None for others.
     """
 

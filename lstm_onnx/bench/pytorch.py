@@ -133,8 +133,8 @@ class TorchSide:
     def _call(
         self, module: Any, specs: Sequence[InputSpec], feeds: Mapping[str, np.ndarray], call: list[Any] | None
     ) -> Callable[[], Any]:
-        from ..exporter.tracing.arguments import draw_arguments
-        from ..exporter.tracing.call_metadata import call_from_json
+        from ..exporter.call.arguments import draw_arguments
+        from ..exporter.call.metadata import call_from_json
         from ..input_spec import axes
 
         torch = self.torch
@@ -177,7 +177,7 @@ class TorchSide:
 
     def _module(self) -> Any:
         """The module in eval mode; a copy of it where it may keep states in attributes."""
-        from ..exporter.tracing.clone import clone_module
+        from ..exporter.copies.clone import clone_module
 
         module = self.source.module()
         return (module if isinstance(self.source, LSTMSource) else clone_module(module)).to(self.device)

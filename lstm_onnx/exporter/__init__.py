@@ -107,8 +107,8 @@ def export(
     from .dependencies import require_tracer
 
     require_tracer()
+    from .call.arguments import bind_arguments
     from .module import ModuleOptions, export_module
-    from .tracing.arguments import bind_arguments
 
     names = None if output_names is None else _names(output_names)
     try:

@@ -16,27 +16,15 @@ from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..spec import ExportOptions
 from ..symbolic_dims import is_expression, names_in, with_names
+from .call.arguments import Arguments
+from .copies.caller_state import caller_state_kept
+from .functional.dynamic_axes import dynamic_shapes_text, find_dynamic_axes, is_other_axis, left_out_axes, without_axes
+from .functional.functional_module import FixedSizeError, FunctionalModule, make_functional, resize_example, trace_sizes
 from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
 from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
-from .tracing.arguments import Arguments
-from .tracing.caller_state import caller_state_kept
-from .tracing.dynamic_axes import (
-    dynamic_shapes_text,
-    find_dynamic_axes,
-    is_other_axis,
-    left_out_axes,
-    without_axes,
-)
-from .tracing.functional import (
-    FixedSizeError,
-    FunctionalModule,
-    make_functional,
-    resize_example,
-    trace_sizes,
-)
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import ONE_AT_A_TIME, trace
 from .trials.axis_limits import requested_limits

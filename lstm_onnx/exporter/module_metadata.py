@@ -14,11 +14,11 @@ from ..metadata import Metadata, Origin
 from ..onnxgraph.write import digest
 from ..spec import ExportOptions
 from ..symbolic_dims import names_in
+from .call.arguments import Arguments
+from .call.metadata import call_to_json
+from .functional.functional_module import FunctionalModule
 from .lowering.lower import ExposedStates, OpaqueCall, carried_states
 from .lowering.rename import Dims, TracedGraph
-from .tracing.arguments import Arguments
-from .tracing.call_metadata import call_to_json
-from .tracing.functional import FunctionalModule
 from .weights import Array
 from .write import VERSIONS
 

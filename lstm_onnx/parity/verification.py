@@ -17,11 +17,11 @@ from torch import nn
 from ..atomic_io import require_path, temporary_folder
 from ..errors import ConfigError, ExportError, ModelError
 from ..exporter import export
+from ..exporter.copies.caller_state import caller_state_kept
+from ..exporter.copies.clone import clone_module
 from ..exporter.sources.module_argument import unwrap_module
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
 from ..exporter.sources.torch_lstm import is_bare_lstm
-from ..exporter.tracing.caller_state import caller_state_kept
-from ..exporter.tracing.clone import clone_module
 from ..exporter.weights import validate_state_dict
 from ..input_spec import InputSpec
 from ..runtime import Model, load

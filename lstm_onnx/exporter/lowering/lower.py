@@ -14,7 +14,7 @@ from ...spec import ExportOptions
 from ...symbolic_dims import names_in
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix, state_prefix
-from ..tracing.opaque_ops import RecurrentModule
+from ..opaque.operators import RecurrentModule
 from ..tracing.torch_export import DOMAIN
 from ..weights import Array, layer_weights, validate_state_dict
 from .rename import Dims, TracedGraph

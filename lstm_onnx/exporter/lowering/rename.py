@@ -15,11 +15,11 @@ from onnx import NodeProto, ValueInfoProto, helper
 
 from ...onnxgraph.builder import Nodes, integers_name
 from ...symbolic_dims import with_names
+from ..call.arguments import Arguments
+from ..functional.functional_module import FunctionalModule
 from ..node_names import node_name, operand_name
-from ..tracing.arguments import Arguments
-from ..tracing.functional import FunctionalModule
 from ..tracing.torch_export import DOMAIN
-from ..tracing.user_code import stack_trace_line
+from ..user_code import stack_trace_line
 
 Dims = tuple[int | str, ...]
 _SCOPES = "pkg.torch.onnx.name_scopes"

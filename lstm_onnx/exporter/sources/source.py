@@ -31,7 +31,7 @@ from .torch_lstm import check_sizes, is_bare_lstm, module_of, seeded_state, spec
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..tracing.arguments import Arguments
+    from ..call.arguments import Arguments
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class ModuleSource:
         """
         require_output_path(path)
         require_tracer()
+        from ..functional.example_inputs import find_example_inputs
         from ..module import ModuleOptions, export_module
-        from ..tracing.example_inputs import find_example_inputs
 
         arguments = self.example or find_example_inputs(self.nn_module, self.inputs, limits=self.limits)
         options = ModuleOptions(self.options, self.states, self.outputs, self.inputs or None, check)
@@ -322,7 +322,7 @@ def _with_example(source: str, made: Any) -> ModuleSource:
             "module needs an attribute example_input_array"
         )
     require_tracer()
-    from ..tracing.arguments import bind_arguments
+    from ..call.arguments import bind_arguments
 
     found = bind_arguments(made[0], made[1], made[2] if len(made) > 2 else None, where=f"{source}: example_inputs")
     return ModuleSource(source, made[0], (), ExportOptions(), example=found)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError
-from .user_code import user_line
+from ..user_code import user_line
 
 _DATA: Any = torch.Tensor.data
 

@@ -19,24 +19,24 @@ from onnx.defs import OpSchema
 from onnxscript import values
 
 from ...errors import ExportError, LSTMOnnxError
+from ..functional.attribute_states import ForwardFailed
+from ..functional.functional_module import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
+from ..opaque.operators import OPERATOR, RecurrentModule
+from ..opaque.packed_sequences import replace_packing_functions
+from ..traced_values import constants, each_number, function_mode, python_builtins
+from ..traced_values.constants import Constants
+from ..traced_values.each_number import RetraceError
+from ..traced_values.function_mode import TracingMode
+from ..traced_values.python_builtins import Builtins
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
-from . import constants, each_number, function_mode, python_builtins
+from ..user_code import NUMBERS, error_line, first_line, stack_trace_line
 from .assigned_parameters import assigned_parameters
-from .attribute_states import ForwardFailed
-from .constants import Constants
-from .each_number import RetraceError
-from .function_mode import TracingMode
-from .functional import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
-from .opaque_ops import OPERATOR, RecurrentModule
-from .packed_sequences import replace_packing_functions
 from .pooling import SymbolicPooling
-from .python_builtins import Builtins
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
-from .user_code import NUMBERS, error_line, first_line, stack_trace_line
 
 DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx.experimental.symbolic_shapes import uninteresting_files
 
-from .user_code import calling_line, stack_line
+from ..user_code import calling_line, stack_line
 
 
 class _ThreadFilter(logging.Filter):

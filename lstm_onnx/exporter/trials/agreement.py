@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tracing.functional import FunctionalModule, Tensors
+from ..functional.functional_module import FunctionalModule, Tensors
 
 _RELATIVE = {torch.float16: 1e-2}
 _OTHERWISE = 1e-5

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ...metadata import Metadata
 from ...symbolic_dims import least_size, names_in
-from ..tracing.functional import FixedSizeError, FunctionalModule
+from ..functional.functional_module import FixedSizeError, FunctionalModule
 from ..tracing.size_decisions import LARGEST_SIZE, Decision, SizeFacts, axis_names, changes, least_steps
 from .row_order import SORTED_STABLY, require_row_order, sort_cause
 from .shape_trial import RIGHT, UNRUN, WRONG, Outcome, ShapeTrial, Sizes

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
 
-from ..tracing.user_code import format_line, is_user_code
+from ..user_code import format_line, is_user_code
 
 _MOST_STEPS = 200_000
 """Instructions of the user's code that are recorded; a loop over time may execute any number."""

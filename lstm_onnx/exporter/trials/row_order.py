@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...errors import ExportError
-from ..tracing.functional import FixedSizeError
+from ..functional.functional_module import FixedSizeError
 from .shape_trial import WRONG, ShapeTrial, Sizes
 
 SORTED_STABLY = 16

@@ -12,8 +12,8 @@ from ...errors import ExportError, ModelError
 from ...metadata import Metadata
 from ...onnxgraph.write import write_model
 from ...runtime import Model
+from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
-from ..tracing.functional import FunctionalModule
 from ..tracing.size_decisions import SizeFacts
 from ..write import float64_notes
 from .axis_limits import Limits, run_shape_trial

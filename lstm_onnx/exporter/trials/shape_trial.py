@@ -18,9 +18,9 @@ from torch import Tensor
 from ...errors import ExportError, InputError, MissingDependencyError, RunError
 from ...runtime import Model, load
 from ...symbolic_dims import size_of
-from ..tracing.arguments import resize_tensor
-from ..tracing.call_with_states import call_with_states
-from ..tracing.functional import FunctionalModule, Tensors
+from ..call.arguments import resize_tensor
+from ..functional.call_with_states import call_with_states
+from ..functional.functional_module import FunctionalModule, Tensors
 from ..tracing.roundings import Axis
 from ..tracing.size_decisions import SizeFacts, axis_names
 from .agreement import first_difference

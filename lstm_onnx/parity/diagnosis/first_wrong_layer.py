@@ -14,7 +14,7 @@ import numpy as np
 from onnx import helper
 
 from ...errors import InputError, LSTMOnnxError, RunError
-from ...exporter.tracing.opaque_ops import RecurrentModule
+from ...exporter.opaque.operators import RecurrentModule
 from ...runtime import Model
 from ...spec import LSTMSpec
 from ..criterion import compare

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ...errors import ConfigError, ExportError
-from ...exporter.tracing.arguments import Arguments, bind_arguments
-from ...exporter.tracing.call_metadata import call_from_json
-from ...exporter.tracing.call_structure import Call
-from ...exporter.tracing.example_inputs import find_example_inputs
+from ...exporter.call.arguments import Arguments, bind_arguments
+from ...exporter.call.metadata import call_from_json
+from ...exporter.call.structure import Call
+from ...exporter.functional.example_inputs import find_example_inputs
 from ...input_spec import InputSpec, axes
 from ...runtime import Model
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...exporter.tracing.call_with_states import call_with_states
-from ...exporter.tracing.functional import FunctionalModule
-from ...exporter.tracing.opaque_ops import RecurrentModule
+from ...exporter.functional.call_with_states import call_with_states
+from ...exporter.functional.functional_module import FunctionalModule
+from ...exporter.opaque.operators import RecurrentModule
 from ...runtime import Model
 from ...runtime.tensor_info import ValueInfo
 from ...symbolic_dims import size_of

@@ -17,9 +17,9 @@ from onnx import ModelProto
 from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
+from ...exporter.call.arguments import Arguments
+from ...exporter.functional.functional_module import make_functional
 from ...exporter.module_metadata import parameter_digest
-from ...exporter.tracing.arguments import Arguments
-from ...exporter.tracing.functional import make_functional
 from ...input_spec import InputSpec, axes, draw, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model

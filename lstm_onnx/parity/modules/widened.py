@@ -16,7 +16,7 @@ from onnx import AttributeProto, TensorProto, ValueInfoProto, helper, numpy_help
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from ...exporter.tracing.clone import clone_module
+from ...exporter.copies.clone import clone_module
 from ...input_spec import InputSpec
 from ...metadata import Metadata
 from ...onnxgraph.nodes import graphs_of

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.exporter.helpers import X_LENGTHS, Made, X, agree, eager, made, signal, with_lengths
-from tests.exporter.tracing.test_packed_sequences import Direct
+from tests.exporter.opaque.test_packed_sequences import Direct
 
 
 class Model(nn.Module):

@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 
 import lstm_onnx
 from lstm_onnx import ConfigError, ExportError, FileError, WeightsError
+from lstm_onnx.exporter.functional.example_inputs import find_example_inputs
 from lstm_onnx.exporter.sources.source import ModuleSource, load_source
-from lstm_onnx.exporter.tracing.example_inputs import find_example_inputs
 from lstm_onnx.input_spec import InputSpec
 
 NET = """

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 import lstm_onnx
 from lstm_onnx import ExportError
+from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.functional.functional_module import initial_states, make_functional
 from lstm_onnx.exporter.tracing import torch_export as trace
 from lstm_onnx.exporter.tracing import torch_logs as remarks
-from lstm_onnx.exporter.tracing.arguments import bind_arguments
-from lstm_onnx.exporter.tracing.functional import initial_states, make_functional
 from lstm_onnx.exporter.tracing.size_decisions import changes
 from tests.exporter.helpers import X, agree, eager, made, signal
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lstm_onnx.exporter.tracing.arguments import bind_arguments
-from lstm_onnx.exporter.tracing.functional import FunctionalModule, Tensors, make_functional
+from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.functional.functional_module import FunctionalModule, Tensors, make_functional
 from lstm_onnx.exporter.trials.agreement import first_difference
 from tests.exporter.helpers import X, signal
 

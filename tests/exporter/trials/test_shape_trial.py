@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lstm_onnx import MissingDependencyError
-from lstm_onnx.exporter.tracing.arguments import bind_arguments
-from lstm_onnx.exporter.tracing.functional import FixedSizeError, make_functional
+from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.functional.functional_module import FixedSizeError, make_functional
 from lstm_onnx.exporter.tracing.size_decisions import RecurrentSize, SizeFacts
 from lstm_onnx.exporter.trials.axis_limits import requested_limits, run_shape_trial
 from lstm_onnx.exporter.trials.shape_trial import RIGHT, UNRUN, WRONG, ShapeTrial, open_for_trial

@@ -1,0 +1,1 @@
+"""The arguments of a forward: their arrangement, their names, and both as metadata."""

@@ -1,0 +1,411 @@
+"""The example inputs of a module: named tensors, in the containers that its forward takes.
+
+A tensor's name is its argument's, with the keys within: ``tokens``, ``batch.features``, ``xs.0``.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError, ExportError
+from ...input_spec import INPUT_DTYPES, InputSpec, draw
+from ...symbolic_dims import is_expression, least_size, names_in, size_of
+from .structure import Argument, Call, Path, arguments_of, put_together, take_apart
+
+Axes = dict[int, str]
+"""The dynamic axes of a tensor and their names."""
+Limits = dict[str, tuple[int, int | None]]
+"""The least and the largest size of an axis, by its name; None where there is no largest."""
+_UNBOUNDED = 2**31
+"""A maximum of this or more is none: torch has its own infinity."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The tensors that a forward is called with, and their arrangement.
+
+    Attributes:
+        tensors: by name, in the forward's order.
+        axes: the dynamic axes of each tensor, by a name, or by an expression of names such as ``4*time - 16``.
+        call: the arguments, with these tensors in their places.
+        limits: the requested sizes of axes, by name; an axis without an entry may have any.
+        guessed: whether nobody named the dynamic axes.
+    """
+
+    tensors: dict[str, Tensor]
+    axes: dict[str, Axes]
+    call: Call
+    limits: Limits = field(default_factory=dict)
+    guessed: bool = False
+
+    def args_and_kwargs(self, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """``(args, kwargs)`` with these tensors (or other objects, such as shapes) in the tensors' places."""
+        return put_together(self.call, tensors)
+
+    def as_example_inputs(self) -> Any:
+        """The arguments as `bind_arguments` takes them: a tuple, or a dict by name where some have to be named."""
+        args, kwargs = self.args_and_kwargs(self.tensors)
+        names = [argument.name for argument in self.call]
+        return {**dict(zip(names, args, strict=False)), **kwargs} if kwargs else args
+
+    @property
+    def unnamed(self) -> frozenset[str]:
+        """The dynamic axes without a name of the user's."""
+        defaults = {_default_axis_name(name, axis) for name, axes in self.axes.items() for axis in axes}
+        return frozenset(label for axes in self.axes.values() for label in axes.values() if label in defaults)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The size of each dynamic axis in the example, without those that follow from others."""
+        found: dict[str, int] = {}
+        for name, axes in self.axes.items():
+            for axis, label in axes.items():
+                if label.isidentifier():
+                    found.setdefault(label, self.tensors[name].shape[axis])
+        return found
+
+    def within(self, axis: str, size: int) -> int:
+        """`size`, clamped to the axis' limits."""
+        least, largest = self.limits.get(axis, (1, None))
+        return max(least, size if largest is None else min(size, largest))
+
+    def with_limits(self, limits: Mapping[str, tuple[int, int | None]]) -> Arguments:
+        """These arguments with further limits; an axis with one possible size is not dynamic.
+
+        Raises:
+            ConfigError: no size is left, or the example has another one.
+        """
+        found = dict(self.limits)
+        for axis, (least, largest) in limits.items():
+            before, after = found.get(axis, (1, None))
+            ends = [end for end in (after, largest) if end is not None]
+            found[axis] = max(before, least), min(ends) if ends else None
+        for axis, size in self.sizes.items():
+            least, largest = found.get(axis, (1, None))
+            if size < least or (largest is not None and size > largest):
+                allowed = f"{least} or more" if largest is None else f"from {least} to {largest}"
+                raise ConfigError(f"the axis {axis} has size {size} in the example, and must be {allowed}")
+        fixed = {axis for axis, (least, largest) in found.items() if least == largest}
+        axes = {
+            name: {axis: label for axis, label in axes.items() if not names_in(label) <= fixed}
+            for name, axes in self.axes.items()
+        }
+        kept = {axis: pair for axis, pair in found.items() if axis not in fixed and pair != (1, None)}
+        return replace(self, axes=axes, limits=kept)
+
+    def resize(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """The tensors at other sizes: repeated or cut along the dynamic axes."""
+        return {
+            name: resize_tensor(tensor, {axis: _size(label, sizes) for axis, label in self.axes[name].items()})
+            for name, tensor in self.tensors.items()
+        }
+
+    def resize_filled(self, sizes: Mapping[str, int]) -> dict[str, Tensor] | None:
+        """As `resize`, where lengths whose longest fills an axis go on to do so; None where there are none."""
+        before = {size: sizes[label] for label, size in self.sizes.items() if sizes[label] != size}
+        filling = {
+            name: before[int(tensor.max())] - int(tensor.max())
+            for name, tensor in self.tensors.items()
+            if _may_be_lengths(tensor) and int(tensor.max()) in before
+        }
+        if not filling:
+            return None
+        resized = self.resize(sizes)
+        return resized | {name: (resized[name] + more).clamp(min=1) for name, more in filling.items()}
+
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Shape, dtype and, of integers, range of each tensor."""
+        return tuple(_spec(name, tensor, self.axes[name]) for name, tensor in self.tensors.items())
+
+
+def draw_arguments(
+    module: nn.Module,
+    specs: Sequence[InputSpec],
+    sizes: Mapping[str, int],
+    *,
+    seed: int = 0,
+    call: Call | None = None,
+) -> Arguments:
+    """Random arguments of a forward, from a description of its inputs, such as a config's or a file's.
+
+    Args:
+        module: only its forward's signature is used.
+        specs: the inputs; a name with dots is an entry of a dict argument, or of a list where it is a number.
+        sizes: a size for each axis name.
+        seed: of the random numbers.
+        call: how the inputs are arranged; None goes by their names.
+
+    Raises:
+        ExportError: the forward does not take such arguments.
+        ConfigError: the inputs cannot be drawn at these sizes.
+    """
+    arrays = draw(specs, sizes, np.random.default_rng(seed))
+    tensors = {spec.name: torch.from_numpy(arrays[spec.name]) for spec in specs}
+    axes = {spec.name: {axis: dim for axis, dim in enumerate(spec.shape) if isinstance(dim, str)} for spec in specs}
+    if call is None:
+        return bind_arguments(module, _nested(tensors), _nested(axes), where="the inputs")
+    return Arguments(tensors, axes, call)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, last = name.split(".")
+        inner = tree
+        for part in path:
+            inner = inner.setdefault(part, _Branch())
+        inner[last] = value
+    return {name: _listed(value) for name, value in tree.items()}
+
+
+class _Branch(dict[str, Any]):
+    """A dict made from names with dots, unlike one that is a value."""
+
+
+def _listed(value: Any) -> Any:
+    if not isinstance(value, _Branch):
+        return value
+    if all(key.isdecimal() for key in value):
+        return [_listed(item) for item in value.values()]
+    return {key: _listed(item) for key, item in value.items()}
+
+
+def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
+    """`tensor` with other sizes along some axes, by repeating its entries or cutting it.
+
+    An entry is followed by those that repeat it, so that lengths stay sorted and a mask's padding stays at its end.
+    """
+    for axis, size in sizes.items():
+        own = tensor.shape[axis]
+        if size != own:
+            index = torch.arange(size, device=tensor.device)
+            tensor = tensor.index_select(axis, index * own // size if size > own else index)
+    return tensor
+
+
+def _may_be_lengths(tensor: Tensor) -> bool:
+    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+    return whole and tensor.dim() == 1 and tensor.numel() > 0 and int(tensor.min()) >= 1
+
+
+def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    shape = tuple(axes.get(axis, size) for axis, size in enumerate(tensor.shape))
+    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.numel() == 0:
+        return InputSpec(name, shape, dtype)
+    return InputSpec(name, shape, dtype, int(tensor.min()), int(tensor.max()))
+
+
+def bind_arguments(
+    module: nn.Module, example_inputs: Any, dynamic_shapes: Any, *, where: str = "example_inputs"
+) -> Arguments:
+    """Bind example inputs to the forward's arguments, and name their tensors and dynamic axes.
+
+    Args:
+        module: only its forward's signature is used.
+        example_inputs: a tensor, a tuple of positional arguments, or a dict of arguments by name.
+        dynamic_shapes: as torch.export takes them, by argument (or in the arguments' order): for each
+            tensor ``{axis: name}`` or one entry an axis, where a name is a string or a
+            ``torch.export.Dim`` (whose min and max bound the axis), None, an int and Dim.STATIC are for
+            a static one, and Dim.DYNAMIC and Dim.AUTO for a dynamic one without a name.  None makes
+            all axes of integers and booleans dynamic, and all but the last of other tensors; the
+            exporter asks the module instead (`find_dynamic_axes`).
+        where: what messages call the inputs.
+
+    Raises:
+        ExportError: the arguments do not fit the forward, or hold no tensor.
+        ConfigError: `dynamic_shapes` does not fit the arguments.
+    """
+    arguments = arguments_of(_bind(module, example_inputs, where))
+    shapes = _by_argument(dynamic_shapes, [name for name, _, _ in arguments])
+    tensors: dict[str, Tensor] = {}
+    axes: dict[str, Axes] = {}
+    limits: list[Limits] = []
+
+    def add(name: str, tensor: Tensor, path: Path, shapes: Any) -> None:
+        if name in tensors:
+            raise ConfigError(f"two tensors of {where} would be named {name}; rename a key")
+        _check_dtype(name, tensor)
+        tensors[name] = tensor.detach()
+        shape = _shape_at(shapes, path, name)
+        axes[name] = _axes(name, tensor, shape)
+        limits.append(_limits(axes[name], tensor, shape))
+
+    call = tuple(
+        Argument(name, passed, take_apart(value, name, functools.partial(add, shapes=shapes[name])))
+        for name, passed, value in arguments
+    )
+    if not tensors:
+        raise ExportError(f"{where} hold no tensor")
+    found = Arguments(tensors, axes, call, guessed=dynamic_shapes is None)
+    _check_sizes(found)
+    for requested in (*limits, _least_sizes(axes)):
+        found = found.with_limits(requested)
+    return found
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in INPUT_DTYPES:
+        raise ExportError(
+            f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {', '.join(INPUT_DTYPES)}"
+        )
+
+
+_GUESS: Any = object()
+"""The dynamic shape of a tensor for which the user passed none."""
+
+
+def _bind(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
+    """The example as arguments by name."""
+    inputs = example_inputs
+    if isinstance(inputs, Mapping):
+        # A dict holds arguments by name, or is itself the only argument.
+        candidates: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), dict(inputs)), ((inputs,), {})]
+    else:
+        candidates = [(tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,), {})]
+    signature = inspect.signature(module.forward)
+    problem: TypeError | None = None
+    for args, kwargs in candidates:
+        try:
+            return signature.bind(*args, **kwargs)
+        except TypeError as error:
+            problem = problem or error
+    raise ExportError(f"{where} do not fit {type(module).__name__}.forward{signature}: {problem}")
+
+
+def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
+    if dynamic_shapes is None:
+        return dict.fromkeys(labels, _GUESS)
+    if isinstance(dynamic_shapes, Mapping):
+        unknown = [str(key) for key in dynamic_shapes if key not in labels]
+        if unknown:
+            raise ConfigError(f"dynamic_shapes names {', '.join(unknown)}, but the arguments are {', '.join(labels)}")
+        return {label: dynamic_shapes.get(label) for label in labels}
+    if isinstance(dynamic_shapes, (tuple, list)) and len(dynamic_shapes) == len(labels):
+        return dict(zip(labels, dynamic_shapes, strict=True))
+    raise ConfigError(
+        f"dynamic_shapes must be a dict by argument, or have an entry for each of {', '.join(labels)} in this order"
+    )
+
+
+def _shape_at(shape: Any, path: Path, name: str) -> Any:
+    """The part of an argument's dynamic shape for the tensor at `path` in the argument."""
+    for position, key in path:
+        if shape is _GUESS or shape is None:
+            return shape
+        if position is None:
+            return None
+        try:
+            if isinstance(shape, (tuple, list)):
+                shape = shape[position]
+            elif isinstance(shape, Mapping):
+                shape = shape[key]
+            else:
+                shape = getattr(shape, str(key))
+        except (KeyError, IndexError, AttributeError):
+            raise ConfigError(f"dynamic_shapes has no entry for {name}; it must be nested as the inputs are") from None
+    return shape
+
+
+def _axes(name: str, tensor: Tensor, shape: Any) -> Axes:
+    if shape is _GUESS:
+        rank = tensor.dim()
+        counted = not tensor.is_floating_point()
+        return {
+            axis: _default_axis_name(name, axis) for axis in range(rank if counted else max(1, rank - 1) if rank else 0)
+        }
+    if shape is None:
+        return {}
+    if isinstance(shape, (tuple, list)):
+        if len(shape) != tensor.dim():
+            raise ConfigError(f"dynamic_shapes has {len(shape)} entries for {name}, which has {tensor.dim()} axes")
+        shape = dict(enumerate(shape))
+    if not isinstance(shape, Mapping):
+        raise ConfigError(
+            f"dynamic_shapes of {name} is {shape!r}; it must be a dict of axes to names, such as {{0: 'batch'}}"
+        )
+    axes: Axes = {}
+    for axis, value in shape.items():
+        if type(axis) is not int or not -tensor.dim() <= axis < tensor.dim():
+            raise ConfigError(f"dynamic_shapes of {name} has axis {axis!r}, and the tensor has {tensor.dim()} axes")
+        label = _axis_name(name, axis % tensor.dim(), value)
+        if label is not None:
+            axes[axis % tensor.dim()] = label
+    return axes
+
+
+def _limits(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
+    """The sizes that a torch.export.Dim, or a Dim.DYNAMIC or Dim.AUTO with min and max, allows."""
+    if shape is _GUESS or not shape:
+        return {}
+    entries = shape if isinstance(shape, Mapping) else dict(enumerate(shape))
+    limits: Limits = {}
+    for axis, value in entries.items():
+        label = axes.get(axis % tensor.dim())
+        if label is not None and label.isidentifier() and not isinstance(value, str):
+            least, largest = getattr(value, "min", None), getattr(value, "max", None)
+            # torch's infinity is no int; older ones have a large one.
+            bounded = isinstance(largest, int) and largest < _UNBOUNDED
+            limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
+    return limits
+
+
+def _size(label: str, sizes: Mapping[str, int]) -> int:
+    found = size_of(label, sizes)
+    if found is None or found < 1:
+        raise ExportError(f"the axis {label} has no entries at {', '.join(f'{n} {s}' for n, s in sizes.items())}")
+    return found
+
+
+def _least_sizes(axes: Mapping[str, Axes]) -> Limits:
+    """The least size of each axis from which on those that follow from it have an entry."""
+    limits: Limits = {}
+    for label in {label for own in axes.values() for label in own.values() if not label.isidentifier()}:
+        names = names_in(label)
+        if len(names) == 1:
+            name = next(iter(names))
+            limits[name] = max(least_size(label, name), limits.get(name, (1, None))[0]), None
+    return limits
+
+
+def _default_axis_name(name: str, axis: int) -> str:
+    return f"{name}_{axis}".replace(".", "_")
+
+
+def _axis_name(name: str, axis: int, value: Any) -> str | None:
+    if value is None or type(value) is int or value is torch.export.Dim.STATIC:
+        return None
+    if isinstance(value, type(torch.export.Dim.DYNAMIC)):
+        return _default_axis_name(name, axis)  # Dim.DYNAMIC or Dim.AUTO, which have no names
+    label = value if isinstance(value, str) else getattr(value, "__name__", None)
+    if not isinstance(label, str) or not (label.isidentifier() or is_expression(label)):
+        raise ConfigError(
+            f"dynamic_shapes of {name}, axis {axis}: {value!r} names no axis; use a word such as 'batch', "
+            "or a torch.export.Dim with a name"
+        )
+    return label
+
+
+def _check_sizes(found: Arguments) -> None:
+    for name, axes in found.axes.items():
+        for axis, label in axes.items():
+            size, expected = found.tensors[name].shape[axis], size_of(label, found.sizes)
+            if expected is None:
+                missing = ", ".join(sorted(names_in(label) - found.sizes.keys()))
+                raise ConfigError(f"the axis {label} of {name} needs an axis named {missing} in dynamic_shapes, too")
+            if size != expected:
+                raise ConfigError(
+                    f"the axis {label} has size {expected} in one input and {size} in {name} (axis {axis})"
+                )
+            if size < 1:
+                raise ExportError(f"{name} has size 0 along {label}; give an example with something in it")

@@ -1,0 +1,142 @@
+"""A copy of a module: its own module objects, attributes and tensors.
+
+Everything that an export changes in a module (eval mode, the classes of its LSTMs, states that its
+forward leaves in attributes) is changed in such a copy.  The caller's module stays as it is, also when
+an export fails or another thread runs it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from ...errors import ExportError
+from ..user_code import is_library
+from ..wrappers import uncompiled
+from .caller_state import add_hooks, global_hooks
+from .code_names import code_names
+from .copier import Copier
+from .rebuilt_code import derived_class, rebuilt_function
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_UNUSED_HOOKS = (
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks",
+    "_load_state_dict_post_hooks",
+)
+"""Hooks that are no part of a call without gradients."""
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A copy of a module, and what code may write into that came with it: containers, objects, cells of closures."""
+
+    module: nn.Module
+    mutable: tuple[Any, ...]
+
+
+def clone_module(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """The module of `clone`."""
+    return clone(module, dtype).module
+
+
+def clone(module: nn.Module, dtype: torch.dtype | None = None) -> Clone:
+    """A copy of `module` in eval mode.
+
+    Parameters, buffers and tensors in attributes are all copied, since a forward may write into any of
+    them, and so are containers, the user's own objects, and the functions that close over any of these or
+    over the module: hooks, lambdas, a forward of the module's own.  What is tied in the original is tied in
+    the copy.  Objects of libraries are shared (see `Copier`).
+
+    Args:
+        module: it is not changed.
+        dtype: floating-point tensors are converted to it; None keeps their dtypes.
+
+    Raises:
+        ExportError: a parameter has no values, since it is lazy or on the meta device.
+    """
+    for name, tensor in itertools.chain(module.named_parameters(), module.named_buffers()):
+        if is_lazy(tensor):
+            raise ExportError(f"{name} has no shape yet, since its module is lazy; call the module once first")
+        if tensor.is_meta:
+            raise ExportError(f"{name} is on the meta device, where weights have no values; load them first")
+    hooks = global_hooks()
+    names = code_names(module, [hook for items in hooks.values() for _, hook in items])
+    copier = Copier(dtype, _packages(module), names)
+    with torch.inference_mode(False):
+        copy: nn.Module = copier.of(module)
+        hooks = {name: [(key, copier.of(hook)) for key, hook in items] for name, items in hooks.items()}
+    for part in copy.modules():
+        add_hooks(part, hooks)
+        parameters: dict[str, Any] = part._parameters
+        for name, tensor in parameters.items():
+            if tensor is not None and not isinstance(tensor, nn.Parameter):
+                # Code that computes a weight may put it there; torch.export takes parameters alone.
+                parameters[name] = nn.Parameter(tensor, requires_grad=False)
+        for name in _UNUSED_HOOKS:
+            if part.__dict__.get(name):
+                part.__dict__[name] = type(part.__dict__[name])()
+    copy.eval()  # a user's own eval may return nothing
+    return Clone(copy, tuple(copier.mutable))
+
+
+def _packages(module: nn.Module) -> frozenset[str]:
+    """The top-level packages of the user's code: of the modules' own classes, and of their hooks."""
+    names = {type(part).__module__ for part in module.modules()}
+    for part in module.modules():
+        for table in _HOOKS:
+            names |= {
+                getattr(hook, "__module__", None) or type(hook).__module__
+                for hook in vars(part).get(table, {}).values()
+            }
+    return frozenset(name.partition(".")[0] for name in names if not is_library(name))
+
+
+def keep_len_symbolic(copy: nn.Module) -> None:
+    """Make ``len`` of a traced tensor symbolic in the code of a copy's modules.
+
+    Python converts what ``__len__`` returns to an int, so that ``view(len(sequence), 1, -1)`` would fix
+    the size.  The methods of the modules' classes, and the functions of the same file that they call, are
+    copied with globals in which ``len`` is another function; the originals stay as they are.
+    """
+    files: dict[int, dict[str, Any]] = {}
+    kinds: dict[type, type] = {}
+    for module in copy.modules():
+        kind = type(module)
+        if kind not in kinds:
+            methods: dict[str, Any] = {}
+            for owner in reversed(kind.__mro__):
+                if not owner.__module__.startswith(("torch.", "builtins")):
+                    own = {name: uncompiled(item) for name, item in vars(owner).items()}
+                    methods |= {name: item for name, item in own.items() if _is_function(item)}
+            patched = {name: _with_globals(item, files) for name, item in methods.items()}
+            kinds[kind] = derived_class(kind, patched) if patched else kind
+        module.__class__ = kinds[kind]
+
+
+def _is_function(item: object) -> bool:
+    return isinstance(item, types.FunctionType) and not item.__module__.startswith("lstm_onnx.")
+
+
+def _with_globals(function: types.FunctionType, files: dict[int, dict[str, Any]]) -> types.FunctionType:
+    own = function.__globals__
+    if id(own) not in files:
+        table = files[id(own)] = {**own, "len": _symbolic_len}
+        for name, item in own.items():
+            item = uncompiled(item)
+            if isinstance(item, types.FunctionType) and item.__globals__ is own:
+                table[name] = rebuilt_function(item, table)
+    return rebuilt_function(function, files[id(own)])
+
+
+def _symbolic_len(value: Any) -> Any:
+    return value.shape[0] if isinstance(value, torch.Tensor) and value.dim() else len(value)

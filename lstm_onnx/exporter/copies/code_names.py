@@ -1,0 +1,108 @@
+"""Which names the code of a module's forward can reach: global variables, and attributes of its classes.
+
+What a forward writes into may be a global list, or a list of its class.  Only what its code can reach is
+copied with a module: a file's other globals may be data sets.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ..user_code import is_library
+
+ENTRIES = ("forward", "__call__", "__getattr__", "__getattribute__", "__setattr__")
+"""Methods that are called by no name in the code."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
+@dataclass
+class CodeNames:
+    """The names that code can reach.
+
+    Attributes:
+        attributes: everything that it names.
+        tables: the globals of each file by their id, and the names that it reads of them.
+    """
+
+    attributes: set[str] = field(default_factory=set)
+    tables: dict[int, tuple[dict[str, Any], set[str]]] = field(default_factory=dict)
+
+
+def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
+    """The names that the forward of a module, its submodules and their hooks, and `hooks`, can reach."""
+    found = CodeNames()
+    classes = {owner for part in module.modules() for owner in user_classes(type(part))}
+    todo = [function for owner in classes for name in ENTRIES for function in _functions(vars(owner).get(name))]
+    todo += [function for hook in hooks for function in _functions(hook)]
+    for part in module.modules():
+        for name, value in part.__dict__.items():
+            todo += _functions(value)
+            if name in _HOOKS:
+                todo += [function for hook in value.values() for function in _functions(hook)]
+    seen: set[int] = set()
+    while todo:
+        function = todo.pop()
+        if id(function.__code__) in seen:
+            continue
+        seen.add(id(function.__code__))
+        table = function.__globals__
+        names = set(_names(function.__code__))
+        found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())
+        todo += [other for cell in function.__closure__ or () for other in _functions(_content(cell))]
+        todo += [other for name in names & table.keys() for other in _functions(table[name])]
+        for name in names - found.attributes:
+            todo += [other for owner in classes for other in _functions(vars(owner).get(name))]
+        found.attributes |= names
+    return found
+
+
+def user_classes(kind: type) -> list[type]:
+    """The classes that an object's class derives from, and that are the user's, the most basic first."""
+    return [owner for owner in reversed(kind.__mro__) if not is_library(owner.__module__)]
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for item in code.co_consts:
+        if isinstance(item, types.CodeType):
+            yield from _names(item)
+        elif isinstance(item, str):
+            yield item  # for getattr
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # an empty one
+        return None
+
+
+def _functions(value: Any) -> Iterable[types.FunctionType]:
+    """The user's functions that a value stands for: itself, an accessor's, or the methods of a class or object."""
+    if type(value) in weakref.ProxyTypes:  # of which any question goes to what they stand for
+        return ()
+    if isinstance(value, types.FunctionType):
+        wrapped = getattr(value, "__wrapped__", None)
+        own = () if is_library(value.__globals__.get("__name__", "")) else (value,)
+        inner = [content for cell in value.__closure__ or () if not own for content in _functions(_content(cell))]
+        return [*own, *inner, *(_functions(wrapped) if isinstance(wrapped, types.FunctionType) else ())]
+    if isinstance(value, (types.MethodType, staticmethod, classmethod)):
+        return _functions(value.__func__)
+    if isinstance(value, property):
+        return [function for part in (value.fget, value.fset) for function in _functions(part)]
+    if isinstance(value, functools.partial):
+        return _functions(value.func)
+    if isinstance(value, (functools.cached_property, functools._lru_cache_wrapper)):
+        return _functions(value.func if isinstance(value, functools.cached_property) else value.__wrapped__)
+    kind = value if isinstance(value, type) else type(value)
+    if is_library(kind.__module__) or issubclass(kind, nn.Module):
+        return ()
+    items = [item for owner in user_classes(kind) for item in vars(owner).values()]
+    return [item for item in items if isinstance(item, types.FunctionType)]

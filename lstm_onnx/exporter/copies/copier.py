@@ -1,0 +1,396 @@
+"""Copies of what a module holds: containers, objects, functions with the variables they close over, and tensors.
+
+copy.deepcopy shares functions, and so what a hook or a lambda writes into; it runs the classes' own code;
+and it fails for what cannot be pickled, such as a lock.  Here only what a forward can compute with or write
+into is copied.  Everything else (locks, files, loggers, objects of other libraries) is shared.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import enum
+import functools
+import random
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..user_code import is_library
+from ..wrappers import HookedWrapper, is_wrapper, plain_attributes, uncompiled, wrapped_module
+from .code_names import ENTRIES, CodeNames, user_classes
+from .rebuilt_code import ATOMIC, derived_class, keeps_anything, rebuilt_function
+
+_MAPPINGS = (collections.defaultdict, collections.OrderedDict, dict)
+_SEQUENCES = (list, collections.deque, bytearray)
+_NEW = (object, types.SimpleNamespace)
+"""Classes whose instances hold nothing but attributes."""
+_PLAIN_MODULES = frozenset(
+    {"argparse", "types", "collections", "torch.utils.hooks"}
+    | {f"torch.nn.utils.{name}" for name in ("weight_norm", "spectral_norm", "prune")}
+)
+"""Of the libraries' classes, those of these modules are copied as the user's own are."""
+_LARGE = 2**24
+"""Bytes of a numpy array that is data rather than a variable: the copy reads the same memory, and cannot write."""
+
+
+class _HeldReference(weakref.ref):  # type: ignore[type-arg]
+    """A weak reference of a copy, which nothing else may hold."""
+
+    __slots__ = ("held",)
+    held: Any
+
+
+class Copier:
+    """Copies with a memo, like copy.deepcopy, so that shared objects stay shared.
+
+    Args:
+        dtype: floating-point tensors are converted to it; None keeps their dtypes.
+        packages: objects of classes of these top-level packages are copied; others only if they hold tensors.
+        names: the global variables and class attributes that are copied, those that the code can reach.
+
+    Attributes:
+        mutable: the modules, containers, objects and cells of closures that were copied, and that code may
+            write into.
+    """
+
+    def __init__(
+        self, dtype: torch.dtype | None, packages: frozenset[str] = frozenset(), names: CodeNames | None = None
+    ) -> None:
+        self.dtype = dtype
+        self.packages = packages
+        self.names = names or CodeNames()
+        self.mutable: list[Any] = []
+        self._memo: dict[int, Any] = {}
+        self._alive: list[Any] = []  # keeps the objects alive whose ids are in the memo
+        self._tables: dict[int, dict[str, Any]] = {}
+        self._classes: dict[type, type] = {}
+
+    def of(self, value: Any) -> Any:
+        """The copy of a value, or the value itself where it is shared."""
+        if type(value) in ATOMIC:
+            return value
+        if id(value) in self._memo:
+            return self._memo[id(value)]
+        return self._enter(value, self._copy(value))
+
+    def _enter(self, value: Any, copy: Any, *, mutable: bool = False) -> Any:
+        """Remember a copy, before what it holds is copied, as that may lead back to it."""
+        if id(value) not in self._memo:
+            self._alive.append(value)
+        self._memo[id(value)] = copy
+        if mutable:
+            self.mutable.append(copy)
+        return copy
+
+    def _copy(self, value: Any) -> Any:
+        kind = type(value)  # not isinstance: a weakref.proxy and some users' classes pass for others
+        for base, copy in _COPIES:
+            if issubclass(kind, base):
+                return copy(self, value)
+        return self._object(value) if self._is_copied(value) else value
+
+    def _module(self, value: nn.Module) -> Any:
+        inner = wrapped_module(value)
+        if inner is not None:
+            copy: nn.Module = self._enter(value, self.of(inner))
+            # Code that reaches into the wrapper, as by ``self.encoder.module.lstm``, finds the module itself.
+            name = next(name for name, part in value._modules.items() if part is inner)
+            if not hasattr(copy, name):
+                copy.__dict__[name] = copy
+            return copy
+        # Not by its own __new__, which may take arguments, and in a torch.fx.GraphModule makes a class without forward.
+        kind = HookedWrapper if is_wrapper(value) else self._class(type(value))
+        new = self._enter(value, object.__new__(kind), mutable=True)
+        # Not by Module.__setattr__, which would sort values into tables; those are copied themselves.
+        attributes_of(new).update({name: self.of(item) for name, item in plain_attributes(value).items()})
+        self._copy_slots(value, new)
+        return new
+
+    def _tensor(self, value: torch.Tensor) -> Any:
+        dtype = self.dtype if self.dtype is not None and value.is_floating_point() else value.dtype
+        copy = value.detach().to(dtype, copy=True)
+        if isinstance(value, nn.Parameter):
+            copy = nn.Parameter(copy, requires_grad=value.requires_grad)
+        if type(value) not in (torch.Tensor, nn.Parameter, type(copy)):
+            copy = copy.as_subclass(type(value))
+        self._enter(value, copy)
+        for name, item in vars(value).items():
+            copy.__dict__[name] = self.of(item)
+        return copy
+
+    def _mapping(self, value: Any) -> Any:
+        kind = type(value)
+        base = next(base for base in _MAPPINGS if issubclass(kind, base))
+        new = self._enter(value, base.__new__(kind), mutable=True)
+        if isinstance(value, collections.defaultdict):
+            new.default_factory = self.of(value.default_factory)
+        # The base's own methods: a user's class may do something else when an item is set.
+        for key, item in base.items(value):
+            base.__setitem__(new, self.of(key), self.of(item))
+        self._attributes(value, new)
+        return new
+
+    def _sequence(self, value: Any) -> Any:
+        kind = type(value)
+        base: Any = next(base for base in _SEQUENCES if issubclass(kind, base))
+        new = self._enter(value, base.__new__(kind), mutable=True)
+        if base is collections.deque:
+            base.__init__(new, (), value.maxlen)
+        items = base.__iter__(value)
+        base.extend(new, items if set(map(type, base.__iter__(value))) <= ATOMIC else map(self.of, items))
+        self._attributes(value, new)
+        return new
+
+    def _set(self, value: Any) -> Any:
+        new = self._enter(value, set.__new__(type(value)), mutable=True)
+        set.update(new, map(self.of, set.__iter__(value)))
+        self._attributes(value, new)
+        return new
+
+    def _immutable(self, value: Any) -> Any:
+        """A tuple or frozenset; itself where nothing in it was copied."""
+        base = tuple if isinstance(value, tuple) else frozenset
+        items = [self.of(item) for item in base.__iter__(value)]
+        if all(one is other for one, other in zip(items, base.__iter__(value), strict=True)):
+            return value
+        if id(value) in self._memo:
+            return self._memo[id(value)]  # it holds something that leads back to it
+        try:
+            new = base.__new__(type(value), items)  # not by a namedtuple's own __new__
+        except TypeError:
+            new = type(value)(items)  # torch.return_types
+        self._attributes(value, new)
+        return new
+
+    def _array(self, value: Any) -> Any:
+        if type(value) is not np.ndarray or value.dtype.hasobject:
+            return value
+        if value.nbytes <= _LARGE:
+            return value.copy()
+        view = value.view()
+        view.flags.writeable = False
+        return view
+
+    def _method(self, value: types.MethodType) -> Any:
+        owner, function = self.of(value.__self__), self.of(value.__func__)
+        if owner is value.__self__ and function is value.__func__:
+            return value
+        name = getattr(function, "__name__", "")
+        if isinstance(owner, (nn.RNNBase, nn.RNNCellBase)) and getattr(type(owner), name, None) is function:
+            # Its class will be another one, whose method this has to be.
+            def method(*args: Any, **kwargs: Any) -> Any:
+                return getattr(type(owner), name)(owner, *args, **kwargs)
+
+            return method
+        return types.MethodType(function, owner)
+
+    def _partial(self, value: functools.partial[Any]) -> Any:
+        parts = (value.func, value.args, dict(value.keywords))
+        function, args, keywords = (self.of(part) for part in parts)
+        same = function is value.func and args is value.args
+        if same and all(keywords[name] is item for name, item in value.keywords.items()):
+            return value
+        return functools.partial(function, *args, **keywords)
+
+    def _cached(self, value: Any) -> Any:
+        """A function with functools.cache: without it, as sizes cannot be keys in a trace, nor results be kept."""
+        function = value.__wrapped__
+        return value if is_library(getattr(function, "__module__", "")) else self.of(function)
+
+    def _function(self, value: types.FunctionType) -> Any:
+        own = uncompiled(value)
+        if own is not value:
+            return self.of(own)
+        table = self._table(value.__globals__)
+        if id(value) in self._memo:
+            return self._memo[id(value)]  # the globals lead back to it
+        if table is value.__globals__ and not keeps_anything(value):
+            return value
+        cells, defaults = value.__closure__ or (), (value.__defaults__, value.__kwdefaults__)
+        new = self._enter(value, rebuilt_function(value, table, tuple(self._cell(cell) for cell in cells)))
+        new.__defaults__ = self.of(defaults[0])
+        new.__kwdefaults__ = self.of(defaults[1])
+        new.__dict__.update({name: self.of(item) for name, item in value.__dict__.items()})
+        for cell in cells:
+            self._fill(cell)
+        return new
+
+    def _cell(self, cell: types.CellType) -> types.CellType:
+        if id(cell) not in self._memo:
+            self._enter(cell, types.CellType(), mutable=True)
+        copy: types.CellType = self._memo[id(cell)]
+        return copy
+
+    def _fill(self, cell: types.CellType) -> None:
+        copy = self._memo[id(cell)]
+        with contextlib.suppress(ValueError):  # an empty cell
+            content = cell.cell_contents
+            try:
+                copy.cell_contents  # noqa: B018 - whether it is filled
+            except ValueError:
+                copy.cell_contents = self.of(content)
+
+    def _table(self, own: dict[str, Any]) -> dict[str, Any]:
+        """The globals of a copied function: the file's own where nothing that code can reach is copied."""
+        if id(own) in self._tables:
+            return self._tables[id(own)]
+        names = self.names.tables.get(id(own), (own, set()))[1]
+        self._tables[id(own)] = own
+        if is_library(own.get("__name__", "")):
+            return own
+        # Functions of the same file are copied only if something else is.
+        functions = {name: uncompiled(own[name]) for name in names}
+        local = {name: item for name, item in functions.items() if getattr(item, "__globals__", None) is own}
+        local = {name: item for name, item in local.items() if not keeps_anything(item)}
+        copies = {name: self.of(own[name]) for name in sorted(names - local.keys())}
+        if all(item is own[name] for name, item in {**copies, **local}.items()):
+            return own
+        table = self._tables[id(own)] = {**own, **copies}
+        self.mutable.append(table)
+        table.update({name: self.of(item) for name, item in local.items()})
+        return table
+
+    def _class(self, kind: type) -> type:
+        """The class of a copied module: one derived from its own where its methods' code writes into what is copied."""
+        if kind in self._classes:
+            return self._classes[kind]
+        self._classes[kind] = kind
+        changed: dict[str, Any] = {}
+        for owner in user_classes(kind):
+            for name, item in vars(owner).items():
+                changed.pop(name, None)
+                copy = self._class_attribute(name, item)
+                if copy is not item:
+                    changed[name] = copy
+        if changed:
+            self._classes[kind] = derived_class(kind, changed)
+        return self._classes[kind]
+
+    def _class_attribute(self, name: str, item: Any) -> Any:
+        if isinstance(item, (staticmethod, classmethod)):
+            function = self._class_attribute(name, item.__func__)
+            return item if function is item.__func__ else type(item)(function)
+        if isinstance(item, property):
+            fget, fset, fdel = (self._class_attribute(name, part) for part in (item.fget, item.fset, item.fdel))
+            same = fget is item.fget and fset is item.fset and fdel is item.fdel
+            return item if same else property(fget, fset, fdel, item.__doc__)
+        if isinstance(item, (types.FunctionType, functools._lru_cache_wrapper)):
+            return self.of(item) if name in self.names.attributes or name in ENTRIES else item
+        # What belongs to the class itself, such as its annotations, is not the code's.
+        return self.of(item) if name in self.names.attributes and not name.startswith("__") else item
+
+    def _reference(self, value: Any) -> Any:
+        target = value()
+        copy = self.of(target)
+        if copy is target:
+            return value
+        new = _HeldReference(copy)
+        new.held = copy
+        return new
+
+    def _proxy(self, value: Any) -> Any:
+        try:
+            return self.of(value.__init__.__self__)
+        except ReferenceError:
+            return None  # what it stood for is gone
+
+    def _generator(self, value: Any) -> Any:
+        if isinstance(value, torch.Generator):
+            new = torch.Generator(device=value.device)
+            new.set_state(value.get_state())
+            return new
+        if isinstance(value, random.Random):
+            other = type(value).__new__(type(value))
+            other.setstate(value.getstate())
+            return other
+        if isinstance(value, np.random.Generator):
+            bits = type(value.bit_generator)()
+            bits.state = value.bit_generator.state
+            return np.random.Generator(bits)
+        state = np.random.RandomState()
+        state.set_state(value.get_state())
+        return state
+
+    def _is_copied(self, value: Any) -> bool:
+        kind = type(value)
+        if hasattr(kind, "__del__") or _base_of(kind) not in _NEW:
+            return False  # the copy's end could close what it shares with the original
+        module = kind.__module__
+        package = module.partition(".")[0]
+        if module in _PLAIN_MODULES or package in self.packages:
+            return True
+        if package in sys.stdlib_module_names:
+            return False
+        return any(isinstance(item, torch.Tensor) for item in attributes_of(value).values())
+
+    def _object(self, value: Any) -> Any:
+        kind = type(value)
+        base: Any = _base_of(kind)
+        try:
+            new = base.__new__(kind)
+        except TypeError:  # a class that is not written in Python after all
+            return value
+        self._enter(value, new, mutable=True)
+        self._attributes(value, new)
+        return new
+
+    def _attributes(self, value: Any, new: Any) -> None:
+        """Copy what an object has in `__dict__` and in slots."""
+        own = attributes_of(value)
+        if own is value:
+            object.__setattr__(new, "__dict__", new)  # a dict whose items are its attributes
+        elif own:
+            attributes_of(new).update({name: self.of(item) for name, item in own.items()})
+        self._copy_slots(value, new)
+
+    def _copy_slots(self, value: Any, new: Any) -> None:
+        for slot in _slots(type(value)):
+            with contextlib.suppress(AttributeError):  # an empty one
+                slot.__set__(new, self.of(slot.__get__(value)))
+
+
+_COPIES: tuple[tuple[Any, Callable[[Copier, Any], Any]], ...] = (
+    (torch.Tensor, Copier._tensor),
+    (nn.Module, Copier._module),
+    ((torch.Size, torch.device, enum.Enum), lambda _, value: value),
+    (dict, Copier._mapping),
+    (_SEQUENCES, Copier._sequence),
+    (set, Copier._set),
+    ((tuple, frozenset), Copier._immutable),
+    (types.FunctionType, Copier._function),
+    (types.MethodType, Copier._method),
+    (functools.partial, Copier._partial),
+    (functools._lru_cache_wrapper, Copier._cached),
+    (np.ndarray, Copier._array),
+    (weakref.ReferenceType, Copier._reference),
+    ((weakref.ProxyType, weakref.CallableProxyType), Copier._proxy),
+    ((torch.Generator, random.Random, np.random.Generator, np.random.RandomState), Copier._generator),
+)
+"""How instances of a class are copied, the first that fits; what is none of them is an object or shared."""
+
+
+def _base_of(kind: type) -> type:
+    """The class that determines what instances hold beside attributes: the first that is not written in Python."""
+    return next(base for base in kind.__mro__ if not base.__flags__ & (1 << 9))  # Py_TPFLAGS_HEAPTYPE
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """An object's attributes; not by getattr, which a user's class may define."""
+    try:
+        own: dict[str, Any] = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return own
+
+
+def _slots(kind: type) -> Iterator[types.MemberDescriptorType]:
+    for base in kind.__mro__:
+        if "__slots__" in vars(base):
+            yield from (item for item in vars(base).values() if isinstance(item, types.MemberDescriptorType))

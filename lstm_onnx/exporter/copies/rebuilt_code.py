@@ -1,0 +1,65 @@
+"""Functions of the same code with other variables, and classes with other methods."""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..user_code import is_library
+
+ATOMIC = frozenset({type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, torch.dtype})
+"""Types of values that no code can write into."""
+
+
+def rebuilt_function(
+    function: types.FunctionType,
+    table: dict[str, Any] | None = None,
+    closure: tuple[types.CellType, ...] | None = None,
+) -> types.FunctionType:
+    """A function of the same code with other globals or another closure."""
+    new = types.FunctionType(
+        function.__code__,
+        function.__globals__ if table is None else table,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__ if closure is None else closure,
+    )
+    new.__kwdefaults__ = function.__kwdefaults__
+    new.__dict__.update(function.__dict__)
+    new.__module__, new.__qualname__ = function.__module__, function.__qualname__
+    new.__doc__ = function.__doc__
+    return new
+
+
+def derived_class(kind: type, namespace: dict[str, Any]) -> type:
+    """A class derived from a user's, of the same name, of which the user's code is not told.
+
+    ``__init_subclass__`` and metaclasses often enter each class in a registry, which is the caller's.
+    """
+    make: Any = type.__new__
+    new: type = make(type(kind), kind.__name__, (nn.Module,), {"__module__": kind.__module__, **namespace})
+    new.__qualname__ = kind.__qualname__
+    new.__bases__ = (kind,)
+    return new
+
+
+def keeps_anything(function: types.FunctionType, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether a function has variables or default arguments that it could write into."""
+    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    if set(function.__code__.co_freevars) - {"__class__"} and not is_library(function.__globals__.get("__name__", "")):
+        return True
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):
+            kept.append(cell.cell_contents)
+    seen |= {id(function)}
+    for item in kept:
+        if isinstance(item, types.FunctionType):
+            if id(item) not in seen and keeps_anything(item, seen):
+                return True
+        elif type(item) not in ATOMIC and not isinstance(item, (type, types.BuiltinFunctionType)):
+            return True
+    return False

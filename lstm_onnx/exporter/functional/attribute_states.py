@@ -1,0 +1,253 @@
+"""States that a module keeps in its attributes, such as ``self.hidden``.
+
+Such a module gives other outputs when it is called again, and a trace would record what the attribute
+held as a constant.  The attributes that a forward changes are found by running it, and `StatefulModule`
+makes them arguments and results, so that a call is a function of its inputs and states alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils import _pytree as pytree
+
+from ...errors import ExportError, LSTMOnnxError
+from ..copies.kept_values import KeptValues
+from ..node_names import state_names
+
+_INTERNAL = frozenset(vars(nn.Module())) | {
+    "_lstm_onnx_recurrent",
+    "_flat_weights",
+    "_flat_weight_refs",
+    "_flat_weights_names",
+    "_is_full_backward_hook",
+}
+
+
+@dataclass(frozen=True)
+class AttributeState:
+    """An attribute (or buffer) that the forward changes.
+
+    Attributes:
+        path: of the submodule that has it.
+        attribute: its name.
+        is_buffer: whether it is a registered buffer.
+        tree: the pytree structure of its value.
+        input_names: the graph's input for each of its tensors.
+        output_names: the graph's output for each, its next value.
+        initial: its tensors before the first call; None where it held no tensors of this structure.
+        after: its tensors after the first call.
+    """
+
+    path: str
+    attribute: str
+    is_buffer: bool
+    tree: pytree.TreeSpec
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    initial: tuple[Tensor, ...] | None
+    after: tuple[Tensor, ...]
+
+    @property
+    def where(self) -> str:
+        """The attribute as the user writes it, such as ``self.encoder.hidden``."""
+        return f"self.{self.path}.{self.attribute}" if self.path else f"self.{self.attribute}"
+
+    @property
+    def key(self) -> tuple[str, str, bool]:
+        """What `AttributeSnapshot.changed` calls it."""
+        return self.path, self.attribute, self.is_buffer
+
+    def table(self, copy: nn.Module) -> dict[str, Any]:
+        """The dict that holds the value; Module.__setattr__ would move the value to another one."""
+        attributes = copy.get_submodule(self.path).__dict__
+        table: dict[str, Any] = attributes["_buffers"] if self.is_buffer else attributes
+        return table
+
+    def read(self, copy: nn.Module) -> list[Tensor]:
+        """Its current tensors.
+
+        Raises:
+            ExportError: its structure has changed, or it holds something else than tensors.
+        """
+        leaves, tree = pytree.tree_flatten(self.table(copy).get(self.attribute))
+        if tree != self.tree or not all(isinstance(leaf, Tensor) for leaf in leaves):
+            raise ExportError(
+                f"{self.where} holds other things from call to call; keep a tensor or a tuple of tensors in it, "
+                "or pass the state as an argument of forward and return it"
+            )
+        return leaves
+
+    def write(self, copy: nn.Module, tensors: Sequence[Tensor]) -> None:
+        """Replace its tensors."""
+        self.table(copy)[self.attribute] = pytree.tree_unflatten(list(tensors), self.tree)
+
+
+class AttributeSnapshot:
+    """The value of every attribute of a module, by identity and, of tensors, by version."""
+
+    def __init__(self, copy: nn.Module) -> None:
+        self.values = {key: (value, _versions(value)) for key, value in _attributes(copy)}
+        # Copies, since a forward may write into a tensor or replace the items of a list.
+        self.content = {key: pytree.tree_map_only(Tensor, _copied, value) for key, value in _attributes(copy)}
+
+    def changed(self, copy: nn.Module) -> list[tuple[str, str, bool]]:
+        """``(path, attribute, is_buffer)`` of every attribute that has changed since and holds tensors alone."""
+        found = []
+        for key, value in _attributes(copy):
+            before, versions = self.values.get(key, (None, None))
+            if value is before and _versions(value) == versions:
+                continue
+            leaves = pytree.tree_leaves(value)
+            if leaves and all(isinstance(leaf, Tensor) for leaf in leaves):
+                found.append(key)
+        return found
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _attributes(copy: nn.Module) -> Iterator[tuple[tuple[str, str, bool], Any]]:
+    for path, module in copy.named_modules():
+        for name, value in module.__dict__.items():
+            if name not in _INTERNAL:
+                yield (path, name, False), value
+        for name, value in module._buffers.items():
+            if value is not None:
+                yield (path, name, True), value
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to; tensors of inference mode do not count that."""
+    return 0 if tensor.is_inference() else int(tensor._version)
+
+
+def _versions(value: Any) -> Any:
+    """The identities and versions of a value's leaves: they differ once it was changed in place."""
+    leaves, tree = pytree.tree_flatten(value)
+    return tree, [(id(leaf), version_of(leaf)) if isinstance(leaf, Tensor) else id(leaf) for leaf in leaves]
+
+
+def find_attribute_states(
+    copy: nn.Module, before: AttributeSnapshot, keys: Sequence[tuple[str, str, bool]]
+) -> tuple[AttributeState, ...]:
+    """The attribute states at `keys`, which one call of `copy` has changed since `before`."""
+    states = []
+    for key in keys:
+        path, attribute, is_buffer = key
+        table = copy.get_submodule(path).__dict__
+        leaves, tree = pytree.tree_flatten(table["_buffers"][attribute] if is_buffer else table[attribute])
+        old, old_tree = pytree.tree_flatten(before.content.get(key))
+        same_structure = old_tree == tree and all(isinstance(leaf, Tensor) for leaf in old)
+        initial = tuple(old) if same_structure else None
+        names = state_names(f"{path}.{attribute}" if path else attribute, len(leaves))
+        states.append(AttributeState(path, attribute, is_buffer, tree, *names, initial, tuple(map(_copied, leaves))))
+    return tuple(states)
+
+
+def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:
+    """The attribute states before the first call; zeros where an attribute holds no tensors yet."""
+    found: dict[str, Tensor] = {}
+    for state in states:
+        tensors = state.initial or tuple(torch.zeros_like(tensor) for tensor in state.after)
+        found |= dict(zip(state.input_names, tensors, strict=True))
+    return found
+
+
+class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
+    """The user's forward raised its cause; wrapped like this, torch's tracer does not print a graph with it."""
+
+
+class StatefulModule(nn.Module):
+    """A module as a function of tensors, with its attribute states as arguments and results.
+
+    Args:
+        inner: the module.
+        attribute_states: the attributes in which it keeps state.
+        kept: whatever else its code may write into; each forward puts it back.
+        reset_calls: called before each forward.
+        call_arguments: arranges the tensors as the forward takes them, as ``(args, kwargs)``.
+    """
+
+    def __init__(
+        self,
+        inner: nn.Module,
+        attribute_states: tuple[AttributeState, ...],
+        kept: KeptValues,
+        reset_calls: Callable[[], None],
+        call_arguments: Callable[[Sequence[Tensor]], tuple[tuple[Any, ...], dict[str, Any]]],
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self.attribute_states = attribute_states
+        self.kept = kept
+        self.reset_calls = reset_calls
+        self.call_arguments = call_arguments
+
+    def forward(self, tensors: list[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The tensors of the module's own result, and the states after the call; its attributes are restored.
+
+        Raises:
+            ForwardFailed: the module's own forward raised something.
+            ExportError: its result or its attributes are of other kinds than before.
+        """
+        self.reset_calls()
+        args, kwargs = self.call_arguments(tensors)
+        rest = list(states)
+        with self.kept.restored():
+            for state in self.attribute_states:
+                count = state.tree.num_leaves
+                # Clones, since the forward may write into them, and must not write into an input.
+                state.write(self.inner, [tensor.clone() for tensor in rest[:count]])
+                rest = rest[count:]
+            try:
+                result = self.inner(*args, **kwargs)
+            except LSTMOnnxError:
+                raise
+            except Exception as error:
+                raise ForwardFailed(str(error)) from error
+            after = [tensor for state in self.attribute_states for tensor in state.read(self.inner)]
+        # Clones, since a state that is returned unchanged must not be an output that is an input.
+        return [tensor for _, tensor in named_tensors(result)], [tensor.clone() for tensor in after]
+
+
+def _is_packed(value: Any) -> bool:
+    return isinstance(value, PackedSequence)
+
+
+def _with_fields(value: Any) -> Any:
+    """Dataclasses that pytree does not know as dicts of their fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and type(value) not in pytree.SUPPORTED_NODES:
+        return {item.name: _with_fields(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
+    if type(value) in (list, tuple, dict):
+        return pytree.tree_map(_with_fields, value, is_leaf=lambda item: item is not value)
+    return value
+
+
+def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
+    """The tensors of a forward's result, each with its name: ``output``, ``output.0``, ``logits``.
+
+    Raises:
+        ExportError: the result holds a packed sequence.
+    """
+    found = []
+    for path, leaf in pytree.tree_flatten_with_path(_with_fields(result), is_leaf=_is_packed)[0]:
+        if _is_packed(leaf):
+            raise ExportError(
+                "forward returns a packed sequence, which has no form in ONNX; return what pad_packed_sequence "
+                "makes of it, and the lengths"
+            )
+        if not isinstance(leaf, Tensor):
+            continue
+        parts = [str(next(getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind))) for key in path]
+        if not parts or parts[0].isdecimal():
+            parts.insert(0, "output")
+        found.append((".".join(parts), leaf))
+    return found

@@ -1,0 +1,53 @@
+"""Calling a module with the interface of its exported file: inputs and states by name, to outputs and next states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ...errors import ExportError
+from ...metadata import Metadata
+from .functional_module import FunctionalModule, Tensors
+
+
+def call_with_states(
+    functional: FunctionalModule, metadata: Metadata, inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]
+) -> Tensors:
+    """All outputs of the file, by name, as PyTorch computes them.
+
+    Args:
+        functional: the module.
+        metadata: the file's, which says where explicit states come from.
+        inputs: the forward's arguments by name.
+        states: attribute states and explicit ones by their inputs' names.  Where a recurrent module's explicit
+            states are left out, it starts from what its own code passes.
+
+    Raises:
+        ExportError: the forward fails, or a state of the file is not one of this module.
+    """
+    explicit: dict[tuple[str, int], dict[int, Tensor]] = {}
+    for name, origin in metadata.origins.items():
+        if origin.module not in functional.recurrent_modules:
+            raise ExportError(f"the file has a state of {origin.module}, which the module does not have")
+        if name in states:
+            explicit.setdefault((origin.module, origin.first), {})[origin.index] = states[name]
+    for (path, first), pair in explicit.items():
+        functional.recurrent_modules[path].override[first] = tuple(pair[index] for index in sorted(pair))
+    # An attribute that is never read is no state of the file; any tensor of its shape will do.
+    attributes = {
+        name: states.get(name, tensor)
+        for state in functional.attribute_states
+        for name, tensor in zip(state.input_names, state.after, strict=True)
+    }
+    try:
+        outputs, after = functional.run(inputs, attributes)
+        results = dict(outputs)
+        results |= {name: after[name] for source, name in functional.states.items() if source in metadata.states}
+        for name, origin in metadata.origins.items():
+            calls = functional.recurrent_modules[origin.module].calls
+            results[metadata.states[name]] = calls[origin.last].final[origin.index]
+    finally:
+        for path, first in explicit:
+            functional.recurrent_modules[path].override.pop(first, None)
+    return results

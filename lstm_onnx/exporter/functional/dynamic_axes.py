@@ -1,0 +1,387 @@
+"""Which axes of a module's inputs are dynamic, when nobody says: the module itself is asked.
+
+It runs with one axis longer, or several of one size together; what runs is dynamic.  Which of them is batch
+and which time shows in what reaches its recurrent modules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ...errors import ExportError
+from ...symbolic_dims import names_in
+from ..call.arguments import Arguments, resize_tensor
+from ..call.structure import by_argument
+from .functional_module import FunctionalModule, resize_example
+
+Axis = tuple[str, int]
+"""An input's name and one of its axes."""
+Group = tuple[Axis, ...]
+"""Axes that always have one size."""
+_MOST_RUNS = 300
+"""Runs of the module; each input has few axes, and few inputs share a size."""
+_LARGEST_GROUP = 8
+_SMALL = 16
+"""Axes up to this size are tried at every size up to its double."""
+_FACTORS = 20
+_MOST_LEFT_OUT = 2
+"""Axes that happen to have the size of others and may have no other: a state's layers, a number of features."""
+_MOST_TIED, _MOST_SHIFT, _MOST_TIED_RUNS = 2, 4, 200
+"""Sizes that follow from another one, how much larger one of several may be that is no multiple, and runs for them."""
+_BATCH, _TIME = "batch", "time"
+_AXIS = "axis"
+"""Stands for the size that changes in those that follow from it: ``2*axis``."""
+
+
+@dataclass(frozen=True)
+class Tied:
+    """Axes that can only change together with others of other sizes.
+
+    `growths` are those that change with one size, which comes first in each, as expressions of ``axis``; `dims` are
+    all of them, as format strings of the growths' names: ``2*{0}``, ``{0} + 1``, ``{0}*{1}``.
+    """
+
+    growths: tuple[Mapping[Axis, str], ...] = ()
+    dims: Mapping[Axis, str] = field(default_factory=dict)
+
+
+def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
+    """The arguments of a functional module, with its dynamic axes found and named ``batch``, ``time``, or ``x_2``.
+
+    Args:
+        functional: the module; what `axes` its arguments have is not looked at.
+
+    Raises:
+        ExportError: no axis can be of another size.
+    """
+    search = _Search(functional)
+    search.enlarge_ones()
+    groups: list[Group | Mapping[Axis, str]] = [group for axes in search.by_size() for group in search.separate(axes)]
+    tied = Tied() if {_BATCH, _TIME} <= set(map(search.role, groups)) else search.tied({*itertools.chain(*groups)})
+    groups += tied.growths
+    if not groups:
+        raise ExportError(
+            "no axis of the inputs can have another size: the module fails with each axis that is made longer; "
+            "pass dynamic_shapes for axes that can only change together, or dynamic_shapes={} for a file of these "
+            "sizes alone"
+        )
+    roles = _completed([search.role(group) for group in groups])
+    axes: dict[str, dict[int, str]] = {name: {} for name in functional.arguments.tensors}
+    labels = list(_labels(groups, roles))
+    alone = len(groups) - len(tied.growths)
+    for group, label in zip(groups[:alone], labels[:alone], strict=True):
+        for name, axis in group:
+            axes[name][axis] = label
+    for (name, axis), dim in tied.dims.items():
+        axes[name][axis] = dim.format(*labels[alone:])
+    return replace(functional.arguments, axes={name: dict(sorted(own.items())) for name, own in axes.items()})
+
+
+def left_out_axes(functional: FunctionalModule) -> tuple[str, list[Axis]] | None:
+    """A dynamic axis that only changes together with axes that are static, found by running the module.
+
+    Returns:
+        Its name, and the others; None where there is no such axis.
+    """
+    try:
+        found = find_dynamic_axes(functional).axes
+    except ExportError:
+        return None
+    named = {(name, axis): label for name, own in functional.arguments.axes.items() for axis, label in own.items()}
+    for (name, axis), label in named.items():
+        together = found[name].get(axis)
+        others = [(other, at) for other, own in found.items() for at, each in own.items() if each == together]
+        left_out = [each for each in others if each not in named]
+        if together is not None and left_out:
+            return label, left_out
+    return None
+
+
+def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
+    """Whether an axis is dynamic, and neither batch nor time."""
+    return not names_in(arguments.axes[axis[0]].get(axis[1], _BATCH)) <= {_BATCH, _TIME}
+
+
+def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
+    """The arguments with some axes, and those that go with them, static."""
+    closed = {label for name, axis in axes for label in names_in(arguments.axes[name][axis])}
+    kept = {
+        name: {axis: label for axis, label in own.items() if not names_in(label) & closed}
+        for name, own in arguments.axes.items()
+    }
+    return replace(arguments, axes=kept)
+
+
+def dynamic_shapes_text(arguments: Arguments) -> str:
+    """The axes as ``dynamic_shapes`` takes them, to be pasted: ``{'x': {0: 'batch', 1: 'time'}}``."""
+    return repr(by_argument(arguments.call, {name: dict(axes) for name, axes in arguments.axes.items()}))
+
+
+class _Search:
+    """Runs of the module with some axes longer."""
+
+    def __init__(self, functional: FunctionalModule) -> None:
+        self.runs = 0
+        self.functional = replace(functional, arguments=replace(functional.arguments, axes=self._no_axes(functional)))
+        self.known: dict[tuple[frozenset[tuple[Axis, str]], int], list[tuple[int, int]] | None] = {}
+
+    @staticmethod
+    def _no_axes(functional: FunctionalModule) -> dict[str, dict[int, str]]:
+        return {name: {} for name in functional.arguments.tensors}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.functional.arguments.tensors.items()}
+
+    def axes_of(self, size: int) -> list[Axis]:
+        return [(name, axis) for name, shape in self.shapes.items() for axis, own in enumerate(shape) if own == size]
+
+    @property
+    def sizes(self) -> list[int]:
+        return list(dict.fromkeys(size for shape in self.shapes.values() for size in shape))
+
+    def by_size(self) -> list[list[Axis]]:
+        return [self.axes_of(size) for size in self.sizes]
+
+    def enlarge_ones(self) -> None:
+        """Lengthen axes of size 1 in the example, as many as the module takes; broadcasting hides what a 1 is for."""
+        ones = self.axes_of(1)[:_LARGEST_GROUP]
+        for count in range(len(ones), 0, -1):
+            for group in itertools.combinations(ones, count):
+                if self.sizes_at(group, 2) is not None:
+                    tensors = dict(self.functional.arguments.tensors)
+                    for name, axis in group:
+                        tensors[name] = resize_tensor(tensors[name], {axis: 2})
+                    arguments = replace(self.functional.arguments, tensors=tensors)
+                    self.functional = replace(self.functional, arguments=arguments)
+                    self.known.clear()
+                    return
+
+    def separate(self, axes: list[Axis]) -> Iterator[Group]:
+        """Groups of axes of one size that can change together, and alone.
+
+        First those in the largest group that changes what reaches the recurrent modules: an axis that may be larger
+        by itself stays with those that may not be without it (torch.gather takes fewer rows than there are).  Of the
+        others, the smallest.
+        """
+        left = list(axes)
+        if self.shapes[axes[0][0]][axes[0][1]] < 2:
+            return
+        for only_multiples, wanted in itertools.product((False, True), (self.role, self.changes)):
+            for group in () if only_multiples else self.split(self.largest(left, wanted)):
+                if not self.is_folded(group):
+                    yield group
+                    left = [axis for axis in left if axis not in group]
+            for count in range(1, min(len(axes), _LARGEST_GROUP) + 1):
+                for group in itertools.combinations(left, count):
+                    if not all(axis in left for axis in group) or not wanted(group):
+                        continue
+                    if any(map(self.is_features, group)) if only_multiples else self.is_folded(group):
+                        continue
+                    yield group
+                    left = [axis for axis in left if axis not in group]
+
+    def largest(self, axes: list[Axis], wanted: Callable[[Group], object]) -> Group:
+        """The axes without as few of them as let the rest be wanted; none where that is a single one, or too many."""
+        for count in range(min(_MOST_LEFT_OUT, len(axes) - 2) + 1):
+            for out in itertools.combinations(axes, count):
+                group = tuple(axis for axis in axes if axis not in out)
+                if wanted(group):
+                    return group
+        return ()
+
+    def split(self, group: Group) -> Iterator[Group]:
+        """The parts of a group that can change each without the rest, and the rest without it."""
+        size = next((size for size in self._larger(group) if self.sizes_at(group, size) is not None), 0) if group else 0
+        rest = group
+        for count in range(1, len(group) // 2 + 1):
+            for part in itertools.combinations(group, count):
+                others = tuple(axis for axis in rest if axis not in part)
+                if not others or len(others) + count != len(rest):
+                    continue
+                if self.sizes_at(part, size) is not None and self.sizes_at(others, size) is not None:
+                    yield part
+                    rest = others
+        if rest:
+            yield rest
+
+    def tied(self, found: Collection[Axis]) -> Tied:
+        """Axes of one size and others whose sizes follow from it; none of `found`, and as few others as possible.
+
+        A spectrogram and its waveform; what is known of each step but the last.  What may be features, the last axis
+        of floats, is tried last.
+        """
+        self.runs = _MOST_RUNS - _MOST_TIED_RUNS
+        tensors = self.functional.arguments.tensors
+        last = {(name, x.dim() - 1) for name, x in tensors.items() if x.is_floating_point() and x.dim() > 1}
+        for features in (last, set(filter(self.is_features, last)), set()):
+            left_out = {*found, *features}
+            sizes = {size: [axis for axis in self.axes_of(size) if axis not in left_out] for size in self.sizes}
+            sizes = {size: axes for size, axes in sizes.items() if axes and size > 1}
+            for count in range(1, _MOST_TIED + 1):
+                for base, *others in itertools.combinations(sorted(sizes), count + 1):
+                    for dims in itertools.product(*(_follows(size, base, alone=count == 1) for size in others)):
+                        growth = dict.fromkeys(sizes[base], _AXIS)
+                        for size, dim in zip(others, dims, strict=True):
+                            growth |= dict.fromkeys(sizes[size], dim)
+                        if self.grows(growth):
+                            return self.with_factor(growth, base, sizes)
+        return Tied()
+
+    def with_factor(self, growth: Mapping[Axis, str], base: int, sizes: Mapping[int, list[Axis]]) -> Tied:
+        """Tied axes, and another size that one has as its factor: rows of each step of a batch."""
+        dims = {axis: dim.replace(_AXIS, "{0}") for axis, dim in growth.items()}
+        for factor in (size for size in sizes if not {*sizes[size]} & growth.keys()):
+            products = [axis for axis, dim in growth.items() if dim == _multiple(_AXIS, factor, 0)]
+            other = dict.fromkeys(sizes[factor], _AXIS) | dict.fromkeys(products, _multiple(_AXIS, base, 0))
+            if products and self.grows(other):
+                both = dict.fromkeys(sizes[factor], "{1}") | dict.fromkeys(products, "{0}*{1}")
+                return Tied((growth, other), dims | both)
+        return Tied((growth,), dims)
+
+    def grows(self, growth: Mapping[Axis, str]) -> bool:
+        """Whether the module runs with these axes larger, by more than one size, and more reaches its layers."""
+        name, axis = next(iter(growth))
+        own = self.shapes[name][axis]
+        return all(self.sizes_at(growth, own + more) is not None for more in (1, 3)) and bool(self.role(growth))
+
+    def is_folded(self, group: Group) -> bool:
+        """Whether the axes can only be multiples of their size: other axes are folded into them, as by a reshape."""
+        own = self.shapes[group[0][0]][group[0][1]]
+        between = range(own + 1, 2 * own if own <= _SMALL else own + 2)
+        return all(self.sizes_at(group, size) is None for size in between)
+
+    def is_features(self, axis: Axis) -> bool:
+        """Whether an axis is an input's last one, of as many entries as a recurrent module's input or state."""
+        name, at = axis
+        tensor = self.functional.arguments.tensors[name]
+        specs = [recurrent.spec for recurrent in self.functional.recurrent_modules.values()]
+        sizes = {size for spec in specs for size in (spec.input_size, spec.hidden_size, spec.state_size)}
+        return tensor.is_floating_point() and at == tensor.dim() - 1 and tensor.shape[at] in sizes
+
+    def changes(self, group: Group) -> bool:
+        return any(self.sizes_at(group, size) is not None for size in self._larger(group))
+
+    def role(self, group: Group | Mapping[Axis, str]) -> str:
+        """`batch` or `time`, by what changes in what reaches the recurrent modules; "" where nothing does."""
+        before = self.sizes_at((), 0) or []
+        for size in self._larger(group):
+            after = self.sizes_at(group, size)
+            if after is None or len(after) != len(before):
+                continue
+            for (steps, rows), (more_steps, more_rows) in zip(before, after, strict=True):
+                if more_steps != steps:
+                    return _TIME
+                if more_rows != rows:
+                    return _BATCH
+        return ""
+
+    def _larger(self, group: Group | Mapping[Axis, str]) -> tuple[int, ...]:
+        name, axis = next(iter(group))
+        own = self.shapes[name][axis]
+        return own + 1, 2 * own, 4 * own
+
+    def sizes_at(self, group: Group | Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
+        """Steps and rows that reach each call of a recurrent module; None where the module does not run."""
+        dims = group if isinstance(group, Mapping) else dict.fromkeys(group, _AXIS)
+        key = frozenset(dims.items()), size
+        if key not in self.known:
+            self.known[key] = self._run(dims, size) if self.runs < _MOST_RUNS else None
+            self.runs += 1
+        return self.known[key]
+
+    def _run(self, dims: Mapping[Axis, str], size: int) -> list[tuple[int, int]] | None:
+        axes = self._no_axes(self.functional)
+        for (name, axis), dim in dims.items():
+            axes[name][axis] = dim
+        functional = replace(self.functional, arguments=replace(self.functional.arguments, axes=axes))
+        with _recorded(functional) as found:
+            try:
+                resize_example(functional, {_AXIS: size} if dims else {})
+            except ExportError:
+                return None
+        return found
+
+
+@contextlib.contextmanager
+def _recorded(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
+    """Steps and rows of what recurrent modules are called with, in order."""
+    found: list[tuple[int, int]] = []
+
+    def hook(
+        input_size: int, batch_first: bool, cell: bool
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = next((value for value in (*args, *kwargs.values())), None)
+            data = x.data if isinstance(x, PackedSequence) else x
+            # torch 2.13 takes packed sequences of one step with any number of features, and computes nonsense.
+            if isinstance(data, torch.Tensor) and data.shape[-1] != input_size:
+                raise ExportError(f"a recurrent module of {input_size} features was given {data.shape[-1]}")
+            if isinstance(x, PackedSequence):
+                found.append((len(x.batch_sizes), int(x.batch_sizes[0])))
+            elif isinstance(x, torch.Tensor) and (cell or x.dim() == 2):
+                found.append((1, x.shape[0]) if cell else (x.shape[0], 1))
+            elif isinstance(x, torch.Tensor):
+                steps, rows = (1, 0) if batch_first else (0, 1)
+                found.append((x.shape[steps], x.shape[rows]))
+
+        return record
+
+    # A module with states of its own is tried with several shapes of them: only its last call counts.
+    handles = [functional.stateful.register_forward_pre_hook(lambda *_: found.clear())]
+    for path, recurrent in functional.recurrent_modules.items():
+        module = functional.stateful.inner.get_submodule(path)
+        record = hook(recurrent.spec.input_size, bool(getattr(module, "batch_first", False)), recurrent.cell)
+        handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _follows(size: int, base: int, *, alone: bool) -> list[str]:
+    """What a larger size may be made of `base` by; of several, only what is likely."""
+    factors = _factors(base, size) if alone else [size // base, 1]
+    ties = [(factor, size - factor * base) for factor in dict.fromkeys(factors)]
+    return [_multiple(_AXIS, *tie) for tie in ties if alone or not tie[1] or (tie[0] == 1 and tie[1] <= _MOST_SHIFT)]
+
+
+def _factors(own: int, size: int) -> list[int]:
+    """How many entries a step may have, where `own` steps have `size` entries; the likely ones first."""
+    divisors = [factor for factor in range(1, size + 1) if size % factor == 0]
+    return list(dict.fromkeys([size // own, 1, *sorted(divisors, key=lambda factor: abs(factor - size / own))]))[
+        :_FACTORS
+    ]
+
+
+def _multiple(name: str, factor: int, offset: int) -> str:
+    """``4*time - 16``, as torch writes it."""
+    text = name if factor == 1 else f"{factor}*{name}"
+    return text if offset == 0 else f"{text} {'-' if offset < 0 else '+'} {abs(offset)}"
+
+
+def _completed(roles: list[str]) -> list[str]:
+    """Where batch or time alone is missing, the only group without a role has it: more steps than lengths say."""
+    missing = {_BATCH, _TIME} - set(roles)
+    if len(missing) == 1 and roles.count("") == 1:
+        return [role or next(iter(missing)) for role in roles]
+    return roles
+
+
+def _labels(groups: Iterable[Group | Mapping[Axis, str]], roles: Iterable[str]) -> Iterator[str]:
+    """``batch`` and ``time`` for the first of each role; ``x_2`` for others, by input and axis."""
+    used: set[str] = set()
+    for group, role in zip(groups, roles, strict=True):
+        name, axis = next(iter(group))
+        label = role if role and role not in used else f"{name}_{axis}".replace(".", "_")
+        used.add(label)
+        yield label

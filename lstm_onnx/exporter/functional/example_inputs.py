@@ -1,0 +1,91 @@
+"""Example inputs on which a module runs, drawn from their description."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ...errors import ExportError
+from ...input_spec import InputSpec, sizes_of
+from ..call.arguments import Arguments, draw_arguments
+from ..call.structure import Call
+from ..copies.clone import clone_module
+from .attribute_states import AttributeSnapshot
+from .functional_module import call_forward, inference_context
+
+_BATCH = 3
+_TIMES = (7, 40, 160)
+"""Steps to try: some modules need as many as their kernels have."""
+_MOST_CANDIDATES = 16
+
+
+def find_example_inputs(
+    module: nn.Module,
+    specs: Sequence[InputSpec],
+    *,
+    seed: int = 0,
+    limits: Mapping[str, tuple[int, int | None]] = MappingProxyType({}),
+    call: Call | None = None,
+) -> Arguments:
+    """Draw arguments on which the module runs, on its own device.
+
+    Several batch sizes, numbers of steps and orders of lengths are tried, since a module may keep states
+    of one batch size in attributes, require sorted lengths, or have long kernels.
+
+    Args:
+        module: it is run as a copy.
+        specs: the forward's inputs.
+        seed: of the random numbers.
+        limits: the least and the largest size of axes by name; None where there is no largest.
+        call: how the inputs are arranged; None goes by their names.
+
+    Raises:
+        ExportError: it runs on none of those tried; the message is that of the first.
+        ConfigError: the inputs cannot be drawn.
+    """
+    device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
+    problem: ExportError | None = None
+    for time, batch, is_sorted in itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)], (False, True)):
+        sizes = {
+            axis: _within(size, limits.get(axis, (1, None))) for axis, size in sizes_of(specs, batch, time).items()
+        }
+        found = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
+        tensors = {name: tensor.to(device or "cpu") for name, tensor in found.tensors.items()}
+        found = replace(found, tensors=_with_sorted_lengths(tensors, specs) if is_sorted else tensors)
+        args, kwargs = found.args_and_kwargs(found.tensors)
+        copy = clone_module(module)
+        try:
+            with inference_context(torch.get_default_dtype()):
+                call_forward(lambda copy=copy, args=args, kwargs=kwargs: copy(*args, **kwargs))
+        except ExportError as error:
+            problem = problem or error
+        else:
+            return found
+    assert problem is not None  # noqa: S101 - something was tried
+    raise problem
+
+
+def _within(size: int, limits: tuple[int, int | None]) -> int:
+    least, largest = limits
+    return max(least, size if largest is None else min(size, largest))
+
+
+def _attribute_sizes(module: nn.Module) -> list[int]:
+    """The sizes of tensors in attributes and buffers, of which one may be the batch that the module is fixed to."""
+    leaves = [leaf for value, _ in AttributeSnapshot(module).values.values() for leaf in pytree.tree_leaves(value)]
+    sizes = {size for leaf in leaves if isinstance(leaf, Tensor) for size in leaf.shape} - {0, _BATCH}
+    return sorted(sizes)[:_MOST_CANDIDATES]
+
+
+def _with_sorted_lengths(tensors: dict[str, Tensor], specs: Sequence[InputSpec]) -> dict[str, Tensor]:
+    """Lengths in descending order, as pack_padded_sequence requires by default."""
+    lengths = [spec.name for spec in specs if isinstance(spec.high, str)]
+    return {
+        name: tensor.sort(descending=True).values if name in lengths else tensor for name, tensor in tensors.items()
+    }

@@ -1,0 +1,348 @@
+"""A module as a function: a copy that maps named inputs and states to named outputs and states.
+
+The exporter traces it, and whoever compares a file with PyTorch runs it, in the module's own dtype or
+in float64.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ...errors import ExportError, LSTMOnnxError
+from ..call.arguments import Arguments, resize_tensor
+from ..copies.caller_state import without_global_hooks
+from ..copies.clone import clone, keep_len_symbolic
+from ..copies.kept_values import KeptValues
+from ..opaque.operators import RecurrentModule, replace_recurrent_modules
+from ..user_code import error_line, first_line
+from ..wrappers import without_compiler
+from .attribute_states import (
+    AttributeSnapshot,
+    AttributeState,
+    ForwardFailed,
+    StatefulModule,
+    find_attribute_states,
+    initial_tensors,
+    named_tensors,
+)
+from .dtype_mode import DtypeMode
+from .repeated_calls import settle_states
+
+Tensors = dict[str, Tensor]
+
+
+class FixedSizeError(ExportError):
+    """Tracing fixed a size; at other example sizes it may stay dynamic.
+
+    `axes` are the fixed ones, by input and axis, where they are known.  `unexplained` are sizes at which the file is
+    wrong and the module's code goes the way that was traced: a size that is 1 at the traced sizes may not be there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        axes: Collection[tuple[str, int]] = (),
+        unexplained: Mapping[str, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.axes = frozenset(axes)
+        self.unexplained = unexplained
+
+
+@dataclass(frozen=True)
+class FunctionalModule:
+    """A module as a function of its inputs and states.
+
+    Attributes:
+        stateful: the copy of the module that is run and traced.
+        recurrent_modules: its LSTMs, GRUs, RNNs and cells by their paths.
+        arguments: the example inputs.
+        outputs: the names of its outputs.
+        native: the dtype of the original module, where the copy was converted to another one.
+    """
+
+    stateful: StatefulModule
+    recurrent_modules: dict[str, RecurrentModule]
+    arguments: Arguments
+    outputs: tuple[str, ...]
+    native: torch.dtype | None = None
+
+    @property
+    def attribute_states(self) -> tuple[AttributeState, ...]:
+        """The attributes in which the module keeps state."""
+        return self.stateful.attribute_states
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Each attribute state's input and output."""
+        names = [(state.input_names, state.output_names) for state in self.attribute_states]
+        return {name: after for inputs, outputs in names for name, after in zip(inputs, outputs, strict=True)}
+
+    def run(self, inputs: Mapping[str, Tensor], states: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+        """Call the module.
+
+        Args:
+            inputs: a tensor for each name in `arguments`, of any sizes that the module takes.
+            states: the attribute states by their inputs' names.
+
+        Returns:
+            The outputs by name, and the states after the call by their outputs' names.
+
+        Raises:
+            ExportError: the forward fails; the message has its own, and the line.
+        """
+        tensors, values = [inputs[name] for name in self.arguments.tensors], [states[name] for name in self.states]
+        with inference_context(self.dtype, self.native):
+            results, after = call_forward(lambda: self.stateful(tensors, values))
+        return dict(zip(self.outputs, results, strict=True)), dict(zip(self.states.values(), after, strict=True))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the first recurrent module."""
+        first = next(iter(self.recurrent_modules.values()))
+        dtype: torch.dtype = getattr(torch, first.spec.dtype)
+        return dtype
+
+
+@contextlib.contextmanager
+def inference_context(dtype: torch.dtype, native: torch.dtype | None = None) -> Iterator[None]:
+    """No gradients, and for a float64 copy float64 as the default dtype, for zeros that its code creates.
+
+    With `native`, the dtype of the module before its conversion, code that names it computes in `dtype`.
+    """
+    before = torch.get_default_dtype()
+    if dtype == torch.float64:
+        torch.set_default_dtype(dtype)
+    try:
+        mode = contextlib.nullcontext() if native is None else DtypeMode(native, dtype)
+        with torch.no_grad(), without_global_hooks(), mode:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def call_forward(forward: Any) -> Any:
+    """Call the user's code.
+
+    Raises:
+        ExportError: it raised something; the message has the line of the user's code.
+    """
+    try:
+        with without_compiler():
+            return forward()
+    except LSTMOnnxError:
+        raise
+    except Exception as error:
+        raise _forward_error(error) from error
+
+
+def _forward_error(error: BaseException) -> ExportError:
+    if isinstance(error, ForwardFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    line = error_line(error)
+    at = f" at {line}" if line else ""
+    return within_operator(error) or ExportError(
+        f"the module's forward fails{at}: {type(error).__name__}: {first_line(error)}"
+    )
+
+
+def within_operator(error: BaseException) -> ExportError | None:
+    """The refusal of a recurrent module that is called within torch.cond, of which torch's error says other things.
+
+    Its compiler takes no nn.LSTM, and in its place no function that looks at the stack, as ours does for the line.
+    """
+    text = str(error)
+    looks = "captured completely" in text and "sys._getframe" in text
+    if not looks and "Attempted to wrap RNN, GRU, or LSTM" not in text:
+        return None
+    line = error_line(error)
+    return ExportError(
+        f"a recurrent module is called within torch.cond or another such operator{f' at {line}' if line else ''}; "
+        "compute both branches and choose with torch.where"
+    )
+
+
+def make_functional(
+    module: nn.Module,
+    arguments: Arguments,
+    *,
+    output_names: tuple[str, ...] | None = None,
+    dtype: torch.dtype | None = None,
+) -> FunctionalModule:
+    """Copy a module, run it on its example inputs, and find the states that it keeps in attributes.
+
+    Args:
+        module: the module; it is not changed.
+        arguments: its example inputs.
+        output_names: names of its outputs, in order; None derives them from its result.
+        dtype: converts the copy and floating-point inputs to it; None keeps theirs.
+
+    Raises:
+        ExportError: it has no recurrent module, fails on the example, is not deterministic, or keeps
+            something else than tensors from call to call.
+    """
+    cloned = clone(module, dtype)
+    copy = cloned.module
+    keep_len_symbolic(copy)
+    recurrent = replace_recurrent_modules(copy)
+    if not recurrent:
+        raise ExportError(
+            f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
+            "torch.onnx.export is for modules without"
+        )
+    native = None if dtype is None else _native_dtype(module, dtype)
+    if dtype is not None:
+        arguments = replace(arguments, tensors=_converted(arguments.tensors, dtype))
+
+    def reset_calls() -> None:
+        for item in recurrent.values():
+            item.reset_calls()
+
+    args, kwargs = arguments.args_and_kwargs(arguments.tensors)
+    kept = KeptValues(copy, cloned.mutable)
+    with (
+        inference_context(getattr(torch, next(iter(recurrent.values())).spec.dtype), native),
+        kept.restored(),
+        kept.recorded() as changes,
+    ):
+        parts = len(list(copy.modules()))
+        before = AttributeSnapshot(copy)
+        reset_calls()
+        result = named_tensors(call_forward(lambda: copy(*args, **kwargs)))
+        if not result:
+            raise ExportError(f"{type(module).__name__}.forward returns no tensor")
+        _require_real(result)
+        if len(list(copy.modules())) != parts:
+            raise ExportError(
+                f"the forward of {type(module).__name__} adds submodules, with random weights; call it once before "
+                "the export, so that they exist"
+            )
+        states = find_attribute_states(copy, before, before.changed(copy))
+        if states:
+            states = _same_again(copy, states, lambda: call_forward(lambda: copy(*args, **kwargs)))
+    outputs = _output_names([name for name, _ in result], output_names, arguments)
+    order = list(arguments.tensors)
+    stateful = StatefulModule(
+        copy,
+        states,
+        kept,
+        reset_calls,
+        lambda tensors: arguments.args_and_kwargs(dict(zip(order, tensors, strict=True))),
+    )
+    functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
+    settle_states(functional, [tensor for _, tensor in result], changes)
+    return functional
+
+
+def _same_again(
+    copy: nn.Module, states: tuple[AttributeState, ...], call: Callable[[], object]
+) -> tuple[AttributeState, ...]:
+    """The states that hold tensors of the same structure after a second call, too; a list that grows is none."""
+    call()
+    return tuple(
+        state
+        for state in states
+        if (value := state.table(copy).get(state.attribute)) is not None
+        and pytree.tree_structure(value) == state.tree
+        and all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
+    )
+
+
+def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
+    """The dtype of the module's recurrent parameters, None where it is `dtype` already."""
+    recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
+    found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
+    return None if found == dtype else found
+
+
+def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _output_names(derived: list[str], requested: tuple[str, ...] | None, arguments: Arguments) -> tuple[str, ...]:
+    names = derived
+    if requested is not None:
+        if len(requested) != len(derived) or len(set(requested)) != len(requested):
+            raise ExportError(
+                f"{len(requested)} output names were given ({', '.join(requested)}) for {len(derived)} tensors "
+                f"({', '.join(derived)}); give a name of its own to each"
+            )
+        names = list(requested)
+    # In ONNX an input and an output of one name would be one value.
+    return tuple(f"{name}.out" if name in arguments.tensors else name for name in names)
+
+
+def initial_states(functional: FunctionalModule) -> Tensors:
+    """The attribute states before the first call; zeros where an attribute holds no tensors yet."""
+    return initial_tensors(functional.attribute_states)
+
+
+def _require_real(result: list[tuple[str, Tensor]]) -> None:
+    for name, tensor in result:
+        if tensor.is_complex():
+            raise ExportError(
+                f"{name} is {str(tensor.dtype).removeprefix('torch.')}, which a file's outputs cannot be; return "
+                "torch.view_as_real(...) of it, or its real and imaginary parts"
+            )
+
+
+def trace_sizes(functional: FunctionalModule) -> list[dict[str, int]]:
+    """Up to three sets of sizes of the dynamic axes to trace at, in the order in which they are tried.
+
+    torch specialises on 1: no axis is 1, and in the second set none becomes 1 after kernels and
+    strides either.  In the third no two are equal, since comparing equal ones ties them to each
+    other.  All are within the requested limits.
+    """
+    example, clamp = functional.arguments.sizes, functional.arguments.within
+    larger = itertools.count(2)
+    first = {name: clamp(name, next(larger)) if size == 1 else size for name, size in example.items()}
+    second = {name: clamp(name, 4 * size + 3) for name, size in first.items()}
+    third: dict[str, int] = {}
+    for name, size in second.items():
+        third[name] = clamp(name, next(n for n in itertools.count(size) if n not in third.values()))
+    return [sizes for index, sizes in enumerate((first, second, third)) if sizes not in (first, second, third)[:index]]
+
+
+def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tuple[Tensors, Tensors]:
+    """The example inputs and initial states at other sizes.
+
+    Raises:
+        ExportError: the module does not run at them.
+    """
+    example = functional.arguments.sizes
+    states = initial_states(functional)
+    inputs = functional.arguments.resize(sizes)
+    filled = functional.arguments.resize_filled(sizes)
+    changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]
+    problem: ExportError | None = None
+    # Which axis of a state is the batch shows in whether the module runs.
+    for axis, (old, new) in [(None, (0, 0)), *itertools.product((1, 0, 2), changed if states else ())]:
+        resized = (
+            states if axis is None else {name: _resize_axis(state, axis, old, new) for name, state in states.items()}
+        )
+        try:
+            functional.run(inputs, resized)
+        except ExportError as error:
+            problem = problem or error
+        else:
+            return inputs, resized
+        if filled is not None:
+            with contextlib.suppress(ExportError):
+                functional.run(filled, resized)
+                return filled, resized
+    at = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    raise FixedSizeError(f"the module fails at {at}, so nothing shows that these axes are open: {problem}") from problem
+
+
+def _resize_axis(state: Tensor, axis: int, old: int, new: int) -> Tensor:
+    if axis >= state.dim() or state.shape[axis] != old:
+        return state
+    return resize_tensor(state, {axis: new})

@@ -1,0 +1,211 @@
+"""Whether a module gives the same outputs for the same inputs and states, whatever was called before."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ...errors import ExportError
+from ..copies.kept_values import Change, lengthen, numbers_of, other_numbers
+from ..user_code import stack_line
+from .attribute_states import AttributeState, initial_tensors, version_of
+
+if TYPE_CHECKING:
+    from .functional_module import FunctionalModule, Tensors
+
+_OFFSETS = (1, 2, 100)
+"""What is added to numbers that a forward changes, to see whether the outputs depend on them."""
+_MOST_NAMED = 3
+
+
+def settle_states(functional: FunctionalModule, first: Sequence[Tensor], changes: Sequence[Change]) -> None:
+    """Keep those attributes as states with which the module gives what it gave at its first call.
+
+    Args:
+        functional: the module, with every attribute as a state that might be one.
+        first: the outputs of the first call of the module itself.
+        changes: whatever that call has changed.
+
+    Raises:
+        ExportError: there are none, or the outputs depend on something else that calls change.
+    """
+    found = functional.stateful.attribute_states
+    versions = {name: version_of(tensor) for name, tensor in functional.arguments.tensors.items()}
+    problem: ExportError | None = None
+    for candidates in _candidates(found):
+        functional.stateful.attribute_states = candidates
+        try:
+            outputs, after = _run(functional, functional.arguments.tensors)
+        except ExportError as error:
+            problem = problem or error
+            continue
+        if different := _different(outputs, dict(zip(outputs, first, strict=True))):
+            problem = problem or _first_call_problem(functional, different, versions)
+            continue
+        try:
+            _require_repeatable(functional, outputs, changes, versions)
+        except ExportError as error:
+            raise (problem if problem is not None and candidates is not found else error) from None
+        if candidates:
+            states = dict(zip(functional.states, after.values(), strict=True))
+            functional.run(functional.arguments.tensors, states)
+        return
+    assert problem is not None  # noqa: S101 - there is one candidate at least
+    raise problem
+
+
+def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeState, ...]]:
+    """The states as they were found, and what else they may be.
+
+    A state of other shapes is one of another batch, which the module replaces.  What an attribute without a value
+    gets in the first call may be computed once, for all calls, such as a mask: then it is no state.
+    """
+    shapes = [
+        state.initial is None or [item.shape for item in state.initial] == [item.shape for item in state.after]
+        for state in found
+    ]
+    if not all(shapes):
+        yield tuple(state if same else replace(state, initial=None) for state, same in zip(found, shapes, strict=True))
+    yield found
+    if any(state.initial is None for state in found):
+        yield tuple(state for state in found if state.initial is not None)
+
+
+class _RandomLine(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Finds the first line of the user's code that draws random numbers by torch."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.line: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass everything on."""
+        if self.line is None and torch.Tag.nondeterministic_seeded in func.tags:
+            self.line = stack_line()
+        return func(*args, **(kwargs or {}))
+
+
+def _run(functional: FunctionalModule, inputs: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    return functional.run(inputs, initial_tensors(functional.attribute_states))
+
+
+def _different(outputs: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """The first output that is another than wanted."""
+    return next((name for name, one in outputs.items() if not _close(one, wanted[name])), None)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point():
+        return bool(torch.equal(one, other))
+    return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
+
+
+def _first_call_problem(functional: FunctionalModule, name: str, versions: Mapping[str, int]) -> ExportError:
+    problem = _own_cause(functional, name, versions)
+    if problem is not None:
+        return problem
+    empty = ", ".join(state.where for state in functional.attribute_states if state.initial is None)
+    return ExportError(
+        f"with zeros in {empty or 'its attributes'} the module gives another {name} than at its first call, "
+        "so its state cannot become an input of the file; pass the state as an argument of forward"
+    )
+
+
+def _own_cause(functional: FunctionalModule, name: str, versions: Mapping[str, int]) -> ExportError | None:
+    """Why an output is another one each time: the forward writes into an input, or draws random numbers."""
+    inputs = functional.arguments.tensors
+    written = [key for key, tensor in inputs.items() if version_of(tensor) != versions[key]]
+    if written:
+        return ExportError(
+            f"forward writes into {', '.join(written)}, so that {name} is another one when it is called again with "
+            f"the same tensors; let it work on a copy: {written[0]}.clone()"
+        )
+    before = _random_states()
+    with _RandomLine() as drawn, contextlib.suppress(ExportError):
+        _run(functional, inputs)
+    if drawn.line is None and _random_states() == before:
+        return None
+    at = f"at {drawn.line}: " if drawn.line is not None else "the forward "
+    return ExportError(
+        f"{at}draws random numbers in eval mode, and a file cannot draw those that PyTorch does; "
+        "pass them as an argument of forward (F.dropout needs training=self.training)"
+    )
+
+
+def _require_repeatable(
+    functional: FunctionalModule, fresh: Tensors, changes: Sequence[Change], versions: Mapping[str, int]
+) -> None:
+    """Require the same outputs after other calls, and with other numbers and longer lists left by them."""
+    inputs, kept = functional.arguments.tensors, functional.stateful.kept
+    changes = _not_states(functional, changes)
+    calls: list[tuple[Mapping[str, Tensor], Tensors]] = [(inputs, fresh)]
+    if changes:
+        others = _other_inputs(inputs)
+        try:
+            calls += [(others, _run(functional, others)[0]), (inputs, fresh)]
+        except ExportError:
+            calls.append((inputs, fresh))
+
+    def require(outputs: Callable[[], Tensors], wanted: Tensors) -> None:
+        try:
+            name = _different(outputs(), wanted)
+        except ExportError as error:
+            raise _dependence_problem("its outputs", changes) from error
+        if name is not None:
+            raise _own_cause(functional, name, versions) or _dependence_problem(name, changes)
+
+    with kept.restored(), kept.suspended():
+        for tensors, wanted in calls:
+            require(lambda tensors=tensors: _run(functional, tensors)[0], wanted)  # type: ignore[misc]
+        numbers = numbers_of(changes)
+        for offset in _OFFSETS if numbers else ():
+            other_numbers(numbers, offset)
+            require(lambda: _run(functional, inputs)[0], fresh)
+        if lengthen(changes):
+            require(lambda: _run(functional, inputs)[0], fresh)
+
+
+def _not_states(functional: FunctionalModule, changes: Sequence[Change]) -> list[Change]:
+    """The changes of other things than attribute states, and than what nn.LSTM keeps for itself."""
+    states = [state.table(functional.stateful.inner) for state in functional.attribute_states]
+    held = [(table, state.attribute) for table, state in zip(states, functional.attribute_states, strict=True)]
+
+    def is_state(change: Change) -> bool:
+        table = vars(change.part) if isinstance(change.part, nn.Module) else change.part
+        return any((change.key == name and table is own) or table is own.get(name) for own, name in held)
+
+    return [change for change in changes if not is_state(change) and "._flat_weight" not in change.where]
+
+
+def _other_inputs(inputs: Mapping[str, Tensor]) -> Tensors:
+    """Inputs of the same shapes with other numbers."""
+    if any(tensor.is_floating_point() for tensor in inputs.values()):
+        return {name: tensor * 0.5 + 0.1 if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+    return {name: tensor.flip(0) if tensor.dim() else tensor for name, tensor in inputs.items()}
+
+
+def _random_states() -> tuple[object, ...]:
+    """Of the generators that code draws from without having one of its own."""
+    numbers = np.random.get_state()  # noqa: NPY002 - which users' code still draws from
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), str(numbers)
+
+
+def _dependence_problem(name: str, changes: Sequence[Change]) -> ExportError:
+    places = list(dict.fromkeys(change.where for change in changes))
+    places.sort(key=lambda where: not where.startswith("self."))
+    where = ", ".join(places[:_MOST_NAMED]) or "an object that is not the module's own"
+    return ExportError(
+        f"{name} depends on what earlier calls left in {where}, which a file cannot remember; keep a tensor or a tuple "
+        "of tensors in an attribute of the module, of the same structure from call to call, or pass the state as an "
+        "argument of forward and return it"
+    )

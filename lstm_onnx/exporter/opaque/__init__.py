@@ -1,0 +1,1 @@
+"""Recurrent modules as opaque operators, and packed sequences, while a module is traced."""

@@ -1,0 +1,346 @@
+"""A module's recurrent modules as opaque operators: each call is one node in the trace.
+
+torch.export decomposes nn.LSTM into operators that no longer run at other shapes.  Here the LSTMs (and
+GRUs, RNNs and their cells) of a copy get subclasses.  In an eager run these compute what PyTorch does
+and record each call.  While the module is traced they call one custom operator,
+``lstm_onnx::recurrent``, which only defines its output shapes; `lower_calls` replaces it by the real
+ONNX nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ...errors import ExportError
+from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
+from ..user_code import user_line
+from ..weights import Array
+from .packed_sequences import PaddedSequence, as_padded
+
+States = tuple[Tensor, ...]
+"""(h, c) of an LSTM, (h,) of a GRU or RNN, each ``(L*D, batch, features)``."""
+
+OPERATOR = "lstm_onnx::recurrent"
+
+
+@torch.library.custom_op(
+    OPERATOR,
+    mutates_args=(),
+    schema=(
+        "(Tensor x, Tensor? h0, Tensor? c0, Tensor? lengths, str module, int call, bool batch_first,"
+        " int rows, int output_size, int h_size, int c_size) -> (Tensor, Tensor, Tensor)"
+    ),
+)
+def _recurrent(*_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    raise NotImplementedError("the operator stands for a module while it is traced, and never runs")
+
+
+@_recurrent.register_fake
+def _(
+    x: Tensor,
+    h0: Tensor | None,  # noqa: ARG001
+    c0: Tensor | None,  # noqa: ARG001
+    lengths: Tensor | None,  # noqa: ARG001
+    module: str,  # noqa: ARG001
+    call: int,  # noqa: ARG001
+    batch_first: bool,
+    rows: int,
+    output_size: int,
+    h_size: int,
+    c_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch = x.shape[0 if batch_first else 1]
+    output = x.new_empty((x.shape[0], x.shape[1], output_size))
+    return output, x.new_empty((rows, batch, h_size)), x.new_empty((rows, batch, c_size))
+
+
+@dataclass
+class RecordedCall:
+    """One call of a recurrent module in an eager run.
+
+    Attributes:
+        initial: the states that it was called with, each ``(L*D, batch, features)`` of the module's dtype;
+            None where the caller passed none.
+        final: the states that it returned.
+        line: the line of the user's code that called it.
+    """
+
+    initial: States | None
+    final: States
+    line: str
+
+
+@dataclass
+class RecurrentModule:
+    """One recurrent module of the copy.
+
+    Attributes:
+        path: of the submodule, as ``named_modules`` gives it.
+        spec: its sizes.
+        cell: whether it is an nn.LSTMCell, nn.GRUCell or nn.RNNCell.
+        weights: its parameters by torch's names, as its last call used them.
+        calls: the calls of the last eager run.
+        override: initial states by call number, which replace those that the module's code passes.
+        tracing: whether the module is being traced.
+        num_traced: calls in this pass of the tracer, which may run the forward more than once.
+    """
+
+    path: str
+    spec: RecurrentSpec
+    cell: bool
+    weights: dict[str, Array] = field(default_factory=dict)
+    calls: list[RecordedCall] = field(default_factory=list)
+    override: dict[int, States] = field(default_factory=dict)
+    tracing: bool = False
+    num_traced: int = 0
+
+    def reset_calls(self) -> None:
+        """Start counting calls anew; while the module is traced, those of the last eager run are kept."""
+        self.num_traced = 0
+        if not self.tracing:
+            self.calls.clear()
+
+
+def replace_recurrent_modules(copy: nn.Module) -> dict[str, RecurrentModule]:
+    """Give every recurrent module of a copy a traceable subclass; returns them by their paths.
+
+    Raises:
+        ExportError: a module has a dtype that ONNX Runtime cannot run.
+    """
+    recurrent_modules: dict[str, RecurrentModule] = {}
+    for path, module in copy.named_modules():
+        base = next((base for base in _TRACEABLE if isinstance(module, base)), None)
+        if base is None:
+            continue
+        recurrent = RecurrentModule(path, _spec_of(module, path), cell=isinstance(module, nn.RNNCellBase))
+        recurrent_modules[path] = recurrent
+        module.__dict__["_lstm_onnx_recurrent"] = recurrent
+        kind = type(module)
+        traceable = _TRACEABLE[base]
+        # Ours goes between a user's subclass and torch's class, so that its forward is kept and its
+        # super().forward() calls ours.
+        module.__class__ = (
+            traceable if kind is base else type(kind.__name__, (kind, traceable), {"__module__": kind.__module__})
+        )
+    return recurrent_modules
+
+
+def _spec_of(module: nn.Module, path: str) -> RecurrentSpec:
+    where = path or type(module).__name__
+    cell = isinstance(module, nn.RNNCellBase)
+    found = _dtype_of(module)
+    dtype = str(found).removeprefix("torch.")
+    if dtype not in DTYPES:
+        advice = f"; export module.float() instead{' (which is exact)' * (dtype == 'bfloat16')}"
+        raise ExportError(
+            f"{where} has dtype {dtype}, which ONNX Runtime has no recurrent operators for"
+            f"{'' if found.is_complex else advice}"
+        )
+    sizes: dict[str, Any] = {name: getattr(module, name) for name in ("input_size", "hidden_size", "bias")}
+    sizes["dtype"] = dtype
+    if not cell:
+        sizes |= {name: getattr(module, name) for name in ("num_layers", "batch_first", "bidirectional")}
+    if isinstance(module, (nn.LSTM, nn.LSTMCell)):
+        return from_attributes(LSTMSpec, {**sizes, "proj_size": getattr(module, "proj_size", 0)})
+    if isinstance(module, (nn.GRU, nn.GRUCell)):
+        return from_attributes(GRUSpec, sizes)
+    return from_attributes(RNNSpec, {**sizes, "nonlinearity": getattr(module, "nonlinearity", "tanh")})
+
+
+def _dtype_of(module: Any) -> torch.dtype:
+    """That of its weights, of which code that computes one may have taken the parameter away."""
+    weights = [*module.parameters(recurse=False), *module.parameters(), *getattr(module, "_flat_weights", ())]
+    return next((weight.dtype for weight in weights if isinstance(weight, Tensor)), torch.get_default_dtype())
+
+
+def _weights_of(module: Any, recurrent: RecurrentModule) -> dict[str, Array]:
+    """The parameters as this call used them, after parametrizations, hooks and code that computes them."""
+    if recurrent.cell:
+        used = {name: getattr(module, name.removesuffix("_l0")) for name in recurrent.spec.parameter_shapes()}
+    else:  # what nn.LSTM's forward passes on
+        flat = dict(zip(module._flat_weights_names, module._flat_weights, strict=True))
+        used = {name: flat[name] for name in recurrent.spec.parameter_shapes()}
+    return {name: weight.detach().cpu().numpy() for name, weight in used.items()}
+
+
+def _record(module: nn.Module, recurrent: RecurrentModule, initial: States | None, final: States) -> None:
+    weights = _weights_of(module, recurrent)
+    if not recurrent.weights:
+        recurrent.weights = weights
+    elif any(not np.array_equal(recurrent.weights[name], weights[name], equal_nan=True) for name in weights):
+        raise ExportError(
+            f"{recurrent.path}: its weights differ from call to call ({user_line()}); "
+            "ONNX's operator takes constant weights"
+        )
+    recurrent.calls.append(RecordedCall(initial, final, user_line()))
+
+
+def _operator(
+    recurrent: RecurrentModule, x: Tensor, hx: States | None, lengths: Tensor | None, batch_first: bool
+) -> tuple[Tensor, ...]:
+    """Call the opaque operator; the comparisons of sizes made here become guards that tie axes to each other."""
+    spec = recurrent.spec
+    batch = x.shape[0 if batch_first else 1]
+    where = f"{recurrent.path or 'the module'} ({user_line()})"
+    if x.shape[2] != spec.input_size:
+        raise ExportError(f"{where} takes {spec.input_size} features, but x has {x.shape[2]}")
+    if str(x.dtype).removeprefix("torch.") != spec.dtype:
+        raise ExportError(f"{where} is {spec.dtype}, but x is {x.dtype}")
+    h_size, c_size = spec.state_size, spec.hidden_size if spec.has_cell else 0
+    rows = spec.num_layers * spec.num_directions
+    states: list[Tensor | None] = [None, None]
+    if hx is not None:
+        for index, (state, size) in enumerate(zip(hx, (h_size, c_size), strict=False)):
+            if state.dim() != 3 or state.shape[0] != rows or state.shape[2] != size or state.shape[1] != batch:
+                raise ExportError(
+                    f"{where} takes states of shape ({rows}, batch, {size}), but one is {tuple(state.shape)}"
+                )
+            states[index] = state
+    index = recurrent.num_traced
+    recurrent.num_traced += 1
+    result: tuple[Tensor, ...] = torch.ops.lstm_onnx.recurrent(
+        x, *states, lengths, recurrent.path, index, batch_first, rows, spec.output_size, h_size, c_size
+    )
+    return result
+
+
+def _sequence_forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any) -> Any:
+    """nn.LSTM, nn.GRU and nn.RNN, eager or traced."""
+    recurrent: RecurrentModule = module.__dict__["_lstm_onnx_recurrent"]
+    spec = recurrent.spec
+    if not recurrent.tracing:
+        return _eager(module, base, recurrent, x, hx)
+    if isinstance(x, PackedSequence):
+        padded = as_padded(x)
+        if padded is None:
+            raise ExportError(
+                f"{recurrent.path} gets a PackedSequence that pack_padded_sequence did not make ({user_line()}); "
+                "pack with pack_padded_sequence(x, lengths), lengths being an input of the module"
+            )
+        x = padded
+    lengths = None
+    batch_first = bool(getattr(module, "batch_first", False))
+    unbatched = False
+    if isinstance(x, PaddedSequence):
+        value, lengths, batch_first = x.value, x.lengths, x.batch_first
+    else:
+        value = x
+        unbatched = value.dim() == 2
+        if unbatched:
+            value = value.unsqueeze(0 if batch_first else 1)
+    initial = _as_states(hx, spec)
+    if initial is not None and unbatched:
+        initial = tuple(state.unsqueeze(1) for state in initial)
+    output, hn, cn = _operator(recurrent, value, initial, lengths, batch_first)
+    if unbatched:
+        output, hn, cn = output.squeeze(0 if batch_first else 1), hn.squeeze(1), cn.squeeze(1)
+    out = x.with_value(output) if isinstance(x, PaddedSequence) else output
+    return (out, (hn, cn)) if spec.has_cell else (out, hn)
+
+
+def _eager(module: nn.Module, base: type[nn.Module], recurrent: RecurrentModule, x: Any, hx: Any) -> Any:
+    initial = _as_states(hx, recurrent.spec)
+    unbatched = isinstance(x, Tensor) and x.dim() == 2
+    if (override := recurrent.override.get(len(recurrent.calls))) is not None:
+        initial = tuple(state[:, 0] for state in override) if unbatched else override
+        hx = initial if recurrent.spec.has_cell else initial[0]
+    with _without_projection_warning(recurrent.spec):
+        output, final = base.forward(module, x, hx)
+    after = final if recurrent.spec.has_cell else (final,)
+    if unbatched:
+        initial = None if initial is None else tuple(state.unsqueeze(1) for state in initial)
+        after = tuple(state.unsqueeze(1) for state in after)
+    _record(module, recurrent, initial, after)
+    return output, final
+
+
+@contextlib.contextmanager
+def _without_projection_warning(spec: RecurrentSpec) -> Iterator[None]:
+    """Suppress torch's warning that projections do not use oneDNN."""
+    if getattr(spec, "proj_size", 0) == 0:
+        yield  # warning filters are global, so they are changed only where needed
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="LSTM with projections")
+        yield
+
+
+def _as_states(hx: Any, spec: RecurrentSpec) -> States | None:
+    if hx is None:
+        return None
+    return tuple(hx) if spec.has_cell else (hx,)
+
+
+def _cell_forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any) -> Any:
+    """nn.LSTMCell, nn.GRUCell and nn.RNNCell: one step, as a sequence of one."""
+    recurrent: RecurrentModule = module.__dict__["_lstm_onnx_recurrent"]
+    initial = _as_states(hx, recurrent.spec)
+    unbatched = x.dim() == 1
+    if not recurrent.tracing:
+        if (override := recurrent.override.get(len(recurrent.calls))) is not None:
+            initial = tuple(state[0, 0] if unbatched else state[0] for state in override)
+            hx = initial if recurrent.spec.has_cell else initial[0]
+        final = base.forward(module, x, hx)
+        after = final if recurrent.spec.has_cell else (final,)
+        _record(module, recurrent, _as_sequence_states(initial, unbatched), _as_sequence_states(after, unbatched) or ())
+        return final
+    value = (x.unsqueeze(0) if unbatched else x).unsqueeze(0)
+    _, hn, cn = _operator(recurrent, value, _as_sequence_states(initial, unbatched), None, batch_first=False)
+    final = tuple(state.squeeze(0).squeeze(0) if unbatched else state.squeeze(0) for state in (hn, cn))
+    return final if recurrent.spec.has_cell else final[0]
+
+
+def _as_sequence_states(states: States | None, unbatched: bool) -> States | None:
+    """A cell's ``(batch, H)`` or ``(H,)`` as ``(1, batch, H)``."""
+    if states is None:
+        return None
+    return tuple((state.unsqueeze(0) if unbatched else state).unsqueeze(0) for state in states)
+
+
+class _TraceableLSTM(nn.LSTM):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return _sequence_forward(self, nn.LSTM, input, hx)
+
+
+class _TraceableGRU(nn.GRU):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return _sequence_forward(self, nn.GRU, input, hx)
+
+
+class _TraceableRNN(nn.RNN):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return _sequence_forward(self, nn.RNN, input, hx)
+
+
+class _TraceableLSTMCell(nn.LSTMCell):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return _cell_forward(self, nn.LSTMCell, input, hx)
+
+
+class _TraceableGRUCell(nn.GRUCell):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return _cell_forward(self, nn.GRUCell, input, hx)
+
+
+class _TraceableRNNCell(nn.RNNCell):
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return _cell_forward(self, nn.RNNCell, input, hx)
+
+
+_TRACEABLE: Mapping[type[nn.Module], type[nn.Module]] = {
+    nn.LSTM: _TraceableLSTM,
+    nn.GRU: _TraceableGRU,
+    nn.RNN: _TraceableRNN,
+    nn.LSTMCell: _TraceableLSTMCell,
+    nn.GRUCell: _TraceableGRUCell,
+    nn.RNNCell: _TraceableRNNCell,
+}

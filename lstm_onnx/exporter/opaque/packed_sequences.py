@@ -1,0 +1,358 @@
+"""Packed sequences while a module is traced: the padded tensor and its lengths, carried along.
+
+ONNX's operators take a padded tensor and its lengths, so nothing is packed: a `PaddedSequence` takes the
+place of the PackedSequence between pack_padded_sequence and pad_packed_sequence.  The user's code may
+have imported these two functions by name, so their code objects are replaced, only while a trace runs and
+only for its thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.nn.utils import rnn as torch_rnn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ...errors import ExportError
+from ..traced_values.each_number import TracedArray, only_each
+from ..user_code import user_line
+
+_tracing_thread: int | None = None
+_originals: dict[str, Callable[..., Any]] = {}
+
+
+class PaddedSequence(PackedSequence):
+    """A padded tensor and its lengths, in the place of a PackedSequence.
+
+    Attributes:
+        value: ``(batch, time, features)`` if `batch_first`, else ``(time, batch, features)``.
+        lengths: ``(batch,)``, integers.
+        batch_first: the layout of `value`.
+        zero_padded: whether the padding is zeros, as in the output of a recurrent operator.
+        sort: whether torch would sort the sequences by their lengths.
+    """
+
+    value: Tensor
+    lengths: Tensor
+    batch_first: bool
+    zero_padded: bool
+    sort: bool
+    _found_rows: _Rows | None
+    _own_data: Tensor | None
+
+    def __new__(
+        cls, value: Tensor, lengths: Tensor, batch_first: bool, *, zero_padded: bool, sort: bool = False
+    ) -> PaddedSequence:
+        """Make the namedtuple underneath, whose fields are hidden by properties."""
+        self: PaddedSequence = tuple.__new__(cls, (None, None, None, None))
+        self.value, self.lengths, self.batch_first, self.zero_padded = value, lengths, batch_first, zero_padded
+        self.sort = sort
+        self._found_rows, self._own_data = None, None
+        return self
+
+    def with_value(self, value: Tensor, *, zero_padded: bool = True) -> PaddedSequence:
+        """The same sequences with other numbers, as the output of a recurrent module."""
+        other = PaddedSequence(value, self.lengths, self.batch_first, zero_padded=zero_padded, sort=self.sort)
+        other._found_rows = self._found_rows
+        return other
+
+    # torch's documented fields, as torch makes them of the sequences.
+
+    def _rows(self) -> _Rows:
+        if self._found_rows is None:
+            steps = self.value.shape[1 if self.batch_first else 0]
+            self._found_rows = _packed_rows(steps, self.lengths, sort=self.sort)
+        return self._found_rows
+
+    @property
+    def data(self) -> Tensor:
+        """The valid steps, ``(steps, features)``: the first of each sequence, the second of each, and so on."""
+        if self._own_data is None:
+            rows, value = self._rows(), self.value if self.batch_first else self.value.transpose(0, 1)
+            self._own_data = value[rows.sequence, rows.step]
+        return self._own_data
+
+    @property
+    def batch_sizes(self) -> Tensor:
+        """How many sequences have a step, for each."""
+        sizes = self._rows().batch_sizes
+        _sources[sizes] = self
+        return sizes
+
+    @property
+    def sorted_indices(self) -> Tensor | None:
+        """The sequences in order, the longest first; None where the user's code sorted them."""
+        return self._rows().order if self.sort else None
+
+    @property
+    def unsorted_indices(self) -> Tensor | None:
+        """The place of each sequence in that order."""
+        return self._rows().order.argsort() if self.sort else None
+
+    def __getitem__(self, index: Any) -> Any:
+        """As of a tuple."""
+        return self._fields_now()[index]
+
+    def __iter__(self) -> Any:
+        """As of a tuple."""
+        return iter(self._fields_now())
+
+    def _fields_now(self) -> tuple[Any, ...]:
+        return self.data, self.batch_sizes, self.sorted_indices, self.unsorted_indices
+
+    def _replace(self, **fields: Any) -> PaddedSequence:
+        """As of a namedtuple.
+
+        Raises:
+            ExportError: something else than `data` is replaced.
+        """
+        if set(fields) != {"data"}:
+            raise ExportError(f"{user_line()}: of a packed sequence only data can be replaced, as the lengths stay")
+        return self.with_data(fields["data"])
+
+    def with_data(self, data: Tensor) -> PaddedSequence:
+        """The same sequences with other numbers, ``(steps, other features)``."""
+        rows = self._rows()
+        value = data.new_zeros((self.lengths.shape[0], self.value.shape[1 if self.batch_first else 0], data.shape[-1]))
+        value = value.index_put((rows.sequence, rows.step), data)
+        if not self.batch_first:
+            value = value.transpose(0, 1)
+        other = self.with_value(value)
+        other._own_data = data
+        return other
+
+    def in_order(self) -> PaddedSequence:
+        """The sequences in the order of `sorted_indices`."""
+        order = self._rows().order
+        value = self.value.index_select(0 if self.batch_first else 1, order)
+        return PaddedSequence(value, self.lengths[order], self.batch_first, zero_padded=self.zero_padded)
+
+    def to(self, *args: Any, **kwargs: Any) -> PaddedSequence:
+        """As of a tensor."""
+        return self.with_value(self.value.to(*args, **kwargs), zero_padded=self.zero_padded)
+
+    def cuda(self, *args: Any, **kwargs: Any) -> PaddedSequence:
+        """As of a tensor."""
+        return self.with_value(self.value.cuda(*args, **kwargs), zero_padded=self.zero_padded)
+
+    def cpu(self, *args: Any, **kwargs: Any) -> PaddedSequence:
+        """As of a tensor."""
+        return self.with_value(self.value.cpu(*args, **kwargs), zero_padded=self.zero_padded)
+
+    def __repr__(self) -> str:
+        """Instead of the tuple's."""
+        return f"PaddedSequence({tuple(self.value.shape)})"
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Where the steps of a packed sequence come from.
+
+    Attributes:
+        order: the sequences, the longest first.
+        sequence: of each step.
+        step: its number in its sequence.
+        batch_sizes: how many sequences have a step, for each.
+    """
+
+    order: Tensor
+    sequence: Tensor
+    step: Tensor
+    batch_sizes: Tensor
+
+
+def _packed_rows(steps: Any, lengths: Tensor, *, sort: bool) -> _Rows:
+    lengths = lengths.to(torch.int64)
+    order = torch.sort(lengths, descending=True)[1] if sort else torch.arange(lengths.shape[0])
+    valid = torch.arange(steps).unsqueeze(1) < lengths[order].unsqueeze(0)
+    places = valid.nonzero()
+    counts = valid.sum(1)
+    return _Rows(order, order[places[:, 1]], places[:, 0], counts.narrow(0, 0, _longest(lengths, steps)))
+
+
+_sources: Any = WeakIdKeyDictionary()
+"""By its batch_sizes, what the user's code may make another packed sequence of."""
+
+
+def as_padded(sequence: PackedSequence) -> PaddedSequence | None:
+    """A packed sequence as a padded one; None where its batch_sizes are not those of one that was packed here."""
+    if isinstance(sequence, PaddedSequence):
+        return sequence
+    source = _sources.get(sequence.batch_sizes) if isinstance(sequence.batch_sizes, Tensor) else None
+    if source is None:
+        return None
+    other: PaddedSequence = source.with_data(sequence.data)
+    return other.in_order() if source.sort and sequence.sorted_indices is None else other
+
+
+@contextlib.contextmanager
+def replace_packing_functions() -> Iterator[None]:
+    """Replace torch's packing functions for this thread; other threads still call torch's own.
+
+    The caller must hold `torch_export.ONE_AT_A_TIME`.
+    """
+    global _tracing_thread
+    replaced = {
+        torch_rnn.pack_padded_sequence: _pack_padded_sequence,
+        torch_rnn.pad_packed_sequence: _pad_packed_sequence,
+        torch_rnn.pack_sequence: _pack_sequence,
+        torch_rnn.unpack_sequence: _unpack_sequence,
+    }
+    codes = {function: function.__code__ for function in replaced}
+    for function in replaced:
+        _originals[function.__name__] = _copied(function)
+    _tracing_thread = threading.get_ident()
+    try:
+        for function, ours in replaced.items():
+            function.__code__ = ours.__code__
+        yield
+    finally:
+        for function, code in codes.items():
+            function.__code__ = code
+        _tracing_thread = None
+
+
+def _copied(function: Any) -> Callable[..., Any]:
+    """A copy of the function with its current code, for the other threads."""
+    copy: Callable[..., Any] = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+# torch's functions get the code of these four, which then has torch's globals, so they import what they need.
+
+
+def _pack_padded_sequence(input: Any, lengths: Any, batch_first: Any = False, enforce_sorted: Any = True) -> Any:
+    from lstm_onnx.exporter.opaque.packed_sequences import dispatch
+
+    return dispatch("pack_padded_sequence", input, lengths, batch_first, enforce_sorted)
+
+
+def _pad_packed_sequence(
+    sequence: Any, batch_first: Any = False, padding_value: Any = 0.0, total_length: Any = None
+) -> Any:
+    from lstm_onnx.exporter.opaque.packed_sequences import dispatch
+
+    return dispatch("pad_packed_sequence", sequence, batch_first, padding_value, total_length)
+
+
+def _pack_sequence(sequences: Any, enforce_sorted: Any = True) -> Any:
+    from lstm_onnx.exporter.opaque.packed_sequences import dispatch
+
+    return dispatch("pack_sequence", sequences, enforce_sorted)
+
+
+def _unpack_sequence(packed_sequences: Any) -> Any:
+    from lstm_onnx.exporter.opaque.packed_sequences import dispatch
+
+    return dispatch("unpack_sequence", packed_sequences)
+
+
+def dispatch(name: str, *args: Any) -> Any:
+    """Call torch's function `name`, or in the tracing thread its replacement.
+
+    Raises:
+        ExportError: the function has no form in ONNX.
+    """
+    if threading.get_ident() != _tracing_thread:
+        return _originals[name](*args)
+    if name == "pack_padded_sequence":
+        return pack(*args)
+    if name == "pad_packed_sequence":
+        return pad(*args)
+    raise ExportError(
+        f"{user_line()}: {name} makes tensors of sizes that are data, which have no form in ONNX; "
+        "take a padded tensor and its lengths as inputs, and use pack_padded_sequence"
+    )
+
+
+def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -> PaddedSequence:
+    """pack_padded_sequence, without packing or sorting.
+
+    Raises:
+        ExportError: the lengths are no tensor, or not one for each sequence.
+    """
+    lengths = _as_tensor(lengths)
+    if not isinstance(lengths, Tensor):
+        raise ExportError(
+            f"{user_line()}: lengths is a {type(lengths).__name__}, which would be baked into the file; "
+            "pass the tensor of lengths itself, an input of the module, without tolist()"
+        )
+    if lengths.shape[0] != input.shape[0 if batch_first else 1]:
+        raise ExportError(f"{user_line()}: there are not as many lengths as sequences")
+    return PaddedSequence(input, lengths, batch_first, zero_padded=False, sort=not enforce_sorted)
+
+
+def _as_tensor(lengths: Any) -> Any:
+    """Lengths that are a list or an array of a traced tensor's numbers, or floats, as torch takes them."""
+    each = only_each(lengths)
+    if each is not None:
+        lengths = each.tensor
+    elif isinstance(lengths, TracedArray):
+        lengths = lengths.tensor
+    elif isinstance(lengths, (list, tuple)) and any(isinstance(item, (torch.SymInt, Tensor)) for item in lengths):
+        lengths = torch.stack([torch.as_tensor(item) for item in lengths])
+    return lengths.to(torch.int64) if isinstance(lengths, Tensor) and lengths.is_floating_point() else lengths
+
+
+def pad(sequence: Any, batch_first: bool, padding_value: float, total_length: Any) -> tuple[Tensor, Tensor]:
+    """pad_packed_sequence: the padded tensor, cut to the longest sequence or of `total_length` steps, and the lengths.
+
+    Raises:
+        ExportError: the sequence is none that `pack` made.
+    """
+    padded = as_padded(sequence) if isinstance(sequence, PackedSequence) else None
+    if padded is None:
+        raise ExportError(f"{user_line()}: pad_packed_sequence gets a {type(sequence).__name__}")
+    sequence = padded
+    value, lengths = sequence.value, sequence.lengths
+    axis = 1 if sequence.batch_first else 0
+    time = value.shape[axis]
+    if not sequence.zero_padded or padding_value != 0.0:
+        steps = torch.arange(time, device=value.device)
+        column = lengths.to(value.device)
+        valid = steps.unsqueeze(0) < column.unsqueeze(1) if axis == 1 else steps.unsqueeze(1) < column.unsqueeze(0)
+        value = torch.where(valid.unsqueeze(2), value, torch.full((), padding_value, dtype=value.dtype))
+    if total_length is None:
+        value = value.narrow(axis, 0, _longest(lengths, time))
+    else:
+        if isinstance(total_length, Tensor):
+            total_length = total_length.item()
+        value = _of_length(value, axis, total_length, padding_value)
+    if batch_first != sequence.batch_first:
+        value = value.transpose(0, 1)
+    # int64, as in torch; and a clone, since an output that is an input would lose its name.
+    return value, lengths.clone() if lengths.dtype == torch.int64 else lengths.to(torch.int64)
+
+
+def _longest(lengths: Tensor, time: Any) -> Any:
+    longest: Any = lengths.max().item()  # a symbol in a trace
+    check: Any = torch._check
+    check(longest >= 1)
+    check(longest <= time)
+    return longest
+
+
+def _of_length(value: Tensor, axis: int, total_length: Any, padding_value: float) -> Tensor:
+    extra = total_length - value.shape[axis]
+    constant = int(extra) if is_concrete_int(extra) else None
+    if constant == 0:
+        return value
+    if constant is None or constant > 0:
+        # The number of steps to add or remove may differ from run to run: add enough, then cut.
+        added = total_length if constant is None else constant
+        shape = [value.shape[0], value.shape[1], value.shape[2]]
+        shape[axis] = added
+        value = torch.cat([value, value.new_full(shape, padding_value)], dim=axis)
+    return value.narrow(axis, 0, total_length)

@@ -1,0 +1,268 @@
+"""Numbers of a traced tensor that Python code takes one by one: ``lengths.tolist()``, ``[n // 2 for n in lengths]``.
+
+Such a list holds one item, an `EachNumber`, which stands for the number of each row and computes with all of
+them at once.  What is more than arithmetic with one number at a time has no form in a graph, and is refused.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+
+from ...errors import ExportError
+from ..user_code import NUMBERS, is_user_code, user_line
+from .value_checks import find_check
+
+Number = (int, float, torch.SymInt, torch.SymFloat)
+
+
+def _refusal() -> ExportError:
+    return ExportError(
+        f"at {user_line()}: the code depends on the numbers in a tensor, which it takes one by one (a loop, tolist(), "
+        "numpy()), and does more with them than arithmetic; write it with tensor operations such as torch.where, "
+        "and leave lengths a tensor"
+    )
+
+
+def _method(function: Callable[[Any, Any], Any], *, swapped: bool = False) -> Any:
+    def method(self: Any, other: Any) -> Any:
+        return self._combined(function, other, swapped=swapped)
+
+    return method
+
+
+def _rounding(function: Callable[[Tensor], Tensor]) -> Any:
+    def method(self: Any) -> Any:
+        return self._with(function(self.tensor))
+
+    return method
+
+
+class RetraceError(ExportError):
+    """The trace has to start anew, since Python's own functions would fix a size.
+
+    Args:
+        frame: of the user's code that calls ``int``; None where only functions of all files are concerned.
+    """
+
+    def __init__(self, frame: FrameType | None = None) -> None:
+        while frame is not None and not is_user_code(frame.f_code.co_filename):
+            frame = frame.f_back
+        super().__init__(f"at {user_line()}: {NUMBERS}")
+        self.table = None if frame is None else frame.f_globals
+
+
+class EachNumber:
+    """The number of each row.
+
+    Args:
+        tensor: of all rows, ``(rows,)``; int64, or float64 for Python's floats.
+        checks: called with the user's line where a check of numbers is passed.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+    __array_ufunc__ = None
+
+    def __init__(self, tensor: Tensor, checks: Callable[[str], None] | None = None) -> None:
+        self.tensor = tensor if tensor.is_floating_point() else tensor.to(torch.int64)
+        if tensor.is_floating_point():
+            self.tensor = tensor.to(torch.float64)
+        self.checks = checks
+
+    def _with(self, tensor: Tensor) -> EachNumber:
+        return EachNumber(tensor, self.checks)
+
+    def _combined(self, function: Callable[[Any, Any], Any], other: Any, *, swapped: bool = False) -> EachNumber:
+        if not isinstance(other, (*Number, EachNumber)):
+            raise _refusal()
+        value = other.tensor if isinstance(other, EachNumber) else other
+        one = self.tensor
+        if function is operator.truediv or isinstance(value, (float, torch.SymFloat)):
+            one = one.to(torch.float64)  # as Python computes
+        return self._with(function(value, one) if swapped else function(one, value))
+
+    __add__, __radd__ = _method(operator.add), _method(operator.add, swapped=True)
+    __sub__, __rsub__ = _method(operator.sub), _method(operator.sub, swapped=True)
+    __mul__, __rmul__ = _method(operator.mul), _method(operator.mul, swapped=True)
+    __floordiv__, __truediv__, __mod__ = _method(operator.floordiv), _method(operator.truediv), _method(operator.mod)
+    __neg__ = _rounding(lambda numbers: -numbers)
+    __abs__ = _rounding(torch.abs)
+    __floor__ = _rounding(lambda numbers: numbers.floor().to(torch.int64))
+    __ceil__ = _rounding(lambda numbers: numbers.ceil().to(torch.int64))
+    __round__ = _rounding(lambda numbers: numbers.round().to(torch.int64))
+
+    def truncated(self) -> EachNumber:
+        """As ``int`` makes it."""
+        return self._with(self.tensor.to(torch.int64))
+
+    def clamped(self, number: Any, *, largest: bool) -> EachNumber:
+        """The smaller one of each number and `number`, or the larger one."""
+        if isinstance(number, EachNumber):
+            return self._with((torch.minimum if largest else torch.maximum)(self.tensor, number.tensor))
+        return self._with(self.tensor.clamp(max=number) if largest else self.tensor.clamp(min=number))
+
+    def item(self) -> EachNumber:
+        """As of a tensor of one number."""
+        return self
+
+    cpu = detach = long = item
+
+    def _compared(self, _: Any) -> _Comparison:
+        return _Comparison(self.checks)
+
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _compared  # type: ignore[assignment]
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise _refusal()
+
+    __bool__ = __index__ = __float__ = __complex__ = __len__ = __iter__ = __getitem__ = __array__ = _refuse
+    __pow__ = __rpow__ = __rfloordiv__ = __rtruediv__ = __rmod__ = __format__ = _refuse
+
+    def __int__(self) -> NoReturn:
+        """Have Python's int replaced."""
+        raise RetraceError(sys._getframe(1))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise an ExportError; an AttributeError for Python's own protocols."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _refusal()
+
+    @classmethod
+    def __torch_function__(cls, *_: Any, **__: Any) -> NoReturn:
+        """Raise an ExportError."""
+        raise _refusal()
+
+
+class _Comparison:
+    """Of each number with another, which only a check may ask for."""
+
+    def __init__(self, checks: Callable[[str], None] | None) -> None:
+        self.checks = checks
+
+    def __bool__(self) -> bool:
+        """As a check passes."""
+        check = find_check(sys._getframe(1))
+        if check is None:
+            raise _refusal()
+        if self.checks is not None:
+            self.checks(check.line)
+        return check.passed
+
+
+def only_each(values: Any) -> EachNumber | None:
+    """The item of a list (or an array of objects) of one `EachNumber`."""
+    if type(values) in (list, tuple) and values.__len__() == 1 and isinstance(values[0], EachNumber):
+        return values[0]
+    return None
+
+
+class TracedArray:
+    """What ``numpy()`` gives of a traced tensor of one axis: it computes with the tensor.
+
+    Args:
+        tensor: the tensor.
+        checks: see `EachNumber`.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+    __array_ufunc__ = None
+
+    def __init__(self, tensor: Tensor, checks: Callable[[str], None] | None = None) -> None:
+        self.tensor, self.checks = tensor, checks
+
+    def tolist(self) -> list[EachNumber]:
+        """As of an array."""
+        return [EachNumber(self.tensor, self.checks)]
+
+    def __iter__(self) -> Any:
+        """As of an array."""
+        return iter(self.tolist())
+
+    def astype(self, dtype: Any, **_: Any) -> TracedArray:
+        """As of an array."""
+        kind = torch.from_numpy(np.empty(0, np.dtype(dtype))).dtype
+        return TracedArray(self.tensor.to(kind), self.checks)
+
+    def copy(self) -> TracedArray:
+        """As of an array."""
+        return self
+
+    @property
+    def shape(self) -> Any:
+        """As of an array."""
+        return self.tensor.shape
+
+    def max(self) -> Any:
+        """As of an array."""
+        return self.tensor.max().item()
+
+    def min(self) -> Any:
+        """As of an array."""
+        return self.tensor.min().item()
+
+    def __getitem__(self, index: Any) -> TracedArray:
+        """As of an array, in another order."""
+        if isinstance(index, TracedArray):
+            return TracedArray(self.tensor[index.tensor], self.checks)
+        if index == slice(None, None, -1):
+            return TracedArray(self.tensor.flip(0), self.checks)
+        raise _refusal()
+
+    def argsort(self, *args: Any, **kwargs: Any) -> TracedArray:
+        """As of an array."""
+        if args or set(kwargs) - {"kind"}:
+            raise _refusal()
+        return TracedArray(torch.argsort(self.tensor, stable=True), self.checks)
+
+    def __array_function__(self, func: Any, _types: Any, args: Any, kwargs: Any) -> Any:
+        """numpy's functions that are known here.
+
+        Raises:
+            ExportError: another one.
+        """
+        if func is np.argsort and args[0] is self:
+            return self.argsort(*args[1:], **kwargs)
+        if func is np.flip and args == (self,) and not kwargs:
+            return self[::-1]
+        if func in (np.max, np.amax, np.min, np.amin) and args == (self,) and not kwargs:
+            return self.max() if func in (np.max, np.amax) else self.min()
+        raise _numpy_refusal()
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise an ExportError."""
+        raise _numpy_refusal()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise an ExportError; an AttributeError for Python's own protocols."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise _numpy_refusal()
+
+    def _combined(self, function: Any, other: Any, *, swapped: bool) -> TracedArray:  # noqa: ARG002
+        if not isinstance(other, int) or self.tensor.is_floating_point():
+            raise _numpy_refusal()
+        return self._with(function(self.tensor, other))
+
+    def _with(self, tensor: Tensor) -> TracedArray:
+        return TracedArray(tensor, self.checks)
+
+    __add__, __sub__, __mul__ = _method(operator.add), _method(operator.sub), _method(operator.mul)
+    __floordiv__, __neg__ = _method(operator.floordiv), _rounding(lambda numbers: -numbers)
+
+
+def _numpy_refusal() -> ExportError:
+    return ExportError(f"at {user_line()}: numpy computes outside of the graph; write it with torch's operations")
+
+
+def is_open_vector(value: Any) -> bool:
+    """Whether a value is a traced tensor of one axis whose size is not fixed."""
+    return isinstance(value, FakeTensor) and value.dim() == 1 and not isinstance(value.shape[0], int)

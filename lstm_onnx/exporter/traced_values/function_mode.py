@@ -1,0 +1,268 @@
+"""What a trace does otherwise than PyTorch where the user's code calls a function of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.overrides import TorchFunctionMode
+
+from ...errors import ExportError
+from ..user_code import user_line
+from .constants import READS, Constants
+from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from .python_builtins import Builtins
+from .value_checks import find_check
+
+_SEQUENCES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_RECURRENT_FUNCTIONS = frozenset(_SEQUENCES) | {f"{name}_cell" for name in _SEQUENCES}
+
+
+class TracingMode(TorchFunctionMode):
+    """Refuses what has no form in a graph, reads constants, and passes checks of numbers.
+
+    Args:
+        constants: the numbers of tensors that depend on no input.
+        builtins: which of Python's functions are replaced.
+
+    Attributes:
+        passed_checks: the user's lines of checks that are not in the graph.
+        squeezed: the sizes of axes that the user's code squeezes and that are not fixed, each with the line.
+        sorts: the user's lines that sort and leave the order of equal numbers open.
+        each: whether Python code took the numbers of a tensor one by one.
+    """
+
+    def __init__(self, constants: Constants, builtins: Builtins) -> None:
+        super().__init__()
+        self.constants, self.builtins = constants, builtins
+        self.passed_checks: dict[str, None] = {}
+        self.squeezed: list[tuple[Any, str]] = []
+        self.sorts: dict[str, None] = {}
+        self.each = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass everything else on."""
+        self.builtins.replace_extremes()
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _RECURRENT_FUNCTIONS:
+            # Those that come through submodules are opaque while they are traced and call none of these.
+            raise ExportError(
+                f"at {user_line()}: {name} is called past the module's own submodules; hold the nn.LSTM "
+                "(GRU, RNN, cell) as an attribute of an nn.Module, or in an nn.ModuleList, and call it"
+            )
+        if name in READS and (found := self.constants.read(func, args, kwargs)) is not None:
+            return found[0]
+        special = _SPECIAL.get(func if func == _DATA else name)
+        if special is not None and args:
+            found = special(self, func, args, kwargs)
+            if found is not None:
+                return found[0]
+        return self.constants.call(func, args, kwargs)
+
+    def passes(self, frame: Any) -> bool | None:
+        """The truth value with which a check of numbers passes; None where it is no check."""
+        check = find_check(frame)
+        if check is None:
+            return None
+        self.note_check(check.line)
+        return check.passed
+
+    def require_builtins(self) -> None:
+        """Start the trace anew with Python's functions replaced, where they are not."""
+        if not self.builtins.everywhere:
+            raise RetraceError
+
+    def note_check(self, line: str) -> None:
+        """Remember a check that is passed."""
+        self.passed_checks[line] = None
+
+    @contextlib.contextmanager
+    def checking_symbols(self) -> Iterator[None]:
+        """Also pass checks of ``item()``, whose truth value is asked of a symbol."""
+        kind: Any = torch.SymBool
+        own: Callable[[Any], bool] = kind.__bool__
+        thread = threading.get_ident()
+
+        def truth(symbol: Any) -> bool:
+            try:
+                return own(symbol)
+            except GuardOnDataDependentSymNode:
+                passed = self.passes(sys._getframe(1)) if threading.get_ident() == thread else None
+                if passed is None:
+                    raise
+                return passed
+
+        kind.__bool__ = truth
+        try:
+            yield
+        finally:
+            kind.__bool__ = own
+
+
+def _truth(mode: TracingMode, _func: Any, _args: Any, _kwargs: Any) -> tuple[bool] | None:
+    passed = mode.passes(sys._getframe(2))
+    return None if passed is None else (passed,)
+
+
+def _assert(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[None] | None:
+    if not args or not isinstance(args[0], Tensor):
+        return None
+    mode.note_check(user_line())
+    return (None,)
+
+
+def _length(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[int] | None:
+    if not args[0].dim() or isinstance(args[0].shape[0], int):
+        return None
+    mode.require_builtins()
+    # Python's len is another function now: list() and the like ask how much memory to reserve.
+    return (1,) if is_open_vector(args[0]) else None
+
+
+def _iterate(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Any] | None:
+    if not is_open_vector(args[0]) or not _iterates(sys._getframe(2)):
+        return None
+    mode.require_builtins()
+    mode.each = True
+    return ((EachNumber(args[0], mode.note_check),),)
+
+
+def _iterates(frame: FrameType | None) -> bool:
+    """Whether Python goes through a tensor, which then calls unbind."""
+    while frame is not None and frame.f_code.co_name == "__torch_function__":
+        frame = frame.f_back
+    return frame is not None and frame.f_code is _ITERATION
+
+
+def _array(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[TracedArray] | None:
+    if not is_open_vector(args[0]):
+        return None
+    mode.require_builtins()
+    mode.each = True
+    return (TracedArray(args[0], mode.note_check),)
+
+
+def _to_int(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
+    tensor = args[0]
+    if isinstance(tensor, FakeTensor) and tensor.dim() == 0 and tensor.dtype in _INTEGERS:
+        raise RetraceError(sys._getframe(2))
+
+
+def _data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
+    return (args[0].detach(),)
+
+
+def _made(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """A tensor of a list or an array of traced numbers."""
+    name = func.__name__
+    values = args[0] if not name.startswith("new") else args[1] if len(args) > 1 else None
+    each = only_each(values)
+    found = values if each is None else each
+    if not isinstance(found, (EachNumber, TracedArray)):
+        return None
+    tensor = found.tensor
+    dtype = kwargs.get("dtype")
+    if name == "new":
+        dtype = args[0].dtype
+    elif dtype is None and each is not None and tensor.is_floating_point():
+        dtype = torch.get_default_dtype()
+    return (tensor.clone() if dtype is None else tensor.to(dtype),)
+
+
+def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    found = [item.tensor if isinstance(item, TracedArray) else item for item in args]
+    if found == list(args):
+        return None
+    return (mode.constants.call(func, tuple(found), kwargs),)
+
+
+def _sort(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    if not kwargs.get("stable") and any(isinstance(size, torch.SymInt) for size in args[0].shape):
+        mode.sorts[user_line()] = None
+
+
+def _clamp(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """With a float among integers, which the decomposition for ONNX does not take: all as floats, as in PyTorch."""
+    x, bounds = args[0], [*args[1:], *kwargs.values()]
+    if any(isinstance(bound, Tensor) for bound in bounds) or not any(map(_is_fraction, bounds)):
+        return None
+    x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+    named = {name: _as_fraction(bound) for name, bound in kwargs.items()}
+    return (mode.constants.call(func, (x, *map(_as_fraction, args[1:])), named),)
+
+
+def _as_fraction(bound: Any) -> Any:
+    return float(bound) if isinstance(bound, int) else bound
+
+
+def _is_fraction(bound: Any) -> bool:
+    return isinstance(bound, (float, torch.SymFloat))
+
+
+def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of two dtypes: ONNX gives the first one's, PyTorch the wider one's."""
+    if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
+        return None
+    wide = torch.result_type(*args)
+    return (mode.constants.call(func, tuple(item.to(wide) for item in args), kwargs),)
+
+
+def _floor_divide(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of floats, which torch.onnx has no translation for."""
+    whole = all(isinstance(item, int) or (isinstance(item, Tensor) and item.dtype in _INTEGERS) for item in args)
+    if whole or len(args) != 2 or kwargs or any(map(_is_symbolic, args)):
+        return None
+    return (mode.constants.call(torch.div, args, {"rounding_mode": "floor"}),)
+
+
+def _floor_divided_by(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of a number by a tensor."""
+    tensor, number = args
+    if type(number) not in (int, float):
+        return None
+    both = torch.full((), number, dtype=torch.result_type(tensor, number)), tensor
+    return _floor_divide(mode, None, both, kwargs) or (mode.constants.call(torch.floor_divide, both, kwargs),)
+
+
+def _is_symbolic(item: Any) -> bool:
+    return isinstance(item, (torch.SymInt, torch.SymFloat))
+
+
+def _squeeze(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    dims = args[1] if len(args) > 1 else kwargs.get("dim")
+    sizes = args[0].shape
+    for dim in dims if isinstance(dims, (tuple, list)) else (dims,):
+        if isinstance(dim, int) and -len(sizes) <= dim < len(sizes) and isinstance(sizes[dim], torch.SymInt):
+            mode.squeezed.append((sizes[dim], user_line()))
+
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_ITERATION = Tensor.__iter__.__code__
+_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+_SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Any] | None]] = {
+    **dict.fromkeys(("__bool__", "is_nonzero", "allclose", "equal"), _truth),
+    **dict.fromkeys(("_assert", "_assert_async"), _assert),
+    "__len__": _length,
+    "unbind": _iterate,
+    "numpy": _array,
+    "__int__": _to_int,
+    _DATA: _data,
+    **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
+    **dict.fromkeys(("__getitem__",), _indexed),
+    **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
+    **dict.fromkeys(("pow", "__pow__"), _pow),
+    **dict.fromkeys(("floor_divide", "__floordiv__"), _floor_divide),
+    "__rfloordiv__": _floor_divided_by,
+    **dict.fromkeys(("sort", "argsort"), _sort),
+    **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
+}
+"""By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""

@@ -1,0 +1,180 @@
+"""Python's ``len``, ``max``, ``min``, ``sum`` and ``int`` of traced tensors, while a module is traced.
+
+Python makes an int of what ``__len__`` and ``__int__`` return, and goes through a tensor row by row in ``max``,
+so that each would fix a size.  Where the code asks for one of them, the trace starts anew with all of them
+replaced.  (``len`` is, in the files of a module's own classes, from the start: see `keep_len_symbolic`.)
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
+from ..user_code import is_user_code
+from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+
+_MOST_RETRACES = 16
+
+
+class Builtins:
+    """Which of Python's functions are replaced in a trace.
+
+    Attributes:
+        everywhere: whether ``len`` and ``sum`` are, in all files.
+    """
+
+    def __init__(self) -> None:
+        self._int_tables: dict[int, dict[str, Any]] = {}
+        self.everywhere = False
+        self._retraces = 0
+        self._max: Any = None
+
+    def replace_more(self, retrace: RetraceError) -> bool:
+        """Whether a trace that starts anew replaces more than before."""
+        table = retrace.table
+        more = not self.everywhere or (table is not None and id(table) not in self._int_tables)
+        self.everywhere = True
+        if table is not None:
+            self._int_tables[id(table)] = table
+        self._retraces += 1
+        return more and self._retraces < _MOST_RETRACES
+
+    @contextlib.contextmanager
+    def replaced(self) -> Iterator[None]:
+        """Within it, they are; other threads get from them what they get from Python's."""
+        with contextlib.ExitStack() as stack:
+            for table in self._int_tables.values():
+                _set(stack, table, "int", _Int)
+            self._watch_int(stack)
+            if self.everywhere:
+                for name, function in (("len", _len), ("sum", _sum)):
+                    stack.callback(setattr, builtins, name, _OWN[name])
+                    setattr(builtins, name, function)
+            # No function mode sees torch.from_numpy.
+            stack.callback(setattr, torch, "from_numpy", torch.from_numpy)
+            setattr(torch, "from_numpy", _from_numpy(torch.from_numpy))  # noqa: B010
+            for name in ("max", "min"):
+                stack.callback(setattr, builtins, name, getattr(builtins, name))
+            yield
+
+    def _watch_int(self, stack: contextlib.ExitStack) -> None:
+        """Start the trace anew where the user's code makes an int of a size."""
+        thread = threading.get_ident()
+
+        def watched(own: Callable[[Any], int]) -> Callable[[Any], int]:
+            def to_int(number: Any) -> int:
+                frame = sys._getframe(1)
+                symbolic = not isinstance(number, torch.SymInt) or not is_concrete_int(number)
+                users = threading.get_ident() == thread and is_user_code(frame.f_code.co_filename)
+                if symbolic and users and id(frame.f_globals) not in self._int_tables:
+                    raise RetraceError(frame)
+                return own(number)
+
+            return to_int
+
+        kinds: tuple[Any, ...] = (torch.SymInt, torch.SymFloat)
+        for kind in kinds:
+            own = kind.__int__
+            stack.callback(setattr, kind, "__int__", own)
+            kind.__int__ = watched(own)
+
+    def replace_extremes(self) -> None:
+        """Replace ``max`` and ``min``, also after torch.export has replaced them."""
+        if builtins.max is not self._max:
+            self._max = _extreme("max", builtins.max)
+            setattr(builtins, "max", self._max)  # noqa: B010 - mypy forbids the plain assignment
+            setattr(builtins, "min", _extreme("min", builtins.min))  # noqa: B010
+
+
+def _set(stack: contextlib.ExitStack, table: dict[str, Any], name: str, value: Any) -> None:
+    if name not in table:
+        table[name] = value
+        stack.callback(table.pop, name, None)
+
+
+_OWN: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in ("len", "sum")}
+
+
+def _len(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dim():
+        return value.shape[0]
+    if type(value) is list and (each := only_each(value)) is not None:
+        return each.tensor.shape[0]
+    return _OWN["len"](value)
+
+
+def _extreme(name: str, own: Callable[..., Any]) -> Callable[..., Any]:
+    largest = name == "min"
+
+    def extreme(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs and args:
+            if _OWN["len"](args) == 1:
+                if is_open_vector(args[0]):
+                    return getattr(args[0], name)()
+                each = only_each(args[0])
+                if each is not None:
+                    return getattr(each.tensor, name)().item()
+            elif any(type(item) is EachNumber for item in args):
+                return _extreme_of_each(args, largest=largest)
+        return own(*args, **kwargs)
+
+    return extreme
+
+
+def _extreme_of_each(args: tuple[Any, ...], *, largest: bool) -> EachNumber:
+    found = next(item for item in args if isinstance(item, EachNumber))
+    for item in args:
+        if item is not found:
+            found = found.clamped(item, largest=largest)
+    return found
+
+
+def _sum(values: Any, *args: Any, **kwargs: Any) -> Any:
+    if not args and not kwargs:
+        if is_open_vector(values):
+            return values.sum()
+        each = only_each(values)
+        if each is not None:
+            return each.tensor.sum().item()
+    return _OWN["sum"](values, *args, **kwargs)
+
+
+to_whole: Any = torch.sym_int
+
+
+def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
+    def from_numpy(array: Any) -> Any:
+        return array.tensor.clone() if isinstance(array, TracedArray) else own(array)
+
+    return from_numpy
+
+
+class _IntMeta(type):
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, builtins.int)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, builtins.int)
+
+
+class _Int(builtins.int, metaclass=_IntMeta):
+    """Python's int, but for traced numbers."""
+
+    def __new__(cls, value: Any = 0, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, EachNumber):
+            return value.truncated()
+        if isinstance(value, torch.SymInt):
+            return value
+        if isinstance(value, torch.SymFloat):
+            return to_whole(value)
+        if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
+            return value.item()
+        return builtins.int(value, *args, **kwargs)

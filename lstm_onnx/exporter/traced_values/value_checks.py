@@ -1,0 +1,266 @@
+"""Checks of numbers that only raise an error: ``assert (x > 0).all()``, or ``if x.isnan().any(): raise ValueError``.
+
+A graph cannot raise an error by the numbers in a tensor, and where PyTorch raises none, such a check changes
+nothing.  So while a module is traced it is taken as passed, and the user is told of its line.  An ``if`` with
+any other effect is no check.
+"""
+
+from __future__ import annotations
+
+import ast
+import dis
+import functools
+import itertools
+import linecache
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, FrameType
+
+import torch
+
+from ..user_code import format_line, is_user_code
+
+_TORCH = torch.__file__.removesuffix("__init__.py")
+_MACHINERY = tuple(
+    _TORCH + name
+    for name in ("_", "fx", "export", "onnx", "overrides", "utils/_", "nn/modules/module.py", "autograd", "library")
+)
+"""Parts of torch that trace or dispatch, and check nothing of the user's."""
+_LEAVES = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom, ast.Await)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp)
+_MANAGERS = (
+    "no_grad",
+    "enable_grad",
+    "inference_mode",
+    "set_grad_enabled",
+    "autocast",
+    "record_function",
+    "profile",
+    "catch_warnings",
+    "nullcontext",
+    "device",
+)
+"""Context managers that let every error through."""
+_JUMPS = ("POP_JUMP", "JUMP_IF", "TO_BOOL", "COPY", "EXTENDED_ARG", "NOT_TAKEN")
+_Place = tuple[int, int, int, int]
+"""Of code: first and last line, first and last column."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A condition on numbers that only decides whether an error is raised.
+
+    `passed` is the truth value with which none is; `line` is the user's.
+    """
+
+    passed: bool
+    line: str
+
+
+def find_check(frame: FrameType | None) -> Check | None:
+    """The check that asks for the truth of a value in the innermost frame that is not torch's machinery.
+
+    Its instruction's place in the source tells which condition that is.  None where it is no check: the code does
+    anything but raise, or an error that it raises may be caught.
+
+    Args:
+        frame: of what was called for the truth value.
+    """
+    while frame is not None and not _checks(frame.f_code):
+        frame = frame.f_back
+    if frame is None:
+        return None
+    passed = _passed_at(frame)
+    if passed is None:
+        return None
+    line = None
+    caller: FrameType | None = frame
+    while caller is not None and not caller.f_code.co_filename.startswith(_OURS):
+        user = is_user_code(caller.f_code.co_filename)
+        if user and caller is not frame and _caught_at(caller):
+            return None
+        if user and line is None:
+            line = format_line(caller.f_code.co_filename, caller.f_lineno)
+        caller = caller.f_back
+        while caller is not None and caller.f_code.co_filename.startswith(_FORWARDS):
+            caller = caller.f_back
+    return Check(passed, line or format_line(frame.f_code.co_filename, frame.f_lineno))
+
+
+_OURS = str(__file__).rpartition("exporter")[0]
+_FORWARDS = tuple(
+    _OURS + f"exporter/{name}.py"
+    for name in ("opaque/operators", "traced_values/function_mode", "traced_values/python_builtins")
+)
+"""Files of this package that call back into the user's code."""
+
+
+def _checks(code: CodeType) -> bool:
+    name = code.co_filename
+    if name == torch.__file__:
+        return code.co_name not in ("__bool__", "__torch_function__")
+    return not name.startswith((_OURS, *_MACHINERY, "<frozen"))
+
+
+def _passed_at(frame: FrameType) -> bool | None:
+    place = _place(frame)
+    statements = _statements(frame.f_code.co_filename)
+    if place is None or statements is None:
+        return None
+    for statement in _around(statements, place):
+        if isinstance(statement, ast.Assert):
+            wanted = True
+        elif isinstance(statement, ast.If):
+            if _only_raises(statement.body):
+                wanted = False
+            elif _only_raises(statement.orelse):
+                wanted = True
+            else:
+                return None
+        else:
+            return None
+        test = statement.test
+        whole = place == _place_of(statement)  # pytest rewrites asserts, and tests what it made of all at this place
+        passed = wanted if whole else _wanted_of(test, place, wanted)
+        return None if passed is None or _is_caught(statements, place) else passed
+    return None
+
+
+def _caught_at(frame: FrameType) -> bool:
+    """Whether an error that a call in this frame raises may be caught in it; True where its source is not known."""
+    place, statements = _place(frame), _statements(frame.f_code.co_filename)
+    return place is None or statements is None or _is_caught(statements, place)
+
+
+def _place(frame: FrameType) -> _Place | None:
+    """The place of the expression whose value the current instruction uses, or of its own where it calls something."""
+    instructions = _instructions(frame.f_code)
+    # During a call the offset may be that of the call's inline cache.
+    index = sum(item.offset <= frame.f_lasti for item in instructions) - 1
+    # A jump has the place of a whole statement in Python 3.11; what made its condition stands before it.
+    while index > 0 and instructions[index].opname.startswith(_JUMPS):
+        index -= 1
+    at = instructions[index].positions
+    if at is None or at.lineno is None or at.end_lineno is None or at.col_offset is None or at.end_col_offset is None:
+        return None
+    return at.lineno, at.end_lineno, at.col_offset, at.end_col_offset
+
+
+@functools.lru_cache(maxsize=64)
+def _instructions(code: CodeType) -> list[dis.Instruction]:
+    return list(dis.get_instructions(code))
+
+
+def _place_of(node: ast.stmt | ast.expr) -> _Place:
+    return node.lineno, node.end_lineno or node.lineno, node.col_offset, node.end_col_offset or 0
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _statements(filename: str) -> ast.Module | None:
+    linecache.checkcache(filename)
+    return _parsed("".join(linecache.getlines(filename)))
+
+
+def _contains(outer: _Place, inner: _Place) -> bool:
+    return (outer[0], outer[2]) <= (inner[0], inner[2]) and (inner[1], inner[3]) <= (outer[1], outer[3])
+
+
+def _path(tree: ast.AST, place: _Place) -> Iterator[ast.AST]:
+    """The nodes that contain a place, from the outside to the inside."""
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, (ast.stmt, ast.expr)):
+            if _contains(_place_of(child), place):
+                yield child
+                yield from _path(child, place)
+                return
+        elif isinstance(child, (ast.excepthandler, ast.match_case, ast.withitem, ast.comprehension, ast.keyword)):
+            inner = list(_path(child, place))
+            if inner:
+                yield child
+                yield from inner
+                return
+
+
+def _around(tree: ast.Module, place: _Place) -> Iterator[ast.stmt]:
+    """The innermost statement that contains a place, if the place is within no function of its own in there."""
+    nodes = list(_path(tree, place))
+    for index in range(len(nodes) - 1, -1, -1):
+        node = nodes[index]
+        if isinstance(node, (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)):
+            return
+        if isinstance(node, ast.stmt):
+            yield node
+            return
+
+
+def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:
+    """The truth value of the part of a condition at `place` that leaves the condition open to be `wanted`."""
+    while True:
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            wanted = not wanted
+            if place == _place_of(test):
+                return wanted  # `not x` as a value asks for the truth of x at the place of the whole
+            test = test.operand
+        elif place == _place_of(test):
+            return wanted
+        elif isinstance(test, ast.BoolOp):
+            inner = next((value for value in test.values if _contains(_place_of(value), place)), None)
+            if inner is None:
+                return None
+            test = inner
+        elif isinstance(test, ast.NamedExpr) and _contains(_place_of(test.value), place):
+            test = test.value
+        elif isinstance(test, ast.Call) and _is_bool(test) and _contains(_place_of(test.args[0]), place):
+            test = test.args[0]
+        else:
+            return None
+
+
+def _is_bool(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "bool" and len(call.args) == 1 and not call.keywords
+
+
+def _only_raises(body: list[ast.stmt]) -> bool:
+    """Whether statements always end in an error."""
+    if not body or not isinstance(body[-1], ast.Raise) or any("Stop" in name for name in _names(body[-1])):
+        return False  # StopIteration ends a loop
+    return not any(isinstance(node, (*_LEAVES, ast.Try)) for statement in body for node in ast.walk(statement))
+
+
+def _is_caught(tree: ast.Module, place: _Place) -> bool:
+    """Whether an error at a place may be caught in the same function."""
+    path = list(_path(tree, place))
+    functions = [index for index, node in enumerate(path) if isinstance(node, _FUNCTIONS)]
+    own = path[functions[-1] if functions else 0 :]
+    return any(_catches(node, inner) for node, inner in itertools.pairwise(own))
+
+
+def _catches(node: ast.AST, inner: ast.AST) -> bool:
+    """Whether a statement may catch an error that is raised in `inner`, a part of it."""
+    if isinstance(node, ast.Try):
+        tried = inner in node.body and not all(_only_raises(handler.body) for handler in node.handlers)
+        return tried or _leaves(node.finalbody)
+    if isinstance(node, (ast.With, ast.AsyncWith)):
+        return inner in node.body and not all(_lets_through(item.context_expr) for item in node.items)
+    return type(node).__name__ == "TryStar"
+
+
+def _names(node: ast.AST) -> list[str]:
+    return [item.id for item in ast.walk(node) if isinstance(item, ast.Name)]
+
+
+def _leaves(body: list[ast.stmt]) -> bool:
+    return any(isinstance(node, _LEAVES) for statement in body for node in ast.walk(statement))
+
+
+def _lets_through(manager: ast.expr) -> bool:
+    called = manager.func if isinstance(manager, ast.Call) else manager
+    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    return name in _MANAGERS

@@ -1,0 +1,98 @@
+"""Lines of the user's code: frames of files that belong to neither torch nor this package."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch
+
+NUMBERS = (
+    "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), which a "
+    "graph cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor"
+)
+_OURS = str(Path(__file__).parents[1])
+_NOT_USERS = (_OURS, str(Path(torch.__file__).parent), "<")
+_PYTHON = sysconfig.get_paths()["stdlib"]
+_FRAME = re.compile(r'^\s*File "(.*?)", line (\d+), in ', re.MULTILINE)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_GOES_ON = re.compile(r"(, but expected one of)?:$")
+_LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "lstm_onnx"}
+_ENTRIES = ("call_forward", "_exported")
+"""Functions of this package that call the user's forward; their callers are not the user's code."""
+
+
+def user_line() -> str:
+    """`stack_line`, or a phrase where there is none."""
+    return stack_line() or "no line of Python"
+
+
+def stack_line() -> str | None:
+    """The innermost line of the user's forward on the stack, as ``file.py:12: code``; None outside of a forward."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if is_user_code(code.co_filename):
+            return format_line(code.co_filename, frame.f_lineno)
+        if code.co_name in _ENTRIES and code.co_filename.startswith(_OURS):
+            return None
+        frame = frame.f_back
+    return None
+
+
+def calling_line() -> str | None:
+    """The line that called the caller of this function, if it is the user's code; else None."""
+    frame = sys._getframe(2)
+    return format_line(frame.f_code.co_filename, frame.f_lineno) if is_user_code(frame.f_code.co_filename) else None
+
+
+def error_line(error: BaseException) -> str | None:
+    """The innermost line of the user's code in an error's traceback, or in that of its cause; None if there is none."""
+    found = None
+    current: BaseException | None = error
+    while current is not None and found is None:
+        found = _innermost(current.__traceback__)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def stack_trace_line(trace: str) -> str | None:
+    """The innermost line of the user's code in the text of a traceback; None if there is none."""
+    found = [(name, int(number)) for name, number in _FRAME.findall(trace) if is_user_code(name)]
+    return format_line(*found[-1]) if found else None
+
+
+def _innermost(trace: TracebackType | None) -> str | None:
+    frames = [item for item in traceback.extract_tb(trace) if is_user_code(item.filename)]
+    return format_line(frames[-1].filename, frames[-1].lineno or 0) if frames else None
+
+
+def is_user_code(filename: str) -> bool:
+    """Whether a file belongs to neither torch, Python's library nor this package."""
+    if filename.startswith(_NOT_USERS):
+        return False
+    # Packages may be installed in a folder of Python's library.
+    return not filename.startswith(_PYTHON) or "-packages" in filename
+
+
+def is_library(name: str) -> bool:
+    """Whether a module of this name belongs to Python's library, torch, numpy or this package."""
+    return name.partition(".")[0] in _LIBRARIES
+
+
+def format_line(filename: str, number: int) -> str:
+    """A line as messages show it: ``file.py:12: code``."""
+    code = linecache.getline(filename, number).strip().rstrip(":")
+    return f"{Path(filename).name}:{number}: {code}" if code else f"{Path(filename).name}:{number}"
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, without colours and without what would go on in further lines."""
+    rows = (_COLOUR.sub("", row).strip() for row in str(error).splitlines())
+    row = next((row for row in rows if row), "")
+    return _GOES_ON.sub("", row)

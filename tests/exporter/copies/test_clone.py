@@ -1,0 +1,160 @@
+"""A copy of a module shares nothing that a forward could write into."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import OrderedDict, defaultdict, deque
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx import ExportError
+from lstm_onnx.exporter.copies.clone import clone_module, keep_len_symbolic
+
+
+class Pair(NamedTuple):
+    h: Tensor
+    c: Tensor
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(2, 2)
+        self.tied = self.one
+        self.other = nn.Linear(2, 2)
+        self.other.weight = self.one.weight
+        self.register_buffer("table", torch.arange(3.0))
+        self.counts = torch.arange(3)
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.state = Pair(torch.zeros(2), torch.ones(2))
+        self.many: Any = {"a": [torch.zeros(1)], "b": deque([self.state[0]])}
+        self.by_default: defaultdict[str, list[Tensor]] = defaultdict(list)
+        self.ordered = OrderedDict(x=torch.zeros(1))
+        self.helper = functools.partial(self.scale, factor=torch.ones(1))
+        self.method = self.scale
+        self.plain = object()
+
+    def scale(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(self.one(x)).view(len(x), -1)  # type: ignore[no-any-return]
+
+
+def test_everything_is_copied_and_ties_are_kept() -> None:
+    module = Model().train()
+    copy: Any = clone_module(module)
+    assert type(copy) is Model
+    assert not copy.training
+    assert module.training
+    assert copy.one is copy.tied
+    assert copy.one is not module.one
+    assert copy.one.weight is copy.other.weight
+    assert copy.one.weight is not module.one.weight
+    assert torch.equal(copy.one.weight, module.one.weight)
+    assert copy.one.weight.data_ptr() != module.one.weight.data_ptr()
+    assert copy.one.weight.requires_grad
+    assert not copy.frozen.requires_grad
+    assert isinstance(copy.state, Pair)
+    assert copy.state.h is not module.state.h
+    assert copy.many["b"][0] is copy.state.h
+    assert isinstance(copy.by_default, defaultdict)
+    assert copy.by_default["new"] == []
+    assert isinstance(copy.ordered, OrderedDict)
+    assert copy.method.__self__ is copy
+    assert copy.helper.func.__self__ is copy
+    assert copy.plain is module.plain
+    copy.table.add_(1)
+    copy.one.weight.data.mul_(2)
+    assert module.get_buffer("table")[0] == 0
+    x = torch.ones(3, 2)
+    assert not torch.equal(copy(x), module(x))
+
+
+def test_a_converted_copy_leaves_integers_alone() -> None:
+    copy: Any = clone_module(Model(), torch.float64)
+    assert copy.one.weight.dtype == copy.table.dtype == copy.state.c.dtype == torch.float64
+    assert copy.counts.dtype == torch.int64
+    assert copy.one.weight is copy.other.weight
+
+
+@pytest.mark.parametrize(
+    ("module", "problem"),
+    [
+        (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta")), "1.weight is on the meta device, where"),
+        (nn.Sequential(nn.LazyLinear(3)), "0.weight has no shape yet, since its module is lazy; call the module once"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_weights_without_values_are_refused(module: nn.Module, problem: str) -> None:
+    with pytest.raises(ExportError, match=problem):
+        clone_module(module)
+
+
+def rows(x: Tensor) -> int:
+    return len(x)
+
+
+class Counting(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return len(x), rows(x), len([1, 2])
+
+
+def test_len_of_a_tensor_is_its_first_size_in_a_copy_alone() -> None:
+    module = Counting()
+    copy = clone_module(module)
+    keep_len_symbolic(copy)
+    assert copy(torch.zeros(3, 2)) == module(torch.zeros(3, 2)) == (3, 3, 2)
+    assert type(module) is Counting
+    assert isinstance(copy, Counting)
+    assert type(copy).forward is not Counting.forward
+    assert "len" not in globals()
+
+
+class _Memory:
+    """A user's own object, which is no container that torch knows."""
+
+    def __init__(self) -> None:
+        self.h = torch.zeros(1, 2, 5)
+
+
+class _Remembers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(3, 5, batch_first=True)
+        self.memory = _Memory()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, self.memory.h = self.gru(x, self.memory.h)
+        return y
+
+
+def test_states_in_an_object_are_refused_and_the_object_is_as_it_was(tmp_path: Path) -> None:
+    module = _Remembers()
+    held = module.memory.h
+    with pytest.raises(ExportError, match=r"output depends on what earlier calls left in self\.memory\.h, which"):
+        lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(2, 4, 3))
+    assert module.memory.h is held
+    assert not held.any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it loads its compiler
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_wrappers_are_taken_off(wrap: Any, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.LSTM(3, 5, batch_first=True))
+    lstm_onnx.export(wrap(module), tmp_path / "m.onnx", example_inputs=torch.randn(2, 4, 3), check=False)
+    assert lstm_onnx.verify(wrap(module), tmp_path / "m.onnx", provider="cpu", threads=1)
+
+
+def test_a_script_module_is_refused_by_name(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = nn.Sequential(nn.LSTM(3, 5, batch_first=True), torch.jit.script(nn.Identity()))
+    with pytest.raises(ExportError, match=r"^1 is TorchScript, which keeps the weights and no Python code"):
+        lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(2, 4, 3))

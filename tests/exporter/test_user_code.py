@@ -1,0 +1,89 @@
+"""The line that is shown is the user's."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from lstm_onnx import ExportError
+from lstm_onnx.exporter import user_code
+from lstm_onnx.exporter.functional.functional_module import call_forward
+from lstm_onnx.exporter.user_code import error_line, first_line, stack_line, user_line
+
+
+def number_of(text: str) -> int:
+    lines = Path(__file__).read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if line.endswith(text))
+
+
+def test_the_innermost_line_on_the_stack() -> None:
+    shown = user_line()  # first
+    assert shown == f"test_user_code.py:{number_of('# first')}: shown = user_line()  # first"
+
+
+def test_pythons_own_library_is_passed_over() -> None:
+    class Asking(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            seen.append(stack_line() or record.msg)
+            return False
+
+    seen: list[str] = []
+    logger = logging.getLogger("lstm_onnx.tests.user_code")
+    logger.addFilter(Asking())
+    logger.warning("once")
+    assert "seen.append" in seen[0]
+
+
+def test_what_lies_above_the_call_of_a_forward_is_no_line_of_it() -> None:
+    linear = torch.nn.Linear(2, 3)
+    with pytest.raises(ExportError, match=r"^the module's forward fails: RuntimeError"):
+        call_forward(functools.partial(linear, torch.zeros(1, 5)))  # torch's own from here on
+    found: list[str | None] = []
+    namespace = {"found": found, "stack_line": stack_line}
+    exec("def forward(): found.append(stack_line())", namespace)  # noqa: S102 - code without a file
+    call_forward(namespace["forward"])
+    assert found == [None]
+    exec("def forward(): found.append(user_line())", {**namespace, "user_line": user_line}, namespace)  # noqa: S102
+    call_forward(namespace["forward"])
+    assert found[1] == "no line of Python"
+
+
+def test_the_line_of_an_error_and_of_its_cause() -> None:
+    def fails() -> None:
+        raise KeyError("x")  # raised
+
+    try:
+        fails()
+    except KeyError as error:
+        shown = error_line(error)
+        hidden = RuntimeError("made elsewhere")
+        hidden.__cause__ = error
+        assert error_line(hidden) == shown
+    assert shown == f'test_user_code.py:{number_of("# raised")}: raise KeyError("x")  # raised'
+    assert error_line(ValueError("never raised")) is None
+
+
+def test_a_colon_at_the_end_is_left_out() -> None:
+    for _ in range(1):
+        if line := user_line():  # asks:
+            pass
+    assert not line.endswith(":")
+    assert user_code.format_line("/nowhere/at/all.py", 3) == "all.py:3"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("\n\n  first\nsecond", "first"),
+        ("\x1b[96mThis is step 1/3\x1b[0m of exporting", "This is step 1/3 of exporting"),
+        ("narrow() got (int, SymFloat), but expected one of:\n * (int)", "narrow() got (int, SymFloat)"),
+        ("the cause:\n it", "the cause"),
+        ("", ""),
+    ],
+)
+def test_the_first_line_of_an_error(text: str, line: str) -> None:
+    assert first_line(ValueError(text)) == line

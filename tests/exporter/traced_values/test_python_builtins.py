@@ -1,0 +1,170 @@
+"""Python's own functions of traced tensors, in any file; and Python's numbers of each row."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import lstm_onnx
+from lstm_onnx import ExportError
+from tests.exporter.helpers import X_LENGTHS, X, made, right, signal, with_lengths
+
+from . import length_masks
+
+
+class Base(nn.Module):
+    def __init__(self, forward: Callable[[Base, Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.call = forward
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        return self.call(self, x, lengths)
+
+    def packed(self, x: Tensor, lengths: Any, **options: Any) -> Tensor:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, **options)[0]
+
+    def masked(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.lstm(x)[0][:, : mask.shape[1]] * mask.unsqueeze(2)
+
+
+def subsampled(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    y = self.packed(x, lengths, total_length=x.size(1))
+    halves = [int(length + 1) // 2 for length in lengths]
+    return self.packed(y[:, ::2, :3], halves)
+
+
+def sorted_by_numpy(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    order = np.argsort(-lengths.cpu().numpy())
+    y = self.packed(x[order], lengths[order], total_length=x.size(1))
+    return y[np.argsort(order)]
+
+
+def of_each(self: Base, x: Tensor, lengths: Tensor) -> Any:
+    """What Python computes with one number after another, in double precision."""
+    numbers = lengths.tolist()
+    return [
+        self.lstm(x)[0],
+        torch.tensor([1 + n * 2 - 3 for n in numbers]),
+        torch.tensor([math.floor(n * 0.7) + math.ceil(n / 3) for n in numbers]),
+        torch.tensor([round(n / 2) % 2 for n in numbers]),
+        torch.tensor([max(n - 2, 1) for n in numbers]),
+        torch.as_tensor([min(abs(-n), 3) for n in numbers], dtype=torch.int32),
+        torch.tensor([n / 7 for n in numbers]),
+        torch.tensor(sum(numbers)) + max(numbers) * min(numbers) + len(numbers),
+    ]
+
+
+CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
+    "len in another file": lambda m, x, n: m.masked(x, length_masks.up_to(n, x.shape[1])),
+    "len in a method of another class": lambda m, x, n: m.masked(x, length_masks.Masks().up_to(n, x.shape[1])),
+    "max of a tensor": lambda m, x, n: m.masked(x, length_masks.up_to_the_longest(n)),
+    "len, max and int of a list": lambda m, x, n: m.masked(x, length_masks.of_a_list(n)),
+    "int of a size": lambda m, x, _: m.lstm(x)[0].sum(1) / int(x.size(1)),
+    "int of a size times a float": lambda m, x, _: m.lstm(x)[0][:, : int(x.size(1) * 0.7) + 1],
+    "int of the longest": lambda m, x, n: m.lstm(x)[0][:, : int(n.max())],
+    "tolist": lambda m, x, n: m.packed(x, n.tolist()),
+    "list": lambda m, x, n: m.packed(x, list(n)),
+    "item": lambda m, x, n: m.packed(x, [length.item() for length in n]),
+    "map": lambda m, x, n: m.packed(x, list(map(int, n))),
+    "numpy": lambda m, x, n: m.packed(x, n.cpu().numpy()),
+    "data": lambda m, x, n: m.packed(x, n.data.int().cpu().numpy().tolist()),
+    "a tensor of a list": lambda m, x, n: m.packed(x, torch.tensor(n.tolist())),
+    "an array": lambda m, x, n: m.packed(x, torch.from_numpy(n.numpy().astype(np.int64) // 2 + 1)),
+    "the longest as total length": lambda m, x, n: m.packed(x, n, total_length=max(n.tolist())),
+    "a tensor as total length": lambda m, x, n: m.packed(x, n, total_length=n.max()),
+    "subsampled": subsampled,
+    "sorted by numpy": sorted_by_numpy,
+    "arithmetic": of_each,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_python_functions_of_traced_tensors(case: str, tmp_path: Path) -> None:
+    before = {name: getattr(builtins, name) for name in ("len", "max", "min", "sum", "int")}
+    right(Base(CASES[case]), with_lengths, X_LENGTHS, tmp_path)
+    assert {name: getattr(builtins, name) for name in before} == before
+    assert not {"len", "int"} & set(vars(length_masks)) | {"len", "int"} & set(globals())
+
+
+def test_lengths_that_are_floats(tmp_path: Path) -> None:
+    """Relative to the longest, as of SpeechBrain; PyTorch rounds towards zero."""
+
+    def relative(batch: int, time: int) -> tuple[Tensor, Tensor]:
+        x, lengths = with_lengths(batch, time)
+        return x, (lengths + 0.3).clamp(max=time) / time
+
+    module = Base(lambda m, x, part: [m.packed(x, part * x.shape[1]), m.packed(x, (part * x.shape[1]).cpu())])
+    result = right(module, relative, X_LENGTHS, tmp_path, sizes=((1, 3), (3, 7), (5, 2)))  # a third of 1 step is none
+    spec = result.model.metadata.inputs[1]
+    assert (spec.low, spec.high) == (pytest.approx(0.575), 1.0)
+    assert lstm_onnx.verify(module, result.path, mutants="none")
+
+
+def rows_in_a_loop(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    return self.masked(x, length_masks.written_row_by_row(lengths, x.size(1)))
+
+
+def compared(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    return self.packed(x, [length if length > 1 else 2 for length in lengths])
+
+
+def as_an_index(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    y = self.lstm(x)[0]
+    return torch.stack([y[:, n - 1] for n in lengths.tolist()])
+
+
+def by_numpy(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+    return self.lstm(x)[0] * float(np.std(lengths.numpy()))
+
+
+@pytest.mark.parametrize("forward", [rows_in_a_loop, compared, as_an_index, by_numpy])
+def test_more_than_arithmetic_with_each_number_is_refused(forward: Any, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"at (length_masks|test_python_builtins).py:\d+: .*(numbers in a|numpy)"):
+        made(Base(forward), with_lengths(2, 4), X_LENGTHS, tmp_path)
+    assert builtins.max.__module__ == "builtins"
+
+
+@pytest.mark.parametrize("order", ["sorted", "reversed", "first"])
+def test_code_that_goes_by_the_order_of_numbers_is_refused(order: str, tmp_path: Path) -> None:
+    """Also where all lengths of the example are equal."""
+
+    def reordered(self: Base, x: Tensor, lengths: Tensor) -> Tensor:
+        numbers = lengths.tolist()
+        if order == "sorted":
+            numbers = sorted(numbers)
+        elif order == "reversed":
+            numbers = numbers[::-1]
+        else:
+            numbers = [min(numbers[0], number) for number in numbers]
+        return self.packed(x, numbers, total_length=x.size(1))
+
+    x, lengths = with_lengths(2, 4)
+    with pytest.raises(ExportError, match=r"the numbers of a tensor one by one|which it takes one by one"):
+        made(Base(reordered), (x, lengths * 0 + 4), X_LENGTHS, tmp_path)
+
+
+def test_a_loop_over_rows_is_still_a_loop(tmp_path: Path) -> None:
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.lstm(x)[0][row].sum() for row in range(len(x))])
+
+    with pytest.raises(ExportError, match=r"batch of x \(always 2\) would be fixed"):
+        made(Rows(), signal(2, 4), X, tmp_path)

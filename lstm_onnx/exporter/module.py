@@ -27,7 +27,7 @@ from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
 from .tracing.size_decisions import axis_names
 from .tracing.torch_export import ONE_AT_A_TIME, trace
-from .trials.axis_limits import requested_limits
+from .trials.limits import requested_limits
 from .trials.run import run_trials
 from .write import ExportResult, make_model, require_output_path, write_export
 

@@ -17,15 +17,9 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, ExportError
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
-from ...symbolic_dims import is_expression, least_size, names_in, size_of
+from ...symbolic_dims import least_size, names_in, size_of
+from .dynamic_shapes import Axes, Limits, axes_of, by_argument, default_axis_name, limits_of, shape_at
 from .structure import Argument, Call, Path, arguments_of, put_together, take_apart
-
-Axes = dict[int, str]
-"""The dynamic axes of a tensor and their names."""
-Limits = dict[str, tuple[int, int | None]]
-"""The least and the largest size of an axis, by its name; None where there is no largest."""
-_UNBOUNDED = 2**31
-"""A maximum of this or more is none: torch has its own infinity."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,7 @@ class Arguments:
     @property
     def unnamed(self) -> frozenset[str]:
         """The dynamic axes without a name of the user's."""
-        defaults = {_default_axis_name(name, axis) for name, axes in self.axes.items() for axis in axes}
+        defaults = {default_axis_name(name, axis) for name, axes in self.axes.items() for axis in axes}
         return frozenset(label for axes in self.axes.values() for label in axes.values() if label in defaults)
 
     @property
@@ -226,7 +220,7 @@ def bind_arguments(
         ConfigError: `dynamic_shapes` does not fit the arguments.
     """
     arguments = arguments_of(_bind(module, example_inputs, where))
-    shapes = _by_argument(dynamic_shapes, [name for name, _, _ in arguments])
+    shapes = by_argument(dynamic_shapes, [name for name, _, _ in arguments])
     tensors: dict[str, Tensor] = {}
     axes: dict[str, Axes] = {}
     limits: list[Limits] = []
@@ -236,9 +230,9 @@ def bind_arguments(
             raise ConfigError(f"two tensors of {where} would be named {name}; rename a key")
         _check_dtype(name, tensor)
         tensors[name] = tensor.detach()
-        shape = _shape_at(shapes, path, name)
-        axes[name] = _axes(name, tensor, shape)
-        limits.append(_limits(axes[name], tensor, shape))
+        shape = shape_at(shapes, path, name)
+        axes[name] = axes_of(name, tensor, shape)
+        limits.append(limits_of(axes[name], tensor, shape))
 
     call = tuple(
         Argument(name, passed, take_apart(value, name, functools.partial(add, shapes=shapes[name])))
@@ -261,10 +255,6 @@ def _check_dtype(name: str, tensor: Tensor) -> None:
         )
 
 
-_GUESS: Any = object()
-"""The dynamic shape of a tensor for which the user passed none."""
-
-
 def _bind(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
     """The example as arguments by name."""
     inputs = example_inputs
@@ -283,83 +273,6 @@ def _bind(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundAr
     raise ExportError(f"{where} do not fit {type(module).__name__}.forward{signature}: {problem}")
 
 
-def _by_argument(dynamic_shapes: Any, labels: Sequence[str]) -> dict[str, Any]:
-    if dynamic_shapes is None:
-        return dict.fromkeys(labels, _GUESS)
-    if isinstance(dynamic_shapes, Mapping):
-        unknown = [str(key) for key in dynamic_shapes if key not in labels]
-        if unknown:
-            raise ConfigError(f"dynamic_shapes names {', '.join(unknown)}, but the arguments are {', '.join(labels)}")
-        return {label: dynamic_shapes.get(label) for label in labels}
-    if isinstance(dynamic_shapes, (tuple, list)) and len(dynamic_shapes) == len(labels):
-        return dict(zip(labels, dynamic_shapes, strict=True))
-    raise ConfigError(
-        f"dynamic_shapes must be a dict by argument, or have an entry for each of {', '.join(labels)} in this order"
-    )
-
-
-def _shape_at(shape: Any, path: Path, name: str) -> Any:
-    """The part of an argument's dynamic shape for the tensor at `path` in the argument."""
-    for position, key in path:
-        if shape is _GUESS or shape is None:
-            return shape
-        if position is None:
-            return None
-        try:
-            if isinstance(shape, (tuple, list)):
-                shape = shape[position]
-            elif isinstance(shape, Mapping):
-                shape = shape[key]
-            else:
-                shape = getattr(shape, str(key))
-        except (KeyError, IndexError, AttributeError):
-            raise ConfigError(f"dynamic_shapes has no entry for {name}; it must be nested as the inputs are") from None
-    return shape
-
-
-def _axes(name: str, tensor: Tensor, shape: Any) -> Axes:
-    if shape is _GUESS:
-        rank = tensor.dim()
-        counted = not tensor.is_floating_point()
-        return {
-            axis: _default_axis_name(name, axis) for axis in range(rank if counted else max(1, rank - 1) if rank else 0)
-        }
-    if shape is None:
-        return {}
-    if isinstance(shape, (tuple, list)):
-        if len(shape) != tensor.dim():
-            raise ConfigError(f"dynamic_shapes has {len(shape)} entries for {name}, which has {tensor.dim()} axes")
-        shape = dict(enumerate(shape))
-    if not isinstance(shape, Mapping):
-        raise ConfigError(
-            f"dynamic_shapes of {name} is {shape!r}; it must be a dict of axes to names, such as {{0: 'batch'}}"
-        )
-    axes: Axes = {}
-    for axis, value in shape.items():
-        if type(axis) is not int or not -tensor.dim() <= axis < tensor.dim():
-            raise ConfigError(f"dynamic_shapes of {name} has axis {axis!r}, and the tensor has {tensor.dim()} axes")
-        label = _axis_name(name, axis % tensor.dim(), value)
-        if label is not None:
-            axes[axis % tensor.dim()] = label
-    return axes
-
-
-def _limits(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
-    """The sizes that a torch.export.Dim, or a Dim.DYNAMIC or Dim.AUTO with min and max, allows."""
-    if shape is _GUESS or not shape:
-        return {}
-    entries = shape if isinstance(shape, Mapping) else dict(enumerate(shape))
-    limits: Limits = {}
-    for axis, value in entries.items():
-        label = axes.get(axis % tensor.dim())
-        if label is not None and label.isidentifier() and not isinstance(value, str):
-            least, largest = getattr(value, "min", None), getattr(value, "max", None)
-            # torch's infinity is no int; older ones have a large one.
-            bounded = isinstance(largest, int) and largest < _UNBOUNDED
-            limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
-    return limits
-
-
 def _size(label: str, sizes: Mapping[str, int]) -> int:
     found = size_of(label, sizes)
     if found is None or found < 1:
@@ -376,24 +289,6 @@ def _least_sizes(axes: Mapping[str, Axes]) -> Limits:
             name = next(iter(names))
             limits[name] = max(least_size(label, name), limits.get(name, (1, None))[0]), None
     return limits
-
-
-def _default_axis_name(name: str, axis: int) -> str:
-    return f"{name}_{axis}".replace(".", "_")
-
-
-def _axis_name(name: str, axis: int, value: Any) -> str | None:
-    if value is None or type(value) is int or value is torch.export.Dim.STATIC:
-        return None
-    if isinstance(value, type(torch.export.Dim.DYNAMIC)):
-        return _default_axis_name(name, axis)  # Dim.DYNAMIC or Dim.AUTO, which have no names
-    label = value if isinstance(value, str) else getattr(value, "__name__", None)
-    if not isinstance(label, str) or not (label.isidentifier() or is_expression(label)):
-        raise ConfigError(
-            f"dynamic_shapes of {name}, axis {axis}: {value!r} names no axis; use a word such as 'batch', "
-            "or a torch.export.Dim with a name"
-        )
-    return label
 
 
 def _check_sizes(found: Arguments) -> None:

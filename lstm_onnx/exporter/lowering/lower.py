@@ -15,7 +15,7 @@ from ...symbolic_dims import names_in
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix, state_prefix
 from ..opaque.operators import RecurrentModule
-from ..tracing.torch_export import DOMAIN
+from ..tracing.opaque_node import DOMAIN
 from ..weights import Array, layer_weights, validate_state_dict
 from .rename import Dims, TracedGraph
 

@@ -15,7 +15,8 @@ from onnx import AttributeProto, NodeProto, helper
 from ...errors import ExportError
 from ...onnxgraph import nodes_of, outer_values
 from ...onnxgraph.builder import Nodes
-from ..tracing.torch_export import DOMAIN, TRACED_OPSET
+from ..tracing.opaque_node import DOMAIN
+from ..tracing.torch_export import TRACED_OPSET
 from .rename import TracedGraph
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")

@@ -18,7 +18,7 @@ from ...symbolic_dims import with_names
 from ..call.arguments import Arguments
 from ..functional.functional_module import FunctionalModule
 from ..node_names import node_name, operand_name
-from ..tracing.torch_export import DOMAIN
+from ..tracing.opaque_node import DOMAIN
 from ..user_code import stack_trace_line
 
 Dims = tuple[int | str, ...]

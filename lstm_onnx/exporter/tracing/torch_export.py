@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx_ir
 import torch
-from onnx.defs import OpSchema
-from onnxscript import values
 
 from ...errors import ExportError, LSTMOnnxError
-from ..functional.attribute_states import ForwardFailed
-from ..functional.functional_module import FixedSizeError, FunctionalModule, Tensors, inference_context, within_operator
-from ..opaque.operators import OPERATOR, RecurrentModule
+from ..functional.functional_module import FunctionalModule, Tensors, inference_context
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins
 from ..traced_values.constants import Constants
@@ -32,20 +27,19 @@ from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
-from ..user_code import NUMBERS, error_line, first_line, stack_trace_line
 from .assigned_parameters import assigned_parameters
+from .errors import explained, own_error, sources, translation_problem, unexplained
+from .opaque_node import translation
 from .pooling import SymbolicPooling
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
 
-DOMAIN, OP_TYPE = OPERATOR.split("::")
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 ONE_AT_A_TIME = threading.RLock()
 """Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
 _CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
 _THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins)]
-_FLOATS = ["tensor(float)", "tensor(double)", "tensor(float16)"]
 
 
 @dataclass(frozen=True)
@@ -111,12 +105,12 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
                         **INTERPOLATIONS,
                         **VIEWS,
                         **SORTING,
-                        torch.ops.lstm_onnx.recurrent.default: _translation,
+                        torch.ops.lstm_onnx.recurrent.default: translation,
                     },
                     verbose=False,
                 )
         except Exception as error:
-            raise (_own_error(error) or ExportError(_translation_problem(error, program))) from error
+            raise (own_error(error) or ExportError(translation_problem(error, program))) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
     keep_doubles(translated.model)
     # Here, as the translation may compare sizes, too.
@@ -188,13 +182,13 @@ def _exported(
         except LSTMOnnxError:
             raise
         except Exception as error:
-            cause = _own_error(error)
+            cause = own_error(error)
             if cause is not None:
                 raise cause from None
-            problem = _explained(functional, error, guards.lines)
+            problem = explained(functional, error, guards.lines)
             if problem is not None:
                 raise problem from None  # torch's traceback, of some 90 lines, adds nothing
-            raise _unexplained(error) from error
+            raise unexplained(error) from error
     return program, guards, mode
 
 
@@ -216,189 +210,6 @@ def _input_axes(functional: FunctionalModule) -> dict[str, tuple[str, int]]:
     """Each axis of an input by what torch calls it."""
     return {
         f"{source}.size()[{axis}]": (name, axis)
-        for source, name in _sources(functional).items()
+        for source, name in sources(functional).items()
         for axis in range(functional.arguments.tensors[name].dim())
     }
-
-
-def _own_error(error: BaseException) -> LSTMOnnxError | None:
-    """An error of ours that torch wrapped in one of its own."""
-    current: BaseException | None = error
-    while current is not None and not isinstance(current, LSTMOnnxError):
-        current = current.__cause__ or current.__context__
-    return current
-
-
-_REWRITES = (
-    (
-        r"GuardOnData|data-dependent|DataDependentOutput|Could not guard|Could not extract special|_local_scalar_dense",
-        NUMBERS,
-    ),
-    (
-        r"aten\.nonzero|masked_select|unique|DynamicOutputShape",
-        "the size of the result depends on the numbers in a tensor; use a mask and torch.where instead",
-    ),
-    (
-        r"\.numpy\(\) is not supported",
-        "numpy computes outside of the graph; write it with torch's operations",
-    ),
-    (
-        r"fake tensor in the exported program constant",
-        "a tensor is computed where tracing does not see it, such as in another thread; compute it in forward itself",
-    ),
-)
-
-
-def _explained(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError | None:
-    """A tracing error whose cause is known, with what to write instead; None for others."""
-    if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    text = str(error)
-    fixed = _fixed_axes(functional, text, lines) or within_operator(error)
-    if fixed:
-        return fixed
-    line = error_line(error)
-    at = f"at {line}: " if line else ""
-    for pattern, advice in _REWRITES:
-        if re.search(pattern, type(error).__name__ + text):
-            return ExportError(f"{at}{advice}")
-    return None
-
-
-def _unexplained(error: Exception) -> ExportError:
-    if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    line = error_line(error)
-    at = f"at {line}: " if line else ""
-    if type(error).__name__ == "UnsupportedOperatorException":
-        return ExportError(f"{at}{first_line(error)} is an operator that torch cannot trace; write it with others")
-    return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first_line(error)}")
-
-
-_FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])\.shape\[(\d+)\]")
-_FIXED_SIZE = re.compile(r"(?:constant \(|static shape of |hint of )(\d+)")
-
-
-def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str]) -> FixedSizeError | None:
-    """torch says that an axis came out as a constant: which, and why."""
-    known = _sources(functional)
-    found: dict[str, str] = {}
-    axes: list[tuple[str, int]] = []
-    where: str | None = None
-    for row in text.splitlines():
-        match, size = _FIXED_AXIS.search(row), _FIXED_SIZE.search(row)
-        if match is None or size is None:
-            continue
-        source, axis = match.group(1) or "L" + match.group(3), int(match.group(2) or match.group(4))
-        name = known.get(source)
-        if name is None:
-            continue
-        axes.append((name, axis))
-        label = functional.arguments.axes.get(name, {}).get(axis)
-        named = label is not None and label not in functional.arguments.unnamed
-        found[f"{label} of {name}" if named else f"axis {axis} of {name}"] = size.group(1)
-        where = where or lines.get(f"{source}.size()[{axis}]")
-    if not found:
-        return None
-    names = ", ".join(f"{name} (always {size})" for name, size in found.items())
-    at = f"at {where}: " if where else ""
-    looped = next(
-        (
-            recurrent
-            for recurrent in functional.recurrent_modules.values()
-            if recurrent.cell and recurrent.num_traced > 1
-        ),
-        None,
-    )
-    advice = _loop_advice(looped) if looped is not None else _SIZE_ADVICE
-    return FixedSizeError(f"{at}{names} would be fixed: {advice}", axes)
-
-
-_SIZE_ADVICE = (
-    "the module's code turns the size into a constant (a Python loop over the axis, an if on a size, int() of one, a "
-    "number in view or expand, a parameter of that size); compute with x.size(i) and whole tensors in its place, or "
-    "leave the axis out of dynamic_shapes"
-)
-
-
-def _loop_advice(recurrent: RecurrentModule) -> str:
-    """What to write in the place of a loop over a cell."""
-    whole = {"LSTM": "nn.LSTM", "GRU": "nn.GRU", "RNN": "nn.RNN"}[recurrent.spec.op_type]
-    return (
-        f"{recurrent.path} is called in a Python loop over time, which a trace unrolls; use {whole} with the same "
-        "weights (weight_ih becomes weight_ih_l0, and so on), or export a single step and keep the loop outside"
-    )
-
-
-def _sources(functional: FunctionalModule) -> dict[str, str]:
-    """Each input by what torch calls it, after StatefulModule.forward's own argument."""
-    return {f"L['tensors'][{index}]": name for index, name in enumerate(functional.arguments.tensors)}
-
-
-def _translation_problem(error: BaseException, program: torch.export.ExportedProgram) -> str:
-    """Which operator has no translation, and the line that calls it."""
-    text = f"{error}\n{error.__cause__}"
-    missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
-    line = stack_trace_line(text) or (_line_of(program, missing.group(1)) if missing else None)
-    at = f"at {line}: " if line else ""
-    if missing:
-        return (
-            f"{at}{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
-            "or update torch"
-        )
-    root = error
-    while root.__cause__ is not None:  # the exporter's own errors name steps of its, and the inner one the cause
-        root = root.__cause__
-    return f"{at}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}"
-
-
-def _line_of(program: torch.export.ExportedProgram, operator: str) -> str | None:
-    """The user's line that calls an operator, given as ``aten.linalg_eig``."""
-    name = operator.rpartition(".")[2].removeprefix("_").removesuffix("_ex")
-    for node in program.graph.nodes:
-        if name in str(node.target) and (line := stack_trace_line(str(node.meta.get("stack_trace", "")))):
-            return line
-    return None
-
-
-def _schema() -> OpSchema:
-    single, optional = OpSchema.FormalParameterOption.Single, OpSchema.FormalParameterOption.Optional
-    parameter, attribute = OpSchema.FormalParameter, OpSchema.Attribute
-    return OpSchema(
-        OP_TYPE,
-        DOMAIN,
-        1,
-        "stands for a recurrent module until the real nodes take its place",
-        inputs=[
-            parameter("x", "T", param_option=single),
-            parameter("h0", "T", param_option=optional),
-            parameter("c0", "T", param_option=optional),
-            parameter("lengths", "I", param_option=optional),
-        ],
-        outputs=[parameter(name, "T") for name in ("output", "hn", "cn")],
-        type_constraints=[("T", _FLOATS, ""), ("I", ["tensor(int32)", "tensor(int64)"], "")],
-        attributes=[
-            attribute("module", OpSchema.AttrType.STRING, "", required=True),
-            attribute("call", OpSchema.AttrType.INT, "", required=True),
-            attribute("batch_first", OpSchema.AttrType.INT, "", required=True),
-        ],
-    )
-
-
-_OPAQUE = values.Op(values.Opset(DOMAIN, 1), OP_TYPE, _schema())
-
-
-def _translation(
-    x: Any,
-    h0: Any,
-    c0: Any,
-    lengths: Any,
-    module: str,
-    call: int,
-    batch_first: bool,
-    rows: int,  # noqa: ARG001
-    output_size: int,  # noqa: ARG001
-    h_size: int,  # noqa: ARG001
-    c_size: int,  # noqa: ARG001
-) -> Any:
-    return _OPAQUE(x, h0, c0, lengths, module=module, call=call, batch_first=int(batch_first))

@@ -16,7 +16,8 @@ from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
 from ..tracing.size_decisions import SizeFacts
 from ..write import float64_notes
-from .axis_limits import Limits, run_shape_trial
+from .axis_limits import run_shape_trial
+from .limits import Limits
 from .shape_trial import ShapeTrial, open_for_trial
 from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts
 

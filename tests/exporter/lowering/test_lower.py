@@ -10,7 +10,7 @@ from lstm_onnx import ExportError
 from lstm_onnx.exporter.lowering.lower import carried_states, expose_states, lower_calls, opaque_calls
 from lstm_onnx.exporter.lowering.rename import TracedGraph
 from lstm_onnx.exporter.opaque.operators import RecurrentModule
-from lstm_onnx.exporter.tracing.torch_export import DOMAIN, OP_TYPE
+from lstm_onnx.exporter.tracing.opaque_node import DOMAIN, OP_TYPE
 from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import ExportOptions, LSTMSpec
 

@@ -213,12 +213,6 @@ def test_an_operator_without_a_translation_names_the_line(tmp_path: Path) -> Non
         made(Decomposing(), signal(2, 4), X, tmp_path)
 
 
-def test_an_operator_that_torch_cannot_trace() -> None:
-    kind = type("UnsupportedOperatorException", (RuntimeError,), {})
-    message = str(trace._unexplained(kind("aten.dequantize.self")))
-    assert message == "aten.dequantize.self is an operator that torch cannot trace; write it with others"
-
-
 def test_the_size_of_a_result_may_be_data(tmp_path: Path) -> None:
     class Selecting(Base):
         def forward(self, x: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from lstm_onnx import MissingDependencyError
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.functional.functional_module import FixedSizeError, make_functional
 from lstm_onnx.exporter.tracing.size_decisions import RecurrentSize, SizeFacts
-from lstm_onnx.exporter.trials.axis_limits import requested_limits, run_shape_trial
+from lstm_onnx.exporter.trials.axis_limits import run_shape_trial
+from lstm_onnx.exporter.trials.limits import requested_limits
 from lstm_onnx.exporter.trials.shape_trial import RIGHT, UNRUN, WRONG, ShapeTrial, open_for_trial
 from tests.exporter.helpers import X, agree, eager, made, signal
 

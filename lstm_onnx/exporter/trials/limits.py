@@ -1,0 +1,97 @@
+"""The sizes of each axis at which a file is right: those that are requested, and those that trial runs leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ...metadata import Metadata
+from ...symbolic_dims import least_size, names_in
+from ..functional.functional_module import FunctionalModule
+from ..tracing.size_decisions import SizeFacts, axis_names, least_steps
+from .shape_trial import Sizes
+
+
+@dataclass
+class Limits:
+    """The sizes of each axis at which a file is right, while they are being found.
+
+    Attributes:
+        least: of each axis.
+        largest: of each axis; None where there is none.
+        boundaries: sizes of an axis from which on the code may branch differently.
+        reasons: of limits that were not requested, by axis.
+        guarded: calls of recurrent modules, as ``(path, number)``, that may get 0 steps in spite of the limits.
+    """
+
+    least: dict[str, int]
+    largest: dict[str, int | None]
+    boundaries: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    reasons: dict[str, list[str]] = field(default_factory=dict)
+    guarded: set[tuple[str, int]] = field(default_factory=set)
+
+    def within(self, name: str, size: int) -> int:
+        """`size`, or the nearest within the limits."""
+        largest = self.largest[name]
+        return max(self.least[name], size if largest is None else min(size, largest))
+
+    def all_within(self, sizes: Mapping[str, int]) -> Sizes:
+        """Each size, or the nearest within the limits."""
+        return {name: self.within(name, size) for name, size in sizes.items()}
+
+    def raise_least(self, name: str, size: int, reason: str) -> None:
+        """Allow an axis no sizes below."""
+        if size > self.least[name]:
+            self.least[name] = size
+            self.reasons.setdefault(name, []).append(f"{name} is {size} or more in the file: {reason}")
+
+    def lower_largest(self, name: str, size: int, reason: str) -> None:
+        """Allow an axis no sizes above."""
+        largest = self.largest[name]
+        if largest is None or size < largest:
+            self.largest[name] = size
+            self.reasons.setdefault(name, []).append(f"{name} is {size} or less in the file: {reason}")
+
+    @property
+    def axis_limits(self) -> dict[str, tuple[int, int | None]]:
+        """As the metadata holds them."""
+        return {
+            name: (least, self.largest[name])
+            for name, least in self.least.items()
+            if least > 1 or self.largest[name] is not None
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One for each limit that was not requested."""
+        return tuple(reason for reasons in self.reasons.values() for reason in reasons)
+
+
+def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: SizeFacts) -> Limits:
+    """The limits that `dynamic_shapes` sets, and those that leave every recurrent module a step.
+
+    Where no limit does, the call is in `guarded`.
+    """
+    axes = axis_names(metadata)
+    names = dict.fromkeys(axes.values())
+    limits = Limits(dict.fromkeys(names, 1), dict.fromkeys(names))
+    for (key, axis), name in axes.items():
+        label = functional.arguments.axes.get(key, {}).get(axis, "")
+        least, largest = functional.arguments.limits.get(label, (1, None))
+        limits.least[name] = max(limits.least[name], least)
+        if largest is not None:
+            limits.largest[name] = min(largest, limits.largest[name] or largest)
+    for dim in {dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str)}:
+        derived = names_in(dim)
+        if not dim.isidentifier() and len(derived) == 1 and derived <= limits.least.keys():
+            name = next(iter(derived))
+            limits.least[name] = max(limits.least[name], least_size(dim, name))
+    sizes = {(key, axis): functional.arguments.tensors[key].shape[axis] for key, axis in axes}
+    for recurrent in facts.recurrent:
+        found = least_steps(recurrent, sizes, {axis: limits.least[name] for axis, name in axes.items()})
+        if found is not None and found.axis is not None:
+            reason = f"{recurrent.path or 'the module'} would get 0 {recurrent.what}, and needs one at least"
+            limits.raise_least(axes[found.axis], found.least, reason)
+        elif found is not None:
+            limits.guarded.add((recurrent.path, recurrent.call))
+    return limits

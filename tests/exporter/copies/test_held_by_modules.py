@@ -14,8 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 import lstm_onnx
 from lstm_onnx import ExportError
 from tests.caller_snapshot import Snapshot
-from tests.exporter.copies import held_by_modules
-from tests.exporter.copies.held_by_modules import CASES
+from tests.exporter.copies import held
 from tests.exporter.helpers import agree, eager, signal
 
 VERIFIED = (
@@ -26,14 +25,14 @@ VERIFIED = (
     "spectral norm of LSTM",
     "held: attribute dict",
 )
-SHARED = (held_by_modules.LOG, held_by_modules.TOTALS, held_by_modules.SCALE, held_by_modules._ClassList)
+SHARED = (held.LOG, held.TOTALS, held.SCALE, held.ClassList)
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules", "ignore:.*weight_norm.* is deprecated", "ignore:RNN module weights")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", held.CASES)
 def test_the_file_is_right_and_the_module_is_as_it_was(case: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = CASES[case]()
+    module = held.CASES[case]()
     module.eval()
     snapshot = Snapshot(module, SHARED)
     lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=signal(2, 4), dynamic_shapes=None)
@@ -49,7 +48,7 @@ def test_the_file_is_right_and_the_module_is_as_it_was(case: str, tmp_path: Path
 
 
 def test_hooks_on_all_modules_are_part_of_each_and_record_nothing(tmp_path: Path) -> None:
-    module, names, sizes = held_by_modules.Net().eval(), [], []
+    module, names, sizes = held.Net().eval(), [], []
 
     def doubled(part: nn.Module, args: Any, result: Any) -> Any:
         names.append(type(part).__name__)
@@ -73,7 +72,7 @@ def test_hooks_on_all_modules_are_part_of_each_and_record_nothing(tmp_path: Path
             handle.remove()
 
 
-class _Drawing(held_by_modules.Net):
+class _Drawing(held.Net):
     """Draws from every generator, and does not come to an end in another one."""
 
     def __init__(self) -> None:
@@ -97,7 +96,7 @@ def test_a_refused_export_leaves_everything_as_it_was(context: Any, tmp_path: Pa
 
 
 def test_a_module_is_exported_in_inference_mode(tmp_path: Path) -> None:
-    module = held_by_modules.Net().eval()
+    module = held.Net().eval()
     with torch.inference_mode():
         snapshot = Snapshot(module)
         lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=signal(2, 4))
@@ -115,7 +114,7 @@ def test_a_part_in_training_mode_is_named(tmp_path: Path) -> None:
 
 
 def test_the_snapshot_sees_what_has_changed() -> None:
-    module = held_by_modules.CASES["hook that counts in a variable"]()
+    module = held.CASES["hook that counts in a variable"]()
     module.seen = {"a": [torch.zeros(2)]}
     for change in (
         lambda: module(signal(1, 1)[0]),

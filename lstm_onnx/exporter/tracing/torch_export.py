@@ -6,7 +6,6 @@ What cannot be traced becomes an error that names the line of the user's code an
 from __future__ import annotations
 
 import contextlib
-import copy
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from .opaque_node import translation
 from .pooling import SymbolicPooling
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
+from .torch_tables import tables_kept
 
 TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
@@ -94,7 +94,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
         program, guards, mode = _exported(functional, (given, held), (shapes, held_shapes), builtins)
         _require_rank(functional, mode)
         try:
-            with _translations_kept():
+            with tables_kept():
                 translated = torch.onnx.export(
                     program,
                     dynamo=True,
@@ -130,39 +130,6 @@ def _traced(functional: FunctionalModule) -> Iterator[None]:
     finally:
         for recurrent in functional.recurrent_modules.values():
             recurrent.tracing = False
-
-
-_TABLES: dict[tuple[type, int], Any] = {}
-
-
-@contextlib.contextmanager
-def _translations_kept() -> Iterator[None]:
-    """Let torch build its table of translations once in a process: at each export, it would be half of the time.
-
-    A torch that has it elsewhere goes on as it does.
-    """
-    try:
-        from torch.onnx._internal.exporter._registration import ONNXRegistry
-
-        own: Any = ONNXRegistry.__dict__["from_torchlib"]
-        build = own.__func__
-    except (ImportError, KeyError, AttributeError):
-        yield
-        return
-
-    def kept(kind: type, opset_version: int = TRACED_OPSET) -> Any:
-        key = (kind, opset_version)
-        if key not in _TABLES:
-            _TABLES[key] = build(kind, opset_version)
-        table = copy.copy(_TABLES[key])
-        table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
-        return table
-
-    setattr(ONNXRegistry, "from_torchlib", classmethod(kept))  # noqa: B010 - mypy forbids the plain assignment
-    try:
-        yield
-    finally:
-        setattr(ONNXRegistry, "from_torchlib", own)  # noqa: B010
 
 
 def _exported(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import io
 import logging
-import sys
 import threading
 import traceback
 import warnings
@@ -290,23 +289,6 @@ def test_other_threads_records_pass_and_ours_do_not() -> None:
         logger.removeHandler(handler)
     assert stream.getvalue() == "theirs\n"
     assert not logger.filters
-
-
-def test_the_table_of_translations_is_built_once_and_nobody_else_sees_it() -> None:
-    registration: Any = pytest.importorskip("torch.onnx._internal.exporter._registration")
-    own = registration.ONNXRegistry.__dict__["from_torchlib"]
-    with trace._translations_kept():
-        one, other = (registration.ONNXRegistry.from_torchlib(opset_version=18) for _ in range(2))
-        one.register_op(torch.ops.lstm_onnx.recurrent.default, lambda x: x)
-    assert one.functions.keys() - other.functions.keys() == {"lstm_onnx::recurrent"}
-    assert all(one.functions[target] == metas for target, metas in other.functions.items())
-    assert registration.ONNXRegistry.__dict__["from_torchlib"] is own
-
-
-def test_a_torch_without_that_table_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.onnx._internal.exporter._registration", None)
-    with trace._translations_kept():
-        pass
 
 
 def test_what_sizes_decided_is_told_with_its_line() -> None:

@@ -1,0 +1,74 @@
+"""Tables that torch builds at each export, and that would be more than half of the time of a small one."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_TRANSLATIONS: dict[tuple[type, int], Any] = {}
+
+
+@contextlib.contextmanager
+def tables_kept() -> Iterator[None]:
+    """Let torch build its table of translations once in a process, and look for new operators once within.
+
+    A torch that has these elsewhere goes on as it does.
+    """
+    with _translations_kept(), _operators_found_once():
+        yield
+
+
+@contextlib.contextmanager
+def _translations_kept() -> Iterator[None]:
+    try:
+        from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+        own: Any = ONNXRegistry.__dict__["from_torchlib"]
+        build = own.__func__
+    except (ImportError, KeyError, AttributeError):
+        yield
+        return
+
+    def kept(kind: type, opset_version: int = 18) -> Any:
+        key = (kind, opset_version)
+        if key not in _TRANSLATIONS:
+            _TRANSLATIONS[key] = build(kind, opset_version)
+        table = copy.copy(_TRANSLATIONS[key])
+        table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
+        return table
+
+    with _replaced(ONNXRegistry, "from_torchlib", own, classmethod(kept)):
+        yield
+
+
+@contextlib.contextmanager
+def _operators_found_once() -> Iterator[None]:
+    """torch asks its dispatcher for all composite operators once for each namespace; once for all is enough."""
+    try:
+        from torch._export import utils
+
+        own: Callable[[], None] = utils._materialize_cpp_cia_ops
+    except (ImportError, AttributeError):
+        yield
+        return
+    found = False
+
+    def once() -> None:
+        nonlocal found
+        if not found:
+            own()
+            found = True
+
+    with _replaced(utils, "_materialize_cpp_cia_ops", own, once):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, own: Any, other: Any) -> Iterator[None]:
+    setattr(owner, name, other)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)

@@ -1,0 +1,57 @@
+"""Tables of torch's that are kept from export to export."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from lstm_onnx.exporter.opaque.operators import OPERATOR
+from lstm_onnx.exporter.tracing.torch_tables import tables_kept
+
+
+def test_the_table_of_translations_is_built_once_and_nobody_else_sees_it() -> None:
+    registration: Any = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    own = registration.ONNXRegistry.__dict__["from_torchlib"]
+    with tables_kept():
+        one, other = (registration.ONNXRegistry.from_torchlib(opset_version=18) for _ in range(2))
+        one.register_op(torch.ops.lstm_onnx.recurrent.default, lambda x: x)
+    assert one.functions.keys() - other.functions.keys() == {OPERATOR}
+    assert all(one.functions[target] == metas for target, metas in other.functions.items())
+    assert registration.ONNXRegistry.__dict__["from_torchlib"] is own
+
+
+def test_a_torch_without_that_table_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.onnx._internal.exporter._registration", None)
+    with tables_kept():
+        pass
+
+
+def test_operators_are_looked_for_once_and_the_same_are_found() -> None:
+    utils: Any = pytest.importorskip("torch._export.utils")
+    own, calls = utils._materialize_cpp_cia_ops, []
+
+    def counted() -> None:
+        calls.append(1)
+        own()
+
+    utils._materialize_cpp_cia_ops = counted
+    try:
+        expected = utils._collect_all_valid_cia_ops()
+        several = len(calls)
+        with tables_kept():
+            assert utils._collect_all_valid_cia_ops() == expected
+            assert utils._collect_all_valid_cia_ops() == expected
+        assert len(calls) == several + 1 < 2 * several
+        assert utils._materialize_cpp_cia_ops is counted
+    finally:
+        utils._materialize_cpp_cia_ops = own
+
+
+def test_a_torch_without_that_function_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    utils = pytest.importorskip("torch._export.utils")
+    monkeypatch.delattr(utils, "_materialize_cpp_cia_ops")
+    with tables_kept():
+        assert not hasattr(utils, "_materialize_cpp_cia_ops")

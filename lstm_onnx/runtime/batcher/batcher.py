@@ -6,6 +6,7 @@ event loop per batch, so that a request costs a few microseconds besides the mod
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import deque
@@ -41,6 +42,8 @@ class BatchedStream:
         self.slot = slot
         self.closed = False
         self.listed = False
+        self.prompt = True  # whether it asked soon after its last answer; see `RequestQueue`
+        self.answered = math.inf  # when; asking before the first answer is prompt
         self.pending: deque[Request] = deque()
 
     def step(self, x: Any) -> Any:
@@ -184,8 +187,10 @@ class BatchedStream:
 class Batcher:
     """Steps the streams of many callers together; a context manager that closes it.
 
-    A batch runs as soon as every open stream, or `max_batch` of them, has a request, and otherwise `window` seconds
-    after the first request.  Requests run together if they have the same number of time steps, and the same values
+    A batch runs as soon as it has `max_batch` requests, or one of each stream that is likely to ask soon, and at the
+    latest `window` seconds after these streams were opened or answered.  Likely are a new stream, and one that last
+    time asked within `window` seconds of an answer; so idle streams, and streams whose frames come at longer
+    intervals, make nobody wait.  Requests run together if they have the same number of time steps, and the same values
     in inputs without a batch axis.  An error is raised only for the caller whose input caused it.
 
     Attributes:
@@ -208,7 +213,7 @@ class Batcher:
             pool: the pool, whose slots limit the number of open streams; or a model, for a pool of `max_batch`
                 slots.
             max_batch: the largest number of requests in a batch.
-            window: seconds for which a request waits for others.
+            window: seconds for which a batch waits for streams that are likely to ask; 0 to never wait.
             queue: the largest number of waiting requests.  The callers of further ones wait for room, in order.
             timeout: seconds from the call to the output; None for no limit.
 
@@ -244,7 +249,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many requests are queued, at most `queue`."""
-        return self._scheduler.waiting
+        return self._scheduler.queue.waiting
 
     def __len__(self) -> int:
         """How many streams are open."""

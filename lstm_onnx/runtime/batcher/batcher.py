@@ -10,7 +10,7 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -78,21 +78,25 @@ class BatchedStream:
         request.wake_next()
         return request.answer()
 
-    async def astep(self, x: Any) -> Any:
+    async def astep(self, x: Any, *, timeout: float | None = None) -> Any:
         """The same for an asyncio task, on any event loop.
 
         A cancelled task takes its request back.  A step that is running already finishes, and the stream advances.
+
+        Args:
+            x: as for `step`.
+            timeout: seconds, in place of the batcher's; None for that.
 
         Raises:
             InputError, RunError, TimeoutError: as `step` does.
         """
         import asyncio
 
+        timeout = self._batcher.timeout if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         request = self._request(x)
         request.loop = asyncio.get_running_loop()
         request.loop_future = request.loop.create_future()
         self._scheduler.submit(request)
-        timeout = self._batcher.timeout
         try:
             if timeout is None:
                 await request.loop_future
@@ -196,6 +200,8 @@ class Batcher:
     Attributes:
         pool: the pool that is stepped.
         timeout: seconds until a caller gets a TimeoutError, or None.
+        on_batch: called in the batcher's thread after each batch, with the number of its requests and the seconds
+            that it took; None for nothing.  It must not raise.
     """
 
     def __init__(
@@ -237,6 +243,15 @@ class Batcher:
         self._scheduler.start()
         # The thread only refers to the scheduler, so that a forgotten batcher is collected, and its thread ended.
         weakref.finalize(self, self._scheduler.stop, drain=False).atexit = False
+
+    @property
+    def on_batch(self) -> Callable[[int, float], object] | None:
+        """See `Batcher`."""
+        return self._scheduler.on_batch
+
+    @on_batch.setter
+    def on_batch(self, function: Callable[[int, float], object] | None) -> None:
+        self._scheduler.on_batch = function
 
     def open(self) -> BatchedStream:
         """A new stream.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Scheduler:
         self.slots: set[Slot] = set()
         self.slots_to_close: deque[Slot] = deque()
         self.closing = self.exiting = False
+        self.on_batch: Callable[[int, float], object] | None = None
         self.lost = False
         self.thread = threading.Thread(target=self.run_until_closed, name="lstm-onnx batcher", daemon=True)
 
@@ -272,6 +274,7 @@ class Scheduler:
     def run(self, group: list[Request]) -> None:
         """Run one batch; if it fails, each request alone, so that an error only reaches the caller that caused it."""
         group.sort(key=lambda request: request.stream.slot.index)  # the pool is fastest on slots in a constant order
+        began = perf_counter()
         try:
             results = self.pool.step([request.stream.slot for request in group], self.batch_inputs(group))
         except Exception as error:  # noqa: BLE001 - any other end of the thread would leave its callers asleep
@@ -281,6 +284,8 @@ class Scheduler:
                 return
             group[0].error = error
             results = {}
+        if self.on_batch is not None:
+            self.on_batch(len(group), perf_counter() - began)
         results = self.validated_results(group, results)
         if self.queue.window:
             with self.lock:

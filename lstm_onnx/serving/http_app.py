@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _IN_THREAD = 2**18
 """Bytes of a body from which reading or writing it would hold up other requests."""
+_MOST_DISCARDED = 2**30
+_DISCARD_SECONDS = 5.0
 _JSON = {"content-type": "application/json"}
 
 
@@ -197,7 +200,10 @@ class HttpApp:
         limit = self.service.settings.max_request_bytes
         large = RequestError(f"the body has more than {limit} bytes; see --max-request-bytes", Kind.TOO_LARGE)
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 18 or int(length) > limit:
+        if not length.isdecimal() or len(length) > 18:
+            raise large
+        if int(length) > limit:
+            await self._discard(request, int(length))
             raise large
         chunks: list[bytes] = []
         size = 0
@@ -216,6 +222,16 @@ class HttpApp:
         except TimeoutError:
             deadline = self.service.settings.deadline
             raise RequestError(f"the body was not complete within {deadline:g} s", Kind.INCOMPLETE) from None
+
+    async def _discard(self, request: HttpRequest, size: int) -> None:
+        """Read a body that is too large, within limits: many clients read no answer before they have sent it all."""
+        if size > _MOST_DISCARDED or "expect" in request.headers:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                message: MutableMapping[str, Any] = {"more_body": True}
+                while message.get("more_body"):
+                    message = await request.receive()
 
 
 class _VanishedError(Exception):

@@ -23,7 +23,7 @@ STEPS = 50
 
 @contextlib.contextmanager
 def steps_of(model: Model, active: int, streams: int, window: float) -> Iterator[Callable[[], float]]:
-    """A call that returns the seconds per step, while `active` of `streams` open streams step, each as fast as it can."""
+    """A call that returns the seconds per step, while `active` of `streams` open streams step as fast as they can."""
     name = next(name for name in model.inputs if name not in model.states)
     x = np.zeros(model.inputs[name].smallest_shape(), model.inputs[name].dtype)
     with (

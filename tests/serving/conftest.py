@@ -19,7 +19,7 @@ from .servers import Server, serving
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``lstm``: a bare LSTM; ``wide``: of the size of speech models; ``lengths``: with lengths; ``sum``: from elsewhere."""
+    """Models: bare LSTMs, one of them bidirectional and one with lengths; and ``sum``, see `summing`."""
     folder = tmp_path_factory.mktemp("served")
     exported(folder / "lstm.onnx", num_layers=2)
     exported(folder / "wide.onnx", input_size=80, hidden_size=64, num_layers=2, batch_first=True)
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def summing(path: Path) -> None:
-    """A stateful model as others write them, of integers and bools: total = state + where(keep, x, 0), count = state + 1."""
+    """A stateful model as others write them, of integers and bools: total = state + where(keep, x, 0)."""
     nodes = [
         helper.make_node("Where", ["keep", "x", "zero"], ["kept"]),
         helper.make_node("Add", ["kept", "state"], ["total"]),

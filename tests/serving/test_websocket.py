@@ -170,7 +170,8 @@ for (let index = 0; index < 3; index++)
   found = await stream.step({ x: new BigInt64Array([2n, 5n]), keep: new Uint8Array([1, 0]) });
 if (found.total[0] !== 6n || found.negative[0] !== -6n || found.total[1] !== 0n) throw new Error(String(found.total));
 let refused = "";
-await stream.step({ x: new BigInt64Array(3), keep: new Uint8Array([1, 0]) }).catch((error) => (refused = error.message));
+const wrong = { x: new BigInt64Array(3), keep: new Uint8Array([1, 0]) };
+await stream.step(wrong).catch((error) => (refused = error.message));
 if (!refused.includes("bytes")) throw new Error(refused);
 stream.close();
 const gone = await openStream("%s", "nobody").catch((error) => error.message);

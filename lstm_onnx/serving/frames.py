@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,14 @@ from ..runtime.batch_axes import BatchAxes
 from ..symbolic_dims import names_in, size_of
 from .errors import RequestError
 from .served_model import ServedModel
-from .tensors import datatype_of, from_bytes, to_bytes
+from .tensors import DATATYPES, datatype_of, from_bytes, to_bytes
 
 _LENGTHS = "lengths"
 """Of a bare LSTM; a stream has complete frames, and the pool fills it in."""
+
+_MOST_PLANS = 100
+_Part = tuple[str, str, np.dtype[Any], list[int], int, int]
+"""Of an input: name, datatype, dtype, sizes, and where its bytes start and end in a frame."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class FrameLayout:
     inputs: tuple[FrameTensor, ...]
     outputs: tuple[FrameTensor, ...]
     free: str | None
+    _plans: dict[int, list[_Part]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, served: ServedModel) -> FrameLayout:
@@ -95,17 +100,34 @@ class FrameLayout:
         """The inputs of a frame; None is one of text (RequestError where it has a wrong number of bytes)."""
         if data is None:
             raise RequestError("a frame must be binary, and this one is text")
-        steps = self._steps(len(data))
-        arrays: dict[str, np.ndarray] = {}
-        view, at = memoryview(data), 0
+        plan = self._plans.get(len(data))
+        if plan is None:
+            plan = self._plan(len(data))
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[len(data)] = plan
+        view = memoryview(data)
+        return {
+            name: from_bytes(name, datatype, sizes, view[start:end])
+            if datatype == "BOOL"
+            else np.frombuffer(view[start:end], dtype).reshape(sizes)
+            for name, datatype, dtype, sizes, start, end in plan
+        }
+
+    def _plan(self, size: int) -> list[_Part]:
+        """Where each input is in a frame of so many bytes (RequestError)."""
+        steps = self._steps(size)
+        parts: list[_Part] = []
+        at = 0
         for tensor in self.inputs:
-            size = tensor.bytes(self.free, steps)
-            info = tensor.info
-            assert info.dtype is not None  # noqa: S101
-            part = view[at : at + size]
-            arrays[info.name] = from_bytes(info.name, datatype_of(info.dtype), tensor.sizes(self.free, steps), part)
-            at += size
-        return arrays
+            dtype = tensor.info.dtype
+            assert dtype is not None  # noqa: S101 - `open_model` refuses others
+            end = at + tensor.bytes(self.free, steps)
+            datatype = datatype_of(dtype)
+            sizes = tensor.sizes(self.free, steps)
+            parts.append((tensor.info.name, datatype, DATATYPES[datatype], sizes, at, end))
+            at = end
+        return parts
 
     def _steps(self, size: int) -> int:
         one, two = (self._bytes(steps) for steps in (1, 2))

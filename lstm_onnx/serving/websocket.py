@@ -71,25 +71,31 @@ class Exchange:
     ) -> None:
         self.service, self.name, self.stream, self.layout = service, name, stream, layout
         self.receive, self.send = receive, send
+        self._meter = service.meter("websocket", name)
+        self._deadline = service.settings.deadline
         self._task = asyncio.current_task()
         self._receiving = False
+        self._sending: float | None = None
         self._ending: tuple[str, int] | None = None
 
     async def run(self) -> None:
         """Answer frame after frame."""
-        deadline = self.service.settings.deadline
         while True:
             message = await self._next()
             if message is None or message["type"] != "websocket.receive":
                 return
             answer = await self._answer(message)
+            self._sending = monotonic()
             try:
-                async with asyncio.timeout(deadline):
-                    await self.send(answer)
-            except TimeoutError:
-                failure = RequestError(f"the client did not read an answer within {deadline:g} s", Kind.LATE)
-                self.service.refused("websocket", failure, model=self.name)
+                await self.send(answer)
+            except asyncio.CancelledError:
+                if self._sending is not None or self._task is None:
+                    raise
+                self._task.uncancel()
+                text = f"the client did not read an answer within {self._deadline:g} s"
+                self.service.refused("websocket", RequestError(text, Kind.LATE), model=self.name)
                 return
+            self._sending = None
 
     async def _next(self) -> Message | None:
         """The next message; None where the stream ends here."""
@@ -115,22 +121,29 @@ class Exchange:
             if self._receiving and self._task is not None:
                 self._task.cancel()
 
-    def end_if_idle(self, idle_seconds: float) -> None:
-        """End the stream if it had no frame for so long."""
-        if self._receiving and monotonic() - self.stream.used > idle_seconds:
+    def end_if_silent(self) -> None:
+        """End the stream if it had no frame for the idle time, or if its client reads no answers."""
+        now, idle = monotonic(), self.service.settings.idle_seconds
+        if self._receiving and now - self.stream.used > idle:
             self.service.metrics.expired.labels(self.name).inc()
-            self.end(f"the stream was closed after {idle_seconds:g} s without a frame", IDLE_CODE)
+            self.end(f"the stream was closed after {idle:g} s without a frame", IDLE_CODE)
+        elif self._sending is not None and now - self._sending > self._deadline and self._task is not None:
+            self._sending = None
+            self._task.cancel()
 
     async def _answer(self, message: Message) -> Message:
-        data = message.get("bytes")
+        began = self._meter.start()
         try:
-            async with self.service.measured("websocket", self.name):
-                inputs = self.layout.arrays(data)
-                outputs = await self.stream.step(inputs, self.service.settings.deadline)
-            return {"type": "websocket.send", "bytes": self.layout.answer(outputs)}
-        except RequestError as failure:
+            inputs = self.layout.arrays(message.get("bytes"))
+            outputs = await self.stream.step(inputs, self._deadline)
+        except Exception as error:  # noqa: BLE001 - every error is answered
+            failure = self._meter.failed(began, error)
             self.service.refused("websocket", failure, model=self.name)
             return {"type": "websocket.send", "text": json.dumps({"error": str(failure)})}
+        finally:
+            self.service.running -= 1
+        self._meter.done(began)
+        return {"type": "websocket.send", "bytes": self.layout.answer(outputs)}
 
 
 def _model_of(path: str) -> tuple[str, str]:

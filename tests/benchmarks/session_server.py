@@ -27,6 +27,7 @@ class SessionApp:
         self.executor = ThreadPoolExecutor(threads)
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        del scope
         await receive()
         loop = asyncio.get_running_loop()
         options = onnxruntime.SessionOptions()

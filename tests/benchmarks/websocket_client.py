@@ -44,7 +44,7 @@ async def main() -> None:
     port, path = int(sys.argv[1]), sys.argv[2]
     streams, active = int(sys.argv[3]), int(sys.argv[4])
     seconds, interval, size = float(sys.argv[5]), float(sys.argv[6]), int(sys.argv[7])
-    frame = masked(random.Random(0).randbytes(size // 4 * 2).hex().encode()[:size])
+    frame = masked(struct.pack("<f", 0.5) * (size // 4))
     opened = []
     for _ in range(streams):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -75,7 +75,8 @@ class Exchange:
         self._deadline = service.settings.deadline
         self._task = asyncio.current_task()
         self._receiving = False
-        self._sending: float | None = None
+        self._sending: float | None = None  # since when
+        self._unread = False  # whether the client reads no answers
         self._ending: tuple[str, int] | None = None
 
     async def run(self) -> None:
@@ -89,7 +90,7 @@ class Exchange:
             try:
                 await self.send(answer)
             except asyncio.CancelledError:
-                if self._sending is not None or self._task is None:
+                if not self._unread or self._task is None:
                     raise
                 self._task.uncancel()
                 text = f"the client did not read an answer within {self._deadline:g} s"
@@ -127,8 +128,13 @@ class Exchange:
         if self._receiving and now - self.stream.used > idle:
             self.service.metrics.expired.labels(self.name).inc()
             self.end(f"the stream was closed after {idle:g} s without a frame", IDLE_CODE)
-        elif self._sending is not None and now - self._sending > self._deadline and self._task is not None:
-            self._sending = None
+        elif (
+            not self._unread
+            and self._sending is not None
+            and now - self._sending > self._deadline
+            and self._task is not None
+        ):
+            self._unread = True
             self._task.cancel()
 
     async def _answer(self, message: Message) -> Message:

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .check import CheckReport, check
+    from .deploy import TritonResult, deploy_triton
     from .errors import (
         ConfigError,
         ExportError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "check": ("CheckReport",),
+    "deploy": ("TritonResult", "deploy_triton"),
     "errors": (
         "ConfigError",
         "ExportError",
@@ -85,9 +87,11 @@ __all__ = [
     "QuantizeResult",
     "RunError",
     "Stream",
+    "TritonResult",
     "WeightsError",
     "__version__",
     "check",
+    "deploy_triton",
     "export",
     "inspect",
     "load",

@@ -12,6 +12,7 @@ import click
 from .. import __version__
 from .bench import bench
 from .check import check
+from .deploy import deploy
 from .doctor import doctor
 from .export import export
 from .help import did_you_mean, help_command
@@ -19,6 +20,7 @@ from .inspect import inspect
 from .options import detail, verbosity_options
 from .quantize import quantize
 from .run import run
+from .serve import serve
 from .streams import off_stdout
 from .verify import verify
 
@@ -84,8 +86,9 @@ def _versions() -> str:
 
 
 cli.params += verbosity_options()
-for _command in (export, quantize, check, run, verify, bench, inspect, doctor, help_command):
-    assert _command.callback is not None  # noqa: S101 - each is a function
-    _command.callback = _wrapped(_command.callback)
-    _command.params += verbosity_options()
+for _command in (export, quantize, check, run, serve, deploy, verify, bench, inspect, doctor, help_command):
     cli.add_command(_command)
+    for _each in _command.commands.values() if isinstance(_command, click.Group) else (_command,):
+        assert _each.callback is not None  # noqa: S101 - each is a function
+        _each.callback = _wrapped(_each.callback)
+        _each.params += verbosity_options()

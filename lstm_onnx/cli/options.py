@@ -77,6 +77,11 @@ def _is_set(key: str) -> bool:
     return context is not None and bool(context.meta.get(key))
 
 
+def is_quiet() -> bool:
+    """Whether --quiet was given."""
+    return _is_set(_QUIET)
+
+
 def report(result: Any, *, as_json: bool) -> None:
     """Print a report that has ``to_dict`` and ``__str__`` to stdout."""
     if as_json:

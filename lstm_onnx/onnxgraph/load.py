@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import ModelProto, inliner
 
 from ..atomic_io import readable_file

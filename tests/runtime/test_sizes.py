@@ -160,7 +160,7 @@ def test_batches_that_we_choose_keep_to_the_limits(tmp_path: Path, monkeypatch: 
     assert set(rows) <= {1, 2, 3}
     assert max(rows) > 1
     with Batcher(load(path, "cpu"), max_batch=8) as batcher:
-        assert batcher._scheduler.max_batch == 3
+        assert batcher._scheduler.queue.max_batch == 3
 
 
 def test_a_model_that_no_single_sequence_fits(tmp_path: Path) -> None:

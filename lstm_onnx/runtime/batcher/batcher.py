@@ -6,10 +6,11 @@ event loop per batch, so that a request costs a few microseconds besides the mod
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,6 +42,8 @@ class BatchedStream:
         self.slot = slot
         self.closed = False
         self.listed = False
+        self.prompt = True  # whether it asked soon after its last answer; see `RequestQueue`
+        self.answered = math.inf  # when; asking before the first answer is prompt
         self.pending: deque[Request] = deque()
 
     def step(self, x: Any) -> Any:
@@ -75,21 +78,25 @@ class BatchedStream:
         request.wake_next()
         return request.answer()
 
-    async def astep(self, x: Any) -> Any:
+    async def astep(self, x: Any, *, timeout: float | None = None) -> Any:
         """The same for an asyncio task, on any event loop.
 
         A cancelled task takes its request back.  A step that is running already finishes, and the stream advances.
+
+        Args:
+            x: as for `step`.
+            timeout: seconds, in place of the batcher's; None for that.
 
         Raises:
             InputError, RunError, TimeoutError: as `step` does.
         """
         import asyncio
 
+        timeout = self._batcher.timeout if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         request = self._request(x)
         request.loop = asyncio.get_running_loop()
         request.loop_future = request.loop.create_future()
         self._scheduler.submit(request)
-        timeout = self._batcher.timeout
         try:
             if timeout is None:
                 await request.loop_future
@@ -184,13 +191,17 @@ class BatchedStream:
 class Batcher:
     """Steps the streams of many callers together; a context manager that closes it.
 
-    A batch runs as soon as every open stream, or `max_batch` of them, has a request, and otherwise `window` seconds
-    after the first request.  Requests run together if they have the same number of time steps, and the same values
+    A batch runs as soon as it has `max_batch` requests, or one of each stream that is likely to ask soon, and at the
+    latest `window` seconds after these streams were opened or answered.  Likely are a new stream, and one that last
+    time asked within `window` seconds of an answer; so idle streams, and streams whose frames come at longer
+    intervals, make nobody wait.  Requests run together if they have the same number of time steps, and the same values
     in inputs without a batch axis.  An error is raised only for the caller whose input caused it.
 
     Attributes:
         pool: the pool that is stepped.
         timeout: seconds until a caller gets a TimeoutError, or None.
+        on_batch: called in the batcher's thread after each batch, with the number of its requests and the seconds
+            that it took; None for nothing.  It must not raise.
     """
 
     def __init__(
@@ -208,7 +219,7 @@ class Batcher:
             pool: the pool, whose slots limit the number of open streams; or a model, for a pool of `max_batch`
                 slots.
             max_batch: the largest number of requests in a batch.
-            window: seconds for which a request waits for others.
+            window: seconds for which a batch waits for streams that are likely to ask; 0 to never wait.
             queue: the largest number of waiting requests.  The callers of further ones wait for room, in order.
             timeout: seconds from the call to the output; None for no limit.
 
@@ -233,6 +244,15 @@ class Batcher:
         # The thread only refers to the scheduler, so that a forgotten batcher is collected, and its thread ended.
         weakref.finalize(self, self._scheduler.stop, drain=False).atexit = False
 
+    @property
+    def on_batch(self) -> Callable[[int, float], object] | None:
+        """See `Batcher`."""
+        return self._scheduler.on_batch
+
+    @on_batch.setter
+    def on_batch(self, function: Callable[[int, float], object] | None) -> None:
+        self._scheduler.on_batch = function
+
     def open(self) -> BatchedStream:
         """A new stream.
 
@@ -244,7 +264,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """How many requests are queued, at most `queue`."""
-        return self._scheduler.waiting
+        return self._scheduler.queue.waiting
 
     def __len__(self) -> int:
         """How many streams are open."""

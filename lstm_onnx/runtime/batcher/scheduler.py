@@ -1,12 +1,12 @@
-"""The queue of requests of a batcher, and the thread that runs them in batches."""
+"""The thread of a batcher, which runs requests in batches."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Mapping
-from time import monotonic
+from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..shutdown import LostLock, require_running, watch
 from ..tensor_info import validated_feeds
 from ..tuning import MAX_KNOWN_SIGNATURES
 from .request import LOST, Batch, Request, group_by_key, resolve_loop_futures
+from .request_queue import RequestQueue
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -31,9 +32,7 @@ class Scheduler:
 
     def __init__(self, pool: Pool, max_batch: int, window: float, queue: int) -> None:
         self.pool = pool
-        self.max_batch = max_batch
-        self.window = window
-        self.queue = queue
+        self.queue = RequestQueue(max_batch, window, queue)
         self.axes = BatchAxes.of(pool.model, pool.axes, pool.output_names)
         self.known_shapes: dict[Any, Any] = {}  # each maps to itself, so that equal keys are identical objects
         self.only_input_name = next(iter(pool.inputs)) if len(pool.inputs) == 1 and not pool.model.counts else None
@@ -42,13 +41,11 @@ class Scheduler:
         self.wake = threading.Condition(self.lock)
         self.slot_closed = threading.Condition(self.lock)
         self.room = threading.Condition(self.lock)
-        self.wake_threshold = 0  # how many ready streams wake the sleeping thread; 0 while it is awake
-        self.ready: deque[BatchedStream] = deque()
-        self.overflow: deque[Request] = deque()  # not empty only while the queue is full
-        self.waiting = 0
+        self.sleeping = self.idle = False  # whether the thread sleeps; whether it does so until the next request
         self.slots: set[Slot] = set()
         self.slots_to_close: deque[Slot] = deque()
         self.closing = self.exiting = False
+        self.on_batch: Callable[[int, float], object] | None = None
         self.lost = False
         self.thread = threading.Thread(target=self.run_until_closed, name="lstm-onnx batcher", daemon=True)
 
@@ -69,7 +66,7 @@ class Scheduler:
         if self.lost:
             return
         with self.lock:
-            self.clear_queue()
+            self.queue.clear()
             self.closing = self.exiting = True
             self.wake_thread()
             if self.thread.ident is None:
@@ -117,44 +114,29 @@ class Scheduler:
                 raise InputError("the batcher is closed")
             if request.stream.closed:
                 raise InputError("the stream is closed")
-            if self.waiting >= self.queue:
-                self.overflow.append(request)
-            else:
-                self.admit(request)
-                if self.wake_threshold and (len(self.ready) >= self.wake_threshold or self.waiting >= self.queue):
-                    self.wake_thread()
+            if self.queue.add(request) and self.sleeping and (self.idle or self.queue.is_full()):
+                self.wake_thread()
 
     def submit_ahead(self, request: Request, timeout: float | None) -> None:
         """The same for a caller that does not wait for the result, and so waits here for room in the queue."""
         with self.lock:
-            if not self.closing and self.waiting >= self.queue:
+            queue = self.queue
+            if not self.closing and queue.waiting >= queue.limit:
                 self.require_other_thread()
-            if not self.room.wait_for(lambda: self.closing or self.waiting < self.queue, timeout):
+            if not self.room.wait_for(lambda: self.closing or queue.waiting < queue.limit, timeout):
                 raise TimeoutError(
-                    f"no room in the queue of {self.queue} within {timeout} s; the request was not queued"
+                    f"no room in the queue of {queue.limit} within {timeout} s; the request was not queued"
                 )
             self.submit(request)
 
-    def admit(self, request: Request) -> None:
-        """Queue it; the caller holds the lock, and there is room."""
-        stream = request.stream
-        request.admitted = True
-        stream.pending.append(request)
-        self.waiting += 1
-        if not stream.listed:
-            stream.listed = True
-            self.ready.append(stream)
-
-    def refill(self) -> None:
-        """Queue requests that wait for room; the caller holds the lock."""
-        while self.overflow and self.waiting < self.queue:
-            self.admit(self.overflow.popleft())
-        if self.waiting < self.queue:
+    def notify_room(self) -> None:
+        """Wake who waits for room in the queue; the caller holds the lock."""
+        if self.queue.waiting < self.queue.limit:
             self.room.notify_all()
 
     def wake_thread(self) -> None:
         """Wake the thread; the caller holds the lock."""
-        self.wake_threshold = 0
+        self.sleeping = False
         self.wake.notify()
 
     def drop(self, request: Request) -> bool:
@@ -163,17 +145,8 @@ class Scheduler:
             if request.started:
                 return False
             request.started = True  # so that nobody else handles it
-            if not request.admitted:
-                self.overflow.remove(request)
-                return True
-            request.admitted = False
-            stream = request.stream
-            stream.pending.remove(request)
-            self.waiting -= 1
-            if not stream.pending:
-                stream.listed = False
-                self.ready.remove(stream)
-            self.refill()
+            self.queue.remove(request)
+            self.notify_room()
             return True
 
     def abandon(self, request: Request) -> bool:
@@ -212,6 +185,7 @@ class Scheduler:
         with self.lock:
             if not self.closing:
                 self.slots.add(slot)
+                self.queue.expect_opened(slot)
             return not self.closing
 
     def close_stream(self, stream: BatchedStream) -> None:
@@ -223,18 +197,10 @@ class Scheduler:
             if stream.closed:
                 return
             stream.closed = True
-            failed = list(stream.pending)
-            stream.pending.clear()
-            self.waiting -= len(failed)
-            if stream.listed:
-                stream.listed = False
-                self.ready.remove(stream)
-            failed += [request for request in self.overflow if request.stream is stream]
-            if failed:
-                self.overflow = deque(request for request in self.overflow if request.stream is not stream)
+            failed = self.queue.remove_stream(stream)
             self.slots.discard(stream.slot)
             self.slots_to_close.append(stream.slot)
-            self.refill()
+            self.notify_room()
             self.wake_thread()
         self.fail(failed, InputError, "the stream was closed before this step ran")
 
@@ -245,26 +211,12 @@ class Scheduler:
         failed: list[Request] = []
         with self.lock:
             if not drain:
-                failed = [request for stream in self.ready for request in stream.pending] + list(self.overflow)
-                self.clear_queue()
+                failed = self.queue.clear()
             self.closing = True
             self.wake_thread()
             self.slot_closed.notify_all()
             self.room.notify_all()
         self.fail(failed, RunError, "the batcher was closed before this step ran; the stream is unchanged")
-
-    def clear_queue(self) -> None:
-        """Empty the queue; the caller holds the lock."""
-        for stream in self.ready:
-            stream.listed = False
-            for request in stream.pending:
-                request.started = True
-            stream.pending.clear()
-        for request in self.overflow:
-            request.started = True
-        self.ready.clear()
-        self.overflow.clear()
-        self.waiting = 0
 
     # --- called by the thread ----------------------------------------------------------------------
 
@@ -296,52 +248,33 @@ class Scheduler:
                 self.slot_closed.notify_all()
 
     def wait(self) -> None:
-        """Wait until the batch is full, the window is over and there are requests, or there is something else to do.
+        """Wait until there are requests and no other stream is expected, or there is something else to do.
 
-        Right after a batch it waits for as many requests as streams, without being woken by the first.
+        Right after a batch it waits for the streams that it answered, without being woken by the first.
         """
         with self.lock:
-            end = monotonic() + self.window
             while not self.closing and not self.slots_to_close:
-                enough = max(1, min(self.max_batch, len(self.slots)))
-                if len(self.ready) >= enough or self.waiting >= self.queue:
+                left = self.queue.seconds_to_wait()
+                self.idle = left == 0
+                if self.idle and self.queue.ready:
                     break
-                left = end - monotonic()
-                if left > 0:
-                    self.wake_threshold = enough
-                    self.wake.wait(left)
-                elif self.ready:
-                    break
-                else:
-                    self.wake_threshold = 1
-                    self.wake.wait()
-                    end = monotonic() + self.window
-            self.wake_threshold = 0
+                self.sleeping = True
+                self.wake.wait(left or None)
+            self.sleeping = False
 
     def pop_batch(self) -> list[Request]:
-        """Take the first request of each of the first streams from the queue."""
+        """Take the next requests from the queue."""
         with self.lock:
             if self.slots_to_close and not self.closing:
                 return []  # close them first, since callers may wait for their slots
-            batch = []
-            for _ in range(min(len(self.ready), self.max_batch)):
-                stream = self.ready.popleft()
-                request = stream.pending.popleft()
-                request.started = True
-                if request.future is not None:
-                    request.future.set_running_or_notify_cancel()
-                batch.append(request)
-                if stream.pending:
-                    self.ready.append(stream)
-                else:
-                    stream.listed = False
-            self.waiting -= len(batch)
-            self.refill()
+            batch = self.queue.pop_batch()
+            self.notify_room()
         return batch
 
     def run(self, group: list[Request]) -> None:
         """Run one batch; if it fails, each request alone, so that an error only reaches the caller that caused it."""
         group.sort(key=lambda request: request.stream.slot.index)  # the pool is fastest on slots in a constant order
+        began = perf_counter()
         try:
             results = self.pool.step([request.stream.slot for request in group], self.batch_inputs(group))
         except Exception as error:  # noqa: BLE001 - any other end of the thread would leave its callers asleep
@@ -351,7 +284,13 @@ class Scheduler:
                 return
             group[0].error = error
             results = {}
-        self.deliver(group, self.validated_results(group, results))
+        if self.on_batch is not None:
+            self.on_batch(len(group), perf_counter() - began)
+        results = self.validated_results(group, results)
+        if self.queue.window:
+            with self.lock:
+                self.queue.expect_answered(group)
+        self.deliver(group, results)
 
     def batch_inputs(self, group: list[Request]) -> Arrays:
         """The inputs of a batch, concatenated."""

@@ -22,7 +22,7 @@ from .callers import LONG, Asking, Gate, busy, until
 def test_close_finishes_what_waits(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
     callers = [busy(server, gate), *[Asking(server.open(), randoms(1, 1, 4)) for _ in range(6)]]
-    until(lambda: len(server._scheduler.overflow) == 2)
+    until(lambda: len(server._scheduler.queue.overflow) == 2)
     closing = threading.Thread(target=server.close, daemon=True)
     closing.start()
     until(lambda: server._scheduler.closing)
@@ -42,7 +42,7 @@ def test_close_without_what_waits(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
     running = busy(server, gate)
     callers = [Asking(server.open(), randoms(1, 1, 4)) for _ in range(6)]
-    until(lambda: len(server._scheduler.overflow) == 2)
+    until(lambda: len(server._scheduler.queue.overflow) == 2)
     threading.Timer(0.05, gate.open.set).start()
     server.close(drain=False)
     assert running.done().error is None

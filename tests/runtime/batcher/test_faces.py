@@ -84,7 +84,7 @@ def test_the_window_ends_the_wait(model: Model) -> None:
 
 def test_no_more_than_max_batch_go_together_in_turn(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
-    server._scheduler.queue = 100
+    server._scheduler.queue.limit = 100
     first = busy(server, gate)
     callers = [Asking(server.open(), randoms(1, 1, 4)) for _ in range(7)]
     again = [Asking(caller.stream, randoms(1, 1, 4)) for caller in callers]
@@ -102,7 +102,7 @@ def test_requests_of_one_stream_keep_their_order(gated: tuple[Batcher, Gate], mo
     callers = []
     for number, chunk in enumerate(chunks):
         callers.append(Asking(stream, chunk))
-        until(lambda number=number: server.waiting + len(server._scheduler.overflow) == number + 1)
+        until(lambda number=number: server.waiting + len(server._scheduler.queue.overflow) == number + 1)
     gate.open.set()
     for caller, chunk in zip(callers, chunks, strict=True):
         np.testing.assert_allclose(caller.done().y, alone(chunk), rtol=0, atol=1e-6)

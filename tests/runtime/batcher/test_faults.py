@@ -56,7 +56,7 @@ def test_callers_that_come_too_late(model: Model) -> None:
     with pytest.raises(TimeoutError, match="taken back"):
         asyncio.run(streams[0].astep(randoms(1, 1, 4)))
     assert server.waiting == 0
-    assert not server._scheduler.overflow
+    assert not server._scheduler.queue.overflow
     gate.open.set()
     until(lambda: running.stream.state["h0"].any())
     assert [bits(stream.state) for stream in streams] == kept
@@ -70,10 +70,10 @@ def test_a_full_queue_holds_callers_back(gated: tuple[Batcher, Gate]) -> None:
     server, gate = gated
     running = busy(server, gate)
     callers = [Asking(server.open(), randoms(1, 1, 4)) for _ in range(7)]
-    until(lambda: len(server._scheduler.overflow) == 3)
+    until(lambda: len(server._scheduler.queue.overflow) == 3)
     assert server.waiting == 4
     callers[5].stream.close()  # wherever it waits, it lets the next one in
-    until(lambda: server.waiting + len(server._scheduler.overflow) == 6)
+    until(lambda: server.waiting + len(server._scheduler.queue.overflow) == 6)
     assert server.waiting == 4
     gate.open.set()
     errors = [caller.done().error for caller in (running, *callers)]
@@ -92,7 +92,7 @@ def test_a_cancelled_task_takes_its_request_back(gated: tuple[Batcher, Gate], mo
             await asyncio.sleep(0.001)
         streams = [server.open() for _ in range(6)]
         tasks = [asyncio.create_task(stream.astep(x)) for stream in streams]
-        while len(server._scheduler.overflow) < 2:
+        while len(server._scheduler.queue.overflow) < 2:
             await asyncio.sleep(0.001)
         for task in (running, tasks[1], tasks[5]):  # running, queued, waiting for room
             task.cancel()

@@ -1,0 +1,152 @@
+"""``lstm-onnx serve``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import is_quiet, note, provider_options, say_json, warn
+from .params import FILE, option
+from .streams import say
+
+if TYPE_CHECKING:
+    from ..serving.run import Addresses
+
+_PORT = click.IntRange(0, 65535)
+_SECONDS = click.FloatRange(0, 10**6, min_open=True)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
+@option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@option("--port", type=_PORT, default=8000, show_default=True, help="Port of HTTP and websockets; 0 is any free one.")
+@option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Port of gRPC; 0 is any free one.")
+@option("--no-grpc", is_flag=True, help="Serve no gRPC.")
+@option("--token-file", type=FILE, metavar="FILE", help="Ask for one of the bearer tokens in FILE, one a line.")
+@option("--no-token", is_flag=True, help="Let other machines connect without a token.")
+@option("--tls-cert", type=FILE, metavar="FILE", help="Certificate chain, as PEM.")
+@option("--tls-key", type=FILE, metavar="FILE", help="Its private key, as PEM.")
+@option(
+    "--origin", "origins", multiple=True, metavar="URL", help="Let web pages of this origin connect; may be repeated."
+)
+@option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Most requests in a batch.")
+@option(
+    "--window",
+    type=click.FloatRange(0, 10),
+    default=0.002,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a batch waits for streams that are likely to ask.",
+)
+@option(
+    "--max-request-bytes",
+    type=click.IntRange(1024, 2**31 - 1),
+    default=16 * 2**20,
+    show_default=True,
+    help="Largest body, message or frame.",
+)
+@option(
+    "--max-streams",
+    type=click.IntRange(1, 10**6),
+    default=1024,
+    show_default=True,
+    help="Most open streams of a model.",
+)
+@option(
+    "--idle",
+    "idle_seconds",
+    type=_SECONDS,
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Close a stream without a request for so long.",
+)
+@option(
+    "--queue", type=click.IntRange(1, 10**6), default=1024, show_default=True, help="Most waiting requests of a model."
+)
+@option("--deadline", type=_SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="For each request.")
+@option(
+    "--drain",
+    "drain_seconds",
+    type=click.FloatRange(0, 3600),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For running requests after SIGTERM.",
+)
+@option("--json-logs", is_flag=True, help="Write the log as lines of JSON.")
+@provider_options
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses, or the error, as JSON.")
+def serve(
+    files: tuple[str, ...],
+    host: str,
+    port: int,
+    grpc_port: int,
+    no_grpc: bool,
+    token_file: str | None,
+    no_token: bool,
+    tls_cert: str | None,
+    tls_key: str | None,
+    origins: tuple[str, ...],
+    max_batch: int,
+    window: float,
+    max_request_bytes: int,
+    max_streams: int,
+    idle_seconds: float,
+    queue: int,
+    deadline: float,
+    drain_seconds: float,
+    json_logs: bool,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Serve models over HTTP, gRPC and websockets, until SIGTERM or Ctrl-C.
+
+    A model is named after its file; NAME=FILE gives it another name.  Requests are those of the
+    Open Inference Protocol v2, as for Triton and KServe, with sequence_id for stateful sequences.
+    A websocket at /v2/models/NAME/stream is a stream of its own.
+    """
+    from ..serving.libraries import require_libraries
+    from ..serving.settings import Settings
+
+    settings = Settings(
+        host=host,
+        port=port,
+        grpc_port=None if no_grpc else grpc_port,
+        provider=provider,
+        threads=threads,
+        max_batch=max_batch,
+        window=window,
+        max_request_bytes=max_request_bytes,
+        max_streams=max_streams,
+        idle_seconds=idle_seconds,
+        queue=queue,
+        deadline=deadline,
+        drain_seconds=drain_seconds,
+        tokens=token_file,
+        open_to_all=no_token,
+        origins=origins,
+        tls_certificate=tls_cert,
+        tls_key=tls_key,
+    )
+    settings.require_safe()
+    require_libraries()
+    from ..serving.logs import Log
+    from ..serving.repository import files_by_name
+    from ..serving.run import serve as serve_models
+
+    for warning in settings.warnings():
+        warn(warning)
+    names = files_by_name(files)
+
+    def started(addresses: Addresses) -> None:
+        if as_json:
+            say_json({"models": list(names), "http": addresses.http, "grpc": addresses.grpc})
+            return
+        grpc = "" if addresses.grpc is None else f", gRPC at {addresses.grpc}"
+        say(f"serving {', '.join(names)} at {addresses.http}{grpc}")
+        note("press Ctrl-C to stop")
+
+    serve_models(names, settings, Log(as_json=json_logs, quiet=is_quiet()), started)

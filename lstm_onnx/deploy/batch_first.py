@@ -1,0 +1,127 @@
+"""A model whose every input and output has the batch first: a Transpose at each end where it has not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from ..errors import ModelError
+from ..metadata import METADATA_PREFIX
+from ..onnxgraph import bodies_of, external_problem, graphs_of
+from ..onnxgraph.write import write_model
+
+_INNER = "_in_file_order"
+
+
+def write_batch_first(
+    model: ModelProto, source: str | os.PathLike[str], axes: Mapping[str, int], path: str | os.PathLike[str]
+) -> int:
+    """Write a model with the batch first.
+
+    The metadata of lstm-onnx is left out: it describes the axes as they were.
+
+    Args:
+        model: with its functions inlined; it is changed.
+        source: its file, for weights beside it and for messages.
+        axes: the batch axis of every input and output.
+        path: where it is written.
+
+    Returns:
+        The bytes that were written.
+
+    Raises:
+        ModelError: weights beside it cannot be read, or a value is both an input and an output.
+        FileError: the file cannot be written.
+    """
+    graph = model.graph
+    inputs, outputs = (
+        [value for value in values if axes[value.name]] for values in (_real_inputs(graph), graph.output)
+    )
+    both = {value.name for value in inputs} & {value.name for value in outputs}
+    if both:
+        raise ModelError(f"{min(both)} is an input and an output at once", path=source)
+    names = {value.name: _free_name(value.name, graph) for value in (*inputs, *outputs)}
+    _rename(graph, names)
+    before = [_transpose(value, axes[value.name], names, to_front=False) for value in inputs]
+    after = [_transpose(value, axes[value.name], names, to_front=True) for value in outputs]
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for value in (*inputs, *outputs):
+        dims = list(value.type.tensor_type.shape.dim)
+        dims.insert(0, dims.pop(axes[value.name]))
+        shape = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, None)
+        shape.tensor_type.shape.dim.extend(dims)
+        value.type.CopyFrom(shape)
+    del graph.value_info[:]
+    props = {item.key: item.value for item in model.metadata_props if not item.key.startswith(METADATA_PREFIX)}
+    del model.metadata_props[:]
+    helper.set_model_props(model, props)
+    initializers = _weights(model, source)
+    del graph.initializer[:]
+    _, size = write_model(model, initializers, path)
+    return size
+
+
+def _real_inputs(graph: GraphProto) -> list[ValueInfoProto]:
+    """The inputs that a caller passes: in old files, initializers are listed as inputs too."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in initializers]
+
+
+def _names(graph: GraphProto) -> Iterator[str]:
+    for each in graphs_of(graph):
+        yield from (value.name for value in (*each.input, *each.output, *each.initializer))
+        for node in each.node:
+            yield from (*node.input, *node.output)
+
+
+def _free_name(name: str, graph: GraphProto) -> str:
+    taken = set(_names(graph))
+    found = f"{name}{_INNER}"
+    while found in taken:
+        found += "_"
+    return found
+
+
+def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values in a graph and in its bodies, in which a name means the same: ONNX forbids to reuse it."""
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for index, value in enumerate(values):
+                values[index] = names.get(value, value)
+        for body in bodies_of(node):
+            _rename(body, names)
+            for output in body.output:
+                output.name = names.get(output.name, output.name)
+
+
+def _transpose(value: ValueInfoProto, axis: int, names: Mapping[str, str], *, to_front: bool) -> NodeProto:
+    order = list(range(len(value.type.tensor_type.shape.dim)))
+    if to_front:
+        order.insert(0, order.pop(axis))
+        return helper.make_node("Transpose", [names[value.name]], [value.name], f"{value.name}/Transpose", perm=order)
+    order.insert(axis, order.pop(0))
+    return helper.make_node("Transpose", [value.name], [names[value.name]], f"{value.name}/Transpose", perm=order)
+
+
+def _weights(model: ModelProto, source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The initializers of the graph by name; those in files beside the model are read into it (ModelError)."""
+    for graph in graphs_of(model.graph):
+        constants = [item.t for node in graph.node for item in node.attribute if item.HasField("t")]
+        for tensor in (*graph.initializer, *constants):
+            if tensor.data_location == TensorProto.EXTERNAL:
+                location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+                problem = external_problem(source, location)
+                if problem:
+                    raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=source)
+    try:
+        onnx.load_external_data_for_model(model, str(Path(source).resolve().parent))
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"its weights cannot be read: {error}", path=source) from error

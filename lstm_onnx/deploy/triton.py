@@ -1,0 +1,277 @@
+"""A model repository for Triton Inference Server: the model with the batch first, and its config.pbtxt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..atomic_io import atomic_write, require_writable
+from ..errors import FileError, InputError, ModelError, RunError
+from ..onnxgraph import load_inlined
+from ..runtime import Model, ValueInfo, load
+from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
+from .batch_first import write_batch_first
+from .triton_config import TritonConfig, TritonState, TritonTensor
+
+_STATES_FOLDER = "initial_state"
+"""Where Triton looks for the files of initial states, beside config.pbtxt."""
+_MOST_SEQUENCES = 1024
+
+
+@dataclass(frozen=True)
+class TritonResult:
+    """What was written.
+
+    Attributes:
+        folder: the model's folder in the repository.
+        name: the model's name.
+        files: all files, relative to the folder.
+        stateful: whether Triton carries its states.
+        states: each state input and the output that is its next value.
+        max_batch: the most rows in a batch.
+        notes: what Triton's configuration cannot say.
+    """
+
+    folder: str
+    name: str
+    files: tuple[str, ...]
+    stateful: bool
+    states: Mapping[str, str]
+    max_batch: int
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """The folder, its files, and the notes."""
+        kind = f"with {len(self.states)} states that Triton carries" if self.stateful else "without states"
+        lines = [f"{self.folder}: {', '.join(self.files)}", f"{self.name}, {kind}, batches of up to {self.max_batch}"]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def deploy_triton(
+    file: str | os.PathLike[str],
+    repository: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    max_batch: int = 64,
+    idle_seconds: float = 60.0,
+    delay_seconds: float = 0.002,
+) -> TritonResult:
+    """Write a model into a repository, as ``REPOSITORY/NAME/1/model.onnx`` and ``REPOSITORY/NAME/config.pbtxt``.
+
+    A model that can be streamed gets Triton's sequence batcher with implicit state, any other its dynamic batcher.
+    The written model is run beside the original before its configuration is written.
+
+    Args:
+        file: the .onnx file.
+        repository: the folder of Triton's models; it is created if it does not exist.
+        name: the model's name; None for the file's stem.
+        max_batch: the most rows in a batch.
+        idle_seconds: a sequence without a request for so long is ended.
+        delay_seconds: how long a batch waits for more requests.
+
+    Raises:
+        ModelError: an input, output or state has no batch axis, or Triton's configuration cannot say what it is.
+        FileError: a file cannot be read or written.
+        InputError: an argument is not possible.
+        RunError: the written model gives other results; its configuration is not written.
+    """
+    name = Path(file).stem if name is None else name
+    if not name or name in (".", "..") or not all(c.isalnum() or c in "._-" for c in name):
+        raise InputError(
+            f"{name!r} cannot be the name of a model, which is letters, digits, dots, underscores and hyphens",
+            hint="pass another name",
+        )
+    if not 1 <= max_batch <= 2**31 - 1:
+        raise InputError(f"max_batch = {max_batch} is not possible", hint="it must be 1 or more", name="max_batch")
+    with load(file, "cpu", trial=None) as model:
+        stateful = _is_stateful(model)
+        axes = _batch_axes(model)
+        max_batch = min(max_batch, _largest_batch(model, axes))
+        folder = Path(repository) / name
+        _make_folder(folder / "1")
+        written = folder / "1" / "model.onnx"
+        require_writable(written)
+        write_batch_first(load_inlined(file), file, axes, written)
+        _require_equal(model, written, axes)
+        initial = _write_initial_states(model, axes, folder) if stateful else {}
+        states = _states(model, axes, initial) if stateful else ()
+        carried = {state.input.name for state in states} | {state.output for state in states}
+        config = TritonConfig(
+            name,
+            max_batch,
+            tuple(_tensor(info, axes) for key, info in model.inputs.items() if key not in carried),
+            tuple(_tensor(info, axes) for key, info in model.outputs.items() if key not in carried),
+            states,
+            idle_seconds,
+            delay_seconds,
+            max(_MOST_SEQUENCES, max_batch),
+        )
+        with atomic_write(folder / "config.pbtxt") as target:
+            target.write(str(config).encode())
+        files = ("config.pbtxt", "1/model.onnx", *(f"{_STATES_FOLDER}/{found}" for found in initial.values()))
+        return TritonResult(
+            str(folder),
+            name,
+            files,
+            stateful,
+            dict(model.states) if stateful else {},
+            max_batch,
+            _notes(model, stateful=stateful),
+        )
+
+
+def _is_stateful(model: Model) -> bool:
+    if not model.states:
+        return False
+    try:
+        model.stream()
+    except InputError:
+        return False
+    return True
+
+
+def _batch_axes(model: Model) -> dict[str, int]:
+    """The batch axis of every input and output (ModelError where one has none)."""
+    batches: set[Any] = {batch_name(model)} - {None}
+    for name in model.states:
+        axis = state_batch_axis(model.inputs[name])
+        if axis is not None:
+            batches.add(model.inputs[name].shape[axis])
+    found: dict[str, int] = {}
+    for name, info in {**model.inputs, **model.outputs}.items():
+        axis = state_batch_axis(info) if name in model.states else axis_of(info, batches)
+        if axis is None and name in model.states.values():
+            # Tools often leave the shape of a state's output open.
+            source = next(key for key, end in model.states.items() if end == name)
+            axis = state_batch_axis(model.inputs[source])
+        if axis is None:
+            raise ModelError(
+                f"{info} has no batch axis, and Triton needs one for every tensor of a model that it batches",
+                path=model.path,
+                name=name,
+            )
+        found[name] = axis
+    if model.metadata.batch_mixes:
+        raise ModelError(f"its rows cannot be batched: {model.metadata.batch_mixes}", path=model.path)
+    return found
+
+
+def _largest_batch(model: Model, axes: Mapping[str, int]) -> int:
+    largest = 2**31 - 1
+    for name, info in model.inputs.items():
+        least, most = model.metadata.axis_limits.get(str(info.shape[axes[name]]), (1, None))
+        if least > 1:
+            raise ModelError(
+                f"is only right for {least} rows or more, and Triton may run one alone", path=model.path, name=name
+            )
+        largest = min(largest, most or largest)
+    return largest
+
+
+def _tensor(info: ValueInfo, axes: Mapping[str, int]) -> TritonTensor:
+    shape = [*info.shape[: axes[info.name]], *info.shape[axes[info.name] + 1 :]]
+    dims = tuple(dim if isinstance(dim, int) else -1 for dim in shape)
+    return TritonTensor(info.name, str(info.dtype), dims)
+
+
+def _states(model: Model, axes: Mapping[str, int], initial: Mapping[str, str]) -> tuple[TritonState, ...]:
+    states = []
+    for name, end in model.states.items():
+        tensor = _tensor(model.inputs[name], axes)
+        if len(dynamic_axes(model.inputs[name])) > 1:
+            raise ModelError(
+                f"the state {model.inputs[name]} has a size that is not fixed, and Triton needs it",
+                path=model.path,
+                name=name,
+            )
+        states.append(TritonState(tensor, end, initial.get(name)))
+    return tuple(states)
+
+
+def _write_initial_states(model: Model, axes: Mapping[str, int], folder: Path) -> dict[str, str]:
+    """Write the states that do not start from zeros, and return the names of their files."""
+    files: dict[str, str] = {}
+    for index, (name, array) in enumerate(model.stream().state.items()):
+        if not np.any(array):
+            continue
+        row = np.moveaxis(array, axes[name], 0)[0]
+        files[name] = f"state_{index}"
+        _make_folder(folder / _STATES_FOLDER)
+        with atomic_write(folder / _STATES_FOLDER / files[name]) as target:
+            target.write(np.ascontiguousarray(row).tobytes())
+    return files
+
+
+def _notes(model: Model, *, stateful: bool) -> tuple[str, ...]:
+    notes = []
+    for axis, (least, most) in model.metadata.axis_limits.items():
+        if axis != batch_name(model) and (least > 1 or most is not None):
+            limit = f"{least} or more" if most is None else f"from {least} to {most}"
+            notes.append(f"the model is only right where {axis} is {limit}, and Triton does not check that")
+    if model.states and not stateful:
+        names = ", ".join(model.states)
+        notes.append(f"it cannot be streamed, so clients pass the states {names}; zeros for a new sequence")
+    return tuple(notes)
+
+
+def _require_equal(model: Model, written: Path, axes: Mapping[str, int]) -> None:
+    """Run both models on two rows, twice, with the states of the first run in the second.
+
+    Raises:
+        RunError: the outputs differ.
+    """
+    from ..data.random_input import default_sizes, random_record
+
+    sizes = default_sizes(model)
+    for axis, (least, _) in model.metadata.axis_limits.items():
+        sizes[axis] = max(sizes.get(axis, 1), least)
+    rows = min(2, _largest_batch(model, axes))
+    batch = batch_name(model)
+    if batch is not None:
+        sizes[batch] = rows
+    try:
+        (record,) = random_record(model, sizes).rows
+    except InputError:  # such as indices, whose range is not known
+        record = _smallest(model, rows, axes)
+    with load(written, "cpu") as other:
+        feeds = model.completed(dict(record))
+        for _ in range(2):
+            expected = model.run(feeds)
+            found = other.run({name: np.moveaxis(array, axes[name], 0) for name, array in feeds.items()})
+            for name, array in expected.items():
+                if not np.allclose(np.moveaxis(array, axes[name], 0), found[name], 1e-5, 1e-6, equal_nan=True):
+                    raise RunError(
+                        f"its output {name} differs from that of {model.path}; the configuration was not written",
+                        path=written,
+                        name=name,
+                    )
+            feeds = {**feeds, **{name: expected[end] for name, end in model.states.items()}}
+
+
+def _smallest(model: Model, rows: int, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, info in model.inputs.items():
+        if name in model.states:
+            continue
+        shape = info.smallest_shape()
+        shape[axes[name]] = rows
+        arrays[name] = np.zeros(shape, info.dtype)
+        if name in model.counts:
+            arrays[name] += 1
+    return arrays
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot be created: {error.strerror or error}", path=folder) from error

@@ -1,0 +1,56 @@
+"""Why a request is refused, as an HTTP status and a gRPC code."""
+
+from __future__ import annotations
+
+import enum
+
+from ..errors import LSTMOnnxError, MissingDependencyError
+from ..terminal_text import MOST_MESSAGE, one_line
+
+
+class Kind(enum.Enum):
+    """HTTP status, and the name of gRPC's status code."""
+
+    INVALID = (400, "INVALID_ARGUMENT")
+    UNAUTHENTICATED = (401, "UNAUTHENTICATED")
+    FORBIDDEN = (403, "PERMISSION_DENIED")
+    NOT_FOUND = (404, "NOT_FOUND")
+    METHOD = (405, "UNIMPLEMENTED")
+    INCOMPLETE = (408, "DEADLINE_EXCEEDED")
+    TOO_LARGE = (413, "RESOURCE_EXHAUSTED")
+    ENCODING = (415, "INVALID_ARGUMENT")
+    BUG = (500, "INTERNAL")
+    UNSUPPORTED = (501, "UNIMPLEMENTED")
+    FULL = (503, "RESOURCE_EXHAUSTED")
+    UNAVAILABLE = (503, "UNAVAILABLE")
+    LATE = (504, "DEADLINE_EXCEEDED")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.value[0]
+
+    @property
+    def code(self) -> str:
+        """The name of gRPC's status code."""
+        return self.value[1]
+
+
+class RequestError(Exception):
+    """A request is refused, or failed; its text is for the client."""
+
+    def __init__(self, message: str, kind: Kind = Kind.INVALID) -> None:
+        super().__init__(one_line(message, MOST_MESSAGE))
+        self.kind = kind
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """What a client is told of any error; of a bug no more than that it is one."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, TimeoutError):
+        return RequestError(str(error) or "no result in time", Kind.LATE)
+    if isinstance(error, LSTMOnnxError) and not isinstance(error, MissingDependencyError):
+        # Without the path: it is the server's, and the client named a model.
+        return RequestError(error.reason)
+    return RequestError("the server failed on this request; its log has the reason", Kind.BUG)

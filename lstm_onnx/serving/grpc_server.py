@@ -1,0 +1,237 @@
+"""The Open Inference Protocol v2 over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+
+from ..errors import FileError, InputError
+from .errors import Kind, RequestError, as_request_error
+from .grpc_messages import read_request, write_response
+from .protocol.messages import MESSAGES, METHODS, SERVICE
+from .service import SERVER, Service
+
+_MOST_RUNNING = 64
+"""Requests of one ModelStreamInfer that run at the same time; further ones are read when one is answered."""
+_PUBLIC = ("ServerLive", "ServerReady")
+"""Methods that need no token, for what watches the server."""
+Handler = Callable[[Any], Awaitable[Any]]
+
+
+class GrpcMethods:
+    """The methods with one request and one answer; each takes and returns a message."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.repository = service.repository
+
+    async def ServerLive(self, request: Any) -> Any:  # noqa: N802 - the protocol's name, as below
+        """Whether it runs."""
+        del request
+        return _message("ServerLiveResponse", {"live": True})
+
+    async def ServerReady(self, request: Any) -> Any:  # noqa: N802
+        """Whether every model is loaded."""
+        del request
+        return _message("ServerReadyResponse", {"ready": self.service.is_ready})
+
+    async def ModelReady(self, request: Any) -> Any:  # noqa: N802
+        """Whether a model is loaded."""
+        ready = self.repository.entry(request.name, request.version).served is not None
+        return _message("ModelReadyResponse", {"ready": ready and not self.service.draining})
+
+    async def ServerMetadata(self, request: Any) -> Any:  # noqa: N802
+        """Name, version, extensions."""
+        del request
+        return _message("ServerMetadataResponse", SERVER)
+
+    async def ModelMetadata(self, request: Any) -> Any:  # noqa: N802
+        """Inputs and outputs."""
+        served = self.repository.ready(request.name, request.version)
+        return _message("ModelMetadataResponse", served.metadata())
+
+    async def ModelConfig(self, request: Any) -> Any:  # noqa: N802
+        """Configuration."""
+        served = self.repository.ready(request.name, request.version)
+        return _message("ModelConfigResponse", {"config": served.config()})
+
+    async def ModelStatistics(self, request: Any) -> Any:  # noqa: N802
+        """Counts and times, of one model or of all."""
+        entries = self.repository.entries
+        names = list(entries)
+        if request.name:
+            names = [self.repository.entry(request.name, request.version).name]
+        stats = [entries[name].statistics.to_dict(name) for name in names]
+        return _message("ModelStatisticsResponse", {"model_stats": stats})
+
+    async def RepositoryIndex(self, request: Any) -> Any:  # noqa: N802
+        """All models."""
+        return _message("RepositoryIndexResponse", {"models": self.repository.index(ready=request.ready)})
+
+    async def RepositoryModelLoad(self, request: Any) -> Any:  # noqa: N802
+        """Load a model, or its changed file."""
+        if request.parameters:
+            raise RequestError(
+                "a model is loaded from the file that the command line named, without parameters", Kind.UNSUPPORTED
+            )
+        loaded = await self.repository.load(request.model_name)
+        self.service.log.event("loaded", model=request.model_name, changed=loaded)
+        return _message("RepositoryModelLoadResponse", {})
+
+    async def RepositoryModelUnload(self, request: Any) -> Any:  # noqa: N802
+        """Take no more requests for a model."""
+        await self.repository.unload(request.model_name)
+        self.service.log.event("unloaded", model=request.model_name)
+        return _message("RepositoryModelUnloadResponse", {})
+
+    async def ModelInfer(self, request: Any) -> Any:  # noqa: N802
+        """Run a model."""
+        name, version = request.model_name, request.model_version
+        self.repository.entry(name, version)
+        outputs = await self.service.infer("grpc", name, version, read_request(request))
+        return write_response(request, outputs)
+
+
+def _message(name: str, fields: dict[str, Any]) -> Any:
+    return json_format.ParseDict(fields, MESSAGES[name]())
+
+
+def _parsed(method: str, data: bytes) -> Any:
+    try:
+        return MESSAGES[METHODS[method][0]].FromString(data)
+    except DecodeError as error:
+        raise RequestError(f"the request is not a {METHODS[method][0]}: {error}") from error
+
+
+def _failure(service: Service, method: str, error: Exception) -> RequestError:
+    failure = as_request_error(error)
+    if failure.kind is Kind.BUG and not isinstance(error, RequestError):
+        service.log.failure("request failed", error, method=method)
+    service.refused("grpc", failure, method=method)
+    return failure
+
+
+def _unary(service: Service, method: str, function: Handler) -> Any:
+    async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            _require_token(service, method, context)
+            return await function(_parsed(method, data))
+        except Exception as error:  # noqa: BLE001 - every error is answered
+            failure = _failure(service, method, error)
+        await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
+        return None
+
+    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_serialized)
+
+
+def _stream(service: Service, methods: GrpcMethods) -> Any:
+    """ModelStreamInfer: answers come as they are ready, those of one sequence in its order; errors come in band."""
+    method = "ModelStreamInfer"
+
+    async def handle(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        try:
+            _require_token(service, method, context)
+        except RequestError as error:
+            failure = _failure(service, method, error)
+            await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
+        room = asyncio.Semaphore(_MOST_RUNNING)
+        answers: asyncio.Queue[Any] = asyncio.Queue()
+        running: set[asyncio.Task[None]] = set()
+
+        async def answer(data: bytes) -> None:
+            found = MESSAGES["ModelStreamInferResponse"]()
+            request = None
+            try:
+                request = _parsed("ModelInfer", data)
+                found.infer_response.CopyFrom(await methods.ModelInfer(request))
+            except Exception as error:  # noqa: BLE001 - every error is answered
+                found.error_message = str(_failure(service, method, error))
+                if request is not None:
+                    found.infer_response.id = request.id
+                    found.infer_response.model_name = request.model_name
+            await answers.put(found)
+
+        async def read() -> None:
+            async for data in requests:
+                await room.acquire()
+                task = asyncio.create_task(answer(data))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            while running:
+                await asyncio.wait(running)
+            await answers.put(None)
+
+        reading = asyncio.create_task(read())
+        try:
+            while (found := await answers.get()) is not None:
+                yield found
+                room.release()
+        finally:
+            reading.cancel()
+            for task in list(running):
+                task.cancel()
+
+    return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_serialized)
+
+
+def _serialized(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
+
+
+def _require_token(service: Service, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    if service.tokens is None or method in _PUBLIC:
+        return
+    header = dict(context.invocation_metadata() or ()).get("authorization")
+    if not service.tokens.accepts(header if isinstance(header, str) else None):
+        raise RequestError("a bearer token is needed, and the request has none or a wrong one", Kind.UNAUTHENTICATED)
+
+
+async def start_grpc(service: Service) -> tuple[grpc.aio.Server, int]:
+    """A started server, and its port.
+
+    Raises:
+        InputError: the address cannot be used.
+        FileError: the certificate or key cannot be read.
+    """
+    settings = service.settings
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", settings.max_request_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ]
+    )
+    methods = GrpcMethods(service)
+    handlers = {
+        name: _stream(service, methods) if name == "ModelStreamInfer" else _unary(service, name, getattr(methods, name))
+        for name in METHODS
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
+    try:
+        if settings.tls_certificate is None or settings.tls_key is None:
+            port = server.add_insecure_port(address)
+        else:
+            pair = (Path(settings.tls_key).read_bytes(), Path(settings.tls_certificate).read_bytes())
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except OSError as error:
+        raise FileError(f"cannot be read: {error}", path=settings.tls_certificate) from error
+    except RuntimeError as error:
+        raise InputError(
+            f"cannot listen at {address} for gRPC",
+            hint="end what uses it, or pass another --grpc-port, or --no-grpc",
+        ) from error
+    await server.start()
+    return server, port

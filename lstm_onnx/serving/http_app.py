@@ -1,0 +1,259 @@
+"""The Open Inference Protocol v2 over HTTP, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import shown
+from .access import require_access
+from .errors import Kind, RequestError, as_request_error
+from .http_messages import HEADER_LENGTH, compressed, decompressed, json_object, read_inference, write_inference
+from .metrics import CONTENT_TYPE
+from .pages import page
+from .service import SERVER, Service
+from .websocket import handle_websocket
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_IN_THREAD = 2**18
+"""Bytes of a body from which reading or writing it would hold up other requests."""
+_MOST_DISCARDED = 2**30
+_DISCARD_SECONDS = 5.0
+_JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back."""
+
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """What is asked, without the body, which is read only where it is used."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    receive: Receive
+
+
+class HttpApp:
+    """The application; uvicorn calls it once for each request and each websocket."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or serve one websocket."""
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if scope["type"] == "websocket":
+            await handle_websocket(self.service, scope, headers, receive, send)
+            return
+        request = HttpRequest(scope["method"], scope["path"], headers, receive)
+        try:
+            require_access(self.service, request.path, headers)
+            answer = await self._answer(request)
+        except _VanishedError:
+            return
+        except Exception as error:  # noqa: BLE001 - every error is answered
+            answer = self._refusal(request, error)
+        await self._send(answer, request, send)
+
+    def _refusal(self, request: HttpRequest, error: Exception) -> Answer:
+        failure = as_request_error(error)
+        if failure.kind is Kind.BUG and not isinstance(error, RequestError):
+            self.service.log.failure("request failed", error, path=request.path)
+        self.service.refused("http", failure, path=request.path)
+        headers = dict(_JSON)
+        if failure.kind in (Kind.TOO_LARGE, Kind.INCOMPLETE):
+            headers["connection"] = "close"  # the rest of the body is not read
+        if failure.kind is Kind.UNAUTHENTICATED:
+            headers["www-authenticate"] = "Bearer"
+        if failure.kind is Kind.FULL:
+            headers["retry-after"] = "1"
+        return Answer(json.dumps({"error": str(failure)}).encode(), headers, failure.kind.status)
+
+    async def _send(self, answer: Answer, request: HttpRequest, send: Send) -> None:
+        body, headers = answer.body, dict(answer.headers)
+        accepted = request.headers.get("accept-encoding", "")
+        if accepted and body:
+            if len(body) > _IN_THREAD:
+                body, encoding = await asyncio.to_thread(compressed, body, accepted)
+            else:
+                body, encoding = compressed(body, accepted)
+            if encoding:
+                headers["content-encoding"] = encoding
+        headers["content-length"] = str(len(body))
+        pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": pairs})
+        await send({"type": "http.response.body", "body": body})
+
+    # --- what is asked for ------------------------------------------------------------------------------------
+
+    async def _answer(self, request: HttpRequest) -> Answer:
+        parts = request.path.strip("/").split("/")
+        match parts:
+            case ["v2", "health", "live"]:
+                return _only("GET", request, Answer())
+            case ["v2", "health", "ready"]:
+                return _only("GET", request, Answer(status=200 if self.service.is_ready else 503))
+            case ["v2"]:
+                return _only("GET", request, _json(SERVER))
+            case ["metrics"]:
+                return _only("GET", request, Answer(self.service.metrics.text(), {"content-type": CONTENT_TYPE}))
+            case ["v2", "models", "stats"]:
+                return _only("GET", request, self._statistics(list(self.service.repository.entries)))
+            case ["v2", "models", name, "versions", version, *rest]:
+                return await self._model(request, name, version, rest)
+            case ["v2", "models", name, *rest]:
+                return await self._model(request, name, "", rest)
+            case ["v2", "repository", *rest]:
+                return await self._repository(request, rest)
+            case [name] if (found := page(name)) is not None:
+                return _only("GET", request, Answer(found[0], {"content-type": found[1], **_PAGE_HEADERS}))
+        raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
+
+    async def _model(self, request: HttpRequest, name: str, version: str, rest: list[str]) -> Answer:
+        repository = self.service.repository
+        match rest:
+            case []:
+                return _only("GET", request, _json(repository.ready(name, version).metadata()))
+            case ["ready"]:
+                ready = repository.entry(name, version).served is not None and not self.service.draining
+                return _only("GET", request, Answer(status=200 if ready else 503))
+            case ["config"]:
+                return _only("GET", request, _json(repository.ready(name, version).config()))
+            case ["stats"]:
+                repository.entry(name, version)
+                return _only("GET", request, self._statistics([name]))
+            case ["infer"]:
+                _require_method("POST", request)
+                return await self._infer(request, name, version)
+        raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
+
+    async def _repository(self, request: HttpRequest, rest: list[str]) -> Answer:
+        repository = self.service.repository
+        match rest:
+            case ["index"]:
+                _require_method("POST", request)
+                ready = (await self._small_object(request)).get("ready", False)
+                return _json(repository.index(ready=ready is True))
+            case ["models", name, "load"]:
+                _require_method("POST", request)
+                if (await self._small_object(request)).get("parameters"):
+                    raise RequestError(
+                        "a model is loaded from the file that the command line named, without parameters",
+                        Kind.UNSUPPORTED,
+                    )
+                loaded = await repository.load(name)
+                self.service.log.event("loaded", model=name, changed=loaded)
+                return _json({})
+            case ["models", name, "unload"]:
+                _require_method("POST", request)
+                await self._small_object(request)
+                await repository.unload(name)
+                self.service.log.event("unloaded", model=name)
+                return _json({})
+        raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
+
+    async def _infer(self, request: HttpRequest, name: str, version: str) -> Answer:
+        service = self.service
+        service.repository.entry(name, version)
+        body = await self._body(request)
+        header_length = request.headers.get(HEADER_LENGTH)
+        encoding = request.headers.get("content-encoding", "").strip().lower()
+        if encoding:
+            body = await asyncio.to_thread(decompressed, body, encoding, service.settings.max_request_bytes)
+        if len(body) > _IN_THREAD:
+            inference = await asyncio.to_thread(read_inference, body, header_length)
+        else:
+            inference = read_inference(body, header_length)
+        outputs = await service.infer("http", name, version, inference.request)
+        if sum(array.nbytes for array in outputs.values()) > _IN_THREAD:
+            answer, headers = await asyncio.to_thread(write_inference, name, inference, outputs)
+        else:
+            answer, headers = write_inference(name, inference, outputs)
+        return Answer(answer, headers)
+
+    def _statistics(self, names: list[str]) -> Answer:
+        entries = self.service.repository.entries
+        return _json({"model_stats": [entries[name].statistics.to_dict(name) for name in names]})
+
+    async def _small_object(self, request: HttpRequest) -> dict[str, Any]:
+        """A body that is a JSON object, or empty."""
+        body = await self._body(request)
+        return json_object(body) if body.strip() else {}
+
+    async def _body(self, request: HttpRequest) -> bytes:
+        """The body of a request (RequestError where it is too large, or does not come in time)."""
+        limit = self.service.settings.max_request_bytes
+        large = RequestError(f"the body has more than {limit} bytes; see --max-request-bytes", Kind.TOO_LARGE)
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or len(length) > 18:
+            raise large
+        if int(length) > limit:
+            await self._discard(request, int(length))
+            raise large
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.service.settings.deadline):
+                while True:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise _VanishedError
+                    chunks.append(message.get("body", b""))
+                    size += len(chunks[-1])
+                    if size > limit:
+                        raise large
+                    if not message.get("more_body"):
+                        return b"".join(chunks)
+        except TimeoutError:
+            deadline = self.service.settings.deadline
+            raise RequestError(f"the body was not complete within {deadline:g} s", Kind.INCOMPLETE) from None
+
+    async def _discard(self, request: HttpRequest, size: int) -> None:
+        """Read a body that is too large, within limits: many clients read no answer before they have sent it all."""
+        if size > _MOST_DISCARDED or "expect" in request.headers:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                message: MutableMapping[str, Any] = {"more_body": True}
+                while message.get("more_body"):
+                    message = await request.receive()
+
+
+class _VanishedError(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+}
+
+
+def _json(value: object) -> Answer:
+    return Answer(json.dumps(value).encode(), dict(_JSON))
+
+
+def _require_method(method: str, request: HttpRequest) -> None:
+    if request.method != method:
+        raise RequestError(f"{shown(request.path)} takes {method}, and not {request.method}", Kind.METHOD)
+
+
+def _only(method: str, request: HttpRequest, answer: Answer) -> Answer:
+    if request.method != "HEAD":
+        _require_method(method, request)
+    return answer

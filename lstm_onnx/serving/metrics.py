@@ -1,0 +1,100 @@
+"""What a server counts and times: for Prometheus, and for the protocol's statistics."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass
+class Duration:
+    """How often, and how many nanoseconds in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Add `count` of `seconds` together."""
+        self.count += count
+        self.ns += int(seconds * 1e9)
+
+
+@dataclass
+class Statistics:
+    """Of one model, since the server started: what the protocol calls its statistics.
+
+    Attributes:
+        last: milliseconds since 1970 of the last request.
+        success, failed: requests, and the time from their arrival to their result.
+        compute: requests, and the time in which the model ran for them.
+        batches: runs of the model, by the number of requests or rows in each.
+    """
+
+    last: int = 0
+    success: Duration = field(default_factory=Duration)
+    failed: Duration = field(default_factory=Duration)
+    compute: Duration = field(default_factory=Duration)
+    batches: defaultdict[int, Duration] = field(default_factory=lambda: defaultdict(Duration))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def to_dict(self, name: str) -> dict[str, Any]:
+        """As the protocol has it in JSON; the same names are protobuf's."""
+        with self.lock:
+            duration = {key: {"count": value.count, "ns": value.ns} for key, value in self._durations().items()}
+            batches = [
+                {"batch_size": size, "compute_infer": {"count": spent.count, "ns": spent.ns}}
+                for size, spent in sorted(self.batches.items())
+            ]
+        return {
+            "name": name,
+            "version": "1",
+            "last_inference": self.last,
+            "inference_count": self.success.count,
+            "execution_count": sum(spent.count for spent in self.batches.values()),
+            "inference_stats": duration,
+            "batch_stats": batches,
+        }
+
+    def _durations(self) -> dict[str, Duration]:
+        return {"success": self.success, "fail": self.failed, "compute_infer": self.compute}
+
+
+class Metrics:
+    """The metrics of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests and frames by their result.", "model", "protocol", "result")
+        self.refusals = self._counter("refusals", "Requests that were refused or failed.", "protocol", "reason")
+        self.expired = self._counter("expired_streams", "Streams closed after the idle time.", "model")
+        self.loads = self._counter("loads", "Loads of a model's file.", "model", "result")
+        self.streams = Gauge("lstm_onnx_streams", "Open streams.", ["model"], registry=self.registry)
+        self.seconds = Histogram(
+            "lstm_onnx_request_seconds",
+            "Seconds from a request to its result.",
+            ["model", "protocol"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.batch_size = Histogram(
+            "lstm_onnx_batch_size",
+            "Requests or rows that ran together.",
+            ["model", "kind"],
+            buckets=_SIZES,
+            registry=self.registry,
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"lstm_onnx_{name}", text, labels, registry=self.registry)
+
+    def text(self) -> bytes:
+        """All of them, in Prometheus's text format."""
+        return generate_latest(self.registry)

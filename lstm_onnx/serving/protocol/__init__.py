@@ -1,0 +1,1 @@
+"""The messages of the protocol over gRPC, as protobuf describes them."""

@@ -1,0 +1,92 @@
+"""An inference request and its result, whatever protocol they came by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import shown
+from .errors import RequestError
+
+_LONGEST_ID = 256
+Key = tuple[str, int | str]
+"""A sequence id with its type: 5 and "5" are two sequences."""
+
+
+@dataclass(frozen=True)
+class SequencePart:
+    """That a request is a part of a stateful sequence.
+
+    Attributes:
+        key: which sequence.
+        start: whether it is the first one, whose states are the initial ones.
+        end: whether it is the last one.
+    """
+
+    key: Key
+    start: bool
+    end: bool
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """A request to run a model.
+
+    Attributes:
+        inputs: arrays by name.
+        outputs: the names of the outputs that are asked for; None for the default ones.
+        sequence: its part of a sequence; None for a whole sequence.
+        timeout: seconds, where the client asks for less than the server's deadline.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    outputs: tuple[str, ...] | None = None
+    sequence: SequencePart | None = None
+    timeout: float | None = None
+
+
+def sequence_part(parameters: Mapping[str, Any]) -> SequencePart | None:
+    """The sequence that a request's parameters name; None for none (RequestError)."""
+    value = parameters.get("sequence_id", 0)
+    start, end = (_flag(parameters, name) for name in ("sequence_start", "sequence_end"))
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise RequestError(f"sequence_id is {shown(value)}; it must be an integer or a string")
+    if isinstance(value, str) and len(value) > _LONGEST_ID:
+        raise RequestError(f"sequence_id has {len(value)} characters; at most {_LONGEST_ID} are possible")
+    if isinstance(value, int) and not 0 <= value < 2**64:
+        raise RequestError(f"sequence_id is {value}; it must be from 0 to 2**64 - 1, and 0 means none")
+    if value in (0, ""):
+        if start or end:
+            raise RequestError("sequence_start and sequence_end take a sequence_id other than 0")
+        return None
+    return SequencePart((type(value).__name__, value), start, end)
+
+
+def timeout_of(parameters: Mapping[str, Any]) -> float | None:
+    """The parameter `timeout`, which is in microseconds, in seconds (RequestError)."""
+    value = parameters.get("timeout")
+    if value is None or value == 0:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
+        raise RequestError(f"timeout is {shown(value)}; it must be a positive integer, of microseconds")
+    return value / 1e6
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"{name} is {shown(value)}; it must be true or false")
+    return value
+
+
+def new_request(
+    inputs: Mapping[str, np.ndarray], outputs: tuple[str, ...] | None, parameters: Mapping[str, Any]
+) -> InferenceRequest:
+    """A request, once its parameters are validated (RequestError)."""
+    for name in outputs or ():
+        if outputs is not None and outputs.count(name) > 1:
+            raise RequestError(f"the output {shown(name)} is asked for twice")
+    return InferenceRequest(inputs, outputs, sequence_part(parameters), timeout_of(parameters))

@@ -1,0 +1,182 @@
+"""Starting a server, and ending it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import uvicorn
+
+from ..errors import FileError, InputError
+from .connections import quiet_options
+from .http_app import HttpApp
+from .logs import Log, ToLog
+from .service import Service
+from .settings import Settings
+
+_BACKLOG = 2048
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a server listens: URLs; `grpc` is None where it has no gRPC."""
+
+    http: str
+    grpc: str | None
+
+
+class _HttpServer(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to us."""
+        yield
+
+
+def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable[[Addresses], object]) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        files: the models' files by name.
+        settings: how to serve.
+        log: where events are written.
+        started: called once the server takes requests.
+
+    Raises:
+        LSTMOnnxError: a model cannot be loaded, an address cannot be used, or a setting is not possible.
+    """
+    settings.require_safe()
+    listener = _listen(settings)
+    with contextlib.closing(listener):
+        service = Service(files, settings, log)
+        try:
+            service.repository.open_all()
+            with _run_loop() as runner:
+                runner.run(_serve(service, listener, started))
+        finally:
+            service.repository.close()
+
+
+def _run_loop() -> asyncio.Runner:
+    if sys.platform == "win32":
+        return asyncio.Runner()
+    import uvloop
+
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _serve(service: Service, listener: socket.socket, started: Callable[[Addresses], object]) -> None:
+    settings = service.settings
+    for name in ("uvicorn.error", "websockets.server", "grpc._cython.cygrpc"):
+        logger = logging.getLogger(name)
+        logger.propagate = False
+        logger.handlers = [ToLog(service.log)]
+        logger.setLevel(logging.WARNING)
+    config = uvicorn.Config(
+        HttpApp(service),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        backlog=_BACKLOG,
+        **quiet_options(settings),
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise FileError(f"cannot be used for TLS: {error}", path=settings.tls_certificate) from error
+    server = _HttpServer(config)
+    stopping = asyncio.Event()
+    with _stopped_by_signals(stopping):
+        grpc_server, grpc_address = None, None
+        if settings.grpc_port is not None:
+            from .grpc_server import start_grpc
+
+            grpc_server, port = await start_grpc(service)
+            grpc_address = f"{_shown_host(settings.host)}:{port}"
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        idle = asyncio.create_task(service.close_idle_streams())
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.001)
+        scheme = "http" if settings.tls_certificate is None else "https"
+        addresses = Addresses(f"{scheme}://{_shown_host(settings.host)}:{listener.getsockname()[1]}", grpc_address)
+        service.log.event("started", http=addresses.http, grpc=addresses.grpc, models=list(service.repository.entries))
+        started(addresses)
+        stop = asyncio.create_task(stopping.wait())
+        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        began = time.monotonic()
+        await service.drain()
+        if grpc_server is not None:
+            await grpc_server.stop(1.0)
+        server.should_exit = True
+        await serving
+        idle.cancel()
+        stop.cancel()
+        service.log.event("stopped", seconds=round(time.monotonic() - began, 3))
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stopping: asyncio.Event) -> Iterator[None]:
+    """Set `stopping` at the first SIGINT or SIGTERM; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    added = []
+    for number in _SIGNALS:
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows, or not the main thread
+            before = signal.getsignal(number)
+            loop.add_signal_handler(number, stop, number)
+            added.append((number, before))
+    try:
+        yield
+    finally:
+        for number, before in added:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """A socket that listens at the address of the settings.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if sys.platform != "win32":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # a client that reads nothing is cut off, and its memory freed
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(settings.deadline * 1000))
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        used = error.errno == errno.EADDRINUSE
+        hint = "end what uses it, or pass another --port" if used else "pass another --host or --port"
+        raise InputError(
+            f"cannot listen at {settings.host} port {settings.port}: {error.strerror or error}", hint=hint
+        ) from error
+    return listener
+
+
+def _shown_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

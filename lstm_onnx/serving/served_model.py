@@ -1,0 +1,236 @@
+"""A model's file as it was loaded: what it takes, and what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, ModelError
+from ..runtime import Model, ValueInfo, load
+from ..runtime.batcher.batcher import Batcher
+from .errors import RequestError
+from .metrics import Metrics, Statistics
+from .settings import Settings
+from .streams import OpenStream
+from .tensors import DATATYPES, NAMES, datatype_of
+from .whole import WholeSequences
+
+PLATFORM = "onnxruntime_onnx"
+VERSION = "1"
+"""The only version of each model."""
+
+
+class ServedModel:
+    """One load of a file.  Made by `open_model`; used in one event loop.
+
+    Attributes:
+        name: the model's name.
+        model: the loaded model.
+        settings: the server's.
+        inputs: its inputs that are not states, which a request must have.
+        output_names: the outputs of a request that names none: those that are not states, or all where every one is.
+        streams: how many streams are open.
+        retired: whether it is closed as soon as nothing uses it.
+    """
+
+    def __init__(
+        self, name: str, model: Model, settings: Settings, executor: Executor, metrics: Metrics, statistics: Statistics
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.settings = settings
+        self.inputs = {name: info for name, info in model.inputs.items() if name not in model.states}
+        ends = set(model.states.values())
+        self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
+        self.streams = 0
+        self.retired = False
+        self._running = 0
+        self._metrics = metrics
+        self._whole = WholeSequences(
+            model,
+            executor,
+            max_rows=settings.max_batch,
+            queue=settings.queue,
+            workers=2,
+            on_batch=_recorder(name, "whole", metrics, statistics),
+        )
+        self._batcher: Batcher | None = None
+        self._not_streamable = ""
+        try:
+            pool = model.pool(settings.max_streams)
+            self._batcher = Batcher(
+                pool, max_batch=settings.max_batch, window=settings.window, queue=max(settings.queue, 1)
+            )
+            self._batcher.on_batch = _recorder(name, "streams", metrics, statistics)
+        except InputError as error:
+            self._not_streamable = error.reason
+
+    # --- running ----------------------------------------------------------------------------------------------
+
+    @property
+    def batcher(self) -> Batcher:
+        """What steps its streams, of which there is one."""
+        assert self._batcher is not None  # noqa: S101 - the caller's condition
+        return self._batcher
+
+    def require_batcher(self) -> Batcher:
+        """The same (RequestError where the model cannot be streamed)."""
+        if self._batcher is None:
+            raise RequestError(f"model {self.name} has no streams: {self._not_streamable}")
+        return self._batcher
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return self._whole.waiting + (self._batcher.waiting if self._batcher is not None else 0)
+
+    async def run_whole(self, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
+        """The outputs for whole sequences; errors as of `WholeSequences.run`."""
+        self._running += 1
+        try:
+            return await self._whole.run(inputs, timeout)
+        finally:
+            self._running -= 1
+            self._close_if_unused()
+
+    def validated(
+        self, inputs: Mapping[str, np.ndarray], outputs: tuple[str, ...] | None, *, stream: bool
+    ) -> list[str]:
+        """The names of the outputs to return, once names and datatypes are known to fit (RequestError)."""
+        for name, array in inputs.items():
+            info = self.model.inputs.get(name)
+            if info is None:
+                raise RequestError(f"{name} is not an input of {self.name}; its inputs are {', '.join(self.inputs)}")
+            if stream and name in self.model.states:
+                raise RequestError(f"{name} is a state, which the server carries for a sequence")
+            if info.dtype != array.dtype:
+                raise RequestError(
+                    f"{name} has datatype {datatype_of(array.dtype)}; {self.name} takes {_datatype(info)} for it"
+                )
+        if outputs is None:
+            return self.output_names
+        known = self.output_names if stream else list(self.model.outputs)
+        for name in outputs:
+            if name not in known:
+                raise RequestError(f"{name} is not an output of {self.name}; its outputs are {', '.join(known)}")
+        return list(outputs)
+
+    # --- what it says of itself -------------------------------------------------------------------------------
+
+    def metadata(self) -> dict[str, Any]:
+        """The protocol's metadata of a model."""
+        outputs = [self.model.outputs[name] for name in self.output_names]
+        return {
+            "name": self.name,
+            "versions": [VERSION],
+            "platform": PLATFORM,
+            "inputs": [_tensor(info) for info in self.inputs.values()],
+            "outputs": [_tensor(info) for info in outputs],
+        }
+
+    def config(self) -> dict[str, Any]:
+        """Its configuration, as far as Triton's has fields for it; shapes contain the batch, so max_batch_size is 0."""
+        config: dict[str, Any] = {
+            "name": self.name,
+            "platform": PLATFORM,
+            "backend": "onnxruntime",
+            "version_policy": {"specific": {"versions": [int(VERSION)]}},
+            "max_batch_size": 0,
+            "input": [_config_tensor(info) for info in self.inputs.values()],
+            "output": [_config_tensor(self.model.outputs[name]) for name in self.output_names],
+        }
+        if self._batcher is not None:
+            idle = int(self.settings.idle_seconds * 1e6)
+            config["sequence_batching"] = {
+                "max_sequence_idle_microseconds": idle,
+                "oldest": {
+                    "max_candidate_sequences": self.settings.max_streams,
+                    "preferred_batch_size": [self.settings.max_batch],
+                    "max_queue_delay_microseconds": int(self.settings.window * 1e6),
+                },
+                "state": [self._state_config(name, end) for name, end in self.model.states.items()],
+            }
+        return config
+
+    def _state_config(self, name: str, end: str) -> dict[str, Any]:
+        tensor = _config_tensor(self.model.inputs[name])
+        return {"input_name": name, "output_name": end, "data_type": tensor["data_type"], "dims": tensor["dims"]}
+
+    # --- its life ---------------------------------------------------------------------------------------------
+
+    def stream_opened(self, stream: OpenStream) -> None:
+        """A stream was opened."""
+        assert stream.served is self  # noqa: S101
+        self.streams += 1
+        self._metrics.streams.labels(self.name).inc()
+
+    def stream_closed(self, stream: OpenStream) -> None:
+        """It was closed."""
+        assert stream.served is self  # noqa: S101
+        self.streams -= 1
+        self._metrics.streams.labels(self.name).dec()
+        self._close_if_unused()
+
+    def retire(self) -> None:
+        """Close it as soon as no request and no stream uses it."""
+        self.retired = True
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self.retired and not self._running and not self.streams:
+            self.close()
+
+    def close(self) -> None:
+        """Close it now."""
+        if self._batcher is not None:
+            self._batcher.close(drain=False)
+        self.model.close()
+
+
+def open_model(
+    name: str, file: str, settings: Settings, executor: Executor, metrics: Metrics, statistics: Statistics
+) -> ServedModel:
+    """Load a file; one that lstm-onnx did not write is tried in a child process first.
+
+    Raises:
+        LSTMOnnxError: as of `lstm_onnx.load`; or a ModelError where the protocol has no datatype for an input.
+    """
+    model = load(file, settings.provider, settings.threads, trial=None)
+    for info in [*model.inputs.values(), *model.outputs.values()]:
+        if info.dtype is None or info.dtype.newbyteorder("<") not in NAMES:
+            raise ModelError(
+                f"{info} cannot be served", path=file, hint=f"the protocol's datatypes are {', '.join(DATATYPES)}"
+            )
+    return ServedModel(name, model, settings, executor, metrics, statistics)
+
+
+def _recorder(name: str, kind: str, metrics: Metrics, statistics: Statistics) -> Callable[[int, float], None]:
+    sizes = metrics.batch_size.labels(name, kind)
+
+    def record(size: int, seconds: float) -> None:
+        sizes.observe(size)
+        with statistics.lock:
+            statistics.batches[size].add(seconds)
+            statistics.compute.add(seconds, size)
+
+    return record
+
+
+def _datatype(info: ValueInfo) -> str:
+    assert info.dtype is not None  # noqa: S101 - `open_model` refuses others
+    return datatype_of(info.dtype)
+
+
+def _sizes(info: ValueInfo) -> list[int]:
+    return [dim if isinstance(dim, int) else -1 for dim in info.shape]
+
+
+def _tensor(info: ValueInfo) -> dict[str, Any]:
+    return {"name": info.name, "datatype": _datatype(info), "shape": _sizes(info)}
+
+
+def _config_tensor(info: ValueInfo) -> dict[str, Any]:
+    return {"name": info.name, "data_type": f"TYPE_{_datatype(info)}", "dims": _sizes(info)}

@@ -1,0 +1,180 @@
+"""What a server does, apart from the protocol by which it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import __version__
+from .errors import Kind, RequestError, as_request_error
+from .logs import Log
+from .metrics import Metrics
+from .repository import Repository
+from .requests import InferenceRequest
+from .settings import Settings
+from .streams import OpenStream, open_stream
+from .tokens import Tokens
+
+ENDING_CODE = 1001
+"""Close code of a websocket where the server ends."""
+SERVER = {
+    "name": "lstm-onnx",
+    "version": __version__,
+    "extensions": [
+        "binary_tensor_data",
+        "model_configuration",
+        "model_repository",
+        "sequence",
+        "statistics",
+    ],
+}
+
+
+class Websocket(Protocol):
+    """An open websocket."""
+
+    def end(self, reason: str, code: int) -> None:
+        """End it, after the frame that is running."""
+
+    def end_if_silent(self) -> None:
+        """End it if it had no frame for the idle time, or if its client reads no answers."""
+
+
+class Meter:
+    """Counts and times the requests of one protocol for one model."""
+
+    def __init__(self, service: Service, protocol: str, name: str) -> None:
+        self._service, self._protocol, self._name = service, protocol, name
+        self._statistics = service.repository.entries[name].statistics
+        metrics = service.metrics
+        self._done, self._failed = (metrics.requests.labels(name, protocol, kind) for kind in ("done", "failed"))
+        self._seconds = metrics.seconds.labels(name, protocol)
+
+    def start(self) -> float:
+        """A request starts to run; when that was.  Whoever calls this takes 1 from `Service.running` at its end."""
+        self._service.running += 1
+        self._statistics.last = time.time_ns() // 1_000_000
+        return time.perf_counter()
+
+    def done(self, began: float) -> None:
+        """It has a result."""
+        seconds = time.perf_counter() - began
+        self._statistics.success.add(seconds)
+        self._done.inc()
+        self._seconds.observe(seconds)
+
+    def failed(self, began: float, error: Exception) -> RequestError:
+        """It failed, or was refused; the error for its client."""
+        failure = as_request_error(error)
+        if failure.kind is Kind.BUG:
+            self._service.log.failure("request failed", error, model=self._name, protocol=self._protocol)
+        self._statistics.failed.add(time.perf_counter() - began)
+        self._failed.inc()
+        return failure
+
+
+class Service:
+    """One server's models, limits, metrics and log.
+
+    Attributes:
+        settings: how it serves.
+        metrics: what it counts.
+        log: where it writes.
+        repository: its models.
+        tokens: who may ask; None for everybody.
+        draining: whether the server is ending: there are no new streams, and websockets end after their frame.
+        running: how many requests are running.
+        websockets: the open ones.
+    """
+
+    def __init__(self, files: dict[str, str], settings: Settings, log: Log) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.log = log
+        self.tokens = None if settings.tokens is None else Tokens(settings.tokens)
+        self.repository = Repository(files, settings, self.metrics)
+        self.draining = False
+        self.running = 0
+        self._meters: dict[tuple[str, str], Meter] = {}
+        self.websockets: set[Websocket] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model is loaded, and the server is not ending."""
+        return not self.draining and all(entry.served is not None for entry in self.repository.entries.values())
+
+    async def infer(self, protocol: str, name: str, version: str, request: InferenceRequest) -> dict[str, np.ndarray]:
+        """The outputs of a request, in the order in which they were asked for.
+
+        Raises:
+            RequestError: whatever was wrong.
+        """
+        entry = self.repository.entry(name, version)
+        part = request.sequence
+        timeout = min(self.settings.deadline, request.timeout or self.settings.deadline)
+        if part is not None and part.start and self.draining:
+            raise _ending("sequence")
+        meter = self.meter(protocol, name)
+        began = meter.start()
+        try:
+            if part is None:
+                served = self.repository.ready(name, version)
+                names = served.validated(request.inputs, request.outputs, stream=False)
+                found = await served.run_whole(request.inputs, timeout)
+            else:
+                model = entry.sequences.model_of(part, entry.served)
+                if model is None:
+                    model = self.repository.ready(name, version)
+                names = model.validated(request.inputs, request.outputs, stream=True)
+                found = await entry.sequences.step(entry.served, part, request.inputs, timeout)
+        except Exception as error:
+            raise meter.failed(began, error) from error
+        finally:
+            self.running -= 1
+        meter.done(began)
+        return {name: found[name] for name in names}
+
+    def open_stream(self, name: str, version: str) -> OpenStream:
+        """A stream of its own, for a websocket (RequestError)."""
+        if self.draining:
+            raise _ending("stream")
+        return open_stream(self.repository.ready(name, version))
+
+    def meter(self, protocol: str, name: str) -> Meter:
+        """What counts and times the requests for the model `name`."""
+        meter = self._meters.get((protocol, name))
+        if meter is None:
+            meter = self._meters[protocol, name] = Meter(self, protocol, name)
+        return meter
+
+    def refused(self, protocol: str, error: RequestError, **facts: Any) -> None:
+        """Count and log that a request was refused or failed."""
+        self.metrics.refusals.labels(protocol, error.kind.name.lower()).inc()
+        self.log.event("refused", protocol=protocol, status=error.kind.status, error=str(error), **facts)
+
+    async def close_idle_streams(self) -> None:
+        """Close silent sequences, until it is cancelled."""
+        while True:
+            await asyncio.sleep(min(1.0, self.settings.idle_seconds / 4, self.settings.deadline / 4))
+            self.repository.close_idle()
+            for websocket in list(self.websockets):
+                websocket.end_if_silent()
+
+    async def drain(self) -> None:
+        """Take no new streams, end the websockets, and wait for what is running, for as long as the settings say.
+
+        Sequences may go on meanwhile.
+        """
+        self.draining = True
+        for websocket in list(self.websockets):
+            websocket.end("the server is ending", ENDING_CODE)
+        end = time.monotonic() + self.settings.drain_seconds
+        while (self.running or self.websockets) and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+
+
+def _ending(what: str) -> RequestError:
+    return RequestError(f"the server is ending, and takes no new {what}", Kind.UNAVAILABLE)

@@ -1,0 +1,79 @@
+"""What a server is told on its command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import InputError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to serve.
+
+    Attributes:
+        host: the address to listen on.
+        port: of HTTP and websockets; 0 for any free one.
+        grpc_port: of gRPC; 0 for any free one, None for no gRPC.
+        provider, threads: as of `lstm_onnx.load`.
+        max_batch: the most streams or rows in a batch.
+        window: seconds for which a batch waits for streams that are likely to ask, see `Batcher`.
+        max_request_bytes: the largest body, message or frame.
+        max_streams: the most open streams of a model.
+        idle_seconds: a stream without a request for so long is closed.
+        queue: the most waiting requests of a model; further ones are refused.
+        deadline: seconds from a request to its result.
+        drain_seconds: how long running requests and streams may go on after SIGTERM.
+        tokens: a file of bearer tokens, one a line; None to ask for none.
+        open_to_all: whether other hosts may connect although no token is asked for.
+        origins: origins of web pages that may connect, such as "https://example.com".
+        tls_certificate, tls_key: PEM files; None for no TLS.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = 8001
+    provider: str = "auto"
+    threads: int | None = None
+    max_batch: int = 64
+    window: float = 0.002
+    max_request_bytes: int = 16 * 2**20
+    max_streams: int = 1024
+    idle_seconds: float = 60.0
+    queue: int = 1024
+    deadline: float = 30.0
+    drain_seconds: float = 10.0
+    tokens: str | None = None
+    open_to_all: bool = False
+    origins: tuple[str, ...] = ()
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in LOOPBACK
+
+    def require_safe(self) -> None:
+        """Refuse to let anybody in by accident (InputError)."""
+        if not self.is_loopback and self.tokens is None and not self.open_to_all:
+            raise InputError(
+                f"--host {self.host} lets other machines connect, and no token is asked for",
+                hint="name a file of bearer tokens with --token-file, or pass --no-token",
+            )
+        if self.tokens is not None and self.open_to_all:
+            raise InputError("--token-file and --no-token were both given", hint="keep one of them")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise InputError("TLS takes a certificate and its key", hint="pass both --tls-cert and --tls-key")
+
+    def warnings(self) -> list[str]:
+        """What should be known of these settings before the server listens."""
+        found = []
+        if not self.is_loopback and self.tls_certificate is None:
+            what = "data" if self.tokens is None else "tokens and data"
+            found.append(f"warning: other machines can connect without TLS, and {what} can be read on the way")
+        if not self.is_loopback and self.tokens is None:
+            found.append("warning: every machine that reaches this one can run and reload the models")
+        return found

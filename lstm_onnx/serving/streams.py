@@ -1,0 +1,188 @@
+"""The open streams of a model: who may step which, and when one is closed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+from ..runtime.batcher.batcher import BatchedStream
+from .errors import Kind, RequestError
+from .requests import Key, SequencePart
+
+if TYPE_CHECKING:
+    from .served_model import ServedModel
+
+_MOST_REMEMBERED = 10_000
+"""Sequences of which it is known that they were closed for their silence."""
+
+
+class OpenStream:
+    """One stream of a model, of a websocket or of a stateful sequence.
+
+    Attributes:
+        served: the model as it was loaded when the stream started, which it keeps.
+        used: when it was last used, by the monotonic clock.
+        running: how many of its requests are not answered yet.
+        closed: whether it was closed.
+    """
+
+    def __init__(self, served: ServedModel, stream: BatchedStream) -> None:
+        self.served = served
+        self.stream = stream
+        self.used = monotonic()
+        self.running = 0
+        self.closed = False
+
+    async def step(self, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
+        """The next time steps.
+
+        Raises:
+            InputError: the inputs do not fit, or the stream was closed; nothing was run.
+            RunError: ONNX Runtime failed, and the states are unchanged.
+            RequestError: the queue is full; nothing was run.
+            TimeoutError: it took longer than `timeout` seconds; the message says whether the stream advanced.
+        """
+        batcher = self.served.batcher
+        limit = self.served.settings.queue
+        if batcher.waiting >= limit:
+            raise RequestError(
+                f"{limit} requests wait already, and the stream is unchanged; try again later", Kind.FULL
+            )
+        self.running += 1
+        try:
+            outputs: dict[str, np.ndarray] = await self.stream.astep(inputs, timeout=timeout)
+            return outputs
+        finally:
+            self.running -= 1
+            self.used = monotonic()
+
+    def close(self) -> None:
+        """End it; more than once changes nothing."""
+        if not self.closed:
+            self.closed = True
+            self.stream.close()
+            self.served.stream_closed(self)
+
+
+def open_stream(served: ServedModel) -> OpenStream:
+    """A new stream.
+
+    Raises:
+        RequestError: the model cannot be streamed, or has no room for another stream.
+    """
+    batcher = served.require_batcher()
+    try:
+        stream = OpenStream(served, batcher.open())
+    except InputError as error:
+        limit = served.settings.max_streams
+        raise RequestError(f"all {limit} streams of {served.name} are open; try again later", Kind.FULL) from error
+    served.stream_opened(stream)
+    return stream
+
+
+class Sequences:
+    """The stateful sequences of a model's name, which go on when its file is loaded anew."""
+
+    def __init__(self, name: str, idle_seconds: float) -> None:
+        self.name = name
+        self.idle_seconds = idle_seconds
+        self._open: dict[Key, OpenStream] = {}
+        self._expired: OrderedDict[Key, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def model_of(self, part: SequencePart, served: ServedModel | None) -> ServedModel | None:
+        """The model that a request runs: that of its sequence, or `served` for one that starts or is not open."""
+        stream = None if part.start else self._open.get(part.key)
+        return served if stream is None else stream.served
+
+    async def step(
+        self, served: ServedModel | None, part: SequencePart, inputs: Mapping[str, np.ndarray], timeout: float
+    ) -> dict[str, np.ndarray]:
+        """The next request of a sequence.
+
+        Args:
+            served: the model for a sequence that starts; None where none may start.
+            part: which sequence, and whether it starts or ends.
+            inputs: arrays by name.
+            timeout: seconds.
+
+        Raises:
+            RequestError: the sequence is not open, or was ended meanwhile; or as `OpenStream.step`.
+            InputError, RunError, TimeoutError: as `OpenStream.step`.
+        """
+        stream = self._started(served, part) if part.start else self._open.get(part.key)
+        if stream is None:
+            raise RequestError(self._absent(part.key))
+        if part.end:
+            del self._open[part.key]  # the id is free: this request is queued before anything else can run
+        try:
+            outputs = await stream.step(inputs, timeout)
+        except (InputError, RequestError) as error:  # nothing was run
+            if stream.closed:
+                raise RequestError(
+                    f"sequence {part.key[1]!r} was started anew, ended or closed before this request ran"
+                ) from error
+            if part.start:
+                self._drop(part.key, stream)
+            elif part.end and self._open.setdefault(part.key, stream) is not stream:
+                stream.close()  # the id was used again
+            raise
+        except BaseException:
+            if part.end:
+                stream.close()
+            raise
+        if part.end:
+            stream.close()
+        return outputs
+
+    def _drop(self, key: Key, stream: OpenStream) -> None:
+        if self._open.get(key) is stream:
+            del self._open[key]
+        stream.close()
+
+    def _started(self, served: ServedModel | None, part: SequencePart) -> OpenStream:
+        if served is None:
+            raise RequestError(f"model {self.name} takes no new sequence", Kind.UNAVAILABLE)
+        before = self._open.pop(part.key, None)
+        if before is not None:
+            before.close()
+        self._expired.pop(part.key, None)
+        stream = open_stream(served)
+        self._open[part.key] = stream
+        return stream
+
+    def _absent(self, key: Key) -> str:
+        if key in self._expired:
+            return (
+                f"sequence {key[1]!r} of model {self.name} was closed after {self.idle_seconds:g} s without a request; "
+                "its states are gone, so start it again with sequence_start"
+            )
+        return (
+            f"sequence {key[1]!r} of model {self.name} is not open; its first request must have sequence_start, and "
+            "none may follow sequence_end"
+        )
+
+    def close_idle(self) -> int:
+        """Close the sequences without a request for the idle time; how many."""
+        before = monotonic() - self.idle_seconds
+        idle = [key for key, stream in self._open.items() if not stream.running and stream.used < before]
+        for key in idle:
+            self._open.pop(key).close()
+            self._expired[key] = None
+            if len(self._expired) > _MOST_REMEMBERED:
+                self._expired.popitem(last=False)
+        return len(idle)
+
+    def close(self) -> None:
+        """Close all."""
+        for stream in self._open.values():
+            stream.close()
+        self._open.clear()

@@ -1,0 +1,128 @@
+"""The protocol's tensors as arrays: datatypes, shapes, JSON numbers and raw bytes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..errors import shown
+from .errors import RequestError
+
+DATATYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(kind).newbyteorder("<")
+    for name, kind in {
+        "BOOL": np.bool_,
+        "UINT8": np.uint8,
+        "UINT16": np.uint16,
+        "UINT32": np.uint32,
+        "UINT64": np.uint64,
+        "INT8": np.int8,
+        "INT16": np.int16,
+        "INT32": np.int32,
+        "INT64": np.int64,
+        "FP16": np.float16,
+        "FP32": np.float32,
+        "FP64": np.float64,
+    }.items()
+}
+NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+_MOST_AXES = 32
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""JSON has no numbers for these; the names are those of protobuf's JSON."""
+_NAME_OF = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def dtype_of(name: str, datatype: object) -> np.dtype[Any]:
+    """The dtype of the tensor `name` (RequestError where the datatype is not served)."""
+    dtype = DATATYPES.get(datatype) if isinstance(datatype, str) else None
+    if dtype is None:
+        raise RequestError(f"{name} has datatype {shown(datatype)}; served are {', '.join(DATATYPES)}")
+    return dtype
+
+
+def validated_shape(name: str, shape: object) -> tuple[int, ...]:
+    """A shape of the protocol (RequestError)."""
+    if not isinstance(shape, (list, tuple)) or len(shape) > _MOST_AXES:
+        raise RequestError(f"{name} has shape {shown(shape)}; it must be a list of at most {_MOST_AXES} integers")
+    for size in shape:
+        if type(size) is not int or not 0 <= size < 2**63:
+            raise RequestError(f"{name} has shape {shown(list(shape))}; every size must be an integer of 0 or more")
+    return tuple(shape)
+
+
+def from_bytes(name: str, datatype: object, shape: object, data: bytes | memoryview) -> np.ndarray:
+    """A tensor of raw little-endian bytes, in row-major order.
+
+    The array may be read-only and not aligned.
+    """
+    dtype, sizes = dtype_of(name, datatype), validated_shape(name, shape)
+    expected = math.prod(sizes) * dtype.itemsize
+    if len(data) != expected:
+        raise RequestError(f"{name} has {len(data)} bytes; {datatype} {list(sizes)} takes {expected}")
+    array = np.frombuffer(data, dtype)
+    if dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+        raise RequestError(f"{name} has bytes other than 0 and 1, and its datatype is BOOL")
+    return array.reshape(sizes)
+
+
+def from_numbers(name: str, datatype: object, shape: object, data: object) -> np.ndarray:
+    """A tensor of JSON numbers, as a flat list or nested as its shape."""
+    dtype, sizes = dtype_of(name, datatype), validated_shape(name, shape)
+    if not isinstance(data, list):
+        raise RequestError(f"{name} has data {shown(data)}; it must be a list")
+    try:
+        array = np.asarray(data)
+        if array.dtype.kind in "US" and dtype.kind == "f":
+            array = np.asarray(_with_numbers(data))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RequestError(f"{name} has data that are not a list of numbers, or nested lists of one shape") from error
+    if array.size == 0:
+        array = np.zeros(array.shape, dtype)
+    allowed = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
+    if array.dtype.kind not in allowed:
+        raise RequestError(f"{name} has data that are not numbers of its datatype {datatype}")
+    if array.size != math.prod(sizes) or (array.ndim > 1 and array.shape != sizes):
+        raise RequestError(f"{name} has {array.size} numbers of shape {list(array.shape)}; its shape is {list(sizes)}")
+    return _cast(name, array, dtype).reshape(sizes)
+
+
+def _with_numbers(data: Any) -> Any:
+    """`data` with numbers in place of "NaN", "Infinity" and "-Infinity" (ValueError for other text)."""
+    if isinstance(data, list):
+        return [_with_numbers(item) for item in data]
+    if isinstance(data, str):
+        if data not in _NOT_FINITE:
+            raise ValueError(data)
+        return _NOT_FINITE[data]
+    return data
+
+
+def _cast(name: str, array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(dtype)
+    fits = np.isfinite(cast) | ~np.isfinite(array) if dtype.kind == "f" else cast == array
+    if not fits.all():
+        raise RequestError(
+            f"{name} has the number {array.flat[int(np.argmin(fits))]}, which {NAMES[dtype]} cannot hold"
+        )
+    return cast
+
+
+def to_bytes(array: np.ndarray) -> bytes:
+    """An array as raw little-endian bytes, in row-major order."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def to_numbers(array: np.ndarray) -> list[Any]:
+    """An array as a flat list for JSON; numbers that JSON lacks as "NaN", "Infinity" and "-Infinity"."""
+    numbers: list[Any] = array.ravel().tolist()
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return [number if math.isfinite(number) else _NAME_OF[str(number)] for number in numbers]
+    return numbers
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str:
+    """The protocol's name of a dtype."""
+    return NAMES[dtype.newbyteorder("<")]

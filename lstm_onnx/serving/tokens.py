@@ -1,0 +1,68 @@
+"""Bearer tokens from a file, which is read again when it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from pathlib import Path
+from time import monotonic
+
+from ..errors import FileError, InputError
+from ..runtime.loaded_model import fingerprint
+
+_FEWEST_CHARACTERS = 16
+_SECONDS = 1.0
+"""Between two looks at the file."""
+
+
+class Tokens:
+    """The tokens of a file: one a line; empty lines, and lines that start with ``#``, are none."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._known = _read(path)
+        self._fingerprint = fingerprint(path)
+        self._looked = monotonic()
+
+    def accepts(self, header: str | None) -> bool:
+        """Whether an Authorization header has one of the tokens."""
+        self._read_again()
+        kind, _, token = (header or "").partition(" ")
+        if kind.lower() != "bearer":
+            return False
+        digest = _digest(token.strip())
+        return sum(hmac.compare_digest(digest, known) for known in self._known) > 0  # all are compared
+
+    def _read_again(self) -> None:
+        now = monotonic()
+        if now - self._looked < _SECONDS:
+            return
+        self._looked = now
+        found = fingerprint(self.path)
+        if found is not None and found != self._fingerprint:
+            try:
+                self._known = _read(self.path)
+            except (FileError, InputError):
+                return  # half written; the tokens that were read before stay
+            self._fingerprint = found
+
+
+def _read(path: str) -> list[bytes]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"cannot be read as a file of tokens: {error}", path=path) from error
+    tokens = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not tokens:
+        raise InputError("has no token", path=path, hint="write one a line")
+    if any(len(token) < _FEWEST_CHARACTERS or not token.isascii() or " " in token for token in tokens):
+        raise InputError(
+            f"has a token that is shorter than {_FEWEST_CHARACTERS} characters, or not ASCII, or has spaces",
+            path=path,
+            hint='create one with: python -c "import secrets; print(secrets.token_urlsafe())"',
+        )
+    return [_digest(token) for token in tokens]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,188 @@
+"""Requests that run whole sequences: those of equal sizes that wait at the same time run as one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..errors import RunError
+from ..runtime import Model
+from ..runtime.batch_axes import axis_of, batch_name
+from ..runtime.tensor_info import validated_feeds
+from .errors import Kind, RequestError
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A request, and the future of its result.
+
+    Attributes:
+        arrays: the validated inputs.
+        key: requests with the same key can run together; None where this one runs alone.
+        rows: its size along the batch axis.
+        done: the future.
+    """
+
+    arrays: Arrays
+    key: Any
+    rows: int
+    done: asyncio.Future[Arrays]
+
+
+class WholeSequences:
+    """Runs a model on whole sequences, for tasks of one event loop.
+
+    A batch never waits for more requests: it takes what came while the one before it ran.  Requests are put together
+    only if the file says that the sequences of a batch do not affect each other.
+
+    Attributes:
+        waiting: how many requests wait.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        executor: Executor,
+        *,
+        max_rows: int,
+        queue: int,
+        workers: int,
+        on_batch: Callable[[int, float], object],
+    ) -> None:
+        self.model = model
+        self.axes = _batch_axes(model)
+        limits = [model.metadata.axis_limits.get(name, (1, None))[1] for name in _batch_axis_names(model)]
+        self.max_rows = min([max_rows, *[limit for limit in limits if limit is not None]])
+        self._executor, self._queue, self._free, self._on_batch = executor, queue, workers, on_batch
+        self._waiting: deque[_Waiting] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """See the class."""
+        return len(self._waiting)
+
+    async def run(self, inputs: Mapping[str, np.ndarray], timeout: float) -> Arrays:
+        """The outputs of the model for these inputs.
+
+        Raises:
+            InputError: they do not fit; nothing was run.
+            RunError: ONNX Runtime failed.
+            RequestError: the queue is full.
+            TimeoutError: it took longer than `timeout` seconds.
+        """
+        arrays = validated_feeds(self.model.inputs, self.model.completed(dict(inputs)))
+        self.model.require_counts(arrays)
+        if len(self._waiting) >= self._queue:
+            raise RequestError(f"{self._queue} requests wait already; try again later", Kind.FULL)
+        item = _Waiting(arrays, *self._key(arrays), asyncio.get_running_loop().create_future())
+        self._waiting.append(item)
+        self._start()
+        try:
+            async with asyncio.timeout(timeout):
+                return await item.done
+        except TimeoutError:
+            raise TimeoutError(f"no result within {timeout:g} s") from None
+        finally:
+            if not item.done.done():
+                item.done.cancel()
+            if item.done.cancelled() and item in self._waiting:
+                self._waiting.remove(item)
+
+    def _key(self, arrays: Arrays) -> tuple[Any, int]:
+        if self.axes is None:
+            return None, 1
+        rows = {arrays[name].shape[axis] for name, axis in self.axes[0].items()}
+        if len(rows) != 1:
+            return None, 1
+        others = [
+            (*array.shape[: (axis := self.axes[0][name])], *array.shape[axis + 1 :]) for name, array in arrays.items()
+        ]
+        return tuple(others), rows.pop()
+
+    def _start(self) -> None:
+        """Run what waits, as far as workers are free."""
+        while self._free and self._waiting:
+            batch = self._next_batch()
+            self._free -= 1
+            running = asyncio.get_running_loop().run_in_executor(self._executor, self._run, batch)
+            running.add_done_callback(functools.partial(self._finish, batch))
+
+    def _next_batch(self) -> list[_Waiting]:
+        first = self._waiting.popleft()
+        batch, rows = [first], first.rows
+        if first.key is not None:
+            for item in list(self._waiting):
+                if item.key == first.key and rows + item.rows <= self.max_rows:
+                    self._waiting.remove(item)
+                    batch.append(item)
+                    rows += item.rows
+        return batch
+
+    def _run(self, batch: list[_Waiting]) -> list[Arrays | Exception]:
+        """In a worker's thread."""
+        began = perf_counter()
+        try:
+            results = self._results(batch)
+        except Exception as error:  # noqa: BLE001 - it belongs to the client
+            if len(batch) == 1:
+                return [error]
+            return [result for item in batch for result in self._run([item])]
+        self._on_batch(sum(item.rows for item in batch), perf_counter() - began)
+        return list(results)
+
+    def _results(self, batch: list[_Waiting]) -> list[Arrays]:
+        if len(batch) == 1 or self.axes is None:
+            return [self.model.run(batch[0].arrays)]
+        inputs, outputs = self.axes
+        feeds = {name: np.concatenate([item.arrays[name] for item in batch], axis) for name, axis in inputs.items()}
+        together = self.model.run(feeds)
+        ends = np.cumsum([item.rows for item in batch])
+        for name, axis in outputs.items():
+            if together[name].shape[axis : axis + 1] != (ends[-1],):
+                raise RunError(f"its output {name} has shape {together[name].shape} for {ends[-1]} rows", name=name)
+        return [
+            {
+                name: together[name][(*(slice(None),) * axis, slice(int(end) - item.rows, int(end)))]
+                for name, axis in outputs.items()
+            }
+            for item, end in zip(batch, ends, strict=True)
+        ]
+
+    def _finish(self, batch: list[_Waiting], done: asyncio.Future[list[Arrays | Exception]]) -> None:
+        self._free += 1
+        for item, result in zip(batch, done.result(), strict=True):
+            if item.done.done():
+                continue
+            if isinstance(result, Exception):
+                item.done.set_exception(result)
+            else:
+                item.done.set_result(result)
+        self._start()
+
+
+def _batch_axis_names(model: Model) -> list[str]:
+    name = batch_name(model)
+    return [] if name is None else [name]
+
+
+def _batch_axes(model: Model) -> tuple[dict[str, int], dict[str, int]] | None:
+    """The batch axis of each input and of each output; None where sequences cannot be put together."""
+    if model.spec is None and model.metadata.batch_mixes != "":
+        return None
+    names = _batch_axis_names(model)
+    inputs = {name: axis_of(info, names) for name, info in model.inputs.items()}
+    outputs = {name: axis_of(info, names) for name, info in model.outputs.items()}
+    known = [{name: axis for name, axis in axes.items() if axis is not None} for axes in (inputs, outputs)]
+    if len(known[0]) < len(inputs) or len(known[1]) < len(outputs) or not names:
+        return None
+    return known[0], known[1]

@@ -1,0 +1,29 @@
+"""``lstm-onnx deploy triton``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..runtime.models import exported
+
+
+def test_a_repository_is_written_and_reported(run_cli, tmp_path: Path):
+    exported(tmp_path / "net.onnx")
+    done = run_cli("deploy", "triton", "net.onnx", "-o", "repository", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert (found["schema"], found["name"], found["stateful"]) == (1, "net", True)
+    assert found["files"] == ["config.pbtxt", "1/model.onnx"]
+    assert all((tmp_path / found["folder"] / name).is_file() for name in found["files"])
+    done = run_cli("deploy", "triton", "net.onnx", "-o", "repository", "--name", "other", "--max-batch", "8")
+    assert done.code == 0
+    assert "other, with 2 states that Triton carries, batches of up to 8" in done.out
+
+
+def test_errors(run_cli, tmp_path: Path):
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    done = run_cli("deploy", "triton", "bad.onnx", "-o", "repository")
+    assert (done.code, (tmp_path / "repository").exists()) == (2, False)
+    assert run_cli("deploy", "nowhere", "bad.onnx").code == 2
+    assert run_cli("deploy", "triton", "bad.onnx").code == 2

@@ -1,0 +1,252 @@
+"""Running a server: who may connect, TLS, a changed file, the end, what is too much."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lstm_onnx.errors import InputError, RunError
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.serving.client import open_stream
+from lstm_onnx.serving.repository import files_by_name
+
+from ..runtime.models import exported, randoms
+from .servers import LONG, Server, command, serving
+from .test_http import INFER, ask, error_of, infer
+
+grpc = pytest.importorskip("grpc")
+TOKEN = "0123456789abcdef-token"  # noqa: S105
+
+
+def failed(*arguments: object) -> str:
+    done = subprocess.run(command(arguments[:1], *map(str, arguments[1:])), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    return json.loads(done.stderr.splitlines()[-1])["error"]["message"]
+
+
+def test_tokens(folder: Path, tmp_path: Path, lstm: Model) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"# ours\n\n{TOKEN}\nanother-token-0123456789\n", encoding="utf-8")
+    x = randoms(1, 1, 4)
+
+    async def stream(server: Server, token: str | None) -> None:
+        async with open_stream(server.http, "lstm", token=token) as stream:
+            np.testing.assert_array_equal(await stream.step(x), lstm.stream()(x))
+
+    with serving([folder / "lstm.onnx"], "--token-file", str(tokens)) as server:
+        for wrong in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
+            for path in ("/v2", "/metrics", "/v2/models/lstm"):
+                assert error_of(ask(server, "GET", path, **wrong))[0] == 401
+        assert ask(server, "GET", "/v2", Authorization=f"Bearer {TOKEN}")[0] == 200
+        assert ask(server, "GET", "/v2/health/ready")[0] == 200
+        assert ask(server, "POST", INFER, infer(), Authorization="bearer another-token-0123456789")[0] == 200
+        asyncio.run(stream(server, TOKEN))
+        with pytest.raises(RunError, match="a bearer token is needed"):
+            asyncio.run(stream(server, None))
+        path = "/inference.GRPCInferenceService/"
+        with grpc.insecure_channel(server.grpc) as channel:
+            assert channel.unary_unary(f"{path}ServerLive")(b"", timeout=LONG) == b"\x08\x01"
+            for method in ("ServerMetadata", "ModelInfer"):
+                with pytest.raises(grpc.RpcError) as caught:
+                    channel.unary_unary(f"{path}{method}")(b"", timeout=LONG)
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            with pytest.raises(grpc.RpcError) as caught:
+                next(channel.stream_stream(f"{path}ModelStreamInfer")(iter([b""]), timeout=LONG))
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            metadata = [("authorization", f"Bearer {TOKEN}")]
+            assert channel.unary_unary(f"{path}ServerMetadata")(b"", timeout=LONG, metadata=metadata)
+        tokens.write_text("a-new-token-0123456789\n", encoding="utf-8")
+        end = time.monotonic() + LONG
+        while ask(server, "GET", "/v2", Authorization="Bearer a-new-token-0123456789")[0] != 200:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert ask(server, "GET", "/v2", Authorization=f"Bearer {TOKEN}")[0] == 401
+        assert TOKEN not in server.log.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificate")
+def test_tls(folder: Path, tmp_path: Path, lstm: Model) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.create_default_context(cafile=str(certificate))
+    x = randoms(1, 1, 4)
+
+    async def main(server: Server) -> None:
+        async with open_stream(server.http, "lstm", ssl=context) as stream:
+            np.testing.assert_array_equal(await stream.step(x), lstm.stream()(x))
+
+    with serving([folder / "lstm.onnx"], "--tls-cert", str(certificate), "--tls-key", str(key)) as server:
+        assert server.http.startswith("https://")
+        asyncio.run(main(server))
+        credentials = grpc.ssl_channel_credentials(certificate.read_bytes())
+        with grpc.secure_channel(str(server.grpc), credentials) as channel:
+            call = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            assert call(b"", timeout=LONG) == b"\x08\x01"
+
+
+def test_a_changed_file_is_loaded_and_streams_keep_theirs(tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    exported(file, seed=1)
+    other = tmp_path / "other.onnx"
+    exported(other, seed=2)
+    x = randoms(1, 1, 4)
+
+    async def main(server: Server) -> None:
+        first, second = (load(path, "cpu", threads=1) for path in (file, other))
+        old, sequence = first.stream(), first.stream()
+        async with open_stream(server.http, "m") as stream:
+            np.testing.assert_array_equal(await stream.step(x), old(x))
+            assert whole(server, {"sequence_id": 1, "sequence_start": True}) == sequence(x).ravel().tolist()
+            expected = second.run({"input": x})["output"].ravel().tolist()
+            await asyncio.to_thread(os.replace, other, file)
+            assert whole(server, {}) != expected
+            assert await asyncio.to_thread(lambda: ask(server, "POST", load_path, {})[0]) == 200
+            assert await asyncio.to_thread(lambda: ask(server, "POST", load_path, {})[0]) == 200
+            assert whole(server, {}) == expected
+            np.testing.assert_array_equal(await stream.step(x), old(x))
+            assert whole(server, {"sequence_id": 1}) == sequence(x).ravel().tolist()
+            assert whole(server, {"sequence_id": 2, "sequence_start": True}) == expected
+            file.write_bytes(b"not a model")
+            status, text = error_of(await asyncio.to_thread(lambda: ask(server, "POST", load_path, {})))
+            assert (status, "the model that was loaded before is still served" in text) == (400, True)
+            assert whole(server, {}) == expected
+            np.testing.assert_array_equal(await stream.step(x), old(x))
+            assert ask(server, "POST", load_path.replace("load", "unload"), {})[0] == 200
+            assert error_of(ask(server, "POST", "/v2/models/m/infer", infer()))[0] == 503
+            assert ask(server, "GET", "/v2/health/ready")[0] == 503
+            index = json.loads(ask(server, "POST", "/v2/repository/index", {})[2])
+            assert index[0]["state"] == "UNAVAILABLE"
+            assert whole(server, {"sequence_id": 1, "sequence_end": True}) == sequence(x).ravel().tolist()
+            np.testing.assert_array_equal(await stream.step(x), old(x))
+
+    def whole(server: Server, parameters: dict) -> list[float]:
+        status, _, body = ask(server, "POST", "/v2/models/m/infer", infer(x.ravel().tolist(), parameters=parameters))
+        assert status == 200, body
+        return json.loads(body)["outputs"][0]["data"]
+
+    load_path = "/v2/repository/models/m/load"
+    with serving([file], "--no-grpc") as server:
+        asyncio.run(main(server))
+
+
+def test_the_end_lets_what_runs_finish(folder: Path) -> None:
+    """SIGTERM: a running request is answered, a websocket is told, new work is refused, and the exit code is 0."""
+    x = randoms(60_000, 1, 4)
+
+    async def main(server: Server) -> None:
+        async with open_stream(server.http, "lstm") as stream:
+            await stream.step(randoms(1, 1, 4))
+            request = json.dumps(infer(tensor={"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}))
+            head = request.replace(', "data": [1, 2, 3, 4]', "").encode()
+            running = asyncio.create_task(
+                asyncio.to_thread(
+                    ask, server, "POST", INFER, head + x.tobytes(), Inference_Header_Content_Length=str(len(head))
+                )
+            )
+            await asyncio.sleep(0.3)
+            server.process.terminate()
+            status, _, body = await running
+            assert status == 200
+            assert len(json.loads(body)["outputs"][0]["data"]) == 60_000 * 5
+            with pytest.raises(ConnectionError, match="the server is ending"):
+                await stream.step(randoms(1, 1, 4))
+
+    with serving([folder / "lstm.onnx"]) as server:
+        asyncio.run(main(server))
+        assert server.process.wait(LONG) == 0
+        assert [event["event"] for event in server.events()][-1] == "stopped"
+
+
+def test_a_silent_sequence_is_closed_and_its_next_request_told_so(folder: Path) -> None:
+    with serving([folder / "lstm.onnx"], "--idle", "0.3", "--no-grpc") as server:
+        start = {"parameters": {"sequence_id": 3, "sequence_start": True}}
+        assert ask(server, "POST", INFER, infer(**start))[0] == 200
+        end = time.monotonic() + LONG
+        while b'lstm_onnx_streams{model="lstm"} 0' not in ask(server, "GET", "/metrics")[2]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        text = error_of(ask(server, "POST", INFER, infer(parameters={"sequence_id": 3})))[1]
+        assert "was closed after 0.3 s without a request; its states are gone" in text
+        assert ask(server, "POST", INFER, infer(**start))[0] == 200
+
+
+def test_a_deadline_and_half_a_body(folder: Path) -> None:
+    with serving([folder / "lstm.onnx"], "--deadline", "0.3", "--no-grpc") as server:
+        with socket.create_connection(("127.0.0.1", server.port), LONG) as connection:
+            connection.sendall(b"POST /v2/models/lstm/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
+            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        x = randoms(300_000, 1, 4)
+        head = json.dumps(infer(tensor={"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}))
+        head = head.replace(', "data": [1, 2, 3, 4]', "")
+        length = str(len(head))
+        answer = ask(server, "POST", INFER, head.encode() + x.tobytes(), Inference_Header_Content_Length=length)
+        assert error_of(answer) == (504, "no result within 0.3 s")
+
+
+def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
+    file = folder / "lstm.onnx"
+    assert "no token is asked for; name a file of bearer tokens" in failed(file, "--host", "0.0.0.0")  # noqa: S104
+    short = tmp_path / "short"
+    short.write_text("secret\n", encoding="utf-8")
+    assert "shorter than 16 characters" in failed(file, "--token-file", short)
+    assert "pass both --tls-cert and --tls-key" in failed(file, "--tls-cert", short)
+    assert "cannot be used for TLS" in failed(file, "--tls-cert", short, "--tls-key", short)
+    assert "no such file" in failed(tmp_path / "absent.onnx").lower()
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = str(used.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "lstm_onnx", "serve", str(file), "--port", port, "--no-grpc"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert f"cannot listen at 127.0.0.1 port {port}" in done.stderr
+
+
+def test_names_of_models(tmp_path: Path) -> None:
+    assert files_by_name(("a/b.onnx", "c=d/e.onnx")) == {"b": "a/b.onnx", "c": "d/e.onnx"}
+    assert files_by_name((f"{tmp_path}/x=y.onnx",)) if (tmp_path / "x=y.onnx").exists() else True
+    for wrong, message in ((("a.onnx", "b/a.onnx"), "two models are called a"), (("a b.onnx",), "cannot be the name")):
+        with pytest.raises(InputError, match=message):
+            files_by_name(wrong)
+
+
+def test_without_its_libraries_the_error_says_how_to_install_them(folder: Path) -> None:
+    script = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] == 'uvicorn': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "sys.argv = ['lstm-onnx', 'serve', sys.argv[1]]\n"
+        "from lstm_onnx.cli import main; main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder / "lstm.onnx")], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "pip install 'lstm-onnx[serve]'" in done.stderr

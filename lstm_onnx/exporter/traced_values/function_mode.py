@@ -237,12 +237,19 @@ def _is_symbolic(item: Any) -> bool:
     return isinstance(item, (torch.SymInt, torch.SymFloat))
 
 
-def _squeeze(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     dims = args[1] if len(args) > 1 else kwargs.get("dim")
-    sizes = args[0].shape
+    sizes = list(args[0].shape)
     for dim in dims if isinstance(dims, (tuple, list)) else (dims,):
         if isinstance(dim, int) and -len(sizes) <= dim < len(sizes) and isinstance(sizes[dim], torch.SymInt):
             mode.squeezed.append((sizes[dim], user_line()))
+    if func.__name__ != "squeeze" or not isinstance(dims, int) or not -len(sizes) <= dims < len(sizes):
+        return None
+    if isinstance(sizes[dims], int) or not sizes[dims] == 1:
+        return None
+    # The sizes are those at which the axis is 1, which the translation of a squeeze does not know.
+    del sizes[dims]
+    return (args[0].reshape(sizes),)
 
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

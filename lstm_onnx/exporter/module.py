@@ -18,7 +18,14 @@ from ..spec import ExportOptions
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments
 from .copies.caller_state import caller_state_kept
-from .functional.dynamic_axes import dynamic_shapes_text, find_dynamic_axes, is_other_axis, left_out_axes, without_axes
+from .functional.dynamic_axes import (
+    all_axes,
+    dynamic_shapes_text,
+    find_dynamic_axes,
+    is_other_axis,
+    left_out_axes,
+    without_axes,
+)
 from .functional.functional_module import FixedSizeError, FunctionalModule, make_functional, resize_example, trace_sizes
 from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset

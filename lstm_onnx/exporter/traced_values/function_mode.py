@@ -245,7 +245,7 @@ def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
             mode.squeezed.append((sizes[dim], user_line()))
     if func.__name__ != "squeeze" or not isinstance(dims, int) or not -len(sizes) <= dims < len(sizes):
         return None
-    if isinstance(sizes[dims], int) or not sizes[dims] == 1:
+    if isinstance(sizes[dims], int) or sizes[dims] != 1:
         return None
     # The sizes are those at which the axis is 1, which the translation of a squeeze does not know.
     del sizes[dims]

@@ -41,7 +41,7 @@ def replace_padding(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
         return False
     for value in values:
         readers = edit.readers(value)
-        kept: str | np.ndarray = np.array(False)  # noqa: FBT003
+        kept: str | np.ndarray = np.array(False)
         if value == y:
             kept = edit.node("Unsqueeze", lengths, np.array([1])) if layer.scan else _within(edit, y, lengths)
         other = edit.node("Where", kept, value, np.array(number, weights.dtype))
@@ -54,8 +54,9 @@ def replace_padding(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
 
 def _within(edit: Edit, y: str, lengths: str) -> str:
     """Which steps of an operator's output are within the lengths, with its axes."""
-    steps = edit.node("Cast", edit.node("Gather", edit.node("Shape", y), np.array(0), axis=0), to=onnx.TensorProto.INT32)
-    time = edit.node("Range", np.array(0, np.int32), steps, np.array(1, np.int32))
+    steps = edit.node("Gather", edit.node("Shape", y), np.array(0), axis=0)
+    last = edit.node("Cast", steps, to=onnx.TensorProto.INT32)
+    time = edit.node("Range", np.array(0, np.int32), last, np.array(1, np.int32))
     column = edit.node("Reshape", time, np.array([-1, 1, 1, 1]))
     return edit.node("Less", column, edit.node("Unsqueeze", lengths, np.array([1])))
 

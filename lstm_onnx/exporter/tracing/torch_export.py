@@ -29,6 +29,7 @@ from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
 from .assigned_parameters import assigned_parameters
 from .errors import explained, own_error, sources, translation_problem, unexplained
+from .exact_rewrites import exact_rewrites
 from .opaque_node import translation
 from .pooling import SymbolicPooling
 from .size_decisions import SizeFacts, axis_of, size_facts
@@ -94,7 +95,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
         program, guards, mode = _exported(functional, (given, held), (shapes, held_shapes), builtins)
         _require_rank(functional, mode)
         try:
-            with _translations_kept():
+            with _translations_kept(), exact_rewrites():
                 translated = torch.onnx.export(
                     program,
                     dynamo=True,

@@ -23,6 +23,7 @@ from ..traced_values.constants import Constants
 from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
+from ..translations.angles import ANGLES
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
@@ -106,6 +107,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
                         **INTERPOLATIONS,
                         **VIEWS,
                         **SORTING,
+                        **ANGLES,
                         torch.ops.lstm_onnx.recurrent.default: translation,
                     },
                     verbose=False,

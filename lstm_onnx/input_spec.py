@@ -40,6 +40,7 @@ class InputSpec:
     and sums and products of axis names, such as ``"4*time - 16"``, for an axis whose size follows from others.
     `low` and `high`, both or neither, bound what `draw` gives.  For integers both are inclusive, and
     `high` may be the name of an axis, of this input or of another: lengths are from 1 to "time".
+    `whole` is for floats with a range that are whole numbers, such as those that a module turns into an index.
 
     Raises:
         ConfigError: a value is of the wrong type or impossible; the message names it and says what
@@ -51,6 +52,7 @@ class InputSpec:
     dtype: str = "float32"
     low: int | float | None = None
     high: int | float | str | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no array can be."""
@@ -66,6 +68,12 @@ class InputSpec:
             raise _impossible("dtype", self.dtype, "one of " + ", ".join(f'"{dtype}"' for dtype in INPUT_DTYPES))
         if (self.low is not None or self.high is not None) and not self._range_fits():
             raise _impossible("range", [self.low, self.high], _allowed_range(np.dtype(self.dtype)))
+        if self.whole is not False and not self._can_be_whole():
+            raise _impossible("whole", self.whole, "true or false, and true only for floats with a range of integers")
+
+    def _can_be_whole(self) -> bool:
+        ends = (self.low, self.high)
+        return self.whole is True and np.dtype(self.dtype).kind == "f" and all(type(end) is int for end in ends)
 
     def _range_fits(self) -> bool:
         dtype, low, high = np.dtype(self.dtype), self.low, self.high
@@ -77,9 +85,11 @@ class InputSpec:
         return _fits(low, dtype) and _fits(high, dtype) and low <= high  # type: ignore[operator]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON; `low` and `high` only where there is a range."""
+        """The fields, ready for JSON; `low` and `high` only where there is a range, `whole` only where it is true."""
         fields: dict[str, Any] = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
-        return fields if self.low is None else {**fields, "low": self.low, "high": self.high}
+        if self.low is not None:
+            fields |= {"low": self.low, "high": self.high}
+        return {**fields, "whole": True} if self.whole else fields
 
     @classmethod
     def from_dict(cls, fields: object) -> InputSpec:
@@ -130,11 +140,11 @@ def sizes_of(specs: Sequence[InputSpec], batch: int, time: int) -> dict[str, int
 def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random arrays that fit `specs`, the same for the same state of `rng`.
 
-    Floats are standard normal, or uniform in their range (rounded to the dtype).  Integers are uniform
-    in their range, both ends included; 0 or 1 where there is none.  Bools are fair coins, but no row
-    of a mask is all of one kind.  Where an
-    axis bounds the integers, one entry at least is the axis' size, so that a whole sequence occurs,
-    and of two entries or more one at least is below it where the range allows.
+    Floats are standard normal, or uniform in their range (rounded to the dtype).  Integers, and floats
+    that are whole numbers, are uniform in their range, both ends included; integers without one are 0
+    or 1.  Bools are fair coins, but no row of a mask is all of one kind.  Where an axis bounds the
+    integers, one entry at least is the axis' size, so that a whole sequence occurs, and of two entries
+    or more one at least is below it where the range allows.
 
     Args:
         specs: the inputs, each with its own name.
@@ -173,6 +183,8 @@ def _drawn(spec: InputSpec, shape: tuple[int, ...], bound: Mapping[str, int], rn
     if dtype.kind == "f":
         if low is None or high is None:
             return np.asarray(rng.standard_normal(shape), dtype)
+        if spec.whole:
+            return np.asarray(rng.integers(int(low), int(high), shape, endpoint=True), dtype)
         start, end, share = float(low), float(high), rng.random(shape)
         # Weighted ends instead of start + width * share: the width of float64's whole range is infinite.
         return np.asarray(np.clip(start * (1 - share) + end * share, start, end), dtype)

@@ -102,6 +102,10 @@ def test_a_spec_has_the_defaults_of_most_inputs() -> None:
         ({"dtype": "int64", "low": "time", "high": "time"}, ["range = ['time', 'time']"]),
         ({"dtype": "int64", "low": None, "high": "time"}, ["range = [None, 'time']"]),
         ({"dtype": "int64", "low": 1.0, "high": "time"}, ["range = [1.0, 'time']"]),
+        ({"whole": True}, ["whole = True", "a range of integers"]),
+        ({"whole": True, "low": 0, "high": 1.5}, ["whole = True"]),
+        ({"whole": 1, "low": 0, "high": 2}, ["whole = 1", "true or false"]),
+        ({"whole": True, "dtype": "int64", "low": 0, "high": 2}, ["whole = True", "only for floats"]),
         ({"dtype": "bool", "low": 0, "high": 1}, ["range = [0, 1]", "a bool has none"]),
         ({"dtype": "bool", "low": False, "high": True}, ["range = [False, True]", "a bool has none"]),
     ],
@@ -230,6 +234,16 @@ def test_floats_are_standard_normal_or_uniform(dtype: str) -> None:
     assert np.isfinite(_one(InputSpec("x", (100,), dtype, -largest, largest))).all()
     assert (_one(InputSpec("x", (5,), dtype, 3, 3)) == 3).all()
     assert (_one(InputSpec("x", (5,), "float32", 10**30, 10**30)) == np.float32(1e30)).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_floats_may_be_whole_numbers(dtype: str) -> None:
+    spec = InputSpec("x", (200,), dtype, -1, 2, whole=True)
+    drawn = _one(spec)
+    assert drawn.dtype == dtype
+    assert set(drawn.tolist()) == {-1, 0, 1, 2}
+    assert spec.to_dict()["whole"] is True
+    assert InputSpec.from_dict(spec.to_dict()) == spec
 
 
 def test_no_row_of_a_mask_is_all_of_one_kind() -> None:

@@ -18,7 +18,14 @@ from ..spec import ExportOptions
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments
 from .copies.caller_state import caller_state_kept
-from .functional.dynamic_axes import dynamic_shapes_text, find_dynamic_axes, is_other_axis, left_out_axes, without_axes
+from .functional.dynamic_axes import (
+    all_axes,
+    dynamic_shapes_text,
+    find_dynamic_axes,
+    is_other_axis,
+    left_out_axes,
+    without_axes,
+)
 from .functional.functional_module import FixedSizeError, FunctionalModule, make_functional, resize_example, trace_sizes
 from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
@@ -104,13 +111,15 @@ def _build_with_found_axes(functional: FunctionalModule, name: str, options: Mod
     Batch and time stay dynamic, or the export is refused: nobody expects a file for a single length.
     """
     arguments = find_dynamic_axes(functional)
+    problem: FixedSizeError | None = None
     while True:
         try:
             built = _build_at_trace_sizes(replace(functional, arguments=arguments), name, options)
         except FixedSizeError as error:
-            others = {axis for axis in error.axes if is_other_axis(arguments, axis)}
+            others = {axis for axis in error.axes or all_axes(arguments) if is_other_axis(arguments, axis)}
+            problem = problem or error
             if not others:
-                raise
+                raise problem from None
             arguments = without_axes(arguments, others)
         else:
             shapes = dynamic_shapes_text(arguments)
@@ -129,7 +138,10 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
             return _build(functional, name, sizes, options)
         except ExportError as error:
             if problem is not None:
-                continue  # the error at the example's own sizes says more
+                # The error at the example's own sizes says more, unless it is the trace's and a file was made here.
+                if problem.axes and isinstance(error, FixedSizeError) and not error.axes:
+                    problem = error
+                continue
             if not isinstance(error, FixedSizeError):
                 raise
             problem = error

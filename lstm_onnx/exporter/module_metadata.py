@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import helper
 
 from ..input_spec import InputSpec
 from ..metadata import Metadata, Origin
@@ -107,13 +108,15 @@ def _input_specs(
     arguments: Arguments, graph: TracedGraph, calls: list[OpaqueCall], replacements: tuple[InputSpec, ...] | None
 ) -> tuple[InputSpec, ...]:
     """The inputs with the axes' final names; the range of lengths is from 1 to their sequences' time axis."""
-    lengths = _length_axes(graph, calls)
+    lengths, indices = _length_axes(graph, calls), _cast_to_integers(graph)
     specs = []
     for spec in replacements or arguments.specs():
         dims = zip(graph.dims[spec.name], spec.shape, strict=True)
         named = replace(spec, shape=tuple(dim if dim != "" else size for dim, size in dims))
         if replacements is None and spec.name in lengths:
             named = replace(named, **_length_range(named, arguments.tensors[spec.name], lengths[spec.name]))
+        elif replacements is None and spec.name in indices:
+            named = replace(named, **_whole_range(named, arguments.tensors[spec.name]))
         specs.append(named)
     return tuple(specs)
 
@@ -124,6 +127,25 @@ def _length_range(spec: InputSpec, example: torch.Tensor, axis: str) -> dict[str
         return {"low": 1, "high": axis}
     least, largest = float(example.min()), float(example.max())
     return {"low": least, "high": 1.0} if np.dtype(spec.dtype).kind == "f" and 0 < least <= largest <= 1 else {}
+
+
+def _whole_range(spec: InputSpec, example: torch.Tensor) -> dict[str, Any]:
+    """That of an example of whole numbers, for floats that the module turns into integers, such as an index."""
+    if spec.low is not None or not example.numel() or not bool((example == example.round()).all()):
+        return {}
+    return {"low": int(example.min()), "high": int(example.max()), "whole": True}
+
+
+def _cast_to_integers(graph: TracedGraph) -> set[str]:
+    """The float inputs that the graph turns into integers as they are."""
+    casts = [node for node in graph.nodes.nodes if node.op_type == "Cast" and node.input[0] in graph.inputs]
+    kinds = [(str(node.input[0]), graph.types[node.output[0]]) for node in casts]
+    return {
+        name
+        for name, kind in kinds
+        if helper.tensor_dtype_to_np_dtype(kind).kind in "iu"
+        and helper.tensor_dtype_to_np_dtype(graph.types[name]).kind == "f"
+    }
 
 
 def _length_axes(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:

@@ -4,12 +4,15 @@
 
 Draws modules as people write them: LSTMs, GRUs, RNNs and cells of 1 to 3 layers, of which some states and outputs are
 used and others are not, with embeddings, projections, norms, masks, lengths and initial states, in three precisions.
-Exports each, verifies the file, and tries all of its mutants.
+Exports each, verifies the file, and tries its mutants.  One in ten is compared at as many sizes as any file, up to
+513 steps, which takes most of the time; the others at fewer, up to 129.  Of every fourth all mutants are tried, of the
+others one of each kind, in a layer that the number chooses.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -19,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,6 +31,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx import ParityReport
+from lstm_onnx.parity.modules import sizes as sweep_sizes
 
 CELLS = ("LSTMCell", "GRUCell", "RNNCell")
 KINDS = ("LSTM", "GRU", "RNN", "RNN relu", *CELLS)
@@ -49,6 +54,8 @@ READS = (
 AFTER = ("nothing", "linear", "cut", "log_softmax", "tied", "norm", "closed gate", "unit length", "argmax")
 BESIDE = ("nothing", "unused", "not read", "stacked", "decoder")
 WORDS = 12
+FEW_SIZES = {"DENSE": 20, "DENSE_BATCH": 14, "LONG": 60, "LARGEST_TIME": 129}
+ALL_SIZES_EVERY, ALL_MUTANTS_EVERY = 10, 4
 
 
 @dataclass(frozen=True)
@@ -315,12 +322,23 @@ def example_of(drawn: DrawnModule, batch: int = 2, steps: int = 4) -> tuple[dict
     return inputs, shapes
 
 
+def sizes_of_comparisons(drawn: DrawnModule) -> contextlib.AbstractContextManager[Any]:
+    """Fewer sizes for most modules; without them, all that a verification tries."""
+    if drawn.number % ALL_SIZES_EVERY == 0:
+        return contextlib.nullcontext()
+    return mock.patch.multiple(sweep_sizes, **FEW_SIZES)
+
+
 def verified(drawn: DrawnModule, folder: Path, mutants: str) -> ParityReport:
     """The report on a fresh export."""
     module, path = made(drawn), folder / "m.onnx"
     inputs, shapes = example_of(drawn)
     lstm_onnx.export(module, path, example_inputs=inputs, dynamic_shapes=shapes)
-    return lstm_onnx.verify(module, path, provider="cpu", threads=1, mutants=mutants)
+    some = mutants == "all" and drawn.number % ALL_MUTANTS_EVERY != 0
+    with sizes_of_comparisons(drawn):
+        return lstm_onnx.verify(
+            module, path, provider="cpu", threads=1, mutants="quick" if some else mutants, seed=drawn.number
+        )
 
 
 def reports(numbers: range, mutants: str) -> Iterator[tuple[DrawnModule, ParityReport]]:

@@ -8,7 +8,7 @@ makes them arguments and results, so that a call is a function of its inputs and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,12 +223,21 @@ def _is_packed(value: Any) -> bool:
 
 
 def _with_fields(value: Any) -> Any:
-    """Dataclasses that pytree does not know as dicts of their fields."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and type(value) not in pytree.SUPPORTED_NODES:
-        return {item.name: _with_fields(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
-    if type(value) in (list, tuple, dict):
+    """Containers that pytree does not know as those that it knows, and objects as dicts of their public attributes."""
+    kind = type(value)
+    if kind in (list, tuple, dict):
         return pytree.tree_map(_with_fields, value, is_leaf=lambda item: item is not value)
-    return value
+    if isinstance(value, (Tensor, type, str)) or kind in pytree.SUPPORTED_NODES or _is_packed(value):
+        return value
+    if dataclasses.is_dataclass(value):
+        return {item.name: _with_fields(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _with_fields(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(kind, "_fields"):
+        return [_with_fields(item) for item in value]
+    if isinstance(value, nn.Module) or callable(value) or not hasattr(value, "__dict__"):
+        return value
+    return {name: _with_fields(item) for name, item in vars(value).items() if not name.startswith("_")}
 
 
 def named_tensors(result: Any) -> list[tuple[str, Tensor]]:

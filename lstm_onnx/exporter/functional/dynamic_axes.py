@@ -105,6 +105,11 @@ def left_out_axes(functional: FunctionalModule) -> tuple[str, list[Axis]] | None
     return None
 
 
+def all_axes(arguments: Arguments) -> list[Axis]:
+    """Every dynamic axis."""
+    return [(name, axis) for name, own in arguments.axes.items() for axis in own]
+
+
 def is_other_axis(arguments: Arguments, axis: Axis) -> bool:
     """Whether an axis is dynamic, and neither batch nor time."""
     return not names_in(arguments.axes[axis[0]].get(axis[1], _BATCH)) <= {_BATCH, _TIME}

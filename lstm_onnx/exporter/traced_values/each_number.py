@@ -24,6 +24,11 @@ from .value_checks import find_check
 Number = (int, float, torch.SymInt, torch.SymFloat)
 
 
+def _as_python(number: Any) -> Any:
+    """A number of numpy's as Python's."""
+    return number.item() if isinstance(number, np.number) else number
+
+
 def _refusal() -> ExportError:
     return ExportError(
         f"at {user_line()}: the code depends on the numbers in a tensor, which it takes one by one (a loop, tolist(), "
@@ -81,6 +86,7 @@ class EachNumber:
         return EachNumber(tensor, self.checks)
 
     def _combined(self, function: Callable[[Any, Any], Any], other: Any, *, swapped: bool = False) -> EachNumber:
+        other = _as_python(other)
         if not isinstance(other, (*Number, EachNumber)):
             raise _refusal()
         value = other.tensor if isinstance(other, EachNumber) else other
@@ -174,7 +180,6 @@ class TracedArray:
     """
 
     __hash__ = None  # type: ignore[assignment]
-    __array_ufunc__ = None
 
     def __init__(self, tensor: Tensor, checks: Callable[[str], None] | None = None) -> None:
         self.tensor, self.checks = tensor, checks
@@ -247,16 +252,60 @@ class TracedArray:
             raise AttributeError(name)
         raise _numpy_refusal()
 
-    def _combined(self, function: Any, other: Any, *, swapped: bool) -> TracedArray:  # noqa: ARG002
-        if not isinstance(other, int) or self.tensor.is_floating_point():
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> TracedArray:
+        """numpy's arithmetic and roundings.
+
+        Raises:
+            ExportError: another function.
+        """
+        if method != "__call__" or kwargs:
             raise _numpy_refusal()
-        return self._with(function(self.tensor, other))
+        if ufunc in _UNARY and inputs == (self,):
+            return self._with(_UNARY[ufunc](self.tensor))
+        if ufunc in _BINARY and len(inputs) == 2:
+            first = inputs[0] is self
+            return self._combined(_BINARY[ufunc], inputs[1] if first else inputs[0], swapped=not first)
+        raise _numpy_refusal()
+
+    def _combined(self, function: Any, other: Any, *, swapped: bool) -> TracedArray:
+        other = other.tensor if isinstance(other, TracedArray) else _as_python(other)
+        if not isinstance(other, (*Number, Tensor)) or isinstance(other, bool):
+            raise _numpy_refusal()
+        tensor = self.tensor
+        if not tensor.is_floating_point() and (
+            function is operator.truediv or isinstance(other, (float, torch.SymFloat))
+        ):
+            tensor = tensor.to(torch.float64)  # as numpy computes
+        if function in (torch.maximum, torch.minimum):
+            other = torch.as_tensor(other)
+        return self._with(function(other, tensor) if swapped else function(tensor, other))
 
     def _with(self, tensor: Tensor) -> TracedArray:
         return TracedArray(tensor, self.checks)
 
-    __add__, __sub__, __mul__ = _method(operator.add), _method(operator.sub), _method(operator.mul)
-    __floordiv__, __neg__ = _method(operator.floordiv), _rounding(lambda numbers: -numbers)
+    __add__, __radd__ = _method(operator.add), _method(operator.add, swapped=True)
+    __sub__, __rsub__ = _method(operator.sub), _method(operator.sub, swapped=True)
+    __mul__, __rmul__ = _method(operator.mul), _method(operator.mul, swapped=True)
+    __floordiv__, __truediv__, __neg__ = _method(operator.floordiv), _method(operator.truediv), _rounding(operator.neg)
+
+
+_BINARY: dict[Any, Callable[..., Any]] = {
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.true_divide: operator.truediv,
+    np.floor_divide: operator.floordiv,
+    np.maximum: torch.maximum,
+    np.minimum: torch.minimum,
+}
+_UNARY: dict[Any, Callable[..., Any]] = {
+    np.ceil: torch.ceil,
+    np.floor: torch.floor,
+    np.rint: torch.round,
+    np.trunc: torch.trunc,
+    np.negative: operator.neg,
+    np.absolute: torch.abs,
+}
 
 
 def _numpy_refusal() -> ExportError:

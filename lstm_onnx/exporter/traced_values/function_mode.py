@@ -62,7 +62,7 @@ class TracingMode(TorchFunctionMode):
         if name in READS and (found := self.constants.read(func, args, kwargs)) is not None:
             return found[0]
         special = _SPECIAL.get(func if func == _DATA else name)
-        if special is not None and args:
+        if special is not None and (args or special is _attention):
             found = special(self, func, args, kwargs)
             if found is not None:
                 return found[0]
@@ -237,12 +237,34 @@ def _is_symbolic(item: Any) -> bool:
     return isinstance(item, (torch.SymInt, torch.SymFloat))
 
 
-def _squeeze(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     dims = args[1] if len(args) > 1 else kwargs.get("dim")
-    sizes = args[0].shape
+    sizes = list(args[0].shape)
     for dim in dims if isinstance(dims, (tuple, list)) else (dims,):
         if isinstance(dim, int) and -len(sizes) <= dim < len(sizes) and isinstance(sizes[dim], torch.SymInt):
             mode.squeezed.append((sizes[dim], user_line()))
+    if func.__name__ != "squeeze" or not isinstance(dims, int) or not -len(sizes) <= dims < len(sizes):
+        return None
+    if isinstance(sizes[dims], int) or sizes[dims] != 1:
+        return None
+    # The sizes are those at which the axis is 1, which the translation of a squeeze does not know.
+    del sizes[dims]
+    return (args[0].reshape(sizes),)
+
+
+def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    """Of three axes, where torch.onnx only has a translation for four."""
+    names = ("query", "key", "value", "attn_mask")
+    found = dict(zip(names, args[:4], strict=False)) | {name: kwargs[name] for name in names if name in kwargs}
+    if any(found[name].dim() != 3 for name in names[:3]):
+        return None
+    mask = found.get("attn_mask")
+    if isinstance(mask, Tensor) and mask.dim() == 3:
+        found["attn_mask"] = mask.unsqueeze(1)
+    found |= {name: found[name].unsqueeze(1) for name in names[:3]}
+    others = {name: value for name, value in kwargs.items() if name not in names}
+    others |= dict(zip(("dropout_p", "is_causal"), args[4:], strict=False))
+    return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
 
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -264,5 +286,6 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "__rfloordiv__": _floor_divided_by,
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
+    "scaled_dot_product_attention": _attention,
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""

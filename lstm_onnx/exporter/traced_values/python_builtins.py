@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
@@ -61,6 +62,11 @@ class Builtins:
             # No function mode sees torch.from_numpy.
             stack.callback(setattr, torch, "from_numpy", torch.from_numpy)
             setattr(torch, "from_numpy", _from_numpy(torch.from_numpy))  # noqa: B010
+            # numpy asks an array-like for its numbers, which a traced tensor does not have.
+            for name in ("array", "asarray"):
+                own = getattr(np, name)
+                stack.callback(setattr, np, name, own)
+                setattr(np, name, _array(own))
             for name in ("max", "min"):
                 stack.callback(setattr, builtins, name, getattr(builtins, name))
             yield
@@ -155,6 +161,24 @@ def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
         return array.tensor.clone() if isinstance(array, TracedArray) else own(array)
 
     return from_numpy
+
+
+def _array(own: Callable[..., Any]) -> Callable[..., Any]:
+    def array(values: Any, *args: Any, **kwargs: Any) -> Any:
+        each = only_each(values)
+        found = (
+            values
+            if isinstance(values, TracedArray)
+            else None
+            if each is None
+            else TracedArray(each.tensor, each.checks)
+        )
+        if found is None:
+            return own(values, *args, **kwargs)
+        dtype = args[0] if args else kwargs.get("dtype")
+        return found if dtype is None else found.astype(dtype)
+
+    return array
 
 
 class _IntMeta(type):

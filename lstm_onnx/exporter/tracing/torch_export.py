@@ -22,12 +22,14 @@ from ..traced_values.constants import Constants
 from ..traced_values.each_number import RetraceError
 from ..traced_values.function_mode import TracingMode
 from ..traced_values.python_builtins import Builtins
+from ..translations.angles import ANGLES
 from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
 from .assigned_parameters import assigned_parameters
 from .errors import explained, own_error, sources, translation_problem, unexplained
+from .exact_rewrites import exact_rewrites
 from .opaque_node import translation
 from .pooling import SymbolicPooling
 from .size_decisions import SizeFacts, axis_of, size_facts
@@ -94,7 +96,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
         program, guards, mode = _exported(functional, (given, held), (shapes, held_shapes), builtins)
         _require_rank(functional, mode)
         try:
-            with tables_kept():
+            with tables_kept(), exact_rewrites():
                 translated = torch.onnx.export(
                     program,
                     dynamo=True,
@@ -105,6 +107,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
                         **INTERPOLATIONS,
                         **VIEWS,
                         **SORTING,
+                        **ANGLES,
                         torch.ops.lstm_onnx.recurrent.default: translation,
                     },
                     verbose=False,

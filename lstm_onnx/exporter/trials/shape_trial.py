@@ -7,7 +7,7 @@ finds the sizes at which a file is right.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,15 +183,16 @@ class ShapeTrial:
 
     def _run(self, sizes: Sizes) -> Outcome:
         inputs, states = self._example(sizes)
-        try:
-            expected = call_with_states(self.functional, self.metadata, inputs, states)
-        except ExportError as error:
-            # The example's integers may be indices of steps that do not exist at these sizes.
-            inputs = {name: _at_most(tensor, min(sizes.values(), default=1)) for name, tensor in inputs.items()}
+        problem: ExportError | None = None
+        expected: Tensors | None = None
+        for given in self._valid_examples(inputs, sizes):
             try:
-                expected = call_with_states(self.functional, self.metadata, inputs, states)
-            except ExportError:
-                return Outcome(UNRUN, str(error))  # such as shorter than a kernel
+                expected, inputs = call_with_states(self.functional, self.metadata, given, states), given
+                break
+            except ExportError as error:
+                problem = problem or error
+        if expected is None:
+            return Outcome(UNRUN, str(problem))  # such as shorter than a kernel
         axes = self.axis_sizes(sizes)
         for recurrent in self.facts.recurrent:
             if (recurrent.path, recurrent.call) not in self.guarded and recurrent.at(axes) < 1:
@@ -206,6 +207,21 @@ class ShapeTrial:
             own = {name: state for name, state in states.items() if name not in self.metadata.origins}
             outcome = self._compare(inputs, own, call_with_states(self.functional, self.metadata, inputs, own))
         return outcome
+
+    def _valid_examples(self, inputs: Tensors, sizes: Sizes) -> Iterator[Tensors]:
+        """The example's inputs, and changed ones where the module does not run on these at these sizes.
+
+        Integers may be indices of steps that do not exist there, and of lengths none may be left that fills its axis,
+        or one of no steps.
+        """
+        yield inputs
+        clamped = {name: _at_most(tensor, min(sizes.values(), default=1)) for name, tensor in inputs.items()}
+        yield clamped
+        full = {spec.name: sizes[str(spec.high)] for spec in self.metadata.inputs if spec.high in sizes}
+        full |= {spec.name: 1 for spec in self.metadata.inputs if isinstance(spec.high, float) and spec.high == 1}
+        if full:
+            longest = {name: torch.full_like(inputs[name], size) for name, size in full.items()}
+            yield {**clamped, **longest}
 
     def _compare(self, inputs: Tensors, states: Tensors, expected: Tensors) -> Outcome:
         try:

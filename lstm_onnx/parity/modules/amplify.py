@@ -7,7 +7,7 @@ is below its rounding while the gates hardly move.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,8 @@ from ..tolerances import LEAST_WEIGHT_GAIN
 if TYPE_CHECKING:
     from .verification import ModuleVerification
 
-_SHAPES = ((8, 7), (5, 12), (32, 2))
-"""The (batch, time) of the cases."""
+SHAPES = ((8, 7), (5, 12), (32, 2))
+"""The (batch, time) of the cases, unless others are given."""
 _KINDS = ("weight_ih", "weight_hh", "bias", "weight_hr")
 _DENSE = "dense"
 """The kind of all other weight matrices."""
@@ -43,7 +43,12 @@ class _Layer:
 
 
 def amplified_target(
-    verification: ModuleVerification, *, least: float | None = None, dense: bool = False, complete: bool = True
+    verification: ModuleVerification,
+    *,
+    least: float | None = None,
+    dense: bool = False,
+    complete: bool = True,
+    shapes: Sequence[tuple[int, int]] = SHAPES,
 ) -> Target | None:
     """The file with amplified weights, and what PyTorch gives with them; None where not needed or not found in it.
 
@@ -53,6 +58,7 @@ def amplified_target(
         dense: whether to amplify the weights outside of the recurrent layers as well.
         complete: None where a layer is not found in the file, such as one that has no effect; otherwise only those
             that are found are amplified.
+        shapes: the (batch, time) of the cases.
     """
     if verification.dtype == "float64":
         return None
@@ -77,7 +83,7 @@ def amplified_target(
     except LSTMOnnxError:
         return None
     with _scaled(verification, layers):
-        return Target(amplified, graph, _expected(verification))
+        return Target(amplified, graph, _expected(verification, shapes))
 
 
 def _layers(verification: ModuleVerification) -> Iterator[_Layer]:
@@ -191,11 +197,11 @@ def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[
                 changed.copy_(original)
 
 
-def _expected(verification: ModuleVerification) -> list[Expected]:
+def _expected(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
     rng = np.random.default_rng([verification.seed, 4])
     specs = verification.specs
     cases = []
-    for batch, time in _SHAPES:
+    for batch, time in shapes:
         case = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
         expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
         if expected is not None and not expected.inconclusive:

@@ -6,7 +6,7 @@ They are made one after the other, only while mutants survive.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import LSTMOnnxError
 from ..expected import Expected, largest_relative_errors
 from ..mutants import Target, folder_of, opened
-from .amplify import amplified_target
+from .amplify import SHAPES, amplified_target
 from .widened import widened_graph, widened_inputs, widened_module, widened_spec
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _SHAPES = ((32, 7), (16, 2), (5, 24))
 """The (batch, time) of the cases."""
+_LONGER = ((4, 112), (2, 384))
+"""The same for a module whose recurrent layers get a step for many of its inputs' steps."""
 _LOUDER = 4.0
 """The factor of the inputs in some of the cases."""
 _LEAST_GAIN = 2.0
@@ -31,11 +33,13 @@ _LEAST_GAIN = 2.0
 
 def harder_targets(verification: ModuleVerification) -> Iterator[Target]:
     """The file with other inputs and with amplified weights, of a half-precision file also all of these in float32."""
-    yield Target(verification.model, verification.graph, _more_cases(verification))
-    for what, dense in (("recurrent", False), ("all", True)):
-        target = amplified_target(verification, least=_LEAST_GAIN, dense=dense, complete=False)
-        if target is not None:
-            yield _labelled(target, what)
+    for shapes in (_SHAPES, _LONGER):
+        yield Target(verification.model, verification.graph, _more_cases(verification, shapes))
+        own = SHAPES if shapes is _SHAPES else shapes
+        for what, dense in (("recurrent", False), ("all", True)):
+            target = amplified_target(verification, least=_LEAST_GAIN, dense=dense, complete=False, shapes=own)
+            if target is not None:
+                yield _labelled(target, what)
     if verification.dtype == "float16":
         widened = _widened(verification)
         if widened is not None:
@@ -52,12 +56,12 @@ def _labelled(target: Target, prefix: str) -> Target:
     return replace(target, expected=expected)
 
 
-def _more_cases(verification: ModuleVerification) -> list[Expected]:
+def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
     rng = np.random.default_rng([verification.seed, 5])
     specs = verification.specs
     floats = [spec.name for spec in specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
     cases = []
-    for batch, time in _SHAPES:
+    for batch, time in shapes:
         drawn = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
         cases.append(replace(drawn, label=f"{drawn.label}, once more"))
         if floats:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...onnxgraph.recurrent import RecurrentLayer
-from . import partial, weights, wiring
+from . import partial, unread, weights, wiring
 from .equivalence import Outcome
 from .graph_edit import Edit
 
@@ -21,7 +21,7 @@ class Mutator:
 
     `apply` changes a model at a recurrent layer, or (`once`) outside of them, and gives the outcome.  `quick` says
     whether a quick self-test tries it, `streams` whether only runs that carry states can detect it; `kinds` are the
-    kinds of cases that detect it most likely, which run first.
+    kinds of cases that detect it most likely, which run first.  `replace` puts any number where it changes something.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Mutator:
     once: bool = False
     streams: bool = False
     kinds: tuple[str, ...] = ()
+    replace: unread.Replace | None = None
 
 
 def _gate_pairs(op_type: str, quick: set[str]) -> list[Mutator]:
@@ -67,7 +68,7 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("initial c of two layers exchanged", wiring.exchanged_layers("c", RecurrentLayer.initial)),
     Mutator("final h of two layers exchanged", wiring.exchanged_layers("h", RecurrentLayer.final)),
     Mutator("final c of two layers exchanged", wiring.exchanged_layers("c", RecurrentLayer.final)),
-    Mutator("lengths ignored", wiring.ignored_lengths),
+    Mutator("lengths ignored", wiring.ignored_lengths, replace=unread.replace_padding),
     Mutator("lengths one step off", wiring.one_step_off),
     Mutator("other activations", wiring.other_activations),
     Mutator("batch baked in", wiring.baked("batch"), once=True),

@@ -20,6 +20,7 @@ from .catalogue import MUTATORS, Mutator
 from .effect import Shapes, same_by_graph
 from .equivalence import Outcome, equivalent
 from .graph_edit import Edit, known_shapes
+from .unread import NUMBERS, Replace, same_outputs
 
 LEVELS = ("none", "quick", "all")
 """No self-test; one mutant of each kind; every kind in every recurrent layer."""
@@ -199,7 +200,29 @@ def _result(
             return result
         if nearest is None or result.ratio >= nearest.ratio:
             nearest = result
+    if nearest is not None and mutator.replace is not None and _unread(targets, mutator.replace, at, folder):
+        return MutantResult("", "equivalent", 0.0, "", "no output depends on the numbers that it changes")
     return nearest
+
+
+def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str) -> bool:
+    """Whether other numbers in the place of those that a mutant changes leave all outputs as they are."""
+    for target in targets:
+        copies = []
+        for number in NUMBERS:
+            copy = onnx.ModelProto()
+            copy.CopyFrom(target.proto)
+            edit = Edit(copy, folder)
+            if not replaced(edit, edit.layers[at], number):
+                return False
+            edit.sort()
+            try:
+                copies.append(opened(target.model, copy))
+            except LSTMOnnxError:
+                return False
+        if not same_outputs(target.model, copies, target.expected):
+            return False
+    return True
 
 
 def _run(model: Model, copy: onnx.ModelProto, cases: Sequence[Expected]) -> MutantResult:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import collections
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,26 @@ def test_results_are_named_by_the_keys_that_lead_to_them() -> None:
         "output.1.1.a",
     ]
     assert [name for name, _ in named_tensors({"a": one, "b": (one, None)})] == ["a", "b.0"]
+
+
+class _Reply(collections.OrderedDict[str, Any]):
+    """As transformers returns, whose keys are attributes, too."""
+
+    __getattr__ = collections.OrderedDict.__getitem__
+
+
+class _Rows(list[Any]):
+    """A list of a class of its own."""
+
+
+def test_results_in_containers_of_other_classes_and_in_objects() -> None:
+    one = torch.zeros(())
+    reply = _Reply(logits=one, states=_Rows([one, None]), hidden=collections.UserDict(h=one))
+    assert [name for name, _ in named_tensors(reply)] == ["logits", "states.0", "hidden.h"]
+    plain = types.SimpleNamespace(mean=one, _cached=one, name="a")
+    assert [name for name, _ in named_tensors((plain, torch.distributions.Normal(one, one + 1)))] == [
+        "output.0.mean",
+        "output.1.loc",
+        "output.1.scale",
+    ]
+    assert named_tensors((torch.nn.Linear(1, 1), print, "text", torch.Size([1]))) == []

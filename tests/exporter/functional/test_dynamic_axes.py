@@ -334,3 +334,46 @@ def test_a_first_call_works_and_says_which_axes_are_dynamic(tmp_path: Path) -> N
         expected = module(tokens, states)[0].numpy()
     found = model.run({"tokens": tokens.numpy(), "state.0": states[0].numpy(), "state.1": states[1].numpy()})
     np.testing.assert_allclose(next(iter(found.values())), expected, atol=1e-5)
+
+
+class _Strip(nn.Module):
+    """Of a picture the columns are steps, its height squeezed away where it is 1 after the strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, stride=(4, 1), padding=1)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(self.conv(x).squeeze(2).transpose(1, 2))[0]
+
+
+def test_an_axis_that_becomes_one_is_squeezed(tmp_path: Path) -> None:
+    module, path = _Strip().eval(), tmp_path / "m.onnx"
+    lstm_onnx.export(module, path, example_inputs=torch.randn(3, 1, 2, 5))
+    model = lstm_onnx.load(path, provider="cpu", threads=1)
+    assert model.metadata.axis_limits["x_2"] == (1, 4)
+    for batch, height, width in ((1, 4, 5), (3, 2, 9), (2, 1, 1)):
+        x = torch.randn(batch, 1, height, width)
+        with torch.no_grad():
+            expected = module(x).numpy()
+        np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], expected, atol=1e-6)
+
+
+class _Heights(nn.Module):
+    """A height of which nothing but its first rows is read, and as many as the example has in a second input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        rows = list(table)  # a graph has as many as there were
+        return self.lstm(x)[0] * sum(row.sum() for row in rows)
+
+
+def test_an_axis_that_freezes_is_static(tmp_path: Path) -> None:
+    module, path = _Heights().eval(), tmp_path / "m.onnx"
+    result = lstm_onnx.export(module, path, example_inputs=(torch.randn(2, 5, 3), torch.rand(7, 2)))
+    assert "'x': {0: 'batch', 1: 'time'}" in result.notes[0]
+    assert lstm_onnx.load(path, provider="cpu", threads=1).inputs["table"].shape[0] == 7

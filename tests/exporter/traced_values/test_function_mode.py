@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from tests.exporter.helpers import X, right, signal
+from tests.exporter.helpers import X_LENGTHS, X, right, signal, with_lengths
 
 MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "clamp": lambda y, n: [n.clamp(0, 8.0), n.clamp(0.5, 8), n.clip(0, 1.5), y.clamp(0, 0.5), n.clamp(min=1, max=2.5)],
@@ -21,6 +22,25 @@ MIXED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "floor division": lambda y, n: [n // 2, n // 2.5, y // 0.5, -7 // (n.abs() + 1), n // (n.abs() + 1)],
     "others": lambda y, n: [n % 2.5, torch.maximum(n, torch.tensor(0.5)), torch.where(y > 0, n, y), n + y, n * 1.5],
 }
+
+
+class Attentive(nn.Module):
+    """Attention of three axes, with a mask of lengths, without one, and causal by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Any:
+        y = self.lstm(x)[0]
+        valid = (torch.arange(x.shape[1]) < lengths[:, None])[:, None]
+        named = F.scaled_dot_product_attention(query=y, key=y, value=y, is_causal=True)
+        return F.scaled_dot_product_attention(y, y, y, valid), F.scaled_dot_product_attention(y, y, y), named
+
+
+def test_attention_of_three_axes(tmp_path: Path) -> None:
+    right(Attentive(), with_lengths, X_LENGTHS, tmp_path)
 
 
 @pytest.mark.parametrize("case", MIXED)

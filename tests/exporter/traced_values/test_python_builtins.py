@@ -68,6 +68,20 @@ def of_each(self: Base, x: Tensor, lengths: Tensor) -> Any:
     ]
 
 
+def by_numpys_arithmetic(self: Base, x: Tensor, lengths: Tensor) -> Any:
+    """What numpy computes with an array, in its dtypes; its own numbers beside traced ones."""
+    array, factor = lengths.cpu().numpy(), np.arange(3)[2]
+    halves = np.array(np.ceil(array / 2), dtype=np.int64)
+    quarters = np.array(np.ceil(np.array(halves, dtype=np.float32) / 2), dtype=np.int64).tolist()
+    return [
+        self.packed(x, quarters),
+        torch.tensor([int(n + 1) // factor for n in lengths]),
+        torch.from_numpy(np.asarray(2 * array - 1 + np.maximum(3, array) - np.minimum(array, factor) + np.abs(-array))),
+        torch.tensor((np.floor(array / 3) + np.rint(1.5 * array) - np.trunc(array * 0.3)).tolist()),
+        torch.tensor((array // 2).tolist()),
+    ]
+
+
 CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
     "len in another file": lambda m, x, n: m.masked(x, length_masks.up_to(n, x.shape[1])),
     "len in a method of another class": lambda m, x, n: m.masked(x, length_masks.Masks().up_to(n, x.shape[1])),
@@ -89,14 +103,17 @@ CASES: dict[str, Callable[[Base, Tensor, Tensor], Any]] = {
     "subsampled": subsampled,
     "sorted by numpy": sorted_by_numpy,
     "arithmetic": of_each,
+    "arithmetic of numpy": by_numpys_arithmetic,
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_python_functions_of_traced_tensors(case: str, tmp_path: Path) -> None:
     before = {name: getattr(builtins, name) for name in ("len", "max", "min", "sum", "int")}
+    arrays = np.array, np.asarray
     right(Base(CASES[case]), with_lengths, X_LENGTHS, tmp_path)
     assert {name: getattr(builtins, name) for name in before} == before
+    assert (np.array, np.asarray) == arrays
     assert not {"len", "int"} & set(vars(length_masks)) | {"len", "int"} & set(globals())
 
 

@@ -262,3 +262,25 @@ def test_a_number_made_of_a_computed_size_stays_open(tmp_path: Path) -> None:
     result = made(module, signal(2, 6), X, tmp_path)
     for time in (1, 4, 5, 8, 11):
         agree(result.run(signal(3, time)), eager(module, signal(3, time)))
+
+
+class Padded(Base):
+    """Packed and padded again, and joined with what has all steps."""
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        steps = (lengths * x.shape[1]).long() if lengths.is_floating_point() else lengths
+        packed = pack_padded_sequence(x, steps, batch_first=True, enforce_sorted=False)
+        y = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        return y.reshape(*x.shape[:2], 4)
+
+
+@pytest.mark.parametrize("lengths", [torch.tensor([3, 6]), torch.tensor([0.5, 1.0])])
+def test_lengths_of_which_none_is_left_that_fills_its_axis_limit_nothing(lengths: Tensor, tmp_path: Path) -> None:
+    """A batch of 1 keeps the shorter sequence, and half of one step is none."""
+    axes = {"x": {0: "batch", 1: "time"}, "lengths": {0: "batch"}}
+    module = Padded().eval()
+    result = made(module, (signal(2, 6)[0], lengths), axes, tmp_path)
+    assert result.model.metadata.axis_limits == {}
+    for batch, time in ((1, 1), (1, 5), (3, 1)):
+        full = torch.full((batch,), time if lengths.dtype == torch.int64 else 1.0, dtype=lengths.dtype)
+        agree(result.run((signal(batch, time)[0], full)), eager(module, (signal(batch, time)[0], full)))

@@ -83,11 +83,13 @@ def window(
     g = p.graph
     capacity = max(left, reach - 1)
     held = _held(p, x, f, capacity, fill)
-    full = capacity == left and stride == 1  # so many steps before every call, the first included
+    full = left == reach - 1 and stride == 1  # so many steps before every call, the first included
     if full and g.is_exact(f.count) and g.is_exact(count):
         return held, _resized(f, size, count)
-    given = g.math("Sub", g.before(f.count), g.math("Mul", g.before(count), stride)) if not full else "0"
-    start: int | str = 0 if full else g.math("Sub", capacity - left, given)
+    start: int | str = 0
+    if not full:
+        given = g.math("Sub", g.before(f.count), g.math("Mul", g.before(count), stride))
+        start = g.math("Sub", capacity - left, given)
     span = g.math("Add", g.math("Mul", g.math("Sub", g.at_least_one(count), 1), stride), kernel)
     # Enough for the padding at the end, and for one window where none is due.
     held = g.padded(held, f.axis, f.rank, right + reach, fill, p.dtype(f))

@@ -17,9 +17,7 @@ _OPERATORS = (
     "QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan "
     "Tanh ThresholdedRelu Where Xor Mean"
 )
-LAST = (
-    "a value of each step, or give it out beside the steps"
-)
+LAST = "a value of each step, or give it out beside the steps"
 
 
 @family(*_OPERATORS.split(), repeated=True)
@@ -49,17 +47,17 @@ def elementwise(p: Rewriter, call: Call) -> list[Fact]:
     names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
     by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
     p.copy(call, [by_place.get(i, p.name(name) if name else "") for i, name in enumerate(call.node.input)])
-    shape = broadcast([*shapes])
     first = call.streams[0][1]
-    result = Stream(shape, p.output_dtype(call), len(shape) + back, count, first.fold)
-    # The lengths agree, or the whole model refuses the sequence: the first stream's stands for all.
-    return [result] * len(call.node.output)
+    shape = list(broadcast(shapes))
+    axis = len(shape) + back
+    shape[axis] = first.shape[first.axis]  # `aligned` has compared the numbers of steps
+    return [Stream(tuple(shape), p.output_dtype(call), axis, count, first.fold)] * len(call.node.output)
 
 
 def _shape(fact: Fact) -> Shape:
     """The axes of an input; time is 1 where it is checked elsewhere that lengths agree."""
     if isinstance(fact, Stream):
-        return tuple(ONE if axis == fact.axis and False else size for axis, size in enumerate(fact.shape))
+        return tuple(ONE if axis == fact.axis else size for axis, size in enumerate(fact.shape))
     shape = require_shape(fact)
     if isinstance(fact, Static) and fact.repeated is not None:
         return tuple(ONE if axis == fact.repeated[0] else size for axis, size in enumerate(shape))

@@ -75,6 +75,5 @@ def _computed(p: Rewriter, call: Call, items: list[Size]) -> Size | None:
             return Size.of(int(number / by))
         return p.lengths.floor(one, by)
     if call.op == "Mod" and by is not None and by > 0:
-        left = one - p.lengths.floor(one, by) * two
-        return left if left.number is not None else None
+        return one - p.lengths.floor(one, by) * two
     return None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .runtime.pool.pool import Pool
     from .runtime.stream import Stream
     from .spec import ExportOptions, LSTMSpec
+    from .streaming import StreamingResult, make_streaming
 
 _MODULES = {
     "check": ("CheckReport",),
@@ -58,6 +59,7 @@ _MODULES = {
     "runtime.pool.pool": ("Pool",),
     "runtime.stream": ("Stream",),
     "spec": ("ExportOptions", "LSTMSpec"),
+    "streaming": ("StreamingResult", "make_streaming"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _CALLABLE_PACKAGES = ("check", "inspect")
@@ -85,12 +87,14 @@ __all__ = [
     "QuantizeResult",
     "RunError",
     "Stream",
+    "StreamingResult",
     "WeightsError",
     "__version__",
     "check",
     "export",
     "inspect",
     "load",
+    "make_streaming",
     "quantize",
     "verify",
     "verify_golden",

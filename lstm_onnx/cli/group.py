@@ -19,6 +19,7 @@ from .inspect import inspect
 from .options import detail, verbosity_options
 from .quantize import quantize
 from .run import run
+from .stream import stream
 from .streams import off_stdout
 from .verify import verify
 
@@ -84,7 +85,7 @@ def _versions() -> str:
 
 
 cli.params += verbosity_options()
-for _command in (export, quantize, check, run, verify, bench, inspect, doctor, help_command):
+for _command in (export, quantize, stream, check, run, verify, bench, inspect, doctor, help_command):
     assert _command.callback is not None  # noqa: S101 - each is a function
     _command.callback = _wrapped(_command.callback)
     _command.params += verbosity_options()

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError
 from .batch_axes import TIME, batch_name
 from .call import call
+from .conversion import ToCallerType, to_numpy
 from .tensor_info import require_known_names
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class ChunkedSteps:
         self.delay = self.streaming.delay if self.streaming is not None else 0
         self.hop = self.streaming.hop if self.streaming is not None else 1
         self._still: Arrays = {}
-        self._others: Arrays = {}
+        self._others: dict[str, Any] = {}
+        self._to_caller_type: ToCallerType | None = None
 
     def prepared(self, feeds: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         """The feeds of a call that does not end the sequence, and whether the chunk has no steps.
@@ -53,6 +55,11 @@ class ChunkedSteps:
                     f"{streaming.last} is set by the stream", hint="stream.flush() ends the sequence", name=streaming.last
                 )
             feeds = {**feeds, streaming.last: np.zeros(1, np.int64)}
+        first = next(iter(feeds.values()), None)
+        self._to_caller_type = None
+        if type(first) is not np.ndarray and first is not None:
+            name = next(iter(feeds))
+            self._to_caller_type = to_numpy(first, self.model.inputs.get(name), name)[1]
         shapes = {name: tuple(getattr(feeds[name], "shape", ())) for name in streaming.time if name in feeds}
         steps = {
             name: shape[axis]
@@ -91,6 +98,12 @@ class ChunkedSteps:
                 if axis is None and isinstance(results[name], np.ndarray):
                     self._still[name] = results[name]
 
+    def converted(self, results: Arrays) -> dict[str, Any]:
+        """Results as arrays of the type that the caller passed last."""
+        if self._to_caller_type is None:
+            return dict(results)
+        return {name: self._to_caller_type(array) for name, array in results.items()}
+
     def nothing(self, name: str) -> np.ndarray:
         """An output of a call without steps: no step of it, or what it was at the last one."""
         info = self.model.outputs[name]
@@ -127,7 +140,8 @@ class ChunkedSteps:
             )
         if streaming.last is None or not steps:
             return None
-        feeds = {**self._others, **states, streaming.last: np.ones(1, np.int64)}
+        others = {name: to_numpy(value, self.model.inputs[name], name)[0] for name, value in self._others.items()}
+        feeds = {**others, **states, streaming.last: np.ones(1, np.int64)}
         batch = batch_name(self.model)
         for name, axis in streaming.time.items():
             info = self.model.inputs[name]

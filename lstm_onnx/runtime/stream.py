@@ -143,7 +143,7 @@ class Stream:
         else:
             self._set({name: results[output] for name, output in self.model.states.items()})
         self._ended, self._last = True, None
-        results = {name: results[name] for name in self._output_names}
+        results = self._chunks.converted({name: results[name] for name in self._output_names})
         return results if self._returns_dict or not self._has_single_output else next(iter(results.values()))
 
     def _require_open(self) -> None:
@@ -196,6 +196,7 @@ class Stream:
                 self._last = None  # `run` tries again, unbound if that fails as well
                 return self(chunk)
             self._current = current ^ 1
+            self._returns_dict = False
             return last.output.copy()
         spec = self.model.spec
         if spec is None:
@@ -253,7 +254,7 @@ class Stream:
         if self._chunks.streaming is not None:
             feeds, empty = self._chunks.prepared(feeds)
             if empty:
-                return {name: self._chunks.nothing(name) for name in self._output_names}
+                return self._chunks.converted({name: self._chunks.nothing(name) for name in self._output_names})
         if self._device is not None:
             return self._on_device(feeds)
         key = key_of(feeds)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .facts import RefusedError
-from .rewrite import Rewritten, StreamOutput, rewrite
+from .rewrite import NodeRefusedError, Rewritten, StreamOutput, read_initializers, rewrite
 
-__all__ = ["RefusedError", "Rewritten", "StreamOutput", "rewrite"]
+__all__ = ["NodeRefusedError", "RefusedError", "Rewritten", "StreamOutput", "read_initializers", "rewrite"]

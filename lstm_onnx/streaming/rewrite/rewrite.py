@@ -65,6 +65,7 @@ class Rewritten:
         period: see `settled`.
         positions: whether results depend on the number of the step.
         time: the name of the time axis.
+        look_ahead: the nodes that need later steps.
     """
 
     model: ModelProto
@@ -80,6 +81,7 @@ class Rewritten:
     period: int
     positions: bool
     time: str
+    look_ahead: tuple[str, ...] = ()
 
     @property
     def delay(self) -> int:
@@ -400,6 +402,7 @@ class _Rewrite:
             lcm(*(count.period for count in counts)),
             g.used_positions,
             self.axis_name,
+            tuple(p.look_ahead),
         )
 
     def _count_steps(self, caches: dict[str, str]) -> None:

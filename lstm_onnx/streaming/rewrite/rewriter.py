@@ -120,7 +120,8 @@ class Rewriter:
     tainted: set[str] = field(default_factory=set)
     """Values that are made of state inputs."""
     multiple: int = 1
-    lookahead: dict[str, int] = field(default_factory=dict)
+    look_ahead: list[str] = field(default_factory=list)
+    """Names of nodes that need later steps."""
     module: str = ""
     _counts: list[Count] = field(default_factory=lambda: [Input()])
     _known: dict[Count, Count] = field(default_factory=dict)
@@ -176,6 +177,8 @@ class Rewriter:
                 self._counts.append(count)
                 if not self.graph.ending and not count.ends_early:
                     raise NeedsEndError
+                if isinstance(count, Stage) and count.at_end and not count.ends_early:
+                    self.look_ahead.append(self.graph.prefix)
             self._known[count] = found or count
         return self._known[count]
 

@@ -199,8 +199,15 @@ class Graph:
         return self.new(count) if self.is_exact(count) else self._top("Max", self.new(count), 1)
 
     def started(self) -> str:
-        """1 where there was a call before this one, else 0."""
-        return self._top("Min", self._top("Slice", self._fed(), 0), 1, hint="started")
+        """1 where the input had a step before this call, else 0."""
+        return self._top("Slice", self._begun(), 0, hint="started")
+
+    def starts(self) -> str:
+        """1 in the call that has the first step of the input, else 0."""
+        return self._top("Sub", self._top("Slice", self._begun(), 1), self.started(), hint="starts")
+
+    def _begun(self) -> str:
+        return self._top("Min", self._fed(), 1, hint="begun")
 
     def any_new(self, count: Count) -> str:
         """Whether this call has a step, a bool of shape (1,)."""
@@ -240,14 +247,12 @@ class Graph:
         return self._top("Concat", before, self._top("Add", before, self.length(*self.step_input)), axis=0, hint="fed")
 
     def _given(self, count: Count) -> str:
-        """(steps before this call, and with it), where none are before the first call."""
+        """(steps before this call, and with it), where none are before the first step of the input."""
         vector = self._vector(count)
-        if count.at_start:
-            vector = self._top("Mul", vector, self._top("Concat", self.started(), 1, axis=0))
-        return vector
+        return self._top("Mul", vector, self._begun()) if count.at_start else vector
 
     def _vector(self, count: Count) -> str:
-        """The same, with padding that exists before the first call."""
+        """The same, with padding that exists before the first step."""
         if isinstance(count, Stage):
             return self._stage_vector(count)
         if isinstance(count, Gate):

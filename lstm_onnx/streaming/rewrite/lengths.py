@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import gcd
+
 from ..size import ONE, Size
 
 
@@ -34,6 +36,10 @@ class Lengths:
         if inner is not None:  # (x // a + b) // c is (x + a * b) // (a * c)
             below, by = inner
             return front + self.floor(below + Size.of(by * number), by * divisor)
+        common = gcd(divisor, *(factor for symbols, factor in atom.terms))
+        if common > 1:  # (g * a + b) // (g * c) is (a + b // g) // c
+            less = Size(frozenset((symbols, factor // common) for symbols, factor in atom.terms))
+            return front + self.floor(less + Size.of(number // common), divisor // common)
         text = f"floor(({left_over})/{divisor})<{' '.join(sorted(size.names))}>"
         self._floors[text] = (left_over, divisor)
         return front + Size.of(text)

@@ -130,7 +130,7 @@ def put_before(p: Rewriter, x: str, f: Stream, prefix: str, steps: int) -> tuple
     require_plain(f)
     g = p.graph
     count = p.count(Stage(f.count, 1, steps))
-    first = g.math("Mul", g.math("Sub", 1, g.started()), steps)
+    first = g.math("Mul", g.starts(), steps)
     both = g.joined([g.cut(prefix, f.axis, 0, first), x], f.axis, "with_first")
     return guarded(p, both, f.axis, count), _resized(f, f.shape[f.axis] + Size.of(steps), count)
 

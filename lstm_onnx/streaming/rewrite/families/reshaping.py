@@ -56,14 +56,20 @@ def _resolved(p: Rewriter, shape: Sequence[Size], asked: Sequence[Size], call: C
         if size.number == -1:
             others = product([other for at, other in enumerate(sizes) if at != place])
             whole = product(list(shape))
-            exact = whole.divided(others)
-            if exact is None:
-                number = others.number
-                exact = p.lengths.floor(whole, number) if number is not None and number > 0 else None
+            exact = whole.divided(others) or _divided(p, whole, others)
             if exact is None:
                 raise RefusedError(f"makes an axis of ({whole}) / ({others}) elements")
             sizes[place] = exact
     return sizes
+
+
+def _divided(p: Rewriter, whole: Size, by: Size) -> Size | None:
+    """The quotient by a product of open axes and a number, of which only the number may leave a rest."""
+    if len(by.terms) != 1:
+        return None
+    [(symbols, number)] = by.terms
+    rest = whole.divided(Size(frozenset({(symbols, 1)})))
+    return p.lengths.floor(rest, number) if rest is not None and number > 0 else None
 
 
 def _regrouped(p: Rewriter, call: Call, f: Stream, sizes: list[Size]) -> Stream:

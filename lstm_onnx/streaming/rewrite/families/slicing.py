@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ...size import ONE, Size
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal
@@ -131,5 +129,3 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
             x = g.add("Slice", x, g.ints(0), g.ints(2**62), g.ints(f.axis), g.ints(bounds.step), hint="every")
     return x, f
 
-
-_ = np

@@ -9,7 +9,7 @@ import numpy as np
 from ...size import ONE, Size
 from ..counts import Stage
 from ..facts import Fact, RefusedError, Static, Stream
-from ..graph import END, make_node_like
+from ..graph import make_node_like
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import drop_end, drop_start, guarded, require_plain
 from .convolutions import SPATIAL
@@ -85,19 +85,10 @@ def _summed(
     state = g.state(p.state_name("overlap"), dtype, tuple(shape))
     steps = g.math("Mul", g.new(f.count), stride)
     # Where no step is due, the tensor's one step is not real, and adds nothing.
-    due = g.add("Cast", g.any_new(f.count), to=_onnx_dtype(dtype))
-    name = g.add("Mul", name, due)
-    size = g.math("Add", g.math("Mul", g.at_least_one(f.count), stride), over - stride + stride)
+    if not g.is_exact(f.count):
+        name = g.add("Where", g.any_new(f.count), name, g.constant(np.zeros((), dtype), "zero"))
+    size = g.math("Add", g.math("Mul", g.at_least_one(f.count), stride), over)
     kept = g.padded(state.name, axis, f.rank, g.math("Sub", size, over), 0.0, dtype)
     total = g.add("Add", name, kept, hint="summed")
     g.feed(state, g.cut(total, axis, steps, g.math("Add", steps, over)))
     return guarded(p, total, axis, count), whole
-
-
-def _onnx_dtype(dtype: np.dtype) -> int:
-    from onnx import helper
-
-    return int(helper.np_dtype_to_tensor_dtype(dtype))
-
-
-_ = END

@@ -66,6 +66,7 @@ class Streaming:
         delay: the most steps of an output that come only once the sequence has ended.
         hop: so many steps of the input always give the same number of steps of the outputs (the product of strides).
         multiple: the model takes sequences of multiples of so many steps.
+        least: the model takes sequences of so many steps or more.
         settled: after so many steps of the input, only the rest of a division by `period` tells how many steps of
             an output a chunk gives.
         period: see `settled`.
@@ -81,6 +82,7 @@ class Streaming:
     delay: int = 0
     hop: int = 1
     multiple: int = 1
+    least: int = 1
     settled: int = 0
     period: int = 1
     positions: bool = False
@@ -273,7 +275,7 @@ def _streaming(item: Any) -> Streaming:
     axes = [*found.time.items(), *found.outputs.items(), *found.first.items()]
     named = all(isinstance(name, str) and (_is_count(axis) or axis is None) for name, axis in axes)
     sizes = (found.delay, found.settled)
-    counts = (found.hop, found.multiple, found.period)
+    counts = (found.hop, found.multiple, found.least, found.period)
     names = (found.steps, found.last)
     if (
         not (found.time and named and all(map(_is_count, (*sizes, *found.time.values()))) and all(map(_is_size, counts)))

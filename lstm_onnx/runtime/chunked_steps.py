@@ -125,7 +125,7 @@ class ChunkedSteps:
         """All outputs of the call that ends the sequence, the states included; None where it would change nothing.
 
         Raises:
-            InputError: the model takes no sequences of so many steps.
+            InputError: the model takes no sequences of so many steps, or of so few.
             RunError: ONNX Runtime failed.
         """
         streaming = self.streaming
@@ -136,6 +136,12 @@ class ChunkedSteps:
             raise InputError(
                 f"the sequence has {steps} steps, and the model takes multiples of {streaming.multiple}",
                 hint="feed the steps that are missing before flush, or reset the stream",
+                path=self.model.path,
+            )
+        if 0 < steps < streaming.least:
+            raise InputError(
+                f"the sequence has {steps} steps, and the model takes {streaming.least} or more",
+                hint="feed more steps before flush, or reset the stream",
                 path=self.model.path,
             )
         if streaming.last is None or not steps:

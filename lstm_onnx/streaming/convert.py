@@ -133,6 +133,7 @@ def streaming_metadata(metadata: Metadata, done: Rewritten, time: Mapping[str, i
         delay=done.delay,
         hop=done.hop,
         multiple=done.multiple,
+        least=metadata.axis_limits.get(done.time, (1, None))[0],
         settled=done.settled,
         period=done.period,
         positions=done.positions,

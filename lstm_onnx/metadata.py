@@ -91,8 +91,8 @@ class Streaming:
     last: str | None = None
 
     def phase(self, steps: int) -> int:
-        """Equal for two streams of which equal chunks give equal numbers of steps, and positions."""
-        if self.positions or steps < self.settled:
+        """Equal for two streams, after so many steps each, of which equal chunks give equal numbers of steps."""
+        if steps < self.settled:
             return steps
         return self.settled + (steps - self.settled) % self.period
 

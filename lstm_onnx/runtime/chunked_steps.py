@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .batch_axes import TIME, batch_name
+from .bindings import Key
 from .call import call
 from .conversion import ToCallerType, to_numpy
 from .tensor_info import require_known_names
@@ -27,6 +28,8 @@ class ChunkedSteps:
         input_names: the inputs that a caller gives.
         delay: see `Stream.delay`.
         hop: see `Stream.hop`.
+        phased: whether the steps so far matter: equal chunks may give other numbers of steps, or an output has no
+            time axis.
     """
 
     def __init__(self, model: Model, batch: int) -> None:
@@ -37,6 +40,9 @@ class ChunkedSteps:
         self.input_names = [name for name in model.inputs if name not in model.states and name != last]
         self.delay = self.streaming.delay if self.streaming is not None else 0
         self.hop = self.streaming.hop if self.streaming is not None else 1
+        counted = self.streaming is not None and self.streaming.steps is not None
+        self.phased = counted or (self.streaming is not None and None in self.streaming.outputs.values())
+        self._steps = 0
         self._still: Arrays = {}
         self._others: dict[str, Any] = {}
         self._to_caller_type: ToCallerType | None = None
@@ -91,12 +97,26 @@ class ChunkedSteps:
                         f"{name} has shape {shapes[name]}", hint=f"axis {place} must be {wanted}", name=name
                     )
 
-    def remember(self, results: Mapping[str, Any]) -> None:
-        """Keep the outputs without a time axis, for calls that have no steps."""
-        if self.streaming is not None:
-            for name, axis in self.streaming.outputs.items():
-                if axis is None and isinstance(results[name], np.ndarray):
-                    self._still[name] = results[name]
+    def key(self, key: Key | None) -> Key | None:
+        """The key of a chunk's shapes, with the stream's phase where that decides the shapes of outputs."""
+        if key is None or self.streaming is None:
+            return key
+        return (*key, ("", (self.streaming.phase(self._steps),), ""))
+
+    def advance(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+        """Count the steps of a chunk that was run, and keep outputs without a time axis for calls without steps."""
+        assert self.streaming is not None  # noqa: S101 - the caller's condition
+        name, axis = next(iter(self.streaming.time.items()))
+        self._steps += int(np.shape(feeds[name])[axis])
+        for name, time in self.streaming.outputs.items():
+            if time is None and isinstance(results[name], np.ndarray):
+                self._still[name] = results[name]
+
+    def restart(self, states: Mapping[str, np.ndarray]) -> None:
+        """Start from these states."""
+        self._still.clear()
+        if self.streaming is not None and self.streaming.steps is not None:
+            self._steps = int(states[self.streaming.steps].reshape(-1)[0])
 
     def converted(self, results: Arrays) -> dict[str, Any]:
         """Results as arrays of the type that the caller passed last."""

@@ -82,6 +82,7 @@ class Stream:
         self._last: _Last | None = None
         self._session = model.session  # changes when the model is closed
         self._chunks = ChunkedSteps(model, batch)
+        self._phased = self._chunks.phased
         self._ended = False
         self._returns_dict = False
         model.session_for(self._start)  # opens it now, instead of at the first step
@@ -104,7 +105,9 @@ class Stream:
     def state(self, values: Mapping[str, Any]) -> None:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self._start.items()}
-        self._set(validated_states(infos, values, shapes, "this stream's"))
+        validated = validated_states(infos, values, shapes, "this stream's")
+        self._set(validated)
+        self._chunks.restart(validated)
         self._ended = False
 
     @property
@@ -120,6 +123,7 @@ class Stream:
     def reset(self) -> None:
         """Start a new sequence: every state is set to the file's initial state, or to zeros, as in nn.LSTM."""
         self._set(self._start)
+        self._chunks.restart(self._start)
         self._ended = False
 
     def flush(self) -> Any:
@@ -258,6 +262,8 @@ class Stream:
         if self._device is not None:
             return self._on_device(feeds)
         key = key_of(feeds)
+        if self._phased:
+            key = self._chunks.key(key)
         pair = None if key is None else self._bound.get(key)
         if key is not None and pair is not None and self.model.session is self._session:
             self.model.require_counts(feeds)
@@ -273,7 +279,10 @@ class Stream:
                 del self._bound[key]
                 return {name: results[name] for name in self._output_names}
             self._current ^= 1
-            return {name: binding.outputs[name].copy() for name in self._output_names}
+            results = {name: binding.outputs[name].copy() for name in self._output_names}
+            if self._phased:
+                self._chunks.advance(feeds, results)
+            return results
         results = self._run_unbound(feeds)
         if key is not None and key not in self._unbound and self.model.states_can_be_bound:
             self._bind(key, feeds, results)
@@ -295,7 +304,8 @@ class Stream:
                 )
             after[name][...] = array
         self._current ^= 1
-        self._chunks.remember(results)
+        if self._phased:
+            self._chunks.advance(feeds, results)
         return results
 
     def _require_batch(self, feeds: Mapping[str, Any]) -> None:
@@ -333,7 +343,10 @@ class Stream:
             model = self.model
             arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
             arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
-            buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
+            if self._phased:  # their shapes depend on the phase, which is in the key
+                buffers = {name: np.empty_like(array) for name, array in results.items()}
+            else:
+                buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
             if buffers is None or any(buffers[name].shape != np.shape(results[name]) for name in buffers):
                 return
             session = model.session_for({**arrays, **self._state})
@@ -346,7 +359,7 @@ class Stream:
                 self._unbound.add(key)
                 return
             self._bound[key] = (pair[0], pair[1])
-            if len(self._names) == 1 and self._has_single_output and not model.counts:
+            if len(self._names) == 1 and self._has_single_output and not model.counts and not self._phased:
                 chunk = arrays[self._names[0]]
                 runs = (pair[0].execute, pair[1].execute)
                 self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._output_names[0]])

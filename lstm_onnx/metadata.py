@@ -278,7 +278,9 @@ def _streaming(item: Any) -> Streaming:
     counts = (found.hop, found.multiple, found.least, found.period)
     names = (found.steps, found.last)
     if (
-        not (found.time and named and all(map(_is_count, (*sizes, *found.time.values()))) and all(map(_is_size, counts)))
+        not (
+            found.time and named and all(map(_is_count, (*sizes, *found.time.values()))) and all(map(_is_size, counts))
+        )
         or not all(name is None or isinstance(name, str) for name in names)
         or not isinstance(found.positions, bool)
     ):

@@ -58,7 +58,9 @@ class ChunkedSteps:
         if streaming.last is not None:
             if streaming.last in feeds:
                 raise InputError(
-                    f"{streaming.last} is set by the stream", hint="stream.flush() ends the sequence", name=streaming.last
+                    f"{streaming.last} is set by the stream",
+                    hint="stream.flush() ends the sequence",
+                    name=streaming.last,
                 )
             feeds = {**feeds, streaming.last: np.zeros(1, np.int64)}
         first = next(iter(feeds.values()), None)

@@ -267,26 +267,29 @@ class Stream:
         pair = None if key is None else self._bound.get(key)
         if key is not None and pair is not None and self.model.session is self._session:
             self.model.require_counts(feeds)
-            binding = pair[self._current]
-            for name, array in feeds.items():
-                binding.inputs[name][...] = array
-            try:
-                binding.run()
-            except RunError:
-                # Its output shapes may depend on more than its input shapes (see `BindingCache`).
-                results = self._run_unbound(feeds)
-                self._unbound.add(key)
-                del self._bound[key]
-                return {name: results[name] for name in self._output_names}
-            self._current ^= 1
-            results = {name: binding.outputs[name].copy() for name in self._output_names}
-            if self._phased:
-                self._chunks.advance(feeds, results)
-            return results
+            return self._run_bound(key, pair[self._current], feeds)
         results = self._run_unbound(feeds)
         if key is not None and key not in self._unbound and self.model.states_can_be_bound:
             self._bind(key, feeds, results)
         return {name: results[name] for name in self._output_names}
+
+    def _run_bound(self, key: Key, binding: Binding, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The outputs of a chunk of a shape that is bound."""
+        for name, array in feeds.items():
+            binding.inputs[name][...] = array
+        try:
+            binding.run()
+        except RunError:
+            # Its output shapes may depend on more than its input shapes (see `BindingCache`).
+            results = self._run_unbound(feeds)
+            self._unbound.add(key)
+            del self._bound[key]
+            return {name: results[name] for name in self._output_names}
+        self._current ^= 1
+        results = {name: binding.outputs[name].copy() for name in self._output_names}
+        if self._phased:
+            self._chunks.advance(feeds, results)
+        return results
 
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs of a chunk that is not bound, the states included, from which the stream continues."""
@@ -344,7 +347,8 @@ class Stream:
             arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
             arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
             if self._phased:  # their shapes depend on the phase, which is in the key
-                buffers = {name: np.empty_like(array) for name, array in results.items()}
+                found = {name: np.empty_like(array) for name, array in results.items()}
+                buffers: dict[str, np.ndarray] | None = found
             else:
                 buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
             if buffers is None or any(buffers[name].shape != np.shape(results[name]) for name in buffers):

@@ -49,7 +49,9 @@ class StreamingResult:
     def __str__(self) -> str:
         """What was written and how it streams, for people."""
         s = self.streaming
-        lines = [f"{one_line(self.path)}: {self.num_bytes:,} bytes, takes {one_line(self.source)}'s sequences in chunks"]
+        lines = [
+            f"{one_line(self.path)}: {self.num_bytes:,} bytes, takes {one_line(self.source)}'s sequences in chunks"
+        ]
         lines.append(f"delay: {_steps(s.delay)} of the output; hop: {_steps(s.hop)} of the input")
         lines.append(f"states: {', '.join(map(one_line, self.states))}")
         if s.multiple > 1:
@@ -119,9 +121,7 @@ def make_streaming(
         raise ModelError(f"the streaming file differs from it: {proof.problem}; it was not kept", path=source)
     _, num_bytes = write_model(done.model, done.initializers, path)
     assert found.streaming is not None  # noqa: S101 - just set
-    return StreamingResult(
-        os.fspath(path), os.fspath(source), num_bytes, found.streaming, dict(found.states), proof
-    )
+    return StreamingResult(os.fspath(path), os.fspath(source), num_bytes, found.streaming, dict(found.states), proof)
 
 
 def streaming_metadata(metadata: Metadata, done: Rewritten, time: Mapping[str, int]) -> Metadata:
@@ -199,11 +199,16 @@ def _time_axes(
     if time is None:
         names = metadata.time_axes or ("time",)
         found = {
-            name: shape.index(dim) for name, shape in shapes.items() for dim in names if shape is not None and dim in shape
+            name: shape.index(dim)
+            for name, shape in shapes.items()
+            for dim in names
+            if shape is not None and dim in shape
         }
         if not found:
             raise ConfigError(
-                "which axis is time is not known", path=source, hint=f'pass time, such as {{"{next(iter(shapes), "x")}": 1}}'
+                "which axis is time is not known",
+                path=source,
+                hint=f'pass time, such as {{"{next(iter(shapes), "x")}": 1}}',
             )
         return found
     if not isinstance(time, Mapping) or not time:

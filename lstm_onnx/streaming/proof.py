@@ -43,7 +43,9 @@ class StreamProof:
         """For people."""
         if self.not_run:
             return f"not compared with the source: {self.not_run}"
-        return f"compared with the source: {self.cuts} divisions of sequences of {', '.join(map(str, self.steps))} steps"
+        return (
+            f"compared with the source: {self.cuts} divisions of sequences of {', '.join(map(str, self.steps))} steps"
+        )
 
 
 def prove_stream(source: Model, model: Model, *, seed: int = 0) -> StreamProof:
@@ -137,9 +139,7 @@ def _batch(model: Model, feeds: Mapping[str, np.ndarray]) -> int:
     return 1
 
 
-def draw_sequence(
-    model: Model, time: Mapping[str, int], steps: int, rng: np.random.Generator
-) -> tuple[Arrays, Arrays]:
+def draw_sequence(model: Model, time: Mapping[str, int], steps: int, rng: np.random.Generator) -> tuple[Arrays, Arrays]:
     """Random inputs of so many steps, and random states of the model's own.
 
     Raises:
@@ -147,7 +147,7 @@ def draw_sequence(
     """
     names = {dim for name, axis in time.items() if isinstance(dim := model.inputs[name].shape[axis], str)}
     sizes: dict[str, int] = {}
-    infos = {name: info for name, info in model.inputs.items()}
+    infos = dict(model.inputs.items())
     state_dims = {dim for name in model.states for dim in infos[name].shape if isinstance(dim, str)}
     first = {info.shape[0] for name, info in infos.items() if name in time}
     for info in infos.values():
@@ -161,7 +161,11 @@ def draw_sequence(
     states: Arrays = {}
     for name, info in infos.items():
         shape = [
-            steps if time.get(name) == axis else (size_of(dim, sizes) or _BATCH) if isinstance(dim, str) else dim or _BATCH
+            steps
+            if time.get(name) == axis
+            else (size_of(dim, sizes) or _BATCH)
+            if isinstance(dim, str)
+            else dim or _BATCH
             for axis, dim in enumerate(info.shape)
         ]
         if name in feeds:

@@ -62,9 +62,7 @@ class LSTMSource:
         """
         return export_lstm(self.spec, self.options, self.state, path)
 
-    def with_options(
-        self, *, states: str | None = None, max_delay: int | None = None, **changes: Any
-    ) -> LSTMSource:
+    def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> LSTMSource:
         """The same model under other `ExportOptions`; None leaves one as it is.
 
         Raises:
@@ -124,9 +122,7 @@ class ModuleSource:
         )
         return export_module(self.nn_module, arguments, options, path)
 
-    def with_options(
-        self, *, states: str | None = None, max_delay: int | None = None, **changes: Any
-    ) -> ModuleSource:
+    def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> ModuleSource:
         """The same model under other options; None leaves one as it is.
 
         Raises:
@@ -220,8 +216,16 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     if weights is not None and weights.file is not None:
         _load_weights(module, weights, path)
     inputs = flat_inputs(config.inputs)
-    return ModuleSource(path, module, inputs, config.options, config.states, config.outputs, limits=config.limits,
-        max_delay=config.max_delay)
+    return ModuleSource(
+        path,
+        module,
+        inputs,
+        config.options,
+        config.states,
+        config.outputs,
+        limits=config.limits,
+        max_delay=config.max_delay,
+    )
 
 
 def _unwrapped(module: Any, where: str) -> nn.Module:

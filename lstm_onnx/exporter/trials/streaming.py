@@ -1,4 +1,4 @@
-"""A file whose steps meet outside of its recurrent states, made to stream by further states: caches of earlier steps."""
+"""A file whose steps meet outside of its recurrent states, made to stream by caches of earlier steps."""
 
 from __future__ import annotations
 
@@ -65,8 +65,10 @@ def with_caches(
     if check and not float64_notes(graph.nodes.nodes, graph.nodes.initializers):
         _compare(whole, StreamingFile(done.model, done.initializers, found))
     notes = (
-        f"the file takes {done.time} in chunks of any length: {', '.join(done.caches)} are states too; "
-        f"delay {done.delay}, hop {done.hop}",
+        (
+            f"the file takes {done.time} in chunks of any length: {', '.join(done.caches)} are states too; "
+            f"delay {done.delay}, hop {done.hop}"
+        ),
     )
     return StreamingFile(done.model, done.initializers, found, notes)
 

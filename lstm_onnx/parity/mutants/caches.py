@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -15,9 +16,13 @@ from .graph_edit import Edit
 def stale(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A cache that is never written."""
     for name, after in _caches(edit):
-        edit.replace_output(after, lambda right, cache=name: edit.node("Identity", cache))  # type: ignore[misc]
+        edit.replace_output(after, partial(_instead, edit, name))
         return APPLIED
     return ABSENT
+
+
+def _instead(edit: Edit, cache: str, _right: str) -> str:
+    return edit.node("Identity", cache)
 
 
 def lost(edit: Edit, _layer: RecurrentLayer) -> Outcome:

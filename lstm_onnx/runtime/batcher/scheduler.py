@@ -98,7 +98,7 @@ class Scheduler:
                 self.known_shapes.clear()
         shapes = self.known_shapes.setdefault(shapes, shapes)
         copies = {name: array.copy() for name, array in arrays.items()}
-        shared = self.axes.shared
+        shared = [name for name in self.axes.shared if name != self.pool.last]
         return copies, (shapes, *[copies[name].tobytes() for name in shared]) if shared else shapes
 
     def require_other_thread(self) -> None:
@@ -378,6 +378,7 @@ class Scheduler:
             if axis is None
             else np.concatenate([request.arrays[name] for request in group], axis)
             for name, axis in self.axes.inputs.items()
+            if name != self.pool.last
         }
 
     def validated_results(self, group: list[Request], results: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -91,9 +91,8 @@ class Pool:
             self._states = SlotStates(self.initial_state, self.axes, slots)
         except (MemoryError, ValueError) as error:
             raise InputError(f"there is no memory for the states of {slots} slots: {error}") from error
-        self._parts = BoundBatchCache(
-            model, self.inputs, self.output_names, self._states, _known_batch_axes(self), self.least
-        )
+        free = {name: info for name, info in model.inputs.items() if name not in model.states}
+        self._parts = BoundBatchCache(model, free, self.output_names, self._states, _known_batch_axes(self), self.least)
         self.has_phases = self._streaming is not None and self._streaming.steps is not None
         self._steps = [0] * slots
         self._free = list(range(slots))[::-1]

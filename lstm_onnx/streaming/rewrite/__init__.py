@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .facts import RefusedError
-from .rewrite import NodeRefusedError, Rewritten, StreamOutput, read_initializers, rewrite
+from .rewrite import NodeRefusedError, Rewritten, StreamOutput, rewrite
+from .source import read_initializers
 
 __all__ = ["NodeRefusedError", "RefusedError", "Rewritten", "StreamOutput", "read_initializers", "rewrite"]

@@ -82,9 +82,9 @@ class Count:
 class Input(Count):
     """The count of the input itself."""
 
-    rate = Fraction(1)  # type: ignore[assignment]
-    period = 1  # type: ignore[assignment]
-    settled = 0  # type: ignore[assignment]
+    rate = Fraction(1)
+    period = 1
+    settled = 0
     __hash__ = Count.__hash__
 
     def value(self, m: int, *, ended: bool) -> int:
@@ -105,17 +105,17 @@ class Stage(Count):
     __hash__ = Count.__hash__
 
     @cached_property
-    def rate(self) -> Fraction:  # type: ignore[override]
+    def rate(self) -> Fraction:
         """Steps per step of the input."""
         return self.source.rate * self.times / self.by
 
     @cached_property
-    def period(self) -> int:  # type: ignore[override]
+    def period(self) -> int:
         """See `Count`."""
         return bounded(lcm(self.source.period, self.rate.denominator, _whole(self.source, self.times, self.by)))
 
     @cached_property
-    def settled(self) -> int:  # type: ignore[override]
+    def settled(self) -> int:
         """See `Count`."""
         low = min(self.plus, self.plus + self.at_end)
         return bounded(max(self.source.settled, _first(self.source, -(low // self.times))))
@@ -135,17 +135,17 @@ class Gate(Count):
     __hash__ = Count.__hash__
 
     @cached_property
-    def rate(self) -> Fraction:  # type: ignore[override]
+    def rate(self) -> Fraction:
         """Steps per step of the input."""
         return self.source.rate
 
     @cached_property
-    def period(self) -> int:  # type: ignore[override]
+    def period(self) -> int:
         """See `Count`."""
         return self.source.period
 
     @cached_property
-    def settled(self) -> int:  # type: ignore[override]
+    def settled(self) -> int:
         """See `Count`."""
         return bounded(max(self.source.settled, _first(self.source, self.need)))
 
@@ -163,17 +163,17 @@ class Least(Count):
     __hash__ = Count.__hash__
 
     @cached_property
-    def rate(self) -> Fraction:  # type: ignore[override]
+    def rate(self) -> Fraction:
         """Steps per step of the input."""
         return self.sources[0].rate
 
     @cached_property
-    def period(self) -> int:  # type: ignore[override]
+    def period(self) -> int:
         """See `Count`."""
         return bounded(lcm(*(source.period for source in self.sources)))
 
     @cached_property
-    def settled(self) -> int:  # type: ignore[override]
+    def settled(self) -> int:
         """See `Count`."""
         return max(source.settled for source in self.sources)
 
@@ -183,13 +183,13 @@ class Least(Count):
 
 
 @lru_cache(2**16)
-def _stage_value(stage: Stage, m: int, ended: bool) -> int:  # noqa: FBT001 - a cache takes no keywords
+def _stage_value(stage: Stage, m: int, ended: bool) -> int:
     have = stage.source.value(m, ended=ended) * stage.times + stage.plus + (stage.at_end if ended else 0)
     return max(have, 0) // stage.by
 
 
 @lru_cache(2**16)
-def _least_value(least: Least, m: int, ended: bool) -> int:  # noqa: FBT001
+def _least_value(least: Least, m: int, ended: bool) -> int:
     return min(source.value(m, ended=ended) for source in least.sources)
 
 

@@ -44,6 +44,8 @@ class Graph:
         sizes: for each name of an open axis that is not time, an input and its axis.
         taken: all names of values so far.
         prefix: the name of the node that is being rewritten.
+        last_name: of the input that is 1 in the call that ends the sequence.
+        steps_name: of the state that counts the steps of the input.
     """
 
     opset: int
@@ -53,12 +55,17 @@ class Graph:
     nodes: Nodes = field(default_factory=Nodes)
     states: list[State] = field(default_factory=list)
     prefix: str = ""
+    last_name: str = "last"
+    steps_name: str = "steps"
     used_steps: bool = False
-    used_last: bool = False
     used_positions: bool = False
     step_input: tuple[str, int] = ("", 0)
     batch: Size | None = None
     _made: dict[Any, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Choose names that no value has."""
+        self.last_name, self.steps_name = self.fresh("last"), self.fresh("steps")
 
     # --- names and nodes ----------------------------------------------------------------------------------------
 
@@ -215,8 +222,7 @@ class Graph:
 
     def last(self) -> str:
         """1 in the call that ends the sequence, else 0."""
-        self.used_last = True
-        return "last"
+        return self.last_name
 
     def math(self, op: str, *values: int | str) -> str:
         """Arithmetic on numbers of shape (1,)."""
@@ -243,7 +249,7 @@ class Graph:
     def _fed(self) -> str:
         """(steps of the input before this call, and with it)."""
         self.used_steps = True
-        before = self._top("Slice", "steps", 0)
+        before = self._top("Slice", self.steps_name, 0)
         return self._top("Concat", before, self._top("Add", before, self.length(*self.step_input)), axis=0, hint="fed")
 
     def _given(self, count: Count) -> str:
@@ -287,9 +293,7 @@ class Graph:
                 kept.append(node)
                 needed.update(name for name in (*node.input, *captured(node)) if name)
         self.nodes.nodes[:] = kept[::-1]
-        self.nodes.initializers = {
-            name: array for name, array in self.nodes.initializers.items() if name in needed
-        }
+        self.nodes.initializers = {name: array for name, array in self.nodes.initializers.items() if name in needed}
 
     def without_identities(self, ends: set[str], captured: Callable[[NodeProto], list[str]]) -> None:
         """Let nodes make outputs under these names, where an Identity only renames what they made."""

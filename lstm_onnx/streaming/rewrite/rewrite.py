@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import lcm
-from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from onnx.external_data_helper import uses_external_data
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from ...onnxgraph import ONNX_ERRORS, attributes_of, is_default, outer_values, shape_of
-from ...onnxgraph.shape_inference import with_shapes, without_weights
+from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import TooLongError, largest_rest
-from .facts import Carry, Fact, RefusedError, Shape, Static, Stream
+from .facts import Fact, RefusedError, Static, Stream
 from .graph import Graph
 from .lengths import Lengths
 from .rewriter import ANY_STATIC, FAMILIES, Call, NeedsEndError, Rewriter, stored
+from .source import Source, module_of
 
 LEAST_OPSET = 13
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
@@ -143,105 +141,16 @@ class _Rewrite:
         *,
         ending: bool,
     ) -> None:
-        self.source = model
+        self.model = model
         self.initializers = dict(initializers)
         self.time = dict(time)
         self.states = dict(states)
-        self.inputs = {value.name: value for value in model.graph.input if value.name not in initializers}
-        self.axis_name = self._time_name()
-        lengths = Lengths(self.axis_name)
-        sizes = self._open_axes()
-        graph = Graph(opset, ending, sizes, taken=self._names(), step_input=next(iter(time.items())))
-        graph.batch = self._batch(sizes)
-        self.p = Rewriter(
-            graph, lengths, self._inferred(), self.states, frozenset(v.name for v in model.graph.output), opset
-        )
-
-    # --- what the source is -----------------------------------------------------------------------------------------
-
-    def _dims(self, name: str) -> tuple[int | str, ...]:
-        """An input's dims; the time axis has the same name everywhere, and unnamed axes get names."""
-        shape = shape_of(self.inputs[name].type)
-        if shape is None:
-            raise RefusedError(f"the shape of the input {name} is not known")
-        dims = [dim if dim is not None and dim != 0 else f"{name}.{axis}" for axis, dim in enumerate(shape)]
-        if name in self.time:
-            dims[self.time[name]] = self.axis_name
-        return tuple(dims)
-
-    def _time_name(self) -> str:
-        names = []
-        for name, axis in self.time.items():
-            shape = shape_of(self.inputs[name].type) or ()
-            dim = shape[axis] if axis < len(shape) else None
-            if isinstance(dim, int) and dim > 0:
-                raise RefusedError(f"the axis {axis} of {name} always has {dim} steps; export it with an open time axis")
-            names.append(dim if isinstance(dim, str) and dim.isidentifier() else "time")
-        for name, value in self.inputs.items():
-            for axis, dim in enumerate(shape_of(value.type) or ()):
-                if dim in names and self.time.get(name) != axis:
-                    raise RefusedError(f"the axis {axis} of {name} is {dim} as well; time names one axis of each input")
-        return names[0]
-
-    def _open_axes(self) -> dict[str, tuple[str, int]]:
-        found: dict[str, tuple[str, int]] = {}
-        for name in [*self.time, *self.inputs]:
-            for axis, dim in enumerate(self._dims(name)):
-                if isinstance(dim, str) and dim != self.axis_name:
-                    if self.axis_name in Size.of(dim).names or not (dim.isidentifier() or dim.startswith(name)):
-                        raise RefusedError(f"the axis {dim} of {name} follows from other axes")
-                    found.setdefault(dim, (name, axis))
-        return found
-
-    def _batch(self, sizes: Mapping[str, tuple[str, int]]) -> Size | None:
-        own = [name for name, (source, _) in sizes.items() if source in self.time]
-        if "batch" in sizes:
-            return Size.of("batch")
-        states = {dim for name in self.states for dim in self._dims(name) if isinstance(dim, str)}
-        for names in (states, [n for n in own if sizes[n][1] == 0], own):
-            if len(names) == 1:
-                return Size.of(next(iter(names)))
-        return None
-
-    def _names(self) -> set[str]:
-        graph = self.source.graph
-        return {
-            *self.inputs,
-            *self.initializers,
-            *(value.name for value in graph.output),
-            *(name for node in graph.node for name in node.output),
-            *(node.name for node in graph.node),
-            "last",
-            "steps",
-        }
-
-    def _inferred(self) -> dict[str, tuple[np.dtype[Any] | None, Shape | None]]:
-        """dtypes and shapes by onnx's shape inference; none where onnx refuses the model."""
-        complete = without_weights(self.source)
-        del complete.graph.initializer[:]
-        for name, array in self.initializers.items():
-            if array.size <= 64:
-                complete.graph.initializer.append(numpy_helper.from_array(array, name))
-            else:
-                kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-                complete.graph.initializer.append(TensorProto(name=name, dims=array.shape, data_type=kind))
-        try:
-            shaped = with_shapes(complete, data_prop=False)
-        except ONNX_ERRORS:
-            return {}
-        found: dict[str, tuple[np.dtype[Any] | None, Shape | None]] = {}
-        known = set(self._open_axes_or_none())
-        for value in (*shaped.graph.value_info, *shaped.graph.output):
-            kind = value.type.tensor_type.elem_type
-            dims = shape_of(value.type)
-            sizes = None
-            if dims is not None and all(isinstance(dim, int) or dim in known for dim in dims):
-                sizes = tuple(Size.of(dim) for dim in dims if dim is not None)
-            found[value.name] = (helper.tensor_dtype_to_np_dtype(kind) if kind else None, sizes)
-        return found
-
-    def _open_axes_or_none(self) -> dict[str, tuple[str, int]]:
-        return self._open_axes()
+        self.source = source = Source(model, self.initializers, self.time, self.states)
+        self.inputs, self.axis_name = source.inputs, source.axis_name
+        graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(time.items())))
+        graph.batch = source.batch()
+        outputs = frozenset(value.name for value in model.graph.output)
+        self.p = Rewriter(graph, Lengths(self.axis_name), source.inferred(), self.states, outputs, opset)
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 
@@ -254,12 +163,12 @@ class _Rewrite:
             p.graph.nodes.initializers[name] = array
         for name in self.inputs:
             p.facts[name] = self._input(name)
-        for node in self.source.graph.node:
+        for node in self.model.graph.node:
             self._node(node)
         return self._assembled()
 
     def _input(self, name: str) -> Fact:
-        p, shape = self.p, tuple(Size.of(dim) if dim != 1 else ONE for dim in self._dims(name))
+        p, shape = self.p, tuple(Size.of(dim) if dim != 1 else ONE for dim in self.source.dims(name))
         dtype = helper.tensor_dtype_to_np_dtype(self.inputs[name].type.tensor_type.elem_type)
         p.names[name] = name
         if name not in self.time:
@@ -346,7 +255,7 @@ class _Rewrite:
         p, g = self.p, self.p.graph
         outputs: list[ValueInfoProto] = []
         streams: dict[str, StreamOutput] = {}
-        for value in self.source.graph.output:
+        for value in self.model.graph.output:
             g.prefix = value.name
             info, output = self._output(value)
             outputs.append(info)
@@ -359,10 +268,10 @@ class _Rewrite:
         g.prune(ends, outer_values)
         g.without_identities(set(ends), outer_values)
         used = {name for node in g.nodes.nodes for name in (*node.input, *outer_values(node))}
-        last = "last" if "last" in used else None
+        last = g.last_name if g.last_name in used else None
         inputs = [self._input_info(name) for name in self.inputs]
         if last is not None:
-            inputs.append(helper.make_tensor_value_info("last", TensorProto.INT64, [1]))
+            inputs.append(helper.make_tensor_value_info(last, TensorProto.INT64, [1]))
         batch = g.batch
         for state in g.states:
             kind = helper.np_dtype_to_tensor_dtype(state.dtype)
@@ -371,12 +280,12 @@ class _Rewrite:
             outputs.append(helper.make_tensor_value_info(state.after, kind, dims))
         if g.used_steps:
             dims = [str(batch) if batch is not None else 1]
-            inputs.append(helper.make_tensor_value_info("steps", TensorProto.INT64, dims))
-            outputs.append(helper.make_tensor_value_info(caches["steps"], TensorProto.INT64, dims))
-        model = ModelProto(ir_version=self.source.ir_version, producer_name=self.source.producer_name)
-        model.producer_version = self.source.producer_version
-        model.opset_import.extend(self.source.opset_import)
-        model.graph.name = self.source.graph.name or "streaming"
+            inputs.append(helper.make_tensor_value_info(g.steps_name, TensorProto.INT64, dims))
+            outputs.append(helper.make_tensor_value_info(caches[g.steps_name], TensorProto.INT64, dims))
+        model = ModelProto(ir_version=self.model.ir_version, producer_name=self.model.producer_name)
+        model.producer_version = self.model.producer_version
+        model.opset_import.extend(self.model.opset_import)
+        model.graph.name = self.model.graph.name or "streaming"
         model.graph.node.extend(g.nodes.nodes)
         model.graph.input.extend(inputs)
         model.graph.output.extend(outputs)
@@ -394,7 +303,7 @@ class _Rewrite:
             caches,
             initial,
             streams,
-            "steps" if g.used_steps else None,
+            g.steps_name if g.used_steps else None,
             last,
             lcm(*(count.rate.denominator for count in counts)),
             p.multiple,
@@ -408,9 +317,9 @@ class _Rewrite:
     def _count_steps(self, caches: dict[str, str]) -> None:
         g = self.p.graph
         g.prefix = "steps"
-        after = g.fresh("steps_next")
-        g.nodes.one("Add", "steps", g.length(*g.step_input), name=g.fresh("steps/Add"), output=after)
-        caches["steps"] = after
+        after = g.fresh(f"{g.steps_name}_next")
+        g.nodes.one("Add", g.steps_name, g.length(*g.step_input), name=g.fresh("steps/Add"), output=after)
+        caches[g.steps_name] = after
 
     def _input_info(self, name: str) -> ValueInfoProto:
         info = ValueInfoProto()
@@ -424,7 +333,7 @@ class _Rewrite:
     def _output(self, value: ValueInfoProto) -> tuple[ValueInfoProto, StreamOutput]:
         p, g = self.p, self.p.graph
         fact = p.facts[value.name]
-        producer = next((node for node in self.source.graph.node if value.name in node.output), NodeProto())
+        producer = next((node for node in self.model.graph.node if value.name in node.output), NodeProto())
         try:
             if isinstance(fact, Static) and fact.repeated is not None:
                 identity = helper.make_node("Identity", [value.name], [value.name], name=producer.name)
@@ -437,16 +346,16 @@ class _Rewrite:
         output = StreamOutput(None)
         if isinstance(fact, Stream):
             if fact.fold is not None:
-                why = RefusedError(f"gives out {value.name} with time and other axes as one", "reshape it before it is returned")
-                raise NodeRefusedError(producer, why)
+                problem = RefusedError(
+                    f"gives out {value.name} with time and other axes as one", "reshape it before it is returned"
+                )
+                raise NodeRefusedError(producer, problem)
             count = fact.count
             first = next((m for m in range(1, count.settled + count.period + 2) if count.available(m) > 0), 1)
             output = StreamOutput(fact.axis, largest_rest(count), first, float(count.rate))
             exact = g.is_exact(count)
             if not exact:
                 inner = g.cut(inner, fact.axis, 0, g.new(count), "new_steps")
-            if not info.type.tensor_type.HasField("shape"):
-                info.type.tensor_type.shape.dim.extend(info.type.tensor_type.shape.dim.add() for _ in range(0))
             dims = info.type.tensor_type.shape.dim
             while len(dims) < fact.rank:
                 dims.add()
@@ -460,21 +369,3 @@ class _Rewrite:
                     dims[axis].dim_param = str(size)
         g.nodes.add("Identity", inner, name=g.fresh(f"{value.name}/output"), outputs=[value.name])
         return info, output
-
-
-def module_of(node: NodeProto) -> str:
-    """The path of the module that a node belongs to, from a name such as ``encoder.conv1/Conv``."""
-    name = str(node.name) or str(node.op_type).lower()
-    path, _, _ = name.strip("/").rpartition("/")
-    return (path or name.strip("/")).replace("/", ".").lower() if not path else path.replace("/", ".")
-
-
-def read_initializers(model: ModelProto, folder: str) -> dict[str, np.ndarray]:
-    """The constants of a model, also those in files beside it."""
-    return {
-        tensor.name: numpy_helper.to_array(tensor, folder if uses_external_data(tensor) else "")
-        for tensor in model.graph.initializer
-    }
-
-
-__all__ = ["Carry", "NodeRefusedError", "Rewritten", "StreamOutput", "read_initializers", "rewrite"]

@@ -60,7 +60,9 @@ def conv(b: Builder) -> None:
     kernel, dilation, stride = b.rng.randint(1, 5), b.rng.choice([1, 1, 2, 3]), b.rng.choice([1, 1, 1, 2, 3])
     groups = b.rng.choice([1, 1, b.channels])
     reach = (kernel - 1) * dilation
-    pads = b.rng.choice([[reach, 0], [reach // 2, reach - reach // 2], [0, 0], [b.rng.randint(0, 6), b.rng.randint(0, 4)]])
+    pads = b.rng.choice(
+        [[reach, 0], [reach // 2, reach - reach // 2], [0, 0], [b.rng.randint(0, 6), b.rng.randint(0, 4)]]
+    )
     out = b.channels if groups > 1 else b.rng.choice([3, 4, 6])
     b.x = b.add("Conv", b.x, b.weight(out, b.channels // groups, kernel), b.weight(out), kernel_shape=[kernel],
                 dilations=[dilation], strides=[stride], group=groups, pads=pads)  # fmt: skip
@@ -209,7 +211,9 @@ def scan(b: Builder) -> None:
         [numpy_helper.from_array(np.float32(0.5), "half")],
     )
     shape = b.add("Concat", b.add("Shape", x, start=1, end=2), b.const([b.channels]), axis=0)
-    start = b.add("ConstantOfShape", shape, value=numpy_helper.from_array(np.array([b.rng.choice([0, 0.3])], np.float32)))
+    start = b.add(
+        "ConstantOfShape", shape, value=numpy_helper.from_array(np.array([b.rng.choice([0, 0.3])], np.float32))
+    )
     b.count += 1
     ends = [f"v{b.count}_h", f"v{b.count}_y"]
     b.nodes.append(helper.make_node("Scan", [start, x], ends, name=f"scan{b.count}/Scan", body=step, num_scan_inputs=1))
@@ -296,7 +300,7 @@ STAGES: tuple[Stage, ...] = (
 
 def random_graph(seed: int, stages: int) -> ModelProto:
     """A graph of so many stages; a whole run may refuse it."""
-    b = Builder(random.Random(seed))
+    b = Builder(random.Random(seed))  # noqa: S311 - a test, not a secret
     b.first = b.rng.random() < 0.5
     time = 2 if b.first else 1
     shape = ["batch", 4, "time"] if b.first else ["batch", "time", 4]

@@ -35,9 +35,14 @@ def gather(p: Rewriter, call: Call) -> list[Fact]:
         time = data.axis if axis > data.axis else data.axis - 1 + len(shape)
         sizes = (*data.shape[:axis], *shape, *data.shape[axis + 1 :])
         return [replace(data, shape=sizes, axis=time)]
+    return [_step(p, call, data, axis)]
+
+
+def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Carry:
+    """The last step; any other is refused."""
     places = call.integers(1)
-    if places is None and (numbers := call.numbers(1)) is not None:
-        offs = [(number - data.shape[axis]).number for number in numbers]
+    if places is None and (sizes := call.numbers(1)) is not None:
+        offs = [(size - data.shape[axis]).number for size in sizes]
         places = [off for off in offs if off is not None]
     if places != [-1]:
         raise RefusedError("picks steps by their place in the sequence", "the last step, x[:, -1]")
@@ -45,7 +50,7 @@ def gather(p: Rewriter, call: Call) -> list[Fact]:
     index_shape = require_shape(call.given[1])
     zero = p.graph.integers([Size.of(-1)], scalar=index_shape == ())
     p.copy(call, [x, zero])
-    return [Carry((*data.shape[:axis], *index_shape, *data.shape[axis + 1 :]), data.dtype)]
+    return Carry((*data.shape[:axis], *index_shape, *data.shape[axis + 1 :]), data.dtype)
 
 
 def _embedded(p: Rewriter, call: Call, data: Static, index: Stream, axis: int) -> Stream:

@@ -12,8 +12,15 @@ _FROM_AXIS = ("LayerNormalization", "RMSNormalization")
 
 
 @family(
-    *"BatchNormalization GroupNormalization Hardmax InstanceNormalization LayerNormalization LogSoftmax".split(),
-    *"LpNormalization MeanVarianceNormalization RMSNormalization Softmax LRN".split(),
+    *[
+        "BatchNormalization",
+        "GroupNormalization",
+        "Hardmax",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "LogSoftmax",
+    ],
+    *["LpNormalization", "MeanVarianceNormalization", "RMSNormalization", "Softmax", "LRN"],
 )
 def norm(p: Rewriter, call: Call) -> list[Fact]:
     """The node as it is, where it does not take steps together."""

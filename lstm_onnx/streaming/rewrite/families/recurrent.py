@@ -137,8 +137,8 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
         if (state := states[place]) is not None:
             g.feed(state, after)
         p.names[call.node.output[place]] = after
-        fact = call.given[place]
-        found.append(Carry(fact.shape, fact.dtype))
+        before = call.given[place]
+        found.append(Carry(before.shape, before.dtype))
     return found + _scan_outputs(p, call, f, outputs, count)
 
 

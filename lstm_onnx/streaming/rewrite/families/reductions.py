@@ -12,7 +12,17 @@ WHOLE = "a running mean (torch.cumsum), or a mean over a window of steps (AvgPoo
 
 
 @family(
-    *"ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum".split(),
+    *[
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+    ],
     "ReduceSumSquare",
 )
 def reduce(p: Rewriter, call: Call) -> list[Fact]:
@@ -59,7 +69,9 @@ def top(p: Rewriter, call: Call) -> list[Fact]:
 
 def _reduced(p: Rewriter, call: Call, f: Stream, axes: list[int]) -> Stream:
     if f.axis in axes:
-        raise RefusedError(f"computes {call.op.removeprefix('Reduce').lower()} over all steps: needs the whole sequence", WHOLE)
+        raise RefusedError(
+            f"computes {call.op.removeprefix('Reduce').lower()} over all steps: needs the whole sequence", WHOLE
+        )
     p.copy(call)
     if call.attributes.get("keepdims", 1):
         return replace(f, shape=tuple(ONE if place in axes else size for place, size in enumerate(f.shape)))

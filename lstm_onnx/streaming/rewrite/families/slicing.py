@@ -29,9 +29,9 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
     """Along time by stages, along other axes as it is."""
     fact = call.fact(0)
     if isinstance(fact, Static) and fact.numbers is not None:
-        found = _of_sizes(call, fact)
-        if found is not None:
-            return [found]
+        sizes = _of_sizes(call, fact)
+        if sizes is not None:
+            return [sizes]
     if not isinstance(fact, Stream):
         return p.plain(call)
     starts, stops = call.numbers(1), call.numbers(2)
@@ -41,7 +41,8 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
     steps = call.integers(4) if call.has(4) else [1] * len(starts)
     if axes is None or steps is None:
         raise RefusedError("has axes that are not constant")
-    x, found = p.name(call.node.input[0]), fact
+    x = p.name(call.node.input[0])
+    found: Stream = fact
     for place, each in enumerate(axes):
         axis = normal(each, fact.rank)
         if axis != fact.axis:
@@ -67,9 +68,7 @@ def _of_sizes(call: Call, fact: Static) -> Static | None:
     return Static((Size.of(len(numbers)),), fact.dtype, numbers)
 
 
-def _other(
-    p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, int]
-) -> tuple[str, Stream]:
+def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, int]) -> tuple[str, Stream]:
     """Along another axis than time, as it is."""
     start, stop, step = bounds
     size = f.shape[axis].number
@@ -128,4 +127,3 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
             g = p.graph
             x = g.add("Slice", x, g.ints(0), g.ints(2**62), g.ints(f.axis), g.ints(bounds.step), hint="every")
     return x, f
-

@@ -14,7 +14,7 @@ from ...metadata import Metadata
 from ...onnxgraph.write import write_model
 from ...streaming.convert import delay_reason, streaming_metadata
 from ...streaming.proof import prove_stream
-from ...streaming.rewrite import NodeRefusedError, RefusedError, Rewritten, rewrite
+from ...streaming.rewrite import NodeRefusedError, OwnStateError, RefusedError, Rewritten, rewrite
 from ..lowering.rename import TracedGraph
 from ..write import float64_notes
 from .shape_trial import open_for_trial
@@ -56,6 +56,8 @@ def with_caches(
         return whole
     try:
         done = rewrite(model, graph.nodes.initializers, time, metadata.states)
+    except OwnStateError:
+        return whole  # the trial has said how its chunks differ
     except RefusedError as why:
         return replace(whole, metadata=replace(metadata, not_streamable=_reason(why, graph.lines)))
     if done.delay > max_delay:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from .facts import RefusedError
+from .facts import OwnStateError, RefusedError
 from .rewrite import NodeRefusedError, Rewritten, StreamOutput, rewrite
 from .source import read_initializers
 
-__all__ = ["NodeRefusedError", "RefusedError", "Rewritten", "StreamOutput", "read_initializers", "rewrite"]
+__all__ = [
+    "NodeRefusedError",
+    "OwnStateError",
+    "RefusedError",
+    "Rewritten",
+    "StreamOutput",
+    "read_initializers",
+    "rewrite",
+]

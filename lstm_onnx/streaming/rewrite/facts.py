@@ -26,6 +26,10 @@ class RefusedError(Exception):
         self.instead = instead
 
 
+class OwnStateError(RefusedError):
+    """A module carries states itself, in another way than recurrent nodes do."""
+
+
 @dataclass(frozen=True)
 class Fold:
     """What else is in the time axis: (before, time, after) were reshaped to one axis."""

@@ -13,7 +13,7 @@ from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import TooLongError, largest_rest
-from .facts import Fact, RefusedError, Static, Stream
+from .facts import Fact, OwnStateError, RefusedError, Static, Stream
 from .graph import Graph
 from .lengths import Lengths
 from .rewriter import ANY_STATIC, FAMILIES, Call, NeedsEndError, Rewriter, stored
@@ -194,6 +194,8 @@ class _Rewrite:
             found = self._facts(call)
         except NodeRefusedError:
             raise
+        except OwnStateError:
+            raise
         except RefusedError as why:
             raise NodeRefusedError(node, why) from None
         except TooLongError as error:
@@ -244,8 +246,8 @@ class _Rewrite:
         if call.op in _MOVES and not call.streams:
             p.tainted.update(call.node.output)
         elif call.op not in _RECURRENT and call.op != "Shape":
-            raise RefusedError(
-                f"computes with the state {names[0]}, which the module carries itself",
+            raise OwnStateError(
+                f"{call.node.name} ({call.op}) computes with the state {names[0]}, which the module carries itself",
                 "leave the state out, and give the module whole sequences",
             )
 

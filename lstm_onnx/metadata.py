@@ -63,7 +63,8 @@ class Streaming:
         time: the time axis of each input that is divided into chunks.
         outputs: the time axis of each output; None for a value at the last step so far, or the same at every step.
         caches: the states that hold earlier steps, or what was computed from them.
-        delay: the most steps of an output that come only once the sequence has ended.
+        delay: the most steps of an output that come only once the sequence has ended, where it is long enough for every
+            stage of the model.
         hop: so many steps of the input always give the same number of steps of the outputs (the product of strides).
         multiple: the model takes sequences of multiples of so many steps.
         least: the model takes sequences of so many steps or more.

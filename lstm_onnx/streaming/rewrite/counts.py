@@ -258,8 +258,8 @@ def largest_lead(ahead: Count, behind: Count) -> int:
 
 
 def largest_rest(count: Count) -> int:
-    """The most steps that come only once the input has ended."""
-    return max(count.total(m) - count.available(m) for m in span(count))
+    """The most steps that come only once the input has ended, of sequences that are long enough for all stages."""
+    return max(count.total(m) - count.available(m) for m in span(count)[count.settled :])
 
 
 def _divisors(number: int) -> Iterator[int]:

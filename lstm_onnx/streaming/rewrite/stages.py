@@ -74,25 +74,25 @@ def window(
     require_plain(f)
     if left < 0 or right < 0:
         raise RefusedError("negative padding of a window")
-    reach = max(kernel, stride)
     size = f.shape[f.axis] + Size.of(left + right - kernel)
     size = p.lengths.floor(size, stride) + Size.of(1)
     if kernel == stride == 1 and not left and not right:
         return x, f
-    count = p.count(Stage(f.count, 1, left + stride - reach, right + reach - kernel, stride))
+    count = p.count(Stage(f.count, 1, left + stride - kernel, right, stride))
     g = p.graph
-    capacity = max(left, reach - 1)
+    capacity = max(left, kernel - 1)
     held = _held(p, x, f, capacity, fill)
-    full = left == reach - 1 and stride == 1  # so many steps before every call, the first included
+    full = left == kernel - 1 and stride == 1  # so many steps before every call, the first included
     if full and g.is_exact(f.count) and g.is_exact(count):
         return held, _resized(f, size, count)
     start: int | str = 0
     if not full:
+        # Below 0 where a stride over the kernel leaves out steps that have not come yet.
         given = g.math("Sub", g.before(f.count), g.math("Mul", g.before(count), stride))
         start = g.math("Sub", capacity - left, given)
     span = g.math("Add", g.math("Mul", g.math("Sub", g.at_least_one(count), 1), stride), kernel)
     # Enough for the padding at the end, and for one window where none is due.
-    held = g.padded(held, f.axis, f.rank, right + reach, fill, p.dtype(f))
+    held = g.padded(held, f.axis, f.rank, right + max(kernel, stride), fill, p.dtype(f))
     return g.cut(held, f.axis, start, g.math("Add", start, span), "window"), _resized(f, size, count)
 
 

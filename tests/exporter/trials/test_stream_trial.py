@@ -75,7 +75,7 @@ CACHED: dict[str, Step] = {
 MEETS: dict[str, tuple[Step, str]] = {
     "a convolution that looks ahead": (
         lambda m, x: m.lstm(channels(m.conv, functional.pad(x, (0, 0, 1, 1))))[0],
-        "the output output needs 1 step of look-ahead (conv/Conv), at ",
+        "the output output needs 1 step of look-ahead (Pad), at ",
     ),
     "torch.diff": (lambda m, x: m.lstm(torch.diff(x, dim=1, prepend=x[:, :1]))[0], ""),
     "softmax over time": (lambda m, x: m.lstm(x)[0].softmax(1), "computes a softmax over all steps"),

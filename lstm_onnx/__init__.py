@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .runtime.pool.pool import Pool
     from .runtime.stream import Stream
     from .spec import ExportOptions, LSTMSpec
+    from .streaming import StreamingResult, make_streaming
 
 _MODULES = {
     "check": ("CheckReport",),
@@ -60,6 +61,7 @@ _MODULES = {
     "runtime.pool.pool": ("Pool",),
     "runtime.stream": ("Stream",),
     "spec": ("ExportOptions", "LSTMSpec"),
+    "streaming": ("StreamingResult", "make_streaming"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _CALLABLE_PACKAGES = ("check", "inspect")
@@ -87,6 +89,7 @@ __all__ = [
     "QuantizeResult",
     "RunError",
     "Stream",
+    "StreamingResult",
     "TritonResult",
     "WeightsError",
     "__version__",
@@ -95,6 +98,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "make_streaming",
     "quantize",
     "verify",
     "verify_golden",

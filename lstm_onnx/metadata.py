@@ -56,6 +56,49 @@ class Quantization:
 
 
 @dataclass(frozen=True)
+class Streaming:
+    """How a file takes a sequence in chunks, where its states hold more than those of recurrent layers.
+
+    Attributes:
+        time: the time axis of each input that is divided into chunks.
+        outputs: the time axis of each output; None for a value at the last step so far, or the same at every step.
+        caches: the states that hold earlier steps, or what was computed from them.
+        delay: the most steps of an output that come only once the sequence has ended, where it is long enough for every
+            stage of the model.
+        hop: so many steps of the input always give the same number of steps of the outputs (the product of strides).
+        multiple: the model takes sequences of multiples of so many steps.
+        least: the model takes sequences of so many steps or more.
+        settled: after so many steps of the input, only the rest of a division by `period` tells how many steps of
+            an output a chunk gives.
+        period: see `settled`.
+        positions: whether results depend on the number of a step.
+        first: for each output with a time axis, the steps of the input after which its first step is there.
+        steps: the state that counts the steps of the input; None where nothing depends on that.
+        last: the input that is 1 where the sequence ends with a chunk; None where the end changes nothing.
+    """
+
+    time: Mapping[str, int]
+    outputs: Mapping[str, int | None]
+    caches: tuple[str, ...] = ()
+    delay: int = 0
+    hop: int = 1
+    multiple: int = 1
+    least: int = 1
+    settled: int = 0
+    period: int = 1
+    positions: bool = False
+    first: Mapping[str, int] = field(default_factory=dict)
+    steps: str | None = None
+    last: str | None = None
+
+    def phase(self, steps: int) -> int:
+        """Equal for two streams, after so many steps each, of which equal chunks give equal numbers of steps."""
+        if steps < self.settled:
+            return steps
+        return self.settled + (steps - self.settled) % self.period
+
+
+@dataclass(frozen=True)
 class Metadata:
     """The metadata of an exported file, under the keys ``lstm_onnx.*``.
 
@@ -80,6 +123,7 @@ class Metadata:
         call: how the inputs are arranged in the module's call, and the constants beside them, as JSON (see
             `exporter.call.metadata`); what runs the file needs none of it.
         quantization: how an int8 file was made; None for others.
+        streaming: how the file takes chunks; None where its states are those of recurrent layers alone.
     """
 
     spec: LSTMSpec | None = None
@@ -97,6 +141,7 @@ class Metadata:
     size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     call: list[Any] | None = None
     quantization: Quantization | None = None
+    streaming: Streaming | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
@@ -116,6 +161,7 @@ class Metadata:
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
             "call": self.call,
             "quantization": None if self.quantization is None else dataclasses.asdict(self.quantization),
+            "streaming": None if self.streaming is None else dataclasses.asdict(self.streaming),
         }
         return {
             METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
@@ -158,6 +204,7 @@ class Metadata:
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
                 call=_call(entries.get("call")),
                 quantization=_quantization(entries["quantization"]) if "quantization" in entries else None,
+                streaming=_streaming(entries["streaming"]) if "streaming" in entries else None,
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(
@@ -222,6 +269,28 @@ def _quantization(item: Any) -> Quantization:
     if not all(isinstance(value, str) for value in dataclasses.astuple(quantization)):
         raise ConfigError("the metadata's quantization must be a form and layers")
     return quantization
+
+
+def _streaming(item: Any) -> Streaming:
+    found = Streaming(**{**item, "caches": _names(item.get("caches", []))})
+    axes = [*found.time.items(), *found.outputs.items(), *found.first.items()]
+    named = all(isinstance(name, str) and (_is_count(axis) or axis is None) for name, axis in axes)
+    sizes = (found.delay, found.settled)
+    counts = (found.hop, found.multiple, found.least, found.period)
+    names = (found.steps, found.last)
+    if (
+        not (
+            found.time and named and all(map(_is_count, (*sizes, *found.time.values()))) and all(map(_is_size, counts))
+        )
+        or not all(name is None or isinstance(name, str) for name in names)
+        or not isinstance(found.positions, bool)
+    ):
+        raise ConfigError("the metadata's streaming must hold the axes of inputs and outputs, and counts of steps")
+    return found
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
 
 
 def _is_size(value: object) -> bool:

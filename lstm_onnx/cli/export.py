@@ -21,6 +21,11 @@ from .streams import say
     help="For modules: keep LSTM states internal (zero) or expose them as inputs and outputs (explicit).",
 )
 @option(
+    "--max-delay",
+    type=click.IntRange(min=0),
+    help="For modules with explicit states: the most steps of look-ahead to accept.  [default: as SOURCE says, else 0]",
+)
+@option(
     "--check/--no-check",
     default=True,
     help="For modules: compare FILE with PyTorch at other sizes.  [default: check]",
@@ -33,6 +38,7 @@ def export(
     projection: str | None,
     opset: int | None,
     states: str | None,
+    max_delay: int | None,
     check: bool,
     as_json: bool,
 ) -> None:
@@ -56,7 +62,9 @@ def export(
     require_utf8(target)
     require_writable(target)
     require_apart([target], source_files(source))
-    model = load_source(source).with_options(lengths=lengths, projection=projection, opset=opset, states=states)
+    model = load_source(source).with_options(
+        lengths=lengths, projection=projection, opset=opset, states=states, max_delay=max_delay
+    )
     result = model.export(target, check=check)
     for remark in result.notes:
         note(f"note: {remark}")

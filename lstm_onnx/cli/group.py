@@ -21,6 +21,7 @@ from .options import detail, verbosity_options
 from .quantize import quantize
 from .run import run
 from .serve import serve
+from .stream import stream
 from .streams import off_stdout
 from .verify import verify
 
@@ -86,7 +87,7 @@ def _versions() -> str:
 
 
 cli.params += verbosity_options()
-for _command in (export, quantize, check, run, serve, deploy, verify, bench, inspect, doctor, help_command):
+for _command in (export, quantize, stream, check, run, serve, deploy, verify, bench, inspect, doctor, help_command):
     cli.add_command(_command)
     for _each in _command.commands.values() if isinstance(_command, click.Group) else (_command,):
         assert _each.callback is not None  # noqa: S101 - each is a function

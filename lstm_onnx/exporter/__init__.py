@@ -26,6 +26,7 @@ def export(
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
     states: str | None = None,
+    max_delay: int = 0,
     output_names: Sequence[str] | None = None,
     lengths: bool = False,
     projection: str = "scan",
@@ -59,7 +60,10 @@ def export(
             tells batch from time; a note has the `dynamic_shapes` that were found.  ``{}`` makes all axes static.
         states: for a module: "zero" (the default) keeps the forward's own signature; "explicit" makes
             the states of every LSTM inputs and outputs (``encoder.lstm.h0`` and ``encoder.lstm.hn``),
-            so that it can be streamed.
+            so that it can be streamed.  Where steps meet elsewhere as well (convolutions, differences, sums),
+            what later steps need becomes states too (``conv1.cache``), and the file takes chunks of any length.
+        max_delay: with explicit states, the most steps of look-ahead that a stream may have: those of an output
+            that come only with `Stream.flush`.  "same" convolutions have (kernel - 1) / 2.
         output_names: for a module: names of its outputs, in order.
         lengths: for a bare nn.LSTM: add the int32 input ``lengths`` (batch,), with the effect of packed
             sequences in PyTorch: each sequence's final states at its own end, and zeros in the output after
@@ -95,6 +99,8 @@ def export(
     if is_bare_lstm(module) and example_inputs is None:
         if states == "zero" or output_names is not None:
             raise ConfigError("a bare nn.LSTM has its states as inputs, and its outputs' names are fixed")
+        if max_delay:
+            raise ConfigError("a bare nn.LSTM has no look-ahead; leave max_delay out")
         spec = spec_of(module)
         return export_lstm(spec, options, state_of(module, spec), path, notes=dropout_notes(module))  # type: ignore[arg-type]
     if example_inputs is None:
@@ -117,7 +123,8 @@ def export(
         if isinstance(error, LSTMOnnxError):
             raise
         raise ConfigError(f"example_inputs or dynamic_shapes cannot be used: {reason(error)}") from error
-    return export_module(module, arguments, ModuleOptions(options, states or "zero", names, check=check), path)
+    settings = ModuleOptions(options, states or "zero", names, check=check, max_delay=max_delay)
+    return export_module(module, arguments, settings, path)
 
 
 def _names(output_names: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import ModelProto
 from torch import nn
 
-from ..errors import ConfigError, ExportError
+from ..errors import ConfigError, ExportError, shown
 from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..spec import ExportOptions
@@ -36,6 +36,7 @@ from .tracing.size_decisions import axis_names
 from .tracing.torch_export import ONE_AT_A_TIME, trace
 from .trials.limits import requested_limits
 from .trials.run import run_trials
+from .trials.streaming import StreamingFile, with_caches
 from .write import ExportResult, make_model, require_output_path, write_export
 
 STATES = ("zero", "explicit")
@@ -59,9 +60,10 @@ class ModuleOptions:
         output_names: names of the outputs, in order; None derives them from the forward's result.
         input_specs: descriptions of the inputs that replace those derived from the example.
         check: whether the file is tried at other shapes before it is kept.
+        max_delay: the most steps of look-ahead of a file with explicit states.
 
     Raises:
-        ConfigError: `states` is something else.
+        ConfigError: `states` or `max_delay` is something else.
     """
 
     options: ExportOptions
@@ -69,11 +71,16 @@ class ModuleOptions:
     output_names: tuple[str, ...] | None = None
     input_specs: tuple[InputSpec, ...] | None = None
     check: bool = True
+    max_delay: int = 0
 
     def __post_init__(self) -> None:
-        """Validate `states`."""
+        """Validate `states` and `max_delay`."""
         if self.states not in STATES:
             raise ConfigError(f'states = {self.states!r} is not possible; it must be "zero" or "explicit"')
+        if isinstance(self.max_delay, bool) or not isinstance(self.max_delay, int) or self.max_delay < 0:
+            raise ConfigError(f"max_delay = {shown(self.max_delay)} is not possible; it must be a number of steps")
+        if self.max_delay and self.states != "explicit":
+            raise ConfigError('max_delay goes with states = "explicit", which makes a file that streams')
 
 
 def export_module(
@@ -189,7 +196,15 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
         options.options.opset,
     )
     metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
-    return model, graph.nodes.initializers, metadata, (*traced.notes, *exposed.notes, *notes)
+    file = StreamingFile(model, graph.nodes.initializers, metadata)
+    if explicit and metadata.not_streamable:
+        file = with_caches(graph, model, metadata, max_delay=options.max_delay, check=options.check)
+    if file.metadata.not_streamable:
+        notes += (f"the file cannot be streamed: {file.metadata.not_streamable}",)
+    if file.metadata.streaming is not None:  # a chunk may have any number of steps
+        notes = tuple(note.replace(" in the file: ", " in a whole sequence: ") for note in notes)
+    notes = (*traced.notes, *exposed.notes, *notes, *file.notes)
+    return file.model, file.initializers, file.metadata, notes
 
 
 def _with_derived_axes(functional: FunctionalModule, graph: TracedGraph) -> FunctionalModule:

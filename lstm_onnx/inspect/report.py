@@ -123,9 +123,7 @@ class Inspection:
         if self.states:
             lines.append("  states  " + ", ".join(self._pair(source, target) for source, target in self.states.items()))
         if self.states and self.metadata.not_streamable is not None:
-            lines.append(
-                f"  streams {f'no: {self.metadata.not_streamable}' if self.metadata.not_streamable else 'yes'}"
-            )
+            lines.append(f"  streams {self._streams()}")
         if self.metadata.digest:
             lines.append(f"  weights  {self.metadata.digest}")
         lines += ["", *_table(self.lstms)] if self.lstms else ["no LSTM, GRU or RNN in this file"]
@@ -136,6 +134,15 @@ class Inspection:
         if self.other_ops:
             lines.append("other nodes: " + ", ".join(f"{op} {count}" for op, count in self.other_ops.items()))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _streams(self) -> str:
+        """Whether chunks give what the whole sequence gives, and how late."""
+        if self.metadata.not_streamable:
+            return f"no: {self.metadata.not_streamable}"
+        streaming = self.metadata.streaming
+        if streaming is None:
+            return "yes"
+        return f"yes, in chunks of any length: delay {streaming.delay}, hop {streaming.hop}"
 
     def _pair(self, source: str, target: str) -> str:
         """As in ``h0 <- hn``, and whether it starts from stored values instead of zeros."""

@@ -16,6 +16,7 @@ from .. import __version__
 from ..runtime import Model
 from ..runtime.providers import onnxruntime
 from .expected import Expected
+from .own_states import file_only
 from .ranges import ranges_of
 from .replay import replay
 from .report import CaseResult, ParityReport
@@ -109,7 +110,7 @@ def _interface_problems(model: Model, expected: Sequence[Expected]) -> Iterator[
     """Inputs and outputs of the file that PyTorch does not have, and declared shapes that are not PyTorch's."""
     known = {name for case in expected for call in case.calls for name in call.reference}
     references = [call.reference for case in expected if not case.feature_steps for call in case.calls]
-    extra = [name for name in model.outputs if name not in known]
+    extra = [name for name in model.outputs if name not in known | file_only(model.metadata)]
     if extra and known:
         yield f"the file also gives {', '.join(extra)}, which PyTorch does not"
     optional = [item.name for item in model.session.get_overridable_initializers()]

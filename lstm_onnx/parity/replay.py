@@ -53,18 +53,25 @@ def _run_sweep(model: Model, expected: Expected) -> CaseResult:
 def _run_chunks(model: Model, expected: Expected) -> CaseResult:
     """The worst of all chunkings, which run one after the other through a single stream."""
     first = expected.calls[0].feeds
+    streaming = model.metadata.streaming
     stream = model.stream(batch=_batch(expected), check=False)
     initial = {name: first[name] for name in model.states if name in first}
 
     def run(parts: Iterable[Arrays]) -> list[dict[str, Any]]:
         stream.reset()
         if initial:
-            stream.state = initial
+            stream.state = {**stream.state, **initial}
         outputs = []
         for part in parts:
             outputs.append(dict(stream.run({name: array for name, array in part.items() if name not in model.states})))
             state = stream.state
+            if streaming is not None:  # saved and restored
+                stream.state = state
             outputs[-1] |= {output: state[name] for name, output in model.states.items()}
+        if streaming is not None:
+            stream_rest = stream.flush()
+            state = stream.state
+            outputs.append(stream_rest | {output: state[name] for name, output in model.states.items()})
         return outputs
 
     if not expected.chunkings:

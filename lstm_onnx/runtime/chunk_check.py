@@ -83,7 +83,7 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
                 f"{after} has shape {np.shape(whole[after])}, but {name}, which it feeds, has "
                 f"{sequence.states[name].shape}"
             )
-    perturbed = run({**_perturbed(sequence.feeds), **_perturbed(sequence.states)})
+    perturbed = run({**rounded(sequence.feeds), **rounded(sequence.states)})
     for chunking in chunkings:
         parts = []
         states = dict(sequence.states)
@@ -119,13 +119,13 @@ def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Ma
     Raises:
         InputError, RunError: the model does not run on the batch, or on one sequence.
     """
-    whole, perturbed = run(dict(feeds)), run(_perturbed(feeds))
+    whole, perturbed = run(dict(feeds)), run(rounded(feeds))
     alone = run({name: np.take(array, [0], axes[name]) if name in axes else array for name, array in feeds.items()})
     for name, axis in outputs.items():
         in_batch, near = (np.take(np.asarray(results[name]), [0], axis) for results in (whole, perturbed))
         actual = np.asarray(alone[name])
         same_shape = actual.shape == in_batch.shape
-        problem = _mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
+        problem = mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
         if problem:
             return f"{name} of one sequence depends on the other sequences in its batch: {problem}"
     return ""
@@ -140,11 +140,18 @@ def _differs(
     if not candidates:
         shapes = ", ".join(str(part.shape) for part in parts)
         return f"its shape is {whole.shape}, and the chunks' are {shapes}"
-    problems = [_mismatch(array, whole, perturbed) for array in candidates]
+    problems = [mismatch(array, whole, perturbed) for array in candidates]
     return "" if "" in problems else problems[0]
 
 
-def _mismatch(actual: np.ndarray, whole: np.ndarray, perturbed: np.ndarray) -> str:
+def mismatch(actual: np.ndarray, whole: np.ndarray, perturbed: np.ndarray) -> str:
+    """How an array differs from the whole sequence's; "" where not by more than rounding.
+
+    Args:
+        actual: of the same shape as `whole`.
+        whole: what the whole sequence gives.
+        perturbed: what it gives where its inputs are changed by about one rounding; see `rounded`.
+    """
     if whole.dtype.kind not in "fc":
         # Rounding may change an integer (an argmax of two nearly equal numbers); then the perturbed run changes it too.
         steady = (whole == perturbed) if perturbed.shape == whole.shape else np.ones(whole.shape, bool)
@@ -193,7 +200,7 @@ def _concatenations(parts: Sequence[np.ndarray], shape: tuple[int, ...], chunkin
     return ways
 
 
-def _perturbed(arrays: Arrays) -> dict[str, np.ndarray]:
+def rounded(arrays: Arrays) -> dict[str, np.ndarray]:
     """Floats changed by two rounding errors, alternately up and down."""
     moved = {}
     for name, array in arrays.items():

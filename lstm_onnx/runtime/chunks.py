@@ -83,9 +83,14 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
 
 def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
     model.stream()  # the reason why not comes before any other error
+    streaming = model.metadata.streaming
     time = _time_axis(model)
-    time_axes = _output_time_axes(model, time)
-    free = {name: info for name, info in model.inputs.items() if name not in model.states}
+    if streaming is not None:
+        time_axes = {name: axis for name, axis in streaming.outputs.items() if axis is not None}
+    else:
+        time_axes = _output_time_axes(model, time)
+    last = streaming.last if streaming is not None else None
+    free = {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
     arrays = validated_feeds(free, {name: array for name, array in feeds.items() if name not in model.states})
     sizes = axis_sizes(free, arrays)
     stream = model.stream(sizes.get(batch_name(model) or BATCH, 1))
@@ -97,12 +102,15 @@ def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
     for start in range(0, sizes[time], steps):
         chunk = {name: _cut(arrays[name], axis, start, steps) for name, axis in cut.items()}
         results.append(stream.run({**arrays, **chunk}))
+    if streaming is not None:
+        results.append(stream.flush())
     final = stream.state
     result = {
         name: concatenated(name, [item[name] for item in results], time_axes[name]) if name in time_axes else value
         for name, value in results[-1].items()
     }
-    return result | {output: final[name] for name, output in model.states.items()}
+    caches = streaming.caches if streaming is not None else ()
+    return result | {output: final[name] for name, output in model.states.items() if name not in caches}
 
 
 def concatenated(name: str, parts: Sequence[np.ndarray], axis: int) -> np.ndarray:

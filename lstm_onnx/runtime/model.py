@@ -140,7 +140,8 @@ class Model:
         """Run any model by the names of its inputs.
 
         States that are left out start from `metadata.initial`, or from zeros; their axes have the sizes of the
-        axes of the same name in `feeds`.  If a bare LSTM's ``lengths`` are left out, every sequence is complete.
+        axes of the same name in `feeds`.  If a bare LSTM's ``lengths`` are left out, every sequence is complete; so is
+        that of a file made for streams whose input ``last`` is left out.
 
         Args:
             feeds: input names to arrays of the shapes in `inputs`.
@@ -210,6 +211,8 @@ class Model:
             state = initial_state(self.inputs[name], sizes, self.metadata.initial.get(name))
             if state is not None:  # otherwise it is reported as missing
                 arrays[name] = state
+        if (streaming := self.metadata.streaming) is not None and streaming.last is not None:
+            arrays.setdefault(streaming.last, np.ones(1, np.int64))
         if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
             arrays["lengths"] = validated_lengths(arrays.get("lengths"), sizes["batch"], sizes["time"])
         elif "lengths" in arrays and "lengths" not in self.inputs and self.spec is not None:

@@ -13,6 +13,7 @@ from ..terminal_text import one_line
 from .arguments import positive_integer
 from .batch_axes import batch_name
 from .bindings import Binding, Key, key_of, output_buffers
+from .chunked_steps import ChunkedSteps
 from .conversion import to_numpy
 from .initial_states import stream_initial_state, validated_states
 from .shutdown import calls_onnxruntime
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from ..spec import LSTMSpec
     from .device import DeviceSteps
     from .model import ArrayLike, Model
 
@@ -71,7 +73,7 @@ class Stream:
         self._buffers = tuple({name: array.copy() for name, array in self._start.items()} for _ in range(2))
         self._current = 0
         self._device: DeviceSteps | None = None
-        if model.provider == "cuda" and model.states_can_be_bound:
+        if model.provider == "cuda" and model.states_can_be_bound and model.metadata.streaming is None:
             from .device import DeviceSteps
 
             self._device = DeviceSteps(model, self._start, graphs=model.cuda_graph)
@@ -79,8 +81,12 @@ class Stream:
         self._unbound: set[Key] = set()
         self._last: _Last | None = None
         self._session = model.session  # changes when the model is closed
+        self._chunks = ChunkedSteps(model, batch)
+        self._phased = self._chunks.phased
+        self._ended = False
+        self._returns_dict = False
         model.session_for(self._start)  # opens it now, instead of at the first step
-        self._names = [name for name in model.inputs if name not in model.states]
+        self._names = self._chunks.input_names
         ends = set(model.states.values())
         own = [name for name in model.outputs if name not in ends]
         self._output_names = own or list(model.outputs)
@@ -99,11 +105,56 @@ class Stream:
     def state(self, values: Mapping[str, Any]) -> None:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self._start.items()}
-        self._set(validated_states(infos, values, shapes, "this stream's"))
+        validated = validated_states(infos, values, shapes, "this stream's")
+        self._set(validated)
+        self._chunks.restart(validated)
+        self._ended = False
+
+    @property
+    def delay(self) -> int:
+        """The most steps of an output that come only with `flush`: the model's look-ahead, in steps of the output."""
+        return self._chunks.delay
+
+    @property
+    def hop(self) -> int:
+        """So many steps of the input always give the same number of steps: the product of the model's strides."""
+        return self._chunks.hop
 
     def reset(self) -> None:
         """Start a new sequence: every state is set to the file's initial state, or to zeros, as in nn.LSTM."""
         self._set(self._start)
+        self._chunks.restart(self._start)
+        self._ended = False
+
+    def flush(self) -> Any:
+        """End the sequence: the outputs that were still to come, of at most `delay` steps, possibly none.
+
+        What the calls and this returned, concatenated along time, are the outputs of the whole sequence.  Outputs
+        without a time axis (a score of the whole sequence) are final.  `reset` starts another sequence; so does
+        setting `state`.
+
+        Returns:
+            As the last call did: an array after ``stream(chunk)``, a dict after ``stream.run(feeds)``.
+
+        Raises:
+            InputError: the sequence has ended already, or the model takes no sequences of so many steps.
+            RunError: ONNX Runtime failed; the states are as they were.
+        """
+        self._require_open()
+        results = self._chunks.flushed(self.state)
+        if results is None:
+            results = {name: self._chunks.nothing(name) for name in self._output_names}
+        else:
+            self._set({name: results[output] for name, output in self.model.states.items()})
+        self._ended, self._last = True, None
+        results = self._chunks.converted({name: results[name] for name in self._output_names})
+        return results if self._returns_dict or not self._has_single_output else next(iter(results.values()))
+
+    def _require_open(self) -> None:
+        if self._ended:
+            raise InputError(
+                "the sequence of this stream has ended", hint="stream.reset() starts another", path=self.model.path
+            )
 
     def _set(self, values: Mapping[str, np.ndarray]) -> None:
         if self._device is not None:
@@ -149,10 +200,17 @@ class Stream:
                 self._last = None  # `run` tries again, unbound if that fails as well
                 return self(chunk)
             self._current = current ^ 1
+            self._returns_dict = False
             return last.output.copy()
         spec = self.model.spec
         if spec is None:
             return self._call_module(chunk)
+        try:
+            return self._call_lstm(chunk, spec)
+        finally:
+            self._returns_dict = False
+
+    def _call_lstm(self, chunk: Any, spec: LSTMSpec) -> Any:
         x, to_caller_type = to_numpy(chunk, self.model.inputs["input"], "input")
         if x.ndim == 2 and self.batch == 1:
             axis = 0 if spec.batch_first else 1
@@ -164,6 +222,7 @@ class Stream:
             inputs = f"the inputs {', '.join(self._names)}" if self._names else "no input apart from its states"
             raise InputError(f"has {inputs}", path=self.model.path, hint="call stream.run({name: array})")
         results = self.run({self._names[0]: chunk})
+        self._returns_dict = False
         return next(iter(results.values())) if self._has_single_output else results
 
     @overload
@@ -194,29 +253,43 @@ class Stream:
                     hint="set stream.state to change it",
                     name=name,
                 )
+        self._require_open()
+        self._returns_dict = True
+        if self._chunks.streaming is not None:
+            feeds, empty = self._chunks.prepared(feeds)
+            if empty:
+                return self._chunks.converted({name: self._chunks.nothing(name) for name in self._output_names})
         if self._device is not None:
             return self._on_device(feeds)
         key = key_of(feeds)
+        if self._phased:
+            key = self._chunks.key(key)
         pair = None if key is None else self._bound.get(key)
         if key is not None and pair is not None and self.model.session is self._session:
             self.model.require_counts(feeds)
-            binding = pair[self._current]
-            for name, array in feeds.items():
-                binding.inputs[name][...] = array
-            try:
-                binding.run()
-            except RunError:
-                # Its output shapes may depend on more than its input shapes (see `BindingCache`).
-                results = self._run_unbound(feeds)
-                self._unbound.add(key)
-                del self._bound[key]
-                return {name: results[name] for name in self._output_names}
-            self._current ^= 1
-            return {name: binding.outputs[name].copy() for name in self._output_names}
+            return self._run_bound(key, pair[self._current], feeds)
         results = self._run_unbound(feeds)
         if key is not None and key not in self._unbound and self.model.states_can_be_bound:
             self._bind(key, feeds, results)
         return {name: results[name] for name in self._output_names}
+
+    def _run_bound(self, key: Key, binding: Binding, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The outputs of a chunk of a shape that is bound."""
+        for name, array in feeds.items():
+            binding.inputs[name][...] = array
+        try:
+            binding.run()
+        except RunError:
+            # Its output shapes may depend on more than its input shapes (see `BindingCache`).
+            results = self._run_unbound(feeds)
+            self._unbound.add(key)
+            del self._bound[key]
+            return {name: results[name] for name in self._output_names}
+        self._current ^= 1
+        results = {name: binding.outputs[name].copy() for name in self._output_names}
+        if self._phased:
+            self._chunks.advance(feeds, results)
+        return results
 
     def _run_unbound(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """All outputs of a chunk that is not bound, the states included, from which the stream continues."""
@@ -234,6 +307,8 @@ class Stream:
                 )
             after[name][...] = array
         self._current ^= 1
+        if self._phased:
+            self._chunks.advance(feeds, results)
         return results
 
     def _require_batch(self, feeds: Mapping[str, Any]) -> None:
@@ -271,7 +346,11 @@ class Stream:
             model = self.model
             arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
             arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
-            buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
+            if self._phased:  # their shapes depend on the phase, which is in the key
+                found = {name: np.empty_like(array) for name, array in results.items()}
+                buffers: dict[str, np.ndarray] | None = found
+            else:
+                buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
             if buffers is None or any(buffers[name].shape != np.shape(results[name]) for name in buffers):
                 return
             session = model.session_for({**arrays, **self._state})
@@ -284,7 +363,7 @@ class Stream:
                 self._unbound.add(key)
                 return
             self._bound[key] = (pair[0], pair[1])
-            if len(self._names) == 1 and self._has_single_output and not model.counts:
+            if len(self._names) == 1 and self._has_single_output and not model.counts and not self._phased:
                 chunk = arrays[self._names[0]]
                 runs = (pair[0].execute, pair[1].execute)
                 self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._output_names[0]])

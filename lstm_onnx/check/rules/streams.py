@@ -32,6 +32,14 @@ def not_streamable(context: CheckContext) -> Iterator[Finding]:
     if not states:
         return
     reason = _metadata_reason(metadata)
+    streaming = metadata.streaming if metadata is not None else None
+    if streaming is not None and not reason:
+        steps = "1 step" if streaming.delay == 1 else f"{streaming.delay} steps"
+        yield NOT_STREAMABLE.passed(
+            f"it takes chunks of any length of {', '.join(streaming.time)}: delay {steps}, hop {streaming.hop}, with "
+            f"the caches {', '.join(streaming.caches)}"
+        )
+        return
     if reason:
         yield NOT_STREAMABLE.passed(f"the metadata says that it cannot be streamed, and no stream is opened: {reason}")
         return

@@ -79,6 +79,7 @@ class ModuleConfig:
         weights: None where the callable sets them itself.
         options: how recurrent operators are written.
         limits: the sizes that axes may have, where the [inputs.NAME] limit them.
+        max_delay: the most steps of look-ahead, with explicit states.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class ModuleConfig:
     weights: WeightsSource | None
     options: ExportOptions
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
+    max_delay: int = 0
 
 
 def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
@@ -146,11 +148,14 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
     if "inputs" not in tables:
         raise ConfigError(f"{path}: the table [inputs] is missing; [module] needs an [inputs.NAME] for each argument")
     module = _mapping(path, "module", tables["module"])
-    _known_keys(path, "module", module, ("factory", "args", "states", "outputs"))
+    _known_keys(path, "module", module, ("factory", "args", "states", "max_delay", "outputs"))
     file, package, attribute = _factory(path, module, found.parent)
     states = module.get("states", STATES[0])
     if states not in STATES:
         raise _impossible(path, "module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
+    max_delay = module.get("max_delay", 0)
+    if type(max_delay) is not int or max_delay < 0:
+        raise _impossible(path, "module", "max_delay", max_delay, "a number of steps, 0 or more")
     limits: Limits = {}
     inputs = _inputs(path, "inputs", _mapping(path, "inputs", tables["inputs"]), limits)
     _known_axes(path, flat_inputs(inputs))
@@ -167,6 +172,7 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
         weights=_weights(path, tables["weights"], found.parent) if "weights" in tables else None,
         options=_module_options(path, tables.get("export", {})),
         limits=limits,
+        max_delay=max_delay,
     )
 
 

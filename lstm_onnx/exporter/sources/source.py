@@ -62,7 +62,7 @@ class LSTMSource:
         """
         return export_lstm(self.spec, self.options, self.state, path)
 
-    def with_options(self, *, states: str | None = None, **changes: Any) -> LSTMSource:
+    def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> LSTMSource:
         """The same model under other `ExportOptions`; None leaves one as it is.
 
         Raises:
@@ -70,6 +70,8 @@ class LSTMSource:
         """
         if states == "zero":
             raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
+        if max_delay:
+            raise ConfigError("a bare nn.LSTM has no look-ahead; leave max_delay out")
         return dataclasses.replace(self, options=_changed(self.options, changes))
 
 
@@ -86,6 +88,7 @@ class ModuleSource:
         outputs: names of the outputs, in order; None derives them from the forward's result.
         example: example inputs; None where `inputs` describes them.
         limits: the sizes that axes may have, by name; None where there is no largest.
+        max_delay: the most steps of look-ahead, with explicit states.
     """
 
     name: str
@@ -96,6 +99,7 @@ class ModuleSource:
     outputs: tuple[str, ...] | None = None
     example: Arguments | None = None
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
+    max_delay: int = 0
 
     def module(self) -> nn.Module:
         """The PyTorch module."""
@@ -113,10 +117,12 @@ class ModuleSource:
         from ..module import ModuleOptions, export_module
 
         arguments = self.example or find_example_inputs(self.nn_module, self.inputs, limits=self.limits)
-        options = ModuleOptions(self.options, self.states, self.outputs, self.inputs or None, check)
+        options = ModuleOptions(
+            self.options, self.states, self.outputs, self.inputs or None, check, max_delay=self.max_delay
+        )
         return export_module(self.nn_module, arguments, options, path)
 
-    def with_options(self, *, states: str | None = None, **changes: Any) -> ModuleSource:
+    def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> ModuleSource:
         """The same model under other options; None leaves one as it is.
 
         Raises:
@@ -124,7 +130,12 @@ class ModuleSource:
         """
         if changes.get("lengths") is not None:
             raise ConfigError(f"{self.name}: lengths are for a bare nn.LSTM; a module's are inputs of its own")
-        return dataclasses.replace(self, options=_changed(self.options, changes), states=states or self.states)
+        return dataclasses.replace(
+            self,
+            options=_changed(self.options, changes),
+            states=states or self.states,
+            max_delay=self.max_delay if max_delay is None else max_delay,
+        )
 
 
 Source = LSTMSource | ModuleSource
@@ -205,7 +216,16 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     if weights is not None and weights.file is not None:
         _load_weights(module, weights, path)
     inputs = flat_inputs(config.inputs)
-    return ModuleSource(path, module, inputs, config.options, config.states, config.outputs, limits=config.limits)
+    return ModuleSource(
+        path,
+        module,
+        inputs,
+        config.options,
+        config.states,
+        config.outputs,
+        limits=config.limits,
+        max_delay=config.max_delay,
+    )
 
 
 def _unwrapped(module: Any, where: str) -> nn.Module:

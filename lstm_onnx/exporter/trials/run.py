@@ -66,8 +66,6 @@ def run_trials(
     metadata = replace(metadata, axis_limits=limits.axis_limits, size_boundaries=limits.boundaries)
     result = run_stream_trial(opened, metadata, time) if opened is not None else StreamTrialResult()
     metadata = with_stream_facts(metadata, time, result, graph.lines)
-    if metadata.not_streamable:
-        notes += (f"the file cannot be streamed: {metadata.not_streamable}",)
     if metadata.batch_mixes:
         notes += (f"the sequences of a batch are not independent: {metadata.batch_mixes}",)
     return metadata, notes

@@ -17,6 +17,7 @@ from ...exporter.call.structure import Call
 from ...exporter.functional.example_inputs import find_example_inputs
 from ...input_spec import InputSpec, axes
 from ...runtime import Model
+from ..own_states import file_only
 
 BATCH, TIME = 2, 3
 """Sizes that distinguish the axes of batch and of time."""
@@ -87,7 +88,7 @@ def require_same_inputs(model: Model, found: Arguments) -> None:
         ConfigError: they differ.
     """
     forward = set(found.tensors)
-    file = set(model.inputs) - (set(model.metadata.states) - forward)
+    file = set(model.inputs) - (set(model.metadata.states) - forward) - file_only(model.metadata)
     if forward != file:
         raise ConfigError(
             f"{model.path}: takes {', '.join(sorted(file))}, and the module {', '.join(sorted(forward))}; "

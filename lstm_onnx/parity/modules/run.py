@@ -16,6 +16,7 @@ from ...runtime import Model
 from ...runtime.tensor_info import ValueInfo
 from ...symbolic_dims import size_of
 from ..expected import Arrays, magnitude
+from ..own_states import with_own_states
 
 
 class ModuleRun:
@@ -24,6 +25,7 @@ class ModuleRun:
     def __init__(self, prepared: FunctionalModule, model: Model, device: torch.device) -> None:
         self._prepared = prepared
         self._model = model
+        self._metadata = with_own_states(model.metadata)
         self._device = device
         self.dtypes: dict[str, str] = {}
         """The dtypes of the last run's outputs."""
@@ -68,13 +70,13 @@ class ModuleRun:
         # A state that is an argument of forward is an input to PyTorch.
         inputs = {name: tensors.pop(name) for name in self.arguments if name in tensors}
         states = {**self._start(inputs), **tensors}
-        outputs = call_with_states(self._prepared, self._model.metadata, inputs, states)
+        outputs = call_with_states(self._prepared, self._metadata, inputs, states)
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
 
     def _start(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The initial values of attribute states; the module itself starts those that are its arguments."""
-        metadata = self._model.metadata
+        metadata = self._metadata
         sizes = {
             dim: inputs[spec.name].shape[axis]
             for spec in metadata.inputs

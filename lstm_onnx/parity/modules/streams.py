@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,6 +76,8 @@ class TimeAxes:
                 if name not in carried and isinstance(dim, str) and names_in(dim) & time:
                     axes[name] = axis
                     folded = folded or dim not in time
+        if (streaming := model.metadata.streaming) is not None:
+            axes |= {name: axis for name, axis in streaming.outputs.items() if axis is not None}
         lengths = tuple(spec.name for spec in specs if spec.high in time)
         return cls(time, axes, folded, lengths, batch_axes)
 
@@ -94,7 +97,7 @@ def _draw_feeds(
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)
     states = {}
-    for name in model.states:
+    for name in verification.metadata.states:
         info = model.inputs[name]
         states[name] = np.tanh(rng.standard_normal(shape_of(info, named))).astype(info.dtype or np.float32)
     return {name: array for name, array in inputs.items() if name not in states}, states
@@ -108,6 +111,9 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
     limits = [model.metadata.axis_limits.get(name, (1, None)) for name in time.names]
     least = max([1 + verification.extra_steps, *(low for low, _ in limits)])
     most = min((high for _, high in limits if high is not None), default=_STEPS * least)
+    streaming = model.metadata.streaming
+    if streaming is not None:
+        least = lcm(max(least, streaming.least), streaming.multiple)
     steps = min(_STEPS, most // least)
     if steps < 2:
         return
@@ -126,9 +132,12 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
                     yield replace(whole, label=named, kind="chunks", calls=calls)
                 continue
             every = tuple(tuple(size * least for size in chunking) for chunking in compositions(steps))
+            if streaming is not None:  # chunks of single steps and of none as well
+                every += ((1,) * (steps * least), (0, 1, 0, steps * least - 1, 0))
             yield replace(whole, label=f"{label}, every chunking", kind="chunks", chunkings=every, time_axes=time.axes)
             names = {*whole.calls[0].feeds, *whole.calls[0].reference}
-            if batch > 1 and not explicit and least == 1 and names <= time.batch_axes.keys():
+            pooled = streaming is None or streaming.steps is None
+            if pooled and batch > 1 and not explicit and least == 1 and names <= time.batch_axes.keys():
                 yield replace(whole, label=f"{label}, in a pool", kind="pool", time_axes=time.axes)
 
 

@@ -30,6 +30,7 @@ from ..comparison import Models, Planned, Verification, user_case
 from ..diagnosis.modules import diagnose_module
 from ..expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
 from ..mutants import Target, read_graph
+from ..own_states import with_own_states
 from ..report import CaseResult, Cause, Location
 from ..tolerances import LEAST_INPUT_GAIN
 from .amplify import amplified_target
@@ -70,12 +71,12 @@ class ModuleVerification(Verification):
         data: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         super().__init__(model, module, seed)
-        self.metadata: Metadata = model.metadata
+        self.metadata: Metadata = with_own_states(model.metadata)
         self.declared = tuple(inputs)
         self.example_inputs = example_inputs
         specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
-        names = _forward_outputs(model, self.metadata)
+        names = _forward_outputs(model, model.metadata)
         own = make_functional(module, found, output_names=names)
         self.dtype = str(own.dtype).removeprefix("torch.")
         float64 = make_functional(module, found, output_names=names, dtype=torch.float64)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...onnxgraph.recurrent import RecurrentLayer
-from . import partial, unread, weights, wiring
+from . import caches, partial, unread, weights, wiring
 from .equivalence import Outcome
 from .graph_edit import Edit
 
@@ -80,5 +80,7 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("one row of a table wrong", partial.in_one_row, once=True, kinds=("sweep",)),
     Mutator("another dtype of an output", partial.other_dtype, once=True),
     Mutator("streams' states mispaired", wiring.mispaired, once=True, streams=True),
+    Mutator("a cache of earlier steps stale", caches.stale, once=True, streams=True, kinds=("chunks",)),
+    Mutator("a cache of earlier steps lost", caches.lost, once=True, streams=True, kinds=("chunks",)),
 )
 """The quick ones are one of each kind; the full set has every pair of gates, and smaller errors."""

@@ -85,15 +85,17 @@ class Scheduler:
 
         It is a copy, since a caller that gives up may write its next chunk into the same memory.
         """
+        arrays = {name: array for name, array in arrays.items() if name != self.pool.last}
         shapes: tuple[Any, ...] = tuple([(array.shape, array.dtype) for array in arrays.values()])
         if shapes not in self.known_shapes or len(arrays) != len(self.pool.inputs):
-            arrays = validated_feeds(self.pool.model.inputs, {**arrays, **self.pool.initial_state})
+            ending = {self.pool.last: np.zeros(1, np.int64)} if self.pool.last is not None else {}
+            arrays = validated_feeds(self.pool.model.inputs, {**arrays, **ending, **self.pool.initial_state})
             arrays = {name: arrays[name] for name in self.pool.inputs}
             if len(self.known_shapes) > MAX_KNOWN_SIGNATURES:
                 self.known_shapes.clear()
         shapes = self.known_shapes.setdefault(shapes, shapes)
         copies = {name: array.copy() for name, array in arrays.items()}
-        shared = self.axes.shared
+        shared = [name for name in self.axes.shared if name != self.pool.last]
         return copies, (shapes, *[copies[name].tobytes() for name in shared]) if shared else shapes
 
     def require_other_thread(self) -> None:
@@ -235,7 +237,8 @@ class Scheduler:
         self.wait()
         requests = self.pop_batch()
         for group in group_by_key(requests):
-            self.run(group)
+            for part in self.in_phase(group):
+                self.run(part)
         return bool(requests) or not self.closing
 
     def close_slots(self) -> None:
@@ -292,6 +295,19 @@ class Scheduler:
                 self.queue.expect_answered(group)
         self.deliver(group, results)
 
+    def in_phase(self, group: list[Request]) -> list[list[Request]]:
+        """A group whose streams are all in one phase, or several such: see `Pool.phase`."""
+        if not self.pool.has_phases:
+            return [group]
+        parts: dict[int, list[Request]] = {}
+        for request in group:
+            try:
+                phase = self.pool.phase(request.stream.slot)
+            except InputError:  # closed meanwhile: the step says so
+                phase = -1
+            parts.setdefault(phase, []).append(request)
+        return list(parts.values())
+
     def batch_inputs(self, group: list[Request]) -> Arrays:
         """The inputs of a batch, concatenated."""
         if len(group) == 1:
@@ -301,6 +317,7 @@ class Scheduler:
             if axis is None
             else np.concatenate([request.arrays[name] for request in group], axis)
             for name, axis in self.axes.inputs.items()
+            if name != self.pool.last
         }
 
     def validated_results(self, group: list[Request], results: Mapping[str, Any]) -> Mapping[str, Any]:

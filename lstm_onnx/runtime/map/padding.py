@@ -43,8 +43,9 @@ class Padder:
                 continue
             whole = self._buffer(name, _shape(info, {**sizes, str(layout.batch): len(samples)}), info.dtype)
             padding = self._padding_value(name)
-            for row, sample in zip(np.moveaxis(whole, at, 0), samples, strict=True):
-                _copy_and_pad(row, sample.arrays.get(name), padding)
+            rows = np.moveaxis(whole, at, 0)
+            for index, sample in enumerate(samples):  # with "...", a row of one number is an array as well
+                _copy_and_pad(rows[index, ...], sample.arrays.get(name), padding)
             feeds[name] = whole
         return feeds
 

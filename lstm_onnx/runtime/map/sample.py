@@ -126,6 +126,9 @@ class SequenceLayout:
         for name, one in named.items():
             arrays[name], convert = to_numpy(one, self.single[name], name)
             to_caller_type = to_caller_type or convert
+        streaming = self.model.metadata.streaming
+        if streaming is not None and streaming.last is not None:
+            arrays.setdefault(streaming.last, np.ones(1, np.int64))  # each is a whole sequence
         sizes = axis_sizes(self.single, arrays)
         require_counts(self.model.counts, arrays, sizes)
         for name, array in arrays.items():

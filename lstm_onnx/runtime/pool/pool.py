@@ -49,6 +49,8 @@ class Pool:
         initial_state: what each state starts from, with a batch axis of 1.
         least: the smallest number of slots that can be stepped together.
         largest: the largest one; None for no limit.
+        last: the input that says that a sequence ends, which is 0 in every step; None for most models.
+        has_phases: whether only slots of equal `phase` can be stepped together.
     """
 
     def __init__(self, model: Model, slots: int = 64, *, check: bool = True) -> None:
@@ -76,8 +78,10 @@ class Pool:
         self.least = max(low for low, _ in least)
         largest = [high for _, high in least if high is not None]
         self.largest = min(largest) if largest else None
+        self._streaming = model.metadata.streaming
+        self.last = self._streaming.last if self._streaming is not None else None
         self.inputs: dict[str, ValueInfo] = {
-            name: info for name, info in model.inputs.items() if name not in model.states
+            name: info for name, info in model.inputs.items() if name not in model.states and name != self.last
         }
         ends = model.states.values()
         self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
@@ -87,9 +91,10 @@ class Pool:
             self._states = SlotStates(self.initial_state, self.axes, slots)
         except (MemoryError, ValueError) as error:
             raise InputError(f"there is no memory for the states of {slots} slots: {error}") from error
-        self._parts = BoundBatchCache(
-            model, self.inputs, self.output_names, self._states, _known_batch_axes(self), self.least
-        )
+        free = {name: info for name, info in model.inputs.items() if name not in model.states}
+        self._parts = BoundBatchCache(model, free, self.output_names, self._states, _known_batch_axes(self), self.least)
+        self.has_phases = self._streaming is not None and self._streaming.steps is not None
+        self._steps = [0] * slots
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
         self._session = model.session
@@ -111,6 +116,7 @@ class Pool:
                 )
             row = self._free.pop()
             self._states.write(row, self.initial_state)
+            self._steps[row] = 0
             slot = Slot(row)
             self._rows[slot] = row
         return slot
@@ -134,7 +140,9 @@ class Pool:
             InputError: it is not an open slot of this pool.
         """
         with self._lock:
-            self._states.write(self._row(slot), self.initial_state)
+            row = self._row(slot)
+            self._states.write(row, self.initial_state)
+            self._steps[row] = 0
 
     def state(self, slot: Slot) -> Arrays:
         """A copy of one stream's states by input name, as in a `Stream` of batch 1.
@@ -158,7 +166,27 @@ class Pool:
         shapes = {name: array.shape for name, array in self.initial_state.items()}
         validated = validated_states(infos, values, shapes, "a slot's")
         with self._lock:
-            self._states.write(self._row(slot), validated)
+            row = self._row(slot)
+            self._states.write(row, validated)
+            if self._streaming is not None and self._streaming.steps is not None:
+                self._steps[row] = int(validated[self._streaming.steps].reshape(-1)[0])
+
+    def phase(self, slot: Slot) -> int:
+        """Slots of equal phases can be stepped together; 0 where all can.
+
+        A model with strides or look-ahead gives another number of steps in each phase.
+
+        Raises:
+            InputError: it is not an open slot of this pool.
+        """
+        with self._lock:
+            return self._phase(self._row(slot))
+
+    def _phase(self, row: int) -> int:
+        streaming = self._streaming
+        if streaming is None or not self.has_phases:
+            return 0
+        return self._steps[row] if streaming.positions else streaming.phase(self._steps[row])
 
     def __len__(self) -> int:
         """How many slots are open."""
@@ -246,6 +274,8 @@ class Pool:
             arrays["lengths"] = validated_lengths(arrays.get("lengths"), batch, time)
         elif self._counted:
             self.model.require_counts(arrays)
+        if self.last is not None:
+            arrays[self.last] = np.zeros(1, np.int64)
         return arrays, to_caller_type
 
     def only_input(self) -> str:
@@ -267,7 +297,7 @@ class Pool:
             self._session = self.model.session
             self._parts.clear()
         offset = self._states.offset(rows)
-        key = (len(rows), *[array.shape for array in arrays.values()])
+        key = (len(rows), *[array.shape for array in arrays.values()], self._common_phase(rows))
         bound = self._parts.find(offset, key, arrays)
         if bound is None:
             # The states are only validated for the sizes of their axes, so any of that size will do.
@@ -284,7 +314,30 @@ class Pool:
         if results is None:
             results = self._run_unbound(key, active, arrays)
         self._states.advance(active)
+        if self._streaming is not None and self.has_phases:
+            name, axis = next(iter(self._streaming.time.items()))
+            for row in rows:
+                self._steps[row] += arrays[name].shape[axis]
         return results
+
+    def _common_phase(self, rows: list[int]) -> int:
+        """The phase of all rows, by which outputs have other shapes.
+
+        Raises:
+            InputError: they have several.
+        """
+        streaming = self._streaming
+        if streaming is None or not self.has_phases:
+            return 0
+        phases = {self._phase(row) for row in rows}
+        if len(phases) > 1:
+            steps = ", ".join(str(count) for count in sorted({self._steps[row] for row in rows})[:5])
+            raise InputError(
+                f"the slots have had {steps} steps, and the model gives other numbers of steps for each",
+                hint="step slots of equal pool.phase(slot) together; a Batcher does so by itself",
+                path=self.model.path,
+            )
+        return streaming.phase(self._steps[rows[0]])
 
     def _run_unbound(self, key: Any, active: ActiveBatch, arrays: Arrays) -> dict[str, Any]:
         """One batch by `Model.run`, whose output shapes are recorded for a binding."""

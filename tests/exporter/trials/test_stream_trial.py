@@ -59,37 +59,48 @@ STREAMS: dict[str, Step] = {
     "two stages": lambda m, x: m.second(m.lstm(x)[0])[0],
     "max of two features": lambda m, x: m.lstm(x)[0].view(x.size(0), x.size(1), 3, 2).max(-1).values,
 }
-MEETS: dict[str, tuple[Step, str]] = {
-    "a causal convolution": (
-        lambda m, x: m.lstm(channels(m.conv, functional.pad(x, (0, 0, 2, 0))))[0],
-        "pads the steps",
+CACHED: dict[str, Step] = {
+    "a causal convolution": lambda m, x: m.lstm(channels(m.conv, functional.pad(x, (0, 0, 2, 0))))[0],
+    "a convolution": lambda m, x: m.lstm(channels(m.conv, x))[0],
+    "every second step": lambda m, x: m.lstm(x[:, ::2])[0],
+    "differences": lambda m, x: m.lstm(x[:, 1:] - x[:, :-1])[0],
+    "cumulative sum": lambda m, x: m.lstm(x.cumsum(1))[0],
+    "positions": lambda m, x: m.lstm(x + m.places(torch.arange(x.size(1))))[0],
+    "two steps made one": lambda m, x: m.lstm(x)[0].reshape(x.size(0), x.size(1) // 2, 12),
+    "interpolation": lambda m, x: functional.interpolate(m.lstm(x)[0].transpose(1, 2), scale_factor=2.0).transpose(
+        1, 2
     ),
-    "a convolution": (lambda m, x: m.lstm(channels(m.conv, x))[0], "conv/Conv (Conv) computes one step from several"),
-    "every second step": (lambda m, x: m.lstm(x[:, ::2])[0], "takes a part of the steps"),
-    "differences": (lambda m, x: m.lstm(x[:, 1:] - x[:, :-1])[0], "takes a part of the steps"),
+}
+"""Steps meet, and what later ones need is kept."""
+MEETS: dict[str, tuple[Step, str]] = {
+    "a convolution that looks ahead": (
+        lambda m, x: m.lstm(channels(m.conv, functional.pad(x, (0, 0, 1, 1))))[0],
+        "the output output needs 1 step of look-ahead (Pad), at ",
+    ),
     "torch.diff": (lambda m, x: m.lstm(torch.diff(x, dim=1, prepend=x[:, :1]))[0], ""),
-    "softmax over time": (lambda m, x: m.lstm(x)[0].softmax(1), "goes over all steps of a call"),
-    "mean over time": (lambda m, x: m.lstm(x - x.mean(1, keepdim=True))[0], "goes over all steps of a call"),
+    "softmax over time": (lambda m, x: m.lstm(x)[0].softmax(1), "computes a softmax over all steps"),
+    "mean over time": (lambda m, x: m.lstm(x - x.mean(1, keepdim=True))[0], "computes mean over all steps: needs the"),
     "variance over time": (lambda m, x: m.lstm(x)[0] / m.lstm(x)[0].std(1, keepdim=True), ""),
     "group norm": (lambda m, x: m.lstm(channels(m.norm, x))[0], ""),
-    "cumulative sum": (lambda m, x: m.lstm(x.cumsum(1))[0], "adds up the steps of each call"),
-    "flip": (lambda m, x: m.lstm(x.flip(1))[0].flip(1), "takes a part of the steps"),
+    "flip": (lambda m, x: m.lstm(x.flip(1))[0].flip(1), "reverses the steps"),
     "roll": (lambda m, x: m.lstm(x.roll(1, 1))[0], ""),
-    "positions": (lambda m, x: m.lstm(x + m.places(torch.arange(x.size(1))))[0], "counts steps from the first"),
-    "sines of positions": (
-        lambda m, x: m.lstm(x + torch.sin(torch.arange(x.size(1)).float()).view(1, -1, 1))[0],
-        "counts steps from the first of each call",
+    "the last step for all": (lambda m, x: m.lstm(x)[0] - m.lstm(x)[0][:, -1:], "only known at the last one"),
+    "the last state for all": (
+        lambda m, x: m.lstm(x)[0] + m.lstm(x)[1][0][-1].unsqueeze(1),
+        "only known at the last one",
     ),
-    "the last step for all": (lambda m, x: m.lstm(x)[0] - m.lstm(x)[0][:, -1:], "joins the last step"),
-    "the last state for all": (lambda m, x: m.lstm(x)[0] + m.lstm(x)[1][0][-1].unsqueeze(1), "joins the last step"),
-    "the first step for all": (lambda m, x: m.lstm(x - x[:, :1])[0], "takes a part of the steps"),
-    "the length": (lambda m, x: m.lstm(x / x.size(1))[0], "computes with the number of steps"),
-    "the length in thousands": (lambda m, x: m.lstm(x + x.size(1) // 1000)[0], "computes with the number of steps"),
-    "self-attention": (lambda m, x: (x @ x.transpose(1, 2)).softmax(-1) @ m.lstm(x)[0], "every pair of steps"),
-    "decoder from encoder": (lambda m, x: m.second(m.lstm(x)[0], _one_layer(m.lstm(x)[1]))[0], "starts from what is"),
-    "two steps made one": (lambda m, x: m.lstm(x)[0].reshape(x.size(0), x.size(1) // 2, 12), "cuts or joins steps"),
-    "max over time": (lambda m, x: m.head(m.lstm(x)[0].amax(1)), "goes over all steps of a call"),
-    "interpolation": (lambda m, x: functional.interpolate(m.lstm(x)[0].transpose(1, 2), scale_factor=2.0), ""),
+    "the first step for all": (lambda m, x: m.lstm(x - x[:, :1])[0], "takes steps 0 to 1 of a sequence alone"),
+    "the length": (lambda m, x: m.lstm(x / x.size(1))[0], "uses the number of time steps as a number"),
+    "the length in thousands": (
+        lambda m, x: m.lstm(x + x.size(1) // 1000)[0],
+        "uses the number of time steps as a number",
+    ),
+    "self-attention": (lambda m, x: (x @ x.transpose(1, 2)).softmax(-1) @ m.lstm(x)[0], "every step meet every other"),
+    "decoder from encoder": (
+        lambda m, x: m.second(m.lstm(x)[0], _one_layer(m.lstm(x)[1]))[0],
+        "only known at the last step of another sequence",
+    ),
+    "max over time": (lambda m, x: m.head(m.lstm(x)[0].amax(1)), "computes max over all steps"),
 }
 
 
@@ -128,6 +139,27 @@ def test_every_chunking_is_the_whole(case: str, tmp_path: Path) -> None:
                 last = parts[-1][name]
                 joined = last if tensor.dim() == 2 else np.concatenate([part[name] for part in parts], axis=1)
                 np.testing.assert_allclose(joined, tensor.numpy(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", CACHED)
+def test_steps_that_meet_are_kept_in_caches(case: str, tmp_path: Path) -> None:
+    module, made = exported(CACHED[case], tmp_path / "m.onnx")
+    assert not any("cannot be streamed" in note for note in made.notes)
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
+    caches = model.metadata.streaming.caches
+    assert model.metadata.not_streamable == ""
+    assert caches
+    assert set(caches) < set(made.states)
+    assert model.stream().delay == 0
+    x = torch.randn(3, 12, 4)
+    with torch.no_grad():
+        whole = module(x).numpy()
+    np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], whole, rtol=0, atol=2e-6)
+    for chunking in ((1,) * 12, (4, 1, 0, 1, 6), (12,)):
+        stream = model.stream(batch=3)
+        ends = np.cumsum(chunking)
+        parts = [stream(x.numpy()[:, end - size : end]) for end, size in zip(ends, chunking, strict=True)]
+        np.testing.assert_allclose(np.concatenate([*parts, stream.flush()], 1), whole, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("case", MEETS)

@@ -1,0 +1,59 @@
+"""``lstm-onnx stream``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import json_option, report, seed_option
+from .params import FILE, option
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The file to write.")
+@click.option(
+    "--time",
+    "times",
+    metavar="INPUT=AXIS",
+    multiple=True,
+    help="The time axis of an input, such as x=1; once for each input that has one.  [default: the file's metadata]",
+)
+@option(
+    "--max-delay",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The most steps of look-ahead to accept.",
+)
+@seed_option
+@json_option
+def stream(file: str, output: str, times: tuple[str, ...], max_delay: int, seed: int, as_json: bool) -> None:
+    """Write a file that takes sequences in chunks, of an ONNX FILE that takes whole ones.
+
+    What later steps need of earlier ones becomes states.  The new file is compared with FILE, on drawn sequences in
+    chunks of many lengths, before it is kept.
+    """
+    from ..atomic_io import require_utf8
+    from ..streaming import make_streaming
+
+    if output == "-":
+        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
+    if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
+        raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
+    require_utf8(output)
+    axes = _axes(times) if times else None
+    report(make_streaming(file, output, time=axes, max_delay=max_delay, seed=seed), as_json=as_json)
+
+
+def _axes(times: tuple[str, ...]) -> dict[str, int]:
+    axes: dict[str, int] = {}
+    for text in times:
+        name, equals, axis = text.rpartition("=")
+        if not equals or not name or not axis.lstrip("-").isdecimal():
+            raise click.UsageError(f"--time {text} is not INPUT=AXIS, such as x=1")
+        if name in axes:
+            raise click.UsageError(f"--time was given twice for {name}; give it once")
+        axes[name] = int(axis)
+    return axes

@@ -1,0 +1,183 @@
+"""What a stream needs of a file that was made for chunks of any length: see `metadata.Streaming`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from .batch_axes import TIME, batch_name
+from .bindings import Key
+from .call import call
+from .conversion import ToCallerType, to_numpy
+from .tensor_info import require_known_names
+
+if TYPE_CHECKING:
+    from .model import Model
+
+Arrays = dict[str, "np.ndarray[Any, Any]"]
+
+
+class ChunkedSteps:
+    """Chunks of any length, also of none, and the end of a sequence.
+
+    Attributes:
+        streaming: the file's metadata; None for a file with the states of recurrent layers alone.
+        input_names: the inputs that a caller gives.
+        delay: see `Stream.delay`.
+        hop: see `Stream.hop`.
+        phased: whether the steps so far matter: equal chunks may give other numbers of steps, or an output has no
+            time axis.
+    """
+
+    def __init__(self, model: Model, batch: int) -> None:
+        self.model = model
+        self.batch = batch
+        self.streaming = model.metadata.streaming
+        last = self.streaming.last if self.streaming is not None else None
+        self.input_names = [name for name in model.inputs if name not in model.states and name != last]
+        self.delay = self.streaming.delay if self.streaming is not None else 0
+        self.hop = self.streaming.hop if self.streaming is not None else 1
+        counted = self.streaming is not None and self.streaming.steps is not None
+        self.phased = counted or (self.streaming is not None and None in self.streaming.outputs.values())
+        self._steps = 0
+        self._still: Arrays = {}
+        self._others: dict[str, Any] = {}
+        self._to_caller_type: ToCallerType | None = None
+
+    def prepared(self, feeds: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+        """The feeds of a call that does not end the sequence, and whether the chunk has no steps.
+
+        Raises:
+            InputError: an input is missing, or no array of its number of axes; or one has steps and another has none.
+        """
+        streaming = self.streaming
+        assert streaming is not None  # noqa: S101 - the caller's condition
+        if streaming.last is not None:
+            if streaming.last in feeds:
+                raise InputError(
+                    f"{streaming.last} is set by the stream",
+                    hint="stream.flush() ends the sequence",
+                    name=streaming.last,
+                )
+            feeds = {**feeds, streaming.last: np.zeros(1, np.int64)}
+        first = next(iter(feeds.values()), None)
+        self._to_caller_type = None
+        if type(first) is not np.ndarray and first is not None:
+            name = next(iter(feeds))
+            self._to_caller_type = to_numpy(first, self.model.inputs.get(name), name)[1]
+        shapes = {name: tuple(getattr(feeds[name], "shape", ())) for name in streaming.time if name in feeds}
+        steps = {
+            name: shape[axis]
+            for name, axis in streaming.time.items()
+            if len(shape := shapes.get(name, ())) == len(self.model.inputs[name].shape)
+        }
+        self._others = {name: value for name, value in feeds.items() if name not in streaming.time}
+        empty = len(steps) == len(streaming.time) and not any(steps.values())
+        if empty:
+            require_known_names({name: self.model.inputs[name] for name in (*self.input_names, *self._ends())}, feeds)
+            missing = [name for name in self.input_names if name not in feeds]
+            if missing:
+                raise InputError(f"missing input: {self.model.inputs[missing[0]]}", name=missing[0])
+            self._require_empty_fits(shapes)
+        return feeds, empty
+
+    def _ends(self) -> list[str]:
+        return [self.streaming.last] if self.streaming is not None and self.streaming.last is not None else []
+
+    def _require_empty_fits(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """The other axes of a chunk without steps are those that the model takes."""
+        assert self.streaming is not None  # noqa: S101 - the caller's condition
+        batch = batch_name(self.model)
+        for name, axis in self.streaming.time.items():
+            for place, (size, dim) in enumerate(zip(shapes[name], self.model.inputs[name].shape, strict=True)):
+                wanted = self.batch if dim == batch else dim
+                if place != axis and isinstance(wanted, int) and size != wanted:
+                    raise InputError(
+                        f"{name} has shape {shapes[name]}", hint=f"axis {place} must be {wanted}", name=name
+                    )
+
+    def key(self, key: Key | None) -> Key | None:
+        """The key of a chunk's shapes, with the stream's phase where that decides the shapes of outputs."""
+        if key is None or self.streaming is None:
+            return key
+        return (*key, ("", (self.streaming.phase(self._steps),), ""))
+
+    def advance(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+        """Count the steps of a chunk that was run, and keep outputs without a time axis for calls without steps."""
+        assert self.streaming is not None  # noqa: S101 - the caller's condition
+        name, axis = next(iter(self.streaming.time.items()))
+        self._steps += int(np.shape(feeds[name])[axis])
+        for name, time in self.streaming.outputs.items():
+            if time is None and isinstance(results[name], np.ndarray):
+                self._still[name] = results[name]
+
+    def restart(self, states: Mapping[str, np.ndarray]) -> None:
+        """Start from these states."""
+        self._still.clear()
+        if self.streaming is not None and self.streaming.steps is not None:
+            self._steps = int(states[self.streaming.steps].reshape(-1)[0])
+
+    def converted(self, results: Arrays) -> dict[str, Any]:
+        """Results as arrays of the type that the caller passed last."""
+        if self._to_caller_type is None:
+            return dict(results)
+        return {name: self._to_caller_type(array) for name, array in results.items()}
+
+    def nothing(self, name: str) -> np.ndarray:
+        """An output of a call without steps: no step of it, or what it was at the last one."""
+        info = self.model.outputs[name]
+        known = self.streaming.outputs.get(name) if self.streaming is not None else self._time_axis(name)
+        if known is None and name in self._still:
+            return self._still[name].copy()
+        batch = batch_name(self.model)
+        shape = [
+            0 if axis == known else self.batch if dim == batch else dim if isinstance(dim, int) else 1
+            for axis, dim in enumerate(info.shape)
+        ]
+        return np.zeros(shape, info.dtype or np.float32)
+
+    def _time_axis(self, name: str) -> int | None:
+        names = self.model.metadata.time_axes or (TIME,)
+        return next((axis for axis, dim in enumerate(self.model.outputs[name].shape) if dim in names), None)
+
+    def flushed(self, states: Arrays) -> dict[str, Any] | None:
+        """All outputs of the call that ends the sequence, the states included; None where it would change nothing.
+
+        Raises:
+            InputError: the model takes no sequences of so many steps, or of so few.
+            RunError: ONNX Runtime failed.
+        """
+        streaming = self.streaming
+        if streaming is None:
+            return None
+        steps = int(states[streaming.steps].reshape(-1)[0]) if streaming.steps is not None else 0
+        if steps % streaming.multiple:
+            raise InputError(
+                f"the sequence has {steps} steps, and the model takes multiples of {streaming.multiple}",
+                hint="feed the steps that are missing before flush, or reset the stream",
+                path=self.model.path,
+            )
+        if 0 < steps < streaming.least:
+            raise InputError(
+                f"the sequence has {steps} steps, and the model takes {streaming.least} or more",
+                hint="feed more steps before flush, or reset the stream",
+                path=self.model.path,
+            )
+        if streaming.last is None or not steps:
+            return None
+        others = {name: to_numpy(value, self.model.inputs[name], name)[0] for name, value in self._others.items()}
+        feeds = {**others, **states, streaming.last: np.ones(1, np.int64)}
+        batch = batch_name(self.model)
+        for name, axis in streaming.time.items():
+            info = self.model.inputs[name]
+            shape = [
+                0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else 1
+                for place, dim in enumerate(info.shape)
+            ]
+            feeds[name] = np.zeros(shape, info.dtype or np.float32)
+        names = list(self.model.outputs)
+        values = call(self.model.path, self.model.session.run, names, feeds)
+        return dict(zip(names, values, strict=True))

@@ -1,0 +1,239 @@
+"""`make_streaming`: from a file that takes whole sequences to one that takes them in chunks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto, helper
+
+from ..atomic_io import require_apart, require_writable, temporary_folder
+from ..checksum import KEY
+from ..errors import ConfigError, ModelError, shown
+from ..metadata import Metadata, Streaming
+from ..onnxgraph import ONNX_ERRORS, error_line, external_problem, graphs_of, load_inlined, shape_of
+from ..onnxgraph.write import write_model
+from ..runtime import load
+from ..terminal_text import one_line
+from .proof import StreamProof, prove_stream
+from .rewrite import RefusedError, Rewritten, read_initializers, rewrite
+
+
+@dataclass(frozen=True)
+class StreamingResult:
+    """What `make_streaming` wrote.
+
+    Attributes:
+        path: the file that streams.
+        source: the file that takes whole sequences.
+        num_bytes: the size of all files that were written.
+        streaming: how the file takes chunks.
+        states: all its states, each with the output that feeds it.
+        proof: how it was compared with the source.
+    """
+
+    path: str
+    source: str
+    num_bytes: int
+    streaming: Streaming
+    states: Mapping[str, str]
+    proof: StreamProof
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """What was written and how it streams, for people."""
+        s = self.streaming
+        lines = [
+            f"{one_line(self.path)}: {self.num_bytes:,} bytes, takes {one_line(self.source)}'s sequences in chunks"
+        ]
+        lines.append(f"delay: {_steps(s.delay)} of the output; hop: {_steps(s.hop)} of the input")
+        lines.append(f"states: {', '.join(map(one_line, self.states))}")
+        if s.multiple > 1:
+            lines.append(f"sequences: multiples of {s.multiple} steps, as in {one_line(self.source)}")
+        lines.append(str(self.proof))
+        return "\n".join(lines)
+
+
+def make_streaming(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    time: Mapping[str, int] | None = None,
+    max_delay: int = 0,
+    seed: int = 0,
+) -> StreamingResult:
+    """Write a file that takes a sequence in chunks of any length, of one that takes whole sequences.
+
+    What later steps need of earlier ones is carried in states: the inputs of convolutions (``conv1.cache``), running
+    sums, the states of LSTM, GRU, RNN and Scan.  Each chunk costs what its own steps cost.  `Model.stream` runs the
+    file; concatenating what its calls and `Stream.flush` return gives the whole sequence's outputs, for any chunks.
+
+    Before the file is kept, it is run in chunks on drawn sequences, beside the source on the whole ones.
+
+    Args:
+        source: a file of this package or of any other.
+        path: the file to write.
+        time: the time axis of each input that has one, such as ``{"x": 1}``.  By default that of the metadata.
+        max_delay: the most steps of look-ahead to accept: an output's steps that come only when the sequence has
+            ended.  "same" convolutions have (kernel - 1) / 2.
+        seed: of the sequences that are drawn.
+
+    Raises:
+        ConfigError: `time` or `max_delay` is not possible; `path` is `source`.
+        FileError: a file cannot be read or written.
+        ModelError: the file is not an ONNX model; or something in it needs the whole sequence, or more look-ahead
+            than `max_delay`, with the node; or the new file differs from it, and is not kept.
+        InputError: sequences cannot be drawn for the comparison.
+    """
+    if isinstance(max_delay, bool) or not isinstance(max_delay, int) or max_delay < 0:
+        raise ConfigError(f"max_delay = {shown(max_delay)} is not possible", hint="it must be a number of steps")
+    require_writable(path)
+    require_apart([os.fspath(path)], [os.fspath(source)])
+    model = load_inlined(source)
+    metadata = _metadata(model, source)
+    axes = _time_axes(model, metadata, time, source)
+    try:
+        done = rewrite(model, _weights(model, source), axes, metadata.states)
+    except RefusedError as why:
+        raise refused(why, source) from why
+    require_delay(done, max_delay, source)
+    if not done.caches:
+        raise ModelError(
+            "streams as it is: its states are all that later steps need",
+            path=source,
+            hint="lstm_onnx.load(...).stream() runs it",
+        )
+    found = streaming_metadata(metadata, done, axes)
+    properties = {item.key: item.value for item in model.metadata_props if item.key != KEY}
+    properties = {key: value for key, value in properties.items() if not key.startswith("lstm_onnx.")}
+    helper.set_model_props(done.model, {**properties, **found.to_metadata()})
+    with temporary_folder() as folder:
+        trial = folder / "streaming.onnx"
+        write_model(done.model, done.initializers, trial)
+        proof = prove_stream(load(source, "cpu", states=metadata.states), load(trial, "cpu"), seed=seed)
+    if proof.problem:
+        raise ModelError(f"the streaming file differs from it: {proof.problem}; it was not kept", path=source)
+    _, num_bytes = write_model(done.model, done.initializers, path)
+    assert found.streaming is not None  # noqa: S101 - just set
+    return StreamingResult(os.fspath(path), os.fspath(source), num_bytes, found.streaming, dict(found.states), proof)
+
+
+def streaming_metadata(metadata: Metadata, done: Rewritten, time: Mapping[str, int]) -> Metadata:
+    """The metadata of a rewritten file."""
+    streaming = Streaming(
+        time=dict(time),
+        outputs={name: output.axis for name, output in done.outputs.items()},
+        caches=tuple(done.caches),
+        delay=done.delay,
+        hop=done.hop,
+        multiple=done.multiple,
+        least=metadata.axis_limits.get(done.time, (1, None))[0],
+        settled=done.settled,
+        period=done.period,
+        positions=done.positions,
+        first={name: output.first for name, output in done.outputs.items() if output.axis is not None},
+        steps=done.steps,
+        last=done.last,
+    )
+    return replace(
+        metadata,
+        states={**metadata.states, **done.caches},
+        initial={**metadata.initial, **done.initial},
+        not_streamable="",
+        time_axes=(done.time,),
+        axis_limits={axis: limits for axis, limits in metadata.axis_limits.items() if axis != done.time},
+        size_boundaries={axis: sizes for axis, sizes in metadata.size_boundaries.items() if axis != done.time},
+        streaming=streaming,
+    )
+
+
+def refused(why: RefusedError, path: str | os.PathLike[str]) -> ModelError:
+    """The error for a file that cannot be computed chunk by chunk."""
+    hint = f"what could stream: {why.instead}" if why.instead else None
+    return ModelError(f"cannot be streamed: {why}", path=path, hint=hint)
+
+
+def require_delay(done: Rewritten, max_delay: int, path: str | os.PathLike[str]) -> None:
+    """Refuse more look-ahead than `max_delay` (ModelError)."""
+    if done.delay > max_delay:
+        raise ModelError(delay_reason(done), path=path, hint=f"max_delay={done.delay} accepts that")
+
+
+def delay_reason(done: Rewritten) -> str:
+    """What looks ahead, and how far."""
+    late = [name for name, output in done.outputs.items() if output.rest == done.delay]
+    where = f" ({', '.join(done.look_ahead)})" if done.look_ahead else ""
+    return f"the output {late[0]} needs {_steps(done.delay)} of look-ahead{where}"
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
+
+
+def _metadata(model: ModelProto, source: str | os.PathLike[str]) -> Metadata:
+    try:
+        metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    except ConfigError as error:
+        raise ModelError(error.message, path=source, hint=error.hint) from error
+    if metadata.streaming is not None:
+        raise ModelError("takes chunks of any length already", path=source, hint="lstm_onnx.load(...).stream() runs it")
+    if metadata.spec is not None and not metadata.spec.bidirectional:
+        raise ModelError(
+            "is a bare LSTM, which streams as it is", path=source, hint="lstm_onnx.load(...).stream() runs it"
+        )
+    return metadata
+
+
+def _time_axes(
+    model: ModelProto, metadata: Metadata, time: Mapping[str, int] | None, source: str | os.PathLike[str]
+) -> dict[str, int]:
+    """The time axis of each input, validated; by default those with a name that the metadata calls time."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    shapes = {value.name: shape_of(value.type) for value in model.graph.input if value.name not in stored}
+    if time is None:
+        names = metadata.time_axes or ("time",)
+        found = {
+            name: shape.index(dim)
+            for name, shape in shapes.items()
+            for dim in names
+            if shape is not None and dim in shape
+        }
+        if not found:
+            raise ConfigError(
+                "which axis is time is not known",
+                path=source,
+                hint=f'pass time, such as {{"{next(iter(shapes), "x")}": 1}}',
+            )
+        return found
+    if not isinstance(time, Mapping) or not time:
+        raise ConfigError(f"time = {shown(time)} is not possible", hint='it must map inputs to axes, such as {"x": 1}')
+    axes: dict[str, int] = {}
+    for name, axis in time.items():
+        if name not in shapes:
+            raise ConfigError(f"{shown(name)} is no input", path=source, hint=f"its inputs are {', '.join(shapes)}")
+        if name in metadata.states:
+            raise ConfigError(f"{name} is a state, which has no time axis", path=source)
+        shape = shapes[name]
+        if isinstance(axis, bool) or not isinstance(axis, int) or shape is None or not -len(shape) <= axis < len(shape):
+            raise ConfigError(f"{shown(axis)} is no axis of {name}, which has {len(shape or ())}", path=source)
+        axes[name] = axis % len(shape)
+    return axes
+
+
+def _weights(model: ModelProto, source: str | os.PathLike[str]) -> dict[str, Any]:
+    for graph in graphs_of(model.graph):
+        for tensor in graph.initializer:
+            location = next((item.value for item in tensor.external_data if item.key == "location"), None)
+            problem = external_problem(source, location) if location is not None else ""
+            if problem:
+                raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=source)
+    try:
+        return read_initializers(model, str(Path(source).resolve().parent))
+    except ONNX_ERRORS as error:
+        raise ModelError(f"its weights cannot be read ({error_line(error)})", path=source) from error

@@ -1,0 +1,17 @@
+"""A whole-sequence graph rewritten to one that takes the sequence in chunks of any length."""
+
+from __future__ import annotations
+
+from .facts import OwnStateError, RefusedError
+from .rewrite import NodeRefusedError, Rewritten, StreamOutput, rewrite
+from .source import read_initializers
+
+__all__ = [
+    "NodeRefusedError",
+    "OwnStateError",
+    "RefusedError",
+    "Rewritten",
+    "StreamOutput",
+    "read_initializers",
+    "rewrite",
+]

@@ -1,0 +1,92 @@
+"""What is known of a value of the whole-sequence graph, and what stands for it in the streaming one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..size import Size
+from .counts import Count
+
+Shape = tuple[Size, ...]
+
+
+class RefusedError(Exception):
+    """A node cannot be computed chunk by chunk.
+
+    Attributes:
+        reason: why.
+        instead: what could be written instead; "" where nothing could.
+    """
+
+    def __init__(self, reason: str, instead: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.instead = instead
+
+
+class OwnStateError(RefusedError):
+    """A module carries states itself, in another way than recurrent nodes do."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What else is in the time axis: (before, time, after) were reshaped to one axis."""
+
+    before: Size
+    after: Size
+
+
+@dataclass(frozen=True)
+class Static:
+    """A value that is the same at every step of a sequence.
+
+    Attributes:
+        shape: its axes in the whole-sequence graph; None where they are not known.
+        numbers: the integers that it holds, where these are known; they may depend on the number of time steps.
+        array: its content, where it is a constant.
+        fill: the one number that all its elements are, where that is known.
+        repeated: the axis that has a step for each time step in the whole graph and only one here, and their count.
+    """
+
+    shape: Shape | None
+    dtype: np.dtype | None = None
+    numbers: tuple[Size, ...] | None = None
+    array: np.ndarray | None = None
+    fill: float | None = None
+    repeated: tuple[int, Count] | None = None
+
+
+@dataclass(frozen=True)
+class Carry:
+    """The value at the last step so far, such as a final state: right as an output once the sequence has ended."""
+
+    shape: Shape | None
+    dtype: np.dtype | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A value with steps: in each call the next ones, and at least one even where none is due.
+
+    Attributes:
+        shape: its axes in the whole-sequence graph.
+        axis: the time axis.
+        count: how many steps there are.
+        fold: what else is in the time axis.
+    """
+
+    shape: Shape
+    dtype: np.dtype | None
+    axis: int
+    count: Count
+    fold: Fold | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+
+Fact = Static | Carry | Stream

@@ -1,0 +1,38 @@
+"""CumSum: the sum so far is carried."""
+
+from __future__ import annotations
+
+from ...size import ONE
+from ..facts import Fact, RefusedError, Stream
+from ..graph import END
+from ..rewriter import Call, Rewriter, family, normal
+from ..stages import real, require_plain
+
+
+@family("CumSum")
+def cumsum(p: Rewriter, call: Call) -> list[Fact]:
+    """Along time the sum of the calls before is added."""
+    fact, axes = call.fact(0), call.integers(1)
+    if not isinstance(fact, Stream):
+        return p.plain(call)
+    if axes is None:
+        raise RefusedError("sums along an axis that is not constant")
+    if normal(axes[0], fact.rank) != fact.axis:
+        p.copy(call)
+        return [fact]
+    if call.attributes.get("reverse"):
+        raise RefusedError("sums from the end of the sequence", "a sum from its start")
+    require_plain(fact)
+    g, x = p.graph, p.name(call.node.input[0])
+    shape = list(fact.shape)
+    shape[fact.axis] = ONE
+    state = g.state(p.state_name("sum"), p.dtype(fact), tuple(shape))
+    exclusive = int(call.attributes.get("exclusive", 0))
+    own = g.add("CumSum", x, p.name(call.node.input[1]), exclusive=exclusive)
+    result = g.add("Add", own, state.name)
+    if g.is_exact(fact.count) and not exclusive:
+        g.feed(state, g.cut(result, fact.axis, -1, END))
+    else:
+        g.feed(state, g.add("Add", state.name, g.total(real(p, x, fact), fact.axis)))
+    p.emitted(call, result)
+    return [fact]

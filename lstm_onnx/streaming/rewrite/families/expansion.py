@@ -1,0 +1,76 @@
+"""Expand and Tile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...size import ONE, Size
+from ..facts import Carry, Fact, RefusedError, Static, Stream
+from ..rewriter import Call, Rewriter, broadcast, family
+
+
+@family("Expand", repeated=True)
+def expand(p: Rewriter, call: Call) -> list[Fact]:
+    """To a shape; what is the same at every step stays one step."""
+    fact, asked = call.fact(0), call.numbers(1)
+    if asked is None or fact is None or fact.shape is None:
+        if isinstance(fact, Stream) or (isinstance(fact, Static) and fact.repeated):
+            raise RefusedError("expands to sizes that are not known")
+        return p.plain(call)
+    if isinstance(fact, Stream):
+        return [_stream(p, call, fact, asked)]
+    steps = [place - len(asked) for place, size in enumerate(asked) if p.lengths.depends(size)]
+    if isinstance(fact, Carry) and steps:
+        raise RefusedError("gives a value of the last step to every step", "a value of each step")
+    shape = _shape(fact.shape, asked)
+    if isinstance(fact, Carry):
+        p.copy(call)
+        return [Carry(shape, fact.dtype)]
+    if len(steps) > 1:
+        raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+    repeated = fact.repeated
+    if repeated is not None:
+        back = repeated[0] - len(fact.shape)
+        if steps not in ([], [back]):
+            raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+        repeated = (len(shape) + back, repeated[1])
+    elif steps:
+        if len(fact.shape) >= -steps[0] and fact.shape[steps[0]] != ONE:
+            raise RefusedError(f"expands {fact.shape[steps[0]]} steps to all")
+        repeated = (len(shape) + steps[0], p.count_of(asked[steps[0]]))
+    wanted = [ONE if p.lengths.depends(size) else size for size in asked]
+    p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])
+    return [Static(shape, fact.dtype, fill=fact.fill, repeated=repeated)]
+
+
+def _shape(own: tuple[Size, ...], asked: tuple[Size, ...]) -> tuple[Size, ...]:
+    return broadcast([own, asked])
+
+
+def _stream(p: Rewriter, call: Call, f: Stream, asked: tuple[Size, ...]) -> Stream:
+    shape = broadcast([f.shape, asked])
+    axis = len(shape) + f.axis - f.rank
+    for place, size in enumerate(shape):
+        if place != axis and p.lengths.depends(size):
+            raise RefusedError("makes two axes of the number of time steps: every step meets every other")
+    at_time = len(asked) + f.axis - f.rank
+    wanted = [ONE if place == at_time else size for place, size in enumerate(asked)]
+    p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])
+    return replace(f, shape=shape, axis=axis)
+
+
+@family("Tile")
+def tile(p: Rewriter, call: Call) -> list[Fact]:
+    """Repeated along other axes than time."""
+    fact, times = call.fact(0), call.integers(1)
+    if not isinstance(fact, Stream):
+        if (asked := call.numbers(1)) is not None and any(p.lengths.depends(size) for size in asked):
+            raise RefusedError("repeats by the number of time steps", "expand")
+        return p.plain(call)
+    if times is None:
+        raise RefusedError("repeats by a number that is not constant")
+    if times[fact.axis] != 1:
+        raise RefusedError("puts the sequence after itself")
+    p.copy(call)
+    sizes = zip(fact.shape, times, strict=True)
+    return [replace(fact, shape=tuple(size * Size.of(by) for size, by in sizes))]

@@ -1,0 +1,39 @@
+"""Range: the numbers of the steps go on from call to call."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import helper
+
+from ...size import Size
+from ..facts import Fact, RefusedError, Static, Stream
+from ..rewriter import Call, Rewriter, family
+
+
+@family("Range")
+def numbered(p: Rewriter, call: Call) -> list[Fact]:
+    """From a constant, one number for each step of a stream."""
+    bounds = [call.numbers(place) for place in range(3)]
+    dtype = p.output_dtype(call) or np.dtype(np.int64)
+    if any(bound is None or len(bound) != 1 for bound in bounds):
+        if any(isinstance(fact, Static) and fact.numbers and any(map(p.lengths.depends, fact.numbers))
+               for fact in call.given):  # fmt: skip
+            raise RefusedError("uses the number of time steps as a number", "a constant, or an input of its own")
+        return p.plain(call)
+    (start,), (limit,), (delta,) = (bound for bound in bounds if bound is not None)
+    size = limit - start
+    if not p.lengths.depends(size) and not p.lengths.depends(start):
+        return p.plain(call)
+    first = start.number
+    if first is None or delta.number != 1:
+        raise RefusedError("counts the steps from another than the first", "torch.arange(x.shape[1])")
+    count, g = p.count_of(size), p.graph
+    g.used_positions = True
+    begin = g.math("Add", g.before(count), first)
+    end = g.math("Add", begin, g.at_least_one(count))
+    scalars = [g.add("Squeeze", bound, g.ints(0)) for bound in (begin, end)]
+    x = g.add("Range", *scalars, g.integers([Size.of(1)], scalar=True))
+    if dtype != np.int64:
+        x = g.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(dtype))
+    p.emitted(call, x)
+    return [Stream((size,), dtype, 0, count)]

@@ -1,0 +1,211 @@
+"""LSTM, GRU, RNN and Scan: their states are carried."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from ...size import ONE, Size
+from ..facts import Carry, Fact, RefusedError, Static, Stream
+from ..graph import State, make_node_like
+from ..rewriter import Call, Rewriter, family, normal
+from ..stages import aligned, require_plain
+
+_REVERSE = "a model without a reverse direction"
+
+
+@family("LSTM", "GRU", "RNN")
+def recurrent(p: Rewriter, call: Call) -> list[Fact]:
+    """``(time, batch, input_size)``; states ``(1, batch, hidden_size)``."""
+    f, a = call.fact(0), call.attributes
+    if not isinstance(f, Stream):
+        return p.plain(call)
+    require_plain(f)
+    direction = bytes(a.get("direction", b"forward")).decode()
+    if direction != "forward":
+        raise RefusedError(f"goes through the sequence from its end (direction {direction})", _REVERSE)
+    layout = int(a.get("layout", 0))
+    if f.axis != (1 if layout else 0):
+        raise RefusedError("has time for another axis than that of its steps")
+    if call.has(4):
+        raise RefusedError("has lengths of sequences (sequence_lens), and those of a stream continue", "no lengths")
+    if any(isinstance(call.fact(place), Stream | Carry) for place in (1, 2, 3, 7)):
+        raise RefusedError("has weights that vary with time")
+    g, hidden = p.graph, int(a["hidden_size"])
+    batch = f.shape[0 if layout else 1]
+    inputs = [p.name(name) if name else "" for name in call.node.input]
+    inputs += [""] * (8 - len(inputs))
+    states: list[State | None] = []
+    starts: list[str] = []
+    kinds = "hc" if call.op == "LSTM" else "h"
+    for place, kind in enumerate(kinds, 5):
+        shape = (batch, ONE, Size.of(hidden)) if layout else (ONE, batch, Size.of(hidden))
+        start, state = _start(p, call, place, kind, (shape, p.dtype(f)))
+        inputs[place] = start
+        starts.append(start)
+        states.append(state)
+    while inputs and not inputs[-1]:
+        inputs.pop()
+    ends = [g.fresh(f"{g.prefix}/{name}") for name in ("Y", "Y_h", "Y_c")[: 1 + len(kinds)]]
+    if call.node.output[0]:
+        ends[0] = p.own_name(call.node.output[0])
+        p.names[call.node.output[0]] = ends[0]
+    g.nodes.nodes.append(make_node_like(call.node, inputs, ends))
+    found: list[Fact] = [_steps(f, layout, batch, hidden, p.output_dtype(call))]
+    for place, (start, state) in enumerate(zip(starts, states, strict=True), 1):
+        after = kept(p, f, ends[place], start)
+        if state is not None:
+            g.feed(state, after)
+        if place < len(call.node.output) and call.node.output[place]:
+            p.names[call.node.output[place]] = after
+        found.append(Carry((ONE, batch, Size.of(hidden)), p.dtype(f)))
+    return found[: len(call.node.output)]
+
+
+def _steps(f: Stream, layout: int, batch: Size, hidden: int, dtype: np.dtype | None) -> Stream:
+    time = f.shape[f.axis]
+    shape = (batch, time, ONE, Size.of(hidden)) if layout else (time, ONE, batch, Size.of(hidden))
+    return Stream(shape, dtype, 1 if layout else 0, f.count)
+
+
+def _start(
+    p: Rewriter, call: Call, place: int, kind: str, form: tuple[tuple[Size, ...], np.dtype]
+) -> tuple[str, State | None]:
+    """What a state is before the call, and the new state for it; None where the source has one."""
+    fact, g = call.fact(place), p.graph
+    if fact is not None and call.node.input[place] in p.tainted:
+        return p.name(call.node.input[place]), None
+    if fact is not None and not isinstance(fact, Static):
+        raise RefusedError("starts from a state that is only known at the last step of another sequence")
+    shape, dtype = form
+    name = p.state_name(f"{kind}0")
+    state = g.state(name, dtype, shape, after=f"{name.removesuffix('0')}n")
+    if fact is None or fact.fill == 0:
+        return state.name, state
+    return started(p, state, p.name(call.node.input[place])), state
+
+
+def started(p: Rewriter, state: State, first: str) -> str:
+    """The state, or what it starts from in the first call."""
+    g = p.graph
+    return g.add("Where", g.add("Greater", g.started(), g.ints(0)), state.name, first, hint="start")
+
+
+def kept(p: Rewriter, f: Stream, after: str, before: str) -> str:
+    """The state after this call: that before it where the call has no step."""
+    if p.graph.is_exact(f.count):
+        return after
+    return p.graph.add("Where", p.graph.any_new(f.count), after, before, hint="kept")
+
+
+@family("Scan")
+def scan(p: Rewriter, call: Call) -> list[Fact]:
+    """A loop over steps: its carried values are states."""
+    a = call.attributes
+    inputs = int(a["num_scan_inputs"])
+    count = len(call.node.input) - inputs
+    if not call.streams:
+        return p.plain(call)
+    if any(place < count for place, _ in call.streams):
+        raise RefusedError("starts from a value that varies with time")
+    if len(call.streams) != inputs:
+        raise RefusedError("goes along steps of which not all vary with time")
+    if any(a.get("scan_input_directions", [])) or any(a.get("scan_output_directions", [])):
+        raise RefusedError("goes through the sequence from its end", _REVERSE)
+    _require_still_body(p, call)
+    axes = list(a.get("scan_input_axes", [0] * inputs))
+    for axis, (_, fact) in zip(axes, call.streams, strict=True):
+        require_plain(fact)
+        if normal(axis, fact.rank) != fact.axis:
+            raise RefusedError("goes along another axis than time")
+    names, steps = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
+    f = replace(call.streams[0][1], count=steps)
+    g = p.graph
+    starts, states = [], []
+    for place in range(count):
+        start, state = _scan_start(p, call, place)
+        starts.append(start)
+        states.append(state)
+    ends = [g.fresh(f"{g.prefix}/end_{place}") for place in range(count)]
+    outputs = [p.own_name(name) if name else g.fresh(f"{g.prefix}/unused") for name in call.node.output[count:]]
+    g.nodes.nodes.append(make_node_like(call.node, [*starts, *names], [*ends, *outputs]))
+    found: list[Fact] = []
+    for place in range(count):
+        after = kept(p, f, ends[place], starts[place])
+        if (state := states[place]) is not None:
+            g.feed(state, after)
+        p.names[call.node.output[place]] = after
+        before = call.given[place]
+        found.append(Carry(before.shape, before.dtype))
+    return found + _scan_outputs(p, call, f, outputs, count)
+
+
+def _require_still_body(p: Rewriter, call: Call) -> None:
+    from ....onnxgraph import outer_values
+
+    for name in outer_values(call.node):
+        fact = p.facts.get(name)
+        if isinstance(fact, Stream | Carry):
+            raise RefusedError("has a body that reads a value that varies with time")
+        if fact is not None and p.name(name) != name:
+            raise RefusedError("has a body that reads a size of an axis")
+
+
+def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]:
+    value, fact = call.node.input[place], call.given[place]
+    if value in p.tainted:
+        return p.name(value), None
+    if not isinstance(fact, Static) or fact.shape is None:
+        raise RefusedError("starts from a state of unknown shape, or one that is only known at a last step")
+    if fact.repeated is not None:
+        raise RefusedError("starts from a value of every step")
+    state = p.graph.state(p.state_name(f"state_{place}"), p.dtype(fact), fact.shape)
+    if fact.fill == 0:
+        return state.name, state
+    return started(p, state, p.name(value)), state
+
+
+def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count: int) -> list[Fact]:
+    """The outputs with a step for each step; their other axes are those of the body's outputs."""
+    body = next(item.g for item in call.node.attribute if item.name == "body")
+    axes = list(call.attributes.get("scan_output_axes", [0] * len(outputs)))
+    found: list[Fact] = []
+    for place, (name, axis) in enumerate(zip(outputs, axes, strict=True)):
+        value = call.node.output[count + place]
+        if value:
+            p.names[value] = name
+        dtype, shape = p.inferred.get(value, (None, None))
+        info = body.output[count + place].type.tensor_type
+        dtype = dtype or (onnx.helper.tensor_dtype_to_np_dtype(info.elem_type) if info.elem_type else None)
+        rest = _body_shape(p, info, f, call) if shape is None else None
+        if rest is None and shape is None:
+            raise RefusedError("gives values of unknown shape")
+        if rest is not None:
+            at = normal(axis, len(rest) + 1)
+            sizes = (*rest[:at], f.shape[f.axis], *rest[at:])
+        else:
+            assert shape is not None  # noqa: S101 - the condition above
+            at = normal(axis, len(shape))
+            sizes = (*shape[:at], f.shape[f.axis], *shape[at + 1 :])
+        found.append(Stream(sizes, dtype, at, f.count))
+    return found
+
+
+def _body_shape(p: Rewriter, info: onnx.TypeProto.Tensor, f: Stream, call: Call) -> tuple[Size, ...] | None:
+    """The axes of an output of the body; one without a size is the batch."""
+    if not info.HasField("shape"):
+        # A state's next value is often given out as it is.
+        states = [fact.shape for fact in call.given if isinstance(fact, Static) and fact.shape is not None]
+        return states[0] if len(set(states)) == 1 else None
+    sizes: list[Size] = []
+    for dim in info.shape.dim:
+        if dim.HasField("dim_value"):
+            sizes.append(Size.of(int(dim.dim_value)) if dim.dim_value != 1 else ONE)
+        elif p.graph.batch is not None:
+            sizes.append(p.graph.batch)
+        else:
+            return None
+    del f
+    return tuple(sizes)

@@ -1,0 +1,102 @@
+"""Resize by whole factors: each step is repeated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ...size import Size
+from ..counts import Stage
+from ..facts import Fact, RefusedError, Stream
+from ..rewriter import Call, Rewriter, family
+from ..stages import guarded, require_plain
+
+
+@family("Resize", "Upsample")
+def resize(p: Rewriter, call: Call) -> list[Fact]:
+    """Nearest along time; other axes in any way that does not move time."""
+    f = call.fact(0)
+    if not isinstance(f, Stream):
+        return p.plain(call)
+    factors = _factors(p, call, f)
+    mode = bytes(call.attributes.get("mode", b"nearest")).decode()
+    by = factors[f.axis]
+    if mode != "nearest":
+        raise RefusedError("interpolates between steps", 'mode="nearest"')
+    coordinates = bytes(call.attributes.get("coordinate_transformation_mode", b"half_pixel")).decode()
+    nearest = bytes(call.attributes.get("nearest_mode", b"round_prefer_floor")).decode()
+    if not all(_repeats(factor, coordinates, nearest) for factor in factors):
+        raise RefusedError(f"takes steps by {coordinates} and {nearest}, which does not repeat each {by} times")
+    if by != 1:
+        require_plain(f)
+    scales = p.graph.constant(np.array(factors, np.float32), "scales")
+    x = p.graph.add(
+        "Resize",
+        p.name(call.node.input[0]),
+        "",
+        scales,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    count = p.count(Stage(f.count, by))
+    if by != 1:
+        x = guarded(p, x, f.axis, count)
+    p.emitted(call, x)
+    shape = tuple(size * Size.of(factor) for size, factor in zip(f.shape, factors, strict=True))
+    return [replace(f, shape=shape, count=count)]
+
+
+def _factors(p: Rewriter, call: Call, f: Stream) -> list[int]:
+    """The whole factor of each axis.
+
+    Raises:
+        RefusedError: one is none.
+    """
+    scales_at = 1 if call.op == "Upsample" else 2
+    scales = call.constant(scales_at)
+    sizes = call.numbers(3)
+    axes = call.attributes.get("axes") or range(f.rank)
+    found = [1] * f.rank
+    for place, axis in enumerate(axes):
+        if scales is not None and scales.size:
+            factor = float(scales.reshape(-1)[place])
+            if factor != int(factor) or factor < 1:
+                raise RefusedError(f"changes the number of steps by {factor:g}, which is no whole factor")
+            found[axis] = int(factor)
+        elif sizes is not None:
+            number = _ratio(sizes[place], f.shape[axis])
+            if number is None:
+                raise RefusedError("changes the number of steps by no whole factor")
+            found[axis] = number
+        else:
+            raise RefusedError("resizes to a size that is not known")
+    del p
+    return found
+
+
+def _ratio(size: Size, own: Size) -> int | None:
+    exact = size.divided(own)
+    if exact is not None:
+        return exact.number
+    one, two = size.number, own.number
+    return one // two if one is not None and two and one % two == 0 else None
+
+
+def _repeats(factor: int, coordinates: str, nearest: str) -> bool:
+    """Whether nearest interpolation by this factor repeats every entry so many times."""
+    out = np.arange(factor * 8, dtype=np.float64)
+    if coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and factor * 8 > 1):
+        x = (out + 0.5) / factor - 0.5
+    elif coordinates == "asymmetric":
+        x = out / factor
+    else:
+        return factor == 1
+    rounded = {
+        "round_prefer_floor": np.ceil(x - 0.5),
+        "round_prefer_ceil": np.floor(x + 0.5),
+        "floor": np.floor(x),
+        "ceil": np.ceil(x),
+    }.get(nearest)
+    return rounded is not None and bool((np.clip(rounded, 0, 7) == out.astype(int) // factor).all())

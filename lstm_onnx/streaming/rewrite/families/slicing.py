@@ -1,0 +1,129 @@
+"""Slice: steps left out at the start or at the end, every k-th step, the last step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...size import ONE, Size
+from ..facts import Carry, Fact, RefusedError, Static, Stream
+from ..rewriter import Call, Rewriter, family, normal
+from ..stages import drop_end, drop_start, last_step, require_plain, window
+
+_FAR = 2**31 - 1
+"""A bound that means the end of the axis; exporters write this or more."""
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """A slice along one axis; a bound counts from the start, or from the end where `from_end` says so."""
+
+    start: int
+    start_from_end: bool
+    stop: int
+    stop_from_end: bool
+    step: int
+
+
+@family("Slice")
+def cut(p: Rewriter, call: Call) -> list[Fact]:
+    """Along time by stages, along other axes as it is."""
+    fact = call.fact(0)
+    if isinstance(fact, Static) and fact.numbers is not None:
+        sizes = _of_sizes(call, fact)
+        if sizes is not None:
+            return [sizes]
+    if not isinstance(fact, Stream):
+        return p.plain(call)
+    starts, stops = call.numbers(1), call.numbers(2)
+    if starts is None or stops is None:
+        raise RefusedError("has bounds that are not constant")
+    axes = call.integers(3) if call.has(3) else list(range(len(starts)))
+    steps = call.integers(4) if call.has(4) else [1] * len(starts)
+    if axes is None or steps is None:
+        raise RefusedError("has axes that are not constant")
+    x = p.name(call.node.input[0])
+    found: Stream = fact
+    for place, each in enumerate(axes):
+        axis = normal(each, fact.rank)
+        if axis != fact.axis:
+            x, found = _other(p, x, found, axis, (starts[place], stops[place], steps[place]))
+    for place, each in enumerate(axes):
+        if normal(each, fact.rank) == fact.axis:
+            bounds = _bounds(fact.shape[fact.axis], starts[place], stops[place], steps[place])
+            result = _along_time(p, call, x, found, bounds)
+            if isinstance(result, Carry):
+                return [result]
+            x, found = result
+    p.emitted(call, x)
+    return [found]
+
+
+def _of_sizes(call: Call, fact: Static) -> Static | None:
+    starts, stops, axes = call.integers(1), call.integers(2), call.integers(3) if call.has(3) else [0]
+    steps = call.integers(4) if call.has(4) else [1]
+    if None in (starts, stops, axes, steps) or not (starts and stops and steps):
+        return None
+    assert fact.numbers is not None  # noqa: S101 - the caller's condition
+    numbers = fact.numbers[slice(starts[0], stops[0] if abs(stops[0]) < _FAR else None, steps[0])]
+    return Static((Size.of(len(numbers)),), fact.dtype, numbers)
+
+
+def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, int]) -> tuple[str, Stream]:
+    """Along another axis than time, as it is."""
+    start, stop, step = bounds
+    size = f.shape[axis].number
+    first, end = start.number, stop.number
+    if first is None or end is None:
+        raise RefusedError("has bounds that are not constant")
+    if size is None:
+        if (first, step) != (0, 1) or end < _FAR:
+            raise RefusedError("cuts an open axis")
+        return x, f
+    shape = list(f.shape)
+    end = max(min(end, _FAR), -_FAR)
+    shape[axis] = Size.of(len(range(*slice(first, end if end > -_FAR else None, step).indices(size))))
+    g = p.graph
+    x = g.add("Slice", x, g.ints(first), g.ints(end), g.ints(axis), g.ints(step))
+    return x, replace(f, shape=tuple(shape))
+
+
+def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
+    if step < 0:
+        raise RefusedError("reverses the steps: needs the whole sequence", "a model without a reverse direction")
+
+    def place(bound: Size) -> tuple[int, bool]:
+        if bound.number is not None:
+            return bound.number, bound.number < 0
+        off = (bound - size).number
+        if off is None or off > 0:
+            raise RefusedError("has a bound that depends on the number of steps in another way than from its end")
+        return off, True
+
+    first, first_from_end = place(start)
+    last, last_from_end = (0, True) if (stop.number or 0) >= _FAR else place(stop)
+    return _Bounds(first, first_from_end, last, last_from_end, step)
+
+
+def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> tuple[str, Stream] | Carry:
+    require_plain(f)
+    if not bounds.stop_from_end:
+        raise RefusedError(
+            f"takes steps {bounds.start} to {bounds.stop} of a sequence alone", "give them an input of their own"
+        )
+    if bounds.start_from_end:
+        if bounds.start == -1 and bounds.stop == 0 and bounds.step == 1:
+            p.emitted(call, last_step(p, x, f))
+            shape = list(f.shape)
+            shape[f.axis] = ONE
+            return Carry(tuple(shape), f.dtype)
+        raise RefusedError("starts at a step that is counted from the end of the sequence")
+    if bounds.start:
+        x, f = drop_start(p, x, f, bounds.start)
+    if bounds.stop:
+        x, f = drop_end(p, x, f, -bounds.stop)
+    if bounds.step > 1:
+        x, f = window(p, x, f, 1, bounds.step)
+        if x != p.name(call.node.input[0]):
+            g = p.graph
+            x = g.add("Slice", x, g.ints(0), g.ints(2**62), g.ints(f.axis), g.ints(bounds.step), hint="every")
+    return x, f

@@ -1,0 +1,373 @@
+"""The rewrite of a graph: every node in order, by the function of its operator; what has none is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import lcm
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from ...onnxgraph import attributes_of, is_default, outer_values
+from ..size import ONE, Size
+from . import families  # noqa: F401 - importing them registers them
+from .counts import TooLongError, largest_rest
+from .facts import Fact, OwnStateError, RefusedError, Static, Stream
+from .graph import Graph
+from .lengths import Lengths
+from .rewriter import ANY_STATIC, FAMILIES, Call, NeedsEndError, Rewriter, stored
+from .source import Source, module_of
+
+LEAST_OPSET = 13
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+_MOVES = frozenset(
+    ("Identity", "Slice", "Gather", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Split", "Concat", "Cast")
+)
+"""What may lie between a state input and the recurrent node that starts from it."""
+_RECURRENT = ("LSTM", "GRU", "RNN", "Scan")
+
+
+@dataclass(frozen=True)
+class StreamOutput:
+    """An output of a streaming graph.
+
+    Attributes:
+        axis: its time axis; None for a value at the last step so far, or the same at every step.
+        rest: the most steps of it that come only once the sequence has ended.
+        first: after so many steps of the input its first step is there.
+        rate: its steps per step of the input.
+    """
+
+    axis: int | None
+    rest: int = 0
+    first: int = 1
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A streaming graph.
+
+    Attributes:
+        model: without initializers and metadata.
+        initializers: by name.
+        caches: the new states, each with the output that feeds it.
+        initial: what they start from, with a batch axis of 1; those that are not here start from zeros.
+        outputs: those that are not states.
+        steps: the state that counts the steps so far; None where nothing depends on that.
+        last: the input that is 1 in the call that ends the sequence; None where the end changes nothing.
+        hop: so many steps of the input always give the same number of steps.
+        multiple: the whole-sequence model takes multiples of so many steps.
+        settled: after so many steps of the input, only their remainder by `period` matters.
+        period: see `settled`.
+        positions: whether results depend on the number of the step.
+        time: the name of the time axis.
+        look_ahead: the nodes that need later steps.
+    """
+
+    model: ModelProto
+    initializers: dict[str, np.ndarray]
+    caches: dict[str, str]
+    initial: dict[str, np.ndarray]
+    outputs: dict[str, StreamOutput]
+    steps: str | None
+    last: str | None
+    hop: int
+    multiple: int
+    settled: int
+    period: int
+    positions: bool
+    time: str
+    look_ahead: tuple[str, ...] = ()
+
+    @property
+    def delay(self) -> int:
+        """The most steps of an output that come only once the sequence has ended."""
+        return max((output.rest for output in self.outputs.values()), default=0)
+
+
+class NodeRefusedError(RefusedError):
+    """A node that cannot be computed chunk by chunk.
+
+    Attributes:
+        node: its name, or its operator's where it has none.
+        op: its operator.
+    """
+
+    def __init__(self, node: NodeProto, why: RefusedError) -> None:
+        super().__init__(why.reason, why.instead)
+        self.node = str(node.name)
+        self.op = str(node.op_type)
+
+    def __str__(self) -> str:
+        """The node and the reason."""
+        return f"{self.node} ({self.op}) {self.reason}" if self.node else f"{self.op} {self.reason}"
+
+
+def rewrite(
+    model: ModelProto, initializers: Mapping[str, np.ndarray], time: Mapping[str, int], states: Mapping[str, str]
+) -> Rewritten:
+    """Rewrite a model.
+
+    Args:
+        model: with its functions inlined; it is not changed.  Initializers in it are not read.
+        initializers: its constants by name.
+        time: the time axis of each input that has one.
+        states: the state inputs that it has, and the outputs that feed them.
+
+    Raises:
+        RefusedError: it cannot be computed chunk by chunk.
+    """
+    opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
+    if opset < LEAST_OPSET:
+        raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
+    try:
+        return _Rewrite(model, initializers, time, states, opset, ending=False).result()
+    except NeedsEndError:
+        return _Rewrite(model, initializers, time, states, opset, ending=True).result()
+
+
+class _Rewrite:
+    """One pass over a graph, for graphs with or without the input `last`."""
+
+    def __init__(
+        self,
+        model: ModelProto,
+        initializers: Mapping[str, np.ndarray],
+        time: Mapping[str, int],
+        states: Mapping[str, str],
+        opset: int,
+        *,
+        ending: bool,
+    ) -> None:
+        self.model = model
+        self.initializers = dict(initializers)
+        self.time = dict(time)
+        self.states = dict(states)
+        self.source = source = Source(model, self.initializers, self.time, self.states)
+        self.inputs, self.axis_name = source.inputs, source.axis_name
+        graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(time.items())))
+        graph.batch = source.batch()
+        outputs = frozenset(value.name for value in model.graph.output)
+        self.p = Rewriter(graph, Lengths(self.axis_name), source.inferred(), self.states, outputs, opset)
+
+    # --- the pass -----------------------------------------------------------------------------------------------------
+
+    def result(self) -> Rewritten:
+        """Rewrite every node, and assemble the model."""
+        p = self.p
+        for name, array in self.initializers.items():
+            p.facts[name] = stored(array)
+            p.names[name] = name
+            p.graph.nodes.initializers[name] = array
+        for name in self.inputs:
+            p.facts[name] = self._input(name)
+        for node in self.model.graph.node:
+            self._node(node)
+        return self._assembled()
+
+    def _input(self, name: str) -> Fact:
+        p, shape = self.p, tuple(Size.of(dim) if dim != 1 else ONE for dim in self.source.dims(name))
+        dtype = helper.tensor_dtype_to_np_dtype(self.inputs[name].type.tensor_type.elem_type)
+        p.names[name] = name
+        if name not in self.time:
+            if name in self.states:
+                p.tainted.add(name)
+            return Static(shape, dtype)
+        axis, count = self.time[name], p._counts[0]
+        fact = Stream(shape, dtype, axis, count)
+        if p.graph.ending:
+            p.graph.prefix = name
+            missing = p.graph.math("Sub", 1, p.graph.math("Min", p.graph.length(name, axis), 1))
+            p.names[name] = p.graph.padded(name, axis, len(shape), missing, 0.0, np.dtype(dtype))
+        return fact
+
+    def _node(self, node: NodeProto) -> None:
+        p = self.p
+        p.graph.prefix = str(node.name) or str(node.op_type)
+        p.module = module_of(node)
+        facts = tuple(p.facts[name] if name else None for name in node.input)
+        call = Call(node, attributes_of(node), facts)
+        try:
+            self._require_states_apart(call)
+            found = self._facts(call)
+        except NodeRefusedError:
+            raise
+        except OwnStateError:
+            raise
+        except RefusedError as why:
+            raise NodeRefusedError(node, why) from None
+        except TooLongError as error:
+            raise NodeRefusedError(node, RefusedError(str(error))) from None
+        for value, fact in zip(node.output, found, strict=False):
+            if value:
+                p.facts[value] = fact
+        for value in node.output[len(found) :]:
+            if value:
+                raise NodeRefusedError(node, RefusedError(f"has the output {value}, which is not known"))
+
+    def _facts(self, call: Call) -> list[Fact]:
+        p = self.p
+        inner = [p.facts[name] for name in outer_values(call.node) if name in p.facts]
+        known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
+        moving = [fact for fact in (*call.given, *inner) if not isinstance(fact, Static)]
+        sized = [
+            size
+            for fact in (*call.given, *inner)
+            if isinstance(fact, Static)
+            for size in fact.numbers or ()
+            if p.lengths.depends(size)
+        ]
+        if call.op in _RANDOM:
+            raise RefusedError("draws random numbers, which differ at each call")
+        if call.op not in ANY_STATIC and any(isinstance(f, Static) and f.repeated for f in call.given):
+            call = p.materialized(call)
+            moving = [fact for fact in call.given if not isinstance(fact, Static)]
+        if any(isinstance(fact, Static) and fact.repeated for fact in inner):
+            raise RefusedError("has a body that reads a value of each step")
+        if known is not None:
+            return list(known(p, call))
+        if sized:
+            raise RefusedError("uses the number of time steps as a number", "a constant, or an input of its own")
+        if any(isinstance(fact, Stream) for fact in moving):
+            raise RefusedError("is an operator that is not known to keep steps apart")
+        for name in outer_values(call.node):
+            if p.names.get(name, name) != name or (name in p.facts and p.name(name) != name):
+                raise RefusedError("has a body that reads a value that changes from step to step")
+        return p.plain(call)
+
+    def _require_states_apart(self, call: Call) -> None:
+        """State inputs may only be moved to where a recurrent node starts from them."""
+        p = self.p
+        names = [name for name in (*call.node.input, *outer_values(call.node)) if name in p.tainted]
+        if not names:
+            return
+        if call.op in _MOVES and not call.streams:
+            p.tainted.update(call.node.output)
+        elif call.op not in _RECURRENT and call.op != "Shape":
+            raise OwnStateError(
+                f"{call.node.name} ({call.op}) computes with the state {names[0]}, which the module carries itself",
+                "leave the state out, and give the module whole sequences",
+            )
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    def _assembled(self) -> Rewritten:
+        p, g = self.p, self.p.graph
+        outputs: list[ValueInfoProto] = []
+        streams: dict[str, StreamOutput] = {}
+        for value in self.model.graph.output:
+            g.prefix = value.name
+            info, output = self._output(value)
+            outputs.append(info)
+            if value.name not in self.states.values():
+                streams[value.name] = output
+        caches = {state.name: state.after for state in g.states}
+        if g.used_steps:
+            self._count_steps(caches)
+        ends = [value.name for value in outputs] + list(caches.values())
+        g.prune(ends, outer_values)
+        g.without_identities(set(ends), outer_values)
+        used = {name for node in g.nodes.nodes for name in (*node.input, *outer_values(node))}
+        last = g.last_name if g.last_name in used else None
+        inputs = [self._input_info(name) for name in self.inputs]
+        if last is not None:
+            inputs.append(helper.make_tensor_value_info(last, TensorProto.INT64, [1]))
+        batch = g.batch
+        for state in g.states:
+            kind = helper.np_dtype_to_tensor_dtype(state.dtype)
+            dims = [size.number if size.number is not None else str(size) for size in state.shape]
+            inputs.append(helper.make_tensor_value_info(state.name, kind, dims))
+            outputs.append(helper.make_tensor_value_info(state.after, kind, dims))
+        if g.used_steps:
+            dims = [str(batch) if batch is not None else 1]
+            inputs.append(helper.make_tensor_value_info(g.steps_name, TensorProto.INT64, dims))
+            outputs.append(helper.make_tensor_value_info(caches[g.steps_name], TensorProto.INT64, dims))
+        model = ModelProto(ir_version=self.model.ir_version, producer_name=self.model.producer_name)
+        model.producer_version = self.model.producer_version
+        model.opset_import.extend(self.model.opset_import)
+        model.graph.name = self.model.graph.name or "streaming"
+        model.graph.node.extend(g.nodes.nodes)
+        model.graph.input.extend(inputs)
+        model.graph.output.extend(outputs)
+        counts = [fact.count for fact in p.facts.values() if isinstance(fact, Stream)]
+        initial = {
+            state.name: np.full(
+                [1 if size.number is None else size.number for size in state.shape], state.fill, state.dtype
+            )
+            for state in g.states
+            if state.fill
+        }
+        return Rewritten(
+            model,
+            dict(g.nodes.initializers),
+            caches,
+            initial,
+            streams,
+            g.steps_name if g.used_steps else None,
+            last,
+            lcm(*(count.rate.denominator for count in counts)),
+            p.multiple,
+            max(count.settled for count in counts),
+            lcm(*(count.period for count in counts)),
+            g.used_positions,
+            self.axis_name,
+            tuple(p.look_ahead),
+        )
+
+    def _count_steps(self, caches: dict[str, str]) -> None:
+        g = self.p.graph
+        g.prefix = "steps"
+        after = g.fresh(f"{g.steps_name}_next")
+        g.nodes.one("Add", g.steps_name, g.length(*g.step_input), name=g.fresh("steps/Add"), output=after)
+        caches[g.steps_name] = after
+
+    def _input_info(self, name: str) -> ValueInfoProto:
+        info = ValueInfoProto()
+        info.CopyFrom(self.inputs[name])
+        if name in self.time:
+            dim = info.type.tensor_type.shape.dim[self.time[name]]
+            dim.Clear()
+            dim.dim_param = self.axis_name
+        return info
+
+    def _output(self, value: ValueInfoProto) -> tuple[ValueInfoProto, StreamOutput]:
+        p, g = self.p, self.p.graph
+        fact = p.facts[value.name]
+        producer = next((node for node in self.model.graph.node if value.name in node.output), NodeProto())
+        try:
+            if isinstance(fact, Static) and fact.repeated is not None:
+                identity = helper.make_node("Identity", [value.name], [value.name], name=producer.name)
+                fact = p.materialized(Call(identity, {}, (fact,))).facts[0] or fact
+            inner = p.name(value.name)
+        except RefusedError as why:
+            raise NodeRefusedError(producer, why) from None
+        info = ValueInfoProto()
+        info.CopyFrom(value)
+        output = StreamOutput(None)
+        if isinstance(fact, Stream):
+            if fact.fold is not None:
+                problem = RefusedError(
+                    f"gives out {value.name} with time and other axes as one", "reshape it before it is returned"
+                )
+                raise NodeRefusedError(producer, problem)
+            count = fact.count
+            first = next((m for m in range(1, count.settled + count.period + 2) if count.available(m) > 0), 1)
+            output = StreamOutput(fact.axis, largest_rest(count), first, float(count.rate))
+            exact = g.is_exact(count)
+            if not exact:
+                inner = g.cut(inner, fact.axis, 0, g.new(count), "new_steps")
+            dims = info.type.tensor_type.shape.dim
+            while len(dims) < fact.rank:
+                dims.add()
+            for axis, size in enumerate(fact.shape):
+                dims[axis].Clear()
+                if axis == fact.axis:
+                    dims[axis].dim_param = self.axis_name if exact else f"{value.name.replace('.', '_')}_steps"
+                elif size.number is not None:
+                    dims[axis].dim_value = size.number
+                else:
+                    dims[axis].dim_param = str(size)
+        g.nodes.add("Identity", inner, name=g.fresh(f"{value.name}/output"), outputs=[value.name])
+        return info, output

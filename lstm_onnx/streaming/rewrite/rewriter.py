@@ -1,0 +1,324 @@
+"""The state of a rewrite: facts of the source's values, names in the streaming graph, and the registry of operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import lcm, prod
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto
+
+from ..size import ONE, Size, product
+from .counts import Count, Input, Stage, TooLongError, equal, total_multiple
+from .facts import Carry, Fact, RefusedError, Shape, Static, Stream
+from .graph import Graph, make_node_like
+from .lengths import Lengths
+
+WINDOW = "only a bounded window of the steps before it, or a running mean"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A node of the source, and what is known of its inputs.
+
+    Attributes:
+        node: the node.
+        attributes: its attributes that are numbers, strings or lists of them.
+        facts: of its inputs; None for those that are left out.
+    """
+
+    node: NodeProto
+    attributes: Mapping[str, Any]
+    facts: tuple[Fact | None, ...]
+
+    @property
+    def op(self) -> str:
+        """The operator."""
+        return str(self.node.op_type)
+
+    def has(self, index: int) -> bool:
+        """Whether an input is present."""
+        return index < len(self.facts) and self.facts[index] is not None
+
+    def fact(self, index: int) -> Fact | None:
+        """The fact of an input; None if it is left out."""
+        return self.facts[index] if index < len(self.facts) else None
+
+    @property
+    def given(self) -> list[Fact]:
+        """The facts of the inputs that are present."""
+        return [fact for fact in self.facts if fact is not None]
+
+    @property
+    def streams(self) -> list[tuple[int, Stream]]:
+        """The inputs that have steps, with their places."""
+        return [(place, fact) for place, fact in enumerate(self.facts) if isinstance(fact, Stream)]
+
+    def constant(self, index: int) -> np.ndarray | None:
+        """The content of a constant input."""
+        fact = self.fact(index)
+        return fact.array if isinstance(fact, Static) else None
+
+    def numbers(self, index: int) -> tuple[Size, ...] | None:
+        """The integers of an input, which may depend on sizes of axes."""
+        fact = self.fact(index)
+        return fact.numbers if isinstance(fact, Static) else None
+
+    def integers(self, index: int, attribute: str | None = None) -> list[int] | None:
+        """The constant integers of an input, or of an attribute in older operators."""
+        if attribute is not None and attribute in self.attributes:
+            value = self.attributes[attribute]
+            return [value] if isinstance(value, int) else list(value)
+        numbers = self.numbers(index) if self.has(index) else None
+        values = None if numbers is None else [size.number for size in numbers]
+        return None if values is None or None in values else [value for value in values if value is not None]
+
+
+Family = Callable[["Rewriter", Call], Sequence[Fact]]
+FAMILIES: dict[str, Family] = {}
+ANY_STATIC: set[str] = set()
+"""Operators that understand a value whose equal steps were kept as one (`Static.repeated`)."""
+
+
+def family(*op_types: str, repeated: bool = False) -> Callable[[Family], Family]:
+    """Decorator: register the function for these operators."""
+
+    def register(function: Family) -> Family:
+        FAMILIES.update(dict.fromkeys(op_types, function))
+        if repeated:
+            ANY_STATIC.update(op_types)
+        return function
+
+    return register
+
+
+@dataclass
+class Rewriter:
+    """One rewrite.
+
+    Attributes:
+        graph: the streaming graph.
+        lengths: sizes that depend on the number of time steps.
+        inferred: the dtypes and shapes of values that shape inference found.
+        states: the state inputs that the source has, and the outputs that feed them.
+        facts: of the source's values.
+        names: of the source's values in the streaming graph, where they differ.
+        multiple: the whole model takes sequences of multiples of so many steps.
+        hop: so many steps of the input always give the same number of steps of every output.
+    """
+
+    graph: Graph
+    lengths: Lengths
+    inferred: Mapping[str, tuple[np.dtype[Any] | None, Shape | None]]
+    states: Mapping[str, str]
+    outputs: frozenset[str]
+    opset: int
+    facts: dict[str, Fact] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    tainted: set[str] = field(default_factory=set)
+    """Values that are made of state inputs."""
+    multiple: int = 1
+    look_ahead: list[str] = field(default_factory=list)
+    """Names of nodes that need later steps."""
+    module: str = ""
+    _counts: list[Count] = field(default_factory=lambda: [Input()])
+    _known: dict[Count, Count] = field(default_factory=dict)
+
+    # --- facts ------------------------------------------------------------------------------------------------------
+
+    def name(self, value: str) -> str:
+        """The name of a source's value in the streaming graph, where integers that depend on sizes are made."""
+        fact = self.facts.get(value)
+        if isinstance(fact, Static) and fact.numbers is not None and value not in self.names:
+            if any(self.lengths.depends(size) for size in fact.numbers):
+                raise RefusedError(
+                    "uses the number of time steps as a number",
+                    "a constant, or an input of its own",
+                )
+            scalar = fact.shape == ()
+            name = self.graph.integers(fact.numbers, scalar=scalar)
+            if fact.dtype is not None and fact.dtype != np.int64:
+                from onnx import helper
+
+                name = self.graph.add("Cast", name, to=helper.np_dtype_to_tensor_dtype(fact.dtype))
+            self.names[value] = name
+        return self.names.get(value, value)
+
+    def dtype(self, fact: Fact) -> np.dtype[Any]:
+        """The dtype of a value.
+
+        Raises:
+            RefusedError: it is not known.
+        """
+        if fact.dtype is None:
+            raise RefusedError("the dtype of its input is not known")
+        return np.dtype(fact.dtype)
+
+    def state_name(self, kind: str) -> str:
+        """The name of a state of the node that is being rewritten: ``conv1.cache``."""
+        return f"{self.module}.{kind}" if self.module else kind
+
+    def count(self, count: Count) -> Count:
+        """An equal count that is known already, or this one.
+
+        Raises:
+            RefusedError: its steps repeat only after very many.
+        """
+        if isinstance(count, Stage) and (count.times, count.plus, count.at_end, count.by) == (1, 0, 0, 1):
+            return count.source
+        if count not in self._known:
+            try:
+                found = next((known for known in self._counts if equal(known, count)), None)
+            except TooLongError as error:
+                raise RefusedError(str(error)) from error
+            if found is None:
+                self._counts.append(count)
+                if not self.graph.ending and not count.ends_early:
+                    raise NeedsEndError
+                if isinstance(count, Stage) and count.at_end and not count.ends_early:
+                    self.look_ahead.append(self.graph.prefix)
+            self._known[count] = found or count
+        return self._known[count]
+
+    def count_of(self, size: Size) -> Count:
+        """The count of a stream whose time axis has this size in the source.
+
+        Raises:
+            RefusedError: no stream has.
+        """
+        for fact in self.facts.values():
+            if isinstance(fact, Stream) and fact.fold is None and fact.shape[fact.axis] == size:
+                return fact.count
+        raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
+
+    def require_equal_totals(self, counts: list[Count]) -> None:
+        """Refuse streams of different lengths; where lengths are equal for multiples only, note that."""
+        try:
+            multiple = total_multiple(counts)
+        except TooLongError as error:
+            raise RefusedError(str(error)) from error
+        if multiple is None:
+            raise RefusedError("joins sequences of different numbers of steps, or of different rates")
+        self.multiple = lcm(self.multiple, multiple)
+
+    # --- emitting -----------------------------------------------------------------------------------------------------
+
+    def own_name(self, value: str) -> str:
+        """The name under which a value is made; that of an output is for what it gives out."""
+        return self.graph.fresh(f"{value}/steps") if value in self.outputs else value
+
+    def copy(self, call: Call, inputs: Sequence[str] | None = None, **changed: Any) -> None:
+        """Emit the node with other inputs and attributes; None removes an attribute."""
+        given = list(inputs) if inputs is not None else [self.name(name) if name else "" for name in call.node.input]
+        outputs = []
+        for value in call.node.output:
+            name = self.own_name(value) if value else ""
+            if value:
+                self.names[value] = name
+            outputs.append(name)
+        self.graph.nodes.nodes.append(make_node_like(call.node, given, outputs, **changed))
+
+    def emitted(self, call: Call, name: str, place: int = 0) -> None:
+        """Let a value of the streaming graph stand for an output of the node."""
+        self.names[call.node.output[place]] = name
+
+    def target(self, shape: Sequence[Size], axis: int, size: int | str = -1) -> str:
+        """A shape for Reshape or Expand whose time axis is `size`."""
+        parts = [
+            self.graph.number(size) if place == axis else self.graph.integers([dim]) for place, dim in enumerate(shape)
+        ]
+        known = [dim.number for dim in shape]
+        if isinstance(size, int) and all(number is not None for place, number in enumerate(known) if place != axis):
+            return self.graph.ints(*(size if place == axis else int(n or 0) for place, n in enumerate(known)))
+        return self.graph.joined(parts, 0, "shape")
+
+    def plain(self, call: Call) -> list[Fact]:
+        """The node as it is, on values without steps: the results are the same at every step, or those so far."""
+        carry = any(isinstance(fact, Carry) for fact in call.given)
+        self.copy(call)
+        found: list[Fact] = []
+        for value in call.node.output:
+            dtype, shape = self.inferred.get(value, (None, None))
+            found.append(Carry(shape, dtype) if carry else Static(shape, dtype))
+        return found
+
+    def output_dtype(self, call: Call, place: int = 0) -> np.dtype[Any] | None:
+        """The dtype of an output, from shape inference or the first stream."""
+        dtype = self.inferred.get(call.node.output[place], (None, None))[0]
+        return dtype if dtype is not None else next((fact.dtype for _, fact in call.streams), None)
+
+    def materialized(self, call: Call) -> Call:
+        """The call where equal steps that were kept as one are steps again."""
+        facts = list(call.facts)
+        for place, fact in enumerate(facts):
+            if isinstance(fact, Static) and fact.repeated is not None:
+                axis, count = fact.repeated
+                if fact.shape is None:
+                    raise RefusedError("the shape of its input is not known")
+                steps = self.graph.at_least_one(count)
+                shape = self.target(fact.shape, axis, steps)
+                value = call.node.input[place]
+                self.names[value] = self.graph.add("Expand", self.name(value), shape)
+                stream = Stream(fact.shape, fact.dtype, axis, count)
+                self.facts[value] = facts[place] = stream
+        return replace(call, facts=tuple(facts))
+
+
+class NeedsEndError(Exception):
+    """The graph needs the input `last`."""
+
+
+def require_shape(fact: Fact) -> Shape:
+    """The axes of a value.
+
+    Raises:
+        RefusedError: they are not known.
+    """
+    if fact.shape is None:
+        raise RefusedError("the shape of its input is not known")
+    return fact.shape
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """The shape of an elementwise result.
+
+    Raises:
+        RefusedError: two sizes differ, and neither is 1.
+    """
+    rank = max(len(shape) for shape in shapes)
+    found: list[Size] = []
+    for back in range(rank, 0, -1):
+        sizes = {shape[-back] for shape in shapes if len(shape) >= back} - {ONE}
+        if len(sizes) > 1:
+            raise RefusedError(f"joins axes of the sizes {' and '.join(sorted(map(str, sizes)))}")
+        found.append(sizes.pop() if sizes else ONE)
+    return tuple(found)
+
+
+def normal(axis: int, rank: int) -> int:
+    """An axis counted from the front."""
+    return axis + rank if axis < 0 else axis
+
+
+def elements(shape: Sequence[Size]) -> Size:
+    """The number of elements."""
+    return product(list(shape))
+
+
+def constant_shape(array: np.ndarray) -> Shape:
+    """The shape of a stored array."""
+    return tuple(Size.of(int(size)) for size in array.shape)
+
+
+def stored(array: np.ndarray) -> Static:
+    """The fact of a constant."""
+    numbers = None
+    if array.dtype.kind in "iu" and array.ndim <= 1 and array.size <= 64:
+        numbers = tuple(Size.of(int(value)) for value in array.reshape(-1))
+    fill = None
+    if array.size and array.dtype.kind in "fiub" and prod(array.shape) < 2**20:
+        first = array.reshape(-1)[0]
+        fill = float(first) if bool((array == first).all()) else None
+    return Static(constant_shape(array), array.dtype, numbers, array, fill)

@@ -1,0 +1,144 @@
+"""The whole-sequence graph: its inputs, the names of its axes, and what shape inference knows of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
+
+from ...onnxgraph import ONNX_ERRORS, shape_of
+from ...onnxgraph.shape_inference import with_shapes, without_weights
+from ..size import Size
+from .facts import RefusedError, Shape
+
+Inferred = dict[str, tuple[np.dtype[Any] | None, Shape | None]]
+"""The dtype and the shape of values, where they are known."""
+_SMALL = 64
+"""Elements up to which a constant's values are used for shape inference."""
+
+
+class Source:
+    """A model that takes whole sequences.
+
+    Attributes:
+        inputs: by name.
+        axis_name: the name of the time axis.
+        open_axes: for each name of an open axis that is not time, an input and its axis.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        initializers: Mapping[str, np.ndarray],
+        time: Mapping[str, int],
+        states: Mapping[str, str],
+    ) -> None:
+        self.model = model
+        self.initializers = initializers
+        self.time = time
+        self.states = states
+        self.inputs = {value.name: value for value in model.graph.input if value.name not in initializers}
+        self.axis_name = self._time_name()
+        self.open_axes = self._open_axes()
+
+    def dims(self, name: str) -> tuple[int | str, ...]:
+        """An input's dims; the time axis has the same name everywhere, and unnamed axes get names."""
+        shape = shape_of(self.inputs[name].type)
+        if shape is None:
+            raise RefusedError(f"the shape of the input {name} is not known")
+        dims = [dim if dim is not None and dim != 0 else f"{name}.{axis}" for axis, dim in enumerate(shape)]
+        if name in self.time:
+            dims[self.time[name]] = self.axis_name
+        return tuple(dims)
+
+    def _time_name(self) -> str:
+        names = []
+        for name, axis in self.time.items():
+            shape = shape_of(self.inputs[name].type) or ()
+            dim = shape[axis] if axis < len(shape) else None
+            if isinstance(dim, int) and dim > 0:
+                raise RefusedError(
+                    f"the axis {axis} of {name} always has {dim} steps; export it with an open time axis"
+                )
+            names.append(dim if isinstance(dim, str) and dim.isidentifier() else "time")
+        for name, value in self.inputs.items():
+            for axis, dim in enumerate(shape_of(value.type) or ()):
+                if dim in names and self.time.get(name) != axis:
+                    raise RefusedError(f"the axis {axis} of {name} is {dim} as well; time names one axis of each input")
+        return names[0]
+
+    def _open_axes(self) -> dict[str, tuple[str, int]]:
+        found: dict[str, tuple[str, int]] = {}
+        for name in [*self.time, *self.inputs]:
+            for axis, dim in enumerate(self.dims(name)):
+                if isinstance(dim, str) and dim != self.axis_name:
+                    if self.axis_name in Size.of(dim).names or not (dim.isidentifier() or dim.startswith(name)):
+                        raise RefusedError(f"the axis {dim} of {name} follows from other axes")
+                    found.setdefault(dim, (name, axis))
+        return found
+
+    def batch(self) -> Size | None:
+        """The size of the batch axis; None where it is not open, or not known."""
+        sizes = self.open_axes
+        own = [name for name, (source, _) in sizes.items() if source in self.time]
+        if "batch" in sizes:
+            return Size.of("batch")
+        states = {dim for name in self.states for dim in self.dims(name) if isinstance(dim, str)}
+        for names in (states, [n for n in own if sizes[n][1] == 0], own):
+            if len(names) == 1:
+                return Size.of(next(iter(names)))
+        return None
+
+    def names(self) -> set[str]:
+        """All names of values and nodes."""
+        graph = self.model.graph
+        return {
+            *self.inputs,
+            *self.initializers,
+            *(value.name for value in graph.output),
+            *(name for node in graph.node for name in node.output),
+            *(node.name for node in graph.node),
+        }
+
+    def inferred(self) -> Inferred:
+        """dtypes and shapes by onnx's shape inference; none where onnx refuses the model."""
+        complete = without_weights(self.model)
+        del complete.graph.initializer[:]
+        for name, array in self.initializers.items():
+            if array.size <= _SMALL:
+                complete.graph.initializer.append(numpy_helper.from_array(array, name))
+            else:
+                kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+                complete.graph.initializer.append(TensorProto(name=name, dims=array.shape, data_type=kind))
+        try:
+            shaped = with_shapes(complete, data_prop=False)
+        except ONNX_ERRORS:
+            return {}
+        found: Inferred = {}
+        known = set(self.open_axes)
+        for value in (*shaped.graph.value_info, *shaped.graph.output):
+            kind = value.type.tensor_type.elem_type
+            dims = shape_of(value.type)
+            sizes = None
+            if dims is not None and all(isinstance(dim, int) or dim in known for dim in dims):
+                sizes = tuple(Size.of(dim) for dim in dims if dim is not None)
+            found[value.name] = (helper.tensor_dtype_to_np_dtype(kind) if kind else None, sizes)
+        return found
+
+
+def module_of(node: NodeProto) -> str:
+    """The path of the module that a node belongs to, from a name such as ``encoder.conv1/Conv``."""
+    name = str(node.name) or str(node.op_type).lower()
+    path, _, _ = name.strip("/").rpartition("/")
+    return (path or name.strip("/")).replace("/", ".").lower() if not path else path.replace("/", ".")
+
+
+def read_initializers(model: ModelProto, folder: str) -> dict[str, np.ndarray]:
+    """The constants of a model, also those in files beside it."""
+    return {
+        tensor.name: numpy_helper.to_array(tensor, folder if uses_external_data(tensor) else "")
+        for tensor in model.graph.initializer
+    }

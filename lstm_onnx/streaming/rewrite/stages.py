@@ -1,0 +1,216 @@
+"""The stages that couple steps: each keeps in states what later calls still need of earlier ones.
+
+All take the name and the fact of a stream, and return those of the result.  A tensor of a stream has ``max(n, 1)``
+steps in a call with n new ones, so that no operator gets an empty axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..size import Size
+from .counts import Count, Gate, Least, Stage, largest_lead
+from .facts import RefusedError, Stream
+from .graph import END, State
+from .rewriter import Rewriter
+
+
+def real(p: Rewriter, x: str, f: Stream) -> str:
+    """The steps of this call alone, possibly none."""
+    if p.graph.is_exact(f.count):
+        return x
+    return p.graph.cut(x, f.axis, 0, p.graph.new(f.count), "new_steps")
+
+
+def guarded(p: Rewriter, x: str, axis: int, count: Count) -> str:
+    """The first ``max(n, 1)`` steps of a tensor that has one at least."""
+    if p.graph.is_exact(count):
+        return x
+    return p.graph.cut(x, axis, 0, p.graph.at_least_one(count))
+
+
+def require_plain(f: Stream) -> None:
+    """Refuse a time axis that holds other axes too."""
+    if f.fold is not None:
+        raise RefusedError(
+            "computes a step from several where time is one axis with others",
+            "reshape it so that time has an axis of its own",
+        )
+
+
+def cache(p: Rewriter, f: Stream, steps: int, fill: float = 0.0, kind: str = "cache") -> State:
+    """A state of so many steps of a stream."""
+    require_plain(f)
+    shape = list(f.shape)
+    shape[f.axis] = Size.of(steps)
+    return p.graph.state(p.state_name(kind), p.dtype(f), tuple(shape), fill)
+
+
+def _held(p: Rewriter, x: str, f: Stream, steps: int, fill: float, kind: str = "cache") -> str:
+    """The last `steps` steps before this call, and those of it; the cache keeps the last of them."""
+    if not steps:
+        return real(p, x, f)
+    state = cache(p, f, steps, fill, kind)
+    both = p.graph.joined([state.name, real(p, x, f)], f.axis, "steps")
+    p.graph.feed(state, p.graph.cut(both, f.axis, -steps, END, "kept"))
+    return both
+
+
+def _resized(f: Stream, size: Size, count: Count) -> Stream:
+    shape = list(f.shape)
+    shape[f.axis] = size
+    return replace(f, shape=tuple(shape), count=count)
+
+
+def window(
+    p: Rewriter, x: str, f: Stream, kernel: int, stride: int = 1, left: int = 0, right: int = 0, fill: float = 0.0
+) -> tuple[str, Stream]:
+    """The input of an operator that computes one step from `kernel`, every `stride` steps; and what it gives.
+
+    Padding at the start is what the cache holds at first.  The result has the shape of its input but along time.
+    """
+    require_plain(f)
+    if left < 0 or right < 0:
+        raise RefusedError("negative padding of a window")
+    size = f.shape[f.axis] + Size.of(left + right - kernel)
+    size = p.lengths.floor(size, stride) + Size.of(1)
+    if kernel == stride == 1 and not left and not right:
+        return x, f
+    count = p.count(Stage(f.count, 1, left + stride - kernel, right, stride))
+    g = p.graph
+    capacity = max(left, kernel - 1)
+    held = _held(p, x, f, capacity, fill)
+    full = left == kernel - 1 and stride == 1  # so many steps before every call, the first included
+    if full and g.is_exact(f.count) and g.is_exact(count):
+        return held, _resized(f, size, count)
+    start: int | str = 0
+    if not full:
+        # Below 0 where a stride over the kernel leaves out steps that have not come yet.
+        given = g.math("Sub", g.before(f.count), g.math("Mul", g.before(count), stride))
+        start = g.math("Sub", capacity - left, given)
+    span = g.math("Add", g.math("Mul", g.math("Sub", g.at_least_one(count), 1), stride), kernel)
+    # Enough for the padding at the end, and for one window where none is due.
+    held = g.padded(held, f.axis, f.rank, right + max(kernel, stride), fill, p.dtype(f))
+    return g.cut(held, f.axis, start, g.math("Add", start, span), "window"), _resized(f, size, count)
+
+
+def hold_back(p: Rewriter, x: str, f: Stream, count: Count, steps: int, kind: str = "cache") -> str:
+    """The steps of a stream up to `count`, which is at most `steps` behind; the others wait."""
+    g = p.graph
+    held = _held(p, x, f, steps, 0.0, kind)
+    waiting = g.math("Sub", g.before(f.count), g.before(count))
+    start = g.math("Sub", steps, waiting)
+    last = g.math("Add", steps - 1, g.new(f.count))  # where none is due, any step
+    start = g.math("Min", start, last)
+    return g.cut(held, f.axis, start, g.math("Add", start, g.at_least_one(count)), "due")
+
+
+def drop_end(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]:
+    """All but the last steps of the sequence: each waits until that many more have come."""
+    require_plain(f)
+    count = p.count(Stage(f.count, 1, -steps))
+    return hold_back(p, x, f, count, steps), _resized(f, f.shape[f.axis] - Size.of(steps), count)
+
+
+def drop_start(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]:
+    """All but the first steps of the sequence."""
+    require_plain(f)
+    g = p.graph
+    count = p.count(Stage(f.count, 1, -steps))
+    start = g.math("Sub", g.new(f.count), g.new(count))
+    start = g.math("Min", start, g.math("Sub", g.at_least_one(f.count), 1))
+    x = g.cut(x, f.axis, start, g.math("Add", start, g.at_least_one(count)), "kept")
+    return x, _resized(f, f.shape[f.axis] - Size.of(steps), count)
+
+
+def put_before(p: Rewriter, x: str, f: Stream, prefix: str, steps: int) -> tuple[str, Stream]:
+    """Other steps before the first; `prefix` has `steps` of them."""
+    require_plain(f)
+    g = p.graph
+    count = p.count(Stage(f.count, 1, steps))
+    first = g.math("Mul", g.starts(), steps)
+    both = g.joined([g.cut(prefix, f.axis, 0, first), x], f.axis, "with_first")
+    return guarded(p, both, f.axis, count), _resized(f, f.shape[f.axis] + Size.of(steps), count)
+
+
+def put_after(p: Rewriter, x: str, f: Stream, suffix: str, steps: int) -> tuple[str, Stream]:
+    """Other steps after the last; `suffix` has `steps` of them."""
+    require_plain(f)
+    count = p.count(Stage(f.count, 1, 0, steps))
+    both = p.graph.joined([real(p, x, f), suffix], f.axis, "with_last")
+    return guarded(p, both, f.axis, count), _resized(f, f.shape[f.axis] + Size.of(steps), count)
+
+
+def mirror(p: Rewriter, x: str, f: Stream, left: int, right: int, mode: str) -> tuple[str, Stream]:
+    """Padding with steps of the sequence itself: "reflect" or "edge"."""
+    require_plain(f)
+    if right:
+        x, f = _mirror_end(p, x, f, right, mode)
+    if left:
+        x, f = _mirror_start(p, x, f, left, mode)
+    return x, f
+
+
+def _mirror_end(p: Rewriter, x: str, f: Stream, right: int, mode: str) -> tuple[str, Stream]:
+    g = p.graph
+    keep = right + 1 if mode == "reflect" else 1
+    tail = _held(p, x, f, keep, 0.0, "tail")
+    if mode == "reflect":
+        suffix = g.add("Slice", tail, g.ints(-2), g.ints(-right - 2), g.ints(f.axis), g.ints(-1))
+        # Slice counts its stop from the end as well; the steps are at -2, -3, ... -right - 1.
+    else:
+        suffix = g.joined([g.cut(tail, f.axis, -1, END)] * right, f.axis)
+    return put_after(p, x, f, suffix, right)
+
+
+def _mirror_start(p: Rewriter, x: str, f: Stream, left: int, mode: str) -> tuple[str, Stream]:
+    """Nothing is due until the steps that are mirrored have come."""
+    g = p.graph
+    need = left + 1 if mode == "reflect" else 1
+    count = p.count(Gate(f.count, need, left))
+    size = f.shape[f.axis] + Size.of(left)
+    held = _held(p, x, f, need - 1, 0.0)
+    open_before = g.math("Min", g.before(count), 1)
+    waiting = g.math("Mul", g.before(f.count), g.math("Sub", 1, open_before))
+    start = g.math("Sub", need - 1, waiting)
+    held = g.padded(held, f.axis, f.rank, need, 0.0, p.dtype(f))
+    places = np.arange(left, 0, -1) if mode == "reflect" else np.zeros(left, np.int64)
+    at = g.math("Add", start, g.constant(places.astype(np.int64), "places"))
+    prefix = g.add("Gather", held, at, axis=f.axis)
+    opens = g.math("Mul", g.math("Sub", 1, open_before), g.math("Min", g.new(count), 1))
+    first = g.math("Mul", opens, left)
+    both = g.joined([g.cut(prefix, f.axis, 0, first), g.cut(held, f.axis, start, END)], f.axis, "with_first")
+    return guarded(p, both, f.axis, count), _resized(f, size, count)
+
+
+def last_step(p: Rewriter, x: str, f: Stream) -> str:
+    """The last step so far; zeros before the first."""
+    require_plain(f)
+    if p.graph.is_exact(f.count):
+        return p.graph.cut(x, f.axis, -1, END, "last")
+    return p.graph.cut(_held(p, x, f, 1, 0.0, "last_step"), f.axis, -1, END, "last")
+
+
+def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Count]:
+    """Streams that meet step by step: those that lead wait for the others.
+
+    Returns:
+        Their names, and the count that all of them have now.
+    """
+    counts = list(dict.fromkeys(f.count for _, f in items))
+    if len(counts) == 1:
+        return [x for x, _ in items], counts[0]
+    p.require_equal_totals(counts)
+    count = p.count(Least(tuple(counts)))
+    names = []
+    for x, f in items:
+        if f.count == count:
+            names.append(x)
+            continue
+        if f.fold is not None:
+            raise RefusedError("joins streams of different delays where time is one axis with others")
+        lead = largest_lead(f.count, count)
+        names.append(hold_back(p, x, f, count, lead, "wait") if lead else x)
+    return names, count

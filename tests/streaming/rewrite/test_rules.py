@@ -1,0 +1,174 @@
+"""What is refused, by which rule, and with which node; and what is kept in which states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+from lstm_onnx.streaming.rewrite import RefusedError
+
+from .chunks import ChunkRun, difference, rewritten, session
+from .random_graphs import Builder
+
+Make = Callable[[Builder], str]
+
+
+def graph_of(make: Make, *, time: int = 2, opset: int = 18) -> ModelProto:
+    """x (batch, 4, time) through `make`."""
+    b = Builder(None)  # type: ignore[arg-type]
+    b.weight = lambda *shape: b.const(np.random.default_rng(sum(shape)).standard_normal(shape), np.float32)  # type: ignore[method-assign]
+    output = make(b)
+    shape = ["batch", 4, "time"] if time == 2 else ["batch", "time", 4]
+    graph = helper.make_graph(
+        b.nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        b.initializers,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def steps_of(b: Builder) -> str:
+    return b.add("Shape", "x", start=2, end=3)
+
+
+REFUSED: dict[str, tuple[Make, str]] = {
+    "a mean": (
+        lambda b: b.add("ReduceMean", "x", b.const([2])),
+        r"reducemean2/ReduceMean \(ReduceMean\) comp",
+    ),
+    "a softmax": (lambda b: b.add("Softmax", "x", axis=2), "computes a softmax over all steps"),
+    "a norm": (lambda b: b.add("InstanceNormalization", "x", b.weight(4), b.weight(4)), "normalises over all steps"),
+    "a pool over everything": (lambda b: b.add("GlobalAveragePool", "x"), "pools over all steps"),
+    "a flip": (lambda b: b.cut("x", -1, -(2**40), 2, -1), "reverses the steps"),
+    "the first steps alone": (lambda b: b.cut("x", 0, 3, 2), "takes steps 0 to 3 of a sequence alone"),
+    "a step in the middle": (lambda b: b.add("Gather", "x", b.const(3), axis=2), "by their place in the sequence"),
+    "a place from the end": (lambda b: b.cut("x", -3, 2**40, 2), "counted from the end"),
+    "the last step for all": (lambda b: b.add("Sub", "x", b.cut("x", -1, 2**40, 2)), "only known at the last one"),
+    "two time axes": (
+        lambda b: b.add("MatMul", b.add("Transpose", "x", perm=[0, 2, 1]), "x"),
+        "every step meet every other",
+    ),
+    "a sum of products": (
+        lambda b: b.add("MatMul", "x", b.add("Transpose", "x", perm=[0, 2, 1])),
+        "sums over all steps",
+    ),
+    "one after another": (lambda b: b.add("Concat", "x", "x", axis=2), "one sequence after another"),
+    "fixed steps": (lambda b: b.add("Add", "x", b.weight(1, 1, 9)), "joins time with the 9 steps of"),
+    "other lengths": (lambda b: b.add("Add", "x", b.cut("x", 1, 2**40, 2)), "different numbers of steps"),
+    "other rates": (lambda b: b.add("Add", "x", b.cut("x", 0, 2**40, 2, 2)), "of different rates"),
+    "the number of steps": (
+        lambda b: b.add("Div", "x", b.add("Cast", steps_of(b), to=TensorProto.FLOAT)),
+        "uses the number of time steps as a number",
+    ),
+    "time for channels": (
+        lambda b: b.add("Conv", b.add("Transpose", "x", perm=[0, 2, 1]), b.weight(3, 9, 1)),
+        "has time for its channels",
+    ),
+    "a sum from the end": (lambda b: b.add("CumSum", "x", b.const(2), reverse=1), "sums from the end"),
+    "ceil_mode": (
+        lambda b: b.add("MaxPool", "x", kernel_shape=[2], strides=[2], ceil_mode=1),
+        "has ceil_mode along time",
+    ),
+    "padding that does not count": (
+        lambda b: b.add("AveragePool", "x", kernel_shape=[3], pads=[1, 1]),
+        "averages fewer steps at the ends",
+    ),
+    "wrapped padding": (lambda b: b.add("Pad", "x", b.const([0, 0, 1, 0, 0, 0]), mode="wrap"), "from the other end"),
+    "linear interpolation": (
+        lambda b: b.add("Resize", "x", "", b.const([1, 1, 2], np.float32), mode="linear"),
+        "interpolates between steps",
+    ),
+    "an unknown operator": (lambda b: b.add("Det", "x"), "is not known to keep steps apart"),
+    "noise": (lambda b: b.add("RandomNormalLike", "x"), "draws random numbers"),
+    "backwards": (
+        lambda b: b.add(
+            "GRU",
+            b.add("Transpose", "x", perm=[2, 0, 1]),
+            b.weight(1, 9, 4),
+            b.weight(1, 9, 3),
+            hidden_size=3,
+            direction="reverse",
+        ),
+        "from its end",
+    ),
+    "scattered steps": (
+        lambda b: b.add("GatherElements", "x", b.add("Cast", "x", to=TensorProto.INT64), axis=2),
+        "by their place in the sequence",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_needs_the_whole_sequence_is_refused(case: str) -> None:
+    make, reason = REFUSED[case]
+    with pytest.raises(RefusedError) as caught:
+        rewritten(graph_of(make, opset=19 if case == "wrapped padding" else 18), {"x": 2})
+    assert re.search(reason, str(caught.value)), caught.value
+
+
+def conv(b: Builder, left: int, right: int, kernel: int = 5, stride: int = 1) -> str:
+    return b.add("Conv", "x", b.weight(3, 4, kernel), kernel_shape=[kernel], pads=[left, right], strides=[stride])
+
+
+STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
+    "causal": (lambda b: conv(b, 4, 0), (0, 1), {"conv2.cache"}),
+    "no padding": (lambda b: conv(b, 0, 0), (0, 1), {"conv2.cache", "steps"}),
+    "same": (lambda b: conv(b, 2, 2), (2, 1), {"conv2.cache", "steps"}),
+    "more padding than its kernel": (lambda b: conv(b, 7, 0), (0, 1), {"conv2.cache", "steps"}),
+    "strided": (lambda b: conv(b, 3, 0, 5, 2), (0, 2), {"conv2.cache", "steps"}),
+    "a stride over its kernel": (lambda b: conv(b, 0, 0, 2, 3), (0, 3), {"conv2.cache", "steps"}),
+    "a window of one step": (lambda b: conv(b, 0, 0, 1), (0, 1), set()),
+    "a running sum": (lambda b: b.add("CumSum", "x", b.const(2)), (0, 1), {"cumsum2.sum"}),
+    "reflected": (
+        lambda b: b.add("Pad", "x", b.const([0, 0, 3, 0, 0, 2]), mode="reflect"),
+        (2, 1),
+        {"pad2.tail", "pad2.cache", "steps"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STREAMS)
+def test_what_is_kept(case: str) -> None:
+    make, (delay, hop), caches = STREAMS[case]
+    model = graph_of(make)
+    done = rewritten(model, {"x": 2})
+    assert (done.delay, done.hop, set(done.caches)) == (delay, hop, caches)
+    assert (done.last is not None) == (delay > 0)
+    run, whole = ChunkRun(done, {"x": 2}), session(model, optimised=False)
+    for batch, time in ((1, 31), (3, 40)):
+        x = np.random.default_rng(time).standard_normal((batch, 4, time)).astype(np.float32)
+        assert not difference(run, whole, {"x": x}, batch, time)
+
+
+def test_a_causal_graph_has_only_a_cache_more() -> None:
+    done = rewritten(graph_of(lambda b: conv(b, 4, 0)), {"x": 2})
+    assert [node.op_type for node in done.model.graph.node] == ["Concat", "Slice", "Conv"]
+
+
+@pytest.mark.parametrize("name", ["last", "steps", "conv2.cache"])
+def test_names_of_the_source_are_kept_apart(name: str) -> None:
+    model = graph_of(lambda b: conv(b, 2, 2))
+    graph = model.graph
+    graph.node.insert(0, helper.make_node("Identity", ["x"], [name], name="first"))
+    graph.node[1].input[0] = name
+    done = rewritten(model, {"x": 2})
+    x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
+    assert not difference(ChunkRun(done, {"x": 2}), session(model), {"x": x}, 2, 0)
+
+
+def test_an_old_opset_is_refused() -> None:
+    with pytest.raises(RefusedError, match="has opset 12, and streams need 13"):
+        rewritten(graph_of(lambda b: conv(b, 4, 0), opset=12), {"x": 2})
+
+
+def test_a_fixed_time_axis_is_refused() -> None:
+    model = graph_of(lambda b: conv(b, 4, 0))
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 48
+    with pytest.raises(RefusedError, match="always has 48 steps"):
+        rewritten(model, {"x": 2})

@@ -147,7 +147,7 @@ class Metadata:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
         entries: dict[str, Any] = {
             "spec": None if self.spec is None else dataclasses.asdict(self.spec),
-            "export": None if self.options is None else dataclasses.asdict(self.options),
+            "export": None if self.options is None else self.options.to_dict(),
             "states": dict(self.states),
             "versions": dict(self.versions),
             "weights": self.digest,
@@ -168,6 +168,10 @@ class Metadata:
             for key, value in sorted(entries.items())
             if value is not None
         }
+
+    def to_metadata_entry(self, name: str) -> dict[str, str]:
+        """The entry of one field alone, such as "export"; empty where it is not set."""
+        return {key: value for key, value in self.to_metadata().items() if key == METADATA_PREFIX + name}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Metadata:

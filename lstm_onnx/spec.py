@@ -257,9 +257,7 @@ class ExportOptions:
         """Refuse what cannot be written."""
         _check_fields(self)
         if self.layers != "all" and self.precision != "int8":
-            raise ConfigError(
-                f"layers = {shown(self.layers)} is not possible", hint='it goes with precision = "int8"'
-            )
+            raise ConfigError(f"layers = {shown(self.layers)} is not possible", hint='it goes with precision = "int8"')
 
     @property
     def dtype(self) -> str | None:
@@ -274,7 +272,11 @@ class ExportOptions:
     def to_dict(self) -> dict[str, Any]:
         """The fields without the newer ones that have their defaults, so that older versions read them."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if (name, value) not in (("precision", None), ("layers", "all"))}
+        return {
+            name: value
+            for name, value in values.items()
+            if (name, value) not in (("precision", None), ("layers", "all"))
+        }
 
 
 def direction_suffixes(bidirectional: bool) -> tuple[str, ...]:

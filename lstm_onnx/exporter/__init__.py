@@ -103,9 +103,7 @@ def export(
         raise ConfigError(_dynamic_axes_message(module, dynamic_axes))
     if states is not None and not isinstance(states, str):
         raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
-    options = ExportOptions(
-        lengths=lengths, projection=projection, opset=opset, precision=precision, layers=layers
-    )
+    options = ExportOptions(lengths=lengths, projection=projection, opset=opset, precision=precision, layers=layers)
     if options.dtype is not None:
         from .precision import module_in_dtype
 

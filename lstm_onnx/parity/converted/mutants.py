@@ -1,0 +1,151 @@
+"""Wrong copies of an int8 file, which its verification must reject.
+
+A changed integer or a scale that is off by one rounding shows in the exact comparison alone; all else must show in
+the layers' numbers as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from ...errors import LSTMOnnxError
+from ...onnxgraph import nodes_of
+from ...quantization.proof import ROUNDINGS, Probe, layer_errors
+from ...quantization.rewrite import Rewritten
+from ...runtime import Model
+from ..expected import Expected
+from ..report import MutantResult
+from .exact import STORED, Stored, compare_numbers
+from .layers import complete
+
+_Change = Callable[[Stored], None]
+_SCALE, _BIAS = "/scale", "/bias"
+"""What the names of the scales and of the biases of int8 layers end with."""
+
+
+def int8_mutants(
+    done: Rewritten, source: Stored, model: Model, expected: Expected, level: str
+) -> Iterator[MutantResult]:
+    """The result of each mutant: one of each kind ("quick"), or all.
+
+    Args:
+        done: the file with the layers of its source.
+        source: what the file must be.
+        model: the file, open.
+        expected: the case on which layers are compared.
+        level: "quick" or "all".
+    """
+    feeds = complete(model, expected.calls[0].feeds)
+    original = Stored(done.model, done.initializers)
+    for kind, exact, targets in _kinds(original):
+        for name, change in targets if level == "all" else targets[:1]:
+            mutant = Stored(ModelProto.FromString(done.model.SerializeToString()), dict(done.initializers))
+            change(mutant)
+            label = f"{kind} ({name})"
+            if exact:
+                rejected = not compare_numbers(mutant.arrays, source.arrays).passed
+                yield MutantResult(label, _outcome(rejected), np.inf if rejected else 0.0, STORED)
+                continue
+            ratio = _ratio(replace(done, model=mutant.model, initializers=mutant.arrays), feeds)
+            yield MutantResult(label, _outcome(ratio > ROUNDINGS), ratio, f"int8 layers, {expected.label}")
+
+
+def _outcome(rejected: bool) -> str:
+    return "rejected" if rejected else "survived"
+
+
+def _ratio(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> float:
+    """The largest of any layer; infinite where it does not run or gives other shapes."""
+    try:
+        values = Probe(mutant, "a mutant").values(feeds)
+    except LSTMOnnxError:
+        return np.inf
+    ratios = [layer.ratio for layer in layer_errors(mutant, values)]
+    return float(max(ratios, default=0.0))
+
+
+def _kinds(file: Stored) -> Iterator[tuple[str, bool, list[tuple[str, _Change]]]]:
+    """Each kind of mistake, whether the exact comparison alone is to reject it, and where it can be made."""
+    arrays = file.arrays
+    every = [name for name, array in arrays.items() if array.dtype == np.int8 and array.ndim >= 2 and array.any()]
+    every_scale = [name for name in arrays if name.endswith(_SCALE) and arrays[name].size > 1]
+    # Of a table only the rows that were looked up show in a layer's numbers.
+    tables = {node.input[0] for node in file.model.graph.node if node.op_type == "Gather"}
+    integers = [name for name in every if name not in tables]
+    scales = [name for name in every_scale if name not in tables]
+    biases = [name for name in arrays if name.endswith(_BIAS) and arrays[name].any()]
+    points = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.size == 1]
+    uneven = [name for name in scales if not np.allclose(arrays[name], np.roll(arrays[name], 1), rtol=0.01)]
+    yield "one integer of a weight changed by 1", True, _numbers(every, _nudged)
+    yield "one scale changed by one rounding", True, _numbers(every_scale, lambda array: _at_largest(array, _next))
+    yield "one scale doubled", False, _numbers(scales, lambda array: _at_largest(array, lambda value: value * 2))
+    yield "scales shifted by one", False, _numbers(uneven, lambda array: np.roll(array, 1))
+    yield "a weight's outputs shifted by one", False, _numbers(integers, lambda array: np.roll(array, 1, axis=-1))
+    yield "a weight's inputs shifted by one", False, _numbers(integers, lambda array: np.roll(array, 1, axis=-2))
+    yield "a weight ignored", False, _numbers(integers, np.zeros_like)
+    yield "a bias dropped", False, _numbers(biases, np.zeros_like)
+    yield "a zero point changed by 1", False, _numbers(points, lambda array: array - array.dtype.type(1))
+    scans = [node for node in file.model.graph.node if node.op_type == "Scan"]
+    yield "a direction reversed", False, [(node.name, _reversed(node.name)) for node in scans]
+    crossed = [node for node in scans if len(node.input) - _scanned(node) == 2 and node.input[0] != node.input[1]]
+    yield "initial h and c exchanged", False, [(node.name, _crossed(node.name)) for node in crossed]
+
+
+def _numbers(names: list[str], change: Callable[[np.ndarray], np.ndarray]) -> list[tuple[str, _Change]]:
+    def of(name: str) -> _Change:
+        def apply(file: Stored) -> None:
+            file.arrays[name] = np.ascontiguousarray(change(file.arrays[name]))
+
+        return apply
+
+    return [(name, of(name)) for name in names]
+
+
+def _nudged(array: np.ndarray) -> np.ndarray:
+    changed = array.copy()
+    place = np.unravel_index(changed.size // 2, changed.shape)
+    changed[place] += 1 if changed[place] <= 0 else -1
+    return changed
+
+
+def _at_largest(array: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    changed = array.copy()
+    place = np.unravel_index(int(np.abs(array).argmax()), array.shape)
+    changed[place] = change(changed[place])
+    return changed
+
+
+def _next(value: np.ndarray) -> np.ndarray:
+    following: np.ndarray = np.nextafter(value, np.float32(np.inf))
+    return following
+
+
+def _scanned(node: NodeProto) -> int:
+    return next((item.i for item in node.attribute if item.name == "num_scan_inputs"), 0)
+
+
+def _node(file: Stored, name: str) -> NodeProto:
+    return next(node for node in nodes_of(file.model.graph.node) if node.name == name)
+
+
+def _reversed(name: str) -> _Change:
+    def apply(file: Stored) -> None:
+        for item in _node(file, name).attribute:
+            if item.name in ("scan_input_directions", "scan_output_directions"):
+                flipped = [1 - direction for direction in item.ints]
+                del item.ints[:]
+                item.ints.extend(flipped)
+
+    return apply
+
+
+def _crossed(name: str) -> _Change:
+    def apply(file: Stored) -> None:
+        node = _node(file, name)
+        node.input[0], node.input[1] = node.input[1], node.input[0]
+
+    return apply

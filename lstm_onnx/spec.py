@@ -271,12 +271,8 @@ class ExportOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields without the newer ones that have their defaults, so that older versions read them."""
-        values = dataclasses.asdict(self)
-        return {
-            name: value
-            for name, value in values.items()
-            if (name, value) not in (("precision", None), ("layers", "all"))
-        }
+        newer = (("precision", None), ("layers", "all"))
+        return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in newer}
 
 
 def direction_suffixes(bidirectional: bool) -> tuple[str, ...]:

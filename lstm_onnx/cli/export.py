@@ -23,7 +23,7 @@ from .streams import say
 @option(
     "--layers",
     type=click.Choice(["all", "recurrent"]),
-    help="For int8: also Linear and Embedding layers, or the recurrent ones alone.  [default: as SOURCE says, else all]",
+    help="Of int8: all layers, or the LSTM, GRU and RNN ones alone.  [default: as SOURCE says, else all]",
 )
 @option(
     "--states",

@@ -24,6 +24,7 @@ from ..runtime.providers import open_session, ort_errors
 from ..runtime.tensor_info import validated_feeds
 from .arithmetic import product
 from .emulation import Steps, emulate
+from .layers import Linear
 from .proof_inputs import proof_inputs
 from .recurrent import Layer, direction_outputs
 from .rewrite import Rewritten
@@ -195,9 +196,7 @@ def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[
         directions = [_layer_error(layer, index, values) for index in range(len(layer.reverse))]
         yield max(directions, key=lambda found: found.ratio)
     for linear in done.linear:
-        names = (linear.rows, linear.product)
-        if linear.caller:
-            names = (_probe_name(linear.rows), _probe_name(linear.product))
+        names = linear_values(linear)
         if names[1] not in values:
             yield LayerError(linear.name, None)
             continue
@@ -209,6 +208,13 @@ def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[
         table = embedding.table.integers.T.astype(np.float32) * embedding.table.scales[:, None]
         same = np.array_equal(values[embedding.rows], table[values[embedding.indices]])
         yield LayerError(embedding.name, 0.0 if same else np.inf)
+
+
+def linear_values(linear: Linear) -> tuple[str, str]:
+    """What a Linear layer multiplies and its product, by their names in a `Probe`."""
+    if linear.caller:
+        return _probe_name(linear.rows), _probe_name(linear.product)
+    return linear.rows, linear.product
 
 
 def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> LayerError:

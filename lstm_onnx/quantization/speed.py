@@ -24,7 +24,5 @@ def slower_layers(layers: Iterable[Layer]) -> tuple[str, ...]:
         return ()
     names = ", ".join(layer.name for layer in slower)
     largest = max(SLOWER_UP_TO[layer.op_type] for layer in slower)
-    return (
-        f"{names}: as fast or faster in float32, as layers are up to a hidden size of about {largest}; "
-        "lstm-onnx bench FILE measures it here",
-    )
+    text = f"{names}: as fast or faster in float32, as layers are up to a hidden size of about {largest}"
+    return (f"{text}; lstm-onnx bench FILE measures it here",)

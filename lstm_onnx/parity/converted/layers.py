@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...quantization.proof import ROUNDINGS, Probe, layer_errors
+from ...quantization.proof import ROUNDINGS, Probe, layer_errors, linear_values
 from ...quantization.recurrent import direction_outputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
@@ -15,6 +15,8 @@ from ..criterion import TensorResult
 from ..expected import Arrays, Expected
 from ..report import CaseResult
 
+LAYERS = "int8 layers"
+"""What the labels of the cases on int8 layers start with."""
 _MOST_CASES = 8
 
 
@@ -32,7 +34,7 @@ def compare_layers(done: Rewritten, probe: Probe, model: Model, expected: Expect
         for layer in layer_errors(done, probe.values(feeds))
         if layer.error is not None
     ]
-    return CaseResult(f"int8 layers, {expected.label}", tuple(tensors), kind="layers")
+    return CaseResult(f"{LAYERS}, {expected.label}", tuple(tensors), kind="layers")
 
 
 def complete(model: Model, feeds: Arrays) -> dict[str, np.ndarray]:
@@ -52,6 +54,7 @@ class Alone:
     other_input: int = 0
 
     def __add__(self, other: Alone) -> Alone:
+        """Both together."""
         names = dict.fromkeys([*self.different, *other.different])
         return Alone(self.same + other.same, tuple(names), self.other_input + other.other_input)
 
@@ -138,6 +141,13 @@ def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _S
                 length = len(x) if lengths is None else int(lengths[row])
                 value = [y[..., row, :], *(state[..., row, :] for state in final)]
                 rows[_bits(key) + length.to_bytes(8, "little")] = _bits(value)
+    for linear in done.linear:
+        rows = found.setdefault(linear.name, {})
+        for values in steps:
+            names = linear_values(linear)
+            if names[1] in values:
+                inputs, products = (values[name].reshape(-1, values[name].shape[-1]) for name in names)
+                rows.update((_bits([one]), _bits([other])) for one, other in zip(inputs, products, strict=True))
     return found
 
 
@@ -174,10 +184,10 @@ def alone_results(
             found += compare(done, probe, model, case)
         if found.different:
             error = f"{', '.join(found.different)}: other bits than in the whole batch"
-            yield CaseResult(f"int8 layers, {label}", error=error, kind="rows")
+            yield CaseResult(f"{LAYERS}, {label}", error=error, kind="rows")
         elif found.same:
             tensor = TensorResult(f"{found.same} rows of layers, {label}", 0.0, 0.0, 0.0, (), allowed=0.0)
-            yield CaseResult(f"int8 layers, {label}", (tensor,), kind="rows")
+            yield CaseResult(f"{LAYERS}, {label}", (tensor,), kind="rows")
         if found.other_input:
             yield (
                 f"{label}: {found.other_input} rows of layers were not compared, since float32 products before "

@@ -6,7 +6,7 @@ the layers' numbers as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +19,8 @@ from ...quantization.rewrite import Rewritten
 from ...runtime import Model
 from ..expected import Expected
 from ..report import MutantResult
-from .exact import STORED, Stored, compare_numbers
-from .layers import complete
+from .exact import GRAPH, STORED, Stored, compare_numbers
+from .layers import LAYERS, complete
 
 _Change = Callable[[Stored], None]
 _SCALE, _BIAS = "/scale", "/bias"
@@ -41,21 +41,37 @@ def int8_mutants(
     """
     feeds = complete(model, expected.calls[0].feeds)
     original = Stored(done.model, done.initializers)
-    for kind, exact, targets in _kinds(original):
+    before = Probe(done, model.path).values(feeds)
+    outputs = [value.name for value in done.model.graph.output]
+    for kind, judge, targets in _kinds(original, done):
         for name, change in targets if level == "all" else targets[:1]:
             mutant = Stored(ModelProto.FromString(done.model.SerializeToString()), dict(done.initializers))
             change(mutant)
             label = f"{kind} ({name})"
-            if exact:
-                rejected = not compare_numbers(mutant.arrays, source.arrays).passed
-                yield MutantResult(label, _outcome(rejected), np.inf if rejected else 0.0, STORED)
-                continue
-            ratio = _ratio(replace(done, model=mutant.model, initializers=mutant.arrays), feeds)
-            yield MutantResult(label, _outcome(ratio > ROUNDINGS), ratio, f"int8 layers, {expected.label}")
+            wrong = replace(done, model=mutant.model, initializers=mutant.arrays)
+            if judge == STORED:
+                ratio = 0.0 if compare_numbers(mutant.arrays, source.arrays).passed else np.inf
+            elif judge == GRAPH:
+                ratio = 0.0 if _same(wrong, feeds, before, outputs) else np.inf
+            else:
+                ratio = _ratio(wrong, feeds)
+            place = f"{judge}, {expected.label}" if judge == LAYERS else judge
+            yield MutantResult(label, _outcome(ratio > ROUNDINGS), ratio, place)
 
 
 def _outcome(rejected: bool) -> str:
     return "rejected" if rejected else "survived"
+
+
+def _same(
+    mutant: Rewritten, feeds: dict[str, np.ndarray], before: Mapping[str, np.ndarray], outputs: Sequence[str]
+) -> bool:
+    """Whether a graph with other nodes gives the same bits, with which its verification would accept it."""
+    try:
+        values = Probe(mutant, "a mutant").values(feeds)
+    except LSTMOnnxError:
+        return False
+    return all(values[name].tobytes() == before[name].tobytes() for name in outputs)
 
 
 def _ratio(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> float:
@@ -68,8 +84,8 @@ def _ratio(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> float:
     return float(max(ratios, default=0.0))
 
 
-def _kinds(file: Stored) -> Iterator[tuple[str, bool, list[tuple[str, _Change]]]]:
-    """Each kind of mistake, whether the exact comparison alone is to reject it, and where it can be made."""
+def _kinds(file: Stored, done: Rewritten) -> Iterator[tuple[str, str, list[tuple[str, _Change]]]]:
+    """Each kind of mistake, the case that is to reject it, and where it can be made."""
     arrays = file.arrays
     every = [name for name, array in arrays.items() if array.dtype == np.int8 and array.ndim >= 2 and array.any()]
     every_scale = [name for name in arrays if name.endswith(_SCALE) and arrays[name].size > 1]
@@ -80,19 +96,24 @@ def _kinds(file: Stored) -> Iterator[tuple[str, bool, list[tuple[str, _Change]]]
     biases = [name for name in arrays if name.endswith(_BIAS) and arrays[name].any()]
     points = [name for name, array in arrays.items() if array.dtype == np.uint8 and array.size == 1]
     uneven = [name for name in scales if not np.allclose(arrays[name], np.roll(arrays[name], 1), rtol=0.01)]
-    yield "one integer of a weight changed by 1", True, _numbers(every, _nudged)
-    yield "one scale changed by one rounding", True, _numbers(every_scale, lambda array: _at_largest(array, _next))
-    yield "one scale doubled", False, _numbers(scales, lambda array: _at_largest(array, lambda value: value * 2))
-    yield "scales shifted by one", False, _numbers(uneven, lambda array: np.roll(array, 1))
-    yield "a weight's outputs shifted by one", False, _numbers(integers, lambda array: np.roll(array, 1, axis=-1))
-    yield "a weight's inputs shifted by one", False, _numbers(integers, lambda array: np.roll(array, 1, axis=-2))
-    yield "a weight ignored", False, _numbers(integers, np.zeros_like)
-    yield "a bias dropped", False, _numbers(biases, np.zeros_like)
-    yield "a zero point changed by 1", False, _numbers(points, lambda array: array - array.dtype.type(1))
+    yield "one integer of a weight changed by 1", STORED, _numbers(every, _nudged)
+    yield "one scale changed by one rounding", STORED, _numbers(every_scale, lambda array: _at_largest(array, _next))
+    yield "one scale doubled", LAYERS, _numbers(scales, lambda array: _at_largest(array, lambda value: value * 2))
+    yield "scales shifted by one", LAYERS, _numbers(uneven, lambda array: np.roll(array, 1))
+    yield "a weight's outputs shifted by one", LAYERS, _numbers(integers, lambda array: np.roll(array, 1, axis=-1))
+    yield "a weight's inputs shifted by one", LAYERS, _numbers(integers, lambda array: np.roll(array, 1, axis=-2))
+    yield "a weight ignored", LAYERS, _numbers(integers, np.zeros_like)
+    yield "a bias dropped", LAYERS, _numbers(biases, np.zeros_like)
+    yield "a zero point changed by 1", LAYERS, _numbers(points, lambda array: array - array.dtype.type(1))
     scans = [node for node in file.model.graph.node if node.op_type == "Scan"]
-    yield "a direction reversed", False, [(node.name, _reversed(node.name)) for node in scans]
     crossed = [node for node in scans if len(node.input) - _scanned(node) == 2 and node.input[0] != node.input[1]]
-    yield "initial h and c exchanged", False, [(node.name, _crossed(node.name)) for node in crossed]
+    # Of a projected layer the products are int8 layers, and its Scan is as it was.
+    whole = tuple(f"{layer.name}/" for layer in done.layers)
+    for judge, inside in ((LAYERS, True), (GRAPH, False)):
+        reverse = [(one.name, _reversed(one.name)) for one in scans if one.name.startswith(whole) is inside]
+        yield "a direction reversed", judge, reverse
+        exchange = [(one.name, _crossed(one.name)) for one in crossed if one.name.startswith(whole) is inside]
+        yield "initial h and c exchanged", judge, exchange
 
 
 def _numbers(names: list[str], change: Callable[[np.ndarray], np.ndarray]) -> list[tuple[str, _Change]]:

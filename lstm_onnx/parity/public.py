@@ -60,8 +60,8 @@ def verify(
 
     Raises:
         MissingDependencyError: torch is not installed.
-        ConfigError: `mutants`, `seed`, `data` or `max_drift` is not possible, `module` is no model, or the file's inputs
-            are not those of the module.
+        ConfigError: `mutants`, `seed`, `data` or `max_drift` is not possible, `module` is no model, or the file's
+            inputs are not those of the module.
         ExportError: the module cannot be run as the file is.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
             a case is a report that fails.

@@ -144,9 +144,9 @@ def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _S
     for linear in done.linear:
         rows = found.setdefault(linear.name, {})
         for values in steps:
-            names = linear_values(linear)
-            if names[1] in values:
-                inputs, products = (values[name].reshape(-1, values[name].shape[-1]) for name in names)
+            value, product = linear_values(linear)
+            if product in values:
+                inputs, products = (values[one].reshape(-1, values[one].shape[-1]) for one in (value, product))
                 rows.update((_bits([one]), _bits([other])) for one, other in zip(inputs, products, strict=True))
     return found
 

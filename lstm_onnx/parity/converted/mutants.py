@@ -23,8 +23,8 @@ from .exact import GRAPH, STORED, Stored, compare_numbers
 from .layers import LAYERS, complete
 
 _Change = Callable[[Stored], None]
-_SCALE, _BIAS = "/scale", "/bias"
-"""What the names of the scales and of the biases of int8 layers end with."""
+_INTEGERS, _SCALE, _BIAS = "/int8", "/scale", "/bias"
+"""What the names of the integers, the scales and the biases of int8 layers end with."""
 
 
 def int8_mutants(
@@ -102,6 +102,8 @@ def _kinds(file: Stored, done: Rewritten) -> Iterator[tuple[str, str, list[tuple
     yield "scales shifted by one", LAYERS, _numbers(uneven, lambda array: np.roll(array, 1))
     yield "a weight's outputs shifted by one", LAYERS, _numbers(integers, lambda array: np.roll(array, 1, axis=-1))
     yield "a weight's inputs shifted by one", LAYERS, _numbers(integers, lambda array: np.roll(array, 1, axis=-2))
+    for kind, change in (("gates exchanged", _gates_exchanged), ("each gate's R transposed", _transposed)):
+        yield kind, LAYERS, list(_gates(file, done, change, squares=change is _transposed))
     yield "a weight ignored", LAYERS, _numbers(integers, np.zeros_like)
     yield "a bias dropped", LAYERS, _numbers(biases, np.zeros_like)
     yield "a zero point changed by 1", LAYERS, _numbers(points, lambda array: array - array.dtype.type(1))
@@ -124,6 +126,36 @@ def _numbers(names: list[str], change: Callable[[np.ndarray], np.ndarray]) -> li
         return apply
 
     return [(name, of(name)) for name in names]
+
+
+def _gates(
+    file: Stored, done: Rewritten, change: Callable[[Stored, str, int], None], *, squares: bool
+) -> Iterator[tuple[str, _Change]]:
+    """Changes of the weights of each recurrent layer; of those alone that are squares, side by side, if `squares`."""
+
+    def of(name: str, hidden: int) -> _Change:
+        return lambda file: change(file, name, hidden)
+
+    for layer in done.layers:
+        hidden = layer.hidden_size
+        for name, array in file.arrays.items():
+            own = name.startswith(tuple(f"{weight}/" for weight in layer.weights)) and name.endswith(_INTEGERS)
+            if own and array.dtype == np.int8 and array.ndim == 2:
+                rows, columns = array.shape
+                gates = columns // hidden
+                if hidden > 1 and (rows == hidden if squares else gates > 1):
+                    yield name, of(name, hidden)
+
+
+def _gates_exchanged(file: Stored, name: str, hidden: int) -> None:
+    for one in (name, name.removesuffix(_INTEGERS) + _SCALE):
+        parts = np.split(file.arrays[one], file.arrays[one].shape[-1] // hidden, axis=-1)
+        file.arrays[one] = np.ascontiguousarray(np.concatenate([parts[1], parts[0], *parts[2:]], axis=-1))
+
+
+def _transposed(file: Stored, name: str, hidden: int) -> None:
+    parts = np.split(file.arrays[name], file.arrays[name].shape[-1] // hidden, axis=-1)
+    file.arrays[name] = np.ascontiguousarray(np.concatenate([part.T for part in parts], axis=-1))
 
 
 def _nudged(array: np.ndarray) -> np.ndarray:

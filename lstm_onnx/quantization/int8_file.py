@@ -16,6 +16,7 @@ from ..onnxgraph import load_inlined
 from ..onnxgraph.write import write_model
 from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
+from .operators import LEAST_WEIGHTS
 from .proof import ROUNDINGS, Proof, prove
 from .rewrite import Rewritten, quantize_model
 from .speed import slower_layers
@@ -146,7 +147,8 @@ def quantized_model(source: str | os.PathLike[str], *, layers: str = "all") -> R
     done = quantize_model(model, source, layers=layers)
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
-        raise ModelError(f"{source}: has no layer to quantise{f' ({reasons})' if reasons else ''}")
+        reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"
+        raise ModelError(f"{source}: has no layer to quantise ({reasons})")
     if metadata.options is not None:
         options = replace(metadata.options, precision="int8", layers=layers)
         props = {item.key: item.value for item in done.model.metadata_props}

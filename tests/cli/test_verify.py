@@ -99,7 +99,7 @@ def test_a_survivor_fails(run_cli: Run, toml: Callable[..., Path], monkeypatch: 
 
 
 def test_precisions_and_providers_are_reports_of_their_own(run_cli: Run, toml: Callable[..., Path]) -> None:
-    source = toml(proj_size=2).name
+    source = toml(hidden_size=40, proj_size=30).name
     arguments = ["--precision", "int8", "--precision", "float64", "--provider", "cpu", "--provider", "auto"]
     done = run_cli("verify", source, *arguments, "--json", "--mutants", "none")
     assert done.code == 0, done.out

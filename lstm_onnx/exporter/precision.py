@@ -20,7 +20,7 @@ def module_in_dtype(module: nn.Module, dtype: str) -> nn.Module:
     tensors = itertools.chain(module.parameters(), module.buffers())
     if all(tensor.dtype == kind for tensor in tensors if tensor.is_floating_point()):
         return module
-    from .tracing.clone import clone_module
+    from .copies.clone import clone_module
 
     copy = clone_module(module, kind)
     parts = dict(copy.named_modules())

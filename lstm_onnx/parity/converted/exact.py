@@ -86,18 +86,26 @@ def _wrong(name: str, error: float, where: tuple[int, ...], problem: str) -> Ten
     return TensorResult(name, error, math.nan, math.inf, where, problem=problem, allowed=0.0)
 
 
-def different_graph(file: ModelProto, source: ModelProto) -> str:
-    """How the nodes, inputs, outputs or pairs of states of a file differ from the source's; "" if they do not."""
+def different_nodes(file: ModelProto, source: ModelProto) -> str:
+    """How the nodes of a file differ from the source's; "" if they do not."""
+    return _listed(list(_different_nodes(file.graph.node, source.graph.node)))
+
+
+def different_interface(file: ModelProto, source: ModelProto) -> str:
+    """How the inputs, outputs or pairs of states of a file differ from the source's; "" if they do not."""
     found = [
         *_different("input", file.graph.input, source.graph.input),
         *_different("output", file.graph.output, source.graph.output),
-        *_different_nodes(file.graph.node, source.graph.node),
     ]
     entries = [{item.key: item.value for item in model.metadata_props} for model in (file, source)]
     for name in _ENTRIES:
         ours, theirs = (entry.get(f"lstm_onnx.{name}") for entry in entries)
         if ours != theirs:
             found.append(f"the metadata's {name} are {ours}, the source's {theirs}")
+    return _listed(found)
+
+
+def _listed(found: Sequence[str]) -> str:
     more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
     return "; ".join(found[:_MOST]) + more
 

@@ -43,11 +43,11 @@ class Quantization:
     """How an int8 file was made of a float32 one.
 
     Attributes:
-        form: "rows": a scale for each row, see `quantization.arithmetic`.
+        kernel: what computes its products, one of `quantization.kernels.KERNELS`.
         layers: "all" or "recurrent", see `quantization.quantize`.
     """
 
-    form: str
+    kernel: str
     layers: str
 
     def to_entry(self) -> dict[str, str]:
@@ -271,7 +271,7 @@ def _call(item: Any) -> list[Any] | None:
 def _quantization(item: Any) -> Quantization:
     quantization = Quantization(**item)
     if not all(isinstance(value, str) for value in dataclasses.astuple(quantization)):
-        raise ConfigError("the metadata's quantization must be a form and layers")
+        raise ConfigError("the metadata's quantization must be a kernel and layers")
     return quantization
 
 

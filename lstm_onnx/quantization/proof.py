@@ -22,11 +22,10 @@ from ..onnxgraph.write import write_model
 from ..runtime import load
 from ..runtime.providers import open_session, ort_errors
 from ..runtime.tensor_info import validated_feeds
-from .arithmetic import product
 from .emulation import Steps, emulate
 from .layers import Linear
 from .proof_inputs import proof_inputs
-from .recurrent import Layer, direction_outputs
+from .recurrent import Layer, direction_arrays, direction_outputs
 from .rewrite import Rewritten
 
 ROUNDINGS = 32
@@ -201,8 +200,7 @@ def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[
             yield LayerError(linear.name, None)
             continue
         rows, actual = (values[name] for name in names)
-        reference = product(rows, linear.weight)
-        low = product(rows, linear.weight, np.float32)
+        reference, low = linear.emulate(rows), linear.emulate(rows, np.float32)
         yield _error(linear.name, actual, reference, low, float(np.abs(reference).max(initial=0.0)))
     for embedding in done.embeddings:
         table = embedding.table.integers.T.astype(np.float32) * embedding.table.scales[:, None]
@@ -219,7 +217,7 @@ def linear_values(linear: Linear) -> tuple[str, str]:
 
 def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> LayerError:
     """The largest error of a direction's outputs."""
-    output, hn, *cell = (values[name] for name in direction_outputs(layer, index))
+    output, hn, *cell = direction_arrays(layer, index, values)
     zeros = np.zeros(hn.shape, np.float32)
     steps = Steps(
         x=values[layer.x],

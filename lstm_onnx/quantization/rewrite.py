@@ -16,9 +16,10 @@ from ..metadata import Metadata, Quantization
 from ..onnxgraph import bodies_of, external_problem, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import is_onnx_operator, read_layer
+from .kernels import MATMUL_INTEGER, MATMUL_NBITS
 from .layers import Embedding, Linear, add_embedding, add_linear
 from .operators import embedding_table, linear_weight, read_recurrent
-from .products import Graph
+from .products import Graph, zero_points
 from .recurrent import Layer, add_layer
 
 _LEAST_OPSET = 13
@@ -57,7 +58,9 @@ class Rewritten:
         )
 
 
-def quantize_model(model: ModelProto, path: str | os.PathLike[str], *, layers: str = "all") -> Rewritten:
+def quantize_model(
+    model: ModelProto, path: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER
+) -> Rewritten:
     """The int8 form of a model that was read from `path`; `model` is changed.
 
     Args:
@@ -80,12 +83,12 @@ def quantize_model(model: ModelProto, path: str | os.PathLike[str], *, layers: s
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
     added: dict[str, np.ndarray] = {}
-    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph))
+    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph), kernel)
     rewriter.rewrite(model.graph, None)
     done.initializers.update(weights.remaining(model.graph) | added)
     del model.graph.initializer[:]
     props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
-    helper.set_model_props(model, {**props, **Quantization("rows", layers).to_entry()})
+    helper.set_model_props(model, {**props, **Quantization(kernel, layers).to_entry()})
     return done
 
 
@@ -175,27 +178,39 @@ class _Rewriter:
         opset: int,
         all_layers: bool,
         recurrent: frozenset[str],
+        kernel: str,
     ) -> None:
         self.done, self.weights, self.initializers, self.opset = done, weights, initializers, opset
+        self.kernel = kernel
         self.all_layers, self.recurrent = all_layers, recurrent
 
-    def rewrite(self, graph: GraphProto, caller: NodeProto | None) -> None:
-        """Rewrite a graph, or a body of the node `caller`."""
+    def rewrite(self, graph: GraphProto, caller: NodeProto | None, points: str = "") -> None:
+        """Rewrite a graph, or a body of the node `caller`; `points` are the zero points of a projected layer."""
         loop = caller is not None and caller.op_type in ("Scan", "Loop")
         nodes: list[NodeProto] = []
         for node in graph.node:
+            at = Graph(Nodes(initializers=self.initializers), self.opset, self.kernel)
+            within = self._points(at, graph, node)
             for body in bodies_of(node):
-                self.rewrite(body, node)
-            at = Graph(Nodes(initializers=self.initializers), self.opset)
+                self.rewrite(body, node, within)
             recurrent = loop or node.name in self.recurrent
-            if self._add(at, node, caller.name if caller is not None else "", recurrent=recurrent):
-                nodes += at.nodes.nodes
-            else:
-                nodes.append(NodeProto.FromString(node.SerializeToString()))
+            if not self._add(at, node, caller.name if caller is not None else "", points, recurrent=recurrent):
+                at.nodes.nodes.append(NodeProto.FromString(node.SerializeToString()))
+            nodes += at.nodes.nodes
         del graph.node[:]
         graph.node.extend(nodes)
 
-    def _add(self, graph: Graph, node: NodeProto, caller: str, *, recurrent: bool) -> bool:
+    def _points(self, at: Graph, graph: GraphProto, node: NodeProto) -> str:
+        """For the Scan of a projected layer the zero points of its rows, which are added before it; "" for others."""
+        if node.op_type != "Scan" or self.kernel == MATMUL_NBITS:
+            return ""
+        layer = read_layer(node, {value: item for item in graph.node for value in item.output if value})
+        state = next(bodies_of(node)).input[0].type.tensor_type.shape.dim
+        if layer is None or len(state) != 3:
+            return ""
+        return zero_points(at, layer.x, f"{node.name}/zero_points")
+
+    def _add(self, graph: Graph, node: NodeProto, caller: str, points: str, *, recurrent: bool) -> bool:
         """Add the int8 nodes of one node; whether there are any."""
         if is_onnx_operator(node):
             layer = "it is in the body of another node" if caller else read_recurrent(node, self.weights)
@@ -209,7 +224,7 @@ class _Rewriter:
             return False
         weight = linear_weight(node, self.weights)
         if weight is not None:
-            self.done.linear.append(add_linear(graph, node, weight, caller))
+            self.done.linear.append(add_linear(graph, node, weight, caller, points))
             return True
         table = None if caller else embedding_table(node, self.weights)
         if table is not None:

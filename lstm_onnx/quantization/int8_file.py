@@ -16,6 +16,7 @@ from ..onnxgraph import load_inlined
 from ..onnxgraph.write import write_model
 from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
+from .kernels import KERNELS, MATMUL_INTEGER
 from .operators import LEAST_WEIGHTS
 from .proof import ROUNDINGS, Proof, prove
 from .rewrite import Rewritten, quantize_model
@@ -85,15 +86,16 @@ def quantize(
     path: str | os.PathLike[str],
     *,
     layers: str = "all",
+    kernel: str = MATMUL_INTEGER,
     inputs: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> QuantizeResult:
     """Write an int8 file of a float32 file, of this package or of any other, and prove it.
 
-    Its inputs, outputs, states and metadata are those of the float32 file.  Weights have 7 bits and a scale for each
-    output feature, what they are multiplied by 8 bits and a scale for each row and step, computed as the file runs.
-    So no sequence's result depends on the others in its batch, on padding, or on how it is cut into chunks; and no
-    CPU's instructions saturate.  A NaN or an infinity makes the results that depend on it NaN.
+    Its inputs, outputs, states and metadata are those of the float32 file.  A NaN or an infinity makes the results
+    that depend on it NaN.  By the default kernel, weights have 7 bits and a scale for each output feature, what they
+    are multiplied by 8 bits and a scale for each row and step, computed as the file runs.  So no sequence's result
+    depends on the others in its batch, on padding, or on how it is cut into chunks; and no CPU's instructions saturate.
 
     Before the file is kept, every int8 layer is compared, on inputs that the file had, with what that arithmetic
     gives in float64; see `proof`.
@@ -103,21 +105,28 @@ def quantize(
         path: the file to write.
         layers: "all" are LSTM, GRU, RNN, Linear (MatMul, Gemm) and Embedding (Gather) layers; "recurrent" leaves
             the last two as they are.
+        kernel: "MatMulInteger" is described above, and has ONNX's operators alone.  "DynamicQuantizeLSTM" is the
+            fastest for large batches and whole sequences of LSTMs, on CPUs; but one scale is shared by a batch, so
+            that a result depends on the other sequences, on padding, on chunks and on the number of threads.
+            "MatMulNBits" is the fastest for single streams on CPUs with VNNI, and has 8-bit weights and scales for
+            blocks of 64 features; in browsers it is slow.  Both are ONNX Runtime's own operators.
         inputs: numpy arrays by input name for the proof; by default they are drawn.
         seed: of the inputs and states that are drawn.
 
     Raises:
-        ConfigError: `layers` is not possible; `path` is `source`.
+        ConfigError: `layers` or `kernel` is not possible; `path` is `source`.
         FileError: a file cannot be read or written.
-        ModelError: the file is not an ONNX model, is not float32, has nothing to quantise, or is int8 already; or
-            the int8 file does not compute what it must, and is not kept.
+        ModelError: the file is not an ONNX model, is not float32, has nothing to quantise, or is int8 already; it has
+            a layer that the kernel does not compute; or the int8 file does not compute what it must, and is not kept.
         InputError: inputs cannot be drawn, or `inputs` do not fit.
     """
     if layers not in INT8_LAYERS:
         raise ConfigError(f"layers = {shown(layers)} is not possible", hint='it must be "all" or "recurrent"')
+    if kernel not in KERNELS:
+        raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
-    done = quantized_model(source, layers=layers)
+    done = quantized_model(source, layers=layers, kernel=kernel)
     proof = prove(done, source, inputs=inputs, seed=seed)
     external, written = write_model(done.model, done.initializers, path)
     return QuantizeResult(
@@ -134,7 +143,9 @@ def quantize(
     )
 
 
-def quantized_model(source: str | os.PathLike[str], *, layers: str = "all") -> Rewritten:
+def quantized_model(
+    source: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER
+) -> Rewritten:
     """The int8 form of a float32 file, whose metadata say so; nothing is run.
 
     Raises:
@@ -144,7 +155,7 @@ def quantized_model(source: str | os.PathLike[str], *, layers: str = "all") -> R
     metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
     if metadata.options is not None and metadata.options.precision == "float16":
         raise ModelError(f"{source}: has float16 weights; quantise the float32 file, whose weights are not rounded yet")
-    done = quantize_model(model, source, layers=layers)
+    done = quantize_model(model, source, layers=layers, kernel=kernel)
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
         reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from ..onnxgraph.builder import valid_steps
-from .kernels import MATMUL_NBITS
+from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .products import Graph, Weight, add_weight, quantized_product, step_product, zero_points
 
 INPUT_PRODUCT, HIDDEN_PRODUCT, RESET_PRODUCT = "input_product", "hidden_product", "reset_product"
@@ -40,6 +40,7 @@ class Layer:
         reverse: for each direction, whether it starts at the end.
         activations: for each direction, its activations.
         reset_after: of a GRU, its linear_before_reset.
+        kernel: what computes its products, one of `kernels.KERNELS`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Layer:
     reverse: tuple[bool, ...]
     activations: tuple[tuple[str, ...], ...]
     reset_after: bool = False
+    kernel: str = MATMUL_INTEGER
 
     @property
     def hidden_size(self) -> int:
@@ -85,7 +87,7 @@ def add_layer(graph: Graph, layer: Layer) -> None:
     """Add the nodes of a layer, which give the operator's outputs under their own names."""
     nodes = graph.nodes
     valid = valid_steps(nodes, layer.x, layer.lengths, f"{layer.name}/valid") if layer.lengths else ""
-    zeros = _zeros(graph, layer) if not layer.h0 or (layer.cell and not layer.c0) else ""
+    zeros = add_zeros(graph, layer, 1) if not layer.h0 or (layer.cell and not layer.c0) else ""
     points = "" if graph.kernel == MATMUL_NBITS else zero_points(graph, layer.x, f"{layer.name}/zero_points")
     count = len(layer.reverse)
     h0 = _by_direction(graph, layer.h0, count, f"{layer.name}/h0") if layer.h0 else [zeros] * count
@@ -104,8 +106,11 @@ def add_layer(graph: Graph, layer: Layer) -> None:
 def direction_outputs(layer: Layer, index: int) -> list[str]:
     """The values of a direction: its output ``(time, 1, batch, H)``, its final h and, of an LSTM, c ``(1, batch, H)``.
 
-    Of a layer with a single direction they are the operator's own outputs, where these are used.
+    Of a layer with a single direction they are the operator's own outputs, where these are used.  Those of
+    DynamicQuantizeLSTM have all directions.
     """
+    if layer.kernel == DYNAMIC_QUANTIZE_LSTM:
+        return [f"{layer.name}/{DYNAMIC_QUANTIZE_LSTM}/{output}" for output in ("Y", "Y_h", "Y_c")]
     name = _direction_name(layer, index)
     own = [f"{name}/output", f"{name}/hn", *([f"{name}/cn"] if layer.cell else [])]
     if len(layer.reverse) > 1:
@@ -116,7 +121,8 @@ def direction_outputs(layer: Layer, index: int) -> list[str]:
 def direction_arrays(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """A direction's output ``(time, batch, H)``, its final h and, of an LSTM, c ``(batch, H)``."""
     output, *final = (values[name] for name in direction_outputs(layer, index))
-    return [output[:, 0], *(array[0] for array in final)]
+    at = index if layer.kernel == DYNAMIC_QUANTIZE_LSTM else 0
+    return [output[:, at], *(array[at] for array in final)]
 
 
 def _direction_name(layer: Layer, index: int) -> str:
@@ -287,12 +293,12 @@ def _by_direction(graph: Graph, value: str, count: int, name: str) -> Sequence[s
     return graph.nodes.add("Split", value, sizes, name=f"{name}/Split", outputs=outputs, axis=0)
 
 
-def _zeros(graph: Graph, layer: Layer) -> str:
-    """Zeros ``(1, batch, H)``."""
+def add_zeros(graph: Graph, layer: Layer, count: int) -> str:
+    """Add initial states of zeros ``(count, batch, H)``."""
     nodes, name = graph.nodes, f"{layer.name}/zeros"
     shape = nodes.one("Shape", layer.x, name=f"{name}/Shape")
     batch = nodes.one("Gather", shape, nodes.integers(1), name=f"{name}/batch")
     shape = nodes.one(
-        "Concat", nodes.integers(1), batch, nodes.integers(layer.hidden_size), name=f"{name}/shape", axis=0
+        "Concat", nodes.integers(count), batch, nodes.integers(layer.hidden_size), name=f"{name}/shape", axis=0
     )
     return nodes.one("Expand", graph.scalar(0), shape, name=name)

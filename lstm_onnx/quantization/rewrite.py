@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from ..metadata import Metadata, Quantization
 from ..onnxgraph import bodies_of, external_problem, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import is_onnx_operator, read_layer
-from .kernels import MATMUL_INTEGER, MATMUL_NBITS
+from .dynamic_lstm import add_dynamic_lstm
+from .kernels import CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .layers import Embedding, Linear, add_embedding, add_linear
 from .operators import embedding_table, linear_weight, read_recurrent
 from .products import Graph, zero_points
@@ -67,9 +68,11 @@ def quantize_model(
         model: with its functions inlined.
         path: its file, for weights beside it and for messages.
         layers: see `quantize`.
+        kernel: see `quantize`.
 
     Raises:
-        ModelError: it is int8 already, its opset is too old, or a file beside it cannot be read.
+        ModelError: it is int8 already, its opset is too old, a layer is not what the kernel computes, or a file
+            beside it cannot be read.
     """
     opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if opset < _LEAST_OPSET:
@@ -79,6 +82,8 @@ def quantize_model(
     metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
     if metadata.quantization is not None:
         raise ModelError(f"{path}: is int8 already; quantise the float32 file that it came from")
+    if kernel == DYNAMIC_QUANTIZE_LSTM:
+        _require_lstms(model, path)
     weights = _Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
@@ -87,9 +92,26 @@ def quantize_model(
     rewriter.rewrite(model.graph, None)
     done.initializers.update(weights.remaining(model.graph) | added)
     del model.graph.initializer[:]
+    domains = {node.domain for node in nodes_of(model.graph.node)}
+    if CONTRIB in domains and all(item.domain != CONTRIB for item in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
     helper.set_model_props(model, {**props, **Quantization(kernel, layers).to_entry()})
     return done
+
+
+def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
+    """Raise a ModelError for a model with a recurrent layer that DynamicQuantizeLSTM does not compute."""
+    for graph in graphs_of(model.graph):
+        producers = {value: node for node in graph.node for value in node.output if value}
+        for node in graph.node:
+            layer = read_layer(node, producers)
+            kind = "" if layer is None else "a projected LSTM" if layer.W_hr else f"a {layer.op_type}"
+            if kind and kind != "a LSTM":
+                raise ModelError(
+                    f"{path}: {node.name} is {kind}, and {DYNAMIC_QUANTIZE_LSTM} computes LSTMs without projection "
+                    f"alone; use kernel {MATMUL_INTEGER} or {MATMUL_NBITS}"
+                )
 
 
 class _Weights:
@@ -217,7 +239,11 @@ class _Rewriter:
             if isinstance(layer, str):
                 self.done.kept[node.name] = layer
                 return False
-            add_layer(graph, layer)
+            layer = replace(layer, kernel=self.kernel)
+            if self.kernel == DYNAMIC_QUANTIZE_LSTM:
+                add_dynamic_lstm(graph, layer)
+            else:
+                add_layer(graph, layer)
             self.done.layers.append(layer)
             return True
         if not (self.all_layers or recurrent):

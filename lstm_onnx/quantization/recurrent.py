@@ -41,6 +41,7 @@ class Layer:
         activations: for each direction, its activations.
         reset_after: of a GRU, its linear_before_reset.
         kernel: what computes its products, one of `kernels.KERNELS`.
+        caller: the name of the node whose body it is in, "" for none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Layer:
     activations: tuple[tuple[str, ...], ...]
     reset_after: bool = False
     kernel: str = MATMUL_INTEGER
+    caller: str = ""
 
     @property
     def hidden_size(self) -> int:

@@ -19,6 +19,7 @@ from ..onnxgraph.recurrent import is_onnx_operator, read_layer
 from .dynamic_lstm import add_dynamic_lstm
 from .kernels import CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .layers import Embedding, Linear, add_embedding, add_linear
+from .loop_constants import inline_loop_constants
 from .operators import embedding_table, linear_weight, read_recurrent
 from .products import Graph, zero_points
 from .recurrent import Layer, add_layer
@@ -87,6 +88,7 @@ def quantize_model(
     weights = _Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
+    inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
     rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph), kernel)
     rewriter.rewrite(model.graph, None)
@@ -235,11 +237,11 @@ class _Rewriter:
     def _add(self, graph: Graph, node: NodeProto, caller: str, points: str, *, recurrent: bool) -> bool:
         """Add the int8 nodes of one node; whether there are any."""
         if is_onnx_operator(node):
-            layer = "it is in the body of another node" if caller else read_recurrent(node, self.weights)
+            layer = read_recurrent(node, self.weights)
             if isinstance(layer, str):
                 self.done.kept[node.name] = layer
                 return False
-            layer = replace(layer, kernel=self.kernel)
+            layer = replace(layer, kernel=self.kernel, caller=caller)
             if self.kernel == DYNAMIC_QUANTIZE_LSTM:
                 add_dynamic_lstm(graph, layer)
             else:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from ..checksum import KEY
 from ..errors import ModelError
 from ..metadata import Metadata, Quantization
-from ..onnxgraph import bodies_of, external_problem, graphs_of, nodes_of
+from ..onnxgraph import bodies_of, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import is_onnx_operator, read_layer
 from .dynamic_lstm import add_dynamic_lstm
@@ -23,6 +21,7 @@ from .loop_constants import inline_loop_constants
 from .operators import embedding_table, linear_weight, read_recurrent
 from .products import Graph, zero_points
 from .recurrent import Layer, add_layer
+from .weights import Weights
 
 _LEAST_OPSET = 13
 """Unsqueeze and Split take their axes and sizes as inputs from here on."""
@@ -85,7 +84,7 @@ def quantize_model(
         raise ModelError(f"{path}: is int8 already; quantise the float32 file that it came from")
     if kernel == DYNAMIC_QUANTIZE_LSTM:
         _require_lstms(model, path)
-    weights = _Weights(model, path)
+    weights = Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
     inline_loop_constants(model.graph, weights)
@@ -116,67 +115,6 @@ def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
                 )
 
 
-class _Weights:
-    """The constants of a model, of all its graphs by name."""
-
-    def __init__(self, model: ModelProto, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        self.folder = str(Path(path).resolve().parent)
-        self.tensors: dict[str, TensorProto] = {}
-        others = Counter(value.name for value in model.graph.input)  # a caller may give another weight
-        for graph in graphs_of(model.graph):
-            if graph is not model.graph:
-                others.update(value.name for value in graph.input)
-            for tensor in graph.initializer:
-                self._add(tensor.name, tensor, others)
-            for node in graph.node:
-                values = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
-                if node.op_type == "Constant" and values:
-                    self._add(node.output[0], values[0], others)
-                else:
-                    others.update(node.output)
-        # The bodies of two nodes may use one name for different values.
-        self.constant = {name: tensor for name, tensor in self.tensors.items() if name not in others}
-
-    @property
-    def external_bytes(self) -> int:
-        """The size of the weights in files beside the model."""
-        keys = (item for tensor in self.tensors.values() for item in tensor.external_data)
-        return sum(int(item.value) for item in keys if item.key == "length" and item.value.isdigit())
-
-    def _add(self, name: str, tensor: TensorProto, others: Counter[str]) -> None:
-        if name in self.tensors:
-            others[name] += 1
-        self.tensors[name] = tensor
-
-    def __call__(self, name: str) -> np.ndarray | None:
-        """The content of a constant, None for another value.
-
-        Raises:
-            ModelError: it is in a file that is missing or outside the model's folder.
-        """
-        tensor = self.constant.get(name)
-        return None if tensor is None else self._array(tensor)
-
-    def _array(self, tensor: TensorProto) -> np.ndarray:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
-            problem = external_problem(self.path, location)
-            if problem:
-                raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")
-        array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
-        return array
-
-    def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
-        """The graph's initializers that are still used; Constant nodes that are not are removed."""
-        used = {name for node in nodes_of(graph.node) for name in node.input}
-        used |= {value.name for one in graphs_of(graph) for value in one.output}
-        for one in graphs_of(graph):
-            for node in [node for node in one.node if node.op_type == "Constant" and node.output[0] not in used]:
-                one.node.remove(node)
-        return {tensor.name: self._array(tensor) for tensor in graph.initializer if tensor.name in used}
-
-
 def _name_nodes(model: ModelProto) -> None:
     """Give every node a name of its own, which the names of its int8 nodes start with."""
     nodes = list(nodes_of(model.graph.node))
@@ -197,7 +135,7 @@ class _Rewriter:
     def __init__(
         self,
         done: Rewritten,
-        weights: _Weights,
+        weights: Weights,
         initializers: dict[str, np.ndarray],
         opset: int,
         all_layers: bool,

@@ -59,7 +59,7 @@ def block_product(rows: np.ndarray, weight: BlockWeight, dtype: type = np.float6
     signed = weight.integers.astype(np.float64) - ZERO_POINT
     total: np.ndarray = np.zeros((*rows.shape[:-1], len(signed)), dtype)
     for block in range(signed.shape[1]):
-        exact = (integers[..., block, :].astype(np.float64) @ signed[:, block].T).astype(dtype)
+        exact: np.ndarray = (integers[..., block, :].astype(np.float64) @ signed[:, block].T).astype(dtype)
         total += exact * scales[..., block, None].astype(dtype) * weight.scales[:, block].astype(dtype)
     return total
 

@@ -15,7 +15,7 @@ import numpy as np
 from .arithmetic import product, quantize_weight
 from .block_products import block_product, quantize_blocks
 from .dynamic_lstm import batch_product
-from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
+from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_NBITS
 from .recurrent import Layer
 
 
@@ -65,11 +65,13 @@ def _products(layer: Layer, index: int, dtype: type) -> _Products:
     parts = [layer.R[index]]
     if layer.op_type == "GRU" and not layer.reset_after:
         parts = [layer.R[index][: 2 * hidden], layer.R[index][2 * hidden :]]
-    by = {
-        MATMUL_INTEGER: lambda matrix: partial(product, weight=quantize_weight(matrix.T), dtype=dtype),
-        DYNAMIC_QUANTIZE_LSTM: lambda matrix: partial(batch_product, weight=quantize_weight(matrix.T), dtype=dtype),
-        MATMUL_NBITS: lambda matrix: partial(block_product, weight=quantize_blocks(matrix.T), dtype=dtype),
-    }[layer.kernel]
+
+    def by(matrix: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        if layer.kernel == MATMUL_NBITS:
+            return partial(block_product, weight=quantize_blocks(matrix.T), dtype=dtype)
+        of_rows = batch_product if layer.kernel == DYNAMIC_QUANTIZE_LSTM else product
+        return partial(of_rows, weight=quantize_weight(matrix.T), dtype=dtype)
+
     return _Products(by(layer.W[index]), tuple(by(part) for part in parts))
 
 

@@ -143,9 +143,7 @@ def quantize(
     )
 
 
-def quantized_model(
-    source: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER
-) -> Rewritten:
+def quantized_model(source: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER) -> Rewritten:
     """The int8 form of a float32 file, whose metadata say so; nothing is run.
 
     Raises:

@@ -119,7 +119,7 @@ class Weights:
         from onnx.reference import ReferenceEvaluator
 
         try:
-            result = ReferenceEvaluator(node).run(None, feeds)[0]
+            (result,) = ReferenceEvaluator(node).run(None, feeds)
         except (ValueError, IndexError, TypeError, RuntimeError):
             return None  # ONNX Runtime will say what is wrong with it
         return np.asarray(result)

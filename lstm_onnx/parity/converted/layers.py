@@ -124,7 +124,7 @@ _Sequences = dict[str, dict[bytes, bytes]]
 def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _Sequences:
     """Each row of each layer, over one call or several."""
     found: _Sequences = {}
-    for layer in done.layers:
+    for layer in (layer for layer in done.layers if not layer.caller):
         for index, backwards in enumerate(layer.reverse):
             if backwards and len(steps) > 1:
                 continue  # it starts at the end, which steps do not know
@@ -144,9 +144,9 @@ def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _S
     for linear in done.linear:
         rows = found.setdefault(linear.name, {})
         for values in steps:
-            value, product = linear_values(linear)
+            source, product = linear_values(linear)
             if product in values:
-                inputs, products = (values[one].reshape(-1, values[one].shape[-1]) for one in (value, product))
+                inputs, products = (values[one].reshape(-1, values[one].shape[-1]) for one in (source, product))
                 rows.update((_bits([one]), _bits([other])) for one, other in zip(inputs, products, strict=True))
     return found
 

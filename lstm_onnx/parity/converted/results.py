@@ -79,14 +79,14 @@ def _int8(
 ) -> None:
     quantization = model.metadata.quantization
     assert quantization is not None  # noqa: S101 - it is an int8 file
-    source = quantized_model(float32, layers=quantization.layers)
+    source = quantized_model(float32, layers=quantization.layers, kernel=quantization.kernel)
     found.cases.append(compare_numbers(file.arrays, source.initializers))
     _compare_graphs(found, file, Stored(source.model, source.initializers), model, expected)
     done = replace(source, model=file.model, initializers=file.arrays)
     probe = Probe(done, model.path, model.provider)
     cases = layer_cases(expected)
     found.cases += [compare_layers(done, probe, model, case) for case in cases]
-    if quantization.form != _DEPENDENT:
+    if quantization.kernel != _DEPENDENT:
         for result in alone_results(done, probe, model, cases):
             (found.notes if isinstance(result, str) else found.cases).append(result)  # type: ignore[arg-type]
     if mutants != "none" and cases and all(case.passed for case in found.cases):

@@ -62,7 +62,7 @@ def add_weight(graph: Graph, name: str, weight: np.ndarray) -> Weight:
     """Add the integers and scales of a weight ``(in, out)`` as the graph's kernel takes them."""
     size, out = weight.shape
     if graph.kernel == MATMUL_NBITS:
-        return Weight(*add_block_weight(graph.nodes, name, quantize_blocks(weight)), (size, out))
+        return Weight(*add_block_weight(graph.nodes, f"{name}/blocks", quantize_blocks(weight)), (size, out))
     quantized = quantize_weight(weight)
     return Weight(
         graph.nodes.constant(f"{name}/int8", quantized.integers),

@@ -146,15 +146,25 @@ class _Rewriter:
         self.kernel = kernel
         self.all_layers, self.recurrent = all_layers, recurrent
 
-    def rewrite(self, graph: GraphProto, caller: NodeProto | None, points: str = "") -> None:
-        """Rewrite a graph, or a body of the node `caller`; `points` are the zero points of a projected layer."""
+    def rewrite(self, graph: GraphProto, caller: NodeProto | None, points: str = "", *, nested: bool = False) -> None:
+        """Rewrite a graph, or a body of the node `caller`.
+
+        Args:
+            graph: the graph.
+            caller: the node, or None.
+            points: the zero points of a projected layer's rows.
+            nested: the node is in a body itself.
+        """
+        kernel = self.kernel
+        if kernel == MATMUL_NBITS and caller is not None and (nested or caller.op_type != "Scan"):
+            kernel = MATMUL_INTEGER  # MatMulNBits rounds its rows in another way there, and is not proven
         loop = caller is not None and caller.op_type in ("Scan", "Loop")
         nodes: list[NodeProto] = []
         for node in graph.node:
-            at = Graph(Nodes(initializers=self.initializers), self.opset, self.kernel)
+            at = Graph(Nodes(initializers=self.initializers), self.opset, kernel)
             within = self._points(at, graph, node)
             for body in bodies_of(node):
-                self.rewrite(body, node, within)
+                self.rewrite(body, node, within, nested=caller is not None)
             recurrent = loop or node.name in self.recurrent
             if not self._add(at, node, caller.name if caller is not None else "", points, recurrent=recurrent):
                 at.nodes.nodes.append(NodeProto.FromString(node.SerializeToString()))
@@ -164,7 +174,7 @@ class _Rewriter:
 
     def _points(self, at: Graph, graph: GraphProto, node: NodeProto) -> str:
         """For the Scan of a projected layer the zero points of its rows, which are added before it; "" for others."""
-        if node.op_type != "Scan" or self.kernel == MATMUL_NBITS:
+        if node.op_type != "Scan" or at.kernel == MATMUL_NBITS:
             return ""
         layer = read_layer(node, {value: item for item in graph.node for value in item.output if value})
         state = next(bodies_of(node)).input[0].type.tensor_type.shape.dim
@@ -179,8 +189,8 @@ class _Rewriter:
             if isinstance(layer, str):
                 self.done.kept[node.name] = layer
                 return False
-            layer = replace(layer, kernel=self.kernel, caller=caller)
-            if self.kernel == DYNAMIC_QUANTIZE_LSTM:
+            layer = replace(layer, kernel=graph.kernel, caller=caller)
+            if graph.kernel == DYNAMIC_QUANTIZE_LSTM:
                 add_dynamic_lstm(graph, layer)
             else:
                 add_layer(graph, layer)

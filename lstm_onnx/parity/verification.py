@@ -188,16 +188,10 @@ def _files(
         yield source, folder / "model.onnx", "a fresh export"
         return
     for precision in precisions or (None,):
-        chosen = source if precision is None else in_precision(source, precision)
+        chosen = source.with_options(precision=precision)
         path = folder / f"{precision or 'model'}.onnx"
         chosen.export(path, check=False)
         yield chosen, path, f"a fresh export in {precision}" if precision else "a fresh export"
-
-
-def in_precision(source: Source, precision: str) -> Source:
-    """`source` with this precision; the choice of layers is for int8 alone."""
-    layers = source.options.layers if precision == "int8" else "all"
-    return source.with_options(precision=precision, layers=layers)
 
 
 def _source_problems(source: Source, model: Model) -> list[CaseResult]:

@@ -11,7 +11,7 @@ import torch
 import lstm_onnx
 from lstm_onnx import WeightsError
 from lstm_onnx.exporter.sources.source import LSTMSource, load_source
-from lstm_onnx.parity.verification import in_precision, verify_all
+from lstm_onnx.parity.verification import verify_all
 
 _NET = "[lstm]\ninput_size = 20\nhidden_size = 24\nproj_size = 20\n[weights]\nseed = 2\n"
 _MODULE = """
@@ -47,7 +47,7 @@ dtype = "int64"
 def test_an_lstm_in_every_precision_is_in_parity(precision: str, tmp_path: Path) -> None:
     (tmp_path / "net.toml").write_text(_NET)
     source = load_source(str(tmp_path / "net.toml"))
-    chosen = in_precision(source, precision)
+    chosen = source.with_options(precision=precision)
     assert isinstance(chosen, LSTMSource)
     assert isinstance(source, LSTMSource)
     computed = chosen.computed()
@@ -66,7 +66,7 @@ def test_a_weight_too_large_for_float16_stays_float32(tmp_path: Path) -> None:
     source = load_source(str(tmp_path / "net.toml"))
     assert isinstance(source, LSTMSource)
     source.state["weight_ih_l0"][0, 0] = 1e6
-    result = in_precision(source, "float16").export(tmp_path / "m.onnx")
+    result = source.with_options(precision="float16").export(tmp_path / "m.onnx")
     assert result.notes == ("l0/W: stays float32, since float16 holds numbers up to 65504",)
     assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").inputs["input"].dtype == np.float32
 
@@ -77,7 +77,7 @@ def test_a_weight_too_large_for_the_dtype_is_an_error(tmp_path: Path) -> None:
     assert isinstance(source, LSTMSource)
     source.state["weight_ih_l0"][0, 0] = 1e300
     with pytest.raises(WeightsError, match="too large for float32"):
-        in_precision(source, "float16").export(tmp_path / "m.onnx")
+        source.with_options(precision="float16").export(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("named", ["precise_net.toml", "precise_net:make"])
@@ -89,7 +89,7 @@ def test_a_module_is_copied_and_its_integers_are_left(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     source = load_source(named)
-    computed = in_precision(source, "float64").computed()
+    computed = source.with_options(precision="float64").computed()
     assert not isinstance(computed, LSTMSource)
     assert {parameter.dtype for parameter in computed.module().parameters()} == {torch.float64}
     assert {parameter.dtype for parameter in source.module().parameters()} == {torch.float32}

@@ -169,7 +169,10 @@ _FILE_MODULE = "_lstm_onnx_source_"
 
 
 def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
-    return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given.get("precision", "int8") != "int8":
+        given.setdefault("layers", "all")  # the choice is int8's
+    return dataclasses.replace(options, **given)
 
 
 def load_source(source: str) -> Source:

@@ -82,5 +82,5 @@ def source_in_dtype(source: Any, dtype: str | None) -> Any:
     if dtype is None:
         return source
     if isinstance(source, Source):
-        return source.with_options(precision=dtype, layers="all").computed()
+        return source.with_options(precision=dtype).computed()
     return module_in_dtype(source, dtype)

@@ -27,6 +27,8 @@ PROJECTIONS = ("scan", "fold")
 PRECISIONS = ("float64", "float32", "float16", "int8")
 """Of float16 and int8 the weights alone: inputs, outputs and states are float32."""
 INT8_LAYERS = ("all", "recurrent")
+INT8_KERNELS = ("MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits")
+"""What computes the products of an int8 file; see `quantization.quantize`."""
 MIN_OPSET, MAX_OPSET, DEFAULT_OPSET = 14, 23, 18
 """Opsets 14-21 hold LSTM-14, which every ONNX Runtime runs on CPU and CUDA; 22 and 23 hold LSTM-22."""
 _LARGEST_SIZE = 2**31 - 1
@@ -238,7 +240,8 @@ class ExportOptions:
     `lengths` adds the int32 input ``lengths`` (batch,).  `projection` chooses the lowering of
     ``proj_size > 0``: "scan" is exact for every weight, "fold" keeps the standard LSTM operator.
     `opset` is that of the default ONNX domain.  `precision` is one of `PRECISIONS`, None for the
-    module's own; `layers` says which layers ``precision="int8"`` is for: "all" or the "recurrent" ones.
+    module's own; `layers` says which layers ``precision="int8"`` is for, "all" or the "recurrent" ones, and `kernel`
+    what computes their products.
 
     Raises:
         ConfigError: a value is of the wrong type or impossible.
@@ -251,13 +254,15 @@ class ExportOptions:
         default=DEFAULT_OPSET,
     )
     precision: str | None = _ruled(_choice(PRECISIONS, optional=True), default=None)
-    layers: str = _ruled(_choice(INT8_LAYERS), default="all")
+    layers: str = _ruled(_choice(INT8_LAYERS), default=INT8_LAYERS[0])
+    kernel: str = _ruled(_choice(INT8_KERNELS), default=INT8_KERNELS[0])
 
     def __post_init__(self) -> None:
         """Refuse what cannot be written."""
         _check_fields(self)
-        if self.layers != "all" and self.precision != "int8":
-            raise ConfigError(f"layers = {shown(self.layers)} is not possible", hint='it goes with precision = "int8"')
+        for name, value, default in (("layers", self.layers, "all"), ("kernel", self.kernel, INT8_KERNELS[0])):
+            if value != default and self.precision != "int8":
+                raise ConfigError(f"{name} = {shown(value)} is not possible", hint='it goes with precision = "int8"')
 
     @property
     def dtype(self) -> str | None:
@@ -271,7 +276,7 @@ class ExportOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields without the newer ones that have their defaults, so that older versions read them."""
-        newer = (("precision", None), ("layers", "all"))
+        newer = (("precision", None), ("layers", INT8_LAYERS[0]), ("kernel", INT8_KERNELS[0]))
         return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in newer}
 
 

@@ -26,6 +26,11 @@ from .streams import say
     help="Of int8: all layers, or the LSTM, GRU and RNN ones alone.  [default: as SOURCE says, else all]",
 )
 @option(
+    "--kernel",
+    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"]),
+    help="Of int8: what computes the products; see lstm-onnx help int8.  [default: as SOURCE says, else MatMulInteger]",
+)
+@option(
     "--states",
     type=click.Choice(["zero", "explicit"]),
     help="For modules: keep LSTM states internal (zero) or expose them as inputs and outputs (explicit).",
@@ -49,6 +54,7 @@ def export(
     opset: int | None,
     precision: str | None,
     layers: str | None,
+    kernel: str | None,
     states: str | None,
     max_delay: int | None,
     check: bool,
@@ -80,6 +86,7 @@ def export(
         opset=opset,
         precision=precision,
         layers=layers,
+        kernel=kernel,
         states=states,
         max_delay=max_delay,
     )

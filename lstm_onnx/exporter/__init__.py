@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
-from ..spec import DEFAULT_OPSET, ExportOptions
+from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from .bare_lstm import export_lstm
 from .torch_names import translates_torch_names
 from .write import ExportResult, require_output_path
@@ -32,7 +32,8 @@ def export(
     projection: str = "scan",
     opset: int = DEFAULT_OPSET,
     precision: str | None = None,
-    layers: str = "all",
+    layers: str = INT8_LAYERS[0],
+    kernel: str = INT8_KERNELS[0],
     check: bool = True,
     dynamic_axes: Any = None,
 ) -> ExportResult:
@@ -78,6 +79,8 @@ def export(
             float32.  "float16" computes in float32; "int8" is what `lstm_onnx.quantize` does, with its proof.  By
             default all is of the module's own dtype.
         layers: of "int8": "all" LSTM, GRU, RNN, Linear and Embedding layers, or the "recurrent" ones alone.
+        kernel: of "int8": what computes the products, "MatMulInteger", "DynamicQuantizeLSTM" or "MatMulNBits", as in
+            `lstm_onnx.quantize`.
         check: for a module: run the file at other shapes and compare it with the module before it is kept.
         dynamic_axes: torch.onnx.export's older form of `dynamic_shapes`; it is refused, with a translation.
 
@@ -103,7 +106,9 @@ def export(
         raise ConfigError(_dynamic_axes_message(module, dynamic_axes))
     if states is not None and not isinstance(states, str):
         raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
-    options = ExportOptions(lengths=lengths, projection=projection, opset=opset, precision=precision, layers=layers)
+    options = ExportOptions(
+        lengths=lengths, projection=projection, opset=opset, precision=precision, layers=layers, kernel=kernel
+    )
     if options.dtype is not None:
         from .precision import module_in_dtype
 

@@ -15,7 +15,7 @@ from ..quantization import QuantizeResult, quantize
 
 
 def write_int8(
-    model: ModelProto, initializers: Mapping[str, np.ndarray], path: str | os.PathLike[str], *, layers: str
+    model: ModelProto, initializers: Mapping[str, np.ndarray], path: str | os.PathLike[str], *, layers: str, kernel: str
 ) -> QuantizeResult:
     """Write the int8 file of a float32 model, proven as `quantize` proves it.
 
@@ -27,7 +27,7 @@ def write_int8(
         source = folder / "float32.onnx"
         write_model(model, initializers, source)
         try:
-            return quantize(source, path, layers=layers)
+            return quantize(source, path, layers=layers, kernel=kernel)
         except LSTMOnnxError as error:
             # The file in the message is none of the caller's.
             raise type(error)(str(error).replace(os.fspath(source), os.fspath(path))) from error

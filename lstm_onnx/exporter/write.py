@@ -129,7 +129,8 @@ def write_export(
     assert metadata.options is not None  # noqa: S101 - every exporter sets them
     helper.set_model_props(model, metadata.to_metadata())
     if metadata.options.precision == "int8":
-        result = write_int8(model, initializers, path, layers=metadata.options.layers)
+        options = metadata.options
+        result = write_int8(model, initializers, path, layers=options.layers, kernel=options.kernel)
         external, num_bytes, nodes, more = result.external_data, result.num_bytes, result.nodes, result.notes
     else:
         more = ()

@@ -159,7 +159,7 @@ def quantized_model(source: str | os.PathLike[str], *, layers: str = "all", kern
         reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"
         raise ModelError(f"{source}: has no layer to quantise ({reasons})")
     if metadata.options is not None:
-        options = replace(metadata.options, precision="int8", layers=layers)
+        options = replace(metadata.options, precision="int8", layers=layers, kernel=kernel)
         props = {item.key: item.value for item in done.model.metadata_props}
         helper.set_model_props(done.model, props | Metadata(options=options).to_metadata_entry("export"))
     return done

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
 from ...input_spec import InputSpec
-from ...spec import ExportOptions, LSTMSpec
+from ...spec import INT8_KERNELS, INT8_LAYERS, ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
 from ..weights import Array, state_dict_problems, validate_state_dict
@@ -171,7 +171,7 @@ _FILE_MODULE = "_lstm_onnx_source_"
 def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
     given = {name: value for name, value in changes.items() if value is not None}
     if given.get("precision", "int8") != "int8":
-        given.setdefault("layers", "all")  # the choice is int8's
+        given = {"layers": INT8_LAYERS[0], "kernel": INT8_KERNELS[0], **given}  # which are int8's
     return dataclasses.replace(options, **given)
 
 

@@ -14,6 +14,7 @@ from ...errors import LSTMOnnxError
 from ...exporter.float16_weights import with_float16_weights
 from ...onnxgraph.write import write_model
 from ...quantization.int8_file import quantized_model
+from ...quantization.kernels import DYNAMIC_QUANTIZE_LSTM
 from ...quantization.proof import Probe
 from ...runtime import Model, load
 from ..expected import Expected
@@ -22,9 +23,6 @@ from .drift import drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
 from .layers import alone_results, compare_layers, layer_cases
 from .mutants import int8_mutants
-
-_DEPENDENT = "DynamicQuantizeLSTM"
-"""The kernel whose numbers for one row depend on the others, by its design."""
 
 
 @dataclass
@@ -86,7 +84,7 @@ def _int8(
     probe = Probe(done, model.path, model.provider)
     cases = layer_cases(expected)
     found.cases += [compare_layers(done, probe, model, case) for case in cases]
-    if quantization.kernel != _DEPENDENT:
+    if quantization.kernel != DYNAMIC_QUANTIZE_LSTM:  # of which one row depends on the others
         for result in alone_results(done, probe, model, cases):
             (found.notes if isinstance(result, str) else found.cases).append(result)  # type: ignore[arg-type]
     if mutants != "none" and cases and all(case.passed for case in found.cases):

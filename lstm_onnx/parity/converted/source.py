@@ -18,6 +18,7 @@ from ...exporter.sources.torch_lstm import is_bare_lstm
 from ...metadata import Metadata
 from ...onnxgraph.write import write_model
 from ...runtime import Model
+from ...spec import INT8_KERNELS, INT8_LAYERS
 from ..modules.inputs import find_arguments, forward_outputs
 from .exact import read_stored
 
@@ -48,7 +49,7 @@ def export_float32(
             path=model.path,
             hint="verify the float32 file; quantize has proven the rest",
         )
-    options = replace(options, precision="float32", layers="all")
+    options = replace(options, precision="float32", layers=INT8_LAYERS[0], kernel=INT8_KERNELS[0])
     states = "explicit" if model.metadata.origins else "zero"
     if isinstance(source, LSTMSource):
         replace(source, options=options).export(path)

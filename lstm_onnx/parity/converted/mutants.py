@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto
 
 from ...errors import LSTMOnnxError
 from ...onnxgraph import nodes_of
+from ...quantization.arithmetic import ZERO_POINT
 from ...quantization.proof import ROUNDINGS, Probe, layer_errors
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
@@ -87,7 +88,7 @@ def _ratio(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> float:
 def _kinds(file: Stored, done: Rewritten) -> Iterator[tuple[str, str, list[tuple[str, _Change]]]]:
     """Each kind of mistake, the case that is to reject it, and where it can be made."""
     arrays = file.arrays
-    every = [name for name, array in arrays.items() if array.dtype == np.int8 and array.ndim >= 2 and array.any()]
+    every = [name for name, array in arrays.items() if name.endswith(_INTEGERS) and array.ndim >= 2 and array.any()]
     every_scale = [name for name in arrays if name.endswith(_SCALE) and arrays[name].size > 1]
     # Of a table only the rows that were looked up show in a layer's numbers.
     tables = {node.input[0] for node in file.model.graph.node if node.op_type == "Gather"}
@@ -100,11 +101,11 @@ def _kinds(file: Stored, done: Rewritten) -> Iterator[tuple[str, str, list[tuple
     yield "one scale changed by one rounding", STORED, _numbers(every_scale, lambda array: _at_largest(array, _next))
     yield "one scale doubled", LAYERS, _numbers(scales, lambda array: _at_largest(array, lambda value: value * 2))
     yield "scales shifted by one", LAYERS, _numbers(uneven, lambda array: np.roll(array, 1))
-    yield "a weight's outputs shifted by one", LAYERS, _numbers(integers, lambda array: np.roll(array, 1, axis=-1))
-    yield "a weight's inputs shifted by one", LAYERS, _numbers(integers, lambda array: np.roll(array, 1, axis=-2))
+    yield "a weight's outputs shifted by one", LAYERS, _numbers(integers, lambda array: _shifted(array, "outputs"))
+    yield "a weight's inputs shifted by one", LAYERS, _numbers(integers, lambda array: _shifted(array, "inputs"))
     for kind, change in (("gates exchanged", _gates_exchanged), ("each gate's R transposed", _transposed)):
         yield kind, LAYERS, list(_gates(file, done, change, squares=change is _transposed))
-    yield "a weight ignored", LAYERS, _numbers(integers, np.zeros_like)
+    yield "a weight ignored", LAYERS, _numbers(integers, _ignored)
     yield "a bias dropped", LAYERS, _numbers(biases, np.zeros_like)
     yield "a zero point changed by 1", LAYERS, _numbers(points, lambda array: array - array.dtype.type(1))
     scans = [node for node in file.model.graph.node if node.op_type == "Scan"]
@@ -158,10 +159,20 @@ def _transposed(file: Stored, name: str, hidden: int) -> None:
     file.arrays[name] = np.ascontiguousarray(np.concatenate([part.T for part in parts], axis=-1))
 
 
+def _shifted(array: np.ndarray, axis: str) -> np.ndarray:
+    """Outputs are the last axis of an int8 weight and the first of one in blocks, inputs are the other one."""
+    axes = (0, -1) if array.dtype == np.uint8 else (-1, -2)
+    return np.roll(array, 1, axis=axes[axis == "inputs"])
+
+
+def _ignored(array: np.ndarray) -> np.ndarray:
+    return np.full_like(array, ZERO_POINT if array.dtype == np.uint8 else 0)
+
+
 def _nudged(array: np.ndarray) -> np.ndarray:
     changed = array.copy()
     place = np.unravel_index(changed.size // 2, changed.shape)
-    changed[place] += 1 if changed[place] <= 0 else -1
+    changed[place] ^= 1
     return changed
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from .tracing.arguments import Arguments
+    from .call.arguments import Arguments
 
 
 def module_in_dtype(module: nn.Module, dtype: str) -> nn.Module:

@@ -18,6 +18,7 @@ import numpy as np
 
 from .errors import LSTMOnnxError
 from .runtime import providers
+from .runtime.cpu import cpu_flags, int8_instructions
 from .terminal_text import safe_copy
 
 PACKAGES = (
@@ -146,8 +147,14 @@ def _capabilities(packages: dict[str, str | None], cpu: ProviderStatus, cuda: Pr
         verify,
         Capability("run on cpu", cpu.works, "" if cpu.works else cpu.detail),
         Capability("run on cuda", cuda.works, "" if cuda.works else cuda.detail),
+        _int8(),
         needs("read and write parquet", "pyarrow", command=_INSTALL.format("parquet")),
     )
+
+
+def _int8() -> Capability:
+    fast, why = int8_instructions(cpu_flags())
+    return Capability("run int8 files fast on cpu", fast is not False, why)
 
 
 def _status(name: str) -> ProviderStatus:

@@ -43,11 +43,11 @@ class Quantization:
     """How an int8 file was made of a float32 one.
 
     Attributes:
-        form: "rows": a scale for each row, see `quantization.arithmetic`.
+        kernel: what computes its products, one of `quantization.kernels.KERNELS`.
         layers: "all" or "recurrent", see `quantization.quantize`.
     """
 
-    form: str
+    kernel: str
     layers: str
 
     def to_entry(self) -> dict[str, str]:
@@ -147,7 +147,7 @@ class Metadata:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
         entries: dict[str, Any] = {
             "spec": None if self.spec is None else dataclasses.asdict(self.spec),
-            "export": None if self.options is None else dataclasses.asdict(self.options),
+            "export": None if self.options is None else self.options.to_dict(),
             "states": dict(self.states),
             "versions": dict(self.versions),
             "weights": self.digest,
@@ -168,6 +168,10 @@ class Metadata:
             for key, value in sorted(entries.items())
             if value is not None
         }
+
+    def to_metadata_entry(self, name: str) -> dict[str, str]:
+        """The entry of one field alone, such as "export"; empty where it is not set."""
+        return {key: value for key, value in self.to_metadata().items() if key == METADATA_PREFIX + name}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Metadata:
@@ -267,7 +271,7 @@ def _call(item: Any) -> list[Any] | None:
 def _quantization(item: Any) -> Quantization:
     quantization = Quantization(**item)
     if not all(isinstance(value, str) for value in dataclasses.astuple(quantization)):
-        raise ConfigError("the metadata's quantization must be a form and layers")
+        raise ConfigError("the metadata's quantization must be a kernel and layers")
     return quantization
 
 

@@ -24,6 +24,11 @@ GATES = 4
 DTYPES = ("float32", "float64", "float16")
 NONLINEARITIES = ("tanh", "relu")
 PROJECTIONS = ("scan", "fold")
+PRECISIONS = ("float64", "float32", "float16", "int8")
+"""Of float16 and int8 the weights alone: inputs, outputs and states are float32."""
+INT8_LAYERS = ("all", "recurrent")
+INT8_KERNELS = ("MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits")
+"""What computes the products of an int8 file; see `quantization.quantize`."""
 MIN_OPSET, MAX_OPSET, DEFAULT_OPSET = 14, 23, 18
 """Opsets 14-21 hold LSTM-14, which every ONNX Runtime runs on CPU and CUDA; 22 and 23 hold LSTM-22."""
 _LARGEST_SIZE = 2**31 - 1
@@ -34,10 +39,10 @@ S = TypeVar("S", bound="RecurrentSpec")
 
 
 class _Rule:
-    """What one field may hold: a type, a test of the value, and both in words."""
+    """What one field may hold: a type, a test of the value, and both in words; if `optional`, also None."""
 
-    def __init__(self, type: type, test: Callable[[Any], bool], allowed: str) -> None:  # noqa: A002 - as in a field
-        self.type, self.test, self.allowed = type, test, allowed
+    def __init__(self, type: type, test: Callable[[Any], bool], allowed: str, *, optional: bool = False) -> None:  # noqa: A002 - as in a field
+        self.type, self.test, self.allowed, self.optional = type, test, allowed, optional
 
 
 def _size(minimum: int) -> _Rule:
@@ -48,8 +53,8 @@ def _flag() -> _Rule:
     return _Rule(bool, lambda _: True, "true or false")
 
 
-def _choice(options: tuple[str, ...]) -> _Rule:
-    return _Rule(str, lambda v: v in options, "one of " + ", ".join(f'"{o}"' for o in options))
+def _choice(options: tuple[str, ...], *, optional: bool = False) -> _Rule:
+    return _Rule(str, lambda v: v in options, "one of " + ", ".join(f'"{o}"' for o in options), optional=optional)
 
 
 def _ruled(rule: _Rule, **keywords: Any) -> Any:
@@ -60,6 +65,8 @@ def _check_fields(instance: Any) -> None:
     for item in dataclasses.fields(instance):
         rule: _Rule = item.metadata["rule"]
         value = getattr(instance, item.name)
+        if value is None and rule.optional:
+            continue
         # bool is an int, and an int is a fine float; everything else must be of the very type.
         right_type = type(value) is rule.type or (rule.type is float and type(value) is int)
         if not right_type or not rule.test(value):
@@ -232,7 +239,9 @@ class ExportOptions:
 
     `lengths` adds the int32 input ``lengths`` (batch,).  `projection` chooses the lowering of
     ``proj_size > 0``: "scan" is exact for every weight, "fold" keeps the standard LSTM operator.
-    `opset` is that of the default ONNX domain.
+    `opset` is that of the default ONNX domain.  `precision` is one of `PRECISIONS`, None for the
+    module's own; `layers` says which layers ``precision="int8"`` is for, "all" or the "recurrent" ones, and `kernel`
+    what computes their products.
 
     Raises:
         ConfigError: a value is of the wrong type or impossible.
@@ -244,10 +253,31 @@ class ExportOptions:
         _Rule(int, lambda v: MIN_OPSET <= v <= MAX_OPSET, f"an integer from {MIN_OPSET} to {MAX_OPSET}"),
         default=DEFAULT_OPSET,
     )
+    precision: str | None = _ruled(_choice(PRECISIONS, optional=True), default=None)
+    layers: str = _ruled(_choice(INT8_LAYERS), default=INT8_LAYERS[0])
+    kernel: str = _ruled(_choice(INT8_KERNELS), default=INT8_KERNELS[0])
 
     def __post_init__(self) -> None:
         """Refuse what cannot be written."""
         _check_fields(self)
+        for name, value, default in (("layers", self.layers, "all"), ("kernel", self.kernel, INT8_KERNELS[0])):
+            if value != default and self.precision != "int8":
+                raise ConfigError(f"{name} = {shown(value)} is not possible", hint='it goes with precision = "int8"')
+
+    @property
+    def dtype(self) -> str | None:
+        """What the module is computed in: float32 where `precision` is that of the weights alone; None for its own."""
+        return "float32" if self.precision in ("float16", "int8") else self.precision
+
+    @property
+    def smaller(self) -> bool:
+        """Whether the weights are stored in fewer bits than they are computed with."""
+        return self.precision in ("float16", "int8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields without the newer ones that have their defaults, so that older versions read them."""
+        newer = (("precision", None), ("layers", INT8_LAYERS[0]), ("kernel", INT8_KERNELS[0]))
+        return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in newer}
 
 
 def direction_suffixes(bidirectional: bool) -> tuple[str, ...]:

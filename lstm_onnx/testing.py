@@ -36,6 +36,7 @@ def assert_parity(
     seed: int = 0,
     mutants: str | None = None,
     data: Sequence[Mapping[str, Any]] = (),
+    max_drift: float | None = None,
 ) -> ParityReport:
     """Assert that a file gives what PyTorch gives; see `lstm_onnx.verify` for how they are compared.
 
@@ -57,6 +58,8 @@ def assert_parity(
         seed: for the inputs and states that are drawn.
         mutants: how many mutants are tried: "none", "quick" or "all".  None is "quick", and "none" with `golden`.
         data: inputs to compare in addition to the drawn ones, each by the file's input names.
+        max_drift: the largest difference from the float64 model that passes, as in `lstm_onnx.verify`; what it is for
+            are files in int8 and float16.
 
     Returns:
         The report, which is truthy.
@@ -69,7 +72,9 @@ def assert_parity(
     __tracebackhide__ = True
     try:
         if golden is not None:
-            report = _against_golden(source, file, golden, example_inputs, provider, threads, seed, mutants, data)
+            report = _against_golden(
+                source, file, golden, example_inputs, provider, threads, seed, mutants, data, max_drift
+            )
         else:
             from .exporter.dependencies import import_torch
 
@@ -85,6 +90,7 @@ def assert_parity(
                 seed=seed,
                 mutants="quick" if mutants is None else mutants,
                 data=data,
+                max_drift=max_drift,
             )
     except LSTMOnnxError as error:
         # The message is complete in one line; the frames below are not of interest to the caller.
@@ -104,6 +110,7 @@ def _against_golden(
     seed: int,
     mutants: str | None,
     data: Sequence[Mapping[str, Any]],
+    max_drift: float | None,
 ) -> ParityReport:
     from .parity.golden import verify_golden
     from .parity.user_data import require_drawing
@@ -112,4 +119,4 @@ def _against_golden(
     if second is not None or example_inputs is not None or seed or data:
         raise ConfigError(f"{golden}: holds its own inputs and outputs; give it with the .onnx file alone")
     level = "none" if mutants is None else mutants
-    return verify_golden(file, golden, provider=provider, threads=threads, mutants=level)
+    return verify_golden(file, golden, provider=provider, threads=threads, mutants=level, max_drift=max_drift)

@@ -16,6 +16,21 @@ from .streams import say
 @option("--projection", type=click.Choice(["scan", "fold"]), help="Lowering of proj_size.  [default: scan]")
 @option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
 @option(
+    "--precision",
+    type=click.Choice(["float64", "float32", "float16", "int8"]),
+    help="Of the weights; with float16 and int8 all else is float32.  [default: as SOURCE says, else SOURCE's own]",
+)
+@option(
+    "--layers",
+    type=click.Choice(["all", "recurrent"]),
+    help="Of int8: all layers, or the LSTM, GRU and RNN ones alone.  [default: as SOURCE says, else all]",
+)
+@option(
+    "--kernel",
+    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"]),
+    help="Of int8: what computes the products; see lstm-onnx help int8.  [default: as SOURCE says, else MatMulInteger]",
+)
+@option(
     "--states",
     type=click.Choice(["zero", "explicit"]),
     help="For modules: keep LSTM states internal (zero) or expose them as inputs and outputs (explicit).",
@@ -37,6 +52,9 @@ def export(
     lengths: bool | None,
     projection: str | None,
     opset: int | None,
+    precision: str | None,
+    layers: str | None,
+    kernel: str | None,
     states: str | None,
     max_delay: int | None,
     check: bool,
@@ -63,7 +81,14 @@ def export(
     require_writable(target)
     require_apart([target], source_files(source))
     model = load_source(source).with_options(
-        lengths=lengths, projection=projection, opset=opset, states=states, max_delay=max_delay
+        lengths=lengths,
+        projection=projection,
+        opset=opset,
+        precision=precision,
+        layers=layers,
+        kernel=kernel,
+        states=states,
+        max_delay=max_delay,
     )
     result = model.export(target, check=check)
     for remark in result.notes:

@@ -20,9 +20,18 @@ from .params import FILE, option
     show_default=True,
     help="all: LSTM, GRU, RNN, Linear and Embedding layers; recurrent: the first three.",
 )
+@option(
+    "--kernel",
+    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"]),
+    default="MatMulInteger",
+    show_default=True,
+    help="MatMulInteger: each sequence has the same result in any batch, and on any CPU; DynamicQuantizeLSTM: "
+    "fastest for large batches, and results depend on the batch; MatMulNBits: fastest for single streams on CPUs "
+    "with VNNI.",
+)
 @seed_option
 @json_option
-def quantize(file: str, output: str, layers: str, seed: int, as_json: bool) -> None:
+def quantize(file: str, output: str, layers: str, kernel: str, seed: int, as_json: bool) -> None:
     """Write an int8 file of a float32 ONNX FILE.
 
     Every int8 layer is compared with what its arithmetic gives before the file is kept.
@@ -35,4 +44,4 @@ def quantize(file: str, output: str, layers: str, seed: int, as_json: bool) -> N
     if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
         raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
     require_utf8(output)
-    report(write_quantized(file, output, layers=layers, seed=seed), as_json=as_json)
+    report(write_quantized(file, output, layers=layers, kernel=kernel, seed=seed), as_json=as_json)

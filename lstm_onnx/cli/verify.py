@@ -42,9 +42,9 @@ _WITH_SOURCE = {
 @option(
     "--precision",
     "precisions",
-    type=click.Choice(["float16", "float32", "float64"]),
+    type=click.Choice(["float64", "float32", "float16", "int8"]),
     multiple=True,
-    help="Precision of the fresh export; may be repeated.  [default: that of SOURCE]",
+    help="Precision of the fresh export, as in export; may be repeated.  [default: that of SOURCE]",
 )
 @option(
     "--mutants",
@@ -52,6 +52,12 @@ _WITH_SOURCE = {
     default="quick",
     show_default=True,
     help="How many mutants of the file to try; each must be rejected.",
+)
+@option(
+    "--max-drift",
+    metavar="SHARE",
+    type=click.FloatRange(min=0),
+    help="Fail if an output is farther than this from float64, relative to it (0.01 is 1 %), as int8 makes it.",
 )
 @option("--data", metavar="DATA", type=FILE, help="Also compare on these inputs, in any format that run reads.")
 @option("--columns", metavar="A,B,...", help="Feature columns of a --data table.  [default: all]")
@@ -71,6 +77,7 @@ def verify(
     threads: int | None,
     precisions: tuple[str, ...],
     mutants: str,
+    max_drift: float | None,
     data: str | None,
     columns: str | None,
     golden: str | None,
@@ -97,7 +104,7 @@ def verify(
     if source.lower().endswith(".onnx"):
         reports = [
             replace(report, command=_command_line())
-            for report in _against_golden(source, golden, providers, threads, mutants)
+            for report in _against_golden(source, golden, providers, threads, mutants, max_drift)
         ]
         show(reports, as_json=as_json, junit=junit, html=html)
         return 0 if all(reports) else EXIT_FAILED
@@ -123,6 +130,7 @@ def verify(
         seed=seed,
         mutants=mutants,
         data=user_data or (),
+        max_drift=max_drift,
         progress=progress,
     )
     reports = [replace(done.report, command=_command_line()) for done in verified]
@@ -166,7 +174,12 @@ def _store(path: str, golden: Golden, *, passed: bool) -> None:
 
 
 def _against_golden(
-    path: str, golden: str | None, providers: tuple[str, ...], threads: int | None, mutants: str
+    path: str,
+    golden: str | None,
+    providers: tuple[str, ...],
+    threads: int | None,
+    mutants: str,
+    max_drift: float | None,
 ) -> list[ParityReport]:
     if golden is None:
         raise click.UsageError(f"{path} is a FILE; put the SOURCE to compare it with before it, or pass --golden")
@@ -180,7 +193,10 @@ def _against_golden(
     from ..parity.golden import verify_golden
 
     level = mutants if is_given("mutants") else "none"  # mutants need onnx, and running a model does not
-    return [verify_golden(path, golden, provider=each, threads=threads, mutants=level) for each in providers]
+    return [
+        verify_golden(path, golden, provider=each, threads=threads, mutants=level, max_drift=max_drift)
+        for each in providers
+    ]
 
 
 def _command_line() -> str:

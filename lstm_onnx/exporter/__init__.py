@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
-from ..spec import DEFAULT_OPSET, ExportOptions
+from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from .bare_lstm import export_lstm
 from .torch_names import translates_torch_names
 from .write import ExportResult, require_output_path
@@ -31,6 +31,9 @@ def export(
     lengths: bool = False,
     projection: str = "scan",
     opset: int = DEFAULT_OPSET,
+    precision: str | None = None,
+    layers: str = INT8_LAYERS[0],
+    kernel: str = INT8_KERNELS[0],
     check: bool = True,
     dynamic_axes: Any = None,
 ) -> ExportResult:
@@ -38,7 +41,7 @@ def export(
 
     A bare ``nn.LSTM`` needs no example.  Its file's inputs are ``input`` (``(time, batch, input_size)``, or
     batch first as in the module), ``h0`` and ``c0`` (as nn.LSTM takes them), its outputs ``output``, ``hn``
-    and ``cn``, all of the module's dtype.
+    and ``cn``, all of the module's dtype (or as `precision` says).
 
     Any other module is traced by torch.export with `example_inputs`.  Each nn.LSTM, nn.GRU, nn.RNN and cell
     in it becomes one ONNX operator per layer (a projected layer one Scan).  Inputs are named after the
@@ -49,7 +52,7 @@ def export(
     The module is exported in eval mode, without dropout, and is not changed.
 
     Args:
-        module: of float32, float64 or float16 parameters.
+        module: of float32, float64 or float16 parameters; with `precision` also of bfloat16.
         path: the file to write; weights over 2 GB go to ``PATH.DIGEST.data`` beside it.
         example_inputs: for a module: a tensor, a tuple of arguments or a dict of them by name, with
             tensors in the containers that the forward takes.
@@ -71,6 +74,13 @@ def export(
         projection: how ``proj_size > 0`` is written.  "scan" is exact for every weight and the faster one on
             the CPU; "fold" keeps the standard LSTM operator, which cuDNN and CUDA graphs require.
         opset: 14 to 23.
+        precision: "float64" and "float32" compute in this dtype, and inputs, outputs and states are of it.  "float16"
+            and "int8" store the weights in half and a quarter of float32's bytes; inputs, outputs and states are
+            float32.  "float16" computes in float32; "int8" is what `lstm_onnx.quantize` does, with its proof.  By
+            default all is of the module's own dtype.
+        layers: of "int8": "all" LSTM, GRU, RNN, Linear and Embedding layers, or the "recurrent" ones alone.
+        kernel: of "int8": what computes the products, "MatMulInteger", "DynamicQuantizeLSTM" or "MatMulNBits", as in
+            `lstm_onnx.quantize`.
         check: for a module: run the file at other shapes and compare it with the module before it is kept.
         dynamic_axes: torch.onnx.export's older form of `dynamic_shapes`; it is refused, with a translation.
 
@@ -82,6 +92,7 @@ def export(
         ExportError: the module has no form in ONNX; the message names the module or the line and what
             to write instead.
         ConfigError: an option is not possible.
+        ModelError: ``precision="int8"``, and the module has no layer for it, or none that is large enough.
         WeightsError: "fold" with a projection that is too badly conditioned for it.
         FileError: the file cannot be written; this is checked before the module is traced.
         MissingDependencyError: torch is not installed or, for a module, onnxscript.
@@ -95,7 +106,13 @@ def export(
         raise ConfigError(_dynamic_axes_message(module, dynamic_axes))
     if states is not None and not isinstance(states, str):
         raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
-    options = ExportOptions(lengths=lengths, projection=projection, opset=opset)
+    options = ExportOptions(
+        lengths=lengths, projection=projection, opset=opset, precision=precision, layers=layers, kernel=kernel
+    )
+    if options.dtype is not None:
+        from .precision import module_in_dtype
+
+        module = module_in_dtype(module, options.dtype)
     if is_bare_lstm(module) and example_inputs is None:
         if states == "zero" or output_names is not None:
             raise ConfigError("a bare nn.LSTM has its states as inputs, and its outputs' names are fixed")
@@ -123,6 +140,10 @@ def export(
         if isinstance(error, LSTMOnnxError):
             raise
         raise ConfigError(f"example_inputs or dynamic_shapes cannot be used: {reason(error)}") from error
+    if options.dtype is not None:
+        from .precision import arguments_in_dtype
+
+        arguments = arguments_in_dtype(arguments, options.dtype)
     settings = ModuleOptions(options, states or "zero", names, check=check, max_delay=max_delay)
     return export_module(module, arguments, settings, path)
 

@@ -16,6 +16,8 @@ from ..errors import FileError
 from ..metadata import Metadata
 from ..onnxgraph.write import write_model
 from ..spec import ExportOptions, LSTMSpec
+from .float16_weights import with_float16_weights
+from .int8_weights import write_int8
 
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
 
@@ -110,7 +112,7 @@ def write_export(
     parameters: int,
     notes: tuple[str, ...] = (),
 ) -> ExportResult:
-    """Write a model with its metadata to `path`.
+    """Write a model with its metadata to `path`, in the precision that its options say.
 
     Args:
         model: without its initializers and metadata, which are added.
@@ -122,15 +124,26 @@ def write_export(
 
     Raises:
         FileError: a file cannot be written.
+        ModelError: ``precision="int8"``, and no layer can be quantised.
     """
     assert metadata.options is not None  # noqa: S101 - every exporter sets them
     helper.set_model_props(model, metadata.to_metadata())
-    external, num_bytes = write_model(model, initializers, path)
+    if metadata.options.precision == "int8":
+        options = metadata.options
+        result = write_int8(model, initializers, path, layers=options.layers, kernel=options.kernel)
+        external, num_bytes, nodes, more = result.external_data, result.num_bytes, result.nodes, result.notes
+    else:
+        more = ()
+        if metadata.options.precision == "float16":
+            model, initializers, more = with_float16_weights(model, initializers)
+        external, num_bytes = write_model(model, initializers, path)
+        nodes = len(model.graph.node)
+    notes = (*notes, *more)
     return ExportResult(
         path=os.fspath(path),
         spec=metadata.spec,
         options=metadata.options,
-        nodes=len(model.graph.node),
+        nodes=nodes,
         parameters=parameters,
         num_bytes=num_bytes,
         digest=str(metadata.digest),

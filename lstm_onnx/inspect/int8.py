@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ..onnxgraph import Scope, Tensor, bodies_of
+from ..onnxgraph import Scope, Tensor, attributes_of, bodies_of, typed
 from ..onnxgraph.layer_names import PROJECTION_MATMUL, RECURRENT_MATMUL
 from ..onnxgraph.recurrent import initial_states, is_scan, scanned_inputs
+from ..quantization.kernels import MATMUL_INTEGER, MATMUL_NBITS
 from ..quantization.recurrent import HIDDEN_PRODUCT, INPUT_PRODUCT, OR_NAN, RESET_PRODUCT
 from .report import LSTMInfo
 
@@ -16,7 +18,20 @@ INT8 = "int8 "
 """What the kind of these layers starts with."""
 _ELEMENTWISE = {"LSTM": 9, "GRU": 8, "RNN": 1}
 _OP_TYPES = {4: "LSTM", 3: "GRU", 1: "RNN"}
-_PRODUCT = "/MatMulInteger"
+_PRODUCTS = (MATMUL_INTEGER, MATMUL_NBITS)
+_NOTES = {
+    MATMUL_INTEGER: "MatMulInteger: a scale for each row and each output feature",
+    MATMUL_NBITS: "MatMulNBits: a scale for each 64 features of a row and of an output feature",
+}
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product of a layer: the weight's integers, its sizes (in, out), and the operator."""
+
+    tensor: Tensor
+    sizes: tuple[int, int]
+    op_type: str
 
 
 def int8_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
@@ -25,18 +40,18 @@ def int8_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
     if body is None:
         return None
     prefix = node.name.removesuffix("/Scan")
-    recurrent = _weights(scope, body.node, f"/{HIDDEN_PRODUCT}{_PRODUCT}", f"/{RESET_PRODUCT}{_PRODUCT}")
+    recurrent = _products(scope, body.node, f"/{HIDDEN_PRODUCT}", f"/{RESET_PRODUCT}")
     if recurrent:
         return _operator(scope, node, prefix, recurrent)
-    recurrent = _weights(scope, body.node, f"{RECURRENT_MATMUL}{_PRODUCT}")
-    return _projected(scope, node, prefix, recurrent, _weights(scope, body.node, f"{PROJECTION_MATMUL}{_PRODUCT}"))
+    recurrent = _products(scope, body.node, RECURRENT_MATMUL)
+    return _projected(scope, node, prefix, recurrent, _products(scope, body.node, PROJECTION_MATMUL))
 
 
-def _operator(scope: Scope, node: NodeProto, prefix: str, recurrent: list[Tensor]) -> LSTMInfo | None:
+def _operator(scope: Scope, node: NodeProto, prefix: str, recurrent: list[_Product]) -> LSTMInfo | None:
     """One direction of what was an operator: W (I, GH), R (H, GH), of a GRU perhaps in two parts."""
-    inputs = _weights(scope, scope.nodes, f"{prefix}/{INPUT_PRODUCT}{_PRODUCT}")
-    hidden = recurrent[0].dims[0]
-    op_type = _OP_TYPES.get(sum(tensor.dims[1] for tensor in recurrent) // max(hidden, 1))
+    inputs = _products(scope, scope.nodes, f"{prefix}/{INPUT_PRODUCT}")
+    hidden = recurrent[0].sizes[0]
+    op_type = _OP_TYPES.get(sum(product.sizes[1] for product in recurrent) // max(hidden, 1))
     if not inputs or op_type is None:
         return None
     reverse = prefix.endswith("/reverse")
@@ -44,13 +59,13 @@ def _operator(scope: Scope, node: NodeProto, prefix: str, recurrent: list[Tensor
 
 
 def _projected(
-    scope: Scope, node: NodeProto, prefix: str, recurrent: list[Tensor], projections: list[Tensor]
+    scope: Scope, node: NodeProto, prefix: str, recurrent: list[_Product], projections: list[_Product]
 ) -> LSTMInfo | None:
     """All directions of a projected LSTM: W (I, D*4H), for each direction R (P, 4H) and perhaps W_hr (H, P)."""
-    inputs = _weights(scope, scope.nodes, f"{prefix}/input_gates{_PRODUCT}")
+    inputs = _products(scope, scope.nodes, f"{prefix}/input_gates")
     if not inputs or not recurrent:
         return None
-    proj_size, gates = recurrent[0].dims
+    proj_size, gates = recurrent[0].sizes
     direction = "bidirectional" if len(recurrent) > 1 else "forward"
     weights = [*inputs, *recurrent, *projections]
     return _info(scope, node, "LSTM", direction, weights, gates // 4, proj_size, len(recurrent))
@@ -61,29 +76,29 @@ def _info(
     node: NodeProto,
     op_type: str,
     direction: str,
-    weights: list[Tensor],
+    weights: list[_Product],
     hidden_size: int,
     proj_size: int,
     directions: int,
 ) -> LSTMInfo:
     states = [source for name in initial_states(node) for source in scope.origins(_state(scope, name))[0]]
     scanned = scanned_inputs(node)
-    products = sum(2 * tensor.size for tensor in weights)
+    products = sum(2 * product.sizes[0] * product.sizes[1] for product in weights)
     return LSTMInfo(
         name=node.name,
         kind=f"{INT8}{op_type}",
         direction=direction,
-        input_size=weights[0].dims[0],
+        input_size=weights[0].sizes[0],
         hidden_size=hidden_size,
         proj_size=proj_size,
         bias=True,
         states=tuple(dict.fromkeys(states)),
         lengths=next(iter(scope.origins(scanned[-1])[0]), "") if len(scanned) > directions else None,
         dtype="int8",
-        parameters=sum(tensor.size for tensor in weights),
-        bytes=sum(tensor.num_bytes for tensor in weights),
+        parameters=sum(product.sizes[0] * product.sizes[1] for product in weights),
+        bytes=sum(product.tensor.num_bytes for product in weights),
         flops_per_step=products + directions * hidden_size * _ELEMENTWISE[op_type],
-        notes=("a scale for each row and each output feature",),
+        notes=(_NOTES[weights[0].op_type],),
     )
 
 
@@ -93,7 +108,18 @@ def _state(scope: Scope, name: str) -> str:
     return name if producer is None else producer.input[0]
 
 
-def _weights(scope: Scope, nodes: Iterable[NodeProto], *suffixes: str) -> list[Tensor]:
-    """The weights of the products whose names end so."""
-    found = [scope.weight(node.input[1]).tensor for node in nodes if node.name.endswith(suffixes)]
-    return [tensor for tensor in found if tensor is not None and len(tensor.dims) == 2]
+def _products(scope: Scope, nodes: Iterable[NodeProto], *suffixes: str) -> list[_Product]:
+    """The products whose layer's names end so."""
+    found = []
+    for node in nodes:
+        name = str(node.name).removesuffix(f"/{node.op_type}").removesuffix("/product")
+        if node.op_type not in _PRODUCTS or not name.endswith(suffixes) or len(node.input) < 2:
+            continue
+        tensor = scope.weight(node.input[1]).tensor
+        attributes = attributes_of(node)
+        sizes = tensor.dims if tensor is not None else ()
+        if node.op_type == MATMUL_NBITS:
+            sizes = (typed(attributes, "K", int), typed(attributes, "N", int))
+        if tensor is not None and len(sizes) == 2:
+            found.append(_Product(tensor, (sizes[0], sizes[1]), node.op_type))
+    return found

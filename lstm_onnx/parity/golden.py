@@ -6,9 +6,11 @@ import os
 import time
 from dataclasses import replace
 
+from ..atomic_io import temporary_folder
 from ..errors import ConfigError, shown
 from ..runtime import Model, load
 from .build import build_report, with_mutants
+from .converted.drift import drifts, limit_case, precision_of, require_drift
 from .expected import first_difference
 from .golden_file import Golden, read
 from .replay import replay
@@ -22,6 +24,7 @@ def verify_golden(
     provider: str = "auto",
     threads: int | None = None,
     mutants: str = "none",
+    max_drift: float | None = None,
 ) -> ParityReport:
     """Compare a file with the golden file of its model; PyTorch is not needed.
 
@@ -31,6 +34,7 @@ def verify_golden(
         provider: where the file runs: "auto", "cpu" or "cuda".
         threads: ONNX Runtime's threads.
         mutants: how many mutants are tried, as in `verify`; they need onnx.
+        max_drift: as in `verify`.
 
     Returns:
         A report like that of `verify`, on the same cases by the same criterion.
@@ -46,6 +50,19 @@ def verify_golden(
     stored = read(golden)
     model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads, trial=None)
     _require_same_names(model, stored, golden)
+    require_drift(max_drift)
+    if precision_of(model):
+        report = _converted(model, stored, golden, mutants, max_drift)
+    else:
+        report = _compared(model, stored, golden, mutants)
+        if max_drift is not None:
+            found = drifts(model, stored.cases)
+            report = replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift)))
+    return replace(report, seconds=time.perf_counter() - started)
+
+
+def _compared(model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str) -> ParityReport:
+    """The report on the file of `model` as it is."""
     notes = list(stored.notes)
     if stored.digest is not None and model.metadata.digest not in (None, stored.digest):
         notes.append("the file was exported from other weights than the golden file's (its digest differs)")
@@ -66,7 +83,26 @@ def verify_golden(
         require_level(mutants)
         if report.in_parity:
             report = with_mutants(report, model, stored.cases, mutants)
-    return replace(report, seconds=time.perf_counter() - started)
+    return report
+
+
+def _converted(
+    model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str, max_drift: float | None
+) -> ParityReport:
+    """The report on a file with smaller weights, by the float32 file that the golden file holds."""
+    if stored.float32 is None:
+        raise ConfigError(
+            f"{model.path}: has {precision_of(model)} weights, and {os.fspath(golden)} is of a file without; store one "
+            "with lstm-onnx verify SOURCE FILE --golden"
+        )
+    from .converted.report import converted_report  # which needs onnx
+
+    with temporary_folder() as folder:
+        path = folder / "float32.onnx"
+        path.write_bytes(stored.float32)
+        with load(path, provider=model.provider, threads=1, trial=None) as float32:
+            report = _compared(float32, stored, golden, mutants)
+        return converted_report(report, path, model, stored.cases, mutants=mutants, max_drift=max_drift)
 
 
 def _require_same_names(model: Model, golden: Golden, place: str | os.PathLike[str]) -> None:

@@ -24,7 +24,7 @@ from ..atomic_io import readable_file, require_path
 from ..data.formats import one_line
 from ..errors import FileError
 from .expected import Arrays, Call, Expected
-from .report import KINDS, ParityReport
+from .report import RUNS, ParityReport
 from .tolerances import EPSILON
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 VERSION = 2
 """The version of the format; newer ones are refused."""
 _HEADER = "golden"
+_FLOAT32 = "float32_model"
 _RECREATE = "recreate it with lstm-onnx verify SOURCE --golden"
 
 
@@ -46,6 +47,7 @@ class Golden:
         digest: the digest of the weights in the verified file's metadata; None where it has none.
         versions: the versions of the packages that computed the numbers.
         notes: the report's notes.
+        float32: of a file with smaller weights, the float32 file that it was made of, whose cases these are.
     """
 
     source: str
@@ -53,6 +55,7 @@ class Golden:
     digest: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    float32: bytes | None = None
 
     @classmethod
     def of(cls, report: ParityReport, verification: Verification) -> Golden:
@@ -78,7 +81,8 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
         "cases": [_described(case, str(at), store) for at, case in enumerate(golden.cases)],
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    data.write(place, [{_HEADER: text, **store.arrays}], many=False, format="npz", compressed=True)
+    model = {} if golden.float32 is None else {_FLOAT32: np.frombuffer(golden.float32, np.uint8)}
+    data.write(place, [{_HEADER: text, **model, **store.arrays}], many=False, format="npz", compressed=True)
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ def read(path: str | os.PathLike[str]) -> Golden:
     place = os.fspath(path)
     arrays = next(data.read(place, format="npz").rows)
     text = arrays.pop(_HEADER, None)
+    model = arrays.pop(_FLOAT32, None)
     if text is None or text.dtype != np.uint8 or text.ndim != 1:
         raise FileError(f"{place}: is not a golden file: it holds no array {_HEADER!r} of bytes; {_RECREATE}")
     try:
@@ -202,9 +207,15 @@ def read(path: str | os.PathLike[str]) -> Golden:
             digest=None if digest is None else _typed(header, "digest", str),
             versions=_mapping(header, "versions", str),
             notes=tuple(_each(header, "notes", str)),
+            float32=None if model is None else _model_bytes(model),
         )
     except (ValueError, RecursionError) as error:
         raise FileError(f"{place}: is a damaged golden file: {one_line(error)}; {_RECREATE}") from error
+
+
+def _model_bytes(array: np.ndarray) -> bytes:
+    _require(array.dtype == np.uint8 and array.ndim == 1, "its float32 model is no bytes")
+    return array.tobytes()
 
 
 def _case(item: Any, arrays: Arrays) -> Expected:
@@ -216,7 +227,7 @@ def _case(item: Any, arrays: Arrays) -> Expected:
         calls=calls,
         dtype=_one_of(item, "dtype", tuple(EPSILON)),
         scale=scale,
-        kind=_one_of(item, "kind", KINDS),
+        kind=_one_of(item, "kind", RUNS),
         chunkings=tuple(
             tuple(_each({"chunkings": sizes}, "chunkings", int)) for sizes in _typed(item, "chunkings", list)
         ),

@@ -23,6 +23,7 @@ def verify(
     seed: int = 0,
     mutants: str = "quick",
     data: Sequence[Mapping[str, Any]] = (),
+    max_drift: float | None = None,
     golden: str | os.PathLike[str] | None = None,
 ) -> ParityReport:
     """Compare an exported file with the PyTorch model that it came from.
@@ -32,6 +33,11 @@ def verify(
     output is right.  The inputs of a module that is more than an nn.LSTM are drawn from the ranges in the file's
     metadata.  For a file that is not in parity the report says where it first differs and why; a file that is in
     parity is tested with mutants, wrong copies of it that the comparison must reject.
+
+    Of a file in int8 or float16 the float32 export of `module` is compared so.  The file must then have exactly the
+    numbers and the graph that its precision makes of that export, its int8 layers must compute what their arithmetic
+    gives, and each row must have the same bits alone, step by step and in a batch.  What the smaller weights cost is
+    the report's `drift`.
 
     Args:
         module: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of
@@ -45,6 +51,8 @@ def verify(
         seed: for the inputs and states that are drawn.
         mutants: how many mutants are tried: "none", "quick" (one of each kind) or "all".
         data: inputs to compare in addition to the drawn ones, each by the file's input names.
+        max_drift: the largest difference of an output from the float64 module that passes, relative to the output, by
+            root mean square over all drawn inputs, and over `data`; by default it is reported and not limited.
         golden: where to store the cases for `verify_golden`, if the file passes; must end in .npz.
 
     Returns:
@@ -52,8 +60,8 @@ def verify(
 
     Raises:
         MissingDependencyError: torch is not installed.
-        ConfigError: `mutants`, `seed` or `data` is not possible, `module` is no model, or the file's inputs are not
-            those of the module.
+        ConfigError: `mutants`, `seed`, `data` or `max_drift` is not possible, `module` is no model, or the file's
+            inputs are not those of the module.
         ExportError: the module cannot be run as the file is.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
             a case is a report that fails.
@@ -79,6 +87,7 @@ def verify(
         seed=seed,
         mutants=mutants,
         data=data,
+        max_drift=max_drift,
     )
     if golden is not None and verified.report:
         write(golden, verified.golden)

@@ -14,10 +14,13 @@ from .tolerances import K
 
 SCHEMA = 1
 """The version of `ParityReport.to_dict`: raised when a field is removed, renamed or changes its meaning."""
-KINDS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
+RUNS = ("whole", "chunks", "pool", "steps", "data", "values", "sweep")
 """How a case is run: in one call, in chunks through a stream, in slots of a pool, in short windows from the float64
 states, on the user's own inputs, on zero, one-signed or large values, or in one call for each size of an axis or each
 part of a range."""
+KINDS = (*RUNS, "stored", "layers", "rows", "drift")
+"""The kinds of all cases.  Those of a file with smaller weights alone are on the numbers and nodes that it stores, on
+what its int8 layers compute, on rows alone and step by step, and on the user's limit of the drift."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,24 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """What smaller weights cost: the difference of an output from the float64 model.
+
+    `inputs` is "drawn" or "data"; `relative` the root mean square of the difference over all cases, relative to that of
+    the output (of integers the share that differs); `largest` the largest difference.  `over_time` is the root mean
+    square at each step, in at most 64 parts whose largest it has, of the longest case, which has `steps`; empty
+    without a time axis.
+    """
+
+    output: str
+    inputs: str
+    relative: float
+    largest: float
+    over_time: tuple[float, ...] = ()
+    steps: int = 0
+
+
+@dataclass(frozen=True)
 class MutantResult:
     """A mutant, a wrong copy of the file, and whether the comparison rejects it.
 
@@ -138,6 +159,9 @@ class ParityReport:
         date: when the report was made, in UTC, in ISO 8601.
         command: the command line, if there was one.
         commit: the commit of the working directory's git repository.
+        precision: "int8" or "float16" of a file with smaller weights, whose float32 export is compared with PyTorch,
+            and which is compared with what that precision makes of the export; else "".
+        drift: what the smaller weights cost.
     """
 
     file: str
@@ -155,6 +179,8 @@ class ParityReport:
     date: str = ""
     command: str = ""
     commit: str = ""
+    precision: str = ""
+    drift: tuple[Drift, ...] = ()
 
     @property
     def survivors(self) -> tuple[MutantResult, ...]:
@@ -195,7 +221,8 @@ class ParityReport:
         passes; `location`, `causes` and `mutants` have the fields of their classes, and `location` is null where there
         is none.  `cases` has every `case` with its `kind`, whether it `passed` or is `inconclusive`, its `error` or
         null, and its `outputs`.  `ranges` has the `name`, `kind`, `least` and `largest` of each axis and input and,
-        except for numbers, the `values` as text, such as "1 to 16, 32".  The other fields are the attributes.
+        except for numbers, the `values` as text, such as "1 to 16, 32".  `drift` has the fields of each `Drift`.  The
+        other fields are the attributes.
         """
         return {
             "schema": SCHEMA,
@@ -228,6 +255,8 @@ class ParityReport:
             "date": self.date,
             "command": self.command,
             "commit": self.commit,
+            "precision": self.precision,
+            "drift": [_finite(asdict(one)) for one in self.drift],
         }
 
     def __repr__(self) -> str:

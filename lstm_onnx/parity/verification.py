@@ -9,24 +9,25 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, TypeAlias
 
-import numpy as np
 import onnx
 import torch
 from torch import nn
 
 from ..atomic_io import require_path, temporary_folder
-from ..errors import ConfigError, ExportError, ModelError
+from ..errors import ConfigError, ExportError
 from ..exporter import export
 from ..exporter.copies.caller_state import caller_state_kept
-from ..exporter.copies.clone import clone_module
+from ..exporter.precision import example_in_dtype
 from ..exporter.sources.module_argument import unwrap_module
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
 from ..exporter.sources.torch_lstm import is_bare_lstm
-from ..exporter.weights import validate_state_dict
 from ..input_spec import InputSpec
 from ..runtime import Model, load
 from .build import build_report, with_mutants
 from .comparison import Verification
+from .converted.drift import drifts, limit_case, precision_of, require_drift
+from .converted.report import converted_report
+from .converted.source import export_float32, source_in_dtype
 from .golden_file import Golden
 from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
@@ -58,6 +59,7 @@ def verify_all(
     seed: int = 0,
     mutants: str = "quick",
     data: Sequence[Mapping[str, Any]] | UserData = (),
+    max_drift: float | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> list[Verified]:
@@ -68,11 +70,12 @@ def verify_all(
         file: as in `verify`.
         example_inputs: as in `verify`.
         providers: each gives a report of its own.
-        precisions: "float16", "float32" or "float64": fresh exports to compare, instead of one in the source's own.
+        precisions: as in `export`: fresh exports to compare, instead of one as the source says.
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
         mutants: as in `verify`.
         data: as in `verify`, or a data file that was read.
+        max_drift: as in `verify`.
         command: the command line, for the report.
         progress: shows the progress.
 
@@ -89,7 +92,8 @@ def verify_all(
     if precisions and file is not None:
         raise ConfigError(f"--precision is for fresh exports, and {file} has its own; leave one of them out")
     if precisions and not configured:
-        raise ConfigError("precisions are for configured models; cast the module itself, as in module.half()")
+        raise ConfigError("precisions are for configured models; export the module itself with precision=")
+    require_drift(max_drift)
     done = []
     with ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):
@@ -99,21 +103,65 @@ def verify_all(
                     if not isinstance(model, Model):
                         model = models.enter_context(load(model, provider=provider, threads=threads, trial=None))
                     feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
-                    if configured:
-                        verification = verification_of_source(compared, model, seed=seed, data=feeds)
-                    else:
-                        verification = verification_of(
-                            model, compared, seed=seed, example_inputs=example_inputs, data=feeds
-                        )
-                    verification.notes += notes
-                    results = _run(verification, progress)
-                    if configured:
-                        results += _source_problems(compared, model)
-                    label = compared.name if configured else None
-                    report = make_report(verification, results, source=label, file=name, mutants=mutants)
-                    report = replace(report, command=command)
-                    done.append(Verified(report, Golden.of(report, verification)))
+                    comparison = _Comparison(compared, model, example_inputs, seed, feeds, mutants)
+                    report, golden = comparison.run(name, max_drift, notes, progress)
+                    done.append(Verified(replace(report, command=command), golden))
     return done
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """One file and what it is compared with; see `verify_all`."""
+
+    source: nn.Module | Source
+    model: Model
+    example_inputs: Any
+    seed: int
+    data: Sequence[Mapping[str, Any]]
+    mutants: str
+
+    def run(
+        self, name: str | None, max_drift: float | None, notes: Sequence[str], progress: Progress | None
+    ) -> tuple[ParityReport, Golden]:
+        """The report, in which the file has this name, and its cases for a golden file."""
+        precision = precision_of(self.model)
+        if not precision:
+            report, golden = self._compared(self.model, name, notes, progress)
+            if max_drift is None:
+                return report, golden
+            found = drifts(self.model, golden.cases)
+            return replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift))), golden
+        with temporary_folder() as folder:
+            path = folder / "float32.onnx"
+            export_float32(self.source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)
+            with load(path, provider=self.model.provider, threads=1, trial=None) as float32:
+                report, golden = self._compared(float32, name, notes, progress)
+            if len(list(folder.iterdir())) == 1:  # weights over 2 GB are in a file beside it
+                golden = replace(golden, float32=path.read_bytes())
+            report = converted_report(report, path, self.model, golden.cases, mutants=self.mutants, max_drift=max_drift)
+        return replace(report, file=name or self.model.path), golden
+
+    def _compared(
+        self, model: Model, name: str | None, notes: Sequence[str], progress: Progress | None
+    ) -> tuple[ParityReport, Golden]:
+        """The comparison of a file with PyTorch in the dtype that it is computed in."""
+        dtype = model.metadata.options.dtype if model.metadata.options is not None else None
+        source = source_in_dtype(self.source, dtype)
+        configured = isinstance(source, Source)
+        if configured:
+            verification = verification_of_source(source, model, seed=self.seed, data=self.data)
+        else:
+            example = self.example_inputs
+            if dtype is not None and example is not None:
+                example = example_in_dtype(example, dtype)
+            verification = verification_of(model, source, seed=self.seed, example_inputs=example, data=self.data)
+        verification.notes += notes
+        results = _run(verification, progress)
+        if configured:
+            results += _source_problems(source, model)
+        label = source.name if configured else None
+        report = make_report(verification, results, source=label, file=name, mutants=self.mutants)
+        return report, Golden.of(report, verification)
 
 
 def _run(verification: Verification, progress: Progress | None) -> list[CaseResult]:
@@ -140,30 +188,10 @@ def _files(
         yield source, folder / "model.onnx", "a fresh export"
         return
     for precision in precisions or (None,):
-        cast = source if precision is None else in_precision(source, precision)
+        chosen = source.with_options(precision=precision)
         path = folder / f"{precision or 'model'}.onnx"
-        cast.export(path, check=False)
-        yield cast, path, f"a fresh export in {precision}" if precision else "a fresh export"
-
-
-def in_precision(source: Source, dtype: str) -> Source:
-    """`source` with its parameters and floating-point inputs in `dtype`: "float16", "float32" or "float64".
-
-    Raises:
-        WeightsError: a weight is too large for float16.
-    """
-    if isinstance(source, LSTMSource):
-        spec = replace(source.spec, dtype=dtype)
-        return replace(source, spec=spec, state=validate_state_dict(spec, source.state, where=source.name))
-    kind: torch.dtype = getattr(torch, dtype)
-    inputs = tuple(replace(spec, dtype=dtype) if np.dtype(spec.dtype).kind == "f" else spec for spec in source.inputs)
-    example = source.example
-    if example is not None:
-        tensors = {
-            name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in example.tensors.items()
-        }
-        example = replace(example, tensors=tensors)
-    return replace(source, nn_module=clone_module(source.nn_module, kind), inputs=inputs, example=example)
+        chosen.export(path, check=False)
+        yield chosen, path, f"a fresh export in {precision}" if precision else "a fresh export"
 
 
 def _source_problems(source: Source, model: Model) -> list[CaseResult]:
@@ -198,12 +226,6 @@ def verification_of(
 
     `inputs` are those that a source describes, instead of the file's metadata; `data` as in `verify`.
     """
-    if model.metadata.quantization is not None:
-        raise ModelError(
-            "it is an int8 file, whose numbers are not PyTorch's",
-            path=model.path,
-            hint="verify the float32 file that it was made from; quantize has proven the rest",
-        )
     module = unwrap_module(module)
     bare = is_bare_lstm(module)
     if model.metadata.spec is not None and not bare:

@@ -15,6 +15,8 @@ WEIGHT_LIMIT = 63
 """The largest integer of a weight: 2 * 63 * 255 is the largest below 2**15, where vpmaddubsw saturates."""
 ROW_LIMIT = 127
 """The largest integer of a row."""
+ROW_STEP = np.float32(1 / ROW_LIMIT)
+"""The scale of a row is its largest number times this."""
 ZERO_POINT = 128
 """What is added to a row's integers: unsigned by signed bytes is the fast product on x86-64."""
 TINY = 1e-30
@@ -49,7 +51,7 @@ def quantize_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows ``(..., in)`` as int64 integers within `ROW_LIMIT`, and their float32 scales ``(..., 1)``."""
     rows = rows.astype(np.float32)
     largest = np.maximum(np.abs(rows).max(axis=-1, keepdims=True), np.float32(TINY))
-    scales = (largest * np.float32(1 / ROW_LIMIT)).astype(np.float32)
+    scales = (largest * ROW_STEP).astype(np.float32)
     return np.rint(rows / scales).astype(np.int64), scales
 
 

@@ -6,12 +6,16 @@ may be rounded to either, and a run of one's own would go another way from there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from .arithmetic import QuantizedWeight, product, quantize_weight
+from .arithmetic import product, quantize_weight
+from .block_products import block_product, quantize_blocks
+from .dynamic_lstm import batch_product
+from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_NBITS
 from .recurrent import Layer
 
 
@@ -48,6 +52,29 @@ def _relu(x: np.ndarray) -> np.ndarray:
 _FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"Sigmoid": _sigmoid, "Tanh": np.tanh, "Relu": _relu}
 
 
+@dataclass(frozen=True)
+class _Products:
+    """A direction's products in the arithmetic of its kernel: by W, and by R or its parts."""
+
+    W: Callable[[np.ndarray], np.ndarray]
+    R: tuple[Callable[[np.ndarray], np.ndarray], ...]
+
+
+def _products(layer: Layer, index: int, dtype: type) -> _Products:
+    hidden = layer.hidden_size
+    parts = [layer.R[index]]
+    if layer.op_type == "GRU" and not layer.reset_after:
+        parts = [layer.R[index][: 2 * hidden], layer.R[index][2 * hidden :]]
+
+    def by(matrix: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        if layer.kernel == MATMUL_NBITS:
+            return partial(block_product, weight=quantize_blocks(matrix.T), dtype=dtype)
+        of_rows = batch_product if layer.kernel == DYNAMIC_QUANTIZE_LSTM else product
+        return partial(of_rows, weight=quantize_weight(matrix.T), dtype=dtype)
+
+    return _Products(by(layer.W[index]), tuple(by(part) for part in parts))
+
+
 def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) -> dict[str, np.ndarray]:
     """One direction of a layer, with integers as the file has them and all else in `dtype`.
 
@@ -55,36 +82,54 @@ def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) ->
         "output" ``(time, batch, H)``, "hn" ``(batch, H)`` and, of an LSTM, "cn" ``(batch, H)`` and "c", the largest
         |c| of each step and row ``(time, batch, 1)``.
     """
+    if layer.kernel == DYNAMIC_QUANTIZE_LSTM and layer.reverse[index]:
+        # Its sequences meet in a step, whose scale they share, from their own ends on.
+        turned = replace(steps, x=_turned(steps.x, steps.lengths), output=_turned(steps.output, steps.lengths))
+        result = _forward(layer, index, turned, range(len(steps.x)), dtype)
+        return {
+            name: _turned(array, steps.lengths) if name in ("output", "c") else array for name, array in result.items()
+        }
+    order = reversed(range(len(steps.x))) if layer.reverse[index] else range(len(steps.x))
+    return _forward(layer, index, steps, order, dtype)
+
+
+def _turned(array: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """An array ``(time, batch, ...)`` with each sequence backwards, and its padding as it is."""
+    time = np.arange(len(array))[:, None]
+    return array[np.where(time < lengths, lengths - 1 - time, time), np.arange(array.shape[1])]
+
+
+def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype: type) -> dict[str, np.ndarray]:
     gates = layer.R.shape[1]
-    hidden = layer.hidden_size
     functions = [_FUNCTIONS[name] for name in layer.activations[index]]
-    weight = quantize_weight(layer.W[index].T)
-    parts = [layer.R[index]]
-    if layer.op_type == "GRU" and not layer.reset_after:
-        parts = [layer.R[index][: 2 * hidden], layer.R[index][2 * hidden :]]
-    recurrent = [quantize_weight(part.T) for part in parts]
+    products = _products(layer, index, dtype)
     bias = layer.B[index].astype(dtype)
-    gx = product(steps.x, weight, dtype) + bias[:gates]
+    # Steps after the longest sequence are not looked at.
+    longest = int(steps.lengths.max(initial=0))
+    gx = np.zeros((*steps.x.shape[:2], gates), dtype)
+    gx[:longest] = products.W(steps.x[:longest]) + bias[:gates]
     bias_h = bias[gates:]
     h: np.ndarray = steps.h0.astype(dtype)
     c: np.ndarray | None = None if steps.c0 is None else steps.c0.astype(dtype)
     given = steps.h0
-    time = len(steps.x)
     output: np.ndarray = np.zeros(steps.output.shape, dtype)
     largest = np.zeros((*steps.output.shape[:2], 1), dtype)
-    for step in reversed(range(time)) if layer.reverse[index] else range(time):
+    for step in order:
         valid = (step < steps.lengths)[:, None]
+        rows = given
+        if layer.kernel == DYNAMIC_QUANTIZE_LSTM:  # a finished sequence shares the scale by zeros, from its second on
+            rows = np.where((step <= steps.lengths)[:, None], given, 0)
         if layer.op_type == "GRU":
-            new = _gru(layer, gx[step], given, recurrent, bias_h, functions, dtype)
+            new = _gru(layer, gx[step], given, products, bias_h, functions, dtype)
         elif c is not None:
-            total = gx[step] + product(given, recurrent[0], dtype) + bias_h
+            total = gx[step] + products.R[0](rows) + bias_h
             i, o, f, g = np.split(total, 4, axis=-1)
             changed = functions[0](f) * c + functions[0](i) * functions[1](g)
             new = functions[0](o) * functions[2](changed)
             c = np.where(valid, changed, c)
             largest[step] = np.abs(c).max(axis=-1, keepdims=True)
         else:
-            new = functions[0](gx[step] + product(given, recurrent[0], dtype) + bias_h)
+            new = functions[0](gx[step] + products.R[0](rows) + bias_h)
         output[step] = np.where(valid, new, 0)
         h = np.where(valid, new, h)
         given = np.where(valid, steps.output[step], given)
@@ -96,19 +141,19 @@ def _gru(
     layer: Layer,
     gx: np.ndarray,
     h: np.ndarray,
-    recurrent: list[QuantizedWeight],
+    by: _Products,
     bias_h: np.ndarray,
     functions: list[Callable[[np.ndarray], np.ndarray]],
     dtype: type,
 ) -> np.ndarray:
     hidden = layer.hidden_size
-    products = product(h, recurrent[0], dtype)
+    products = by.R[0](h)
     zr = functions[0](gx[:, : 2 * hidden] + products[:, : 2 * hidden] + bias_h[: 2 * hidden])
     z, r = np.split(zr, 2, axis=-1)
     if layer.reset_after:
         reset = r * (products[:, 2 * hidden :] + bias_h[2 * hidden :])
     else:
-        reset = product(r * h, recurrent[1], dtype) + bias_h[2 * hidden :]
+        reset = by.R[1](r * h) + bias_h[2 * hidden :]
     n = functions[1](gx[:, 2 * hidden :] + reset)
     new: np.ndarray = n + z * (h.astype(dtype) - n)
     return new

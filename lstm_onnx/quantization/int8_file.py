@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from onnx import helper
 
 from ..atomic_io import require_apart, require_writable
 from ..errors import ConfigError, ModelError, shown
+from ..metadata import Metadata
 from ..onnxgraph import load_inlined
 from ..onnxgraph.write import write_model
+from ..spec import INT8_LAYERS
 from ..terminal_text import one_line
+from .kernels import KERNELS, MATMUL_INTEGER
+from .operators import LEAST_WEIGHTS
 from .proof import ROUNDINGS, Proof, prove
-from .rewrite import quantize_model
-
-LAYERS = ("all", "recurrent")
+from .rewrite import Rewritten, quantize_model
+from .speed import slower_layers
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class QuantizeResult:
         quantized: the names of the nodes that are int8 now.
         kept: recurrent nodes that stay float32, and why.
         proof: how it was compared with what int8 arithmetic gives, and with the float32 file.
+        nodes: the number of the graph's nodes, without those of bodies.
+        external_data: the file beside `path` that holds weights over 2 GB, or None.
+        slower: what is faster in float32, see `speed`.
     """
 
     path: str
@@ -39,6 +47,22 @@ class QuantizeResult:
     quantized: tuple[str, ...]
     kept: dict[str, str]
     proof: Proof
+    nodes: int = 0
+    external_data: str | None = None
+    slower: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What stays float32 and why, how far the outputs are from float32's, and what is slower."""
+        kept = [f"{name} stays float32: {reason}" for name, reason in self.kept.items()]
+        unproven = [
+            f"{name} was not compared: it is in the body of an If or a Loop" for name in self.proof.not_compared
+        ]
+        drift = [
+            f"{name} differs from float32's by {difference:.2%} (root mean square, on drawn inputs)"
+            for name, difference in self.proof.differences.items()
+        ]
+        return (*kept, *unproven, *drift, *self.slower)
 
     def to_dict(self) -> dict[str, object]:
         """The fields, ready for JSON."""
@@ -53,12 +77,7 @@ class QuantizeResult:
             f"int8: {nodes}, {self.proof.compared} compared with float64: largest error "
             f"{self.proof.ratio:.2g} roundings, {ROUNDINGS} are allowed"
         )
-        lines += [f"not compared: {one_line(name)}, in the body of an If or a Loop" for name in self.proof.not_compared]
-        lines += [f"float32: {one_line(name)}: {one_line(reason)}" for name, reason in self.kept.items()]
-        lines += [
-            f"{one_line(name)}: differs from float32's by {difference:.2%} (root mean square, on drawn inputs)"
-            for name, difference in self.proof.differences.items()
-        ]
+        lines += [one_line(note) for note in self.notes]
         return "\n".join(lines)
 
 
@@ -67,15 +86,16 @@ def quantize(
     path: str | os.PathLike[str],
     *,
     layers: str = "all",
+    kernel: str = MATMUL_INTEGER,
     inputs: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> QuantizeResult:
     """Write an int8 file of a float32 file, of this package or of any other, and prove it.
 
-    Its inputs, outputs, states and metadata are those of the float32 file.  Weights have 7 bits and a scale for each
-    output feature, what they are multiplied by 8 bits and a scale for each row and step, computed as the file runs.
-    So no sequence's result depends on the others in its batch, on padding, or on how it is cut into chunks; and no
-    CPU's instructions saturate.  A NaN or an infinity makes the results that depend on it NaN.
+    Its inputs, outputs, states and metadata are those of the float32 file.  A NaN or an infinity makes the results
+    that depend on it NaN.  By the default kernel, weights have 7 bits and a scale for each output feature, what they
+    are multiplied by 8 bits and a scale for each row and step, computed as the file runs.  So no sequence's result
+    depends on the others in its batch, on padding, or on how it is cut into chunks; and no CPU's instructions saturate.
 
     Before the file is kept, every int8 layer is compared, on inputs that the file had, with what that arithmetic
     gives in float64; see `proof`.
@@ -85,26 +105,61 @@ def quantize(
         path: the file to write.
         layers: "all" are LSTM, GRU, RNN, Linear (MatMul, Gemm) and Embedding (Gather) layers; "recurrent" leaves
             the last two as they are.
+        kernel: "MatMulInteger" is described above, and has ONNX's operators alone.  "DynamicQuantizeLSTM" is the
+            fastest for large batches and whole sequences of LSTMs, on CPUs; but one scale is shared by a batch, so
+            that a result depends on the other sequences, on padding, on chunks and on the number of threads.
+            "MatMulNBits" is the fastest for single streams on CPUs with VNNI, and has 8-bit weights and scales for
+            blocks of 64 features; in browsers it is slow.  Both are ONNX Runtime's own operators.
         inputs: numpy arrays by input name for the proof; by default they are drawn.
         seed: of the inputs and states that are drawn.
 
     Raises:
-        ConfigError: `layers` is not possible; `path` is `source`.
+        ConfigError: `layers` or `kernel` is not possible; `path` is `source`.
         FileError: a file cannot be read or written.
-        ModelError: the file is not an ONNX model, is not float32, has nothing to quantise, or is int8 already; or
-            the int8 file does not compute what it must, and is not kept.
+        ModelError: the file is not an ONNX model, is not float32, has nothing to quantise, or is int8 already; it has
+            a layer that the kernel does not compute; or the int8 file does not compute what it must, and is not kept.
         InputError: inputs cannot be drawn, or `inputs` do not fit.
     """
-    if layers not in LAYERS:
+    if layers not in INT8_LAYERS:
         raise ConfigError(f"layers = {shown(layers)} is not possible", hint='it must be "all" or "recurrent"')
+    if kernel not in KERNELS:
+        raise ConfigError(f"kernel = {shown(kernel)} is not possible", hint=f"it must be one of {', '.join(KERNELS)}")
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
-    done = quantize_model(load_inlined(source), source, layers=layers)
+    done = quantized_model(source, layers=layers, kernel=kernel)
+    proof = prove(done, source, inputs=inputs, seed=seed)
+    external, written = write_model(done.model, done.initializers, path)
+    return QuantizeResult(
+        path=os.fspath(path),
+        source=os.fspath(source),
+        num_bytes=written,
+        source_bytes=done.source_bytes,
+        quantized=done.quantized,
+        kept=dict(done.kept),
+        proof=proof,
+        nodes=len(done.model.graph.node),
+        external_data=external,
+        slower=slower_layers(done.layers),
+    )
+
+
+def quantized_model(source: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER) -> Rewritten:
+    """The int8 form of a float32 file, whose metadata say so; nothing is run.
+
+    Raises:
+        FileError, ModelError: see `quantize`.
+    """
+    model = load_inlined(source)
+    metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    if metadata.options is not None and metadata.options.precision == "float16":
+        raise ModelError(f"{source}: has float16 weights; quantise the float32 file, whose weights are not rounded yet")
+    done = quantize_model(model, source, layers=layers, kernel=kernel)
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
-        raise ModelError(f"{source}: has no layer to quantise{f' ({reasons})' if reasons else ''}")
-    proof = prove(done, source, inputs=inputs, seed=seed)
-    _, written = write_model(done.model, done.initializers, path)
-    return QuantizeResult(
-        os.fspath(path), os.fspath(source), written, done.source_bytes, done.quantized, dict(done.kept), proof
-    )
+        reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"
+        raise ModelError(f"{source}: has no layer to quantise ({reasons})")
+    if metadata.options is not None:
+        options = replace(metadata.options, precision="int8", layers=layers, kernel=kernel)
+        props = {item.key: item.value for item in done.model.metadata_props}
+        helper.set_model_props(done.model, props | Metadata(options=options).to_metadata_entry("export"))
+    return done

@@ -8,8 +8,10 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from ..onnxgraph import attributes_of
-from .arithmetic import QuantizedWeight, quantize_weight
-from .products import Graph, add_weight, quantized_product
+from .arithmetic import QuantizedWeight, product, quantize_weight
+from .block_products import BlockWeight, block_product, quantize_blocks
+from .kernels import MATMUL_NBITS
+from .products import Graph, add_weight, quantized_product, step_product
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,21 @@ class Linear:
         name: the node's.
         rows: the value that is multiplied.
         product: the value of the product, without a bias.
-        weight: of the source, as it is quantized.
+        weight: of the source, as it is quantized for the kernel.
         caller: the name of the node whose body it is in, "" for none.
     """
 
     name: str
     rows: str
     product: str
-    weight: QuantizedWeight
+    weight: QuantizedWeight | BlockWeight
     caller: str
+
+    def emulate(self, rows: np.ndarray, dtype: type = np.float64) -> np.ndarray:
+        """The product of rows ``(..., in)``: exact integers, scaled in `dtype`."""
+        if isinstance(self.weight, BlockWeight):
+            return block_product(rows, self.weight, dtype)
+        return product(rows, self.weight, dtype)
 
 
 @dataclass(frozen=True)
@@ -41,24 +49,38 @@ class Embedding:
     table: QuantizedWeight
 
 
-def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = "") -> Linear:
-    """Add a MatMul, or a Gemm with its bias, by `weight`: ``(in, out)``, or for transB its transpose."""
+def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = "", points: str = "") -> Linear:
+    """Add a MatMul, or a Gemm with its bias, by `weight`: ``(in, out)``, or for transB its transpose.
+
+    Args:
+        graph: what the nodes are added to.
+        node: the MatMul or Gemm.
+        weight: its constant matrix.
+        caller: the name of the node whose body it is in, "" for none.
+        points: in the body of a projected layer's Scan, the zero points of its rows ``(1, batch, in)``.
+    """
     attributes = attributes_of(node)
     name, output, transposed = node.name, node.output[0], bool(attributes.get("transB"))
     alpha = np.float32(attributes.get("alpha", 1.0))
-    quantized = quantize_weight((weight.T if transposed else weight) * alpha)
+    matrix = (weight.T if transposed else weight) * alpha
+    quantized = quantize_blocks(matrix) if graph.kernel == MATMUL_NBITS else quantize_weight(matrix)
     form = ("/transposed" if transposed else "") + ("" if alpha == 1 else f"/{alpha:g}")
-    names = add_weight(graph, f"{node.input[1]}{form}", quantized)
+    names = add_weight(graph, f"{node.input[1]}{form}", matrix)
     bias = node.input[2] if len(node.input) > 2 else ""
+    rows = node.input[0]
+    if points:
+        total = step_product(graph, rows, names, points, f"{name}/product")
+        zero = graph.zeros_or_nan(rows, len(matrix), f"{name}/zero")
+        return Linear(name, rows, graph.nodes.one("Add", total, zero, name=name, output=output), quantized, caller)
     if not bias:
-        product = quantized_product(graph, node.input[0], names, name, output=output)
-        return Linear(name, node.input[0], product, quantized, caller)
-    product = quantized_product(graph, node.input[0], names, f"{name}/product")
+        total = quantized_product(graph, rows, names, name, output=output)
+        return Linear(name, rows, total, quantized, caller)
+    total = quantized_product(graph, rows, names, f"{name}/product")
     beta = float(attributes.get("beta", 1.0))
     if beta != 1.0:
         bias = graph.nodes.one("Mul", bias, graph.scalar(beta), name=f"{name}/bias")
-    graph.nodes.one("Add", product, bias, name=name, output=output)
-    return Linear(name, node.input[0], product, quantized, caller)
+    graph.nodes.one("Add", total, bias, name=name, output=output)
+    return Linear(name, rows, total, quantized, caller)
 
 
 def add_embedding(graph: Graph, node: NodeProto, table: np.ndarray) -> Embedding:

@@ -1,14 +1,16 @@
-"""The nodes of a product by a quantized weight, see `arithmetic`."""
+"""The nodes of a product by a quantized weight, see `arithmetic` and `block_products`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from ..onnxgraph.builder import Nodes
-from .arithmetic import ROW_LIMIT, TINY, ZERO_POINT, QuantizedWeight
+from .arithmetic import ROW_STEP, TINY, ZERO_POINT, quantize_weight
+from .block_products import add_block_product, add_block_weight, quantize_blocks
+from .kernels import MATMUL_INTEGER, MATMUL_NBITS
 
 
 @dataclass(frozen=True)
@@ -18,64 +20,132 @@ class Graph:
     Attributes:
         nodes: its nodes and initializers; those of a body share the outer graph's initializers.
         opset: of ONNX's own operators.
+        kernel: one of `kernels.KERNELS`; products that are not within DynamicQuantizeLSTM are MatMulInteger.
     """
 
     nodes: Nodes
     opset: int
+    kernel: str = MATMUL_INTEGER
 
     def body(self) -> Graph:
         """A body within this graph."""
-        return Graph(Nodes(initializers=self.nodes.initializers), self.opset)
+        return Graph(Nodes(initializers=self.nodes.initializers), self.opset, self.kernel)
 
     def scalar(self, value: float, dtype: type = np.float32) -> str:
         """A constant of a single number."""
         kind = np.dtype(dtype).name
         return self.nodes.constant(f"int8/{kind}/{value:g}", np.array(value, dtype))
 
-    def reduce_last(self, op: str, value: str, name: str) -> str:
-        """A reduction of the last axis, which stays as one of size 1."""
+    def reduce(self, op: str, value: str, name: str, *axes: int, keep: bool = True) -> str:
+        """A reduction of axes, by default of the last one; they stay as axes of size 1 unless told otherwise."""
+        axes = axes or (-1,)
         if self.opset >= 18 or op == "ReduceSum":
-            return self.nodes.one(op, value, self.nodes.integers(-1), name=name, keepdims=1)
-        return self.nodes.one(op, value, name=name, axes=[-1], keepdims=1)
+            return self.nodes.one(op, value, self.nodes.integers(*axes), name=name, keepdims=int(keep))
+        return self.nodes.one(op, value, name=name, axes=list(axes), keepdims=int(keep))
+
+    def zeros_or_nan(self, rows: str, size: int, name: str) -> str:
+        """For rows ``(..., size)`` a zero each ``(..., 1)``, and NaN for a row that is not finite throughout."""
+        zeros = self.nodes.constant(f"int8/zeros/{size}", np.zeros((size, 1), np.float32))
+        return self.nodes.one("MatMul", rows, zeros, name=name)
 
 
-def add_weight(graph: Graph, name: str, weight: QuantizedWeight) -> tuple[str, str]:
-    """The initializers of a weight: integers and scales."""
-    return (
-        graph.nodes.constant(f"{name}/int8", weight.integers),
-        graph.nodes.constant(f"{name}/scale", weight.scales),
+@dataclass(frozen=True)
+class Weight:
+    """A weight ``(in, out)`` in a graph: the names of its integers and scales, and its sizes."""
+
+    integers: str
+    scales: str
+    sizes: tuple[int, int]
+
+
+def add_weight(graph: Graph, name: str, weight: np.ndarray) -> Weight:
+    """Add the integers and scales of a weight ``(in, out)`` as the graph's kernel takes them."""
+    size, out = weight.shape
+    if graph.kernel == MATMUL_NBITS:
+        return Weight(*add_block_weight(graph.nodes, f"{name}/blocks", quantize_blocks(weight)), (size, out))
+    quantized = quantize_weight(weight)
+    return Weight(
+        graph.nodes.constant(f"{name}/int8", quantized.integers),
+        graph.nodes.constant(f"{name}/scale", quantized.scales),
+        (size, out),
     )
 
 
-def quantized_product(
-    graph: Graph, rows: str, weight: tuple[str, str], name: str, *, output: str | None = None, nan: bool = True
-) -> str:
+def zero_points(graph: Graph, x: str, name: str) -> str:
+    """The zero point of each row of a step, uint8 ``(batch,)``, for `step_product`.
+
+    Args:
+        graph: the graph that the Scan stands in.
+        x: ``(time, batch, features)``.
+        name: of the value.
+    """
+    nodes = graph.nodes
+    shape = nodes.one("Shape", x, name=f"{name}/shape")
+    batch = nodes.one("Gather", shape, nodes.integers(1), name=f"{name}/batch")
+    value = numpy_helper.from_array(np.array([ZERO_POINT], np.uint8))
+    return nodes.one("ConstantOfShape", batch, name=name, value=value)
+
+
+def step_product(graph: Graph, rows: str, weight: Weight, points: str, name: str) -> str:
+    """A product of float32 rows ``(1, batch, in)`` by a weight ``(in, out)``, in a body, with few nodes.
+
+    The numbers are those of `quantized_product`.  A NaN or an infinity may vanish, for rows whose callers carry it
+    on otherwise.
+
+    Args:
+        graph: the body.
+        rows: the value.
+        weight: of `add_weight`.
+        points: of `zero_points`, from the graph around the body.
+        name: what the nodes' names start with.
+    """
+    nodes = graph.nodes
+    if graph.kernel == MATMUL_NBITS:
+        return add_block_product(nodes, rows, (weight.integers, weight.scales), weight.sizes, name)
+    size = nodes.one("Abs", rows, name=f"{name}/abs")
+    largest = graph.reduce("ReduceMax", size, f"{name}/largest", 0, -1, keep=False)
+    scale = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
+    integers = nodes.one("QuantizeLinear", rows, scale, points, name=f"{name}/uint8", axis=1)
+    total = nodes.one(
+        "MatMulInteger", integers, weight.integers, graph.scalar(ZERO_POINT, np.uint8), name=f"{name}/MatMulInteger"
+    )
+    total = nodes.one("DequantizeLinear", total, scale, name=f"{name}/by_rows", axis=1)
+    return nodes.one("Mul", total, weight.scales, name=name)
+
+
+def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, output: str | None = None) -> str:
     """A product of float32 rows ``(..., in)`` by a weight ``(in, out)``.
+
+    A NaN or an infinity makes its row of the result NaN.
 
     Args:
         graph: what the nodes are added to.
         rows: the value.
-        weight: the names of its integers and scales, of `add_weight`.
+        weight: of `add_weight`.
         name: what the nodes' names start with.
         output: the name of the result, by default `name`.
-        nan: a NaN or an infinity makes its row of the result NaN.  Without, it may vanish; for rows whose callers
-            carry it on otherwise.
     """
     nodes = graph.nodes
-    size = nodes.one("Abs", rows, name=f"{name}/abs")
-    largest = graph.reduce_last("ReduceMax", size, f"{name}/largest")
+    if graph.kernel == MATMUL_NBITS:
+        names = (weight.integers, weight.scales)
+        total = add_block_product(nodes, rows, names, weight.sizes, name, output=f"{name}/product")
+        return nodes.one(
+            "Add", total, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=name, output=output
+        )
+    absolute = nodes.one("Abs", rows, name=f"{name}/abs")
+    largest = graph.reduce("ReduceMax", absolute, f"{name}/largest")
     largest = nodes.one("Max", largest, graph.scalar(TINY), name=f"{name}/positive")
-    scale = nodes.one("Mul", largest, graph.scalar(float(np.float32(1 / ROW_LIMIT))), name=f"{name}/scale")
+    scale = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
     scaled = nodes.one("Div", rows, scale, name=f"{name}/scaled")
     rounded = nodes.one("Round", scaled, name=f"{name}/rounded")
     shifted = nodes.one("Add", rounded, graph.scalar(ZERO_POINT), name=f"{name}/shifted")
     integers = nodes.one("Cast", shifted, name=f"{name}/uint8", to=TensorProto.UINT8)
     zero_point = graph.scalar(ZERO_POINT, np.uint8)
-    total = nodes.one("MatMulInteger", integers, weight[0], zero_point, name=f"{name}/MatMulInteger")
-    if nan:
-        zeros = nodes.one("Mul", size, graph.scalar(0), name=f"{name}/zeros")  # NaN where a number is not finite
-        zero = graph.reduce_last("ReduceSum", zeros, f"{name}/zero")
-        scale = nodes.one("Add", scale, zero, name=f"{name}/scale_or_nan")
+    total = nodes.one("MatMulInteger", integers, weight.integers, zero_point, name=f"{name}/MatMulInteger")
+    scale = nodes.one(
+        "Add", scale, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=f"{name}/scale_or_nan"
+    )
+    # DequantizeLinear for each feature is many times slower than these two.
     total = nodes.one("Cast", total, name=f"{name}/float", to=TensorProto.FLOAT)
     total = nodes.one("Mul", total, scale, name=f"{name}/by_rows")
-    return nodes.one("Mul", total, weight[1], name=name, output=output)
+    return nodes.one("Mul", total, weight.scales, name=name, output=output)

@@ -22,10 +22,10 @@ from ..onnxgraph.write import write_model
 from ..runtime import load
 from ..runtime.providers import open_session, ort_errors
 from ..runtime.tensor_info import validated_feeds
-from .arithmetic import product
 from .emulation import Steps, emulate
+from .layers import Linear
 from .proof_inputs import proof_inputs
-from .recurrent import Layer, direction_outputs
+from .recurrent import Layer, direction_arrays, direction_outputs
 from .rewrite import Rewritten
 
 ROUNDINGS = 32
@@ -74,47 +74,88 @@ def prove(
     )
     expected = model.run(feeds)
     complete = validated_feeds(model.inputs, model.completed(feeds))
-    values = {**complete, **_run_probe(done, complete, source)}
-    values |= {name: array for name, array in done.initializers.items() if name not in values}
+    where = f"{source}: its int8 form"
+    values = Probe(done, where).values(complete)
     worst, compared, skipped = 0.0, 0, []
-    for name, ratio in _ratios(done, values):
-        if ratio is None:
-            skipped.append(name)
+    for layer in layer_errors(done, values):
+        if layer.error is None:
+            skipped.append(layer.name)
             continue
         compared += 1
-        if not ratio <= ROUNDINGS:
+        if not layer.ratio <= ROUNDINGS:
             raise ModelError(
-                f"{source}: {name} does not compute in int8 what it must: its error is {ratio:.3g} roundings, and "
-                f"{ROUNDINGS} are allowed; the file is not kept"
+                f"{source}: {layer.name} does not compute in int8 what it must: its error is {layer.ratio:.3g} "
+                f"roundings, and {ROUNDINGS} are allowed; the file is not kept"
             )
-        worst = max(worst, float(ratio))
+        worst = max(worst, layer.ratio)
     return Proof(compared, worst, tuple(skipped), _differences(expected, values))
 
 
-def _run_probe(
-    done: Rewritten, feeds: Mapping[str, np.ndarray], source: str | os.PathLike[str]
-) -> dict[str, np.ndarray]:
-    """All values that are compared, from a copy of the model that has them as outputs."""
-    probe = ModelProto.FromString(done.model.SerializeToString())
-    exposed = [*_exposed(done), *_expose_scans(probe.graph, done)]
-    known = {value.name for value in (*probe.graph.input, *probe.graph.output)} | done.initializers.keys()
-    # ONNX Runtime finds out their types.
-    probe.graph.output.extend(
-        ValueInfoProto(name=name) for name in dict.fromkeys(exposed) if name and name not in known
-    )
-    names = [value.name for value in probe.graph.output]
-    with temporary_folder() as folder:
-        write_model(probe, done.initializers, folder / "probe.onnx")
-        session, _ = open_session(folder / "probe.onnx", "cpu", 1)
-    try:
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
-    except ort_errors() as error:
-        raise ModelError(f"{source}: its int8 form fails where the float32 file runs: {error}") from error
+@dataclass(frozen=True)
+class LayerError:
+    """How far an int8 layer is from its emulation.
+
+    Attributes:
+        name: the node's.
+        error: the largest, over all outputs; None where they could not be compared.
+        rounding: the error of the emulation in float32, or float32's rounding of numbers of that size.
+    """
+
+    name: str
+    error: float | None
+    rounding: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """The error in roundings; at most `ROUNDINGS` is right."""
+        if self.error is None or self.error == 0:
+            return 0.0
+        return self.error / self.rounding if self.rounding else np.inf
+
+
+class Probe:
+    """A copy of an int8 model with all values that are compared as outputs.
+
+    Args:
+        done: the model.
+        where: what an error message starts with.
+        provider: as in `load`.
+
+    Raises:
+        ModelError: ONNX Runtime cannot open it.
+    """
+
+    def __init__(self, done: Rewritten, where: str, provider: str = "cpu") -> None:
+        self.where = where
+        self.constants = done.initializers
+        probe = ModelProto.FromString(done.model.SerializeToString())
+        exposed = [*_exposed(done), *_expose_scans(probe.graph, done)]
+        known = {value.name for value in (*probe.graph.input, *probe.graph.output)} | done.initializers.keys()
+        # ONNX Runtime finds out their types.
+        probe.graph.output.extend(
+            ValueInfoProto(name=name) for name in dict.fromkeys(exposed) if name and name not in known
+        )
+        self.names = [value.name for value in probe.graph.output]
+        with temporary_folder() as folder:
+            write_model(probe, done.initializers, folder / "probe.onnx")
+            self.session, _ = open_session(folder / "probe.onnx", provider, 1)
+
+    def values(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Every value that is compared, and the inputs and constants.
+
+        Raises:
+            ModelError: ONNX Runtime fails.
+        """
+        try:
+            found = self.session.run(self.names, dict(feeds))
+        except ort_errors() as error:
+            raise ModelError(f"{self.where} fails where the float32 file runs: {error}") from error
+        return {**self.constants, **feeds, **dict(zip(self.names, found, strict=True))}
 
 
 def _exposed(done: Rewritten) -> Iterator[str]:
     """The values of the model's own graph that go into int8 layers and come out of them."""
-    for layer in done.layers:
+    for layer in (layer for layer in done.layers if not layer.caller):
         yield from (layer.x, layer.lengths, layer.h0, layer.c0)
         for index in range(len(layer.reverse)):
             yield from direction_outputs(layer, index)
@@ -148,30 +189,38 @@ def _probe_name(value: str) -> str:
     return f"{value}/probe"
 
 
-def _ratios(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[tuple[str, float | None]]:
-    """The name of each int8 node and its error in roundings; None where it could not be compared."""
+def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[LayerError]:
+    """Each int8 layer of a model against its emulation, for the `values` of a `Probe`."""
     for layer in done.layers:
-        yield layer.name, max(_layer_ratio(layer, index, values) for index in range(len(layer.reverse)))
+        if layer.caller:
+            yield LayerError(layer.name, None)
+            continue
+        directions = [_layer_error(layer, index, values) for index in range(len(layer.reverse))]
+        yield max(directions, key=lambda found: found.ratio)
     for linear in done.linear:
-        names = (linear.rows, linear.product)
-        if linear.caller:
-            names = (_probe_name(linear.rows), _probe_name(linear.product))
+        names = linear_values(linear)
         if names[1] not in values:
-            yield linear.name, None
+            yield LayerError(linear.name, None)
             continue
         rows, actual = (values[name] for name in names)
-        reference = product(rows, linear.weight)
-        low = product(rows, linear.weight, np.float32)
-        yield linear.name, _ratio(actual, reference, low, float(np.abs(reference).max(initial=0.0)))
+        reference, low = linear.emulate(rows), linear.emulate(rows, np.float32)
+        yield _error(linear.name, actual, reference, low, float(np.abs(reference).max(initial=0.0)))
     for embedding in done.embeddings:
         table = embedding.table.integers.T.astype(np.float32) * embedding.table.scales[:, None]
         same = np.array_equal(values[embedding.rows], table[values[embedding.indices]])
-        yield embedding.name, 0.0 if same else np.inf
+        yield LayerError(embedding.name, 0.0 if same else np.inf)
 
 
-def _layer_ratio(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> float:
-    """The largest error of a direction's outputs, in roundings."""
-    output, hn, *cell = (values[name] for name in direction_outputs(layer, index))
+def linear_values(linear: Linear) -> tuple[str, str]:
+    """What a Linear layer multiplies and its product, by their names in a `Probe`."""
+    if linear.caller:
+        return _probe_name(linear.rows), _probe_name(linear.product)
+    return linear.rows, linear.product
+
+
+def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> LayerError:
+    """The largest error of a direction's outputs."""
+    output, hn, *cell = direction_arrays(layer, index, values)
     zeros = np.zeros(hn.shape, np.float32)
     steps = Steps(
         x=values[layer.x],
@@ -185,16 +234,18 @@ def _layer_ratio(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> 
     scale = float(np.abs(reference["cn"]).max(initial=0.0)) if layer.cell else 1.0
     scale = max(scale, float(np.abs(reference["c"]).max(initial=0.0))) if layer.cell else scale
     pairs = [("output", output), ("hn", hn), *([("cn", cell[0])] if layer.cell else [])]
-    return max(_ratio(actual, reference[name], low[name], max(1.0, scale)) for name, actual in pairs)
+    found = [_error(layer.name, actual, reference[name], low[name], max(1.0, scale)) for name, actual in pairs]
+    return max(found, key=lambda one: one.ratio)
 
 
-def _ratio(actual: np.ndarray, reference: np.ndarray, low: np.ndarray, scale: float) -> float:
-    """The largest error in units of that of `low`, or of float32's rounding of a number of size `scale`."""
+def _error(name: str, actual: np.ndarray, reference: np.ndarray, low: np.ndarray, scale: float) -> LayerError:
+    """The largest error, and that of `low` or float32's rounding of a number of size `scale`."""
     if actual.shape != reference.shape:
-        return np.inf
+        return LayerError(name, np.inf)
     error = float(np.abs(actual - reference).max(initial=0.0))
-    unit = max(float(np.abs(low - reference).max(initial=0.0)), EPSILON * scale)
-    return error / unit if unit else (0.0 if error == 0 else np.inf)
+    if np.isnan(error):
+        error = np.inf
+    return LayerError(name, error, max(float(np.abs(low - reference).max(initial=0.0)), EPSILON * scale))
 
 
 def _differences(expected: Mapping[str, Any], actual: Mapping[str, np.ndarray]) -> dict[str, float]:

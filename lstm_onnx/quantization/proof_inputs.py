@@ -30,7 +30,7 @@ def proof_inputs(model: Model, done: Rewritten, seed: int) -> dict[str, np.ndarr
     sizes = {axis: _limited(model, axis, _TIME if size > 1 else _BATCH) for axis, size in default_sizes(model).items()}
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
     time = next((size for size in sizes.values() if size == _TIME), 1)
-    lengths = {layer.lengths for layer in done.layers}
+    lengths = {layer.lengths for layer in done.layers} | ({"lengths"} if model.spec is not None else set())
     rows = {embedding.indices: embedding.table.integers.shape[1] for embedding in done.embeddings}
     for name, info in model.inputs.items():
         if name in feeds:

@@ -6,15 +6,15 @@ z, r, h of a GRU.  Each direction is one Scan; the reverse one reads and writes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from ..onnxgraph.builder import valid_steps
-from .arithmetic import quantize_weight
-from .products import Graph, add_weight, quantized_product
+from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
+from .products import Graph, Weight, add_weight, quantized_product, step_product, zero_points
 
 INPUT_PRODUCT, HIDDEN_PRODUCT, RESET_PRODUCT = "input_product", "hidden_product", "reset_product"
 """What the names of the products end with: by W, by R, and by the part of a GRU's R after the reset gate."""
@@ -40,6 +40,8 @@ class Layer:
         reverse: for each direction, whether it starts at the end.
         activations: for each direction, its activations.
         reset_after: of a GRU, its linear_before_reset.
+        kernel: what computes its products, one of `kernels.KERNELS`.
+        caller: the name of the node whose body it is in, "" for none.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Layer:
     reverse: tuple[bool, ...]
     activations: tuple[tuple[str, ...], ...]
     reset_after: bool = False
+    kernel: str = MATMUL_INTEGER
+    caller: str = ""
 
     @property
     def hidden_size(self) -> int:
@@ -72,52 +76,68 @@ class Layer:
 
 @dataclass(frozen=True)
 class _Direction:
-    """One direction: names of its parts in the outer graph, and its weights' names."""
+    """One direction: names of its parts in the outer graph, and its weights."""
 
     name: str
     index: int
-    R: tuple[tuple[str, str], ...]
+    R: tuple[Weight, ...]
     bias_h: str
-    h0: str
-    c0: str
+    points: str
 
 
 def add_layer(graph: Graph, layer: Layer) -> None:
     """Add the nodes of a layer, which give the operator's outputs under their own names."""
     nodes = graph.nodes
     valid = valid_steps(nodes, layer.x, layer.lengths, f"{layer.name}/valid") if layer.lengths else ""
-    zeros = _zeros(graph, layer) if not layer.h0 or (layer.cell and not layer.c0) else ""
+    zeros = add_zeros(graph, layer, 1) if not layer.h0 or (layer.cell and not layer.c0) else ""
+    points = "" if graph.kernel == MATMUL_NBITS else zero_points(graph, layer.x, f"{layer.name}/zero_points")
     count = len(layer.reverse)
     h0 = _by_direction(graph, layer.h0, count, f"{layer.name}/h0") if layer.h0 else [zeros] * count
     c0 = _by_direction(graph, layer.c0, count, f"{layer.name}/c0") if layer.cell and layer.c0 else [zeros] * count
-    found = [_add_direction(graph, layer, index, h0[index], c0[index], valid) for index in range(count)]
-    for output, axis, values in zip((layer.y, layer.hn, layer.cn), (1, 0, 0), zip(*found, strict=True), strict=True):
-        if not output:
-            continue
-        if count == 1:
-            nodes.one("Unsqueeze", values[0], nodes.integers(axis), name=f"{output}/Unsqueeze", output=output)
-            continue
-        parts = [nodes.one("Unsqueeze", value, nodes.integers(axis), name=f"{value}/Unsqueeze") for value in values]
-        nodes.one("Concat", *parts, name=f"{output}/Concat", output=output, axis=axis)
+    outputs = (layer.y, layer.hn, layer.cn)
+    for index in range(count):
+        _add_direction(graph, layer, index, h0[index], c0[index], valid, points)
+    if count == 1:
+        return  # its Scan gives the outputs themselves
+    found = [direction_outputs(layer, index) for index in range(count)]
+    for output, axis, values in zip(outputs, (1, 0, 0), zip(*found, strict=True), strict=False):
+        if output:
+            nodes.one("Concat", *values, name=f"{output}/Concat", output=output, axis=axis)
 
 
 def direction_outputs(layer: Layer, index: int) -> list[str]:
-    """The values of a direction: its output ``(time, batch, H)``, its final h and, of an LSTM, c ``(batch, H)``."""
+    """The values of a direction: its output ``(time, 1, batch, H)``, its final h and, of an LSTM, c ``(1, batch, H)``.
+
+    Of a layer with a single direction they are the operator's own outputs, where these are used.  Those of
+    DynamicQuantizeLSTM have all directions.
+    """
+    if layer.kernel == DYNAMIC_QUANTIZE_LSTM:
+        return [f"{layer.name}/{DYNAMIC_QUANTIZE_LSTM}/{output}" for output in ("Y", "Y_h", "Y_c")]
     name = _direction_name(layer, index)
-    return [f"{name}/output", f"{name}/hn", *([f"{name}/cn"] if layer.cell else [])]
+    own = [f"{name}/output", f"{name}/hn", *([f"{name}/cn"] if layer.cell else [])]
+    if len(layer.reverse) > 1:
+        return own
+    return [output or value for output, value in zip((layer.y, layer.hn, layer.cn), own, strict=False)]
+
+
+def direction_arrays(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """A direction's output ``(time, batch, H)``, its final h and, of an LSTM, c ``(batch, H)``."""
+    output, *final = (values[name] for name in direction_outputs(layer, index))
+    at = index if layer.kernel == DYNAMIC_QUANTIZE_LSTM else 0
+    return [output[:, at], *(array[at] for array in final)]
 
 
 def _direction_name(layer: Layer, index: int) -> str:
     return f"{layer.name}/{'reverse' if layer.reverse[index] else 'forward'}"
 
 
-def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, valid: str) -> tuple[str, str, str]:
-    """One direction; the values of its output ``(time, batch, H)`` and its final states ``(batch, H)``."""
+def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, valid: str, points: str) -> None:
+    """One direction, with its states ``(1, batch, H)``."""
     nodes = graph.nodes
     name = _direction_name(layer, index)
     suffix = f"/{index}" if len(layer.reverse) > 1 else ""
     gates = layer.R.shape[1]
-    input_weight = add_weight(graph, f"{layer.weights[0]}{suffix}", quantize_weight(layer.W[index].T))
+    input_weight = add_weight(graph, f"{layer.weights[0]}{suffix}", layer.W[index].T)
     input_bias, bias_h = layer.B[index][:gates], layer.B[index][gates:]
     parts = [layer.R[index]]
     if layer.op_type == "GRU":
@@ -131,9 +151,7 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     else:
         input_bias = input_bias + bias_h
     recurrent = tuple(
-        add_weight(
-            graph, f"{layer.weights[1]}{suffix}{f'/part{at}' if len(parts) > 1 else ''}", quantize_weight(part.T)
-        )
+        add_weight(graph, f"{layer.weights[1]}{suffix}{f'/part{at}' if len(parts) > 1 else ''}", part.T)
         for at, part in enumerate(parts)
     )
     bias = nodes.constant(f"{name}/bias", np.ascontiguousarray(input_bias, np.float32))
@@ -146,7 +164,7 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     gx = nodes.one("Add", gx, bias, name=f"{name}/input_gates")
     if layer.h0:
         h0, c0 = _carry_nan(graph, layer, h0, c0, name)
-    direction = _Direction(name, index, recurrent, hidden_bias, h0, c0)
+    direction = _Direction(name, index, recurrent, hidden_bias, points)
     body = _body(graph, layer, direction, masked=bool(valid))
     backwards = int(layer.reverse[index])
     states = [h0, c0] if layer.cell else [h0]
@@ -163,21 +181,19 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
         scan_input_directions=[backwards] * len(scanned),
         scan_output_directions=[backwards],
     )
-    return output, final[0], final[-1]
 
 
 def _carry_nan(graph: Graph, layer: Layer, h0: str, c0: str, name: str) -> tuple[str, str]:
     """Initial states in which a NaN or an infinity of h makes NaN of what carries it on: c, or all of h."""
     nodes = graph.nodes
-    zeros = nodes.one("Mul", h0, graph.scalar(0), name=f"{name}/h0_zeros")
-    zero = graph.reduce_last("ReduceSum", zeros, f"{name}/h0_zero")
+    zero = graph.zeros_or_nan(h0, layer.hidden_size, f"{name}/h0_zero")
     if layer.cell:
         return h0, nodes.one("Add", c0, zero, name=f"{name}/c0{OR_NAN}")
     return nodes.one("Add", h0, zero, name=f"{name}/h0{OR_NAN}"), c0
 
 
 def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphProto:
-    """One step: of states ``(batch, H)``, the input's part of the gates and, with lengths, whether it is valid."""
+    """One step: of states ``(1, batch, H)``, the input's part of the gates and, with lengths, whether it is valid."""
     inner = graph.body()
     body = inner.nodes
     name, hidden = at.name, layer.hidden_size
@@ -188,10 +204,9 @@ def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphP
     elif layer.op_type == "GRU":
         new_h = _gru_step(inner, layer, at, h, gx)
     else:
+        gates = body.one("Add", gx, _hidden_product(inner, at, h), name=f"{name}/gates")
         # A tanh of what is not NaN would hide that h is.
-        gates = body.one(
-            "Add", gx, quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}"), name=f"{name}/gates"
-        )
+        gates = body.one("Add", gates, inner.zeros_or_nan(h, hidden, f"{name}/h_zero"), name=f"{name}/gates_or_nan")
         new_h = body.one(layer.activations[at.index][0], gates, name=f"{name}/new_h")
     if masked:
         zero = graph.scalar(0)
@@ -201,10 +216,17 @@ def _body(graph: Graph, layer: Layer, at: _Direction, *, masked: bool) -> GraphP
     else:
         y = body.one("Identity", new_h, name=f"{name}/y")
     inputs, outputs = [h, *([c] if new_c else [])], [new_h, *([new_c] if new_c else [])]
-    values = [_value(value, hidden) for value in inputs] + [_value(gx, layer.R.shape[1])]
+    gates_of_x = helper.make_tensor_value_info(gx, TensorProto.FLOAT, ("batch", layer.R.shape[1]))
+    values = [*(_state(value, hidden) for value in inputs), gates_of_x]
     if masked:
         values.append(helper.make_tensor_value_info(valid, TensorProto.BOOL, ("batch", 1)))
-    return helper.make_graph(body.nodes, f"{name}/step", values, [_value(value, hidden) for value in (*outputs, y)])
+    return helper.make_graph(body.nodes, f"{name}/step", values, [_state(value, hidden) for value in (*outputs, y)])
+
+
+def _hidden_product(inner: Graph, at: _Direction, rows: str, part: int = 0) -> str:
+    """The product of rows ``(1, batch, H)`` by R, or by a part of it."""
+    name = f"{at.name}/{RESET_PRODUCT if part else HIDDEN_PRODUCT}"
+    return step_product(inner, rows, at.R[part], at.points, name)
 
 
 def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: str) -> tuple[str, str]:
@@ -212,8 +234,7 @@ def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: s
     hidden = layer.hidden_size
     f, g, shown = layer.activations[at.index]
     # Of a NaN in h, c has one, too.
-    product = quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}", nan=False)
-    gates = body.one("Add", gx, product, name=f"{name}/gates")
+    gates = body.one("Add", gx, _hidden_product(inner, at, h), name=f"{name}/gates")
     sizes = body.integers(3 * hidden, hidden)
     iof, cell = body.add(
         "Split", gates, sizes, name=f"{name}/Split", outputs=(f"{name}/iof", f"{name}/cell_gate"), axis=-1
@@ -236,7 +257,7 @@ def _gru_step(inner: Graph, layer: Layer, at: _Direction, h: str, gx: str) -> st
     sizes = body.integers(2 * hidden, hidden)
     x_zr, x_n = body.add("Split", gx, sizes, name=f"{name}/Split_x", outputs=(f"{name}/x_zr", f"{name}/x_n"), axis=-1)
     # h is NaN where it was: the new one is h times a gate and more.
-    product = quantized_product(inner, h, at.R[0], f"{name}/{HIDDEN_PRODUCT}", nan=False)
+    product = _hidden_product(inner, at, h)
     h_n = ""
     if layer.reset_after:
         outputs = (f"{name}/h_zr", f"{name}/h_n")
@@ -255,32 +276,31 @@ def _gru_step(inner: Graph, layer: Layer, at: _Direction, h: str, gx: str) -> st
         h_n = body.one("Mul", r, h_n, name=f"{name}/reset")
     else:
         reset = body.one("Mul", r, h, name=f"{name}/reset")
-        h_n = quantized_product(inner, reset, at.R[1], f"{name}/{RESET_PRODUCT}", nan=False)
+        h_n = _hidden_product(inner, at, reset, 1)
     n = body.one(g, body.one("Add", x_n, h_n, name=f"{name}/n_gates"), name=f"{name}/n")
     change = body.one("Sub", h, n, name=f"{name}/change")
     return body.one("Add", n, body.one("Mul", z, change, name=f"{name}/kept"), name=f"{name}/new_h")
 
 
-def _value(name: str, features: int) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ("batch", features))
+def _state(name: str, features: int) -> ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, "batch", features))
 
 
-def _by_direction(graph: Graph, value: str, count: int, name: str) -> list[str]:
-    """``(D, batch, H)`` as one ``(batch, H)`` for each direction."""
-    nodes = graph.nodes
-    parts: Sequence[str] = [value]
-    if count > 1:
-        outputs = [f"{name}/{index}" for index in range(count)]
-        parts = nodes.add("Split", value, nodes.integers(*[1] * count), name=f"{name}/Split", outputs=outputs, axis=0)
-    return [
-        nodes.one("Squeeze", part, nodes.integers(0), name=f"{name}/Squeeze{index}") for index, part in enumerate(parts)
-    ]
+def _by_direction(graph: Graph, value: str, count: int, name: str) -> Sequence[str]:
+    """``(D, batch, H)`` as one ``(1, batch, H)`` for each direction."""
+    if count == 1:
+        return [value]
+    outputs = [f"{name}/{index}" for index in range(count)]
+    sizes = graph.nodes.integers(*[1] * count)
+    return graph.nodes.add("Split", value, sizes, name=f"{name}/Split", outputs=outputs, axis=0)
 
 
-def _zeros(graph: Graph, layer: Layer) -> str:
-    """Zeros ``(batch, H)``."""
+def add_zeros(graph: Graph, layer: Layer, count: int) -> str:
+    """Add initial states of zeros ``(count, batch, H)``."""
     nodes, name = graph.nodes, f"{layer.name}/zeros"
     shape = nodes.one("Shape", layer.x, name=f"{name}/Shape")
     batch = nodes.one("Gather", shape, nodes.integers(1), name=f"{name}/batch")
-    shape = nodes.one("Concat", batch, nodes.integers(layer.hidden_size), name=f"{name}/shape", axis=0)
+    shape = nodes.one(
+        "Concat", nodes.integers(count), batch, nodes.integers(layer.hidden_size), name=f"{name}/shape", axis=0
+    )
     return nodes.one("Expand", graph.scalar(0), shape, name=name)

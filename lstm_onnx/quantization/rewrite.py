@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from ..checksum import KEY
 from ..errors import ModelError
 from ..metadata import Metadata, Quantization
-from ..onnxgraph import bodies_of, external_problem, graphs_of, nodes_of
+from ..onnxgraph import bodies_of, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import is_onnx_operator, read_layer
+from .dynamic_lstm import add_dynamic_lstm
+from .kernels import CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .layers import Embedding, Linear, add_embedding, add_linear
+from .loop_constants import inline_loop_constants
 from .operators import embedding_table, linear_weight, read_recurrent
-from .products import Graph
+from .products import Graph, zero_points
 from .recurrent import Layer, add_layer
+from .weights import Weights
 
 _LEAST_OPSET = 13
 """Unsqueeze and Split take their axes and sizes as inputs from here on."""
@@ -57,16 +59,20 @@ class Rewritten:
         )
 
 
-def quantize_model(model: ModelProto, path: str | os.PathLike[str], *, layers: str = "all") -> Rewritten:
+def quantize_model(
+    model: ModelProto, path: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER
+) -> Rewritten:
     """The int8 form of a model that was read from `path`; `model` is changed.
 
     Args:
         model: with its functions inlined.
         path: its file, for weights beside it and for messages.
         layers: see `quantize`.
+        kernel: see `quantize`.
 
     Raises:
-        ModelError: it is int8 already, its opset is too old, or a file beside it cannot be read.
+        ModelError: it is int8 already, its opset is too old, a layer is not what the kernel computes, or a file
+            beside it cannot be read.
     """
     opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if opset < _LEAST_OPSET:
@@ -76,78 +82,37 @@ def quantize_model(model: ModelProto, path: str | os.PathLike[str], *, layers: s
     metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
     if metadata.quantization is not None:
         raise ModelError(f"{path}: is int8 already; quantise the float32 file that it came from")
-    weights = _Weights(model, path)
+    if kernel == DYNAMIC_QUANTIZE_LSTM:
+        _require_lstms(model, path)
+    weights = Weights(model, path)
     done = Rewritten(model, source_bytes=model.ByteSize() + weights.external_bytes)
     _name_nodes(model)
+    inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
-    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph))
+    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph), kernel)
     rewriter.rewrite(model.graph, None)
     done.initializers.update(weights.remaining(model.graph) | added)
     del model.graph.initializer[:]
+    domains = {node.domain for node in nodes_of(model.graph.node)}
+    if CONTRIB in domains and all(item.domain != CONTRIB for item in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
-    helper.set_model_props(model, {**props, **Quantization("rows", layers).to_entry()})
+    helper.set_model_props(model, {**props, **Quantization(kernel, layers).to_entry()})
     return done
 
 
-class _Weights:
-    """The constants of a model, of all its graphs by name."""
-
-    def __init__(self, model: ModelProto, path: str | os.PathLike[str]) -> None:
-        self.path = path
-        self.folder = str(Path(path).resolve().parent)
-        self.tensors: dict[str, TensorProto] = {}
-        others = Counter(value.name for value in model.graph.input)  # a caller may give another weight
-        for graph in graphs_of(model.graph):
-            if graph is not model.graph:
-                others.update(value.name for value in graph.input)
-            for tensor in graph.initializer:
-                self._add(tensor.name, tensor, others)
-            for node in graph.node:
-                values = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
-                if node.op_type == "Constant" and values:
-                    self._add(node.output[0], values[0], others)
-                else:
-                    others.update(node.output)
-        # The bodies of two nodes may use one name for different values.
-        self.constant = {name: tensor for name, tensor in self.tensors.items() if name not in others}
-
-    @property
-    def external_bytes(self) -> int:
-        """The size of the weights in files beside the model."""
-        keys = (item for tensor in self.tensors.values() for item in tensor.external_data)
-        return sum(int(item.value) for item in keys if item.key == "length" and item.value.isdigit())
-
-    def _add(self, name: str, tensor: TensorProto, others: Counter[str]) -> None:
-        if name in self.tensors:
-            others[name] += 1
-        self.tensors[name] = tensor
-
-    def __call__(self, name: str) -> np.ndarray | None:
-        """The content of a constant, None for another value.
-
-        Raises:
-            ModelError: it is in a file that is missing or outside the model's folder.
-        """
-        tensor = self.constant.get(name)
-        return None if tensor is None else self._array(tensor)
-
-    def _array(self, tensor: TensorProto) -> np.ndarray:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
-            problem = external_problem(self.path, location)
-            if problem:
-                raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")
-        array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
-        return array
-
-    def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
-        """The graph's initializers that are still used; Constant nodes that are not are removed."""
-        used = {name for node in nodes_of(graph.node) for name in node.input}
-        used |= {value.name for one in graphs_of(graph) for value in one.output}
-        for one in graphs_of(graph):
-            for node in [node for node in one.node if node.op_type == "Constant" and node.output[0] not in used]:
-                one.node.remove(node)
-        return {tensor.name: self._array(tensor) for tensor in graph.initializer if tensor.name in used}
+def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
+    """Raise a ModelError for a model with a recurrent layer that DynamicQuantizeLSTM does not compute."""
+    for graph in graphs_of(model.graph):
+        producers = {value: node for node in graph.node for value in node.output if value}
+        for node in graph.node:
+            layer = read_layer(node, producers)
+            kind = "" if layer is None else "a projected LSTM" if layer.W_hr else f"a {layer.op_type}"
+            if kind and kind != "a LSTM":
+                raise ModelError(
+                    f"{path}: {node.name} is {kind}, and {DYNAMIC_QUANTIZE_LSTM} computes LSTMs without projection "
+                    f"alone; use kernel {MATMUL_INTEGER} or {MATMUL_NBITS}"
+                )
 
 
 def _name_nodes(model: ModelProto) -> None:
@@ -170,46 +135,72 @@ class _Rewriter:
     def __init__(
         self,
         done: Rewritten,
-        weights: _Weights,
+        weights: Weights,
         initializers: dict[str, np.ndarray],
         opset: int,
         all_layers: bool,
         recurrent: frozenset[str],
+        kernel: str,
     ) -> None:
         self.done, self.weights, self.initializers, self.opset = done, weights, initializers, opset
+        self.kernel = kernel
         self.all_layers, self.recurrent = all_layers, recurrent
 
-    def rewrite(self, graph: GraphProto, caller: NodeProto | None) -> None:
-        """Rewrite a graph, or a body of the node `caller`."""
+    def rewrite(self, graph: GraphProto, caller: NodeProto | None, points: str = "", *, nested: bool = False) -> None:
+        """Rewrite a graph, or a body of the node `caller`.
+
+        Args:
+            graph: the graph.
+            caller: the node, or None.
+            points: the zero points of a projected layer's rows.
+            nested: the node is in a body itself.
+        """
+        kernel = self.kernel
+        if kernel == MATMUL_NBITS and caller is not None and (nested or caller.op_type != "Scan"):
+            kernel = MATMUL_INTEGER  # MatMulNBits rounds its rows in another way there, and is not proven
         loop = caller is not None and caller.op_type in ("Scan", "Loop")
         nodes: list[NodeProto] = []
         for node in graph.node:
+            at = Graph(Nodes(initializers=self.initializers), self.opset, kernel)
+            within = self._points(at, graph, node)
             for body in bodies_of(node):
-                self.rewrite(body, node)
-            at = Graph(Nodes(initializers=self.initializers), self.opset)
+                self.rewrite(body, node, within, nested=caller is not None)
             recurrent = loop or node.name in self.recurrent
-            if self._add(at, node, caller.name if caller is not None else "", recurrent=recurrent):
-                nodes += at.nodes.nodes
-            else:
-                nodes.append(NodeProto.FromString(node.SerializeToString()))
+            if not self._add(at, node, caller.name if caller is not None else "", points, recurrent=recurrent):
+                at.nodes.nodes.append(NodeProto.FromString(node.SerializeToString()))
+            nodes += at.nodes.nodes
         del graph.node[:]
         graph.node.extend(nodes)
 
-    def _add(self, graph: Graph, node: NodeProto, caller: str, *, recurrent: bool) -> bool:
+    def _points(self, at: Graph, graph: GraphProto, node: NodeProto) -> str:
+        """For the Scan of a projected layer the zero points of its rows, which are added before it; "" for others."""
+        if node.op_type != "Scan" or at.kernel == MATMUL_NBITS:
+            return ""
+        layer = read_layer(node, {value: item for item in graph.node for value in item.output if value})
+        state = next(bodies_of(node)).input[0].type.tensor_type.shape.dim
+        if layer is None or len(state) != 3:
+            return ""
+        return zero_points(at, layer.x, f"{node.name}/zero_points")
+
+    def _add(self, graph: Graph, node: NodeProto, caller: str, points: str, *, recurrent: bool) -> bool:
         """Add the int8 nodes of one node; whether there are any."""
         if is_onnx_operator(node):
-            layer = "it is in the body of another node" if caller else read_recurrent(node, self.weights)
+            layer = read_recurrent(node, self.weights)
             if isinstance(layer, str):
                 self.done.kept[node.name] = layer
                 return False
-            add_layer(graph, layer)
+            layer = replace(layer, kernel=graph.kernel, caller=caller)
+            if graph.kernel == DYNAMIC_QUANTIZE_LSTM:
+                add_dynamic_lstm(graph, layer)
+            else:
+                add_layer(graph, layer)
             self.done.layers.append(layer)
             return True
         if not (self.all_layers or recurrent):
             return False
         weight = linear_weight(node, self.weights)
         if weight is not None:
-            self.done.linear.append(add_linear(graph, node, weight, caller))
+            self.done.linear.append(add_linear(graph, node, weight, caller, points))
             return True
         table = None if caller else embedding_table(node, self.weights)
         if table is not None:

@@ -359,6 +359,10 @@ CASES: dict[str, Case] = {
 }
 """By the rule's name.  What two files cannot show has tests of its own: see OTHERS."""
 OTHERS = {
+    "int8-batch": "mended by another file: test_int8.py",
+    "int8-in-browsers": "mended by another file: test_int8.py",
+    "int8-on-cuda": "mended by another provider: test_int8.py",
+    "int8-without-vnni": "mended by another file: test_int8.py",
     "provider": "a matter of placements: test_session.py",
     "loop-on-cuda": "mended by another export: test_providers.py",
 }

@@ -17,8 +17,11 @@ def test_an_int8_file_is_written_and_what_it_costs_is_printed(run_cli, tmp_path:
     first, proof, *outputs = done.out.splitlines()
     assert first == f"q.onnx: {size:,} bytes, {size / (tmp_path / 'm.onnx').stat().st_size:.0%} of m.onnx"
     assert proof.startswith("int8: 1 layer, 1 compared with float64: largest error ")
-    assert [line.split(":")[0] for line in outputs] == ["output", "hn", "cn"]
-    assert all("differs from float32's by" in line for line in outputs)
+    *differences, step, sequence = outputs
+    assert [line.split()[0] for line in differences] == ["output", "hn", "cn"]
+    assert all("differs from float32's by" in line for line in differences)
+    assert step.startswith("l0/LSTM: float32 is as fast or faster for one step")
+    assert sequence.startswith("l0/LSTM: float32 is as fast or faster for whole sequences")
     assert lstm_onnx.inspect(tmp_path / "q.onnx").lstms[0].kind == "int8 LSTM"
 
 

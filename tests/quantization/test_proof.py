@@ -100,8 +100,7 @@ def swap_outputs(ending: str) -> Callable[[Rewritten], None]:
 def zero_state(done: Rewritten) -> None:
     (scan,) = (node for node in done.model.graph.node if node.op_type == "Scan")
     scan.input[0] = "int8_zero"
-    done.model.graph.node.insert(0, helper.make_node("Sub", ["h0", "h0"], ["zero_h"], name="zero_h"))
-    done.model.graph.node.insert(1, helper.make_node("Squeeze", ["zero_h", "ints/0"], ["int8_zero"], name="squeezed"))
+    done.model.graph.node.insert(0, helper.make_node("Sub", ["h0", "h0"], ["int8_zero"], name="zero_h"))
 
 
 MUTANTS = {

@@ -139,8 +139,10 @@ def test_metadata_stays_and_says_int8(tmp_path: Path):
     before, after = (
         {item.key: item.value for item in onnx.load(tmp_path / name).metadata_props} for name in ("m.onnx", "q.onnx")
     )
-    assert json.loads(after.pop("lstm_onnx.quantization")) == {"form": "rows", "layers": "all"}
+    assert json.loads(after.pop("lstm_onnx.quantization")) == {"kernel": "MatMulInteger", "layers": "all"}
     assert before.pop("lstm_onnx.checksum") != after.pop("lstm_onnx.checksum")
+    options = [json.loads(entries.pop("lstm_onnx.export")) for entries in (before, after)]
+    assert options[1] == {**options[0], "precision": "int8"}
     assert after == before
 
 

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
 from ...input_spec import InputSpec
-from ...spec import ExportOptions, LSTMSpec
+from ...spec import INT8_KERNELS, INT8_LAYERS, ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
 from ..weights import Array, state_dict_problems, validate_state_dict
@@ -60,7 +62,15 @@ class LSTMSource:
         Raises:
             LSTMOnnxError: see `export_lstm`.
         """
-        return export_lstm(self.spec, self.options, self.state, path)
+        computed = self.computed()
+        return export_lstm(computed.spec, self.options, computed.state, path)
+
+    def computed(self) -> LSTMSource:
+        """The same model in the dtype that its precision is computed in."""
+        if self.options.dtype in (None, self.spec.dtype):
+            return self
+        spec = dataclasses.replace(self.spec, dtype=self.options.dtype)
+        return dataclasses.replace(self, spec=spec, state=validate_state_dict(spec, self.state, where=self.name))
 
     def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> LSTMSource:
         """The same model under other `ExportOptions`; None leaves one as it is.
@@ -116,11 +126,26 @@ class ModuleSource:
         from ..functional.example_inputs import find_example_inputs
         from ..module import ModuleOptions, export_module
 
-        arguments = self.example or find_example_inputs(self.nn_module, self.inputs, limits=self.limits)
+        source = self.computed()
+        arguments = source.example or find_example_inputs(source.nn_module, source.inputs, limits=source.limits)
         options = ModuleOptions(
-            self.options, self.states, self.outputs, self.inputs or None, check, max_delay=self.max_delay
+            source.options, source.states, source.outputs, source.inputs or None, check, max_delay=source.max_delay
         )
-        return export_module(self.nn_module, arguments, options, path)
+        return export_module(source.nn_module, arguments, options, path)
+
+    def computed(self) -> ModuleSource:
+        """The same model, with its floating-point inputs, in the dtype that its precision is computed in."""
+        dtype = self.options.dtype
+        if dtype is None:
+            return self
+        from ..precision import arguments_in_dtype, module_in_dtype
+
+        inputs = tuple(
+            dataclasses.replace(spec, dtype=dtype) if np.dtype(spec.dtype).kind == "f" else spec for spec in self.inputs
+        )
+        example = None if self.example is None else arguments_in_dtype(self.example, dtype)
+        module = module_in_dtype(self.nn_module, dtype)
+        return dataclasses.replace(self, nn_module=module, inputs=inputs, example=example)
 
     def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> ModuleSource:
         """The same model under other options; None leaves one as it is.
@@ -144,7 +169,10 @@ _FILE_MODULE = "_lstm_onnx_source_"
 
 
 def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
-    return dataclasses.replace(options, **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given.get("precision", "int8") != "int8":
+        given = {"layers": INT8_LAYERS[0], "kernel": INT8_KERNELS[0], **given}  # which are int8's
+    return dataclasses.replace(options, **given)
 
 
 def load_source(source: str) -> Source:

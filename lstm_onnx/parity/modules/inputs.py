@@ -16,6 +16,7 @@ from ...exporter.call.metadata import call_from_json
 from ...exporter.call.structure import Call
 from ...exporter.functional.example_inputs import find_example_inputs
 from ...input_spec import InputSpec, axes
+from ...metadata import Metadata
 from ...runtime import Model
 from ..own_states import file_only
 
@@ -105,3 +106,10 @@ def with_zero_and_one(specs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
         replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
         for spec in specs
     )
+
+
+def forward_outputs(model: Model, metadata: Metadata) -> tuple[str, ...]:
+    """The outputs that forward returns, including states that it returns itself."""
+    own = {spec.name for spec in metadata.inputs}
+    added = {after for name, after in metadata.states.items() if name not in own}
+    return tuple(name for name in model.outputs if name not in added)

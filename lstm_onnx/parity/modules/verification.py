@@ -36,7 +36,7 @@ from ..tolerances import LEAST_INPUT_GAIN
 from .amplify import amplified_target
 from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
-from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
+from .inputs import BATCH, TIME, ModuleCase, find_arguments, forward_outputs, require_same_inputs, with_zero_and_one
 from .run import ModuleRun, shape_of
 from .sizes import is_conclusive, sweeps
 from .streams import streamed_cases
@@ -76,7 +76,7 @@ class ModuleVerification(Verification):
         self.example_inputs = example_inputs
         specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
-        names = _forward_outputs(model, model.metadata)
+        names = forward_outputs(model, model.metadata)
         own = make_functional(module, found, output_names=names)
         self.dtype = str(own.dtype).removeprefix("torch.")
         float64 = make_functional(module, found, output_names=names, dtype=torch.float64)
@@ -313,10 +313,3 @@ def _draw_state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Genera
     """Never zero, and in the range of tanh, so that it serves as h and as c."""
     values: np.ndarray = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
     return values
-
-
-def _forward_outputs(model: Model, metadata: Metadata) -> tuple[str, ...]:
-    """The outputs that forward returns, including states that it returns itself."""
-    own = {spec.name for spec in metadata.inputs}
-    added = {after for name, after in metadata.states.items() if name not in own}
-    return tuple(name for name in model.outputs if name not in added)

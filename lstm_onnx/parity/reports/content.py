@@ -17,7 +17,7 @@ from ..tolerances import K
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, MutantResult, ParityReport, Range
+    from ..report import CaseResult, Drift, MutantResult, ParityReport, Range
 
 COLUMNS = ("output", "largest error", "allowed error", "PyTorch's own", f"ratio (max {K:g})", "where")
 _MOST_SPANS = 40
@@ -30,6 +30,8 @@ NOT_PROVEN = (
     "on the inputs that were tried"
 )
 """What to do about mutants that survived."""
+_PRECISIONS = {"int8": " but for int8 weights", "float16": " but for float16 weights"}
+"""What the answer adds for a file with smaller weights."""
 _OUTCOMES = {"rejected": "rejected", "equivalent": "proven equivalent", "survived": "survived"}
 """The results of a mutant, by `MutantResult.outcome`."""
 
@@ -79,11 +81,15 @@ def counted(count: int, one: str, many: str) -> str:
 
 def verdict(report: ParityReport) -> str:
     """The answer."""
+    precision = _PRECISIONS.get(report.precision, "")
     if not report.in_parity:
-        return "NOT in parity with PyTorch"
+        failed = {case.kind for case in report.judged if not case.passed}
+        if failed == {"drift"}:
+            return f"in parity with PyTorch{precision}, and DRIFTS FARTHER than allowed"
+        return f"NOT in parity with PyTorch{precision}"
     if report.survivors:
-        return "in parity with PyTorch (NOT PROVEN)"
-    return "in parity with PyTorch"
+        return f"in parity with PyTorch{precision} (NOT PROVEN)"
+    return f"in parity with PyTorch{precision}"
 
 
 def headline(report: ParityReport) -> str:
@@ -153,6 +159,8 @@ def remarks(report: ParityReport) -> list[Remark]:
         lines.append(Remark("failed", "no case could be judged", bad=True))
     if report.ranges:
         lines.append(Remark("tried:", ranges(report)))
+    for drift in report.drift:
+        lines.append(Remark("drift:", drifted(drift)))
     if report.mutants:
         lines.append(Remark("self-test:", tried(report)))
     lines += [Remark("survived:", survived(mutant), bad=True) for mutant in report.survivors]
@@ -184,6 +192,32 @@ def failures(case: CaseResult) -> str:
 def ranges(report: ParityReport) -> str:
     """The sizes and values that were tried, such as ``batch 1 to 16, 32; tokens 0 to 99; x -310 to 296``."""
     return "; ".join(map(_range, report.ranges))
+
+
+def drifted(drift: Drift) -> str:
+    """Such as ``output is off by 0.64% (root mean square), at most 0.012, on drawn inputs; by step: 0.003 at 1``."""
+    inputs = "your data" if drift.inputs == "data" else "drawn inputs"
+    over_time = f"; by step: {_over_time(drift)}" if drift.over_time else ""
+    size = f"{drift.relative:.2%} (root mean square), at most {number(drift.largest)}"
+    return f"{clean(drift.output)} is off by {size}, on {inputs}{over_time}"
+
+
+def _over_time(drift: Drift) -> str:
+    """The first step, the middle and the last."""
+    parts = drift.over_time
+    shown = {0: parts[0], len(parts) // 2: parts[len(parts) // 2], len(parts) - 1: parts[-1]}
+    steps = [1 + at * max(drift.steps - 1, 0) // max(len(parts) - 1, 1) for at in shown]
+    return ", ".join(f"{number(value)} at {step}" for step, value in zip(steps, shown.values(), strict=True))
+
+
+def drift_rows(report: ParityReport) -> list[tuple[str, None, tuple[str, str, str, str]]]:
+    """The rows of the table of what smaller weights cost."""
+    shown = []
+    for drift in report.drift:
+        over_time = _over_time(drift) if drift.over_time else "-"
+        cells = (clean(drift.inputs), f"{drift.relative:.2%}", number(drift.largest), over_time)
+        shown.append((clean(drift.output), None, cells))
+    return shown
 
 
 def _range(one: Range) -> str:

@@ -32,6 +32,10 @@ _KINDS = {
     "data": "on your data",
     "values": "on chosen values",
     "sweep": "in many calls",
+    "stored": "number by number",
+    "layers": "layer by layer",
+    "rows": "bit by bit",
+    "drift": "against your limit",
 }
 """How a case was run, by `report.KINDS`."""
 _MOST_CHARTS, _MOST_FAILING = 6, 20
@@ -107,6 +111,7 @@ def _view(report: ParityReport, ident: str) -> SimpleNamespace:
         not_proven=f"{content.NOT_PROVEN[0].upper()}{content.NOT_PROVEN[1:]}.",
         columns=content.COLUMNS,
         outputs=[(row.output, _judgement(row.passed), row.cells[1:]) for row in content.rows(report)],
+        drift=content.drift_rows(report),
         failing=[
             (content.clean(case.label), _judgement(False), (_kind(case), content.failures(case)))
             for case in failing[:_MOST_FAILING]

@@ -194,21 +194,3 @@ def test_int8_weights_in_another_file_are_taken_for_full(tmp_path: Path):
     seven_bits(model)
     onnx.save_model(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
     assert len(said(check(path, provider="cpu"), "int8-saturation")) == 1
-
-
-def test_the_flags_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    precision.cpu_flags.cache_clear()
-    try:
-        here = precision.cpu_flags()
-        known = Path("/proc/cpuinfo")
-        assert bool(here) is (known.exists() and "\nflags" in known.read_text(errors="replace"))
-        monkeypatch.setattr(precision, "Path", lambda _: tmp_path / "cpuinfo")
-        for text, flags in (("model name : x\nflags\t\t: fpu avx2\n", {"fpu", "avx2"}), ("CPU part : 0xd0c\n", set())):
-            precision.cpu_flags.cache_clear()
-            (tmp_path / "cpuinfo").write_text(text)
-            assert precision.cpu_flags() == flags
-        (tmp_path / "cpuinfo").unlink()
-        precision.cpu_flags.cache_clear()
-        assert precision.cpu_flags() == frozenset()
-    finally:
-        precision.cpu_flags.cache_clear()

@@ -1,0 +1,70 @@
+"""Weights that are stored as float16 and computed with as float32, by a Cast behind each.
+
+ONNX Runtime computes a Cast of a constant once, when it loads the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from ..onnxgraph import nodes_of
+
+LEAST_NUMBERS = 256
+"""Smaller weights stay float32: their bytes are few beside those of the Cast."""
+SUFFIX = "/float16"
+"""What the name of a weight's float16 form ends with."""
+_BIASES = {"LSTM": 3, "GRU": 3, "RNN": 3}
+"""The operators whose bias may look like a matrix, and which of their inputs it is."""
+
+
+def with_float16_weights(
+    model: ModelProto, initializers: Mapping[str, np.ndarray]
+) -> tuple[ModelProto, dict[str, np.ndarray], tuple[str, ...]]:
+    """A copy of a model that stores its matrices and tables as float16; biases and other vectors stay float32.
+
+    Args:
+        model: without its initializers.
+        initializers: by name.
+
+    Returns:
+        The model, its initializers, and notes on matrices that stay float32, since float16 ends at 65504.
+    """
+    biases = _bias_names(nodes_of(model.graph.node))
+    stored: dict[str, np.ndarray] = {}
+    casts: list[NodeProto] = []
+    too_large: list[str] = []
+    for name, array in initializers.items():
+        if name in biases or not _is_matrix(array):
+            stored[name] = array
+            continue
+        with np.errstate(over="ignore"):
+            rounded = array.astype(np.float16)
+        if not np.array_equal(np.isinf(rounded), np.isinf(array)):
+            stored[name] = array
+            too_large.append(name)
+            continue
+        stored[name + SUFFIX] = rounded
+        casts.append(
+            helper.make_node("Cast", [name + SUFFIX], [name], name=f"{name}{SUFFIX}/Cast", to=TensorProto.FLOAT)
+        )
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    del changed.graph.node[:]
+    changed.graph.node.extend([*casts, *model.graph.node])
+    notes = (f"{', '.join(too_large)}: stays float32, since float16 holds numbers up to 65504",) if too_large else ()
+    return changed, stored, notes
+
+
+def _is_matrix(array: np.ndarray) -> bool:
+    return array.dtype == np.float32 and array.size >= LEAST_NUMBERS and sum(size > 1 for size in array.shape) >= 2
+
+
+def _bias_names(nodes: Iterable[NodeProto]) -> set[str]:
+    return {
+        node.input[_BIASES[node.op_type]]
+        for node in nodes
+        if node.op_type in _BIASES and len(node.input) > _BIASES[node.op_type]
+    }

@@ -1,0 +1,52 @@
+"""Modules and example inputs in the dtype that a precision is computed in; see `ExportOptions.dtype`."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .call.arguments import Arguments
+
+
+def module_in_dtype(module: nn.Module, dtype: str) -> nn.Module:
+    """`module` itself where it has no floating-point tensor of another dtype, else a copy of it in `dtype`."""
+    import torch
+
+    kind: torch.dtype = getattr(torch, dtype)
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    if all(tensor.dtype == kind for tensor in tensors if tensor.is_floating_point()):
+        return module
+    from .copies.clone import clone_module
+
+    copy = clone_module(module, kind)
+    parts = dict(copy.named_modules())
+    for name, part in module.named_modules():
+        if name in parts:
+            parts[name].training = part.training  # which an export tells its user
+    return copy
+
+
+def arguments_in_dtype(arguments: Arguments, dtype: str) -> Arguments:
+    """Example inputs with their floating-point tensors in `dtype`."""
+    import torch
+
+    kind: torch.dtype = getattr(torch, dtype)
+    tensors = {
+        name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in arguments.tensors.items()
+    }
+    return replace(arguments, tensors=tensors)
+
+
+def example_in_dtype(example: Any, dtype: str) -> Any:
+    """The same for tensors in containers, as `export` takes them."""
+    import torch
+    from torch.utils import _pytree
+
+    kind: torch.dtype = getattr(torch, dtype)
+    return _pytree.tree_map(
+        lambda item: item.to(kind) if isinstance(item, torch.Tensor) and item.is_floating_point() else item, example
+    )

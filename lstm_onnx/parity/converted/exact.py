@@ -1,0 +1,142 @@
+"""Two files number by number and node by node: one as it is, and one that was made of the source again."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, NodeProto, ValueInfoProto, numpy_helper
+
+from ...errors import ModelError
+from ...onnxgraph import external_problem, load_inlined
+from ..criterion import TensorResult
+from ..report import CaseResult
+
+STORED = "the stored numbers"
+"""The label of the case on weights, scales, zero points and biases."""
+GRAPH = "the graph"
+"""The label of the case on nodes, inputs, outputs and pairs of states."""
+_MOST = 8
+"""Differences that are listed one by one."""
+_ENTRIES = ("states", "initial", "quantization", "spec", "origins")
+"""The entries of the metadata on which a run depends."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file's graph without its initializers, and these by name."""
+
+    model: ModelProto
+    arrays: dict[str, np.ndarray]
+
+
+def read_stored(path: str | os.PathLike[str]) -> Stored:
+    """The graph and the weights of a file.
+
+    Raises:
+        FileError, ModelError: it cannot be read, or the file with its weights cannot.
+    """
+    model = load_inlined(path)
+    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120
+    arrays = {}
+    for tensor in model.graph.initializer:
+        location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+        problem = external_problem(path, location) if location else ""
+        if problem:
+            raise ModelError(f"{path}: its weights in {location} cannot be read: the file {problem}")
+        arrays[tensor.name] = numpy_helper.to_array(tensor, folder)
+    del model.graph.initializer[:]
+    return Stored(model, arrays)
+
+
+def compare_numbers(file: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray]) -> CaseResult:
+    """The case on all stored numbers: those of the file must be those of the source, bit for bit."""
+    wrong = list(_different_numbers(file, source))
+    if wrong:
+        return CaseResult(STORED, tuple(wrong[:_MOST]), kind="stored")
+    count = sum(array.size for array in source.values())
+    return CaseResult(
+        STORED, (TensorResult(f"{count:,} stored numbers", 0.0, 0.0, 0.0, (), allowed=0.0),), kind="stored"
+    )
+
+
+def _different_numbers(file: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray]) -> Iterator[TensorResult]:
+    for name in dict.fromkeys([*source, *file]):
+        one, other = file.get(name), source.get(name)
+        if one is None or other is None:
+            yield _wrong(name, math.inf, (), "is missing in the file" if one is None else "is not of the source")
+        elif one.dtype != other.dtype or one.shape != other.shape:
+            yield _wrong(name, math.inf, (), f"is {one.dtype} {one.shape}, the source's is {other.dtype} {other.shape}")
+        elif one.tobytes() != other.tobytes():
+            bits = f"V{one.itemsize}"
+            places = np.flatnonzero(
+                np.ascontiguousarray(one).reshape(-1).view(bits) != np.ascontiguousarray(other).reshape(-1).view(bits)
+            )
+            with np.errstate(invalid="ignore"):
+                errors = np.abs(one.astype(np.float64) - other.astype(np.float64)).reshape(-1)[places]
+            where = tuple(int(at) for at in np.unravel_index(places[0], one.shape)) if one.shape else ()
+            problem = f"{len(places):,} of {one.size:,} numbers differ from the source's"
+            yield _wrong(name, float(np.nanmax(errors, initial=0.0)), where, problem)
+
+
+def _wrong(name: str, error: float, where: tuple[int, ...], problem: str) -> TensorResult:
+    return TensorResult(name, error, math.nan, math.inf, where, problem=problem, allowed=0.0)
+
+
+def different_nodes(file: ModelProto, source: ModelProto) -> str:
+    """How the nodes of a file differ from the source's; "" if they do not."""
+    return _listed(list(_different_nodes(file.graph.node, source.graph.node)))
+
+
+def different_interface(file: ModelProto, source: ModelProto) -> str:
+    """How the inputs, outputs or pairs of states of a file differ from the source's; "" if they do not."""
+    found = [
+        *_different("input", file.graph.input, source.graph.input),
+        *_different("output", file.graph.output, source.graph.output),
+    ]
+    entries = [{item.key: item.value for item in model.metadata_props} for model in (file, source)]
+    for name in _ENTRIES:
+        ours, theirs = (entry.get(f"lstm_onnx.{name}") for entry in entries)
+        if ours != theirs:
+            found.append(f"the metadata's {name} are {ours}, the source's {theirs}")
+    return _listed(found)
+
+
+def _listed(found: Sequence[str]) -> str:
+    more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
+    return "; ".join(found[:_MOST]) + more
+
+
+def _different(kind: str, file: Sequence[ValueInfoProto], source: Sequence[ValueInfoProto]) -> Iterator[str]:
+    ours, theirs = (
+        {value.name: value.type.SerializeToString(deterministic=True) for value in values} for values in (file, source)
+    )
+    if list(ours) != list(theirs):
+        yield f"the {kind}s are {', '.join(ours)}, the source's {', '.join(theirs)}"
+    else:
+        yield from (f"the {kind} {name} has another type or shape" for name in ours if ours[name] != theirs[name])
+
+
+def _different_nodes(file: Sequence[NodeProto], source: Sequence[NodeProto]) -> Iterator[str]:
+    ours, theirs = (_by_output(nodes) for nodes in (file, source))
+    for key in dict.fromkeys([*theirs, *ours]):
+        one, other = ours.get(key), theirs.get(key)
+        if one is None or other is None:
+            node = one or other
+            assert node is not None  # noqa: S101 - it is in one of both
+            yield f"the node {node.name} is {'not of the source' if other is None else 'missing in the file'}"
+        elif one.SerializeToString(deterministic=True) != other.SerializeToString(deterministic=True):
+            yield f"the node {one.name} ({one.op_type}) has other inputs, attributes or a body than the source's"
+
+
+def _by_output(nodes: Sequence[NodeProto]) -> dict[tuple[str, ...], NodeProto]:
+    """Nodes without their remarks, by what they give: their order may be any that is possible."""
+    found = {}
+    for node in nodes:
+        plain = NodeProto.FromString(node.SerializeToString())
+        plain.doc_string = ""
+        found[tuple(node.output)] = plain
+    return found

@@ -1,0 +1,195 @@
+"""The int8 layers of a file against their arithmetic, and rows alone and step by step against the whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...quantization.proof import ROUNDINGS, Probe, layer_errors, linear_values
+from ...quantization.recurrent import direction_outputs
+from ...quantization.rewrite import Rewritten
+from ...runtime import Model
+from ..criterion import TensorResult
+from ..expected import Arrays, Expected
+from ..report import CaseResult
+
+LAYERS = "int8 layers"
+"""What the labels of the cases on int8 layers start with."""
+_MOST_CASES = 8
+
+
+def layer_cases(expected: Sequence[Expected]) -> list[Expected]:
+    """The cases that layers are compared on: drawn, of ordinary size and numbers, whose gates do not saturate."""
+    usual = [case for case in expected if case.kind == "whole" and not case.inconclusive]
+    return (usual or [case for case in expected if case.kind in ("whole", "steps")])[:_MOST_CASES]
+
+
+def compare_layers(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> CaseResult:
+    """Every int8 layer on the inputs that it has in one case, against its emulation."""
+    feeds = complete(model, expected.calls[0].feeds)
+    tensors = [
+        TensorResult(layer.name, layer.error, layer.rounding, layer.ratio, (), allowed=ROUNDINGS * layer.rounding)
+        for layer in layer_errors(done, probe.values(feeds))
+        if layer.error is not None
+    ]
+    return CaseResult(f"{LAYERS}, {expected.label}", tuple(tensors), kind="layers")
+
+
+def complete(model: Model, feeds: Arrays) -> dict[str, np.ndarray]:
+    """Feeds with the states and lengths that a run fills in."""
+    return dict(model.completed({name: np.asarray(array) for name, array in feeds.items()}))
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Rows of layers that were run alone or step by step: how many had the same bits, other bits, or another input.
+
+    `different` names the layers whose results had other bits.
+    """
+
+    same: int = 0
+    different: tuple[str, ...] = ()
+    other_input: int = 0
+
+    def __add__(self, other: Alone) -> Alone:
+        """Both together."""
+        names = dict.fromkeys([*self.different, *other.different])
+        return Alone(self.same + other.same, tuple(names), self.other_input + other.other_input)
+
+
+def rows_alone(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> Alone:
+    """Each row of a batch by itself: every layer whose input has the same bits must give the same bits."""
+    feeds = complete(model, expected.calls[0].feeds)
+    axes = axes_of(model, expected.batch_axes)
+    batch = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
+    if len(batch) != 1 or max(batch) < 2:
+        return Alone()
+    whole = _sequences(done, [probe.values(feeds)])
+    found = Alone()
+    for row in range(max(batch)):
+        one = {
+            name: np.ascontiguousarray(array.take([row], axis=axes[name])) if name in axes else array
+            for name, array in feeds.items()
+        }
+        found += _compared(whole, _sequences(done, [probe.values(one)]))
+    return found
+
+
+def step_by_step(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> Alone:
+    """A batch step by step, with carried states, against one call; only of a file that streams, without lengths."""
+    feeds = complete(model, expected.calls[0].feeds)
+    axes = axes_of(model, expected.time_axes)
+    times = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
+    counts = [feeds[spec.name] for spec in model.metadata.inputs if isinstance(spec.high, str) and spec.name in feeds]
+    cut = "lengths" in feeds and bool((feeds["lengths"] != max(times, default=0)).any())
+    if len(times) != 1 or max(times) < 2 or counts or cut:
+        return Alone()
+    steps = []
+    states = {name: feeds[name] for name in model.states}
+    for step in range(max(times)):
+        own = {
+            name: np.ascontiguousarray(array.take([step], axis=axes[name]))
+            for name, array in feeds.items()
+            if name in axes
+        }
+        if "lengths" in feeds and "lengths" not in axes:
+            own["lengths"] = np.ones_like(feeds["lengths"])
+        values = probe.values({**feeds, **own, **states})
+        states = {name: values[output] for name, output in model.states.items()}
+        steps.append(values)
+    return _compared(_sequences(done, [probe.values(feeds)]), _sequences(done, steps))
+
+
+def axes_of(model: Model, known: Mapping[str, int]) -> dict[str, int]:
+    """The axis of every input along a dimension that is known of some of them; the symbol is the same."""
+    symbols = {
+        model.inputs[name].shape[axis]
+        for name, axis in known.items()
+        if name in model.inputs and axis < len(model.inputs[name].shape)
+    }
+    found = {name: axis for name, axis in known.items() if name in model.inputs}
+    for name, info in model.inputs.items():
+        matching = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str) and dim in symbols]
+        if len(matching) == 1:
+            found.setdefault(name, matching[0])
+    return found
+
+
+_Sequences = dict[str, dict[bytes, bytes]]
+"""By layer, the outputs of each row by its inputs: the bits of both."""
+
+
+def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _Sequences:
+    """Each row of each layer, over one call or several."""
+    found: _Sequences = {}
+    for layer in (layer for layer in done.layers if not layer.caller):
+        for index, backwards in enumerate(layer.reverse):
+            if backwards and len(steps) > 1:
+                continue  # it starts at the end, which steps do not know
+            rows = found.setdefault(f"{layer.name}/{index}", {})
+            first = steps[0]
+            x = np.concatenate([values[layer.x] for values in steps])
+            names = direction_outputs(layer, index)
+            y = np.concatenate([values[names[0]] for values in steps])
+            final = [steps[-1][name] for name in names[1:]]
+            starts = [first[name][index] for name in (layer.h0, layer.c0) if name]
+            lengths = first[layer.lengths] if layer.lengths and len(steps) == 1 else None
+            for row in range(x.shape[1]):
+                key = [x[:, row], *(state[row] for state in starts)]
+                length = len(x) if lengths is None else int(lengths[row])
+                value = [y[..., row, :], *(state[..., row, :] for state in final)]
+                rows[_bits(key) + length.to_bytes(8, "little")] = _bits(value)
+    for linear in done.linear:
+        rows = found.setdefault(linear.name, {})
+        for values in steps:
+            source, product = linear_values(linear)
+            if product in values:
+                inputs, products = (values[one].reshape(-1, values[one].shape[-1]) for one in (source, product))
+                rows.update((_bits([one]), _bits([other])) for one, other in zip(inputs, products, strict=True))
+    return found
+
+
+def _bits(arrays: Sequence[np.ndarray]) -> bytes:
+    return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+
+
+def _compared(whole: _Sequences, parts: _Sequences) -> Alone:
+    found = Alone()
+    for name, rows in parts.items():
+        for key, value in rows.items():
+            if key not in whole[name]:
+                found += Alone(other_input=1)
+            elif whole[name][key] == value:
+                found += Alone(same=1)
+            else:
+                found += Alone(different=(name,))
+    return found
+
+
+def alone_results(
+    done: Rewritten, probe: Probe, model: Model, expected: Sequence[Expected]
+) -> Iterator[CaseResult | str]:
+    """The cases on rows alone and on steps; a text where a layer's inputs themselves had other bits."""
+    backwards = model.spec is not None and model.spec.bidirectional
+    streams = bool(model.states) and not (model.metadata.not_streamable or backwards)
+    largest = sorted(expected, key=lambda case: sum(array.size for array in case.calls[0].feeds.values()))[-2:]
+    for label, compare, possible in (
+        ("alone", rows_alone, True),
+        ("step by step", step_by_step, streams),
+    ):
+        found = Alone()
+        for case in largest if possible else ():
+            found += compare(done, probe, model, case)
+        if found.different:
+            error = f"{', '.join(found.different)}: other bits than in the whole batch"
+            yield CaseResult(f"{LAYERS}, {label}", error=error, kind="rows")
+        elif found.same:
+            tensor = TensorResult(f"{found.same} rows of layers, {label}", 0.0, 0.0, 0.0, (), allowed=0.0)
+            yield CaseResult(f"{LAYERS}, {label}", (tensor,), kind="rows")
+        if found.other_input:
+            yield (
+                f"{label}: {found.other_input} rows of layers were not compared, since float32 products before "
+                "them gave other roundings"
+            )

@@ -1,0 +1,161 @@
+"""The verification of a file with smaller weights against the float32 export of the same model, without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...atomic_io import temporary_folder
+from ...errors import LSTMOnnxError
+from ...exporter.float16_weights import with_float16_weights
+from ...onnxgraph.write import write_model
+from ...quantization.int8_file import quantized_model
+from ...quantization.kernels import DYNAMIC_QUANTIZE_LSTM
+from ...quantization.proof import Probe
+from ...runtime import Model, load
+from ..expected import Expected
+from ..report import CaseResult, Drift, MutantResult
+from .drift import drifts, limit_case, precision_of
+from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
+from .layers import alone_results, compare_layers, layer_cases
+from .mutants import int8_mutants
+
+
+@dataclass
+class Converted:
+    """What was found of a file with smaller weights."""
+
+    cases: list[CaseResult] = field(default_factory=list)
+    drift: tuple[Drift, ...] = ()
+    mutants: list[MutantResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def converted_results(
+    float32: str | os.PathLike[str],
+    model: Model,
+    expected: Sequence[Expected],
+    *,
+    mutants: str = "quick",
+    max_drift: float | None = None,
+) -> Converted:
+    """Compare a file with what its precision makes of the float32 file of its source.
+
+    Args:
+        float32: that file.
+        model: the file, open.
+        expected: the cases of the float32 file.
+        mutants: how many wrong copies of the file are tried.
+        max_drift: the largest difference from the float64 model, relative to each output, by root mean square.
+    """
+    found = Converted()
+    try:
+        file = read_stored(model.path)
+        if precision_of(model) == "int8":
+            _int8(found, float32, file, model, expected, mutants)
+        else:
+            _float16(found, float32, file, model, expected)
+    except LSTMOnnxError as error:
+        found.cases.append(CaseResult(GRAPH, error=str(error), kind="stored"))
+    found.drift = drifts(model, expected)
+    if max_drift is not None:
+        found.cases.append(limit_case(found.drift, max_drift))
+    return found
+
+
+def _int8(
+    found: Converted,
+    float32: str | os.PathLike[str],
+    file: Stored,
+    model: Model,
+    expected: Sequence[Expected],
+    mutants: str,
+) -> None:
+    quantization = model.metadata.quantization
+    assert quantization is not None  # noqa: S101 - it is an int8 file
+    source = quantized_model(float32, layers=quantization.layers, kernel=quantization.kernel)
+    found.cases.append(compare_numbers(file.arrays, source.initializers))
+    _compare_graphs(found, file, Stored(source.model, source.initializers), model, expected)
+    done = replace(source, model=file.model, initializers=file.arrays)
+    probe = Probe(done, model.path, model.provider)
+    cases = layer_cases(expected)
+    found.cases += [compare_layers(done, probe, model, case) for case in cases]
+    if quantization.kernel != DYNAMIC_QUANTIZE_LSTM:  # of which one row depends on the others
+        for result in alone_results(done, probe, model, cases):
+            (found.notes if isinstance(result, str) else found.cases).append(result)  # type: ignore[arg-type]
+    if mutants != "none" and cases and all(case.passed for case in found.cases):
+        stored = Stored(source.model, source.initializers)
+        found.mutants += int8_mutants(done, stored, model, max(cases, key=_telling), mutants)
+
+
+def _telling(case: Expected) -> tuple[int, bool, int]:
+    """How much a case shows: states that are given, an order in time, many numbers."""
+    feeds = case.calls[0].feeds
+    times = [feeds[name].shape[axis] for name, axis in case.time_axes.items() if name in feeds]
+    return len(feeds), min(times, default=1) > 1, sum(array.size for array in feeds.values())
+
+
+def _float16(
+    found: Converted, float32: str | os.PathLike[str], file: Stored, model: Model, expected: Sequence[Expected]
+) -> None:
+    plain = read_stored(float32)
+    rounded, stored, _ = with_float16_weights(plain.model, plain.arrays)
+    found.cases.append(compare_numbers(file.arrays, stored))
+    _compare_graphs(found, file, Stored(rounded, stored), model, expected)
+    # The same graph with rounded weights as float32: each Cast must give exactly these.
+    twin = {name: stored.get(f"{name}/float16", array).astype(array.dtype) for name, array in plain.arrays.items()}
+    with _opened(Stored(plain.model, twin), model) as reference:
+        for case in layer_cases(expected):
+            call = case.calls[0]
+            predicted = {
+                name: np.asarray(array, np.float64) if array.dtype.kind == "f" else np.asarray(array)
+                for name, array in reference.run(call.feeds).items()
+                if name in call.reference
+            }
+            result = case.as_if(predicted).judge([model.run(call.feeds)])
+            found.cases.append(replace(result, label=f"rounded weights, {result.label}"))
+
+
+def _compare_graphs(found: Converted, file: Stored, source: Stored, model: Model, expected: Sequence[Expected]) -> None:
+    """The case on the graph: equal, or at least equal bit for bit in what it computes."""
+    difference = different_interface(file.model, source.model)
+    if difference:
+        found.cases.append(CaseResult(GRAPH, error=difference, kind="stored"))
+        return
+    difference = different_nodes(file.model, source.model)
+    if not difference:
+        return
+    versions = model.metadata.versions
+    written = f"lstm-onnx {versions.get('lstm_onnx')}" + (f", torch {versions['torch']}" if "torch" in versions else "")
+    if _same_outputs(source, model, expected):
+        found.notes.append(
+            f"the file was written by {written}, and its graph is not the one that this version writes, with the same "
+            f"bits in all outputs: {difference}"
+        )
+    else:
+        found.cases.append(CaseResult(GRAPH, error=f"{difference} (written by {written})", kind="stored"))
+
+
+def _same_outputs(source: Stored, model: Model, expected: Sequence[Expected]) -> bool:
+    try:
+        with _opened(source, model) as other:
+            for case in layer_cases(expected):
+                ours, theirs = (one.run(case.calls[0].feeds) for one in (model, other))
+                if ours.keys() != theirs.keys() or any(
+                    np.asarray(ours[name]).tobytes() != np.asarray(theirs[name]).tobytes() for name in ours
+                ):
+                    return False
+    except LSTMOnnxError:
+        return False
+    return True
+
+
+def _opened(stored: Stored, model: Model) -> Any:
+    """A graph, opened on the provider of `model`."""
+    with temporary_folder() as folder:
+        write_model(stored.model, stored.arrays, folder / "model.onnx")
+        return load(folder / "model.onnx", provider=model.provider, threads=1, trial=None)

@@ -1,0 +1,87 @@
+"""The float32 export that a file with smaller weights was made of, from the same PyTorch model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from onnx import helper
+
+from ...checksum import KEY
+from ...errors import ModelError
+from ...exporter import export
+from ...exporter.module import ModuleOptions, export_module
+from ...exporter.precision import arguments_in_dtype, module_in_dtype
+from ...exporter.sources.source import LSTMSource, ModuleSource, Source
+from ...exporter.sources.torch_lstm import is_bare_lstm
+from ...metadata import Metadata
+from ...onnxgraph.write import write_model
+from ...runtime import Model
+from ...spec import INT8_KERNELS, INT8_LAYERS
+from ..modules.inputs import find_arguments, forward_outputs
+from .exact import read_stored
+
+_TRIED = ("axis_limits", "size_boundaries", "not_streamable", "time_axes", "batch_mixes")
+"""What the trials of an export find out, which are not repeated."""
+
+
+def export_float32(
+    source: Any, model: Model, path: str | os.PathLike[str], *, example_inputs: Any = None, seed: int = 0
+) -> None:
+    """Write the float32 form of the file of `model` to `path`, as `export` wrote it on the way to that file.
+
+    Args:
+        source: the nn.Module, or a source that was loaded.
+        model: the file, open.
+        path: the file to write.
+        example_inputs: for an nn.Module, as in `verify`.
+        seed: of inputs that are drawn to trace a module.
+
+    Raises:
+        ModelError: the file was not exported by lstm-onnx.
+        ExportError, ConfigError: the source cannot be exported so.
+    """
+    options = model.metadata.options
+    if options is None:
+        raise ModelError(
+            "was made of a file that lstm-onnx did not export, so its float32 form cannot be exported again",
+            path=model.path,
+            hint="verify the float32 file; quantize has proven the rest",
+        )
+    options = replace(options, precision="float32", layers=INT8_LAYERS[0], kernel=INT8_KERNELS[0])
+    states = "explicit" if model.metadata.origins else "zero"
+    if isinstance(source, LSTMSource):
+        replace(source, options=options).export(path)
+    elif isinstance(source, ModuleSource):
+        replace(source, options=options, states=states).export(path, check=False)
+    elif is_bare_lstm(source) and not model.metadata.inputs:
+        lengths, projection, opset = options.lengths, options.projection, options.opset
+        export(source, path, lengths=lengths, projection=projection, opset=opset, precision="float32")
+    else:
+        module = module_in_dtype(source, "float32")
+        _, arguments = find_arguments(model, module, (), example_inputs, seed)
+        names = forward_outputs(model, model.metadata)
+        how = ModuleOptions(options, states, names, model.metadata.inputs or None, check=False)
+        export_module(module, arguments_in_dtype(arguments, "float32"), how, path)
+    _take_trials(model.metadata, path)
+
+
+def _take_trials(metadata: Metadata, path: str | os.PathLike[str]) -> None:
+    """Give an export the results of the trials of another one of the same module."""
+    stored = read_stored(path)
+    props = {item.key: item.value for item in stored.model.metadata_props if item.key != KEY}
+    for name in _TRIED:
+        props.pop(f"lstm_onnx.{name}", None)
+        props |= metadata.to_metadata_entry(name)
+    helper.set_model_props(stored.model, props)
+    write_model(stored.model, stored.arrays, path)
+
+
+def source_in_dtype(source: Any, dtype: str | None) -> Any:
+    """An nn.Module or a source in the dtype that a file is computed in; None keeps its own."""
+    if dtype is None:
+        return source
+    if isinstance(source, Source):
+        return source.with_options(precision=dtype).computed()
+    return module_in_dtype(source, dtype)

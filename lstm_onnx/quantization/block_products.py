@@ -1,0 +1,98 @@
+"""The arithmetic and the node of MatMulNBits: 8-bit weights with a scale for each block of input features.
+
+Rows are quantized within the kernel (accuracy_level 4), block by block, so no row's result depends on another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..onnxgraph.builder import Nodes
+from .kernels import CONTRIB, MATMUL_NBITS
+
+BLOCK = 64
+"""Input features with one scale.  At 128, a row alone and in a batch may differ."""
+LIMIT = 127
+ZERO_POINT = 128
+
+
+@dataclass(frozen=True)
+class BlockWeight:
+    """A weight ``(in, out)`` of MatMulNBits.
+
+    Attributes:
+        integers: uint8 ``(out, blocks, BLOCK)``, with zeros of `ZERO_POINT`; the last block is filled up with them.
+        scales: float32 ``(out, blocks)``.
+        size: the number of input features.
+    """
+
+    integers: np.ndarray
+    scales: np.ndarray
+    size: int
+
+
+def quantize_blocks(weight: np.ndarray) -> BlockWeight:
+    """A weight ``(in, out)`` of finite numbers as integers and scales."""
+    blocks = _blocks(weight.T.astype(np.float32))
+    largest = np.abs(blocks).max(axis=-1, initial=0.0)
+    scales = np.where(largest > 0, largest / np.float32(LIMIT), np.float32(1)).astype(np.float32)
+    # The division by a subnormal scale may overflow the limit.
+    scales = np.maximum(scales, np.float32(np.finfo(np.float32).tiny))
+    integers = np.clip(np.rint(blocks / scales[..., None]), -LIMIT, LIMIT) + ZERO_POINT
+    return BlockWeight(integers.astype(np.uint8), scales, len(weight))
+
+
+def quantize_row_blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``(..., in)`` as int64 integers ``(..., blocks, BLOCK)`` and float32 scales ``(..., blocks)``."""
+    blocks = _blocks(rows.astype(np.float32))
+    largest = np.abs(blocks).max(axis=-1, initial=0.0)
+    factor = np.divide(np.float32(LIMIT), largest, out=np.zeros_like(largest), where=largest != 0)
+    integers = np.clip(np.rint(blocks * factor[..., None]), -LIMIT - 1, LIMIT)
+    return integers.astype(np.int64), (largest / np.float32(LIMIT)).astype(np.float32)
+
+
+def block_product(rows: np.ndarray, weight: BlockWeight, dtype: type = np.float64) -> np.ndarray:
+    """The product ``(..., out)`` of rows ``(..., in)``: exact integers within blocks, scaled and added in `dtype`."""
+    integers, scales = quantize_row_blocks(rows)
+    signed = weight.integers.astype(np.float64) - ZERO_POINT
+    total: np.ndarray = np.zeros((*rows.shape[:-1], len(signed)), dtype)
+    for block in range(signed.shape[1]):
+        exact: np.ndarray = (integers[..., block, :].astype(np.float64) @ signed[:, block].T).astype(dtype)
+        total += exact * scales[..., block, None].astype(dtype) * weight.scales[:, block].astype(dtype)
+    return total
+
+
+def add_block_weight(nodes: Nodes, name: str, weight: BlockWeight) -> tuple[str, str]:
+    """The initializers of a weight: integers and scales."""
+    return (
+        nodes.constant(f"{name}/int8", weight.integers),
+        nodes.constant(f"{name}/scale", weight.scales),
+    )
+
+
+def add_block_product(
+    nodes: Nodes, rows: str, weight: tuple[str, str], sizes: tuple[int, int], name: str, *, output: str | None = None
+) -> str:
+    """A MatMulNBits of float32 rows ``(..., in)``; `sizes` are the weight's (in, out)."""
+    return nodes.one(
+        MATMUL_NBITS,
+        rows,
+        *weight,
+        name=f"{name}/{MATMUL_NBITS}",
+        output=output or name,
+        domain=CONTRIB,
+        K=sizes[0],
+        N=sizes[1],
+        bits=8,
+        block_size=BLOCK,
+        accuracy_level=4,
+    )
+
+
+def _blocks(rows: np.ndarray) -> np.ndarray:
+    """Rows ``(..., in)``, filled up with zeros, as ``(..., blocks, BLOCK)``."""
+    short = -rows.shape[-1] % BLOCK
+    filled = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, short)])
+    return filled.reshape(*rows.shape[:-1], -1, BLOCK)

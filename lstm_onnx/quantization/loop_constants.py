@@ -1,0 +1,85 @@
+"""Weights that a Loop only hands on: other converters make them states that no step changes.
+
+The body may read them from the graph around it, as it reads any other constant.  So they can become integers, and
+are not kept beside these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from onnx import GraphProto, NodeProto
+
+from ..onnxgraph import bodies_of, graphs_of, is_default, nodes_of
+
+_LOOP_INPUTS = 2
+"""The most iterations and the condition, before the states; in the body the iteration and the condition."""
+
+
+def inline_loop_constants(graph: GraphProto, constant: Callable[[str], object | None]) -> None:
+    """Let the bodies of all Loops read the constants that they only hand on; the graph is changed.
+
+    Args:
+        graph: with its bodies.
+        constant: the content of a constant, None for another value.
+    """
+    for one in graphs_of(graph):
+        for node in one.node:
+            if node.op_type == "Loop" and is_default(node.domain):
+                for index in reversed(list(_handed_on(node))):
+                    name = node.input[_LOOP_INPUTS + index]
+                    if constant(name) is not None:
+                        _inline(one, node, index, name)
+
+
+def _handed_on(node: NodeProto) -> Iterator[int]:
+    """The states that no step changes, by their index."""
+    body = next(bodies_of(node))
+    sources = {item.output[0]: item.input[0] for item in body.node if item.op_type == "Identity"}
+    for index in range(len(node.input) - _LOOP_INPUTS):
+        value = body.output[1 + index].name
+        while value in sources:
+            value = sources[value]
+        if value == body.input[_LOOP_INPUTS + index].name:
+            yield index
+
+
+def _inline(graph: GraphProto, node: NodeProto, index: int, name: str) -> None:
+    """Remove a state of a Loop; its readers read `name`."""
+    body = next(bodies_of(node))
+    final = node.output[index] if index < len(node.output) else ""
+    state = body.input[_LOOP_INPUTS + index].name
+    others = [value.name for at, value in enumerate(body.output) if at != 1 + index]
+    if state in others or final in {value.name for value in graph.output} - {""}:
+        return  # an output of a graph is a value of its own
+    _rename(body, state, name)
+    if final:
+        _rename(graph, final, name)
+    del node.input[_LOOP_INPUTS + index], body.input[_LOOP_INPUTS + index], body.output[1 + index]
+    if index < len(node.output):
+        del node.output[index]
+    _remove_unread(body)
+
+
+def _remove_unread(body: GraphProto) -> None:
+    """Remove the Identity nodes that only handed on."""
+    while True:
+        read = {value for node in nodes_of(body.node) for value in node.input}
+        read |= {value.name for one in graphs_of(body) for value in one.output}
+        unread = [node for node in body.node if node.op_type == "Identity" and node.output[0] not in read]
+        if not unread:
+            return
+        for node in unread:
+            body.node.remove(node)
+
+
+def _rename(graph: GraphProto, old: str, new: str) -> None:
+    """Let all nodes of a graph and its bodies read another value."""
+    for one in graphs_of(graph):
+        for node in one.node:
+            for at, value in enumerate(node.input):
+                if value == old:
+                    node.input[at] = new
+        for value in one.output:
+            if value.name == old:
+                value.name = new

@@ -1,0 +1,50 @@
+"""Where int8 is slower than float32: hidden sizes up to which a layer's nodes cost more than its bytes.
+
+Medians of pairs in one run of both files, one thread, input_size = hidden_size, on an AMD EPYC with AVX512-VNNI and
+ONNX Runtime 1.31.1; a machine without VNNI needs larger layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
+from .recurrent import Layer
+
+STEP_SLOWER_UP_TO = {
+    (MATMUL_INTEGER, "LSTM"): 256,  # 1.10 of float32's time at 256, 0.89 at 320
+    (MATMUL_INTEGER, "GRU"): 320,  # 1.05 at 320, 0.88 at 384
+    (MATMUL_INTEGER, "RNN"): 384,  # 1.28 at 384, 0.95 at 512
+    (DYNAMIC_QUANTIZE_LSTM, "LSTM"): 192,  # 1.20 at 192, 0.98 at 256
+    (MATMUL_NBITS, "LSTM"): 192,  # 1.09 at 192, 0.89 at 256
+    (MATMUL_NBITS, "GRU"): 256,  # 1.00 at 256, 0.86 at 320
+    (MATMUL_NBITS, "RNN"): 320,  # 1.12 at 320, 0.96 at 384
+}
+"""The largest hidden size at which one step of one sequence is as fast or faster in float32, by kernel and operator."""
+SEQUENCE_SLOWER_UP_TO = {
+    (MATMUL_INTEGER, "LSTM"): 192,  # 1.37 of float32's time at 192, 0.92 at 256
+    (MATMUL_INTEGER, "GRU"): 256,  # 1.11 at 256, 0.31 to 0.65 at 320 and 384
+    (MATMUL_INTEGER, "RNN"): 256,  # 1.13 at 256, 0.91 at 320
+    (DYNAMIC_QUANTIZE_LSTM, "LSTM"): 0,  # 0.88 at 64, 0.59 at 128: it has no Scan
+    (MATMUL_NBITS, "LSTM"): 192,  # 1.32 at 192, 0.95 at 256
+    (MATMUL_NBITS, "GRU"): 256,  # 1.14 at 256, 0.92 at 320
+    (MATMUL_NBITS, "RNN"): 192,  # 1.32 at 192, 0.97 at 256
+}
+"""The same for 100 steps of one sequence, which are a Scan."""
+
+
+def slower_layers(layers: Iterable[Layer]) -> tuple[str, ...]:
+    """Notes on the layers that are as fast or faster in float32, step by step and in sequences; none for others."""
+    layers = list(layers)
+    notes = []
+    for what, limits in (
+        ("one step at a time", STEP_SLOWER_UP_TO),
+        ("whole sequences, one at a time", SEQUENCE_SLOWER_UP_TO),
+    ):
+        slower = [layer for layer in layers if layer.hidden_size <= limits[layer.kernel, layer.op_type]]
+        if slower:
+            names = ", ".join(layer.name for layer in slower)
+            largest = max(limits[layer.kernel, layer.op_type] for layer in slower)
+            text = f"{names}: float32 is as fast or faster for {what}, as it is up to a hidden size of about {largest}"
+            notes.append(f"{text}; lstm-onnx bench FILE measures it here")
+    return tuple(notes)

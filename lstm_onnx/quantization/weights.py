@@ -1,0 +1,125 @@
+"""The constant weights of a model, and what nodes make of them by cutting and joining."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ..errors import ModelError
+from ..onnxgraph import external_problem, graphs_of, is_default, nodes_of
+
+_FOLDED = ("Concat", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that older exports of PyTorch arrange an LSTM's gates by; none makes more of its inputs."""
+_DEEPEST = 20
+"""How many nodes a weight may pass; a stranger's file may have a chain or a circle of any length."""
+
+
+class Weights:
+    """The constants of a model, of all its graphs by name."""
+
+    def __init__(self, model: ModelProto, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self.folder = str(Path(path).resolve().parent)
+        self.tensors: dict[str, TensorProto] = {}
+        others = Counter(value.name for value in model.graph.input)  # a caller may give another weight
+        for graph in graphs_of(model.graph):
+            if graph is not model.graph:
+                others.update(value.name for value in graph.input)
+            for tensor in graph.initializer:
+                self._add(tensor.name, tensor, others)
+            for node in graph.node:
+                values = [item.t for item in node.attribute if item.name == "value" and item.HasField("t")]
+                if node.op_type == "Constant" and values:
+                    self._add(node.output[0], values[0], others)
+                else:
+                    others.update(node.output)
+        # The bodies of two nodes may use one name for different values.
+        made = Counter(value for graph in graphs_of(model.graph) for node in graph.node for value in node.output)
+        self.producers = {
+            value: node
+            for graph in graphs_of(model.graph)
+            for node in graph.node
+            for value in node.output
+            if made[value] == 1
+        }
+        self._found: dict[str, np.ndarray | None] = {}
+        self.constant = {name: tensor for name, tensor in self.tensors.items() if name not in others}
+
+    @property
+    def external_bytes(self) -> int:
+        """The size of the weights in files beside the model."""
+        keys = (item for tensor in self.tensors.values() for item in tensor.external_data)
+        return sum(int(item.value) for item in keys if item.key == "length" and item.value.isdigit())
+
+    def _add(self, name: str, tensor: TensorProto, others: Counter[str]) -> None:
+        if name in self.tensors:
+            others[name] += 1
+        self.tensors[name] = tensor
+
+    def __call__(self, name: str) -> np.ndarray | None:
+        """The content of a constant, None for another value.
+
+        Raises:
+            ModelError: it is in a file that is missing or outside the model's folder.
+        """
+        return self._content(name, _DEEPEST)
+
+    def _array(self, tensor: TensorProto) -> np.ndarray:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
+            problem = external_problem(self.path, location)
+            if problem:
+                raise ModelError(f"{self.path}: its weights in {location} cannot be read: the file {problem}")
+        array: np.ndarray = numpy_helper.to_array(tensor, self.folder)
+        return array
+
+    def remaining(self, graph: GraphProto) -> dict[str, np.ndarray]:
+        """The graph's initializers that are still used; nodes that only computed weights are removed."""
+        while True:
+            used = {name for node in nodes_of(graph.node) for name in node.input}
+            used |= {value.name for one in graphs_of(graph) for value in one.output}
+            unread = [
+                (one, node)
+                for one in graphs_of(graph)
+                for node in one.node
+                if (node.op_type == "Constant" or self._folds(node)) and used.isdisjoint(node.output)
+            ]
+            if not unread:
+                break
+            for one, node in unread:
+                one.node.remove(node)
+        for one in graphs_of(graph):
+            if one is not graph:
+                for tensor in [tensor for tensor in one.initializer if tensor.name not in used]:
+                    one.initializer.remove(tensor)
+        return {tensor.name: self._array(tensor) for tensor in graph.initializer if tensor.name in used}
+
+    def _content(self, name: str, depth: int) -> np.ndarray | None:
+        if name not in self._found:
+            tensor = self.constant.get(name)
+            self._found[name] = self._folded(name, depth) if tensor is None else self._array(tensor)
+        return self._found[name]
+
+    def _folds(self, node: NodeProto) -> bool:
+        return node.op_type in _FOLDED and is_default(node.domain) and len(node.output) == 1
+
+    def _folded(self, name: str, depth: int) -> np.ndarray | None:
+        """What a node gives that only cuts and joins constants; None for another value."""
+        node = self.producers.get(name)
+        if node is None or not self._folds(node) or depth == 0:
+            return None
+        inputs = {value: self._content(value, depth - 1) for value in node.input if value}
+        feeds = {value: array for value, array in inputs.items() if array is not None}
+        if len(feeds) < len(inputs):
+            return None
+        from onnx.reference import ReferenceEvaluator
+
+        try:
+            (result,) = ReferenceEvaluator(node).run(None, feeds)
+        except (ValueError, IndexError, TypeError, RuntimeError):
+            return None  # ONNX Runtime will say what is wrong with it
+        return np.asarray(result)

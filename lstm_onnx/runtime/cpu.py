@@ -1,0 +1,42 @@
+"""The instruction sets of this machine's CPU, as far as int8 products depend on them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8"})
+"""Instructions that add products of bytes in 32 bits, as Linux calls them."""
+_NAMES = {
+    "amx_int8": "AMX",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX512",
+    "avx2": "AVX2",
+    "asimddp": "dot products (ARM)",
+    "i8mm": "int8 matrix products (ARM)",
+}
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The flags that Linux lists for the CPU; empty on another system."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    listed = (line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features")))
+    return frozenset(next(listed, []))
+
+
+def int8_instructions(flags: frozenset[str]) -> tuple[bool | None, str]:
+    """Whether a CPU with these flags has fast int8 products that do not saturate, None if unknown; and why."""
+    found = ", ".join(name for flag, name in _NAMES.items() if flag in flags)
+    if flags & VNNI or flags & {"asimddp", "i8mm"}:
+        return True, f"{found}: int8 products are exact and fast"
+    if "avx2" in flags:
+        return False, (
+            f"{found} without VNNI: 8-bit weights saturate in 16 bits, 7-bit ones (lstm-onnx quantize) do not; "
+            "int8 gains less, and MatMulNBits may be slower than float32"
+        )
+    return None, "the CPU's instructions are unknown here; 7-bit weights (lstm-onnx quantize) are exact on every CPU"

@@ -8,6 +8,7 @@ makes them arguments and results, so that a call is a function of its inputs and
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -222,22 +223,33 @@ def _is_packed(value: Any) -> bool:
     return isinstance(value, PackedSequence)
 
 
-def _with_fields(value: Any) -> Any:
-    """Containers that pytree does not know as those that it knows, and objects as dicts of their public attributes."""
+_NUMBERS = (int, float, complex, torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def _with_fields(value: Any, within: tuple[int, ...] = ()) -> Any:
+    """Containers that pytree does not know as those that it knows, and objects as dicts of their public attributes.
+
+    An object that holds itself is left out in itself.
+    """
     kind = type(value)
+    if isinstance(value, (Tensor, type, str, *_NUMBERS)) or _is_packed(value):
+        return value
+    if id(value) in within:
+        return None
+    converted = functools.partial(_with_fields, within=(*within, id(value)))
     if kind in (list, tuple, dict):
-        return pytree.tree_map(_with_fields, value, is_leaf=lambda item: item is not value)
-    if isinstance(value, (Tensor, type, str)) or kind in pytree.SUPPORTED_NODES or _is_packed(value):
+        return pytree.tree_map(converted, value, is_leaf=lambda item: item is not value)
+    if kind in pytree.SUPPORTED_NODES:
         return value
     if dataclasses.is_dataclass(value):
-        return {item.name: _with_fields(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
+        return {item.name: converted(getattr(value, item.name, None)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {key: _with_fields(item) for key, item in value.items()}
+        return {key: converted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(kind, "_fields"):
-        return [_with_fields(item) for item in value]
+        return [converted(item) for item in value]
     if isinstance(value, nn.Module) or callable(value) or not hasattr(value, "__dict__"):
         return value
-    return {name: _with_fields(item) for name, item in vars(value).items() if not name.startswith("_")}
+    return {name: converted(item) for name, item in vars(value).items() if not name.startswith("_")}
 
 
 def named_tensors(result: Any) -> list[tuple[str, Tensor]]:

@@ -331,3 +331,5 @@ def test_results_in_containers_of_other_classes_and_in_objects() -> None:
         "output.1.scale",
     ]
     assert named_tensors((torch.nn.Linear(1, 1), print, "text", torch.Size([1]))) == []
+    plain.itself, plain.all = plain, [plain]
+    assert [name for name, _ in named_tensors(plain)] == ["mean"]

@@ -128,12 +128,9 @@ class Exchange:
         if self._receiving and now - self.stream.used > idle:
             self.service.metrics.expired.labels(self.name).inc()
             self.end(f"the stream was closed after {idle:g} s without a frame", IDLE_CODE)
-        elif (
-            not self._unread
-            and self._sending is not None
-            and now - self._sending > self._deadline
-            and self._task is not None
-        ):
+            return
+        late = self._sending is not None and now - self._sending > self._deadline
+        if late and not self._unread and self._task is not None:
             self._unread = True
             self._task.cancel()
 

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -177,6 +178,28 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
         assert [event["event"] for event in server.events()][-1] == "stopped"
 
 
+def test_the_end_does_not_wait_for_ever(folder: Path) -> None:
+    """A run that takes longer than --drain is given up, and the exit code says so."""
+    x = np.zeros((2_400_000, 1, 4), np.float32)
+    tensor = {"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}
+    head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": True}))
+    head = head.replace(', "data": [1, 2, 3, 4]', "")
+    answers = []
+
+    def long(server: Server) -> None:
+        body = head.encode() + x.tobytes()
+        answers.append(ask(server, "POST", INFER, body, Inference_Header_Content_Length=str(len(head))))
+
+    with serving([folder / "lstm.onnx"], "--drain", "0.1", "--no-grpc", "--max-request-bytes", "40000000") as server:
+        asking = threading.Thread(target=long, args=(server,))
+        asking.start()
+        time.sleep(0.7)
+        assert server.stop() == 143
+        asking.join()
+        assert error_of(answers[0]) == (503, "the server ended before the request was finished")
+        assert server.events()[-1]["unfinished"] == 1
+
+
 def test_a_silent_sequence_is_closed_and_its_next_request_told_so(folder: Path) -> None:
     with serving([folder / "lstm.onnx"], "--idle", "0.3", "--no-grpc") as server:
         start = {"parameters": {"sequence_id": 3, "sequence_start": True}}
@@ -225,6 +248,15 @@ def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert f"cannot listen at 127.0.0.1 port {port}" in done.stderr
+        done = subprocess.run(
+            [sys.executable, "-m", "lstm_onnx", "serve", str(file), "--port", "0", "--grpc-port", port],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert f"cannot listen at 127.0.0.1:{port} for gRPC" in done.stderr
 
 
 def test_names_of_models(tmp_path: Path) -> None:

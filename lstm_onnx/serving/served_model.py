@@ -42,7 +42,9 @@ class ServedModel:
         self.name = name
         self.model = model
         self.settings = settings
-        self.inputs = {name: info for name, info in model.inputs.items() if name not in model.states}
+        streaming = model.metadata.streaming
+        last = None if streaming is None else streaming.last
+        self.inputs = {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
         ends = set(model.states.values())
         self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self.streams = 0
@@ -59,6 +61,12 @@ class ServedModel:
         )
         self._batcher: Batcher | None = None
         self._not_streamable = ""
+        if last is not None:
+            self._not_streamable = (
+                "it looks ahead, so its last outputs come once a sequence has ended, which a server does not give; "
+                "send whole sequences"
+            )
+            return
         try:
             pool = model.pool(settings.max_streams)
             self._batcher = Batcher(

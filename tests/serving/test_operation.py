@@ -15,8 +15,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+import lstm_onnx
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.serving.client import open_stream
@@ -282,3 +285,31 @@ def test_without_its_libraries_the_error_says_how_to_install_them(folder: Path) 
     )
     assert done.returncode == 2
     assert "pip install 'lstm-onnx[serve]'" in done.stderr
+
+
+def test_a_file_with_look_ahead_is_served_for_whole_sequences_alone(tmp_path: Path) -> None:
+    """Its last outputs come with `Stream.flush`, which no request asks for."""
+    weights = np.random.default_rng(0).standard_normal((2, 2, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1])],
+        "ahead",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, "time"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, "time"])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    whole = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
+    onnx.save(whole, tmp_path / "whole.onnx")
+    lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / "ahead.onnx", time={"x": 2}, max_delay=1)
+    x = randoms(1, 2, 6)
+    with load(tmp_path / "ahead.onnx", "cpu") as model, serving([tmp_path / "ahead.onnx"], "--no-grpc") as server:
+        assert model.stream().delay == 1
+        found = json.loads(ask(server, "GET", "/v2/models/ahead")[2])
+        assert [tensor["name"] for tensor in found["inputs"]] == ["x"]
+        tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
+        status, _, body = ask(server, "POST", "/v2/models/ahead/infer", {"inputs": [tensor]})
+        assert status == 200
+        assert json.loads(body)["outputs"][0]["data"] == model.run({"x": x})["y"].ravel().tolist()
+        body = {"inputs": [tensor], "parameters": {"sequence_id": 1, "sequence_start": True}}
+        status, text = error_of(ask(server, "POST", "/v2/models/ahead/infer", body))
+        assert (status, "it looks ahead" in text) == (400, True)

@@ -287,8 +287,8 @@ def test_without_its_libraries_the_error_says_how_to_install_them(folder: Path) 
     assert "pip install 'lstm-onnx[serve]'" in done.stderr
 
 
-def test_a_file_with_look_ahead_is_served_for_whole_sequences_alone(tmp_path: Path) -> None:
-    """Its last outputs come with `Stream.flush`, which no request asks for."""
+def test_a_file_with_look_ahead_gives_its_last_outputs_at_the_end(tmp_path: Path) -> None:
+    """What the answers of a sequence say, concatenated, is the whole sequence's output."""
     weights = np.random.default_rng(0).standard_normal((2, 2, 3)).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1])],
@@ -310,6 +310,53 @@ def test_a_file_with_look_ahead_is_served_for_whole_sequences_alone(tmp_path: Pa
         status, _, body = ask(server, "POST", "/v2/models/ahead/infer", {"inputs": [tensor]})
         assert status == 200
         assert json.loads(body)["outputs"][0]["data"] == model.run({"x": x})["y"].ravel().tolist()
-        body = {"inputs": [tensor], "parameters": {"sequence_id": 1, "sequence_start": True}}
-        status, text = error_of(ask(server, "POST", "/v2/models/ahead/infer", body))
-        assert (status, "it looks ahead" in text) == (400, True)
+        parts = []
+        for start, end in ((0, 1), (1, 4), (4, 6)):
+            chunk = np.ascontiguousarray(x[:, :, start:end])
+            tensor = {**tensor, "shape": list(chunk.shape), "data": chunk.ravel().tolist()}
+            flags = {"sequence_id": 1, "sequence_start": start == 0, "sequence_end": end == 6}
+            answer = ask(server, "POST", "/v2/models/ahead/infer", {"inputs": [tensor], "parameters": flags})
+            (output,) = json.loads(answer[2])["outputs"]
+            parts.append(np.array(output["data"], np.float32).reshape(output["shape"]))
+        assert [part.shape[2] for part in parts] == [0, 3, 3]
+        np.testing.assert_allclose(np.concatenate(parts, 2), model.run({"x": x})["y"], rtol=0, atol=1e-6)
+        with pytest.raises(RunError, match="looks ahead"):
+            asyncio.run(refused(server))
+
+
+async def refused(server: Server) -> None:
+    async with open_stream(server.http, "ahead"):
+        pass
+
+
+def test_streams_of_a_model_whose_batch_is_fixed(folder: Path, tmp_path: Path) -> None:
+    """They are stepped one by one: sequences and websockets, each as alone."""
+    model = onnx.load(folder / "sum.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "one.onnx")
+
+    async def caller(server: Server, number: int) -> None:
+        async with open_stream(server.http, "one") as stream:
+            total = 0
+            for index in range(5):
+                x = np.array([[number, index]])
+                found = await stream.step({"x": x, "keep": np.array([[True, False]])})
+                total += number
+                assert found["total"].tolist() == [[total, 0]]
+
+    async def main(server: Server) -> None:
+        await asyncio.gather(*[caller(server, number) for number in range(6)])
+
+    with serving([tmp_path / "one.onnx"], "--no-grpc", "--max-streams", "7") as server:
+        asyncio.run(main(server))
+        keep = {"name": "keep", "shape": [1, 2], "datatype": "BOOL", "data": [True, True]}
+        for index in range(3):
+            x = {"name": "x", "shape": [1, 2], "datatype": "INT64", "data": [1, 10]}
+            flags = {"sequence_id": "a", "sequence_start": index == 0, "sequence_end": index == 2}
+            body = {"inputs": [x, keep], "parameters": flags, "outputs": [{"name": "total"}]}
+            status, _, answer = ask(server, "POST", "/v2/models/one/infer", body)
+            assert status == 200
+            assert json.loads(answer)["outputs"][0]["data"] == [index + 1, 10 * (index + 1)]
+            wrong = {**body, "inputs": [{**x, "shape": [1, 1], "data": [1]}, keep], "parameters": {"sequence_id": "a"}}
+            assert error_of(ask(server, "POST", "/v2/models/one/infer", wrong))[0] == 400

@@ -79,6 +79,14 @@ assert output.shape == (1, 1, 5)
     assert not {name for name in modules if name.startswith(("lstm_onnx.exporter", "lstm_onnx.parity"))}
 
 
+def test_a_server_needs_neither_torch_nor_onnx():
+    pytest.importorskip("uvicorn")
+    modules = imported_by("import lstm_onnx.serving.run, lstm_onnx.serving.grpc_server, lstm_onnx.serving.client")
+    assert {"uvicorn", "grpc", "numpy"} <= modules
+    # uvicorn has a command of its own, and imports click.
+    assert_without(modules, "torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
+
+
 def test_exporting_weights_from_a_file_needs_no_torch(tmp_path: Path):
     safetensors.numpy.save_file(drawn_state(LSTMSpec(**SPEC)), tmp_path / "net.safetensors")
     (tmp_path / "net.toml").write_text(TOML, encoding="utf-8")

@@ -13,6 +13,8 @@ from .streams import say
 if TYPE_CHECKING:
     from ..serving.run import Addresses
 
+ENDED = 143
+"""Exit code where requests were still running when the time for them was over: as of SIGTERM."""
 _PORT = click.IntRange(0, 65535)
 _SECONDS = click.FloatRange(0, 10**6, min_open=True)
 
@@ -149,4 +151,7 @@ def serve(
         say(f"serving {', '.join(names)} at {addresses.http}{grpc}")
         note("press Ctrl-C to stop")
 
-    serve_models(names, settings, Log(as_json=json_logs, quiet=is_quiet()), started)
+    if serve_models(names, settings, Log(as_json=json_logs, quiet=is_quiet()), started):
+        from .interrupts import leave
+
+        leave(ENDED, reported=True)  # a run of a model cannot be ended, and Python would wait for it

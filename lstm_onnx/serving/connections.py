@@ -86,9 +86,10 @@ def quiet_options(settings: Any) -> dict[str, Any]:
         "access_log": False,
         "log_config": None,
         "server_header": False,
+        "proxy_headers": False,
         "date_header": False,
         "ws_max_size": settings.max_request_bytes,
         "ws_per_message_deflate": False,
         "timeout_keep_alive": 30,
-        "timeout_graceful_shutdown": 5,
+        "timeout_graceful_shutdown": 1,  # after our own drain
     }

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime import ValueInfo
-from ..runtime.batch_axes import BatchAxes
+from ..runtime import Model, ValueInfo
+from ..runtime.batch_axes import BatchAxes, axis_of, batch_name
+from ..runtime.batcher.batcher import Batcher
 from ..symbolic_dims import names_in, size_of
 from .errors import RequestError
 from .served_model import ServedModel
+from .single_streams import SingleStreams
 from .tensors import DATATYPES, datatype_of, from_bytes, to_bytes
 
 _LENGTHS = "lengths"
@@ -78,10 +80,15 @@ class FrameLayout:
     @classmethod
     def of(cls, served: ServedModel) -> FrameLayout:
         """The layout for a model that can be streamed (RequestError where it has none)."""
-        model, pool = served.model, served.require_batcher().pool
-        axes = BatchAxes.of(model, pool.axes, pool.output_names)
+        model, batcher = served.model, served.require_batcher()
+        if model.metadata.streaming is not None and model.metadata.streaming.last is not None:
+            raise RequestError(
+                f"{served.name} looks ahead, so its last outputs come once a sequence has ended; use requests with a "
+                "sequence_id, whose last one has sequence_end"
+            )
+        input_axes, output_axes = _batch_axes(model, batcher, served.output_names)
         inputs = [
-            _tensor(info, axes.inputs[name])
+            _tensor(info, input_axes[name])
             for name, info in served.inputs.items()
             if not (model.spec is not None and name == _LENGTHS)
         ]
@@ -93,7 +100,7 @@ class FrameLayout:
                 f"the inputs of {served.name} have several sizes that are not fixed, so a frame's number of bytes "
                 "does not say which; use requests with a sequence_id"
             )
-        outputs = [_tensor(model.outputs[name], axes.outputs[name]) for name in served.output_names]
+        outputs = [_tensor(model.outputs[name], output_axes[name]) for name in served.output_names]
         return cls(tuple(inputs), tuple(outputs), next(iter(names), None))
 
     def arrays(self, data: bytes | None) -> dict[str, np.ndarray]:
@@ -156,6 +163,20 @@ class FrameLayout:
             "inputs": [tensor.to_dict() for tensor in self.inputs],
             "outputs": [tensor.to_dict() for tensor in self.outputs],
         }
+
+
+def _batch_axes(
+    model: Model, batcher: Batcher | SingleStreams, output_names: list[str]
+) -> tuple[Mapping[str, int | None], Mapping[str, int | None]]:
+    """The batch axis of each input and output; None where it is fixed or there is none."""
+    if isinstance(batcher, Batcher):
+        axes = BatchAxes.of(model, batcher.pool.axes, batcher.pool.output_names)
+        return axes.inputs, axes.outputs
+    batches = {batch_name(model)} - {None}
+    return (
+        {name: axis_of(info, batches) for name, info in model.inputs.items()},
+        {name: axis_of(model.outputs[name], batches) for name in output_names},
+    )
 
 
 def _tensor(info: ValueInfo, batch_axis: int | None) -> FrameTensor:

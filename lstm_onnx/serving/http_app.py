@@ -60,12 +60,23 @@ class HttpApp:
         if scope["type"] == "websocket":
             await handle_websocket(self.service, scope, headers, receive, send)
             return
-        request = HttpRequest(scope["method"], scope["path"], headers, receive)
+        self.service.answering += 1
         try:
-            require_access(self.service, request.path, headers)
+            await self._respond(HttpRequest(scope["method"], scope["path"], headers, receive), send)
+        finally:
+            self.service.answering -= 1
+
+    async def _respond(self, request: HttpRequest, send: Send) -> None:
+        try:
+            require_access(self.service, request.path, request.headers)
             answer = await self._answer(request)
         except _VanishedError:
             return
+        except asyncio.CancelledError:
+            if not self.service.draining:
+                raise
+            text = "the server ended before the request was finished"
+            answer = self._refusal(request, RequestError(text, Kind.UNAVAILABLE))
         except Exception as error:  # noqa: BLE001 - every error is answered
             answer = self._refusal(request, error)
         await self._send(answer, request, send)
@@ -239,7 +250,9 @@ class _VanishedError(Exception):
 
 
 _PAGE_HEADERS = {
-    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    "content-security-policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+    ),
     "x-content-type-options": "nosniff",
 }
 

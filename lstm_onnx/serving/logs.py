@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
@@ -70,7 +71,9 @@ class ToLog(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
+        """Write one record; that a task was cancelled at the end of the server is none."""
+        if record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError):
+            return
         if record.exc_info and record.exc_info[1] is not None:
             self._log.failure(record.name, record.exc_info[1])
         else:

@@ -151,11 +151,11 @@ class Repository:
             if closed:
                 self.metrics.expired.labels(entry.name).inc(closed)
 
-    def close(self) -> None:
-        """Close every model; running requests finish."""
+    def close(self, *, wait: bool) -> None:
+        """Close every model; with `wait`, once running requests are finished."""
         for entry in self.entries.values():
             entry.sequences.close()
             if entry.served is not None:
                 entry.served.close()
-        self._executor.shutdown()
-        self._loader.shutdown()
+        self._executor.shutdown(wait=wait, cancel_futures=True)
+        self._loader.shutdown(wait=wait, cancel_futures=True)

@@ -42,7 +42,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable[[Addresses], object]) -> None:
+def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable[[Addresses], object]) -> int:
     """Serve until SIGINT or SIGTERM.
 
     Args:
@@ -50,6 +50,9 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         settings: how to serve.
         log: where events are written.
         started: called once the server takes requests.
+
+    Returns:
+        How many requests were still running after the settings' `drain_seconds`.
 
     Raises:
         LSTMOnnxError: a model cannot be loaded, an address cannot be used, or a setting is not possible.
@@ -61,9 +64,9 @@ def serve(files: dict[str, str], settings: Settings, log: Log, started: Callable
         try:
             service.repository.open_all()
             with _run_loop() as runner:
-                runner.run(_serve(service, listener, started))
+                return runner.run(_serve(service, listener, started))
         finally:
-            service.repository.close()
+            service.repository.close(wait=not service.running)
 
 
 def _run_loop() -> asyncio.Runner:
@@ -74,7 +77,7 @@ def _run_loop() -> asyncio.Runner:
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-async def _serve(service: Service, listener: socket.socket, started: Callable[[Addresses], object]) -> None:
+async def _serve(service: Service, listener: socket.socket, started: Callable[[Addresses], object]) -> int:
     settings = service.settings
     for name in ("uvicorn.error", "websockets.server", "grpc._cython.cygrpc"):
         logger = logging.getLogger(name)
@@ -112,14 +115,15 @@ async def _serve(service: Service, listener: socket.socket, started: Callable[[A
         stop = asyncio.create_task(stopping.wait())
         await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         began = time.monotonic()
-        await service.drain()
+        unfinished = await service.drain()
         if grpc_server is not None:
             await grpc_server.stop(1.0)
         server.should_exit = True
         await serving
         idle.cancel()
         stop.cancel()
-        service.log.event("stopped", seconds=round(time.monotonic() - began, 3))
+        service.log.event("stopped", seconds=round(time.monotonic() - began, 3), unfinished=unfinished)
+        return unfinished
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from ..runtime.batcher.batcher import Batcher
 from .errors import RequestError
 from .metrics import Metrics, Statistics
 from .settings import Settings
+from .single_streams import SingleStreams
 from .streams import OpenStream
 from .tensors import DATATYPES, NAMES, datatype_of
 from .whole import WholeSequences
@@ -42,7 +43,9 @@ class ServedModel:
         self.name = name
         self.model = model
         self.settings = settings
-        self.inputs = {name: info for name, info in model.inputs.items() if name not in model.states}
+        streaming = model.metadata.streaming
+        last = None if streaming is None else streaming.last
+        self.inputs = {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
         ends = set(model.states.values())
         self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self.streams = 0
@@ -57,26 +60,27 @@ class ServedModel:
             workers=2,
             on_batch=_recorder(name, "whole", metrics, statistics),
         )
-        self._batcher: Batcher | None = None
+        self._batcher: Batcher | SingleStreams | None = None
         self._not_streamable = ""
+        record = _recorder(name, "streams", metrics, statistics)
         try:
-            pool = model.pool(settings.max_streams)
-            self._batcher = Batcher(
-                pool, max_batch=settings.max_batch, window=settings.window, queue=max(settings.queue, 1)
-            )
-            self._batcher.on_batch = _recorder(name, "streams", metrics, statistics)
+            self._batcher = _batcher(model, settings, record) if last is None else None
+        except InputError:
+            self._batcher = None  # its batch is fixed, or not known
+        try:
+            self._batcher = self._batcher or SingleStreams(model, executor, settings.max_streams, record)
         except InputError as error:
             self._not_streamable = error.reason
 
     # --- running ----------------------------------------------------------------------------------------------
 
     @property
-    def batcher(self) -> Batcher:
+    def batcher(self) -> Batcher | SingleStreams:
         """What steps its streams, of which there is one."""
         assert self._batcher is not None  # noqa: S101 - the caller's condition
         return self._batcher
 
-    def require_batcher(self) -> Batcher:
+    def require_batcher(self) -> Batcher | SingleStreams:
         """The same (RequestError where the model cannot be streamed)."""
         if self._batcher is None:
             raise RequestError(f"model {self.name} has no streams: {self._not_streamable}")
@@ -205,6 +209,13 @@ def open_model(
                 f"{info} cannot be served", path=file, hint=f"the protocol's datatypes are {', '.join(DATATYPES)}"
             )
     return ServedModel(name, model, settings, executor, metrics, statistics)
+
+
+def _batcher(model: Model, settings: Settings, record: Callable[[int, float], None]) -> Batcher:
+    pool = model.pool(settings.max_streams)
+    batcher = Batcher(pool, max_batch=settings.max_batch, window=settings.window, queue=settings.queue)
+    batcher.on_batch = record
+    return batcher
 
 
 def _recorder(name: str, kind: str, metrics: Metrics, statistics: Statistics) -> Callable[[int, float], None]:

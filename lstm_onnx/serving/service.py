@@ -87,6 +87,7 @@ class Service:
         tokens: who may ask; None for everybody.
         draining: whether the server is ending: there are no new streams, and websockets end after their frame.
         running: how many requests are running.
+        answering: how many requests over HTTP are not answered yet.
         websockets: the open ones.
     """
 
@@ -97,7 +98,7 @@ class Service:
         self.tokens = None if settings.tokens is None else Tokens(settings.tokens)
         self.repository = Repository(files, settings, self.metrics)
         self.draining = False
-        self.running = 0
+        self.running = self.answering = 0
         self._meters: dict[tuple[str, str], Meter] = {}
         self.websockets: set[Websocket] = set()
 
@@ -163,17 +164,21 @@ class Service:
             for websocket in list(self.websockets):
                 websocket.end_if_silent()
 
-    async def drain(self) -> None:
+    async def drain(self) -> int:
         """Take no new streams, end the websockets, and wait for what is running, for as long as the settings say.
 
         Sequences may go on meanwhile.
+
+        Returns:
+            How many requests are still running.
         """
         self.draining = True
         for websocket in list(self.websockets):
             websocket.end("the server is ending", ENDING_CODE)
         end = time.monotonic() + self.settings.drain_seconds
-        while (self.running or self.websockets) and time.monotonic() < end:
+        while (self.running or self.answering or self.websockets) and time.monotonic() < end:
             await asyncio.sleep(0.01)
+        return max(self.running, self.answering)
 
 
 def _ending(what: str) -> RequestError:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..runtime.batcher.batcher import BatchedStream
 from .errors import Kind, RequestError
 from .requests import Key, SequencePart
+from .single_streams import SingleStream
 
 if TYPE_CHECKING:
     from .served_model import ServedModel
@@ -31,15 +32,17 @@ class OpenStream:
         closed: whether it was closed.
     """
 
-    def __init__(self, served: ServedModel, stream: BatchedStream) -> None:
+    def __init__(self, served: ServedModel, stream: BatchedStream | SingleStream) -> None:
         self.served = served
         self.stream = stream
         self.used = monotonic()
         self.running = 0
         self.closed = False
 
-    async def step(self, inputs: Mapping[str, np.ndarray], timeout: float) -> dict[str, np.ndarray]:
-        """The next time steps.
+    async def step(
+        self, inputs: Mapping[str, np.ndarray], timeout: float, *, end: bool = False
+    ) -> dict[str, np.ndarray]:
+        """The next time steps; `end` for the last ones, with the outputs that come once the sequence has ended.
 
         Raises:
             InputError: the inputs do not fit, or the stream was closed; nothing was run.
@@ -55,6 +58,8 @@ class OpenStream:
             )
         self.running += 1
         try:
+            if end and isinstance(self.stream, SingleStream):
+                return await self.stream.afinish(inputs, timeout=timeout)
             outputs: dict[str, np.ndarray] = await self.stream.astep(inputs, timeout=timeout)
             return outputs
         finally:
@@ -124,7 +129,7 @@ class Sequences:
         if part.end:
             del self._open[part.key]  # the id is free: this request is queued before anything else can run
         try:
-            outputs = await stream.step(inputs, timeout)
+            outputs = await stream.step(inputs, timeout, end=part.end)
         except (InputError, RequestError) as error:  # nothing was run
             if stream.closed:
                 raise RequestError(

@@ -125,15 +125,12 @@ class Exchange:
     def end_if_silent(self) -> None:
         """End the stream if it had no frame for the idle time, or if its client reads no answers."""
         now, idle = monotonic(), self.service.settings.idle_seconds
-        if self._receiving and now - self.stream.used > idle:
+        if self._receiving and self._ending is None and now - self.stream.used > idle:
             self.service.metrics.expired.labels(self.name).inc()
             self.end(f"the stream was closed after {idle:g} s without a frame", IDLE_CODE)
-        elif (
-            not self._unread
-            and self._sending is not None
-            and now - self._sending > self._deadline
-            and self._task is not None
-        ):
+            return
+        late = self._sending is not None and now - self._sending > self._deadline
+        if late and not self._unread and self._task is not None:
             self._unread = True
             self._task.cancel()
 

@@ -10,12 +10,16 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+import lstm_onnx
 from lstm_onnx.errors import InputError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.serving.client import open_stream
@@ -177,6 +181,28 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
         assert [event["event"] for event in server.events()][-1] == "stopped"
 
 
+def test_the_end_does_not_wait_for_ever(folder: Path) -> None:
+    """A run that takes longer than --drain is given up, and the exit code says so."""
+    x = np.zeros((2_400_000, 1, 4), np.float32)
+    tensor = {"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}
+    head = json.dumps(infer(tensor=tensor, parameters={"binary_data_output": True}))
+    head = head.replace(', "data": [1, 2, 3, 4]', "")
+    answers = []
+
+    def long(server: Server) -> None:
+        body = head.encode() + x.tobytes()
+        answers.append(ask(server, "POST", INFER, body, Inference_Header_Content_Length=str(len(head))))
+
+    with serving([folder / "lstm.onnx"], "--drain", "0.1", "--no-grpc", "--max-request-bytes", "40000000") as server:
+        asking = threading.Thread(target=long, args=(server,))
+        asking.start()
+        time.sleep(0.7)
+        assert server.stop() == 143
+        asking.join()
+        assert error_of(answers[0]) == (503, "the server ended before the request was finished")
+        assert server.events()[-1]["unfinished"] == 1
+
+
 def test_a_silent_sequence_is_closed_and_its_next_request_told_so(folder: Path) -> None:
     with serving([folder / "lstm.onnx"], "--idle", "0.3", "--no-grpc") as server:
         start = {"parameters": {"sequence_id": 3, "sequence_start": True}}
@@ -225,6 +251,15 @@ def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         assert f"cannot listen at 127.0.0.1 port {port}" in done.stderr
+        done = subprocess.run(
+            [sys.executable, "-m", "lstm_onnx", "serve", str(file), "--port", "0", "--grpc-port", port],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert f"cannot listen at 127.0.0.1:{port} for gRPC" in done.stderr
 
 
 def test_names_of_models(tmp_path: Path) -> None:
@@ -250,3 +285,78 @@ def test_without_its_libraries_the_error_says_how_to_install_them(folder: Path) 
     )
     assert done.returncode == 2
     assert "pip install 'lstm-onnx[serve]'" in done.stderr
+
+
+def test_a_file_with_look_ahead_gives_its_last_outputs_at_the_end(tmp_path: Path) -> None:
+    """What the answers of a sequence say, concatenated, is the whole sequence's output."""
+    weights = np.random.default_rng(0).standard_normal((2, 2, 3)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1])],
+        "ahead",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, "time"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2, "time"])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    opsets = [helper.make_opsetid("", 18)]
+    whole = helper.make_model(graph, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets))
+    onnx.save(whole, tmp_path / "whole.onnx")
+    lstm_onnx.make_streaming(tmp_path / "whole.onnx", tmp_path / "ahead.onnx", time={"x": 2}, max_delay=1)
+    x = randoms(1, 2, 6)
+    with load(tmp_path / "ahead.onnx", "cpu") as model, serving([tmp_path / "ahead.onnx"], "--no-grpc") as server:
+        assert model.stream().delay == 1
+        found = json.loads(ask(server, "GET", "/v2/models/ahead")[2])
+        assert [tensor["name"] for tensor in found["inputs"]] == ["x"]
+        tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
+        status, _, body = ask(server, "POST", "/v2/models/ahead/infer", {"inputs": [tensor]})
+        assert status == 200
+        assert json.loads(body)["outputs"][0]["data"] == model.run({"x": x})["y"].ravel().tolist()
+        parts = []
+        for start, end in ((0, 1), (1, 4), (4, 6)):
+            chunk = np.ascontiguousarray(x[:, :, start:end])
+            tensor = {**tensor, "shape": list(chunk.shape), "data": chunk.ravel().tolist()}
+            flags = {"sequence_id": 1, "sequence_start": start == 0, "sequence_end": end == 6}
+            answer = ask(server, "POST", "/v2/models/ahead/infer", {"inputs": [tensor], "parameters": flags})
+            (output,) = json.loads(answer[2])["outputs"]
+            parts.append(np.array(output["data"], np.float32).reshape(output["shape"]))
+        assert [part.shape[2] for part in parts] == [0, 3, 3]
+        np.testing.assert_allclose(np.concatenate(parts, 2), model.run({"x": x})["y"], rtol=0, atol=1e-6)
+        with pytest.raises(RunError, match="looks ahead"):
+            asyncio.run(refused(server))
+
+
+async def refused(server: Server) -> None:
+    async with open_stream(server.http, "ahead"):
+        pass
+
+
+def test_streams_of_a_model_whose_batch_is_fixed(folder: Path, tmp_path: Path) -> None:
+    """They are stepped one by one: sequences and websockets, each as alone."""
+    model = onnx.load(folder / "sum.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "one.onnx")
+
+    async def caller(server: Server, number: int) -> None:
+        async with open_stream(server.http, "one") as stream:
+            total = 0
+            for index in range(5):
+                x = np.array([[number, index]])
+                found = await stream.step({"x": x, "keep": np.array([[True, False]])})
+                total += number
+                assert found["total"].tolist() == [[total, 0]]
+
+    async def main(server: Server) -> None:
+        await asyncio.gather(*[caller(server, number) for number in range(6)])
+
+    with serving([tmp_path / "one.onnx"], "--no-grpc", "--max-streams", "7") as server:
+        asyncio.run(main(server))
+        keep = {"name": "keep", "shape": [1, 2], "datatype": "BOOL", "data": [True, True]}
+        for index in range(3):
+            x = {"name": "x", "shape": [1, 2], "datatype": "INT64", "data": [1, 10]}
+            flags = {"sequence_id": "a", "sequence_start": index == 0, "sequence_end": index == 2}
+            body = {"inputs": [x, keep], "parameters": flags, "outputs": [{"name": "total"}]}
+            status, _, answer = ask(server, "POST", "/v2/models/one/infer", body)
+            assert status == 200
+            assert json.loads(answer)["outputs"][0]["data"] == [index + 1, 10 * (index + 1)]
+            wrong = {**body, "inputs": [{**x, "shape": [1, 1], "data": [1]}, keep], "parameters": {"sequence_id": "a"}}
+            assert error_of(ask(server, "POST", "/v2/models/one/infer", wrong))[0] == 400

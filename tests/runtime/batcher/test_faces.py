@@ -174,3 +174,32 @@ def test_axes_that_say_too_little_are_refused(tmp_path: Path) -> None:
 def test_impossible_arguments(model: Model, change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"^{next(iter(change))} = .* is not possible"):
         Batcher(model, **change)
+
+
+def test_what_is_told_of_each_batch(model: Model) -> None:
+    told: list[tuple[int, float]] = []
+    with Batcher(model, window=LONG * 10) as server:
+        server.on_batch = lambda size, seconds: told.append((size, seconds))
+        assert server.on_batch is not None
+        asked = [stream.submit(randoms(1, 1, 4)) for stream in [server.open() for _ in range(3)]]
+        for pending in asked:
+            pending.result(LONG)
+    assert [size for size, _ in told] == [3]
+    assert told[0][1] > 0
+
+
+def test_a_task_may_wait_for_less_than_the_others(gated: tuple[Batcher, Gate], model: Model) -> None:
+    server, gate = gated
+    busy(server, gate)
+    stream = server.open()
+
+    async def late() -> None:
+        with pytest.raises(TimeoutError, match=r"no output within 0\.02 s; the request was taken back"):
+            await stream.astep(randoms(1, 1, 4), timeout=0.02)
+        with pytest.raises(InputError, match="timeout = -1 is not possible"):
+            await stream.astep(randoms(1, 1, 4), timeout=-1)
+
+    asyncio.run(late())
+    gate.open.set()
+    x = randoms(1, 1, 4)
+    np.testing.assert_allclose(stream.step(x), model.stream()(x), rtol=0, atol=1e-6)

@@ -1,0 +1,143 @@
+"""Streams that are stepped one by one, of a model that a pool does not take: its batch is fixed, or it looks ahead.
+
+They have the interface of the runtime's `Batcher` and its streams, as far as a server uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, RunError
+from ..runtime import Model
+from ..runtime.stream import Stream
+
+Arrays = dict[str, np.ndarray]
+
+
+class SingleStream:
+    """One stream, for tasks of one event loop.  Made by `SingleStreams.open`."""
+
+    def __init__(self, owner: SingleStreams, stream: Stream) -> None:
+        self._owner = owner
+        self._stream = stream
+        self._turn = asyncio.Lock()  # which is handed on in the order of the requests
+        self._closed = False
+
+    async def astep(self, x: Mapping[str, np.ndarray], *, timeout: float) -> Arrays:
+        """As `BatchedStream.astep`, of arrays by name."""
+        return await self._in_turn(lambda: self._stream.run(x), timeout)
+
+    async def afinish(self, x: Mapping[str, np.ndarray], *, timeout: float) -> Arrays:
+        """The same for the last steps of a sequence, with the outputs that come once it has ended.
+
+        Raises:
+            InputError, TimeoutError: as `astep`.
+            RunError: also where the sequence cannot end after so many steps; they were run.
+        """
+        return await self._in_turn(lambda: self._finished(x), timeout)
+
+    def _finished(self, x: Mapping[str, np.ndarray]) -> Arrays:
+        outputs = self._stream.run(x)
+        streaming = self._owner.model.metadata.streaming
+        if streaming is None or streaming.last is None:
+            return outputs
+        try:
+            rest = self._stream.flush()
+        except InputError as error:
+            raise RunError(f"the steps were run, but the sequence cannot end after them: {error.reason}") from error
+        found = {}
+        for name, array in outputs.items():
+            axis = streaming.outputs.get(name)
+            found[name] = rest[name] if axis is None else np.concatenate([array, rest[name]], axis)
+        return found
+
+    async def _in_turn(self, function: Callable[[], Arrays], timeout: float) -> Arrays:
+        # A task of its own, since a run cannot be cancelled, and the next one must wait for its end.
+        started = asyncio.Event()
+        task = asyncio.ensure_future(self._run(function, started))
+        try:
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(task)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if not started.is_set():
+                task.cancel()
+            task.add_done_callback(_ignore)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            what = "the step was running already, and the stream advances"
+            if not started.is_set():
+                what = "the request was taken back, and the stream is unchanged"
+            raise TimeoutError(f"no output within {timeout:g} s; {what}") from None
+
+    async def _run(self, function: Callable[[], Arrays], started: asyncio.Event) -> Arrays:
+        owner = self._owner
+        owner.waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            owner.waiting -= 1
+        try:
+            if self._closed:
+                raise InputError("the stream was closed before this step ran")
+            started.set()
+            began = perf_counter()
+            outputs = await asyncio.get_running_loop().run_in_executor(owner.executor, function)
+            owner.on_batch(1, perf_counter() - began)
+            return outputs
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """End it; a running step finishes."""
+        if not self._closed:
+            self._closed = True
+            self._owner.open_streams -= 1
+
+
+class SingleStreams:
+    """The streams of one model.
+
+    Attributes:
+        model: the model.
+        executor: where steps run.
+        waiting: how many requests wait for their turn.
+        open_streams: how many streams are open.
+    """
+
+    def __init__(self, model: Model, executor: Executor, most: int, on_batch: Callable[[int, float], object]) -> None:
+        """Raises InputError where the model cannot be streamed."""
+        model.stream()
+        self.model = model
+        self.executor = executor
+        self.on_batch = on_batch
+        self.waiting = 0
+        self.open_streams = 0
+        self._most = most
+
+    def open(self) -> SingleStream:
+        """A new stream.
+
+        Raises:
+            InputError: all are open.
+        """
+        if self.open_streams >= self._most:
+            raise InputError(f"all {self._most} streams are open")
+        stream = SingleStream(self, self.model.stream())
+        self.open_streams += 1
+        return stream
+
+    def close(self, *, drain: bool = True) -> None:
+        """Nothing is left to be ended."""
+        del drain
+
+
+def _ignore(task: asyncio.Future[Any]) -> None:
+    """Take note of an error that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()

@@ -21,7 +21,7 @@ GRAPH = "the graph"
 """The label of the case on nodes, inputs, outputs and pairs of states."""
 _MOST = 8
 """Differences that are listed one by one."""
-_ENTRIES = ("states", "initial", "quantization", "spec", "origins")
+_ENTRIES = ("states", "initial", "quantization", "spec", "origins", "streaming")
 """The entries of the metadata on which a run depends."""
 
 

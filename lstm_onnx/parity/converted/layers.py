@@ -173,7 +173,8 @@ def alone_results(
 ) -> Iterator[CaseResult | str]:
     """The cases on rows alone and on steps; a text where a layer's inputs themselves had other bits."""
     backwards = model.spec is not None and model.spec.bidirectional
-    streams = bool(model.states) and not (model.metadata.not_streamable or backwards)
+    metadata = model.metadata
+    streams = bool(model.states) and metadata.streaming is None and not (metadata.not_streamable or backwards)
     largest = sorted(expected, key=lambda case: sum(array.size for array in case.calls[0].feeds.values()))[-2:]
     for label, compare, possible in (
         ("alone", rows_alone, True),

@@ -50,11 +50,14 @@ def export_float32(
             hint="verify the float32 file; quantize has proven the rest",
         )
     options = replace(options, precision="float32", layers=INT8_LAYERS[0], kernel=INT8_KERNELS[0])
-    states = "explicit" if model.metadata.origins else "zero"
+    # The states of a stream that a convolution keeps are found by the trials.
+    streaming = model.metadata.streaming
+    tried, delay = streaming is not None, 0 if streaming is None else streaming.delay
+    states = "explicit" if model.metadata.origins or tried else "zero"
     if isinstance(source, LSTMSource):
         replace(source, options=options).export(path)
     elif isinstance(source, ModuleSource):
-        replace(source, options=options, states=states).export(path, check=False)
+        replace(source, options=options, states=states, max_delay=delay).export(path, check=tried)
     elif is_bare_lstm(source) and not model.metadata.inputs:
         lengths, projection, opset = options.lengths, options.projection, options.opset
         export(source, path, lengths=lengths, projection=projection, opset=opset, precision="float32")
@@ -62,7 +65,8 @@ def export_float32(
         module = module_in_dtype(source, "float32")
         _, arguments = find_arguments(model, module, (), example_inputs, seed)
         names = forward_outputs(model, model.metadata)
-        how = ModuleOptions(options, states, names, model.metadata.inputs or None, check=False)
+        inputs = model.metadata.inputs or None
+        how = ModuleOptions(options, states, names, inputs, check=tried, max_delay=delay)
         export_module(module, arguments_in_dtype(arguments, "float32"), how, path)
     _take_trials(model.metadata, path)
 

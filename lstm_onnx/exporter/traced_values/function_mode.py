@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError
 from ..user_code import user_line
 from .constants import READS, Constants
+from .doubles import WRITTEN_OUT, with_doubles
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .python_builtins import Builtins
 from .value_checks import find_check
@@ -210,7 +211,9 @@ def _is_fraction(bound: Any) -> bool:
 
 def _pow(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     """Of two dtypes: ONNX gives the first one's, PyTorch the wider one's."""
-    if len(args) != 2 or not all(isinstance(item, Tensor) for item in args) or args[0].dtype == args[1].dtype:
+    if len(args) != 2 or not all(isinstance(item, Tensor) for item in args):
+        return _of_doubles(mode, func, args, kwargs)
+    if args[0].dtype == args[1].dtype:
         return None
     wide = torch.result_type(*args)
     return (mode.constants.call(func, tuple(item.to(wide) for item in args), kwargs),)
@@ -267,6 +270,20 @@ def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) 
     return (mode.constants.call(func, (), {**found, **others}).squeeze(1),)
 
 
+def _of_doubles(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of a float64 tensor and a float of Python's, which torch.onnx would round to float32."""
+    found = with_doubles(args)
+    return None if found is None else (mode.constants.call(func, found, kwargs),)
+
+
+def _written_out(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    written_out = WRITTEN_OUT.get(func) if args[0].dtype == torch.float64 else None
+    result = None if written_out is None else written_out(*args, **kwargs)
+    return None if result is None else (result,)
+
+
+_BINARY = ("add", "sub", "mul", "div", "truediv")
+_ARITHMETIC = (*_BINARY[:4], "true_divide", "rsub", *(f"__{side}{name}__" for side in ("", "r") for name in _BINARY))
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _ITERATION = Tensor.__iter__.__code__
 _DATA = Tensor.data.__get__  # type: ignore[attr-defined]
@@ -287,5 +304,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
     "scaled_dot_product_attention": _attention,
+    **dict.fromkeys(_ARITHMETIC, _of_doubles),
+    **{function.__name__: _written_out for function in WRITTEN_OUT},
 }
 """By the names of torch's functions: what gives their result, in a tuple; None where they are called as ever."""

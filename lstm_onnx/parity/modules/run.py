@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ...exporter.functional.call_with_states import call_with_states
 from ...exporter.functional.functional_module import FunctionalModule
@@ -73,6 +74,35 @@ class ModuleRun:
         outputs = call_with_states(self._prepared, self._metadata, inputs, states)
         self.dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in outputs.items()}
         return {name: _array(tensor) for name, tensor in outputs.items()}
+
+    def with_rounded_layers(self, feeds: Arrays, unit: float, seed: int = 0) -> dict[str, np.ndarray]:
+        """As a call, with what each recurrent module gives off by up to `unit`.
+
+        A saturated gate is 0 in one implementation and 1e-17 in another; where the module divides by the norm of such
+        numbers, its outputs have nothing in common.
+
+        Raises:
+            ExportError: it does not run on them.
+        """
+        rng = torch.Generator().manual_seed(seed)
+
+        def rounded(value: Any) -> Any:
+            if isinstance(value, PackedSequence):
+                return value._replace(data=rounded(value.data))
+            if isinstance(value, tuple):
+                return tuple(map(rounded, value))
+            off = torch.rand(value.shape, generator=rng, dtype=torch.float64).mul_(2).sub_(1)
+            return value + unit * off.to(value)
+
+        handles = [
+            self.submodule(path).register_forward_hook(lambda _module, _args, result: rounded(result))
+            for path in self.sites
+        ]
+        try:
+            return self(feeds)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _start(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The initial values of attribute states; the module itself starts those that are its arguments."""

@@ -69,7 +69,7 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("final h of two layers exchanged", wiring.exchanged_layers("h", RecurrentLayer.final)),
     Mutator("final c of two layers exchanged", wiring.exchanged_layers("c", RecurrentLayer.final)),
     Mutator("lengths ignored", wiring.ignored_lengths, replace=unread.replace_padding),
-    Mutator("lengths one step off", wiring.one_step_off),
+    Mutator("lengths one step off", wiring.one_step_off, replace=unread.replace_padding_of_mask),
     Mutator("other activations", wiring.other_activations),
     Mutator("batch baked in", wiring.baked("batch"), once=True),
     Mutator("time baked in", wiring.baked("time"), once=True),

@@ -52,6 +52,18 @@ def replace_padding(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
     return True
 
 
+def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
+    """The same in all layers of one mask, which a longer mask has an effect on."""
+    if layer.lengths is None or not layer.scan:
+        return False
+    mask = layer.lengths.value
+    sharing = [other for other in edit.layers if other.lengths is not None and other.lengths.value == mask]
+    nodes = [other.node for other in sharing]
+    if edit.is_output(mask) or any(reader not in nodes for reader in edit.readers(mask)):
+        return False
+    return all(replace_padding(edit, other, number) for other in sharing)
+
+
 def _within(edit: Edit, y: str, lengths: str) -> str:
     """Which steps of an operator's output are within the lengths, with its axes."""
     steps = edit.node("Gather", edit.node("Shape", y), np.array(0), axis=0)

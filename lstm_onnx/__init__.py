@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .exporter import ExportResult, export
+    from .exporter.scan import scan
     from .inspect import Inspection, inspect
     from .parity import ParityReport
     from .parity.golden import verify_golden
@@ -50,6 +51,7 @@ _MODULES = {
         "WeightsError",
     ),
     "exporter": ("ExportResult", "export"),
+    "exporter.scan": ("scan",),
     "inspect": ("Inspection",),
     "parity.golden": ("verify_golden",),
     "parity.public": ("verify",),
@@ -100,6 +102,7 @@ __all__ = [
     "load",
     "make_streaming",
     "quantize",
+    "scan",
     "verify",
     "verify_golden",
 ]

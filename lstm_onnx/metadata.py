@@ -28,7 +28,7 @@ class Origin:
     Attributes:
         module: the path of the nn.LSTM (GRU, RNN, cell).
         first: the number of its call that starts from the state.
-        last: the number of its call whose final state is the new one.
+        last: the number of its call whose final state is the new one; -1 is the last one, as of a Python loop.
         index: 0 for h, 1 for c.
     """
 
@@ -111,6 +111,7 @@ class Metadata:
         inputs: the inputs of the module's forward.
         initial: the initial states that are not zero, with a batch axis of 1 where all sequences have the same.
         origins: where explicit states are in the module.
+        loop_states: explicit states that a Python loop of the module carries, which PyTorch cannot be given.
         not_streamable: why chunks give other results than the whole sequence; empty where they do not, None where
             this is unknown.
         time_axes: the names of the axes along which a stream's inputs are split; none where every call is one step.
@@ -134,6 +135,7 @@ class Metadata:
     inputs: tuple[InputSpec, ...] = ()
     initial: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    loop_states: tuple[str, ...] = ()
     not_streamable: str | None = None
     time_axes: tuple[str, ...] = ()
     batch_mixes: str | None = None
@@ -154,6 +156,7 @@ class Metadata:
             "inputs": [spec.to_dict() for spec in self.inputs] or None,
             "initial": {name: _packed(array) for name, array in self.initial.items()} or None,
             "origins": {name: dataclasses.astuple(origin) for name, origin in self.origins.items()} or None,
+            "loop_states": list(self.loop_states) or None,
             "not_streamable": self.not_streamable,
             "time_axes": list(self.time_axes) or None,
             "batch_mixes": self.batch_mixes,
@@ -201,6 +204,7 @@ class Metadata:
                 inputs=tuple(InputSpec.from_dict(item) for item in entries.get("inputs", [])),
                 initial={name: _unpacked(item) for name, item in entries.get("initial", {}).items()},
                 origins={name: _origin(item) for name, item in entries.get("origins", {}).items()},
+                loop_states=_names(entries.get("loop_states", [])),
                 not_streamable=reason,
                 time_axes=_names(entries.get("time_axes", [])),
                 batch_mixes=mixes,
@@ -238,14 +242,15 @@ def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
 
 def _origin(item: Any) -> Origin:
     module, *numbers = item
-    if not isinstance(module, str) or len(numbers) != 3 or not all(type(n) is int and n >= 0 for n in numbers):
+    known = len(numbers) == 3 and all(type(n) is int for n in numbers)
+    if not isinstance(module, str) or not known or min(numbers[0], numbers[1] + 1, numbers[2]) < 0:
         raise ConfigError("the metadata's origins must be module, first call, last call and index")
     return Origin(module, *numbers)
 
 
 def _names(item: Any) -> tuple[str, ...]:
     if not isinstance(item, list) or not all(isinstance(name, str) for name in item):
-        raise ConfigError("the metadata's time_axes must be a list of names")
+        raise ConfigError("the metadata's time_axes and loop_states must be lists of names")
     return tuple(item)
 
 

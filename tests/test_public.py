@@ -55,6 +55,7 @@ PUBLIC = [
     "load",
     "make_streaming",
     "quantize",
+    "scan",
     "verify",
     "verify_golden",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,14 +26,26 @@ from .functional.dynamic_axes import (
     left_out_axes,
     without_axes,
 )
-from .functional.functional_module import FixedSizeError, FunctionalModule, make_functional, resize_example, trace_sizes
-from .lowering.lower import ExposedStates, expose_states, lower_calls, opaque_calls
+from .functional.functional_module import (
+    FixedSizeError,
+    FunctionalModule,
+    Tensors,
+    make_functional,
+    not_recurrent,
+    resize_example,
+    trace_sizes,
+)
+from .loops.detect import looped_axes, may_be_static
+from .loops.lengths import lengths_to_try
+from .loops.rolled_up import RolledUp, rolled_up
+from .loops.states import expose_loop_states, looped_calls
+from .lowering.lower import ExposedStates, OpaqueCall, expose_states, lower_bodies, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
 from .lowering.unread_states import remove_unread_states
 from .module_metadata import module_metadata
 from .tracing.size_decisions import axis_names
-from .tracing.torch_export import ONE_AT_A_TIME, trace
+from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
 from .trials.limits import requested_limits
 from .trials.run import run_trials
 from .trials.streaming import StreamingFile, with_caches
@@ -96,7 +108,7 @@ def export_module(
     """
     require_output_path(path)
     with ONE_AT_A_TIME, caller_state_kept():
-        functional = make_functional(module, arguments, output_names=options.output_names)
+        functional = make_functional(module, arguments, output_names=options.output_names, recurrent_required=False)
         build = _build_with_found_axes if arguments.guessed else _build_at_trace_sizes
         model, initializers, metadata, notes = build(functional, type(module).__name__, options)
     if module.training:
@@ -172,18 +184,21 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
 def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], options: ModuleOptions) -> _Built:
     """Trace at `sizes`, lower the graph, and try the file."""
     inputs, states = resize_example(functional, sizes)
-    traced = trace(functional, inputs, states, options.options.opset)
+    traced, rolled = _traced(functional, inputs, states, options.options.opset, sizes)
     graph = rename(traced.model, functional)
     functional = _with_derived_axes(functional, graph)
     downgrade_opset(graph, options.options.opset)
     _require_dynamic_outputs(graph, functional)
     _require_separate_axes(graph, functional)
     remove_unread_states(graph, functional.outputs, functional.states)
-    calls = opaque_calls(graph, functional.recurrent_modules)
-    if not calls:
+    recurrent_modules = functional.recurrent_modules if rolled is None else rolled.recurrent_modules
+    if rolled is not None:
+        lower_bodies(graph, recurrent_modules, options.options)
+    calls = opaque_calls(graph, recurrent_modules)
+    if not calls and rolled is None:
         raise ExportError("no output of the module depends on its recurrent modules; there is nothing to export")
     explicit = options.states == "explicit"
-    exposed = expose_states(graph, calls, functional.states) if explicit else ExposedStates()
+    exposed = _exposed(functional, graph, calls, rolled, inputs) if explicit else ExposedStates()
     metadata = module_metadata(functional, graph, calls, exposed, options.options, options.input_specs)
     facts = traced.facts.known_of(axis_names(metadata))
     limits = requested_limits(functional, metadata, facts)
@@ -205,6 +220,72 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
         notes = tuple(note.replace(" in the file: ", " in a whole sequence: ") for note in notes)
     notes = (*traced.notes, *exposed.notes, *notes, *file.notes)
     return file.model, file.initializers, file.metadata, notes
+
+
+def _traced(
+    functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int, sizes: Mapping[str, int]
+) -> tuple[Traced, RolledUp | None]:
+    """The module's trace; where Python loops go over an axis, that of the module with these rolled up."""
+    loops = looped_axes(functional, sizes)
+    refusal: ExportError | None = None
+    if loops:
+        try:
+            rolled = rolled_up(functional, loops, sizes)
+            if rolled is not None:
+                return _traced_rolled(functional, inputs, states, opset, rolled), rolled
+        except ExportError as error:
+            refusal = error
+    elif not functional.recurrent_modules:
+        raise not_recurrent(functional.stateful.inner)
+    static = refusal is None or may_be_static(functional, loops)
+    try:
+        traced = trace(functional, inputs, states, opset)
+    except FixedSizeError:
+        if static or refusal is None:
+            raise
+        raise refusal from None
+    if refusal is not None and not static and _are_fixed(functional, traced, loops):
+        raise refusal
+    return traced, None
+
+
+def _are_fixed(functional: FunctionalModule, traced: Traced, labels: Collection[str]) -> bool:
+    """Whether one of these axes has a single size in a trace, for all that torch did not say so."""
+    axes = functional.arguments.axes.values()
+    return any(
+        label in labels and isinstance(value.shape[axis], int)
+        for own, value in zip(axes, traced.model.graph.inputs, strict=False)
+        for axis, label in own.items()
+        if value.shape is not None
+    )
+
+
+def _traced_rolled(
+    functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int, rolled: RolledUp
+) -> Traced:
+    traced = trace(functional, inputs, states, opset, rolled.module)
+    names = list(functional.arguments.tensors)
+    looped = tuple((names[number], axis) for number, axis in rolled.rolled.program.places)
+    lengths = tuple(lengths_to_try(functional.stateful.inner))
+    notes = tuple(f"{line}: {CHECK_NOTE}" for line in rolled.rolled.checks)
+    return replace(traced, facts=replace(traced.facts, looped=looped, lengths=lengths), notes=notes)
+
+
+def _exposed(
+    functional: FunctionalModule,
+    graph: TracedGraph,
+    calls: list[OpaqueCall],
+    rolled: RolledUp | None,
+    inputs: Tensors,
+) -> ExposedStates:
+    """The states of recurrent modules, and what Python loops carry, as inputs and outputs of the graph."""
+    if rolled is None:
+        return expose_states(graph, calls, functional.states)
+    given = list(inputs.values())
+    looped = looped_calls(rolled, given, list(functional.recurrent_modules))
+    exposed = expose_states(graph, calls, functional.states, looped)
+    exposed.loop_states += expose_loop_states(graph, rolled, given, exposed)
+    return exposed
 
 
 def _with_derived_axes(functional: FunctionalModule, graph: TracedGraph) -> FunctionalModule:

@@ -63,6 +63,7 @@ def module_metadata(
         inputs=_input_specs(functional.arguments, graph, calls, input_specs),
         initial=initial,
         origins={name: Origin(*source) for name, source in exposed.sources.items()},
+        loop_states=tuple(exposed.loop_states),
         call=call_to_json(functional.arguments.call),
     )
 

@@ -1,4 +1,4 @@
-"""The states that a module has, without the caches that only its file has for chunks of any length."""
+"""The states that PyTorch can be given, without those that only a file has: caches, and what Python loops carry."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from ..metadata import Metadata
 
 
 def with_own_states(metadata: Metadata) -> Metadata:
-    """The same metadata without caches: a module has none."""
-    caches = set(cache_names(metadata))
-    if not caches:
+    """The same metadata without caches and what loops carry: a module has none, or does not take them."""
+    others = set(_other_states(metadata))
+    if not others:
         return metadata
-    states = {name: after for name, after in metadata.states.items() if name not in caches}
+    states = {name: after for name, after in metadata.states.items() if name not in others}
     return replace(metadata, states=states)
 
 
-def cache_names(metadata: Metadata) -> Collection[str]:
-    """The states that PyTorch does not have."""
-    return metadata.streaming.caches if metadata.streaming is not None else ()
+def _other_states(metadata: Metadata) -> Collection[str]:
+    """The states that PyTorch does not have, or cannot be given."""
+    caches = metadata.streaming.caches if metadata.streaming is not None else ()
+    return [*caches, *(name for name in metadata.loop_states if name in metadata.states)]
 
 
 def file_only(metadata: Metadata) -> set[str]:
     """Inputs and outputs of a file that PyTorch does not have."""
-    caches = cache_names(metadata)
+    others = _other_states(metadata)
     last = metadata.streaming.last if metadata.streaming is not None else None
-    return {*caches, *(metadata.states[name] for name in caches), *([last] if last is not None else [])}
+    return {*others, *(metadata.states[name] for name in others), *([last] if last is not None else [])}

@@ -24,6 +24,7 @@ TOPICS = (
         "formats",
         "install",
         "int8",
+        "loops",
         "models",
         "runtime",
         "security",

@@ -106,10 +106,8 @@ class FunctionalModule:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the first recurrent module."""
-        first = next(iter(self.recurrent_modules.values()))
-        dtype: torch.dtype = getattr(torch, first.spec.dtype)
-        return dtype
+        """That of the first recurrent module; without one, of the first parameter."""
+        return _dtype_of(self.stateful.inner, self.recurrent_modules)
 
 
 @contextlib.contextmanager
@@ -176,6 +174,7 @@ def make_functional(
     *,
     output_names: tuple[str, ...] | None = None,
     dtype: torch.dtype | None = None,
+    recurrent_required: bool = True,
 ) -> FunctionalModule:
     """Copy a module, run it on its example inputs, and find the states that it keeps in attributes.
 
@@ -184,20 +183,18 @@ def make_functional(
         arguments: its example inputs.
         output_names: names of its outputs, in order; None derives them from its result.
         dtype: converts the copy and floating-point inputs to it; None keeps theirs.
+        recurrent_required: refuse a module without recurrent modules; a Python loop may be recurrent, too.
 
     Raises:
-        ExportError: it has no recurrent module, fails on the example, is not deterministic, or keeps
+        ExportError: it has no recurrent module and needs one, fails on the example, is not deterministic, or keeps
             something else than tensors from call to call.
     """
     cloned = clone(module, dtype)
     copy = cloned.module
     keep_len_symbolic(copy)
     recurrent = replace_recurrent_modules(copy)
-    if not recurrent:
-        raise ExportError(
-            f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
-            "torch.onnx.export is for modules without"
-        )
+    if not recurrent and recurrent_required:
+        raise not_recurrent(module)
     native = None if dtype is None else _native_dtype(module, dtype)
     if dtype is not None:
         arguments = replace(arguments, tensors=_converted(arguments.tensors, dtype))
@@ -209,7 +206,7 @@ def make_functional(
     args, kwargs = arguments.args_and_kwargs(arguments.tensors)
     kept = KeptValues(copy, cloned.mutable)
     with (
-        inference_context(getattr(torch, next(iter(recurrent.values())).spec.dtype), native),
+        inference_context(_dtype_of(copy, recurrent), native),
         kept.restored(),
         kept.recorded() as changes,
     ):
@@ -240,6 +237,23 @@ def make_functional(
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
     settle_states(functional, [tensor for _, tensor in result], changes)
     return functional
+
+
+def not_recurrent(module: nn.Module) -> ExportError:
+    """The refusal of a module without anything recurrent."""
+    return ExportError(
+        f"{type(module).__name__} holds no nn.LSTM, nn.GRU, nn.RNN or cell of them among its submodules; "
+        "torch.onnx.export is for modules without"
+    )
+
+
+def _dtype_of(copy: nn.Module, recurrent: Mapping[str, RecurrentModule]) -> torch.dtype:
+    first = next(iter(recurrent.values()), None)
+    if first is not None:
+        dtype: torch.dtype = getattr(torch, first.spec.dtype)
+        return dtype
+    floats = (item.dtype for item in copy.parameters() if item.is_floating_point())
+    return next(floats, torch.get_default_dtype())
 
 
 def _same_again(

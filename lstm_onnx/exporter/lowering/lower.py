@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
+from ...onnxgraph.builder import Nodes
 from ...spec import ExportOptions
 from ...symbolic_dims import names_in
 from ..emitter import StackOutputs, recurrent_stack
@@ -60,13 +62,30 @@ class ExposedStates:
         states: each state input and the output that is its next value.
         initial: initial values that are not zero, each ``(L*D, 1, features)``, by the state input.
         sources: ``(module, first call, last call, 0 for h or 1 for c)`` of each state input.
+        loop_states: those that a Python loop carries, and that are no state of a module.
         notes: which states stay internal, and why.
     """
 
     states: dict[str, str] = field(default_factory=dict)
     initial: dict[str, Array] = field(default_factory=dict)
     sources: dict[str, tuple[str, int, int, int]] = field(default_factory=dict)
+    loop_states: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoopedCall:
+    """A call that stands for those in a Python loop.
+
+    Attributes:
+        origin: whether the module's first call in the loop starts from its states, and its last one ends with them.
+        ambiguous: whether the module is called elsewhere, too.
+        initial: the numbers of its initial states; None where the module's calls were recorded.
+    """
+
+    origin: bool
+    ambiguous: bool = False
+    initial: tuple[Array | None, ...] | None = None
 
 
 def opaque_calls(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentModule]) -> list[OpaqueCall]:
@@ -89,7 +108,12 @@ def opaque_calls(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
     return calls
 
 
-def expose_states(graph: TracedGraph, calls: list[OpaqueCall], attributes: Collection[str] = ()) -> ExposedStates:
+def expose_states(
+    graph: TracedGraph,
+    calls: list[OpaqueCall],
+    attributes: Collection[str] = (),
+    looped: Mapping[str, LoopedCall] = MappingProxyType({}),
+) -> ExposedStates:
     """Make the states of recurrent modules inputs and outputs of the graph.
 
     A state that is absent, zeros or learned becomes an input.  A call that continues an earlier call of
@@ -101,6 +125,7 @@ def expose_states(graph: TracedGraph, calls: list[OpaqueCall], attributes: Colle
         graph: the traced graph, which is changed.
         calls: its opaque calls.
         attributes: the inputs of attribute states; a call that starts from one has its pair already.
+        looped: the calls that stand for those in Python loops, by the module's path.
 
     Raises:
         ExportError: an initial state differs between the rows of a batch.
@@ -116,6 +141,8 @@ def expose_states(graph: TracedGraph, calls: list[OpaqueCall], attributes: Colle
         path = first.recurrent.path
         if times & names_in(str(_sequence_axes(graph, first)[1])):
             note = f"{path} runs anew for each step of a sequence, so its states stay internal; it has no h0"
+        elif path in looped and looped[path].ambiguous:
+            note = f"{path} is called in several loops, so its states stay internal; it has no h0"
         elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
             note = f"{path} starts from states that the model computes, which stay internal; it has no h0"
         else:
@@ -124,7 +151,7 @@ def expose_states(graph: TracedGraph, calls: list[OpaqueCall], attributes: Colle
         if note not in exposed.notes:
             exposed.notes.append(note)
     for chain in free:  # not before, since this renames values
-        _expose(graph, chain[0], chain[-1], exposed)
+        _expose(graph, chain[0], chain[-1], exposed, looped.get(chain[0].recurrent.path))
     return exposed
 
 
@@ -157,7 +184,9 @@ def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: Trac
     return False
 
 
-def _expose(graph: TracedGraph, first: OpaqueCall, last: OpaqueCall, exposed: ExposedStates) -> None:
+def _expose(
+    graph: TracedGraph, first: OpaqueCall, last: OpaqueCall, exposed: ExposedStates, looped: LoopedCall | None
+) -> None:
     spec = first.recurrent.spec
     prefix, batch = state_prefix(first.recurrent.path, first.call), _sequence_axes(graph, first)[1]
     kinds = (("h", 1, spec.state_size), ("c", 2, spec.hidden_size))[: 2 if spec.has_cell else 1]
@@ -169,17 +198,25 @@ def _expose(graph: TracedGraph, first: OpaqueCall, last: OpaqueCall, exposed: Ex
     for position, (kind, index, size) in enumerate(kinds):
         name, after = f"{prefix}{kind}0", f"{prefix}{kind}n"
         initial = call.initial[position] if call is not None and call.initial is not None else None
-        if initial is not None and bool(initial.any()):
-            exposed.initial[name] = _one_row(initial.detach().cpu().numpy(), name)
+        array = None if initial is None else initial.detach().cpu().numpy()
+        if looped is not None and looped.initial is not None:
+            array = looped.initial[position]
+        if array is not None and bool(array.any()):
+            exposed.initial[name] = _one_row(array, name)
         first.node.input[index] = name
         shape: Dims = (spec.num_layers * spec.num_directions, batch, size)
         elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
-        _add_output(graph, last.node, index, after)
+        add_output(graph, last.node, index, after)
         graph.inputs.append(name)
         for value in (name, after):
             graph.dims[value], graph.types[value] = shape, elem_type
         exposed.states[name] = after
-        exposed.sources[name] = (first.recurrent.path, first.call, last.call, position)
+        if looped is None:
+            exposed.sources[name] = (first.recurrent.path, first.call, last.call, position)
+        elif looped.origin:
+            exposed.sources[name] = (first.recurrent.path, 0, -1, position)
+        else:
+            exposed.loop_states.append(name)
 
 
 def _sequence_axes(graph: TracedGraph, opaque: OpaqueCall) -> tuple[int | str, int | str]:
@@ -190,7 +227,7 @@ def _sequence_axes(graph: TracedGraph, opaque: OpaqueCall) -> tuple[int | str, i
     return (dims[1], dims[0]) if opaque.batch_first else (dims[0], dims[1])
 
 
-def _add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> None:
+def add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> None:
     """Make output `index` of a node an output of the graph, called `name`; it may be one already by another name."""
     old = node.output[index]
     if old in graph.outputs:
@@ -318,6 +355,30 @@ def lower_calls(
         if node.name in graph.lines:
             new = graph.nodes.nodes[written:]
             graph.lines.update({str(item.name): graph.lines[node.name] for item in new})
+
+
+def lower_bodies(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentModule], options: ExportOptions) -> None:
+    """Replace the opaque nodes within the bodies of Scans, each a step of a loop, by recurrent operators.
+
+    Args:
+        graph: the traced graph, which is changed; weights go to the graph itself, once for each module.
+        recurrent_modules: by path.
+        options: how projections are written.
+
+    Raises:
+        WeightsError: a projection cannot be folded.
+    """
+    for node in graph.nodes.nodes:
+        for body in bodies_of(node):
+            if not any(inner.domain == DOMAIN for inner in body.node):
+                continue
+            within = replace(graph, nodes=Nodes(list(body.node), graph.nodes.initializers))
+            within.outputs = [value.name for value in body.output]
+            within.dims = dict(graph.dims)
+            calls = opaque_calls(within, recurrent_modules)
+            lower_calls(within, calls, options)
+            del body.node[:]
+            body.node.extend(within.nodes.nodes)
 
 
 def _fail_if_empty(graph: TracedGraph, value: str, name: str) -> str:

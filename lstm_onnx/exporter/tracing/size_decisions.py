@@ -109,6 +109,8 @@ class SizeFacts:
     tips: tuple[tuple[Axis, tuple[int, ...]], ...] = ()
     sorts: tuple[str, ...] = ()
     each: bool = False
+    looped: tuple[Axis, ...] = ()
+    lengths: tuple[int, ...] = ()
 
     def known_of(self, axes: Collection[Axis]) -> SizeFacts:
         """Without decisions by other axes; steps that depend on others count as data."""

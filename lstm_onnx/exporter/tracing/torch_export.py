@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx_ir
 import torch
+from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..functional.functional_module import FunctionalModule, Tensors, inference_context
@@ -40,7 +43,7 @@ TRACED_OPSET = 18
 """The oldest opset that torch's translations are written in."""
 ONE_AT_A_TIME = threading.RLock()
 """Held by each trace: the tracer, the replaced packing functions and Python's warning filters are global state."""
-_CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
+CHECK_NOTE = "the file does not check this; where PyTorch raises an error by the numbers, it gives numbers"
 _THROUGH = [str(module.__file__) for module in (constants, each_number, function_mode, python_builtins)]
 
 
@@ -58,7 +61,9 @@ class Traced:
     notes: tuple[str, ...] = ()
 
 
-def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int) -> Traced:
+def trace(
+    functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int, rolled: nn.Module | None = None
+) -> Traced:
     """The ONNX graph of a module, with a node ``lstm_onnx::recurrent`` for each call of a recurrent module.
 
     Args:
@@ -66,25 +71,104 @@ def trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset:
         inputs: with more than one entry along every open axis.
         states: the attribute states, likewise.
         opset: the file's; the trace is made at 18 at least (see `downgrade_opset`).
+        rolled: what computes the same as the module, with its Python loops rolled up; it is traced in its place.
 
     Raises:
         ExportError: the module does something that has no form in ONNX.
     """
+    return _with_builtins(lambda builtins: _trace(functional, inputs, states, opset, builtins, rolled))
+
+
+def fixed_graph(functional: FunctionalModule, inputs: Tensors, states: Tensors, *, lines: bool) -> FixedGraph:
+    """A module's graph at the sizes of these inputs, all of them fixed; in a fraction of the time of `trace`.
+
+    Args:
+        functional: the module.
+        inputs: its inputs.
+        states: the attribute states.
+        lines: keep the lines of the user's code, which takes a third of the time.
+
+    Raises:
+        ExportError: the module does something that cannot be traced.
+    """
+    given = [*(inputs[name] for name in functional.arguments.tensors), *states.values()]
+    count = len(functional.arguments.tensors)
+    structures: list[Any] = []
+
+    def forward(*flat: Any) -> list[Any]:
+        leaves, structure = pytree.tree_flatten(functional.stateful(list(flat[:count]), list(flat[count:])))
+        structures[:] = [structure]
+        return leaves
+
+    def run(builtins: Builtins) -> FixedGraph:
+        with _tracing(functional), suppress_torch_output():
+            traced, _, mode = _traced_by(
+                functional,
+                builtins,
+                lambda: make_fx(
+                    forward,
+                    tracing_mode="fake",
+                    pre_dispatch=True,
+                    _allow_non_fake_inputs=True,
+                    record_stack_traces=lines,
+                )(*given),
+            )
+        return FixedGraph(traced, structures[0], tuple(mode.passed_checks))
+
+    return _with_builtins(run)
+
+
+@dataclass(frozen=True)
+class FixedGraph:
+    """A graph with fixed sizes, pytree's description of its outputs, and the lines of checks that are not in it."""
+
+    module: torch.fx.GraphModule
+    structure: Any
+    checks: tuple[str, ...]
+
+
+def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tensors) -> torch.export.ExportedProgram:
+    """As `fixed_graph`, of a module that writes in place: as torch.export traces it, and without such writes.
+
+    Raises:
+        ExportError: the module does something that torch.export cannot trace.
+    """
+
+    def run(builtins: Builtins) -> torch.export.ExportedProgram:
+        args, _ = _given(functional, inputs, states)
+        with _tracing(functional):
+            program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
+            functionalized: torch.export.ExportedProgram = program.run_decompositions({})
+            return functionalized
+
+    return _with_builtins(run)
+
+
+_Result = TypeVar("_Result")
+
+
+def _with_builtins(run: Callable[[Builtins], _Result]) -> _Result:
     builtins = Builtins()
     while True:
         try:
-            return _trace(functional, inputs, states, opset, builtins)
+            return run(builtins)
         except RetraceError as retrace:
             if not builtins.replace_more(retrace):
                 raise ExportError(str(retrace)) from None
 
 
-def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset: int, builtins: Builtins) -> Traced:
+def _given(functional: FunctionalModule, inputs: Tensors, states: Tensors) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The arguments of `StatefulModule.forward`, and their dynamic shapes."""
     given, held = [inputs[name] for name in functional.arguments.tensors], list(states.values())
     axes = functional.arguments.axes  # in the order of the tensors
     shapes = [dict.fromkeys(own, torch.export.Dim.DYNAMIC) or None for own in axes.values()]
     auto = torch.export.Dim.AUTO
     held_shapes = [{axis: auto for axis, size in enumerate(state.shape) if size != 1} for state in held]
+    return (given, held), (shapes, held_shapes)
+
+
+@contextlib.contextmanager
+def _tracing(functional: FunctionalModule) -> Iterator[None]:
     with (
         ONE_AT_A_TIME,
         inference_context(functional.dtype),
@@ -93,8 +177,25 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
         assigned_parameters(functional.stateful),
         _traced(functional),
     ):
-        program, guards, mode = _exported(functional, (given, held), (shapes, held_shapes), builtins)
-        _require_rank(functional, mode)
+        yield
+
+
+def _trace(
+    functional: FunctionalModule,
+    inputs: Tensors,
+    states: Tensors,
+    opset: int,
+    builtins: Builtins,
+    rolled: nn.Module | None,
+) -> Traced:
+    with _tracing(functional):
+        args, shapes = _given(functional, inputs, states)
+        if rolled is None:
+            program, guards, mode = _exported(functional, args, shapes, builtins)
+            _require_rank(functional, mode)
+        else:
+            program, guards = _exported_rolled(functional, rolled, args, shapes)
+            mode = TracingMode(Constants(functional.stateful), builtins)
         try:
             with tables_kept(), exact_rewrites():
                 translated = torch.onnx.export(
@@ -118,7 +219,7 @@ def _trace(functional: FunctionalModule, inputs: Tensors, states: Tensors, opset
     keep_doubles(translated.model)
     # Here, as the translation may compare sizes, too.
     facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
-    notes = tuple(f"{line}: {_CHECK_NOTE}" for line in mode.passed_checks)
+    notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)
     facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts), each=mode.each)
     return Traced(translated.model, facts, notes)
 
@@ -136,8 +237,19 @@ def _traced(functional: FunctionalModule) -> Iterator[None]:
 
 
 def _exported(
-    functional: FunctionalModule, args: tuple[Any, ...], shapes: tuple[Any, ...], builtins: Builtins
+    functional: FunctionalModule, args: tuple[Any, ...], shapes: tuple[Any, ...] | None, builtins: Builtins
 ) -> tuple[torch.export.ExportedProgram, GuardLog, TracingMode]:
+    return _traced_by(
+        functional,
+        builtins,
+        lambda: torch.export.export(functional.stateful, args, dynamic_shapes=shapes, strict=False),
+    )
+
+
+def _traced_by(
+    functional: FunctionalModule, builtins: Builtins, tracer: Callable[[], _Result]
+) -> tuple[_Result, GuardLog, TracingMode]:
+    """What a tracer makes of the module's code, with all that is done otherwise than in PyTorch while it runs."""
     mode = TracingMode(Constants(functional.stateful), builtins)
     with record_guards(_THROUGH) as guards:
         try:
@@ -148,7 +260,7 @@ def _exported(
                 record_size_strings(guards.texts),
                 exact_floor_division(),
             ):
-                program = torch.export.export(functional.stateful, args, dynamic_shapes=shapes, strict=False)
+                program = tracer()
         except LSTMOnnxError:
             raise
         except Exception as error:
@@ -160,6 +272,20 @@ def _exported(
                 raise problem from None  # torch's traceback, of some 90 lines, adds nothing
             raise unexplained(error) from error
     return program, guards, mode
+
+
+def _exported_rolled(
+    functional: FunctionalModule, rolled: nn.Module, args: tuple[Any, ...], shapes: tuple[Any, ...]
+) -> tuple[torch.export.ExportedProgram, GuardLog]:
+    """A module whose loops were rolled up; it runs no code of the user's."""
+    with record_guards(_THROUGH) as guards:
+        try:
+            program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
+        except LSTMOnnxError:
+            raise
+        except Exception as error:
+            raise (explained(functional, error, guards.lines) or unexplained(error)) from error
+    return program, guards
 
 
 def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:

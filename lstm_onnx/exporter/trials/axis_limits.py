@@ -39,6 +39,7 @@ def find_limits(trial: ShapeTrial, limits: Limits) -> None:
     other_ways = _try_other_ways(trial, limits)
     if trial.facts.texts or other_ways:
         _try_numbers(trial, limits)
+    _try_lengths(trial, limits)
     _try_roundings(trial, limits)
     require_row_order(trial, limits.all_within)
     _try_long(trial, limits)
@@ -273,6 +274,14 @@ def _try_numbers(trial: ShapeTrial, limits: Limits) -> None:
             for near in (size, size + 1):
                 if near > 1 and near == limits.within(name, near):
                     _require_cheap(trial, limits.all_within({**trial.own, name: near}))
+
+
+def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
+    """Lengths at which the code of a Python loop may do something else."""
+    for name in dict.fromkeys(trial.axes[axis] for axis in trial.facts.looped if axis in trial.axes):
+        for size in trial.facts.lengths:
+            if size == limits.within(name, size):
+                _require_cheap(trial, {**trial.own, name: size})
 
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:

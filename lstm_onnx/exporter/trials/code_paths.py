@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -44,6 +45,24 @@ def parting_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None
             return None if before is None else format_line(before[0].co_filename, before[2])
         before = step
     return None
+
+
+def new_way_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
+    """The line of the user's code from which a run goes on as another one never does; None where there is none.
+
+    Of runs that repeat lines another number of times, as loops over sequences of other lengths do.
+    """
+    known = _ways(_steps(one))
+    before: Step | None = None
+    for step in _steps(other):
+        if before is not None and (before[:2], step[:2]) not in known and step[0] is before[0]:
+            return format_line(before[0].co_filename, before[2])
+        before = step
+    return None
+
+
+def _ways(steps: list[Step]) -> set[tuple[Any, Any]]:
+    return {(one[:2], two[:2]) for one, two in itertools.pairwise(steps)}
 
 
 def _steps(run: Callable[[], Any]) -> list[Step]:

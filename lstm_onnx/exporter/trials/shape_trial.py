@@ -24,7 +24,7 @@ from ..functional.functional_module import FunctionalModule, Tensors
 from ..tracing.roundings import Axis
 from ..tracing.size_decisions import SizeFacts, axis_names
 from .agreement import first_difference
-from .code_paths import numbers_in_code, parting_line
+from .code_paths import new_way_line, numbers_in_code, parting_line
 
 Sizes = dict[str, int]
 """A size for each dynamic axis of the file, by its name."""
@@ -144,7 +144,8 @@ class ShapeTrial:
 
     def parting_line(self, one: Sizes, other: Sizes) -> str | None:
         """The line at which the module's code branches differently at `other` than at `one`."""
-        return parting_line(lambda: self._expected(one), lambda: self._expected(other))
+        find = new_way_line if self.facts.looped else parting_line
+        return find(lambda: self._expected(one), lambda: self._expected(other))
 
     def numbers_in_code(self) -> list[int]:
         """The integer constants in the module's code."""
@@ -249,7 +250,7 @@ class ShapeTrial:
             inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
         states: Tensors = {}
         for name in self.metadata.states:
-            if name in inputs:
+            if name in inputs or name in self.metadata.loop_states:
                 continue
             info = self.model.inputs[name]
             shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]

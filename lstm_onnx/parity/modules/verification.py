@@ -77,12 +77,11 @@ class ModuleVerification(Verification):
         specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
         names = forward_outputs(model, model.metadata)
-        own = make_functional(module, found, output_names=names)
+        prepare = functools.partial(make_functional, module, found, output_names=names, recurrent_required=False)
+        own = prepare()
         self.dtype = str(own.dtype).removeprefix("torch.")
-        float64 = make_functional(module, found, output_names=names, dtype=torch.float64)
-        native = (
-            make_functional(module, found, output_names=names, dtype=torch.float32) if self.dtype == "float64" else own
-        )
+        float64 = prepare(dtype=torch.float64)
+        native = prepare(dtype=torch.float32) if self.dtype == "float64" else own
         device = next(iter(found.tensors.values())).device
         self.models = Models(model, *(ModuleRun(prepared, model, device) for prepared in (native, float64)))
         longest = max(own.arguments.sizes.values(), default=1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...onnxgraph.recurrent import RecurrentLayer
-from . import caches, partial, unread, weights, wiring
+from . import caches, partial, scans, unread, weights, wiring
 from .equivalence import Outcome
 from .graph_edit import Edit
 
@@ -71,6 +71,9 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("lengths ignored", wiring.ignored_lengths, replace=unread.replace_padding),
     Mutator("lengths one step off", wiring.one_step_off, replace=unread.replace_padding_of_mask),
     Mutator("other activations", wiring.other_activations),
+    Mutator("a carry of a loop unchanged", scans.stale_carry, once=True),
+    Mutator("a loop of one step more", scans.one_step_more, once=True),
+    Mutator("a loop's elements one step late", scans.stale_element, once=True),
     Mutator("batch baked in", wiring.baked("batch"), once=True),
     Mutator("time baked in", wiring.baked("time"), once=True),
     Mutator("output reversed in time", wiring.reversed_output, once=True),

@@ -86,7 +86,8 @@ def mutated(
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     edit = Edit(copy, folder, shapes, ranges)
-    outcome = mutator.apply(edit, edit.layers[layer])
+    # What is changed outside of the layers takes none.
+    outcome = mutator.apply(edit, edit.layers[layer] if edit.layers else None)  # type: ignore[arg-type]
     edit.sort()
     if outcome.applied and same_by_graph(proto, copy, shapes or {}):
         outcome = equivalent("no output depends on it")
@@ -132,15 +133,15 @@ def self_test(
     shapes = known_shapes(proto)
     names = [layer.name for layer in Edit(proto, folder).layers]
     for number, mutator in enumerate(MUTATORS):
-        if level == "quick" and not mutator.quick:
+        if (level == "quick" and not mutator.quick) or not (names or mutator.once):
             continue
         # Starting at another layer each time, so that a quick self-test reaches all of them.
-        for offset in range(len(names)):
-            at = (seed + number + offset) % len(names)
+        for offset in range(max(1, len(names))):
+            at = (seed + number + offset) % max(1, len(names))
             result = _result(targets, mutator, at, folder, shapes, ranges)
             if result is None:
                 continue
-            unique = len(names) == 1 or mutator.once
+            unique = len(names) <= 1 or mutator.once
             yield replace(result, name=mutator.name if unique else f"{mutator.name}, {names[at]}")
             if level == "quick" or mutator.once:
                 break

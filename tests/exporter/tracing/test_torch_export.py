@@ -83,7 +83,7 @@ def integer_as_a_size(self: Base, x: Tensor) -> Tensor:
 def loop_over_cells(self: Any, x: Tensor) -> Tensor:
     h = c = x.new_zeros(x.size(0), 4)
     out = []
-    for step in range(x.size(1)):  # here
+    for step in range(0, x.size(1), 2):  # here
         h, c = self.cell(x[:, step], (h, c))
         out.append(h)
     return torch.stack(out, 1)
@@ -92,7 +92,7 @@ def loop_over_cells(self: Any, x: Tensor) -> Tensor:
 @refused("unrolls; use nn.LSTM with the same weights (weight_ih becomes weight_ih_l0, and so on), or export", CellBase)
 def loop_over_parts(self: Any, x: Tensor) -> Tensor:
     state = None
-    for step in x.unbind(1):  # here
+    for step in x.unbind(1)[::2]:  # here
         state = self.cell(step, state)
     assert state is not None
     return state[0]
@@ -102,7 +102,7 @@ def loop_over_parts(self: Any, x: Tensor) -> Tensor:
 def loop_over_time(self: Base, x: Tensor) -> Tensor:
     out = self.lstm(x)[0]
     total = torch.zeros(x.size(0), 4)
-    for step in range(x.size(1)):  # here
+    for step in range(0, x.size(1), 2):  # here
         total = total + out[:, step]
     return total
 

@@ -1,0 +1,143 @@
+"""A loop in which no step needs another, without a loop: its operators work on the steps of a whole sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .program import Element, Here, Loop, Operator, by_step
+from .scan import ScanInputs
+from .steps import Steps
+
+aten = torch.ops.aten
+
+
+def run_at_once(module: Any, loop: Loop, inputs: ScanInputs, wanted: Collection[int]) -> bool:
+    """Compute a loop's values of all steps at once, where all its operators allow that.
+
+    Args:
+        module: the `RolledModule` that runs; what is computed is kept there.
+        loop: a loop that carries nothing.
+        inputs: what it takes from outside.
+        wanted: positions whose values of all steps are used.
+    """
+    if inputs.counter is not None or any(loop.body[p].target is not aten.select.int for p in inputs.reads):
+        return False
+    if not all(item.index in inputs.reads or _rule(item) is not None for item in loop.body):
+        return False
+    here: dict[int, Steps] = {}
+    for item in loop.body:
+        if item.index in inputs.reads:
+            base, dim, start = item.args
+            whole = Steps(module.value(base), dim)
+            here[item.index] = whole.range(module.number(start.at_first()), start.step, inputs.count)
+            continue
+
+        def value(part: Any) -> Any:
+            if isinstance(part, Here):
+                return here[part.position]
+            if isinstance(part, Element) and by_step(part):
+                whole = module.steps[part.loop, part.position]
+                return whole.range(module.number(part.step.at_first()), part.step.step, inputs.count)
+            return tuple(map(value, part)) if isinstance(part, tuple) else module.value(part)
+
+        rule = _rule(item)
+        assert rule is not None  # noqa: S101 - asked above
+        result = rule(item, value(item.args), dict(value(item.kwargs)))
+        if result is None:
+            return False
+        here[item.index] = result
+    for position in wanted:
+        module.steps[loop.index, position] = here[position]
+    return True
+
+
+_Rule = Callable[[Operator, Any, dict[str, Any]], "Steps | None"]
+
+
+def _rule(item: Operator) -> _Rule | None:
+    """How an operator works on all steps; None where that is not known, or it is given the number of the step."""
+    if any(by_step(arg) for arg in item.args if not isinstance(arg, Element)) or by_step(item.kwargs):
+        return None
+    if torch.Tag.pointwise in getattr(item.target, "tags", ()):
+        return _pointwise
+    return _RULES.get(item.target)
+
+
+def _pointwise(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
+    """One number of the result for each of the operands; other tensors are the same in all steps."""
+    rank = len(item.shape)
+    steps = [arg for arg in args if isinstance(arg, Steps)]
+    others = [arg for arg in args if isinstance(arg, Tensor)]
+    if not steps or any(isinstance(arg, tuple) for arg in args) or any(isinstance(v, Steps) for v in kwargs.values()):
+        return None
+    axis = steps[0].axis if len({s.axis for s in steps}) == 1 and _fit(steps, others, rank, steps[0].axis) else 0
+    if any(s.tensor.dim() - 1 > rank for s in steps):
+        return None
+    given = [_aligned(arg, axis, rank) if isinstance(arg, Steps) else arg for arg in args]
+    return Steps(item.target(*given, **kwargs), axis)
+
+
+def _fit(steps: list[Steps], others: list[Tensor], rank: int, axis: int) -> bool:
+    return all(s.tensor.dim() - 1 == rank for s in steps) and all(other.dim() <= rank - axis for other in others)
+
+
+def _aligned(steps: Steps, axis: int, rank: int) -> Tensor:
+    tensor = steps.along(axis)
+    for _ in range(rank - (tensor.dim() - 1)):
+        tensor = tensor.unsqueeze(1)
+    return tensor
+
+
+def _linear(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
+    steps, *rest = args
+    if not isinstance(steps, Steps) or any(isinstance(arg, Steps) for arg in rest):
+        return None
+    axis = steps.axis if steps.axis < len(item.shape) else 0
+    return Steps(item.target(steps.along(axis), *rest, **kwargs), axis)
+
+
+def _along_one(change: int) -> _Rule:
+    """An operator along one axis of each entry, which adds `change` axes there."""
+
+    def rule(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
+        steps, dim, *rest = args
+        if not isinstance(steps, Steps) or not isinstance(dim, int) or kwargs:
+            return None
+        rank = steps.tensor.dim() - 1
+        dim %= rank + (change > 0)
+        before = dim < steps.axis
+        axis = steps.axis + change if before else steps.axis
+        return Steps(item.target(steps.tensor, dim if before else dim + 1, *rest), axis)
+
+    return rule
+
+
+def _embedding(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
+    weight, steps, *rest = args
+    if not isinstance(steps, Steps) or isinstance(weight, Steps):
+        return None
+    return Steps(item.target(weight, steps.tensor, *rest, **kwargs), steps.axis)
+
+
+def _layer_norm(item: Operator, args: Any, kwargs: dict[str, Any]) -> Steps | None:
+    steps, shape, *rest = args
+    if not isinstance(steps, Steps) or any(isinstance(arg, Steps) for arg in rest):
+        return None
+    return Steps(item.target(steps.along(0), shape, *rest, **kwargs), 0)
+
+
+_RULES: dict[Any, _Rule] = {
+    aten.linear.default: _linear,
+    aten.unsqueeze.default: _along_one(1),
+    aten.squeeze.dim: _along_one(-1),
+    aten.select.int: _along_one(-1),
+    aten.slice.Tensor: _along_one(0),
+    aten.softmax.int: _along_one(0),
+    aten.log_softmax.int: _along_one(0),
+    aten.embedding.default: _embedding,
+    aten.layer_norm.default: _layer_norm,
+}

@@ -1,0 +1,392 @@
+"""A traced graph in canonical form: one way to write what loops write in several ways.
+
+What a step picks of a tensor is a select, however the code says it; copies and views of everything are gone;
+a chain of concatenations is one.  Each rewriting keeps the value, so two equal graphs compute the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..tracing.torch_export import FixedGraph
+from ..user_code import stack_trace_line
+from .program import Leaf, Node, NoState, Sizes, Trace
+from .refusal import NotRolled
+
+aten = torch.ops.aten
+RECURRENT = torch.ops.lstm_onnx.recurrent.default
+_LARGEST = 2**63 - 1
+_CHECKS = {
+    "_assert_tensor_metadata",
+    "_assert_scalar",
+    "_assert_async",
+    "sym_constrain_range_for_size",
+    "sym_constrain_range",
+}
+_COPIES = {
+    aten.clone.default,
+    aten.contiguous.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+}
+_DROPOUTS = {
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+}
+_SQUEEZES = {aten.squeeze.dim, aten.squeeze.dims}
+_SPLITS = {aten.split.Tensor, aten.chunk.default, aten.split_with_sizes.default, aten.split.sizes}
+
+
+def changes_in_place(target: Any) -> bool:
+    """Whether an operator writes into one of its arguments."""
+    return getattr(getattr(target, "_schema", None), "is_mutable", False) and target is not aten.detach_.default
+
+
+def canonical(graph: FixedGraph, stateful: nn.Module, sizes: Sizes) -> Trace:
+    """The trace that a graph is.
+
+    Raises:
+        NotRolled: it draws random numbers.
+    """
+    names = {id(tensor): name for name, tensor in (*stateful.named_parameters(), *stateful.named_buffers())}
+    form = _Form()
+    for item in graph.module.graph.nodes:
+        if item.op == "placeholder":
+            form.add_input(item)
+        elif item.op == "get_attr":
+            kept = getattr(graph.module, str(item.target))
+            if not isinstance(kept, Tensor):
+                raise NotRolled(f"{item.target} runs another graph")
+            form.add_leaf(item, names.get(id(kept)), kept)
+    return form.trace(graph.module.graph, graph.structure, sizes)
+
+
+def canonical_program(program: torch.export.ExportedProgram, sizes: Sizes) -> Trace:
+    """The trace that an exported program is.
+
+    Raises:
+        NotRolled: it draws random numbers, or writes into an input or a buffer.
+    """
+    signature = program.graph_signature
+    if signature.buffers_to_mutate or signature.user_inputs_to_mutate:
+        raise NotRolled("the forward writes into an input or a buffer")
+    form = _Form()
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    for spec, item in zip(signature.input_specs, placeholders, strict=True):
+        if spec.kind.name == "USER_INPUT":
+            form.add_input(item)
+            continue
+        kept = program.constants.get(spec.target, program.state_dict.get(spec.target))
+        if not isinstance(kept, Tensor):
+            raise NotRolled(f"{spec.target} is no tensor")
+        form.add_leaf(item, None if spec.kind.name == "CONSTANT_TENSOR" else str(spec.target), kept)
+    return form.trace(program.graph, program.call_spec.out_spec, sizes)
+
+
+def changes_graph(graph: FixedGraph) -> bool:
+    """Whether an operator of a graph writes into one of its arguments."""
+    return any(node.op == "call_function" and changes_in_place(node.target) for node in graph.module.graph.nodes)
+
+
+def _digest(tensor: Tensor) -> str:
+    content = tensor.detach().cpu().contiguous()
+    data = content.numpy().tobytes() if content.dtype != torch.bfloat16 else content.float().numpy().tobytes()
+    return hashlib.sha256(f"{content.dtype}{tuple(content.shape)}".encode() + data).hexdigest()[:16]
+
+
+def _meta(value: Any) -> tuple[Any, Any]:
+    """Shape and dtype; of several tensors, a shape for each and "several"."""
+    if isinstance(value, Tensor):
+        return tuple(int(s) if isinstance(s, int) else _hint(s) for s in value.shape), value.dtype
+    if isinstance(value, (list, tuple)):
+        return tuple(_meta(item)[0] for item in value), "several"
+    return None, type(value).__name__
+
+
+def _hint(size: Any) -> int:
+    hint = size.node.hint
+    return -1 if hint is None else int(hint)
+
+
+class _Form:
+    """The canonical form of a graph, while it is made."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.values: dict[Any, Any] = {}
+        self.leaves: dict[str, Tensor] = {}
+        self.inputs: list[tuple[Any, Any]] = []
+        self.parts: dict[Node, list[Node]] = {}
+        self.line: str | None = None
+        self.module = ""
+
+    def add_input(self, item: torch.fx.Node) -> None:
+        self.values[item] = Leaf(f"input {len(self.inputs)}")
+        self.inputs.append(_meta(item.meta["val"]))
+
+    def add_leaf(self, item: torch.fx.Node, name: str | None, tensor: Tensor) -> None:
+        """A parameter or buffer by its name; a constant by its content, and a whole number as an operator."""
+        if name is None and tensor.numel() == 1 and tensor.dtype in (torch.int64, torch.int32):
+            number = int(tensor.detach().cpu())
+            shape = tuple(tensor.shape)
+            self.values[item] = self.made(
+                aten.full.default, (shape, number), (("dtype", tensor.dtype),), (shape, tensor.dtype)
+            )
+            return
+        name = name or f"constant {_digest(tensor)}"
+        self.values[item], self.leaves[name] = Leaf(name), tensor.detach()
+
+    def trace(self, graph: torch.fx.Graph, structure: Any, sizes: Sizes) -> Trace:
+        """All of a graph, of which inputs and leaves are known."""
+        outputs: Any = ()
+        for item in graph.nodes:
+            if item.op == "output":
+                outputs = self.arguments(item.args[0])
+            elif item.op == "call_function":
+                self.add(item)
+            elif item not in self.values:
+                raise NotRolled(f"{item.name} runs another graph")
+        return Trace(self.nodes, outputs, structure, self.leaves, sizes, self.inputs)
+
+    def arguments(self, value: Any) -> Any:
+        if isinstance(value, torch.fx.Node):
+            return self.values[value]
+        if isinstance(value, (list, tuple)):
+            return tuple(self.arguments(part) for part in value)
+        if isinstance(value, slice):
+            raise NotRolled("a slice object is an operator's argument", self.line)
+        return value
+
+    def made(self, target: Any, args: Any, kwargs: Any, meta: tuple[Any, Any]) -> Node:
+        node = Node(target, tuple(args), tuple(kwargs), *meta, self.line, self.module)
+        self.nodes.append(node)
+        return node
+
+    def add(self, item: torch.fx.Node) -> None:
+        self.line = stack_trace_line(str(item.meta.get("stack_trace", "")))
+        self.module = _module_of(item)
+        args = self.arguments(item.args)
+        kwargs = tuple((name, self.arguments(value)) for name, value in sorted(item.kwargs.items()))
+        self.values[item] = self.form_of(item, args, kwargs)
+
+    def form_of(self, item: torch.fx.Node, args: Any, kwargs: Any) -> Any:
+        """An operator in canonical form: a new node, or a value that there is already."""
+        target: Any = item.target
+        value: Any = item.meta.get("val")
+        name = str(getattr(target, "__name__", "")).split(".")[0]
+        if name in _CHECKS:
+            return None
+        if (same := _unchanged(item, args, kwargs, value)) is not None:
+            return same
+        _require_no_draws(target, args, kwargs, self.line)
+        if target is RECURRENT:
+            return self.recurrent(item, value)
+        if name == "getitem" and isinstance(args[0], Node):
+            return self.part(item, args)
+        if target in (aten.select.int, aten.slice.Tensor):
+            return self.picked(item, args, value)
+        if target in (aten.select_scatter.default, aten.slice_scatter.default):
+            return self.filled(item, args, value)
+        if target in _SQUEEZES and not kwargs:
+            return self.squeezed(item, args, value)
+        if target is aten.unsqueeze.default:
+            return self.unsqueezed(args[0], args[1] % value.dim(), _meta(value))
+        if target is aten.cat.default:
+            return self.joined(args, kwargs, value)
+        node = self.made(target, args, kwargs, _meta(value))
+        if isinstance(value, (tuple, list)) and target is not aten.unbind.int and target not in _SPLITS:
+            self.take_apart(node, value)
+        return node
+
+    def take_apart(self, node: Node, value: Any) -> None:
+        """A node for each result, used or not: the last step of a loop uses fewer than the others."""
+        self.parts[node] = [
+            self.made(operator.getitem, (node, index), (), _meta(part)) for index, part in enumerate(value)
+        ]
+
+    def recurrent(self, item: torch.fx.Node, value: Any) -> Node:
+        """A call of a recurrent module, without its number among the calls: that is all that the steps differ in."""
+        names = [argument.name for argument in RECURRENT._schema.arguments]
+        given = {**dict(zip(names, self.arguments(item.args), strict=False)), **dict(item.kwargs)}
+        given = {name: self.arguments(argument) for name, argument in given.items()}
+        states = [given.get("h0"), given.get("c0")]
+        if states[0] is None:
+            states = [NoState(), NoState() if given["c_size"] else None]
+        kept = ("module", "batch_first", "rows", "output_size", "h_size", "c_size")
+        node = self.made(
+            RECURRENT,
+            (given["x"], *states, given.get("lengths")),
+            tuple((name, given[name]) for name in kept),
+            _meta(value),
+        )
+        self.take_apart(node, value)
+        return node
+
+    def part(self, item: torch.fx.Node, args: Any) -> Any:
+        """One of an operator's results; of pieces of a tensor, what picks it."""
+        source, index = args
+        if source in self.parts:
+            return self.parts[source][index]
+        value, whole = item.meta.get("val"), item.args[0].args[0]  # type: ignore[union-attr]
+        of = _value_of(whole)
+        if source.target is aten.unbind.int:
+            dim = (source.args[1] if len(source.args) > 1 else 0) % of.dim()
+            return self.made(aten.select.int, (source.args[0], dim, index), (), _meta(value))
+        if source.target in _SPLITS:
+            dim = (source.args[2] if len(source.args) > 2 else dict(source.kwargs).get("dim", 0)) % of.dim()
+            if isinstance(of.shape[dim], int):
+                start = sum(shape[dim] for shape in source.shape[:index])
+                return self.range(source.args[0], of, dim, start, start + source.shape[index][dim], 1, value)
+        return self.made(operator.getitem, args, (), _meta(value))
+
+    def picked(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
+        of = _value_of(item.args[0])
+        dim = (args[1] if len(args) > 1 else 0) % of.dim()
+        size = of.shape[dim]
+        if item.target is aten.select.int:
+            index = args[2]
+            if isinstance(index, int) and isinstance(size, int):
+                index %= size
+            if size == 1 and isinstance(size, int):
+                return self.squeezed_once(args[0], dim, _meta(value))
+            return self.made(aten.select.int, (args[0], dim, index), (), _meta(value))
+        start, end = (args[2] if len(args) > 2 else 0) or 0, args[3] if len(args) > 3 else None
+        return self.range(args[0], of, dim, start, end, args[4] if len(args) > 4 else 1, value)
+
+    def range(self, source: Any, of: Tensor, dim: int, start: Any, end: Any, step: int, value: Any) -> Any:
+        """A slice; of one entry, its select."""
+        size = of.shape[dim]
+        start, end = _bounds(start, end, size)
+        if start == 0 and step == 1 and (end == size if isinstance(size, int) else end == _LARGEST):
+            return source
+        if isinstance(size, int) and isinstance(start, int) and isinstance(end, int) and end - start == 1:
+            shape, dtype = _meta(value)
+            one = self.made(aten.select.int, (source, dim, start), (), (_without(shape, dim), dtype))
+            return self.unsqueezed(one, dim, (shape, dtype))
+        return self.made(aten.slice.Tensor, (source, dim, start, end, step), (), _meta(value))
+
+    def filled(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
+        base, source, dim = args[0], args[1], (args[2] if len(args) > 2 else 0) % value.dim()
+        size = value.shape[dim]
+        if item.target is aten.select_scatter.default:
+            index = args[3] % size if isinstance(args[3], int) and isinstance(size, int) else args[3]
+            return self.made(aten.select_scatter.default, (base, source, dim, index), (), _meta(value))
+        start, end = _bounds((args[3] if len(args) > 3 else 0) or 0, args[4] if len(args) > 4 else None, size)
+        step = args[5] if len(args) > 5 else 1
+        if start == 0 and step == 1 and (end == size if isinstance(size, int) else end == _LARGEST):
+            return source
+        if isinstance(start, int) and isinstance(end, int) and isinstance(size, int) and end - start == 1:
+            shape, dtype = _meta(_value_of(item.args[1]))
+            if len(shape) == value.dim() and shape[dim] == 1:
+                row = self.squeezed_once(source, dim, (_without(shape, dim), dtype))
+                return self.made(aten.select_scatter.default, (base, row, dim, start), (), _meta(value))
+        return self.made(aten.slice_scatter.default, (base, source, dim, start, end, step), (), _meta(value))
+
+    def squeezed(self, item: torch.fx.Node, args: Any, value: Any) -> Any:
+        of = _value_of(item.args[0])
+        dims = args[1] if isinstance(args[1], tuple) else (args[1],)
+        if len(dims) == 1 and of.dim():
+            dim = dims[0] % of.dim()
+            if isinstance(of.shape[dim], int):
+                return self.squeezed_once(args[0], dim, _meta(value)) if of.shape[dim] == 1 else args[0]
+        return self.made(item.target, args, (), _meta(value))
+
+    def squeezed_once(self, source: Any, dim: int, meta: Any) -> Any:
+        if isinstance(source, Node) and source.target is aten.unsqueeze.default and source.args[1] == dim:
+            return source.args[0]
+        return self.made(aten.squeeze.dim, (source, dim), (), meta)
+
+    def unsqueezed(self, source: Any, dim: int, meta: Any) -> Any:
+        if isinstance(source, Node) and source.target is aten.squeeze.dim and source.args[1] == dim:
+            return source.args[0]
+        return self.made(aten.unsqueeze.default, (source, dim), (), meta)
+
+    def joined(self, args: Any, kwargs: Any, value: Any) -> Any:
+        """A concatenation; one that begins or ends with another one along the same axis is one with it.
+
+        ``out = torch.cat([out, h])`` in each step is so one list, of which nothing but the last is used.
+        """
+        given = args[1] if len(args) > 1 else dict(kwargs).get("dim", 0)
+        if not isinstance(value, Tensor) or not isinstance(args[0], tuple):
+            return self.made(aten.cat.default, args, kwargs, _meta(value))
+        dim = given % value.dim()
+        parts: list[Any] = []
+        for part in args[0]:
+            if isinstance(part, Node) and part.target is aten.cat.default and part.args[1] == dim:
+                parts += part.args[0] if part.dtype == value.dtype else (part,)
+            else:
+                parts.append(part)
+        full = [part for part in parts if not self.is_empty(part, dim, value)]
+        if len(full) == 1 and len(parts) > 1:
+            return full[0]
+        return self.made(aten.cat.default, (tuple(full or parts), dim), (), _meta(value))
+
+    @staticmethod
+    def is_empty(part: Any, dim: int, value: Tensor) -> bool:
+        """Whether what is joined has no entries and changes neither the result's shape nor its dtype."""
+        if not isinstance(part, Node) or part.dtype != value.dtype or part.shape is None:
+            return False
+        return bool(part.shape == (0,) or (len(part.shape) == value.dim() and part.shape[dim] == 0))
+
+
+def _value_of(node: Any) -> Any:
+    return node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+
+
+def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return (*shape[:dim], *shape[dim + 1 :])
+
+
+def _bounds(start: Any, end: Any, size: Any) -> tuple[Any, Any]:
+    """Of a slice; as numbers from 0 to the size where that is fixed."""
+    end = _LARGEST if end is None else end
+    if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
+        start, end = (min(max(at + size if at < 0 else at, 0), size) for at in (start, end))
+    return start, end
+
+
+def _same_form(one: Any, two: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(two, Tensor) or one.dtype != two.dtype:
+        return False
+    return tuple(map(str, one.shape)) == tuple(map(str, two.shape))
+
+
+def _unchanged(item: torch.fx.Node, args: Any, kwargs: Any, value: Any) -> Any:
+    """The argument that an operator only copies; None for others."""
+    target: Any = item.target
+    if target in _COPIES and not any(isinstance(arg, Node) for arg in args[1:]):
+        return args[0]
+    if target in _DROPOUTS and not kwargs and len(args) > 2 and args[2] is False:
+        return args[0]
+    if target is aten.copy.default and _same_form(_value_of(item.args[1]), value):
+        return args[1]
+    if target is aten.to.dtype and isinstance(args[0], (Node, Leaf)) and _same_form(_value_of(item.args[0]), value):
+        return args[0]
+    return None
+
+
+def _require_no_draws(target: Any, args: Any, kwargs: Any, line: str | None) -> None:
+    tags = getattr(target, "tags", ())
+    if not tags or torch.Tag.nondeterministic_seeded not in tags:
+        return
+    share = args[4] if len(args) > 4 else dict(kwargs).get("dropout_p", 0.0)
+    if target is aten.scaled_dot_product_attention.default and share == 0:
+        return
+    raise NotRolled("it draws random numbers, and a file cannot draw those that PyTorch does", line)
+
+
+def _module_of(item: torch.fx.Node) -> str:
+    """The path of the module whose code made the node."""
+    stack = item.meta.get("nn_module_stack") or {}
+    path = next(reversed(stack.values()))[0] if stack else ""
+    parts = str(path).removeprefix("L['self']").lstrip(".").split(".")
+    return ".".join(parts[1:] if parts[0] == "inner" else parts)

@@ -1,0 +1,142 @@
+"""Loops that are one call of a recurrent module, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..opaque.operators import RecurrentModule
+from .canonical import RECURRENT
+from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Result, by_step, found
+
+aten = torch.ops.aten
+_ZEROS = {aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default}
+_OF_ZEROS = {
+    aten.unsqueeze.default,
+    aten.expand.default,
+    aten.view.default,
+    aten.reshape.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.to.dtype,
+    aten.squeeze.dim,
+    aten.repeat.default,
+    aten.transpose.int,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a recurrent module gets in each step: an entry of a tensor, or a value of an earlier loop.
+
+    `base` is the tensor and `axis` the one of the steps, or `base` is an `Element`; `start` is the index.
+    `squeezed` says that an entry has no axis for its one step.
+    """
+
+    base: Any
+    axis: int
+    start: Affine
+    squeezed: bool
+
+
+@dataclass(frozen=True)
+class RecurrentCall:
+    """A recurrent module that is called in each step with the states of the step before.
+
+    Attributes:
+        module: its path.
+        kwargs: of the opaque operator.
+        source: what it gets.
+        initial: h and c before the first step; c is None where it has none.
+        states: the positions of h and c.
+        outputs: positions of what it returns and, without its axis of one step, of that: by position, which of the
+            results (0 the output, 1 and 2 the states) and the axis that it lacks, None where it lacks none.
+    """
+
+    module: str
+    kwargs: Mapping[str, Any]
+    source: Source
+    initial: tuple[Any, Any]
+    states: tuple[int, ...]
+    outputs: Mapping[int, tuple[int, int | None]]
+
+
+def is_read(item: Operator) -> bool:
+    """Whether an operator picks an entry by the step's number of a tensor that no step changes."""
+    if item.target is not aten.select.int or not isinstance(item.args[2], Affine) or not item.args[2].step:
+        return False
+    return not any(True for kind in (Here, Carry) for _ in found(kind, item.args[0])) and not by_step(item.args[0])
+
+
+def call_of(loop: Loop, modules: Mapping[str, RecurrentModule]) -> RecurrentCall | None:
+    """The recurrent call that a loop's whole body is."""
+    calls = [item for item in loop.body if item.target is RECURRENT]
+    if len(calls) != 1:
+        return None
+    (item,) = calls
+    x, h, c, lengths = item.args
+    kwargs = dict(item.kwargs)
+    spec = modules[kwargs["module"]].spec
+    if lengths is not None or spec.num_directions != 1:
+        return None
+    source, used = _source(loop, x, 1 if kwargs["batch_first"] else 0)
+    outputs = _outputs(loop, item)
+    if source is None or {item.index, *used, *outputs} != {part.index for part in loop.body}:
+        return None
+    states = [h] if c is None else [h, c]
+    for which, state in enumerate(states, start=1):
+        if not isinstance(state, Carry) or state.back != 1 or outputs.get(state.position) != (which, None):
+            return None
+    initial = (h.initial[0], None if c is None else c.initial[0])
+    return RecurrentCall(kwargs["module"], kwargs, source, initial, tuple(state.position for state in states), outputs)
+
+
+def _source(loop: Loop, x: Any, axis: int) -> tuple[Source | None, set[int]]:
+    """Where the input of a call is from, and the positions that only bring it there."""
+    used: set[int] = set()
+    squeezed = False
+    if isinstance(x, Here):
+        item = loop.body[x.position]
+        if item.target is aten.unsqueeze.default and item.args[1] == axis:
+            used.add(item.index)
+            squeezed, x = True, item.args[0]
+    if isinstance(x, Here) and squeezed and is_read(loop.body[x.position]):
+        item = loop.body[x.position]
+        return Source(item.args[0], item.args[1], item.args[2], True), {*used, item.index}
+    if isinstance(x, Element) and isinstance(x.step, Affine) and x.step.step:
+        return Source(x, axis, x.step, squeezed), used
+    return None, used
+
+
+def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
+    """The positions of a call's results, and of these without their axis of one step or one layer."""
+    kwargs = dict(call.kwargs)
+    axes = {0: 1 if kwargs["batch_first"] else 0, 1: 0, 2: 0}
+    found_at: dict[int, tuple[int, int | None]] = {}
+    for item in loop.body:
+        source = item.args[0] if item.args else None
+        if not isinstance(source, Here):
+            continue
+        if source.position == call.index and getattr(item.target, "__name__", "") == "getitem":
+            found_at[item.index] = (item.args[1], None)
+        elif item.target is aten.squeeze.dim and source.position in found_at:
+            which, lacks = found_at[source.position]
+            if lacks is None and item.args[1] == axes[which]:
+                found_at[item.index] = (which, axes[which])
+    return found_at
+
+
+def is_zeros(program: Program, value: Any) -> bool:
+    """Whether a value outside of loops is zeros, whatever the inputs are."""
+    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
+    while isinstance(value, Result):
+        item = operators[value.index]
+        if item.target in _ZEROS or (item.target is aten.full.default and item.args[1] == 0):
+            return True
+        if item.target not in _OF_ZEROS:
+            return False
+        value = item.args[0]
+    return False

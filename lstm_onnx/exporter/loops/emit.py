@@ -1,0 +1,224 @@
+"""A program as a module to trace: its loops are torch's scan, or one call of a recurrent module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from .batched import run_at_once
+from .canonical import RECURRENT
+from .cells import RecurrentCall
+from .counted import with_step_number
+from .filled import buffers_of, filled
+from .program import Affine, Carry, Element, Leaf, Listed, Loop, NoState, Operator, Program, Result, Run, by_step, found
+from .recurrent import run_recurrent
+from .refusal import NotRolled
+from .scan import ScanInputs, run_scan
+from .steps import Steps, interleaved
+
+aten = torch.ops.aten
+
+
+class RolledModule(nn.Module):
+    """A program as a module with the arguments and results of the module that it was found in.
+
+    Args:
+        program: its loops already taken apart (`split`).
+        inner: the module, whose parameters and buffers the program uses.
+        calls: the loops that are one call of a recurrent module.
+        least: the least size of each dynamic axis.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        inner: nn.Module,
+        calls: Mapping[int, RecurrentCall],
+        least: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.inner = inner
+        self.program, self.calls, self.least = program, dict(calls), least
+        self.constants = nn.Module()
+        own = {f"inner.{name}" for name in (*dict(inner.named_parameters()), *dict(inner.named_buffers()))}
+        self.leaf_names: dict[str, str] = {}
+        for name, tensor in program.leaves.items():
+            if name in own:
+                self.leaf_names[name] = name
+            else:
+                self.leaf_names[name] = f"constants.c{len(self.leaf_names)}"
+                self.constants.register_buffer(self.leaf_names[name].partition(".")[2], tensor, persistent=False)
+        parts: list[Any] = [program.outputs]
+        for item in program.items:
+            parts += [(p.args, p.kwargs) for p in (item.body if isinstance(item, Loop) else (item,))]
+        self.elements = {element for part in parts for element in found(Element, part)}
+        self.listed = {pair for part in parts for run in found(Run, part) for pair in run.block}
+        self.loops = {loop.index: loop for loop in program.loops}
+
+    def forward(self, tensors: list[Tensor], states: list[Tensor]) -> Any:
+        """As `StatefulModule.forward`."""
+        self.given: dict[Any, Any] = {
+            Leaf(f"input {index}"): tensor for index, tensor in enumerate([*tensors, *states])
+        }
+        inputs = [*tensors, *states]
+        self.sizes = [inputs[number].size(axis) for number, axis in self.program.places]
+        self.steps: dict[tuple[int, int], Steps] = {}
+        self.last: dict[tuple[int, int], Tensor] = {}
+        self.numbers: dict[str, int] = {}
+        self.scans: list[tuple[int, list[tuple[Carry, int]]]] = []
+        """The loops that became Scans, in order, with what each carries: a value, and how many steps ago."""
+        for item in self.program.items:
+            if isinstance(item, Loop):
+                self.run_loop(item)
+            else:
+                self.given[Result(item.index)] = self.call(item, self.value)
+        flat = self.value(self.program.outputs)
+        return pytree.tree_unflatten(list(flat), self.program.structure)
+
+    def number(self, value: Any) -> Any:
+        """A whole number that does not depend on the step."""
+        return value.at(self.sizes) if isinstance(value, Affine) else value
+
+    def value(self, value: Any) -> Any:
+        """What an argument outside of loops is."""
+        if isinstance(value, Result):
+            return self.given[value]
+        if isinstance(value, Leaf):
+            return self.leaf(value)
+        if isinstance(value, Affine):
+            return value.at(self.sizes)
+        if isinstance(value, Element):
+            return self.element(value)
+        if isinstance(value, tuple):
+            return tuple(self.value(part) for part in value)
+        if isinstance(value, (Listed, NoState)):
+            raise NotRolled("a list of all steps goes where only a tensor can")
+        return value
+
+    def leaf(self, leaf: Leaf) -> Any:
+        """An input, a parameter, a buffer or a constant."""
+        if leaf not in self.given:
+            module: Any = self
+            *path, last = self.leaf_names[leaf.name].split(".")
+            for part in path:
+                module = getattr(module, part)
+            self.given[leaf] = getattr(module, last)
+        return self.given[leaf]
+
+    def element(self, value: Element) -> Tensor:
+        """The value of one step of an earlier loop."""
+        if self.is_last(value) and (value.loop, value.position) in self.last:
+            return self.last[value.loop, value.position]
+        return self.steps[value.loop, value.position].entry(-1 if self.is_last(value) else self.number(value.step))
+
+    def is_last(self, value: Element) -> bool:
+        """Whether it is of the last step."""
+        count = self.loops[value.loop].count
+        return bool(value.step == (count.plus(-1) if isinstance(count, Affine) else count - 1))
+
+    def call(self, item: Operator, value: Any) -> Any:
+        """The result of an operator, whose arguments `value` gives."""
+        if item.target is RECURRENT:
+            return self.recurrent(item, value)
+        if any(isinstance(arg, Listed) for arg in item.args):
+            if item.target not in (aten.cat.default, aten.stack.default):
+                raise NotRolled("an operator takes a list of all steps", item.line)
+            return self.joined(item, value)
+        return item.target(*value(item.args), **dict(value(item.kwargs)))
+
+    def recurrent(self, item: Operator, value: Any) -> Any:
+        """A call of a recurrent module for as many steps as its input has."""
+        x, h0, c0, lengths = (None if isinstance(arg, NoState) else value(arg) for arg in item.args)
+        return self.recurrent_call(x, (h0, c0), lengths, dict(item.kwargs))
+
+    def recurrent_call(self, x: Any, states: Sequence[Any], lengths: Any, kwargs: Mapping[str, Any]) -> Any:
+        """A call of the opaque operator, with the next number among those of its module."""
+        path = kwargs["module"]
+        number = self.numbers.get(path, 0)
+        self.numbers[path] = number + 1
+        sizes = [kwargs[name] for name in ("rows", "output_size", "h_size", "c_size")]
+        return RECURRENT(x, *states, lengths, path, number, kwargs["batch_first"], *sizes)
+
+    def joined(self, item: Operator, value: Any) -> Tensor:
+        """cat or stack of a list of all steps."""
+        stack = item.target is aten.stack.default
+        dim = item.args[1] if len(item.args) > 1 else 0
+        parts: list[Tensor] = []
+        for piece in item.args[0].pieces:
+            if isinstance(piece, Run):
+                start, count = self.number(piece.start), self.number(piece.count)
+                steps = interleaved([self.steps[pair].range(start, piece.by, count) for pair in piece.block])
+                rank = steps.tensor.dim() - 1
+                if stack:
+                    parts.append(steps.along(dim % (rank + 1)))
+                else:
+                    parts.append(_flattened(steps, dim % rank))
+            else:
+                tensor = value(piece)
+                parts.append(tensor.unsqueeze(dim % (tensor.dim() + 1)) if stack else tensor)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+    def run_loop(self, loop: Loop) -> None:
+        """Compute what of a loop is used after it."""
+        count = self.number(loop.count)
+        outer = {element for element in self.elements if element.loop == loop.index}
+        listed = {position for index, position in self.listed if index == loop.index}
+        buffers = buffers_of(loop, outer, listed, self.is_last)
+        carries = [c for c in _carries(loop) if c.position not in buffers]
+        ends = {carry.position for carry in carries if carry.back == 1}
+        wanted = listed | {
+            element.position
+            for element in outer
+            if element.position not in buffers and not (self.is_last(element) and element.position in ends)
+        }
+        spare = self.may_be_empty(loop)
+        if loop.index in self.calls and not spare:
+            inner = {element.position for element in outer if not self.is_last(element)} | listed
+            if run_recurrent(self, loop, self.calls[loop.index], count, inner):
+                return
+        if set(buffers) == {item.index for item in loop.body} and self.copied(loop, buffers, count):
+            return
+        inputs = ScanInputs(self, loop, count, frozenset(buffers))
+        if not carries and not buffers and not spare and run_at_once(self, loop, inputs, wanted):
+            return
+        run_scan(self, loop, carries, inputs, sorted(wanted), sorted(buffers), spare=spare)
+        for position in buffers:
+            rows = self.steps[loop.index, position]
+            self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
+
+    def may_be_empty(self, loop: Loop) -> bool:
+        """Whether there is a length at which the loop has no step, which ONNX Runtime's Scan refuses."""
+        return bool(loop.count.at(self.least) < 1) if isinstance(loop.count, Affine) else loop.count < 1
+
+    def copied(self, loop: Loop, buffers: set[int], count: Any) -> bool:
+        """A loop that only copies what an earlier one made."""
+        if not all(isinstance(loop.body[p].args[1], Element) and loop.body[p].args[1].step.step == 1 for p in buffers):
+            return False
+        for position in buffers:
+            source = loop.body[position].args[1]
+            rows = self.steps[source.loop, source.position].range(self.number(source.step.at_first()), 1, count)
+            self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
+        return True
+
+    def in_step(self, item: Operator, value: Any, raw: Any) -> Any:
+        """The result of an operator of a body in a step, where `raw` has what depends on the step's number."""
+        if any(by_step(arg) for arg in raw if not isinstance(arg, Element)):
+            return with_step_number(item, value)
+        return self.call(item, value)
+
+
+def _carries(loop: Loop) -> list[Carry]:
+    return list(dict.fromkeys(carry for item in loop.body for carry in found(Carry, (item.args, item.kwargs))))
+
+
+def _flattened(steps: Steps, axis: int) -> Tensor:
+    """The entries behind one another along an axis that they have."""
+    moved = steps.along(axis)
+    size = moved.shape[axis + 1]
+    if isinstance(size, int) and size == 1:
+        return moved.squeeze(axis + 1)
+    return moved.flatten(axis, axis + 1)

@@ -1,0 +1,189 @@
+"""A trace in the order in which loops can be seen: first what depends on no step, then the steps.
+
+Only what depends on no step is merged where it is equal; each use of what a step picks gets a pick of its own, just
+before it is needed.  So the same operators follow each other in all steps.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from .program import Leaf, Node, Sizes, Trace
+
+aten = torch.ops.aten
+MANY = 5
+"""So many picks along one axis are taken for those of steps; the shortest trace has more steps, a cell fewer gates."""
+_PICKS = (aten.select.int, aten.slice.Tensor)
+
+
+def nodes_in(value: Any) -> Iterator[Node]:
+    """The nodes within arguments."""
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from nodes_in(part)
+
+
+def inputs_of(node: Node) -> Iterator[Node]:
+    """The nodes that an operator's arguments are."""
+    yield from nodes_in(node.args)
+    yield from nodes_in(node.kwargs)
+
+
+class Alike(enum.Enum):
+    """Which of the operators that depend on no step, and are like a step's, are taken for those of the first step.
+
+    The first step's ``linear(h0)`` is one, and the axis that an initial state gets is none.
+    """
+
+    COUNTED = enum.auto()
+    """Those with which there are as many as steps."""
+    ALL = enum.auto()
+    NONE = enum.auto()
+
+
+def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike) -> Trace:
+    """The trace without what its outputs do not need.
+
+    Args:
+        trace: in the order in which it ran.
+        loops: the number of looped axes, whose sizes come first.
+        unused: also keep what is like something that is needed: the last step computes for a next one that never comes.
+        alike: what is taken for part of the first step.
+    """
+    nodes = _live(trace, unused=unused)
+    numbers = _numbered(nodes)
+    static = _static(nodes)
+    picks: dict[Any, set[Node]] = {}
+    for node in nodes:
+        if node.target in _PICKS and node not in static:
+            picks.setdefault((_name(node.args[0], numbers), node.args[1]), set()).add(node)
+    seeds = {node for group in picks.values() if len({numbers[node] for node in group}) >= MANY for node in group}
+    return _rebuilt(trace, nodes, numbers, seeds, _in_steps(trace.sizes[:loops], nodes, seeds, alike))
+
+
+def _live(trace: Trace, *, unused: bool) -> list[Node]:
+    live: set[Node] = set()
+    todo = list(nodes_in(trace.outputs))
+    while todo:
+        node = todo.pop()
+        if node not in live:
+            live.add(node)
+            todo += inputs_of(node)
+    if unused:
+        keys = {node.key() for node in live}
+        live |= {node for node in trace.nodes if node.key() in keys}
+        for node in reversed(trace.nodes):
+            if node in live:
+                live.update(inputs_of(node))
+    # All results of an operator with several, used or not.
+    live |= {node for node in trace.nodes if _is_part(node) and node.args[0] in live}
+    return [node for node in trace.nodes if node in live]
+
+
+def _is_part(node: Node) -> bool:
+    return getattr(node.target, "__name__", "") == "getitem" and isinstance(node.args[0], Node)
+
+
+def _numbered(nodes: list[Node]) -> dict[Node, int]:
+    """A number for each value; equal ones have the same."""
+    numbers: dict[Node, int] = {}
+    known: dict[Any, int] = {}
+    for node in nodes:
+        key = (node.target, _name(node.args, numbers), _name(node.kwargs, numbers))
+        numbers[node] = known.setdefault(key, len(known))
+    return numbers
+
+
+def _name(value: Any, numbers: dict[Node, int]) -> Any:
+    if isinstance(value, Node):
+        return ("node", numbers[value])
+    if isinstance(value, tuple):
+        return tuple(_name(part, numbers) for part in value)
+    return (type(value).__name__, value)
+
+
+def _static(nodes: list[Node]) -> set[Node]:
+    """What depends on no input but by its sizes."""
+    static: set[Node] = set()
+    for node in nodes:
+        fed = node.target is not aten.sym_size.int and any(map(_is_input, _leaves(node)))
+        if not fed and all(before in static for before in inputs_of(node)):
+            static.add(node)
+    return static
+
+
+def _leaves(node: Node) -> Iterator[Leaf]:
+    todo: list[Any] = [node.args, node.kwargs]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Leaf):
+            yield value
+        elif isinstance(value, tuple):
+            todo += value
+
+
+def _is_input(leaf: Leaf) -> bool:
+    return leaf.name.startswith("input ")
+
+
+def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike) -> set[Node]:
+    """What depends on what a step picks, and what is like it."""
+    steps = _after(nodes, seeds)
+    if alike is Alike.NONE:
+        return steps
+    counts = Counter(node.key() for node in nodes if node in steps)
+    others: dict[Any, list[Node]] = {}
+    for node in nodes:
+        if node not in steps and node.key() in counts:
+            others.setdefault(node.key(), []).append(node)
+    found = set(seeds)
+    for key, first in others.items():
+        completed = any(counts[key] % size and (counts[key] + len(first)) % size == 0 for size in lengths)
+        if alike is Alike.ALL or completed:
+            found.update(first)
+    return _after(nodes, found)
+
+
+def _after(nodes: list[Node], first: set[Node]) -> set[Node]:
+    """What depends on some nodes, with these."""
+    found: set[Node] = set()
+    for node in nodes:
+        if node in first or any(before in found for before in inputs_of(node)):
+            found.add(node)
+    return found
+
+
+def _rebuilt(trace: Trace, nodes: list[Node], numbers: dict[Node, int], seeds: set[Node], steps: set[Node]) -> Trace:
+    order: list[Node] = []
+    new: dict[Any, Node] = {}
+
+    def remade(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(remade(part) for part in value)
+        if not isinstance(value, Node):
+            return value
+        name = value if value in steps else numbers[value]
+        if name in new:
+            return new[name]
+        made = replace(value, args=remade(value.args), kwargs=remade(value.kwargs))
+        order.append(made)
+        if value not in seeds:  # of which each use has its own
+            new[name] = made
+        return made
+
+    for node in nodes:
+        if node not in steps:
+            remade(node)
+    for node in nodes:
+        if node in steps and node not in seeds:
+            remade(node)
+    outputs = remade(trace.outputs)
+    return replace(trace, nodes=order, outputs=outputs)

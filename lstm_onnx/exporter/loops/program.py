@@ -1,0 +1,269 @@
+"""What a trace at fixed lengths is, and what a program with loops of any length is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+Sizes = tuple[int, ...]
+"""The size of each dynamic axis, in the order of `Program.axes`."""
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A tensor that is given: ``input 0``, a parameter's or buffer's full name, or a constant's digest."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class NoState:
+    """The initial state of a recurrent module that was called without one: zeros."""
+
+
+@dataclass(eq=False)
+class Node:
+    """One operator of a trace, in canonical form.
+
+    `shape` has the hints of sizes that are not fixed; `dtype` is None for what is no tensor.  `line` is the user's.
+    """
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
+    shape: Any
+    dtype: Any
+    line: str | None = None
+    module: str = ""
+
+    def key(self, *, loose: bool = False) -> tuple[Any, ...]:
+        """What the same operator has in common in all steps: all but numbers and where values come from.
+
+        Args:
+            loose: without which parameters and modules it uses, so that a search comes to where they differ.
+        """
+        outline = _outline(self.args, loose), _outline(self.kwargs, loose)
+        return (str(self.target), *outline, str(self.dtype), len(self.shape or ()))
+
+
+def _outline(value: Any, loose: bool) -> Any:
+    if isinstance(value, (Node, NoState)):
+        return "value"
+    if isinstance(value, Leaf):
+        return "value" if loose else value.name
+    if isinstance(value, tuple):
+        parts = tuple(_outline(part, loose) for part in value)
+        values = all(isinstance(part, (Node, Leaf)) for part in value)
+        return ("values",) if values and len(parts) > LONG_LIST else parts
+    if (isinstance(value, int) and not isinstance(value, bool)) or loose:
+        return type(value).__name__
+    return type(value).__name__, "" if isinstance(value, float) else str(value)
+
+
+LONG_LIST = 4
+"""Lists of more tensors may be of all steps; those of gates are shorter."""
+
+
+@dataclass
+class Trace:
+    """A module's graph at some lengths of the looped axes.
+
+    Attributes:
+        nodes: in the order in which they ran.
+        outputs: what the module returns: nodes, leaves and numbers.
+        structure: pytree's description of it.
+        leaves: parameters, buffers and constants by name.
+        sizes: the lengths.
+        inputs: shape and dtype of each input.
+        checks: the user's lines of checks of numbers that are not in the trace.
+    """
+
+    nodes: list[Node]
+    outputs: tuple[Any, ...]
+    structure: Any
+    leaves: dict[str, Tensor]
+    sizes: Sizes
+    inputs: list[tuple[tuple[int, ...], Any]]
+    checks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A whole number: `step` times the number of the step, plus a sum over the sizes, plus a constant.
+
+    `product` is a factor of the product of two sizes, by their places, such as that of batch and time in a view.
+    """
+
+    step: int
+    sizes: Sizes
+    const: int
+    product: tuple[int, int, int] | None = None
+
+    def at(self, sizes: Sequence[Any], step: Any = 0) -> Any:
+        """Its value; lengths and step may be symbols of torch."""
+        total: Any = self.const
+        for factor, size in zip(self.sizes, sizes, strict=True):
+            if factor:
+                total = total + (size if factor == 1 else factor * size)
+        if self.product is not None:
+            factor, one, two = self.product
+            total = total + factor * (sizes[one] * sizes[two])
+        return total + self.step * step if self.step else total
+
+    def at_first(self) -> Affine:
+        """Without the part that grows with the step."""
+        return Affine(0, self.sizes, self.const, self.product)
+
+    def plus(self, number: int) -> Affine:
+        """A number more."""
+        return Affine(self.step, self.sizes, self.const + number, self.product)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The value of an operator outside of all loops."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Element:
+    """The value at a position of a loop's body in one of its steps; `step` is a number or an `Affine`."""
+
+    loop: int
+    position: int
+    step: Any
+
+
+@dataclass(frozen=True)
+class Here:
+    """Within a body: the value at a position, in this step."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Within a body: the value at a position, `back` steps ago; `initial` are those before the first, oldest first."""
+
+    position: int
+    back: int
+    initial: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Part of a list: values at the (loop, position) pairs of `block`, in `count` steps from `start` on, `by` apart."""
+
+    block: tuple[tuple[int, int], ...]
+    start: Any
+    by: int
+    count: Any
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A list whose length depends on those of the axes: runs of a loop's values, and single ones."""
+
+    pieces: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator in a program; its arguments are values of the program."""
+
+    target: Any
+    args: Any
+    kwargs: Any
+    index: int
+    shape: Any
+    dtype: Any
+    line: str | None = None
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A body that is run `count` times (a number or an `Affine`)."""
+
+    index: int
+    count: Any
+    body: tuple[Operator, ...]
+
+    @property
+    def line(self) -> str | None:
+        """The first line of the user's code in it."""
+        return next((item.line for item in self.body if item.line), None)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operators and loops in order.
+
+    Attributes:
+        items: the operators and loops.
+        outputs: what the module returns.
+        structure: pytree's description of it.
+        leaves: parameters, buffers and constants by name.
+        axes: the names of the dynamic axes, the looped ones first.
+        places: where the size of each is found: an input's number and one of its axes.
+    """
+
+    items: tuple[Operator | Loop, ...]
+    outputs: Any
+    structure: Any
+    leaves: dict[str, Tensor]
+    axes: tuple[str, ...]
+    places: tuple[tuple[int, int], ...]
+
+    @property
+    def loops(self) -> tuple[Loop, ...]:
+        """Its loops, in order."""
+        return tuple(item for item in self.items if isinstance(item, Loop))
+
+
+Kind = TypeVar("Kind")
+
+
+def found(kind: type[Kind], value: Any) -> Iterator[Kind]:
+    """All parts of arguments that are of a kind."""
+    if isinstance(value, kind):
+        yield value
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from found(kind, part)
+    elif isinstance(value, Carry):
+        yield from found(kind, value.initial)
+    elif isinstance(value, Listed):
+        yield from found(kind, value.pieces)
+    elif isinstance(value, Element):
+        yield from found(kind, value.step)
+    elif isinstance(value, Run):
+        yield from found(kind, (value.start, value.count))
+
+
+def by_step(value: Any) -> bool:
+    """Whether a number in arguments grows with the step."""
+    return any(number.step for number in found(Affine, value))
+
+
+def arguments(item: Operator | Node) -> tuple[Any, Any]:
+    """An operator's arguments, of both kinds."""
+    return item.args, item.kwargs
+
+
+def mapped(value: Any, change: Any) -> Any:
+    """Arguments with each part for which `change` gives something else than None replaced by that."""
+    new = change(value)
+    if new is not None:
+        return new
+    if isinstance(value, tuple):
+        return tuple(mapped(part, change) for part in value)
+    if isinstance(value, Carry):
+        return replace(value, initial=mapped(value.initial, change))
+    if isinstance(value, Listed):
+        return Listed(mapped(value.pieces, change))
+    return value

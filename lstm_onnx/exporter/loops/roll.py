@@ -1,0 +1,154 @@
+"""Rolls a module's Python loops over dynamic axes up: from its traces at a few lengths to a program with a proof."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ...errors import ExportError
+from ..functional.functional_module import FunctionalModule
+from ..opaque.operators import RecurrentModule
+from .cells import RecurrentCall
+from .handwritten import with_recurrent_operators
+from .order import Alike, ordered
+from .program import Program, Sizes, Trace
+from .proof import is_proven, leaves_of, unrolled
+from .refusal import NotRolled, deepest
+from .search import DIFFERENT, Search
+from .split import split
+from .trace import places_of, sizes_to_trace, trace_at
+
+_MOST_SECONDS = 14.0
+"""Of computing, for all traces and searches; a refusal must not be waited for longer than 20 s."""
+_MOST_AXES = 3
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """A module whose loops were rolled up.
+
+    Attributes:
+        program: the program, of which every trace is an unrolled form.
+        loops: the looped axes.
+        apart: the program to export, with its loops taken apart.
+        calls: the loops of `apart` that are one call of a recurrent module.
+        modules: the recurrent modules by path, those of hand-written cells included.
+        least: the least size of each dynamic axis.
+        checks: the user's lines of checks of numbers that are not in the program.
+    """
+
+    program: Program
+    loops: tuple[str, ...]
+    apart: Program
+    calls: Mapping[int, RecurrentCall]
+    modules: Mapping[str, RecurrentModule]
+    least: Sizes
+    checks: tuple[str, ...]
+
+
+def roll(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> Rolled | None:
+    """The module with its loops rolled up; None where nothing is repeated along one of the axes.
+
+    Args:
+        functional: the module.
+        loops: the axes over which it may loop.
+        sizes: a size for each dynamic axis, 2 or more.
+
+    Raises:
+        NotRolled: there is a loop, but no proof of what it is.
+        ExportError: the module cannot be traced at fixed lengths either.
+    """
+    if len(loops) > _MOST_AXES:
+        return None
+    return _rolled(functional, loops, sizes, time.process_time() + _MOST_SECONDS)
+
+
+def _rolled(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int], end: float) -> Rolled | None:
+    others = {name: size for name, size in sizes.items() if name not in loops}
+    axes = (*loops, *others)
+    places = places_of(functional, axes)
+    lengths, checks = sizes_to_trace(functional, loops, others)
+
+    def trace(own: Sizes) -> Trace:
+        if time.process_time() > end:
+            raise NotRolled("tracing the loop takes too long; loop over fewer operations, or export one step")
+        # Messages have the lines of the first trace.
+        return trace_at(functional, dict(zip(axes, own, strict=True)), axes, lines=own == lengths[0])
+
+    traces = [trace(lengths[0])]
+    for number, own in enumerate(lengths[1:]):
+        traces.append(trace(own))
+        if number < len(loops) and len(traces[-1].nodes) == len(traces[0].nodes):
+            return None  # nothing is repeated along this axis
+    program = _found(traces, axes, len(loops), places, end)
+    traces += [_first_that_runs(candidates, trace) for candidates in checks]
+    for item in traces:
+        if not is_proven(program, item):
+            at = ", ".join(f"{name} {size}" for name, size in zip(axes, item.sizes, strict=True))
+            raise NotRolled(f"at {at} the code does something else than at other lengths", _first_line(program))
+    used = leaves_of(program)
+    program = replace(program, leaves={name: tensor for name, tensor in program.leaves.items() if name in used})
+    simple, modules = with_recurrent_operators(program, functional.recurrent_modules)
+    apart, calls = split(simple, modules)
+    for size in (3, 6):
+        at_sizes = tuple(size + i for i in range(len(axes)))
+        if unrolled(apart, at_sizes) != unrolled(simple, at_sizes):
+            raise NotRolled("its loops cannot be taken apart", _first_line(program))
+    least = tuple(functional.arguments.limits.get(name, (1, None))[0] for name in axes)
+    return Rolled(program, tuple(loops), apart, calls, modules, least, traces[0].checks)
+
+
+def _first_that_runs(candidates: Sequence[Sizes], trace: object) -> Trace:
+    problem: Exception | None = None
+    for own in candidates:
+        try:
+            return trace(own)  # type: ignore[operator,no-any-return]
+        except ExportError as error:
+            problem = error
+    raise NotRolled(f"the module runs at too few lengths: {problem}")
+
+
+def _found(
+    traces: Sequence[Trace], axes: tuple[str, ...], loops: int, places: tuple[tuple[int, int], ...], end: float
+) -> Program:
+    """The program that a search finds; of two, that whose loops have a step at every length."""
+    found: list[tuple[int, bool, Program]] = []
+    refusals: list[NotRolled] = []
+    for unused, alike in itertools.product((False, True), Alike):
+        left = max(1.0, end - time.process_time())
+        search = Search([ordered(trace, loops, unused=unused, alike=alike) for trace in traces], loops, left / 3)
+        try:
+            items, outputs = search.run()
+        except NotRolled as refusal:
+            refusals.append(refusal)
+            continue
+        program = Program(items, outputs, traces[0].structure, traces[0].leaves, axes, places)
+        if not program.loops:
+            refusals.append(NotRolled("there is no loop over the axis"))
+            continue
+        missing = sum(min(0, getattr(loop.count, "const", 0)) for loop in program.loops)
+        found.append((missing, not unused, program))
+        if not missing:
+            break
+    if not found:
+        told = [refusal for refusal in refusals if refusal.reason != DIFFERENT]
+        raise deepest(told) if told else _explained(traces, loops, deepest(refusals))
+    return max(found, key=lambda entry: entry[:2])[2]
+
+
+def _explained(traces: Sequence[Trace], loops: int, refusal: NotRolled) -> NotRolled:
+    """The refusal or, where it only says that lengths differ, what a search comes to that looks less closely."""
+    for alike in Alike:
+        own = [ordered(trace, loops, unused=False, alike=alike) for trace in traces]
+        try:
+            Search(own, loops, 1.0, loose=True).run()
+        except NotRolled as other:
+            if other.reason != DIFFERENT:
+                return other
+    return refusal
+
+
+def _first_line(program: Program) -> str | None:
+    return next((loop.line for loop in program.loops if loop.line), None)

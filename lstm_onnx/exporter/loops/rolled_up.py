@@ -1,0 +1,60 @@
+"""The module to trace in the place of one whose Python loops fix an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ...errors import ExportError
+from ..functional.functional_module import FunctionalModule
+from ..opaque.operators import RecurrentModule
+from .emit import RolledModule
+from .refusal import NotRolled
+from .roll import Rolled, roll
+
+_ADVICE = (
+    "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
+    "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
+)
+
+
+@dataclass(frozen=True)
+class RolledUp:
+    """What is traced, and what it was made of."""
+
+    module: RolledModule
+    rolled: Rolled
+
+    @property
+    def recurrent_modules(self) -> Mapping[str, RecurrentModule]:
+        """By path, those of hand-written cells included."""
+        return self.rolled.modules
+
+
+def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> RolledUp | None:
+    """A module with its Python loops rolled up; None where it has none.
+
+    Args:
+        functional: the module.
+        loops: the axes over which it may loop.
+        sizes: a size for each dynamic axis, 2 or more.
+
+    Raises:
+        ExportError: there is a loop, and no proof of what it is; the message has the line and the reason.
+    """
+    try:
+        rolled = roll(functional, loops, sizes)
+        if rolled is None:
+            return None
+        inner = functional.stateful.inner
+        module = RolledModule(rolled.apart, inner, rolled.calls, rolled.least)
+        return RolledUp(module.eval(), rolled)
+    except NotRolled as refusal:
+        raise refused(refusal) from None
+
+
+def refused(refusal: NotRolled) -> ExportError:
+    """The refusal as the user reads it."""
+    at = f"at {refusal.line}: " if refusal.line else ""
+    problem = f"a Python loop over a dynamic axis cannot become one of the file: {refusal.reason}"
+    return ExportError(f"{at}{problem}; {_ADVICE}")

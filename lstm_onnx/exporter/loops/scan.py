@@ -1,0 +1,263 @@
+"""One loop as torch's scan, which becomes one Scan node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, Operator, Result, by_step, found
+from .refusal import NotRolled
+from .steps import Steps
+
+aten = torch.ops.aten
+
+
+class ScanInputs:
+    """What a loop's body takes from outside: an entry a step of some tensors, and others as a whole.
+
+    Args:
+        module: the `RolledModule` that runs.
+        loop: the loop.
+        count: the number of its steps.
+        buffers: positions that only fill a row of a tensor, of which the row alone is needed.
+    """
+
+    def __init__(self, module: Any, loop: Loop, count: Any, buffers: frozenset[int]) -> None:
+        self.module, self.loop, self.count, self.buffers = module, loop, count, buffers
+        self.xs: list[Tensor] = []
+        self.reads: dict[int, tuple[int, Callable[[Tensor], Tensor]]] = {}
+        self.elements: dict[Element, int] = {}
+        self.whole: dict[Any, int] = {}
+        self.given: list[Any] = []
+        self.counter: int | None = None
+        for item in loop.body:
+            if item.index in buffers:
+                self._need(item.args[1])
+            elif _is_read(item):
+                self._read(item)
+            else:
+                self._need((item.args, item.kwargs))
+
+    def _add(self, steps: Steps) -> int:
+        self.xs.append(steps.along(0))
+        return len(self.xs) - 1
+
+    def require_counter(self) -> None:
+        """Let the body know the number of its step."""
+        if self.counter is None:
+            self.counter = len(self.xs)
+            self.xs.append(torch.arange(self.count))
+
+    def _need(self, value: Any) -> None:
+        if isinstance(value, Affine) and value.step:
+            self.require_counter()
+        elif isinstance(value, Element) and by_step(value):
+            if value not in self.elements:
+                source = self.module.steps[value.loop, value.position]
+                first = self.module.number(value.step.at_first())
+                self.elements[value] = self._add(source.range(first, value.step.step, self.count))
+        elif isinstance(value, (Result, Leaf, Affine, Element)):
+            outside = self.module.value(value)
+            if isinstance(outside, (Tensor, torch.SymInt)) and value not in self.whole:
+                self.whole[value] = len(self.given)
+                self.given.append(outside)
+        elif isinstance(value, tuple):
+            for part in value:
+                self._need(part)
+
+    def _read(self, item: Operator) -> None:
+        """An entry, or a window of several, that each step picks of a tensor from outside."""
+        base, dim, start = item.args[:3]
+        tensor, first = self.module.value(base), self.module.number(start.at_first())
+        if item.target is aten.select.int:
+            place = self._add(Steps(tensor, dim).range(first, start.step, self.count))
+            self.reads[item.index] = place, lambda entry: entry
+            return
+        end = item.args[3]
+        windows = [
+            Steps(tensor, dim).range(first + i, start.step, self.count).along(0) for i in range(end.const - start.const)
+        ]
+        self.xs.append(torch.stack(windows, -1))
+        self.reads[item.index] = len(self.xs) - 1, lambda entry: entry.movedim(-1, dim)
+
+
+def _is_read(item: Operator) -> bool:
+    """Whether an operator picks by the step's number from a tensor that the loop does not change."""
+    if item.target not in (aten.select.int, aten.slice.Tensor) or not isinstance(item.args[2], Affine):
+        return False
+    base, start = item.args[0], item.args[2]
+    if not start.step or by_step(base) or any(True for kind in (Here, Carry) for _ in found(kind, base)):
+        return False
+    if item.target is aten.select.int:
+        return True
+    end, by = item.args[3], item.args[4]
+    same = isinstance(end, Affine) and (end.step, end.sizes) == (start.step, start.sizes)
+    return same and by == 1
+
+
+def run_scan(
+    module: Any,
+    loop: Loop,
+    carries: Sequence[Carry],
+    inputs: ScanInputs,
+    wanted: Sequence[int],
+    buffers: Sequence[int],
+    *,
+    spare: bool,
+) -> None:
+    """Run a loop as a scan, and keep its last states and the values of all its steps that are wanted.
+
+    Args:
+        module: the `RolledModule` that runs; what is kept is kept there.
+        loop: the loop.
+        carries: what one step takes from those before it.
+        inputs: what it takes from outside.
+        wanted: positions whose values of all steps are used.
+        buffers: positions that fill a row each of a tensor; the rows are kept.
+        spare: run one step more, whose results nobody sees: at some length there is none, and Scan needs one.
+    """
+    slots = [(carry, place) for carry in carries for place in range(carry.back)]
+    start = [_initial(module, loop, inputs, carry, carry.initial[carry.back - 1 - place]) for carry, place in slots]
+    module.scans.append((loop.index, slots))
+    if not start:
+        start = [torch.zeros(1)]
+    if not inputs.xs:
+        inputs.require_counter()
+    xs, count = list(inputs.xs), inputs.count
+    if spare:
+        xs = [torch.cat([x, x.new_zeros((1, *x.shape[1:]))]) for x in xs]
+    body = _Body(module, loop, inputs, slots)
+
+    def step(*flat: Any) -> list[Tensor]:
+        state, entries = flat[: len(start)], flat[len(start) : len(start) + len(xs)]
+        new, here = body.run(state, entries, flat[len(start) + len(xs) :])
+        outs = [here[position] for position in wanted] + [here[~position] for position in buffers]
+        return [_own(tensor) for tensor in (*new, *outs, *(new if spare else ()))]
+
+    results = _scanned(step, start, xs, inputs.given)
+    state, ys = results[: len(start)], results[len(start) :]
+    if spare:
+        every = ys[len(ys) - len(start) :]
+        state = [torch.cat([s.unsqueeze(0), e]).select(0, count) for s, e in zip(start, every, strict=True)]
+        ys = [Steps(y).range(0, 1, count).tensor for y in ys[: len(ys) - len(start)]]
+    for (carry, _), tensor in zip(slots, state, strict=False):
+        if carry.back == 1:
+            module.last[loop.index, carry.position] = tensor
+    for position, tensor in zip([*wanted, *buffers], ys, strict=True):
+        module.steps[loop.index, position] = Steps(tensor)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _scanned(step: Any, start: list[Tensor], xs: list[Tensor], given: list[Any]) -> list[Tensor]:
+    # torch refuses two views of one tensor; in the ONNX graph the copies are gone.
+    start = [_own(tensor) for tensor in start]
+    if torch.compiler.is_exporting():
+        xs, given = ([_own(t) if isinstance(t, Tensor) else t for t in part] for part in (xs, given))
+        return list(torch.ops.higher_order.scan(step, start, xs, tuple(given)))
+    state, rows = start, []
+    for index in range(xs[0].shape[0]):
+        results = step(*state, *(x[index] for x in xs), *given)
+        state = results[: len(start)]
+        rows.append(results[len(start) :])
+    return [*state, *(torch.stack(column) for column in zip(*rows, strict=True))]
+
+
+def _initial(module: Any, loop: Loop, inputs: ScanInputs, carry: Carry, value: Any) -> Tensor:
+    if not isinstance(value, NoState):
+        found_value: Tensor = module.value(value)
+        return found_value
+    item = loop.body[carry.position]
+    call = loop.body[item.args[0].position]
+    kwargs = dict(call.kwargs)
+    which = item.args[1]
+    batch = _batch_of(module, loop, inputs, call)
+    size = kwargs["h_size" if which == 1 else "c_size"]
+    return torch.zeros((kwargs["rows"], batch, size), dtype=item.dtype)
+
+
+def _batch_of(module: Any, loop: Loop, inputs: ScanInputs, call: Operator) -> Any:
+    """The batch of a recurrent module's input in the first step."""
+    body = _Body(module, loop, inputs, [])
+    here: dict[int, Any] = {}
+    x = call.args[0]
+    needed = _needed(loop, x)
+    entries = [entry[0] for entry in inputs.xs]
+    for item in loop.body:
+        if item.index in needed:
+            here[item.index] = body.result(item, here, (), entries, inputs.given)
+    tensor = body.value(x, here, (), entries, inputs.given)
+    return tensor.shape[0 if dict(call.kwargs)["batch_first"] else 1]
+
+
+def _needed(loop: Loop, value: Any) -> set[int]:
+    needed: set[int] = set()
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if any(True for _ in found(Carry, part)):
+            raise NotRolled("a recurrent module starts without states, and its input depends on states")
+        for here in found(Here, part):
+            if here.position not in needed:
+                needed.add(here.position)
+                todo.append((loop.body[here.position].args, loop.body[here.position].kwargs))
+    return needed
+
+
+class _Body:
+    """A loop's body with what it is given."""
+
+    def __init__(self, module: Any, loop: Loop, inputs: ScanInputs, slots: list[tuple[Carry, int]]) -> None:
+        self.module, self.loop, self.inputs, self.slots = module, loop, inputs, slots
+
+    def run(
+        self, state: Sequence[Any], entries: Sequence[Any], given: Sequence[Any]
+    ) -> tuple[list[Any], dict[int, Any]]:
+        """The states after a step, and its values by position; rows of buffers at ``~position``."""
+        here: dict[int, Any] = {}
+        for item in self.loop.body:
+            if item.index in self.inputs.buffers:
+                here[~item.index] = self.value(item.args[1], here, state, entries, given)
+            else:
+                here[item.index] = self.result(item, here, state, entries, given)
+        if not self.slots:
+            return [state[0]], here
+        new = [
+            here[carry.position] if place == 0 else state[self.slots.index((carry, place - 1))]
+            for carry, place in self.slots
+        ]
+        return new, here
+
+    def result(self, item: Operator, here: Any, state: Any, entries: Any, given: Any) -> Any:
+        if item.index in self.inputs.reads:
+            place, of = self.inputs.reads[item.index]
+            return of(entries[place])
+
+        def value(part: Any) -> Any:
+            return self.value(part, here, state, entries, given)
+
+        return self.module.in_step(item, value, item.args)
+
+    def value(self, value: Any, here: Any, state: Any, entries: Any, given: Any) -> Any:
+        if isinstance(value, Here):
+            return here[value.position]
+        if isinstance(value, Carry):
+            return state[self.slots.index((value, value.back - 1))]
+        if isinstance(value, Affine) and value.step:
+            counter = entries[self.inputs.counter]
+            first = value.at_first()
+            offset = given[self.inputs.whole[first]] if first in self.inputs.whole else self.module.number(first)
+            product = counter if value.step == 1 else counter * value.step
+            return product if isinstance(offset, int) and offset == 0 else product + offset
+        if isinstance(value, (Result, Leaf, Affine, Element)) and value in self.inputs.whole:
+            return given[self.inputs.whole[value]]
+        if isinstance(value, Element) and value in self.inputs.elements:
+            return entries[self.inputs.elements[value]]
+        if isinstance(value, tuple):
+            return tuple(self.value(part, here, state, entries, given) for part in value)
+        return self.module.value(value)

@@ -1,0 +1,153 @@
+"""One loop over several recurrences that feed each other only within a step, as one loop each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..opaque.operators import RecurrentModule
+from .canonical import RECURRENT
+from .cells import RecurrentCall, call_of, is_read
+from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Run, found, mapped
+
+aten = torch.ops.aten
+_Moved = dict[int, tuple[int, int]]
+"""Where each position of a body went: a loop and a position in it."""
+
+
+def split(program: Program, modules: Mapping[str, RecurrentModule]) -> tuple[Program, dict[int, RecurrentCall]]:
+    """The program with its loops taken apart where that makes recurrent calls, and these by loop."""
+    fresh = 1 + max((item.index for item in program.items), default=0)
+    items: list[Operator | Loop] = []
+    calls: dict[int, RecurrentCall] = {}
+    moves: dict[int, _Moved] = {}
+    for item in program.items:
+        if not isinstance(item, Loop):
+            items.append(item)
+            continue
+        loops, moved, own = _best(item, fresh, modules)
+        fresh += 2 * len(item.body) + 2
+        items += loops
+        if own:
+            moves[item.index] = moved
+        calls |= own
+
+    def new(value: Any) -> Any:
+        if isinstance(value, Element) and value.loop in moves:
+            return Element(*moves[value.loop][value.position], value.step)
+        if isinstance(value, Run):
+            block = tuple(moves[loop][at] if loop in moves else (loop, at) for loop, at in value.block)
+            return replace(value, block=block)
+        return None
+
+    def renewed(item: Operator) -> Operator:
+        return replace(item, args=mapped(item.args, new), kwargs=mapped(item.kwargs, new))
+
+    made = [
+        replace(item, body=tuple(map(renewed, item.body))) if isinstance(item, Loop) else renewed(item)
+        for item in items
+    ]
+    changed = replace(program, items=tuple(made), outputs=mapped(program.outputs, new))
+    return changed, {loop.index: call for loop in changed.loops if (call := call_of(loop, modules)) is not None}
+
+
+def _best(
+    loop: Loop, first: int, modules: Mapping[str, RecurrentModule]
+) -> tuple[list[Loop], _Moved, dict[int, RecurrentCall]]:
+    best: tuple[list[Loop], _Moved, dict[int, RecurrentCall]] = ([loop], {}, {})
+    for before in (False, True):
+        loops, moved = _apart(loop, first, before=before)
+        calls = {part.index: call for part in loops if (call := call_of(part, modules)) is not None}
+        if len(calls) > len(best[2]):
+            best = loops, moved, calls
+    return best
+
+
+def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]:
+    """A loop for each recurrence, in order, and between them what no recurrence is made of.
+
+    What a recurrence reads is in its loop or, with `before`, in one of its own before it; what none reads comes last.
+    """
+    after = _readers(loop)
+    reach = [set(own) for own in after]
+    for middle in range(len(reach)):
+        for own in reach:
+            if middle in own:
+                own |= reach[middle]
+    size = range(len(loop.body))
+    group = [min([i, *(j for j in reach[i] if i in reach[j])]) for i in size]
+    cores = sorted({g for i, g in enumerate(group) if i in reach[i]}, key=lambda g: sum(g in reach[o] for o in size))
+    order = {core: 2 * number + 1 for number, core in enumerate(cores)}
+    last = 2 * len(cores)
+    place: dict[int, int] = {}
+    for i in reversed(size):
+        place[i] = order[group[i]] if group[i] in order else min((place[j] for j in after[i]), default=last)
+        if before and group[i] not in order and not _brings(loop, i, after):
+            place[i] -= place[i] % 2
+    for i in size:  # results of a call, and these without their axis of one step, are part of it
+        source = loop.body[i].args[0] if loop.body[i].args else None
+        if isinstance(source, Here) and place[source.position] % 2 and place[i] > place[source.position]:
+            name = getattr(loop.body[i].target, "__name__", "")
+            of_call = name == "getitem" and loop.body[source.position].target is RECURRENT
+            if of_call or (loop.body[i].target is aten.squeeze.dim and _is_result(loop, source.position)):
+                place[i] = place[source.position]
+    moved: _Moved = {}
+    for number in range(last + 1):
+        for at, i in enumerate([i for i in size if place[i] == number]):
+            moved[i] = (first + number, at)
+    return _loops(loop, moved), moved
+
+
+def _is_result(loop: Loop, position: int) -> bool:
+    item = loop.body[position]
+    if getattr(item.target, "__name__", "") != "getitem" or not isinstance(item.args[0], Here):
+        return False
+    return loop.body[item.args[0].position].target is RECURRENT
+
+
+def _brings(loop: Loop, position: int, after: list[set[int]]) -> bool:
+    """Whether a position only picks a step's entry, or adds the axis of one step to it for a call."""
+    item = loop.body[position]
+    adds = item.target is aten.unsqueeze.default and any(loop.body[j].target is RECURRENT for j in after[position])
+    if adds:
+        return True
+    return is_read(item) and all(_brings(loop, j, after) or loop.body[j].target is RECURRENT for j in after[position])
+
+
+def _readers(loop: Loop) -> list[set[int]]:
+    """The positions that read each position; what looks back at a value stays beside it."""
+    after: list[set[int]] = [set() for _ in loop.body]
+    for item in loop.body:
+        for here in found(Here, (item.args, item.kwargs)):
+            after[here.position].add(item.index)
+        for carry in found(Carry, (item.args, item.kwargs)):
+            after[carry.position].add(item.index)
+            after[item.index].add(carry.position)
+    return after
+
+
+def _loops(loop: Loop, moved: _Moved) -> list[Loop]:
+    sizes = len(loop.count.sizes) if isinstance(loop.count, Affine) else 0
+    loops = []
+    for index in sorted({index for index, _ in moved.values()}):
+
+        def own(value: Any, index: int = index) -> Any:
+            if isinstance(value, Here):
+                where, at = moved[value.position]
+                return Here(at) if where == index else Element(where, at, Affine(1, (0,) * sizes, 0))
+            if isinstance(value, Carry):
+                return replace(value, position=moved[value.position][1])
+            return None
+
+        members = sorted((at, i) for i, (where, at) in moved.items() if where == index)
+        body = tuple(
+            replace(
+                loop.body[i], args=mapped(loop.body[i].args, own), kwargs=mapped(loop.body[i].kwargs, own), index=at
+            )
+            for at, i in members
+        )
+        loops.append(Loop(index, loop.count, body))
+    return loops

@@ -1,0 +1,167 @@
+"""What loops carry as states of the file: inputs that they start from, and outputs that they end with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..lowering.lower import ExposedStates, LoopedCall, add_output
+from ..lowering.rename import TracedGraph
+from .canonical import RECURRENT
+from .cells import is_zeros
+from .program import Affine, Carry, Leaf, Loop, NoState, Operator, Program, Result
+from .rolled_up import RolledUp
+
+aten = torch.ops.aten
+_SHAPE_ONLY = {
+    aten.sym_size.int,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+}
+"""Operators that take of a tensor its shape and dtype alone."""
+_CONSTANT = (Affine, NoState, int, float, str, torch.dtype, torch.device, torch.layout, type(None))
+
+
+def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[str]) -> dict[str, LoopedCall]:
+    """How a call of a recurrent module stands for the calls in a Python loop, by the module's path.
+
+    Args:
+        rolled: the module with its loops rolled up.
+        inputs: example inputs.
+        modules: the paths of the module's own recurrent modules.
+    """
+    program = rolled.rolled.apart
+    counts: dict[str, int] = {}
+    for item in program.items:
+        for operator in item.body if isinstance(item, Loop) else (item,):
+            if operator.target is RECURRENT:
+                path = dict(operator.kwargs)["module"]
+                counts[path] = counts.get(path, 0) + 1
+    found: dict[str, LoopedCall] = {}
+    for call in rolled.rolled.calls.values():
+        initial = [value for value in call.initial if value is not None]
+        own = call.module in modules
+        found[call.module] = LoopedCall(
+            origin=own and counts[call.module] == 1,
+            ambiguous=counts[call.module] > 1,
+            initial=None if own else tuple(_initial(program, value, inputs) for value in initial),
+        )
+    return found
+
+
+def expose_loop_states(
+    graph: TracedGraph, rolled: RolledUp, inputs: Sequence[Tensor], exposed: ExposedStates
+) -> tuple[str, ...]:
+    """Make what Scans carry inputs and outputs of the graph; returns the names of the inputs.
+
+    A state that the model computes from its inputs stays internal, and so does that of a loop that does not go
+    through the whole sequence.
+
+    Args:
+        graph: the traced graph, which is changed.
+        rolled: the module with its loops rolled up, as it was traced last.
+        inputs: example inputs.
+        exposed: what is known of exposed states, which is changed.
+    """
+    program = rolled.rolled.apart
+    loops = {loop.index: loop for loop in program.loops}
+    scans = [node for node in graph.nodes.nodes if node.op_type == "Scan" and node.domain == ""]
+    names: list[str] = []
+    carrying = [index for index, slots in rolled.module.scans if slots]
+    for node, (index, slots) in zip(scans, rolled.module.scans, strict=True):
+        if not slots:
+            continue
+        prefix = "loop" if len(carrying) == 1 else f"loop_{carrying.index(index) + 1}"
+        line = loops[index].line or "its loop"
+        if not _is_whole(loops[index].count) or not all(_is_free(program, _start(slot)) for slot in slots):
+            exposed.notes.append(f"{prefix} ({line}) starts from states that the model computes, which stay internal")
+            continue
+        for place, slot in enumerate(slots):
+            array = _initial(program, _start(slot), inputs)
+            name = prefix if len(slots) == 1 else f"{prefix}.{place}"
+            name, after = f"{name}.h0", f"{name}.hn"
+            old = node.input[place]
+            graph.dims[name], graph.types[name] = graph.dims[old], graph.types[old]
+            node.input[place] = name
+            add_output(graph, node, place, after)
+            graph.dims[after], graph.types[after] = graph.dims[old], graph.types[old]
+            graph.inputs.append(name)
+            exposed.states[name] = after
+            names.append(name)
+            if array is not None and array.any():
+                exposed.initial[name] = _one_if_equal(array, graph.dims[name])
+    return tuple(names)
+
+
+def _start(slot: tuple[Carry, int]) -> Any:
+    carry, place = slot
+    return carry.initial[carry.back - 1 - place]
+
+
+def _is_whole(count: Any) -> bool:
+    """Whether a loop has as many steps as one of the axes."""
+    return isinstance(count, Affine) and count.const == 0 and sorted(count.sizes) == [0] * (len(count.sizes) - 1) + [1]
+
+
+def _is_free(program: Program, value: Any) -> bool:
+    """Whether a value depends on no input but by its shape."""
+    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, tuple):
+            todo += part
+        elif isinstance(part, Leaf):
+            if part.name.startswith("input "):
+                return False
+        elif isinstance(part, Result):
+            item = operators.get(part.index)
+            if item is None:
+                return False
+            if item.target not in _SHAPE_ONLY:
+                todo += [item.args, item.kwargs]
+        elif not isinstance(part, _CONSTANT):
+            return False
+    return True
+
+
+def _initial(program: Program, value: Any, inputs: Sequence[Tensor]) -> np.ndarray | None:
+    """The numbers of a value that depends on no input; None where they are zeros or depend on one."""
+    if isinstance(value, NoState) or is_zeros(program, value) or not _is_free(program, value):
+        return None
+    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
+    sizes = [inputs[number].shape[axis] for number, axis in program.places]
+
+    def of(part: Any) -> Any:
+        if isinstance(part, tuple):
+            return tuple(map(of, part))
+        if isinstance(part, Result):
+            item = operators[part.index]
+            return item.target(*of(item.args), **dict(of(item.kwargs)))
+        if isinstance(part, Leaf):
+            given = part.name.removeprefix("input ")
+            return inputs[int(given)] if given != part.name else program.leaves[part.name]
+        return part.at(sizes) if isinstance(part, Affine) else part
+
+    with torch.no_grad():
+        tensor: Tensor = of(value)
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array
+
+
+def _one_if_equal(array: np.ndarray, dims: tuple[int | str, ...]) -> np.ndarray:
+    """One entry along each dynamic axis along which all are equal."""
+    for axis, dim in enumerate(dims):
+        if isinstance(dim, str):
+            first = np.take(array, [0], axis=axis)
+            if np.array_equal(array, np.broadcast_to(first, array.shape)):
+                array = first
+    return array

@@ -1,0 +1,92 @@
+"""A module's graph at fixed lengths of the looped axes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from ..functional.functional_module import FunctionalModule, resize_example
+from ..tracing.torch_export import exported_program, fixed_graph
+from .canonical import canonical, canonical_program, changes_graph
+from .program import Sizes, Trace
+from .refusal import NotRolled
+
+
+def trace_at(functional: FunctionalModule, sizes: Mapping[str, int], axes: Sequence[str], *, lines: bool) -> Trace:
+    """The trace of a module.
+
+    Args:
+        functional: the module.
+        sizes: the size of each dynamic axis.
+        axes: the order of their names in the trace.
+        lines: keep the lines of the user's code.
+
+    Raises:
+        ExportError: the module cannot be traced at these sizes.
+        NotRolled: the trace is of a kind that has no loops.
+    """
+    inputs, states = resize_example(functional, sizes)
+    graph = fixed_graph(functional, inputs, states, lines=lines)
+    order = tuple(sizes[name] for name in axes)
+    if changes_graph(graph):
+        return replace(canonical_program(exported_program(functional, inputs, states), order), checks=graph.checks)
+    return replace(canonical(graph, functional.stateful, order), checks=graph.checks)
+
+
+def places_of(functional: FunctionalModule, loops: Collection[str]) -> tuple[tuple[int, int], ...]:
+    """For each looped axis, an input's number and its axis.
+
+    Raises:
+        NotRolled: an axis is none of an input itself.
+    """
+    known: dict[str, tuple[int, int]] = {}
+    for number, name in enumerate(functional.arguments.tensors):
+        for axis, label in functional.arguments.axes[name].items():
+            known.setdefault(label, (number, axis))
+    if missing := [name for name in loops if name not in known]:
+        raise NotRolled(f"the axis {missing[0]} is part of another one alone")
+    return tuple(known[name] for name in loops)
+
+
+def sizes_to_trace(
+    functional: FunctionalModule, loops: Sequence[str], others: Mapping[str, int]
+) -> tuple[list[Sizes], list[list[Sizes]]]:
+    """Sizes to find a program at, and those to check it at: of each entry, the first at which the module runs.
+
+    Args:
+        functional: the module.
+        loops: the looped axes, which come first in the sizes.
+        others: the other dynamic axes, with a size of 2 or more of each.
+
+    Raises:
+        NotRolled: the requested limits of an axis leave too few.
+    """
+    arguments = functional.arguments
+    least = [arguments.limits.get(name, (1, None))[0] for name in loops]
+    base = [max(_BASE + 2 * place, low) for place, low in enumerate(least)]
+    rest = [_free_size(functional, name, size, base) for name, size in others.items()]
+    own = [*base, *rest]
+    found = [tuple(size + (i == j) for j, size in enumerate(own)) for i in range(-1, len(own))]
+    more = [size + 1 for size in rest]
+    longer = tuple([size + 3 + 2 * i for i, size in enumerate(base)] + more)
+    shorter = [tuple([max(size + i, low) for i, low in enumerate(least)] + more) for size in (3, 4, 5)]
+    other = tuple([size + 5 + i for i, size in enumerate(base)] + more)
+    names = [*loops, *others]
+    for sizes in (*found, longer):
+        for name, size in zip(names, sizes, strict=True):
+            if arguments.within(name, size) != size:
+                raise NotRolled(f"a proof needs several sizes of {name} up to {size}, which its limits exclude")
+    return found, [[longer], [*(sizes for sizes in shorter if sizes not in found), other]]
+
+
+def _free_size(functional: FunctionalModule, name: str, size: int, taken: list[int]) -> int:
+    """A size of an axis that is none of the others' and may be one more."""
+    least, largest = functional.arguments.limits.get(name, (1, None))
+    for candidate in (size, 2, 4, 5, 12, 13):
+        if max(least, 2) <= candidate and candidate not in taken and (largest is None or candidate < largest):
+            return candidate
+    return size
+
+
+_BASE = 7
+"""The shortest length at which loops are looked for; the four gates of a cell must not look like steps."""

@@ -1,0 +1,49 @@
+"""`lstm_onnx.scan`: a loop over the steps of a sequence, which an export makes one node of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ..errors import InputError, shown
+
+
+def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, *, dim: int = 0) -> tuple[Any, Any]:
+    """Call a cell step by step, each time with the states of the step before.
+
+    In PyTorch it is a loop, through which gradients flow; in an exported file it is one Scan, or one LSTM, GRU or RNN
+    where the cell is that.  A loop of your own does as well; this one says what it is.
+
+    Args:
+        cell: called as ``cell(x, states)`` with one step of the inputs; returns ``(y, states)``, in which the states
+            have the shapes and dtypes of those before.
+        inputs: a tensor, or tensors in a tuple, list or dict, each with the steps along `dim`.
+        states: a tensor, or tensors in a tuple, list or dict.
+        dim: the axis of the steps in the inputs and in the result: 0 as in nn.LSTM, 1 with the batch first.
+
+    Returns:
+        What the cell returns as ``y`` in all steps, stacked along `dim`, and the states after the last step.
+
+    Raises:
+        InputError: the inputs hold no tensor, have no step, or have different numbers of steps.
+    """
+    tensors, structure = pytree.tree_flatten(inputs)
+    if not tensors or not all(isinstance(item, Tensor) and -item.dim() <= dim < item.dim() for item in tensors):
+        raise InputError(f"scan takes tensors with steps along the axis {shown(dim)}, and got {shown(inputs)}")
+    count = int(tensors[0].shape[dim])
+    if count < 1 or any(item.shape[dim] != count for item in tensors):
+        sizes = ", ".join(str(int(item.shape[dim])) for item in tensors)
+        raise InputError(f"scan takes inputs of the same number of steps, one at least, and got {sizes}")
+    columns: list[list[Tensor]] = []
+    form = structure
+    for step in range(count):
+        x = pytree.tree_unflatten([item.select(dim, step) for item in tensors], structure)
+        y, states = cell(x, states)
+        row, form = pytree.tree_flatten(y)
+        columns.append(row)
+    ys = [torch.stack(list(column), dim) for column in zip(*columns, strict=True)]
+    return pytree.tree_unflatten(ys, form), states

@@ -1,0 +1,135 @@
+"""Mistakes in the body of a Scan that is no LSTM, such as a Python loop of the module: carries, steps and elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from onnx import GraphProto, NodeProto, helper
+
+from ...onnxgraph import bodies_of, nodes_of
+from ...onnxgraph.recurrent import RecurrentLayer
+from .equivalence import ABSENT, APPLIED, Outcome
+from .graph_edit import Edit
+
+_END = np.array([np.iinfo(np.int64).max], np.int64)
+_PASSED_ON = ("Identity", "Cast")
+
+
+def stale_carry(edit: Edit, _layer: RecurrentLayer) -> Outcome:
+    """A carried value that no step changes."""
+    for node, body, carried in _loops(edit):
+        for place in carried:
+            name = f"{node.name}/stale"
+            body.node.append(helper.make_node("Identity", [body.input[place].name], [name], name=name))
+            body.output[place].name = name
+            return APPLIED
+    return ABSENT
+
+
+def one_step_more(edit: Edit, _layer: RecurrentLayer) -> Outcome:
+    """A loop that runs its first step twice."""
+
+    def repeated(value: str, axis: np.ndarray) -> str:
+        first = edit.node("Slice", value, np.array([0]), np.array([1]), axis)
+        return edit.node("Concat", first, value, axis=int(axis[0]))
+
+    for node, _, carried in _loops(edit):
+        if carried and _change_elements(node, repeated):
+            _cut_outputs(edit, node)
+            return APPLIED
+    return ABSENT
+
+
+def stale_element(edit: Edit, _layer: RecurrentLayer) -> Outcome:
+    """A loop in which each step gets the element of the step before."""
+
+    def shifted(value: str, axis: np.ndarray) -> str:
+        first = edit.node("Slice", value, np.array([0]), np.array([1]), axis)
+        rest = edit.node("Slice", value, np.array([0]), np.array([-1]), axis)
+        return edit.node("Concat", first, rest, axis=int(axis[0]))
+
+    for node, body, _ in _loops(edit):
+        read = _read(body)
+        scanned = body.input[-_integer(node, "num_scan_inputs") :]
+        if any(value.name in read for value in scanned) and _change_elements(node, shifted):
+            return APPLIED
+    return ABSENT
+
+
+def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto, list[int]]]:
+    """The Scans that are no recurrent layers, with their bodies and the places of what they carry and read."""
+    layers = {layer.node.name for layer in edit.layers}
+    for node in edit.graph.node:
+        if node.op_type != "Scan" or node.name in layers:
+            continue
+        (body,) = bodies_of(node)
+        count = len(node.input) - _integer(node, "num_scan_inputs")
+        read = _read(body)
+        producers = {value: inner for inner in body.node for value in inner.output}
+        carried = [
+            place
+            for place in range(count)
+            if body.input[place].name in read
+            and _source(producers, body.output[place].name) != body.input[place].name
+            and _reaches_output(edit, node, body, place)
+        ]
+        yield node, body, carried
+
+
+def _integer(node: NodeProto, name: str) -> int:
+    return next((int(item.i) for item in node.attribute if item.name == name), 0)
+
+
+def _read(body: GraphProto) -> set[str]:
+    """What a body's nodes use, other than to pass it on unchanged."""
+    return {value for node in nodes_of(body.node) if node.op_type not in _PASSED_ON for value in node.input}
+
+
+def _source(producers: dict[str, NodeProto], value: str) -> str:
+    while value in producers and producers[value].op_type in _PASSED_ON:
+        value = producers[value].input[0]
+    return value
+
+
+def _reaches_output(edit: Edit, node: NodeProto, body: GraphProto, place: int) -> bool:
+    """Whether an output that is used depends on a carried value, in the same step or through what is carried."""
+    depends = {body.input[place].name}
+    count = len(node.input) - _integer(node, "num_scan_inputs")
+    while True:
+        before = len(depends)
+        for inner in body.node:
+            if depends & {value for each in nodes_of([inner]) for value in each.input}:
+                depends.update(inner.output)
+        depends |= {body.input[i].name for i in range(count) if body.output[i].name in depends}
+        if len(depends) == before:
+            break
+    return any(edit.used(value) for value, inner in zip(node.output, body.output, strict=True) if inner.name in depends)
+
+
+def _change_elements(node: NodeProto, change: Callable[[str, np.ndarray], str]) -> bool:
+    """Change each scanned input; False for a Scan along other axes than the first, or backwards."""
+    names = ("scan_input_axes", "scan_input_directions", "scan_output_axes", "scan_output_directions")
+    if any(any(item.ints) for item in node.attribute if item.name in names):
+        return False
+    axis = np.array([0], np.int64)
+    for place in range(len(node.input) - _integer(node, "num_scan_inputs"), len(node.input)):
+        node.input[place] = change(node.input[place], axis)
+    return True
+
+
+def _cut_outputs(edit: Edit, node: NodeProto) -> None:
+    """Leave out the first of all steps in what a Scan gives of each."""
+    for place in range(len(node.input) - _integer(node, "num_scan_inputs"), len(node.output)):
+        value = node.output[place]
+        if not edit.used(value):
+            continue
+        if edit.is_output(value):
+            edit.wrap_output(value, "Slice", np.array([1], np.int64), _END, np.array([0], np.int64))
+            continue
+        readers = [
+            (reader, i) for reader in edit.readers(value) for i, name in enumerate(reader.input) if name == value
+        ]
+        cut = edit.node("Slice", value, np.array([1], np.int64), _END, np.array([0], np.int64))
+        for reader, i in readers:
+            reader.input[i] = cut

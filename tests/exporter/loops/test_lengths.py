@@ -1,0 +1,50 @@
+"""The lengths at which a module's code may do something else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from lstm_onnx.exporter.loops.lengths import lengths_to_try
+
+LIMIT = 61
+
+
+@dataclass
+class Settings:
+    longest: int = 71
+
+
+def cut(x: Tensor, most: int = 51) -> Tensor:
+    return x[:, :most]
+
+
+class Numbers(nn.Module):
+    warm_up = 81
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = 31
+        self.settings, self.namespace = Settings(), SimpleNamespace(deep={"within": [91]})
+        self.register_buffer("mask", torch.zeros(101, 2))
+        self.layer = nn.Linear(111, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cut(x) if x.shape[1] > 41 else self.halved(x)
+
+    def halved(self, x: Tensor) -> Tensor:
+        return x[:, :LIMIT]
+
+
+def test_numbers_of_code_attributes_configurations_defaults_and_buffers_are_tried():
+    found = set(lengths_to_try(Numbers()))
+    for number in (31, 41, 51, 61, 71, 81, 91, 101):
+        assert {number, number + 1, number + 2} <= found
+    assert 111 not in found  # a size of torch's own layer
+
+
+def test_numbers_that_are_no_lengths_are_left_out():
+    assert all(0 < length <= 1002 for length in lengths_to_try(nn.Sequential(Numbers())))

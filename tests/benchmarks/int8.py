@@ -11,6 +11,7 @@ import argparse
 import copy
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -234,7 +235,9 @@ def against_torch(rounds: int) -> None:
         module = nn.LSTM(512, 512).eval()
         files = write_files(module, Path(folder))
         torch.set_num_threads(1)
-        quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(module), {nn.LSTM}, dtype=torch.qint8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated, and is what people use
+            quantized = torch.ao.quantization.quantize_dynamic(copy.deepcopy(module), {nn.LSTM}, dtype=torch.qint8)
         x, state = torch.zeros(1, 1, 512), (torch.zeros(1, 1, 512), torch.zeros(1, 1, 512))
         times = by_turns({"torch.ao": lambda: quantized(x, state), **streams(files, 1, 1)}, max(5, rounds // 2))
         times["float32"] = times.pop("torch.ao")

@@ -22,6 +22,7 @@ import numpy as np
 from ..atomic_io import temporary_folder
 from ..errors import MissingDependencyError
 from ..exporter.bare_lstm import export_lstm
+from ..exporter.dependencies import import_torch
 from ..quantization import quantize
 from ..quantization.kernels import KERNELS
 from ..runtime import load
@@ -133,10 +134,9 @@ def _onnx(spec: LSTMSpec, state: dict[str, np.ndarray], folder: Path) -> list[Ca
 def _torch(spec: LSTMSpec, state: dict[str, np.ndarray]) -> list[Candidate]:
     """PyTorch's own dynamic quantisation of the same LSTM; none where PyTorch or its quantisation is not there."""
     try:
-        import torch
-
         from ..exporter.sources.torch_lstm import module_of
 
+        torch = import_torch("bench times it")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is deprecated, and is what people use
             quantized: Any = torch.ao.quantization

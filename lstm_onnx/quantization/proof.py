@@ -16,7 +16,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from ..atomic_io import temporary_folder
-from ..errors import ModelError
+from ..errors import ModelError, RunError
 from ..onnxgraph import bodies_of
 from ..onnxgraph.write import write_model
 from ..runtime import load
@@ -72,7 +72,15 @@ def prove(
         if inputs is None
         else {name: np.asarray(array) for name, array in inputs.items()}
     )
-    expected = model.run(feeds)
+    try:
+        expected = model.run(feeds)
+    except RunError as error:
+        if inputs is not None:
+            raise
+        raise ModelError(
+            f"{source}: does not run on the inputs that were drawn for its proof: {error.message}",
+            hint="give some that it takes: --data, or inputs= in Python",
+        ) from error
     complete = validated_feeds(model.inputs, model.completed(feeds))
     where = f"{source}: its int8 form"
     values = Probe(done, where).values(complete)
@@ -190,25 +198,33 @@ def _expose_branches(graph: GraphProto, done: Rewritten) -> Iterator[str]:
 
     The other branch gives a scalar in their places, by which a layer that did not run is known.
     """
-    nodes = {node.name: node for node in graph.node if node.op_type == "If"}
     for layer in done.layers:
-        node = nodes.get(layer.caller)
-        if node is None:
-            continue
-        inside = direction_outputs(layer, 0)[0]
-        for value in _layer_values(layer):
-            out = _branch_name(layer, value)
+        for value in _layer_values(layer) if layer.caller else ():
             kind = TensorProto.INT32 if value == layer.lengths else TensorProto.FLOAT
-            for number, branch in enumerate(bodies_of(node)):
-                name = f"{out}/{number}"
-                if any(inside in item.output for item in branch.node):
-                    branch.node.append(helper.make_node("Identity", [value], [name], name=name))
-                else:
-                    scalar = helper.make_tensor(name, kind, (), [0])
-                    branch.node.append(helper.make_node("Constant", [], [name], name=name, value=scalar))
-                branch.output.append(helper.make_tensor_value_info(name, kind, None))
-            node.output.append(out)
-            yield out
+            if _expose_value(graph, layer, value, kind, _branch_name(layer, value)):
+                yield _branch_name(layer, value)
+
+
+def _expose_value(graph: GraphProto, layer: Layer, value: str, kind: int, name: str) -> bool:
+    """Make a value of a layer a value `name` of a graph in which it is, or in a branch; whether it is."""
+    own = direction_outputs(layer, 0)[0]
+    if any(own in node.output for node in graph.node):
+        graph.node.append(helper.make_node("Identity", [value], [name], name=name))
+        return True
+    for node in graph.node:
+        branches = list(bodies_of(node)) if node.op_type == "If" else []
+        names = [f"{name}/{index}" for index in range(len(branches))]
+        found = [_expose_value(branch, layer, value, kind, one) for branch, one in zip(branches, names, strict=True)]
+        if not any(found):
+            continue
+        for branch, one, there in zip(branches, names, found, strict=True):
+            if not there:
+                scalar = helper.make_tensor(one, kind, (), [0])
+                branch.node.append(helper.make_node("Constant", [], [one], name=one, value=scalar))
+            branch.output.append(helper.make_tensor_value_info(one, kind, None))
+        node.output.append(name)
+        return True
+    return False
 
 
 def _layer_values(layer: Layer) -> list[str]:

@@ -49,16 +49,24 @@ def test_sunspots_held_out_errors_are_those_on_its_page(tmp_path):
     path = tmp_path / "s.onnx"
     source.export(path)
     output, _ = lstm_onnx.load(path, provider="cpu")(values.astype(np.float32)[:, np.newaxis])
+    lstm_onnx.quantize(path, tmp_path / "int8.onnx")
+    in_int8, _ = lstm_onnx.load(tmp_path / "int8.onnx", provider="cpu")(values.astype(np.float32)[:, np.newaxis])
     page = (MODELS / "sunspots.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\|\s*(\d+)\s*\|\s*\**([\d.]+)\**\s*\|\s*\**([\d.]+)\**\s*\|", page, flags=re.MULTILINE)
     assert len(rows) == 11
     held_out = np.arange(len(years))[years >= 1961]
+    errors_in_int8 = []
     for horizon, own, persistence in rows:
         ahead = int(horizon)
         error = output[held_out - ahead, ahead - 1] - values[held_out]
         assert np.sqrt(np.mean(error**2)) == pytest.approx(float(own), abs=0.06)
+        error = in_int8[held_out - ahead, ahead - 1] - values[held_out]
+        errors_in_int8.append(error)
         naive = values[held_out - ahead] - values[held_out]
         assert np.sqrt(np.mean(naive**2)) == pytest.approx(float(persistence), abs=0.06)
+
+    said = float(re.search(r"In int8 .* is ([\d.]+),", page).group(1))
+    assert np.sqrt(np.mean(np.square(errors_in_int8))) == pytest.approx(said, abs=0.1)
 
 
 def test_sunspots_training_script_runs(tmp_path):
@@ -90,12 +98,10 @@ def charlm_text():
     return module
 
 
-def test_charlm_bits_per_character_are_those_on_its_page(charlm):
+def bits_per_character(path):
     text = (MODELS / "shakespeare.txt").read_text(encoding="ascii")
-    page = (MODELS / "charlm.md").read_text(encoding="utf-8")
-    said = float(re.search(r"\| \**LSTM\**[^|]*\| \**([\d.]+)\**", page).group(1))
     tokens = charlm_text().encode(text[-40_001:])
-    stream = lstm_onnx.load(charlm, provider="cpu", threads=1).stream()
+    stream = lstm_onnx.load(path, provider="cpu", threads=1).stream()
     surprise = []
     for start in range(0, len(tokens) - 1, 500):
         given, asked = tokens[start : start + 500], tokens[start + 1 : start + 501]
@@ -103,7 +109,18 @@ def test_charlm_bits_per_character_are_those_on_its_page(charlm):
         logits -= logits.max(axis=1, keepdims=True)
         chances = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         surprise.append(-chances[np.arange(len(asked)), asked])
-    assert np.mean(np.concatenate(surprise)) / np.log(2) == pytest.approx(said, abs=0.01)
+    return np.mean(np.concatenate(surprise)) / np.log(2)
+
+
+def test_charlm_bits_per_character_are_those_on_its_page(charlm, tmp_path):
+    page = (MODELS / "charlm.md").read_text(encoding="utf-8")
+    said, in_int8 = re.findall(r"\| \**LSTM\**[^|]*\| \**([\d.]+)\**", page)[:2]
+    exact = bits_per_character(charlm)
+    assert exact == pytest.approx(float(said), abs=0.01)
+    lstm_onnx.quantize(charlm, tmp_path / "int8.onnx")
+    found = bits_per_character(tmp_path / "int8.onnx")
+    assert found == pytest.approx(float(in_int8), abs=0.002)
+    assert exact < found < 1.005 * exact
 
 
 def test_charlm_writes_text_and_the_same_with_the_same_seed(charlm):

@@ -118,7 +118,7 @@ def compare(
                 threads=threads,
                 cores=tuple(cores) if is_pinned else (),
                 system=platform.platform(),
-                versions=_versions(),
+                versions=versions(),
             )
     return BenchmarkReport(source.name, machine, tuple(comparisons), tuple(left_out), tuple(notes))
 
@@ -173,6 +173,11 @@ def _device(subject: BenchmarkSubject) -> str:
     torch = subject.torch
     if subject.model.provider == "cuda" and torch is not None and torch.device == "cuda":
         return str(torch.torch.cuda.get_device_name())
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    """The processor's name, as far as the system tells it."""
     if _CPU_INFO.exists():
         for line in _CPU_INFO.read_text().splitlines():
             if line.startswith("model name"):
@@ -187,9 +192,10 @@ def _busy_note(cores: int) -> list[str]:
     return [f"the machine was busy at the start (load {load:.1f} on {cores} CPUs); expect wide quartiles"]
 
 
-def _versions() -> dict[str, str]:
-    versions = {"Python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """The versions of Python and of the installed packages that take part."""
+    found = {"Python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions
+            found[package] = importlib.metadata.version(package)
+    return found

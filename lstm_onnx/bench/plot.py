@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = (".png", ".svg")
-_RUNTIME, _OTHERS, _BASELINE, _INK, _MUTED = "#0969da", "#8c959f", "#424a53", "#24292f", "#57606a"
-_STYLE = {
+_RUNTIME, _OTHERS, _BASELINE, INK, MUTED = "#0969da", "#8c959f", "#424a53", "#24292f", "#57606a"
+STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
     "svg.fonttype": "none",  # text as text, for a small file
     "svg.hashsalt": "lstm-onnx",  # the same ids from run to run
-    "axes.edgecolor": _MUTED,
-    "text.color": _INK,
+    "axes.edgecolor": MUTED,
+    "text.color": INK,
     "text.parse_math": False,  # a dollar sign in a name is no formula
-    "xtick.color": _MUTED,
-    "ytick.color": _INK,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
 }
 _WIDTH, _BAR, _HEAD = 9.0, 0.26, 0.55
 """Inches: the width of the plot, the height of a bar, and of the heading of a case."""
@@ -43,7 +43,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
     if target.suffix.lower() not in FORMATS:
         raise FileError(f"{path}: plots are written as .png or .svg; end the name in one of them")
     require_writable(path)
-    _matplotlib()
+    load_matplotlib()
 
 
 def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
@@ -54,12 +54,12 @@ def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     check_plot(path)
-    matplotlib = _matplotlib()
+    matplotlib = load_matplotlib()
     from matplotlib.figure import Figure
 
     shown = report.comparisons
     heights = [_HEAD + _BAR * len(item.timings) for item in shown] or [1.0]
-    with matplotlib.rc_context(_STYLE), atomic_write(path) as stream:
+    with matplotlib.rc_context(STYLE), atomic_write(path) as stream:
         figure = Figure(figsize=(_WIDTH, sum(heights) + 1.0), layout="constrained")
         grid = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
         for axes, item in zip(grid[:, 0], shown, strict=False):
@@ -71,11 +71,11 @@ def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
             "speed relative to the baseline of the case (bars: median of rounds; lines: quartiles)", fontsize=9
         )
         kind = Path(path).suffix.lower().removeprefix(".")
-        figure.savefig(stream, format=kind, dpi=150, metadata=_undated(kind))
+        figure.savefig(stream, format=kind, dpi=150, metadata=undated(kind))
 
 
-def _undated(kind: str) -> dict[str, Any]:
-    """File metadata without the date and the version of matplotlib."""
+def undated(kind: str) -> dict[str, Any]:
+    """A file's metadata without the date and the version of matplotlib."""
     return {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
 
 
@@ -98,8 +98,8 @@ def _draw(axes: Axes, item: Comparison) -> None:
         for timing in item.timings
     ]
     places = range(len(names))
-    axes.barh(places, speeds, xerr=errors, color=colors, height=0.7, error_kw={"ecolor": _INK, "elinewidth": 1})
-    axes.axvline(1, color=_MUTED, linewidth=0.8, linestyle=":")
+    axes.barh(places, speeds, xerr=errors, color=colors, height=0.7, error_kw={"ecolor": INK, "elinewidth": 1})
+    axes.axvline(1, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_yticks(places, names)
     axes.invert_yaxis()
     axes.set_xlim(0, _right(speeds, errors[1]))
@@ -115,7 +115,12 @@ def _right(speeds: Sequence[float], above: Sequence[float]) -> float:
     return 1.45 * max(speed + error for speed, error in zip(speeds, above, strict=True))
 
 
-def _matplotlib() -> Any:
+def load_matplotlib() -> Any:
+    """Matplotlib, imported.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
     try:
         import matplotlib as mpl
     except ImportError as error:

@@ -27,6 +27,12 @@ _CASES = ("step", "chunk", "batch", "pool", "map")
     help="Approximate time limit; at least three rounds are run.  [default: 60]",
 )
 @option("--plot", metavar="FILE", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
+@option(
+    "--hidden-sizes",
+    is_flag=True,
+    help="Instead, time one step of LSTMs with SOURCE's num_layers and hidden sizes of 32 to 2048: in float32, in "
+    "int8 by each kernel, and by PyTorch's own dynamic int8.  SOURCE is a bare LSTM.",
+)
 @seed_option
 @json_option
 def bench(
@@ -37,6 +43,7 @@ def bench(
     rounds: int | None,
     seconds: float | None,
     plot: str | None,
+    hidden_sizes: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -56,12 +63,33 @@ def bench(
     if plot is not None:
         check_plot(plot)
         require_apart([plot], source_files(source))
+    if hidden_sizes:
+        _bench_hidden_sizes(source, plot, rounds, as_json=as_json)
+        return
     settings = Settings(cases, provider, threads, rounds, seconds, seed)
     result = compare(load_source(source), settings, say=progress_note)
 
     def draw() -> None:
         if plot is not None:
             write_plot(result, plot)
+            note(f"wrote {plot}")
+
+    write_then_show([draw], lambda: report(result, as_json=as_json))
+
+
+def _bench_hidden_sizes(source: str, plot: str | None, rounds: int | None, *, as_json: bool) -> None:
+    from ..bench.hidden_sizes import ROUNDS, compare_hidden_sizes
+    from ..bench.hidden_sizes_plot import write_hidden_sizes_plot
+    from ..exporter.sources.source import load_source
+
+    spec = getattr(load_source(source), "spec", None)
+    if spec is None:
+        raise click.UsageError(f"--hidden-sizes is for a bare LSTM, and {source} is a module")
+    result = compare_hidden_sizes(spec.num_layers, rounds=rounds or ROUNDS, say=progress_note)
+
+    def draw() -> None:
+        if plot is not None:
+            write_hidden_sizes_plot(result, plot)
             note(f"wrote {plot}")
 
     write_then_show([draw], lambda: report(result, as_json=as_json))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import json_option, report, seed_option
 from .params import FILE, option
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @click.command()
@@ -29,9 +33,15 @@ from .params import FILE, option
     "fastest for large batches, and results depend on the batch; MatMulNBits: fastest for single streams on CPUs "
     "with VNNI.",
 )
+@option(
+    "--data",
+    metavar="DATA",
+    type=FILE,
+    help="Inputs for the proof, in any format that run reads: its first record.  [default: they are drawn]",
+)
 @seed_option
 @json_option
-def quantize(file: str, output: str, layers: str, kernel: str, seed: int, as_json: bool) -> None:
+def quantize(file: str, output: str, layers: str, kernel: str, data: str | None, seed: int, as_json: bool) -> None:
     """Write an int8 file of a float32 ONNX FILE.
 
     Every int8 layer is compared with what its arithmetic gives before the file is kept.
@@ -44,4 +54,16 @@ def quantize(file: str, output: str, layers: str, kernel: str, seed: int, as_jso
     if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
         raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
     require_utf8(output)
-    report(write_quantized(file, output, layers=layers, kernel=kernel, seed=seed), as_json=as_json)
+    inputs = None if data is None else _first_record(file, data)
+    report(write_quantized(file, output, layers=layers, kernel=kernel, inputs=inputs, seed=seed), as_json=as_json)
+
+
+def _first_record(file: str, data: str) -> dict[str, np.ndarray]:
+    """The first record of a data file, as inputs of the model."""
+    from ..parity.user_data import read
+    from ..runtime import load
+
+    found = read(data)
+    with load(file, provider="cpu", threads=1) as model:
+        records, _ = found.feeds(model)
+    return records[0]

@@ -56,7 +56,8 @@ class QuantizeResult:
         """What stays float32 and why, how far the outputs are from float32's, and what is slower."""
         kept = [f"{name} stays float32: {reason}" for name, reason in self.kept.items()]
         unproven = [
-            f"{name} was not compared: it is in the body of an If or a Loop" for name in self.proof.not_compared
+            f"{name} was not compared: it is in the body of a Loop, or in a branch of an If that was not taken"
+            for name in self.proof.not_compared
         ]
         drift = [
             f"{name} differs from float32's by {difference:.2%} (root mean square, on drawn inputs)"

@@ -16,7 +16,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from ..atomic_io import temporary_folder
-from ..errors import ModelError
+from ..errors import ModelError, RunError
 from ..onnxgraph import bodies_of
 from ..onnxgraph.write import write_model
 from ..runtime import load
@@ -40,7 +40,7 @@ class Proof:
     Attributes:
         compared: how many of its layers were compared.
         ratio: the largest error, in units of that of a float32 emulation; at most `ROUNDINGS`.
-        not_compared: layers that were not, since they are in the body of an If or a Loop.
+        not_compared: layers that were not: in the body of a Loop, or in a branch of an If that was not taken.
         differences: for each output of floating-point numbers, its root mean square difference from the float32
             file's, relative to that output's own root mean square.
     """
@@ -72,7 +72,15 @@ def prove(
         if inputs is None
         else {name: np.asarray(array) for name, array in inputs.items()}
     )
-    expected = model.run(feeds)
+    try:
+        expected = model.run(feeds)
+    except RunError as error:
+        if inputs is not None:
+            raise
+        raise ModelError(
+            f"{source}: does not run on the inputs that were drawn for its proof: {error.message}",
+            hint="give some that it takes: --data, or inputs= in Python",
+        ) from error
     complete = validated_feeds(model.inputs, model.completed(feeds))
     where = f"{source}: its int8 form"
     values = Probe(done, where).values(complete)
@@ -129,7 +137,7 @@ class Probe:
         self.where = where
         self.constants = done.initializers
         probe = ModelProto.FromString(done.model.SerializeToString())
-        exposed = [*_exposed(done), *_expose_scans(probe.graph, done)]
+        exposed = [*_exposed(done), *_expose_scans(probe.graph, done), *_expose_branches(probe.graph, done)]
         known = {value.name for value in (*probe.graph.input, *probe.graph.output)} | done.initializers.keys()
         # ONNX Runtime finds out their types.
         probe.graph.output.extend(
@@ -185,6 +193,53 @@ def _expose_scans(graph: GraphProto, done: Rewritten) -> Iterator[str]:
             yield out
 
 
+def _expose_branches(graph: GraphProto, done: Rewritten) -> Iterator[str]:
+    """Make what goes into layers in the branches of Ifs, and comes out of them, outputs of the Ifs.
+
+    The other branch gives a scalar in their places, by which a layer that did not run is known.
+    """
+    for layer in done.layers:
+        for value in _layer_values(layer) if layer.caller else ():
+            kind = TensorProto.INT32 if value == layer.lengths else TensorProto.FLOAT
+            if _expose_value(graph, layer, value, kind, _branch_name(layer, value)):
+                yield _branch_name(layer, value)
+
+
+def _expose_value(graph: GraphProto, layer: Layer, value: str, kind: int, name: str) -> bool:
+    """Make a value of a layer a value `name` of a graph in which it is, or in a branch; whether it is."""
+    own = direction_outputs(layer, 0)[0]
+    if any(own in node.output for node in graph.node):
+        graph.node.append(helper.make_node("Identity", [value], [name], name=name))
+        return True
+    for node in graph.node:
+        branches = list(bodies_of(node)) if node.op_type == "If" else []
+        names = [f"{name}/{index}" for index in range(len(branches))]
+        found = [_expose_value(branch, layer, value, kind, one) for branch, one in zip(branches, names, strict=True)]
+        if not any(found):
+            continue
+        for branch, one, there in zip(branches, names, found, strict=True):
+            if not there:
+                scalar = helper.make_tensor(one, kind, (), [0])
+                branch.node.append(helper.make_node("Constant", [], [one], name=one, value=scalar))
+            branch.output.append(helper.make_tensor_value_info(one, kind, None))
+        node.output.append(name)
+        return True
+    return False
+
+
+def _layer_values(layer: Layer) -> list[str]:
+    """What goes into a layer and comes out of it, without repetitions."""
+    values = [layer.x, layer.lengths, layer.h0, layer.c0]
+    for index in range(len(layer.reverse)):
+        values += direction_outputs(layer, index)
+    return [value for value in dict.fromkeys(values) if value]
+
+
+def _branch_name(layer: Layer, value: str) -> str:
+    # The branches of an If may have values of the same name.
+    return _probe_name(f"{layer.name}/{value}")
+
+
 def _probe_name(value: str) -> str:
     return f"{value}/probe"
 
@@ -192,10 +247,11 @@ def _probe_name(value: str) -> str:
 def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[LayerError]:
     """Each int8 layer of a model against its emulation, for the `values` of a `Probe`."""
     for layer in done.layers:
-        if layer.caller:
+        found = _values_of(layer, values)
+        if found is None:
             yield LayerError(layer.name, None)
             continue
-        directions = [_layer_error(layer, index, values) for index in range(len(layer.reverse))]
+        directions = [_layer_error(layer, index, found) for index in range(len(layer.reverse))]
         yield max(directions, key=lambda found: found.ratio)
     for linear in done.linear:
         names = linear_values(linear)
@@ -209,6 +265,16 @@ def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[
         table = embedding.table.integers.T.astype(np.float32) * embedding.table.scales[:, None]
         same = np.array_equal(values[embedding.rows], table[values[embedding.indices]])
         yield LayerError(embedding.name, 0.0 if same else np.inf)
+
+
+def _values_of(layer: Layer, values: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray] | None:
+    """The values of a layer by their own names; None for one that did not run, or is too deep in bodies."""
+    if not layer.caller:
+        return values
+    names = {value: _branch_name(layer, value) for value in _layer_values(layer)}
+    if not all(name in values for name in names.values()) or not values[names[layer.x]].ndim:
+        return None
+    return {value: values[name] for value, name in names.items()}
 
 
 def linear_values(linear: Linear) -> tuple[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 import lstm_onnx
 from tests.runtime.models import exported
 
@@ -46,3 +48,17 @@ def test_what_cannot_be_quantised_is_an_error_and_leaves_nothing(run_cli, tmp_pa
     assert run_cli("quantize", "none.onnx", "-o", "q.onnx").code == 2
     assert run_cli("quantize", "half.onnx").code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half.onnx"]
+
+
+def test_the_kernel_and_the_inputs_may_be_chosen(run_cli, tmp_path: Path):
+    exported(tmp_path / "m.onnx", input_size=32, hidden_size=64)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((7, 2, 32)))
+    done = run_cli("quantize", "m.onnx", "-o", "q.onnx", "--kernel", "DynamicQuantizeLSTM", "--data", "x.npy", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["proof"]["compared"] == 1
+    assert lstm_onnx.inspect(tmp_path / "q.onnx").lstms[0].kind == "DynamicQuantizeLSTM"
+    np.save(tmp_path / "x.npy", np.zeros((7, 2, 3)))
+    done = run_cli("quantize", "m.onnx", "-o", "r.onnx", "--data", "x.npy")
+    assert done.code == 2
+    assert "x.npy: input has shape (7, 2, 3)" in done.err
+    assert not (tmp_path / "r.onnx").exists()

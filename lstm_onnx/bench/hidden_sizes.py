@@ -1,0 +1,169 @@
+"""Time per step of LSTMs against their hidden size: float32, int8 by each kernel, PyTorch's own dynamic int8.
+
+A step of a large layer takes as long as its weights take to come from memory; so the bytes of the weights divided by
+the measured bandwidth are the limit that the times are compared with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from ..atomic_io import temporary_folder
+from ..errors import MissingDependencyError
+from ..exporter.bare_lstm import export_lstm
+from ..exporter.dependencies import import_torch
+from ..quantization import quantize
+from ..quantization.kernels import KERNELS
+from ..runtime import load
+from ..spec import ExportOptions, LSTMSpec
+from ..text_table import table_lines
+from .compare import Say, cpu_name, versions
+from .measure import Candidate, interleaved
+from .report import Machine, duration
+
+HIDDEN_SIZES = (32, 64, 128, 256, 512, 1024, 2048)
+FLOAT32, TORCH = "float32", "PyTorch dynamic int8"
+_BYTES = {"float32": 4, "int8": 1}
+"""Of a weight."""
+_BANDWIDTH_BYTES, _BANDWIDTH_REPEATS = 2**28, 5
+ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class HiddenSizes:
+    """Times of one step of one sequence, on one thread; input_size is hidden_size.
+
+    Attributes:
+        num_layers: of each.
+        seconds: by candidate and hidden size, the median of the rounds.
+        weights: by hidden size, the number of weights.
+        bandwidth: bytes per second that one thread reads from memory.
+        machine: where it ran.
+    """
+
+    num_layers: int
+    seconds: dict[str, dict[int, float]]
+    weights: dict[int, int]
+    bandwidth: float
+    machine: Machine
+
+    def limit(self, size: int, bytes_per_weight: int) -> float:
+        """The seconds that the weights take to come from memory."""
+        return self.weights[size] * bytes_per_weight / self.bandwidth
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready, with the limits of float32 and int8."""
+        limits = {
+            name: {size: self.limit(size, count) for size in self.weights}
+            for name, count in (("float32", 4), ("int8", 1))
+        }
+        return {**asdict(self), "limits": limits}
+
+    def __str__(self) -> str:
+        """A table of times, and of the limits."""
+        sizes = list(self.weights)
+        rows = [["", *(f"H{size}" for size in sizes)]]
+        rows += [[name, *(duration(times[size]) for size in sizes)] for name, times in self.seconds.items()]
+        rows += [
+            [
+                f"{name} weights at {self.bandwidth / 1e9:.0f} GB/s",
+                *(duration(self.limit(size, count)) for size in sizes),
+            ]
+            for name, count in (("float32", 4), ("int8", 1))
+        ]
+        title = f"One step of an LSTM with {self.num_layers} layers, one sequence, one thread, {self.machine.device}"
+        joined = "\n".join(table_lines(rows, right=range(1, len(rows[0]))))
+        return f"{title}\n{joined}"
+
+
+def compare_hidden_sizes(
+    num_layers: int = 1, *, sizes: Sequence[int] = HIDDEN_SIZES, rounds: int = ROUNDS, say: Say = lambda _: None
+) -> HiddenSizes:
+    """Time one step of LSTMs of random weights; it takes a minute or two.
+
+    Args:
+        num_layers: of each LSTM.
+        sizes: input_size and hidden_size.
+        rounds: samples of each candidate.
+        say: called with a sentence on what is done next.
+    """
+    seconds: dict[str, dict[int, float]] = {}
+    weights = {}
+    for size in sizes:
+        say(f"hidden size {size}")
+        spec = LSTMSpec(input_size=size, hidden_size=size, num_layers=num_layers)
+        shapes = spec.parameter_shapes()
+        rng = np.random.default_rng(0)
+        state = {name: (rng.standard_normal(shape) / np.sqrt(size)).astype("float32") for name, shape in shapes.items()}
+        weights[size] = sum(array.size for array in state.values() if array.ndim > 1)
+        with temporary_folder() as folder:
+            found = interleaved([*_onnx(spec, state, folder), *_torch(spec, state)], rounds=rounds)
+        for name, samples in found.items():
+            seconds.setdefault(name, {})[size] = median(samples)
+    machine = Machine(cpu_name(), "cpu", 1, (), platform.platform(), versions())
+    return HiddenSizes(num_layers, seconds, weights, _bandwidth(), machine)
+
+
+def _onnx(spec: LSTMSpec, state: dict[str, np.ndarray], folder: Path) -> list[Candidate]:
+    """A stream of the float32 file, and of each int8 file."""
+    source = folder / "float32.onnx"
+    export_lstm(spec, ExportOptions(), state, source)
+    files = {FLOAT32: source}
+    for kernel in KERNELS:
+        files[kernel] = folder / f"{kernel}.onnx"
+        quantize(source, files[kernel], kernel=kernel)
+    x = np.random.default_rng(1).standard_normal((1, 1, spec.input_size), np.float32)
+    streams = {name: load(path, provider="cpu", threads=1).stream() for name, path in files.items()}
+    return [
+        Candidate(name if name == FLOAT32 else f"int8 {name}", partial(stream, x), is_lstm_onnx=True)
+        for name, stream in streams.items()
+    ]
+
+
+def _torch(spec: LSTMSpec, state: dict[str, np.ndarray]) -> list[Candidate]:
+    """PyTorch's own dynamic quantisation of the same LSTM; none where PyTorch or its quantisation is not there."""
+    try:
+        from ..exporter.sources.torch_lstm import module_of
+
+        torch = import_torch("bench times it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated, and is what people use
+            quantized: Any = torch.ao.quantization
+            module = quantized.quantize_dynamic(module_of(spec, state), {torch.nn.LSTM}, dtype=torch.qint8)
+    except (ImportError, AttributeError, RuntimeError, MissingDependencyError):
+        return []
+    x = torch.zeros(1, 1, spec.input_size)
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+    return [Candidate(TORCH, partial(module, x), around)]
+
+
+def _bandwidth() -> float:
+    """Bytes per second that one thread reads from memory: the best of some sums of an array beyond the caches."""
+    array = np.ones(_BANDWIDTH_BYTES // 4, np.float32)
+    best = 0.0
+    for _ in range(_BANDWIDTH_REPEATS):
+        began = time.perf_counter()
+        array.max()
+        best = max(best, array.nbytes / (time.perf_counter() - began))
+    return best

@@ -271,6 +271,8 @@ class _Rewrite:
         g.without_identities(set(ends), outer_values)
         used = {name for node in g.nodes.nodes for name in (*node.input, *outer_values(node))}
         last = g.last_name if g.last_name in used else None
+        if last is not None and not g.ending:
+            raise NeedsEndError
         inputs = [self._input_info(name) for name in self.inputs]
         if last is not None:
             inputs.append(helper.make_tensor_value_info(last, TensorProto.INT64, [1]))

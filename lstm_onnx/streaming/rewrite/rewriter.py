@@ -168,6 +168,8 @@ class Rewriter:
         """
         if isinstance(count, Stage) and (count.times, count.plus, count.at_end, count.by) == (1, 0, 0, 1):
             return count.source
+        if not self.graph.ending and isinstance(count, Stage) and count.at_end and count.ends_early:
+            count = replace(count, at_end=0)  # a stride leaves out what the end would add
         if count not in self._known:
             try:
                 found = next((known for known in self._counts if equal(known, count)), None)

@@ -116,6 +116,13 @@ def conv(b: Builder, left: int, right: int, kernel: int = 5, stride: int = 1) ->
     return b.add("Conv", "x", b.weight(3, 4, kernel), kernel_shape=[kernel], pads=[left, right], strides=[stride])
 
 
+def twice(b: Builder) -> str:
+    return b.add(
+        "Resize", "x", "", b.const([1, 1, 2], np.float32), mode="nearest", coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )  # fmt: skip
+
+
 STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
     "causal": (lambda b: conv(b, 4, 0), (0, 1), {"conv2.cache"}),
     "no padding": (lambda b: conv(b, 0, 0), (0, 1), {"conv2.cache", "steps"}),
@@ -124,6 +131,11 @@ STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
     "strided": (lambda b: conv(b, 3, 0, 5, 2), (0, 2), {"conv2.cache", "steps"}),
     "a stride over its kernel": (lambda b: conv(b, 0, 0, 2, 3), (0, 3), {"conv2.cache", "steps"}),
     "a window of one step": (lambda b: conv(b, 0, 0, 1), (0, 1), set()),
+    "padding at the end that a stride leaves out": (
+        lambda b: b.add("Conv", twice(b), b.weight(3, 4, 4), kernel_shape=[4], pads=[0, 1], strides=[2]),
+        (0, 1),
+        {"conv4.cache", "steps"},
+    ),
     "a running sum": (lambda b: b.add("CumSum", "x", b.const(2)), (0, 1), {"cumsum2.sum"}),
     "reflected": (
         lambda b: b.add("Pad", "x", b.const([0, 0, 3, 0, 0, 2]), mode="reflect"),

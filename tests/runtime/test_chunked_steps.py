@@ -43,8 +43,8 @@ def test_calls_return_what_is_ready(files: dict[str, Path]) -> None:
     with lstm_onnx.load(files["strided"], "cpu") as model:
         stream = model.stream()
         assert (stream.delay, stream.hop) == (1, 3)
-        ready = [stream(x[:, :, at : at + 1]).shape[0] for at in range(9)]
-        assert ready == [0, 1, 0, 0, 1, 0, 0, 1, 0]
+        ready = [stream(x[:, :, at : at + 1]).shape[0] for at in range(10)]
+        assert ready == [0, 1, 0, 0, 1, 0, 0, 1, 0, 0]
         assert stream(x[:, :, 9:9]).shape == (0, 1, 1, 3)
         assert stream.flush().shape[0] == 1
 

@@ -129,7 +129,7 @@ def test_what_is_not_possible(tmp_path: Path) -> None:
     source = saved(conv_lstm((1, 1)), tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"needs 1 step of look-ahead \(enc\.conv/Conv\); max_delay=1 accepts that"):
         lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2})
-    with pytest.raises(ConfigError, match=r"m\.onnx"):
+    with pytest.raises(FileError, match=r"m\.onnx: is read as well"):
         lstm_onnx.make_streaming(source, source, time={"x": 2}, max_delay=1)
     with pytest.raises(FileError):
         lstm_onnx.make_streaming(tmp_path / "none.onnx", tmp_path / "s.onnx")

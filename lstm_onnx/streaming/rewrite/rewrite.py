@@ -151,6 +151,8 @@ class _Rewrite:
         graph.batch = source.batch()
         outputs = frozenset(value.name for value in model.graph.output)
         self.p = Rewriter(graph, Lengths(self.axis_name), source.inferred(), self.states, outputs, opset)
+        self.p.consumers = source.consumers()
+        self.p.ranks = source.ranks
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,8 @@ STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
         (0, 1),
         {"conv4.cache", "steps"},
     ),
+    "padded at both ends and cut": (lambda b: b.cut(conv(b, 4, 4), 0, -4, 2), (0, 1), {"conv2.cache"}),
+    "padded at both ends and cut by less": (lambda b: b.cut(conv(b, 4, 4), 0, -3, 2), (1, 1), {"conv2.cache", "steps"}),
     "a running sum": (lambda b: b.add("CumSum", "x", b.const(2)), (0, 1), {"cumsum2.sum"}),
     "reflected": (
         lambda b: b.add("Pad", "x", b.const([0, 0, 3, 0, 0, 2]), mode="reflect"),

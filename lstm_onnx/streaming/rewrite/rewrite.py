@@ -14,6 +14,7 @@ from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import TooLongError, largest_rest
 from .facts import Fact, OwnStateError, RefusedError, Static, Stream
+from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
 from .rewriter import ANY_STATIC, FAMILIES, Call, NeedsEndError, Rewriter, stored
@@ -211,6 +212,10 @@ class _Rewrite:
 
     def _facts(self, call: Call) -> list[Fact]:
         p = self.p
+        constant = folded(call, p.opset) if is_default(call.node.domain) else None
+        if constant is not None:
+            p.emitted(call, p.graph.constant(constant))
+            return [stored(constant)]
         inner = [p.facts[name] for name in outer_values(call.node) if name in p.facts]
         known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
         moving = [fact for fact in (*call.given, *inner) if not isinstance(fact, Static)]

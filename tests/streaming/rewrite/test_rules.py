@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.streaming.rewrite import RefusedError
 
@@ -163,6 +163,22 @@ def test_what_is_kept(case: str) -> None:
 def test_a_causal_graph_has_only_a_cache_more() -> None:
     done = rewritten(graph_of(lambda b: conv(b, 4, 0)), {"x": 2})
     assert [node.op_type for node in done.model.graph.node] == ["Concat", "Slice", "Conv"]
+
+
+def test_amounts_that_are_computed_of_constants() -> None:
+    """As torch's older exporter pads: two numbers of each axis from the last on, turned round."""
+
+    def padded(b: Builder) -> str:
+        pairs = b.add("Concat", b.const([3, 1]), b.add("ConstantOfShape", b.const([4]), value=zero), axis=0)
+        pairs = b.cut(b.add("Reshape", pairs, b.const([-1, 2])), -1, -(2**40), 0, -1)
+        return b.add("Pad", "x", b.add("Reshape", b.add("Transpose", pairs, perm=[1, 0]), b.const([-1])))
+
+    zero = numpy_helper.from_array(np.zeros(1, np.int64))
+    model = graph_of(padded)
+    done = rewritten(model, {"x": 2})
+    assert done.delay == 1
+    x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
+    assert not difference(ChunkRun(done, {"x": 2}), session(model), {"x": x}, 2, 0)
 
 
 @pytest.mark.parametrize("name", ["last", "steps", "conv2.cache"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from .facts import Static
 from .rewriter import Call
@@ -26,7 +26,7 @@ def folded(call: Call, opset: int) -> np.ndarray | None:
 
     known = {name: array for name, array in arrays.items() if array is not None}
     try:
-        found = ReferenceEvaluator(_model(call.node, known, opset)).run(None, known)[0]
+        [found] = ReferenceEvaluator(_model(call.node, known, opset)).run(None, known)
     except Exception:  # noqa: BLE001 - a node that it does not run is no constant
         return None
     array = np.asarray(found)
@@ -45,7 +45,7 @@ def _constant(fact: object) -> np.ndarray | None:
     return array.reshape(()) if fact.shape == () else array
 
 
-def _model(node: NodeProto, arrays: dict[str, np.ndarray], opset: int) -> object:
+def _model(node: NodeProto, arrays: dict[str, np.ndarray], opset: int) -> ModelProto:
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
         for name, array in arrays.items()

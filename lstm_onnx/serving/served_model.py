@@ -42,7 +42,9 @@ class ServedModel:
         self.name = name
         self.model = model
         self.settings = settings
-        self.inputs = {name: info for name, info in model.inputs.items() if name not in model.states}
+        streaming = model.metadata.streaming
+        own = {*model.states, *([streaming.last] if streaming is not None and streaming.last is not None else [])}
+        self.inputs = {name: info for name, info in model.inputs.items() if name not in own}
         ends = set(model.states.values())
         self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self.streams = 0
@@ -102,7 +104,7 @@ class ServedModel:
         """The names of the outputs to return, once names and datatypes are known to fit (RequestError)."""
         for name, array in inputs.items():
             info = self.model.inputs.get(name)
-            if info is None:
+            if info is None or (name not in self.inputs and name not in self.model.states):
                 raise RequestError(f"{name} is not an input of {self.name}; its inputs are {', '.join(self.inputs)}")
             if stream and name in self.model.states:
                 raise RequestError(f"{name} is a state, which the server carries for a sequence")

@@ -11,6 +11,7 @@ import torch
 
 import lstm_onnx
 from lstm_onnx import InputError
+from lstm_onnx.deploy import deploy_triton
 from tests.streaming.test_convert import conv_lstm, saved, weights
 
 STEPS = 31
@@ -198,3 +199,10 @@ def test_map_runs_whole_sequences(files: dict[str, Path], kind: str) -> None:
     with lstm_onnx.load(files[kind], "cpu") as model:
         for row, found in enumerate(model.map({"x": array} for array in x)):
             np.testing.assert_allclose(found["y"], whole(files, kind, x[row : row + 1])[:, :, 0], rtol=0, atol=1e-6)
+
+
+def test_triton_takes_no_file_with_phases(files: dict[str, Path], tmp_path: Path) -> None:
+    deploy_triton(files["causal"], tmp_path / "causal")
+    with pytest.raises(lstm_onnx.ModelError, match="gives another number of steps for equal chunks"):
+        deploy_triton(files["strided"], tmp_path / "strided")
+    assert not (tmp_path / "strided").exists()

@@ -132,6 +132,14 @@ def deploy_triton(
 def _is_stateful(model: Model) -> bool:
     if not model.states:
         return False
+    streaming = model.metadata.streaming
+    if streaming is not None and streaming.steps is not None:
+        raise ModelError(
+            "gives another number of steps for equal chunks, by the steps that came before, and Triton would step "
+            "sequences together that differ in that",
+            path=model.path,
+            hint="lstm-onnx serve runs it; causal convolutions without strides have no such phases",
+        )
     try:
         model.stream()
     except InputError:

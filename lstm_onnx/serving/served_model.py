@@ -106,7 +106,7 @@ class ServedModel:
         """The names of the outputs to return, once names and datatypes are known to fit (RequestError)."""
         for name, array in inputs.items():
             info = self.model.inputs.get(name)
-            if info is None:
+            if info is None or (name not in self.inputs and name not in self.model.states):
                 raise RequestError(f"{name} is not an input of {self.name}; its inputs are {', '.join(self.inputs)}")
             if stream and name in self.model.states:
                 raise RequestError(f"{name} is a state, which the server carries for a sequence")

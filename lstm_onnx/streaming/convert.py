@@ -85,8 +85,8 @@ def make_streaming(
         seed: of the sequences that are drawn.
 
     Raises:
-        ConfigError: `time` or `max_delay` is not possible; `path` is `source`.
-        FileError: a file cannot be read or written.
+        ConfigError: `time` or `max_delay` is not possible.
+        FileError: a file cannot be read or written, or `path` is `source`.
         ModelError: the file is not an ONNX model; or something in it needs the whole sequence, or more look-ahead
             than `max_delay`, with the node; or the new file differs from it, and is not kept.
         InputError: sequences cannot be drawn for the comparison.

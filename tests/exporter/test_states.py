@@ -209,7 +209,7 @@ def test_a_decoder_that_starts_from_its_encoder_stays_inside(tmp_path: Path) -> 
     inside, refused = result.exported.notes
     assert inside == "decoder starts from states that the model computes, which stay internal; it has no h0"
     assert refused.startswith(
-        "the file cannot be streamed: decoder/l0/LSTM (LSTM) starts from what is computed at the end"
+        "the file cannot be streamed: decoder/l0/LSTM (LSTM) starts from a state that is only known at the last step"
     )
     (x,) = signal(3, 6)
     agree(stepwise(result, x, [6]), eager(module, (x,)))
@@ -219,7 +219,7 @@ def test_both_directions_are_exported_and_the_file_says_why_it_does_not_stream(t
     module, result = exported(lambda: Part(nn.LSTM(3, 4, batch_first=True, bidirectional=True)), tmp_path)
     assert dict(result.model.states) == {"part.h0": "part.hn", "part.c0": "part.cn"}
     assert str(result.model.metadata.not_streamable).startswith(
-        "part/l0/LSTM (LSTM) is bidirectional: that direction starts at the sequence's end"
+        "part/l0/LSTM (LSTM) goes through the sequence from its end (direction bidirectional)"
     )
     (x,) = signal(3, 6)
     agree(stepwise(result, x, [6]), eager(module, (x,)))

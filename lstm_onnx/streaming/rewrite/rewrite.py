@@ -14,6 +14,7 @@ from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
 from .counts import TooLongError, largest_rest
 from .facts import Fact, OwnStateError, RefusedError, Static, Stream
+from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
 from .rewriter import ANY_STATIC, FAMILIES, Call, NeedsEndError, Rewriter, stored
@@ -151,6 +152,8 @@ class _Rewrite:
         graph.batch = source.batch()
         outputs = frozenset(value.name for value in model.graph.output)
         self.p = Rewriter(graph, Lengths(self.axis_name), source.inferred(), self.states, outputs, opset)
+        self.p.consumers = source.consumers()
+        self.p.ranks = source.ranks
 
     # --- the pass -----------------------------------------------------------------------------------------------------
 
@@ -209,6 +212,10 @@ class _Rewrite:
 
     def _facts(self, call: Call) -> list[Fact]:
         p = self.p
+        constant = folded(call, p.opset) if is_default(call.node.domain) else None
+        if constant is not None:
+            p.emitted(call, p.graph.constant(constant))
+            return [stored(constant)]
         inner = [p.facts[name] for name in outer_values(call.node) if name in p.facts]
         known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
         moving = [fact for fact in (*call.given, *inner) if not isinstance(fact, Static)]
@@ -271,6 +278,8 @@ class _Rewrite:
         g.without_identities(set(ends), outer_values)
         used = {name for node in g.nodes.nodes for name in (*node.input, *outer_values(node))}
         last = g.last_name if g.last_name in used else None
+        if last is not None and not g.ending:
+            raise NeedsEndError
         inputs = [self._input_info(name) for name in self.inputs]
         if last is not None:
             inputs.append(helper.make_tensor_value_info(last, TensorProto.INT64, [1]))

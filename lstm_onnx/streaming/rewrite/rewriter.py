@@ -115,6 +115,7 @@ class Rewriter:
     states: Mapping[str, str]
     outputs: frozenset[str]
     opset: int
+    ranks: Mapping[str, int] = field(default_factory=dict)
     facts: dict[str, Fact] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     tainted: set[str] = field(default_factory=set)
@@ -123,6 +124,10 @@ class Rewriter:
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""
     module: str = ""
+    consumers: Mapping[str, Sequence[NodeProto]] = field(default_factory=dict)
+    """The nodes that read a value."""
+    cropped: set[str] = field(default_factory=set)
+    """Outputs of Slice whose cut at the end was made by the node before."""
     _counts: list[Count] = field(default_factory=lambda: [Input()])
     _known: dict[Count, Count] = field(default_factory=dict)
 
@@ -168,6 +173,8 @@ class Rewriter:
         """
         if isinstance(count, Stage) and (count.times, count.plus, count.at_end, count.by) == (1, 0, 0, 1):
             return count.source
+        if not self.graph.ending and isinstance(count, Stage) and count.at_end and count.ends_early:
+            count = replace(count, at_end=0)  # a stride leaves out what the end would add
         if count not in self._known:
             try:
                 found = next((known for known in self._counts if equal(known, count)), None)
@@ -192,6 +199,29 @@ class Rewriter:
             if isinstance(fact, Stream) and fact.fold is None and fact.shape[fact.axis] == size:
                 return fact.count
         raise RefusedError(f"makes {size} steps, which is the number of steps of no value before it")
+
+    def crop_after(self, value: str, axis: int) -> tuple[str, int]:
+        """The output of a Slice that alone reads a value and cuts so many steps at its end; 0 where there is none.
+
+        A convolution that is padded at both ends and then cut at the end has no look-ahead.
+        """
+        readers = self.consumers.get(value, ())
+        if len(readers) != 1 or value in self.outputs or readers[0].op_type != "Slice" or readers[0].input[0] != value:
+            return "", 0
+        node = readers[0]
+        facts = [self.facts.get(name) if name else None for name in node.input]
+        found = [list(fact.array.reshape(-1)) if isinstance(fact, Static) and fact.array is not None else None
+                 for fact in facts[1:]]  # fmt: skip
+        if len(found) < 3 or any(item is None or len(item) != 1 for item in found):
+            return "", 0
+        start, stop, at, *step = (int(item[0]) for item in found if item is not None)
+        if start == 0 and stop < 0 and at in (axis, axis - self.rank_of(value)) and step in ([], [1]):
+            return str(node.output[0]), -stop
+        return "", 0
+
+    def rank_of(self, value: str) -> int:
+        """The number of axes of a value that shape inference knows; 0 for others."""
+        return self.ranks.get(value, 0)
 
     def require_equal_totals(self, counts: list[Count]) -> None:
         """Refuse streams of different lengths; where lengths are equal for multiples only, note that."""

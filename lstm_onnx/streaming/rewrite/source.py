@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from ...onnxgraph import ONNX_ERRORS, shape_of
+from ...onnxgraph import ONNX_ERRORS, outer_values, shape_of
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..size import Size
 from .facts import RefusedError, Shape
@@ -27,6 +27,7 @@ class Source:
         inputs: by name.
         axis_name: the name of the time axis.
         open_axes: for each name of an open axis that is not time, an input and its axis.
+        ranks: the number of axes of values, once they are inferred.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Source:
         self.inputs = {value.name: value for value in model.graph.input if value.name not in initializers}
         self.axis_name = self._time_name()
         self.open_axes = self._open_axes()
+        self.ranks: dict[str, int] = {}
 
     def dims(self, name: str) -> tuple[int | str, ...]:
         """An input's dims; the time axis has the same name everywhere, and unnamed axes get names."""
@@ -103,6 +105,14 @@ class Source:
             *(node.name for node in graph.node),
         }
 
+    def consumers(self) -> dict[str, list[NodeProto]]:
+        """The nodes that read each value, also in their bodies."""
+        found: dict[str, list[NodeProto]] = {}
+        for node in self.model.graph.node:
+            for name in {*node.input, *outer_values(node)}:
+                found.setdefault(name, []).append(node)
+        return found
+
     def inferred(self) -> Inferred:
         """dtypes and shapes by onnx's shape inference; none where onnx refuses the model."""
         complete = without_weights(self.model)
@@ -122,6 +132,8 @@ class Source:
         for value in (*shaped.graph.value_info, *shaped.graph.output):
             kind = value.type.tensor_type.elem_type
             dims = shape_of(value.type)
+            if dims is not None:
+                self.ranks[value.name] = len(dims)
             sizes = None
             if dims is not None and all(isinstance(dim, int) or dim in known for dim in dims):
                 sizes = tuple(Size.of(dim) for dim in dims if dim is not None)

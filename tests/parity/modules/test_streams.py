@@ -9,29 +9,41 @@ import torch
 from torch import Tensor, nn
 
 import lstm_onnx
+from lstm_onnx.streaming.rewrite import graph
 from tests.architectures.architecture import seeded
 from tests.module_files import with_metadata
 
 AXES = {"x": {0: "batch", 1: "time"}}
 
 
-class Smoothed(nn.Module):
-    """A mean over three steps before the LSTM, which its states do not carry."""
+class Centred(nn.Module):
+    """The mean of all steps before the LSTM, which no state carries."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(4, 6, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        padded = nn.functional.pad(x, (0, 0, 2, 0))
-        return self.lstm((padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3)[0]
+        return self.lstm(x - x.mean(1, keepdim=True))[0]
 
 
-class Plain(Smoothed):
+class Plain(Centred):
     """The same without it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.lstm(x)[0]
+
+
+class Smoothed(nn.Module):
+    """A convolution before the LSTM, whose inputs are kept in a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.lstm = nn.Conv1d(4, 4, 3), nn.LSTM(4, 6, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(nn.functional.pad(x.transpose(1, 2), (2, 0)))
+        return self.lstm(y.transpose(1, 2))[0]
 
 
 def exported(make: type[nn.Module], path: Path) -> nn.Module:
@@ -51,7 +63,7 @@ def test_every_chunking_is_compared_with_the_whole(tmp_path: Path) -> None:
 
 
 def test_a_file_that_says_it_streams_and_does_not_is_not_in_parity(tmp_path: Path) -> None:
-    module = exported(Smoothed, tmp_path / "m.onnx")
+    module = exported(Centred, tmp_path / "m.onnx")
     report = lstm_onnx.verify(module, tmp_path / "m.onnx", mutants="none")
     assert report
     assert any(note.startswith("streams were not compared: cannot be streamed: ") for note in report.notes)
@@ -72,3 +84,25 @@ def test_lengths_and_axes_of_batch_and_time(name: str) -> None:
     report = lstm_onnx.verify(architecture.build(), module_file(name, "explicit"), mutants="none")
     assert report, str(report)
     assert sum(case.kind == "chunks" for case in report.cases) >= 2
+
+
+def test_caches_are_compared_as_states_are(tmp_path: Path) -> None:
+    module = exported(Smoothed, tmp_path / "m.onnx")
+    report = lstm_onnx.verify(module, tmp_path / "m.onnx", mutants="quick")
+    assert report
+    assert sum(case.kind == "chunks" for case in report.cases) == 4
+    found = {mutant.name: mutant.outcome for mutant in report.mutants}
+    assert found["a cache of earlier steps stale"] == found["a cache of earlier steps lost"] == "rejected"
+
+
+def test_a_file_whose_cache_is_wrong_is_not_in_parity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the pass had a fault, and the file was not compared when it was exported."""
+    own = graph.Graph.feed
+    monkeypatch.setattr(graph.Graph, "feed", lambda self, state, _value: own(self, state, state.name))
+    module = seeded(Smoothed)()
+    path = tmp_path / "m.onnx"
+    example = torch.randn(2, 9, 4)
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=AXES, states="explicit", check=False)
+    report = lstm_onnx.verify(module, path, mutants="none")
+    assert not report
+    assert {case.kind for case in report.cases if not case.passed} == {"chunks", "pool"}

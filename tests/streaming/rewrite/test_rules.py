@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from lstm_onnx.streaming.rewrite import RefusedError
 
@@ -116,6 +116,13 @@ def conv(b: Builder, left: int, right: int, kernel: int = 5, stride: int = 1) ->
     return b.add("Conv", "x", b.weight(3, 4, kernel), kernel_shape=[kernel], pads=[left, right], strides=[stride])
 
 
+def twice(b: Builder) -> str:
+    return b.add(
+        "Resize", "x", "", b.const([1, 1, 2], np.float32), mode="nearest", coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )  # fmt: skip
+
+
 STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
     "causal": (lambda b: conv(b, 4, 0), (0, 1), {"conv2.cache"}),
     "no padding": (lambda b: conv(b, 0, 0), (0, 1), {"conv2.cache", "steps"}),
@@ -124,6 +131,13 @@ STREAMS: dict[str, tuple[Make, tuple[int, int], set[str]]] = {
     "strided": (lambda b: conv(b, 3, 0, 5, 2), (0, 2), {"conv2.cache", "steps"}),
     "a stride over its kernel": (lambda b: conv(b, 0, 0, 2, 3), (0, 3), {"conv2.cache", "steps"}),
     "a window of one step": (lambda b: conv(b, 0, 0, 1), (0, 1), set()),
+    "padding at the end that a stride leaves out": (
+        lambda b: b.add("Conv", twice(b), b.weight(3, 4, 4), kernel_shape=[4], pads=[0, 1], strides=[2]),
+        (0, 1),
+        {"conv4.cache", "steps"},
+    ),
+    "padded at both ends and cut": (lambda b: b.cut(conv(b, 4, 4), 0, -4, 2), (0, 1), {"conv2.cache"}),
+    "padded at both ends and cut by less": (lambda b: b.cut(conv(b, 4, 4), 0, -3, 2), (1, 1), {"conv2.cache", "steps"}),
     "a running sum": (lambda b: b.add("CumSum", "x", b.const(2)), (0, 1), {"cumsum2.sum"}),
     "reflected": (
         lambda b: b.add("Pad", "x", b.const([0, 0, 3, 0, 0, 2]), mode="reflect"),
@@ -149,6 +163,22 @@ def test_what_is_kept(case: str) -> None:
 def test_a_causal_graph_has_only_a_cache_more() -> None:
     done = rewritten(graph_of(lambda b: conv(b, 4, 0)), {"x": 2})
     assert [node.op_type for node in done.model.graph.node] == ["Concat", "Slice", "Conv"]
+
+
+def test_amounts_that_are_computed_of_constants() -> None:
+    """As torch's older exporter pads: two numbers of each axis from the last on, turned round."""
+
+    def padded(b: Builder) -> str:
+        pairs = b.add("Concat", b.const([3, 1]), b.add("ConstantOfShape", b.const([4]), value=zero), axis=0)
+        pairs = b.cut(b.add("Reshape", pairs, b.const([-1, 2])), -1, -(2**40), 0, -1)
+        return b.add("Pad", "x", b.add("Reshape", b.add("Transpose", pairs, perm=[1, 0]), b.const([-1])))
+
+    zero = numpy_helper.from_array(np.zeros(1, np.int64))
+    model = graph_of(padded)
+    done = rewritten(model, {"x": 2})
+    assert done.delay == 1
+    x = np.random.default_rng(0).standard_normal((2, 4, 30)).astype(np.float32)
+    assert not difference(ChunkRun(done, {"x": 2}), session(model), {"x": x}, 2, 0)
 
 
 @pytest.mark.parametrize("name", ["last", "steps", "conv2.cache"])

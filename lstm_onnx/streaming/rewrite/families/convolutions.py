@@ -57,6 +57,11 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     d = fact.axis - SPATIAL
     _require_simple(call, shape, d)
     fill = -np.inf if call.op == "MaxPool" else 0.0
+    cut, steps = p.crop_after(call.node.output[0], fact.axis)
+    if 0 < steps <= shape.after[d] and shape.strides[d] == 1:
+        shape.after[d] -= steps
+        sizes[fact.axis] -= Size.of(steps)
+        p.cropped.add(cut)
     reach = (shape.kernel[d] - 1) * shape.dilations[d] + 1
     x = p.name(call.node.input[0])
     fed, found = window(p, x, fact, reach, shape.strides[d], shape.before[d], shape.after[d], fill)

@@ -1,0 +1,55 @@
+"""Small integer constants that other exporters compute in the graph, such as the amounts of a Pad."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from .facts import Static
+from .rewriter import Call
+
+_SMALL = 64
+_FOLDED = frozenset(
+    {"Add", "Cast", "Concat", "ConstantOfShape", "Div", "Expand", "Gather", "Identity", "Mul", "Neg", "Reshape"}
+    | {"Shape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+)
+
+
+def folded(call: Call, opset: int) -> np.ndarray | None:
+    """The result of a node whose inputs are small integer constants; None for any other node."""
+    if call.op not in _FOLDED or len(call.node.output) != 1 or not call.given:
+        return None
+    arrays = {name: _constant(fact) for name, fact in zip(call.node.input, call.facts, strict=True) if name}
+    if any(array is None for array in arrays.values()):
+        return None
+    from onnx.reference import ReferenceEvaluator  # no file of ours needs it
+
+    known = {name: array for name, array in arrays.items() if array is not None}
+    try:
+        [found] = ReferenceEvaluator(_model(call.node, known, opset)).run(None, known)
+    except Exception:  # noqa: BLE001 - a node that it does not run is no constant
+        return None
+    array = np.asarray(found)
+    return array if array.dtype.kind in "iub" and array.size <= _SMALL else None
+
+
+def _constant(fact: object) -> np.ndarray | None:
+    if not isinstance(fact, Static):
+        return None
+    if fact.array is not None:
+        return fact.array if fact.array.dtype.kind in "iub" and fact.array.size <= _SMALL else None
+    values = [size.number for size in fact.numbers or ()]
+    if fact.numbers is None or None in values or fact.shape is None:
+        return None
+    array = np.array(values, fact.dtype or np.int64)
+    return array.reshape(()) if fact.shape == () else array
+
+
+def _model(node: NodeProto, arrays: dict[str, np.ndarray], opset: int) -> ModelProto:
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in arrays.items()
+    ]
+    outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None)]
+    graph = helper.make_graph([node], "constant", inputs, outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])

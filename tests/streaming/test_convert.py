@@ -1,0 +1,163 @@
+"""`make_streaming`: files from anywhere, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+import lstm_onnx
+from lstm_onnx import ConfigError, FileError, ModelError
+
+H = 3
+
+
+def weights(*shape: int, seed: int = 0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.5).astype(np.float32)
+
+
+def conv_lstm(
+    pads: tuple[int, int] = (2, 0), *, stride: int = 1, states: bool = False, batch: str = "batch", time: Any = "time"
+) -> ModelProto:
+    """x (batch, 4, time) through a convolution and an LSTM, to y (time, 1, batch, 3)."""
+    shape = [batch, 4, time]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    starts: list[str] = []
+    if states:
+        starts = ["", "h", "c"]
+        inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, batch, H]) for name in "hc"]
+        outputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, batch, H]) for name in ("hn", "cn")]
+    nodes = [
+        helper.make_node(
+            "Conv", ["x", "K"], ["k"], name="enc.conv/Conv", kernel_shape=[3], pads=list(pads), strides=[stride]
+        ),
+        helper.make_node("Transpose", ["k"], ["t"], perm=[2, 0, 1]),
+        helper.make_node(
+            "LSTM", ["t", "W", "R", "B", *starts], ["y", "hn", "cn"] if states else ["y"], name="lstm/LSTM",
+            hidden_size=H,
+        ),
+    ]  # fmt: skip
+    stored = {"K": weights(5, 4, 3), "W": weights(1, 12, 5), "R": weights(1, 12, H), "B": weights(1, 24)}
+    graph = helper.make_graph(
+        nodes, "g", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if states:
+        helper.set_model_props(model, {"lstm_onnx.states": '{"h": "hn", "c": "cn"}'})
+    return model
+
+
+def saved(model: ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+def in_chunks(model: lstm_onnx.Model, x: np.ndarray, cut: tuple[int, ...], axis: int = 2) -> np.ndarray:
+    stream = model.stream(batch=len(x))
+    ends = np.cumsum(cut)
+    parts = [stream(np.take(x, range(end - size, end), axis)) for end, size in zip(ends, cut, strict=True)]
+    return np.concatenate([*parts, stream.flush()], 0)
+
+
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize(("pads", "stride", "delay"), [((2, 0), 1, 0), ((1, 1), 1, 1), ((1, 1), 2, 1), ((0, 0), 3, 0)])
+def test_a_file_from_elsewhere(pads: tuple[int, int], stride: int, delay: int, states: bool, tmp_path: Path) -> None:
+    source = saved(conv_lstm(pads, stride=stride, states=states), tmp_path / "m.onnx")
+    result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, max_delay=1)
+    assert (result.streaming.delay, result.streaming.hop) == (delay, stride)
+    assert result.proof.cuts >= 6
+    assert "enc.conv.cache" in result.streaming.caches
+    assert set(result.states) == {*result.streaming.caches, *({"h", "c"} if states else ())}
+    assert result.to_dict()["streaming"]["delay"] == delay
+    assert f"delay: {delay} step" in str(result)
+    x = weights(2, 4, 40, seed=1)
+    with lstm_onnx.load(source, "cpu") as whole, lstm_onnx.load(tmp_path / "s.onnx", "cpu") as model:
+        expected = whole.run({"x": x})["y"]
+        np.testing.assert_allclose(model.run({"x": x})["y"], expected, rtol=0, atol=1e-6)
+        for cut in ((1,) * 40, (40,), (0, 7, 0, 13, 20)):
+            np.testing.assert_allclose(in_chunks(model, x, cut), expected, rtol=0, atol=1e-6)
+
+
+def test_other_axis_names_and_weights_beside_the_file(tmp_path: Path) -> None:
+    model = conv_lstm((1, 1), batch="N", time="frames")
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    result = lstm_onnx.make_streaming(tmp_path / "m.onnx", tmp_path / "s.onnx", time={"x": -1}, max_delay=9)
+    assert result.streaming.time == {"x": 2}
+    with lstm_onnx.load(tmp_path / "s.onnx", "cpu") as model:
+        assert model.inputs["enc.conv.cache"].shape == ("N", 4, 2)
+        assert model.pool(slots=3).slots == 3
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(ModelError, match=r"its weights in w\.bin cannot be read: the file is missing"):
+        lstm_onnx.make_streaming(tmp_path / "m.onnx", tmp_path / "t.onnx", time={"x": 2})
+    assert not (tmp_path / "t.onnx").exists()
+
+
+def test_the_default_axis_is_called_time(tmp_path: Path) -> None:
+    source = saved(conv_lstm(), tmp_path / "m.onnx")
+    assert lstm_onnx.make_streaming(source, tmp_path / "s.onnx").streaming.time == {"x": 2}
+    source = saved(conv_lstm(time="T"), tmp_path / "m.onnx")
+    with pytest.raises(ConfigError, match=r'which axis is time is not known; pass time, such as {"x": 1}'):
+        lstm_onnx.make_streaming(source, tmp_path / "s.onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"time": {"y": 1}}, "'y' is no input; its inputs are x"),
+        ({"time": {"x": 3}}, "3 is no axis of x, which has 3"),
+        ({"time": {"x": True}}, "True is no axis of x"),
+        ({"time": {}}, "it must map inputs to axes"),
+        ({"time": "x"}, "it must map inputs to axes"),
+        ({"max_delay": -1}, "max_delay = -1 is not possible"),
+        ({"max_delay": 1.5}, "max_delay = 1.5 is not possible"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    source = saved(conv_lstm(), tmp_path / "m.onnx")
+    with pytest.raises(ConfigError) as caught:
+        lstm_onnx.make_streaming(source, tmp_path / "s.onnx", **arguments)
+    assert message in str(caught.value)
+    assert not (tmp_path / "s.onnx").exists()
+
+
+def test_what_is_not_possible(tmp_path: Path) -> None:
+    source = saved(conv_lstm((1, 1)), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"needs 1 step of look-ahead \(enc\.conv/Conv\); max_delay=1 accepts that"):
+        lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2})
+    with pytest.raises(FileError, match=r"m\.onnx: is read as well"):
+        lstm_onnx.make_streaming(source, source, time={"x": 2}, max_delay=1)
+    with pytest.raises(FileError):
+        lstm_onnx.make_streaming(tmp_path / "none.onnx", tmp_path / "s.onnx")
+    lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, max_delay=1)
+    with pytest.raises(ModelError, match="takes chunks of any length already"):
+        lstm_onnx.make_streaming(tmp_path / "s.onnx", tmp_path / "t.onnx")
+    fixed = saved(conv_lstm(time=30), tmp_path / "f.onnx")
+    with pytest.raises(ModelError, match="always has 30 steps; export it with an open time axis"):
+        lstm_onnx.make_streaming(fixed, tmp_path / "t.onnx", time={"x": 2})
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a rule of the pass were wrong: the comparison sees it."""
+    from lstm_onnx.streaming.rewrite import graph
+
+    own = graph.Graph.feed
+    monkeypatch.setattr(graph.Graph, "feed", lambda self, state, _value: own(self, state, state.name))
+    source = saved(conv_lstm(), tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"the streaming file differs from it: \d+ steps in chunks of 1\+1\+1"):
+        lstm_onnx.make_streaming(source, tmp_path / "s.onnx")
+    assert not (tmp_path / "s.onnx").exists()
+
+
+def test_states_that_a_module_carries_otherwise_are_refused(tmp_path: Path) -> None:
+    model = conv_lstm(states=True)
+    scaled = helper.make_node("Mul", ["h", "half"], ["g"], name="scaled")
+    model.graph.node.insert(0, scaled)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
+    next(node for node in model.graph.node if node.op_type == "LSTM").input[5] = "g"
+    with pytest.raises(ModelError, match="computes with the state h, which the module carries itself"):
+        lstm_onnx.make_streaming(saved(model, tmp_path / "m.onnx"), tmp_path / "s.onnx")

@@ -13,6 +13,7 @@ from .build import build_report, with_mutants
 from .converted.drift import drifts, limit_case, precision_of, require_drift
 from .expected import first_difference
 from .golden_file import Golden, read
+from .own_states import file_only
 from .replay import replay
 from .report import ParityReport
 
@@ -108,7 +109,7 @@ def _converted(
 def _require_same_names(model: Model, golden: Golden, place: str | os.PathLike[str]) -> None:
     inputs = {name for case in golden.cases for call in case.calls for name in call.feeds}
     outputs = {name for case in golden.cases for call in case.calls for name in call.reference}
-    optional = {*model.states, *(["lengths"] if model.spec is not None else [])}
+    optional = {*model.states, *file_only(model.metadata), *(["lengths"] if model.spec is not None else [])}
     if not set(model.inputs) - optional <= inputs <= set(model.inputs) or not outputs <= set(model.outputs):
         raise ConfigError(
             f"{model.path}: has inputs {', '.join(model.inputs)} and outputs {', '.join(model.outputs)}, and {place} "

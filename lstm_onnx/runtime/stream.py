@@ -253,7 +253,8 @@ class Stream:
                     hint="set stream.state to change it",
                     name=name,
                 )
-        self._require_open()
+        if self._ended:
+            self._require_open()
         self._returns_dict = True
         if self._chunks.streaming is not None:
             feeds, empty = self._chunks.prepared(feeds)

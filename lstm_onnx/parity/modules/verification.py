@@ -30,7 +30,7 @@ from ..comparison import Models, Planned, Verification, user_case
 from ..diagnosis.modules import diagnose_module
 from ..expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
 from ..mutants import Target, read_graph
-from ..own_states import with_own_states
+from ..own_states import file_only, with_own_states
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EPSILON, LEAST_INPUT_GAIN
 from .amplify import amplified_target
@@ -172,7 +172,8 @@ class ModuleVerification(Verification):
     def _data_case(self, index: int, feeds: Mapping[str, Any]) -> ModuleCase:
         """The user's own inputs."""
         label, _ = user_case(self.model, index, feeds)
-        arrays = {name: np.asarray(array) for name, array in feeds.items()}
+        without = file_only(self.model.metadata)  # caches, which PyTorch does not have
+        arrays = {name: np.asarray(array) for name, array in feeds.items() if name not in without}
         arguments = set(self.models.native.arguments)
         inputs = {name: array for name, array in arrays.items() if name in arguments}
         states = {name: array for name, array in arrays.items() if name not in arguments}

@@ -88,9 +88,13 @@ def test_lengths_and_axes_of_batch_and_time(name: str) -> None:
 
 def test_caches_are_compared_as_states_are(tmp_path: Path) -> None:
     module = exported(Smoothed, tmp_path / "m.onnx")
-    report = lstm_onnx.verify(module, tmp_path / "m.onnx", mutants="quick")
+    x = torch.randn(2, 9, 4).numpy()
+    report = lstm_onnx.verify(
+        module, tmp_path / "m.onnx", mutants="quick", data=[{"x": x}], golden=tmp_path / "golden.npz"
+    )
     assert report
     assert sum(case.kind == "chunks" for case in report.cases) == 4
+    assert len(lstm_onnx.verify_golden(tmp_path / "m.onnx", tmp_path / "golden.npz").cases) == len(report.cases)
     found = {mutant.name: mutant.outcome for mutant in report.mutants}
     assert found["a cache of earlier steps stale"] == found["a cache of earlier steps lost"] == "rejected"
 

@@ -73,7 +73,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a sum from the end": (lambda b: b.add("CumSum", "x", b.const(2), reverse=1), "sums from the end"),
     "ceil_mode": (
         lambda b: b.add("MaxPool", "x", kernel_shape=[2], strides=[2], ceil_mode=1),
-        "has ceil_mode along time",
+        "has ceil_mode",
     ),
     "padding that does not count": (
         lambda b: b.add("AveragePool", "x", kernel_shape=[3], pads=[1, 1]),

@@ -43,6 +43,8 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
         return p.plain(call)
     if fact.axis == 1:
         raise RefusedError("has time for its channels")
+    if call.attributes.get("ceil_mode"):
+        raise RefusedError("has ceil_mode", "pad the input")
     shape = window_of(call, fact)
     channels = fact.shape[1]
     if call.op == "Conv":
@@ -114,8 +116,6 @@ def _same_pads(
 
 
 def _require_simple(call: Call, shape: Window, d: int) -> None:
-    if call.attributes.get("ceil_mode"):
-        raise RefusedError("has ceil_mode along time", "pad the input")
     padded = shape.before[d] or shape.after[d]
     if call.op == "AveragePool" and padded and not call.attributes.get("count_include_pad"):
         raise RefusedError(

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
-
 from ..errors import InputError, shown
 
 
@@ -31,6 +27,10 @@ def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, 
     Raises:
         InputError: the inputs hold no tensor, have no step, or have different numbers of steps.
     """
+    import torch  # here: `help(lstm_onnx)` works without it
+    from torch import Tensor
+    from torch.utils import _pytree as pytree
+
     tensors, structure = pytree.tree_flatten(inputs)
     if not tensors or not all(isinstance(item, Tensor) and -item.dim() <= dim < item.dim() for item in tensors):
         raise InputError(f"scan takes tensors with steps along the axis {shown(dim)}, and got {shown(inputs)}")

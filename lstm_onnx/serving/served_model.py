@@ -68,7 +68,8 @@ class ServedModel:
         except InputError:
             self._batcher = None  # its batch is fixed, or not known
         try:
-            self._batcher = self._batcher or SingleStreams(model, executor, settings.max_streams, record)
+            if self._batcher is None:  # one without streams is false
+                self._batcher = SingleStreams(model, executor, settings.max_streams, record)
         except InputError as error:
             self._not_streamable = error.reason
 

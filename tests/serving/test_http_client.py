@@ -13,6 +13,7 @@ from lstm_onnx.runtime import Model, load
 
 from ..runtime.models import randoms
 from .servers import Server
+from .test_http import metric
 
 triton = pytest.importorskip("tritonclient.http")
 triton_aio = pytest.importorskip("tritonclient.http.aio")
@@ -106,8 +107,17 @@ def test_many_whole_sequences_at_once(server: Server, lstm: Model) -> None:
             asked = [client.infer("lstm", [tensor("input", x, library=triton_aio)]) for x in sequences]
             return [answer.as_numpy("output") for answer in await asyncio.gather(*asked)]
 
+    before = batches(server)
     for x, found in zip(sequences, asyncio.run(main()), strict=True):
         np.testing.assert_array_equal(found, lstm.run({"input": x})["output"])
+    rows, count = (now - start for now, start in zip(batches(server), before, strict=True))
+    assert rows == 90
+    assert count < 60
+
+
+def batches(server: Server) -> list[float]:
+    """How many rows ran in batches of whole sequences, and in how many."""
+    return [metric(server, f'lstm_onnx_batch_size_{part}{{kind="whole",model="lstm"}}') for part in ("sum", "count")]
 
 
 def test_interleaved_sequences_over_several_connections(server: Server, wide: Model) -> None:

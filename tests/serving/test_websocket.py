@@ -22,6 +22,7 @@ from lstm_onnx.serving.client import open_stream
 
 from ..runtime.models import randoms
 from .servers import LONG, Server, serving
+from .test_http import metric
 
 
 def url(server: Server, model: str) -> str:
@@ -40,7 +41,15 @@ def test_streams_get_what_they_would_alone(server: Server, wide: Model) -> None:
     async def main() -> None:
         await asyncio.gather(*[caller(number) for number in range(20)])
 
+    labels = '{kind="streams",model="wide"}'
+    before = [metric(server, f"lstm_onnx_batch_size_{part}{labels}") for part in ("sum", "count")]
     asyncio.run(main())
+    frames, batches = (
+        metric(server, f"lstm_onnx_batch_size_{part}{labels}") - start
+        for part, start in zip(("sum", "count"), before, strict=True)
+    )
+    assert frames == 20 * 8
+    assert batches < frames  # they were stepped together
 
 
 def test_frames_may_be_sent_ahead(server: Server, lstm: Model) -> None:

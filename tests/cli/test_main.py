@@ -30,6 +30,24 @@ def test_every_help(run_cli, name):
     assert done.err == ""
 
 
+def test_the_list_of_commands_has_the_first_lines_of_their_helps(run_cli):
+    listed = " ".join(run_cli("--help").out.partition("Commands:")[2].split())
+    for name, command in cli.commands.items():
+        assert f"{name} {command.get_short_help_str(200)}" in listed
+
+
+def test_help_imports_no_command():
+    code = "import sys; from lstm_onnx.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("lstm_onnx.cli.")}
+    assert loaded
+    assert loaded.isdisjoint(f"lstm_onnx.cli.{name}" for name in cli.commands)
+    run = subprocess.run(
+        [sys.executable, "-c", code.replace("--help", "run', '--help")], capture_output=True, text=True
+    )
+    assert "lstm_onnx.cli.run" in run.stdout.split()
+
+
 def test_version(run_cli):
     import lstm_onnx
 

@@ -70,7 +70,8 @@ def test_export_defaults_and_overrides(run_cli, toml, tmp_path):
     done = run_cli("export", toml(proj_size=2), "--lengths", "--projection", "fold", "--opset", "15", "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
-    assert told["options"] == {"lengths": True, "projection": "fold", "opset": 15}
+    chosen = {"lengths": True, "projection": "fold", "opset": 15}
+    assert told["options"] == {**chosen, "precision": None, "layers": "all", "kernel": "MatMulInteger"}
     assert (tmp_path / "net.onnx").stat().st_size == told["num_bytes"]
 
 

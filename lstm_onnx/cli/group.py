@@ -4,32 +4,62 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import UserDict
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import click
 
 from .. import __version__
-from .bench import bench
-from .check import check
-from .deploy import deploy
-from .doctor import doctor
-from .export import export
-from .help import did_you_mean, help_command
-from .inspect import inspect
 from .options import detail, verbosity_options
-from .quantize import quantize
-from .run import run
-from .serve import serve
-from .stream import stream
 from .streams import off_stdout
-from .verify import verify
 
+_SUMMARIES = {
+    "bench": "Compare the speed of PyTorch, plain ONNX Runtime and lstm-onnx.",
+    "check": "Find errors in any ONNX FILE.",
+    "deploy": "Write FILE in the layout that another server needs.",
+    "doctor": "Show what works on this machine.",
+    "export": "Export SOURCE to an ONNX file.",
+    "help": "Show the help of a command, or a topic of the documentation.",
+    "inspect": "Show the recurrent layers of any ONNX FILE.",
+    "quantize": "Write an int8 file of a float32 ONNX FILE.",
+    "run": "Run FILE on DATA, or on random input.",
+    "serve": "Serve models over HTTP, gRPC and websockets, until SIGTERM or Ctrl-C.",
+    "stream": "Write a file that takes sequences in chunks, of an ONNX FILE that takes whole ones.",
+    "verify": "Compare FILE with the PyTorch model SOURCE.",
+}
+"""The commands, in a module of this package each, and the first line of their help; --help imports none of them."""
 _PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch")
+
+
+class _Commands(UserDict[str, click.Command]):
+    """The commands by name; each is imported when it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(_SUMMARIES, _NOT_IMPORTED))
+
+    def __getitem__(self, name: str) -> click.Command:
+        if self.data[name] is _NOT_IMPORTED:
+            self.data[name] = _imported(name)
+        return self.data[name]
+
+
+_NOT_IMPORTED = click.Command(None)
 
 
 class _Group(click.Group):
     """A group that suggests a command for one that does not exist."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.commands = _Commands()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _SUMMARIES[name]) for name in sorted(_SUMMARIES)])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -37,6 +67,8 @@ class _Group(click.Group):
         """The command that the first argument names."""
         name = args[0]
         if not ctx.resilient_parsing and not name.startswith("-") and self.get_command(ctx, name) is None:
+            from .help import did_you_mean
+
             hint = did_you_mean(name, list(self.commands))
             raise click.UsageError(f"there is no command {name!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
@@ -86,10 +118,14 @@ def _versions() -> str:
     return ", ".join(versions)
 
 
+def _imported(name: str) -> click.Command:
+    module = import_module(f"{__package__}.{name}")
+    command: click.Command = module.help_command if name == "help" else getattr(module, name)
+    for each in command.commands.values() if isinstance(command, click.Group) else (command,):
+        assert each.callback is not None  # noqa: S101 - each is a function
+        each.callback = _wrapped(each.callback)
+        each.params += verbosity_options()
+    return command
+
+
 cli.params += verbosity_options()
-for _command in (export, quantize, stream, check, run, serve, deploy, verify, bench, inspect, doctor, help_command):
-    cli.add_command(_command)
-    for _each in _command.commands.values() if isinstance(_command, click.Group) else (_command,):
-        assert _each.callback is not None  # noqa: S101 - each is a function
-        _each.callback = _wrapped(_each.callback)
-        _each.params += verbosity_options()

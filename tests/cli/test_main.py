@@ -30,6 +30,24 @@ def test_every_help(run_cli, name):
     assert done.err == ""
 
 
+def test_the_list_of_commands_has_the_first_lines_of_their_helps(run_cli):
+    listed = " ".join(run_cli("--help").out.partition("Commands:")[2].split())
+    for name, command in cli.commands.items():
+        assert f"{name} {command.get_short_help_str(200)}" in listed
+
+
+def test_help_imports_no_command():
+    code = "import sys; from lstm_onnx.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("lstm_onnx.cli.")}
+    assert loaded
+    assert loaded.isdisjoint(f"lstm_onnx.cli.{name}" for name in cli.commands)
+    run = subprocess.run(
+        [sys.executable, "-c", code.replace("--help", "run', '--help")], capture_output=True, text=True
+    )
+    assert "lstm_onnx.cli.run" in run.stdout.split()
+
+
 def test_version(run_cli):
     import lstm_onnx
 
@@ -52,7 +70,8 @@ def test_export_defaults_and_overrides(run_cli, toml, tmp_path):
     done = run_cli("export", toml(proj_size=2), "--lengths", "--projection", "fold", "--opset", "15", "--json")
     assert done.code == 0, done.err
     told = json.loads(done.out)
-    assert told["options"] == {"lengths": True, "projection": "fold", "opset": 15}
+    chosen = {"lengths": True, "projection": "fold", "opset": 15}
+    assert told["options"] == {**chosen, "precision": None, "layers": "all", "kernel": "MatMulInteger"}
     assert (tmp_path / "net.onnx").stat().st_size == told["num_bytes"]
 
 

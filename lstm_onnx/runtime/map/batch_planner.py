@@ -11,6 +11,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from ..tuning import EQUAL_RATE
 
 
@@ -88,15 +90,18 @@ def _divide(group: Sequence[int], lengths: Sequence[int], call: float, step: Seq
 
     Dynamic programming: an optimal division extends an optimal one of a prefix.
     """
-    best = [0.0] + [float("inf")] * len(group)
-    previous = [0] * (len(group) + 1)
-    for start in range(len(group)):
-        so_far, length = best[start] + call, lengths[group[start]]
-        for end, each in enumerate(step[: len(group) - start], start + 1):
-            total = so_far + length * each
-            if total < best[end]:
-                best[end], previous[end] = total, start
+    best = np.full(len(group) + 1, np.inf)
+    best[0] = 0.0
+    previous = np.zeros(len(group) + 1, np.intp)
+    steps = np.array(step)
+    for start, index in enumerate(group):
+        total = steps[: len(group) - start] * lengths[index]
+        total += best[start] + call
+        rows = slice(start + 1, start + 1 + len(total))
+        better = total < best[rows]
+        np.copyto(best[rows], total, where=better)
+        np.copyto(previous[rows], start, where=better)
     bounds = [len(group)]
     while bounds[-1]:
-        bounds.append(previous[bounds[-1]])
+        bounds.append(int(previous[bounds[-1]]))
     return [tuple(group[start:end]) for start, end in pairwise(reversed(bounds))]

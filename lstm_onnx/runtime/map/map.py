@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import InputError, LSTMOnnxError, RunError, reason, shown
 from ..arguments import integer, positive_integer
 from ..call import call
+from ..conversion import ToCallerType
 from ..pool.pinned_threads import cores
 from ..tuning import (
     CALIBRATION_SECONDS,
@@ -98,7 +99,8 @@ class _Mapping:
         self.most_bytes = MAX_LOOK_AHEAD_BYTES if look_ahead is None else float("inf")
         self.window: list[tuple[int, Sample]] = []
         self.window_bytes = 0
-        self.pending: dict[int, tuple[int, Sample]] = {}
+        self.pending: dict[int, tuple[int, ToCallerType, bool]] = {}
+        """Of each sequence that was read its bytes, and what its results become."""
         self.pending_bytes = 0
         self.read = 0
         self.ended = False
@@ -131,11 +133,11 @@ class _Mapping:
 
     def _take(self, pool: WorkerPool[Batch, dict[str, Any]], index: int) -> Any:
         outcome = pool.take(index, self.progress)
-        size, sample = self.pending.pop(index)
+        size, to_caller_type, is_pair = self.pending.pop(index)
         self.pending_bytes -= size
         if isinstance(outcome, Exception):
             raise outcome
-        return _as_passed(outcome, sample)
+        return _as_passed(outcome, to_caller_type, is_pair)
 
     def _read_one(self) -> bool:
         """Read a sequence if there is room for it; whether one was read."""
@@ -157,16 +159,18 @@ class _Mapping:
         size = self.layout.size_in_bytes(sample)
         self.window.append((self.read, sample))
         self.window_bytes += size
-        # The arrays are dropped after their run; what the result needs stays.
-        self.pending[self.read] = size, replace(sample, arrays={})
+        # The arrays are dropped after their run.
+        self.pending[self.read] = size, sample.to_caller_type, sample.is_pair
         self.pending_bytes += size
         self.read += 1
         return True
 
     def _submit(self, pool: WorkerPool[Batch, dict[str, Any]]) -> None:
         """Pass the window to the workers once it is half of what may be pending: the other half is read meanwhile."""
+        if not self.window:
+            return
         full = len(self.window) >= -(-self.most // 2) or self.window_bytes >= self.most_bytes / 2
-        if not self.window or not (full or self.ended):
+        if not (full or self.ended):
             return
         window, self.window, self.window_bytes = self.window, [], 0
         samples = [sample for _, sample in window]
@@ -283,10 +287,9 @@ def _beginning(sample: Sample, steps: int) -> Sample:
     return replace(sample, arrays=arrays, sizes={**sample.sizes, "time": steps}, length=steps)
 
 
-def _as_passed(outputs: dict[str, Any], sample: Sample) -> Any:
+def _as_passed(outputs: dict[str, Any], to_caller_type: ToCallerType, is_pair: bool) -> Any:
     """Results in the form and of the type in which the sequence was passed."""
     values = {
-        name: sample.to_caller_type(value) if isinstance(value, np.ndarray) else value
-        for name, value in outputs.items()
+        name: to_caller_type(value) if isinstance(value, np.ndarray) else value for name, value in outputs.items()
     }
-    return (values["output"], (values["hn"], values["cn"])) if sample.is_pair else values
+    return (values["output"], (values["hn"], values["cn"])) if is_pair else values

@@ -42,10 +42,14 @@ class Padder:
                 feeds[name] = np.expand_dims(array, at)
                 continue
             whole = self._buffer(name, _shape(info, {**sizes, str(layout.batch): len(samples)}), info.dtype)
-            padding = self._padding_value(name)
-            rows = np.moveaxis(whole, at, 0)
-            for index, sample in enumerate(samples):  # with "...", a row of one number is an array as well
-                _copy_and_pad(rows[index, ...], sample.arrays.get(name), padding)
+            arrays = [sample.arrays.get(name) for sample in samples]
+            if all(one is None for one in arrays):
+                whole[...] = 0
+            else:
+                padding = self._padding_value(name)
+                rows = np.moveaxis(whole, at, 0)
+                for index, one in enumerate(arrays):  # with "...", a row of one number is an array as well
+                    _copy_and_pad(rows[index, ...], one, padding)
             feeds[name] = whole
         return feeds
 
@@ -75,10 +79,17 @@ class Padder:
                 continue
             rows = np.moveaxis(value, shape.index(layout.batch), 0)
             axes = [_padded_axis(dim, layout, only) for dim in layout.outputs[name].shape]
+            if len(samples) > 1 and not any(axes):
+                for index, result in enumerate(results):
+                    result[name] = rows[index, ...].copy()  # a view of it would keep the whole batch in memory
+                continue
+            whole = [slice(None)] * len(axes)
             for result, row, sample in zip(results, rows, samples, strict=True):
-                cut = row[tuple(slice(None) if axis is None else slice(sample.sizes[axis]) for axis in axes)]
-                # A view of one row would keep the whole batch in memory.
-                result[name] = cut if len(samples) == 1 else np.array(cut, order="C")
+                for at, axis in enumerate(axes):
+                    if axis is not None:
+                        whole[at] = slice(sample.sizes[axis])
+                cut = row[tuple(whole)]
+                result[name] = cut if len(samples) == 1 else cut.copy()
         return results
 
 

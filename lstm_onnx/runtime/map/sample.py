@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,8 @@ class SequenceLayout:
         Raises:
             InputError: it does not fit the model.
         """
+        if type(value) is np.ndarray and self._is_plain(value):
+            return Sample({self._plain[0]: value}, {TIME: len(value)}, len(value), _unchanged, True)
         is_pair = self.model.spec is not None and not isinstance(value, Mapping)
         if is_pair:
             named = _by_name(value)
@@ -139,6 +142,35 @@ class SequenceLayout:
         validated = validated_feeds(infos, arrays)
         return Sample(validated, sizes, sum(sizes.values()) or 1, to_caller_type or _unchanged, is_pair)
 
+    def _is_plain(self, array: np.ndarray) -> bool:
+        """Whether an array is what the general way would pass on unchanged, for a bare LSTM; that costs more than a
+        small one's steps."""
+        _, dtype, features, (least, most) = self._plain
+        return (
+            array.dtype == dtype
+            and array.ndim == 2
+            and array.shape[1] == features
+            and least <= len(array) <= most
+            and array.flags.c_contiguous
+            and array.flags.aligned
+        )
+
+    @cached_property
+    def _plain(self) -> tuple[str, np.dtype[Any] | None, int, tuple[int, float]]:
+        """A bare LSTM's input alone, with zeros for states: name, dtype, features and limits of the time axis.
+
+        No array has the dtype None: another model, or one whose file has initial states.
+        """
+        info = self.single.get("input")
+        states = [self.model.metadata.initial.get(name) for name in self.model.states]
+        if self.model.spec is None or info is None or len(info.shape) != 2 or any(s is not None for s in states):
+            return "", None, 0, (1, 0)
+        others = set(self.single) - {info.name} - set(self.counts) - set(self.model.states)
+        if others or info.shape[0] != TIME or not isinstance(info.shape[1], int):
+            return "", None, 0, (1, 0)
+        least, most = info.limits.get(TIME, (1, None))
+        return info.name, info.dtype, info.shape[1], (max(1, least), float("inf") if most is None else most)
+
     def _fill_in_states(self, arrays: Arrays, sizes: Mapping[str, int]) -> set[str]:
         """Add the file's initial states to `arrays`; the inputs that are filled in later, per batch."""
         later = set()
@@ -161,28 +193,42 @@ class SequenceLayout:
 
     def key(self, sample: Sample) -> Hashable:
         """Samples with equal keys may run together."""
-        sizes = tuple(size for axis, size in sample.sizes.items() if axis not in self.padded)
+        sizes = tuple([size for axis, size in sample.sizes.items() if axis not in self.padded])
         # Lengths below the array's own size: the results depend on that size too, which padding would change.
         shorter = tuple(
             (name, int(sample.arrays[name]), sample.sizes[axis])
             for name, axis in self.counts.items()
             if name in sample.arrays and sample.arrays[name] != sample.sizes[axis]
         )
-        shared = tuple(
-            sample.arrays[name].tobytes()
-            for name, info in self.model.inputs.items()
-            if self.batch not in info.shape and name in sample.arrays and self.together
-        )
+        shared = tuple([sample.arrays[name].tobytes() for name in self._shared if name in sample.arrays])
         return sizes, shorter, shared
+
+    @cached_property
+    def _shared(self) -> list[str]:
+        """The inputs without a batch axis, of which sequences that run together have the same."""
+        return [name for name, info in self.model.inputs.items() if self.batch not in info.shape and self.together]
 
     def size_in_bytes(self, sample: Sample) -> int:
         """Approximately, of a sample and its results."""
         longest = max(sample.sizes.values(), default=1)
         results = 0
-        for info in self.outputs.values():
-            shape = [dim if isinstance(dim, int) else sample.sizes.get(dim or "", longest) for dim in info.shape]
-            results += prod(shape) * (info.dtype.itemsize if info.dtype is not None else 8)
-        return sum(array.nbytes for array in sample.arrays.values()) + results
+        for fixed, axes in self._result_sizes:
+            for axis in axes:
+                fixed *= sample.sizes.get(axis, longest)
+            results += fixed
+        return sum([array.nbytes for array in sample.arrays.values()]) + results
+
+    @cached_property
+    def _result_sizes(self) -> list[tuple[int, list[str]]]:
+        """Of each output of one sequence, its bytes at axes of size 1, and the named axes."""
+        return [
+            (
+                prod(dim for dim in info.shape if isinstance(dim, int))
+                * (info.dtype.itemsize if info.dtype is not None else 8),
+                [dim or "" for dim in info.shape if not isinstance(dim, int)],
+            )
+            for info in self.outputs.values()
+        ]
 
 
 def _without(info: ValueInfo, batch: str | None) -> ValueInfo:

@@ -212,7 +212,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     )
     metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
     file = StreamingFile(model, graph.nodes.initializers, metadata)
-    if explicit and metadata.not_streamable:
+    if explicit and metadata.not_streamable and rolled is None:  # bodies of loops have no caches
         file = with_caches(graph, model, metadata, max_delay=options.max_delay, check=options.check)
     if file.metadata.not_streamable:
         notes += (f"the file cannot be streamed: {file.metadata.not_streamable}",)

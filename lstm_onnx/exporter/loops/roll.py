@@ -23,6 +23,7 @@ from .trace import places_of, sizes_to_trace, trace_at
 _MOST_SECONDS = 14.0
 """Of computing, for all traces and searches; a refusal must not be waited for longer than 20 s."""
 _MOST_AXES = 3
+_NO_LOOP = "there is no loop over the axis"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,12 @@ def roll(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str,
     """
     if len(loops) > _MOST_AXES:
         return None
-    return _rolled(functional, loops, sizes, time.process_time() + _MOST_SECONDS)
+    try:
+        return _rolled(functional, loops, sizes, time.process_time() + _MOST_SECONDS)
+    except NotRolled as refusal:
+        if refusal.reason == _NO_LOOP:
+            return None
+        raise
 
 
 def _rolled(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int], end: float) -> Rolled | None:
@@ -126,7 +132,7 @@ def _found(
             continue
         program = Program(items, outputs, traces[0].structure, traces[0].leaves, axes, places)
         if not program.loops:
-            refusals.append(NotRolled("there is no loop over the axis"))
+            refusals.append(NotRolled(_NO_LOOP))
             continue
         missing = sum(min(0, getattr(loop.count, "const", 0)) for loop in program.loops)
         found.append((missing, not unused, program))

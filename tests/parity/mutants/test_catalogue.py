@@ -34,6 +34,8 @@ def _applicable() -> Iterator[tuple[str, Mutator]]:
             "R transposed": scan,
             "input bias dropped": scan,  # a Scan keeps only the sum of the two
             "recurrent bias dropped": scan,
+            "a cache of earlier steps stale": True,  # of files with caches alone
+            "a cache of earlier steps lost": True,
             "a carry of a loop unchanged": True,  # of modules with Python loops alone
             "a loop of one step more": True,
             "a loop's elements one step late": True,
@@ -75,6 +77,8 @@ def test_all_but_those_of_other_modules_are_used() -> None:
         "gates z and r exchanged",
         "gates z and h exchanged",
         "gates r and h exchanged",
+        "a cache of earlier steps stale",
+        "a cache of earlier steps lost",
         "a carry of a loop unchanged",
         "a loop of one step more",
         "a loop's elements one step late",

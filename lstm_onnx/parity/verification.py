@@ -31,7 +31,7 @@ from .converted.source import export_float32, source_in_dtype
 from .golden_file import Golden
 from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
-from .mutants import require_level
+from .mutants import changes_recurrence, require_level
 from .report import CaseResult, ParityReport
 from .user_data import UserData
 
@@ -282,8 +282,8 @@ def make_report(
             amplified=verification.amplified if mutants != "none" else None,
             harder=verification.harder(),
         )
-        if mutants != "none" and not report.mutants:
-            notes.append("the self-test found no LSTM, GRU or RNN operator in the file to change")
+        if mutants != "none" and not any(changes_recurrence(result.name) for result in report.mutants):
+            notes.append("the self-test found no LSTM, GRU, RNN or Scan operator in the file to change")
     else:
         location, causes = verification.diagnosis()
         report = replace(report, location=location, causes=causes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...onnxgraph.recurrent import Port, RecurrentLayer
-from .catalogue import MUTATORS, Mutator
+from .catalogue import MUTATORS, Mutator, changes_recurrence
 from .equivalence import Outcome
 from .graph_edit import Edit, known_shapes
 from .self_test import LEVELS, Target, folder_of, mutated, opened, read_graph, require_level, self_test
@@ -17,6 +17,7 @@ __all__ = [
     "Port",
     "RecurrentLayer",
     "Target",
+    "changes_recurrence",
     "folder_of",
     "known_shapes",
     "mutated",

@@ -87,3 +87,10 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("a cache of earlier steps lost", caches.lost, once=True, streams=True, kinds=("chunks",)),
 )
 """The quick ones are one of each kind; the full set has every pair of gates, and smaller errors."""
+_OF_LOOPS = (scans.stale_carry, scans.one_step_more, scans.stale_element)
+_ANYWHERE = {mutator.name for mutator in MUTATORS if mutator.once and mutator.apply not in _OF_LOOPS}
+
+
+def changes_recurrence(name: str) -> bool:
+    """Whether the mutant of this name changes a recurrent layer or the body of a loop, unlike one that any file has."""
+    return name not in _ANYWHERE

@@ -24,7 +24,7 @@ class NoState:
     """The initial state of a recurrent module that was called without one: zeros."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Node:
     """One operator of a trace, in canonical form.
 
@@ -38,6 +38,10 @@ class Node:
     dtype: Any
     line: str | None = None
     module: str = ""
+
+    def __repr__(self) -> str:
+        """Without its arguments, whose own arguments would follow, each as often as it is used."""
+        return f"<{self.target} {self.shape}>"
 
     def key(self, *, loose: bool = False) -> tuple[Any, ...]:
         """What the same operator has in common in all steps: all but numbers and where values come from.

@@ -29,6 +29,7 @@ from .functional.dynamic_axes import (
 from .functional.functional_module import (
     FixedSizeError,
     FunctionalModule,
+    OtherSizesFailError,
     Tensors,
     make_functional,
     not_recurrent,
@@ -158,7 +159,8 @@ def _build_at_trace_sizes(functional: FunctionalModule, name: str, options: Modu
         except ExportError as error:
             if problem is not None:
                 # The error at the example's own sizes says more, unless it is the trace's and a file was made here.
-                if problem.axes and isinstance(error, FixedSizeError) and not error.axes:
+                made = not isinstance(error, OtherSizesFailError)
+                if made and problem.axes and isinstance(error, FixedSizeError) and not error.axes:
                     problem = error
                 continue
             if not isinstance(error, FixedSizeError):

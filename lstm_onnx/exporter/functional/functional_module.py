@@ -57,6 +57,10 @@ class FixedSizeError(ExportError):
         self.unexplained = unexplained
 
 
+class OtherSizesFailError(FixedSizeError):
+    """The module itself does not run at other example sizes."""
+
+
 @dataclass(frozen=True)
 class FunctionalModule:
     """A module as a function of its inputs and states.
@@ -353,7 +357,9 @@ def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tu
                 functional.run(filled, resized)
                 return filled, resized
     at = ", ".join(f"{name} {size}" for name, size in sizes.items())
-    raise FixedSizeError(f"the module fails at {at}, so nothing shows that these axes are open: {problem}") from problem
+    raise OtherSizesFailError(
+        f"the module fails at {at}, so nothing shows that these axes are open: {problem}"
+    ) from problem
 
 
 def _resize_axis(state: Tensor, axis: int, old: int, new: int) -> Tensor:

@@ -172,7 +172,8 @@ def test_the_end_lets_what_runs_finish(folder: Path) -> None:
             status, _, body = await running
             assert status == 200
             assert len(json.loads(body)["outputs"][0]["data"]) == 60_000 * 5
-            with pytest.raises(ConnectionError, match="the server is ending"):
+            # By its close code, or by the answer to a frame that came just before.
+            with pytest.raises((ConnectionError, InputError), match="the server is ending"):
                 await stream.step(randoms(1, 1, 4))
 
     with serving([folder / "lstm.onnx"]) as server:
@@ -222,11 +223,12 @@ def test_a_deadline_and_half_a_body(folder: Path) -> None:
             connection.sendall(b"POST /v2/models/lstm/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
             assert connection.recv(100).startswith(b"HTTP/1.1 408")
         x = randoms(300_000, 1, 4)
-        head = json.dumps(infer(tensor={"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}}))
+        request = infer(tensor={"shape": list(x.shape), "parameters": {"binary_data_size": x.nbytes}})
+        head = json.dumps({**request, "parameters": {"timeout": 20_000}})  # microseconds: far less than it takes
         head = head.replace(', "data": [1, 2, 3, 4]', "")
         length = str(len(head))
         answer = ask(server, "POST", INFER, head.encode() + x.tobytes(), Inference_Header_Content_Length=length)
-        assert error_of(answer) == (504, "no result within 0.3 s")
+        assert error_of(answer) == (504, "no result within 0.02 s")
 
 
 def test_what_is_refused_at_the_start(folder: Path, tmp_path: Path) -> None:

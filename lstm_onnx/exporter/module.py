@@ -40,7 +40,8 @@ from .loops.detect import looped_axes, may_be_static
 from .loops.lengths import lengths_to_try
 from .loops.rolled_up import RolledUp, rolled_up
 from .loops.states import expose_loop_states, looped_calls
-from .lowering.lower import ExposedStates, OpaqueCall, expose_states, lower_bodies, lower_calls, opaque_calls
+from .lowering.explicit_states import ExposedStates, expose_states
+from .lowering.lower import OpaqueCall, lower_bodies, lower_calls, opaque_calls
 from .lowering.opset_downgrade import downgrade_opset
 from .lowering.rename import TracedGraph, rename
 from .lowering.unread_states import remove_unread_states

@@ -18,7 +18,8 @@ from ..symbolic_dims import names_in
 from .call.arguments import Arguments
 from .call.metadata import call_to_json
 from .functional.functional_module import FunctionalModule
-from .lowering.lower import ExposedStates, OpaqueCall, carried_states
+from .lowering.explicit_states import ExposedStates, carried_states
+from .lowering.lower import OpaqueCall
 from .lowering.rename import Dims, TracedGraph
 from .weights import Array
 from .write import VERSIONS

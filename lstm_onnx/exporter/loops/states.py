@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..lowering.lower import ExposedStates, LoopedCall, add_output
+from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output
 from ..lowering.rename import TracedGraph
 from .canonical import RECURRENT
 from .cells import is_zeros

@@ -1,10 +1,9 @@
-"""Opaque calls replaced by ONNX's recurrent operators, and their states exposed as inputs and outputs."""
+"""Opaque calls replaced by ONNX's recurrent operators."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
@@ -13,19 +12,14 @@ from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
 from ...onnxgraph.builder import Nodes
 from ...spec import ExportOptions
-from ...symbolic_dims import names_in
 from ..emitter import StackOutputs, recurrent_stack
-from ..node_names import scope_prefix, state_prefix
+from ..node_names import scope_prefix
 from ..opaque.operators import RecurrentModule
 from ..tracing.opaque_node import DOMAIN
-from ..weights import Array, layer_weights, validate_state_dict
-from .rename import Dims, TracedGraph
+from ..weights import layer_weights, validate_state_dict
+from .rename import TracedGraph
 
-_SHAPE_ONLY = ("Shape", "Size")
 _SEQUENCE_RANK = 3
-_RESHAPED = ("Identity", "Unsqueeze", "Squeeze")
-_ELEMENTWISE = ("Mul", "Where", "Add", "Sub", "Cast")
-"""Operators by which a forward sets some rows of a state to zero or to a start."""
 
 
 @dataclass(frozen=True)
@@ -54,40 +48,6 @@ class OpaqueCall:
         return scope_prefix(self.recurrent.path, self.call)
 
 
-@dataclass
-class ExposedStates:
-    """The states of recurrent modules that became inputs and outputs of a graph.
-
-    Attributes:
-        states: each state input and the output that is its next value.
-        initial: initial values that are not zero, each ``(L*D, 1, features)``, by the state input.
-        sources: ``(module, first call, last call, 0 for h or 1 for c)`` of each state input.
-        loop_states: those that a Python loop carries, and that are no state of a module.
-        notes: which states stay internal, and why.
-    """
-
-    states: dict[str, str] = field(default_factory=dict)
-    initial: dict[str, Array] = field(default_factory=dict)
-    sources: dict[str, tuple[str, int, int, int]] = field(default_factory=dict)
-    loop_states: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class LoopedCall:
-    """A call that stands for those in a Python loop.
-
-    Attributes:
-        origin: whether the module's first call in the loop starts from its states, and its last one ends with them.
-        ambiguous: whether the module is called elsewhere, too.
-        initial: the numbers of its initial states; None where the module's calls were recorded.
-    """
-
-    origin: bool
-    ambiguous: bool = False
-    initial: tuple[Array | None, ...] | None = None
-
-
 def opaque_calls(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentModule]) -> list[OpaqueCall]:
     """The graph's opaque nodes, in order.
 
@@ -108,222 +68,12 @@ def opaque_calls(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
     return calls
 
 
-def expose_states(
-    graph: TracedGraph,
-    calls: list[OpaqueCall],
-    attributes: Collection[str] = (),
-    looped: Mapping[str, LoopedCall] = MappingProxyType({}),
-) -> ExposedStates:
-    """Make the states of recurrent modules inputs and outputs of the graph.
-
-    A state that is absent, zeros or learned becomes an input.  A call that continues an earlier call of
-    the same module shares its pair.  A state that the model computes stays internal (a decoder that starts
-    from its encoder), and so does that of a module that runs anew for each step (over the letters of each
-    word).
-
-    Args:
-        graph: the traced graph, which is changed.
-        calls: its opaque calls.
-        attributes: the inputs of attribute states; a call that starts from one has its pair already.
-        looped: the calls that stand for those in Python loops, by the module's path.
-
-    Raises:
-        ExportError: an initial state differs between the rows of a batch.
-    """
-    exposed = ExposedStates()
-    producers = _producers(graph.nodes.nodes)
-    times = {name for opaque in calls for name in names_in(str(_sequence_axes(graph, opaque)[0]))}
-    free: list[list[OpaqueCall]] = []
-    for chain in _chains(calls):
-        first = chain[0]
-        if _skip_reshapes(first.value(1), producers) in attributes:
-            continue
-        path = first.recurrent.path
-        if times & names_in(str(_sequence_axes(graph, first)[1])):
-            note = f"{path} runs anew for each step of a sequence, so its states stay internal; it has no h0"
-        elif path in looped and looped[path].ambiguous:
-            note = f"{path} is called in several loops, so its states stay internal; it has no h0"
-        elif any(_depends_on_data(first.value(index), producers, graph) for index in (1, 2)):
-            note = f"{path} starts from states that the model computes, which stay internal; it has no h0"
-        else:
-            free.append(chain)
-            continue
-        if note not in exposed.notes:
-            exposed.notes.append(note)
-    for chain in free:  # not before, since this renames values
-        _expose(graph, chain[0], chain[-1], exposed, looped.get(chain[0].recurrent.path))
-    return exposed
-
-
-def _continues(opaque: OpaqueCall, before: OpaqueCall) -> bool:
-    states = [opaque.value(index) for index in (1, 2) if opaque.value(index)]
-    final = list(before.node.output[1 : 1 + len(states)])
-    return opaque.recurrent is before.recurrent and bool(states) and states == final
-
-
-def _producers(nodes: Iterable[NodeProto]) -> dict[str, NodeProto]:
-    return {output: node for node in nodes for output in node.output if output}
-
-
-def _depends_on_data(value: str, producers: Mapping[str, NodeProto], graph: TracedGraph) -> bool:
-    """Whether a value depends on the inputs' values, and not only on their shapes."""
-    todo, seen = [value] if value else [], set()
-    while todo:
-        name = todo.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        if name in graph.inputs:
-            return True
-        node = producers.get(name)
-        if node is None or node.op_type in _SHAPE_ONLY:
-            continue
-        if node.domain == DOMAIN or any(bodies_of(node)):
-            return True
-        todo += [item for item in node.input if item]
-    return False
-
-
-def _expose(
-    graph: TracedGraph, first: OpaqueCall, last: OpaqueCall, exposed: ExposedStates, looped: LoopedCall | None
-) -> None:
-    spec = first.recurrent.spec
-    prefix, batch = state_prefix(first.recurrent.path, first.call), _sequence_axes(graph, first)[1]
-    kinds = (("h", 1, spec.state_size), ("c", 2, spec.hidden_size))[: 2 if spec.has_cell else 1]
-    call = first.recurrent.calls[first.call] if first.call < len(first.recurrent.calls) else None
-    while len(first.node.input) < 1 + len(kinds):
-        first.node.input.append("")
-    while len(last.node.output) < 1 + len(kinds):
-        last.node.output.append("")
-    for position, (kind, index, size) in enumerate(kinds):
-        name, after = f"{prefix}{kind}0", f"{prefix}{kind}n"
-        initial = call.initial[position] if call is not None and call.initial is not None else None
-        array = None if initial is None else initial.detach().cpu().numpy()
-        if looped is not None and looped.initial is not None:
-            array = looped.initial[position]
-        if array is not None and bool(array.any()):
-            exposed.initial[name] = _one_row(array, name)
-        first.node.input[index] = name
-        shape: Dims = (spec.num_layers * spec.num_directions, batch, size)
-        elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
-        add_output(graph, last.node, index, after)
-        graph.inputs.append(name)
-        for value in (name, after):
-            graph.dims[value], graph.types[value] = shape, elem_type
-        exposed.states[name] = after
-        if looped is None:
-            exposed.sources[name] = (first.recurrent.path, first.call, last.call, position)
-        elif looped.origin:
-            exposed.sources[name] = (first.recurrent.path, 0, -1, position)
-        else:
-            exposed.loop_states.append(name)
-
-
-def _sequence_axes(graph: TracedGraph, opaque: OpaqueCall) -> tuple[int | str, int | str]:
+def sequence_axes(graph: TracedGraph, opaque: OpaqueCall) -> tuple[int | str, int | str]:
     """The sizes or names of the time and the batch axis of a call's input."""
     dims = graph.dims.get(opaque.value(0), ())
     if len(dims) < _SEQUENCE_RANK:
         return "time", "batch"
     return (dims[1], dims[0]) if opaque.batch_first else (dims[0], dims[1])
-
-
-def add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> None:
-    """Make output `index` of a node an output of the graph, called `name`; it may be one already by another name."""
-    old = node.output[index]
-    if old in graph.outputs:
-        graph.nodes.one("Identity", old, name=name)
-    else:
-        for user in nodes_of(graph.nodes.nodes):
-            for position, value in enumerate(user.input):
-                if old and value == old:
-                    user.input[position] = name
-        node.output[index] = name
-    graph.outputs.append(name)
-
-
-def _one_row(state: Array, name: str) -> Array:
-    """``(L*D, batch, features)`` as ``(L*D, 1, features)``, where all rows are equal."""
-    if not np.array_equal(state, np.broadcast_to(state[:, :1], state.shape)):
-        raise ExportError(
-            f"{name} starts from other numbers in each row of the batch; an explicit state starts every sequence "
-            'alike. Export with states="zero", or pass the state as an argument of forward'
-        )
-    return np.ascontiguousarray(state[:, :1])
-
-
-def carried_states(graph: TracedGraph, calls: list[OpaqueCall]) -> dict[str, str]:
-    """The states that are arguments and results of the forward: an LSTM's initial state and its final one."""
-    producers = _producers(graph.nodes.nodes)
-    made = {output for opaque in calls for output in opaque.node.output[1:] if output}
-    returned = {_skip_reshapes(output, producers, made): output for output in graph.outputs}
-    pairs: dict[str, str] = {}
-    for chain in _chains(calls):
-        for index in (1, 2):
-            source = _skip_reshapes(chain[0].value(index), producers)
-            end = chain[-1].node.output[index] if index < len(chain[-1].node.output) else ""
-            target = returned.get(end)
-            if source in graph.inputs and target is not None and graph.dims.get(source) == graph.dims.get(target):
-                pairs.setdefault(source, target)
-    for end, target in returned.items():
-        found = _same_place(graph, calls, producers, end, target)
-        if found is not None and found not in pairs and target not in pairs.values():
-            pairs[found] = target
-    return pairs
-
-
-def _same_place(
-    graph: TracedGraph, calls: list[OpaqueCall], producers: Mapping[str, NodeProto], end: str, target: str
-) -> str | None:
-    """The input from which the final state `end` follows, where it has the output's place in its own structure.
-
-    ``states.pi.0`` and ``output.3.pi.0`` are one state, also where the forward sets it to zero at starts of episodes.
-    """
-    by_output = {output: opaque for opaque in calls for output in opaque.node.output[1:] if output}
-    todo, seen, found = [end], set(), []
-    while todo:
-        value = todo.pop()
-        if value in seen:
-            continue
-        seen.add(value)
-        node = producers.get(value)
-        if value in by_output:
-            opaque = by_output[value]
-            todo.append(opaque.value(list(opaque.node.output).index(value)))
-        elif value in graph.inputs:
-            if graph.dims[value] == graph.dims.get(target) and _have_one_place(value, target):
-                found.append(value)
-        elif node is not None and node.op_type in (*_RESHAPED, *_ELEMENTWISE):
-            todo += node.input
-    return found[0] if len(found) == 1 and end in by_output else None
-
-
-def _have_one_place(name: str, output: str) -> bool:
-    """Whether the place of an output in its result ends that of an input in its argument: both ``pi.0``."""
-    within, result = name.split(".")[1:], output.split(".")
-    place = result[2 if result[0] == "output" else 1 :]
-    return bool(place) and within[-len(place) :] == place
-
-
-def _chains(calls: list[OpaqueCall]) -> list[list[OpaqueCall]]:
-    """The calls in lists, in which each call starts from the final states of the one before it."""
-    chains: list[list[OpaqueCall]] = []
-    for opaque in calls:
-        chain = next((chain for chain in chains if _continues(opaque, chain[-1])), None)
-        if chain is None:
-            chains.append([opaque])
-        else:
-            chain.append(opaque)
-    return chains
-
-
-def _skip_reshapes(value: str, producers: Mapping[str, NodeProto], until: Collection[str] = ()) -> str:
-    """The value that a chain of operators without arithmetic (such as Unsqueeze) starts from."""
-    while value not in until:
-        node = producers.get(value)
-        if node is None or node.op_type not in _RESHAPED:
-            break
-        value = node.input[0]
-    return value
 
 
 def lower_calls(
@@ -414,7 +164,7 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
         names=StackOutputs(*names),
         prefix=opaque.prefix,
         weights_prefix=scope_prefix(opaque.recurrent.path),
-        batch_axis=str(_sequence_axes(graph, opaque)[1]),
+        batch_axis=str(sequence_axes(graph, opaque)[1]),
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from lstm_onnx import ExportError
-from lstm_onnx.exporter.lowering.lower import carried_states, expose_states, lower_calls, opaque_calls
+from lstm_onnx.exporter.lowering.explicit_states import carried_states, expose_states
+from lstm_onnx.exporter.lowering.lower import lower_calls, opaque_calls
 from lstm_onnx.exporter.lowering.rename import TracedGraph
 from lstm_onnx.exporter.opaque.operators import RecurrentModule
 from lstm_onnx.exporter.tracing.opaque_node import DOMAIN, OP_TYPE

@@ -27,6 +27,7 @@ from lstm_onnx.cli import interrupts
 from lstm_onnx.atomic_io import atomic_write
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has ignored for what it runs beside
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
 interrupts.GRACE = 0.1
 model = lstm_onnx.load(sys.argv[1], "cpu")
 main = threading.get_ident()

@@ -62,7 +62,7 @@ def summing(path: Path) -> None:
 @pytest.fixture(scope="session")
 def server(folder: Path) -> Iterator[Server]:
     files = [folder / f"{name}.onnx" for name in ("lstm", "wide", "both", "lengths", "sum")]
-    with serving([*files, f"again={folder / 'lstm.onnx'}"], "--max-request-bytes", "1000000") as running:
+    with serving([*files, f"again={folder / 'lstm.onnx'}"], "--max-request-bytes", "1000000", longest=None) as running:
         yield running
 
 

@@ -58,13 +58,17 @@ def command(files: Sequence[object], *options: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(files: Sequence[object], *options: str) -> Iterator[Server]:
-    """A server of these files until the end of the block, which must end well, unless it was ended there."""
+def serving(files: Sequence[object], *options: str, longest: float | None = 280) -> Iterator[Server]:
+    """A server of these files until the end of the block, which must end well, unless it was ended there.
+
+    After `longest` seconds it is killed, so that no test waits for ever; None is for one that serves many tests.
+    """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("w", encoding="utf-8") as stderr:
             process = subprocess.Popen(command(files, *options), stdout=subprocess.PIPE, stderr=stderr, text=True)
-        killer = threading.Timer(280, process.kill)
+        killer = threading.Timer(threading.TIMEOUT_MAX if longest is None else longest, process.kill)
+        killer.daemon = True
         killer.start()
         try:
             assert process.stdout is not None

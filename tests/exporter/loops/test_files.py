@@ -68,7 +68,7 @@ def test_the_file_is_right_at_every_length(name: str, tmp_path: Path) -> None:
 def test_every_module_becomes_a_right_file_or_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "loop.onnx"
     if ZOO[name].becomes == "refused":
-        with pytest.raises(ExportError, match=r"zoo\.py:\d+: "):
+        with pytest.raises(ExportError, match=r"forms\.py:\d+: "):
             exported(name, path)
         assert not path.exists()
         return
@@ -105,10 +105,10 @@ def test_a_loop_over_a_cell_is_the_file_of_the_whole_lstm(tmp_path: Path) -> Non
 
 
 REFUSED = {
-    "DecaysByStep": r"zoo\.py:\d+: h = h \+ .*: a Python loop .*: a number is [\d.]+ in one step or at one length",
-    "LooksAtAllBefore": r"zoo\.py:\d+: steps\.append.*: the size of a tensor grows from step to step",
-    "StopsByValue": r"zoo\.py:\d+: if h\.abs\(\)\.max\(\) > 0\.99: the code depends on the numbers in a tensor",
-    "TruncatesTheSequence": r"so it was not kept; at zoo\.py:\d+: if t >= self\.most: the module's code goes by",
+    "DecaysByStep": r"forms\.py:\d+: h = h \+ .*: a Python loop .*: a number is [\d.]+ in one step or at one length",
+    "LooksAtAllBefore": r"forms\.py:\d+: steps\.append.*: the size of a tensor grows from step to step",
+    "StopsByValue": r"forms\.py:\d+: if h\.abs\(\)\.max\(\) > 0\.99: the code depends on the numbers in a tensor",
+    "TruncatesTheSequence": r"so it was not kept; at forms\.py:\d+: if t >= self\.most: the module's code goes by",
 }
 
 

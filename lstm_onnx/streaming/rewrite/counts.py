@@ -6,6 +6,7 @@ are decided by a finite range of them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,30 +22,30 @@ class TooLongError(ValueError):
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(ABC):
     """The number of steps of a value.
 
     `available(m)` steps exist after m steps of the input.  Once the sequence has ended, there are `total(m)`.
     """
 
     @property
+    @abstractmethod
     def rate(self) -> Fraction:
         """Steps per step of the input, in the long run."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def period(self) -> int:
         """From `settled` on, this many steps of the input always give the same number of steps."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def settled(self) -> int:
         """The m from which on growth is periodic."""
-        raise NotImplementedError
 
+    @abstractmethod
     def value(self, m: int, *, ended: bool) -> int:
         """`total(m)` or `available(m)`."""
-        raise NotImplementedError
 
     def available(self, m: int) -> int:
         """The steps that exist after m steps of the input."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..model import Model
-from .audio import AUDIO
 from .other import OTHER
 from .series import SERIES
+from .sound import SOUND
+from .speech import SPEECH
 from .text import TEXT
 
-MODELS: tuple[Model, ...] = (*AUDIO, *TEXT, *SERIES, *OTHER)
+MODELS: tuple[Model, ...] = (*SOUND, *SPEECH, *TEXT, *SERIES, *OTHER)

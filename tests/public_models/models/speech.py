@@ -1,4 +1,4 @@
-"""Speech, music and other sound."""
+"""Speech: recognition, synthesis, speakers, language models of recognisers."""
 
 from __future__ import annotations
 
@@ -11,29 +11,15 @@ from ..model import Model
 from ..packages import Package
 from .draws import lengths, padding, tokens, unsorted_lengths
 
-ENCODEC = Package("encodec", "0.1.1", bare=("encodec", "encodec.modules"))
-OPENUNMIX = Package("openunmix", "1.3.0", bare=("openunmix",), stubs=("openunmix.filtering", "openunmix.transforms"))
 RESEMBLYZER = Package("resemblyzer", "0.1.4", bare=("resemblyzer",), stubs=("resemblyzer.audio",))
 KOKORO = Package("kokoro", "0.9.4", bare=("kokoro",), stubs=("attr", "transformers"))
 TORCHAUDIO = Package("torchaudio", "2.11.1", bare=("torchaudio", "torchaudio.models"))
-DEEPFILTERNET = Package("DeepFilterNet", "0.5.6", bare=("df",), stubs=("libdf", "df.model", "df.utils"))
 NEMO = Package(
     "nemo_toolkit",
     "3.0.0",
     bare=("nemo", "nemo.collections", "nemo.collections.common", "nemo.collections.common.parts"),
     stubs=("nemo.utils",),
 )
-ASTEROID = Package("asteroid", "0.7.0", needs=("asteroid-filterbanks==0.4.0",), bare=("asteroid", "asteroid.masknn"))
-PIANO = Package(
-    "piano_transcription_inference",
-    "0.0.6",
-    bare=("piano_transcription_inference",),
-    stubs=("piano_transcription_inference.pytorch_utils", "torchlibrosa"),
-)
-DEMUCS = Package(
-    "demucs", "4.1.0", needs=("julius==0.2.7", "einops==0.8.1"), bare=("demucs",), stubs=("omegaconf", "diffq")
-)
-DENOISER = Package("denoiser", "0.1.5", bare=("denoiser",))
 ESPNET = Package(
     "espnet",
     "202511",
@@ -55,9 +41,6 @@ COQUI = Package(
     stubs=("coqpit", "scipy", "torchaudio", "trainer", "TTS.utils"),
 )
 WAVENCODER = Package("wavencoder", "0.1.3", bare=("wavencoder", "wavencoder.models"))
-NUSSL = Package(
-    "nussl", "1.1.9", bare=("nussl", "nussl.ml", "nussl.ml.networks", "nussl.ml.networks.modules"), stubs=("librosa",)
-)
 FUNASR = Package(
     "funasr",
     "1.4.16",
@@ -66,18 +49,6 @@ FUNASR = Package(
 )
 STYLETTS = Package("styletts2", "0.1.6", bare=("styletts2", "styletts2.Utils", "styletts2.Utils.JDC"))
 NISQA = Package("nisqa", "2.0.post2", bare=("nisqa",), stubs=("librosa", "pandas", "tqdm", "scipy"))
-
-
-def encodec_slstm() -> nn.Module:
-    from encodec.modules.lstm import SLSTM
-
-    return SLSTM(32)
-
-
-def open_unmix(unidirectional: bool) -> nn.Module:
-    from openunmix.model import OpenUnmix
-
-    return OpenUnmix(nb_bins=64, hidden_size=32, unidirectional=unidirectional)
 
 
 def resemblyzer() -> nn.Module:
@@ -148,18 +119,6 @@ def wave_rnn() -> nn.Module:
     )
 
 
-def hdemucs_blstm() -> nn.Module:
-    from torchaudio.models._hdemucs import _BLSTM
-
-    return _BLSTM(16, layers=2, skip=True)
-
-
-def deepfilter(name: str, *arguments: Any, **options: Any) -> nn.Module:
-    from df import modules
-
-    return getattr(modules, name)(*arguments, **options)
-
-
 def nemo_rnn(norm: str | None) -> nn.Module:
     from nemo.collections.common.parts.rnn import rnn
 
@@ -176,30 +135,6 @@ def nemo_rnn(norm: str | None) -> nn.Module:
         hidden_hidden_bias_scale=0.0,
         proj_size=0,
     )
-
-
-def asteroid(name: str, *arguments: Any, **options: Any) -> nn.Module:
-    from asteroid.masknn import recurrent
-
-    return getattr(recurrent, name)(*arguments, **options)
-
-
-def piano() -> nn.Module:
-    from piano_transcription_inference.models import AcousticModelCRnn8Dropout
-
-    return AcousticModelCRnn8Dropout(classes_num=8, midfeat=256, momentum=0.01)
-
-
-def demucs_blstm(**options: Any) -> nn.Module:
-    from demucs.demucs import BLSTM
-
-    return BLSTM(16, layers=2, **options)
-
-
-def denoiser() -> nn.Module:
-    from denoiser.demucs import Demucs
-
-    return Demucs(hidden=8, depth=3, resample=1)
 
 
 def espnet_encoder(**options: Any) -> nn.Module:
@@ -290,12 +225,6 @@ def wavencoder(name: str, **options: Any) -> nn.Module:
     return getattr(lstm_classifier, name)(12, 16, 4, **options)
 
 
-def nussl_stack() -> nn.Module:
-    from nussl.ml.networks.modules.blocks import RecurrentStack
-
-    return RecurrentStack(12, 16, 2, True, 0.3)
-
-
 def funasr_decoder() -> nn.Module:
     from funasr.models.transducer.rnnt_decoder import RNNTDecoder
 
@@ -318,10 +247,7 @@ def lstm_states(layers: int, batch: int, hidden: int) -> tuple[Any, Any]:
     return torch.randn(layers, batch, hidden), torch.randn(layers, batch, hidden)
 
 
-AUDIO = (
-    Model("encodec SLSTM", ENCODEC, encodec_slstm, lambda b, t: (torch.randn(b, 32, t),)),
-    Model("OpenUnmix", OPENUNMIX, lambda: open_unmix(False), lambda b, t: (torch.rand(b, 2, 64, t),)),
-    Model("OpenUnmix unidirectional", OPENUNMIX, lambda: open_unmix(True), lambda b, t: (torch.rand(b, 2, 64, t),)),
+SPEECH = (
     Model("resemblyzer VoiceEncoder", RESEMBLYZER, resemblyzer, lambda b, t: (torch.rand(b, t, 40),)),
     Model("kokoro TextEncoder", KOKORO, lambda: kokoro("TextEncoder", 16, 5, 2, 20), kokoro_text),
     Model("kokoro DurationEncoder", KOKORO, lambda: kokoro("DurationEncoder", 8, 16, 2), kokoro_duration),
@@ -345,42 +271,8 @@ AUDIO = (
         wave_rnn,
         lambda b, t: (torch.randn(b, 1, 4 * t), torch.randn(b, 1, 8, t + 4)),
     ),
-    Model("torchaudio HDemucs BLSTM", TORCHAUDIO, hdemucs_blstm, lambda b, t: (torch.randn(b, 16, t),)),
-    Model(
-        "DeepFilterNet GroupedGRU",
-        DEEPFILTERNET,
-        lambda: deepfilter("GroupedGRU", 16, 32, num_layers=2, groups=4, add_outputs=True),
-        lambda b, t: (torch.randn(b, t, 16),),
-    ),
-    Model(
-        "DeepFilterNet SqueezedGRU_S",
-        DEEPFILTERNET,
-        lambda: deepfilter("SqueezedGRU_S", 16, 32, 16, num_layers=2, linear_act_layer=nn.ReLU),
-        lambda b, t: (torch.randn(b, t, 16),),
-    ),
     Model("NeMo LSTMDropout", NEMO, lambda: nemo_rnn(None), lambda b, t: (torch.randn(t, b, 12),)),
     Model("NeMo BNRNNSum", NEMO, lambda: nemo_rnn("batch"), lambda b, t: (torch.randn(t, b, 12),)),
-    Model(
-        "asteroid StackedResidualRNN",
-        ASTEROID,
-        lambda: asteroid("StackedResidualRNN", "LSTM", 16),
-        lambda b, t: (torch.randn(b, t, 16),),
-    ),
-    Model(
-        "asteroid DPRNN",
-        ASTEROID,
-        lambda: asteroid("DPRNN", 16, 2, bn_chan=8, hid_size=8, chunk_size=4, n_repeats=1),
-        lambda b, t: (torch.randn(b, 16, t),),
-    ),
-    Model("piano transcription CRNN", PIANO, piano, lambda b, t: (torch.randn(b, 1, t, 32),), gain=4),
-    Model("demucs BLSTM", DEMUCS, demucs_blstm, lambda b, t: (torch.randn(b, 16, t),)),
-    Model(
-        "demucs BLSTM in frames",
-        DEMUCS,
-        lambda: demucs_blstm(max_steps=8, skip=True),
-        lambda b, t: (torch.randn(b, 16, t),),
-    ),
-    Model("denoiser Demucs", DENOISER, denoiser, lambda b, t: (torch.randn(b, 1, 64 * t),)),
     Model(
         "espnet RNNEncoder",
         ESPNET,
@@ -460,5 +352,4 @@ AUDIO = (
     Model("FunASR RNNTDecoder", FUNASR, funasr_decoder, lambda b, t: (tokens(b, t, 20), lengths(b, t))),
     Model("StyleTTS2 JDCNet", STYLETTS, jdc, lambda b, t: (torch.randn(b, 1, 80, t),)),
     Model("NISQA LSTM", NISQA, nisqa_lstm, lambda b, t: (torch.randn(b, t, 12), unsorted_lengths(b, t))),
-    Model("nussl RecurrentStack", NUSSL, nussl_stack, lambda b, t: (torch.randn(b, t, 12, 1),)),
 )

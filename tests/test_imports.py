@@ -80,7 +80,6 @@ assert output.shape == (1, 1, 5)
 
 
 def test_a_server_needs_neither_torch_nor_onnx():
-    pytest.importorskip("uvicorn")
     modules = imported_by("import lstm_onnx.serving.run, lstm_onnx.serving.grpc_server, lstm_onnx.serving.client")
     assert {"uvicorn", "grpc", "numpy"} <= modules
     # uvicorn has a command of its own, and imports click.

@@ -37,7 +37,6 @@ def test_the_limits_are_bytes_by_bandwidth(report: HiddenSizes):
 
 
 def test_the_plot_is_the_same_from_run_to_run(report: HiddenSizes, tmp_path: Path):
-    pytest.importorskip("matplotlib")
     for name in ("a.svg", "b.svg"):
         write_hidden_sizes_plot(report, tmp_path / name)
     content = (tmp_path / "a.svg").read_text()

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
+from tritonclient.grpc import model_config_pb2 as model_config
 
 import lstm_onnx
 from lstm_onnx.deploy import deploy_triton
@@ -20,8 +21,6 @@ from lstm_onnx.spec import ExportOptions
 from ..runtime.models import accumulator, exported, randoms
 from ..serving.conftest import summing
 from .sequencer import Sequencer
-
-model_config = pytest.importorskip("tritonclient.grpc.model_config_pb2")
 
 
 class Learned(torch.nn.Module):

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
@@ -17,7 +18,6 @@ from lstm_onnx.runtime import Model
 from ..runtime.models import randoms
 from .servers import LONG, Server, serving
 
-grpc = pytest.importorskip("grpc")
 MODELS = ("lstm", "wide", "sum", "both", "lengths")
 INPUTS = {
     "lstm": {"input": ("FP32", 4)},

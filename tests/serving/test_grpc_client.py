@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
 
 from lstm_onnx.runtime import Model
 
 from ..runtime.models import randoms
 from .servers import LONG, Server, serving
 
-triton = pytest.importorskip("tritonclient.grpc")
-triton_aio = pytest.importorskip("tritonclient.grpc.aio")
-grpc = pytest.importorskip("grpc")
 KINDS = {"float32": "FP32", "int64": "INT64", "bool": "BOOL", "int32": "INT32"}
 
 
@@ -65,7 +65,8 @@ def test_our_messages_live_beside_those_of_the_client() -> None:
 
 
 def test_the_descriptors_are_those_of_the_proto_file(tmp_path: Path) -> None:
-    protoc = pytest.importorskip("grpc_tools.protoc")
+    from grpc_tools import protoc
+
     from lstm_onnx.serving.protocol import messages
 
     folder = Path(messages.__file__).parent

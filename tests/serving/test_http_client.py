@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
 
 from lstm_onnx.runtime import Model, load
 
 from ..runtime.models import randoms
 from .servers import Server
 from .test_http import metric
-
-triton = pytest.importorskip("tritonclient.http")
-triton_aio = pytest.importorskip("tritonclient.http.aio")
 
 
 @pytest.fixture(scope="module")

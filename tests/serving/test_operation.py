@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import grpc
 import numpy as np
 import onnx
 import pytest
@@ -29,7 +30,6 @@ from ..runtime.models import exported, randoms
 from .servers import LONG, Server, command, serving
 from .test_http import INFER, ask, error_of, infer
 
-grpc = pytest.importorskip("grpc")
 TOKEN = "0123456789abcdef-token"  # noqa: S105
 
 

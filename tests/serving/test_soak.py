@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tritonclient.grpc.aio as triton_grpc
+import tritonclient.http.aio as triton
 
 from lstm_onnx.runtime import Model
 from lstm_onnx.serving.client import open_stream
@@ -18,9 +20,6 @@ from ..runtime.models import randoms
 from .servers import LONG, Server, serving
 from .test_http import INFER, ask, infer, metric
 from .test_websocket import url
-
-triton = pytest.importorskip("tritonclient.http.aio")
-triton_grpc = pytest.importorskip("tritonclient.grpc.aio")
 
 
 def interleave(server: Server, model: Model, sequences: int, connections: int, seconds: float) -> int:

@@ -92,6 +92,12 @@ class Repository:
         for entry in self.entries.values():
             entry.fingerprint = fingerprint(entry.file)
             entry.served, entry.reason = self._open(entry), ""
+        models = [entry.served.model for entry in self.entries.values() if entry.served is not None]
+        for state, end in self.settings.states:
+            if not any(model.states.get(state) == end for model in models):
+                raise InputError(
+                    f"--state {state}={end} is a pair of no model", hint="name an input, and the output that feeds it"
+                )
 
     def _open(self, entry: Entry) -> ServedModel:
         return open_model(entry.name, entry.file, self.settings, self._executor, self.metrics, entry.statistics)

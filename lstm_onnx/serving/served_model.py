@@ -204,6 +204,10 @@ def open_model(
         LSTMOnnxError: as of `lstm_onnx.load`; or a ModelError where the protocol has no datatype for an input.
     """
     model = load(file, settings.provider, settings.threads, trial=None)
+    own = {state: end for state, end in settings.states if state in model.inputs and end in model.outputs}
+    if own and not model.states:
+        model.close()
+        model = load(file, settings.provider, settings.threads, states=own, trial=None)
     for info in [*model.inputs.values(), *model.outputs.values()]:
         if info.dtype is None or info.dtype.newbyteorder("<") not in NAMES:
             raise ModelError(

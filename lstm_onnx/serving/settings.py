@@ -18,6 +18,7 @@ class Settings:
         port: of HTTP and websockets; 0 for any free one.
         grpc_port: of gRPC; 0 for any free one, None for no gRPC.
         provider, threads: as of `lstm_onnx.load`.
+        states: ``(input, output)`` pairs: a state and the output that feeds it, in files that do not say so.
         max_batch: the most streams or rows in a batch.
         window: seconds for which a batch waits for streams that are likely to ask, see `Batcher`.
         max_request_bytes: the largest body, message or frame.
@@ -37,6 +38,7 @@ class Settings:
     grpc_port: int | None = 8001
     provider: str = "auto"
     threads: int | None = None
+    states: tuple[tuple[str, str], ...] = ()
     max_batch: int = 64
     window: float = 0.002
     max_request_bytes: int = 16 * 2**20

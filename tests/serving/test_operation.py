@@ -26,7 +26,7 @@ from lstm_onnx.runtime import Model, load
 from lstm_onnx.serving.client import open_stream
 from lstm_onnx.serving.repository import files_by_name
 
-from ..runtime.models import exported, randoms
+from ..runtime.models import accumulator, exported, randoms
 from .servers import LONG, Server, command, serving
 from .test_http import INFER, ask, error_of, infer
 
@@ -365,3 +365,22 @@ def test_streams_of_a_model_whose_batch_is_fixed(folder: Path, tmp_path: Path) -
             assert json.loads(answer)["outputs"][0]["data"] == [index + 1, 10 * (index + 1)]
             wrong = {**body, "inputs": [{**x, "shape": [1, 1], "data": [1]}, keep], "parameters": {"sequence_id": "a"}}
             assert error_of(ask(server, "POST", "/v2/models/one/infer", wrong))[0] == 400
+
+
+def test_states_of_a_file_that_does_not_name_them(tmp_path: Path) -> None:
+    file = accumulator(tmp_path / "sum.onnx")
+    assert "--state state=nothing is a pair of no model" in failed(file, "--state", "state=nothing")
+    assert "'state' is no INPUT=OUTPUT" in failed(file, "--state", "state")
+    with serving([file], "--state", "state=stateN", "--no-grpc") as server:
+        sums = []
+        for number in range(3):
+            inputs = [
+                {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]},
+                {"name": "scale", "shape": [], "datatype": "INT64", "data": [1]},
+            ]
+            parameters = {"sequence_id": 7, "sequence_start": number == 0, "sequence_end": number == 2}
+            body = json.dumps({"inputs": inputs, "parameters": parameters}).encode()
+            status, _, answer = ask(server, "POST", "/v2/models/sum/infer", body)
+            assert status == 200, answer
+            sums.append(json.loads(answer)["outputs"][0]["data"])
+    assert sums == [[1, 2, 3], [2, 4, 6], [3, 6, 9]]

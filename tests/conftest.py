@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ settings.register_profile(
 settings.load_profile("lstm-onnx")
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        sweep = item.get_closest_marker("sweep")
+        if sweep is not None and not in_first_part(item.name, *sweep.args):
+            item.add_marker(pytest.mark.slow)
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if not marked:
         return
@@ -33,6 +39,11 @@ def pytest_runtest_setup() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "set_num_threads") and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+def in_first_part(name: str, parts: int) -> bool:
+    """Whether a test of a sweep is in the part that runs always: about one of `parts`, whatever the others are."""
+    return zlib.crc32(name.encode()) % parts == 0
 
 
 @pytest.fixture

@@ -161,16 +161,25 @@ def test_one_thing_at_a_time(run_cli, arguments):
 
 def test_a_file_is_refused_failed_or_fine_and_never_a_traceback(run_cli, right, tmp_path):
     content = (tmp_path / right).read_bytes()
-    codes = set()
     metadata = content.index(b"lstm_onnx.")
+    files = []
     for cut in (*range(1, metadata, 60), *range(metadata, len(content), 20)):
-        (tmp_path / "cut.onnx").write_bytes(content[:cut])
-        done = run_cli("check", "cut.onnx", "--provider", "cpu")
-        codes.add(done.code)
-        assert len(done.err.splitlines()) == (done.code == 2), done.err
+        files.append(f"cut_{cut}.onnx")
+        (tmp_path / files[-1]).write_bytes(content[:cut])
+    done = run_cli("check", *files, "--provider", "cpu", "--json")
+    told = json.loads(done.out)["files"]
+    assert [each["file"] for each in told] == files
     # What is cut off just behind an entry of the metadata is a sound model that lost the rest of them.
-    assert codes <= {1, 2}
-    assert 2 in codes
+    assert {("error" in each, each["passed"]) for each in told} <= {(True, False), (False, False)}
+    refused = [each for each in told if "error" in each]
+    assert len(done.err.splitlines()) == len(refused)
+    assert all(len(each["error"].splitlines()) == 1 for each in refused)
+    assert len(refused) > 30
+    assert done.code == 2
+    for file in (files[0], files[len(files) // 2], files[-1]):
+        done = run_cli("check", file, "--provider", "cpu")
+        assert done.code in (1, 2)
+        assert len(done.err.splitlines()) == (done.code == 2), done.err
 
 
 @pytest.mark.parametrize("arguments", [("--json",), ()])

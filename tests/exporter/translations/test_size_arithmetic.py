@@ -76,7 +76,7 @@ WHOLE: dict[str, Callable[[int], int]] = {
     "trunc of a difference": lambda n: math.trunc(9.0 - n * -0.7),
     "round": lambda n: round(n * 0.5) + 1,
     "root": lambda n: math.floor(n**0.5) + 1,
-    "cube": lambda n: math.floor((0.7 * n) ** 3) + 1,
+    "cube": lambda n: math.floor((0.07 * n) ** 3) + 1,
     "remainder": lambda n: math.floor((n * 0.7) % 3.0) + 1,
     "maximum": lambda n: math.floor(torch.sym_max(n * 0.7, 7)) + 1,
     "minimum": lambda n: math.floor(torch.sym_min(n * 0.7, 20)) + 1,

@@ -75,6 +75,7 @@ class Streaming:
         first: for each output with a time axis, the steps of the input after which its first step is there.
         steps: the state that counts the steps of the input; None where nothing depends on that.
         last: the input that is 1 where the sequence ends with a chunk; None where the end changes nothing.
+        chunk: every chunk has a multiple of so many steps.
     """
 
     time: Mapping[str, int]
@@ -90,6 +91,12 @@ class Streaming:
     first: Mapping[str, int] = field(default_factory=dict)
     steps: str | None = None
     last: str | None = None
+    chunk: int = 1
+
+    @property
+    def lengths(self) -> str:
+        """How many steps a chunk may have, for people."""
+        return "any length" if self.chunk == 1 else f"multiples of {self.chunk} steps"
 
     def phase(self, steps: int) -> int:
         """Equal for two streams, after so many steps each, of which equal chunks give equal numbers of steps."""
@@ -285,7 +292,7 @@ def _streaming(item: Any) -> Streaming:
     axes = [*found.time.items(), *found.outputs.items(), *found.first.items()]
     named = all(isinstance(name, str) and (_is_count(axis) or axis is None) for name, axis in axes)
     sizes = (found.delay, found.settled)
-    counts = (found.hop, found.multiple, found.least, found.period)
+    counts = (found.hop, found.multiple, found.least, found.period, found.chunk)
     names = (found.steps, found.last)
     if (
         not (

@@ -41,6 +41,11 @@ from .streams import say
     help="For modules with explicit states: the most steps of look-ahead to accept.  [default: as SOURCE says, else 0]",
 )
 @option(
+    "--chunk",
+    type=click.IntRange(min=1),
+    help="For modules with explicit states: every chunk will have a multiple of so many steps; a faster file.",
+)
+@option(
     "--check/--no-check",
     default=True,
     help="For modules: compare FILE with PyTorch at other sizes.  [default: check]",
@@ -57,6 +62,7 @@ def export(
     kernel: str | None,
     states: str | None,
     max_delay: int | None,
+    chunk: int | None,
     check: bool,
     as_json: bool,
 ) -> None:
@@ -89,6 +95,7 @@ def export(
         kernel=kernel,
         states=states,
         max_delay=max_delay,
+        chunk=chunk,
     )
     result = model.export(target, check=check)
     for remark in result.notes:

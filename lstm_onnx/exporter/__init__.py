@@ -27,6 +27,7 @@ def export(
     dynamic_shapes: Any = None,
     states: str | None = None,
     max_delay: int = 0,
+    chunk: int | None = None,
     output_names: Sequence[str] | None = None,
     lengths: bool = False,
     projection: str = "scan",
@@ -67,6 +68,8 @@ def export(
             what later steps need becomes states too (``conv1.cache``), and the file takes chunks of any length.
         max_delay: with explicit states, the most steps of look-ahead that a stream may have: those of an output
             that come only with `Stream.flush`.  "same" convolutions have (kernel - 1) / 2.
+        chunk: with explicit states, every chunk will have a multiple of so many steps: a file with convolutions then
+            has fewer nodes and is faster, and takes no others.  Without look-ahead; a multiple of all strides' product.
         output_names: for a module: names of its outputs, in order.
         lengths: for a bare nn.LSTM: add the int32 input ``lengths`` (batch,), with the effect of packed
             sequences in PyTorch: each sequence's final states at its own end, and zeros in the output after
@@ -116,8 +119,10 @@ def export(
     if is_bare_lstm(module) and example_inputs is None:
         if states == "zero" or output_names is not None:
             raise ConfigError("a bare nn.LSTM has its states as inputs, and its outputs' names are fixed")
-        if max_delay:
-            raise ConfigError("a bare nn.LSTM has no look-ahead; leave max_delay out")
+        if max_delay or chunk is not None:
+            raise ConfigError(
+                "a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk"
+            )
         spec = spec_of(module)
         return export_lstm(spec, options, state_of(module, spec), path, notes=dropout_notes(module))  # type: ignore[arg-type]
     if example_inputs is None:
@@ -144,7 +149,7 @@ def export(
         from .precision import arguments_in_dtype
 
         arguments = arguments_in_dtype(arguments, options.dtype)
-    settings = ModuleOptions(options, states or "zero", names, check=check, max_delay=max_delay)
+    settings = ModuleOptions(options, states or "zero", names, check=check, max_delay=max_delay, chunk=chunk)
     return export_module(module, arguments, settings, path)
 
 

@@ -15,6 +15,7 @@ from ..errors import ConfigError, ExportError, shown
 from ..input_spec import InputSpec
 from ..metadata import Metadata
 from ..spec import ExportOptions
+from ..streaming.convert import require_chunk
 from ..symbolic_dims import is_expression, names_in, with_names
 from .call.arguments import Arguments
 from .copies.caller_state import caller_state_kept
@@ -75,6 +76,7 @@ class ModuleOptions:
         input_specs: descriptions of the inputs that replace those derived from the example.
         check: whether the file is tried at other shapes before it is kept.
         max_delay: the most steps of look-ahead of a file with explicit states.
+        chunk: with explicit states, every chunk has a multiple of so many steps; None for chunks of any length.
 
     Raises:
         ConfigError: `states` or `max_delay` is something else.
@@ -86,6 +88,7 @@ class ModuleOptions:
     input_specs: tuple[InputSpec, ...] | None = None
     check: bool = True
     max_delay: int = 0
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         """Validate `states` and `max_delay`."""
@@ -95,6 +98,9 @@ class ModuleOptions:
             raise ConfigError(f"max_delay = {shown(self.max_delay)} is not possible; it must be a number of steps")
         if self.max_delay and self.states != "explicit":
             raise ConfigError('max_delay goes with states = "explicit", which makes a file that streams')
+        require_chunk(self.chunk)
+        if self.chunk is not None and self.states != "explicit":
+            raise ConfigError('chunk goes with states = "explicit", which makes a file that streams')
 
 
 def export_module(
@@ -216,7 +222,9 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
     file = StreamingFile(model, graph.nodes.initializers, metadata)
     if explicit and metadata.not_streamable and rolled is None:  # bodies of loops have no caches
-        file = with_caches(graph, model, metadata, max_delay=options.max_delay, check=options.check)
+        file = with_caches(
+            graph, model, metadata, max_delay=options.max_delay, chunk=options.chunk, check=options.check
+        )
     if file.metadata.not_streamable:
         notes += (f"the file cannot be streamed: {file.metadata.not_streamable}",)
     if file.metadata.streaming is not None:  # a chunk may have any number of steps

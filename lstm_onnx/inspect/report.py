@@ -142,7 +142,7 @@ class Inspection:
         streaming = self.metadata.streaming
         if streaming is None:
             return "yes"
-        return f"yes, in chunks of any length: delay {streaming.delay}, hop {streaming.hop}"
+        return f"yes, in chunks of {streaming.lengths}: delay {streaming.delay}, hop {streaming.hop}"
 
     def _pair(self, source: str, target: str) -> str:
         """As in ``h0 <- hn``, and whether it starts from stored values instead of zeros."""

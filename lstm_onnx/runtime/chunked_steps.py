@@ -103,13 +103,35 @@ class ChunkedSteps:
         """The key of a chunk's shapes, with the stream's phase where that decides the shapes of outputs."""
         if key is None or self.streaming is None:
             return key
-        return (*key, ("", (self.streaming.phase(self._steps),), ""))
+        return (*key, ("", (self.phase,), ""))
+
+    @property
+    def phase(self) -> int:
+        """Decides, with the shape of a chunk, the shapes of outputs."""
+        return 0 if self.streaming is None else self.streaming.phase(self._steps)
+
+    def steps_of(self, feeds: Mapping[str, Any]) -> int:
+        """The steps of a chunk."""
+        assert self.streaming is not None  # noqa: S101 - the caller's condition
+        name, axis = next(iter(self.streaming.time.items()))
+        return int(np.shape(feeds[name])[axis])
+
+    def repeats(self, feeds: Mapping[str, Any]) -> bool:
+        """Whether a chunk of the same length as this one, which has been counted, gives outputs of the same shapes."""
+        if self.streaming is None or not self.phased:
+            return True
+        if None in self.streaming.outputs.values():  # they are kept for calls without steps
+            return False
+        return self.streaming.phase(self._steps - self.steps_of(feeds)) == self.phase
+
+    def count(self, steps: int) -> None:
+        """Count steps that were run."""
+        self._steps += steps
 
     def advance(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
         """Count the steps of a chunk that was run, and keep outputs without a time axis for calls without steps."""
         assert self.streaming is not None  # noqa: S101 - the caller's condition
-        name, axis = next(iter(self.streaming.time.items()))
-        self._steps += int(np.shape(feeds[name])[axis])
+        self.count(self.steps_of(feeds))
         for name, time in self.streaming.outputs.items():
             if time is None and isinstance(results[name], np.ndarray):
                 self._still[name] = results[name]

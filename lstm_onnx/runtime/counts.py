@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..metadata import Metadata
+from ..metadata import Metadata, Streaming
 from .tensor_info import ValueInfo
 
 
@@ -57,3 +57,15 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
         place = f"[{', '.join(map(str, index))}]" if index else ""
         allowed = f"{count.low} or more" if size is None else f"from {count.low} to {count.axis}, {size}"
         raise InputError(f"{name}{place} is {array[index]}", hint=f"it must be {allowed}", name=name, index=index)
+
+
+def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse chunks that are no multiple of what the file takes (InputError)."""
+    for name, axis in streaming.time.items() if streaming.chunk > 1 else ():
+        steps = arrays[name].shape[axis]
+        if steps % streaming.chunk:
+            raise InputError(
+                f"{name} has {steps} steps, and the file takes multiples of {streaming.chunk}",
+                hint="collect so many, or make the file for chunks of any length (without chunk)",
+                name=name,
+            )

@@ -16,7 +16,7 @@ from ..terminal_text import one_line
 from .bindings import BindingCache, Key, key_of
 from .call import call
 from .conversion import to_numpy
-from .counts import require_counts
+from .counts import require_counts, require_whole_chunks
 from .flops import is_small
 from .initial_states import initial_state
 from .loaded_model import ClosedSession, one_thread_session, read_interface
@@ -188,6 +188,8 @@ class Model:
         arrays = validated_feeds(self.inputs, self.completed(arrays))
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
+        if self.metadata.streaming is not None:
+            require_whole_chunks(self.metadata.streaming, arrays)
         names = list(self.outputs)
         values = call(self.path, self.session.run, names, arrays)
         if key is not None:

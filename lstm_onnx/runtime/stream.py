@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 
 class _Last(NamedTuple):
-    """The chunk shape that was bound last, without a look-up: most chunks of a stream have the same shape."""
+    """The chunk shape that was bound last, without a look-up: most chunks of a stream have the same shape.
+
+    Attributes:
+        phase: of the stream before and after such a chunk; None where it has none.
+        steps: of the chunk.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -40,6 +45,8 @@ class _Last(NamedTuple):
     execute: tuple[Callable[[], object], Callable[[], object]]
     chunk: np.ndarray
     output: np.ndarray
+    phase: int | None = None
+    steps: int = 0
 
 
 class Stream:
@@ -191,6 +198,7 @@ class Stream:
             and chunk.shape == last.shape
             and chunk.dtype == last.dtype
             and self.model.session is self._session
+            and (last.phase is None or last.phase == self._chunks.phase)
         ):
             current = self._current
             last.chunk[...] = chunk
@@ -201,6 +209,8 @@ class Stream:
                 return self(chunk)
             self._current = current ^ 1
             self._returns_dict = False
+            if last.phase is not None:
+                self._chunks.count(last.steps)
             return last.output.copy()
         spec = self.model.spec
         if spec is None:
@@ -347,7 +357,7 @@ class Stream:
             model = self.model
             arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
             arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
-            if self._phased:  # their shapes depend on the phase, which is in the key
+            if self._chunks.streaming is not None:  # their shapes depend on the chunk, and on the phase in the key
                 found = {name: np.empty_like(array) for name, array in results.items()}
                 buffers: dict[str, np.ndarray] | None = found
             else:
@@ -364,10 +374,13 @@ class Stream:
                 self._unbound.add(key)
                 return
             self._bound[key] = (pair[0], pair[1])
-            if len(self._names) == 1 and self._has_single_output and not model.counts and not self._phased:
+            if len(self._names) == 1 and self._has_single_output and not model.counts and self._chunks.repeats(feeds):
                 chunk = arrays[self._names[0]]
                 runs = (pair[0].execute, pair[1].execute)
-                self._last = _Last(chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._output_names[0]])
+                phase, steps = (self._chunks.phase, self._chunks.steps_of(feeds)) if self._phased else (None, 0)
+                self._last = _Last(
+                    chunk.shape, chunk.dtype, pair[0], runs, chunk, buffers[self._output_names[0]], phase, steps
+                )
         while len(self._bound) > MAX_STREAM_BINDINGS:
             self._bound.popitem(last=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ class StreamingResult:
         ]
         lines.append(f"delay: {_steps(s.delay)} of the output; hop: {_steps(s.hop)} of the input")
         lines.append(f"states: {', '.join(map(one_line, self.states))}")
-        if s.multiple > 1:
+        if s.chunk > 1:
+            lines.append(f"chunks: multiples of {s.chunk} steps")
+        elif s.multiple > 1:
             lines.append(f"sequences: multiples of {s.multiple} steps, as in {one_line(self.source)}")
         lines.append(str(self.proof))
         return "\n".join(lines)
@@ -66,9 +69,10 @@ def make_streaming(
     *,
     time: Mapping[str, int] | None = None,
     max_delay: int = 0,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> StreamingResult:
-    """Write a file that takes a sequence in chunks of any length, of one that takes whole sequences.
+    """Write a file that takes a sequence in chunks, of any length, of one that takes whole sequences.
 
     What later steps need of earlier ones is carried in states: the inputs of convolutions (``conv1.cache``), running
     sums, the states of LSTM, GRU, RNN and Scan.  Each chunk costs what its own steps cost.  `Model.stream` runs the
@@ -82,6 +86,8 @@ def make_streaming(
         time: the time axis of each input that has one, such as ``{"x": 1}``.  By default that of the metadata.
         max_delay: the most steps of look-ahead to accept: an output's steps that come only when the sequence has
             ended.  "same" convolutions have (kernel - 1) / 2.
+        chunk: every chunk will have a multiple of so many steps: the file then has fewer nodes and is faster, and takes
+            no others.  For models without look-ahead; a multiple of the product of their strides.
         seed: of the sequences that are drawn.
 
     Raises:
@@ -93,13 +99,14 @@ def make_streaming(
     """
     if isinstance(max_delay, bool) or not isinstance(max_delay, int) or max_delay < 0:
         raise ConfigError(f"max_delay = {shown(max_delay)} is not possible", hint="it must be a number of steps")
+    require_chunk(chunk)
     require_writable(path)
     require_apart([os.fspath(path)], [os.fspath(source)])
     model = load_inlined(source)
     metadata = _metadata(model, source)
     axes = _time_axes(model, metadata, time, source)
     try:
-        done = rewrite(model, _weights(model, source), axes, metadata.states)
+        done = rewrite(model, _weights(model, source), axes, metadata.states, chunk)
     except RefusedError as why:
         raise refused(why, source) from why
     require_delay(done, max_delay, source)
@@ -109,7 +116,7 @@ def make_streaming(
             path=source,
             hint="lstm_onnx.load(...).stream() runs it",
         )
-    found = streaming_metadata(metadata, done, axes)
+    found = streaming_metadata(metadata, done, axes, chunk)
     properties = {item.key: item.value for item in model.metadata_props if item.key != KEY}
     properties = {key: value for key, value in properties.items() if not key.startswith("lstm_onnx.")}
     helper.set_model_props(done.model, {**properties, **found.to_metadata()})
@@ -124,7 +131,15 @@ def make_streaming(
     return StreamingResult(os.fspath(path), os.fspath(source), num_bytes, found.streaming, dict(found.states), proof)
 
 
-def streaming_metadata(metadata: Metadata, done: Rewritten, time: Mapping[str, int]) -> Metadata:
+def require_chunk(chunk: object) -> None:
+    """Refuse what is no length of chunks (ConfigError)."""
+    if chunk is not None and (type(chunk) is not int or not 1 <= chunk < 2**31):
+        raise ConfigError(f"chunk = {shown(chunk)} is not possible", hint="it must be a number of steps, 1 or more")
+
+
+def streaming_metadata(
+    metadata: Metadata, done: Rewritten, time: Mapping[str, int], chunk: int | None = None
+) -> Metadata:
     """The metadata of a rewritten file."""
     streaming = Streaming(
         time=dict(time),
@@ -132,7 +147,7 @@ def streaming_metadata(metadata: Metadata, done: Rewritten, time: Mapping[str, i
         caches=tuple(done.caches),
         delay=done.delay,
         hop=done.hop,
-        multiple=done.multiple,
+        multiple=lcm(done.multiple, chunk or 1),
         least=metadata.axis_limits.get(done.time, (1, None))[0],
         settled=done.settled,
         period=done.period,
@@ -140,6 +155,7 @@ def streaming_metadata(metadata: Metadata, done: Rewritten, time: Mapping[str, i
         first={name: output.first for name, output in done.outputs.items() if output.axis is not None},
         steps=done.steps,
         last=done.last,
+        chunk=chunk or 1,
     )
     return replace(
         metadata,

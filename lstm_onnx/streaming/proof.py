@@ -92,14 +92,16 @@ def _lengths(streaming: Streaming) -> list[int]:
 
 def divisions(steps: int, streaming: Streaming, rng: np.random.Generator) -> Iterator[list[int]]:
     """Ways to divide a sequence: step by step, in hops, at once, and at random with chunks of no steps."""
-    if steps <= 128:
-        yield [1] * steps
-    for size in dict.fromkeys((streaming.hop, 7, steps)):
+    unit = streaming.chunk
+    units = steps // unit
+    if units <= 128:
+        yield [unit] * units
+    for size in dict.fromkeys((max(streaming.hop, unit), 7 * unit, steps)):
         yield [min(size, steps - start) for start in range(0, steps, size)]
     chunks: list[int] = []
-    while (left := steps - sum(chunks)) > 0:
-        chunks.append(min(left, int(rng.integers(0, max(4, steps // 6)))))
-    yield chunks
+    while (left := units - sum(chunks)) > 0:
+        chunks.append(min(left, int(rng.integers(0, max(4, units // 6)))))
+    yield [size * unit for size in chunks]
 
 
 def in_chunks(model: Model, feeds: Mapping[str, np.ndarray], states: Arrays, cut: list[int]) -> Arrays:

@@ -11,7 +11,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import lstm_onnx
-from lstm_onnx import ConfigError, FileError, ModelError
+from lstm_onnx import ConfigError, FileError, InputError, ModelError
 
 H = 3
 
@@ -139,6 +139,32 @@ def test_what_is_not_possible(tmp_path: Path) -> None:
     fixed = saved(conv_lstm(time=30), tmp_path / "f.onnx")
     with pytest.raises(ModelError, match="always has 30 steps; export it with an open time axis"):
         lstm_onnx.make_streaming(fixed, tmp_path / "t.onnx", time={"x": 2})
+
+
+def test_chunks_of_multiples_of_a_length(tmp_path: Path) -> None:
+    source = saved(conv_lstm((2, 0), stride=3), tmp_path / "m.onnx")
+    result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, chunk=6)
+    assert (result.streaming.chunk, result.streaming.hop, result.streaming.steps) == (6, 3, None)
+    assert "chunks: multiples of 6 steps" in str(result)
+    x = weights(2, 4, 36, seed=1)
+    with lstm_onnx.load(source, "cpu") as whole, lstm_onnx.load(tmp_path / "s.onnx", "cpu") as model:
+        expected = whole.run({"x": x})["y"]
+        np.testing.assert_allclose(model.run({"x": x})["y"], expected, rtol=0, atol=1e-6)
+        for cut in ((6,) * 6, (36,), (0, 6, 0, 12, 18)):
+            np.testing.assert_allclose(in_chunks(model, x, cut), expected, rtol=0, atol=1e-6)
+        stream, pool = model.stream(batch=2), model.pool(slots=2)
+        state, slot = stream.state, pool.open()
+        for step in (lambda: stream(x[:, :, :7]), lambda: pool.step([slot], x[:1, :, :7])):
+            with pytest.raises(InputError, match="x has 7 steps, and the file takes multiples of 6; collect so many"):
+                step()
+        assert all((stream.state[name] == array).all() for name, array in state.items())
+    for chunk, message in ((4, "chunks of 4 steps do not all give"), (0, "chunk = 0 is not possible")):
+        with pytest.raises((ModelError, ConfigError), match=message):
+            lstm_onnx.make_streaming(source, tmp_path / "t.onnx", time={"x": 2}, chunk=chunk)
+    late = saved(conv_lstm((1, 1)), tmp_path / "l.onnx")
+    with pytest.raises(ModelError, match=r"other numbers of steps for its first or last.*chunks of any length"):
+        lstm_onnx.make_streaming(late, tmp_path / "t.onnx", time={"x": 2}, max_delay=1, chunk=6)
+    assert not (tmp_path / "t.onnx").exists()
 
 
 def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

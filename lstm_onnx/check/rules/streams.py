@@ -36,8 +36,8 @@ def not_streamable(context: CheckContext) -> Iterator[Finding]:
     if streaming is not None and not reason:
         steps = "1 step" if streaming.delay == 1 else f"{streaming.delay} steps"
         yield NOT_STREAMABLE.passed(
-            f"it takes chunks of any length of {', '.join(streaming.time)}: delay {steps}, hop {streaming.hop}, with "
-            f"the caches {', '.join(streaming.caches)}"
+            f"it takes chunks of {streaming.lengths} of {', '.join(streaming.time)}: delay {steps}, "
+            f"hop {streaming.hop}, with the caches {', '.join(streaming.caches)}"
         )
         return
     if reason:

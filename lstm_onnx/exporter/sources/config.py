@@ -80,6 +80,7 @@ class ModuleConfig:
         options: how recurrent operators are written.
         limits: the sizes that axes may have, where the [inputs.NAME] limit them.
         max_delay: the most steps of look-ahead, with explicit states.
+        chunk: every chunk has a multiple of so many steps, with explicit states; None for any length.
     """
 
     path: Path
@@ -95,6 +96,7 @@ class ModuleConfig:
     options: ExportOptions
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
     max_delay: int = 0
+    chunk: int | None = None
 
 
 def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
@@ -148,7 +150,7 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
     if "inputs" not in tables:
         raise ConfigError(f"{path}: the table [inputs] is missing; [module] needs an [inputs.NAME] for each argument")
     module = _mapping(path, "module", tables["module"])
-    _known_keys(path, "module", module, ("factory", "args", "states", "max_delay", "outputs"))
+    _known_keys(path, "module", module, ("factory", "args", "states", "max_delay", "chunk", "outputs"))
     file, package, attribute = _factory(path, module, found.parent)
     states = module.get("states", STATES[0])
     if states not in STATES:
@@ -156,6 +158,9 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
     max_delay = module.get("max_delay", 0)
     if type(max_delay) is not int or max_delay < 0:
         raise _impossible(path, "module", "max_delay", max_delay, "a number of steps, 0 or more")
+    chunk = module.get("chunk")
+    if chunk is not None and (type(chunk) is not int or chunk < 1):
+        raise _impossible(path, "module", "chunk", chunk, "a number of steps, 1 or more")
     limits: Limits = {}
     inputs = _inputs(path, "inputs", _mapping(path, "inputs", tables["inputs"]), limits)
     _known_axes(path, flat_inputs(inputs))
@@ -173,6 +178,7 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
         options=_module_options(path, tables.get("export", {})),
         limits=limits,
         max_delay=max_delay,
+        chunk=chunk,
     )
 
 

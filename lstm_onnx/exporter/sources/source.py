@@ -72,7 +72,9 @@ class LSTMSource:
         spec = dataclasses.replace(self.spec, dtype=self.options.dtype)
         return dataclasses.replace(self, spec=spec, state=validate_state_dict(spec, self.state, where=self.name))
 
-    def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> LSTMSource:
+    def with_options(
+        self, *, states: str | None = None, max_delay: int | None = None, chunk: int | None = None, **changes: Any
+    ) -> LSTMSource:
         """The same model under other `ExportOptions`; None leaves one as it is.
 
         Raises:
@@ -80,8 +82,10 @@ class LSTMSource:
         """
         if states == "zero":
             raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
-        if max_delay:
-            raise ConfigError("a bare nn.LSTM has no look-ahead; leave max_delay out")
+        if max_delay or chunk is not None:
+            raise ConfigError(
+                "a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk"
+            )
         return dataclasses.replace(self, options=_changed(self.options, changes))
 
 
@@ -99,6 +103,7 @@ class ModuleSource:
         example: example inputs; None where `inputs` describes them.
         limits: the sizes that axes may have, by name; None where there is no largest.
         max_delay: the most steps of look-ahead, with explicit states.
+        chunk: every chunk has a multiple of so many steps, with explicit states; None for any length.
     """
 
     name: str
@@ -110,6 +115,7 @@ class ModuleSource:
     example: Arguments | None = None
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
     max_delay: int = 0
+    chunk: int | None = None
 
     def module(self) -> nn.Module:
         """The PyTorch module."""
@@ -129,7 +135,13 @@ class ModuleSource:
         source = self.computed()
         arguments = source.example or find_example_inputs(source.nn_module, source.inputs, limits=source.limits)
         options = ModuleOptions(
-            source.options, source.states, source.outputs, source.inputs or None, check, max_delay=source.max_delay
+            source.options,
+            source.states,
+            source.outputs,
+            source.inputs or None,
+            check,
+            max_delay=source.max_delay,
+            chunk=source.chunk,
         )
         return export_module(source.nn_module, arguments, options, path)
 
@@ -147,7 +159,9 @@ class ModuleSource:
         module = module_in_dtype(self.nn_module, dtype)
         return dataclasses.replace(self, nn_module=module, inputs=inputs, example=example)
 
-    def with_options(self, *, states: str | None = None, max_delay: int | None = None, **changes: Any) -> ModuleSource:
+    def with_options(
+        self, *, states: str | None = None, max_delay: int | None = None, chunk: int | None = None, **changes: Any
+    ) -> ModuleSource:
         """The same model under other options; None leaves one as it is.
 
         Raises:
@@ -160,6 +174,7 @@ class ModuleSource:
             options=_changed(self.options, changes),
             states=states or self.states,
             max_delay=self.max_delay if max_delay is None else max_delay,
+            chunk=self.chunk if chunk is None else chunk,
         )
 
 
@@ -253,6 +268,7 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
         config.outputs,
         limits=config.limits,
         max_delay=config.max_delay,
+        chunk=config.chunk,
     )
 
 

@@ -31,7 +31,7 @@ class StreamingFile:
 
 
 def with_caches(
-    graph: TracedGraph, model: ModelProto, metadata: Metadata, *, max_delay: int, check: bool
+    graph: TracedGraph, model: ModelProto, metadata: Metadata, *, max_delay: int, chunk: int | None, check: bool
 ) -> StreamingFile:
     """A file that streams, if that is possible; else the same with the reason in its metadata.
 
@@ -40,6 +40,7 @@ def with_caches(
         model: the model, which takes whole sequences.
         metadata: the file's; `not_streamable` says why its own states are not enough.
         max_delay: the most steps of look-ahead to accept.
+        chunk: every chunk has a multiple of so many steps; None for chunks of any length.
         check: whether the file is compared with the whole one before it is kept.
 
     Raises:
@@ -55,7 +56,7 @@ def with_caches(
     if not time:
         return whole
     try:
-        done = rewrite(model, graph.nodes.initializers, time, metadata.states)
+        done = rewrite(model, graph.nodes.initializers, time, metadata.states, chunk)
     except OwnStateError:
         return whole  # the trial has said how its chunks differ
     except RefusedError as why:
@@ -63,13 +64,14 @@ def with_caches(
     if done.delay > max_delay:
         reason = f"{_delay(done, graph.lines)}; export it with max_delay={done.delay} to accept that"
         return replace(whole, metadata=replace(metadata, not_streamable=reason))
-    found = streaming_metadata(metadata, done, time)
+    found = streaming_metadata(metadata, done, time, chunk)
+    assert found.streaming is not None  # noqa: S101 - just set
     if check and not float64_notes(graph.nodes.nodes, graph.nodes.initializers):
         _compare(whole, StreamingFile(done.model, done.initializers, found))
     notes = (
         (
-            f"the file takes {done.time} in chunks of any length: {', '.join(done.caches)} are states too; "
-            f"delay {done.delay}, hop {done.hop}"
+            f"the file takes {done.time} in chunks of {found.streaming.lengths}: {', '.join(done.caches)} are states "
+            f"too; delay {done.delay}, hop {done.hop}"
         ),
     )
     return StreamingFile(done.model, done.initializers, found, notes)

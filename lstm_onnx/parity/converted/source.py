@@ -53,11 +53,12 @@ def export_float32(
     # The states of a stream that a convolution keeps are found by the trials.
     streaming = model.metadata.streaming
     tried, delay = streaming is not None, 0 if streaming is None else streaming.delay
+    chunk = streaming.chunk if streaming is not None and streaming.chunk > 1 else None
     states = "explicit" if model.metadata.origins or tried else "zero"
     if isinstance(source, LSTMSource):
         replace(source, options=options).export(path)
     elif isinstance(source, ModuleSource):
-        replace(source, options=options, states=states, max_delay=delay).export(path, check=tried)
+        replace(source, options=options, states=states, max_delay=delay, chunk=chunk).export(path, check=tried)
     elif is_bare_lstm(source) and not model.metadata.inputs:
         lengths, projection, opset = options.lengths, options.projection, options.opset
         export(source, path, lengths=lengths, projection=projection, opset=opset, precision="float32")
@@ -66,7 +67,7 @@ def export_float32(
         _, arguments = find_arguments(model, module, (), example_inputs, seed)
         names = forward_outputs(model, model.metadata)
         inputs = model.metadata.inputs or None
-        how = ModuleOptions(options, states, names, inputs, check=tried, max_delay=delay)
+        how = ModuleOptions(options, states, names, inputs, check=tried, max_delay=delay, chunk=chunk)
         export_module(module, arguments_in_dtype(arguments, "float32"), how, path)
     _take_trials(model.metadata, path)
 

@@ -132,7 +132,7 @@ def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
                     yield replace(whole, label=named, kind="chunks", calls=calls)
                 continue
             every = tuple(tuple(size * least for size in chunking) for chunking in compositions(steps))
-            if streaming is not None:  # chunks of single steps and of none as well
+            if streaming is not None and streaming.chunk == 1:  # chunks of single steps and of none as well
                 every += ((1,) * (steps * least), (0, 1, 0, steps * least - 1, 0))
             yield replace(whole, label=f"{label}, every chunking", kind="chunks", chunkings=every, time_axes=time.axes)
             names = {*whole.calls[0].feeds, *whole.calls[0].reference}

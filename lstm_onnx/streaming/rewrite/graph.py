@@ -46,6 +46,7 @@ class Graph:
         prefix: the name of the node that is being rewritten.
         last_name: of the input that is 1 in the call that ends the sequence.
         steps_name: of the state that counts the steps of the input.
+        steady: whether every chunk is a multiple of the graph's period, so that each gives the same number of steps.
     """
 
     opset: int
@@ -61,6 +62,7 @@ class Graph:
     used_positions: bool = False
     step_input: tuple[str, int] = ("", 0)
     batch: Size | None = None
+    steady: bool = False
     _made: dict[Any, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -187,13 +189,16 @@ class Graph:
     # --- counts -----------------------------------------------------------------------------------------------------
 
     def is_exact(self, count: Count) -> bool:
-        """Whether every call has a step of it for every step of the input, and so one at least."""
-        return count.is_input and not self.ending
+        """Whether a call's tensor has the steps of the call and no other; there is one at least."""
+        return self.steady or (count.is_input and not self.ending)
 
     def new(self, count: Count) -> str:
         """The number of steps in this call, of shape (1,)."""
         if count.is_input:
             return self.length(*self.step_input)
+        if self.steady:
+            times = self.math("Mul", self.length(*self.step_input), count.rate.numerator)
+            return times if count.rate.denominator == 1 else self._top("Div", times, count.rate.denominator)
         both = self._given(count)
         return self._top("Sub", self._top("Slice", both, 1), self._top("Slice", both, 0), hint="new")
 

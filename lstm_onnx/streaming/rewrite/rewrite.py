@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 
@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
-from .counts import TooLongError, largest_rest
+from .counts import Count, TooLongError, largest_rest
 from .facts import Fact, OwnStateError, RefusedError, Static, Stream
 from .folding import folded
 from .graph import Graph
@@ -26,6 +26,10 @@ _MOVES = frozenset(
     ("Identity", "Slice", "Gather", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Split", "Concat", "Cast")
 )
 """What may lie between a state input and the recurrent node that starts from it."""
+_NOT_STEADY = (
+    "it gives other numbers of steps for its first or last chunk than for others, and with chunk all are equal",
+    "chunks of any length (without chunk)",
+)
 _RECURRENT = ("LSTM", "GRU", "RNN", "Scan")
 
 
@@ -107,7 +111,11 @@ class NodeRefusedError(RefusedError):
 
 
 def rewrite(
-    model: ModelProto, initializers: Mapping[str, np.ndarray], time: Mapping[str, int], states: Mapping[str, str]
+    model: ModelProto,
+    initializers: Mapping[str, np.ndarray],
+    time: Mapping[str, int],
+    states: Mapping[str, str],
+    chunk: int | None = None,
 ) -> Rewritten:
     """Rewrite a model.
 
@@ -116,17 +124,34 @@ def rewrite(
         initializers: its constants by name.
         time: the time axis of each input that has one.
         states: the state inputs that it has, and the outputs that feed them.
+        chunk: every chunk is a multiple of so many steps; None for chunks of any length.
 
     Raises:
-        RefusedError: it cannot be computed chunk by chunk.
+        RefusedError: it cannot be computed chunk by chunk, or not in such chunks.
     """
     opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
     if opset < LEAST_OPSET:
         raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
+    if chunk is not None:
+        try:
+            return _Rewrite(model, initializers, time, states, opset, ending=False, chunk=chunk).result()
+        except NeedsEndError:
+            raise RefusedError(*_NOT_STEADY) from None
     try:
         return _Rewrite(model, initializers, time, states, opset, ending=False).result()
     except NeedsEndError:
         return _Rewrite(model, initializers, time, states, opset, ending=True).result()
+
+
+def _require_steady(counts: Sequence[Count], chunk: int) -> None:
+    """Refuse chunks that would not all give the same number of steps of every value."""
+    if any(count.settled or count.at_start for count in counts):
+        raise RefusedError(*_NOT_STEADY)
+    period = lcm(*(count.period for count in counts))
+    if chunk % period:
+        raise RefusedError(
+            f"chunks of {chunk} steps do not all give the same number of steps", f"chunks of multiples of {period}"
+        )
 
 
 class _Rewrite:
@@ -141,8 +166,10 @@ class _Rewrite:
         opset: int,
         *,
         ending: bool,
+        chunk: int | None = None,
     ) -> None:
         self.model = model
+        self.chunk = chunk
         self.initializers = dict(initializers)
         self.time = dict(time)
         self.states = dict(states)
@@ -150,6 +177,7 @@ class _Rewrite:
         self.inputs, self.axis_name = source.inputs, source.axis_name
         graph = Graph(opset, ending, source.open_axes, taken=source.names(), step_input=next(iter(time.items())))
         graph.batch = source.batch()
+        graph.steady = chunk is not None
         outputs = frozenset(value.name for value in model.graph.output)
         self.p = Rewriter(graph, Lengths(self.axis_name), source.inferred(), self.states, outputs, opset)
         self.p.consumers = source.consumers()
@@ -301,6 +329,8 @@ class _Rewrite:
         model.graph.input.extend(inputs)
         model.graph.output.extend(outputs)
         counts = [fact.count for fact in p.facts.values() if isinstance(fact, Stream)]
+        if self.chunk is not None:
+            _require_steady(p.counts, self.chunk)
         initial = {
             state.name: np.full(
                 [1 if size.number is None else size.number for size in state.shape], state.fill, state.dtype
@@ -373,7 +403,8 @@ class _Rewrite:
             for axis, size in enumerate(fact.shape):
                 dims[axis].Clear()
                 if axis == fact.axis:
-                    dims[axis].dim_param = self.axis_name if exact else f"{value.name.replace('.', '_')}_steps"
+                    equal = exact and count.is_input
+                    dims[axis].dim_param = self.axis_name if equal else f"{value.name.replace('.', '_')}_steps"
                 elif size.number is not None:
                     dims[axis].dim_value = size.number
                 else:

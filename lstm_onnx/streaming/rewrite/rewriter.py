@@ -131,6 +131,11 @@ class Rewriter:
     _counts: list[Count] = field(default_factory=lambda: [Input()])
     _known: dict[Count, Count] = field(default_factory=dict)
 
+    @property
+    def counts(self) -> Sequence[Count]:
+        """All counts of steps, those between the stages of one node as well."""
+        return self._counts
+
     # --- facts ------------------------------------------------------------------------------------------------------
 
     def name(self, value: str) -> str:

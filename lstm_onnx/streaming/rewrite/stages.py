@@ -80,6 +80,8 @@ def window(
         return x, f
     count = p.count(Stage(f.count, 1, left + stride - kernel, right, stride))
     g = p.graph
+    if g.steady:  # as many steps are waiting before each call as were padded before the first
+        return _held(p, x, f, left, fill), _resized(f, size, count)
     capacity = max(left, kernel - 1)
     held = _held(p, x, f, capacity, fill)
     full = left == kernel - 1 and stride == 1  # so many steps before every call, the first included
@@ -204,6 +206,8 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
         return [x for x, _ in items], counts[0]
     p.require_equal_totals(counts)
     count = p.count(Least(tuple(counts)))
+    if p.graph.steady:
+        return [x for x, _ in items], count
     names = []
     for x, f in items:
         if f.count == count:

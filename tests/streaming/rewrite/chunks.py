@@ -25,9 +25,11 @@ def session(model: ModelProto, *, optimised: bool = True) -> ort.InferenceSessio
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def rewritten(model: ModelProto, time: Mapping[str, int], states: Mapping[str, str] | None = None) -> Rewritten:
+def rewritten(
+    model: ModelProto, time: Mapping[str, int], states: Mapping[str, str] | None = None, chunk: int | None = None
+) -> Rewritten:
     initializers = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    return rewrite(model, initializers, time, states or {})
+    return rewrite(model, initializers, time, states or {}, chunk)
 
 
 def complete(done: Rewritten) -> ModelProto:
@@ -111,14 +113,15 @@ def cuts(steps: int, rng: random.Random, *, empty: bool) -> Iterator[list[int]]:
 
 
 def difference(
-    run: ChunkRun, whole: ort.InferenceSession, feeds: Mapping[str, np.ndarray], batch: int, seed: int
+    run: ChunkRun, whole: ort.InferenceSession, feeds: Mapping[str, np.ndarray], batch: int, seed: int, unit: int = 1
 ) -> str:
-    """Where a sequence in chunks differs from the whole one; "" where it does not."""
+    """Where a sequence in chunks of multiples of `unit` differs from the whole one; "" where it does not."""
     expected = dict(zip([value.name for value in whole.get_outputs()], whole.run(None, dict(feeds)), strict=True))
     name = next(iter(run.time))
     steps = feeds[name].shape[run.time[name]]
     rng = random.Random(seed)  # noqa: S311 - a test, not a secret
-    for cut in cuts(steps, rng, empty=run.done.last is not None):
+    for units in cuts(steps // unit, rng, empty=run.done.last is not None):
+        cut = [unit * count for count in units]
         found = run(feeds, cut, batch)
         for output, array in found.items():
             want = expected[output]

@@ -126,7 +126,6 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
         x, f = drop_end(p, x, f, -bounds.stop)
     if bounds.step > 1:
         x, f = window(p, x, f, 1, bounds.step)
-        if x != p.name(call.node.input[0]):
-            g = p.graph
-            x = g.add("Slice", x, g.ints(0), g.ints(2**62), g.ints(f.axis), g.ints(bounds.step), hint="every")
+        g = p.graph
+        x = g.add("Slice", x, g.ints(0), g.ints(2**62), g.ints(f.axis), g.ints(bounds.step), hint="every")
     return x, f

@@ -144,3 +144,77 @@ def test_charlm_training_script_runs(tmp_path):
 
     new, shipped = load_file(out), load_file(MODELS / "charlm.safetensors")
     assert {name: array.shape for name, array in new.items()} == {name: array.shape for name, array in shipped.items()}
+
+
+@pytest.fixture(scope="module")
+def vad(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vad") / "vad.onnx"
+    load_source(str(MODELS / "vad.toml")).export(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def vad_sounds():
+    spec = importlib.util.spec_from_file_location("vad_sounds", MODELS / "vad_sounds.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["vad_sounds"] = module  # its dataclass looks itself up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_vad_finds_speech_as_well_as_its_page_says(vad, vad_sounds):
+    """The first 12 of the 60 recordings at 5 dB, as vad_train.judged draws them, in chunks of odd lengths."""
+    random, beside = np.random.default_rng(1_000_003), np.random.default_rng(3_000_017)
+    page = (MODELS / "vad.md").read_text(encoding="utf-8")
+    said, loudness = map(float, re.search(r"heard in training \| 5 \| ([\d.]+) \| [\d.]+ \| ([\d.]+)", page).groups())
+    found, truth = [], []
+    stream = lstm_onnx.load(vad, provider="cpu", threads=1).stream()
+    for number in range(12):
+        clean, spoken = vad_sounds.speech(random, 8.0)
+        background = vad_sounds.noise(beside, len(clean) / 16000, vad_sounds.NOISES[number % 4])
+        audio = vad_sounds.mixed(clean, spoken, background, 5, beside.uniform(-45, -12))
+        stream.reset()
+        found += [stream(part[np.newaxis])[0] for part in np.split(audio, range(1111, len(audio), 1111))]
+        truth.append(spoken)
+    positive, truth = np.concatenate(found) >= 0.5, np.concatenate(truth)
+    f1 = 2 * np.sum(positive & truth) / (np.sum(positive) + np.sum(truth))
+    assert f1 == pytest.approx(said, abs=0.03)
+    assert f1 > loudness + 0.03
+
+
+def test_vad_in_chunks_of_ten_milliseconds_has_half_of_the_nodes(vad, tmp_path):
+    source = load_source(str(MODELS / "vad.toml")).with_options(chunk=160)
+    result = source.export(tmp_path / "steady.onnx")
+    general, steady = (lstm_onnx.load(path, provider="cpu", threads=1) for path in (vad, tmp_path / "steady.onnx"))
+    assert (steady.stream().delay, steady.stream().hop) == (0, 160)
+    assert result.nodes < 0.5 * 62
+    x = np.random.default_rng(0).standard_normal((1, 3200)).astype(np.float32) * 0.1
+    one, other = general.stream(), steady.stream()
+    for start in range(0, 3200, 160):
+        chunk = x[:, start : start + 160]
+        np.testing.assert_allclose(one(chunk), other(chunk), rtol=0, atol=1e-6)
+
+
+def test_vad_listens_to_a_recording(vad, tmp_path):
+    recording = tmp_path / "made-up.wav"
+    subprocess.run([sys.executable, MODELS / "vad_sounds.py", recording, "--seed", "1"], check=True, timeout=60)
+    listen = [sys.executable, MODELS / "vad_listen.py", vad]
+    done = subprocess.run([*listen, recording], check=True, capture_output=True, text=True, timeout=120)
+    stretches = [tuple(map(float, re.findall(r"[\d.]+", line))) for line in done.stdout.splitlines()]
+    assert 1 <= len(stretches) <= 8
+    assert all(0 <= begins < ends <= 8 for begins, ends in stretches)
+    (tmp_path / "text.wav").write_text("no sound")
+    done = subprocess.run([*listen, tmp_path / "text.wav"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "text.wav is no WAV file of integers" in done.stderr
+
+
+@pytest.mark.slow
+def test_vad_training_script_runs(tmp_path):
+    out = tmp_path / "short.safetensors"
+    command = [sys.executable, MODELS / "vad_train.py", "--steps", "2", "--out", out]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    from safetensors.numpy import load_file
+
+    new, shipped = load_file(out), load_file(MODELS / "vad.safetensors")
+    assert {name: array.shape for name, array in new.items()} == {name: array.shape for name, array in shipped.items()}

@@ -120,9 +120,7 @@ def export(
         if states == "zero" or output_names is not None:
             raise ConfigError("a bare nn.LSTM has its states as inputs, and its outputs' names are fixed")
         if max_delay or chunk is not None:
-            raise ConfigError(
-                "a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk"
-            )
+            raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
         spec = spec_of(module)
         return export_lstm(spec, options, state_of(module, spec), path, notes=dropout_notes(module))  # type: ignore[arg-type]
     if example_inputs is None:

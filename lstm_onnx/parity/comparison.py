@@ -69,7 +69,7 @@ class Verification(ABC):
         self.model = model
         self.module = module
         self.seed = seed
-        self.axes = Axes(model.metadata.axis_limits, model.metadata.size_boundaries)
+        self.axes = Axes.of(model.metadata)
         self.notes: list[str] = []
         self.compared: list[Comparison] = []
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..metadata import Metadata
+
 DENSE = 73
 """All sizes below it are tried where that is cheap."""
 DENSE_BATCH = 33
@@ -32,20 +34,30 @@ OPEN: Limits = (1, None)
 
 @dataclass(frozen=True)
 class Axes:
-    """What a file's metadata says of its axes: limits, and sizes at which the model's code may change its behaviour."""
+    """What a file's metadata says of its axes: limits, sizes at which the model's code may change, and multiples."""
 
     limits: Mapping[str, Limits] = field(default_factory=dict)
     boundaries: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    multiples: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, metadata: Metadata) -> Axes:
+        """Those of a file."""
+        chunk = 1 if metadata.streaming is None else metadata.streaming.chunk
+        return cls(metadata.axis_limits, metadata.size_boundaries, dict.fromkeys(metadata.time_axes, chunk))
 
     def within(self, axis: str, size: int) -> int:
-        """The size nearest to `size` that the axis can have."""
+        """The size nearest to `size` that the axis can have; the next one of an axis with multiples."""
         least, most = self.limits.get(axis, OPEN)
-        return max(size, least) if most is None else min(max(size, least), most)
+        size = max(size, least) if most is None else min(max(size, least), most)
+        by = self.multiples.get(axis, 1)
+        return -(-size // by) * by
 
     def to_try(self, axis: str, cost: Callable[[int], float], budget: float, **options: Any) -> list[int]:
         """The sizes of an axis to try; see `sizes_to_try`."""
         limits, boundaries = self.limits.get(axis, OPEN), self.boundaries.get(axis, ())
-        return sizes_to_try(limits, boundaries, cost, budget, **options)
+        found = sizes_to_try(limits, boundaries, cost, budget, **options)
+        return sorted({self.within(axis, size) for size in found})
 
 
 def sizes_to_try(

@@ -83,9 +83,7 @@ class LSTMSource:
         if states == "zero":
             raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
         if max_delay or chunk is not None:
-            raise ConfigError(
-                "a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk"
-            )
+            raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
         return dataclasses.replace(self, options=_changed(self.options, changes))
 
 

@@ -80,7 +80,7 @@ def steady_difference(seed: int) -> str | None:
 
 @pytest.mark.parametrize("seed", [56, 65, 92, 105, 141, 178, 187, 352, 442])
 def test_some_random_graphs_in_equal_chunks(seed: int) -> None:
-    assert steady_difference(seed) == ""  # noqa: PLC1901 - and not None, which is no such graph
+    assert steady_difference(seed) == ""  # None: no such graph
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError, LSTMOnnxError
 from ..runtime import Model
+from ..runtime.batch_axes import TIME
 from ..runtime.providers import ort_errors
 from .measure import Candidate
 from .opened import Arrays, BenchmarkSubject, OpenedModel
@@ -66,6 +67,82 @@ def _streaming_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
         *_runtime_candidates(subject, stepped),
     ]
     return _step_case(_with_torch(subject, candidates, feeds, carried=True), point)
+
+
+def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
+    """A whole sequence at once, and in chunks through a stream."""
+    model, feeds = subject.model, subject.feeds(point.batch, point.time)
+    inputs = {name: array for name, array in feeds.items() if name not in model.states}
+    completed = model.completed(dict(feeds))
+    start = {name: completed[name] for name in (*model.states, *_ends(model)) if name in completed}
+    time = _time_axes(model)
+    whole = functools.partial(subject.opened.session.run, None, subject.session_feeds(subject.opened, feeds, start))
+
+    def chunked(steps: int) -> Callable[[], Any]:
+        stream, size = model.stream(point.batch), steps * subject.hop
+        total = point.time * subject.hop
+        parts = [
+            {
+                name: np.ascontiguousarray(np.take(array, range(at, min(at + size, total)), time[name]))
+                if name in time
+                else array
+                for name, array in inputs.items()
+            }
+            for at in range(0, total, size)
+        ]
+        only = len(inputs) == 1
+        calls = [next(iter(part.values())) if only else part for part in parts]
+
+        def run() -> Any:
+            stream.reset()
+            found = [stream(part) if only else stream.run(part) for part in calls]
+            return [*found, stream.flush()]
+
+        return run
+
+    def joined(results: list[Any]) -> np.ndarray:
+        first = [_first_output(subject, result) for result in results]
+        axis = _output_time_axis(subject)
+        return first[-1] if axis is None else np.concatenate(first, axis)
+
+    candidates = [
+        Candidate(f"{PLAIN}, at once", whole, output=functools.partial(_first_output, subject), errors=ort_errors()),
+        *(
+            Candidate(f"{RUNTIME} stream, {named}", chunked(steps), output=joined, is_lstm_onnx=True)
+            for steps, named in ((1, "step by step"), (10, "chunks of 10 steps"))
+        ),
+    ]
+    return _step_case((candidates, {}), point, candidates[0].name)
+
+
+def _ends(model: Model) -> list[str]:
+    """The input that is 1 where a sequence ends."""
+    streaming = model.metadata.streaming
+    return [streaming.last] if streaming is not None and streaming.last is not None else []
+
+
+def _time_axes(model: Model) -> dict[str, int]:
+    """The time axis of each input that has one."""
+    streaming = model.metadata.streaming
+    if streaming is not None:
+        return dict(streaming.time)
+    names = model.metadata.time_axes or (TIME,)
+    return {
+        name: info.shape.index(dim)
+        for name, info in model.inputs.items()
+        for dim in info.shape
+        if dim in names and name not in model.states
+    }
+
+
+def _output_time_axis(subject: BenchmarkSubject) -> int | None:
+    """The time axis of the first output that is not a state."""
+    model = subject.model
+    name = next((name for name in model.outputs if name not in model.states.values()), next(iter(model.outputs)))
+    if model.metadata.streaming is not None:
+        return model.metadata.streaming.outputs.get(name)
+    names = model.metadata.time_axes or (TIME,)
+    return next((axis for axis, dim in enumerate(model.outputs[name].shape) if dim in names), None)
 
 
 def _batch_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
@@ -194,15 +271,18 @@ def _module_map_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
 _CASES = {
     "step": _streaming_case,
     "chunk": _streaming_case,
+    "stream": _sequence_case,
     "batch": _batch_case,
     "pool": _pool_case,
     "map": _map_case,
 }
 
 
-def _step_case(candidates: tuple[list[Candidate], dict[str, str]], point: Point) -> BenchmarkCase:
+def _step_case(
+    candidates: tuple[list[Candidate], dict[str, str]], point: Point, baseline: str = PLAIN
+) -> BenchmarkCase:
     timed, left_out = candidates
-    return BenchmarkCase(timed, PLAIN, "step", point.batch * point.time, left_out)
+    return BenchmarkCase(timed, baseline, "step", point.batch * point.time, left_out)
 
 
 def _with_torch(

@@ -98,6 +98,8 @@ def compare(
         say("exporting and opening the model")
         with open_subject(source, settings.provider, threads, settings.seed, folder) as subject:
             todo = points(settings.cases) if at is None else list(at)
+            if subject.hop > 1:
+                notes += [f"a step stands for {subject.hop} steps of the input, which give one of the output"]
             end = time.perf_counter() + (settings.seconds or DEFAULT_SECONDS)
             for index, point in enumerate(todo):
                 share = max(0.0, end - time.perf_counter()) / (len(todo) - index)

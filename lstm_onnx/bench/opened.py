@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +106,21 @@ class BenchmarkSubject:
         same = {spec.name for spec in self.specs} == {spec.name for spec in self.model.metadata.inputs}
         return self.model.metadata.call if same else None
 
+    @property
+    def hop(self) -> int:
+        """The steps of the input that are timed as one: as many as give one step of a model with strides."""
+        streaming = self.model.metadata.streaming
+        return 1 if streaming is None else lcm(streaming.hop, streaming.chunk)
+
     def feeds(self, batch: int, time: int) -> Arrays:
-        """Random inputs of forward at these sizes; lengths are the full `time`.
+        """Random inputs of forward at these sizes, `time` in hops; lengths are the full `time`.
 
         Raises:
             ConfigError: the inputs have no dynamic axis of that kind.
         """
         specs = self.specs
         self._require_axes(axes(specs), batch, time)
-        sizes = sizes_of(specs, batch, time)
+        sizes = sizes_of(specs, batch, time * self.hop)
         arrays = draw(specs, sizes, np.random.default_rng(self.seed))
         full = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
         return {name: np.full_like(array, full[name]) if name in full else array for name, array in arrays.items()}

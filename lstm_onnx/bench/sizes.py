@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CASES = ("step", "chunk", "batch", "pool", "map")
+CASES = ("step", "chunk", "stream", "batch", "pool", "map")
 """In the order in which they are run."""
 DEFAULT_SECONDS = 60.0
 DEFAULT_ROUNDS = 15
@@ -22,7 +22,7 @@ class Point:
     """One comparison: a case and its sizes.
 
     `batch` is the rows of a batch, the streams of a pool, or the sequences of a map; `time` the steps in a
-    call, 0 where lengths vary.
+    call or, of a stream, in a sequence; 0 where lengths vary.
     """
 
     case: str
@@ -35,6 +35,8 @@ class Point:
             return "one step" if self.batch == 1 else f"one step, batch {self.batch}"
         if self.case == "chunk":
             return f"chunk of {self.time} steps"
+        if self.case == "stream":
+            return f"sequence of {self.time} steps, in chunks"
         if self.case == "batch":
             return f"batch {self.batch}, {self.time} steps"
         if self.case == "pool":
@@ -42,7 +44,14 @@ class Point:
         return f"{self.case} of {self.batch} sequences"
 
 
-POINTS = (Point("step"), Point("chunk", 1, 16), Point("batch", 8, 50), Point("pool", 64), Point("map", 128, 0))
+POINTS = (
+    Point("step"),
+    Point("chunk", 1, 16),
+    Point("stream", 1, 100),
+    Point("batch", 8, 50),
+    Point("pool", 64),
+    Point("map", 128, 0),
+)
 """One for each case, in the order of `CASES`."""
 
 

@@ -7,7 +7,7 @@ import click
 from .options import json_option, note, progress_note, provider_options, report, seed_option, write_then_show
 from .params import FILE, option
 
-_CASES = ("step", "chunk", "batch", "pool", "map")
+_CASES = ("step", "chunk", "stream", "batch", "pool", "map")
 
 
 @click.command()
@@ -52,8 +52,9 @@ def bench(
     SOURCE is a model's .toml or package.module:callable.  The candidates take turns on the same
     inputs, cores and threads; results are ratios with the quartiles over all rounds.
 
-    Cases: step (one time step), chunk (16 steps of a stream), batch (8 sequences of 50 steps), pool
-    (64 streams, one step each), map (128 sequences of 2 to 400 steps).
+    Cases: step (one time step), chunk (16 steps of a stream), stream (a sequence of 100 steps in chunks),
+    batch (8 sequences of 50 steps), pool (64 streams, one step each), map (128 sequences of 2 to 400
+    steps).
     """
     from ..atomic_io import require_apart
     from ..bench import Settings, compare

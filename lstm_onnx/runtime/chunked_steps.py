@@ -30,6 +30,7 @@ class ChunkedSteps:
         hop: see `Stream.hop`.
         phased: whether the steps so far matter: equal chunks may give other numbers of steps, or an output has no
             time axis.
+        to_caller_type: converts results to the type that the caller passed last; None for numpy's.
     """
 
     def __init__(self, model: Model, batch: int) -> None:
@@ -45,7 +46,7 @@ class ChunkedSteps:
         self._steps = 0
         self._still: Arrays = {}
         self._others: dict[str, Any] = {}
-        self._to_caller_type: ToCallerType | None = None
+        self.to_caller_type: ToCallerType | None = None
 
     def prepared(self, feeds: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
         """The feeds of a call that does not end the sequence, and whether the chunk has no steps.
@@ -64,10 +65,10 @@ class ChunkedSteps:
                 )
             feeds = {**feeds, streaming.last: np.zeros(1, np.int64)}
         first = next(iter(feeds.values()), None)
-        self._to_caller_type = None
+        self.to_caller_type = None
         if type(first) is not np.ndarray and first is not None:
             name = next(iter(feeds))
-            self._to_caller_type = to_numpy(first, self.model.inputs.get(name), name)[1]
+            self.to_caller_type = to_numpy(first, self.model.inputs.get(name), name)[1]
         shapes = {name: tuple(getattr(feeds[name], "shape", ())) for name in streaming.time if name in feeds}
         steps = {
             name: shape[axis]
@@ -144,9 +145,9 @@ class ChunkedSteps:
 
     def converted(self, results: Arrays) -> dict[str, Any]:
         """Results as arrays of the type that the caller passed last."""
-        if self._to_caller_type is None:
+        if self.to_caller_type is None:
             return dict(results)
-        return {name: self._to_caller_type(array) for name, array in results.items()}
+        return {name: self.to_caller_type(array) for name, array in results.items()}
 
     def nothing(self, name: str) -> np.ndarray:
         """An output of a call without steps: no step of it, or what it was at the last one."""

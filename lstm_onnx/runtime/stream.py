@@ -87,6 +87,7 @@ class Stream:
         self._bound: OrderedDict[Key, tuple[Binding, Binding] | None] = OrderedDict()
         self._unbound: set[Key] = set()
         self._last: _Last | None = None
+        self._last_of_ended: _Last | None = None
         self._session = model.session  # changes when the model is closed
         self._chunks = ChunkedSteps(model, batch)
         self._phased = self._chunks.phased
@@ -113,9 +114,7 @@ class Stream:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self._start.items()}
         validated = validated_states(infos, values, shapes, "this stream's")
-        self._set(validated)
-        self._chunks.restart(validated)
-        self._ended = False
+        self._restart(validated)
 
     @property
     def delay(self) -> int:
@@ -129,9 +128,13 @@ class Stream:
 
     def reset(self) -> None:
         """Start a new sequence: every state is set to the file's initial state, or to zeros, as in nn.LSTM."""
-        self._set(self._start)
-        self._chunks.restart(self._start)
-        self._ended = False
+        self._restart(self._start)
+
+    def _restart(self, states: Mapping[str, np.ndarray]) -> None:
+        self._set(states)
+        self._chunks.restart(states)
+        if self._ended:
+            self._ended, self._last, self._last_of_ended = False, self._last_of_ended, None
 
     def flush(self) -> Any:
         """End the sequence: the outputs that were still to come, of at most `delay` steps, possibly none.
@@ -153,7 +156,7 @@ class Stream:
             results = {name: self._chunks.nothing(name) for name in self._output_names}
         else:
             self._set({name: results[output] for name, output in self.model.states.items()})
-        self._ended, self._last = True, None
+        self._ended, self._last, self._last_of_ended = True, None, self._last
         results = self._chunks.converted({name: results[name] for name in self._output_names})
         return results if self._returns_dict or not self._has_single_output else next(iter(results.values()))
 
@@ -209,6 +212,7 @@ class Stream:
                 return self(chunk)
             self._current = current ^ 1
             self._returns_dict = False
+            self._chunks.to_caller_type = None
             if last.phase is not None:
                 self._chunks.count(last.steps)
             return last.output.copy()

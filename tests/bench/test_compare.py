@@ -55,13 +55,18 @@ def test_a_bare_lstm_in_every_case_that_streams():
     source = load_source(str(MODELS / "tutorial.toml"))
     assert isinstance(source, LSTMSource)
     said: list[str] = []
-    report = compare(source, Settings(("step", "chunk", "batch", "pool", "map"), **SHORT), say=said.append)
+    report = compare(source, Settings(("step", "chunk", "stream", "batch", "pool", "map"), **SHORT), say=said.append)
     found = {comparison.case: comparison for comparison in report.comparisons}
-    assert list(found) == ["step", "chunk", "batch", "pool", "map"]
+    assert list(found) == ["step", "chunk", "stream", "batch", "pool", "map"]
     assert report.left_out == ()
     assert not [note for note in report.notes if "busy" not in note]
     for case in ("step", "chunk", "batch"):
         assert names(found[case]) == ["InferenceSession.run", "lstm-onnx", "PyTorch", "PyTorch, mkldnn off"]
+    assert names(found["stream"]) == [
+        "InferenceSession.run, at once",
+        "lstm-onnx stream, step by step",
+        "lstm-onnx stream, chunks of 10 steps",
+    ]
     assert names(found["pool"]) == [
         "InferenceSession.run, one at a time",
         "lstm-onnx pool",
@@ -83,6 +88,25 @@ def test_a_bare_lstm_in_every_case_that_streams():
     assert {"numpy", "torch", "Python"} <= set(report.machine.versions)
     assert any("pool" in sentence for sentence in said)
     json.dumps(report.to_dict(), allow_nan=False)
+
+
+class Samples(nn.Module):
+    """A stride of 3 before a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(4, 5, 3, stride=3)
+        self.gru = nn.GRU(5, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(self.conv(x.transpose(1, 2)).transpose(1, 2))[0]
+
+
+def test_a_model_with_strides_is_timed_in_hops():
+    report = compare(module_source(Samples()), Settings(("step", "stream", "batch", "pool"), **SHORT))
+    assert [comparison.case for comparison in report.comparisons] == ["step", "stream", "batch", "pool"]
+    notes = [note for note in report.notes if "busy" not in note]
+    assert notes == ["a step stands for 3 steps of the input, which give one of the output"]
 
 
 def test_a_bidirectional_lstm_is_not_streamed_with_the_reason():

@@ -23,6 +23,7 @@ def test_selected_cases():
         (Point("step"), "one step"),
         (Point("step", 8), "one step, batch 8"),
         (Point("chunk", 1, 16), "chunk of 16 steps"),
+        (Point("stream", 1, 100), "sequence of 100 steps, in chunks"),
         (Point("batch", 8, 50), "batch 8, 50 steps"),
         (Point("pool", 64), "pool of 64 streams"),
         (Point("map", 128, 0), "map of 128 sequences"),

@@ -21,6 +21,7 @@ GRID = (
     Point("step"),
     Point("step", 8),
     *(Point("chunk", 1, time) for time in (4, 16, 64)),
+    Point("stream", 1, 100),
     *(Point("batch", batch, time) for batch in (1, 8, 32, 64) for time in (20, 100)),
     *(Point("pool", streams) for streams in (8, 64)),
     Point("map", 512, 0),

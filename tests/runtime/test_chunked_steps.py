@@ -121,6 +121,41 @@ def test_chunks_that_repeat_are_bound(files: dict[str, Path], kind: str) -> None
         np.testing.assert_allclose(np.concatenate(parts), whole(files, kind, x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("cut", [(3,) * 6 + (1, 3, 3, 3, 2) + (3,) * 4, (6,) * 5 + (7, 6, 6, 6)])
+def test_equal_chunks_skip_the_look_up_in_their_phase_alone(files: dict[str, Path], cut: tuple[int, ...]) -> None:
+    steps = sum(cut)
+    x = weights(1, 4, steps)
+    with lstm_onnx.load(files["strided"], "cpu", threads=1) as model:
+        stream = model.stream()
+        for _ in range(2):
+            parts, start, quick = [], 0, 0
+            for size in cut:
+                before = stream._last
+                parts.append(stream(x[:, :, start : start + size]))
+                start += size
+                quick += before is not None and before is stream._last
+            assert quick >= 3
+            last = stream.state
+            parts.append(stream.flush())
+            np.testing.assert_allclose(np.concatenate(parts), whole(files, "strided", x), rtol=0, atol=1e-6)
+            with pytest.raises(InputError, match="has ended"):
+                stream(x[:, :, :3])
+            stream.state = last
+            assert np.array_equal(stream.flush(), parts[-1])
+            stream.reset()
+
+
+def test_the_rest_has_the_type_of_the_last_chunk(files: dict[str, Path]) -> None:
+    x = weights(1, 4, 12)
+    with lstm_onnx.load(files["late"], "cpu", threads=1) as model:
+        stream = model.stream()
+        for _ in range(4):
+            stream(x[:, :, :3])
+        assert isinstance(stream(torch.from_numpy(x)), torch.Tensor)
+        stream(x[:, :, :3])
+        assert isinstance(stream.flush(), np.ndarray)
+
+
 def test_slots_in_one_phase_are_stepped_together(files: dict[str, Path], kind: str) -> None:
     """Seven streams in a pool of four slots, opened and closed at different times."""
     x = weights(7, 4, STEPS)

@@ -74,7 +74,7 @@ def final(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
         (second_layer, {}, True),
         (padded, {}, False),
         (final, {}, False),
-        (rows, {"bidirectional": True}, None),
+        (rows, {"bidirectional": True}, False),
         (rows, {"proj_size": 2}, True),
         (padded, {"proj_size": 2}, False),
     ],

@@ -174,6 +174,39 @@ def draw(specs: Sequence[InputSpec], sizes: Mapping[str, int], rng: np.random.Ge
     return arrays
 
 
+def longest_first(specs: Sequence[InputSpec], arrays: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Drawn arrays with the sequences from the longest to the shortest, as pack_padded_sequence wants them by default.
+
+    Lengths are sorted.  Masks become those of padding at the end, where there are any: first as ones within the
+    sequences, then as ones past their ends.
+    """
+    lengths = [spec.name for spec in specs if isinstance(spec.high, str)]
+    masks = [spec.name for spec in specs if _may_be_mask(spec)]
+    ordered = {
+        name: -np.sort(-array.astype(np.int64)).astype(array.dtype) if name in lengths else array
+        for name, array in arrays.items()
+    }
+    if lengths:
+        yield ordered
+    if masks:
+        for within in (1, 0):
+            yield ordered | {name: _padding_mask(arrays[name], within) for name in masks}
+
+
+def _may_be_mask(spec: InputSpec) -> bool:
+    """Whether it may say which steps of each sequence are padding: bools, zeros or ones of two open axes."""
+    kind, open_axes = np.dtype(spec.dtype).kind, [isinstance(dim, str) for dim in spec.shape]
+    return open_axes == [True, True] and (kind == "b" or (kind in "iu" and (spec.low, spec.high) == (0, 1)))
+
+
+def _padding_mask(mask: np.ndarray, within: int) -> np.ndarray:
+    """`mask` with each row's steps `within` before the others, and the longest rows, one of full length, first."""
+    counts = -np.sort(-np.maximum((mask == within).sum(axis=-1), 1))
+    counts[:1] = mask.shape[-1]
+    inside = np.arange(mask.shape[-1]) < counts[:, None]
+    return np.where(inside, within, 1 - within).astype(mask.dtype)
+
+
 def _drawn(spec: InputSpec, shape: tuple[int, ...], bound: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
     dtype, low, high = np.dtype(spec.dtype), spec.low, spec.high
     if isinstance(high, str):

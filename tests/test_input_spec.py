@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lstm_onnx import ConfigError
-from lstm_onnx.input_spec import INPUT_DTYPES, InputSpec, axes, draw, is_name
+from lstm_onnx.input_spec import INPUT_DTYPES, InputSpec, axes, draw, is_name, longest_first
 
 from .strategies import SEEDS
 
@@ -251,6 +251,33 @@ def test_no_row_of_a_mask_is_all_of_one_kind() -> None:
     assert (masks.sum(axis=-1) == 1).all()
     assert 0.3 < masks[..., 0].mean() < 0.7
     assert not _one(InputSpec("mask", (50, "n"), "bool"), n=1).any()
+
+
+def test_the_longest_sequences_first() -> None:
+    specs = [
+        InputSpec("x", ("batch", "time", 3)),
+        InputSpec("lengths", ("batch",), "int32", 1, "time"),
+        InputSpec("mask", ("batch", "time"), "bool"),
+        InputSpec("ends", ("batch", "time"), "int64", 0, 1),
+        InputSpec("words", ("batch", "time"), "int64", 0, 9),
+        InputSpec("starts", ("batch",), "bool"),
+    ]
+    arrays = draw(specs, {"batch": 5, "time": 7}, np.random.default_rng(0))
+    found = list(longest_first(specs, arrays))
+    assert len(found) == 3
+    for ordered in found:
+        assert all(ordered[name].dtype == array.dtype for name, array in arrays.items())
+        np.testing.assert_array_equal(ordered["lengths"], np.sort(arrays["lengths"])[::-1])
+        assert all(np.array_equal(ordered[name], arrays[name]) for name in ("x", "words", "starts"))
+    assert np.array_equal(found[0]["mask"], arrays["mask"])
+    for ordered, within in zip(found[1:], (1, 0), strict=True):
+        for name in ("mask", "ends"):
+            counts = (ordered[name] == within).sum(axis=1)
+            assert counts[0] == 7
+            assert 1 <= counts[-1] < 7
+            assert (np.diff(counts) <= 0).all()
+            np.testing.assert_array_equal(ordered[name] == within, np.arange(7) < counts[:, None])
+    assert list(longest_first(specs[:1], {"x": arrays["x"]})) == []
 
 
 def test_bools_are_fair_coins() -> None:

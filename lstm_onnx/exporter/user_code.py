@@ -23,8 +23,8 @@ _FRAME = re.compile(r'^\s*File "(.*?)", line (\d+), in ', re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _GOES_ON = re.compile(r"(, but expected one of)?:$")
 _LIBRARIES = sys.stdlib_module_names | {"torch", "numpy", "lstm_onnx"}
-_ENTRIES = ("call_forward", "_traced_by")
-"""Functions of this package that call the user's forward; their callers are not the user's code."""
+_ENTRIES = ("call_forward", "_traced_by", "export_module")
+"""Functions of this package that call the user's forward; their callers are not part of it, but of what exports it."""
 
 
 def user_line() -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import lstm_onnx
 from lstm_onnx import ExportError
-from lstm_onnx.exporter import user_code
+from lstm_onnx.exporter import module, user_code
 from lstm_onnx.exporter.functional.functional_module import call_forward
 from lstm_onnx.exporter.user_code import error_line, first_line, stack_line, user_line
 
@@ -50,6 +51,18 @@ def test_what_lies_above_the_call_of_a_forward_is_no_line_of_it() -> None:
     exec("def forward(): found.append(user_line())", {**namespace, "user_line": user_line}, namespace)  # noqa: S102
     call_forward(namespace["forward"])
     assert found[1] == "no line of Python"
+
+
+def test_the_line_that_calls_export_is_no_line_of_a_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the traces of a module nothing of its code is on the stack."""
+    found: list[str | None] = []
+    namespace = {"found": found, "stack_line": stack_line, "own": module.run_trials}
+    code = "def noted(*args, **options):\n    found.append(stack_line())\n    return own(*args, **options)"
+    exec(code, namespace)  # noqa: S102 - code without a file
+    monkeypatch.setattr(module, "run_trials", namespace["noted"])
+    layers = torch.nn.Sequential(torch.nn.LSTM(2, 3)).eval()
+    lstm_onnx.export(layers, tmp_path / "m.onnx", example_inputs=torch.zeros(4, 2, 2))
+    assert found == [None]
 
 
 def test_the_line_of_an_error_and_of_its_cause() -> None:

@@ -352,6 +352,7 @@ def reports(numbers: range, mutants: str) -> Iterator[tuple[DrawnModule, ParityR
 def main(numbers: range, mutants: str) -> int:
     """Print what came of it; 1 where a right module was refused or rejected, or a wrong copy of one was not."""
     counts: Counter[str] = Counter()
+    largest = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for number in numbers:
             drawn, start = drawn_module(number), time.perf_counter()
@@ -362,6 +363,9 @@ def main(numbers: range, mutants: str) -> int:
                 counts["refused"] += 1
                 print(f"REFUSED {drawn}\n  {type(error).__name__}: {error}", flush=True)
                 continue
+            counts["cases"] += len(report.cases)
+            ratio = max((tensor.ratio for _, tensor in report.worst.values()), default=0.0)
+            largest = max(largest, ratio)
             counts.update(f"mutants {mutant.outcome}" for mutant in report.mutants)
             counts["rejected"] += not report.in_parity
             counts["not proven"] += bool(report.survivors)
@@ -369,8 +373,9 @@ def main(numbers: range, mutants: str) -> int:
                 print(f"REJECTED {drawn}\n{report}", flush=True)
             for mutant in report.survivors:
                 print(f"SURVIVED {drawn}: {mutant.name}, ratio {mutant.ratio:.3g} at {mutant.case}", flush=True)
-            print(f"{number} {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
-    print("; ".join(f"{count} {name}" for name, count in counts.items()), flush=True)
+            seconds = time.perf_counter() - start
+            print(f"{number} {seconds:.1f} s, largest ratio {ratio:.3g}", file=sys.stderr, flush=True)
+    print("; ".join(f"{count} {name}" for name, count in counts.items()) + f"; largest ratio {largest:.3g}", flush=True)
     return int(bool(counts["refused"] or counts["rejected"] or counts["not proven"]))
 
 

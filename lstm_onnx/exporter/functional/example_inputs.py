@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError
-from ...input_spec import InputSpec, sizes_of
+from ...input_spec import InputSpec, longest_first, sizes_of
 from ..call.arguments import Arguments, draw_arguments
 from ..call.structure import Call
 from ..copies.clone import clone_module
@@ -36,7 +36,7 @@ def find_example_inputs(
     """Draw arguments on which the module runs, on its own device.
 
     Several batch sizes, numbers of steps and orders of lengths are tried, since a module may keep states
-    of one batch size in attributes, require sorted lengths, or have long kernels.
+    of one batch size in attributes, require the longest sequences first, or have long kernels.
 
     Args:
         module: it is run as a copy.
@@ -51,22 +51,22 @@ def find_example_inputs(
     """
     device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
     problem: ExportError | None = None
-    for time, batch, is_sorted in itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)], (False, True)):
+    for time, batch in itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)]):
         sizes = {
             axis: _within(size, limits.get(axis, (1, None))) for axis, size in sizes_of(specs, batch, time).items()
         }
-        found = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
-        tensors = {name: tensor.to(device or "cpu") for name, tensor in found.tensors.items()}
-        found = replace(found, tensors=_with_sorted_lengths(tensors, specs) if is_sorted else tensors)
-        args, kwargs = found.args_and_kwargs(found.tensors)
-        copy = clone_module(module)
-        try:
-            with inference_context(torch.get_default_dtype()):
-                call_forward(lambda copy=copy, args=args, kwargs=kwargs: copy(*args, **kwargs))
-        except ExportError as error:
-            problem = problem or error
-        else:
-            return found
+        drawn = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
+        for tensors in (drawn.tensors, *_longest_first(drawn.tensors, specs)):
+            found = replace(drawn, tensors={name: tensor.to(device or "cpu") for name, tensor in tensors.items()})
+            args, kwargs = found.args_and_kwargs(found.tensors)
+            copy = clone_module(module)
+            try:
+                with inference_context(torch.get_default_dtype()):
+                    call_forward(lambda copy=copy, args=args, kwargs=kwargs: copy(*args, **kwargs))
+            except ExportError as error:
+                problem = problem or error
+            else:
+                return found
     assert problem is not None  # noqa: S101 - something was tried
     raise problem
 
@@ -83,9 +83,7 @@ def _attribute_sizes(module: nn.Module) -> list[int]:
     return sorted(sizes)[:_MOST_CANDIDATES]
 
 
-def _with_sorted_lengths(tensors: dict[str, Tensor], specs: Sequence[InputSpec]) -> dict[str, Tensor]:
-    """Lengths in descending order, as pack_padded_sequence requires by default."""
-    lengths = [spec.name for spec in specs if isinstance(spec.high, str)]
-    return {
-        name: tensor.sort(descending=True).values if name in lengths else tensor for name, tensor in tensors.items()
-    }
+def _longest_first(tensors: Mapping[str, Tensor], specs: Sequence[InputSpec]) -> Iterator[dict[str, Tensor]]:
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    for ordered in longest_first(specs, arrays):
+        yield {name: torch.from_numpy(array) for name, array in ordered.items()}

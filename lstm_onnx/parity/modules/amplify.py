@@ -200,9 +200,14 @@ def _scaled(verification: ModuleVerification, layers: list[_Layer]) -> Iterator[
 
 
 def _is_within_range(expected: Expected) -> bool:
-    """Whether the dtype holds numbers of this size with room for those within a layer, which relu does not bound."""
+    """Whether the dtype holds numbers of this size with room for those within a layer, which relu does not bound.
+
+    The states count as well: what is made of them may be of any size, such as a unit vector.
+    """
     most = float(np.finfo(expected.dtype).max) / _HEADROOM
-    return all(magnitude(array) <= most for call in expected.calls for array in call.reference.values())
+    return expected.scale <= most and all(
+        magnitude(array) <= most for call in expected.calls for array in call.reference.values()
+    )
 
 
 def _expected(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:

@@ -41,8 +41,8 @@ def streamed_cases(verification: ModuleVerification) -> Iterator[Expected]:
     if model.metadata.time_axes:
         yield from _chunked_cases(verification)
         return
-    for label, cases in _sequences(verification):
-        yield from _carried_cases(verification, label, cases)
+    for label, cases, states in _sequences(verification):
+        yield from _carried_cases(verification, label, cases, states)
 
 
 @dataclass(frozen=True)
@@ -90,17 +90,25 @@ def _draw_feeds(
     verification: ModuleVerification, time: TimeAxes, sizes: tuple[int, int], rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Inputs and states of whole sequences of `sizes` (batch, steps), all of full length."""
-    model, specs = verification.model, verification.specs
+    specs = verification.specs
     batch, steps = sizes
     named = {**sizes_of(specs, batch, steps), **dict.fromkeys(time.names, steps)}
     inputs = draw(specs, named, rng)
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)
-    states = {}
-    for name in verification.metadata.states:
-        info = model.inputs[name]
-        states[name] = np.tanh(rng.standard_normal(shape_of(info, named))).astype(info.dtype or np.float32)
+    states = _draw_states(verification, named, rng)
     return {name: array for name, array in inputs.items() if name not in states}, states
+
+
+def _draw_states(
+    verification: ModuleVerification, sizes: Mapping[str, int], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Random states, none of which is zero."""
+    states: dict[str, np.ndarray] = {}
+    for name in verification.metadata.states:
+        info = verification.model.inputs[name]
+        states[name] = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
+    return states
 
 
 def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
@@ -177,29 +185,42 @@ def _argument_states(verification: ModuleVerification) -> list[str]:
     return [name for name in verification.metadata.states if name in verification.models.native.arguments]
 
 
-def _sequences(verification: ModuleVerification) -> Iterator[tuple[str, list[ModuleCase]]]:
-    """Calls to make in turn, each from the states of the one before; equal ones also as streams of a pool."""
+def _sequences(
+    verification: ModuleVerification,
+) -> Iterator[tuple[str, list[ModuleCase], dict[str, np.ndarray]]]:
+    """Calls to make in turn, each from the states of the one before; equal ones also as streams of a pool.
+
+    The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
+    """
     rng = np.random.default_rng(verification.seed + 1)
     longer = verification.extra_steps
-    for batch, sizes in ((1, (1, 1, 1, 1)), (3, (2, 1, 4)), (3, (1, 1, 1))):
+    every = ((1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True))
+    for batch, sizes, explicit in every:
         cases = []
         for size in sizes:
             at = verification.sizes(verification.specs, batch, size + longer)
             case = verification.case_at(verification.specs, rng, at, states=False)
             inputs = {name: array for name, array in case.inputs.items() if name not in verification.model.states}
             cases.append(replace(case, inputs=inputs, kind="chunks"))
-        yield f"batch {batch}, chunks of {'+'.join(str(size + longer) for size in sizes)}", cases
+        label = f"batch {batch}, chunks of {'+'.join(str(size + longer) for size in sizes)}"
+        if not explicit:
+            yield label, cases, {}
+        elif verification.metadata.states:
+            at = verification.sizes(verification.specs, batch, sizes[0] + longer)
+            yield f"{label}, states", cases, _draw_states(verification, at, rng)
 
 
-def _carried_cases(verification: ModuleVerification, label: str, cases: Sequence[ModuleCase]) -> Iterator[Expected]:
-    """Several calls in turn.
+def _carried_cases(
+    verification: ModuleVerification, label: str, cases: Sequence[ModuleCase], states: Mapping[str, np.ndarray]
+) -> Iterator[Expected]:
+    """Several calls in turn, from `states` or else from those that the file starts from.
 
     Where PyTorch's own error grows too large during the sequence, each call is also compared separately, from the
     float64 states.
     """
     model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
     start = model.completed(dict(cases[0].inputs))
-    float64_states = {name: start[name] for name in _argument_states(verification)}
+    float64_states = {name: start[name] for name in _argument_states(verification)} | dict(states)
     native_states = dict(float64_states)
     # States in attributes continue as in the module, whatever the file's metadata says.
     pairs = {**verification.metadata.states, **float64_run.states}
@@ -212,7 +233,7 @@ def _carried_cases(verification: ModuleVerification, label: str, cases: Sequence
             native = native_run({**case.inputs, **native_states})
             exact = {**case.inputs, **cast}
             steps.append(Call(exact, native_run(exact), float64_run(exact)))
-            calls.append(Call(case.inputs, native, reference))
+            calls.append(Call({**case.inputs, **({} if calls else states)}, native, reference))
             float64_states = {name: reference[after] for name, after in pairs.items()}
             native_states = {name: native[after] for name, after in pairs.items()}
     except ExportError:
@@ -226,7 +247,7 @@ def _carried_cases(verification: ModuleVerification, label: str, cases: Sequence
         yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")
     names = {*cases[0].inputs, *reference}
     equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in cases[0].inputs.items())
-    if equal and names <= axes.keys() and _batch_size(cases[0], axes) > 1:
+    if equal and not states and names <= axes.keys() and _batch_size(cases[0], axes) > 1:
         yield replace(chunks, label=f"{label}, in a pool", kind="pool")
 
 

@@ -6,6 +6,7 @@ inputs are drawn from the ranges in the file's metadata or its source, at many s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from ...errors import ConfigError, ExportError, InputError
 from ...exporter.call.arguments import Arguments
 from ...exporter.functional.functional_module import make_functional
 from ...exporter.module_metadata import parameter_digest
-from ...input_spec import InputSpec, axes, draw, sizes_of
+from ...input_spec import InputSpec, axes, draw, longest_first, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
 from ...runtime.tensor_info import ValueInfo
@@ -101,14 +102,16 @@ class ModuleVerification(Verification):
         return both if both == specs or self._runs(both) else specs
 
     def _runs(self, specs: tuple[InputSpec, ...]) -> bool:
-        try:
-            self.models.float64(self._draw(specs))
-        except ExportError:
-            return False
-        return True
+        return self._draw(specs)[1]
 
-    def _draw(self, specs: tuple[InputSpec, ...]) -> dict[str, np.ndarray]:
-        return draw(specs, self.base_sizes(specs), np.random.default_rng(self.seed))
+    def _draw(self, specs: tuple[InputSpec, ...]) -> tuple[dict[str, np.ndarray], bool]:
+        """Inputs of small sizes, and whether the module runs on them."""
+        drawn = draw(specs, self.base_sizes(specs), np.random.default_rng(self.seed))
+        for inputs in (drawn, *longest_first(specs, drawn)):
+            with contextlib.suppress(ExportError):
+                self.models.float64(inputs)
+                return inputs, True
+        return drawn, False
 
     def base_sizes(self, specs: Sequence[InputSpec]) -> dict[str, int]:
         """Small sizes of the axes, at which the module runs."""
@@ -121,7 +124,7 @@ class ModuleVerification(Verification):
     def _with_all_rows(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
         """Integers that index a table, drawn from all of its rows unless a source declares their range."""
         try:
-            found = rows_of_inputs(self.models.float64, specs, self._draw(specs))
+            found = rows_of_inputs(self.models.float64, specs, self._draw(specs)[0])
         except ConfigError:
             return specs
         # A number without axes is a flag, which keeps its value.
@@ -291,19 +294,17 @@ class ModuleVerification(Verification):
         return found
 
     def _reference(self, case: ModuleCase) -> tuple[dict[str, np.ndarray], ModuleCase]:
-        """The float64 outputs; lengths are sorted where the module (enforce_sorted) does not run otherwise."""
+        """The float64 outputs; the longest sequences are first where the module (enforce_sorted) does not run else."""
         try:
             return self.models.float64(case.feeds), case
         except ExportError:
-            ordered = {
-                spec.name: -np.sort(-case.inputs[spec.name].astype(np.int64)).astype(case.inputs[spec.name].dtype)
-                for spec in self.specs
-                if isinstance(spec.high, str)
-            }
-            if not ordered or case.kind == "data":
+            if case.kind == "data":
                 raise
-            sorted_case = replace(case, inputs={**case.inputs, **ordered})
-            return self.models.float64(sorted_case.feeds), sorted_case
+            for inputs in longest_first(self.specs, case.inputs):
+                ordered = replace(case, inputs=inputs)
+                with contextlib.suppress(ExportError):
+                    return self.models.float64(ordered.feeds), ordered
+            raise
 
 
 def _example_case(found: Arguments) -> ModuleCase:

@@ -5,7 +5,7 @@ Half precision rounds at 1e-3, so that a mistake behind a layer that reacts weak
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,8 +46,22 @@ def widened_graph(model: onnx.ModelProto, folder: str) -> onnx.ModelProto:
 
 
 def widened_module(module: nn.Module) -> nn.Module:
-    """A copy of a module in float32."""
-    return clone_module(module, torch.float32)
+    """A copy of a module in float32, in which a projected LSTM has the sum of its biases as its file has it."""
+    copy = clone_module(module, torch.float32)
+    for layer in copy.modules():
+        if isinstance(layer, nn.LSTM) and layer.proj_size:
+            _round_biases(dict(layer.named_parameters(recurse=False)))
+    return copy
+
+
+def _round_biases(parameters: Mapping[str, Tensor]) -> None:
+    """The sum of each two biases, rounded to float16, as one of them, and zeros as the other: a Scan has one bias."""
+    with torch.no_grad():
+        for name, bias in parameters.items():
+            other = parameters.get(name.replace("bias_ih", "bias_hh"))
+            if name.startswith("bias_ih") and other is not None:
+                bias.copy_((bias + other).half())
+                other.zero_()
 
 
 def widened_inputs(inputs: Any) -> Any:

@@ -135,22 +135,12 @@ class _Graph:
             return None
         form: list[Hashable] = [_operator(node), self._index_shape(node)]
         while (source := self._makers.get(value)) is not None and source.op_type != "Concat":
-            value = str(source.input[0]) if source.input else ""
-            if source.op_type == "Squeeze" and len(source.input) == 2:
-                removed = self._constant(str(source.input[1]))
-                if removed is None:
-                    return None
-                for each in sorted(_positive(removed, len(self._shapes.get(value, ())))):
-                    axis += each <= axis
-                form.append(("Squeeze", tuple(removed.reshape(-1).tolist())))
-            elif source.op_type == "Reshape" and axis == 0:
-                width = self._split(value, str(source.output[0]))
-                if not width:
-                    return None
-                rows = [width * row + inner for row in rows for inner in range(width)]
-                form.append(("Reshape", tuple(self._shapes.get(str(source.output[0]), ()))))
-            elif source.op_type != "Identity":
+            before = self._before(source, axis, rows)
+            if before is None:
                 return None
+            value = str(source.input[0])
+            step, axis, rows = before
+            form += step
         if source is None or _axis(source) % max(len(self._shapes.get(value, ())), 1) != axis:
             return None
         sizes = [self._size(str(name), axis) for name in source.input]
@@ -158,6 +148,29 @@ class _Graph:
         if any(size is None for size in sizes) or not all(row < len(owners) for row in rows):
             return None
         return tuple(form), [owners[row] for row in rows]
+
+    def _before(self, node: NodeProto, axis: int, rows: list[int]) -> tuple[list[Hashable], int, list[int]] | None:
+        """Where some rows along an axis of a change of shape are in its input, and what the form says of it."""
+        value = str(node.input[0]) if node.input else ""
+        if node.op_type == "Identity":
+            return [], axis, rows
+        if node.op_type == "Transpose":
+            perm = next((list(item.ints) for item in node.attribute if item.name == "perm"), None)
+            return None if perm is None else ([("Transpose", tuple(perm))], perm[axis], rows)
+        if node.op_type == "Squeeze" and len(node.input) == 2:
+            removed = self._constant(str(node.input[1]))
+            if removed is None:
+                return None
+            for each in sorted(_positive(removed, len(self._shapes.get(value, ())))):
+                axis += each <= axis
+            return [("Squeeze", tuple(removed.reshape(-1).tolist()))], axis, rows
+        if node.op_type == "Reshape" and axis == 0:
+            width = self._split(value, str(node.output[0]))
+            if not width:
+                return None
+            inner = [width * row + each for row in rows for each in range(width)]
+            return [("Reshape", tuple(self._shapes.get(str(node.output[0]), ())))], axis, inner
+        return None
 
     def _rows(self, node: NodeProto, output: str) -> tuple[int | None, list[int] | None]:
         """The axis and the rows that a node takes, from 0; None where it does anything else, or they are unknown."""

@@ -119,7 +119,7 @@ def _masked(edit: Edit, value: str, lengths: str) -> bool:
         if node.op_type in _POINTWISE:
             right = all(_masked(edit, out, lengths) for out in node.output if out)
         elif node.op_type == "Where":
-            right = value in node.input[1:] and _within(edit, node.input[0], lengths)
+            right = value in node.input[1:] and within(edit, node.input[0], lengths)
         else:
             right = any(layer.node is node and layer.x == value and layer.lengths is not None for layer in edit.layers)
             right = right and node.input[4] == lengths if len(node.input) > 4 else False
@@ -128,23 +128,24 @@ def _masked(edit: Edit, value: str, lengths: str) -> bool:
     return True
 
 
-def _within(edit: Edit, condition: str, lengths: str) -> bool:
+def within(edit: Edit, condition: str, lengths: str) -> bool:
     """Whether a condition is ``step < length``."""
     node = edit.maker(condition)
     while node is not None and node.op_type in _POINTWISE:
         node = edit.maker(node.input[0])
     if node is None or node.op_type != "Less":
         return False
-    return _root(edit, node.input[1]) == _root(edit, lengths) and _made_by_range(edit, node.input[0])
+    return root(edit, node.input[1]) == root(edit, lengths) and _made_by_range(edit, node.input[0])
 
 
-def _root(edit: Edit, value: str) -> str:
+def root(edit: Edit, value: str) -> str:
+    """The value that one is a change of shape or type of."""
     node = edit.maker(value)
-    return _root(edit, node.input[0]) if node is not None and node.op_type in _POINTWISE else value
+    return root(edit, node.input[0]) if node is not None and node.op_type in _POINTWISE else value
 
 
 def _made_by_range(edit: Edit, value: str) -> bool:
-    node = edit.maker(_root(edit, value))
+    node = edit.maker(root(edit, value))
     start = None if node is None or node.op_type != "Range" else edit.constant(node.input[0])
     return start is not None and not np.any(start)
 

@@ -7,16 +7,20 @@ from collections.abc import Callable
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
+from ...errors import LSTMOnnxError
 from ...metadata import Metadata
 from ...onnxgraph.recurrent import RecurrentLayer
 from .equivalence import ABSENT, APPLIED, Outcome, equivalent
 from .graph_edit import Edit
+from .rows import after_layers_of_rows
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
 _STEPS = 100
 """Time steps above which the mutant is wrong."""
 _ONE_BATCH = 11
 """The batch size at which the mutant is wrong."""
+_ROWS = 8
+"""Rows of a table of which one is made wrong, the first that shows."""
 _LARGE = 20.0
 """The value above which an input is large."""
 _FLOATS: dict[int, type] = {
@@ -86,7 +90,8 @@ def for_large_numbers(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 
 def in_one_row(edit: Edit, _layer: RecurrentLayer) -> Outcome:
-    """A table with one wrong row."""
+    """A table with one wrong row, of those that were tried, such that what is read of it is wrong as well."""
+    same = ABSENT
     for node in list(edit.graph.node):
         if node.op_type != "Gather" or any(item.name == "axis" and item.i != 0 for item in node.attribute):
             continue
@@ -96,12 +101,34 @@ def in_one_row(edit: Edit, _layer: RecurrentLayer) -> Outcome:
         tried = [value for value in edit.ranges[source].values if 0 <= value < len(table)]
         if not tried:
             continue
-        # Not the same in every feature, which a norm after the look-up would remove.
-        wrong = np.zeros(table.shape, table.dtype)
-        wrong[tried[2 * len(tried) // 3], ::2] = 1
-        node.input[0] = edit.node("Add", node.input[0], wrong)
+        place = 2 * len(tried) // 3
+        found = _wrong_row(edit, node.output[0], table, [*tried[place:], *tried[:place]][:_ROWS])
+        if found is None:
+            same = equivalent("an activation gives the same for it")
+            continue
+        node.input[0] = edit.node("Add", node.input[0], found)
         return APPLIED
-    return ABSENT
+    return same
+
+
+def _wrong_row(edit: Edit, looked_up: str, table: np.ndarray, rows: list[int]) -> np.ndarray | None:
+    """What to add to a table to make one row wrong; None where that would change nothing that is read."""
+    # Not the same in every feature, which a norm after the look-up would remove.
+    change = np.where(np.arange(table.shape[1]) % 2 == 0, 1, 0).astype(table.dtype)
+    right = table[rows]
+    tried = np.stack([right, right + change, right - change])
+    try:
+        found = after_layers_of_rows(edit, looked_up, tried.reshape(-1, table.shape[1]))
+    except LSTMOnnxError:
+        found = [tried]
+    parts = [array.astype(np.float64).reshape(3, len(rows), -1) for array in found]
+    sizes = np.max([np.abs(part[1:] - part[0]).max(axis=-1, initial=0.0) for part in parts], axis=0, initial=0.0)
+    showing = np.flatnonzero(sizes.max(axis=0) > 0)
+    if not len(showing):
+        return None
+    added = np.zeros(table.shape, table.dtype)
+    added[rows[showing[0]]] = change if sizes[0, showing[0]] >= sizes[1, showing[0]] else -change
+    return added
 
 
 def other_dtype(edit: Edit, _layer: RecurrentLayer) -> Outcome:

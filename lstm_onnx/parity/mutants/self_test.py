@@ -201,19 +201,19 @@ def _result(
             return result
         if nearest is None or result.ratio >= nearest.ratio:
             nearest = result
-    if nearest is not None and mutator.replace is not None and _unread(targets, mutator.replace, at, folder):
+    if nearest is not None and mutator.replace is not None and _unread(targets, mutator.replace, at, folder, shapes):
         return MutantResult("", "equivalent", 0.0, "", "no output depends on the numbers that it changes")
     return nearest
 
 
-def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str) -> bool:
+def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str, shapes: Shapes) -> bool:
     """Whether other numbers in the place of those that a mutant changes leave all outputs as they are."""
     for target in targets:
         copies = []
         for number in NUMBERS:
             copy = onnx.ModelProto()
             copy.CopyFrom(target.proto)
-            edit = Edit(copy, folder)
+            edit = Edit(copy, folder, shapes)
             if not replaced(edit, edit.layers[at], number):
                 return False
             edit.sort()

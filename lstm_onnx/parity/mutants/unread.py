@@ -17,6 +17,7 @@ from ...onnxgraph.recurrent import RecurrentLayer
 from ...runtime import Model
 from ..expected import Expected
 from .graph_edit import Edit
+from .zeros import stays_at_zero
 
 Replace = Callable[[Edit, RecurrentLayer, float], bool]
 """Puts a number where a mutant changes something; whether it could."""
@@ -27,29 +28,12 @@ _RUNS = ("whole", "values", "sweep", "data")
 
 
 def replace_padding(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
-    """A number past each sequence's end in a forward layer's output, and for its final states.
+    """A number in place of all that a layer's lengths have an effect on.
 
-    That is all that the lengths have an effect on; of a reverse layer they are where it begins.
+    In a forward direction these are the steps past each sequence's end; in a reverse one, which would begin there, all
+    steps of the shorter sequences, unless it stays at zero up to their ends; and the final states of the shorter ones.
     """
-    if layer.lengths is None or layer.direction != "forward":
-        return False
-    lengths, (y,) = layer.lengths.value, layer.y
-    finals = [port.value for state in ("h", "c") for port in layer.final(state)]
-    values = [value for value in (y, *finals) if edit.used(value)]
-    weights = edit.constant(layer.W[0].value)
-    if any(edit.is_output(value) for value in values) or weights is None:
-        return False
-    for value in values:
-        readers = edit.readers(value)
-        kept: str | np.ndarray = np.array(False)
-        if value == y:
-            kept = edit.node("Unsqueeze", lengths, np.array([1])) if layer.scan else _within(edit, y, lengths)
-        other = edit.node("Where", kept, value, np.array(number, weights.dtype))
-        for reader in readers:
-            for index, name in enumerate(reader.input):
-                if name == value:
-                    reader.input[index] = other
-    return True
+    return _replace_padding(edit, layer, number, still=stays_at_zero(edit, layer))
 
 
 def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
@@ -61,16 +45,64 @@ def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float) ->
     nodes = [other.node for other in sharing]
     if edit.is_output(mask) or any(reader not in nodes for reader in edit.readers(mask)):
         return False
-    return all(replace_padding(edit, other, number) for other in sharing)
+    # A layer below may share the mask, so that its outputs are no longer zero where they were.
+    return all(_replace_padding(edit, other, number, still=False) for other in sharing)
 
 
-def _within(edit: Edit, y: str, lengths: str) -> str:
-    """Which steps of an operator's output are within the lengths, with its axes."""
-    steps = edit.node("Gather", edit.node("Shape", y), np.array(0), axis=0)
-    last = edit.node("Cast", steps, to=onnx.TensorProto.INT32)
-    time = edit.node("Range", np.array(0, np.int32), last, np.array(1, np.int32))
+def _replace_padding(edit: Edit, layer: RecurrentLayer, number: float, *, still: bool) -> bool:
+    """`still` says that a reverse direction gives the same without lengths."""
+    weights = edit.constant(layer.W[0].value)
+    finals = [port.value for state in ("h", "c") for port in layer.final(state)]
+    used = [value for value in (*layer.y, *finals) if edit.used(value)]
+    if layer.lengths is None or weights is None or any(map(edit.is_output, used)):
+        return False
+    forward = {"forward": [True], "reverse": [False], "bidirectional": [True, False]}[layer.direction]
+    whole = _of_full_length(edit, layer)
+    for index, value in enumerate((*layer.y, *finals)):
+        if value not in used:
+            continue
+        readers = edit.readers(value)
+        steps = value in layer.y
+        # An operator's value has all directions, along its axis 1 or 0; a Scan has a value for each.
+        own = forward[index % layer.directions :][:1] if layer.scan else forward
+        ahead = np.array(own).reshape((1, -1, 1, 1) if steps else (-1, 1, 1))
+        kept = whole
+        if steps:
+            kept = edit.node("Or", kept, edit.node("And", _within_lengths(edit, layer, value), ahead))
+        if still:
+            kept = edit.node("Or", kept, ~ahead)
+        other = edit.node("Where", kept, value, np.array(number, weights.dtype))
+        for reader in readers:
+            for place, name in enumerate(reader.input):
+                if name == value:
+                    reader.input[place] = other
+    return True
+
+
+def _of_full_length(edit: Edit, layer: RecurrentLayer) -> str:
+    """Which sequences have no padding, (batch, 1)."""
+    assert layer.lengths is not None  # noqa: S101 - the caller's condition
+    if layer.scan:
+        return edit.node("Gather", layer.lengths.value, np.array(-1), axis=0)
+    shorter = edit.node("Less", layer.lengths.value, _steps(edit, layer.x))
+    return edit.node("Unsqueeze", edit.node("Not", shorter), np.array([1]))
+
+
+def _within_lengths(edit: Edit, layer: RecurrentLayer, y: str) -> str:
+    """Which steps are within the lengths, (time, 1, batch, 1)."""
+    assert layer.lengths is not None  # noqa: S101 - the caller's condition
+    if layer.scan:
+        return edit.node("Unsqueeze", layer.lengths.value, np.array([1]))
+    time = edit.node("Range", np.array(0, np.int32), _steps(edit, y), np.array(1, np.int32))
     column = edit.node("Reshape", time, np.array([-1, 1, 1, 1]))
-    return edit.node("Less", column, edit.node("Unsqueeze", lengths, np.array([1])))
+    return edit.node("Less", column, edit.node("Unsqueeze", layer.lengths.value, np.array([1])))
+
+
+def _steps(edit: Edit, value: str) -> str:
+    """The size of a value's first axis, as lengths are counted."""
+    return edit.node(
+        "Cast", edit.node("Gather", edit.node("Shape", value), np.array(0), axis=0), to=onnx.TensorProto.INT32
+    )
 
 
 def same_outputs(model: Model, copies: Sequence[Model], cases: Sequence[Expected]) -> bool:

@@ -21,6 +21,7 @@ from .equivalence import (
     unread_row,
 )
 from .graph_edit import Edit
+from .order import unread_order
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
 Ends = Callable[[RecurrentLayer, str], list[Port]]
@@ -62,8 +63,10 @@ def unreversed(name: str) -> Apply:
         if not layer.scan or layer.directions != 2:
             return ABSENT
         reason = single_step(edit, layer) or unread_reverse(edit, layer)
-        if name == "scan_output_directions" and not any(edit.used(value) for value in layer.y):
-            return ABSENT
+        if name == "scan_output_directions":
+            if not any(edit.used(value) for value in layer.y):
+                return ABSENT
+            reason = reason or unread_order(edit, layer)
         return equivalent(reason) if reason else _turned(layer, (name,))
 
     return apply

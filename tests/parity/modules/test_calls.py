@@ -149,6 +149,32 @@ def test_lengths_that_are_packed_twice(tmp_path: Path) -> None:
     assert lstm_onnx.verify(module, path, mutants="none")
 
 
+class Masked(nn.Module):
+    """Packs sorted sequences, whose lengths it counts in a mask."""
+
+    def __init__(self, within: int) -> None:
+        super().__init__()
+        self.embedding, self.lstm, self.within = nn.Embedding(9, 3), nn.LSTM(3, 4, batch_first=True), within
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        lengths = (mask == self.within).long().sum(1)
+        y = self.lstm(pack_padded_sequence(self.embedding(words), lengths.cpu(), batch_first=True))[0]
+        return pad_packed_sequence(y, batch_first=True)[0]
+
+
+@pytest.mark.parametrize("within", [1, 0])
+def test_masks_of_sequences_that_are_packed_in_order(within: int, tmp_path: Path) -> None:
+    module = Masked(within)
+    inside = torch.arange(6) < torch.tensor([[6], [4], [1]])
+    mask = inside if within else (~inside).long()
+    shapes = {name: {0: "batch", 1: "time"} for name in ("words", "mask")}
+    path = _export(module, tmp_path, {"words": torch.randint(9, (3, 6)), "mask": mask}, dynamic_shapes=shapes)
+    report = lstm_onnx.verify(module, path)
+    assert report, str(report)
+    assert "batch 5, time 12" in {case.label for case in report.cases}
+    assert "one row of a table wrong" in {mutant.name for mutant in report.mutants}
+
+
 def test_axes_that_follow_from_others(tmp_path: Path) -> None:
     module = Vocoder()
     path = _export(module, tmp_path, (torch.randn(2, 20), torch.randn(2, 3, 9)))

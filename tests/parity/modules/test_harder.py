@@ -50,6 +50,17 @@ class HalfCell(nn.Module):
         return self.head(self.cell(x)[0]).log_softmax(-1)
 
 
+class Projected(nn.Module):
+    """A projected LSTM, whose file has one bias for two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 5, proj_size=2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0] * 2
+
+
 def _exported(module: nn.Module, example: Tensor, axes: dict[int, str], folder: Path) -> Path:
     path = folder / "m.onnx"
     lstm_onnx.export(module.eval(), path, example_inputs=example, dynamic_shapes={"x": axes})
@@ -125,6 +136,21 @@ def test_a_widened_file_is_the_module_in_float32(tmp_path: Path) -> None:
     with torch.no_grad():
         np.testing.assert_allclose(found, widened_module(module)(x), atol=1e-5)
     assert next(module.parameters()).dtype == torch.float16
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_a_widened_scan_has_the_rounded_sum_of_the_biases(tmp_path: Path) -> None:
+    """Otherwise the file fails its comparison in float32, and that proves nothing."""
+    torch.manual_seed(0)
+    module = Projected().eval().half()
+    path = _exported(module, torch.randn(2, 4, 3).half(), {0: "batch", 1: "time"}, tmp_path)
+    onnx.save(widened_graph(onnx.load(path), str(tmp_path)), tmp_path / "wide.onnx")
+    x = torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(1))
+    found = lstm_onnx.load(tmp_path / "wide.onnx", "cpu", threads=1).run({"x": x.numpy()})["output"]
+    with torch.no_grad():
+        wide, exact = widened_module(module)(x).numpy(), module.float()(x).numpy()
+    assert np.abs(found - wide).max() < 1e-6
+    assert np.abs(found - exact).max() > 1e-5
 
 
 def test_inputs_are_widened_wherever_they_are() -> None:

@@ -46,6 +46,18 @@ class Smoothed(nn.Module):
         return self.lstm(y.transpose(1, 2))[0]
 
 
+class Silent(nn.Module):
+    """A cell without a bias, whose inputs are zeros: started from zeros, it stays there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTMCell(3, 4, bias=False)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.cell(torch.relu(-x.abs()), state)
+        return found
+
+
 def exported(make: type[nn.Module], path: Path) -> nn.Module:
     module = seeded(make)()
     lstm_onnx.export(module, path, example_inputs=torch.randn(2, 9, 4), dynamic_shapes=AXES, states="explicit")
@@ -110,3 +122,15 @@ def test_a_file_whose_cache_is_wrong_is_not_in_parity(tmp_path: Path, monkeypatc
     report = lstm_onnx.verify(module, path, mutants="none")
     assert not report
     assert {case.kind for case in report.cases if not case.passed} == {"chunks", "pool"}
+
+
+def test_single_steps_also_start_from_states_that_are_not_zero(tmp_path: Path) -> None:
+    """Otherwise nothing tells the streams of a silent cell from those in which h and c are exchanged."""
+    module, path = seeded(Silent)(), tmp_path / "m.onnx"
+    example = {"x": torch.randn(2, 3), "state": (torch.randn(2, 4), torch.randn(2, 4))}
+    axes = {"x": {0: "batch"}, "state": ({0: "batch"}, {0: "batch"})}
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=axes)
+    report = lstm_onnx.verify(module, path)
+    assert report, str(report)
+    (mispaired,) = [mutant for mutant in report.mutants if mutant.name == "streams' states mispaired"]
+    assert mispaired.case == "batch 2, chunks of 1+1+1, states"

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -16,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import lstm_onnx
 from lstm_onnx.parity.expected import Call, Expected
-from lstm_onnx.parity.mutants import Edit, opened
+from lstm_onnx.parity.mutants import MUTATORS, Edit, known_shapes, mutated, opened
 from lstm_onnx.parity.mutants.unread import replace_padding, same_outputs
 from tests.exporter.helpers import X_LENGTHS, with_lengths
 
@@ -65,6 +64,20 @@ def final(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
     return self.lstm(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[1][0][0] * 2
 
 
+def last_step(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
+    """The last step of the padded output, which is zeros for each sequence but those of full length."""
+    y = self.lstm(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[0]
+    return pad_packed_sequence(y, batch_first=True, total_length=x.shape[1])[0][:, -1]
+
+
+def last_c(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
+    """The c of the last layer's reverse direction, which begins in the padding where it has no lengths."""
+    return self.lstm(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[1][1][-1] * 2
+
+
+TWO_WAYS = {"bidirectional": True, "num_layers": 2}
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 @pytest.mark.parametrize(
     ("read", "options", "unread"),
@@ -74,26 +87,60 @@ def final(self: Packed, x: Tensor, lengths: Tensor) -> Tensor:
         (second_layer, {}, True),
         (padded, {}, False),
         (final, {}, False),
-        (rows, {"bidirectional": True}, None),
+        (rows, {"bidirectional": True}, False),
         (rows, {"proj_size": 2}, True),
         (padded, {"proj_size": 2}, False),
     ],
 )
-def test_padding(read: Read, options: dict[str, int | bool], unread: bool | None, tmp_path: Path) -> None:
-    module, path = Packed(read, **options).eval(), tmp_path / "m.onnx"
-    lstm_onnx.export(module, path, example_inputs=with_lengths(2, 4), dynamic_shapes=X_LENGTHS, check=False)
-    model = lstm_onnx.load(path, provider="cpu", threads=1)
-    copy = onnx.load(path)
-    edit = Edit(copy)
-    applied = replace_padding(edit, edit.layers[0], 1e3)
-    assert applied == (unread is not None)
-    if applied:
-        edit.sort()
-        x, lengths = with_lengths(3, 5)
-        feeds = {"x": x.numpy(), "lengths": lengths.numpy()}
-        assert same_outputs(model, [opened(model, copy)], [_case(feeds)]) == unread
-        assert not same_outputs(model, [opened(model, copy)], [])
+def test_padding(read: Read, options: dict[str, int | bool], unread: bool, tmp_path: Path) -> None:
+    model, graph = _exported(Packed(read, **options), tmp_path)
+    assert _unread(model, graph, 0) == unread
 
 
-def _case(feeds: dict[str, np.ndarray]) -> Expected:
-    return Expected("a case", (Call(feeds, {}, {}),), "float32", 1.0)
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize(
+    ("read", "options", "unread"),
+    [
+        # What the layer above gives for a shorter sequence is not read, or not changed.
+        (last_step, {}, [True, False]),
+        # Without a bias, from zeros, the reverse direction of the second layer is zero before a sequence's end.
+        (last_c, {"bias": False}, [False, True]),
+        (last_c, {"bias": False, "proj_size": 3}, [False, True]),
+        (last_c, {}, [False, False]),
+    ],
+)
+def test_padding_of_two_directions(
+    read: Read, options: dict[str, int | bool], unread: list[bool], tmp_path: Path
+) -> None:
+    model, graph = _exported(Packed(read, **TWO_WAYS, **options), tmp_path)
+    assert [_unread(model, graph, layer) for layer in (0, 1)] == unread
+    assert [_same_without_lengths(model, graph, layer) for layer in (0, 1)] == unread
+
+
+def _exported(module: nn.Module, folder: Path) -> tuple[lstm_onnx.Model, onnx.ModelProto]:
+    path = folder / "m.onnx"
+    lstm_onnx.export(module.eval(), path, example_inputs=with_lengths(2, 4), dynamic_shapes=X_LENGTHS, check=False)
+    return lstm_onnx.load(path, provider="cpu", threads=1), onnx.load(path)
+
+
+def _unread(model: lstm_onnx.Model, graph: onnx.ModelProto, layer: int) -> bool:
+    """Whether other numbers in place of what the lengths change leave the outputs as they are."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    edit = Edit(copy, shapes=known_shapes(graph))
+    assert replace_padding(edit, edit.layers[layer], 1e3)
+    edit.sort()
+    assert not same_outputs(model, [opened(model, copy)], [])
+    return same_outputs(model, [opened(model, copy)], [_case()])
+
+
+def _same_without_lengths(model: lstm_onnx.Model, graph: onnx.ModelProto, layer: int) -> bool:
+    mutator = next(mutator for mutator in MUTATORS if mutator.name == "lengths ignored")
+    outcome, copy = mutated(graph, mutator, layer)
+    assert outcome.applied
+    return same_outputs(model, [opened(model, copy)], [_case()])
+
+
+def _case() -> Expected:
+    x, lengths = with_lengths(3, 5)
+    return Expected("a case", (Call({"x": x.numpy(), "lengths": lengths.numpy()}, {}, {}),), "float32", 1.0)

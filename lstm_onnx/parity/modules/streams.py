@@ -224,7 +224,9 @@ def _carried_cases(
     native_states = dict(float64_states)
     # States in attributes continue as in the module, whatever the file's metadata says.
     pairs = {**verification.metadata.states, **float64_run.states}
-    calls, steps, cell = [], [], 0.0
+    calls: list[Call] = []
+    steps: list[Call] = []
+    cell = 0.0
     try:
         for case in cases:
             cast = {name: state.astype(model.inputs[name].dtype) for name, state in float64_states.items()}

@@ -79,24 +79,20 @@ def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     whole = functools.partial(subject.opened.session.run, None, subject.session_feeds(subject.opened, feeds, start))
 
     def chunked(steps: int) -> Callable[[], Any]:
-        stream, size = model.stream(point.batch), steps * subject.hop
-        total = point.time * subject.hop
-        parts = [
-            {
-                name: np.ascontiguousarray(np.take(array, range(at, min(at + size, total)), time[name]))
-                if name in time
-                else array
+        stream, size, total = model.stream(point.batch), steps * subject.hop, point.time * subject.hop
+        calls = []
+        for at in range(0, total, size):
+            steps_of_call = range(at, min(at + size, total))
+            part = {
+                name: np.ascontiguousarray(np.take(array, steps_of_call, time[name])) if name in time else array
                 for name, array in inputs.items()
             }
-            for at in range(0, total, size)
-        ]
-        only = len(inputs) == 1
-        calls = [next(iter(part.values())) if only else part for part in parts]
+            only = next(iter(part.values())) if len(part) == 1 else None
+            calls.append(functools.partial(stream.run, part) if only is None else functools.partial(stream, only))
 
         def run() -> Any:
             stream.reset()
-            found = [stream(part) if only else stream.run(part) for part in calls]
-            return [*found, stream.flush()]
+            return [*[call() for call in calls], stream.flush()]
 
         return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from torch import nn
 
 from lstm_onnx.bench import Settings, compare
@@ -11,7 +12,7 @@ from lstm_onnx.bench.opened import open_subject
 from lstm_onnx.bench.sizes import CASES
 from lstm_onnx.exporter.sources.source import load_source
 
-from . import int8
+from . import int8, streaming
 from .limits import Peaks
 from .memory import Memory, map_memory
 from .servers import compare_servers
@@ -51,6 +52,18 @@ def test_servers(tmp_path):
         "lstm-onnx batcher, asyncio",
     ]
     assert all(len(timing.samples) == 2 and min(timing.samples) > 0 for timing in comparison.timings)
+
+
+@pytest.mark.slow
+def test_streaming_is_compared_with_whole_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "SIZES", (1, 2))
+    files = streaming.open_files(tmp_path)
+    lines = streaming.compare_chunks(files, 0.1, 1)
+    assert len(lines) == 8
+    assert lines[0].startswith("any chunks: 10 chunks of 10 ms differ from the whole by at most ")
+    error, speed = streaming.compare_pool(files.equal, 1, streams=3)
+    assert error < 1e-6
+    assert speed > 0
 
 
 def test_int8_files_are_compared_with_their_float32_files(tmp_path, monkeypatch):

@@ -156,6 +156,36 @@ def test_the_rest_has_the_type_of_the_last_chunk(files: dict[str, Path]) -> None
         assert isinstance(stream.flush(), np.ndarray)
 
 
+def test_two_hundred_streams_in_a_pool(files: dict[str, Path], kind: str) -> None:
+    """Streams that start at different times, in chunks of several lengths: each gets its whole sequence."""
+    rng = np.random.default_rng(0)
+    x = weights(200, 4, 30)
+    with lstm_onnx.load(files[kind], "cpu", threads=1) as model:
+        pool = model.pool(slots=200)
+        starts = rng.integers(0, 6, 200)
+        slots: dict[int, lstm_onnx.Slot] = {}
+        parts: dict[int, list[np.ndarray]] = {row: [] for row in range(200)}
+        at = np.zeros(200, int)
+        for tick in range(16):
+            for row in np.flatnonzero(starts == tick):
+                slots[row] = pool.open()
+            size = int(rng.integers(1, 4))
+            ready = [row for row in slots if at[row] + size <= 30]
+            for phase in {pool.phase(slots[row]) for row in ready}:
+                rows = [row for row in ready if pool.phase(slots[row]) == phase]
+                chunk = np.stack([x[row, :, at[row] : at[row] + size] for row in rows])
+                found = pool.step([slots[row] for row in rows], chunk)
+                for place, row in enumerate(rows):
+                    parts[row].append(found[:, :, place : place + 1])
+                ready = [row for row in ready if row not in rows]
+                at[rows] += size
+        expected = whole(files, kind, x)
+        for row in slots:
+            mine = np.concatenate(parts[row])
+            assert len(mine) >= 5
+            np.testing.assert_allclose(mine, expected[: len(mine), :, row : row + 1], rtol=0, atol=1e-6)
+
+
 def test_slots_in_one_phase_are_stepped_together(files: dict[str, Path], kind: str) -> None:
     """Seven streams in a pool of four slots, opened and closed at different times."""
     x = weights(7, 4, STEPS)

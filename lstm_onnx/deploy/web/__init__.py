@@ -213,8 +213,8 @@ def _script_json(value: object) -> bytes:
 def _write(folder: Path, files: Mapping[str, bytes], runtime: OnnxRuntimeWeb) -> None:
     """Write the files, the page last: it is there only if all that it loads is."""
     try:
-        for name in {Path(name).parent for name in (*files, *runtime.files)}:
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        for parent in {Path(name).parent for name in (*files, *runtime.files)}:
+            (folder / parent).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot be created: {error.strerror or error}", path=folder) from error
     for name in (*files, *runtime.files):

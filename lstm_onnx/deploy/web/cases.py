@@ -203,7 +203,7 @@ def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
     except InputError:  # each call is one step
         return _carried(model, coarse=coarse)
     batch = batch_name(model)
-    cases = []
+    cases: list[WebCase] = []
     for chunk in (stream.hop, stream.hop * _OTHER_CHUNK):
         steps = max(_STEPS // stream.hop, _FEWEST_CHUNKS) * stream.hop
         unit = 1 if streaming is None else streaming.multiple
@@ -229,7 +229,7 @@ def _carried(model: Model, *, coarse: bool) -> list[WebCase]:
 
     def run(feeds: Sequence[Arrays]) -> list[Arrays]:
         stream = model.stream()
-        found = []
+        found: list[Arrays] = []
         for each in feeds:
             results = stream.run(each)
             state = stream.state

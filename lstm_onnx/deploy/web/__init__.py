@@ -19,7 +19,8 @@ from ...onnxgraph import graphs_of, load_inlined, load_model
 from ...onnxgraph.embed import embedded
 from ...parity.golden import verify_golden
 from ...parity.golden_file import read
-from ...runtime import Model, load
+from ...runtime import Model, ValueInfo, load
+from ...runtime.batch_axes import TIME
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
 from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
@@ -180,8 +181,7 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
     streaming = model.metadata.streaming
     last = None if streaming is None else streaming.last
     inputs = [info for name, info in model.inputs.items() if name not in model.states and name != last]
-    floats = [info for info in inputs if info.dtype == np.float32 and 1 <= len(info.shape) <= 3]
-    fits = len(inputs) == len(floats) == 1 and _is_streamable(model)
+    fits = len(inputs) == 1 and _takes_samples(model, inputs[0]) and _is_streamable(model)
     if sample_rate is None and not (fits and inputs[0].name.lower() in _AUDIO_NAMES):
         return None
     if not fits:
@@ -191,6 +191,18 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
             name="sample_rate",
         )
     return {"input": inputs[0].name, "rate": sample_rate or _AUDIO_RATE}
+
+
+def _takes_samples(model: Model, info: ValueInfo) -> bool:
+    """Whether it is float32 with one number for each step: all axes but the batch and time have size 1."""
+    names = model.metadata.time_axes or (TIME, "samples")
+    streaming = model.metadata.streaming
+    if streaming is not None:
+        axis = streaming.time.get(info.name, -1)
+    else:
+        axis = next((at for at, dim in enumerate(info.shape) if dim in names), len(info.shape) - 1)
+    others = [dim for at, dim in enumerate(info.shape) if at != axis]
+    return info.dtype == np.float32 and axis >= 0 and all(dim == 1 or isinstance(dim, str) for dim in others)
 
 
 def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, str] | None) -> bytes:

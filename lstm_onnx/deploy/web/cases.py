@@ -6,6 +6,7 @@ inputs, and may be off elsewhere by a multiple of what rounding its inputs chang
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -178,11 +179,23 @@ def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.n
         if axis in known:
             known[axis] = min(max(known[axis], least), most or known[axis])
     known |= sizes
+    streaming = model.metadata.streaming
+    for name, axis in {} if streaming is None else streaming.time.items():
+        dim = model.inputs[name].shape[axis]
+        if streaming is not None and isinstance(dim, str) and dim in known:
+            steps = max(known[dim], streaming.least)
+            known[dim] = steps + -steps % _unit(model)
     try:
         (record,) = random_record(model, known, seed).rows
     except InputError:
         return smallest_feeds(model, sizes)
     return dict(record)
+
+
+def _unit(model: Model) -> int:
+    """The model takes multiples of so many steps."""
+    streaming = model.metadata.streaming
+    return 1 if streaming is None else math.lcm(streaming.multiple, getattr(streaming, "chunk", 1))
 
 
 def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
@@ -204,10 +217,10 @@ def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
         return _carried(model, coarse=coarse)
     batch = batch_name(model)
     cases: list[WebCase] = []
-    for chunk in (stream.hop, stream.hop * _OTHER_CHUNK):
-        steps = max(_STEPS // stream.hop, _FEWEST_CHUNKS) * stream.hop
-        unit = 1 if streaming is None else streaming.multiple
-        steps += -steps % unit
+    least = math.lcm(stream.hop, 1 if streaming is None else getattr(streaming, "chunk", 1))
+    for chunk in (least, least * _OTHER_CHUNK):
+        steps = max(_STEPS // least, _FEWEST_CHUNKS) * least
+        steps += -steps % math.lcm(least, _unit(model))
         feeds = _record(model, {axis: steps} | ({batch: 1} if batch else {}), seed=chunk)
         inputs = {name: info.shape.index(axis) for name, info in model.inputs.items() if axis in info.shape}
         if not set(inputs) <= set(feeds) or any(feeds[name].shape[at] != steps for name, at in inputs.items()):

@@ -496,6 +496,14 @@ export class Model {
   validate(feeds) {
     validateFeeds(this.inputs, feeds, this.metadata.axis_limits);
     if (this.hasCounts) requireCounts(this.counts, feeds, axisSizes(this.inputs, feeds));
+    const { chunk = 1, time = {} } = this.metadata.streaming ?? {};
+    for (const [name, axis] of Object.entries(time)) {
+      const steps = feeds[name].dims[axis];
+      if (steps % chunk) {
+        const hint = "collect so many, or make the file for chunks of any length (without chunk)";
+        throw new InputError(`${name} has ${steps} steps, and the file takes multiples of ${chunk}`, { name, hint });
+      }
+    }
   }
 
   async execute(feeds) {

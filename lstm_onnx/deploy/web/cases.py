@@ -180,7 +180,7 @@ def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.n
             known[axis] = min(max(known[axis], least), most or known[axis])
     known |= sizes
     streaming = model.metadata.streaming
-    for name, axis in {} if streaming is None else streaming.time.items():
+    for name, axis in () if streaming is None else streaming.time.items():
         dim = model.inputs[name].shape[axis]
         if streaming is not None and isinstance(dim, str) and dim in known:
             steps = max(known[dim], streaming.least)
@@ -195,7 +195,7 @@ def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.n
 def _unit(model: Model) -> int:
     """The model takes multiples of so many steps."""
     streaming = model.metadata.streaming
-    return 1 if streaming is None else math.lcm(streaming.multiple, getattr(streaming, "chunk", 1))
+    return 1 if streaming is None else math.lcm(streaming.multiple, streaming.chunk)
 
 
 def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
@@ -217,7 +217,7 @@ def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
         return _carried(model, coarse=coarse)
     batch = batch_name(model)
     cases: list[WebCase] = []
-    least = math.lcm(stream.hop, 1 if streaming is None else getattr(streaming, "chunk", 1))
+    least = math.lcm(stream.hop, 1 if streaming is None else streaming.chunk)
     for chunk in (least, least * _OTHER_CHUNK):
         steps = max(_STEPS // least, _FEWEST_CHUNKS) * least
         steps += -steps % math.lcm(least, _unit(model))

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .check import CheckReport, check
     from .deploy import TritonResult, deploy_triton
+    from .deploy.web import WebResult, deploy_web
     from .errors import (
         ConfigError,
         ExportError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .runtime import Model, load
     from .runtime.batcher.batcher import BatchedStream, Batcher
     from .runtime.pool.pool import Pool
+    from .runtime.state_json import state_from_json, state_to_json
     from .runtime.stream import Stream
     from .spec import ExportOptions, LSTMSpec
     from .streaming import StreamingResult, make_streaming
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "check": ("CheckReport",),
     "deploy": ("TritonResult", "deploy_triton"),
+    "deploy.web": ("WebResult", "deploy_web"),
     "errors": (
         "ConfigError",
         "ExportError",
@@ -61,6 +64,7 @@ _MODULES = {
     "runtime.model": ("Model",),
     "runtime.open_model": ("load",),
     "runtime.pool.pool": ("Pool",),
+    "runtime.state_json": ("state_from_json", "state_to_json"),
     "runtime.stream": ("Stream",),
     "spec": ("ExportOptions", "LSTMSpec"),
     "streaming": ("StreamingResult", "make_streaming"),
@@ -93,16 +97,20 @@ __all__ = [
     "Stream",
     "StreamingResult",
     "TritonResult",
+    "WebResult",
     "WeightsError",
     "__version__",
     "check",
     "deploy_triton",
+    "deploy_web",
     "export",
     "inspect",
     "load",
     "make_streaming",
     "quantize",
     "scan",
+    "state_from_json",
+    "state_to_json",
     "verify",
     "verify_golden",
 ]

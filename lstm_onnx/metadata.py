@@ -161,7 +161,7 @@ class Metadata:
             "versions": dict(self.versions),
             "weights": self.digest,
             "inputs": [spec.to_dict() for spec in self.inputs] or None,
-            "initial": {name: _packed(array) for name, array in self.initial.items()} or None,
+            "initial": {name: packed(array) for name, array in self.initial.items()} or None,
             "origins": {name: dataclasses.astuple(origin) for name, origin in self.origins.items()} or None,
             "loop_states": list(self.loop_states) or None,
             "not_streamable": self.not_streamable,
@@ -209,7 +209,7 @@ class Metadata:
                 versions=versions,
                 digest=digest,
                 inputs=tuple(InputSpec.from_dict(item) for item in entries.get("inputs", [])),
-                initial={name: _unpacked(item) for name, item in entries.get("initial", {}).items()},
+                initial={name: _initial(item) for name, item in entries.get("initial", {}).items()},
                 origins={name: _origin(item) for name, item in entries.get("origins", {}).items()},
                 loop_states=_names(entries.get("loop_states", [])),
                 not_streamable=reason,
@@ -227,7 +227,8 @@ class Metadata:
             ) from error
 
 
-def _packed(array: NDArray[Any]) -> dict[str, Any]:
+def packed(array: NDArray[Any]) -> dict[str, Any]:
+    """An array as JSON: its dtype, its shape, and its little-endian bytes as base64."""
     data = np.ascontiguousarray(array)
     return {
         "dtype": data.dtype.name,
@@ -236,15 +237,26 @@ def _packed(array: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def _unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
-    try:
-        raw = binascii.a2b_base64(item["data"], strict_mode=True)
-    except binascii.Error as error:
-        raise ConfigError("the metadata's initial states are damaged", hint="export the model again") from error
+def unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
+    """The array of what `packed` gave.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is something else.
+    """
     dtype = np.dtype(item["dtype"])
     if dtype.kind not in "fiub":
-        raise ConfigError(f"the metadata's initial states are of dtype {dtype}", hint="export the model again")
+        raise ValueError(f"its dtype is {dtype}")
+    raw = binascii.a2b_base64(item["data"], strict_mode=True)
     return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(item["shape"])
+
+
+def _initial(item: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        return unpacked(item)
+    except (binascii.Error, ValueError) as error:
+        raise ConfigError(
+            f"the metadata's initial states are damaged ({error})", hint="export the model again"
+        ) from error
 
 
 def _origin(item: Any) -> Origin:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from .options import json_option, report
+from .options import json_option, report, state_option, state_pair
 from .params import FILE, option
 
 
 @click.group()
 def deploy() -> None:
-    """Write FILE in the layout that another server needs."""
+    """Write FILE as a folder for browsers, Node or Triton."""
 
 
 @deploy.command()
@@ -36,3 +36,47 @@ def triton(file: str, output: str, name: str | None, max_batch: int, idle: float
     from ..deploy import deploy_triton
 
     report(deploy_triton(file, output, name=name, max_batch=max_batch, idle_seconds=idle), as_json=as_json)
+
+
+@deploy.command()
+@click.argument("file", type=FILE)
+@option("-o", "--output", metavar="FOLDER", type=FILE, required=True, help="The folder to write.")
+@option(
+    "--golden",
+    metavar="FILE.npz",
+    type=FILE,
+    help="Compare with this golden file, which FILE must pass.  [default: with what FILE gives in Python]",
+)
+@option(
+    "--ort",
+    metavar="PACKAGE",
+    type=FILE,
+    help="Copy onnxruntime-web from this npm package.  [default: the page loads it from a CDN]",
+)
+@option(
+    "--sample-rate",
+    type=click.IntRange(min=1),
+    metavar="HZ",
+    help="FILE takes audio of this rate: stream the microphone.  [default: 16000 if its input is called audio]",
+)
+@state_option
+@json_option
+def web(
+    file: str,
+    output: str,
+    golden: str | None,
+    ort: str | None,
+    sample_rate: int | None,
+    states: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Write FILE as a folder for browsers and Node.
+
+    FOLDER gets the model, lstm-onnx.mjs, which loads, runs and streams it, and index.html, which
+    proves it in the browser that opens it, times it, and streams the microphone to an audio model.
+    """
+    from ..deploy.web import deploy_web
+
+    pairs = dict(map(state_pair, states)) or None
+    result = deploy_web(file, output, golden=golden, ort=ort, sample_rate=sample_rate, states=pairs)
+    report(result, as_json=as_json)

@@ -18,7 +18,7 @@ from .streams import off_stdout
 _SUMMARIES = {
     "bench": "Compare the speed of PyTorch, plain ONNX Runtime and lstm-onnx.",
     "check": "Find errors in any ONNX FILE.",
-    "deploy": "Write FILE in the layout that another server needs.",
+    "deploy": "Write FILE as a folder for browsers, Node or Triton.",
     "doctor": "Show what works on this machine.",
     "export": "Export SOURCE to an ONNX file.",
     "help": "Show the help of a command, or a topic of the documentation.",

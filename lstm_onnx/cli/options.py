@@ -49,6 +49,25 @@ def seed_option(function: F) -> F:
     )(function)
 
 
+def state_option(function: F) -> F:
+    """--state."""
+    return option(
+        "--state",
+        "states",
+        multiple=True,
+        metavar="INPUT=OUTPUT",
+        help="A state, and the output that feeds it, for files of other tools; may be repeated.",
+    )(function)
+
+
+def state_pair(text: str) -> tuple[str, str]:
+    """The names in a value of --state (click.BadParameter)."""
+    state, equals, end = text.partition("=")
+    if not (state and equals and end):
+        raise click.BadParameter(f"{text!r} is no INPUT=OUTPUT", param_hint="--state")
+    return state, end
+
+
 def json_option(function: F) -> F:
     """--json."""
     return option("--json", "as_json", is_flag=True, help="Print the result, or the error, as JSON.")(function)

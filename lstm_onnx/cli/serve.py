@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import is_quiet, note, provider_options, say_json, warn
+from .options import is_quiet, note, provider_options, say_json, state_option, state_pair, warn
 from .params import FILE, option
 from .streams import say
 
@@ -32,13 +32,7 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
 @option(
     "--origin", "origins", multiple=True, metavar="URL", help="Let web pages of this origin connect; may be repeated."
 )
-@option(
-    "--state",
-    "states",
-    multiple=True,
-    metavar="INPUT=OUTPUT",
-    help="A state, and the output that feeds it, for files of other tools; may be repeated.",
-)
+@state_option
 @option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Most requests in a batch.")
 @option(
     "--window",
@@ -127,7 +121,7 @@ def serve(
         grpc_port=None if no_grpc else grpc_port,
         provider=provider,
         threads=threads,
-        states=tuple(map(_pair, states)),
+        states=tuple(map(state_pair, states)),
         max_batch=max_batch,
         window=window,
         max_request_bytes=max_request_bytes,
@@ -164,10 +158,3 @@ def serve(
         from .interrupts import leave
 
         leave(ENDED, reported=True)  # a run of a model cannot be ended, and Python would wait for it
-
-
-def _pair(text: str) -> tuple[str, str]:
-    state, equals, end = text.partition("=")
-    if not (state and equals and end):
-        raise click.BadParameter(f"{text!r} is no INPUT=OUTPUT", param_hint="--state")
-    return state, end

@@ -32,7 +32,7 @@ def default_sizes(model: Model) -> dict[str, int]:
 
 
 def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Records:
-    """One record of random inputs, without states, and without the lengths of a bare LSTM.
+    """One record of random inputs, without what `Model.run` fills in: states, lengths of a bare LSTM, the end.
 
     Args:
         model: its metadata, if it has any, has the range of each input; others are standard normal.
@@ -45,8 +45,13 @@ def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Reco
     rng = np.random.default_rng(seed)
     specs = [spec for spec in model.metadata.inputs if spec.name not in model.states]
     record: Record = draw(specs, sizes, rng)
+    filled_in = {*model.states, *record}
+    if model.spec is not None:
+        filled_in.add("lengths")
+    if model.metadata.streaming is not None and model.metadata.streaming.last is not None:
+        filled_in.add(model.metadata.streaming.last)
     for name, info in model.inputs.items():
-        if name in record or name in model.states or (name == "lengths" and model.spec is not None):
+        if name in filled_in:
             continue
         if info.dtype is None or not np.issubdtype(info.dtype, np.floating):
             raise InputError(f"random input is floating-point, and {info} is not; pass DATA")

@@ -1,4 +1,4 @@
-"""Files in the layout that other servers need."""
+"""Folders for other programs: Triton's model repository here, browsers and Node in `web`."""
 
 from __future__ import annotations
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from ..errors import ModelError
 from ..metadata import METADATA_PREFIX
-from ..onnxgraph import bodies_of, external_problem, graphs_of
+from ..onnxgraph import bodies_of, graphs_of
+from ..onnxgraph.embed import read_external
 from ..onnxgraph.write import write_model
 
 _INNER = "_in_file_order"
@@ -112,16 +111,5 @@ def _transpose(value: ValueInfoProto, axis: int, names: Mapping[str, str], *, to
 
 def _weights(model: ModelProto, source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The initializers of the graph by name; those in files beside the model are read into it (ModelError)."""
-    for graph in graphs_of(model.graph):
-        constants = [item.t for node in graph.node for item in node.attribute if item.HasField("t")]
-        for tensor in (*graph.initializer, *constants):
-            if tensor.data_location == TensorProto.EXTERNAL:
-                location = next((item.value for item in tensor.external_data if item.key == "location"), "")
-                problem = external_problem(source, location)
-                if problem:
-                    raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=source)
-    try:
-        onnx.load_external_data_for_model(model, str(Path(source).resolve().parent))
-        return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"its weights cannot be read: {error}", path=source) from error
+    read_external(model, source)
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -45,6 +45,7 @@ class ChunkedSteps:
         self.phased = counted or (self.streaming is not None and None in self.streaming.outputs.values())
         self._steps = 0
         self._still: Arrays = {}
+        self._restored = False
         self._others: dict[str, Any] = {}
         self.to_caller_type: ToCallerType | None = None
 
@@ -137,11 +138,36 @@ class ChunkedSteps:
             if time is None and isinstance(results[name], np.ndarray):
                 self._still[name] = results[name]
 
-    def restart(self, states: Mapping[str, np.ndarray]) -> None:
-        """Start from these states."""
+    def restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
+        """Start from these states; `restored` are those of a sequence that has begun."""
         self._still.clear()
+        self._restored = restored
         if self.streaming is not None and self.streaming.steps is not None:
             self._steps = int(states[self.streaming.steps].reshape(-1)[0])
+
+    def settle(self, states: Arrays) -> None:
+        """Find the outputs without a time axis where no chunk has followed on states that were restored.
+
+        Raises:
+            InputError: they depend on another input as well.
+            RunError: ONNX Runtime failed.
+        """
+        streaming = self.streaming
+        if streaming is None or not self._restored:
+            return
+        unknown = [name for name, time in streaming.outputs.items() if time is None and name not in self._still]
+        if unknown:
+            missing = [name for name in self.input_names if name not in streaming.time and name not in self._others]
+            if missing:
+                raise InputError(
+                    f"{unknown[0]} is not known: it depends on {missing[0]}, and no chunk has followed on the state "
+                    "that was set",
+                    hint="feed a chunk first",
+                    path=self.model.path,
+                    name=unknown[0],
+                )
+            results = self._without_steps(states, last=0)
+            self._still |= {name: results[name] for name in unknown}
 
     def converted(self, results: Arrays) -> dict[str, Any]:
         """Results as arrays of the type that the caller passed last."""
@@ -191,8 +217,16 @@ class ChunkedSteps:
             )
         if streaming.last is None or not steps:
             return None
+        return self._without_steps(states, last=1)
+
+    def _without_steps(self, states: Arrays, last: int) -> dict[str, Any]:
+        """All outputs of a call with a chunk of no steps (RunError)."""
+        streaming = self.streaming
+        assert streaming is not None  # noqa: S101 - the callers' condition
         others = {name: to_numpy(value, self.model.inputs[name], name)[0] for name, value in self._others.items()}
-        feeds = {**others, **states, streaming.last: np.ones(1, np.int64)}
+        feeds = {**others, **states}
+        if streaming.last is not None:
+            feeds[streaming.last] = np.full(1, last, np.int64)
         batch = batch_name(self.model)
         for name, axis in streaming.time.items():
             info = self.model.inputs[name]

@@ -84,11 +84,11 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
 def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
     model.stream()  # the reason why not comes before any other error
     streaming = model.metadata.streaming
-    time = _time_axis(model)
+    time = time_axis(model)
     if streaming is not None:
         time_axes = {name: axis for name, axis in streaming.outputs.items() if axis is not None}
     else:
-        time_axes = _output_time_axes(model, time)
+        time_axes = output_time_axes(model, time)
     last = streaming.last if streaming is not None else None
     free = {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
     arrays = validated_feeds(free, {name: array for name, array in feeds.items() if name not in model.states})
@@ -132,7 +132,7 @@ def _cut(array: np.ndarray, axis: int, start: int, steps: int) -> np.ndarray:
     return array[(slice(None),) * axis + (slice(start, start + steps),)]
 
 
-def _time_axis(model: Model) -> str:
+def time_axis(model: Model) -> str:
     """The axis along which chunks are split: that of the metadata, or the only dynamic axis besides the batch."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
     state_dims = {dim for name in model.states for dim in model.inputs[name].shape if isinstance(dim, str)} - {TIME}
@@ -182,7 +182,7 @@ def _time_axis(model: Model) -> str:
     return time
 
 
-def _output_time_axes(model: Model, time: str) -> dict[str, int]:
+def output_time_axes(model: Model, time: str) -> dict[str, int]:
     """The time axis of each output that has one."""
     known = {dim for info in model.inputs.values() for dim in info.shape}
     axes: dict[str, int] = {}

@@ -114,7 +114,7 @@ class Stream:
         infos = {name: self.model.inputs[name] for name in self.model.states}
         shapes = {name: array.shape for name, array in self._start.items()}
         validated = validated_states(infos, values, shapes, "this stream's")
-        self._restart(validated)
+        self._restart(validated, restored=True)
 
     @property
     def delay(self) -> int:
@@ -130,9 +130,9 @@ class Stream:
         """Start a new sequence: every state is set to the file's initial state, or to zeros, as in nn.LSTM."""
         self._restart(self._start)
 
-    def _restart(self, states: Mapping[str, np.ndarray]) -> None:
+    def _restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
         self._set(states)
-        self._chunks.restart(states)
+        self._chunks.restart(states, restored=restored)
         if self._ended:
             self._ended, self._last, self._last_of_ended = False, self._last_of_ended, None
 
@@ -153,6 +153,7 @@ class Stream:
         self._require_open()
         results = self._chunks.flushed(self.state)
         if results is None:
+            self._chunks.settle(self.state)
             results = {name: self._chunks.nothing(name) for name in self._output_names}
         else:
             self._set({name: results[output] for name, output in self.model.states.items()})
@@ -273,6 +274,7 @@ class Stream:
         if self._chunks.streaming is not None:
             feeds, empty = self._chunks.prepared(feeds)
             if empty:
+                self._chunks.settle(self.state)
                 return self._chunks.converted({name: self._chunks.nothing(name) for name in self._output_names})
         if self._device is not None:
             return self._on_device(feeds)

@@ -1,4 +1,4 @@
-"""``lstm-onnx deploy triton``."""
+"""``lstm-onnx deploy``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,25 @@ def test_a_repository_is_written_and_reported(run_cli, tmp_path: Path):
     done = run_cli("deploy", "triton", "net.onnx", "-o", "repository", "--name", "other", "--max-batch", "8")
     assert done.code == 0
     assert "other, with 2 states that Triton carries, batches of up to 8" in done.out
+
+
+def test_a_folder_for_browsers_is_written_and_reported(run_cli, tmp_path: Path):
+    exported(tmp_path / "net.onnx")
+    done = run_cli("deploy", "web", "net.onnx", "-o", "web", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert (found["schema"], found["streams"], found["cases"], found["microphone"]) == (1, True, 5, None)
+    assert all((tmp_path / found["folder"] / name).is_file() for name in found["files"])
+    done = run_cli("deploy", "web", "net.onnx", "-o", "web")
+    assert done.code == 0
+    assert "streams; the page compares 5 cases with ONNX Runtime" in done.out
+    done = run_cli("deploy", "web", "net.onnx", "-o", "other", "--state", "h0")
+    assert done.code == 2
+    assert "'h0' is no INPUT=OUTPUT" in done.err
+    for arguments in (["--ort", "."], ["--golden", "none.npz"], ["--sample-rate", "16000"], ["--state", "h0=output"]):
+        done = run_cli("deploy", "web", "net.onnx", "-o", "other", *arguments)
+        assert (done.code, (tmp_path / "other").exists()) == (2, False)
+    assert run_cli("deploy", "web", "net.onnx").code == 2
 
 
 def test_errors(run_cli, tmp_path: Path):

@@ -17,6 +17,7 @@ PAGES = sorted((ROOT / "lstm_onnx" / "docs").glob("*.md"))
 TOPICS = (
     *(
         "bench",
+        "browsers",
         "check",
         "cli",
         "data",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import lstm_onnx
 from lstm_onnx import InputError
@@ -96,6 +97,25 @@ def test_dicts_tensors_and_wrong_chunks(files: dict[str, Path]) -> None:
         with pytest.raises(InputError, match="missing input"):
             stream.run({})
         np.testing.assert_allclose(np.concatenate([stream(x), stream.flush()]), whole(files, "late", x), atol=1e-6)
+
+
+def test_a_final_output_is_known_after_a_state_is_set(tmp_path: Path) -> None:
+    model = conv_lstm((2, 0), stride=3)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(-1), "end"))
+    model.graph.node.append(helper.make_node("Gather", ["y", "end"], ["final"], axis=0))
+    model.graph.output.append(helper.make_tensor_value_info("final", TensorProto.FLOAT, None))
+    lstm_onnx.make_streaming(saved(model, tmp_path / "whole.onnx"), tmp_path / "m.onnx", time={"x": 2})
+    x = weights(1, 4, STEPS)
+    with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as streaming:
+        stream = streaming.stream()
+        expected = stream.run({"x": x})["final"]
+        assert np.abs(expected).max() > 0.01
+        stream.state = state = stream.state
+        np.testing.assert_array_equal(stream.run({"x": x[:, :, :0]})["final"], expected)
+        stream.state = state
+        np.testing.assert_array_equal(stream.flush()["final"], expected)
+        for name, array in stream.state.items():
+            np.testing.assert_array_equal(array, state[name])
 
 
 def test_a_plain_stream_has_no_rest(tmp_path: Path) -> None:

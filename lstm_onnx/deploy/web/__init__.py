@@ -1,0 +1,246 @@
+"""A folder for browsers and Node: the model, a module that streams it, and a page that proves it there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...atomic_io import atomic_write, require_apart, require_writable
+from ...errors import FileError, InputError, ModelError
+from ...metadata import Metadata
+from ...onnxgraph import graphs_of, load_inlined, load_model
+from ...onnxgraph.embed import embedded
+from ...parity.golden import verify_golden
+from ...parity.golden_file import read
+from ...runtime import Model, ValueInfo, load
+from ...runtime.batch_axes import TIME
+from .cases import WebCase, from_file, from_golden
+from .golden import golden_files
+from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
+
+_MODULES = ("lstm-onnx.mjs", "lstm-onnx.d.ts", "golden.mjs")
+_SETTINGS = "__SETTINGS__"
+_AUDIO_NAMES = ("audio", "pcm", "samples", "signal", "sound", "speech", "wav", "wave", "waveform")
+_AUDIO_RATE = 16_000
+_ROUNDING = ("MatMulInteger", "MatMulNBits")
+"""Operators that round activations, beside those with Quant in their names."""
+_RATES = (8_000, 192_000)
+
+
+@dataclass(frozen=True)
+class WebResult:
+    """What was written.
+
+    Attributes:
+        folder: the folder.
+        files: all files, relative to it.
+        streams: whether the model can be streamed.
+        cases: how many cases the page compares.
+        compared_with: where the expected numbers come from.
+        microphone: the sample rate at which the page streams the microphone; None for other models.
+        onnxruntime_web: the version that the page loads, and whether it is in the folder.
+    """
+
+    folder: str
+    files: tuple[str, ...]
+    streams: bool
+    cases: int
+    compared_with: str
+    microphone: int | None
+    onnxruntime_web: str
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """The folder, its files, and what the page does."""
+        how = "streams" if self.streams else "runs whole sequences"
+        lines = [
+            f"{self.folder}: {', '.join(self.files)}",
+            f"{how}; the page compares {self.cases} cases with {self.compared_with}, on {self.onnxruntime_web}",
+        ]
+        if self.microphone is not None:
+            lines.append(f"the page streams the microphone at {self.microphone} Hz")
+        return "\n".join([*lines, f"see it: python -m http.server -d {self.folder}"])
+
+
+def deploy_web(
+    file: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    golden: str | os.PathLike[str] | None = None,
+    ort: str | os.PathLike[str] | None = None,
+    sample_rate: int | None = None,
+    states: Mapping[str, str] | None = None,
+) -> WebResult:
+    """Write a folder that any web server can serve: the model, ``lstm-onnx.mjs``, and a page that proves the model.
+
+    Args:
+        file: the .onnx file.
+        folder: is created if it does not exist; files of the same names are replaced.
+        golden: the model's golden file, with which the page compares; `file` must pass it.  None to compare with what
+            `file` gives in Python.
+        ort: the npm package onnxruntime-web, which is copied; None for a page that loads it from a CDN.
+        sample_rate: in Hz, of the audio that `file` takes, for the page to stream the microphone; None for 16 kHz
+            where the model's only input is called audio, waveform and the like.
+        states: for a file of another tool, each state input and the output that feeds it, which are written into
+            the copy.
+
+    Raises:
+        FileError: a file cannot be read or written, or `ort` is not onnxruntime-web.
+        ModelError: `file` cannot be run, does not pass `golden`, or has more weights than a browser can load.
+        InputError: an argument is not possible.
+    """
+    place = Path(folder)
+    require_apart([place / "index.html"], [file, golden])
+    runtime = from_cdn() if ort is None else from_package(os.fspath(ort))
+    with load(file, "cpu", threads=1, states=states, trial=None) as model:
+        streams = _is_streamable(model)
+        audio = _audio(model, sample_rate)
+        cases, header = _cases(model, golden)
+        content = _content(model, file, states)
+    settings = {"name": Path(file).stem, "onnxruntime": runtime.to_dict(), "audio": audio}
+    index, numbers = golden_files(cases, header)
+    files: dict[str, bytes] = {"model.onnx": content, "golden.json": index, "golden.bin": numbers}
+    files |= {name: _packaged(name) for name in _MODULES}
+    files["README.md"] = _packaged("README.md").replace(b"__NAME__", Path(file).stem.encode())
+    files["index.html"] = _packaged("index.html").replace(_SETTINGS.encode(), _script_json(settings))
+    _write(place, files, runtime)
+    return WebResult(
+        os.fspath(folder),
+        (*files, *runtime.files),
+        streams,
+        len(cases),
+        header["source"],
+        None if audio is None else audio["rate"],
+        f"onnxruntime-web {runtime.version}" + (", which is in the folder" if runtime.files else " from a CDN"),
+    )
+
+
+def _is_streamable(model: Model) -> bool:
+    if not model.states:
+        return False
+    try:
+        model.stream()
+    except InputError:
+        return False
+    return True
+
+
+def _cases(model: Model, golden: str | os.PathLike[str] | None) -> tuple[list[WebCase], dict[str, Any]]:
+    """The cases, and where their numbers come from."""
+    import onnxruntime
+
+    coarse = _rounds_activations(model.path)
+    versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    if golden is None:
+        source = f"ONNX Runtime {onnxruntime.__version__} in Python"
+        return from_file(model, coarse=coarse), {"source": source, "versions": versions}
+    report = verify_golden(model, golden)
+    if not report:
+        raise ModelError(
+            f"does not pass {os.fspath(golden)}",
+            path=model.path,
+            hint=f"lstm-onnx verify {model.path} --golden {os.fspath(golden)} says where",
+        )
+    stored = read(golden)
+    if stored.float32 is None:
+        torch = stored.versions.get("torch", "")
+        source = f"PyTorch {torch} in float64" if torch else "PyTorch in float64"
+        return from_golden(stored.cases), {"source": source, "versions": dict(stored.versions)}
+    feeds = [(case.label, case.calls[0].feeds) for case in stored.cases if case.kind in ("whole", "values")]
+    source = f"ONNX Runtime {onnxruntime.__version__} in Python, which is compared with PyTorch"
+    return from_file(model, feeds, coarse=coarse), {"source": source, "versions": {**stored.versions, **versions}}
+
+
+def _rounds_activations(path: str) -> bool:
+    nodes = (node for graph in graphs_of(load_inlined(path).graph) for node in graph.node)
+    return any("Quant" in node.op_type or node.op_type in _ROUNDING for node in nodes)
+
+
+def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
+    """The input that takes samples, and their rate; None for a model of other things.
+
+    Raises:
+        InputError: a rate was given, and the model has not one input of samples.
+    """
+    if sample_rate is not None and not _RATES[0] <= sample_rate <= _RATES[1]:
+        raise InputError(
+            f"sample_rate = {sample_rate} is not possible",
+            hint=f"it must be from {_RATES[0]} to {_RATES[1]} Hz",
+            name="sample_rate",
+        )
+    streaming = model.metadata.streaming
+    last = None if streaming is None else streaming.last
+    inputs = [info for name, info in model.inputs.items() if name not in model.states and name != last]
+    fits = len(inputs) == 1 and _takes_samples(model, inputs[0]) and _is_streamable(model)
+    if sample_rate is None and not (fits and inputs[0].name.lower() in _AUDIO_NAMES):
+        return None
+    if not fits:
+        raise InputError(
+            f"{model.path} does not take audio alone: its inputs are {'; '.join(map(str, inputs))}",
+            hint="leave --sample-rate out",
+            name="sample_rate",
+        )
+    return {"input": inputs[0].name, "rate": sample_rate or _AUDIO_RATE}
+
+
+def _takes_samples(model: Model, info: ValueInfo) -> bool:
+    """Whether it is float32 with one number for each step: all axes but the batch and time have size 1."""
+    names = model.metadata.time_axes or (TIME, "samples")
+    streaming = model.metadata.streaming
+    if streaming is not None:
+        axis = streaming.time.get(info.name, -1)
+    else:
+        axis = next((at for at, dim in enumerate(info.shape) if dim in names), len(info.shape) - 1)
+    others = [dim for at, dim in enumerate(info.shape) if at != axis]
+    return info.dtype == np.float32 and axis >= 0 and all(dim == 1 or isinstance(dim, str) for dim in others)
+
+
+def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, str] | None) -> bytes:
+    """The bytes of the model: as they are, or with weights of other files and the given states in it."""
+    proto = load_model(file)
+    metadata = Metadata(states=model.states, not_streamable="" if _is_streamable(model) else None)
+    entries = {} if states is None or dict(model.metadata.states) == model.states else metadata.to_metadata()
+    return embedded(proto, file, entries)
+
+
+def _packaged(name: str) -> bytes:
+    return (resources.files(__package__) / "files" / name).read_bytes()
+
+
+def _script_json(value: object) -> bytes:
+    """JSON that can stand in an HTML script element."""
+    return json.dumps(value).replace("<", "\\u003c").encode()
+
+
+def _write(folder: Path, files: Mapping[str, bytes], runtime: OnnxRuntimeWeb) -> None:
+    """Write the files, the page last: it is there only if all that it loads is."""
+    try:
+        for parent in {Path(name).parent for name in (*files, *runtime.files)}:
+            (folder / parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot be created: {error.strerror or error}", path=folder) from error
+    for name in (*files, *runtime.files):
+        require_writable(folder / name)
+    for name, source in runtime.files.items():
+        try:
+            content = source.read_bytes()
+        except OSError as error:
+            raise FileError(f"cannot be read: {error.strerror or error}", path=source) from error
+        with atomic_write(folder / name) as target:
+            target.write(content)
+    for name, content in files.items():
+        with atomic_write(folder / name) as target:
+            target.write(content)
+
+
+__all__ = ["WebResult", "deploy_web"]

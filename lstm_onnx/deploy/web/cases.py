@@ -1,0 +1,302 @@
+"""What a model must give in a browser or in Node: inputs, expected outputs, and how far an output may be off.
+
+The cases come from a golden file, by the criterion of parity, or from the file itself: it is run in Python on drawn
+inputs, and may be off elsewhere by a multiple of what rounding its inputs changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from ...data.random_input import default_sizes, random_record
+from ...errors import InputError
+from ...parity.expected import Arrays, Call, Expected, magnitude
+from ...parity.tolerances import COARSEST, EPSILON, ROUNDINGS, K
+from ...runtime import Model
+from ...runtime.batch_axes import batch_name
+from ...runtime.chunks import output_time_axes, run_chunks, time_axis
+from ...runtime.warm_up import smallest_feeds
+
+_MOST_SWEEP_BYTES = 2**20
+"""Of a golden file's sweep over many sizes, the calls are kept whose arrays together take less."""
+_STEPS = 200
+_FEWEST_CHUNKS = 25
+_OTHER_CHUNK = 7
+_BATCH = 3
+_EXACT_PERTURBATION = 2.0
+"""Inputs are changed by so many roundings to see what rounding does to a model of floats."""
+_COARSE_PERTURBATION = 2.0**14
+"""The same for rounded weights: activations are rounded to 8 bits, and one in thousands of them is at the edge."""
+_COARSE_FACTOR = 4.0
+"""How much farther off such a model may be than the largest change; a wrong one is off by its outputs' own size."""
+
+
+@dataclass(frozen=True)
+class WebCall:
+    """One call, or one whole sequence of a stream.
+
+    Attributes:
+        label: which call of a sweep.
+        feeds: inputs and states by name.
+        expected: outputs by name; floats are float64, or as the file gives them.
+        allowed: for each output how far it may be off; for integers, how many may be others.
+        free: for outputs of integers, the elements that may be any.
+    """
+
+    label: str
+    feeds: Arrays
+    expected: Arrays
+    allowed: Mapping[str, float]
+    free: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WebCase:
+    """Calls that are compared together.
+
+    Attributes:
+        label: the case's name.
+        kind: "run", each call by itself; or "stream", calls that carry the states.
+        calls: the calls.
+        batch: sequences side by side in a stream.
+        chunkings: of a stream of a single call, how its time axis is cut.
+        time_axes: the time axes of inputs and outputs, for that.
+        every: of outputs with many features, each such one is compared.
+    """
+
+    label: str
+    kind: str
+    calls: tuple[WebCall, ...]
+    batch: int = 1
+    chunkings: tuple[tuple[int, ...], ...] = ()
+    time_axes: Mapping[str, int] = field(default_factory=dict)
+    every: Mapping[str, int] = field(default_factory=dict)
+
+
+def from_golden(cases: Iterable[Expected]) -> list[WebCase]:
+    """The cases of a golden file; without those of pools, and without outputs that PyTorch's error leaves open."""
+    return [found for case in cases if case.kind != "pool" and (found := _from_expected(case)).calls]
+
+
+def _from_expected(case: Expected) -> WebCase:
+    calls = []
+    size = 0
+    for call in case.calls:
+        size += sum(array.nbytes for arrays in (call.feeds, call.reference) for array in arrays.values())
+        if case.kind == "sweep" and size > _MOST_SWEEP_BYTES:
+            break
+        found = _judged(case, call)
+        if found.expected:
+            calls.append(found)
+    kind = "stream" if case.kind == "chunks" else "run"
+    batch = _batch(case)
+    return WebCase(_label(case, calls), kind, tuple(calls), batch, case.chunkings, case.time_axes, case.feature_steps)
+
+
+def _label(case: Expected, calls: Sequence[WebCall]) -> str:
+    if case.kind != "sweep":
+        return case.label
+    return f"{len(calls)} sizes, {calls[0].label} to {calls[-1].label}" if calls else case.label
+
+
+def _batch(case: Expected) -> int:
+    feeds = case.calls[0].feeds
+    return next((int(feeds[name].shape[axis]) for name, axis in case.batch_axes.items() if name in feeds), 1)
+
+
+def _judged(case: Expected, call: Call) -> WebCall:
+    """A call with what the criterion allows, which does not depend on what a file gives."""
+    alone = replace(case, calls=(call,), dtypes={}, feature_steps={}, time_axes={})
+    results = {result.output: result for result in alone.judge([call.reference]).tensors}
+    names = [name for name, result in results.items() if not result.inconclusive]
+    free = {
+        name: tuple(map(int, np.flatnonzero(call.native[name] != call.reference[name])))
+        for name in names
+        if call.reference[name].dtype.kind != "f"
+    }
+    return WebCall(
+        call.label,
+        call.feeds,
+        {name: call.reference[name] for name in names},
+        {name: results[name].allowed for name in names},
+        {name: places for name, places in free.items() if places},
+    )
+
+
+def from_file(model: Model, feeds: Iterable[tuple[str, Arrays]] = (), *, coarse: bool = False) -> list[WebCase]:
+    """Cases of what `model` gives in Python.
+
+    Args:
+        model: open on the CPU.
+        feeds: inputs by their labels, such as those of a golden file; inputs are drawn where there are none.
+        coarse: whether activations are rounded to 8 bits, where a rounding of float32 may become one of those.
+
+    Raises:
+        InputError, RunError: the model runs on no inputs that can be drawn.
+    """
+    given = [(label, dict(arrays)) for label, arrays in feeds]
+    cases = []
+    for label, arrays in given or _drawn(model):
+        call = _measured(arrays, model.run, coarse=coarse)
+        if call.expected:
+            cases.append(WebCase(label, "run", (call,)))
+    return [*cases, *_streamed(model, coarse=coarse)]
+
+
+def _drawn(model: Model) -> list[tuple[str, Arrays]]:
+    """One sequence; a batch; a batch with states."""
+    batch = batch_name(model)
+    found: list[tuple[str, Arrays]] = []
+    for rows in (1, _BATCH):
+        if rows > 1 and batch is None:
+            break
+        feeds = _record(model, {} if batch is None else {batch: rows}, seed=rows)
+        try:
+            complete = model.completed(dict(feeds))
+            model.run(feeds)
+        except InputError:
+            if found:
+                break
+            raise
+        found.append((f"batch {rows}" if batch else "drawn inputs", feeds))
+        if rows > 1 and model.states and model.metadata.streaming is None:
+            rng = np.random.default_rng(rows)
+            floats = {name: complete[name] for name in model.states if complete[name].dtype.kind == "f"}
+            states = {n: np.tanh(rng.standard_normal(a.shape)).astype(a.dtype) for n, a in floats.items()}
+            found.append((f"batch {rows}, states", {**feeds, **states}))
+    return found
+
+
+def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.ndarray]:
+    """Drawn inputs; the smallest, of ones, where their range is not known (indices)."""
+    known = default_sizes(model)
+    for axis, (least, most) in model.metadata.axis_limits.items():
+        if axis in known:
+            known[axis] = min(max(known[axis], least), most or known[axis])
+    known |= sizes
+    streaming = model.metadata.streaming
+    for name, axis in () if streaming is None else streaming.time.items():
+        dim = model.inputs[name].shape[axis]
+        if streaming is not None and isinstance(dim, str) and dim in known:
+            steps = max(known[dim], streaming.least)
+            known[dim] = steps + -steps % _unit(model)
+    try:
+        (record,) = random_record(model, known, seed).rows
+    except InputError:
+        return smallest_feeds(model, sizes)
+    return dict(record)
+
+
+def _unit(model: Model) -> int:
+    """The model takes multiples of so many steps."""
+    streaming = model.metadata.streaming
+    return 1 if streaming is None else math.lcm(streaming.multiple, streaming.chunk)
+
+
+def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
+    """A long sequence in the smallest chunks, and in others; none for a model that cannot be streamed."""
+    if not model.states:
+        return []
+    try:
+        stream = model.stream()
+    except InputError:
+        return []
+    streaming = model.metadata.streaming
+    try:
+        axis = time_axis(model)
+        if streaming is None:
+            outputs = output_time_axes(model, axis)
+        else:
+            outputs = {name: time for name, time in streaming.outputs.items() if time is not None}
+    except InputError:  # each call is one step
+        return _carried(model, coarse=coarse)
+    batch = batch_name(model)
+    cases: list[WebCase] = []
+    least = math.lcm(stream.hop, 1 if streaming is None else streaming.chunk)
+    for chunk in (least, least * _OTHER_CHUNK):
+        steps = max(_STEPS // least, _FEWEST_CHUNKS) * least
+        steps += -steps % math.lcm(least, _unit(model))
+        feeds = _record(model, {axis: steps} | ({batch: 1} if batch else {}), seed=chunk)
+        inputs = {name: info.shape.index(axis) for name, info in model.inputs.items() if axis in info.shape}
+        if not set(inputs) <= set(feeds) or any(feeds[name].shape[at] != steps for name, at in inputs.items()):
+            return []
+        try:
+            call = _measured(feeds, partial(_in_chunks, model, chunk), coarse=coarse)
+        except InputError:  # lengths, which a stream has not
+            return cases
+        cuts = tuple(min(chunk, steps - start) for start in range(0, steps, chunk))
+        label = f"{steps} steps, {chunk} at a time"
+        cases.append(WebCase(label, "stream", (call,), 1, (cuts,), {**inputs, **outputs}))
+    return cases
+
+
+def _carried(model: Model, *, coarse: bool) -> list[WebCase]:
+    """A stream of a model whose chunks have one size, such as one step of a cell."""
+    batch = batch_name(model)
+    chunks = [_record(model, {batch: 1} if batch else {}, seed) for seed in range(_FEWEST_CHUNKS)]
+
+    def run(feeds: Sequence[Arrays]) -> list[Arrays]:
+        stream = model.stream()
+        found: list[Arrays] = []
+        for each in feeds:
+            results = stream.run(each)
+            state = stream.state
+            found.append({**results, **{output: state[name] for name, output in model.states.items()}})
+        return found
+
+    expected = run(chunks)
+    moved = [run([_perturbed(feeds, seed, coarse=coarse) for feeds in chunks]) for seed in range(ROUNDINGS)]
+    calls = []
+    for at, (feeds, outputs) in enumerate(zip(chunks, expected, strict=True)):
+        call = _allowing(feeds, outputs, [found[at] for found in moved], coarse=coarse)
+        calls.append(replace(call, label=f"chunk {at + 1}"))
+    return [WebCase(f"{len(calls)} chunks", "stream", tuple(calls))]
+
+
+def _in_chunks(model: Model, size: int, feeds: Arrays) -> Arrays:
+    return run_chunks(model, dict(feeds), size)
+
+
+def _measured(feeds: Arrays, run: Callable[[Arrays], Arrays], *, coarse: bool) -> WebCall:
+    """A call with what the model gives, and how far that moves where its inputs are changed by a rounding."""
+    moved = [run(_perturbed(feeds, seed, coarse=coarse)) for seed in range(ROUNDINGS)]
+    return _allowing(feeds, run(feeds), moved, coarse=coarse)
+
+
+def _allowing(feeds: Arrays, outputs: Arrays, moved: Sequence[Arrays], *, coarse: bool) -> WebCall:
+    allowed: dict[str, float] = {}
+    free: dict[str, tuple[int, ...]] = {}
+    for name, array in outputs.items():
+        if any(found[name].shape != array.shape for found in moved) or array.dtype.kind not in "fiub":
+            continue  # a size that depends on numbers
+        if array.dtype.kind != "f":
+            others = np.flatnonzero(np.any([found[name] != array for found in moved], axis=0))
+            allowed[name], free[name] = 0.0, tuple(map(int, others))
+            continue
+        unit = EPSILON[array.dtype.name] * max(1.0, magnitude(array))
+        with np.errstate(invalid="ignore"):
+            differences = [np.abs(found[name].astype(np.float64) - array) for found in moved]
+        change = max(float(np.nan_to_num(one, posinf=0.0).max(initial=0.0)) for one in differences)
+        limit = max(_COARSE_FACTOR * change, K * unit) if coarse else K * max(change, unit)
+        if limit <= max(K * COARSEST * magnitude(array), K * unit):  # else any number near it would pass
+            allowed[name] = limit
+    expected = {name: outputs[name] for name in allowed}
+    return WebCall("", feeds, expected, allowed, {name: places for name, places in free.items() if places})
+
+
+def _perturbed(feeds: Arrays, seed: int, *, coarse: bool) -> dict[str, np.ndarray]:
+    """Floats changed by some roundings, up or down."""
+    rng = np.random.default_rng(seed)
+    moved = {}
+    for name, array in feeds.items():
+        if array.dtype.kind == "f":
+            steps = _COARSE_PERTURBATION if coarse and array.dtype == np.float32 else _EXACT_PERTURBATION
+            change = EPSILON[array.dtype.name] * steps * rng.uniform(-1, 1, array.shape)
+            array = (array * (1 + change)).astype(array.dtype)
+        moved[name] = array
+    return moved

@@ -1,0 +1,49 @@
+"""The states of a stream as JSON, to be continued by another program: lstm-onnx.mjs reads and writes the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, shown
+from ..metadata import packed, unpacked
+from .conversion import to_numpy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def state_to_json(state: Mapping[str, Any]) -> str:
+    """`Stream.state` as JSON text: for each state its dtype, shape and little-endian bytes as base64.
+
+    Args:
+        state: names to arrays.
+
+    Raises:
+        InputError: it is not that.
+    """
+    if not isinstance(state, Mapping):
+        raise InputError(f"state is a {type(state).__name__}", hint="it must map names to arrays, as stream.state does")
+    return json.dumps({name: packed(to_numpy(value, None, name)[0]) for name, value in state.items()})
+
+
+def state_from_json(text: str | bytes) -> dict[str, NDArray[Any]]:
+    """Names to arrays, to be set as `Stream.state`.
+
+    Args:
+        text: what `state_to_json` gave, or JSON.stringify of a stream's state in JavaScript.
+
+    Raises:
+        InputError: it is something else.
+    """
+    try:
+        items = json.loads(text)
+        return {name: np.array(unpacked(item)) for name, item in items.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"is not a stream's state as JSON ({shown(str(error))})",
+            hint='it must be {"NAME": {"dtype": ..., "shape": [...], "data": base64}}',
+        ) from error

@@ -1,0 +1,131 @@
+"""The folder for browsers and Node: its files, its golden data, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import lstm_onnx
+from lstm_onnx.deploy.web import deploy_web
+from lstm_onnx.errors import FileError, InputError, ModelError
+from lstm_onnx.runtime import load
+
+from ..parity_files import parity_files
+from ..runtime.models import accumulator, exported
+
+
+def arrays(folder: Path) -> tuple[dict, bytes]:
+    return json.loads((folder / "golden.json").read_text("utf-8")), (folder / "golden.bin").read_bytes()
+
+
+def array_of(content: bytes, entry: dict) -> np.ndarray:
+    dtype = np.dtype(entry["dtype"]).newbyteorder("<")
+    count = int(np.prod(entry["shape"]))
+    return np.frombuffer(content, dtype, count, entry["offset"]).reshape(entry["shape"])
+
+
+def test_the_folder_has_the_model_as_it_is_and_data_that_python_passes(tmp_path: Path) -> None:
+    exported(tmp_path / "net.onnx", num_layers=2)
+    result = deploy_web(tmp_path / "net.onnx", tmp_path / "web" / "net")
+    assert sorted(path.name for path in (tmp_path / "web" / "net").iterdir()) == sorted(result.files)
+    assert {"index.html", "lstm-onnx.mjs", "lstm-onnx.d.ts", "model.onnx", "README.md"} < set(result.files)
+    assert (tmp_path / "web/net/model.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
+    assert result.streams
+    assert result.microphone is None
+    golden, content = arrays(tmp_path / "web" / "net")
+    assert golden["bytes"] == len(content)
+    assert [case["kind"] for case in golden["cases"]] == ["run", "run", "run", "stream", "stream"]
+    assert sum(golden["cases"][3]["chunkings"][0]) == 200
+    with load(tmp_path / "net.onnx", "cpu") as model:
+        for case in golden["cases"][:3]:
+            (call,) = case["calls"]
+            found = model.run({name: array_of(content, entry) for name, entry in call["feeds"].items()})
+            assert call["expected"].keys() == found.keys()
+            for name, entry in call["expected"].items():
+                np.testing.assert_array_equal(array_of(content, entry), found[name])
+                assert 0 < entry["allowed"] < 1e-4
+    page = (tmp_path / "web/net/index.html").read_text("utf-8")
+    assert "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/ort.wasm.bundle.min.mjs" in page
+    assert "__" not in (tmp_path / "web/net/README.md").read_text("utf-8")
+
+
+def test_equal_files_give_equal_folders(tmp_path: Path) -> None:
+    exported(tmp_path / "net.onnx")
+    for name in ("one", "two"):
+        deploy_web(tmp_path / "net.onnx", tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_golden_file_must_be_passed(tmp_path: Path) -> None:
+    golden = parity_files() / "net.npz"
+    with pytest.raises(ModelError, match=r"does not pass .*net\.npz; lstm-onnx verify .* says where"):
+        deploy_web(parity_files() / "wrong.onnx", tmp_path / "web", golden=golden)
+    assert not (tmp_path / "web").exists()
+    result = deploy_web(parity_files() / "net.onnx", tmp_path / "web", golden=golden)
+    assert result.compared_with.startswith("PyTorch 2")
+    stored, content = arrays(tmp_path / "web")
+    labels = [case["label"] for case in stored["cases"]]
+    assert not any("pool" in label for label in labels)
+    assert any("sizes" in label for label in labels)
+    assert len(content) < 4 * 2**20
+
+
+def test_files_of_other_tools_get_their_states(tmp_path: Path) -> None:
+    accumulator(tmp_path / "other.onnx")
+    result = deploy_web(tmp_path / "other.onnx", tmp_path / "web", states={"state": "stateN"})
+    assert result.streams
+    with load(tmp_path / "web" / "model.onnx", "cpu") as model:
+        assert model.states == {"state": "stateN"}
+        assert model.metadata.not_streamable == ""
+    stored, _ = arrays(tmp_path / "web")
+    assert [case["kind"] for case in stored["cases"]][-1] == "stream"
+    assert not deploy_web(tmp_path / "other.onnx", tmp_path / "whole").streams
+
+
+def test_weights_in_other_files_are_taken_in(tmp_path: Path) -> None:
+    exported(tmp_path / "net.onnx", num_layers=2)
+    model = onnx.load(tmp_path / "net.onnx")
+    (tmp_path / "apart").mkdir()
+    onnx.save(model, tmp_path / "apart/net.onnx", save_as_external_data=True, location="weights", size_threshold=100)
+    deploy_web(tmp_path / "apart/net.onnx", tmp_path / "web")
+    x = {"input": np.ones((3, 1, 4), np.float32)}
+    with load(tmp_path / "web/model.onnx", "cpu") as moved, load(tmp_path / "net.onnx", "cpu") as own:
+        np.testing.assert_array_equal(moved.run(x)["output"], own.run(x)["output"])
+    (tmp_path / "apart/weights").unlink()
+    with pytest.raises(ModelError):
+        deploy_web(tmp_path / "apart/net.onnx", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_is_not_possible_is_refused(tmp_path: Path) -> None:
+    exported(tmp_path / "net.onnx", bidirectional=True)
+    with pytest.raises(FileError, match="it must be the npm package onnxruntime-web"):
+        deploy_web(tmp_path / "net.onnx", tmp_path / "web", ort=tmp_path)
+    with pytest.raises(InputError, match="does not take audio alone: its inputs are input float32"):
+        deploy_web(tmp_path / "net.onnx", tmp_path / "web", sample_rate=16_000)
+    with pytest.raises(InputError, match="it must be from 8000 to 192000 Hz"):
+        deploy_web(tmp_path / "net.onnx", tmp_path / "web", sample_rate=10)
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(FileError):
+        deploy_web(tmp_path / "net.onnx", tmp_path / "taken")
+    assert not (tmp_path / "web").exists()
+
+
+def test_a_state_as_json_is_the_state() -> None:
+    state = {"h0": np.arange(6, dtype=np.float32).reshape(1, 2, 3), "steps": np.array([3], np.int64)}
+    found = lstm_onnx.state_from_json(lstm_onnx.state_to_json(state))
+    assert found.keys() == state.keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+        assert found[name].flags.writeable
+    for text in ("", "[]", '{"h0": 1}', '{"h0": {"dtype": "object", "shape": [1], "data": ""}}', "null"):
+        with pytest.raises(InputError, match="is not a stream's state as JSON"):
+            lstm_onnx.state_from_json(text)
+    with pytest.raises(InputError, match="it must map names to arrays"):
+        lstm_onnx.state_to_json([1])

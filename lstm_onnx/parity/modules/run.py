@@ -53,9 +53,10 @@ class ModuleRun:
 
     @property
     def largest_cell(self) -> float:
-        """The largest finite |c| (or |h|) of the last run."""
-        finals = [state for site in self.sites.values() for call in site.calls for state in call.final]
-        return max((magnitude(_array(state)) for state in finals), default=0.0)
+        """The largest finite |c| (or |h|) that a recurrent module of the last run was started from or gave."""
+        calls = [call for site in self.sites.values() for call in site.calls]
+        states = [state for call in calls for state in (*(call.initial or ()), *call.final)]
+        return max((magnitude(_array(state)) for state in states), default=0.0)
 
     def submodule(self, path: str) -> nn.Module:
         """The module at a path in the copy that is run."""

@@ -180,8 +180,8 @@ def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.n
             known[axis] = min(max(known[axis], least), most or known[axis])
     known |= sizes
     streaming = model.metadata.streaming
-    for name, axis in () if streaming is None else streaming.time.items():
-        dim = model.inputs[name].shape[axis]
+    for name, time in () if streaming is None else streaming.time.items():
+        dim = model.inputs[name].shape[time]
         if streaming is not None and isinstance(dim, str) and dim in known:
             steps = max(known[dim], streaming.least)
             known[dim] = steps + -steps % _unit(model)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     )
     from .exporter import ExportResult, export
     from .exporter.scan import scan
+    from .generation import GeneratingResult, make_generating
+    from .generation_spec import Generation
     from .inspect import Inspection, inspect
     from .parity import ParityReport
     from .parity.golden import verify_golden
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .quantization import QuantizeResult, quantize
     from .runtime import Model, load
     from .runtime.batcher.batcher import BatchedStream, Batcher
+    from .runtime.beam_search import Hypothesis, beam_search
     from .runtime.pool.pool import Pool
     from .runtime.state_json import state_from_json, state_to_json
     from .runtime.stream import Stream
@@ -55,12 +58,15 @@ _MODULES = {
     ),
     "exporter": ("ExportResult", "export"),
     "exporter.scan": ("scan",),
+    "generation": ("GeneratingResult", "make_generating"),
+    "generation_spec": ("Generation",),
     "inspect": ("Inspection",),
     "parity.golden": ("verify_golden",),
     "parity.public": ("verify",),
     "parity.report": ("ParityReport",),
     "quantization": ("QuantizeResult", "quantize"),
     "runtime.batcher.batcher": ("BatchedStream", "Batcher"),
+    "runtime.beam_search": ("Hypothesis", "beam_search"),
     "runtime.model": ("Model",),
     "runtime.open_model": ("load",),
     "runtime.pool.pool": ("Pool",),
@@ -82,6 +88,9 @@ __all__ = [
     "ExportOptions",
     "ExportResult",
     "FileError",
+    "GeneratingResult",
+    "Generation",
+    "Hypothesis",
     "InputError",
     "Inspection",
     "LSTMOnnxError",
@@ -100,12 +109,14 @@ __all__ = [
     "WebResult",
     "WeightsError",
     "__version__",
+    "beam_search",
     "check",
     "deploy_triton",
     "deploy_web",
     "export",
     "inspect",
     "load",
+    "make_generating",
     "make_streaming",
     "quantize",
     "scan",

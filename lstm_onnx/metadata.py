@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ConfigError
+from .generation_spec import GeneratingStep
 from .input_spec import InputSpec
 from .spec import ExportOptions, LSTMSpec
 
@@ -132,6 +133,7 @@ class Metadata:
             `exporter.call.metadata`); what runs the file needs none of it.
         quantization: how an int8 file was made; None for others.
         streaming: how the file takes chunks; None where its states are those of recurrent layers alone.
+        generation: the step that a generating file repeats; None for others.
     """
 
     spec: LSTMSpec | None = None
@@ -151,6 +153,7 @@ class Metadata:
     call: list[Any] | None = None
     quantization: Quantization | None = None
     streaming: Streaming | None = None
+    generation: GeneratingStep | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
@@ -172,6 +175,7 @@ class Metadata:
             "call": self.call,
             "quantization": None if self.quantization is None else dataclasses.asdict(self.quantization),
             "streaming": None if self.streaming is None else dataclasses.asdict(self.streaming),
+            "generation": None if self.generation is None else self.generation.to_dict(),
         }
         return {
             METADATA_PREFIX + key: json.dumps(value, sort_keys=True)
@@ -220,6 +224,7 @@ class Metadata:
                 call=_call(entries.get("call")),
                 quantization=_quantization(entries["quantization"]) if "quantization" in entries else None,
                 streaming=_streaming(entries["streaming"]) if "streaming" in entries else None,
+                generation=GeneratingStep.from_dict(entries["generation"]) if "generation" in entries else None,
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(

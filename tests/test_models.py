@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import lstm_onnx
 from lstm_onnx.check import check
@@ -129,6 +130,49 @@ def test_charlm_writes_text_and_the_same_with_the_same_seed(charlm):
     assert runs[0] == runs[1]
     assert runs[0].startswith("ROMEO:")
     assert len(runs[0]) >= 60
+
+
+def test_charlm_writes_a_thousand_characters_in_one_call_as_pytorch_does(charlm, tmp_path):
+    lstm_onnx.make_generating(charlm, tmp_path / "writer.onnx", input="tokens", output="logits")
+    prompt = charlm_text().encode("ROMEO:")[np.newaxis]
+    found = lstm_onnx.load(tmp_path / "writer.onnx", "cpu").run({"tokens": prompt, "max_steps": np.array(1000)})
+    model, x, states, wanted = (
+        load_source(str(MODELS / "charlm.toml")).module().eval(),
+        torch.from_numpy(prompt),
+        None,
+        [],
+    )
+    with torch.no_grad():
+        for _ in range(1000):
+            output, states = model.lstm(model.embedding(x), states)
+            x = model.head(output[:, -1:]).argmax(-1)
+            wanted.append(int(x))
+    assert found["generated"][0].tolist() == wanted
+
+
+def test_sunspots_forecast_48_years_from_their_own_forecasts(tmp_path):
+    """The first of the eleven numbers is the next year's."""
+
+    class NextYear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = load_source(str(MODELS / "sunspots.toml")).module()
+
+        def forward(self, x):
+            return self.lstm(x)[0][..., :1]
+
+    module, x = NextYear().eval(), torch.rand(2, 60, 1) - 0.5
+    shapes = {"x": {0: "batch", 1: "time"}}
+    generate = {"input": "x", "output": "output"}
+    path = tmp_path / "horizon.onnx"
+    lstm_onnx.export(module, path, example_inputs=x, dynamic_shapes=shapes, generate=generate)
+    found = lstm_onnx.load(path, "cpu").run({"x": x.numpy(), "max_steps": np.array(48)})["generated"]
+    module, series = module.double(), x.double()
+    with torch.no_grad():
+        for _ in range(48):
+            series = torch.cat([series, module(series)[:, -1:]], 1)
+    assert found.shape == (2, 48, 1)
+    np.testing.assert_allclose(found, series[:, 60:], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ _SUMMARIES = {
     "deploy": "Write FILE as a folder for browsers, Node or Triton.",
     "doctor": "Show what works on this machine.",
     "export": "Export SOURCE to an ONNX file.",
+    "generate": "Write a file that repeats the step of an ONNX FILE, each time on what the step before gave.",
     "help": "Show the help of a command, or a topic of the documentation.",
     "inspect": "Show the recurrent layers of any ONNX FILE.",
     "quantize": "Write an int8 file of a float32 ONNX FILE.",

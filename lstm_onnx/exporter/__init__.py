@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
+from ..generation_spec import Generation
 from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from .bare_lstm import export_lstm
 from .torch_names import translates_torch_names
@@ -35,6 +36,7 @@ def export(
     precision: str | None = None,
     layers: str = INT8_LAYERS[0],
     kernel: str = INT8_KERNELS[0],
+    generate: Generation | Mapping[str, Any] | None = None,
     check: bool = True,
     dynamic_axes: Any = None,
 ) -> ExportResult:
@@ -84,6 +86,9 @@ def export(
         layers: of "int8": "all" LSTM, GRU, RNN, Linear and Embedding layers, or the "recurrent" ones alone.
         kernel: of "int8": what computes the products, "MatMulInteger", "DynamicQuantizeLSTM" or "MatMulNBits", as in
             `lstm_onnx.quantize`.
+        generate: for a module that computes a step: write a file that repeats it, each time on what the step before
+            gave, such as ``{"input": "tokens", "output": "logits"}``; see `Generation` and `make_generating`.  The
+            states are explicit.
         check: for a module: run the file at other shapes and compare it with the module before it is kept.
         dynamic_axes: torch.onnx.export's older form of `dynamic_shapes`; it is refused, with a translation.
 
@@ -116,6 +121,7 @@ def export(
         from .precision import module_in_dtype
 
         module = module_in_dtype(module, options.dtype)
+    generation = _generation(generate, module)
     if is_bare_lstm(module) and example_inputs is None:
         if states == "zero" or output_names is not None:
             raise ConfigError("a bare nn.LSTM has its states as inputs, and its outputs' names are fixed")
@@ -147,8 +153,19 @@ def export(
         from .precision import arguments_in_dtype
 
         arguments = arguments_in_dtype(arguments, options.dtype)
-    settings = ModuleOptions(options, states or "zero", names, check=check, max_delay=max_delay, chunk=chunk)
-    return export_module(module, arguments, settings, path)
+    default = "zero" if generation is None else "explicit"
+    settings = ModuleOptions(options, states or default, names, check=check, max_delay=max_delay, chunk=chunk)
+    from .generating import write_step_or_loop
+
+    return write_step_or_loop(lambda step: export_module(module, arguments, settings, step), generation, options, path)
+
+
+def _generation(generate: Any, module: nn.Module) -> Generation | None:
+    from .sources.torch_lstm import is_bare_lstm
+
+    if generate is not None and is_bare_lstm(module):
+        raise ConfigError("a bare nn.LSTM's output is no next input; generate goes with a module that computes one")
+    return None if generate is None else Generation.of(generate)
 
 
 def _names(output_names: Any) -> tuple[str, ...]:

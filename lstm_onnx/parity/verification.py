@@ -28,6 +28,7 @@ from .comparison import Verification
 from .converted.drift import drifts, limit_case, precision_of, require_drift
 from .converted.report import converted_report
 from .converted.source import export_float32, source_in_dtype
+from .generation.verification import GenerationVerification
 from .golden_file import Golden
 from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
@@ -125,6 +126,11 @@ class _Comparison:
     ) -> tuple[ParityReport, Golden]:
         """The report, in which the file has this name, and its cases for a golden file."""
         precision = precision_of(self.model)
+        if precision and self.model.metadata.generation is not None:
+            raise ConfigError(
+                f"{self.model.path}: repeats a step with {precision} weights; verify the step's own file, with "
+                "which it was compared when it was made"
+            )
         if not precision:
             report, golden = self._compared(self.model, name, notes, progress)
             if max_drift is None:
@@ -228,6 +234,8 @@ def verification_of(
     """
     module = unwrap_module(module)
     bare = is_bare_lstm(module)
+    if model.metadata.generation is not None:
+        return GenerationVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs, data=data)
     if model.metadata.spec is not None and not bare:
         raise ExportError(
             f"{type(module).__name__} is not an nn.LSTM, and {model.path} was exported from one; "

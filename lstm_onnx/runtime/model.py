@@ -161,7 +161,9 @@ class Model:
             if any(device_of(value) == "cuda" for value in feeds.values()):
                 return run_on_device(self, feeds)
         # Lengths must be validated each time by value; for all else names, shapes and dtypes decide.
-        key = key_of(feeds) if self.provider == "cpu" and "lengths" not in feeds else None
+        # The shapes of what is generated depend on values.
+        bound = self.provider == "cpu" and "lengths" not in feeds and self.metadata.generation is None
+        key = key_of(feeds) if bound else None
         binding = None if key is None else self._bindings.find(key)
         if binding is not None and key is not None:
             self.require_counts(feeds)

@@ -23,6 +23,7 @@ TOPICS = (
         "data",
         "export",
         "formats",
+        "generation",
         "install",
         "int8",
         "loops",

@@ -1,7 +1,7 @@
 """models/*.toml: a configured nn.LSTM or module, where its weights are, and how it is exported.
 
 An ``[lstm]`` is a bare nn.LSTM.  A ``[module]`` is what a callable returns, with one table
-``[inputs.NAME]`` for each argument of its forward.
+``[inputs.NAME]`` for each argument of its forward; a ``[generate]`` repeats it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from typing import Any, TypeAlias, TypeVar
 
 from ...atomic_io import readable_file
 from ...errors import ConfigError, FileError
+from ...generation_spec import Generation
 from ...input_spec import InputSpec, is_name
 from ...spec import ExportOptions, LSTMSpec, allowed_values
 
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".th", ".pkl", ".index.json")
 STATES = ("zero", "explicit")
-_TABLES = ("lstm", "module", "inputs", "weights", "export")
+_TABLES = ("lstm", "module", "inputs", "weights", "export", "generate")
 _INPUT_KEYS = ("shape", "dtype", "range", "limits")
 _SEED_LIMIT = 2**63
 _LARGEST_BITS = 64
@@ -81,6 +82,7 @@ class ModuleConfig:
         limits: the sizes that axes may have, where the [inputs.NAME] limit them.
         max_delay: the most steps of look-ahead, with explicit states.
         chunk: every chunk has a multiple of so many steps, with explicit states; None for any length.
+        generation: how the module's step is repeated; None where it is exported as it is.
     """
 
     path: Path
@@ -97,6 +99,7 @@ class ModuleConfig:
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
     max_delay: int = 0
     chunk: int | None = None
+    generation: Generation | None = None
 
 
 def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
@@ -118,6 +121,8 @@ def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
     _known_keys(path, "", tables, _TABLES)
     if "module" in tables or "inputs" in tables:
         return _module_config(path, found, tables)
+    if "generate" in tables:
+        raise ConfigError(f"{path}: [generate] goes with [module]; a bare nn.LSTM's output is no next input")
     if "lstm" not in tables:
         raise ConfigError(f"{path}: the table [lstm] is missing (or [module], for a model that is more than an LSTM)")
     if "weights" not in tables:
@@ -152,7 +157,8 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
     module = _mapping(path, "module", tables["module"])
     _known_keys(path, "module", module, ("factory", "args", "states", "max_delay", "chunk", "outputs"))
     file, package, attribute = _factory(path, module, found.parent)
-    states = module.get("states", STATES[0])
+    generation = _generation(path, tables["generate"]) if "generate" in tables else None
+    states = module.get("states", STATES[0] if generation is None else STATES[1])
     if states not in STATES:
         raise _impossible(path, "module", "states", states, "one of " + ", ".join(f'"{state}"' for state in STATES))
     max_delay = module.get("max_delay", 0)
@@ -179,7 +185,17 @@ def _module_config(path: str | os.PathLike[str], found: Path, tables: Mapping[st
         limits=limits,
         max_delay=max_delay,
         chunk=chunk,
+        generation=generation,
     )
+
+
+def _generation(path: str | os.PathLike[str], table: object) -> Generation:
+    values = _mapping(path, "generate", table)
+    _known_keys(path, "generate", values, tuple(item.name for item in dataclasses.fields(Generation)))
+    try:
+        return Generation.of(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: [generate] {error}") from None
 
 
 def _factory(

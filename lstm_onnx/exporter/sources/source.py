@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
+from ...generation_spec import Generation
 from ...input_spec import InputSpec
 from ...spec import INT8_KERNELS, INT8_LAYERS, ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
@@ -102,6 +103,7 @@ class ModuleSource:
         limits: the sizes that axes may have, by name; None where there is no largest.
         max_delay: the most steps of look-ahead, with explicit states.
         chunk: every chunk has a multiple of so many steps, with explicit states; None for any length.
+        generation: how the module's step is repeated; None where it is exported as it is.
     """
 
     name: str
@@ -114,6 +116,7 @@ class ModuleSource:
     limits: Mapping[str, tuple[int, int | None]] = dataclasses.field(default_factory=dict)
     max_delay: int = 0
     chunk: int | None = None
+    generation: Generation | None = None
 
     def module(self) -> nn.Module:
         """The PyTorch module."""
@@ -141,7 +144,12 @@ class ModuleSource:
             max_delay=source.max_delay,
             chunk=source.chunk,
         )
-        return export_module(source.nn_module, arguments, options, path)
+        from ..generating import write_step_or_loop
+
+        module = source.nn_module
+        return write_step_or_loop(
+            lambda step: export_module(module, arguments, options, step), source.generation, source.options, path
+        )
 
     def computed(self) -> ModuleSource:
         """The same model, with its floating-point inputs, in the dtype that its precision is computed in."""
@@ -267,6 +275,7 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
         limits=config.limits,
         max_delay=config.max_delay,
         chunk=config.chunk,
+        generation=config.generation,
     )
 
 

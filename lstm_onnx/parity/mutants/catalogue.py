@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...onnxgraph.recurrent import RecurrentLayer
-from . import caches, partial, scans, unread, weights, wiring
+from . import caches, generating, partial, scans, unread, weights, wiring
 from .equivalence import Outcome
 from .graph_edit import Edit
 
@@ -74,6 +74,14 @@ MUTATORS: tuple[Mutator, ...] = (
     Mutator("a carry of a loop unchanged", scans.stale_carry, once=True),
     Mutator("a loop of one step more", scans.one_step_more, once=True),
     Mutator("a loop's elements one step late", scans.stale_element, once=True),
+    Mutator("one step more", generating.one_step_more, once=True),
+    Mutator("a state of the step unchanged", generating.stale_state, once=True),
+    Mutator("the prompt fed to every step", generating.same_input, once=True),
+    Mutator("the end of a sequence ignored", generating.ignored_stop, once=True),
+    Mutator("states changed after the end", generating.changed_after_stop, once=True),
+    Mutator("the smallest number chosen", generating.smallest, once=True),
+    Mutator("temperature ignored", generating.ignored_temperature, once=True),
+    Mutator("the first noise for every step", generating.first_noise, once=True),
     Mutator("batch baked in", wiring.baked("batch"), once=True),
     Mutator("time baked in", wiring.baked("time"), once=True),
     Mutator("output reversed in time", wiring.reversed_output, once=True),
@@ -88,7 +96,10 @@ MUTATORS: tuple[Mutator, ...] = (
 )
 """The quick ones are one of each kind; the full set has every pair of gates, and smaller errors."""
 _OF_LOOPS = (scans.stale_carry, scans.one_step_more, scans.stale_element)
-_ANYWHERE = {mutator.name for mutator in MUTATORS if mutator.once and mutator.apply not in _OF_LOOPS}
+_OF_GENERATION = (generating.stale_state, generating.same_input)
+_ANYWHERE = {
+    mutator.name for mutator in MUTATORS if mutator.once and mutator.apply not in (*_OF_LOOPS, *_OF_GENERATION)
+}
 
 
 def changes_recurrence(name: str) -> bool:

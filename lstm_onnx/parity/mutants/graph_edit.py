@@ -14,7 +14,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError
 
-from ...onnxgraph import nodes_of
+from ...generation.choose import LOOP
+from ...onnxgraph import bodies_of, nodes_of, outer_values
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
@@ -43,14 +44,16 @@ class Edit:
         folder: str = "",
         shapes: Shapes | None = None,
         ranges: Sequence[Range] = (),
+        *,
+        inner: bool = False,
     ) -> None:
         self.model = model
-        self.graph: GraphProto = model.graph
+        self.graph: GraphProto = step_of(model.graph) if inner else model.graph
         self.folder = folder
         self.shapes: Shapes = shapes or {}
         self.ranges = {one.name: one for one in ranges}
         self._taken = {name for node in self.graph.node for name in (node.name, *node.output)}
-        self._initializers = {tensor.name: tensor for tensor in self.graph.initializer}
+        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._taken |= self._initializers.keys()
         self._producers = {value: node for node in self.graph.node for value in node.output if value}
         self.layers = list(self._sites())
@@ -58,7 +61,7 @@ class Edit:
     @functools.cached_property
     def live(self) -> set[str]:
         """The values that an output depends on, before any change."""
-        return live_values(self.model, self.shapes)
+        return live_values(ModelProto(graph=self.graph), self.shapes)
 
     def constant(self, value: str) -> np.ndarray | None:
         """The content of a value that is constant in the file, None for others."""
@@ -192,6 +195,14 @@ class Edit:
                 yield layer
 
 
+def step_of(graph: GraphProto) -> GraphProto:
+    """The body of a generating file's loop; any other graph itself."""
+    for node in graph.node:
+        if node.op_type == "Loop" and node.name == LOOP:
+            return next(bodies_of(node))
+    return graph
+
+
 def _copied(node: NodeProto) -> NodeProto:
     copy = NodeProto()
     copy.CopyFrom(node)
@@ -204,7 +215,23 @@ def _reads(node: NodeProto) -> set[str]:
 
 
 def known_shapes(model: ModelProto) -> Shapes:
-    """The shapes that onnx infers, with the last step of a sequence as 1."""
+    """The shapes that onnx infers, with the last step of a sequence as 1; those of a generating file's step as well."""
+    shapes = _inferred(model)
+    step = step_of(model.graph)
+    if step is model.graph:
+        return shapes
+    # Alone: onnx does not read the constants and the other values of the graph around a body.
+    alone = ModelProto()
+    alone.CopyFrom(model)
+    alone.graph.CopyFrom(step)
+    alone.graph.initializer.extend(model.graph.initializer)
+    read = {value for node in step.node for value in (*node.input, *outer_values(node))}
+    around = (*model.graph.input, *with_shapes(without_weights(model)).graph.value_info) if shapes else ()
+    alone.graph.input.extend(value for value in around if value.name in read)
+    return {**shapes, **_inferred(alone)}
+
+
+def _inferred(model: ModelProto) -> dict[str, list[int | None]]:
     try:
         shaped = with_shapes(without_weights(model))
         if _note_last_steps(shaped):

@@ -85,7 +85,7 @@ def mutated(
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
-    edit = Edit(copy, folder, shapes, ranges)
+    edit = Edit(copy, folder, shapes, ranges, inner=not mutator.once)
     # What is changed outside of the layers takes none.
     outcome = mutator.apply(edit, edit.layers[layer] if edit.layers else None)  # type: ignore[arg-type]
     edit.sort()
@@ -131,7 +131,7 @@ def self_test(
         replace(target, expected=_sensitive_first(target.expected)) for target in itertools.chain(first, harder)
     )
     shapes = known_shapes(proto)
-    names = [layer.name for layer in Edit(proto, folder).layers]
+    names = [layer.name for layer in Edit(proto, folder, inner=True).layers]
     for number, mutator in enumerate(MUTATORS):
         if (level == "quick" and not mutator.quick) or not (names or mutator.once):
             continue
@@ -213,7 +213,7 @@ def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str, 
         for number in NUMBERS:
             copy = onnx.ModelProto()
             copy.CopyFrom(target.proto)
-            edit = Edit(copy, folder, shapes)
+            edit = Edit(copy, folder, shapes, inner=True)
             if not replaced(edit, edit.layers[at], number):
                 return False
             edit.sort()

@@ -22,6 +22,19 @@ from .bases import BASES, base, tried, verification
 _SHAPES_ONLY = ("batch baked in", "time baked in")
 
 
+OF_GENERATION = {
+    "one step more",
+    "a state of the step unchanged",
+    "the prompt fed to every step",
+    "the end of a sequence ignored",
+    "states changed after the end",
+    "the smallest number chosen",
+    "temperature ignored",
+    "the first noise for every step",
+}
+"""Tested in tests/parity/generation."""
+
+
 def _applicable() -> Iterator[tuple[str, Mutator]]:
     """Told from the sizes alone, so that a mutator which stops applying is seen."""
     for name, (spec, options) in BASES.items():
@@ -55,6 +68,7 @@ def _applicable() -> Iterator[tuple[str, Mutator]]:
             "lengths ignored": not options.lengths,
             "lengths one step off": not options.lengths,
             "one row of a table wrong": True,  # of modules alone
+            **dict.fromkeys(OF_GENERATION, True),
         }
         for mutator in MUTATORS:
             if not excluded.get(mutator.name, False):
@@ -83,6 +97,7 @@ def test_all_but_those_of_other_modules_are_used() -> None:
         "a loop of one step more",
         "a loop's elements one step late",
         "one row of a table wrong",
+        *OF_GENERATION,
     }
 
 

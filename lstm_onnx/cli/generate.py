@@ -1,0 +1,93 @@
+"""``lstm-onnx generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import json_option, report, seed_option
+from .params import FILE, option
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The file to write.")
+@click.option(
+    "--feed",
+    metavar="INPUT=OUTPUT",
+    required=True,
+    help="The input that each step gets from the step before, and the output that it comes from: tokens=logits.",
+)
+@click.option(
+    "--choose",
+    type=click.Choice(["greedy", "sample", "value"]),
+    help="greedy: the token with the largest number; sample: one drawn by the inputs noise and temperature; value: "
+    "the output as it is.  [default: greedy for tokens, value for numbers]",
+)
+@click.option("--top-k", type=click.IntRange(min=1), help="Of sample: draw from so many tokens.")
+@click.option(
+    "--stop-token", "stop_tokens", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence."
+)
+@click.option("--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is large, or true.")
+@click.option("--stop-above", type=float, default=0.5, show_default=True, help="How large.")
+@click.option("--pad", type=float, help="What a sequence that has ended gives.  [default: the stop token, or 0]")
+@click.option(
+    "--state",
+    "states",
+    metavar="INPUT=OUTPUT",
+    multiple=True,
+    help="A state and the output that is its next value, where FILE does not say so; once for each.",
+)
+@seed_option
+@json_option
+def generate(
+    file: str,
+    output: str,
+    feed: str,
+    choose: str | None,
+    top_k: int | None,
+    stop_tokens: tuple[int, ...],
+    stop_output: str | None,
+    stop_above: float,
+    pad: float | None,
+    states: tuple[str, ...],
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Write a file that repeats the step of an ONNX FILE, each time on what the step before gave.
+
+    FILE has states, such as one that was exported with explicit states.  One call of the new file gives as many steps
+    as its input max_steps says.  It is compared with FILE in a loop before it is kept.
+    """
+    from ..atomic_io import require_utf8
+    from ..generation import make_generating
+
+    if output == "-":
+        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
+    if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
+        raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
+    require_utf8(output)
+    fed, source = _pair("--feed", feed)
+    written = make_generating(
+        file,
+        output,
+        input=fed,
+        output=source,
+        choose=choose,
+        top_k=top_k,
+        stop_token=stop_tokens,
+        stop_output=stop_output,
+        stop_above=stop_above,
+        pad=int(pad) if pad is not None and pad == int(pad) else pad,
+        states=dict(_pair("--state", text) for text in states) if states else None,
+        seed=seed,
+    )
+    report(written, as_json=as_json)
+
+
+def _pair(name: str, text: str) -> tuple[str, str]:
+    before, equals, after = text.partition("=")
+    if not equals or not before or not after:
+        raise click.UsageError(f"{name} {text} is not INPUT=OUTPUT, such as tokens=logits")
+    return before, after

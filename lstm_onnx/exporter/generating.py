@@ -1,0 +1,61 @@
+"""An export that generates: the step's file, as `generation.make_generating` repeats any."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..atomic_io import temporary_folder
+from ..errors import ConfigError, LSTMOnnxError
+from ..generation.convert import write_generating
+from ..generation_spec import Generation
+from ..spec import ExportOptions
+from .write import ExportResult, require_output_path
+
+
+def write_step_or_loop(
+    write_step: Callable[[str | os.PathLike[str]], ExportResult],
+    generation: Generation | None,
+    options: ExportOptions,
+    path: str | os.PathLike[str],
+) -> ExportResult:
+    """Write a module's file or, with a `generation`, one that repeats its step.
+
+    Args:
+        write_step: writes the module's file to a path.
+        generation: how it is repeated; None where it is not.
+        options: how the module's file is written.
+        path: the file to write.
+
+    Raises:
+        ConfigError: the weights have a precision that a generating file is not verified in.
+        LSTMOnnxError: see `export_module` and `make_generating`.
+    """
+    if generation is None:
+        return write_step(path)
+    if options.smaller:
+        raise ConfigError(
+            f'precision = "{options.precision}" does not go with generating',
+            hint=f'export the step with states="explicit" in {options.precision}, and repeat it with make_generating',
+        )
+    require_output_path(path)
+    with temporary_folder() as folder:
+        step = folder / "step.onnx"
+        try:
+            written = write_step(step)
+            made = write_generating(step, path, generation)
+        except LSTMOnnxError as error:
+            # The file in the message is none of the caller's.
+            raise type(error)(str(error).replace(os.fspath(step), os.fspath(path))) from error
+    return replace(
+        written,
+        path=os.fspath(path),
+        nodes=made.nodes,
+        num_bytes=made.num_bytes,
+        external_data=made.external_data,
+        inputs=made.inputs,
+        outputs=made.outputs,
+        states=dict(made.states),
+        notes=(*written.notes, str(made.proof)),
+    )

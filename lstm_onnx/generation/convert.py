@@ -1,0 +1,284 @@
+"""`make_generating`: from the file of a step to one that repeats it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, helper
+
+from ..atomic_io import require_apart, require_writable, temporary_folder
+from ..checksum import KEY
+from ..errors import ConfigError, ModelError
+from ..generation_spec import MAX_STEPS, NOISE, TEMPERATURE, GeneratingStep, Generation
+from ..input_spec import InputSpec
+from ..metadata import Metadata
+from ..onnxgraph import ONNX_ERRORS, error_line, external_problem, load_inlined, nodes_of
+from ..onnxgraph.write import write_model
+from ..runtime import Model, load
+from ..terminal_text import one_line
+from .choose import OWN
+from .layout import Layout, layout_of
+from .loop import generating_model
+from .proof import GenerationProof, prove_generation
+
+_LEAST_OPSET = 14
+"""Reshape to axes of no elements."""
+_DRAWN_STEPS = 12
+"""The largest number of steps that is drawn where nobody passes one."""
+_DRAWN_TEMPERATURES = (0.5, 1.5)
+
+
+@dataclass(frozen=True)
+class GeneratingResult:
+    """What `make_generating` wrote.
+
+    Attributes:
+        path: the file that generates.
+        source: the step's file.
+        num_bytes: the size of all files that were written.
+        generation: how it generates.
+        inputs: the names of its inputs.
+        outputs: the names of its outputs.
+        states: each state, with the output that is its last value.
+        nodes: the number of its nodes, without those of the loop's body.
+        proof: how it was compared with its step.
+        external_data: the file beside `path` that holds the weights of a model over 2 GB, or None.
+    """
+
+    path: str
+    source: str
+    num_bytes: int
+    generation: Generation
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    states: Mapping[str, str]
+    nodes: int
+    proof: GenerationProof
+    external_data: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """What was written, for people."""
+        g = self.generation
+        lines = [
+            f"{one_line(self.path)}: {self.num_bytes:,} bytes, repeats the step of {one_line(self.source)}",
+            f"feeds back: {one_line(g.output)} as {one_line(g.input)}, {g.choose}",
+            f"inputs: {', '.join(map(one_line, self.inputs))}",
+            f"outputs: {', '.join(map(one_line, self.outputs))}",
+            str(self.proof),
+        ]
+        return "\n".join(lines)
+
+
+def make_generating(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    input: str,
+    output: str,
+    choose: str | None = None,
+    top_k: int | None = None,
+    stop_token: int | Sequence[int] = (),
+    stop_output: str | None = None,
+    stop_above: float = 0.5,
+    pad: float | None = None,
+    states: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> GeneratingResult:
+    """Write a file that repeats a step, each time on what the step before gave, in one call.
+
+    The step is a file with states: what `export` writes with ``states="explicit"``, or of a module that takes its
+    states as arguments and returns them.  The new file gives what this loop gives, token for token::
+
+        x = prompt
+        for _ in range(max_steps):
+            outputs = step(x, states)             # the prompt at once, then one time step each
+            x = chosen(outputs[output][:, -1])
+            generated.append(x)
+
+    Its inputs are the step's, and ``max_steps`` (int64, one number) or, where tokens are drawn, ``noise``
+    ``(batch, max_steps)`` of numbers from 0 to below 1, and ``temperature``, one number above 0.  The input that is
+    fed back is the prompt.  Its outputs are ``generated`` ``(batch, steps)`` (of values ``(batch, steps, features)``;
+    in the input's own layout), of tokens ``scores``, the logarithms of their probabilities, where sequences can end
+    ``counts`` ``(batch,)``, how many steps each has, and the last states, from which another call goes on.
+
+    A sequence that has ended keeps its states and gives padding, until all of the batch have.  Nodes that are the same
+    in every step, such as an encoder's, run once.
+
+    Before the file is kept, it is run beside the step in a loop, on drawn prompts.
+
+    Args:
+        source: the step's file, of this package or of any other.
+        path: the file to write.
+        input: see `Generation`, as all further ones.
+        output: the output that gives the next input.
+        choose: "greedy", "sample" or "value".
+        top_k: of "sample", from how many tokens to draw.
+        stop_token: a token, or several, that ends a sequence.
+        stop_output: an output that ends it.
+        stop_above: where it is more than this.
+        pad: what a sequence that has ended gives.
+        states: for a file of another tool, each state input and the output that feeds it, as in `load`.
+        seed: of what is drawn for the comparison.
+
+    Raises:
+        ConfigError: an argument is not possible, or names no input or output.
+        FileError: a file cannot be read or written, or `path` is `source`.
+        ModelError: the file is not an ONNX model, or its step cannot be repeated so; or the new file does not give
+            what the step in a loop gives, and is not kept.
+    """
+    pairs = {} if states is None else states
+    generation = Generation(input, output, choose, top_k, stop_token, stop_output, stop_above, pad, pairs)  # type: ignore[arg-type]
+    return write_generating(source, path, generation, seed=seed)
+
+
+def write_generating(
+    source: str | os.PathLike[str], path: str | os.PathLike[str], generation: Generation, *, seed: int = 0
+) -> GeneratingResult:
+    """As `make_generating`."""
+    require_writable(path)
+    require_apart([os.fspath(path)], [os.fspath(source)])
+    model = load_inlined(source)
+    _require_opset(model, source)
+    own = _own_states(model, source)
+    with load(source, "cpu", threads=1, states={**own, **generation.states} if generation.states else None) as step:
+        layout = layout_of(step, generation)
+        _require_names(model, source)
+        built, constants = generating_model(model, _weights(model, source), layout)
+        _set_metadata(built, step, layout)
+        with temporary_folder() as folder:
+            trial = folder / "generating.onnx"
+            write_model(built, constants, trial)
+            with load(trial, "cpu", threads=1) as made:
+                proof = prove_generation(step, made, seed=seed)
+    if proof.not_run:
+        raise ModelError(f"the step cannot be run to compare the generating file with it: {proof.not_run}", path=source)
+    if proof.problem:
+        raise ModelError(f"the generating file differs from its step: {proof.problem}; it was not kept", path=source)
+    external, num_bytes = write_model(built, constants, path)
+    return GeneratingResult(
+        os.fspath(path),
+        os.fspath(source),
+        num_bytes,
+        layout.generation,
+        tuple(value.name for value in built.graph.input),
+        tuple(value.name for value in built.graph.output),
+        dict(layout.states),
+        len(built.graph.node),
+        proof,
+        external,
+    )
+
+
+def _own_states(model: ModelProto, source: str | os.PathLike[str]) -> Mapping[str, str]:
+    try:
+        return Metadata.from_metadata({item.key: item.value for item in model.metadata_props}).states
+    except ConfigError as error:
+        raise ModelError(error.message, path=source, hint=error.hint) from error
+
+
+def _require_opset(model: ModelProto, source: str | os.PathLike[str]) -> None:
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    if opset < _LEAST_OPSET:
+        raise ModelError(
+            f"has opset {opset}, and a generating file needs {_LEAST_OPSET}",
+            path=source,
+            hint="convert it with onnx.version_converter",
+        )
+
+
+def _require_names(model: ModelProto, source: str | os.PathLike[str]) -> None:
+    names = {value for node in nodes_of(model.graph.node) for value in (*node.input, *node.output)}
+    if any(name.startswith(OWN) for name in names):
+        raise ModelError(f"has values whose names start with {OWN}, as the generating file's own", path=source)
+    if model.graph.sparse_initializer:
+        raise ModelError("has sparse weights, which a generating file cannot hold", path=source)
+
+
+def _weights(model: ModelProto, source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    from onnx import numpy_helper
+    from onnx.external_data_helper import uses_external_data
+
+    folder = str(Path(source).resolve().parent)
+    try:
+        for tensor in model.graph.initializer:
+            location = next((item.value for item in tensor.external_data if item.key == "location"), None)
+            problem = external_problem(source, location) if location is not None else ""
+            if problem:
+                raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=source)
+        return {
+            tensor.name: numpy_helper.to_array(tensor, folder if uses_external_data(tensor) else "")
+            for tensor in model.graph.initializer
+        }
+    except ONNX_ERRORS as error:
+        raise ModelError(f"its weights cannot be read ({error_line(error)})", path=source) from error
+
+
+def _set_metadata(built: ModelProto, step: Model, layout: Layout) -> None:
+    found = generating_metadata(step, layout)
+    properties = {item.key: item.value for item in built.metadata_props if item.key != KEY}
+    properties = {key: value for key, value in properties.items() if not key.startswith("lstm_onnx.")}
+    helper.set_model_props(built, {**properties, **found.to_metadata()})
+
+
+def generating_metadata(step: Model, layout: Layout) -> Metadata:
+    """The metadata of a file that repeats this step."""
+    metadata = step.metadata
+    described = {spec.name: spec for spec in metadata.inputs}
+    own = [described.get(name) or _spec(step, name) for name in (layout.fed.name, *layout.context)]
+    specs = {spec.name: spec for spec in own}
+    fed, context = _of_all_tokens(specs.pop(layout.fed.name), layout), list(specs.values())
+    batch = fed.shape[layout.batch_axis]
+    added = [InputSpec(MAX_STEPS, (), "int64", 1, _DRAWN_STEPS)]
+    if layout.generation.choose == "sample":
+        dtype = str(layout.output.dtype)
+        low, high = _DRAWN_TEMPERATURES
+        added = [InputSpec(NOISE, (batch, MAX_STEPS), dtype, 0, 1), InputSpec(TEMPERATURE, (), dtype, low, high)]
+    described_step = GeneratingStep(
+        layout.generation,
+        layout.batch_axis,
+        layout.time_axis,
+        layout.output_time_axis,
+        tuple(step.outputs),
+        tuple(metadata.inputs),
+    )
+    return replace(
+        metadata,
+        states=dict(layout.states),
+        inputs=(fed, *added, *context),
+        not_streamable="it makes its own inputs; pass its last states to another call to go on",
+        time_axes=(),
+        streaming=None,
+        generation=described_step,
+    )
+
+
+def _of_all_tokens(fed: InputSpec, layout: Layout) -> InputSpec:
+    """The prompt's tokens: all that the step can choose, which it must take as well."""
+    tokens = layout.output.shape[-1]
+    if not layout.of_tokens or not isinstance(tokens, int):
+        return fed
+    return replace(fed, low=0, high=tokens - 1)
+
+
+def _spec(step: Model, name: str) -> InputSpec:
+    info = step.inputs[name]
+    shape = tuple(
+        dim if isinstance(dim, int) or (dim and dim.isidentifier()) else f"{_identifier(name)}_{axis}"
+        for axis, dim in enumerate(info.shape)
+    )
+    try:
+        return InputSpec(name, shape, str(info.dtype))
+    except ConfigError as error:
+        raise ModelError(f"cannot generate: its input {info}: {error}", path=step.path) from error
+
+
+def _identifier(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name) or "axis"

@@ -1,0 +1,184 @@
+"""A generating file, run beside its step in a loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError, InputError, RunError
+from ..generation_spec import COUNTS, MAX_STEPS, NOISE, GeneratingStep
+from ..input_spec import axes, draw
+from ..runtime import Model
+from ..runtime.batch_axes import state_batch_axis
+from ..runtime.chunk_check import mismatch, rounded
+from ..runtime.tensor_info import known_shape
+from .python_loop import Arrays, Looped, repeat
+
+_CASES = ((1, 1, 6), (3, 4, 9), (2, 3, 1), (2, 2, 0))
+"""Batch, time steps of the prompt, and the largest number of steps."""
+_OTHER = 5
+_ROUNDING = 1e-4
+"""A choice that numbers which are off by so much, relative to them, could change is not compared, nor what follows."""
+
+
+@dataclass(frozen=True)
+class GenerationProof:
+    """How a generating file was compared with its step.
+
+    Attributes:
+        cases: how many prompts.
+        steps: how many steps were compared, of all cases.
+        near_ties: in how many cases two tokens were too close to tell which is right, so that it was cut before.
+        problem: where they differ; "" where they do not.
+        not_run: why nothing was compared; "" where something was.
+    """
+
+    cases: int = 0
+    steps: int = 0
+    near_ties: int = 0
+    problem: str = ""
+    not_run: str = ""
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.not_run:
+            return f"not compared with the step in a loop: {self.not_run}"
+        ties = f"; {self.near_ties} cut before a near tie" if self.near_ties else ""
+        return f"compared with the step in a loop: {self.cases} prompts, {self.steps} steps{ties}"
+
+
+def state_axes_of(model: Model) -> dict[str, int]:
+    """The batch axis of each state."""
+    found = {name: state_batch_axis(model.inputs[name]) for name in model.states}
+    return {name: axis for name, axis in found.items() if axis is not None}
+
+
+def draw_prompt(model: Model, sizes: tuple[int, int, int], rng: np.random.Generator, *, states: bool = True) -> Arrays:
+    """Random inputs of a generating file, and random states.
+
+    Args:
+        model: the file.
+        sizes: batch, time steps of the prompt, and the largest number of steps.
+        rng: advances.
+        states: whether states are drawn; otherwise they are left out.
+
+    Raises:
+        ConfigError: an input has another open axis whose size no value fits.
+    """
+    described = model.metadata.generation
+    assert described is not None  # noqa: S101 - the caller's condition
+    specs = model.metadata.inputs
+    prompt = next(spec for spec in specs if spec.name == described.generation.input)
+    batch, time, steps = sizes
+    known = {str(prompt.shape[described.batch_axis]): batch, MAX_STEPS: max(1, steps)}
+    if described.time_axis is not None and isinstance(prompt.shape[described.time_axis], str):
+        known[str(prompt.shape[described.time_axis])] = time
+    limits = model.metadata.axis_limits
+    for index, axis in enumerate(axes(specs)):
+        low, high = limits.get(axis, (1, None))
+        size = known.get(axis, _OTHER + index)
+        known[axis] = max(low, size if high is None else min(size, high))
+    feeds = draw(specs, known, rng)
+    if MAX_STEPS in feeds:
+        feeds[MAX_STEPS] = np.array(steps, np.int64)
+    if NOISE in feeds:
+        feeds[NOISE] = np.minimum(feeds[NOISE], np.asarray(1 - 2.0**-20, feeds[NOISE].dtype))
+    for name in model.states if states else ():
+        info = model.inputs[name]
+        shape = known_shape(info, known)
+        if shape is None or info.dtype is None or name in feeds:
+            continue
+        values = np.tanh(rng.standard_normal(shape)) if info.dtype.kind == "f" else np.zeros(shape)
+        feeds[name] = np.asarray(values, info.dtype)
+    return feeds
+
+
+def prove_generation(step: Model, model: Model, *, seed: int = 0) -> GenerationProof:
+    """Compare a generating file with its step's file in a loop.
+
+    Args:
+        step: the step's file, open.
+        model: the generating file, open.
+        seed: of the prompts.
+    """
+    described = model.metadata.generation
+    assert described is not None  # noqa: S101 - the caller's condition
+    rng = np.random.default_rng(seed)
+    axes_of_states = state_axes_of(model)
+    cases = steps = ties = 0
+    failed = ""
+    for sizes in _CASES:
+        if described.generation.choose == "sample" and sizes[2] == 0:
+            continue  # a file takes no empty noise
+        for states in (True, False):
+            try:
+                feeds = draw_prompt(model, sizes, rng, states=states)
+                loop = repeat(step.run, described, model.states, axes_of_states, feeds)
+                cut = cut_at_near_tie(loop, described, feeds, _ROUNDING)
+                if cut is not None:
+                    ties += 1
+                    feeds = cut
+                    if not _steps(feeds):
+                        continue
+                    loop = repeat(step.run, described, model.states, axes_of_states, feeds)
+                near = repeat(step.run, described, model.states, axes_of_states, rounded(feeds))
+            except (InputError, RunError, ConfigError) as error:
+                failed = failed or error.reason
+                continue
+            try:
+                found = model.run(feeds)
+            except (InputError, RunError) as error:
+                return GenerationProof(cases, steps, ties, f"at {_shown(sizes)}: {error.reason}")
+            problem = _difference(found, loop, near)
+            if problem:
+                return GenerationProof(cases, steps, ties, f"at {_shown(sizes)}: {problem}")
+            cases, steps = cases + 1, steps + len(loop.decisions)
+    return GenerationProof(cases, steps, ties, not_run="" if cases else failed or "no prompt fits it")
+
+
+def cut_at_near_tie(loop: Looped, described: GeneratingStep, feeds: Arrays, rounding: float) -> Arrays | None:
+    """Inputs with fewer steps, so that they end before the first choice that rounding could change, or None.
+
+    Args:
+        loop: of these inputs.
+        described: the step.
+        feeds: the inputs.
+        rounding: how far each number may be off, relative to it.
+    """
+    for number, decisions in enumerate(loop.decisions):
+        if any(decision.is_near(rounding * np.abs(decision.numbers)) for decision in decisions):
+            return with_steps(feeds, described, number)
+    return None
+
+
+def with_steps(feeds: Arrays, described: GeneratingStep, steps: int) -> Arrays:
+    """The same inputs with so many steps at most."""
+    if described.generation.choose == "sample":
+        return {**feeds, NOISE: feeds[NOISE][:, :steps]}
+    return {**feeds, MAX_STEPS: np.array(steps, np.int64)}
+
+
+def _steps(feeds: Arrays) -> int:
+    return feeds[NOISE].shape[1] if NOISE in feeds else int(feeds[MAX_STEPS])
+
+
+def _difference(found: Arrays, loop: Looped, near: Looped) -> str:
+    for name, array in loop.results.items():
+        if name not in found:
+            return f"it has no output {name}"
+        if found[name].shape != array.shape:
+            return f"{name} has shape {found[name].shape}, and {array.shape} in a loop"
+        if name == COUNTS or array.dtype.kind in "iub":
+            if not np.array_equal(found[name], array):
+                return f"{name} differs"
+            continue
+        problem = mismatch(found[name], array, near.results[name])
+        if problem:
+            return f"{name}: {problem}"
+    return ""
+
+
+def _shown(sizes: tuple[int, int, int]) -> str:
+    batch, time, steps = sizes
+    return f"batch {batch}, a prompt of {time} and {steps} steps"

@@ -1,0 +1,202 @@
+"""What a generating file must give: its step in a Python loop, one call after the other, with numpy alone.
+
+The step is anything that takes arrays by name: the step's file, or its module in float32 or float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPERATURE, GeneratingStep
+from .choose import BELOW_ONE
+
+Arrays = dict[str, np.ndarray]
+Step = Callable[[Arrays], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A choice by numbers in one step: a token, or whether a sequence ends; of the sequences that had not ended.
+
+    Attributes:
+        numbers: what it was made by, a row for each sequence.
+        gaps: by how much each number would have to be another for another choice.
+        chosen: the column of each row that was chosen, where others were compared with it.
+    """
+
+    numbers: np.ndarray
+    gaps: np.ndarray
+    chosen: np.ndarray | None = None
+
+    def is_near(self, errors: np.ndarray) -> bool:
+        """Whether numbers that are off by so much, each by its own, could make another choice."""
+        if self.chosen is not None:
+            errors = np.maximum(errors, np.take_along_axis(errors, self.chosen[:, np.newaxis], axis=1))
+        return bool((self.gaps <= errors).any())
+
+
+@dataclass
+class Looped:
+    """What a Python loop gave.
+
+    Attributes:
+        results: by the names of the generating file's outputs.
+        decisions: of each step.
+    """
+
+    results: Arrays = field(default_factory=dict)
+    decisions: list[list[Decision]] = field(default_factory=list)
+
+
+def repeat(
+    step: Step, described: GeneratingStep, pairs: Mapping[str, str], state_axes: Mapping[str, int], feeds: Arrays
+) -> Looped:
+    """Run a step in a loop.
+
+    Args:
+        step: takes the step's inputs and states by name; those that are left out start as the step starts them.
+        described: the step.
+        pairs: each state and the output that feeds it.
+        state_axes: the batch axis of each state, where sequences can end before others.
+        feeds: the generating file's inputs.
+    """
+    g = described.generation
+    own = {g.input, MAX_STEPS, NOISE, TEMPERATURE}
+    context = {name: array for name, array in feeds.items() if name not in own and name not in pairs}
+    states = {name: feeds[name] for name in pairs if name in feeds}
+    most = feeds[NOISE].shape[1] if g.choose == "sample" else max(0, int(feeds[MAX_STEPS]))
+    x = feeds[g.input]
+    batch = x.shape[described.batch_axis]
+    done, counts = np.zeros(batch, bool), np.zeros(batch, np.int64)
+    elements: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    found = Looped()
+    for number in range(most):
+        outputs = step({g.input: x, **context, **states})
+        last = _last(outputs[g.output], described.output_time_axis)
+        decisions: list[Decision] = []
+        if g.choose == "value":
+            element = _padded(last, done, _element_batch(described), g.padding)
+        else:
+            chosen, decisions = _choose(last, done, feeds, described, number)
+            element = np.where(done, np.int64(g.padding), chosen)
+            score = np.take_along_axis(_log_softmax(last), chosen[:, np.newaxis], axis=1)[:, 0]
+            scores.append(np.where(done, np.zeros((), last.dtype), score))
+        after = {name: outputs[output] for name, output in pairs.items()}
+        states = {
+            name: _frozen(states.get(name), array, done, state_axes[name]) if g.stops else array
+            for name, array in after.items()
+        }
+        elements.append(element)
+        counts += ~done
+        done = _ended(done, element, outputs, described, decisions)
+        found.decisions.append(decisions)
+        element = element.astype(x.dtype, copy=False)
+        x = element if described.time_axis is None else np.expand_dims(element, described.time_axis)
+        if done.all():
+            break
+    _finish(found, described, feeds, elements, scores)
+    if g.stops:
+        found.results[COUNTS] = counts
+    found.results |= {output: states[name] for name, output in pairs.items() if name in states}
+    return found
+
+
+def _finish(
+    found: Looped, described: GeneratingStep, feeds: Arrays, elements: list[np.ndarray], scores: list[np.ndarray]
+) -> None:
+    prompt = feeds[described.generation.input]
+    shape = [size for axis, size in enumerate(prompt.shape) if axis != described.time_axis]
+    axis = described.time_axis if described.time_axis is not None else min(described.batch_axis + 1, len(shape))
+    stacked = np.stack(elements, axis) if elements else np.zeros([*shape[:axis], 0, *shape[axis:]], prompt.dtype)
+    tokens = described.generation.choose != "value"
+    found.results[GENERATED] = stacked.astype(prompt.dtype, copy=False) if tokens else stacked
+    if tokens:
+        found.results[SCORES] = np.stack(scores, axis) if scores else np.zeros(stacked.shape, np.float32)
+
+
+def _last(array: np.ndarray, axis: int | None) -> np.ndarray:
+    return array if axis is None else np.take(array, -1, axis=axis)
+
+
+def _element_batch(described: GeneratingStep) -> int:
+    """The batch axis of a value without its time axis."""
+    time = described.time_axis
+    return described.batch_axis - (time is not None and time < described.batch_axis)
+
+
+def _choose(
+    numbers: np.ndarray, done: np.ndarray, feeds: Arrays, described: GeneratingStep, number: int
+) -> tuple[np.ndarray, list[Decision]]:
+    """The tokens that numbers ``(batch, tokens)`` choose."""
+    g = described.generation
+    going = ~done
+    if g.choose == "greedy":
+        chosen = numbers.argmax(axis=1)
+        gaps = numbers.max(axis=1, keepdims=True) - numbers
+        np.put_along_axis(gaps, chosen[:, np.newaxis], np.inf, axis=1)
+        return chosen, [Decision(numbers[going], gaps[going], chosen[going])]
+    decisions = []
+    if g.top_k is not None and g.top_k < numbers.shape[1]:
+        ordered = np.sort(numbers, axis=1)
+        least, next_one = ordered[:, -g.top_k, np.newaxis], ordered[:, -g.top_k - 1, np.newaxis]
+        decisions.append(Decision(numbers[going], np.abs(numbers - (least + next_one) / 2)[going]))
+        numbers = np.where(numbers < least, -np.inf, numbers)
+    scaled = numbers / feeds[TEMPERATURE].astype(numbers.dtype)
+    chances = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    sums = np.cumsum(chances / chances.sum(axis=1, keepdims=True), axis=1)
+    noise = np.minimum(feeds[NOISE][:, number, np.newaxis].astype(numbers.dtype), BELOW_ONE)
+    wanted = noise * sums[:, -1:]
+    chosen = (sums > wanted).argmax(axis=1)
+    gaps = np.abs(sums - wanted)
+    gaps[:, -1] = np.inf
+    return chosen, [*decisions, Decision(sums[going], gaps[going])]
+
+
+def _log_softmax(numbers: np.ndarray) -> np.ndarray:
+    shifted: np.ndarray = numbers - numbers.max(axis=1, keepdims=True)
+    logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return logs
+
+
+def _ended(
+    done: np.ndarray,
+    element: np.ndarray,
+    outputs: Mapping[str, Any],
+    described: GeneratingStep,
+    decisions: list[Decision],
+) -> np.ndarray:
+    g = described.generation
+    ended = done.copy()
+    for token in g.stop_token:
+        ended |= element == token
+    if g.stop_output is not None:
+        flag = np.asarray(outputs[g.stop_output])
+        time = described.time_axis
+        # One number for each sequence, or for each of its time steps, of which the last counts.
+        if time is not None and flag.ndim > 1 and flag.size != len(done):
+            flag = np.take(flag, -1, axis=time)
+        flag = flag.reshape(-1)
+        if flag.dtype.kind == "b":
+            ended |= flag
+        else:
+            ended |= flag > g.stop_above
+            going = flag[~done]
+            decisions.append(Decision(going, np.abs(going - g.stop_above)))
+    return ended
+
+
+def _padded(values: np.ndarray, done: np.ndarray, axis: int, padding: float) -> np.ndarray:
+    return np.where(_along(done, values.ndim, axis), np.asarray(padding, values.dtype), values)
+
+
+def _frozen(before: np.ndarray | None, after: np.ndarray, done: np.ndarray, axis: int) -> np.ndarray:
+    return after if before is None else np.where(_along(done, after.ndim, axis), before, after)
+
+
+def _along(done: np.ndarray, rank: int, axis: int) -> np.ndarray:
+    return done.reshape([-1 if each == axis else 1 for each in range(rank)])

@@ -1,0 +1,311 @@
+"""The verification of a generating file: its module in a Python loop, in two precisions.
+
+Tokens must be equal one by one.  Where two are so close that rounding may decide between them, nothing that follows
+can be compared; a case ends before the first such step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from ...errors import ConfigError, ExportError, InputError
+from ...exporter.functional.functional_module import make_functional
+from ...exporter.module_metadata import parameter_digest
+from ...generation.proof import draw_prompt, state_axes_of, with_steps
+from ...generation.python_loop import Arrays, Looped, repeat
+from ...generation.stop import stop_constant
+from ...generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, GeneratingStep
+from ...input_spec import InputSpec
+from ...metadata import Metadata
+from ...runtime import Model
+from ..comparison import Models, Planned, Verification, user_case
+from ..expected import Call, Expected, first_difference, largest_relative_errors
+from ..modules.inputs import find_arguments, forward_outputs
+from ..modules.run import ModuleRun
+from ..mutants import Target, opened, read_graph
+from ..report import CaseResult, Cause, Location
+from ..tolerances import EPSILON, K
+
+_SIZES = ((1, 1, 5), (3, 4, 7), (2, 3, 12), (1, 6, 1), (4, 1, 2), (1, 2, 40), (2, 2, 0))
+"""Batch, time steps of the prompt, and the largest number of steps."""
+_NEAR = 4 * K
+"""A choice is near where another one would be made with numbers that are off by so many of PyTorch's errors."""
+_ENDING, _ENDING_ATTEMPTS = (6, 2, 24), 30
+"""As in `_SIZES`, of the batch whose sequences end at different steps, and how often it is drawn."""
+_ATTEMPTS = 4
+"""Prompts that are drawn for a case, of which one ends before a near choice in its first step."""
+
+
+@dataclass(frozen=True)
+class StepView:
+    """What a generating file says of its step, as a `Model` of the step says it."""
+
+    path: str
+    inputs: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    metadata: Metadata
+
+    @classmethod
+    def of(cls, model: Model, described: GeneratingStep) -> StepView:
+        """The step of a generating file."""
+        metadata = replace(model.metadata, inputs=described.inputs, generation=None)
+        return cls(model.path, model.inputs, described.outputs, metadata)
+
+
+class GenerationVerification(Verification):
+    """The verification of a generating file against the module whose step it repeats.
+
+    Args:
+        model: the file, open.
+        module: the module.
+        seed: of the drawn prompts, states and noise.
+        inputs: the module's inputs as a source describes them, instead of the file's metadata.
+        example_inputs: as in `export`, where the file does not describe the module's inputs.
+        data: inputs to compare in addition to the drawn ones, by the file's input names.
+    """
+
+    models: Models[ModuleRun]
+    chaotic_note = "the other cases were judged"
+
+    def __init__(
+        self,
+        model: Model,
+        module: nn.Module,
+        *,
+        seed: int = 0,
+        inputs: Sequence[InputSpec] = (),
+        example_inputs: Any = None,
+        data: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(model, module, seed)
+        described = model.metadata.generation
+        assert described is not None  # noqa: S101 - the caller's condition
+        self.described = described
+        view = cast("Model", StepView.of(model, described))
+        _, found = find_arguments(view, module, inputs, example_inputs, seed)
+        arguments = set(found.tensors)
+        self.argument_states = [name for name in model.states if name in arguments]
+        wanted = {*(spec.name for spec in model.metadata.inputs), *self.argument_states} - {
+            MAX_STEPS,
+            NOISE,
+            "temperature",
+        }
+        if arguments != wanted:
+            raise ConfigError(
+                f"{model.path}: repeats a step of {', '.join(sorted(wanted))}, and the module takes "
+                f"{', '.join(sorted(arguments))}; is the file this module's?"
+            )
+        names = forward_outputs(view, view.metadata)
+        own = make_functional(module, found, output_names=names, recurrent_required=False)
+        self.dtype = str(own.dtype).removeprefix("torch.")
+        float64 = make_functional(module, found, output_names=names, recurrent_required=False, dtype=torch.float64)
+        native = own
+        if self.dtype == "float64":
+            native = make_functional(module, found, output_names=names, recurrent_required=False, dtype=torch.float32)
+        device = next(iter(found.tensors.values())).device
+        self.models = Models(model, *(ModuleRun(prepared, view, device) for prepared in (native, float64)))
+        self.state_axes = state_axes_of(model)
+        self.data = list(data)
+        self.cut = 0
+        self.ended = False
+        self.note_digest(parameter_digest(own))
+
+    @property
+    def planned(self) -> int:
+        """The number of cases."""
+        return 2 * len(_SIZES) + self.described.generation.stops + len(self.data)
+
+    @property
+    def amplified(self) -> Target | None:
+        """None: the loop itself makes errors grow."""
+        return None
+
+    def diagnosis(self) -> tuple[Location | None, tuple[Cause, ...]]:
+        """The first output that differs; the step's own file, which is verified like any other, tells more."""
+        return first_difference([pair for pair in self.pairs if not pair[1].passed]), ()
+
+    def _comparisons(self) -> Iterator[Planned | CaseResult]:
+        yield from self._wrong_constants()
+        ending = self._ending() if self.described.generation.stops else ()
+        expected = [one for one in (*self._drawn(), *ending, *self._users()) if one is not None]
+        if self.cut:
+            self.notes.append(
+                f"{self.cut} of {len(expected)} cases end before a step in which rounding may choose between two tokens"
+            )
+        if not any(call.reference[GENERATED].size for one in expected for call in one.calls):
+            yield CaseResult("generated", error="every drawn prompt leads to a near tie at once; pass data of your own")
+        usual = [one for one in expected if one.kind != "data" and not one.inconclusive]
+        exact = {GENERATED, COUNTS} if self.described.generation.choose != "value" else {COUNTS}
+        least = {name: error for name, error in largest_relative_errors(usual).items() if name not in exact}
+        for one in expected:
+            yield self.models, None, replace(one, least=least)
+
+    def _wrong_constants(self) -> Iterator[CaseResult]:
+        """A failing case for stop tokens that are not those that the file says, which few sequences would show."""
+        wanted = {stop_constant(token): token for token in self.described.generation.stop_token}
+        found = {item.name: item for item in read_graph(self.model).graph.initializer if item.name in wanted}
+        for name, token in wanted.items():
+            if name not in found or not bool((numpy_helper.to_array(found[name]) == token).all()):
+                yield CaseResult(
+                    "stop tokens", error=f"the file says that {token} ends a sequence, and its graph differs"
+                )
+
+    def _drawn(self) -> Iterator[Expected | None]:
+        rng = np.random.default_rng(self.seed)
+        for batch, time, steps in _SIZES:
+            if self.described.generation.choose == "sample" and not steps:
+                continue
+            for states in (True, False):
+                prompt = f"prompt {time}, " if self.described.time_axis is not None else ""
+                label = f"batch {batch}, {prompt}max_steps {steps}, {'states' if states else 'no states'}"
+                for _ in range(_ATTEMPTS):
+                    feeds = draw_prompt(self.model, (batch, time, steps), rng, states=states)
+                    found = self._expected(label, feeds)
+                    if found is not None:
+                        yield found
+                        break
+
+    def _ending(self) -> Iterator[Expected]:
+        """A batch in which sequences end at different steps; stop tokens are rare, so more prompts are drawn for it."""
+        rng = np.random.default_rng(self.seed + 1)
+        batch, _, steps = _ENDING
+        for attempt in range(_ENDING_ATTEMPTS):
+            feeds = draw_prompt(self.model, _ENDING, rng, states=bool(attempt % 2))
+            completed = self.model.completed(dict(feeds))
+            given = {**feeds, **{name: completed[name] for name in self.argument_states}}
+            counts = self._loop(self.models.float64, given, [0.0]).results[COUNTS]
+            if counts.min() < counts.max() <= steps:
+                found = self._expected(f"batch {batch}, ends at {', '.join(map(str, sorted(counts)))} steps", feeds)
+                ends = found.calls[0].reference[COUNTS] if found is not None else np.zeros(1)
+                if found is not None and ends.min() < ends.max():
+                    self.ended = True
+                    yield found
+                    return
+        if not self.described.generation.stop_token:
+            self.notes.append("no drawn sequence ended before others of its batch; pass data with prompts that do")
+
+    def harder(self) -> Iterator[Target]:
+        """Where no sequence ended: the file with another stop token, one that does occur."""
+        stops = self.described.generation.stop_token
+        if self.ended or not stops:
+            return
+        feeds = draw_prompt(self.model, _ENDING, np.random.default_rng(self.seed + 2))
+        token = self._occurring(feeds)
+        proto = read_graph(self.model)
+        named = [tensor for tensor in proto.graph.initializer if tensor.name == stop_constant(stops[0])]
+        if token is None or len(named) != 1:
+            return
+        named[0].CopyFrom(numpy_helper.from_array(np.array([[token]], np.int64), named[0].name))
+        generation = self.described.generation
+        other = replace(generation, stop_token=(token, *stops[1:]), pad=generation.padding)
+        described = replace(self.described, generation=other)
+        found = self._expected(f"with the stop token {token}, as no drawn sequence ended", feeds, described=described)
+        if found is not None:
+            self.notes.append(
+                f"no drawn sequence ended before others of its batch; with the stop token {token} some do"
+            )
+            yield Target(opened(self.model, proto), proto, [found])
+
+    def _occurring(self, feeds: Arrays) -> int | None:
+        """A token that ends some sequences of a batch before others."""
+        tokens = self._loop(self.models.float64, feeds, [0.0]).results[GENERATED]
+        rows = np.moveaxis(tokens, self.described.batch_axis, 0).reshape(tokens.shape[self.described.batch_axis], -1)
+        for token in dict.fromkeys(rows[:, 1:].reshape(-1).tolist()):
+            found = rows == token
+            counts = np.where(found.any(axis=1), found.argmax(axis=1) + 1, rows.shape[1])
+            if token not in self.described.generation.stop_token and counts.min() < counts.max():
+                return int(token)
+        return None
+
+    def _users(self) -> Iterator[Expected | None]:
+        for index, feeds in enumerate(self.data):
+            label, arrays = user_case(self.model, index, feeds)
+            try:
+                found = self._expected(label, dict(arrays), kind="data")
+            except ExportError as error:
+                raise InputError(f"{label}: the module itself fails on it: {error}") from error
+            if found is None:
+                self.notes.append(f"{label} leads to a near tie in its first step, and was not compared")
+            yield found
+
+    def _expected(
+        self, label: str, feeds: Arrays, kind: str = "whole", described: GeneratingStep | None = None
+    ) -> Expected | None:
+        """What the Python loop gives; None where rounding may choose in its first step."""
+        described = described or self.described
+        completed = self.model.completed(dict(feeds))
+        given = {**feeds, **{name: completed[name] for name in self.argument_states}}
+        largest = [0.0]
+        reference, native = (
+            self._loop(self.models.float64, given, largest, described),
+            self._loop(self.models.native, given, [0.0], described),
+        )
+        near = first_near_choice(reference, native, self.dtype)
+        if near is not None:
+            self.cut += 1
+            if near == 0:
+                return None
+            feeds, given = (with_steps(each, described, near) for each in (feeds, given))
+            label = f"{label}, cut at {near}"
+            reference = self._loop(self.models.float64, given, largest, described)
+            native = self._loop(self.models.native, given, [0.0], described)
+        dtypes = {GENERATED: str(self.model.outputs[GENERATED].dtype), COUNTS: "int64"}
+        return Expected(
+            label,
+            (Call(feeds, _floats(native.results), _floats(reference.results)),),
+            self.dtype,
+            largest[0],
+            kind,
+            time_axes=self._axes(described.time_axis),
+            batch_axes={name: axis for name, axis in self._axes(described.batch_axis).items() if axis is not None},
+            scales={} if described.generation.choose == "value" else {GENERATED: 1.0, COUNTS: 1.0},
+            dtypes=dtypes,
+        )
+
+    def _axes(self, axis: int | None) -> dict[str, int]:
+        return {} if axis is None else {self.described.generation.input: axis}
+
+    def _loop(
+        self, run: ModuleRun, feeds: Arrays, largest: list[float], described: GeneratingStep | None = None
+    ) -> Looped:
+        def step(arrays: Arrays) -> Mapping[str, np.ndarray]:
+            outputs = run(arrays)
+            largest[0] = max(largest[0], run.largest_cell)
+            return outputs
+
+        return repeat(step, described or self.described, self.model.states, self.state_axes, feeds)
+
+
+def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | None:
+    """The first step in which rounding may choose another token, or end a sequence elsewhere; None without one.
+
+    Args:
+        reference: in float64.
+        native: in the module's own dtype.
+        dtype: that.
+    """
+    unit = EPSILON["float32" if dtype == "float64" else dtype]
+    for number, decisions in enumerate(reference.decisions):
+        if number >= len(native.decisions):
+            return number
+        for one, other in zip(decisions, native.decisions[number], strict=True):
+            if one.numbers.shape != other.numbers.shape:
+                return number  # another sequence has ended
+            with np.errstate(invalid="ignore"):
+                difference = np.abs(one.numbers - other.numbers)
+            error = np.where(np.isfinite(difference), difference, 0.0)
+            if one.is_near(_NEAR * np.maximum(error, unit * np.abs(one.numbers))):
+                return number
+    return None
+
+
+def _floats(results: Arrays) -> Arrays:
+    """Tokens as floats as well, each of which must be right: of integers the criterion lets a few differ."""
+    return {name: array.astype(np.float64) for name, array in results.items()}

@@ -1,0 +1,1 @@
+"""Generating files beside PyTorch."""

@@ -1,0 +1,127 @@
+"""`beam_search` over a pool's slots against a plain beam search of the module, on whole sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import lstm_onnx
+from lstm_onnx import Hypothesis, InputError
+from tests.generation import steps
+
+STOPS = [2, 8]
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory: pytest.TempPathFactory) -> lstm_onnx.Model:
+    _, example, shapes, _ = steps.KINDS["language"]
+    path = tmp_path_factory.mktemp("beam") / "step.onnx"
+    lstm_onnx.export(steps.module("language"), path, example_inputs=example, dynamic_shapes=shapes, states="explicit")
+    return lstm_onnx.load(path, "cpu", threads=1)
+
+
+@torch.no_grad()
+def plain(prompt: np.ndarray, beams: int, most: int, penalty: float) -> list[tuple[tuple[int, ...], float]]:
+    """Nothing ends early, and no states are carried."""
+    module = steps.Language().double().eval()
+    module.load_state_dict(steps.module("language").state_dict())
+    live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    ended = []
+    for _ in range(most):
+        found = []
+        for tokens, total in live:
+            logs = torch.log_softmax(module(torch.tensor([[*prompt, *tokens]]))[0, -1], 0)
+            found += [((*tokens, token), total + log) for token, log in enumerate(logs.tolist())]
+        found.sort(key=lambda one: -one[1])
+        ended += [one for one in found[:beams] if one[0][-1] in STOPS]
+        live = [one for one in found if one[0][-1] not in STOPS][:beams]
+    scored = [(tokens, total / len(tokens) ** penalty) for tokens, total in (*ended, *live)]
+    return sorted(scored, key=lambda one: -one[1])[:beams]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_equals_a_plain_search(step: lstm_onnx.Model, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    prompt = rng.integers(0, steps.TOKENS, rng.integers(1, 5))
+    beams, most, penalty = int(rng.integers(1, 6)), int(rng.integers(1, 9)), (0.0, 0.7, 1.0)[seed % 3]
+    with_others = step.pool(slots=8)
+    other = with_others.open()
+    found = lstm_onnx.beam_search(
+        with_others, prompt, input="tokens", output="output", beams=beams, max_steps=most, stop_token=STOPS,
+        length_penalty=penalty,
+    )  # fmt: skip
+    wanted = plain(prompt, beams, most, penalty)
+    assert [one.tokens for one in found] == [tokens for tokens, _ in wanted]
+    np.testing.assert_allclose([one.score for one in found], [score for _, score in wanted], rtol=1e-4, atol=1e-5)
+    assert all(one.ended == (one.tokens[-1] in STOPS) for one in found)
+    assert len(with_others) == 1
+    with_others.close(other)
+
+
+def test_one_beam_is_greedy_and_states_go_on(step: lstm_onnx.Model) -> None:
+    pool, prompt = step.pool(slots=2), np.array([3, 1, 4])
+    whole = lstm_onnx.beam_search(pool, prompt, input="tokens", output="output", beams=1, max_steps=6)
+    slot = pool.open()
+    pool.step([slot], prompt[None, :2])
+    state = pool.state(slot)
+    pool.close(slot)
+    rest = lstm_onnx.beam_search(pool, prompt[2:], input="tokens", output="output", beams=1, max_steps=6, state=state)
+    assert [one.tokens for one in whole] == [one.tokens for one in rest]
+    text = torch.from_numpy(prompt)[None]
+    with torch.no_grad():
+        for _ in range(6):
+            text = torch.cat([text, steps.module("language")(text)[:, -1:].argmax(-1)], 1)
+    assert whole[0].tokens == tuple(text[0, 3:].tolist())
+
+
+def test_inputs_beside_the_tokens(tmp_path: Path) -> None:
+    """A step of single tokens with features that stay: one row of them, for each beam."""
+    _, example, shapes, _ = steps.KINDS["attending"]
+    module, path = steps.module("attending"), tmp_path / "step.onnx"
+    lstm_onnx.export(module, path, example_inputs=example, dynamic_shapes=shapes, states="explicit")
+    features = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(2))
+    pool = lstm_onnx.load(path, "cpu").pool(slots=3)
+    found = lstm_onnx.beam_search(
+        pool, 4, input="token", output="logits", beams=3, max_steps=2, context={"features": features.numpy()}
+    )
+    every: dict[tuple[int, ...], float] = {}
+    with torch.no_grad():
+        first = module(torch.tensor([4]), torch.zeros(1, 12), features)
+        logs = torch.log_softmax(first["logits"], 1)[0]
+        best = logs.topk(3).indices.tolist()
+        for token in best:
+            second = module(torch.tensor([token]), first["h_next"], features)
+            then = torch.log_softmax(second["logits"], 1)[0]
+            every |= {(token, other): (logs[token] + then[other]).item() for other in range(steps.TOKENS)}
+    wanted = sorted(every, key=lambda tokens: -every[tokens])[:3]
+    assert [one.tokens for one in found] == wanted
+    assert found[0] == Hypothesis(wanted[0], found[0].score, pytest.approx(every[wanted[0]], abs=1e-4), False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": "text"}, "'text' is no input; its inputs are tokens"),
+        ({"output": "logits"}, "'logits' is no output; its outputs are output"),
+        ({"beams": 0}, "beams"),
+        ({"beams": 4}, "3 slots of the pool are free; 4 beams need as many"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"stop_token": "end"}, "stop_token = 'end' is not possible"),
+        ({"length_penalty": -1}, "length_penalty = -1 is not possible"),
+        ({"prompt": [[1, 2]]}, "prompt must be one sequence of tokens"),
+        ({"prompt": []}, "prompt must be one sequence of tokens"),
+        ({"context": {"features": 1}}, "'features' is no input"),
+        ({"state": {}}, "missing input"),
+    ],
+)
+def test_wrong_arguments_leave_the_pool_as_it_was(step: lstm_onnx.Model, changes: dict[str, Any], message: str) -> None:
+    pool = step.pool(slots=3)
+    keywords = {"input": "tokens", "output": "output", "beams": 2, "max_steps": 3, "prompt": [1], **changes}
+    prompt = keywords.pop("prompt")
+    with pytest.raises(InputError, match=message):
+        lstm_onnx.beam_search(pool, prompt, **keywords)
+    assert len(pool) == 0

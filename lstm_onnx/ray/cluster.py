@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from ..errors import LSTMOnnxError, MissingDependencyError, RunError, reason
 from .parts import Part
-from .worker import Outcome, Task, check_worker, run_part
+from .worker import LostWorkerError, Outcome, Task, check_worker, run_part
 
 _OBJECT_STORE = 100 * 2**20
 """Bytes of shared memory of a cluster of our own: rows do not go through it."""
@@ -171,7 +171,7 @@ class RayTasks:
         """Run a part some time."""
         self._running[self._run.remote(self._task, part)] = part
 
-    def next(self) -> tuple[Part, Outcome | Exception]:
+    def next(self) -> tuple[Part, Outcome | LostWorkerError]:
         """Wait for any that ends (RunError where the cluster has lost all of its room)."""
         ray = self._ray
         while not (ended := ray.wait(list(self._running), num_returns=1, timeout=_RECOUNT)[0]):
@@ -181,10 +181,10 @@ class RayTasks:
             outcome: Outcome = ray.get(ended[0])
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, MemoryError):
-                return part, error.cause
+                return part, LostWorkerError("out of memory")
             raise  # a bug of ours
         except ray.exceptions.RayError as error:
-            return part, RunError(_last_line(error))
+            return part, LostWorkerError(_last_line(error))
         return part, outcome
 
     def __enter__(self) -> Self:

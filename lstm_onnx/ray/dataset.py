@@ -22,7 +22,7 @@ from ..runtime.arguments import positive_integer, seconds
 from .cluster import RayTasks, open_cluster, require_ray
 from .parts import MANIFEST, Job, Part, complete, open_rows, plan, prepare
 from .storage import storage
-from .worker import Outcome, Task
+from .worker import LostWorkerError, Outcome, Task
 
 _ATTEMPTS = 4
 """How often a part is tried whose worker is lost each time."""
@@ -128,8 +128,8 @@ class Tasks(Protocol):
     def submit(self, part: Part) -> None:
         """Run a part some time."""
 
-    def next(self) -> tuple[Part, Outcome | Exception]:
-        """Wait for any that ends: its notes, its error, or the exception that says why its worker was lost."""
+    def next(self) -> tuple[Part, Outcome | LostWorkerError]:
+        """Wait for any that ends: its notes, its error, or how its worker was lost."""
 
 
 def run_parts(
@@ -146,7 +146,7 @@ def run_parts(
         running -= 1
         if isinstance(outcome, LSTMOnnxError):
             raise outcome
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, LostWorkerError):
             lost[part.number] = lost.get(part.number, 0) + 1
             if lost[part.number] == _ATTEMPTS:
                 raise RunError(

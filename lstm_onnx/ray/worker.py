@@ -159,6 +159,10 @@ def _worker_of(task: Task) -> Worker:
     return _worker
 
 
+class LostWorkerError(Exception):
+    """A worker's process or machine is gone; the text says how."""
+
+
 Outcome = list[str] | LSTMOnnxError
 """Notes, or why a part could not be run."""
 

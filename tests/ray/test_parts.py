@@ -45,13 +45,13 @@ class Here:
         assert len(self.waiting) < self.most
         self.waiting.append(part)
 
-    def next(self) -> tuple[Part, worker.Outcome | Exception]:
+    def next(self) -> tuple[Part, worker.Outcome | worker.LostWorkerError]:
         part = self.waiting.pop()
         lost = self.lose(part)
         if lost != "before":
             self.ran.append(part.number)
             outcome = self.worker.run(part)
-        return part, ConnectionError("the worker died") if lost else outcome
+        return part, worker.LostWorkerError("the worker died") if lost else outcome
 
 
 def run(job: Job, left: list[Part], lose: Callable[[Part], str] = lambda _: "") -> Here:

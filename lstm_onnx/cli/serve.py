@@ -39,6 +39,12 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
     metavar="INPUT=OUTPUT",
     help="A state, and the output that feeds it, for files of other tools; may be repeated.",
 )
+@option(
+    "--snapshot-key",
+    type=FILE,
+    metavar="FILE",
+    help="Secret with which snapshots of streams are signed, the same on each server.  [default: a new one]",
+)
 @option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Most requests in a batch.")
 @option(
     "--window",
@@ -99,6 +105,7 @@ def serve(
     tls_key: str | None,
     origins: tuple[str, ...],
     states: tuple[str, ...],
+    snapshot_key: str | None,
     max_batch: int,
     window: float,
     max_request_bytes: int,
@@ -120,6 +127,7 @@ def serve(
     """
     from ..serving.libraries import require_libraries
     from ..serving.settings import Settings
+    from ..serving.snapshots import read_key
 
     settings = Settings(
         host=host,
@@ -128,6 +136,7 @@ def serve(
         provider=provider,
         threads=threads,
         states=tuple(map(_pair, states)),
+        snapshot_key=None if snapshot_key is None else read_key(snapshot_key),
         max_batch=max_batch,
         window=window,
         max_request_bytes=max_request_bytes,

@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 
+from ..atomic_io import require_readable
 from ..errors import FileError
 
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x80-\xff]*[\x00-\x7f])")
@@ -20,6 +21,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     Raises:
         FileError: a file cannot be read.
     """
+    require_readable(path, "an .onnx file")
     total = hashlib.sha256()
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .dataset import MapResult
     from .dataset import map_dataset as map  # noqa: A004 - as `Model.map`
+    from .replicas import deployment
 
-_MODULES = {"MapResult": ("dataset", "MapResult"), "map": ("dataset", "map_dataset")}
+_MODULES = {
+    "MapResult": ("dataset", "MapResult"),
+    "deployment": ("replicas", "deployment"),
+    "map": ("dataset", "map_dataset"),
+}
 
-__all__ = ["MapResult", "map"]
+__all__ = ["MapResult", "deployment", "map"]
 
 
 def __getattr__(name: str) -> object:

@@ -119,6 +119,11 @@ class Service:
         entry = self.repository.entry(name, version)
         part = request.sequence
         timeout = min(self.settings.deadline, request.timeout or self.settings.deadline)
+        if part is not None and self.settings.replicated:
+            raise RequestError(
+                "this is one of several servers, and the requests of a sequence would reach any of them; use a websocket",
+                Kind.UNSUPPORTED,
+            )
         if part is not None and part.start and self.draining:
             raise _ending("sequence")
         meter = self.meter(protocol, name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+
 import click
 
 from .options import note, progress_bar
@@ -24,6 +27,8 @@ def run_on_ray(
         raise click.UsageError("--engine ray writes a folder; name one with -o")
     from ..ray import map as map_dataset
 
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        _ask_for_a_token()
     with progress_bar("running") as show:
         result = map_dataset(
             file,
@@ -39,3 +44,9 @@ def run_on_ray(
         )
     kept = f", {result.kept} of them kept of an earlier run" if result.kept else ""
     note(f"wrote {result.out}: {result.rows} rows in {result.parts} files{kept}")
+
+
+def _ask_for_a_token() -> None:
+    """Make the cluster of this command ask for a token: it listens on every interface, whatever one tells it."""
+    if not any(name.startswith("RAY_AUTH_") for name in os.environ):
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))

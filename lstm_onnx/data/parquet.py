@@ -185,9 +185,10 @@ def _records(pa: Any, file: Any, place: str, picked: list[str]) -> Iterator[Reco
 
 def batch_rows(meta: Any) -> int:
     """How many rows are read at a time."""
-    size = max(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), declared_bytes(meta))
+    stored: int = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+    size, rows = max(stored, declared_bytes(meta)), int(meta.num_rows)
     # A row can be a long sequence, so batches are limited by bytes, and not to Arrow's 65,536 rows.
-    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * meta.num_rows // max(size, 1)))
+    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * rows // max(size, 1)))
 
 
 def rows_of(pa: Any, place: str, picked: list[str], batch: Any, before: int) -> Iterator[Record]:

@@ -67,7 +67,9 @@ class RowReader:
             while start < stop:
                 batch, self._rest = self._rest, None
                 if batch is None:
-                    batch = next(self._batches)
+                    batch = next(self._batches, None)
+                    if batch is None:
+                        raise FileError(f"{self._place}: has fewer rows than its footer says; write it again")
                     self._at += batch.num_rows
                 first = self._at - batch.num_rows
                 if self._at > stop:

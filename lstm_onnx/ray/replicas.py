@@ -61,8 +61,8 @@ def deployment(
     from ..serving.repository import files_by_name
     from ..serving.snapshots import new_key
 
-    named = (models,) if isinstance(models, (str, os.PathLike)) else tuple(models)
-    files = {key: os.path.abspath(file) for key, file in files_by_name(tuple(map(os.fspath, named))).items()}  # noqa: PTH100
+    named = (os.fspath(models),) if isinstance(models, (str, os.PathLike)) else tuple(models)
+    files = {key: os.path.abspath(file) for key, file in files_by_name(named).items()}  # noqa: PTH100
     digests = {key: file_digest(file) for key, file in files.items()}
     streams = positive_integer("streams", streams)
     target = positive_integer("target_streams", max(1, 3 * streams // 4) if target_streams is None else target_streams)

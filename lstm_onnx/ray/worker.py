@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
 
 from .. import __version__
 from ..data.formats import Records
@@ -104,15 +101,9 @@ class Worker:
         chunk, workers = self.task.job.chunk, self.task.threads
         outputs = run_records(self._model, rows, chunk=chunk, workers=workers, on_note=notes.add)
         metadata = {METADATA: json.dumps(part_metadata(part, self.task.digest))}
-        counted = _Counted(outputs)
         try:
             with target.replacing(part.name) as stream:
-                write_parquet(stream, iter(counted), f"{target.place}/{part.name}", metadata)
-                if counted.number != part.rows:
-                    raise FileError(
-                        f"{self._place(part)}: rows {part.start + 1} and on are not as many as its footer says",
-                        hint="write it again",
-                    )
+                write_parquet(stream, outputs, f"{target.place}/{part.name}", metadata)
         except BaseException as error:
             self._reading = None  # it may have stopped anywhere
             if isinstance(error, (InputError, RunError)):
@@ -133,19 +124,6 @@ class Worker:
     def _place(self, part: Part) -> str:
         data = self.task.job.data
         return f"{data}/{part.file}" if part.file else data
-
-
-@dataclass
-class _Counted:
-    """Records, and how many there were."""
-
-    records: Iterator[Mapping[str, np.ndarray]]
-    number: int = 0
-
-    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
-        for record in self.records:
-            self.number += 1
-            yield record
 
 
 _worker: Worker | None = None

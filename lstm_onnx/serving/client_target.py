@@ -12,7 +12,6 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from ..errors import RunError
 
-
 _LATER = (500, 502, 503, 504)
 """Statuses of a server that may serve later, and of a proxy in front of it."""
 

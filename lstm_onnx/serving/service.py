@@ -121,7 +121,7 @@ class Service:
         timeout = min(self.settings.deadline, request.timeout or self.settings.deadline)
         if part is not None and self.settings.replicated:
             raise RequestError(
-                "this is one of several servers, and the requests of a sequence would reach any of them; use a websocket",
+                "this is one of several servers, and a sequence's requests would reach any of them; use a websocket",
                 Kind.UNSUPPORTED,
             )
         if part is not None and part.start and self.draining:

@@ -146,10 +146,7 @@ class Exchange:
         """Go on from a snapshot, or end: a client that gave one must never go on from zeros."""
         resumed = self.service.metrics.resumed
         try:
-            if self._started:
-                raise RequestError("a stream can only continue from a snapshot before its first frame")
-            self._started = True
-            found = opened(snapshot, self.service.snapshot_key, self.stream.served.digest)
+            found = self._opened(snapshot)
             await self.stream.restore(found.states)
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = as_request_error(error)
@@ -162,6 +159,12 @@ class Exchange:
         self.frame = self._saved = found.frame
         resumed.labels(self.name, "resumed").inc()
         await self._sent({"type": "websocket.send", "text": json.dumps({"resumed": self.frame})})
+
+    def _opened(self, snapshot: object) -> Snapshot:
+        if self._started:
+            raise RequestError("a stream can only continue from a snapshot before its first frame")
+        self._started = True
+        return opened(snapshot, self.service.snapshot_key, self.stream.served.digest)
 
     async def _next(self) -> Message | None:
         """The next message; None where the stream ends here."""

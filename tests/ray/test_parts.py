@@ -258,3 +258,22 @@ def test_a_worker_that_sees_other_files(data_set: DataSet, tmp_path: Path) -> No
     exported(model, seed=1)
     with pytest.raises(FileError, match="differs on the worker"):
         Worker(Task.of(job, "cpu", 1)).check("")
+
+
+def test_ranges_of_rows_in_any_order(data_set: DataSet) -> None:
+    """Of a file with row groups of 7 rows: on from the last range, with gaps, and back."""
+    from lstm_onnx.data.parquet_rows import RowReader
+
+    file = data_set.folder / "a.parquet"
+    expected = [np.array(row, np.float32) for row in pq.read_table(file)["input"].to_pylist()]
+    rng = np.random.default_rng(0)
+    with file.open("rb") as stream:
+        reader = RowReader(stream, "a", None)
+        assert reader.rows == 41
+        for _ in range(60):
+            start = int(rng.integers(0, 41))
+            stop = int(rng.integers(start + 1, 42))
+            found = list(reader.read(start, stop))
+            assert [record.place for record in found] == [f"row {row + 1}" for row in range(start, stop)]
+            for record, array in zip(found, expected[start:stop], strict=True):
+                np.testing.assert_array_equal(record["input"], array)

@@ -82,7 +82,8 @@ class ServedModel:
             if self._batcher is None:  # one without streams is false
                 self._batcher = SingleStreams(model, executor, settings.max_streams, record)
         except InputError as error:
-            self._not_streamable = error.reason
+            hint = "send whole sequences" if model.states else "lstm-onnx serve --state INPUT=OUTPUT names them"
+            self._not_streamable = f"{error.message}; {hint}"
 
     # --- running ----------------------------------------------------------------------------------------------
 

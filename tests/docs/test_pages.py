@@ -25,6 +25,7 @@ TOPICS = (
         "install",
         "int8",
         "loops",
+        "many-machines",
         "models",
         "runtime",
         "security",

@@ -96,7 +96,8 @@ def run(
     if engine == "ray":
         from .run_on_ray import run_on_ray
 
-        _require_absent("ray", {"--format": format_, "--size": size, "--json": as_json, "--isolate": isolate})
+        _require_absent("ray", {"--format": format_, "--size": size, "--json": as_json})
+        _require_absent("ray", {"--isolate": isolate is not None})
         run_on_ray(file, data, output, address, selected, chunk or (1 if stream else None), provider, threads)
         return
     _require_absent("local", {"--address": address})

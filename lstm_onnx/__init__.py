@@ -7,6 +7,7 @@ TYPE_CHECKING = False  # type checkers know this name, and importing typing take
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from . import ray as ray
     from .check import CheckReport, check
     from .deploy import TritonResult, deploy_triton
     from .deploy.web import WebResult, deploy_web
@@ -76,8 +77,9 @@ _MODULES = {
     "streaming": ("StreamingResult", "make_streaming"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-_CALLABLE_PACKAGES = ("check", "inspect")
-"""Each calls its function of the same name; see `callable_package`."""
+_PACKAGES = ("check", "inspect", "ray")
+"""The first two are called as the function of their name, see `callable_package`; `ray` is a package as others are, for
+``lstm_onnx.ray.map``, and no name of this one."""
 
 __all__ = [
     "BatchedStream",
@@ -131,7 +133,7 @@ def __getattr__(name: str) -> object:
     """Import a public name from its module on first use (PEP 562)."""
     import importlib
 
-    if name in _CALLABLE_PACKAGES:
+    if name in _PACKAGES:
         return importlib.import_module(f".{name}", __name__)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

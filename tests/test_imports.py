@@ -86,6 +86,20 @@ def test_a_server_needs_neither_torch_nor_onnx():
     assert_without(modules, "torch", "onnx", "onnx_ir", "onnxscript", "safetensors")
 
 
+def test_only_what_runs_on_ray_imports_it(tmp_path: Path):
+    script = """
+import lstm_onnx
+assert lstm_onnx.ray.map and lstm_onnx.ray.MapResult
+import lstm_onnx.cli.run, lstm_onnx.cli.run_on_ray, lstm_onnx.ray.cluster, lstm_onnx.ray.worker
+"""
+    modules = imported_by(script)
+    assert "lstm_onnx.ray.dataset" in modules
+    assert_without(modules, "ray", "torch", "onnx", "uvicorn", "websockets", "grpc", "starlette", "prometheus_client")
+    assert not {name for name in modules if name.startswith("lstm_onnx.serving")}
+    assert "lstm_onnx.ray.replicas" in imported_by("from lstm_onnx.ray import deployment")
+    assert_without(imported_by("from lstm_onnx.ray import deployment"), "ray", "uvicorn", "grpc", "torch")
+
+
 def test_exporting_weights_from_a_file_needs_no_torch(tmp_path: Path):
     safetensors.numpy.save_file(drawn_state(LSTMSpec(**SPEC)), tmp_path / "net.safetensors")
     (tmp_path / "net.toml").write_text(TOML, encoding="utf-8")

@@ -161,6 +161,22 @@ def progress(items: Iterable[T], label: str, length: int | None = None) -> Itera
         yield iter(shown)
 
 
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that shows how many of how many are done, on stderr where that is a terminal."""
+    stream = terminal(sys.stderr)
+    if _is_set(_QUIET) or not stream.isatty():
+        yield lambda _done, _of: None
+        return
+    with click.progressbar(length=1, label=label, file=stream) as bar:
+
+        def show(done: int, of: int) -> None:
+            bar.length = of
+            bar.update(done - bar.pos)
+
+        yield show
+
+
 def write_then_show(writes: Iterable[Callable[[], None]], show: Callable[[], None]) -> None:
     """Write the files of a result, and then print it: whether somebody reads stdout has no effect on the files.
 

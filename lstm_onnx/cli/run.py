@@ -45,6 +45,14 @@ _COLUMNS_HINT = "; select the feature columns of a table with --columns"
 @option("--stream", is_flag=True, help="Run one time step per call and carry the states.")
 @option("--chunk", type=click.IntRange(min=1), metavar="N", help="Run N time steps per call and carry the states.")
 @option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: run a folder of Parquet files on a Ray cluster, and write a folder.",
+)
+@option("--address", metavar="ADDRESS", help="Of the Ray cluster.  [default: RAY_ADDRESS, or this machine alone]")
+@option(
     "--isolate/--no-isolate",
     default=None,
     help="Run in a child process, so that a FILE that crashes or hangs is an error.  "
@@ -62,6 +70,8 @@ def run(
     seed: int,
     stream: bool,
     chunk: int | None,
+    engine: str,
+    address: str | None,
     isolate: bool | None,
     provider: str,
     threads: int | None,
@@ -77,7 +87,20 @@ def run(
     A file can crash or hang the process that opens it.  If its checksum does not show that
     lstm-onnx wrote it, FILE is run in a child process, with a time limit for opening it and for
     a first run at the smallest sizes.
+
+    With --engine ray DATA is a .parquet file or a folder of them, and -o a folder: one Parquet file
+    for some thousand rows.  Both may be URIs such as s3://bucket/folder.  The same command again
+    goes on with the files that are missing.  --threads is that of each worker, 1 by default.
     """
+    selected = [name.strip() for name in columns.split(",")] if columns else None
+    if engine == "ray":
+        from .run_on_ray import run_on_ray
+
+        _require_absent("ray", {"--format": format_, "--size": size, "--json": as_json})
+        _require_absent("ray", {"--isolate": isolate is not None})
+        run_on_ray(file, data, output, address, selected, chunk or (1 if stream else None), provider, threads)
+        return
+    _require_absent("local", {"--address": address})
     from dataclasses import replace
 
     from .. import data as data_files
@@ -98,7 +121,6 @@ def run(
     if data is None:
         records = _random_input(model, size, seed)
     else:
-        selected = [name.strip() for name in columns.split(",")] if columns else None
         source_format = format_ if data == "-" else None
         records = data_files.read(data, format=source_format, columns=selected, name=next(iter(model.inputs), "input"))
     steps = chunk or (1 if stream else None)
@@ -123,6 +145,12 @@ def run(
                 note(f"wrote {target}: {written}{' in the last record' if records.many else ''}")
     if left_out:
         note(f"not written: {', '.join(left_out)} (this format stores a single array; use .npz or .safetensors)")
+
+
+def _require_absent(engine: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value:
+            raise click.UsageError(f"{name} is not for --engine {engine}; leave it out")
 
 
 def _check_target(target: str | None, file: str, data: str | None) -> None:

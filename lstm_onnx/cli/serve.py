@@ -33,6 +33,12 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
     "--origin", "origins", multiple=True, metavar="URL", help="Let web pages of this origin connect; may be repeated."
 )
 @state_option
+@option(
+    "--snapshot-key",
+    type=FILE,
+    metavar="FILE",
+    help="Secret with which snapshots of streams are signed, the same on each server.  [default: a new one]",
+)
 @option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Most requests in a batch.")
 @option(
     "--window",
@@ -93,6 +99,7 @@ def serve(
     tls_key: str | None,
     origins: tuple[str, ...],
     states: tuple[str, ...],
+    snapshot_key: str | None,
     max_batch: int,
     window: float,
     max_request_bytes: int,
@@ -114,6 +121,7 @@ def serve(
     """
     from ..serving.libraries import require_libraries
     from ..serving.settings import Settings
+    from ..serving.snapshots import read_key
 
     settings = Settings(
         host=host,
@@ -122,6 +130,7 @@ def serve(
         provider=provider,
         threads=threads,
         states=tuple(map(state_pair, states)),
+        snapshot_key=None if snapshot_key is None else read_key(snapshot_key),
         max_batch=max_batch,
         window=window,
         max_request_bytes=max_request_bytes,

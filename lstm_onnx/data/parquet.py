@@ -45,42 +45,48 @@ def read_parquet(
         FileError: it is not parquet, is truncated, or has columns that are not numeric.
         MissingDependencyError: pyarrow is not installed.
     """
-    pa, pq = _pyarrow()
-    with _damage(pa, place):
+    pa, pq = require_pyarrow()
+    with damage(pa, place):
         file = pq.ParquetFile(stream)
         rows, schema = file.metadata.num_rows, file.schema_arrow
         if rows == 0:
             raise FileError(f"{place}: has no rows; write at least one")
-        many = any(_is_list(pa, kind) for kind in schema.types)
-        picked = _picked(pa, place, schema, columns)
+        many = has_sequences(pa, schema)
+        picked = picked_columns(pa, place, schema, columns)
     # Runs of equal numbers take almost no space in a file, and their full size in memory.
-    declared = _declared_bytes(file.metadata)
+    declared = declared_bytes(file.metadata)
     check_expansion(place, declared, stream.seek(0, os.SEEK_END), "write it again without dictionaries and compression")
     if many:
         return True, rows, _records(pa, file, place, picked)
     return False, 1, iter(({name: _table(pa, file, place, picked)},))
 
 
-def write_parquet(stream: BinaryIO, records: Iterator[Mapping[str, np.ndarray]], place: str) -> None:
+def write_parquet(
+    stream: BinaryIO,
+    records: Iterator[Mapping[str, np.ndarray]],
+    place: str,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write one row per record, in row groups as records arrive; an axis is a level of lists.
 
     Args:
         stream: need not be seekable.
         records: all with the names, dtypes and numbers of axes of the first one.
         place: its name in errors.
+        metadata: to be stored in the file.
 
     Raises:
         FileError: a record differs from the first one.
         MissingDependencyError: pyarrow is not installed.
     """
-    pa, pq = _pyarrow()
+    pa, pq = require_pyarrow()
     try:
         with contextlib.ExitStack() as stack:
             writer, layout, waiting, size = None, {}, [], 0
             for index, record in enumerate(records):
                 record_layout = {key: (array.dtype, array.ndim) for key, array in record.items()}
                 if writer is None:
-                    layout, schema = record_layout, _schema(pa, record_layout)
+                    layout, schema = record_layout, _schema(pa, record_layout, metadata)
                     # No dictionaries: they merge the bit patterns of NaN, and save nothing here.
                     writer = stack.enter_context(pq.ParquetWriter(stream, schema, use_dictionary=False))
                 if record_layout != layout:
@@ -96,7 +102,8 @@ def write_parquet(stream: BinaryIO, records: Iterator[Mapping[str, np.ndarray]],
         raise FileError(f"{place}: parquet cannot store this: {one_line(error)}; write .npz instead") from error
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def require_pyarrow() -> tuple[Any, Any]:
+    """``pyarrow`` and ``pyarrow.parquet`` (MissingDependencyError)."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -105,7 +112,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def _declared_bytes(meta: Any) -> int:
+def declared_bytes(meta: Any) -> int:
     """The bytes of all numbers of all columns in memory."""
     groups = (meta.row_group(index) for index in range(meta.num_row_groups))
     values = sum(max(0, group.column(at).num_values) for group in groups for at in range(group.num_columns))
@@ -113,7 +120,8 @@ def _declared_bytes(meta: Any) -> int:
 
 
 @contextlib.contextmanager
-def _damage(pa: Any, place: str) -> Iterator[None]:
+def damage(pa: Any, place: str) -> Iterator[None]:
+    """Map what pyarrow raises for a damaged file to FileError."""
     # Besides its own errors, Arrow raises OSError for damaged pages and ValueError for text that is not UTF-8.
     try:
         yield
@@ -121,6 +129,11 @@ def _damage(pa: Any, place: str) -> Iterator[None]:
         raise FileError(
             f"{place}: is truncated, damaged or not a parquet file: {one_line(error)}; write it again"
         ) from error
+
+
+def has_sequences(pa: Any, schema: Any) -> bool:
+    """Whether there is one record per row, and not a table, which is one record."""
+    return any(_is_list(pa, kind) for kind in schema.types)
 
 
 def _is_list(pa: Any, kind: Any) -> bool:
@@ -134,7 +147,7 @@ def _is_numeric(pa: Any, kind: Any) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _picked(pa: Any, place: str, schema: Any, columns: Sequence[str] | None) -> list[str]:
+def picked_columns(pa: Any, place: str, schema: Any, columns: Sequence[str] | None) -> list[str]:
     """The names of the columns to read: each exists once and is numeric."""
     available = list(schema.names)
     picked = available if columns is None else list(columns)
@@ -155,7 +168,7 @@ def _picked(pa: Any, place: str, schema: Any, columns: Sequence[str] | None) -> 
 
 def _table(pa: Any, file: Any, place: str, picked: list[str]) -> np.ndarray:
     parts = []
-    with _damage(pa, place):
+    with damage(pa, place):
         for batch in file.iter_batches(columns=picked):
             columns = [_numbers(pa, _column(batch, column)) for column in picked]
             parts.append(np.stack(columns, axis=1))  # promotes to the common dtype
@@ -163,18 +176,28 @@ def _table(pa: Any, file: Any, place: str, picked: list[str]) -> np.ndarray:
 
 
 def _records(pa: Any, file: Any, place: str, picked: list[str]) -> Iterator[Record]:
-    meta = file.metadata
-    size = max(sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)), _declared_bytes(meta))
-    # A row can be a long sequence, so batches are limited by bytes, and not to Arrow's 65,536 rows.
-    batch_rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * meta.num_rows // max(size, 1)))
     row = 0
-    with _damage(pa, place):
-        for batch in file.iter_batches(batch_size=batch_rows, columns=picked):
-            split = {name: _levels(pa, place, name, _column(batch, name), row) for name in picked}
-            for index in range(batch.num_rows):
-                row += 1
-                arrays = {name: _cell(place, name, *parts, index, row) for name, parts in split.items()}
-                yield PlacedRecord(arrays, f"row {row}")
+    with damage(pa, place):
+        for batch in file.iter_batches(batch_size=batch_rows(file.metadata), columns=picked):
+            yield from rows_of(pa, place, picked, batch, row)
+            row += batch.num_rows
+
+
+def batch_rows(meta: Any) -> int:
+    """How many rows are read at a time."""
+    stored: int = sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+    size, rows = max(stored, declared_bytes(meta)), int(meta.num_rows)
+    # A row can be a long sequence, so batches are limited by bytes, and not to Arrow's 65,536 rows.
+    return min(_BATCH_ROWS, max(1, _BATCH_BYTES * rows // max(size, 1)))
+
+
+def rows_of(pa: Any, place: str, picked: list[str], batch: Any, before: int) -> Iterator[Record]:
+    """The records of a batch that comes after `before` rows."""
+    split = {name: _levels(pa, place, name, _column(batch, name), before) for name in picked}
+    for index in range(batch.num_rows):
+        row = before + index + 1
+        arrays = {name: _cell(place, name, *parts, index, row) for name, parts in split.items()}
+        yield PlacedRecord(arrays, f"row {row}")
 
 
 def _column(batch: Any, name: str) -> Any:
@@ -222,14 +245,14 @@ def _numbers(pa: Any, column: Any) -> np.ndarray:
     return numbers
 
 
-def _schema(pa: Any, layout: Mapping[str, tuple[np.dtype, int]]) -> Any:
+def _schema(pa: Any, layout: Mapping[str, tuple[np.dtype, int]], metadata: Mapping[str, str] | None) -> Any:
     fields = []
     for name, (dtype, ndim) in layout.items():
         kind = pa.from_numpy_dtype(dtype)
         for _ in range(ndim):
             kind = pa.list_(kind)
         fields.append(pa.field(name, kind, nullable=False))
-    return pa.schema(fields)
+    return pa.schema(fields, metadata)
 
 
 def _batch(pa: Any, schema: Any, records: Sequence[Mapping[str, np.ndarray]]) -> Any:

@@ -32,6 +32,7 @@ def run_records(
     records: Records,
     *,
     chunk: int | None = None,
+    workers: int | None = None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Generator[Record, None, None]:
     """Run a model on each record of a data file; single sequences are batched by `Model.map`.
@@ -40,6 +41,7 @@ def run_records(
         model: any model.
         records: of `lstm_onnx.data.read`; arrays go by the model's input names.
         chunk: time steps per call, with the states carried from one to the next; None runs whole sequences.
+        workers: of `Model.map`.
         on_note: called once with each note, such as that a file's float64 is cast to float32.
 
     Yields:
@@ -67,7 +69,7 @@ def run_records(
 
     for mapped, items in groupby(map(cast, enumerate(records.rows)), key=can_be_mapped):
         if mapped:
-            yield from _map(model, items)
+            yield from _map(model, items, workers)
             continue
         for item in items:
             with _at(item.place):
@@ -84,7 +86,7 @@ def _at(place: str) -> Iterator[None]:
         raise InputError(f"{place}: {error}" if place else str(error)) from error
 
 
-def _map(model: Model, items: Iterator[_Placed]) -> Iterator[Record]:
+def _map(model: Model, items: Iterator[_Placed], workers: int | None) -> Iterator[Record]:
     """Records that are single sequences, through `Model.map`."""
     places: list[str] = []
 
@@ -94,7 +96,7 @@ def _map(model: Model, items: Iterator[_Placed]) -> Iterator[Record]:
             yield item.feeds
 
     try:
-        yield from model.map(feeds())
+        yield from model.map(feeds(), workers=workers)
     except (InputError, RunError) as error:
         # map counts sequences from its own first one.
         if not isinstance(error.index, int) or error.__cause__ is None:

@@ -75,6 +75,7 @@ class Metrics:
         self.requests = self._counter("requests", "Requests and frames by their result.", "model", "protocol", "result")
         self.refusals = self._counter("refusals", "Requests that were refused or failed.", "protocol", "reason")
         self.expired = self._counter("expired_streams", "Streams closed after the idle time.", "model")
+        self.resumed = self._counter("resumed_streams", "Streams that asked to continue.", "model", "result")
         self.loads = self._counter("loads", "Loads of a model's file.", "model", "result")
         self.streams = Gauge("lstm_onnx_streams", "Open streams.", ["model"], registry=self.registry)
         self.seconds = Histogram(

@@ -110,6 +110,7 @@ class Repository:
         Raises:
             RequestError: there is no such model, or its file cannot be loaded, and what was loaded before stays.
         """
+        self._require_alone()
         entry = self.entry(name)
         async with entry.loading:
             found = fingerprint(entry.file)
@@ -131,11 +132,19 @@ class Repository:
 
     async def unload(self, name: str) -> None:
         """Take no new requests for a model; its streams go on until they end (RequestError for an unknown name)."""
+        self._require_alone()
         entry = self.entry(name)
         async with entry.loading:
             if entry.served is not None:
                 before, entry.served, entry.reason = entry.served, None, "unloaded"
                 before.retire()
+
+    def _require_alone(self) -> None:
+        if self.settings.replicated:
+            raise RequestError(
+                "this is one of several servers, and a load would reach one of them; deploy the models again",
+                Kind.UNSUPPORTED,
+            )
 
     def index(self, *, ready: bool = False) -> list[dict[str, Any]]:
         """The protocol's index: names, versions, states."""

@@ -11,6 +11,8 @@ import numpy as np
 from ..errors import InputError, ModelError
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batcher.batcher import Batcher
+from ..runtime.file_digest import file_digest
+from ..runtime.loaded_model import fingerprint
 from .errors import RequestError
 from .metrics import Metrics, Statistics
 from .settings import Settings
@@ -30,6 +32,7 @@ class ServedModel:
     Attributes:
         name: the model's name.
         model: the loaded model.
+        digest: of its file, see `file_digest`.
         settings: the server's.
         inputs: its inputs that are not states, which a request must have.
         output_names: the outputs of a request that names none: those that are not states, or all where every one is.
@@ -38,10 +41,18 @@ class ServedModel:
     """
 
     def __init__(
-        self, name: str, model: Model, settings: Settings, executor: Executor, metrics: Metrics, statistics: Statistics
+        self,
+        name: str,
+        model: Model,
+        digest: str,
+        settings: Settings,
+        executor: Executor,
+        metrics: Metrics,
+        statistics: Statistics,
     ) -> None:
         self.name = name
         self.model = model
+        self.digest = digest
         self.settings = settings
         streaming = model.metadata.streaming
         last = None if streaming is None else streaming.last
@@ -71,7 +82,8 @@ class ServedModel:
             if self._batcher is None:  # one without streams is false
                 self._batcher = SingleStreams(model, executor, settings.max_streams, record)
         except InputError as error:
-            self._not_streamable = error.reason
+            hint = "send whole sequences" if model.states else "lstm-onnx serve --state INPUT=OUTPUT names them"
+            self._not_streamable = f"{error.message}; {hint}"
 
     # --- running ----------------------------------------------------------------------------------------------
 
@@ -203,17 +215,22 @@ def open_model(
     Raises:
         LSTMOnnxError: as of `lstm_onnx.load`; or a ModelError where the protocol has no datatype for an input.
     """
+    before = fingerprint(file)
     model = load(file, settings.provider, settings.threads, trial=None)
     own = {state: end for state, end in settings.states if state in model.inputs and end in model.outputs}
     if own and not model.states:
         model.close()
         model = load(file, settings.provider, settings.threads, states=own, trial=None)
+    digest = file_digest(file)
+    if fingerprint(file) != before:
+        model.close()
+        raise ModelError("was changed while it was loaded", path=file, hint="load it again")
     for info in [*model.inputs.values(), *model.outputs.values()]:
         if info.dtype is None or info.dtype.newbyteorder("<") not in NAMES:
             raise ModelError(
                 f"{info} cannot be served", path=file, hint=f"the protocol's datatypes are {', '.join(DATATYPES)}"
             )
-    return ServedModel(name, model, settings, executor, metrics, statistics)
+    return ServedModel(name, model, digest, settings, executor, metrics, statistics)
 
 
 def _batcher(model: Model, settings: Settings, record: Callable[[int, float], None]) -> Batcher:

@@ -15,6 +15,7 @@ from .metrics import Metrics
 from .repository import Repository
 from .requests import InferenceRequest
 from .settings import Settings
+from .snapshots import new_key
 from .streams import OpenStream, open_stream
 from .tokens import Tokens
 
@@ -85,6 +86,7 @@ class Service:
         log: where it writes.
         repository: its models.
         tokens: who may ask; None for everybody.
+        snapshot_key: with which snapshots of streams are signed.
         draining: whether the server is ending: there are no new streams, and websockets end after their frame.
         running: how many requests are running.
         answering: how many requests over HTTP are not answered yet.
@@ -96,6 +98,7 @@ class Service:
         self.metrics = Metrics()
         self.log = log
         self.tokens = None if settings.tokens is None else Tokens(settings.tokens)
+        self.snapshot_key = settings.snapshot_key or new_key()
         self.repository = Repository(files, settings, self.metrics)
         self.draining = False
         self.running = self.answering = 0
@@ -116,6 +119,11 @@ class Service:
         entry = self.repository.entry(name, version)
         part = request.sequence
         timeout = min(self.settings.deadline, request.timeout or self.settings.deadline)
+        if part is not None and self.settings.replicated:
+            raise RequestError(
+                "this is one of several servers, and a sequence's requests would reach any of them; use a websocket",
+                Kind.UNSUPPORTED,
+            )
         if part is not None and part.start and self.draining:
             raise _ending("sequence")
         meter = self.meter(protocol, name)

@@ -30,6 +30,8 @@ class Settings:
         tokens: a file of bearer tokens, one a line; None to ask for none.
         open_to_all: whether other hosts may connect although no token is asked for.
         origins: origins of web pages that may connect, such as "https://example.com".
+        replicated: whether this is one of several servers behind a router: what would reach any of them is refused.
+        snapshot_key: with which snapshots of streams are signed; None for one that ends with the server.
         tls_certificate, tls_key: PEM files; None for no TLS.
     """
 
@@ -50,6 +52,8 @@ class Settings:
     tokens: str | None = None
     open_to_all: bool = False
     origins: tuple[str, ...] = ()
+    replicated: bool = False
+    snapshot_key: bytes | None = None
     tls_certificate: str | None = None
     tls_key: str | None = None
 

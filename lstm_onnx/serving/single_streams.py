@@ -93,6 +93,15 @@ class SingleStream:
         finally:
             self._turn.release()
 
+    @property
+    def state(self) -> Arrays:
+        """A copy of the states; setting it is as of `Stream.state`."""
+        return self._stream.state
+
+    @state.setter
+    def state(self, values: Mapping[str, np.ndarray]) -> None:
+        self._stream.state = values
+
     def close(self) -> None:
         """End it; a running step finishes."""
         if not self._closed:

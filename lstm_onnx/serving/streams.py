@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from time import monotonic
@@ -65,6 +66,15 @@ class OpenStream:
         finally:
             self.running -= 1
             self.used = monotonic()
+
+    async def states(self) -> dict[str, np.ndarray]:
+        """A copy of the states, by their input's names; no step may be running."""
+        # In a thread: a step of other streams holds the pool meanwhile.
+        return await asyncio.to_thread(lambda: self.stream.state)
+
+    async def restore(self, states: Mapping[str, np.ndarray]) -> None:
+        """Set the states; no step may be running (InputError where they are not those of the model)."""
+        await asyncio.to_thread(setattr, self.stream, "state", states)
 
     def close(self) -> None:
         """End it; more than once changes nothing."""

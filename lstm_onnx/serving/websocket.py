@@ -2,6 +2,10 @@
 
 The first message is text, JSON that says what a frame holds.  A frame that does not fit is answered with text,
 ``{"error": ...}``, and leaves the stream unchanged.
+
+With ``?snapshots=N`` each Nth answer is followed by text, ``{"snapshot": ..., "frame": n}``: the stream after its first
+n frames.  A client that sends ``{"resume": SNAPSHOT}`` before its first frame gets ``{"resumed": n}`` and goes on with
+frame n, counted from 0; or an error and the end, and never a stream that starts anew.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import monotonic
 from typing import Any
+from urllib.parse import parse_qs
 
 from ..errors import shown
 from .access import SUBPROTOCOL, require_access
 from .errors import Kind, RequestError, as_request_error
 from .frames import FrameLayout
 from .service import Service
+from .snapshots import REFUSED_CODE, UNCERTAIN_CODE, Snapshot, opened
 from .streams import OpenStream
 
 IDLE_CODE = 4408
@@ -36,6 +42,7 @@ async def handle_websocket(
     try:
         require_access(service, scope["path"], headers, subprotocols)
         name, version = _model_of(scope["path"])
+        every = _snapshots_of(scope.get("query_string", b""))
         layout = FrameLayout.of(service.repository.ready(name, version))
         stream = service.open_stream(name, version)
     except Exception as error:  # noqa: BLE001 - every error is answered
@@ -50,8 +57,11 @@ async def handle_websocket(
         if SUBPROTOCOL in subprotocols:
             accepted["subprotocol"] = SUBPROTOCOL
         await send(accepted)
-        await send({"type": "websocket.send", "text": json.dumps({"model": name, **layout.to_dict()})})
-        exchange = Exchange(service, name, stream, layout, receive, send)
+        first = {"model": name, **layout.to_dict()}
+        if every:
+            first |= {"snapshots": every, "digest": stream.served.digest}
+        await send({"type": "websocket.send", "text": json.dumps(first)})
+        exchange = Exchange(service, name, stream, layout, receive, send, every)
         service.websockets.add(exchange)
         try:
             await exchange.run()
@@ -64,13 +74,28 @@ async def handle_websocket(
 
 
 class Exchange:
-    """The frames of one stream."""
+    """The frames of one stream.
+
+    Attributes:
+        every: how many frames there are from one snapshot to the next; 0 for none.
+        frame: how many were run, those before a snapshot from which it continues included.
+    """
 
     def __init__(
-        self, service: Service, name: str, stream: OpenStream, layout: FrameLayout, receive: Receive, send: Send
+        self,
+        service: Service,
+        name: str,
+        stream: OpenStream,
+        layout: FrameLayout,
+        receive: Receive,
+        send: Send,
+        every: int = 0,
     ) -> None:
         self.service, self.name, self.stream, self.layout = service, name, stream, layout
-        self.receive, self.send = receive, send
+        self.receive, self.send, self.every = receive, send, every
+        self.frame = 0
+        self._saved = 0  # the frame of the last snapshot
+        self._started = False  # whether a message came
         self._meter = service.meter("websocket", name)
         self._deadline = service.settings.deadline
         self._task = asyncio.current_task()
@@ -85,18 +110,61 @@ class Exchange:
             message = await self._next()
             if message is None or message["type"] != "websocket.receive":
                 return
+            snapshot = _snapshot_in(message) if self.every else None
+            if snapshot is not None:
+                await self._resume(snapshot)
+                continue
+            self._started = True
             answer = await self._answer(message)
-            self._sending = monotonic()
-            try:
-                await self.send(answer)
-            except asyncio.CancelledError:
-                if not self._unread or self._task is None:
-                    raise
-                self._task.uncancel()
-                text = f"the client did not read an answer within {self._deadline:g} s"
-                self.service.refused("websocket", RequestError(text, Kind.LATE), model=self.name)
+            if answer is not None and not await self._sent(answer):
                 return
-            self._sending = None
+            if self.every and self.frame - self._saved >= self.every and not await self._sent(await self._snapshot()):
+                return
+
+    async def _sent(self, message: Message) -> bool:
+        """Send; whether the client reads."""
+        self._sending = monotonic()
+        try:
+            await self.send(message)
+        except asyncio.CancelledError:
+            if not self._unread or self._task is None:
+                raise
+            self._task.uncancel()
+            text = f"the client did not read an answer within {self._deadline:g} s"
+            self.service.refused("websocket", RequestError(text, Kind.LATE), model=self.name)
+            return False
+        self._sending = None
+        return True
+
+    async def _snapshot(self) -> Message:
+        states = await self.stream.states()
+        self._saved = self.frame
+        text = Snapshot(self.stream.served.digest, self.frame, states).signed(self.service.snapshot_key)
+        return {"type": "websocket.send", "text": json.dumps({"snapshot": text, "frame": self.frame})}
+
+    async def _resume(self, snapshot: object) -> None:
+        """Go on from a snapshot, or end: a client that gave one must never go on from zeros."""
+        resumed = self.service.metrics.resumed
+        try:
+            found = self._opened(snapshot)
+            await self.stream.restore(found.states)
+        except Exception as error:  # noqa: BLE001 - every error is answered
+            failure = as_request_error(error)
+            if failure.kind is Kind.BUG:
+                self.service.log.failure("a stream could not continue", error, model=self.name)
+            resumed.labels(self.name, "refused").inc()
+            self.service.refused("websocket", failure, model=self.name)
+            self.end(str(failure), REFUSED_CODE)
+            return
+        self.frame = self._saved = found.frame
+        resumed.labels(self.name, "resumed").inc()
+        await self._sent({"type": "websocket.send", "text": json.dumps({"resumed": self.frame})})
+
+    def _opened(self, snapshot: object) -> Snapshot:
+        if self._started:
+            raise RequestError("a stream can only continue from a snapshot before its first frame")
+        self._started = True
+        return opened(snapshot, self.service.snapshot_key, self.stream.served.digest)
 
     async def _next(self) -> Message | None:
         """The next message; None where the stream ends here."""
@@ -111,7 +179,9 @@ class Exchange:
         finally:
             self._receiving = False
         reason, code = self._ending
-        await self.send({"type": "websocket.send", "text": json.dumps({"error": reason})})
+        if self.every and self.frame > self._saved and code not in (REFUSED_CODE, UNCERTAIN_CODE):
+            await self.send(await self._snapshot())
+        await self.send({"type": "websocket.send", "text": json.dumps({"error": reason, "closing": True})})
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
         return None
 
@@ -134,7 +204,8 @@ class Exchange:
             self._unread = True
             self._task.cancel()
 
-    async def _answer(self, message: Message) -> Message:
+    async def _answer(self, message: Message) -> Message | None:
+        """The answer to a frame; None where the stream ends instead."""
         began = self._meter.start()
         try:
             inputs = self.layout.arrays(message.get("bytes"))
@@ -142,10 +213,15 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = self._meter.failed(began, error)
             self.service.refused("websocket", failure, model=self.name)
+            if self.every and failure.kind in (Kind.LATE, Kind.BUG):
+                # The frame may have been run or not, and every later snapshot would count it wrongly.
+                self.end(str(failure), UNCERTAIN_CODE)
+                return None
             return {"type": "websocket.send", "text": json.dumps({"error": str(failure)})}
         finally:
             self.service.running -= 1
         self._meter.done(began)
+        self.frame += 1
         return {"type": "websocket.send", "bytes": self.layout.answer(outputs)}
 
 
@@ -156,6 +232,29 @@ def _model_of(path: str) -> tuple[str, str]:
         case ["v2", "models", name, "versions", version, "stream"]:
             return name, version
     raise RequestError(f"there is no websocket at {shown(path)}", Kind.NOT_FOUND)
+
+
+def _snapshots_of(query: bytes) -> int:
+    """How many frames there are between snapshots; 0 where none were asked for (RequestError)."""
+    asked = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("snapshots")
+    if asked is None:
+        return 0
+    text = asked[-1]
+    if not (text.isascii() and text.isdecimal() and len(text) < 8 and int(text)):
+        raise RequestError(f"snapshots={shown(text)} is not possible; it is a number of frames, 1 or more")
+    return int(text)
+
+
+def _snapshot_in(message: Message) -> object | None:
+    """What a message asks to continue from; None where it is another one."""
+    text = message.get("text")
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return (found["resume"] or "") if isinstance(found, dict) and found.keys() == {"resume"} else None
 
 
 async def _reject(failure: RequestError, send: Send) -> None:

@@ -27,6 +27,7 @@ TOPICS = (
         "install",
         "int8",
         "loops",
+        "many-machines",
         "models",
         "runtime",
         "security",

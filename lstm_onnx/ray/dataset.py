@@ -1,0 +1,199 @@
+"""`map`: a model on a data set of Parquet files, its parts spread over the machines of a Ray cluster.
+
+Parts are Ray tasks and not a `ray.data.Dataset`: Ray Data's writer does not keep the order of rows, its actors wait for
+ever in a cluster that is too small, and start again for ever where a row ends their process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .. import __version__
+from ..data.formats import Records
+from ..data.run import run_records
+from ..errors import InputError, LSTMOnnxError, RunError, reason
+from ..runtime import load
+from ..runtime.arguments import positive_integer, seconds
+from .cluster import RayTasks, open_cluster, require_ray
+from .parts import MANIFEST, Job, Part, complete, open_rows, plan, prepare
+from .storage import storage
+from .worker import LostWorkerError, Outcome, Task
+
+_ATTEMPTS = 4
+"""How often a part is tried whose worker is lost each time."""
+
+
+@dataclass(frozen=True)
+class MapResult:
+    """What `map` wrote.
+
+    Attributes:
+        out: the folder.
+        rows: how many it has.
+        parts: how many files.
+        kept: how many of these were finished by an earlier run.
+    """
+
+    out: str
+    rows: int
+    parts: int
+    kept: int
+
+
+def map_dataset(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    address: str | None = None,
+    columns: Sequence[str] | None = None,
+    chunk: int | None = None,
+    states: Mapping[str, str] | None = None,
+    provider: str = "auto",
+    threads: int = 1,
+    wait: float = 60.0,
+    on_note: Callable[[str], object] = lambda _: None,
+    progress: Callable[[int, int], object] = lambda _done, _of: None,
+) -> MapResult:
+    """Run a model on every row of a data set, on a Ray cluster.
+
+    A row is a sequence: each of its columns is an input, as of `Model.map`.  The outputs are files
+    ``part-000000.parquet`` and so on, whose rows, in the order of their names, are those of the data.  If it is ended,
+    a further call with the same arguments goes on with the parts that are missing.
+
+    Args:
+        model: the .onnx file, which every worker must be able to read.
+        data: a .parquet file or a folder of them, in the order of their paths: a path that every worker can read, or a
+            URI that pyarrow knows, such as ``s3://bucket/folder``.
+        out: a folder, new, empty or of an earlier run; likewise.
+        address: of a cluster, as of ``ray.init``; None for the one that ``RAY_ADDRESS`` names, or else for one on
+            this machine alone that ends with the call.  Where Ray is initialized already, that is used.
+        columns: the columns to read; None for all, each of which must be an input.
+        chunk: time steps per call, with the states carried; None runs whole sequences.
+        states: as of `lstm_onnx.load`.
+        provider: as of `lstm_onnx.load`, on the workers; "cuda" asks Ray for one GPU a worker.
+        threads: of each worker, for which Ray is asked for as many CPUs.
+        wait: seconds that a cluster may be without room for a worker; one that grows from nothing needs minutes.
+        on_note: called with notes, such as that float64 is cast to float32.
+        progress: called with the number of rows that are done, and that of all.
+
+    Raises:
+        FileError: a file cannot be read or written; `out` holds something else; or a worker sees other folders.
+        InputError: `out` is of an earlier run with another model, other data or other options; a row does not fit the
+            model, with its file and number; or an argument is not possible.
+        RunError: the cluster is too small or cannot be reached; ONNX Runtime failed; or a part's worker was lost
+            four times.  Finished parts are kept.
+        MissingDependencyError: Ray or pyarrow is not installed.
+        ModelError, ProviderError: as of `lstm_onnx.load`.
+    """
+    require_ray()
+    threads, wait = positive_integer("threads", threads), seconds("wait", wait, 1e6)
+    pairs = tuple((states or {}).items())
+    job, finished = prepare(plan(model, data, out, columns=columns, chunk=chunk, states=pairs))
+    left = [part for part in job.parts if part.number not in finished]
+    done = job.rows - sum(part.rows for part in left)
+    progress(done, job.rows)
+    if left:
+        if provider in ("auto", "cpu"):
+            _try_first_row(job)
+        gpus = int(provider.lower().startswith("cuda"))
+        with (
+            open_cluster(address, cpus=threads, gpus=gpus, wait=wait) as cluster,
+            RayTasks(cluster, Task.of(job, provider, threads)) as tasks,
+        ):
+            _require_same_version(tasks.check(_manifest_digest(job)))
+
+            def finish(part: Part) -> None:
+                nonlocal done
+                done += part.rows
+                progress(done, job.rows)
+
+            run_parts(left, tasks, finish, _once(on_note))
+    complete(job)
+    return MapResult(job.out, job.rows, len(job.parts), len(finished))
+
+
+class Tasks(Protocol):
+    """What runs parts somewhere else."""
+
+    @property
+    def most(self) -> int:
+        """How many to have submitted at once."""
+
+    def submit(self, part: Part) -> None:
+        """Run a part some time."""
+
+    def next(self) -> tuple[Part, Outcome | LostWorkerError]:
+        """Wait for any that ends: its notes, its error, or how its worker was lost."""
+
+
+def run_parts(
+    parts: Iterable[Part], tasks: Tasks, finish: Callable[[Part], object], on_note: Callable[[str], object]
+) -> None:
+    """Run all parts; one whose worker is lost is run again (LSTMOnnxError of the first that fails)."""
+    waiting, running = deque(parts), 0
+    lost: dict[int, int] = {}
+    while waiting or running:
+        while waiting and running < tasks.most:
+            tasks.submit(waiting.popleft())
+            running += 1
+        part, outcome = tasks.next()
+        running -= 1
+        if isinstance(outcome, LSTMOnnxError):
+            raise outcome
+        if isinstance(outcome, LostWorkerError):
+            lost[part.number] = lost.get(part.number, 0) + 1
+            if lost[part.number] == _ATTEMPTS:
+                raise RunError(
+                    f"rows {part.start + 1} to {part.start + part.rows} of {part.file or 'the data'}: the worker that "
+                    f"ran them was lost {_ATTEMPTS} times, the last time as {reason(outcome)}"
+                ) from outcome
+            waiting.appendleft(part)
+            continue
+        for text in outcome:
+            on_note(text)
+        finish(part)
+
+
+def _once(on_note: Callable[[str], object]) -> Callable[[str], object]:
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            on_note(text)
+
+    return tell
+
+
+def _try_first_row(job: Job) -> None:
+    """Run the first row here, so that what fits none is known before a cluster starts (LSTMOnnxError)."""
+    part = next(part for part in job.parts if part.rows)
+    place = f"{job.data}/{part.file}" if part.file else job.data
+    with load(job.model, "cpu", 1, states=dict(job.states) or None, trial=None) as model:
+        reader, stream = open_rows(job, part.file)
+        with stream:
+            rows = Records("parquet", True, reader.read(0, 1), True, 1)
+            try:
+                for _ in run_records(model, rows, chunk=job.chunk, workers=1):
+                    pass
+            except (InputError, RunError) as error:
+                hint = "; select others with --columns or columns=" if job.columns is None else ""
+                raise type(error)(f"{place}: {error}{hint}", name=error.name) from error
+
+
+def _manifest_digest(job: Job) -> str:
+    content = storage(job.out, "a folder to write to").read(MANIFEST)
+    return hashlib.sha256(content or b"").hexdigest()
+
+
+def _require_same_version(found: str) -> None:
+    if found != __version__:
+        raise RunError(
+            f"the workers have lstm-onnx {found}, and this machine has {__version__}", hint="install the same version"
+        )

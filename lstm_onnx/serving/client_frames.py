@@ -1,0 +1,69 @@
+"""A client's side of a websocket's frames: arrays to bytes and back, as the server's first message describes them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError, shown
+from .tensors import DATATYPES, to_bytes
+
+
+@dataclass(frozen=True)
+class ClientFrames:
+    """What frames hold.
+
+    Attributes:
+        inputs: name, datatype and shape of each input, -1 where a size is not fixed; the batch is 1.
+        outputs: the same for outputs.
+    """
+
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+
+    def frame(self, inputs: Any) -> bytes:
+        """The bytes of an array, or of arrays by name (InputError where they do not fit)."""
+        if not isinstance(inputs, Mapping):
+            if len(self.inputs) != 1:
+                raise InputError(f"the model has the inputs {', '.join(item['name'] for item in self.inputs)}")
+            inputs = {self.inputs[0]["name"]: inputs}
+        parts = []
+        for item in self.inputs:
+            name, dtype, shape = item["name"], DATATYPES[item["datatype"]], item["shape"]
+            if name not in inputs:
+                raise InputError(f"the input {name} is missing", name=name)
+            array = np.asarray(inputs[name])
+            fits = len(array.shape) == len(shape) and all(
+                size in (-1, own) for size, own in zip(shape, array.shape, strict=True)
+            )
+            if array.dtype != dtype or not fits:
+                raise InputError(
+                    f"{name} is {array.dtype} {array.shape}; the model takes {item['datatype']} {shape}", name=name
+                )
+            parts.append(to_bytes(array))
+        if len(inputs) != len(self.inputs):
+            unknown = next(name for name in inputs if name not in [item["name"] for item in self.inputs])
+            raise InputError(f"{shown(unknown)} is not an input of the model")
+        return b"".join(parts)
+
+    def arrays(self, data: bytes) -> dict[str, np.ndarray]:
+        """The outputs of an answer by name."""
+        arrays, at = {}, 0
+        for item in self.outputs:
+            size = len(data)
+            if len(self.outputs) > 1:
+                (size,) = struct.unpack_from("<I", data, at)
+                at += 4
+            flat = np.frombuffer(data, DATATYPES[item["datatype"]], size // DATATYPES[item["datatype"]].itemsize, at)
+            arrays[item["name"]] = flat.reshape(item["shape"] if item["shape"].count(-1) < 2 else -1).copy()
+            at += size
+        return arrays
+
+    def results(self, inputs: Any, data: bytes) -> Any:
+        """What a step with `inputs` returns: the output, or outputs by name."""
+        outputs = self.arrays(data)
+        return outputs if isinstance(inputs, Mapping) or len(outputs) > 1 else next(iter(outputs.values()))

@@ -1,0 +1,78 @@
+"""Where a client's websocket connects to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from ..errors import RunError
+
+_LATER = (500, 502, 503, 504)
+"""Statuses of a server that may serve later, and of a proxy in front of it."""
+
+
+class RefusedError(RunError):
+    """The server refused the stream.
+
+    Attributes:
+        later: whether it, or another one, may serve it later.
+    """
+
+    later = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model on a server.
+
+    Attributes:
+        server: its URL, as the caller wrote it.
+        url: of the websocket.
+        token: a bearer token, or None.
+        ssl: an ``ssl.SSLContext``, or None.
+    """
+
+    server: str
+    url: str
+    token: str | None
+    ssl: Any
+
+    @classmethod
+    def of(cls, server: str, model: str, token: str | None, ssl: Any) -> Target:
+        """From the arguments of `open_stream`."""
+        parts = urlsplit(server)
+        scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+        path = f"{parts.path.rstrip('/')}/v2/models/{quote(model, safe='')}/stream"
+        return cls(server, f"{scheme}://{parts.netloc}{path}", token, ssl)
+
+    async def connect(self, query: str = "") -> ClientConnection:
+        """A new connection.
+
+        Raises:
+            ConnectionError: there is no server.
+            RefusedError: it refused the stream.
+        """
+        headers = None if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        options = {} if self.ssl is None else {"ssl": self.ssl}
+        try:
+            return await connect(
+                self.url + query, additional_headers=headers, max_size=None, compression=None, proxy=None, **options
+            )
+        except InvalidStatus as error:
+            status = error.response.status_code
+            try:
+                text = json.loads(error.response.body or b"")["error"]
+            except (ValueError, KeyError, TypeError):
+                text = f"status {status}"  # of a proxy
+                status = 503
+            message = f"the server refused the stream: {text}"
+            refused = RefusedError(message)
+            refused.later = status in _LATER
+            raise refused from error
+        except (OSError, WebSocketException) as error:
+            raise ConnectionError(f"{self.server} cannot be reached: {error}") from error

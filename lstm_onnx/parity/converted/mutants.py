@@ -15,7 +15,8 @@ from onnx import ModelProto, NodeProto
 from ...errors import LSTMOnnxError
 from ...onnxgraph import nodes_of
 from ...quantization.arithmetic import ZERO_POINT
-from ...quantization.proof import ROUNDINGS, Probe, layer_errors
+from ...quantization.probe import Probe
+from ...quantization.proof import ROUNDINGS, layer_errors
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
 from ..expected import Expected

@@ -15,7 +15,7 @@ from ...exporter.float16_weights import with_float16_weights
 from ...onnxgraph.write import write_model
 from ...quantization.int8_file import quantized_model
 from ...quantization.kernels import DYNAMIC_QUANTIZE_LSTM
-from ...quantization.proof import Probe
+from ...quantization.probe import Probe
 from ...runtime import Model, load
 from ..expected import Expected
 from ..report import CaseResult, Drift, MutantResult
@@ -77,7 +77,9 @@ def _int8(
 ) -> None:
     quantization = model.metadata.quantization
     assert quantization is not None  # noqa: S101 - it is an int8 file
-    source = quantized_model(float32, layers=quantization.layers, kernel=quantization.kernel)
+    source = quantized_model(
+        float32, layers=quantization.layers, kernel=quantization.kernel, unproven=quantization.unproven
+    )
     found.cases.append(compare_numbers(file.arrays, source.initializers))
     _compare_graphs(found, file, Stored(source.model, source.initializers), model, expected)
     done = replace(source, model=file.model, initializers=file.arrays)

@@ -67,8 +67,8 @@ def _products(layer: Layer, index: int, dtype: type) -> _Products:
         of_rows = batch_product if layer.kernel == DYNAMIC_QUANTIZE_LSTM else product
         return partial(of_rows, weight=weight, dtype=dtype)
 
-    W, *parts = layer.quantized[index]
-    return _Products(by(W), tuple(by(part) for part in parts))
+    first, *others = (by(weight) for weight in layer.quantized[index])
+    return _Products(first, tuple(others))
 
 
 def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) -> dict[str, np.ndarray]:

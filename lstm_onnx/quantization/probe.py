@@ -115,7 +115,9 @@ def _exposed(done: Rewritten) -> Iterator[str]:
 
 def _expose_bodies(graph: GraphProto, done: Rewritten, *, loops: bool) -> Iterator[str]:
     """The same for those in bodies, which become outputs of the nodes around them; without `loops` not in Loops."""
-    wanted = [(layer, direction_nodes(layer)[0], _layer_values(layer)) for layer in done.layers if layer.caller]
+    wanted: list[tuple[Layer | Linear, str, Sequence[str]]] = [
+        (layer, direction_nodes(layer)[0], _layer_values(layer)) for layer in done.layers if layer.caller
+    ]
     wanted += [(linear, linear.name, [linear.rows, linear.product]) for linear in done.linear if linear.caller]
     for layer, node, values in wanted:
         path = _path_to(graph, node) or []

@@ -78,18 +78,16 @@ class Layer:
 
     def recurrent_parts(self, index: int) -> list[np.ndarray]:
         """R of a direction: whole, or of a GRU what is before and after its reset gate where this stands between."""
-        R = self.R[index]
         if self.op_type == "GRU" and not self.reset_after:
-            return [R[: 2 * self.hidden_size], R[2 * self.hidden_size :]]
-        return [R]
+            return np.split(self.R[index], [2 * self.hidden_size])
+        return [self.R[index]]
 
     @cached_property
     def quantized(self) -> tuple[tuple[QuantizedWeight | BlockWeight, ...], ...]:
         """For each direction its weights as the kernel has them: W, and the parts of R."""
         quantize = quantize_blocks if self.kernel == MATMUL_NBITS else quantize_weight
-        return tuple(
-            tuple(quantize(matrix.T) for matrix in (W, *self.recurrent_parts(index))) for index, W in enumerate(self.W)
-        )
+        matrices = [(self.W[index], *self.recurrent_parts(index)) for index in range(len(self.reverse))]
+        return tuple(tuple(quantize(matrix.T) for matrix in one) for one in matrices)
 
 
 @dataclass(frozen=True)

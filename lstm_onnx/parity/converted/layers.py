@@ -24,7 +24,7 @@ _MOST_CASES = 8
 def layer_cases(expected: Sequence[Expected]) -> list[Expected]:
     """The cases that layers are compared on: drawn, of ordinary size and numbers, whose gates do not saturate."""
     usual = [case for case in expected if case.kind == "whole" and not case.inconclusive]
-    return (usual or [case for case in expected if case.kind in ("whole", "steps")])[:_MOST_CASES]
+    return (usual or [case for case in expected if case.kind in ("whole", "steps", "data")])[:_MOST_CASES]
 
 
 def compare_layers(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> CaseResult:

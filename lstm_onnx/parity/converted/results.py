@@ -19,7 +19,7 @@ from ...quantization.probe import Probe
 from ...runtime import Model, load
 from ..expected import Expected
 from ..report import CaseResult, Drift, MutantResult
-from .drift import drifts, limit_case, precision_of
+from .drift import LIMIT, drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
 from .layers import alone_results, compare_layers, layer_cases
 from .mutants import int8_mutants
@@ -42,6 +42,7 @@ def converted_results(
     *,
     mutants: str = "quick",
     max_drift: float | None = None,
+    drift_label: str = LIMIT,
 ) -> Converted:
     """Compare a file with what its precision makes of the float32 file of its source.
 
@@ -51,6 +52,7 @@ def converted_results(
         expected: the cases of the float32 file.
         mutants: how many wrong copies of the file are tried.
         max_drift: the largest difference from the float64 model, relative to each output, by root mean square.
+        drift_label: the label of the case on `max_drift`.
     """
     found = Converted()
     try:
@@ -63,7 +65,7 @@ def converted_results(
         found.cases.append(CaseResult(GRAPH, error=str(error), kind="stored"))
     found.drift = drifts(model, expected)
     if max_drift is not None:
-        found.cases.append(limit_case(found.drift, max_drift))
+        found.cases.append(limit_case(found.drift, max_drift, drift_label))
     return found
 
 

@@ -169,7 +169,7 @@ class _Drawn:
 def _cases(drawn: _Drawn, records: Sequence[Mapping[str, Any]]) -> tuple[list[Expected], list[str]]:
     """What the float32 file gives for drawn inputs and for the user's, and notes."""
     batch, steps = drawn.axes()
-    usual = {drawn.model.inputs[name].shape[axis]: _TIME for name, axis in steps.items()}
+    usual = {str(drawn.model.inputs[name].shape[axis]): _TIME for name, axis in steps.items()}
     ones = dict.fromkeys((axis for axis in default_sizes(drawn.model) if axis.isidentifier()), 1)
     cases, notes = [], []
     for label, number, sizes in (("drawn inputs", 0, usual), ("other drawn inputs", 1, usual), ("sizes of 1", 2, ones)):

@@ -24,6 +24,11 @@ from .exact import GRAPH, Stored, compare_numbers, different_interface, differen
 from .layers import alone_results, compare_layers, layer_cases
 from .mutants import int8_mutants
 
+_ROUNDED = (
+    "the weights are rounded to float16, and computed with in float32: the file is compared with the float32 file with "
+    "its weights rounded, and the drift is what rounding costs"
+)
+
 
 @dataclass
 class Converted:
@@ -106,6 +111,7 @@ def _telling(case: Expected) -> tuple[int, bool, int]:
 def _float16(
     found: Converted, float32: str | os.PathLike[str], file: Stored, model: Model, expected: Sequence[Expected]
 ) -> None:
+    found.notes.append(_ROUNDED)
     plain = read_stored(float32)
     rounded, stored, _ = with_float16_weights(plain.model, plain.arrays)
     found.cases.append(compare_numbers(file.arrays, stored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -271,6 +272,19 @@ def test_a_float16_file_has_exactly_the_rounded_weights(files: str, request: pyt
     else:
         gates = state[parameter].numpy().astype(np.float16).reshape(4, 24, 24)[[0, 3, 1, 2]]
         assert np.array_equal(stored[0], gates.reshape(96, 24))
+
+
+def test_a_float16_file_gives_what_pytorch_gives_with_rounded_weights(bare: Files) -> None:
+    rounded = copy.deepcopy(bare.module)
+    with torch.no_grad():
+        for name, parameter in rounded.named_parameters():
+            if name.startswith("weight"):  # biases stay float32
+                parameter.copy_(parameter.half().float())
+    report = lstm_onnx.verify(rounded, bare.float16, **OPTIONS, max_drift=1e-6)
+    assert report, str(report)
+    assert any(note.startswith("the weights are rounded to float16") for note in report.notes)
+    report = lstm_onnx.verify(bare.module, bare.float16, **OPTIONS, max_drift=1e-6)
+    assert failed(report) == {"the drift from float64"}
 
 
 def test_a_wrong_float16_file_fails(bare: Files, tmp_path: Path) -> None:

@@ -46,14 +46,20 @@ class Quantization:
     Attributes:
         kernel: what computes its products, one of `quantization.kernels.KERNELS`.
         layers: "all" or "recurrent", see `quantization.quantize`.
+        unproven: the names of nodes that stayed float32, since their int8 form could not be compared.
     """
 
     kernel: str
     layers: str
+    unproven: tuple[str, ...] = ()
 
     def to_entry(self) -> dict[str, str]:
         """The metadata entry of an ONNX file."""
-        return {f"{METADATA_PREFIX}quantization": json.dumps(dataclasses.asdict(self), sort_keys=True)}
+        return {f"{METADATA_PREFIX}quantization": json.dumps(self.to_dict(), sort_keys=True)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, without those that are empty."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
 
 @dataclass(frozen=True)
@@ -173,7 +179,7 @@ class Metadata:
             "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
             "call": self.call,
-            "quantization": None if self.quantization is None else dataclasses.asdict(self.quantization),
+            "quantization": None if self.quantization is None else self.quantization.to_dict(),
             "streaming": None if self.streaming is None else dataclasses.asdict(self.streaming),
             "generation": None if self.generation is None else self.generation.to_dict(),
         }
@@ -298,8 +304,8 @@ def _call(item: Any) -> list[Any] | None:
 
 
 def _quantization(item: Any) -> Quantization:
-    quantization = Quantization(**item)
-    if not all(isinstance(value, str) for value in dataclasses.astuple(quantization)):
+    quantization = Quantization(**{**item, "unproven": _names(item.get("unproven", []))})
+    if not isinstance(quantization.kernel, str) or not isinstance(quantization.layers, str):
         raise ConfigError("the metadata's quantization must be a kernel and layers")
     return quantization
 

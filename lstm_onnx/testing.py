@@ -47,8 +47,8 @@ def assert_parity(
         assert_parity("net.onnx", golden="net.npz")  # without torch
 
     Args:
-        source: an nn.Module, the path of a configured model's .toml, or ``package.module:callable``; with `golden`,
-            which replaces it, the .onnx file.
+        source: an nn.Module, the path of a configured model's .toml, or ``package.module:callable``; of a `file` in
+            int8 or float16 also its float32 .onnx file; with `golden`, which replaces it, the .onnx file.
         file: the .onnx file, or what `load` returned, which keeps its own provider and threads; None is a fresh
             export of `source`.
         golden: a golden file, as ``lstm-onnx verify SOURCE --golden`` writes it.
@@ -76,10 +76,12 @@ def assert_parity(
                 source, file, golden, example_inputs, provider, threads, seed, mutants, data, max_drift
             )
         else:
-            from .exporter.dependencies import import_torch
+            from .parity.public import is_onnx_path, verify
 
-            import_torch("assert_parity compares with it")
-            from .parity import verify
+            if not is_onnx_path(source):
+                from .exporter.dependencies import import_torch
+
+                import_torch("assert_parity compares with it")
 
             report = verify(
                 source,  # type: ignore[arg-type]  # a Model only goes with a golden file

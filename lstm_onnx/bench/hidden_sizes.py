@@ -58,6 +58,11 @@ class HiddenSizes:
     bandwidth: float
     machine: Machine
 
+    @property
+    def layers(self) -> str:
+        """Such as ``1 layer``."""
+        return "1 layer" if self.num_layers == 1 else f"{self.num_layers} layers"
+
     def limit(self, size: int, bytes_per_weight: int) -> float:
         """The seconds that the weights take to come from memory."""
         return self.weights[size] * bytes_per_weight / self.bandwidth
@@ -82,7 +87,7 @@ class HiddenSizes:
             ]
             for name, count in (("float32", 4), ("int8", 1))
         ]
-        title = f"One step of an LSTM with {self.num_layers} layers, one sequence, one thread, {self.machine.device}"
+        title = f"One step of an LSTM with {self.layers}, one sequence, one thread, {self.machine.device}"
         joined = "\n".join(table_lines(rows, right=range(1, len(rows[0]))))
         return f"{title}\n{joined}"
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..parity.user_data import UserData
 
 _WITH_SOURCE = {
-    "file": "a second FILE",
     "precisions": "--precision",
     "data": "--data",
     "columns": "--columns",
@@ -93,6 +92,9 @@ def verify(
     "reports".
 
     With only a FILE and --golden, FILE is compared with a golden file of an earlier run.
+
+    SOURCE may be the float32 .onnx file that FILE, in int8 or float16, was made of; PyTorch is not
+    needed then.
     """
     from dataclasses import replace
 
@@ -101,6 +103,20 @@ def verify(
 
     check_files(junit, html)
     require_apart([junit, html], [source, file, data, golden])
+    if source.lower().endswith(".onnx") and file is not None:
+        return _with_float32(
+            source,
+            file,
+            providers=providers,
+            threads=threads,
+            precisions=precisions,
+            mutants=mutants,
+            max_drift=max_drift,
+            user_data=_data(data, columns),
+            golden=golden,
+            seed=seed,
+            outputs=(junit, html, as_json),
+        )
     if source.lower().endswith(".onnx"):
         reports = [
             replace(report, command=_command_line())
@@ -171,6 +187,55 @@ def _store(path: str, golden: Golden, *, passed: bool) -> None:
         note(f"wrote {path}: {len(golden.cases)} cases")
     else:
         warn(f"{path} was not written, because the comparison failed")
+
+
+def _with_float32(
+    source: str,
+    file: str,
+    *,
+    providers: tuple[str, ...],
+    threads: int | None,
+    precisions: tuple[str, ...],
+    mutants: str,
+    max_drift: float | None,
+    user_data: UserData | None,
+    golden: str | None,
+    seed: int,
+    outputs: tuple[str | None, str | None, bool],
+) -> int:
+    """Compare FILE, in int8 or float16, with its float32 file on each provider."""
+    from dataclasses import replace
+
+    from ..errors import EXIT_FAILED
+
+    if precisions:
+        raise click.UsageError(f"--precision is for fresh exports of a PyTorch model, and {source} is a file")
+    if golden is not None:
+        _check_golden(golden, precisions)
+    from ..parity.converted.source_file import verify_source_file
+
+    found = [
+        verify_source_file(
+            source,
+            file,
+            provider=provider,
+            threads=threads,
+            seed=seed,
+            mutants=mutants,
+            data=user_data or (),
+            max_drift=max_drift,
+        )
+        for provider in providers
+    ]
+    reports = [replace(report, command=_command_line()) for report, _ in found]
+
+    def store() -> None:
+        if golden is not None:
+            _store(golden, found[0][1], passed=all(reports))
+
+    junit, html, as_json = outputs
+    show(reports, as_json=as_json, junit=junit, html=html, more=store)
+    return 0 if all(reports) else EXIT_FAILED
 
 
 def _against_golden(

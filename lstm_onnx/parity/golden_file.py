@@ -48,6 +48,7 @@ class Golden:
         versions: the versions of the packages that computed the numbers.
         notes: the report's notes.
         float32: of a file with smaller weights, the float32 file that it was made of, whose cases these are.
+        reference: whose outputs these are: "PyTorch", or "float32", that file's.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Golden:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     float32: bytes | None = None
+    reference: str = "PyTorch"
 
     @classmethod
     def of(cls, report: ParityReport, verification: Verification) -> Golden:
@@ -78,6 +80,7 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
         "digest": golden.digest,
         "versions": dict(golden.versions),
         "notes": list(golden.notes),
+        **({} if golden.reference == "PyTorch" else {"reference": golden.reference}),
         "cases": [_described(case, str(at), store) for at, case in enumerate(golden.cases)],
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -208,6 +211,7 @@ def read(path: str | os.PathLike[str]) -> Golden:
             versions=_mapping(header, "versions", str),
             notes=tuple(_each(header, "notes", str)),
             float32=None if model is None else _model_bytes(model),
+            reference=_one_of(header, "reference", ("PyTorch", "float32")) if "reference" in header else "PyTorch",
         )
     except (ValueError, RecursionError) as error:
         raise FileError(f"{place}: is a damaged golden file: {one_line(error)}; {_RECREATE}") from error

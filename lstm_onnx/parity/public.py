@@ -37,11 +37,13 @@ def verify(
     Of a file in int8 or float16 the float32 export of `module` is compared so.  The file must then have exactly the
     numbers and the graph that its precision makes of that export, its int8 layers must compute what their arithmetic
     gives, and each row must have the same bits alone, step by step and in a batch.  What the smaller weights cost is
-    the report's `drift`.
+    the report's `drift`.  Where there is no PyTorch model, such a file is compared with the float32 file, of any tool,
+    that it was made of; the drift is then that from float32.
 
     Args:
         module: an nn.Module, which is not changed, whatever its mode and device; or a configured model: the path of
-            a .toml, or ``package.module:callable``.
+            a .toml, or ``package.module:callable``; or, of a file in int8 or float16, the path of its float32 .onnx
+            file, for which torch is not needed.
         path: the .onnx file, or what `load` returned, which keeps its own provider and threads; by default a fresh
             export of `module`.
         example_inputs: for an nn.Module, as in `export`: needed where the file is not from lstm-onnx, or was called
@@ -66,18 +68,35 @@ def verify(
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
             a case is a report that fails.
     """
+    from .golden_file import require_name, write
+
+    if golden is not None:
+        require_name(golden)
+    if is_onnx_path(module):
+        from .converted.source_file import verify_source_file
+
+        report, cases = verify_source_file(
+            module,  # type: ignore[arg-type]
+            _file_of(module, path, example_inputs),
+            provider=provider,
+            threads=threads,
+            seed=seed,
+            mutants=mutants,
+            data=data,
+            max_drift=max_drift,
+        )
+        if golden is not None and report:
+            write(golden, cases)
+        return report
     from ..exporter.dependencies import import_torch
 
     import_torch("lstm_onnx.verify compares with it")
-    from .golden_file import require_name, write
     from .mutants import require_level
     from .user_data import require_drawing
     from .verification import verify_all
 
     require_drawing(seed, data)
     require_level(mutants)
-    if golden is not None:
-        require_name(golden)
     (verified,) = verify_all(
         module,
         path,
@@ -92,3 +111,22 @@ def verify(
     if golden is not None and verified.report:
         write(golden, verified.golden)
     return verified.report
+
+
+def is_onnx_path(source: object) -> bool:
+    """Whether a source is the path of an .onnx file."""
+    return isinstance(source, (str, os.PathLike)) and str(os.fspath(source)).lower().endswith(".onnx")
+
+
+def _file_of(source: Any, file: Any, example_inputs: Any) -> Any:
+    """The file to compare with the float32 file `source`."""
+    from ..errors import ConfigError
+
+    if example_inputs is not None:
+        raise ConfigError(f"{os.fspath(source)}: is an .onnx file; give data= instead of example_inputs")
+    if file is None:
+        raise ConfigError(
+            f"{os.fspath(source)}: is an .onnx file, which cannot be exported; give the int8 or float16 file that was "
+            "made of it, or a PyTorch model"
+        )
+    return file

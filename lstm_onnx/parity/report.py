@@ -104,7 +104,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Drift:
-    """What smaller weights cost: the difference of an output from the float64 model.
+    """What smaller weights cost: the difference of an output from the float64 model, or from the float32 file.
 
     `inputs` is "drawn" or "data"; `relative` the root mean square of the difference over all cases, relative to that of
     the output (of integers the share that differs); `largest` the largest difference.  `over_time` is the root mean
@@ -162,6 +162,7 @@ class ParityReport:
         precision: "int8" or "float16" of a file with smaller weights, whose float32 export is compared with PyTorch,
             and which is compared with what that precision makes of the export; else "".
         drift: what the smaller weights cost.
+        reference: "PyTorch"; or "float32", where `source` is the float32 file that `file` was made of.
     """
 
     file: str
@@ -181,6 +182,7 @@ class ParityReport:
     commit: str = ""
     precision: str = ""
     drift: tuple[Drift, ...] = ()
+    reference: str = "PyTorch"
 
     @property
     def survivors(self) -> tuple[MutantResult, ...]:
@@ -257,6 +259,7 @@ class ParityReport:
             "commit": self.commit,
             "precision": self.precision,
             "drift": [_finite(asdict(one)) for one in self.drift],
+            "reference": self.reference,
         }
 
     def __repr__(self) -> str:

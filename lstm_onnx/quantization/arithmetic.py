@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .rounding import largest_scales, nearest, quantize_columns, scales_to_try
+
 WEIGHT_LIMIT = 63
 """The largest integer of a weight: 2 * 63 * 255 is the largest below 2**15, where vpmaddubsw saturates."""
 ROW_LIMIT = 127
@@ -37,14 +39,17 @@ class QuantizedWeight:
 
 
 def quantize_weight(weight: np.ndarray) -> QuantizedWeight:
-    """A weight ``(in, out)`` of finite numbers as integers and scales."""
-    weight = weight.astype(np.float32)
-    largest = np.abs(weight).max(axis=0, initial=0.0)
-    scales = np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1)).astype(np.float32)
-    # The division of a subnormal scale may overflow the limit.
-    scales = np.maximum(scales, np.float32(np.finfo(np.float32).tiny))
-    integers = np.clip(np.rint(weight / scales), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
-    return QuantizedWeight(np.ascontiguousarray(integers), scales)
+    """A weight ``(in, out)`` of finite numbers as integers and scales, for products; see `rounding`."""
+    integers, scales = quantize_columns(weight.T, WEIGHT_LIMIT, scales_to_try(len(weight)))
+    return QuantizedWeight(np.ascontiguousarray(integers.T), scales)
+
+
+def quantize_table(table: np.ndarray) -> QuantizedWeight:
+    """A table ``(features, rows)`` of finite numbers, of which rows are read: each integer is the nearest one."""
+    columns = np.ascontiguousarray(table.T, np.float32)
+    scales = largest_scales(columns, WEIGHT_LIMIT)
+    integers = nearest(columns / scales[:, None], WEIGHT_LIMIT).astype(np.int8)
+    return QuantizedWeight(np.ascontiguousarray(integers.T), scales)
 
 
 def quantize_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

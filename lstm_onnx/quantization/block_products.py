@@ -11,6 +11,7 @@ import numpy as np
 
 from ..onnxgraph.builder import Nodes
 from .kernels import CONTRIB, MATMUL_NBITS
+from .rounding import quantize_columns, scales_to_try
 
 BLOCK = 64
 """Input features with one scale.  At 128, a row alone and in a batch may differ."""
@@ -34,14 +35,12 @@ class BlockWeight:
 
 
 def quantize_blocks(weight: np.ndarray) -> BlockWeight:
-    """A weight ``(in, out)`` of finite numbers as integers and scales."""
+    """A weight ``(in, out)`` of finite numbers as integers and scales; see `rounding`."""
     blocks = _blocks(weight.T.astype(np.float32))
-    largest = np.abs(blocks).max(axis=-1, initial=0.0)
-    scales = np.where(largest > 0, largest / np.float32(LIMIT), np.float32(1)).astype(np.float32)
-    # The division by a subnormal scale may overflow the limit.
-    scales = np.maximum(scales, np.float32(np.finfo(np.float32).tiny))
-    integers = np.clip(np.rint(blocks / scales[..., None]), -LIMIT, LIMIT) + ZERO_POINT
-    return BlockWeight(integers.astype(np.uint8), scales, len(weight))
+    columns = blocks.reshape(-1, BLOCK)
+    integers, scales = quantize_columns(columns, LIMIT, scales_to_try(len(weight)))
+    shifted = (integers.astype(np.int16) + ZERO_POINT).astype(np.uint8)
+    return BlockWeight(shifted.reshape(blocks.shape), scales.reshape(blocks.shape[:-1]), len(weight))
 
 
 def quantize_row_blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,7 @@ from ..onnxgraph.builder import valid_steps
 from .arithmetic import QuantizedWeight, quantize_weight
 from .kernels import CONTRIB, DYNAMIC_QUANTIZE_LSTM
 from .products import Graph
-from .recurrent import Layer, add_zeros, direction_outputs
+from .recurrent import Layer, add_zeros, direction_nodes, direction_outputs
 
 _LARGEST = 255
 
@@ -71,7 +71,7 @@ def add_dynamic_lstm(graph: Graph, layer: Layer) -> None:
         DYNAMIC_QUANTIZE_LSTM,
         *(x, *integers, bias, layer.lengths, *states, ""),
         *(scales[0], points[0], scales[1], points[1]),
-        name=f"{name}/{DYNAMIC_QUANTIZE_LSTM}",
+        name=direction_nodes(layer)[0],
         outputs=outputs,
         domain=CONTRIB,
         hidden_size=layer.hidden_size,

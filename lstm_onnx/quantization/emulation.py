@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from .arithmetic import product, quantize_weight
-from .block_products import block_product, quantize_blocks
+from .arithmetic import QuantizedWeight, product
+from .block_products import BlockWeight, block_product
 from .dynamic_lstm import batch_product
-from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_NBITS
+from .kernels import DYNAMIC_QUANTIZE_LSTM
 from .recurrent import Layer
 
 
@@ -61,18 +61,14 @@ class _Products:
 
 
 def _products(layer: Layer, index: int, dtype: type) -> _Products:
-    hidden = layer.hidden_size
-    parts = [layer.R[index]]
-    if layer.op_type == "GRU" and not layer.reset_after:
-        parts = [layer.R[index][: 2 * hidden], layer.R[index][2 * hidden :]]
-
-    def by(matrix: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        if layer.kernel == MATMUL_NBITS:
-            return partial(block_product, weight=quantize_blocks(matrix.T), dtype=dtype)
+    def by(weight: QuantizedWeight | BlockWeight) -> Callable[[np.ndarray], np.ndarray]:
+        if isinstance(weight, BlockWeight):
+            return partial(block_product, weight=weight, dtype=dtype)
         of_rows = batch_product if layer.kernel == DYNAMIC_QUANTIZE_LSTM else product
-        return partial(of_rows, weight=quantize_weight(matrix.T), dtype=dtype)
+        return partial(of_rows, weight=weight, dtype=dtype)
 
-    return _Products(by(layer.W[index]), tuple(by(part) for part in parts))
+    first, *others = (by(weight) for weight in layer.quantized[index])
+    return _Products(first, tuple(others))
 
 
 def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ class QuantizeResult:
         num_bytes: the size of all files that were written.
         source_bytes: the size of the float32 weights and their model.
         quantized: the names of the nodes that are int8 now.
-        kept: recurrent nodes that stay float32, and why.
+        kept: nodes that stay float32, and why: recurrent ones, and those in bodies that could not be compared.
         proof: how it was compared with what int8 arithmetic gives, and with the float32 file.
         nodes: the number of the graph's nodes, without those of bodies.
         external_data: the file beside `path` that holds weights over 2 GB, or None.
@@ -55,15 +55,11 @@ class QuantizeResult:
     def notes(self) -> tuple[str, ...]:
         """What stays float32 and why, how far the outputs are from float32's, and what is slower."""
         kept = [f"{name} stays float32: {reason}" for name, reason in self.kept.items()]
-        unproven = [
-            f"{name} was not compared: it is in the body of a Loop, or in a branch of an If that was not taken"
-            for name in self.proof.not_compared
-        ]
         drift = [
             f"{name} differs from float32's by {difference:.2%} (root mean square, on drawn inputs)"
             for name, difference in self.proof.differences.items()
         ]
-        return (*kept, *unproven, *drift, *self.slower)
+        return (*kept, *drift, *self.slower)
 
     def to_dict(self) -> dict[str, object]:
         """The fields, ready for JSON."""
@@ -99,7 +95,7 @@ def quantize(
     depends on the others in its batch, on padding, or on how it is cut into chunks; and no CPU's instructions saturate.
 
     Before the file is kept, every int8 layer is compared, on inputs that the file had, with what that arithmetic
-    gives in float64; see `proof`.
+    gives in float64; see `proof`.  A layer that cannot be compared stays float32.
 
     Args:
         source: the float32 file.
@@ -129,6 +125,9 @@ def quantize(
     require_apart([os.fspath(path)], [os.fspath(source)])
     done = quantized_model(source, layers=layers, kernel=kernel)
     proof = prove(done, source, inputs=inputs, seed=seed)
+    if proof.not_compared:
+        done = quantized_model(source, layers=layers, kernel=kernel, unproven=proof.not_compared)
+        proof = prove(done, source, inputs=inputs, seed=seed)
     external, written = write_model(done.model, done.initializers, path)
     return QuantizeResult(
         path=os.fspath(path),
@@ -144,8 +143,18 @@ def quantize(
     )
 
 
-def quantized_model(source: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER) -> Rewritten:
+def quantized_model(
+    source: str | os.PathLike[str],
+    *,
+    layers: str = "all",
+    kernel: str = MATMUL_INTEGER,
+    unproven: Sequence[str] = (),
+) -> Rewritten:
     """The int8 form of a float32 file, whose metadata say so; nothing is run.
+
+    Args:
+        source, layers, kernel: see `quantize`.
+        unproven: nodes that stay float32, since their int8 form could not be compared.
 
     Raises:
         FileError, ModelError: see `quantize`.
@@ -154,7 +163,7 @@ def quantized_model(source: str | os.PathLike[str], *, layers: str = "all", kern
     metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
     if metadata.options is not None and metadata.options.precision == "float16":
         raise ModelError(f"{source}: has float16 weights; quantise the float32 file, whose weights are not rounded yet")
-    done = quantize_model(model, source, layers=layers, kernel=kernel)
+    done = quantize_model(model, source, layers=layers, kernel=kernel, unproven=unproven)
     if not done.quantized:
         reasons = "; ".join(f"{name}: {why}" for name, why in done.kept.items())
         reasons = reasons or f"matrices of fewer than {LEAST_WEIGHTS} weights stay float32"

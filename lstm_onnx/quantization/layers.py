@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from ..onnxgraph import attributes_of
-from .arithmetic import QuantizedWeight, product, quantize_weight
+from .arithmetic import QuantizedWeight, product, quantize_table, quantize_weight
 from .block_products import BlockWeight, block_product, quantize_blocks
 from .kernels import MATMUL_NBITS
 from .products import Graph, add_weight, quantized_product, step_product
@@ -86,7 +86,7 @@ def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = 
 def add_embedding(graph: Graph, node: NodeProto, table: np.ndarray) -> Embedding:
     """Add a Gather of rows of `table`, ``(rows, features)``: the rows of its integers by their scales."""
     name, output, weight = node.name, node.output[0], node.input[0]
-    quantized = quantize_weight(table.T)
+    quantized = quantize_table(table.T)
     nodes = graph.nodes
     integers = nodes.constant(f"{weight}/rows/int8", np.ascontiguousarray(quantized.integers.T))
     scales = nodes.constant(f"{weight}/rows/scale", quantized.scales[:, None].copy())

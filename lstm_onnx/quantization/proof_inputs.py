@@ -17,19 +17,30 @@ _BATCH, _TIME = 3, 12
 """Sizes of drawn inputs, where the file's limits allow them."""
 
 
-def proof_inputs(model: Model, done: Rewritten, seed: int) -> dict[str, np.ndarray]:
+def proof_inputs(
+    model: Model, done: Rewritten, seed: int, sizes: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
     """Inputs and states: as the metadata describes them, else standard normal.
 
     Of integers that the metadata does not describe, the lengths of an int8 layer are drawn up to the time, indices of
-    an int8 table within it, and all others are 1.
+    an int8 table within it, and all others are 1.  Of a file of other tools, an input of one axis whose name says that
+    it is lengths is one: the longest first, which is the time, as `pack_padded_sequence` asks for by default.
+
+    Args:
+        model: the float32 file, open.
+        done: its int8 form.
+        seed: of all that is drawn.
+        sizes: of named axes, instead of the default ones.
 
     Raises:
         InputError: an input is of another type.
     """
     rng = np.random.default_rng(seed)
-    sizes = {axis: _limited(model, axis, _TIME if size > 1 else _BATCH) for axis, size in default_sizes(model).items()}
+    own = {axis: _TIME if size > 1 else _BATCH for axis, size in default_sizes(model).items()}
+    sizes = {axis: _limited(model, axis, size) for axis, size in (own | dict(sizes or {})).items()}
+    named = {axis: size for axis, size in sizes.items() if axis == "time" or axis.endswith("_time")}
+    time = min((named or sizes).values(), default=1)
     feeds = draw([spec for spec in model.metadata.inputs if spec.name not in model.states], sizes, rng)
-    time = next((size for size in sizes.values() if size == _TIME), 1)
     lengths = {layer.lengths for layer in done.layers} | ({"lengths"} if model.spec is not None else set())
     rows = {embedding.indices: embedding.table.integers.shape[1] for embedding in done.embeddings}
     for name, info in model.inputs.items():
@@ -44,6 +55,10 @@ def proof_inputs(model: Model, done: Rewritten, seed: int) -> dict[str, np.ndarr
             feeds[name] = (np.tanh(values) if name in model.states else values).astype(info.dtype)
         elif name in lengths:
             feeds[name] = rng.integers(1, time + 1, shape).astype(info.dtype)
+        elif len(shape) == 1 and "len" in name.lower() and name not in rows:
+            counts = np.sort(rng.integers(1, time + 1, shape))[::-1]
+            counts[:1] = time
+            feeds[name] = counts.astype(info.dtype)
         else:
             feeds[name] = (rng.integers(0, rows[name], shape) if name in rows else np.ones(shape)).astype(info.dtype)
     return feeds

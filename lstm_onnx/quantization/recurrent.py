@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from ..onnxgraph.builder import valid_steps
+from .arithmetic import QuantizedWeight, quantize_weight
+from .block_products import BlockWeight, quantize_blocks
 from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .products import Graph, Weight, add_weight, quantized_product, step_product, zero_points
 
@@ -73,6 +76,19 @@ class Layer:
         """Whether there is a cell state."""
         return self.op_type == "LSTM"
 
+    def recurrent_parts(self, index: int) -> list[np.ndarray]:
+        """R of a direction: whole, or of a GRU what is before and after its reset gate where this stands between."""
+        if self.op_type == "GRU" and not self.reset_after:
+            return np.split(self.R[index], [2 * self.hidden_size])
+        return [self.R[index]]
+
+    @cached_property
+    def quantized(self) -> tuple[tuple[QuantizedWeight | BlockWeight, ...], ...]:
+        """For each direction its weights as the kernel has them: W, and the parts of R."""
+        quantize = quantize_blocks if self.kernel == MATMUL_NBITS else quantize_weight
+        matrices = [(self.W[index], *self.recurrent_parts(index)) for index in range(len(self.reverse))]
+        return tuple(tuple(quantize(matrix.T) for matrix in one) for one in matrices)
+
 
 @dataclass(frozen=True)
 class _Direction:
@@ -120,6 +136,13 @@ def direction_outputs(layer: Layer, index: int) -> list[str]:
     return [output or value for output, value in zip((layer.y, layer.hn, layer.cn), own, strict=False)]
 
 
+def direction_nodes(layer: Layer) -> list[str]:
+    """The names of the nodes that give `direction_outputs`."""
+    if layer.kernel == DYNAMIC_QUANTIZE_LSTM:
+        return [f"{layer.name}/{DYNAMIC_QUANTIZE_LSTM}"] * len(layer.reverse)
+    return [f"{_direction_name(layer, index)}/Scan" for index in range(len(layer.reverse))]
+
+
 def direction_arrays(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """A direction's output ``(time, batch, H)``, its final h and, of an LSTM, c ``(batch, H)``."""
     output, *final = (values[name] for name in direction_outputs(layer, index))
@@ -139,14 +162,13 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     gates = layer.R.shape[1]
     input_weight = add_weight(graph, f"{layer.weights[0]}{suffix}", layer.W[index].T)
     input_bias, bias_h = layer.B[index][:gates], layer.B[index][gates:]
-    parts = [layer.R[index]]
+    parts = layer.recurrent_parts(index)
     if layer.op_type == "GRU":
         hidden = layer.hidden_size
         # The reset gate stands between the two: only the others' biases can be added outside.
         input_bias = input_bias + np.concatenate([bias_h[: 2 * hidden], np.zeros(hidden, np.float32)])
         bias_h = bias_h[2 * hidden :]
         if not layer.reset_after:
-            parts = [layer.R[index][: 2 * hidden], layer.R[index][2 * hidden :]]
             input_bias[2 * hidden :] += bias_h
     else:
         input_bias = input_bias + bias_h
@@ -174,7 +196,7 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
         "Scan",
         *states,
         *scanned,
-        name=f"{name}/Scan",
+        name=direction_nodes(layer)[index],
         outputs=[*final, output],
         body=body,
         num_scan_inputs=len(scanned),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from .weights import Weights
 
 _LEAST_OPSET = 13
 """Unsqueeze and Split take their axes and sizes as inputs from here on."""
+_UNPROVEN = "it did not run on the inputs of its proof, or its values have other shapes in each step of a Loop"
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Rewritten:
     Attributes:
         model: without its initializers.
         initializers: those of the graph by name.
-        kept: the recurrent nodes that stay float32, and why.
+        kept: the nodes that stay float32, and why: recurrent ones, and others that cannot be proven.
         layers: the LSTM, GRU and RNN operators that are int8 now.
         linear: the same for MatMul and Gemm; also those in bodies.
         embeddings: the same for Gather.
@@ -60,7 +62,12 @@ class Rewritten:
 
 
 def quantize_model(
-    model: ModelProto, path: str | os.PathLike[str], *, layers: str = "all", kernel: str = MATMUL_INTEGER
+    model: ModelProto,
+    path: str | os.PathLike[str],
+    *,
+    layers: str = "all",
+    kernel: str = MATMUL_INTEGER,
+    unproven: Sequence[str] = (),
 ) -> Rewritten:
     """The int8 form of a model that was read from `path`; `model` is changed.
 
@@ -69,6 +76,7 @@ def quantize_model(
         path: its file, for weights beside it and for messages.
         layers: see `quantize`.
         kernel: see `quantize`.
+        unproven: the names of nodes that stay float32, since their int8 form could not be compared.
 
     Raises:
         ModelError: it is int8 already, its opset is too old, a layer is not what the kernel computes, or a file
@@ -89,7 +97,7 @@ def quantize_model(
     _name_nodes(model)
     inline_loop_constants(model.graph, weights)
     added: dict[str, np.ndarray] = {}
-    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph), kernel)
+    rewriter = _Rewriter(done, weights, added, opset, layers == "all", _projected_inputs(model.graph), kernel, unproven)
     rewriter.rewrite(model.graph, None)
     done.initializers.update(weights.remaining(model.graph) | added)
     del model.graph.initializer[:]
@@ -97,7 +105,7 @@ def quantize_model(
     if CONTRIB in domains and all(item.domain != CONTRIB for item in model.opset_import):
         model.opset_import.append(helper.make_opsetid(CONTRIB, 1))
     props = {item.key: item.value for item in model.metadata_props if item.key != KEY}
-    helper.set_model_props(model, {**props, **Quantization(kernel, layers).to_entry()})
+    helper.set_model_props(model, {**props, **Quantization(kernel, layers, tuple(unproven)).to_entry()})
     return done
 
 
@@ -141,9 +149,10 @@ class _Rewriter:
         all_layers: bool,
         recurrent: frozenset[str],
         kernel: str,
+        unproven: Sequence[str],
     ) -> None:
         self.done, self.weights, self.initializers, self.opset = done, weights, initializers, opset
-        self.kernel = kernel
+        self.kernel, self.unproven = kernel, frozenset(unproven)
         self.all_layers, self.recurrent = all_layers, recurrent
 
     def rewrite(self, graph: GraphProto, caller: NodeProto | None, points: str = "", *, nested: bool = False) -> None:
@@ -184,6 +193,9 @@ class _Rewriter:
 
     def _add(self, graph: Graph, node: NodeProto, caller: str, points: str, *, recurrent: bool) -> bool:
         """Add the int8 nodes of one node; whether there are any."""
+        if node.name in self.unproven:
+            self.done.kept[node.name] = _UNPROVEN
+            return False
         if is_onnx_operator(node):
             layer = read_recurrent(node, self.weights)
             if isinstance(layer, str):

@@ -33,6 +33,7 @@ def test_the_limits_are_bytes_by_bandwidth(report: HiddenSizes):
     assert told["limits"]["int8"]["16"] == report.weights[16] / report.bandwidth
     text = str(report)
     assert "H8" in text
+    assert "with 1 layer, one sequence" in text
     assert "int8 weights at" in text
 
 
@@ -41,5 +42,6 @@ def test_the_plot_is_the_same_from_run_to_run(report: HiddenSizes, tmp_path: Pat
         write_hidden_sizes_plot(report, tmp_path / name)
     content = (tmp_path / "a.svg").read_text()
     assert content == (tmp_path / "b.svg").read_text()
-    for name in (*report.seconds, "int8 weights from memory", "hidden size"):
+    for name in (*report.seconds, "int8 weights from memory", "hidden size", "with 1 layer:", ">1 us<"):
         assert name in content
+    assert "mathdefault" not in content

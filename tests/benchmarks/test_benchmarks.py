@@ -12,7 +12,7 @@ from lstm_onnx.bench.opened import open_subject
 from lstm_onnx.bench.sizes import CASES
 from lstm_onnx.exporter.sources.source import load_source
 
-from . import int8, streaming
+from . import int8, pool_peak, streaming
 from .limits import Peaks
 from .memory import Memory, map_memory
 from .servers import compare_servers
@@ -74,6 +74,15 @@ def test_int8_files_are_compared_with_their_float32_files(tmp_path, monkeypatch)
     assert min(row.shares) > 0
     assert 1e-4 < row.difference < 0.1
     assert str(row).count("|") == 6
+
+
+def test_the_products_of_a_pools_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool_peak, "_SECONDS", 1e-4)
+    multiply, flops = pool_peak.products(tmp_path, 1)
+    shapes = [product.shape for product in multiply()]
+    assert shapes == [(64, 1024)] * 4
+    assert flops == 2 * 64 * 1024 * (80 + 3 * 256)
+    assert pool_peak.rate(multiply, flops) > 0
 
 
 def test_every_case_is_in_the_sweep_in_order():

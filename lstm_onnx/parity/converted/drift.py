@@ -89,13 +89,13 @@ class _Sum:
         return Drift(name, inputs, relative, self.largest, over_time, len(self.steps))
 
 
-def limit_case(found: Sequence[Drift], limit: float) -> CaseResult:
-    """The case that fails where an output drifts farther than the user allows."""
+def limit_case(found: Sequence[Drift], limit: float, label: str = LIMIT) -> CaseResult:
+    """The case that fails where an output drifts farther than the user allows; its label says from what."""
     tensors = []
     for drift in found:
         ratio = K * drift.relative / limit if limit else (0.0 if drift.relative == 0 else np.inf)
         name = drift.output if drift.inputs == "drawn" else f"{drift.output} (data)"
         tensors.append(TensorResult(name, drift.relative, np.nan, float(ratio), (), allowed=limit))
     if not tensors:
-        return CaseResult(LIMIT, error="no output could be compared", kind="drift")
-    return CaseResult(LIMIT, tuple(tensors), kind="drift")
+        return CaseResult(label, error="no output could be compared", kind="drift")
+    return CaseResult(label, tuple(tensors), kind="drift")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...quantization.proof import ROUNDINGS, Probe, layer_errors, linear_values
+from ...quantization.probe import Probe, linear_values
+from ...quantization.proof import ROUNDINGS, layer_errors
 from ...quantization.recurrent import direction_outputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
@@ -23,7 +24,7 @@ _MOST_CASES = 8
 def layer_cases(expected: Sequence[Expected]) -> list[Expected]:
     """The cases that layers are compared on: drawn, of ordinary size and numbers, whose gates do not saturate."""
     usual = [case for case in expected if case.kind == "whole" and not case.inconclusive]
-    return (usual or [case for case in expected if case.kind in ("whole", "steps")])[:_MOST_CASES]
+    return (usual or [case for case in expected if case.kind in ("whole", "steps", "data")])[:_MOST_CASES]
 
 
 def compare_layers(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> CaseResult:
@@ -144,9 +145,9 @@ def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _S
     for linear in done.linear:
         rows = found.setdefault(linear.name, {})
         for values in steps:
-            source, product = linear_values(linear)
-            if product in values:
-                inputs, products = (values[one].reshape(-1, values[one].shape[-1]) for one in (source, product))
+            pair = linear_values(linear, values)
+            if pair is not None:
+                inputs, products = (array.reshape(-1, array.shape[-1]) for array in pair)
                 rows.update((_bits([one]), _bits([other])) for one, other in zip(inputs, products, strict=True))
     return found
 

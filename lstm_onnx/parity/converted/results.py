@@ -15,14 +15,19 @@ from ...exporter.float16_weights import with_float16_weights
 from ...onnxgraph.write import write_model
 from ...quantization.int8_file import quantized_model
 from ...quantization.kernels import DYNAMIC_QUANTIZE_LSTM
-from ...quantization.proof import Probe
+from ...quantization.probe import Probe
 from ...runtime import Model, load
 from ..expected import Expected
 from ..report import CaseResult, Drift, MutantResult
-from .drift import drifts, limit_case, precision_of
+from .drift import LIMIT, drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
 from .layers import alone_results, compare_layers, layer_cases
 from .mutants import int8_mutants
+
+_ROUNDED = (
+    "the weights are rounded to float16, and computed with in float32: the file is compared with the float32 file with "
+    "its weights rounded, and the drift is what rounding costs"
+)
 
 
 @dataclass
@@ -42,6 +47,7 @@ def converted_results(
     *,
     mutants: str = "quick",
     max_drift: float | None = None,
+    drift_label: str = LIMIT,
 ) -> Converted:
     """Compare a file with what its precision makes of the float32 file of its source.
 
@@ -51,6 +57,7 @@ def converted_results(
         expected: the cases of the float32 file.
         mutants: how many wrong copies of the file are tried.
         max_drift: the largest difference from the float64 model, relative to each output, by root mean square.
+        drift_label: the label of the case on `max_drift`.
     """
     found = Converted()
     try:
@@ -63,7 +70,7 @@ def converted_results(
         found.cases.append(CaseResult(GRAPH, error=str(error), kind="stored"))
     found.drift = drifts(model, expected)
     if max_drift is not None:
-        found.cases.append(limit_case(found.drift, max_drift))
+        found.cases.append(limit_case(found.drift, max_drift, drift_label))
     return found
 
 
@@ -77,7 +84,9 @@ def _int8(
 ) -> None:
     quantization = model.metadata.quantization
     assert quantization is not None  # noqa: S101 - it is an int8 file
-    source = quantized_model(float32, layers=quantization.layers, kernel=quantization.kernel)
+    source = quantized_model(
+        float32, layers=quantization.layers, kernel=quantization.kernel, unproven=quantization.unproven
+    )
     found.cases.append(compare_numbers(file.arrays, source.initializers))
     _compare_graphs(found, file, Stored(source.model, source.initializers), model, expected)
     done = replace(source, model=file.model, initializers=file.arrays)
@@ -102,6 +111,7 @@ def _telling(case: Expected) -> tuple[int, bool, int]:
 def _float16(
     found: Converted, float32: str | os.PathLike[str], file: Stored, model: Model, expected: Sequence[Expected]
 ) -> None:
+    found.notes.append(_ROUNDED)
     plain = read_stored(float32)
     rounded, stored, _ = with_float16_weights(plain.model, plain.arrays)
     found.cases.append(compare_numbers(file.arrays, stored))

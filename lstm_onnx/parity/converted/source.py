@@ -47,7 +47,8 @@ def export_float32(
         raise ModelError(
             "was made of a file that lstm-onnx did not export, so its float32 form cannot be exported again",
             path=model.path,
-            hint="verify the float32 file; quantize has proven the rest",
+            hint='compare it with that file: lstm-onnx verify FLOAT32.onnx FILE, or verify("FLOAT32.onnx", FILE); '
+            "and that file with PyTorch",
         )
     options = replace(options, precision="float32", layers=INT8_LAYERS[0], kernel=INT8_KERNELS[0])
     # The states of a stream that a convolution keeps are found by the trials.

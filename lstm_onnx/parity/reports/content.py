@@ -30,6 +30,8 @@ NOT_PROVEN = (
     "on the inputs that were tried"
 )
 """What to do about mutants that survived."""
+_OF_A_FILE = (*COLUMNS[:3], "rounding", *COLUMNS[4:])
+"""The same where there is no PyTorch model."""
 _PRECISIONS = {"int8": " but for int8 weights", "float16": " but for float16 weights"}
 """What the answer adds for a file with smaller weights."""
 _OUTCOMES = {"rejected": "rejected", "equivalent": "proven equivalent", "survived": "survived"}
@@ -79,8 +81,15 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
+def columns(report: ParityReport) -> tuple[str, ...]:
+    """The names of a row's cells."""
+    return COLUMNS if report.reference == "PyTorch" else _OF_A_FILE
+
+
 def verdict(report: ParityReport) -> str:
     """The answer."""
+    if report.reference != "PyTorch":
+        return _verdict_of_form(report)
     precision = _PRECISIONS.get(report.precision, "")
     if not report.in_parity:
         failed = {case.kind for case in report.judged if not case.passed}
@@ -90,6 +99,15 @@ def verdict(report: ParityReport) -> str:
     if report.survivors:
         return f"in parity with PyTorch{precision} (NOT PROVEN)"
     return f"in parity with PyTorch{precision}"
+
+
+def _verdict_of_form(report: ParityReport) -> str:
+    """The answer for a file that was compared with the float32 file that it was made of."""
+    form = f"the {report.precision} form of the float32 file"
+    if not report.in_parity:
+        drifts = {case.kind for case in report.judged if not case.passed} == {"drift"}
+        return f"{form}, and DRIFTS FARTHER than allowed" if drifts else f"NOT {form}"
+    return f"{form} (NOT PROVEN)" if report.survivors else form
 
 
 def headline(report: ParityReport) -> str:
@@ -104,6 +122,8 @@ def summary(report: ParityReport) -> str:
     cases = counted(judged, "case", "cases")
     done = f"{failed} of {cases} failed" if failed else cases
     measure = f"an error may be up to {K:g} times PyTorch's own, and {K:g} roundings in any case"
+    if report.reference != "PyTorch":
+        measure = f"numbers must be equal, and the error of a layer may be up to {K:g} roundings of float32"
     return f"{done} on {clean(report.provider)}; {measure}"
 
 

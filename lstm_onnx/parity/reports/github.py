@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...terminal_text import MOST_MESSAGE, one_line
-from .content import COLUMNS, clean, headline, remarks, rows, summary, verdict
+from .content import clean, columns, headline, remarks, rows, summary, verdict
 from .table import NUMBERS, plain
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _heading(report: ParityReport) -> str:
 def _markdown(report: ParityReport) -> str:
     lines = [_escaped(summary(report)), ""]
     if report.worst:
-        aligned = ("--:" if column in NUMBERS else ":--" for column in range(len(COLUMNS)))
-        lines += [_line("", *map(_escaped, COLUMNS)), _line(":--", *aligned)]
+        aligned = ("--:" if column in NUMBERS else ":--" for column in range(len(columns(report))))
+        lines += [_line("", *map(_escaped, columns(report))), _line(":--", *aligned)]
         lines += [_line("✅" if row.passed else "❌", *map(_escaped, row.cells)) for row in rows(report)]
         lines.append("")
     for remark in remarks(report):

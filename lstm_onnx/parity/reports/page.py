@@ -54,6 +54,9 @@ def page(reports: Sequence[ParityReport]) -> str:
     return _render(
         "page.html",
         title=_title(reports),
+        heading="Parity with PyTorch"
+        if any(report.reference == "PyTorch" for report in reports)
+        else "Comparison with the float32 file",
         style=Markup(style),  # noqa: S704 - our own
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         views=[_view(report, f"r{index}") for index, report in enumerate(reports)],
@@ -109,7 +112,7 @@ def _view(report: ParityReport, ident: str) -> SimpleNamespace:
         errors=content.errors(report),
         survivors=[content.survived(mutant) for mutant in report.survivors],
         not_proven=f"{content.NOT_PROVEN[0].upper()}{content.NOT_PROVEN[1:]}.",
-        columns=content.COLUMNS,
+        columns=content.columns(report),
         outputs=[(row.output, _judgement(row.passed), row.cells[1:]) for row in content.rows(report)],
         drift=content.drift_rows(report),
         failing=[

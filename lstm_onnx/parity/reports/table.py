@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING
 
 from ...text_table import table_lines
-from .content import COLUMNS, Remark, Row, headline, remarks, rows, summary
+from .content import COLUMNS, Remark, Row, columns, headline, remarks, rows, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,17 +28,17 @@ def plain(report: ParityReport) -> str:
     """The report as text, the same for the same numbers, one fact a line, of any width."""
     lines = [headline(report), summary(report)]
     if report.worst:
-        lines += table(rows(report))
+        lines += table(rows(report), columns(report))
     for remark in remarks(report):
         lines.append(f"{remark.label} {remark.text}")
         lines += [f"{_INDENT}{label} {text}" for label, text in remark.details]
     return "\n".join(lines)
 
 
-def table(shown: Sequence[Row]) -> list[str]:
-    """The lines of the table of outputs."""
+def table(shown: Sequence[Row], names: Sequence[str] = COLUMNS) -> list[str]:
+    """The lines of the table of outputs, under the names of its columns."""
     marked = [(*row.cells, "" if row.passed else _FAILS) for row in shown]
-    return table_lines([(*COLUMNS, ""), *marked], right=NUMBERS)
+    return table_lines([(*names, ""), *marked], right=NUMBERS)
 
 
 def show(reports: Iterable[ParityReport], stream: IO[str]) -> None:
@@ -67,12 +67,12 @@ def _draw(report: ParityReport, console: Console) -> None:
     console.print(Text(summary(report), style="dim"))
     console.print()
     if report.worst:
-        _draw_rows(rows(report), console)
+        _draw_rows(rows(report), columns(report), console)
     for remark in remarks(report):
         _draw_remark(remark, console)
 
 
-def _draw_rows(shown: Sequence[Row], console: Console) -> None:
+def _draw_rows(shown: Sequence[Row], names: Sequence[str], console: Console) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -81,14 +81,14 @@ def _draw_rows(shown: Sequence[Row], console: Console) -> None:
         for row in shown:
             console.print(Text(f"{row.output}  {_mark(row)}", style=_style(row)))
             grid = Table.grid(padding=(0, 2, 0, 0))
-            for label, text in zip(COLUMNS[1:], row.cells[1:], strict=True):
+            for label, text in zip(names[1:], row.cells[1:], strict=True):
                 grid.add_row(Text(f"  {label}", style="dim"), Text(text, overflow="fold"))
             console.print(grid)
         console.print()
         return
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     drawn.add_column("", no_wrap=True)
-    for column, name in enumerate(COLUMNS):
+    for column, name in enumerate(names):
         right = column in NUMBERS
         drawn.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in shown:

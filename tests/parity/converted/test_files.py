@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -273,6 +274,19 @@ def test_a_float16_file_has_exactly_the_rounded_weights(files: str, request: pyt
         assert np.array_equal(stored[0], gates.reshape(96, 24))
 
 
+def test_a_float16_file_gives_what_pytorch_gives_with_rounded_weights(bare: Files) -> None:
+    rounded = copy.deepcopy(bare.module)
+    with torch.no_grad():
+        for name, parameter in rounded.named_parameters():
+            if name.startswith("weight"):  # biases stay float32
+                parameter.copy_(parameter.half().float())
+    report = lstm_onnx.verify(rounded, bare.float16, **OPTIONS, max_drift=1e-6)
+    assert report, str(report)
+    assert any(note.startswith("the weights are rounded to float16") for note in report.notes)
+    report = lstm_onnx.verify(bare.module, bare.float16, **OPTIONS, max_drift=1e-6)
+    assert failed(report) == {"the drift from float64"}
+
+
 def test_a_wrong_float16_file_fails(bare: Files, tmp_path: Path) -> None:
     half = number("l0/W/float16", lambda value: np.nextafter(value, np.float16(9)))
     report = bare.verified(changed(bare.float16, tmp_path / "wrong.onnx", half))
@@ -363,7 +377,7 @@ def test_a_golden_file_of_a_float32_file_is_refused(bare: Files, tmp_path: Path)
 def test_an_int8_file_of_anothers_is_refused_with_what_to_verify(bare: Files, tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx", Case("LSTM").model())
     lstm_onnx.quantize(path, tmp_path / "q.onnx")
-    with pytest.raises(ModelError, match=r"q\.onnx: was made of a file that lstm-onnx did not export.*verify the"):
+    with pytest.raises(ModelError, match=r"q\.onnx: was made of a file that lstm-onnx did not export.*verify FLOAT32"):
         bare.verified(tmp_path / "q.onnx")
 
 

@@ -1,0 +1,218 @@
+"""The verification of a file with smaller weights against the float32 file that it was made of, without torch.
+
+Of a file of any origin: what `verify` finds of an export in int8 or float16, but for the comparison with PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from ...data.random_input import default_sizes
+from ...errors import ConfigError, LSTMOnnxError, ModelError, RunError
+from ...quantization.int8_file import quantized_model
+from ...quantization.probe import Probe
+from ...quantization.proof_inputs import proof_inputs
+from ...quantization.rewrite import Rewritten
+from ...runtime import Model, load
+from ..build import build_report
+from ..expected import Call, Expected
+from ..golden_file import Golden
+from ..mutants import require_level
+from ..ranges import ranges_of
+from ..report import CaseResult, ParityReport
+from ..user_data import UserData, complete_feeds, require_drawing
+from .drift import precision_of, require_drift
+from .results import converted_results
+
+REFERENCE = "float32"
+"""`ParityReport.reference` of these reports."""
+LIMIT = "the drift from float32"
+"""The label of the case on the user's limit."""
+_SMALL, _OTHER = 3, 4
+"""Sizes of a named axis by which its role is found out."""
+_TIME = 12
+"""Steps of drawn inputs."""
+
+
+def verify_source_file(
+    source: str | os.PathLike[str],
+    file: str | os.PathLike[str] | Model,
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+    seed: int = 0,
+    mutants: str = "quick",
+    data: Sequence[Mapping[str, Any]] | UserData = (),
+    max_drift: float | None = None,
+) -> tuple[ParityReport, Golden]:
+    """Compare a file in int8 or float16 with what its precision makes of a float32 file.
+
+    Args:
+        source: the float32 file.
+        file: the file, or what `load` returned.
+        provider, threads, seed, mutants, data, max_drift: as in `verify`; the drift is that from `source`.
+
+    Returns:
+        The report, and its cases for a golden file.
+
+    Raises:
+        ConfigError: an argument is not possible, or `file` is in neither precision.
+        ModelError: `source` is not a float32 model, or does not run on drawn inputs.
+        FileError, InputError, ProviderError: see `verify`.
+    """
+    started = time.perf_counter()
+    require_level(mutants)
+    require_drift(max_drift)
+    if not isinstance(data, UserData):
+        require_drawing(seed, data)
+    model = file if isinstance(file, Model) else load(file, provider=provider, threads=threads, trial=None)
+    precision = precision_of(model)
+    if not precision:
+        raise ConfigError(
+            f"{model.path}: is neither int8 nor float16 by its metadata, as lstm-onnx quantize and export write them",
+            hint=f"only such a file is compared with a file like {os.fspath(source)}; give the PyTorch model as SOURCE",
+        )
+    with load(source, provider=model.provider, threads=1, trial=None) as float32:
+        if precision_of(float32):
+            raise ModelError(f"{os.fspath(source)}: is {precision_of(float32)} itself; give the float32 file")
+        records, notes = data.feeds(float32) if isinstance(data, UserData) else (data, [])
+        drawn = _Drawn(float32, _form(source, model), seed)
+        cases, remarks = _cases(drawn, records)
+        report = build_report(float32, os.fspath(source), [], [], [*notes, *remarks])
+        ranges = ranges_of(float32, [(case, CaseResult(case.label)) for case in cases])
+    found = converted_results(source, model, cases, mutants=mutants, max_drift=max_drift, drift_label=LIMIT)
+    found.notes += _other_weights(model, report)
+    report = of_a_file(replace(report, versions={**report.versions, "onnx": onnx.__version__}, ranges=ranges))
+    report = replace(
+        report,
+        file=model.path,
+        digest=model.metadata.digest,
+        cases=tuple(found.cases),
+        mutants=tuple(found.mutants),
+        notes=(*report.notes, *found.notes),
+        precision=precision,
+        drift=found.drift,
+        seconds=time.perf_counter() - started,
+    )
+    golden = Golden(
+        report.source, tuple(cases), report.digest, report.versions, report.notes, _bytes_of(source), REFERENCE
+    )
+    return report, golden
+
+
+def of_a_file(report: ParityReport) -> ParityReport:
+    """A report whose reference is a float32 file."""
+    return replace(report, reference=REFERENCE)
+
+
+def _form(source: str | os.PathLike[str], model: Model) -> Rewritten:
+    """The int8 form of the source, or an empty one of float16, from which inputs are drawn."""
+    quantization = model.metadata.quantization
+    if quantization is None:
+        return Rewritten(ModelProto())
+    return quantized_model(
+        source, layers=quantization.layers, kernel=quantization.kernel, unproven=quantization.unproven
+    )
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The float32 file, open, its int8 form, and the seed of inputs that are drawn."""
+
+    model: Model
+    form: Rewritten
+    seed: int
+
+    def feeds(self, number: int, sizes: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+        """Inputs with states and lengths."""
+        feeds = proof_inputs(self.model, self.form, self.seed + number, sizes)
+        return dict(complete_feeds(self.model, feeds))
+
+    def axes(self) -> list[dict[str, int]]:
+        """The batch and the time axis of each input that has one: those that change the axes of x of a layer.
+
+        None of a file without recurrent int8 layers.
+        """
+        names = [axis for axis in default_sizes(self.model) if axis.isidentifier()]
+        layer = next((layer for layer in self.form.layers if not layer.caller), None)
+        found: list[dict[str, int]] = [{}, {}]
+        if layer is None:
+            return found
+        try:
+            probe = Probe(self.form, self.model.path, self.model.provider)
+            small = dict.fromkeys(names, _SMALL)
+            usual = probe.values(self.feeds(0, small))[layer.x].shape
+            for name in names:
+                shape = probe.values(self.feeds(0, {**small, name: _OTHER}))[layer.x].shape
+                for axes, at in zip(found, (1, 0), strict=True):
+                    if shape[at] != usual[at]:
+                        axes |= self._of(name)
+        except LSTMOnnxError:
+            return [{}, {}]  # its axes depend on each other; rows alone are not compared
+        return found
+
+    def _of(self, name: str) -> dict[str, int]:
+        """The axis of this name of each input that has one."""
+        inputs = self.model.inputs.items()
+        return {each: info.shape.index(name) for each, info in inputs if name in info.shape}
+
+
+def _cases(drawn: _Drawn, records: Sequence[Mapping[str, Any]]) -> tuple[list[Expected], list[str]]:
+    """What the float32 file gives for drawn inputs and for the user's, and notes."""
+    batch, steps = drawn.axes()
+    usual = {str(drawn.model.inputs[name].shape[axis]): _TIME for name, axis in steps.items()}
+    ones = dict.fromkeys((axis for axis in default_sizes(drawn.model) if axis.isidentifier()), 1)
+    cases, notes = [], []
+    for label, number, sizes in (("drawn inputs", 0, usual), ("other drawn inputs", 1, usual), ("sizes of 1", 2, ones)):
+        try:
+            cases.append(_case(drawn.model, label, drawn.feeds(number, sizes), batch, steps))
+        except RunError as error:
+            if not records and not cases and sizes is ones:
+                raise ModelError(
+                    f"{drawn.model.path}: does not run on drawn inputs: {error.message}",
+                    hint="give some that it takes: --data, or data= in Python",
+                ) from error
+            notes.append(f"the float32 file does not run on {label}: {error.message}")
+    for number, record in enumerate(records):
+        feeds = complete_feeds(drawn.model, record)
+        cases.append(_case(drawn.model, f"data {number}", feeds, batch, steps, kind="data"))
+    return cases, notes
+
+
+def _case(
+    model: Model,
+    label: str,
+    feeds: Mapping[str, np.ndarray],
+    batch: Mapping[str, int],
+    steps: Mapping[str, int],
+    kind: str = "whole",
+) -> Expected:
+    outputs = {name: np.asarray(array) for name, array in model.run(feeds).items()}
+    wide = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in outputs.items()}
+    symbols = {model.inputs[name].shape[axis] for name, axis in steps.items()}
+    named = [(name, axis, dim) for name in outputs for axis, dim in enumerate(model.outputs[name].shape)]
+    times = {**steps, **{name: axis for name, axis, dim in named if isinstance(dim, str) and dim in symbols}}
+    call = Call(dict(feeds), wide, wide)
+    return Expected(label, (call,), "float32", 1.0, kind=kind, time_axes=times, batch_axes=dict(batch))
+
+
+def _other_weights(model: Model, report: ParityReport) -> Iterator[str]:
+    if report.digest is not None and model.metadata.digest not in (None, report.digest):
+        yield "the file was exported from other weights than the float32 file's (its digest differs)"
+
+
+def _bytes_of(source: str | os.PathLike[str]) -> bytes | None:
+    """The file for a golden file; None of one whose weights are beside it."""
+    model = onnx.load(source, load_external_data=False)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        return None
+    return Path(source).read_bytes()

@@ -1,0 +1,192 @@
+"""Int8 and float16 files against the float32 file that they were made of, of any tool, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from torch import nn
+
+import lstm_onnx
+from lstm_onnx import ConfigError, ModelError, ParityReport
+from lstm_onnx.parity.converted.exact import GRAPH, STORED, Stored
+from lstm_onnx.parity.golden_file import read as read_golden
+from lstm_onnx.testing import ParityError, assert_parity
+from tests.parity.converted.test_files import (
+    a_zero_point,
+    all_numbers,
+    changed,
+    crossed_states,
+    next_float,
+    number,
+    reversed_direction,
+)
+from tests.quantization.operators import Case, saved
+
+OPTIONS: dict[str, Any] = {"provider": "cpu", "threads": 1, "mutants": "none"}
+KERNELS = ("MatMulInteger", "MatMulNBits", "DynamicQuantizeLSTM")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of another tool and its int8 forms: axes "n" and "s", lengths computed from int64, a reverse direction."""
+    folder = tmp_path_factory.mktemp("files")
+    model = Case("LSTM", 2, lengths=True).model()
+    graph = model.graph
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = {"time": "s", "batch": "n"}[dim.dim_param]
+    graph.node.insert(0, helper.make_node("Cast", ["seq_len"], ["lengths"], name="cast", to=TensorProto.INT32))
+    for value in graph.input:
+        if value.name == "lengths":
+            value.CopyFrom(helper.make_tensor_value_info("seq_len", TensorProto.INT64, ["n"]))
+    saved(folder / "m.onnx", model)
+    for kernel in KERNELS:
+        lstm_onnx.quantize(folder / "m.onnx", folder / f"{kernel}.onnx", kernel=kernel)
+    lstm_onnx.export(nn.LSTM(20, 24), folder / "own.onnx")
+    lstm_onnx.export(nn.LSTM(20, 24), folder / "other.onnx")
+    return folder
+
+
+def verified(folder: Path, file: Path | str = "MatMulInteger.onnx", **options: Any) -> ParityReport:
+    return lstm_onnx.verify(folder / "m.onnx", folder / file, **{**OPTIONS, **options})
+
+
+def failed(report: ParityReport) -> set[str]:
+    return {case.label for case in report.cases if not case.passed}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_right_file_passes_and_its_mutants_do_not(kernel: str, folder: Path) -> None:
+    report = verified(folder, f"{kernel}.onnx", mutants="quick")
+    assert report, str(report)
+    assert len(report.mutants) >= 8
+    assert {mutant.outcome for mutant in report.mutants} == {"rejected"}
+    kinds = {case.kind for case in report.cases}
+    assert kinds == ({"stored", "layers"} if kernel == "DynamicQuantizeLSTM" else {"stored", "layers", "rows"})
+    assert {(one.name, one.largest) for one in report.ranges} >= {("s", 12), ("n", 3)}
+    assert [drift.output for drift in report.drift] == ["y", "hn", "cn"]
+    assert all(1e-4 < drift.relative < 0.05 for drift in report.drift)
+    assert report.drift[0].steps == 12
+
+
+def test_the_report_says_what_was_compared(folder: Path) -> None:
+    report = verified(folder)
+    text = str(report)
+    name = folder / "MatMulInteger.onnx"
+    assert text.startswith(f"{name}: the int8 form of the float32 file, {folder / 'm.onnx'}")
+    assert "numbers must be equal" in text
+    assert report.to_dict()["reference"] == "float32"
+    from lstm_onnx.parity.reports.page import page
+
+    assert "<h1>Comparison with the float32 file</h1>" in page([report])
+    assert "PyTorch" not in text + page([report])
+
+
+WRONG: dict[str, tuple[Callable[[Stored], None], str]] = {
+    "one byte of R": (number("R/1/int8", lambda value: value ^ 1), STORED),
+    "one scale": (number("W/0/scale", next_float), STORED),
+    "a zero point": (a_zero_point, STORED),
+    "weights exchanged": (
+        all_numbers("R/0/int8", lambda array: np.roll(array, 1, axis=1)),
+        "int8 layers, drawn inputs",
+    ),
+    "states crossed": (crossed_states, GRAPH),
+    "a direction flipped": (reversed_direction, GRAPH),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file_fails_by_name(name: str, folder: Path, tmp_path: Path) -> None:
+    change, label = WRONG[name]
+    report = verified(folder, changed(folder / "MatMulInteger.onnx", tmp_path / "wrong.onnx", change))
+    assert not report
+    assert label in failed(report)
+    assert "NOT the int8 form of the float32 file" in str(report)
+
+
+def test_the_int8_form_of_other_weights_fails(folder: Path, tmp_path: Path) -> None:
+    lstm_onnx.quantize(folder / "own.onnx", tmp_path / "q.onnx")
+    assert lstm_onnx.verify(folder / "own.onnx", tmp_path / "q.onnx", **OPTIONS)
+    report = lstm_onnx.verify(folder / "other.onnx", tmp_path / "q.onnx", **OPTIONS)
+    assert STORED in failed(report)
+    assert any("its digest differs" in note for note in report.notes)
+
+
+def test_a_file_of_states_is_compared_step_by_step_as_well(folder: Path, tmp_path: Path) -> None:
+    lstm_onnx.quantize(folder / "own.onnx", tmp_path / "q.onnx")
+    report = lstm_onnx.verify(folder / "own.onnx", tmp_path / "q.onnx", **OPTIONS)
+    assert {"int8 layers, alone", "int8 layers, step by step"} <= {case.label for case in report.cases}
+
+
+def test_float16_is_compared_likewise(tmp_path: Path) -> None:
+    module = nn.LSTM(20, 24)
+    for precision in ("float32", "float16"):
+        lstm_onnx.export(module, tmp_path / f"{precision}.onnx", precision=precision)
+    report = lstm_onnx.verify(tmp_path / "float32.onnx", tmp_path / "float16.onnx", **OPTIONS)
+    assert report, str(report)
+    assert "the float16 form of the float32 file" in str(report)
+    assert any(case.label.startswith("rounded weights, ") for case in report.cases)
+    half = number("l0/W/float16", lambda value: np.nextafter(value, np.float16(9)))
+    wrong = changed(tmp_path / "float16.onnx", tmp_path / "wrong.onnx", half)
+    assert STORED in failed(lstm_onnx.verify(tmp_path / "float32.onnx", wrong, **OPTIONS))
+
+
+def test_the_drift_has_a_limit_and_data_count(folder: Path) -> None:
+    feeds = {**Case("LSTM", 2).feeds(30, 1), "seq_len": np.array([30])}
+    report = verified(folder, data=[feeds], max_drift=0.2)
+    assert report, str(report)
+    assert {drift.inputs for drift in report.drift} == {"drawn", "data"}
+    report = verified(folder, max_drift=1e-5)
+    assert failed(report) == {"the drift from float32"}
+    assert "the int8 form of the float32 file, and DRIFTS FARTHER than allowed" in str(report)
+
+
+def test_a_golden_file_holds_the_float32_file(folder: Path, tmp_path: Path) -> None:
+    assert verified(folder, golden=tmp_path / "g.npz")
+    assert read_golden(tmp_path / "g.npz").reference == "float32"
+    report = assert_parity(folder / "MatMulInteger.onnx", golden=tmp_path / "g.npz", mutants="quick")
+    assert report.reference == "float32"
+    assert report.mutants
+    assert "PyTorch" not in str(report)
+    wrong = changed(folder / "MatMulInteger.onnx", tmp_path / "wrong.onnx", WRONG["one scale"][0])
+    with pytest.raises(ParityError, match="numbers differ from the source's"):
+        assert_parity(wrong, golden=tmp_path / "g.npz")
+    with pytest.raises(ParityError, match="numbers differ from the source's"):
+        assert_parity(folder / "m.onnx", wrong, provider="cpu", mutants="none")
+
+
+def test_inputs_that_are_drawn_in_vain(folder: Path, tmp_path: Path) -> None:
+    """A file that runs for a batch of 2 alone: --data says so."""
+    model = onnx.load(folder / "m.onnx")
+    shape = helper.make_tensor("shape", TensorProto.INT64, [4], [-1, 2, 2, 20])
+    model.graph.initializer.append(shape)
+    model.graph.node.append(helper.make_node("Reshape", ["y", "shape"], ["fixed"], name="fixed"))
+    model.graph.output[0].name = "fixed"
+    path = saved(tmp_path / "m.onnx", model)
+    feeds = {**Case("LSTM", 2).feeds(5, 2), "seq_len": np.array([5, 2])}
+    lstm_onnx.quantize(path, tmp_path / "q.onnx", inputs=feeds)
+    report = lstm_onnx.verify(path, tmp_path / "q.onnx", data=[feeds], **OPTIONS)
+    assert report, str(report)
+    assert any(note.startswith("the float32 file does not run on drawn inputs") for note in report.notes)
+    assert "int8 layers, data 0" in {case.label for case in report.cases}
+    with pytest.raises(ModelError, match="does not run on drawn inputs"):
+        lstm_onnx.verify(path, tmp_path / "q.onnx", **OPTIONS)
+
+
+def test_what_cannot_be_compared_is_an_error(folder: Path) -> None:
+    int8 = folder / "MatMulInteger.onnx"
+    with pytest.raises(ConfigError, match=r"m\.onnx: is neither int8 nor float16 by its metadata"):
+        verified(folder, "m.onnx")
+    with pytest.raises(ModelError, match="is int8 itself; give the float32 file"):
+        lstm_onnx.verify(int8, int8, **OPTIONS)
+    with pytest.raises(ConfigError, match="which cannot be exported"):
+        lstm_onnx.verify(folder / "m.onnx", **OPTIONS)
+    with pytest.raises(ConfigError, match="give data= instead of example_inputs"):
+        verified(folder, example_inputs=np.zeros(3))

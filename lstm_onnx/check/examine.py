@@ -23,11 +23,13 @@ from .rules.precision import FLOAT64_ON_CPU
 from .rules.resources import CRASHING_NODE, RESOURCE_BOMB, resource_bomb
 
 
-def examine(path: str, provider: str, require: bool, ignore: Sequence[str]) -> dict[str, Any]:
+def examine(
+    path: str, provider: str, require: bool, ignore: Sequence[str], targets: Sequence[str] = ()
+) -> dict[str, Any]:
     """Apply all rules to a file; what is known on the way is shared with a parent process.
 
     Args:
-        path, provider, require: as in `check`.
+        path, provider, require, targets: as in `check`.
         ignore: names of rules; a file that only an ignored resource-bomb would stop is opened.
 
     Returns:
@@ -53,7 +55,7 @@ def examine(path: str, provider: str, require: bool, ignore: Sequence[str]) -> d
         execution = not_opened(provider, reason)
     else:
         context = CheckContext.of(path, model, provider)
-        results = _applied(results, applications(FILE), context)
+        results = _applied(results, applications(FILE, targets=targets), context)
         execution = execute(path, provider, require=require, batches=_batches(context))
         stage("the rules on providers")
         needs = _provider_needs(provider, execution)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..atomic_io import require_readable
+from ..errors import ConfigError, shown
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
 from .report import CheckReport, CheckResults
@@ -19,6 +20,7 @@ def check(
     require: bool = False,
     strict: bool = False,
     ignore: Sequence[str] = (),
+    targets: Sequence[str] = (),
     seconds: float | None = None,
     child: Child | None = None,
 ) -> CheckReport:
@@ -34,6 +36,8 @@ def check(
             design; the report lists where each one is.
         strict: warnings fail the check, too.
         ignore: ids or names of rules to leave out; ``crashing-node`` cannot be.
+        targets: engines and servers that the file is meant for, of "openvino", "tract", "web", "webgpu", "coreml",
+            "qnn", "tensorrt" and "triton": what they refuse or compute wrongly is found as well.
         seconds: the time limit.  None is 20 for each stage and 60 in all, and more for a large file: 1 and 3 for
             each 20 MiB.
         child: a process to be used for several files, which saves a start for each.
@@ -42,13 +46,19 @@ def check(
         FileError: the file is missing, empty, a folder or otherwise unreadable.
         ModelError: it is not an ONNX model at all.
         ProviderError: the provider is unknown, or cannot be used on this machine.
-        ConfigError: `ignore` names no rule.
+        ConfigError: `ignore` names no rule, or `targets` no engine.
         MissingDependencyError: no usable ONNX Runtime is installed.
     """
     ignored = _rule_names(ignore)
     require_readable(path, "an .onnx file")
     file = os.fspath(path)
-    arguments = {"path": file, "provider": provider, "require": require, "ignore": sorted(ignored)}
+    arguments = {
+        "path": file,
+        "provider": provider,
+        "require": require,
+        "ignore": sorted(ignored),
+        "targets": _require_targets(targets),
+    }
     running = child or Child()
     try:
         results = CheckResults.from_dict(
@@ -59,7 +69,16 @@ def check(
     finally:
         if child is None:
             running.close()
-    return CheckReport.of(file, results, required=require, strict=strict, ignore=ignored)
+    return CheckReport.of(file, results, required=require, strict=strict, ignore=ignored, targets=tuple(targets))
+
+
+def _require_targets(targets: Sequence[str]) -> list[str]:
+    from .rule import TARGETS
+
+    unknown = [name for name in targets if name not in TARGETS]
+    if unknown:
+        raise ConfigError(f"target {shown(unknown[0])} is not known; it must be one of {', '.join(TARGETS)}")
+    return list(targets)
 
 
 def _rule_names(ids_or_names: Sequence[str]) -> frozenset[str]:

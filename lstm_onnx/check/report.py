@@ -60,6 +60,7 @@ class CheckReport:
         ignored: names of rules that were ignored and violated.
         placements: where each node runs, after ONNX Runtime's optimizations.
         required: whether each node had to be on the provider.
+        targets: the engines and servers that the file is meant for.
     """
 
     file: str
@@ -69,6 +70,7 @@ class CheckReport:
     ignored: tuple[str, ...] = ()
     placements: tuple[Placement, ...] = ()
     required: bool = False
+    targets: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -79,6 +81,7 @@ class CheckReport:
         required: bool = False,
         strict: bool = False,
         ignore: Collection[str] = (),
+        targets: tuple[str, ...] = (),
     ) -> CheckReport:
         """The report on results; `ignore` are names of rules, and `strict` makes warnings errors."""
         findings = sorted(results.findings, key=lambda finding: finding.id)
@@ -91,6 +94,7 @@ class CheckReport:
             ignored=tuple(dict.fromkeys(item.rule for item in findings if item.rule in ignore and item.violated)),
             placements=results.placements,
             required=required,
+            targets=targets,
         )
 
     @property
@@ -113,6 +117,7 @@ class CheckReport:
             "passed": bool(self),
             "file": self.file,
             "provider": self.provider,
+            "targets": list(self.targets),
             "findings": [asdict(finding) for finding in self.findings],
             "silent": list(self.silent),
             "ignored": list(self.ignored),
@@ -147,7 +152,8 @@ class CheckReport:
         verdict = "passed" if self else f"FAILED ({', '.join(rules) or 'nothing was checked'})"
         count = len(self.warnings)
         warnings = f", {count} warning{'s' * (count > 1)}" if count else ""
-        return "\n".join([*lines, f"{self.file}: {verdict} on {self.provider}{warnings}"])
+        meant = f", for {', '.join(self.targets)}" if self.targets else ""
+        return "\n".join([*lines, f"{self.file}: {verdict} on {self.provider}{meant}{warnings}"])
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .context import CheckContext
 
 SEVERITIES = ("error", "warning", "info")
+TARGETS = ("openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton")
+"""Engines and servers that a file may be meant for, other than ONNX Runtime on this machine."""
 _WIDTH = 96
 RuleFunction = Callable[["CheckContext"], Iterable[Finding]]
 F = TypeVar("F", bound=RuleFunction)
@@ -42,6 +44,8 @@ class Rule:
         summary: what a file that violates it does.
         why: what follows from that.
         fix: how to mend it.
+        target: the engine that it is about, of `TARGETS`: it is applied where that is asked for; "" is always.
+        source: of a rule on an engine: what was run, with its version, or the document and the place in it.
     """
 
     id: str
@@ -50,6 +54,8 @@ class Rule:
     summary: str
     why: str
     fix: str
+    target: str = ""
+    source: str = ""
 
     def passed(self, message: str) -> Finding:
         """The file complies."""
@@ -71,7 +77,9 @@ class Rule:
 
     def __str__(self) -> str:
         """The whole rule, for people."""
-        parts = [f"{self.id} {self.name} ({self.severity})", self.summary, self.why, f"Fix: {self.fix}"]
+        heading = f"{self.id} {self.name} ({self.severity}{f', --target {self.target}' if self.target else ''})"
+        parts = [heading, self.summary, self.why, f"Fix: {self.fix}"]
+        parts += [f"Source: {self.source}"] if self.source else []
         return "\n\n".join(textwrap.fill(part, _WIDTH, break_on_hyphens=False) for part in parts)
 
 
@@ -96,15 +104,28 @@ RULES: list[Rule] = []
 APPLICATIONS: list[Application] = []
 
 
-def rule(id: str, name: str, severity: str, *, summary: str, why: str, fix: str) -> Rule:  # noqa: A002
+def rule(
+    id: str,  # noqa: A002
+    name: str,
+    severity: str,
+    *,
+    summary: str,
+    why: str,
+    fix: str,
+    target: str = "",
+    source: str = "",
+) -> Rule:
     """Define and register a rule; for the arguments see `Rule`.
 
     Raises:
-        ValueError: the id or the name is taken, or the severity is unknown.
+        ValueError: the id or the name is taken, the severity or the target is unknown, or a rule on a target has no
+            source.
     """
     if severity not in SEVERITIES or any(id == other.id or name == other.name for other in RULES):
         raise ValueError(f"{id} {name}: the id or the name is taken, or the severity {severity} is unknown")
-    RULES.append(Rule(id, name, severity, summary, why, fix))
+    if target not in ("", *TARGETS) or bool(target) is not bool(source):
+        raise ValueError(f"{id} {name}: the target {target} is unknown, or its source is not said")
+    RULES.append(Rule(id, name, severity, summary, why, fix, target, source))
     return RULES[-1]
 
 

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, type=FILE)
 @provider_option
+@option(
+    "--target",
+    "targets",
+    type=click.Choice(["openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton"]),
+    multiple=True,
+    help="Also find what this engine or server refuses or computes wrongly; may be repeated.",
+)
 @option("--require", is_flag=True, help="Every node must run on the provider; lists where each one runs.")
 @option("--strict", is_flag=True, help="Warnings fail the check too.")
 @option("--ignore", multiple=True, metavar="RULE", help="Skip a rule, by id or name; may be repeated.")
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 def check(
     files: tuple[str, ...],
     provider: str,
+    targets: tuple[str, ...],
     require: bool,
     strict: bool,
     ignore: tuple[str, ...],
@@ -71,6 +79,7 @@ def check(
                         require=require,
                         strict=strict,
                         ignore=ignore,
+                        targets=targets,
                         seconds=time_limit,
                         child=child,
                     )

@@ -37,6 +37,15 @@ _WITH_SOURCE = {
     show_default="auto",
     help="Execution provider, as in run; may be repeated.",
 )
+@option(
+    "--runtime",
+    "runtimes",
+    type=click.Choice(["onnxruntime", "openvino", "onnxruntime-web", "tract"]),
+    multiple=True,
+    default=("onnxruntime",),
+    show_default="onnxruntime",
+    help="Engine that runs the file, on the CPU but for onnxruntime; may be repeated.",
+)
 @threads_option
 @option(
     "--precision",
@@ -73,6 +82,7 @@ def verify(
     source: str,
     file: str | None,
     providers: tuple[str, ...],
+    runtimes: tuple[str, ...],
     threads: int | None,
     precisions: tuple[str, ...],
     mutants: str,
@@ -87,8 +97,8 @@ def verify(
 ) -> int:
     """Compare FILE with the PyTorch model SOURCE.
 
-    Without FILE, a fresh export of SOURCE is compared.  Each provider and precision is compared in
-    turn, with its own report.  With several of them, --json prints an object with the key
+    Without FILE, a fresh export of SOURCE is compared.  Each provider, runtime and precision is compared
+    in turn, with its own report.  With several of them, --json prints an object with the key
     "reports".
 
     With only a FILE and --golden, FILE is compared with a golden file of an earlier run.
@@ -120,7 +130,7 @@ def verify(
     if source.lower().endswith(".onnx"):
         reports = [
             replace(report, command=_command_line())
-            for report in _against_golden(source, golden, providers, threads, mutants, max_drift)
+            for report in _against_golden(source, golden, providers, runtimes, threads, mutants, max_drift)
         ]
         show(reports, as_json=as_json, junit=junit, html=html)
         return 0 if all(reports) else EXIT_FAILED
@@ -141,6 +151,7 @@ def verify(
         model_source,
         file,
         providers=providers,
+        runtimes=runtimes,
         precisions=precisions,
         threads=threads,
         seed=seed,
@@ -242,6 +253,7 @@ def _against_golden(
     path: str,
     golden: str | None,
     providers: tuple[str, ...],
+    runtimes: tuple[str, ...],
     threads: int | None,
     mutants: str,
     max_drift: float | None,
@@ -259,8 +271,11 @@ def _against_golden(
 
     level = mutants if is_given("mutants") else "none"  # mutants need onnx, and running a model does not
     return [
-        verify_golden(path, golden, provider=each, threads=threads, mutants=level, max_drift=max_drift)
-        for each in providers
+        verify_golden(
+            path, golden, provider=provider, runtime=runtime, threads=threads, mutants=level, max_drift=max_drift
+        )
+        for runtime in runtimes
+        for provider in providers
     ]
 
 

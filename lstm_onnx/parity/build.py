@@ -20,6 +20,7 @@ from .own_states import file_only
 from .ranges import ranges_of
 from .replay import replay
 from .report import CaseResult, ParityReport
+from .runtimes import engine_of, note_of
 
 INTERFACE = "inputs and outputs"
 """The label of the case on the file's interface."""
@@ -60,6 +61,10 @@ def build_report(
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+    engine = engine_of(model)
+    if engine is not None:
+        versions = {"lstm-onnx": __version__, engine.title: engine.version, **versions}
+        notes += [note_of(model)] if note_of(model) else []
     return ParityReport(
         file or model.path,
         source,
@@ -71,6 +76,7 @@ def build_report(
         digest=model.metadata.digest,
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         commit=git_commit(),
+        runtime=f"{engine.title} {engine.version}" if engine is not None else "",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..atomic_io import temporary_folder
 from ..errors import ConfigError, shown
-from ..runtime import Model, load
+from ..runtime import Model
 from .build import build_report, with_mutants
 from .converted.drift import drifts, limit_case, precision_of, require_drift
 from .expected import first_difference
@@ -16,6 +16,7 @@ from .golden_file import Golden, read
 from .own_states import file_only
 from .replay import replay
 from .report import ParityReport
+from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_runtime, running
 
 
 def verify_golden(
@@ -23,6 +24,7 @@ def verify_golden(
     golden: str | os.PathLike[str],
     *,
     provider: str = "auto",
+    runtime: str = ONNXRUNTIME,
     threads: int | None = None,
     mutants: str = "none",
     max_drift: float | None = None,
@@ -33,6 +35,7 @@ def verify_golden(
         path: the .onnx file, or what `load` returned, which keeps its own provider and threads.
         golden: what `verify` stored.
         provider: where the file runs: "auto", "cpu" or "cuda".
+        runtime: the engine that runs it, as in `verify`.
         threads: ONNX Runtime's threads.
         mutants: how many mutants are tried, as in `verify`; they need onnx.
         max_drift: as in `verify`.
@@ -49,17 +52,30 @@ def verify_golden(
     if not isinstance(mutants, str):
         raise ConfigError(f'mutants = {shown(mutants)} is not possible; it must be a level, such as "none"')
     stored = read(golden)
-    model = path if isinstance(path, Model) else load(path, provider=provider, threads=threads, trial=None)
-    _require_same_names(model, stored, golden)
+    require_runtime(runtime, provider)
     require_drift(max_drift)
-    if precision_of(model):
-        report = _converted(model, stored, golden, mutants, max_drift)
+    if isinstance(path, Model):
+        if runtime != ONNXRUNTIME:
+            raise ConfigError(f"{path.path}: is open in ONNX Runtime; pass its path for another runtime")
+        report = _verified(path, stored, golden, mutants, max_drift)
     else:
-        report = _compared(model, stored, golden, mutants)
-        if max_drift is not None:
-            found = drifts(model, stored.cases)
-            report = replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift)))
+        with running(runtime, threads) as engine:
+            report = _verified(load_on(engine, path, provider, threads), stored, golden, mutants, max_drift)
     return replace(report, seconds=time.perf_counter() - started)
+
+
+def _verified(
+    model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str, max_drift: float | None
+) -> ParityReport:
+    _require_same_names(model, stored, golden)
+    require_judgeable(model, precision_of(model))
+    if precision_of(model):
+        return _converted(model, stored, golden, mutants, max_drift)
+    report = _compared(model, stored, golden, mutants)
+    if max_drift is None:
+        return report
+    found = drifts(model, stored.cases)
+    return replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift)))
 
 
 def _compared(model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str) -> ParityReport:
@@ -101,7 +117,7 @@ def _converted(
     with temporary_folder() as folder:
         path = folder / "float32.onnx"
         path.write_bytes(stored.float32)
-        with load(path, provider=model.provider, threads=1, trial=None) as float32:
+        with load_like(model, path) as float32:
             # Mutants of the float32 file show how well it is compared with PyTorch.
             level, cases = mutants, stored
             if stored.reference != "PyTorch":  # whose errors over time are no model's own

@@ -141,10 +141,11 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
         for call in case.calls
     ]
     described: list[dict[str, Any]] = [{part: dict.fromkeys(arrays) for part, arrays in call.items()} for call in calls]
-    for part, name in ((part, name) for part, arrays in calls[0].items() for name in arrays):
-        # The largest first, since the others may be blocks of it.
-        sizes = [call[part][name].size for call in calls]
-        order = sorted(range(len(calls)), key=sizes.__getitem__, reverse=True)
+    parts = dict.fromkeys((part, name) for call in calls for part, arrays in call.items() for name in arrays)
+    for part, name in parts:
+        # The largest first, since the others may be blocks of it; some calls may leave states out.
+        sizes = {at: call[part][name].size for at, call in enumerate(calls) if name in call[part]}
+        order = sorted(sizes, key=sizes.__getitem__, reverse=True)
         first = f"{prefix}.{order[0]}.{part}.{name}"
         largest = store.add(first, calls[order[0]][part][name])
         for at in order:
@@ -162,8 +163,8 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
         "dtypes": dict(case.dtypes),
         "every": dict(case.feature_steps),
         "calls": [
-            {**parts, "label": call.label, "least": dict(call.least)}
-            for parts, call in zip(described, case.calls, strict=True)
+            {**arrays, "label": call.label, "least": dict(call.least)}
+            for arrays, call in zip(described, case.calls, strict=True)
         ],
     }
 
@@ -245,7 +246,9 @@ def _case(item: Any, arrays: Arrays) -> Expected:
     sizes = [scale, *case.least.values(), *case.scales.values()]
     _require(all(size >= 0 for size in sizes), "a scale is negative or not a number")
     _require(all(step > 0 for step in case.feature_steps.values()), "a step through features is not positive")
-    _require(all(call.feeds.keys() == calls[0].feeds.keys() for call in calls), "calls of one case differ in inputs")
+    # The calls of a sweep are independent of each other, and some leave states out.
+    alike = case.kind == "sweep" or all(call.feeds.keys() == calls[0].feeds.keys() for call in calls)
+    _require(alike, "calls of one case differ in inputs")
     apart = all(case.batch_axes.get(name) != axis for name, axis in case.time_axes.items())
     _require(apart, "an axis is time and batch at once")
     times, batches = _sizes(calls, case.time_axes), _sizes(calls, case.batch_axes)

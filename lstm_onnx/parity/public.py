@@ -19,6 +19,7 @@ def verify(
     *,
     example_inputs: Any = None,
     provider: str = "auto",
+    runtime: str = "onnxruntime",
     threads: int | None = None,
     seed: int = 0,
     mutants: str = "quick",
@@ -49,6 +50,8 @@ def verify(
         example_inputs: for an nn.Module, as in `export`: needed where the file is not from lstm-onnx, or was called
             with something that its metadata cannot hold; the error says so.
         provider: where the file runs: "auto", "cpu" or "cuda".
+        runtime: the engine that runs the file: "onnxruntime", "openvino", "onnxruntime-web" or "tract"; for another
+            than the first, `path` must be a path, and the engine must be installed.
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
         mutants: how many mutants are tried: "none", "quick" (one of each kind) or "all".
@@ -61,9 +64,9 @@ def verify(
         A report, truthy if the file is in parity and no mutant survived.
 
     Raises:
-        MissingDependencyError: torch is not installed.
-        ConfigError: `mutants`, `seed`, `data` or `max_drift` is not possible, `module` is no model, or the file's
-            inputs are not those of the module.
+        MissingDependencyError: torch or the engine is not installed.
+        ConfigError: `mutants`, `seed`, `data`, `max_drift` or `runtime` is not possible, `module` is no model, or the
+            file's inputs are not those of the module.
         ExportError: the module cannot be run as the file is.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
             a case is a report that fails.
@@ -102,6 +105,7 @@ def verify(
         path,
         example_inputs=example_inputs,
         providers=(provider,),
+        runtimes=(runtime,),
         threads=threads,
         seed=seed,
         mutants=mutants,

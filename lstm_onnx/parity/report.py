@@ -163,6 +163,7 @@ class ParityReport:
             and which is compared with what that precision makes of the export; else "".
         drift: what the smaller weights cost.
         reference: "PyTorch"; or "float32", where `source` is the float32 file that `file` was made of.
+        runtime: the engine that ran the file and its version, such as "OpenVINO 2026.4.1"; "" for ONNX Runtime.
     """
 
     file: str
@@ -183,6 +184,7 @@ class ParityReport:
     precision: str = ""
     drift: tuple[Drift, ...] = ()
     reference: str = "PyTorch"
+    runtime: str = ""
 
     @property
     def survivors(self) -> tuple[MutantResult, ...]:
@@ -233,6 +235,7 @@ class ParityReport:
             "file": self.file,
             "source": self.source,
             "provider": self.provider,
+            "runtime": self.runtime or "onnxruntime",
             "limit": K,
             "outputs": {name: {**_tensor(t, growth=True), "case": c.label} for name, (c, t) in self.worst.items()},
             "location": None if self.location is None else asdict(self.location),
@@ -264,10 +267,10 @@ class ParityReport:
 
     def __repr__(self) -> str:
         """One line: the verdict and its figures."""
-        from .reports.content import clean, headline
+        from .reports.content import headline, place
 
         failed = sum(not case.passed for case in self.judged)
-        return f"<ParityReport {headline(self)}: {failed} of {len(self.judged)} cases failed on {clean(self.provider)}>"
+        return f"<ParityReport {headline(self)}: {failed} of {len(self.judged)} cases failed on {place(self)}>"
 
     def _repr_html_(self) -> str:
         """The summary of the page, for notebooks."""

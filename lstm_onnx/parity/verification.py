@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -22,7 +23,7 @@ from ..exporter.sources.module_argument import unwrap_module
 from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_source
 from ..exporter.sources.torch_lstm import is_bare_lstm
 from ..input_spec import InputSpec
-from ..runtime import Model, load
+from ..runtime import Model
 from .build import build_report, with_mutants
 from .comparison import Verification
 from .converted.drift import drifts, limit_case, precision_of, require_drift
@@ -34,6 +35,7 @@ from .lstm.verification import LSTMVerification
 from .modules.verification import ModuleVerification
 from .mutants import changes_recurrence, require_level
 from .report import CaseResult, ParityReport
+from .runtimes import ONNXRUNTIME, load_like, load_on, require_judgeable, require_runtime, running
 from .user_data import UserData
 
 Progress: TypeAlias = Callable[[Iterator[CaseResult], str, int], AbstractContextManager[Iterable[CaseResult]]]
@@ -55,6 +57,7 @@ def verify_all(
     *,
     example_inputs: Any = None,
     providers: Sequence[str] = ("auto",),
+    runtimes: Sequence[str] = (ONNXRUNTIME,),
     precisions: Sequence[str] = (),
     threads: int | None = None,
     seed: int = 0,
@@ -71,6 +74,7 @@ def verify_all(
         file: as in `verify`.
         example_inputs: as in `verify`.
         providers: each gives a report of its own.
+        runtimes: so does each engine, of `runtimes.RUNTIMES`.
         precisions: as in `export`: fresh exports to compare, instead of one as the source says.
         threads: ONNX Runtime's threads.
         seed: for the inputs and states that are drawn.
@@ -95,14 +99,19 @@ def verify_all(
     if precisions and not configured:
         raise ConfigError("precisions are for configured models; export the module itself with precision=")
     require_drift(max_drift)
+    for runtime, provider in itertools.product(runtimes, providers):
+        require_runtime(runtime, provider)
+    if isinstance(file, Model) and tuple(runtimes) != (ONNXRUNTIME,):
+        raise ConfigError(f"{file.path}: is open in ONNX Runtime; pass its path for another runtime")
     done = []
     with ExitStack() as stack:
         for compared, opened, name in _files(source, file, precisions, example_inputs, stack):
-            for provider in providers:
+            for runtime, provider in itertools.product(runtimes, providers):
                 with ExitStack() as models:
                     model = opened
                     if not isinstance(model, Model):
-                        model = models.enter_context(load(model, provider=provider, threads=threads, trial=None))
+                        engine = models.enter_context(running(runtime, threads))
+                        model = models.enter_context(load_on(engine, model, provider, threads))
                     feeds, notes = data.feeds(model) if isinstance(data, UserData) else (data, [])
                     comparison = _Comparison(compared, model, example_inputs, seed, feeds, mutants)
                     report, golden = comparison.run(name, max_drift, notes, progress)
@@ -126,6 +135,7 @@ class _Comparison:
     ) -> tuple[ParityReport, Golden]:
         """The report, in which the file has this name, and its cases for a golden file."""
         precision = precision_of(self.model)
+        require_judgeable(self.model, precision)
         if precision and self.model.metadata.generation is not None:
             raise ConfigError(
                 f"{self.model.path}: repeats a step with {precision} weights; verify the step's own file, with "
@@ -140,7 +150,7 @@ class _Comparison:
         with temporary_folder() as folder:
             path = folder / "float32.onnx"
             export_float32(self.source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)
-            with load(path, provider=self.model.provider, threads=1, trial=None) as float32:
+            with load_like(self.model, path) as float32:
                 report, golden = self._compared(float32, name, notes, progress)
             if len(list(folder.iterdir())) == 1:  # weights over 2 GB are in a file beside it
                 golden = replace(golden, float32=path.read_bytes())

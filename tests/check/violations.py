@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from lstm_onnx.check.rules import all_rules
 from tests.conformance.by_hand import PARAMETERS, SIZE, H, graph_of, inputs_of
 from tests.conformance.nodes import Array, Node, save
 
@@ -365,4 +366,5 @@ OTHERS = {
     "int8-without-vnni": "mended by another file: test_int8.py",
     "provider": "a matter of placements: test_session.py",
     "loop-on-cuda": "mended by another export: test_providers.py",
+    **{rule.name: "on another engine: test_targets.py" for rule in all_rules() if rule.target},
 }

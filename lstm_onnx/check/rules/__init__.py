@@ -1,6 +1,7 @@
 """The rules of `check`, one module a family: each has its rules' texts and the functions that apply them.
 
-LO1xx are about the file, LO2xx axes, LO3xx states and lengths, LO4xx recurrent operators, LO5xx providers.
+LO1xx are about the file, LO2xx axes, LO3xx states and lengths, LO4xx recurrent operators, LO5xx providers,
+LO6xx other engines and servers (`rule.TARGETS`).
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ def all_rules() -> tuple[Rule, ...]:
     return tuple(RULES)
 
 
-def applications(*needs: str) -> list[Application]:
-    """The functions whose needs are among `needs`, sorted by the id of their first rule."""
-    return [application for application in APPLICATIONS if application.needs in needs]
+def applications(*needs: str, targets: Collection[str] = ()) -> list[Application]:
+    """The functions whose needs are among `needs`, sorted by the id of their first rule.
+
+    Those on an engine are left out unless it is among `targets`.
+    """
+    wanted = ("", *targets)
+    return [item for item in APPLICATIONS if item.needs in needs and item.rules[0].target in wanted]
 
 
 def sorted_names(names: Collection[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from ...runtime.providers import open_session
 from ..expected import Expected
 from ..replay import replay
 from ..report import MutantResult, Range
+from ..runtimes import engine_of, session_like
 from .catalogue import MUTATORS, Mutator
 from .effect import Shapes, same_by_graph
 from .equivalence import Outcome, equivalent
@@ -39,16 +40,20 @@ def folder_of(model: Model) -> str:
 
 
 def opened(model: Model, copy: onnx.ModelProto) -> Model:
-    """`copy`, opened on the provider of `model`, with its pairs of states.
+    """`copy`, opened on the engine and the provider of `model`, with its pairs of states.
 
     It has one thread: a pool with more would open the file again, and a copy has none.
 
     Raises:
         LSTMOnnxError: it cannot be opened.
     """
-    states = None if model.states == model.metadata.states else model.states
-    session, provider = open_session(copy.SerializeToString(), model.provider, 1, folder=folder_of(model))
-    return Model(model.path, session, provider, states, 1)
+    session, provider = session_like(model, copy.SerializeToString(), folder_of(model))
+    return Model(model.path, session, provider, _states_of(model), 1)
+
+
+def _states_of(model: Model) -> Mapping[str, str] | None:
+    """The pairs of states to open a copy of it with."""
+    return None if model.states == model.metadata.states else model.states
 
 
 def require_level(level: str) -> None:
@@ -68,6 +73,18 @@ class Target:
     model: Model
     proto: onnx.ModelProto
     expected: Sequence[Expected]
+
+    def on_onnxruntime(self) -> Target:
+        """The same in ONNX Runtime, where another engine runs it.
+
+        Mutants show whether the cases would have rejected a wrong file.  An engine that ignores an attribute, such as
+        a direction, would run such a mutant as if it were right.
+        """
+        if engine_of(self.model) is None:
+            return self
+        content, folder = self.proto.SerializeToString(), folder_of(self.model)
+        session, provider = open_session(content, self.model.provider, 1, folder=folder)
+        return replace(self, model=Model(self.model.path, session, provider, _states_of(self.model), 1))
 
 
 def mutated(
@@ -104,7 +121,7 @@ def self_test(
     harder: Iterable[Target] = (),
     ranges: Sequence[Range] = (),
 ) -> Iterator[MutantResult]:
-    """Whether the cases reject the mutants of a file, one by one.
+    """Whether the cases reject the mutants of a file, one by one, which run in ONNX Runtime.
 
     Args:
         model: the file, open; its graph is read again.
@@ -128,7 +145,8 @@ def self_test(
     proto, folder = read_graph(model), folder_of(model)
     first = [Target(model, proto, expected), *([amplified] if amplified is not None else [])]
     targets = _Remembered(
-        replace(target, expected=_sensitive_first(target.expected)) for target in itertools.chain(first, harder)
+        replace(target.on_onnxruntime(), expected=_sensitive_first(target.expected))
+        for target in itertools.chain(first, harder)
     )
     shapes = known_shapes(proto)
     names = [layer.name for layer in Edit(proto, folder, inner=True).layers]

@@ -124,7 +124,12 @@ def summary(report: ParityReport) -> str:
     measure = f"an error may be up to {K:g} times PyTorch's own, and {K:g} roundings in any case"
     if report.reference != "PyTorch":
         measure = f"numbers must be equal, and the error of a layer may be up to {K:g} roundings of float32"
-    return f"{done} on {clean(report.provider)}; {measure}"
+    return f"{done} on {place(report)}; {measure}"
+
+
+def place(report: ParityReport) -> str:
+    """Where the file ran: the provider, and the engine where it is not ONNX Runtime."""
+    return f"{clean(report.runtime)} ({clean(report.provider)})" if report.runtime else clean(report.provider)
 
 
 def row(case: CaseResult, tensor: TensorResult) -> Row:

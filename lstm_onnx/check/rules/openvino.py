@@ -1,0 +1,115 @@
+"""LO601-604: what OpenVINO's CPU plugin refuses, or computes wrongly without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import NodeProto
+
+from ...onnxgraph import Scope, attributes_of, is_default, text, typed
+from ...onnxgraph.recurrent import SEQUENCE_LENS, input_of
+from ..context import CheckContext, label
+from ..finding import Finding
+from ..rule import applies, rule
+
+_RUN = "run with OpenVINO 2026.4.1 on its CPU plugin"
+_ACTIVATIONS = frozenset({"sigmoid", "tanh", "relu"})
+
+OPENVINO_LENGTHS = rule(
+    "LO601",
+    "openvino-lengths",
+    "error",
+    target="openvino",
+    summary="lengths of sequences, which OpenVINO ignores where an axis is open",
+    why="OpenVINO computes every sequence to the end of its padding, without an error: outputs after the end are not "
+    "zero, final states are those of the padding, and a reverse direction starts in it. With fixed sizes of the "
+    "batch and of time the results are right.",
+    fix="fix both sizes after reading the file (model.reshape), or export the model without lengths and run "
+    "sequences of one length together",
+    source=f"{_RUN}; openvino pull request 10710, in src/plugins/intel_cpu/src/nodes/rnn.cpp: isSupportedOperation "
+    "returns before it looks at the lengths where the shape is dynamic",
+)
+OPENVINO_VARIANT = rule(
+    "LO602",
+    "openvino-variant",
+    "error",
+    target="openvino",
+    summary="input_forget, which OpenVINO ignores, or an activation that it refuses",
+    why="OpenVINO computes an LSTM with input_forget=1 as one without, and refuses recurrent operators with other "
+    "activations than sigmoid, tanh and relu.",
+    fix="run it with ONNX Runtime, or train the model with nn.LSTM's own activations",
+    source=_RUN,
+)
+OPENVINO_FLOAT64 = rule(
+    "LO603",
+    "openvino-float64",
+    "error",
+    target="openvino",
+    summary="float64, which OpenVINO computes as float32",
+    why="Inputs and outputs stay float64, and every number in between has the precision of float32 (errors of 1e-7).",
+    fix="export it as float32, whose results are the same there",
+    source=_RUN,
+)
+OPENVINO_SCAN = rule(
+    "LO604",
+    "openvino-scan",
+    "error",
+    target="openvino",
+    summary="a Scan whose body reads a value that the graph around it computes",
+    why="OpenVINO cannot read the file ('Number of Scan node inputs is less than required'): a body may read "
+    "constants of the graph around it, and what is computed there must be an input of the Scan.  Int8 LSTMs of the "
+    "default kernel have such Scans.",
+    fix="export the model in float32, or run it with ONNX Runtime",
+    source=f"{_RUN}; src/frontends/onnx/frontend/src/op/scan.cpp counts the body's inputs so",
+)
+
+
+def has_open_axis(context: CheckContext, scope: Scope, node: NodeProto) -> bool:
+    """Whether the sizes of the first input of a recurrent operator are not all known."""
+    shape = scope.shape(input_of(node, 0))
+    return shape is None or not all(isinstance(dim, int) for dim in shape) or bool(context.graph.axes)
+
+
+@applies(OPENVINO_LENGTHS)
+def openvino_lengths(context: CheckContext) -> Iterator[Finding]:
+    """Lengths that are not constants, at open axes."""
+    for scope, node in context.onnx_operators:
+        lengths = input_of(node, SEQUENCE_LENS)
+        if lengths and has_open_axis(context, scope, node):
+            yield OPENVINO_LENGTHS.violated(label(node), f"OpenVINO ignores its lengths, {lengths}")
+
+
+@applies(OPENVINO_VARIANT)
+def openvino_variant(context: CheckContext) -> Iterator[Finding]:
+    """Attributes that it ignores or refuses."""
+    for _, node in context.onnx_operators:
+        given = attributes_of(node)
+        if typed(given, "input_forget", int):
+            yield OPENVINO_VARIANT.violated(label(node), "OpenVINO ignores input_forget=1")
+        names = [text(item) for item in typed(given, "activations", list)]
+        other = [name for name in names if name.lower() not in _ACTIVATIONS]
+        if other:
+            yield OPENVINO_VARIANT.violated(label(node), f"OpenVINO refuses the activation {', '.join(other)}")
+
+
+@applies(OPENVINO_FLOAT64)
+def openvino_float64(context: CheckContext) -> Iterator[Finding]:
+    """Recurrent operators and inputs of float64."""
+    for scope, node in context.graph.recurrent:
+        if any(scope.dtype(name) == "float64" for name in node.input if name):
+            yield OPENVINO_FLOAT64.violated(label(node), f"OpenVINO computes this {node.op_type} in float32")
+
+
+@applies(OPENVINO_SCAN)
+def openvino_scan(context: CheckContext) -> Iterator[Finding]:
+    """Values from around a body that are not constants."""
+    for scope, node in context.nodes:
+        if node.op_type != "Scan" or not is_default(node.domain):
+            continue
+        for body in scope.bodies(node):
+            for name in (name for each in body.nodes for name in each.input if name and name not in body.known):
+                home = body.home(name)
+                if home is not None and name not in home.tensors:
+                    message = f"its body reads {name}, which is computed outside of it"
+                    yield OPENVINO_SCAN.violated(label(node), message)
+                    break

@@ -1,0 +1,219 @@
+"""LO611-618: what tract refuses, or computes wrongly without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import NodeProto
+
+from ...onnxgraph import Scope, attributes_of, is_default, text, typed
+from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, INITIAL_C, INITIAL_H, SEQUENCE_LENS, direction_of, input_of
+from ..context import CheckContext, label
+from ..finding import Finding
+from ..rule import applies, rule
+
+_RUN = "run with tract 0.23.9"
+_CODE = "github.com/sonos/tract, commit 38b383f"
+_PASSED = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+
+TRACT_LENGTHS = rule(
+    "LO611",
+    "tract-lengths",
+    "error",
+    target="tract",
+    summary="lengths of sequences, which tract refuses",
+    why="tract opens an LSTM, GRU or RNN only without lengths, or with constant ones that are the whole time "
+    "('Non constant seq_len is not supported').",
+    fix="export the model without lengths, and run sequences of one length together",
+    source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/common.rs",
+)
+TRACT_VARIANT = rule(
+    "LO612",
+    "tract-variant",
+    "error",
+    target="tract",
+    summary="an attribute that tract does not read: direction=reverse, other activations, clip, input_forget",
+    why="tract computes an LSTM, GRU or RNN of one direction forward, with sigmoid and tanh, without bounds, whatever "
+    "its attributes say, and without an error.  Bidirectional ones are right.",
+    fix="reverse the input and the output instead of the direction; run other variants with ONNX Runtime",
+    source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/lstm.rs, gru.rs and rnn.rs read no such attribute",
+)
+TRACT_STATES = rule(
+    "LO613",
+    "tract-states",
+    "warning",
+    target="tract",
+    summary="no initial states, with a batch that is open",
+    why="tract ends the process that opens the file ('called Result::unwrap() on an Err value: UndeterminedSymbol'): "
+    "it makes zeros of the batch, which must be a number.",
+    fix="fix the sizes of the batch and of time, such as with onnxruntime.tools.make_dynamic_shape_fixed, or export "
+    "the states as inputs",
+    source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/common.rs, wire_one_side",
+)
+TRACT_CELL_STATE = rule(
+    "LO616",
+    "tract-cell-state",
+    "warning",
+    target="tract",
+    summary="an LSTM without initial states whose cell state is used beside another output",
+    why="tract often fails when it runs a batch above 1 ('Clashing resolution for expression').",
+    fix="export the states as inputs; lstm-onnx verify SOURCE FILE --runtime tract shows whether it fails",
+    source=_RUN,
+)
+TRACT_EXPANDED = rule(
+    "LO617",
+    "tract-expanded",
+    "warning",
+    target="tract",
+    summary="a recurrent operator whose input or initial state is repeated by Expand or Tile",
+    why="tract moves the repetition behind the operator's products and often fails at it, when it opens the file or "
+    "when it runs (a failing check in declutter, 'Clashing resolution for expression').",
+    fix="repeat the vector before the file's input; verify SOURCE FILE --runtime tract shows whether it fails",
+    source=_RUN,
+)
+TRACT_PRECISION = rule(
+    "LO618",
+    "tract-precision",
+    "info",
+    target="tract",
+    summary="gates, which tract computes with an approximate sigmoid",
+    why="A gate that is open gives 0.99996 instead of 1, so that a large cell state loses 4e-5 of itself at each step. "
+    "Cell states of trained models are rarely above 100, where this is within a few roundings of the outputs.",
+    fix="compare on your own inputs: lstm-onnx verify SOURCE FILE --runtime tract --data DATA",
+    source=f"{_RUN}: states of 1000 are off by 0.04",
+)
+TRACT_FLOAT64 = rule(
+    "LO614",
+    "tract-float64",
+    "error",
+    target="tract",
+    summary="a recurrent operator or a loop in float64",
+    why="tract opens the file and fails when it runs: 'Sigmoid does not support F64'.",
+    fix="export it as float32",
+    source=_RUN,
+)
+TRACT_INT8 = rule(
+    "LO615",
+    "tract-int8",
+    "error",
+    target="tract",
+    summary="ONNX Runtime's int8 operators: DynamicQuantizeLSTM, MatMulNBits of 8 bits",
+    why="tract has no DynamicQuantizeLSTM, and MatMulNBits with 2 and 4 bits only.",
+    fix="quantise the float32 file again with the default kernel: lstm-onnx quantize FILE -o OUT",
+    source=_RUN,
+)
+
+
+@applies(TRACT_PRECISION)
+def tract_precision(context: CheckContext) -> Iterator[Finding]:
+    """LSTMs, and loops with gates, whose states may be large."""
+    found = [
+        node
+        for scope, node in context.nodes
+        if node.op_type == "LSTM" or (node.op_type == "Sigmoid" and scope.parent is not None)
+    ]
+    if found:
+        yield TRACT_PRECISION.violated(
+            label(found[0]), "cell states of 1000 and more have errors of 4e-5 of them a step"
+        )
+
+
+@applies(TRACT_LENGTHS)
+def tract_lengths(context: CheckContext) -> Iterator[Finding]:
+    """Lengths that are not constants."""
+    for scope, node in context.onnx_operators:
+        lengths = input_of(node, SEQUENCE_LENS)
+        if lengths and context.constant(scope, lengths) is None:
+            yield TRACT_LENGTHS.violated(label(node), f"tract refuses the lengths {lengths} of this {node.op_type}")
+
+
+@applies(TRACT_VARIANT)
+def tract_variant(context: CheckContext) -> Iterator[Finding]:
+    """Attributes that it does not read."""
+    for _, node in context.onnx_operators:
+        ignored = list(_ignored(node))
+        if ignored:
+            yield TRACT_VARIANT.violated(label(node), f"tract ignores {', '.join(ignored)} of this {node.op_type}")
+
+
+def _ignored(node: NodeProto) -> Iterator[str]:
+    given = attributes_of(node)
+    if direction_of(node) == "reverse":
+        yield "direction=reverse"
+    names = [text(item).lower() for item in typed(given, "activations", list)]
+    default = DEFAULT_ACTIVATIONS[node.op_type]
+    if names and tuple(names) != default * (len(names) // len(default)):
+        yield f"activations={','.join(names)}"
+    if typed(given, "clip", float):
+        yield "clip"
+    if typed(given, "input_forget", int):
+        yield "input_forget"
+
+
+@applies(TRACT_STATES)
+def tract_states(context: CheckContext) -> Iterator[Finding]:
+    """Operators without initial states, at an open batch."""
+    for scope, node in context.onnx_operators:
+        wanted = [INITIAL_H, INITIAL_C] if node.op_type == "LSTM" else [INITIAL_H]
+        if not all(input_of(node, index) for index in wanted) and _batch_is_open(scope, node):
+            yield TRACT_STATES.violated(label(node), f"this {node.op_type} starts from zeros of an open batch")
+
+
+def _batch_is_open(scope: Scope, node: NodeProto) -> bool:
+    axis = 0 if typed(attributes_of(node), "layout", int) else 1
+    return not isinstance(scope.dim(input_of(node, 0), axis), int)
+
+
+@applies(TRACT_CELL_STATE)
+def tract_cell_state(context: CheckContext) -> Iterator[Finding]:
+    """LSTMs without initial states that give their cell state and something else."""
+    for _, node in context.onnx_operators:
+        if node.op_type != "LSTM" or (input_of(node, INITIAL_H) and input_of(node, INITIAL_C)):
+            continue
+        used = [index for index, name in enumerate(node.output) if name and context.is_used(name)]
+        if 2 in used and len(used) > 1:
+            yield TRACT_CELL_STATE.violated(
+                label(node), "this LSTM starts from zeros, and its final cell state is used"
+            )
+
+
+@applies(TRACT_EXPANDED)
+def tract_expanded(context: CheckContext) -> Iterator[Finding]:
+    """Inputs and initial states that are repeated."""
+    for scope, node in context.onnx_operators:
+        for index in (0, INITIAL_H, INITIAL_C):
+            name = input_of(node, index)
+            producer = _repeating(scope, name) if name else None
+            if producer is not None:
+                yield TRACT_EXPANDED.violated(label(node), f"its input {name} is repeated by {label(producer)}")
+                break
+
+
+def _repeating(scope: Scope, name: str, steps: int = 8) -> NodeProto | None:
+    """The Expand or Tile that a value, or a part of it, comes from."""
+    producer = scope.producer(name)
+    if producer is None or producer.op_type in ("Expand", "Tile") or not steps:
+        return producer if producer is not None and producer.op_type in ("Expand", "Tile") else None
+    if producer.op_type not in _PASSED:
+        return None
+    sources = producer.input if producer.op_type == "Concat" else producer.input[:1]
+    return next((found for each in sources if (found := _repeating(scope, each, steps - 1)) is not None), None)
+
+
+@applies(TRACT_FLOAT64)
+def tract_float64(context: CheckContext) -> Iterator[Finding]:
+    """Recurrent operators of float64, and sigmoids in bodies."""
+    for scope, node in context.nodes:
+        if node.op_type in (*DEFAULT_ACTIVATIONS, "Sigmoid") and scope.dtype(input_of(node, 0)) == "float64":
+            yield TRACT_FLOAT64.violated(label(node), f"tract has no {node.op_type} of float64")
+
+
+@applies(TRACT_INT8)
+def tract_int8(context: CheckContext) -> Iterator[Finding]:
+    """Operators of ONNX Runtime's own domain."""
+    for _, node in context.nodes:
+        if is_default(node.domain):
+            continue
+        bits = typed(attributes_of(node), "bits", int)
+        if node.op_type == "DynamicQuantizeLSTM" or (node.op_type == "MatMulNBits" and bits not in (2, 4)):
+            yield TRACT_INT8.violated(label(node), f"tract has no {node.op_type}{' of 8 bits' if bits == 8 else ''}")

@@ -1,0 +1,173 @@
+"""Other engines than ONNX Runtime, on which `verify` runs a file: OpenVINO, ONNX Runtime Web, tract.
+
+`process` is an engine's process as this one sees it, `session` puts it in the place of an ONNX Runtime session, and
+`child` is the process itself, with one module for each engine in Python; `web` starts Node.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ...errors import ConfigError, shown
+from ...isolation.process import started
+from ...runtime import Model, load
+from ...runtime.providers import open_session
+from . import web
+from .process import EngineProcess
+from .session import EngineSession
+
+ONNXRUNTIME = "onnxruntime"
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lstm_onnx.parity.runtimes.child import serve; "
+    "serve(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
+)
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What is known of an engine: its name for people, what starts its process, and how to install it."""
+
+    title: str
+    start: Callable[[int | None], subprocess.Popen[bytes]]
+    install: str
+    fixes_sizes: bool = False
+
+
+def _python(adapter: str, threads: int | None) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    process: subprocess.Popen[bytes] = started(pipe, pipe, pipe, _BOOT, adapter, str(threads or 0))
+    return process
+
+
+_ENGINES = {
+    "openvino": _Engine(
+        "OpenVINO",
+        partial(_python, f"{__name__}.openvino:OpenVINO"),
+        "pip install 'lstm-onnx[openvino]' installs it",
+    ),
+    "onnxruntime-web": _Engine("ONNX Runtime Web", web.start, web.INSTALL),
+    "tract": _Engine(
+        "tract",
+        partial(_python, f"{__name__}.tract:Tract"),
+        "pip install 'lstm-onnx[tract]' installs it",
+        fixes_sizes=True,
+    ),
+}
+RUNTIMES = (ONNXRUNTIME, *_ENGINES)
+"""The names of all engines; the first is the default."""
+
+
+def require_runtime(name: Any, provider: str = "auto") -> None:
+    """Check the name of an engine, and that it runs where `provider` says.
+
+    Raises:
+        ConfigError: there is no such engine, or it does not run there.
+    """
+    if name not in RUNTIMES:
+        raise ConfigError(f"runtime = {shown(name)} is not known; it must be one of {', '.join(RUNTIMES)}")
+    if name != ONNXRUNTIME and provider not in ("auto", "cpu", "CPUExecutionProvider"):
+        raise ConfigError(f'{name} runs on the CPU here; use provider "cpu" or "auto", and not {shown(provider)}')
+
+
+@contextmanager
+def running(name: str, threads: int | None = None) -> Iterator[EngineProcess | None]:
+    """The process of an engine, which is ended afterwards; None for ONNX Runtime, which runs in this process.
+
+    Raises:
+        MissingDependencyError: it is not installed, or does not start.
+    """
+    if name == ONNXRUNTIME:
+        yield None
+        return
+    engine = _ENGINES[name]
+    start = partial(engine.start, threads)
+    with EngineProcess(engine.title, start, engine.install, fixes_sizes=engine.fixes_sizes) as process:
+        yield process
+
+
+def load_on(
+    engine: EngineProcess | None, path: str | os.PathLike[str], provider: str = "auto", threads: int | None = None
+) -> Model:
+    """Open a file as `load` does, to be run by `engine`; by ONNX Runtime if it is None.
+
+    The file is first tried in a child process if lstm-onnx did not write it.
+
+    Raises:
+        LSTMOnnxError: as `load`; ModelError also if the engine cannot open it.
+    """
+    if engine is None:
+        return load(path, provider=provider, threads=threads, trial=None)
+    # Its model describes the file; one thread keeps it from opening further sessions for small steps.
+    with load(path, provider="cpu", threads=1, trial=None) as described:
+        session = EngineSession(engine, described.session, described.file)
+    return Model(os.fspath(path), session, "cpu", None, 1)
+
+
+def load_like(model: Model, path: str | os.PathLike[str]) -> Model:
+    """Another file of ours, opened on the engine and the provider of `model`, with one thread."""
+    return load_on(engine_of(model), path, model.provider, 1)
+
+
+def session_like(model: Model, content: bytes, folder: str) -> tuple[Any, str]:
+    """A session for the content of a file, on the engine and the provider of `model`, and that provider.
+
+    Args:
+        model: open.
+        content: of the file.
+        folder: where its external data are.
+
+    Raises:
+        LSTMOnnxError: it cannot be opened.
+    """
+    session, provider = open_session(content, model.provider, 1, folder=folder)
+    engine = engine_of(model)
+    if engine is None:
+        return session, provider
+    # In its own folder: external data are copied into the file.
+    temporary = TemporaryDirectory(prefix="lstm-onnx-")
+    path = Path(temporary.name) / "model.onnx"
+    path.write_bytes(_with_external_data(content, folder))
+    return EngineSession(engine, session, os.fspath(path), keep=temporary), provider
+
+
+def _with_external_data(content: bytes, folder: str) -> bytes:
+    import onnx
+    from onnx.external_data_helper import load_external_data_for_model, uses_external_data
+
+    proto = onnx.load_model_from_string(content)
+    if not any(uses_external_data(tensor) for tensor in proto.graph.initializer):
+        return content
+    load_external_data_for_model(proto, folder)
+    return bytes(proto.SerializeToString())
+
+
+def engine_of(model: Model) -> EngineProcess | None:
+    """The engine that runs a model; None for ONNX Runtime."""
+    return model.session.engine if isinstance(model.session, EngineSession) else None
+
+
+def require_judgeable(model: Model, precision: str) -> None:
+    """Refuse an int8 file on another engine: what is right is defined by ONNX Runtime's kernels.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    engine = engine_of(model)
+    if engine is not None and precision == "int8":
+        raise ConfigError(
+            f"{model.path}: has int8 layers, which are compared with the arithmetic of ONNX Runtime's kernels, and not "
+            f"on {engine.title}; verify the float32 file there"
+        )
+
+
+def note_of(model: Model) -> str:
+    """What a report has to say of how the engine opened a model; "" for nothing."""
+    return model.session.note if isinstance(model.session, EngineSession) else ""

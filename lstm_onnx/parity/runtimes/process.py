@@ -1,0 +1,169 @@
+"""The process in which an engine opens and runs files, seen from this one.
+
+An engine can end or hang the process that it runs in, and some clash with the libraries that PyTorch brings; so each
+has a process of its own, which is started again after it has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from ...errors import MissingDependencyError, ModelError, RunError
+from ...isolation.limits import how_it_ended
+from ...isolation.process import drain, ended, last_words
+from .frames import read_message, write_message
+
+Message = tuple[dict[str, Any], dict[str, np.ndarray]]
+_START, _ANSWER = 120.0, 300.0
+"""Seconds until an engine has started, and until it has opened or run a file."""
+_PATIENCE = 1.0
+"""Seconds to wait for the end of a process."""
+
+
+class EngineProcess:
+    """One engine, in a process that is started when it is first needed.
+
+    Attributes:
+        title: the engine's name, for people.
+        version: its version; "" before it has started.
+        fixes_sizes: whether it can be told the sizes of a file's axes, and opens files so that it cannot otherwise.
+    """
+
+    def __init__(
+        self, title: str, start: Callable[[], subprocess.Popen[bytes]], install: str, *, fixes_sizes: bool = False
+    ) -> None:
+        """`start` starts the process; `install` says how to install the engine."""
+        self.title = title
+        self.fixes_sizes = fixes_sizes
+        self.version = ""
+        self._start_process = start
+        self._install = install
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._stderr = bytearray()
+        self._started = 0
+        self._lock = threading.Lock()
+        self.unused: list[int] = []
+        """Files that nobody uses any more, which the process forgets at the next request."""
+
+    def __enter__(self) -> EngineProcess:
+        """For ``with``: it is started."""
+        with self._lock:
+            self._running()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            _close_stdin(process)
+
+    def open(self, number: int, path: str, outputs: Sequence[str], *, fixed: bool = False) -> int:
+        """Open a file under a number that the caller chooses; `outputs` and `fixed` as in `adapter`.
+
+        Returns:
+            How often the process had been started: a file must be opened again after the next start.
+
+        Raises:
+            ModelError: the engine cannot open it, or ended.
+        """
+        with self._lock:
+            fields = {"file": number, "path": os.path.realpath(path), "outputs": list(outputs), "fixed": fixed}
+            answer = self._ask(fields, {})
+            if isinstance(answer, str):
+                raise ModelError(f"{self.title} cannot open it: {answer}", path=path, name=answer)
+            return self._started
+
+    def run(self, number: int, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run a file that is open.
+
+        Raises:
+            RunError: the engine failed, or ended.
+        """
+        for name, array in feeds.items():
+            if array.dtype.kind not in "fiub":
+                raise RunError(f"{name} is {array.dtype}, which is not passed to {self.title}")
+        with self._lock:
+            answer = self._ask({"file": number}, feeds)
+        if isinstance(answer, str):
+            raise RunError(f"{self.title} failed while running: {answer}")
+        return answer[1]
+
+    @property
+    def started(self) -> int:
+        """How often the process was started; it has ended since then if the next request starts it again."""
+        running = self._process is not None and self._process.poll() is None
+        return self._started if running else self._started + 1
+
+    def _ask(self, fields: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Message | str:
+        """The answer, or what went wrong."""
+        process = self._running()
+        forget = self.unused[:]
+        del self.unused[: len(forget)]
+        assert process.stdin is not None  # noqa: S101 - a pipe
+        with contextlib.suppress(OSError):  # it has ended, which is handled with the answer
+            write_message(process.stdin, {**fields, "forget": forget}, arrays)
+        answer = self._answer(_ANSWER)
+        return str(answer[0]["error"]) if not isinstance(answer, str) and "error" in answer[0] else answer
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        process = self._start_process()
+        self._process, self._started = process, self._started + 1
+        self._answers, self._stderr = queue.SimpleQueue(), bytearray()
+        assert process.stdout is not None  # noqa: S101 - pipes
+        assert process.stderr is not None  # noqa: S101
+        threading.Thread(target=_read, args=(process.stdout, self._answers), daemon=True).start()
+        threading.Thread(target=drain, args=(process.stderr, self._stderr), daemon=True).start()
+        answer = self._answer(_START)
+        if isinstance(answer, str) or "error" in answer[0]:
+            said = answer if isinstance(answer, str) else answer[0]["error"]
+            self.close()
+            raise MissingDependencyError(f"{self.title} cannot be started ({said})", hint=self._install)
+        self.version = str(answer[0]["version"])
+        return process
+
+    def _answer(self, seconds: float) -> Message | str:
+        try:
+            answer = self._answers.get(timeout=seconds)
+        except queue.Empty:
+            self.close()
+            return f"it took longer than {seconds:g} s"
+        if answer is not None:
+            return answer
+        process, self._process = self._process, None
+        assert process is not None  # noqa: S101 - it was asked
+        how = how_it_ended(ended(process, _PATIENCE))
+        _close_stdin(process)
+        said = last_words(bytes(self._stderr))
+        return f"it {how}{f': {said}' if said else ''}"
+
+
+def _close_stdin(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # of what it has not read
+            process.stdin.close()
+
+
+def _read(stream: IO[bytes], answers: queue.SimpleQueue[Message | None]) -> None:
+    """Put each message into the queue, and None at the end."""
+    with stream, contextlib.suppress(ValueError, KeyError, TypeError, OSError):
+        while (message := read_message(stream)) is not None:
+            answers.put(message)
+    answers.put(None)

@@ -1,0 +1,125 @@
+"""An engine in the place of an ONNX Runtime session, so that a `Model` and its streams and pools run on it."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import ModelError, RunError
+from .process import EngineProcess
+
+_NUMBERS = itertools.count()
+_DELEGATED = (
+    "get_inputs",
+    "get_modelmeta",
+    "get_outputs",
+    "get_overridable_initializers",
+    "get_provider_graph_assignment_info",
+    "get_providers",
+    "get_session_options",
+)
+
+
+class EngineSession:
+    """What `Model` uses of an ``InferenceSession``: ONNX Runtime describes the file, and the engine runs it.
+
+    Attributes:
+        engine: the process that runs it.
+        note: how it was opened, where not as it is; else "".
+    """
+
+    _sess = None  # `runtime.bindings` would call ONNX Runtime through it
+
+    def __init__(self, engine: EngineProcess, described: Any, path: str, keep: object = None) -> None:
+        """Open a file.
+
+        Args:
+            engine: what is to run it.
+            described: ONNX Runtime's session of the same file.
+            path: the file, which may be opened again later.
+            keep: anything that must live as long as this, such as the file's temporary folder.
+
+        Raises:
+            ModelError: the engine cannot open it.
+        """
+        self.engine = engine
+        self._path, self._keep, self._number = path, keep, next(_NUMBERS)
+        self._names = [item.name for item in described.get_outputs()]
+        for name in _DELEGATED:
+            setattr(self, name, getattr(described, name))
+        self._fixed = False
+        self.note = ""
+        try:
+            self._started = engine.open(self._number, path, self._names)
+        except ModelError as error:
+            if not engine.fixes_sizes:
+                raise
+            self._fixed = True
+            self._started = engine.open(self._number, path, self._names, fixed=True)
+            self.note = f"{engine.title} opens it at one size of each axis only; with named axes: {error.name}"
+        # Not a request: that this is garbage may be found out while another request is under way.
+        weakref.finalize(self, lambda unused, number: unused.append(number), engine.unused, self._number)
+
+    def run(self, names: Sequence[str] | None, feeds: Mapping[str, np.ndarray], options: Any = None) -> list[Any]:
+        """The outputs of these names.
+
+        Raises:
+            RunError: the engine failed.
+        """
+        del options
+        if self._started != self.engine.started:  # it has ended on a run of this or of another file
+            self._started = self.engine.open(self._number, self._path, self._names, fixed=self._fixed)
+        results = self.engine.run(self._number, feeds)
+        wanted = self._names if names is None else names
+        absent = [name for name in wanted if name not in results]
+        if absent:
+            raise RunError(f"{self.engine.title} gives no output {', '.join(absent)}")
+        return [results[name] for name in wanted]
+
+    def io_binding(self) -> _Binding:
+        """Inputs and outputs at fixed addresses."""
+        return _Binding()
+
+    def run_with_iobinding(self, binding: _Binding, options: Any = None) -> None:
+        """Run on what is bound.
+
+        Raises:
+            RunError: the engine failed, or an output has another shape or dtype than the array that is bound.
+        """
+        results = self.run(
+            list(binding.outputs), {name: array.copy() for name, array in binding.inputs.items()}, options
+        )
+        for (name, array), result in zip(binding.outputs.items(), results, strict=True):
+            if array.shape != result.shape or array.dtype != result.dtype:
+                raise RunError(f"{name} is {result.dtype} {result.shape}, and {array.dtype} {array.shape} was expected")
+            array[...] = result
+
+
+class _Binding:
+    """What is bound, as arrays on the caller's memory."""
+
+    def __init__(self) -> None:
+        self.inputs: dict[str, np.ndarray] = {}
+        self.outputs: dict[str, np.ndarray] = {}
+
+    def bind_input(self, name: str, device: str, index: int, dtype: Any, shape: Sequence[int], address: int) -> None:
+        """Bind memory in which an input is found at each run."""
+        del device, index
+        self.inputs[name] = _array(dtype, shape, address)
+
+    def bind_output(self, name: str, device: str, index: int, dtype: Any, shape: Sequence[int], address: int) -> None:
+        """Bind memory into which an output is written at each run."""
+        del device, index
+        self.outputs[name] = _array(dtype, shape, address)
+
+
+def _array(dtype: Any, shape: Sequence[int], address: int) -> np.ndarray:
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    memory = (ctypes.c_char * size).from_address(address) if size else bytearray()
+    return np.frombuffer(memory, kind).reshape(tuple(shape))

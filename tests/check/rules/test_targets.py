@@ -1,0 +1,222 @@
+"""Rules on other engines: each speaks of a file that its engine refuses, and of no mended one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from lstm_onnx.check import CheckReport, check
+from lstm_onnx.check.rule import TARGETS, rule
+from lstm_onnx.check.rules import all_rules, find_rule
+from lstm_onnx.deploy.triton import deploy_triton
+from lstm_onnx.errors import ConfigError
+
+from ..violations import (
+    LENGTHS,
+    Case,
+    all_of,
+    attributes,
+    axis,
+    base,
+    in_float32,
+    lstm,
+    nothing,
+    outside,
+    quantised,
+    store,
+    then,
+    typed,
+    without_input,
+)
+
+RULES = [item for item in all_rules() if item.target]
+FLOAT64 = typed(np.float64, TensorProto.DOUBLE)
+
+
+def scan(computed: bool) -> onnx.ModelProto:
+    """A Scan whose body reads a value that its graph stores or computes."""
+    state, step = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("h", "x_t"))
+    after, result = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("h_t", "y_t"))
+    nodes = [
+        helper.make_node("Mul", ["h", "decay"], ["kept"]),
+        helper.make_node("Add", ["kept", "x_t"], ["h_t"]),
+        helper.make_node("Identity", ["h_t"], ["y_t"]),
+    ]
+    body = helper.make_graph(nodes, "body", [state, step], [after, result])
+    node = helper.make_node("Scan", ["h0", "x"], ["hn", "y"], "scan", body=body, num_scan_inputs=1)
+    stored = numpy_helper.from_array(np.float32(0.5), "root" if computed else "decay")
+    before = [helper.make_node("Mul", ["root", "root"], ["decay"], "square")] if computed else []
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("h0", ["batch", 4]), ("x", ["time", "batch", 4]))
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("hn", ["batch", 4]), ("y", ["time", "batch", 4]))
+    ]
+    graph = helper.make_graph([*before, node], "graph", values, ends, [stored])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def scan_file(folder: Path) -> Path:
+    onnx.save(scan(computed=True), folder / "m.onnx")
+    return folder / "m.onnx"
+
+
+def without_computing(model: onnx.ModelProto) -> None:
+    model.CopyFrom(scan(computed=False))
+
+
+def without_states(model: onnx.ModelProto) -> None:
+    for name in ("initial_h", "initial_c"):
+        without_input(name)(model)
+    del model.metadata_props[:]
+
+
+def fixed(model: onnx.ModelProto) -> None:
+    for value in (*model.graph.input, *model.graph.output):
+        for at, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:
+                axis(value.name, at, {"time": 6, "batch": 2}[dim.dim_param])(model)
+
+
+def last_attribute_gone(model: onnx.ModelProto) -> None:
+    lstm(model).attribute.pop()
+
+
+def fewer_nodes(model: onnx.ModelProto) -> None:
+    model.graph.node.pop()
+    model.graph.output.pop()
+
+
+def without_cell_state(model: onnx.ModelProto) -> None:
+    lstm(model).output[2] = ""
+    model.graph.output.pop()
+
+
+def repeated(model: onnx.ModelProto) -> None:
+    """X is one step, which is repeated."""
+    axis("X", 0, 1)(model)
+    store(times=np.array([5, 1, 1]))(model)
+    model.graph.node.insert(0, helper.make_node("Expand", ["X", "times"], ["steps"], "repeat"))
+    model.graph.node.insert(1, helper.make_node("Identity", ["steps"], ["same"], "same"))
+    lstm(model).input[0] = "same"
+
+
+def not_repeated(model: onnx.ModelProto) -> None:
+    del model.graph.node[:2]
+    lstm(model).input[0] = "X"
+    axis("X", 0, "time")(model)
+
+
+def feed_forward(model: onnx.ModelProto) -> None:
+    """A Relu in its place."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], "relu")], "graph", ends[:1], ends[1:])
+    model.CopyFrom(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+
+
+def batch_first(model: onnx.ModelProto) -> None:
+    """What `deploy triton` writes."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "m.onnx"
+        onnx.save(model, file)
+        deploy_triton(file, Path(folder) / "repository")
+        (written,) = (Path(folder) / "repository").rglob("*.onnx")
+        model.CopyFrom(onnx.load(written))
+
+
+CASES: dict[str, Case] = {
+    "openvino-lengths": Case(nothing, fixed, given=LENGTHS),
+    "openvino-variant": Case(attributes(input_forget=1), last_attribute_gone),
+    "openvino-float64": Case(nothing, in_float32, source=FLOAT64),
+    "openvino-scan": Case(nothing, without_computing, source=scan_file),
+    "tract-lengths": Case(nothing, without_input("sequence_lens"), given=LENGTHS),
+    "tract-variant": Case(attributes(direction="reverse"), last_attribute_gone),
+    "tract-states": Case(without_states, fixed),
+    "tract-cell-state": Case(without_states, without_cell_state),
+    "tract-expanded": Case(repeated, not_repeated),
+    "tract-precision": Case(nothing, feed_forward),
+    "tract-float64": Case(nothing, in_float32, source=FLOAT64),
+    "tract-int8": Case(nothing, without_computing, source=quantised),
+    "web-external-data": Case(outside("weights.bin"), lambda model: model.CopyFrom(scan(computed=False))),
+    "webgpu-recurrent": Case(nothing, feed_forward),
+    "coreml-recurrent": Case(nothing, feed_forward),
+    "qnn-recurrent": Case(nothing, without_input("sequence_lens"), given=LENGTHS),
+    "tensorrt-operator": Case(then("Unique", axis=0), fewer_nodes),
+    "tensorrt-float64": Case(nothing, in_float32, source=FLOAT64),
+    "triton-batch": Case(nothing, batch_first),
+}
+FURTHER: dict[str, tuple[str, Case]] = {
+    "an activation": ("openvino-variant", Case(attributes(activations=["Sigmoid", "Softsign", "Tanh"]))),
+    "ignored activations": ("tract-variant", Case(attributes(activations=["Sigmoid", "Relu", "Tanh"]))),
+    "a bound": ("tract-variant", Case(attributes(clip=0.5))),
+    "input_forget in QNN": ("qnn-recurrent", Case(attributes(input_forget=1))),
+    "input_forget in TensorRT": ("tensorrt-operator", Case(attributes(input_forget=1))),
+    "an operator of ONNX Runtime": ("tensorrt-operator", Case(nothing, source=quantised)),
+    "a new opset": ("tensorrt-operator", Case(nothing, opset=22)),
+    "a loop in QNN": ("qnn-recurrent", Case(nothing, source=scan_file)),
+}
+
+
+def findings(folder: Path, case: Case, name: str, *targets: str, mended: bool = False) -> CheckReport:
+    edits = all_of(case.breaks, case.mends) if mended else case.breaks
+    return check(base(folder, case, edits), provider="cpu", targets=targets or (find_rule(name).target,))
+
+
+def told(report: CheckReport) -> set[str]:
+    return {finding.rule for finding in report.findings if finding.violated}
+
+
+def test_every_rule_on_an_engine_has_a_file_that_violates_it():
+    assert set(CASES) == {item.name for item in RULES}
+    assert {item.target for item in RULES} == set(TARGETS)
+    assert all(item.source in str(item) or " ".join(item.source.split()[:2]) in str(item) for item in RULES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_speaks_for_its_engine_and_falls_silent_once_it_is_mended(name: str, tmp_path: Path):
+    item = find_rule(name)
+    report = findings(tmp_path, CASES[name], name)
+    assert name in told(report), str(report)
+    assert f"for {item.target}" in str(report)
+    assert report.to_dict()["targets"] == [item.target]
+    (severity,) = {finding.severity for finding in report.findings if finding.rule == name}
+    assert severity == item.severity
+    assert name not in told(findings(tmp_path, CASES[name], name, mended=True))
+    others = [target for target in TARGETS if target != item.target]
+    assert name not in told(findings(tmp_path, CASES[name], name, *others))
+
+
+@pytest.mark.parametrize("which", FURTHER)
+def test_a_rule_speaks_of_each_form(which: str, tmp_path: Path):
+    name, case = FURTHER[which]
+    assert name in told(findings(tmp_path, case, name))
+
+
+@pytest.mark.parametrize("target", ["openvino", "tract", "web", "tensorrt"])
+def test_a_plain_lstm_is_fit_for_it(target: str, tmp_path: Path):
+    report = check(base(tmp_path, Case(nothing), nothing), provider="cpu", targets=[target], strict=True)
+    assert report, str(report)
+    informed = {item.rule for item in report.findings if item.violated and item.severity == "info"}
+    assert {item.name for item in RULES if item.target == target} <= {*report.silent, *informed}
+
+
+def test_without_a_target_no_such_rule_is_applied(tmp_path: Path):
+    report = check(base(tmp_path, CASES["openvino-lengths"], nothing), provider="cpu")
+    assert not {item.name for item in RULES} & {*report.silent, *told(report)}
+
+
+def test_an_unknown_target_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match="'tensorflow' is not known; it must be one of openvino, tract"):
+        check(base(tmp_path, Case(nothing), nothing), targets=["tensorflow"])
+
+
+def test_a_rule_on_an_engine_says_its_source():
+    with pytest.raises(ValueError, match="source is not said"):
+        rule("LO699", "no-source", "info", summary="s", why="w", fix="f", target="tract")

@@ -114,6 +114,8 @@ def verify(
     check_files(junit, html)
     require_apart([junit, html], [source, file, data, golden])
     if source.lower().endswith(".onnx") and file is not None:
+        if set(runtimes) != {"onnxruntime"}:
+            raise ConfigError(f"{file}: is compared with {source} in ONNX Runtime; leave --runtime out")
         return _with_float32(
             source,
             file,

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -78,6 +80,9 @@ def verify(
     if is_onnx_path(module):
         from .converted.source_file import verify_source_file
 
+        if runtime != "onnxruntime":
+            raise ConfigError(f"{path}: is compared with {module} in ONNX Runtime; leave runtime out")
+
         report, cases = verify_source_file(
             module,  # type: ignore[arg-type]
             _file_of(module, path, example_inputs),
@@ -124,8 +129,6 @@ def is_onnx_path(source: object) -> bool:
 
 def _file_of(source: Any, file: Any, example_inputs: Any) -> Any:
     """The file to compare with the float32 file `source`."""
-    from ..errors import ConfigError
-
     if example_inputs is not None:
         raise ConfigError(f"{os.fspath(source)}: is an .onnx file; give data= instead of example_inputs")
     if file is None:

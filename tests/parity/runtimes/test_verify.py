@@ -99,3 +99,7 @@ def test_what_cannot_be_compared_there_is_refused(module: nn.LSTM, file: Path, p
     quantize(file, tmp_path / "q.onnx")
     with pytest.raises(ConfigError, match=r"has int8 layers, .* verify the float32 file there"):
         lstm_onnx.verify(module, tmp_path / "q.onnx", runtime="tract")
+    with pytest.raises(ConfigError, match=r"is compared with .*m.onnx in ONNX Runtime; leave runtime out"):
+        lstm_onnx.verify(file, tmp_path / "q.onnx", runtime="tract")
+    with pytest.raises(ConfigError, match=r"in ONNX Runtime; leave --runtime out"):
+        cli.main(["verify", str(file), str(tmp_path / "q.onnx"), "--runtime", "tract"], standalone_mode=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import lstm_onnx
@@ -178,6 +178,35 @@ def test_inputs_that_are_drawn_in_vain(folder: Path, tmp_path: Path) -> None:
     assert "int8 layers, data 0" in {case.label for case in report.cases}
     with pytest.raises(ModelError, match="does not run on drawn inputs"):
         lstm_onnx.verify(path, tmp_path / "q.onnx", **OPTIONS)
+
+
+def test_a_scale_that_shows_on_no_input_is_found_among_the_numbers(tmp_path: Path) -> None:
+    """All output gates are shut: h is 0, and what R multiplies it by makes no difference."""
+    model = Case("LSTM", states=False).model()
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "B")
+    numbers = numpy_helper.to_array(bias).copy()
+    numbers[:, 20:40] = -300
+    bias.CopyFrom(numpy_helper.from_array(numbers, "B"))
+    path = saved(tmp_path / "m.onnx", model)
+    lstm_onnx.quantize(path, tmp_path / "q.onnx")
+    report = lstm_onnx.verify(path, tmp_path / "q.onnx", **{**OPTIONS, "mutants": "all"})
+    assert not [mutant.name for mutant in report.mutants if mutant.outcome == "survived" and "R/" in mutant.name]
+    (doubled,) = (mutant for mutant in report.mutants if mutant.name == "one scale doubled (R/scale)")
+    assert (doubled.outcome, doubled.case) == ("rejected", STORED)
+
+
+def test_the_direction_of_a_single_step_is_proven_equivalent(tmp_path: Path) -> None:
+    model = Case("LSTM").model()
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = 1 if dim.dim_param == "time" else 2
+    path = saved(tmp_path / "m.onnx", model)
+    lstm_onnx.quantize(path, tmp_path / "q.onnx")
+    report = lstm_onnx.verify(path, tmp_path / "q.onnx", **{**OPTIONS, "mutants": "quick"})
+    assert report, str(report)
+    (reverse,) = (mutant for mutant in report.mutants if mutant.name.startswith("a direction reversed"))
+    assert (reverse.outcome, reverse.reason) == ("equivalent", "its sequences have one step in any call")
 
 
 def test_what_cannot_be_compared_is_an_error(folder: Path) -> None:

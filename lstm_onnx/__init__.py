@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .parity.golden import verify_golden
     from .parity.public import verify
     from .quantization import QuantizeResult, quantize
+    from .repairs import RepairResult, repair
     from .runtime import Model, load
     from .runtime.batcher.batcher import BatchedStream, Batcher
     from .runtime.beam_search import Hypothesis, beam_search
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .runtime.stream import Stream
     from .spec import ExportOptions, LSTMSpec
     from .streaming import StreamingResult, make_streaming
+    from .torch_modules import to_torch
 
 _MODULES = {
     "check": ("CheckReport",),
@@ -66,6 +68,7 @@ _MODULES = {
     "parity.public": ("verify",),
     "parity.report": ("ParityReport",),
     "quantization": ("QuantizeResult", "quantize"),
+    "repairs": ("RepairResult", "repair"),
     "runtime.batcher.batcher": ("BatchedStream", "Batcher"),
     "runtime.beam_search": ("Hypothesis", "beam_search"),
     "runtime.model": ("Model",),
@@ -75,6 +78,7 @@ _MODULES = {
     "runtime.stream": ("Stream",),
     "spec": ("ExportOptions", "LSTMSpec"),
     "streaming": ("StreamingResult", "make_streaming"),
+    "torch_modules": ("to_torch",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _PACKAGES = ("check", "inspect", "ray")
@@ -104,6 +108,7 @@ __all__ = [
     "Pool",
     "ProviderError",
     "QuantizeResult",
+    "RepairResult",
     "RunError",
     "Stream",
     "StreamingResult",
@@ -121,9 +126,11 @@ __all__ = [
     "make_generating",
     "make_streaming",
     "quantize",
+    "repair",
     "scan",
     "state_from_json",
     "state_to_json",
+    "to_torch",
     "verify",
     "verify_golden",
 ]

@@ -25,6 +25,7 @@ _SUMMARIES = {
     "help": "Show the help of a command, or a topic of the documentation.",
     "inspect": "Show the recurrent layers of any ONNX FILE.",
     "quantize": "Write an int8 file of a float32 ONNX FILE.",
+    "repair": "Write a faster file that streams, of another tool's ONNX FILE.",
     "run": "Run FILE on DATA, or on random input.",
     "serve": "Serve models over HTTP, gRPC and websockets, until SIGTERM or Ctrl-C.",
     "stream": "Write a file that takes sequences in chunks, of an ONNX FILE that takes whole ones.",

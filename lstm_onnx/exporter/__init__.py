@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ExportError, LSTMOnnxError, reason, shown
 from ..generation_spec import Generation
+from ..onnxgraph.write import digest
 from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from .bare_lstm import export_lstm
+from .kept_digest import kept_digest
 from .torch_names import translates_torch_names
 from .write import ExportResult, require_output_path
 
@@ -110,6 +112,7 @@ def export(
 
     require_output_path(path)
     module = unwrap_module(module)
+    module, lengths = _without_lengths(module, example_inputs, lengths)
     if dynamic_axes is not None:
         raise ConfigError(_dynamic_axes_message(module, dynamic_axes))
     if states is not None and not isinstance(states, str):
@@ -128,7 +131,10 @@ def export(
         if max_delay or chunk is not None:
             raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
         spec = spec_of(module)
-        return export_lstm(spec, options, state_of(module, spec), path, notes=dropout_notes(module))  # type: ignore[arg-type]
+        state = state_of(module, spec)  # type: ignore[arg-type]
+        identity = kept_digest(module, digest(state))
+        notes = dropout_notes(module)  # type: ignore[arg-type]
+        return export_lstm(spec, options, state, path, notes=notes, weights_digest=identity)
     if example_inputs is None:
         raise ExportError(
             f"{type(module).__name__} is more than an nn.LSTM, so it is traced: pass example_inputs, what its forward "
@@ -166,6 +172,16 @@ def _generation(generate: Any, module: nn.Module) -> Generation | None:
     if generate is not None and is_bare_lstm(module):
         raise ConfigError("a bare nn.LSTM's output is no next input; generate goes with a module that computes one")
     return None if generate is None else Generation.of(generate)
+
+
+def _without_lengths(module: nn.Module, example_inputs: Any, lengths: bool) -> tuple[nn.Module, bool]:
+    """The nn.LSTM in what `to_torch` makes of a file with lengths, and True; other modules as they are."""
+    if example_inputs is not None:
+        return module, lengths
+    from .lstm_with_lengths import LSTMWithLengths
+
+    changed = module._forward_pre_hooks or module._forward_hooks
+    return (module.lstm, True) if type(module) is LSTMWithLengths and not changed else (module, lengths)
 
 
 def _names(output_names: Any) -> tuple[str, ...]:

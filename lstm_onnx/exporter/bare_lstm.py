@@ -25,6 +25,7 @@ def export_lstm(
     path: str | os.PathLike[str],
     *,
     notes: tuple[str, ...] = (),
+    weights_digest: str | None = None,
 ) -> ExportResult:
     """Write an nn.LSTM to an ONNX file.
 
@@ -33,6 +34,7 @@ def export_lstm(
         options: how it is written.
         state: its parameters by torch's names, of `spec`'s dtype (see `weights.validate_state_dict`).
         path: the file.
+        weights_digest: what identifies the weights, if it is not that of `state`.
         notes: remarks for the user, to which the exporter's own are added.
 
     Raises:
@@ -52,7 +54,9 @@ def export_lstm(
         names=StackOutputs("output", "hn", "cn"),
     )
     model = make_model("lstm", nodes.nodes, _inputs(spec, options), _outputs(spec), options.opset)
-    metadata = Metadata(spec=spec, options=options, states=STATES, versions=VERSIONS, digest=digest(state))
+    metadata = Metadata(
+        spec=spec, options=options, states=STATES, versions=VERSIONS, digest=weights_digest or digest(state)
+    )
     notes = (*notes, *float64_notes(nodes.nodes, nodes.initializers))
     return write_export(model, nodes.initializers, metadata, path, parameters=spec.num_parameters, notes=notes)
 

@@ -18,6 +18,7 @@ from ..symbolic_dims import names_in
 from .call.arguments import Arguments
 from .call.metadata import call_to_json
 from .functional.functional_module import FunctionalModule
+from .kept_digest import kept_digest
 from .lowering.explicit_states import ExposedStates, carried_states
 from .lowering.lower import OpaqueCall
 from .lowering.rename import Dims, TracedGraph
@@ -72,11 +73,17 @@ def module_metadata(
 def parameter_digest(functional: FunctionalModule) -> str:
     """SHA-256 of a module's parameters and buffers, without those in which it keeps state."""
     states = {f"{attribute.path}.{attribute.attribute}".removeprefix(".") for attribute in functional.attribute_states}
+    inner = functional.stateful.inner
+    return kept_digest(inner, state_digest({k: v for k, v in inner.state_dict().items() if k not in states}))
+
+
+def state_digest(state: Mapping[str, Any]) -> str:
+    """SHA-256 of the tensors in a state dict."""
     return digest(
         {
             name: (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().cpu().numpy()
-            for name, tensor in functional.stateful.inner.state_dict().items()
-            if isinstance(tensor, torch.Tensor) and name not in states
+            for name, tensor in state.items()
+            if isinstance(tensor, torch.Tensor)
         }
     )
 

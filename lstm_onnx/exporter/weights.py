@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 _MAX_LISTED = 8
 """More missing or unexpected tensors than this are grouped."""
 
-_GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+GATE_ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 """For each gate of the ONNX operator, its index in torch's order."""
 
 MAX_CONDITION = 200.0
@@ -64,7 +64,7 @@ def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWei
 
     def reordered(name: str) -> Array:
         gates = np.split(state[name], spec.gates)
-        return np.concatenate([gates[gate] for gate in _GATE_ORDER[spec.op_type]])
+        return np.concatenate([gates[gate] for gate in GATE_ORDER[spec.op_type]])
 
     def stacked(*names: str) -> Array:
         per_direction = [

@@ -6,13 +6,15 @@ import os
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, EncodeError, Message
-from onnx import ModelProto, inliner
+from onnx import ModelProto, inliner, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from ..atomic_io import readable_file
 from ..errors import FileError, ModelError
-from .nodes import MOST_NODES, inlined_size
+from .nodes import MOST_NODES, graphs_of, inlined_size
 
 ONNX_ERRORS = (
     onnx.checker.ValidationError,
@@ -78,6 +80,32 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
         return inliner.inline_local_functions(model)
     except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: its functions cannot be inlined ({error_line(error)})") from error
+
+
+def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The initializers of a model's graph as arrays, also those in files beside it.
+
+    Args:
+        model: it.
+        path: its file.
+
+    Raises:
+        ModelError: the file of a weight is missing, is no plain file in the model's folder, or is too short.
+    """
+    for graph in graphs_of(model.graph):
+        for tensor in graph.initializer:
+            location = next((item.value for item in tensor.external_data if item.key == "location"), None)
+            problem = external_problem(path, location) if location is not None else ""
+            if problem:
+                raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=path)
+    folder = str(Path(path).resolve().parent)
+    try:
+        return {
+            tensor.name: numpy_helper.to_array(tensor, folder if uses_external_data(tensor) else "")
+            for tensor in model.graph.initializer
+        }
+    except ONNX_ERRORS as error:
+        raise ModelError(f"its weights cannot be read ({error_line(error)})", path=path) from error
 
 
 def error_line(error: BaseException | str) -> str:

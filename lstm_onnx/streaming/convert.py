@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from math import lcm
-from pathlib import Path
-from typing import Any
 
 from onnx import ModelProto, helper
 
@@ -15,12 +13,13 @@ from ..atomic_io import require_apart, require_writable, temporary_folder
 from ..checksum import KEY
 from ..errors import ConfigError, ModelError, shown
 from ..metadata import Metadata, Streaming
-from ..onnxgraph import ONNX_ERRORS, error_line, external_problem, graphs_of, load_inlined, shape_of
+from ..onnxgraph import load_inlined, shape_of
+from ..onnxgraph.load import read_weights
 from ..onnxgraph.write import write_model
 from ..runtime import load
 from ..terminal_text import one_line
 from .proof import StreamProof, prove_stream
-from .rewrite import RefusedError, Rewritten, read_initializers, rewrite
+from .rewrite import RefusedError, Rewritten, rewrite
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def make_streaming(
     metadata = _metadata(model, source)
     axes = _time_axes(model, metadata, time, source)
     try:
-        done = rewrite(model, _weights(model, source), axes, metadata.states, chunk)
+        done = rewrite(model, read_weights(model, source), axes, metadata.states, chunk)
     except RefusedError as why:
         raise refused(why, source) from why
     require_delay(done, max_delay, source)
@@ -240,16 +239,3 @@ def _time_axes(
             raise ConfigError(f"{shown(axis)} is no axis of {name}, which has {len(shape or ())}", path=source)
         axes[name] = axis % len(shape)
     return axes
-
-
-def _weights(model: ModelProto, source: str | os.PathLike[str]) -> dict[str, Any]:
-    for graph in graphs_of(model.graph):
-        for tensor in graph.initializer:
-            location = next((item.value for item in tensor.external_data if item.key == "location"), None)
-            problem = external_problem(source, location) if location is not None else ""
-            if problem:
-                raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=source)
-    try:
-        return read_initializers(model, str(Path(source).resolve().parent))
-    except ONNX_ERRORS as error:
-        raise ModelError(f"its weights cannot be read ({error_line(error)})", path=source) from error

@@ -34,7 +34,8 @@ TOPICS = (
         "serving",
     ),
     "real-models",
-    *("streaming", "verify", "verify-in-ci", "when-export-refuses", "without-lstm-onnx"),
+    "repair",
+    *("streaming", "to-torch", "verify", "verify-in-ci", "when-export-refuses", "without-lstm-onnx"),
 )
 RUN = {"python", "sh", "console", "toml"}
 LANGUAGES = RUN | {"yaml", "text", "json", "javascript", "csharp", "java", "cpp", "mermaid"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .facts import OwnStateError, RefusedError
 from .rewrite import NodeRefusedError, Rewritten, StreamOutput, rewrite
-from .source import read_initializers
 
 __all__ = [
     "NodeRefusedError",
@@ -12,6 +11,5 @@ __all__ = [
     "RefusedError",
     "Rewritten",
     "StreamOutput",
-    "read_initializers",
     "rewrite",
 ]

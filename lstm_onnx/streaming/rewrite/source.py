@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnx.external_data_helper import uses_external_data
 
 from ...onnxgraph import ONNX_ERRORS, outer_values, shape_of
 from ...onnxgraph.shape_inference import with_shapes, without_weights
@@ -146,11 +145,3 @@ def module_of(node: NodeProto) -> str:
     name = str(node.name) or str(node.op_type).lower()
     path, _, _ = name.strip("/").rpartition("/")
     return (path or name.strip("/")).replace("/", ".").lower() if not path else path.replace("/", ".")
-
-
-def read_initializers(model: ModelProto, folder: str) -> dict[str, np.ndarray]:
-    """The constants of a model, also those in files beside it."""
-    return {
-        tensor.name: numpy_helper.to_array(tensor, folder if uses_external_data(tensor) else "")
-        for tensor in model.graph.initializer
-    }

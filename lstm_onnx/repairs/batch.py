@@ -1,0 +1,92 @@
+"""A batch of a fixed size as one of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import NodeProto, ValueInfoProto, helper
+
+from ..onnxgraph import ONNX_ERRORS, Shape, shape_of
+from ..onnxgraph.shape_inference import with_shapes, without_weights
+from .graph import Graph
+
+BATCH = "batch"
+
+
+def fixed_batch(graph: Graph, size: int | str | None) -> tuple[int, int] | None:
+    """The batch axis of the inputs and its fixed size; None where it is open.
+
+    Args:
+        graph: before its states are inputs.
+        size: of the batch axis of a recurrent operator.
+    """
+    if not isinstance(size, int):
+        return None
+    shapes = [shape_of(value.type) or () for value in graph.inputs]
+    for axis in (0, 1):
+        sizes = [shape[axis] for shape in shapes if len(shape) > axis + 1]
+        if sizes and all(dim == size for dim in sizes):
+            return axis, size
+    return None
+
+
+def open_batch(graph: Graph, axis: int, size: int, states: dict[str, str]) -> None:
+    """Let an axis of the inputs and outputs have any size."""
+    after = set(states.values())
+    for value in (*graph.inputs, *graph.outputs):
+        state = value.name in states or value.name in after
+        _open(value, 1 if state else axis, size)
+
+
+def _open(value: ValueInfoProto, axis: int, size: int) -> None:
+    dims = value.type.tensor_type.shape.dim
+    if axis < len(dims) and (dims[axis].dim_value == size or dims[axis].dim_param == BATCH):
+        dims[axis].dim_param = BATCH
+
+
+def _known_shapes(graph: Graph) -> dict[str, Shape | None]:
+    """The shapes of the source's values, whose batch is fixed."""
+    try:
+        shaped = with_shapes(without_weights(graph.model))
+    except ONNX_ERRORS:
+        return {}
+    values = (*shaped.graph.value_info, *shaped.graph.input, *shaped.graph.output)
+    return {value.name: shape_of(value.type) for value in values}
+
+
+def _as_transpose(graph: Graph, node: NodeProto, shapes: dict[str, Shape | None], size: int) -> NodeProto | None:
+    """The Transpose of the first two axes that a Reshape is in a batch of one; None for another node."""
+    if size != 1 or node.op_type != "Reshape" or node.input[1] not in graph.arrays:
+        return None
+    before, after = shapes.get(node.input[0]), graph.arrays[node.input[1]].tolist()
+    if len(after) != 3 or (before is not None and len(before) != 3):
+        return None
+    moves = (after[0] == -1 and after[1] == 1) or (after[0] == 1 and after[1] == -1)
+    kept = before is not None and (before[0] == 1) == (after[0] == 1)
+    if not moves or kept:
+        return None
+    return helper.make_node("Transpose", [node.input[0]], [node.output[0]], str(node.name), perm=[1, 0, 2])
+
+
+def reshapes_opened(graph: Graph, size: int) -> Iterator[Graph]:
+    """The graph as it is, with Reshapes that are Transposes, and with the fixed size in Reshapes to be computed."""
+    yield graph
+    shapes = _known_shapes(graph)
+    nodes = [_as_transpose(graph, node, shapes, size) or node for node in graph.nodes]
+    if any(new is not old for new, old in zip(nodes, graph.nodes, strict=True)):
+        yield Graph(graph.model, nodes, graph.arrays, graph.inputs, graph.outputs)
+    fixed = {
+        node.input[1]
+        for node in graph.nodes
+        if node.op_type == "Reshape" and node.input[1] in graph.arrays and size in graph.arrays[node.input[1]].tolist()
+    }
+    if not fixed:
+        return
+    arrays = dict(graph.arrays)
+    for name in fixed:
+        shape = arrays[name].tolist()
+        index = shape.index(size)
+        shape[index] = -1 if -1 not in shape else 0
+        arrays[name] = np.array(shape, np.int64)
+    yield Graph(graph.model, graph.nodes, arrays, graph.inputs, graph.outputs)

@@ -1,0 +1,239 @@
+"""Which recurrent operator a step is: found by trying the operators' forms on the step's own matrices.
+
+The matrices and biases of a step are those that its products and sums read.  In which order the gates are in them,
+and which form the cell has, is not read from the graph: each possibility is computed, and must give what the step
+gives on drawn numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import NodeProto, helper, numpy_helper
+
+from ..onnxgraph import attributes_of, bodies_of, typed
+from ..onnxgraph.recurrent import GATES
+from ..runtime.providers import ort_errors
+from .steps import Step
+
+Array = np.ndarray[Any, Any]
+_BATCH = 3
+_NEAR = 1e-5
+"""The largest difference from what the step gives, relative to its largest number, or to 1 where that is larger."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent operator of one direction.
+
+    Attributes:
+        op_type: "LSTM", "GRU" or "RNN".
+        W, R, B: as the operator takes them, with one direction.
+        h: the number of the step's state that is h; the other one of an LSTM is c.
+        attributes: of the operator.
+    """
+
+    op_type: str
+    W: Array
+    R: Array
+    B: Array | None
+    h: int
+    attributes: dict[str, Any]
+
+
+def cell_of(step: Step, opset: int) -> Cell | None:
+    """The operator that computes a step; None where none does."""
+    step = _folded(step, opset)
+    products = _products(step)
+    if products is None:
+        return None
+    width = products.R.shape[0]
+    gates = products.R.shape[1] // width if width else 0
+    kinds = {1: {3: "GRU", 1: "RNN"}, 2: {4: "LSTM"}}.get(len(step.states), {})
+    if gates not in kinds or products.R.shape[1] != gates * width or products.W.shape[1] != gates * width:
+        return None
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((_BATCH, products.W.shape[0])).astype(np.float32)
+    states = [rng.uniform(-0.9, 0.9, (_BATCH, width)).astype(np.float32) for _ in step.states]
+    wanted = _run(step, x, states, opset)
+    if wanted is None:
+        return None
+    for cell in _candidates(kinds[gates], products, width):
+        h, c = states[cell.h], states[1 - cell.h] if len(states) == 2 else states[cell.h]
+        found = computed(cell, x, h, c)
+        ordered = [wanted[cell.h], *([wanted[1 - cell.h]] if len(states) == 2 else [])]
+        pairs = list(zip(found, ordered, strict=True))
+        if all(np.abs(mine - theirs).max() <= _NEAR * max(1.0, np.abs(theirs).max()) for mine, theirs in pairs):
+            return cell
+    return None
+
+
+@dataclass(frozen=True)
+class _Products:
+    """The matrices of a step, their columns side by side: of x, of h, and the biases on either side."""
+
+    W: Array
+    R: Array
+    bias_x: Array | None
+    bias_h: Array | None
+
+
+def _products(step: Step) -> _Products | None:
+    """The matrices and biases that a step multiplies with x and with its states, and adds."""
+    depends: dict[str, frozenset[str]] = {step.x: frozenset("x"), **{name: frozenset("h") for name in step.states}}
+    of_x: list[Array] = []
+    of_h: list[Array] = []
+    biases: dict[str, list[Array]] = {"x": [], "h": []}
+    for node in step.nodes:
+        on = frozenset[str]().union(*(depends.get(name, frozenset()) for name in node.input))
+        for name in node.output:
+            depends[name] = on
+        if node.op_type in ("MatMul", "Gemm") and depends.get(node.input[0]):
+            matrix = _matrix(step, node)
+            if matrix is None:
+                return None
+            (of_h if "h" in depends[node.input[0]] else of_x).append(matrix)
+            if len(node.input) > 2 and node.input[2] in step.constants:
+                biases["h" if "h" in on else "x"].append(step.constants[node.input[2]])
+        elif node.op_type == "Add" and on:
+            stored = [step.constants[name] for name in node.input if name in step.constants]
+            biases["h" if on == {"h"} else "x"] += [item for item in stored if item.size > 1]
+    if not of_x or not of_h or len({item.shape[0] for item in of_h}) > 1 or len({item.shape[0] for item in of_x}) > 1:
+        return None
+    W, R = np.concatenate(of_x, axis=1), np.concatenate(of_h, axis=1)  # noqa: N806
+    joined = {
+        side: np.concatenate([item.reshape(-1) for item in found]) if found else None for side, found in biases.items()
+    }
+    if any(bias is not None and bias.size != R.shape[1] for bias in joined.values()):
+        return None
+    if any(array.dtype != np.float32 for array in (W, R)):
+        return None
+    return _Products(W, R, joined["x"], joined["h"])
+
+
+def _matrix(step: Step, node: NodeProto) -> Array | None:
+    stored = step.constants.get(node.input[1])
+    if stored is None or stored.ndim != 2:
+        return None
+    attributes = attributes_of(node)
+    if node.op_type == "Gemm" and (attributes.get("alpha", 1.0) != 1.0 or typed(attributes, "transA", int)):
+        return None
+    return stored.T if node.op_type == "Gemm" and typed(attributes, "transB", int) else stored
+
+
+def _candidates(op_type: str, products: _Products, width: int) -> Iterator[Cell]:
+    """Every order of the gates, and every form of the cell, the likely ones first."""
+    gates = GATES[op_type]
+    orders = list(itertools.permutations(range(gates)))
+    forms: list[dict[str, Any]] = [{}]
+    if op_type == "GRU":
+        forms = [{"linear_before_reset": 1}, {"linear_before_reset": 0}]
+    elif op_type == "RNN":
+        forms = [{"activations": ["Tanh"]}, {"activations": ["Relu"]}]
+    states = (0, 1) if op_type == "LSTM" else (0,)
+    pairs = [(order, order) for order in orders] + [(a, b) for a in orders for b in orders if a != b]
+    for (order_x, order_h), form, h, negated in itertools.product(pairs, forms, states, (False, True)):
+        if negated and op_type != "GRU":
+            continue
+        W, R, B = _ordered(products, width, order_x, order_h)  # noqa: N806
+        if negated:  # sigmoid(-z) = 1 - sigmoid(z): the cell keeps h by 1 - z
+            signs = np.ones(gates * width, np.float32)
+            signs[:width] = -1
+            W, R = W * signs[:, None], R * signs[:, None]  # noqa: N806
+            B = None if B is None else B * np.concatenate([signs, signs])  # noqa: N806
+        yield Cell(op_type, W[None], R[None], None if B is None else B[None], h, form)
+
+
+def _ordered(
+    products: _Products, width: int, order_x: tuple[int, ...], order_h: tuple[int, ...]
+) -> tuple[Array, Array, Array | None]:
+    def rows(array: Array, order: tuple[int, ...]) -> Array:
+        blocks = [array[gate * width : (gate + 1) * width] for gate in order]
+        return np.concatenate(blocks)
+
+    W, R = rows(products.W.T, order_x), rows(products.R.T, order_h)  # noqa: N806
+    if products.bias_x is None and products.bias_h is None:
+        return W, R, None
+    none = np.zeros(len(W), np.float32)
+    bias_x = none if products.bias_x is None else rows(products.bias_x, order_x)
+    bias_h = none if products.bias_h is None else rows(products.bias_h, order_h)
+    return W, R, np.concatenate([bias_x, bias_h])
+
+
+def computed(cell: Cell, x: Array, h: Array, c: Array) -> list[Array]:
+    """One step of ONNX's operator in float64: the new h, and of an LSTM the new c."""
+    width = h.shape[1]
+    W, R = cell.W[0].astype(np.float64), cell.R[0].astype(np.float64)  # noqa: N806
+    both = np.zeros((2, len(W))) if cell.B is None else cell.B[0].astype(np.float64).reshape(2, -1)
+    of_x, of_h = x @ W.T + both[0], h @ R.T + both[1]
+    if cell.op_type == "RNN":
+        total = of_x + of_h
+        return [np.tanh(total) if cell.attributes["activations"] == ["Tanh"] else np.maximum(total, 0)]
+    if cell.op_type == "GRU":
+        z, r = (_sigmoid(of_x[:, at] + of_h[:, at]) for at in (slice(0, width), slice(width, 2 * width)))
+        last = slice(2 * width, 3 * width)
+        if cell.attributes["linear_before_reset"]:
+            new = np.tanh(of_x[:, last] + r * of_h[:, last])
+        else:
+            new = np.tanh(of_x[:, last] + (r * h) @ R[last].T + both[1][last])
+        return [(1 - z) * new + z * h]
+    i, o, f, g = np.split(of_x + of_h, 4, axis=1)
+    c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+    return [_sigmoid(o) * np.tanh(c), c]
+
+
+def _sigmoid(x: Array) -> Array:
+    result: Array = 1 / (1 + np.exp(-x))
+    return result
+
+
+def _folded(step: Step, opset: int) -> Step:
+    """The step with what it computes of stored values alone as stored values."""
+    constant: list[NodeProto] = []
+    known = set(step.constants)
+    for node in step.nodes:
+        if node.input and all(name in known or not name for name in node.input) and not any(bodies_of(node)):
+            constant.append(node)
+            known |= set(node.output)
+    names = [name for node in constant for name in node.output if name]
+    found = _computed(constant, step.constants, {}, names, opset) if names else {}
+    if not found:
+        return step
+    nodes = [node for node in step.nodes if not any(node is item for item in constant)]
+    return replace(step, nodes=nodes, constants={**step.constants, **found})
+
+
+def _run(step: Step, x: Array, states: list[Array], opset: int) -> list[Array] | None:
+    """What the step gives: its states after it, in order; None where it does not run by itself."""
+    feeds = dict(zip((step.x, *step.states), (x, *states), strict=True))
+    found = _computed(step.nodes, step.constants, feeds, list(dict.fromkeys(step.after)), opset)
+    results = [found[name] for name in step.after] if found else []
+    return results if results and all(item.shape == states[0].shape for item in results) else None
+
+
+def _computed(
+    nodes: list[NodeProto], constants: Mapping[str, Array], feeds: dict[str, Array], names: list[str], opset: int
+) -> dict[str, Array]:
+    """Values that nodes compute, by ONNX Runtime; empty where it does not run them."""
+    read = {name for node in nodes for name in node.input}
+    stored = [numpy_helper.from_array(array, name) for name, array in constants.items() if name in read]
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in feeds.items()
+    ]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in names]
+    graph = helper.make_graph(nodes, "step", inputs, outputs, stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return dict(zip(names, session.run(None, feeds), strict=True))
+    except ort_errors():
+        return {}

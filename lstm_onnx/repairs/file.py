@@ -1,0 +1,220 @@
+"""`repair`: recurrent loops as operators, states as inputs and outputs, and a batch of any size, in any tool's file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, helper, numpy_helper
+
+from ..atomic_io import require_apart, require_writable, temporary_folder
+from ..checksum import KEY
+from ..errors import ConfigError, ModelError
+from ..metadata import Metadata
+from ..onnxgraph.recurrent import is_onnx_operator
+from ..onnxgraph.write import write_model
+from ..runtime import Model, load
+from ..runtime.chunk_check import why_not_streamable
+from ..terminal_text import one_line
+from .batch import BATCH, fixed_batch, open_batch, reshapes_opened
+from .graph import Graph
+from .operators import loops_to_operators
+from .proof import Proof, prove, values_of
+from .states import Exposed, closed_states, expose
+
+
+@dataclass(frozen=True)
+class RepairResult:
+    """What `repair` wrote.
+
+    Attributes:
+        path: the repaired file.
+        source: the file that it was made of.
+        operators: by the name of a Loop or Scan, the operator that it became.
+        states: each new state input, and the output that is its next value.
+        batch_opened: whether the batch had a fixed size, and has any now.
+        nodes: of the repaired file, those in bodies included.
+        source_nodes: of the source.
+        num_bytes: the size of all files that were written.
+        proof: how it was compared with the source.
+        not_streamable: why its chunks differ from the whole sequence; "" where they do not.
+        notes: what stays as it was, and why.
+    """
+
+    path: str
+    source: str
+    operators: Mapping[str, str]
+    states: Mapping[str, str]
+    batch_opened: bool
+    nodes: int
+    source_nodes: int
+    num_bytes: int
+    proof: Proof
+    not_streamable: str
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, object]:
+        """The fields, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """What was changed and how it was compared, for people."""
+        lines = [
+            f"{one_line(self.path)}: {self.num_bytes:,} bytes, {self.nodes} nodes instead of {self.source_nodes}",
+            *(f"{one_line(name)}: now the operator {op_type}" for name, op_type in self.operators.items()),
+        ]
+        if self.states:
+            pairs = ", ".join(f"{one_line(name)} -> {one_line(after)}" for name, after in self.states.items())
+            lines.append(f"states: {pairs}")
+            lines.append(f"streams: {'no, ' + self.not_streamable if self.not_streamable else 'by load(...).stream()'}")
+        if self.batch_opened:
+            lines.append("batch: any size")
+        return "\n".join([*lines, *map(one_line, self.notes), str(self.proof)])
+
+
+def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: int = 0) -> RepairResult:
+    """Write a copy of another tool's file that is faster, streams, and takes batches of any size.
+
+    A Loop or Scan that computes an LSTM, GRU or RNN becomes that operator; the initial states of forward recurrent
+    operators become inputs, and their final states outputs, which the metadata pairs, so that `load` and `Model.stream`
+    know them; and a batch of a fixed size is opened.  A missing state starts as it does in the source.
+
+    Before the file is kept, it is run beside the source at several sizes.
+
+    Args:
+        source: a file of any exporter.
+        path: the file to write.
+        seed: of the inputs that are drawn.
+
+    Raises:
+        FileError: a file cannot be read or written, or `path` is `source`.
+        ModelError: it is no ONNX model, or one that ONNX Runtime does not run; there is nothing to repair in it; or
+            the new file differs from it, and is not kept.
+    """
+    require_writable(path)
+    require_apart([os.fspath(path)], [os.fspath(source)])
+    graph = Graph.of(source)
+    try:
+        metadata = Metadata.from_metadata({item.key: item.value for item in graph.model.metadata_props})
+    except ConfigError as error:
+        raise ModelError(error.message, path=source, hint=error.hint) from error
+    before = graph.size
+    original = load(source, "cpu", threads=1)
+    operators = loops_to_operators(graph)
+    found, notes = closed_states(graph)
+    starts = values_of(_complete(graph), original, [state.before for state in found if state.before], seed=seed)
+    sizes = [state.batch for state in found]
+    fixed = fixed_batch(graph, sizes[0] if sizes else None)
+    exposed = expose(graph, found, starts, _batch_name(original, fixed))
+    notes = [*notes, *exposed.notes]
+    graph.remove_unread()
+    if not operators and not exposed.states and fixed is None:
+        raise _nothing(graph, notes, source)
+    metadata = replace(
+        metadata,
+        states={**metadata.states, **exposed.states},
+        initial={**metadata.initial, **exposed.initial},
+        not_streamable=None,
+    )
+    with temporary_folder() as folder:
+        trial = folder / "repaired.onnx"
+        opened = False
+        if fixed is not None:
+            opened, note = _with_open_batch(graph, fixed, exposed, metadata, original, trial, seed)
+            notes += [note] if note else []
+        if not opened:
+            _write(graph, metadata, trial)
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed)
+        else:
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed)
+        if not operators and not exposed.states and not opened:
+            raise _nothing(graph, notes, source)
+        if proof.problem:
+            raise ModelError(f"the repaired file differs from it: {proof.problem}; it was not kept", path=source)
+        with load(trial, "cpu", threads=1) as model:
+            why = why_not_streamable(model) if exposed.states else ""
+        if why:
+            metadata = replace(metadata, not_streamable=why)
+    num_bytes = _write(graph, metadata, path)
+    return RepairResult(
+        os.fspath(path),
+        os.fspath(source),
+        operators,
+        exposed.states,
+        opened,
+        graph.size,
+        before,
+        num_bytes,
+        proof,
+        why,
+        tuple(notes),
+    )
+
+
+def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> ModelError:
+    why = notes
+    if not any(map(is_onnx_operator, graph.nodes)):
+        why = ["it has no LSTM, GRU or RNN, and no Loop or Scan that is one (loops that are unrolled are not found)"]
+    elif not notes:
+        why = ["its states are inputs, and its batch has any size"]
+    return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)
+
+
+def _with_open_batch(
+    graph: Graph,
+    fixed: tuple[int, int],
+    exposed: Exposed,
+    metadata: Metadata,
+    original: Model,
+    trial: Path,
+    seed: int,
+) -> tuple[bool, str]:
+    """Open the batch, if the file is right then; else leave it, and say why."""
+    axis, size = fixed
+    before = [type(value).FromString(value.SerializeToString()) for value in (*graph.inputs, *graph.outputs)]
+    arrays, problem = graph.arrays, ""
+    open_batch(graph, axis, size, exposed.states)
+    for candidate in reshapes_opened(graph, size):
+        _write(candidate, metadata, trial)
+        try:
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed)
+        except ModelError as error:
+            problem = problem or error.reason
+            continue
+        if not proof.problem:
+            graph.arrays, graph.nodes = candidate.arrays, candidate.nodes
+            return True, ""
+        problem = problem or proof.problem
+    graph.arrays = arrays
+    for value, old in zip((*graph.inputs, *graph.outputs), before, strict=True):
+        value.CopyFrom(old)
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == BATCH and value.name in (*exposed.states, *exposed.states.values()):
+                dim.dim_value = size
+    return False, f"the batch stays {size}: {problem}"
+
+
+def _batch_name(model: Model, fixed: tuple[int, int] | None) -> str:
+    """The name of the batch axis: of the first input that has one, the name of its first open axis."""
+    if fixed is not None:
+        return BATCH
+    names = [str(dim) for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)]
+    return BATCH if BATCH in names or not names else names[0]
+
+
+def _complete(graph: Graph) -> ModelProto:
+    model = graph.as_model()
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in graph.arrays.items())
+    return model
+
+
+def _write(graph: Graph, metadata: Metadata, path: str | os.PathLike[str]) -> int:
+    model = graph.as_model()
+    properties = {item.key: item.value for item in model.metadata_props if item.key != KEY}
+    properties = {key: value for key, value in properties.items() if not key.startswith("lstm_onnx.")}
+    helper.set_model_props(model, {**properties, **metadata.to_metadata()})
+    arrays: dict[str, np.ndarray] = graph.arrays
+    return write_model(model, arrays, path)[1]

@@ -1,0 +1,91 @@
+"""A file's graph while it is repaired."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, NodeProto, ValueInfoProto
+
+from ..onnxgraph import is_default, load_inlined, nodes_of, outer_values
+from ..onnxgraph.load import read_weights
+
+
+@dataclass
+class Graph:
+    """A graph that is changed.
+
+    Attributes:
+        model: the source, as it was.
+        nodes: the nodes of its graph.
+        arrays: the stored values of its graph.
+        inputs: without stored values.
+        outputs: of the graph.
+    """
+
+    model: ModelProto
+    nodes: list[NodeProto]
+    arrays: dict[str, np.ndarray]
+    inputs: list[ValueInfoProto]
+    outputs: list[ValueInfoProto]
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str]) -> Graph:
+        """The graph of a file.
+
+        Raises:
+            FileError: it cannot be read.
+            ModelError: it is no ONNX model, or its weights cannot be read.
+        """
+        model = load_inlined(path)
+        arrays = read_weights(model, path)
+        own = copy.deepcopy(model.graph)  # `model` stays the source's
+        inputs = [value for value in own.input if value.name not in arrays]
+        return cls(model, list(own.node), arrays, inputs, list(own.output))
+
+    @property
+    def opset(self) -> int:
+        """Of ONNX's own operators."""
+        return next((item.version for item in self.model.opset_import if is_default(item.domain)), 0)
+
+    @property
+    def size(self) -> int:
+        """The number of nodes, those in bodies included."""
+        return sum(1 for _ in nodes_of(self.nodes))
+
+    def read(self) -> set[str]:
+        """The values that nodes read, or that are outputs."""
+        inner = {name for node in self.nodes for name in (*node.input, *outer_values(node))}
+        return inner | {value.name for value in self.outputs}
+
+    def names(self) -> set[str]:
+        """All names of values."""
+        made = {name for node in nodes_of(self.nodes) for name in (*node.input, *node.output)}
+        return made | self.arrays.keys() | {value.name for value in (*self.inputs, *self.outputs)}
+
+    def remove_unread(self) -> None:
+        """Remove the nodes and the stored values that nothing reads."""
+        wanted = {value.name for value in self.outputs}
+        kept: list[NodeProto] = []
+        for node in reversed(self.nodes):
+            if wanted & set(node.output):
+                kept.append(node)
+                wanted |= {*node.input, *outer_values(node)}
+        self.nodes = kept[::-1]
+        for name in [name for name in self.arrays if name not in wanted]:
+            del self.arrays[name]
+
+    def as_model(self) -> ModelProto:
+        """The model, without its stored values."""
+        changed = ModelProto()
+        changed.CopyFrom(self.model)
+        graph = changed.graph
+        for part in ("node", "initializer", "sparse_initializer", "input", "output", "value_info"):
+            graph.ClearField(part)
+        graph.sparse_initializer.extend(self.model.graph.sparse_initializer)
+        graph.node.extend(self.nodes)
+        graph.input.extend(self.inputs)
+        graph.output.extend(self.outputs)
+        return changed

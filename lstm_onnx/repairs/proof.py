@@ -1,0 +1,153 @@
+"""A repaired file, run beside its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, helper
+
+from ..errors import InputError, ModelError, RunError
+from ..runtime import Model
+from ..runtime.chunk_check import mismatch, rounded
+from ..runtime.providers import ort_errors
+
+Array = np.ndarray[Any, Any]
+_SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
+"""Of the first open axis and of the others, in each comparison."""
+_ROWS = 3
+"""Batches of the source's fixed size that the repaired file takes at once."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a repaired file was compared.
+
+    Attributes:
+        runs: the comparisons.
+        problem: where the files differ; "" where they do not.
+    """
+
+    runs: int = 0
+    problem: str = ""
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"compared with the source in {self.runs} runs: no difference beyond rounding"
+
+
+def prove(source: Model, repaired: Model, *, seed: int = 0, fixed: tuple[int, int] | None = None) -> Proof:
+    """Compare two files at several sizes.
+
+    Args:
+        source: the file before.
+        repaired: the file after, whose further inputs are states.
+        seed: of the inputs.
+        fixed: the batch axis of the source's inputs and its size, where the repaired file takes any.
+
+    Raises:
+        ModelError: the source runs at none of the sizes.
+    """
+    runs, failed = 0, ""
+    for sizes in _SIZES:
+        feeds = drawn(source, sizes, seed + runs)
+        try:
+            whole = source.run(feeds)
+            near = source.run(rounded(feeds))
+        except (InputError, RunError) as error:
+            failed = failed or error.reason
+            continue
+        runs += 1
+        try:
+            found = repaired.run(feeds)
+        except (InputError, RunError) as error:
+            return Proof(runs, error.reason)
+        if problem := _difference(found, whole, near):
+            return Proof(runs, problem)
+        if fixed is not None and (problem := _batched(source, repaired, sizes, seed, fixed)):
+            return Proof(runs, problem)
+    if not runs:
+        raise ModelError(f"cannot be compared: it does not run on drawn inputs ({failed})", path=source.path)
+    return Proof(runs)
+
+
+def _batched(source: Model, repaired: Model, sizes: tuple[int, int], seed: int, fixed: tuple[int, int]) -> str:
+    """Where a larger batch differs from the source's batches, one after the other."""
+    axis, _ = fixed
+    parts = [drawn(source, sizes, 100 + seed + number) for number in range(_ROWS)]
+    together = {
+        name: np.concatenate([part[name] for part in parts], axis) if array.ndim > axis else array
+        for name, array in parts[0].items()
+    }
+    try:
+        found = repaired.run(together)
+    except (InputError, RunError) as error:
+        return error.reason
+    for number, part in enumerate(parts):
+        whole, near = source.run(part), source.run(rounded(part))
+        cut: dict[str, Array] = {}
+        for name, array in whole.items():
+            own = axis if found[name].ndim > axis and found[name].shape[axis] == _ROWS * array.shape[axis] else None
+            ways = (
+                [own]
+                if own is not None
+                else [at for at in range(array.ndim) if found[name].shape[at] == _ROWS * array.shape[at]]
+            )
+            if found[name].ndim != array.ndim or not ways:
+                return f"{name} has shape {found[name].shape} for {_ROWS} batches of {array.shape}"
+            cut[name] = np.split(found[name], _ROWS, ways[0])[number]
+        if problem := _difference(cut, whole, near):
+            return f"in a larger batch: {problem}"
+    return ""
+
+
+def _difference(found: Mapping[str, Array], whole: Mapping[str, Array], near: Mapping[str, Array]) -> str:
+    for name, array in whole.items():
+        if found[name].shape != array.shape:
+            return f"{name} has shape {found[name].shape} instead of {array.shape}"
+        if problem := mismatch(found[name], array, near[name]):
+            return f"{name}: {problem}"
+    return ""
+
+
+def drawn(model: Model, sizes: tuple[int, int], seed: int) -> dict[str, Array]:
+    """Random inputs: the first open axis has the first size, the others the second."""
+    rng = np.random.default_rng(seed)
+    known: dict[str, int] = {}
+    feeds: dict[str, Array] = {}
+    for name, info in model.inputs.items():
+        if name in model.states:
+            continue
+        shape = []
+        for axis, dim in enumerate(info.shape):
+            label = dim if isinstance(dim, str) else f"{name}.{axis}"
+            size = dim if isinstance(dim, int) else known.setdefault(label, sizes[min(len(known), 1)])
+            shape.append(size)
+        dtype = np.dtype(np.float32 if info.dtype is None else info.dtype)
+        array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        feeds[name] = np.asarray(array, dtype)
+    return feeds
+
+
+def values_of(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> dict[str, Array]:
+    """What values of a graph are that depend on no input's numbers; those that are not computed are left out."""
+    if not names:
+        return {}
+    wanted = list(dict.fromkeys(names))
+    outputs = {value.name for value in model.graph.output}
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in outputs)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    for sizes in _SIZES:
+        try:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            return dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True))
+        except ort_errors():
+            continue
+    raise ModelError("cannot be compared: it does not run on drawn inputs", path=source.path)

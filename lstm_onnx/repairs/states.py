@@ -1,0 +1,141 @@
+"""The initial states of recurrent operators as inputs of the graph, and their final states as outputs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from ..onnxgraph import ONNX_ERRORS, Scope
+from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, batch_axis, direction_of, input_of, is_onnx_operator
+from ..onnxgraph.shape_inference import with_shapes, without_weights
+from .graph import Graph
+
+
+@dataclass(frozen=True)
+class State:
+    """A state that can become an input.
+
+    Attributes:
+        node: the operator.
+        index: of its initial state among its inputs: `INITIAL_H` or `INITIAL_C`.
+        before: the value that it starts from; "" for zeros.
+        batch: the size or name of the batch axis; None where it is not known.
+        inside: whether it stays inside, since the operator needs the end of the sequence.
+    """
+
+    node: NodeProto
+    index: int
+    before: str
+    batch: int | str | None
+    inside: bool = False
+
+
+@dataclass
+class Exposed:
+    """What became inputs and outputs: each state input's output, and what they start from where that is not zeros."""
+
+    states: dict[str, str] = field(default_factory=dict)
+    initial: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
+    """The states that no input of the graph sets; and why some stay inside."""
+    model = graph.as_model()
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in graph.arrays.items())
+    scope = Scope.of(_shaped(model).graph)
+    found: list[State] = []
+    notes: list[str] = []
+    for node in graph.nodes:
+        if not is_onnx_operator(node):
+            continue
+        name = str(node.name) or str(node.output[0])
+        indices = (INITIAL_H, INITIAL_C) if node.op_type == "LSTM" else (INITIAL_H,)
+        before = {index: input_of(node, index) for index in indices}
+        if any(value and scope.data_sources(value) for value in before.values()):
+            continue
+        if batch_axis(node) != 1:
+            continue
+        inside = direction_of(node) != "forward"
+        if inside:
+            notes.append(f"{name} needs the end of the sequence ({direction_of(node)}), so its states stay inside")
+        size = scope.dim(input_of(node, 0), 1)
+        found += [State(node, index, value, size, inside) for index, value in before.items()]
+    return found, notes
+
+
+def _shaped(model: ModelProto) -> ModelProto:
+    try:
+        return with_shapes(without_weights(model))
+    except ONNX_ERRORS:
+        return model
+
+
+def expose(graph: Graph, states: list[State], values: Mapping[str, np.ndarray], batch: int | str) -> Exposed:
+    """Make states inputs and outputs of the graph.
+
+    Args:
+        graph: it is changed.
+        states: of its operators.
+        values: what those start from that are not left out, as the source computes it.
+        batch: the size or name of the batch axis where it is not known of a state.
+    """
+    exposed = Exposed()
+    taken = graph.names()
+    for state in states:
+        node, short = state.node, "h" if state.index == INITIAL_H else "c"
+        start = values.get(state.before)
+        if state.inside:
+            if start is not None and not start.any():  # which the operator starts from itself, in any batch
+                node.input[state.index] = ""
+            continue
+        if start is not None and not np.array_equal(start, np.broadcast_to(start[:, :1], start.shape)):
+            exposed.notes.append(f"{node.name} starts from other numbers in each row, so its states stay inside")
+            continue
+        path = _path(node)
+        name, after = (_free(f"{path}.{short}{end}", taken) for end in "0n")
+        dims = (1, batch if state.batch is None or isinstance(state.batch, int) else state.batch, _width(graph, node))
+        kind = helper.np_dtype_to_tensor_dtype(graph.arrays[node.input[2]].dtype)
+        while len(node.input) <= state.index:
+            node.input.append("")
+        node.input[state.index] = name
+        final = 1 if short == "h" else 2
+        while len(node.output) <= final:
+            node.output.append("")
+        if node.output[final]:
+            graph.nodes.append(helper.make_node("Identity", [node.output[final]], [after], after))
+        else:
+            node.output[final] = after
+        graph.inputs.append(helper.make_tensor_value_info(name, kind, dims))
+        graph.outputs.append(helper.make_tensor_value_info(after, kind, dims))
+        exposed.states[name] = after
+        if start is not None and start.any():
+            exposed.initial[name] = np.ascontiguousarray(start[:, :1])
+    return exposed
+
+
+def _width(graph: Graph, node: NodeProto) -> int:
+    return int(graph.arrays[node.input[2]].shape[2])
+
+
+def _path(node: NodeProto) -> str:
+    """``/encoder/rnn/LSTM`` as ``encoder.rnn``, and a name without a path as it is."""
+    parts = [part for part in re.split(r"[/.]+", str(node.name)) if part]
+    if len(parts) > 1 and re.fullmatch(rf"{node.op_type}(_\d+)?", parts[-1]):
+        last = parts.pop()[len(node.op_type) :]
+        parts[-1] += last
+    plain = [re.sub(r"\W+", "_", part) for part in parts if part not in ("while_loop", "PartitionedCall")]
+    return ".".join(plain) or str(node.op_type).lower()
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, wanted = 1, name
+    while wanted in taken:
+        number += 1
+        wanted = f"{name}_{number}"
+    taken.add(wanted)
+    return wanted

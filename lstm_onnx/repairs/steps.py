@@ -1,0 +1,197 @@
+"""The step of a Loop or a Scan that goes over a sequence: what it reads, what it carries, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import GraphProto, NodeProto, numpy_helper
+
+from ..onnxgraph import attributes_of, bodies_of, is_default, typed
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a loop over a sequence whose time axis is the first.
+
+    Attributes:
+        node: the Loop or Scan.
+        nodes: those of its body, in order.
+        constants: the stored values that they read.
+        x: the value in the body that is one step of the sequence.
+        sequence: the value of the graph that is the sequence.
+        states: the values in the body that are the states before the step.
+        initial: the values of the graph that are the first states.
+        after: the values in the body that are the states after the step.
+        final: the outputs of the node that are the last states, "" for one that nobody reads.
+        stacked: the outputs of the node that stack a state of every step, by the number of the state.
+        passed: the outputs of the node that are values of the graph as they went in.
+    """
+
+    node: NodeProto
+    nodes: list[NodeProto]
+    constants: Mapping[str, np.ndarray]
+    x: str
+    sequence: str
+    states: tuple[str, ...]
+    initial: tuple[str, ...]
+    after: tuple[str, ...]
+    final: tuple[str, ...]
+    stacked: Mapping[str, int] = field(default_factory=dict)
+    passed: Mapping[str, str] = field(default_factory=dict)
+
+
+def step_of(node: NodeProto, arrays: Mapping[str, np.ndarray], read: set[str]) -> Step | None:
+    """The step of a Loop or a Scan; None for another node, and for one that does more than go over one sequence.
+
+    Args:
+        node: any node.
+        arrays: the stored values of the graph.
+        read: the values that something in the graph reads, or that are its outputs.
+    """
+    if node.op_type not in ("Loop", "Scan") or not is_default(node.domain):
+        return None
+    body = next(bodies_of(node), None)
+    if body is None:
+        return None
+    return _of_loop(node, body, arrays, read) if node.op_type == "Loop" else _of_scan(node, body, arrays, read)
+
+
+class _Body:
+    """A body's nodes and constants."""
+
+    def __init__(self, body: GraphProto, arrays: Mapping[str, np.ndarray]) -> None:
+        self.constants = {**arrays, **{item.name: numpy_helper.to_array(item) for item in body.initializer}}
+        self.nodes: list[NodeProto] = []
+        self.source: dict[str, str] = {}
+        for node in body.node:
+            if node.op_type == "Identity":
+                self.source[node.output[0]] = node.input[0]
+            if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
+                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            else:
+                self.nodes.append(node)
+        self.producers = {name: node for node in self.nodes for name in node.output}
+
+    def resolved(self, name: str) -> str:
+        """What a value is a copy of."""
+        while name in self.source:
+            name = self.source[name]
+        return name
+
+
+def _of_loop(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray], read: set[str]) -> Step | None:
+    inner = _Body(body, arrays)
+    given, results = [value.name for value in body.input], [inner.resolved(value.name) for value in body.output]
+    carried, counters, states = range(len(given) - 2), {given[0]}, []
+    passed: dict[str, str] = {}
+    for index in carried:
+        before, after, first = given[index + 2], results[index + 1], node.input[index + 2]
+        if inner.resolved(after) == before:
+            passed[node.output[index]] = first
+            if first in arrays:
+                inner.constants[before] = arrays[first]
+            else:
+                inner.source[before] = first
+        elif _counts(inner, before, after) and first in arrays and not arrays[first].any():
+            counters.add(before)
+            if node.output[index] in read:
+                return None
+        else:
+            states.append(index)
+    gathers = [
+        item
+        for item in inner.nodes
+        if item.op_type == "Gather"
+        and inner.resolved(item.input[1]) in counters
+        and not typed(attributes_of(item), "axis", int)
+        and inner.resolved(item.input[0]) not in inner.constants
+    ]
+    if len(gathers) != 1 or not states:
+        return None
+    depending = {gathers[0].output[0], *(given[index + 2] for index in states)}
+    if depending & {name for item in _needed(inner, [results[0]]) for name in item.input}:
+        return None  # it ends by what it computes
+    inner.nodes = [item for item in inner.nodes if item is not gathers[0]]
+    nodes = _needed(inner, [results[index + 1] for index in states])
+    if counters & {inner.resolved(name) for item in nodes for name in item.input}:
+        return None  # its steps are not alike
+    stacked = _stacked(node, results[1 + len(carried) :], len(carried), [results[index + 1] for index in states])
+    if stacked is None:
+        return None
+    return Step(
+        node,
+        nodes,
+        inner.constants,
+        gathers[0].output[0],
+        inner.resolved(gathers[0].input[0]),
+        tuple(given[index + 2] for index in states),
+        tuple(node.input[index + 2] for index in states),
+        tuple(results[index + 1] for index in states),
+        tuple(node.output[index] if node.output[index] in read else "" for index in states),
+        stacked,
+        {name: first for name, first in passed.items() if name in read},
+    )
+
+
+def _of_scan(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray], read: set[str]) -> Step | None:
+    inner = _Body(body, arrays)
+    attributes = attributes_of(node)
+    scanned = typed(attributes, "num_scan_inputs", int)
+    count = len(node.input) - scanned
+    moved = ("scan_input_axes", "scan_input_directions", "scan_output_axes", "scan_output_directions")
+    if scanned != 1 or count < 1 or any(any(typed(attributes, name, list)) for name in moved):
+        return None
+    results = [inner.resolved(value.name) for value in body.output]
+    stacked = _stacked(node, results[count:], count, results[:count])
+    if stacked is None:
+        return None
+    return Step(
+        node,
+        _needed(inner, results[:count]),
+        inner.constants,
+        body.input[count].name,
+        node.input[count],
+        tuple(value.name for value in list(body.input)[:count]),
+        tuple(node.input[:count]),
+        tuple(results[:count]),
+        tuple(name if name in read else "" for name in node.output[:count]),
+        stacked,
+    )
+
+
+def _counts(inner: _Body, before: str, after: str) -> bool:
+    """Whether a carried value is the number of the step: it grows by one."""
+    node = inner.producers.get(after)
+    if node is None or node.op_type != "Add":
+        return False
+    inputs = [inner.resolved(name) for name in node.input]
+    others = [inner.constants.get(name) for name in inputs if name != before]
+    return before in inputs and len(others) == 1 and others[0] is not None and others[0].size == 1 and others[0] == 1
+
+
+def _stacked(node: NodeProto, results: list[str], first: int, after: list[str]) -> dict[str, int] | None:
+    """The outputs that stack what the steps give, each with the number of its state; None where one is no state."""
+    found: dict[str, int] = {}
+    for index, value in enumerate(results):
+        name = node.output[first + index] if first + index < len(node.output) else ""
+        if not name:
+            continue
+        if value not in after:
+            return None
+        found[name] = after.index(value)
+    return found
+
+
+def _needed(inner: _Body, wanted: list[str]) -> list[NodeProto]:
+    """The nodes that values depend on, in order."""
+    todo, names = list(wanted), set()
+    while todo:
+        name = todo.pop()
+        if name in names:
+            continue
+        names.add(name)
+        node = inner.producers.get(name)
+        todo += list(node.input) if node is not None else [inner.source[name]] if name in inner.source else []
+    return [node for node in inner.nodes if names & set(node.output)]

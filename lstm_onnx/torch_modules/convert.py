@@ -1,0 +1,386 @@
+"""A file's graph as the steps of a program, and the submodules and parameters that they use."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import NodeProto
+from torch import Tensor, nn
+
+from ..onnxgraph.recurrent import input_of, is_onnx_operator
+from .cells import cell_of
+from .constants import with_folded_weights
+from .graph import FileGraph, attribute_values, body_of, torch_array
+from .layers import layer_of, scope_of
+from .operator_layers import operator_layer
+from .program import CellStep, IfStep, LoopStep, OperatorStep, Program, RecurrentStep, ScanStep, Scope, Step
+from .recurrent_weights import recurrent_module
+from .stacks import Stack, stacks_of
+
+_INDEX_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "ConstantOfShape": (0,),
+    "CumSum": (1,),
+    "Expand": (1,),
+    "Loop": (0,),
+    "OneHot": (1,),
+    "Pad": (1, 3),
+    "Reshape": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Squeeze": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Trilu": (1,),
+    "Unsqueeze": (1,),
+    **{f"Reduce{kind}": (1,) for kind in ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")},
+}
+"""The inputs of operators that are shapes, axes and sizes."""
+_SIZE_INPUTS = (
+    "Concat",
+    "Gather",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Mod",
+    "Max",
+    "Min",
+    "Equal",
+    "Where",
+    "Range",
+    "Reshape",
+)
+"""Operators that compute sizes with integers of one axis or none."""
+_GUARD = "at_least_one_step"
+"""What an export names the nodes that fail where a sequence has no steps."""
+_PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+
+
+@dataclass
+class Modules:
+    """The submodules and parameters of a converted module.
+
+    Attributes:
+        root: it, to which they are added.
+        buffers: the names of stored values that are no parameters.
+        places: the attribute of each stored value.
+        stacks: by path, the recurrent modules, of which a second call has no second one.
+        shared: by a stored weight's name, its parameter, which modules share that read the same one.
+    """
+
+    root: nn.Module
+    buffers: frozenset[str] = frozenset()
+    places: dict[str, str] = field(default_factory=dict)
+    stacks: dict[str, nn.Module] = field(default_factory=dict)
+    shared: dict[str, nn.Parameter] = field(default_factory=dict)
+
+    def add(self, path: str, module: nn.Module) -> str:
+        """Add a module, or find its equal; returns its path, which is another one where something else is there."""
+        path = _as_path(path)
+        number = 1
+        wanted = path
+        while (other := self._at(wanted)) is not None:
+            if _same(other, module):
+                return wanted
+            number += 1
+            wanted = f"{path}_{number}"
+        owner, _, name = wanted.rpartition(".")
+        parent = self.scope(owner)
+        if parent is None or hasattr(nn.Module, name):
+            return self.add(f"{path.replace('.', '_')}_", module)
+        parent.add_module(name, module)
+        return wanted
+
+    def share(self, path: str, weights: Mapping[str, str]) -> None:
+        """Let a module's parameters be those of other modules that read the same weights of the file.
+
+        Weights whose numbers are all the same are equal by chance, such as those of two norms before training.
+
+        Args:
+            path: the module.
+            weights: the stored weight of each of its parameters.
+        """
+        module = self.root.get_submodule(path)
+        for own, name in weights.items():
+            parameter = module.get_parameter(own)
+            varies = parameter.numel() > 1 and bool((parameter != parameter.reshape(-1)[0]).any())
+            if varies and self.shared.setdefault(name, parameter) is not parameter:
+                setattr(module, own, self.shared[name])
+
+    def value(self, name: str, array: np.ndarray, *, named: bool) -> str:
+        """Add a stored value as a parameter, or as a buffer where it is not of floats; returns its dotted name.
+
+        Args:
+            name: in the file.
+            array: it.
+            named: whether the name is that of a parameter or buffer, and not made up for a constant.
+        """
+        if name not in self.places:
+            path = _as_path(name)
+            owner, _, last = path.rpartition(".")
+            parent = self.scope(owner)
+            if parent is None or hasattr(parent, last):
+                path, parent = self._free(path), self.root
+                last = path
+            tensor = torch_array(array)
+            if tensor.is_floating_point() and named and name not in self.buffers:
+                parent.register_parameter(last, self.shared.setdefault(name, nn.Parameter(tensor)))
+            else:
+                parent.register_buffer(last, tensor, persistent=named)
+            self.places[name] = path
+        return self.places[name]
+
+    def scope(self, path: str) -> nn.Module | None:
+        """The part at a path, made where nothing is there; None where another kind of module is in the way."""
+        module = self.root
+        for name in path.split(".") if path else ():
+            inner = module._modules.get(name)
+            if inner is None:
+                if hasattr(module, name) or not isinstance(module, Scope):
+                    return None
+                inner = Scope()
+                module.add_module(name, inner)
+            module = inner
+        return module
+
+    def scope_path(self, path: str) -> str:
+        """The longest beginning of a path that is a `Scope`, or can be one."""
+        while path and not isinstance(self.scope(path), Scope):
+            path = path.rpartition(".")[0]
+        return path
+
+    def sort(self, names: Sequence[str]) -> None:
+        """Arrange the submodules in the order of these names of parameters, those without any at the end."""
+        first: dict[str, int] = {}
+        for index, name in enumerate(names):
+            owner = name
+            while owner := owner.rpartition(".")[0]:
+                first.setdefault(owner, index)
+        for path, module in self.root.named_modules():
+            order = sorted(module._modules, key=lambda name, at=path: first.get(f"{at}.{name}".strip("."), len(names)))  # type: ignore[misc]
+            inner = {name: module._modules[name] for name in order}
+            module._modules.clear()
+            module._modules.update(inner)
+
+    def _at(self, path: str) -> nn.Module | None:
+        module: nn.Module | None = self.root
+        for name in path.split("."):
+            module = module._modules.get(name) if module is not None else None
+        return module
+
+    def _free(self, path: str) -> str:
+        name = path.replace(".", "_")
+        while hasattr(self.root, name):
+            name += "_"
+        return name
+
+
+def buffer_names(names: Sequence[str]) -> frozenset[str]:
+    """The names of buffers among those of parameters and buffers in an exported file.
+
+    Parameters come first there, and each module's own before those of its submodules, which are together; so with the
+    first name that breaks this order the buffers begin.
+    """
+    owners: list[str] = []
+    for index, name in enumerate(names):
+        owner, _, own = name.rpartition(".")
+        new = not owners or owner != owners[-1]
+        again = new and any(other == owner or f"{other}.".startswith(f"{owner}." if owner else "") for other in owners)
+        if again or own in ("running_mean", "running_var"):
+            return frozenset(names[index:])
+        owners += [owner] if new else []
+    return frozenset()
+
+
+def _as_path(name: str) -> str:
+    if _PATH.fullmatch(name):
+        return name
+    return re.sub(r"\W+", "_", name).strip("_") or "value"
+
+
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules are one: of the same kind and sizes, with the same numbers."""
+    if type(one) is not type(other) or one.extra_repr() != other.extra_repr():
+        return False
+    mine, others = one.state_dict(), other.state_dict()
+    return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+class Converter:
+    """Makes the programs of a graph and of its bodies."""
+
+    def __init__(self, modules: Modules) -> None:
+        self.modules = modules
+        self.more: dict[str, np.ndarray] = {}
+
+    def program(self, graph: FileGraph) -> Program:
+        """The program of a graph; its submodules and parameters are added.
+
+        Raises:
+            ModelError: a recurrent operator has no form in PyTorch.
+        """
+        graph = with_folded_weights(graph)
+        taken: dict[int, Step | None] = {}
+        for stack in stacks_of(graph) if graph.own else ():
+            step, nodes = self._stack_step(graph, stack)
+            taken.update((id(node), None) for node in nodes)
+            # Where the first of the stack's own nodes is: what it reads is there by then.
+            first = next(node for node in graph.nodes if any(node is item for item in stack.nodes))
+            taken[id(first)] = step
+        steps: list[Step] = []
+        for node in graph.nodes:
+            if id(node) in taken:
+                found = taken[id(node)]
+                steps += [found] if found is not None else []
+                continue
+            steps.append(self._step(graph, node, taken))
+        return self._with_values(graph, steps)
+
+    def _stack_step(self, graph: FileGraph, stack: Stack) -> tuple[Step, list[NodeProto]]:
+        """The call of a recurrent module, and the nodes that it takes the place of."""
+        cell = cell_of(graph, stack)
+        if cell is not None:
+            path = self.modules.add(stack.path, self.modules.stacks.setdefault(stack.prefix, cell.module))
+            return replace(cell.step, path=path), [*stack.nodes, *cell.nodes]
+        module = self.modules.stacks.get(stack.prefix)
+        if module is None:
+            module = self.modules.stacks[stack.prefix] = recurrent_module(stack.spec, stack.state)
+        path = self.modules.add(stack.path or stack.spec.op_type.lower(), module)
+        names = stack.outputs
+        lengths, nodes = stack.lengths or "", list(stack.nodes)
+        cast = graph.producers.get(lengths)
+        if cast is not None and lengths.endswith("/int32") and cast.op_type == "Cast":
+            nodes += [cast] if lengths not in graph.outputs else []
+            lengths = input_of(cast, 0)
+        outputs = (names.output or "", names.hn or "", names.cn or "")
+        x = stack.x
+        guard = [node for node in graph.nodes if str(node.name).startswith(f"{stack.call_prefix}{_GUARD}")]
+        if guard and x == f"{stack.call_prefix}{_GUARD}":  # PyTorch's modules refuse empty sequences themselves
+            x = input_of(guard[-1], 0)
+            nodes += guard
+        return RecurrentStep(path, x, stack.h0 or "", stack.c0 or "", lengths, outputs), nodes
+
+    def _step(self, graph: FileGraph, node: NodeProto, taken: dict[int, Step | None]) -> Step:
+        if is_onnx_operator(node):
+            spec, state, call = operator_layer(graph, node)
+            path = self.modules.add(_operator_path(node), recurrent_module(spec, state))
+            return replace(call, path=path)
+        if node.op_type in ("Scan", "Loop", "If"):
+            return self._body_step(graph, node)
+        layer = layer_of(graph, node)
+        if layer is not None:
+            taken.update((id(item), None) for item in layer.nodes[1:])
+            if layer.module is None or isinstance(layer.step, OperatorStep):
+                assert isinstance(layer.step, OperatorStep)  # noqa: S101 - a layer without a module calls an operator
+                self.more.update(layer.stored)
+                return replace(layer.step, scope=self.modules.scope_path(layer.step.scope))
+            path = self.modules.add(layer.path, layer.module)
+            self.modules.share(path, layer.weights)
+            return replace(layer.step, path=path)
+        attributes: dict[str, Any] = {**attribute_values(node), "opset": graph.opset}
+        if node.op_type == "Split":
+            attributes["outputs"] = len(node.output)
+        scope = self.modules.scope_path(scope_of(graph, node))
+        return OperatorStep(str(node.op_type), tuple(node.input), tuple(node.output), attributes, scope)
+
+    def _body_step(self, graph: FileGraph, node: NodeProto) -> Step:
+        outputs = tuple(node.output)
+        if node.op_type == "If":
+            bodies = {item.name: body_of(graph, node, index) for index, item in enumerate(_graphs(node))}
+            then, otherwise = (self.program(bodies[name]) for name in ("then_branch", "else_branch"))
+            return IfStep(input_of(node, 0), then, otherwise, outputs)
+        body = self.program(body_of(graph, node))
+        if node.op_type == "Loop":
+            return LoopStep(body, input_of(node, 0), input_of(node, 1), tuple(node.input[2:]), outputs)
+        values = attribute_values(node)
+        scanned = values["num_scan_inputs"]
+        states = len(node.input) - scanned
+        stacked = len(outputs) - states
+        return ScanStep(
+            body,
+            tuple(node.input),
+            outputs,
+            states,
+            tuple(values.get("scan_input_axes", [0] * scanned)),
+            tuple(map(bool, values.get("scan_input_directions", [0] * scanned))),
+            tuple(values.get("scan_output_axes", [0] * stacked)),
+            tuple(map(bool, values.get("scan_output_directions", [0] * stacked))),
+        )
+
+    def _with_values(self, graph: FileGraph, steps: list[Step]) -> Program:
+        """The program with the stored values that its steps read."""
+        attributes: dict[str, str] = {}
+        numbers: dict[str, Any] = {}
+        for name in dict.fromkeys([*_read(steps), *graph.outputs]):
+            array = graph.arrays.get(name, self.more.get(name))
+            if array is None or name in graph.producers:
+                continue
+            named = name not in graph.anonymous
+            if _is_number(graph, name, array):
+                numbers[name] = array.tolist()
+            else:
+                attributes[name] = self.modules.value(name, array, named=named)
+        return Program(graph.inputs, tuple(steps), graph.outputs, attributes, numbers)
+
+
+def _graphs(node: NodeProto) -> list[Any]:
+    return [item for item in node.attribute if item.HasField("g")]
+
+
+def _read(steps: list[Step]) -> list[str]:
+    found: list[str] = []
+    for step in steps:
+        if isinstance(step, RecurrentStep):
+            found += [step.x, step.h0, step.c0, step.lengths]
+        elif isinstance(step, CellStep):
+            found += [step.x, step.h0, step.c0]
+        elif isinstance(step, IfStep):
+            found += [step.condition]
+        elif isinstance(step, (OperatorStep, ScanStep)):
+            found += step.inputs
+        elif isinstance(step, LoopStep):
+            found += [step.count, step.condition, *step.inputs]
+        else:
+            found.append(step.input)
+    return [name for name in found if name]
+
+
+def _is_number(graph: FileGraph, name: str, array: np.ndarray) -> bool:
+    """Whether a stored value is a shape, axes, a size or a number in a formula, and not a parameter or a table."""
+    if array.ndim == 0 and array.dtype.kind in "fb":
+        return name in graph.anonymous or not graph.own
+    if array.dtype != np.int64 or array.ndim > 1 or name in graph.outputs:
+        return False
+    if graph.own and name not in graph.anonymous:
+        return False
+    users = graph.users.get(name, [])
+    return all(_reads_size(node, name, scalar=array.ndim == 0) for node in users)
+
+
+def _reads_size(node: NodeProto, name: str, *, scalar: bool) -> bool:
+    if scalar or node.op_type in _SIZE_INPUTS:
+        return True
+    places = _INDEX_INPUTS.get(str(node.op_type), ())
+    return all(index in places for index, value in enumerate(node.input) if value == name)
+
+
+def _operator_path(node: NodeProto) -> str:
+    """``/encoder/rnn/LSTM`` of torch's exporter is ``encoder.rnn``; a name without a path is kept."""
+    parts = [part for part in re.split(r"[/]+", str(node.name)) if part]
+    if len(parts) > 1 and parts[-1].split("_")[0] == node.op_type:
+        number = parts[-1].partition("_")[2]
+        return ".".join(_as_path(part) for part in parts[:-1]) + (f"_{number}" if number else "")
+    return _as_path("_".join(parts)) if parts else str(node.op_type).lower()
+
+
+def buffer(module: nn.Module, name: str, value: Tensor) -> str:
+    """Add a buffer that is no part of the state dict; returns its name."""
+    while hasattr(module, name):
+        name += "_"
+    module.register_buffer(name, value, persistent=False)
+    return name

@@ -1,0 +1,203 @@
+"""An ONNX file as it is read for a conversion: nodes, weights as arrays, and who makes and reads each value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ..errors import ModelError
+from ..metadata import Metadata
+from ..onnxgraph import bodies_of, is_default, load_inlined, nodes_of, text
+from ..onnxgraph.load import read_weights
+from .program import OPERATORS
+
+_BODIES = ("Scan", "Loop", "If")
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_INT8 = ("DynamicQuantizeLSTM", "DynamicQuantizeLinear", "MatMulInteger", "MatMulNBits", "DequantizeLinear")
+_LEAST_OPSET = 7
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """A graph, or the body of a node in one.
+
+    Attributes:
+        nodes: without Constants.
+        inputs: the names of its inputs.
+        outputs: the names of its outputs.
+        arrays: the stored weights and constants by name, also of the graphs around it.
+        anonymous: the constants that are no initializers, or have a name that lstm-onnx gave.
+        opset: of ONNX's own operators.
+        own: whether lstm-onnx wrote the file, so that the names of nodes are those of modules.
+    """
+
+    nodes: Sequence[NodeProto]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    arrays: Mapping[str, np.ndarray]
+    anonymous: frozenset[str]
+    opset: int
+    own: bool
+
+    @cached_property
+    def named(self) -> dict[str, NodeProto]:
+        """The nodes by name."""
+        return {str(node.name): node for node in self.nodes if node.name}
+
+    @cached_property
+    def producers(self) -> dict[str, NodeProto]:
+        """The node of each value."""
+        return {output: node for node in self.nodes for output in node.output if output}
+
+    @cached_property
+    def users(self) -> dict[str, list[NodeProto]]:
+        """The nodes that read each value, those in bodies included."""
+        found: dict[str, list[NodeProto]] = {}
+        for node in nodes_of(self.nodes):
+            for name in node.input:
+                found.setdefault(name, []).append(node)
+        return found
+
+    def within(self, body: GraphProto) -> FileGraph:
+        """The body of one of its nodes."""
+        return _read_graph(body, self.arrays, self.anonymous, self.opset, own=self.own)
+
+
+@dataclass(frozen=True)
+class ConvertedFile:
+    """A file: its graph, its metadata, and the proto."""
+
+    path: str
+    model: ModelProto
+    graph: FileGraph
+    metadata: Metadata
+    name: str = field(default="")
+
+
+def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
+    """A file, with its functions inlined and its weights.
+
+    Raises:
+        FileError: it cannot be read.
+        ModelError: it is no ONNX model, is damaged, or holds what has no form in PyTorch.
+    """
+    model = load_inlined(path)
+    metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})
+    opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
+    problems = list(dict.fromkeys(_problems(model, opset)))
+    if problems:
+        advice = (
+            "convert the float32 file that this int8 one was made of"
+            if any(node.op_type in _INT8 for node in nodes_of(model.graph.node))
+            else None
+        )
+        raise ModelError(f"cannot become a PyTorch module: {'; '.join(problems)}", path=path, hint=advice)
+    arrays = read_weights(model, path)
+    own = model.producer_name == "lstm-onnx"
+    graph = _read_graph(model.graph, arrays, frozenset(), opset, own=own)
+    return ConvertedFile(os.fspath(path), model, graph, metadata, model.graph.name)
+
+
+def _problems(model: ModelProto, opset: int) -> list[str]:
+    if opset < _LEAST_OPSET:
+        return [f"its operator set is {opset or 'unknown'}, and {_LEAST_OPSET} is the oldest that is converted"]
+    counts: dict[str, list[str]] = {}
+    for node in nodes_of(model.graph.node):
+        known = node.op_type in OPERATORS or node.op_type in (*_BODIES, *_RECURRENT, "Constant")
+        if not (known and is_default(node.domain)):
+            operator = node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"
+            counts.setdefault(operator, []).append(str(node.name) or str(next(iter(node.output), "")))
+        elif (kind := text(attribute_values(node).get("auto_pad", "NOTSET"))) not in ("NOTSET", "VALID"):
+            counts.setdefault(f"{node.op_type} with auto_pad = {kind}", []).append(str(node.name))
+    return [
+        f"the operator {operator} ({names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}) has no translation"
+        for operator, names in sorted(counts.items())
+    ]
+
+
+def _read_graph(
+    graph: GraphProto, outer: Mapping[str, np.ndarray], anonymous: frozenset[str], opset: int, *, own: bool
+) -> FileGraph:
+    arrays = dict(outer)
+    unnamed = set(anonymous)
+    for tensor in graph.initializer:
+        if tensor.name not in arrays:
+            arrays[tensor.name] = numpy_helper.to_array(tensor)
+        if own and ("/" in tensor.name):
+            unnamed.add(tensor.name)
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Constant" and is_default(node.domain):
+            arrays[node.output[0]] = _constant(node)
+            unnamed.add(node.output[0])
+        elif _is_cast_of_weight(node, arrays):
+            kind = torch_array(arrays[node.input[0]])
+            arrays[node.output[0]] = OPERATORS["Cast"]([kind], attribute_values(node)).numpy()
+        else:
+            nodes.append(node)
+    inputs = tuple(value.name for value in graph.input if value.name not in arrays)
+    outputs = tuple(value.name for value in graph.output)
+    return FileGraph(nodes, inputs, outputs, arrays, frozenset(unnamed), opset, own)
+
+
+def _is_cast_of_weight(node: NodeProto, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether it is the Cast behind a weight that is stored as float16."""
+    return node.op_type == "Cast" and node.input[0] in arrays and arrays[node.input[0]].dtype == np.float16
+
+
+def _constant(node: NodeProto) -> np.ndarray:
+    value = attribute_values(node)
+    (kind, content), *_ = value.items()
+    if isinstance(content, torch.Tensor):
+        return content.numpy()
+    dtype = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
+    if kind not in dtype:
+        raise ModelError(f"the Constant {node.output[0]} holds {kind}, which has no form in PyTorch")
+    return np.array(content, dtype[kind])
+
+
+def attribute_values(node: NodeProto) -> dict[str, Any]:
+    """The attributes of a node as Python's values and torch's tensors, without bodies."""
+    found: dict[str, Any] = {}
+    for item in node.attribute:
+        if item.type == AttributeProto.TENSOR:
+            found[item.name] = torch_array(_tensor_array(item.t))
+        elif item.type == AttributeProto.STRING:
+            found[item.name] = text(item.s)
+        elif item.type == AttributeProto.STRINGS:
+            found[item.name] = [text(value) for value in item.strings]
+        elif item.type == AttributeProto.INT:
+            found[item.name] = int(item.i)
+        elif item.type == AttributeProto.FLOAT:
+            found[item.name] = _decimal(item.f)
+        elif item.type == AttributeProto.INTS:
+            found[item.name] = list(item.ints)
+        elif item.type == AttributeProto.FLOATS:
+            found[item.name] = [_decimal(value) for value in item.floats]
+    return found
+
+
+def _decimal(value: float) -> float:
+    """The shortest number that is the same in float32, as which attributes are stored: 1e-05."""
+    return float(str(np.float32(value)))
+
+
+def _tensor_array(tensor: TensorProto) -> np.ndarray:
+    return numpy_helper.to_array(tensor)
+
+
+def torch_array(array: np.ndarray) -> torch.Tensor:
+    """An array as a tensor of its own memory."""
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def body_of(graph: FileGraph, node: NodeProto, index: int = 0) -> FileGraph:
+    """A body of a node, by its number."""
+    return graph.within(list(bodies_of(node))[index])

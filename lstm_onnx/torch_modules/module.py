@@ -1,0 +1,156 @@
+"""The nn.Module that a converted file becomes: submodules, parameters, and the graph that its forward runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..exporter.call.structure import arguments_of, constants, take_apart
+from .program import Program, Scope
+
+
+@dataclass(frozen=True)
+class StateInput:
+    """A state that a file has as an input, and that its module has not.
+
+    Attributes:
+        output: the output that is its next value.
+        axes: its size along each axis, or an axis of an input of the same size, as ``(input, axis)``.
+        dtype: torch's.
+        initial: the buffer of its first value; "" for zeros.
+        optional: whether only recurrent modules read it, for which none is zeros.
+    """
+
+    output: str
+    axes: tuple[int | tuple[str, int], ...]
+    dtype: torch.dtype
+    initial: str
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """How the outputs are arranged: a name, or such arrangements by key; integer keys make a tuple."""
+
+    name: str = ""
+    items: tuple[tuple[str | int, Outputs], ...] = ()
+
+    def of(self, values: Mapping[str, Any]) -> Any:
+        """The values in their arrangement."""
+        if not self.items:
+            return values[self.name]
+        built = {key: item.of(values) for key, item in self.items}
+        return tuple(built.values()) if all(isinstance(key, int) for key in built) else built
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a converted module takes and returns.
+
+    Attributes:
+        signature: of its forward, without self.
+        inputs: the graph's inputs that are arguments, by their names in the signature's tensors.
+        fixed: by argument, the constants that the file was made with.
+        states: by the graph's input.
+        states_argument: the argument that takes them; "" where there are none.
+        outputs: the arrangement of what it returns.
+    """
+
+    signature: inspect.Signature
+    inputs: Mapping[str, str]
+    fixed: Mapping[str, tuple[Any, ...]]
+    states: Mapping[str, StateInput]
+    states_argument: str
+    outputs: Outputs
+
+
+class ONNXModule(Scope):
+    """A converted file.
+
+    Its class has the name of the exported module's class.  `to_torch` describes its call.
+    """
+
+    _program: Program
+    _interface: Interface
+
+    def __reduce__(self) -> Any:
+        """Make the class anew, since it is the file's own."""
+        return _empty, (type(self).__name__, self.__dict__["_interface"].signature), self.__dict__
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        interface, program = self._interface, self._program
+        bound = interface.signature.bind(*args, **kwargs)
+        states = bound.arguments.pop(interface.states_argument, None) if interface.states_argument else None
+        given = _tensors(interface, bound)
+        values = {graph_name: given[name] for name, graph_name in interface.inputs.items()}
+        carried = dict(states or {})
+        for name, state in interface.states.items():
+            value = carried.pop(name, None)
+            values[name] = self._initial(state, values) if value is None and not state.optional else value
+        if carried:
+            known = ", ".join(interface.states)
+            raise InputError(f"{', '.join(map(str, carried))} is no state of the module; its states are {known}")
+        results = program.run(self, [values[name] for name in program.inputs], {})
+        named = dict(zip(program.outputs, results, strict=True))
+        result = interface.outputs.of(named)
+        if states is None:
+            return result
+        return result, {name: named[state.output] for name, state in interface.states.items()}
+
+    def _initial(self, state: StateInput, values: Mapping[str, Any]) -> Tensor:
+        sizes = [axis if isinstance(axis, int) else values[axis[0]].shape[axis[1]] for axis in state.axes]
+        device = next((value.device for value in values.values() if isinstance(value, Tensor)), None)
+        if state.initial:
+            first: Tensor = getattr(self, state.initial)
+            return first.expand(sizes)
+        return torch.zeros(sizes, dtype=state.dtype, device=device)
+
+
+def new_module(name: str, program: Program, interface: Interface) -> ONNXModule:
+    """A module that runs a graph; submodules and parameters are added to it."""
+    module = _empty(name, interface.signature)
+    module._program, module._interface = program, interface
+    return module
+
+
+def _empty(name: str, signature: inspect.Signature) -> ONNXModule:
+    def forward(self: ONNXModule, *args: Any, **kwargs: Any) -> Any:
+        return self._call(args, kwargs)
+
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = [own, *signature.parameters.values()]
+    if any(parameter.name == "self" for parameter in parameters[1:]):
+        parameters[0] = own.replace(name="module", kind=inspect.Parameter.POSITIONAL_ONLY)
+    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    kind: type[ONNXModule] = type(name, (ONNXModule,), {"forward": forward, "__module__": __name__})
+    return kind()
+
+
+def _tensors(interface: Interface, bound: inspect.BoundArguments) -> dict[str, Tensor]:
+    """The tensors of a call by name; constants must be those that the file was made with."""
+    found: dict[str, Tensor] = {}
+    for name, _, value in arguments_of(bound):
+        node = take_apart(value, name, lambda place, tensor, _: found.update({place: tensor}))
+        given = tuple(constants((_argument(name, node),)))
+        wanted = interface.fixed.get(name, ())
+        if given != wanted:
+            raise InputError(
+                f"{name} is {', '.join(map(repr, given)) or 'a tensor'}, and the file was made with "
+                f"{', '.join(map(repr, wanted)) or 'a tensor'}; export the module again for another call"
+            )
+    missing = [name for name in interface.inputs if name not in found]
+    if missing:
+        raise InputError(f"{', '.join(missing)} is missing; the module takes {', '.join(interface.inputs)}")
+    return found
+
+
+def _argument(name: str, node: Any) -> Any:
+    from ..exporter.call.structure import POSITIONAL, Argument
+
+    return Argument(name, POSITIONAL, node)

@@ -1,0 +1,247 @@
+"""ONNX's products, convolutions, norms, poolings and reductions, as functions of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .elementwise import Attributes, Operator
+from .values import Value, integer, integers, tensor, tensors
+
+
+def _matmul(inputs: list[Value], _: Attributes) -> Any:
+    a, b = tensors(inputs)
+    return torch.matmul(a, b)
+
+
+def linear(inputs: list[Value], _: Attributes) -> Any:
+    """``functional.linear`` of an input, a weight ``(out, in)`` and, where there is one, a bias."""
+    x, weight, *bias = tensors(inputs)
+    return functional.linear(x, weight, bias[0] if bias else None)
+
+
+def _gemm(inputs: list[Value], attributes: Attributes) -> Any:
+    a, b, *bias = tensors([item for item in inputs if item is not None])
+    a = a.transpose(0, 1) if attributes.get("transA") else a
+    alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
+    if attributes.get("transB") and alpha == beta == 1.0:
+        return functional.linear(a, b, bias[0] if bias else None)
+    product = a @ (b.transpose(0, 1) if attributes.get("transB") else b)
+    product = product if alpha == 1.0 else product * alpha
+    return product + (bias[0] if beta == 1.0 else bias[0] * beta) if bias else product
+
+
+def _einsum(inputs: list[Value], attributes: Attributes) -> Any:
+    return torch.einsum(attributes["equation"], *tensors(inputs))
+
+
+def padding_of(attributes: Attributes, axes: int) -> tuple[list[int], list[int]]:
+    """What a convolution or a pooling adds before and after each of its axes."""
+    pads = list(attributes.get("pads") or [0] * (2 * axes))
+    return pads[:axes], pads[axes:]
+
+
+def _padded(x: Tensor, attributes: Attributes, axes: int, value: float = 0.0) -> tuple[Tensor, list[int]]:
+    """The input, padded where the padding is not the same on both sides; and what remains, the same on both."""
+    before, after = padding_of(attributes, axes)
+    if before == after:
+        return x, before
+    flat = [size for pair in zip(before[::-1], after[::-1], strict=True) for size in pair]
+    return functional.pad(x, flat, value=value), [0] * axes
+
+
+def _conv(inputs: list[Value], attributes: Attributes) -> Any:
+    x, weight, *bias = tensors([item for item in inputs if item is not None])
+    axes = weight.dim() - 2
+    x, padding = _padded(x, attributes, axes)
+    function = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    strides, dilations = attributes.get("strides") or [1] * axes, attributes.get("dilations") or [1] * axes
+    return function(x, weight, bias[0] if bias else None, strides, padding, dilations, attributes.get("group", 1))
+
+
+def _conv_transpose(inputs: list[Value], attributes: Attributes) -> Any:
+    x, weight, *bias = tensors([item for item in inputs if item is not None])
+    axes = weight.dim() - 2
+    before, after = padding_of(attributes, axes)
+    function = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[axes - 1]
+    strides, dilations = attributes.get("strides") or [1] * axes, attributes.get("dilations") or [1] * axes
+    added = list(attributes.get("output_padding") or [0] * axes)
+    added = [more + b - a for more, b, a in zip(added, before, after, strict=True)]
+    group = attributes.get("group", 1)
+    y = function(
+        x, weight, bias[0] if bias else None, strides, before, [max(more, 0) for more in added], group, dilations
+    )
+    for axis, more in enumerate(added):
+        y = y.narrow(axis + 2, 0, y.shape[axis + 2] + more) if more < 0 else y
+    return y
+
+
+def _batch_norm(inputs: list[Value], attributes: Attributes) -> Any:
+    x, scale, bias, mean, variance = tensors(inputs)
+    return functional.batch_norm(x, mean, variance, scale, bias, eps=attributes.get("epsilon", 1e-5))
+
+
+def _instance_norm(inputs: list[Value], attributes: Attributes) -> Any:
+    x, scale, bias = tensors(inputs)
+    return functional.instance_norm(x, weight=scale, bias=bias, eps=attributes.get("epsilon", 1e-5))
+
+
+def _layer_norm(inputs: list[Value], attributes: Attributes) -> Any:
+    x, scale, *bias = tensors([item for item in inputs if item is not None])
+    axis = attributes.get("axis", -1) % x.dim()
+    shape = list(x.shape[axis:])
+    wide = [item.expand(shape) if list(item.shape) != shape else item for item in (scale, *bias)]
+    return functional.layer_norm(x, shape, wide[0], wide[1] if bias else None, attributes.get("epsilon", 1e-5))
+
+
+def _rms_norm(inputs: list[Value], attributes: Attributes) -> Any:
+    x, scale = tensors(inputs)
+    axis = attributes.get("axis", -1) % x.dim()
+    return functional.rms_norm(x, list(x.shape[axis:]), scale, attributes.get("epsilon", 1e-5))
+
+
+def _group_norm(inputs: list[Value], attributes: Attributes) -> Any:
+    x, scale, bias = tensors(inputs)
+    groups = attributes["num_groups"]
+    if scale.shape[0] != x.shape[1]:  # before opset 21: one number for each group
+        each = x.shape[1] // groups
+        scale, bias = scale.repeat_interleave(each), bias.repeat_interleave(each)
+    return functional.group_norm(x, groups, scale, bias, attributes.get("epsilon", 1e-5))
+
+
+def _lp_normalization(inputs: list[Value], attributes: Attributes) -> Any:
+    x, axis = tensor(inputs[0]), attributes.get("axis", -1)
+    return x / x.norm(p=attributes.get("p", 2), dim=axis, keepdim=True)
+
+
+def _softmax(function: Callable[..., Tensor]) -> Operator:
+    def operator(inputs: list[Value], attributes: Attributes) -> Any:
+        x = tensor(inputs[0])
+        if attributes["opset"] >= 13:
+            return function(x, dim=attributes.get("axis", -1))
+        axis = attributes.get("axis", 1) % x.dim()
+        if axis == x.dim() - 1:
+            return function(x, dim=axis)
+        return function(x.flatten(axis), dim=axis).reshape(x.shape)  # over all axes from this one on
+
+    return operator
+
+
+def _max_pool(inputs: list[Value], attributes: Attributes) -> Any:
+    x, kernel = tensor(inputs[0]), attributes["kernel_shape"]
+    x, padding = _padded(x, attributes, len(kernel), float("-inf"))
+    function = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[len(kernel) - 1]
+    strides, dilations = attributes.get("strides") or [1] * len(kernel), attributes.get("dilations") or 1
+    return function(x, kernel, strides, padding, dilations, ceil_mode=bool(attributes.get("ceil_mode")))
+
+
+def _average_pool(inputs: list[Value], attributes: Attributes) -> Any:
+    x, kernel = tensor(inputs[0]), attributes["kernel_shape"]
+    counted = bool(attributes.get("count_include_pad"))
+    x, padding = _padded(x, attributes, len(kernel)) if counted else (x, padding_of(attributes, len(kernel))[0])
+    function: Any = (functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d)[len(kernel) - 1]
+    strides = attributes.get("strides") or [1] * len(kernel)
+    return function(x, kernel, strides, padding, bool(attributes.get("ceil_mode")), counted)
+
+
+def _global_pool(function: Callable[..., Tensor]) -> Operator:
+    def operator(inputs: list[Value], _: Attributes) -> Any:
+        x = tensor(inputs[0])
+        return function(x, dim=tuple(range(2, x.dim())), keepdim=True)
+
+    return operator
+
+
+_OF_ONE_AXIS: dict[Callable[..., Tensor], Any] = {torch.amax: torch.max, torch.amin: torch.min}
+
+
+def _reduction(function: Callable[..., Tensor], without_axes: Callable[[Tensor], Tensor] | None = None) -> Operator:
+    """A reduction whose axes are an input in newer operator sets, and an attribute in older ones."""
+
+    def operator(inputs: list[Value], attributes: Attributes) -> Any:
+        x = tensor(inputs[0])
+        axes = integers(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else attributes.get("axes")
+        keep = bool(attributes.get("keepdims", 1))
+        if not axes:
+            if attributes.get("noop_with_empty_axes"):
+                return x
+            if without_axes is not None and not keep:
+                return without_axes(x)
+        if axes and len(axes) == 1 and function in _OF_ONE_AXIS and "noop_with_empty_axes" in attributes:
+            return _OF_ONE_AXIS[function](x, axes[0], keep).values  # as it is written for x.max(dim).values
+        return function(x, tuple(axes) if axes else tuple(range(x.dim())), keep)
+
+    return operator
+
+
+def _product(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+        x = x.prod(axis, keepdim=keep)
+    return x
+
+
+def _norm(p: int) -> Callable[..., Tensor]:
+    return lambda x, axes, keep: torch.linalg.vector_norm(x, p, axes, keep)
+
+
+def _best(function: Callable[..., Tensor]) -> Operator:
+    def operator(inputs: list[Value], attributes: Attributes) -> Any:
+        x, axis = tensor(inputs[0]), attributes.get("axis", 0)
+        keep = bool(attributes.get("keepdims", 1))
+        if not attributes.get("select_last_index"):
+            return function(x, dim=axis, keepdim=keep)
+        return x.shape[axis] - 1 - function(x.flip(axis), dim=axis, keepdim=keep)
+
+    return operator
+
+
+def _top_k(inputs: list[Value], attributes: Attributes) -> Any:
+    x, count = tensor(inputs[0]), integer(inputs[1])
+    largest, in_order = bool(attributes.get("largest", 1)), bool(attributes.get("sorted", 1))
+    return tuple(torch.topk(x, count, attributes.get("axis", -1), largest, in_order))
+
+
+def _cumulative_sum(inputs: list[Value], attributes: Attributes) -> Any:
+    x, axis = tensor(inputs[0]), integer(inputs[1])
+    x = x.flip(axis) if attributes.get("reverse") else x
+    result = torch.cumsum(x, axis)
+    result = result - x if attributes.get("exclusive") else result
+    return result.flip(axis) if attributes.get("reverse") else result
+
+
+PRODUCTS: dict[str, Operator] = {
+    "ArgMax": _best(torch.argmax),
+    "ArgMin": _best(torch.argmin),
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "CumSum": _cumulative_sum,
+    "Einsum": _einsum,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_pool(torch.mean),
+    "GlobalMaxPool": _global_pool(torch.amax),
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
+    "LogSoftmax": _softmax(torch.log_softmax),
+    "LpNormalization": _lp_normalization,
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "RMSNormalization": _rms_norm,
+    "ReduceL1": _reduction(_norm(1)),
+    "ReduceL2": _reduction(_norm(2)),
+    "ReduceLogSumExp": _reduction(torch.logsumexp),
+    "ReduceMax": _reduction(torch.amax, torch.max),
+    "ReduceMean": _reduction(torch.mean),
+    "ReduceMin": _reduction(torch.amin, torch.min),
+    "ReduceProd": _reduction(_product),
+    "ReduceSum": _reduction(torch.sum, torch.sum),
+    "ReduceSumSquare": _reduction(lambda x, axes, keep: (x * x).sum(axes, keep)),
+    "Softmax": _softmax(torch.softmax),
+    "TopK": _top_k,
+}

@@ -1,0 +1,67 @@
+"""What flows between the steps of a converted graph: tensors, and Python's numbers where a graph computes with sizes.
+
+ONNX holds shapes, axes and sizes in int64 tensors.  As Python's integers (or symbols of a trace) they leave every axis
+dynamic when the module is exported again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+Number = int | float | bool
+"""A number of no axes; of a trace also a `torch.SymInt`."""
+Value = Tensor | Number | list[Any] | None
+"""A tensor; a number; a list of integers, for an int64 tensor of one axis; None for an input that is left out."""
+
+
+def is_number(value: Value) -> TypeGuard[Number]:
+    """Whether it is a number and no tensor."""
+    return isinstance(value, (int, float, torch.SymInt))
+
+
+def is_host(value: Value) -> bool:
+    """Whether it is a number or a list of integers, and no tensor."""
+    return isinstance(value, list) or is_number(value)
+
+
+def integers(value: Value) -> list[Any]:
+    """The entries of a shape, of axes or of sizes."""
+    if isinstance(value, list):
+        return value
+    if is_number(value):
+        return [value]
+    assert isinstance(value, Tensor)  # noqa: S101 - optional inputs are looked at before
+    found: list[Any] = value.reshape(-1).tolist()
+    return found
+
+
+def integer(value: Value) -> Any:
+    """The only entry of a size or an index."""
+    return integers(value)[0]
+
+
+def tensor(value: Value, like: Tensor | None = None) -> Tensor:
+    """A value as a tensor; a float has the dtype of `like`, which is float32 where there is none."""
+    if isinstance(value, Tensor):
+        return value
+    device = None if like is None else like.device
+    if isinstance(value, list):
+        if all(type(item) is int for item in value):
+            return torch.tensor(value, dtype=torch.int64, device=device)
+        return torch.stack([tensor(item, like) for item in value])
+    assert value is not None  # noqa: S101 - optional inputs are looked at before
+    if isinstance(value, float):
+        floating = like is not None and like.is_floating_point()
+        return torch.scalar_tensor(value, dtype=like.dtype if floating and like is not None else torch.float32)
+    dtype = torch.bool if isinstance(value, bool) else torch.int64
+    return torch.scalar_tensor(value, dtype=dtype, device=device)
+
+
+def tensors(values: Sequence[Value]) -> list[Tensor]:
+    """Values as tensors, the numbers among them with the dtype of the first tensor."""
+    like = next((value for value in values if isinstance(value, Tensor)), None)
+    return [tensor(value, like) for value in values]

@@ -1,0 +1,159 @@
+"""Files of other tools get operators for their loops, states, and a batch of any size; and stay what they compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lstm_onnx
+from lstm_onnx.repairs import operators, repair
+from lstm_onnx.repairs.cells import Cell, cell_of
+
+from .loops import FEATURES, UNITS, loop_file, node
+
+
+def run(path: Path, x: np.ndarray) -> np.ndarray:
+    return lstm_onnx.load(path, provider="cpu", threads=1).run({"x": x})["y"]
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(5).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", ["Loop", "Scan"])
+@pytest.mark.parametrize(("kind", "op_type"), [("gru", "GRU"), ("gru_before", "GRU"), ("lstm", "LSTM"), ("rnn", "RNN")])
+def test_a_loop_becomes_its_operator_with_states(tmp_path: Path, kind: str, op_type: str, form: str):
+    source, target = loop_file(tmp_path / "a.onnx", kind, form=form), tmp_path / "b.onnx"
+    result = lstm_onnx.repair(source, target)
+    assert list(result.operators.values()) == [op_type]
+    assert [item.op_type for item in onnx.load(target).graph.node].count(op_type) == 1
+    assert not {"Loop", "Scan"} & {item.op_type for item in onnx.load(target).graph.node}
+    assert result.nodes < result.source_nodes / 2
+    assert len(result.states) == (2 if kind == "lstm" else 1)
+    assert (result.batch_opened, result.not_streamable) == (False, "")
+    x = random(3, 7, FEATURES)
+    np.testing.assert_allclose(run(target, x), run(source, x), atol=2e-6)
+    stream = lstm_onnx.load(target, provider="cpu", threads=1).stream(batch=3)
+    parts = [stream.run({"x": x[:, start:end]})["y"] for start, end in ((0, 1), (1, 5), (5, 7))]
+    np.testing.assert_allclose(np.concatenate(parts, 1), run(source, x), atol=2e-6)
+
+
+def test_states_are_named_after_the_layer(tmp_path: Path):
+    result = repair(loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx")
+    assert result.states == {"model.layer.GRU.h0": "model.layer.GRU.hn"} or list(result.states) == ["model.layer.h0"]
+    assert "now the operator GRU" in str(result)
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "a gate that is scaled": {"extra": (node("Mul", "h_next z", "h_other"),), "state": "h_other"},
+    "a state that is halved": {"extra": (node("Mul", "h_next half", "h_other"),), "state": "h_other"},
+    "an end that depends on the states": {
+        "extra": (node("ReduceMax", "h_next", "most", keepdims=0), node("Less", "most one", "goes_on")),
+        "until": "goes_on",
+    },
+    "a step that reads its number": {
+        "extra": (
+            node("Cast", "number", "number_float", to=onnx.TensorProto.FLOAT),
+            node("Mul", "number_float small", "more_of_it"),
+            node("Add", "h_next more_of_it", "h_other"),
+        ),
+        "state": "h_other",
+    },
+}
+
+
+@pytest.mark.parametrize("change", WRONG)
+def test_a_loop_that_is_no_operator_is_left_as_it_is(tmp_path: Path, change: str):
+    source = loop_file(tmp_path / "a.onnx", "gru", **WRONG[change])
+    model = onnx.load(source)
+    for name, value in (("half", 0.5), ("small", 1e-3)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+    onnx.save(model, source)
+    run(source, random(2, 4, FEATURES))  # it is a file that runs
+    with pytest.raises(lstm_onnx.ModelError, match="nothing to repair: it has no LSTM, GRU or RNN"):
+        repair(source, tmp_path / "b.onnx")
+    assert not (tmp_path / "b.onnx").exists()
+
+
+@pytest.mark.parametrize("part", ["W", "R", "B"])
+def test_a_wrong_operator_is_not_kept(tmp_path: Path, part: str):
+    """The comparison with the source by itself: it finds a cell that is slightly wrong."""
+
+    def wrong(step: Any, opset: int) -> Cell | None:
+        cell = cell_of(step, opset)
+        assert cell is not None
+        arrays = {"W": cell.W, "R": cell.R, "B": cell.B}
+        changed = np.array(arrays[part])
+        changed[0, 0] += 1e-3
+        return Cell(cell.op_type, **{**arrays, part: changed}, h=cell.h, attributes=cell.attributes)
+
+    source = loop_file(tmp_path / "a.onnx", "gru")
+    with mock.patch.object(operators, "cell_of", wrong), pytest.raises(lstm_onnx.ModelError, match="it was not kept"):
+        repair(source, tmp_path / "b.onnx")
+    assert not (tmp_path / "b.onnx").exists()
+
+
+class Model(nn.Module):
+    def __init__(self, rnn: nn.Module) -> None:
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0]
+
+
+def torch_file(path: Path, rnn: nn.Module, *, batch: int | None, batch_first: bool = True) -> Path:
+    """By torch's older exporter, with an open time axis."""
+    axes = {1 if batch_first else 0: "time", **({} if batch else {0 if batch_first else 1: "batch"})}
+    shape = (batch or 2, 3) if batch_first else (3, batch or 2)
+    torch.onnx.export(
+        Model(rnn).eval(),
+        (torch.zeros(*shape, FEATURES),),
+        path,
+        dynamo=False,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": axes, "y": axes},
+    )
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("rnn", "batch", "batch_first", "states"),
+    [
+        (nn.LSTM(FEATURES, UNITS, 2, batch_first=True), None, True, 4),
+        (nn.LSTM(FEATURES, UNITS, 2, batch_first=True), 1, True, 4),
+        (nn.GRU(FEATURES, UNITS), 3, False, 1),
+        (nn.LSTM(FEATURES, UNITS, batch_first=True, bidirectional=True), 1, True, 0),
+    ],
+)
+def test_files_of_torchs_exporter_get_states_and_any_batch(
+    tmp_path: Path, rnn: nn.Module, batch: int | None, batch_first: bool, states: int
+):
+    source = torch_file(tmp_path / "a.onnx", rnn, batch=batch, batch_first=batch_first)
+    result = repair(source, tmp_path / "b.onnx")
+    assert len(result.states) == states
+    assert result.batch_opened == (batch is not None)
+    assert result.nodes < result.source_nodes
+    x = random(5, 6, FEATURES)
+    with torch.no_grad():
+        wanted = rnn(torch.from_numpy(x))[0].numpy()
+    np.testing.assert_allclose(run(tmp_path / "b.onnx", x), wanted, atol=2e-6)
+    if not states:
+        assert any("needs the end of the sequence" in note for note in result.notes)
+
+
+def test_a_file_without_anything_to_repair_says_so(tmp_path: Path):
+    lstm_onnx.export(nn.LSTM(3, 4), tmp_path / "a.onnx")
+    with pytest.raises(lstm_onnx.ModelError, match="its states are inputs, and its batch has any size"):
+        repair(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    with pytest.raises(lstm_onnx.FileError):
+        repair(tmp_path / "none.onnx", tmp_path / "b.onnx")

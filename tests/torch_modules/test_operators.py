@@ -1,0 +1,229 @@
+"""Operators of any file compute what ONNX Runtime computes, and what torch has no form for is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import lstm_onnx
+
+RNG = np.random.default_rng(7)
+X, Y = RNG.standard_normal((2, 3, 4)).astype(np.float32), RNG.standard_normal((2, 3, 4)).astype(np.float32)
+IMAGE = RNG.standard_normal((2, 4, 5, 6)).astype(np.float32)
+PLACES = np.array([[0, -1, 2], [1, 1, 0]], np.int64)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def weights(*shape: int) -> np.ndarray:
+    return np.random.default_rng(3).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
+    # Operator, operator set, inputs, constants after them, attributes.
+    *((name, 18, [X, Y], [], {}) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean")),
+    *((name, 18, [X], [], {}) for name in ("Abs", "Exp", "Neg", "Relu", "Sigmoid", "Tanh", "Erf", "Floor", "Softplus")),
+    *((name, 18, [X], [], {}) for name in ("HardSigmoid", "HardSwish", "Selu", "Elu", "LeakyRelu", "Sign", "Ceil")),
+    *((f"Reduce{name}", 18, [X], [ints(1)], {}) for name in ("Mean", "Sum", "Max", "Min", "L2", "L1", "Prod")),
+    *((f"Reduce{name}", 13, [X], [], {"axes": [0, 2], "keepdims": 0}) for name in ("Mean", "Max", "LogSumExp")),
+    *((name, 18, [X], [], {"axis": 1}) for name in ("Softmax", "LogSoftmax", "ArgMax", "ArgMin")),
+    ("Softmax", 11, [X], [], {"axis": 1}),
+    ("Gelu", 20, [X], [], {"approximate": "tanh"}),
+    ("Clip", 18, [X], [np.float32(-0.3), np.float32(0.4)], {}),
+    ("Clip", 10, [X], [], {"min": -0.2}),
+    ("Pow", 18, [X], [np.float32(2)], {}),
+    ("Mod", 18, [PLACES], [ints(2)], {}),
+    ("Where", 18, [X > 0, X, Y], [], {}),
+    ("Cast", 18, [X], [], {"to": TensorProto.INT32}),
+    ("Transpose", 18, [X], [], {"perm": [2, 0, 1]}),
+    ("Reshape", 18, [X], [ints(0, -1)], {}),
+    ("Flatten", 18, [IMAGE], [], {"axis": 2}),
+    ("Squeeze", 18, [X[:1]], [ints(0)], {}),
+    ("Unsqueeze", 18, [X], [ints(0, -1)], {}),
+    ("Unsqueeze", 11, [X], [], {"axes": [1]}),
+    ("Slice", 18, [X], [ints(0, 1), ints(2**62, -1), ints(1, 2)], {}),
+    ("Slice", 18, [X], [ints(-1), ints(-(2**62)), ints(1), ints(-1)], {}),
+    ("Slice", 18, [IMAGE], [ints(5), ints(0), ints(3), ints(-2)], {}),
+    ("Gather", 18, [X, PLACES], [], {"axis": 1}),
+    ("Gather", 18, [X], [np.int64(-1)], {"axis": 2}),
+    ("GatherElements", 18, [X[0], PLACES[:, :1].repeat(2, 0)[:3]], [], {"axis": 1}),
+    ("GatherND", 18, [X, PLACES[:, :2] % 2], [], {}),
+    ("ScatterND", 18, [X, ints(1).reshape(1, 1), Y[:1]], [], {}),
+    ("Expand", 18, [X[:1]], [ints(2, 1, 4)], {}),
+    ("Tile", 18, [X], [ints(1, 2, 1)], {}),
+    ("Split", 18, [X], [ints(1, 3)], {"axis": 2}),
+    ("Concat", 18, [X, Y], [], {"axis": 1}),
+    ("Pad", 18, [X], [ints(0, 1, 0, 0, 2, 1)], {}),
+    ("Pad", 18, [X], [ints(0, 0, 2, 0, 0, 1)], {"mode": "reflect"}),
+    ("Pad", 18, [IMAGE], [ints(0, 0, 0, 2, 0, 0, 0, 1)], {"mode": "reflect"}),
+    ("Pad", 18, [X], [ints(1, 0, 0, 1, 0, 0)], {"mode": "edge"}),
+    ("OneHot", 18, [PLACES], [ints(4), np.array([0, 1], np.float32)], {}),
+    ("Trilu", 18, [X], [np.int64(1)], {"upper": 0}),
+    ("CumSum", 18, [X], [np.int64(1)], {"reverse": 1, "exclusive": 1}),
+    ("TopK", 18, [X], [ints(2)], {"axis": 2}),
+    ("ReverseSequence", 18, [X.transpose(1, 0, 2), ints(2, 3)], [], {}),
+    ("MatMul", 18, [X], [weights(4, 5)], {}),
+    ("Gemm", 18, [X[0]], [weights(5, 4), weights(5)], {"transB": 1}),
+    ("Gemm", 18, [X[0]], [weights(4, 5), weights(5)], {"alpha": 0.5, "beta": 2.0}),
+    ("Einsum", 18, [X, Y], [], {"equation": "bij,bkj->bik"}),
+    ("Conv", 18, [IMAGE], [weights(6, 2, 3, 3), weights(6)], {"group": 2, "pads": [1, 0, 1, 0], "strides": [2, 1]}),
+    ("Conv", 18, [X], [weights(2, 3, 2)], {"pads": [1, 0]}),
+    ("ConvTranspose", 18, [X], [weights(3, 2, 3)], {"pads": [1, 0], "strides": [2]}),
+    ("MaxPool", 18, [IMAGE], [], {"kernel_shape": [2, 3], "pads": [0, 1, 0, 1], "strides": [2, 2]}),
+    ("AveragePool", 18, [IMAGE], [], {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": 1}),
+    ("GlobalAveragePool", 18, [IMAGE], [], {}),
+    ("BatchNormalization", 18, [IMAGE], [weights(4), weights(4), weights(4), weights(4) ** 2], {}),
+    ("InstanceNormalization", 18, [IMAGE], [weights(4), weights(4)], {}),
+    ("LayerNormalization", 18, [X], [weights(4), weights(4)], {"epsilon": 1e-3}),
+    ("PRelu", 18, [X], [weights(4)], {}),
+)
+
+
+def file_of(
+    path: Path, op_type: str, opset: int, inputs: list[Any], constants: list[Any], attributes: dict[str, Any]
+) -> Path:
+    """A file of one node; inputs are named x0, x1 and so on, constants k0, k1."""
+    names = [f"x{index}" for index in range(len(inputs))]
+    stored = [f"k{index}" for index in range(len(constants))]
+    outputs = ["y", "z"] if op_type in ("TopK", "Split") else ["y"]
+    node = helper.make_node(op_type, [*names, *stored], outputs, **attributes)
+    values = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in zip(names, inputs, strict=True)
+    ]
+    graph = helper.make_graph(
+        [node],
+        "one",
+        values,
+        [helper.make_empty_tensor_value_info(name) for name in outputs],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in zip(stored, constants, strict=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(onnx.shape_inference.infer_shapes(model), path)
+    return path
+
+
+@pytest.mark.parametrize(("op_type", "opset", "inputs", "constants", "attributes"), CASES)
+def test_an_operator_computes_what_onnx_runtime_does(
+    tmp_path: Path, op_type: str, opset: int, inputs: list[Any], constants: list[Any], attributes: dict[str, Any]
+):
+    path = file_of(tmp_path / "m.onnx", op_type, opset, inputs, constants, attributes)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    wanted = session.run(None, {f"x{index}": array for index, array in enumerate(inputs)})
+    result = lstm_onnx.to_torch(path)(*map(torch.from_numpy, inputs))
+    found = list(result.values()) if isinstance(result, dict) else [result]
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine.shape == theirs.shape
+        assert str(mine.dtype) == f"torch.{theirs.dtype}"
+        np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=1e-5, atol=2e-6)
+
+
+def layer_file(path: Path, op_type: str, *, lengths: bool = False, states: bool = False, **attributes: Any) -> Path:
+    """A recurrent operator of 3 features and 4 hidden units, as other tools write it."""
+    gates, directions = (
+        {"LSTM": 4, "GRU": 3, "RNN": 1}[op_type],
+        2 if attributes.get("direction") == "bidirectional" else 1,
+    )
+    stored = {
+        "W": weights(directions, gates * 4, 3),
+        "R": weights(directions, gates * 4, 4),
+        "B": weights(directions, gates * 8),
+        **({"P": weights(directions, 12)} if attributes.pop("peepholes", False) else {}),
+    }
+    initial = [name for name in ("h", "c") if states and (name == "h" or op_type == "LSTM")]
+    inputs = ["x", "W", "R", "B", "lengths" if lengths else "", *(initial or [""] * (2 if op_type == "LSTM" else 1))]
+    inputs += ["P"] if "P" in stored else []
+    outputs = ["Y", "Y_h", "Y_c"][: 3 if op_type == "LSTM" else 2]
+    node = helper.make_node(op_type, inputs, outputs, "/encoder/rnn/" + op_type, hidden_size=4, **attributes)
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("t", "b", 3))]
+    given += [helper.make_tensor_value_info("lengths", TensorProto.INT32, ("b",))] if lengths else []
+    given += [helper.make_tensor_value_info(name, TensorProto.FLOAT, (directions, "b", 4)) for name in initial]
+    graph = helper.make_graph(
+        [node],
+        "layer",
+        given,
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("op_type", "options"),
+    [
+        ("LSTM", {"direction": "reverse", "lengths": True, "states": True}),
+        ("LSTM", {"direction": "bidirectional", "lengths": True}),
+        ("LSTM", {"activations": ["Sigmoid", "Tanh", "Tanh"]}),
+        ("GRU", {"linear_before_reset": 1, "states": True, "direction": "bidirectional"}),
+        ("GRU", {"linear_before_reset": 1, "direction": "reverse"}),
+        ("RNN", {"activations": ["Relu"], "lengths": True, "states": True}),
+    ],
+)
+def test_a_recurrent_operator_becomes_torchs_module(tmp_path: Path, op_type: str, options: dict[str, Any]):
+    path = layer_file(tmp_path / "m.onnx", op_type, **options)
+    module = lstm_onnx.to_torch(path)
+    assert type(module.get_submodule("encoder.rnn")) is getattr(nn, op_type)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feeds: dict[str, np.ndarray] = {}
+    for value in session.get_inputs():
+        shape = [{"t": 5, "b": 2}.get(dim, dim) for dim in value.shape]
+        feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
+    if "lengths" in feeds:
+        feeds["lengths"] = np.array([3, 5], np.int32)
+    wanted = session.run(None, feeds)
+    found = module(*(torch.from_numpy(feeds[value.name]) for value in session.get_inputs()))
+    for mine, theirs in zip(found.values(), wanted, strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), theirs, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "options", "message"),
+    [
+        ("LSTM", {"peepholes": True}, "it has peepholes"),
+        ("LSTM", {"clip": 3.0}, "it clips at 3"),
+        ("LSTM", {"input_forget": 1}, "coupled"),
+        ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Tanh"]}, "its activations are hardsigmoid, tanh, tanh"),
+        ("GRU", {}, "linear_before_reset = 0"),
+    ],
+)
+def test_a_layer_that_torch_has_not_is_refused_by_name(tmp_path: Path, op_type: str, options: Any, message: str):
+    path = layer_file(tmp_path / "m.onnx", op_type, **options)
+    with pytest.raises(
+        lstm_onnx.ModelError, match=f"m.onnx: /encoder/rnn/{op_type} .* has no form in PyTorch: .*{message}"
+    ):
+        lstm_onnx.to_torch(path)
+
+
+def test_operators_without_a_translation_are_named_together(tmp_path: Path):
+    nodes = [helper.make_node("Det", ["x"], ["y"], "d"), helper.make_node("Hardmax", ["x"], ["z"], "h")]
+    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 2))]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in ("y", "z")]
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", values, outputs)), tmp_path / "m.onnx")
+    with pytest.raises(lstm_onnx.ModelError, match=r"Det \(d\) has no translation; the operator Hardmax \(h\)"):
+        lstm_onnx.to_torch(tmp_path / "m.onnx")
+
+
+def test_an_int8_file_is_refused_with_the_way_out(tmp_path: Path):
+    lstm_onnx.export(nn.LSTM(64, 64), tmp_path / "m.onnx", precision="int8")
+    with pytest.raises(lstm_onnx.ModelError, match="convert the float32 file that this int8 one was made of"):
+        lstm_onnx.to_torch(tmp_path / "m.onnx")
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path):
+    (tmp_path / "m.onnx").write_bytes(b"not a model")
+    with pytest.raises(lstm_onnx.ModelError, match="is not an ONNX model"):
+        lstm_onnx.to_torch(tmp_path / "m.onnx")
+    with pytest.raises(lstm_onnx.FileError):
+        lstm_onnx.to_torch(tmp_path / "none.onnx")

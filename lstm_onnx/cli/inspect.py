@@ -8,7 +8,10 @@ from typing import Any
 import click
 
 from .options import json_option, report
-from .params import FILE
+from .params import FILE, option
+
+_LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
+"""Those of `inspect.code`, which is imported late."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,24 @@ class _Description:
 
 @click.command()
 @click.argument("file", type=FILE)
+@option(
+    "--code",
+    "language",
+    type=click.Choice(_LANGUAGES),
+    help="Print a program that streams FILE with ONNX Runtime alone, and checks its first numbers.",
+)
 @json_option
-def inspect(file: str, as_json: bool) -> None:
+def inspect(file: str, language: str | None, as_json: bool) -> None:
     """Show the recurrent layers of any ONNX FILE.
 
     Prints their sizes, states, parameters, bytes and FLOPs per time step.
     """
+    if language is not None:
+        from ..inspect.code import program
+
+        text = program(file, language)
+        report(_Description({"language": language, "program": text}, text.rstrip("\n")), as_json=as_json)
+        return
     from ..atomic_io import require_readable
     from ..errors import ModelError
     from ..isolation.limits import Limits

@@ -203,15 +203,20 @@ export async function prove(model, golden, { onCase } = {}) {
   return { passed: cases.length > 0 && cases.every((one) => one.passed), cases };
 }
 
-/** The feeds of one step or chunk, and whether they are of a stream: for timing. */
+/** The feeds of one step, or of the smallest chunk that always gives one; of a whole run for a model without streams. */
 export function exampleFeeds(model, golden) {
   const item = golden.cases.find((one) => one.kind === "stream") ?? golden.cases[0];
   const feeds = feedsOf(model, golden, item.calls[0]);
-  const size = item.chunkings[0] ? Math.min(...item.chunkings.flat()) : null;
-  const entries = Object.entries(feeds).filter(([name]) => item.kind !== "stream" || !(name in model.states));
-  const chunk = entries.map(([name, tensor]) => {
+  if (item.kind !== "stream") return { batch: item.batch, streams: false, steps: null, feeds };
+  const { hop } = model.stream({ batch: item.batch, check: false });
+  const { chunk = 1 } = model.metadata.streaming ?? {};
+  const unit = hop % chunk ? hop * chunk : hop;
+  let steps = null;
+  const entries = Object.entries(feeds).filter(([name]) => !(name in model.states)).map(([name, tensor]) => {
     const axis = item.time_axes[name];
-    return [name, item.kind !== "stream" || size === null || axis === undefined ? tensor : cut(model.ort, tensor, axis, 0, size)];
+    if (axis === undefined) return [name, tensor];
+    steps = Math.min(unit, tensor.dims[axis]);
+    return [name, cut(model.ort, tensor, axis, 0, steps)];
   });
-  return { batch: item.batch, streams: item.kind === "stream", steps: size, feeds: Object.fromEntries(chunk) };
+  return { batch: item.batch, streams: true, steps, feeds: Object.fromEntries(entries) };
 }

@@ -1,0 +1,23 @@
+"""``lstm-onnx inspect --code``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lstm_onnx.cli.inspect import _LANGUAGES
+from lstm_onnx.inspect.code import LANGUAGES, program
+
+from ..runtime.models import exported
+
+
+def test_a_program_is_printed(run_cli, tmp_path: Path):
+    exported(tmp_path / "net.onnx")
+    wanted = program(tmp_path / "net.onnx", "rust")
+    printed = run_cli("inspect", "net.onnx", "--code", "rust")
+    assert (printed.code, printed.out) == (0, wanted)
+    found = json.loads(run_cli("inspect", "net.onnx", "--code", "rust", "--json").out)
+    assert found == {"schema": 1, "language": "rust", "program": wanted}
+    assert run_cli("inspect", "net.onnx", "--code", "cobol").code == 2
+    assert run_cli("inspect", "none.onnx", "--code", "rust").code == 2
+    assert _LANGUAGES == LANGUAGES

@@ -1,0 +1,161 @@
+"""Programs that stream a file in other languages: run in Python and JavaScript, compiled in Java, C++ and Rust."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lstm_onnx.errors import InputError, ModelError
+from lstm_onnx.inspect.code import LANGUAGES, program
+from lstm_onnx.spec import ExportOptions
+from tests.streaming.test_convert import conv_lstm, saved
+
+from ..docs.blocks import ROOT
+from ..runtime.models import exported
+
+NODE_MODULES = ROOT / ".ci/node_modules"
+DECLARATIONS = Path(__file__).parent / "declarations"
+
+
+def starting_from(path: Path, name: str, array: np.ndarray) -> None:
+    """Give a file an initial state."""
+    from lstm_onnx.metadata import Metadata
+
+    model = onnx.load(path)
+    props = {item.key: item.value for item in model.metadata_props if item.key != "lstm_onnx.checksum"}
+    helper.set_model_props(model, props | Metadata(initial={name: array}).to_metadata_entry("initial"))
+    onnx.save(model, path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of several kinds: states, lengths, initial states, strides, delay, double."""
+    import lstm_onnx
+
+    folder = tmp_path_factory.mktemp("code")
+    exported(folder / "net.onnx", num_layers=2)
+    exported(folder / "learned.onnx")
+    starting_from(folder / "learned.onnx", "h0", np.array([[[0.5, -0.25, 0, 1, -1]]], np.float32))
+    exported(folder / "whole.onnx", bidirectional=True, options=ExportOptions(lengths=True))
+    exported(folder / "double.onnx", proj_size=2, dtype="float64", options=ExportOptions(projection="scan"))
+    source = saved(conv_lstm((1, 1), stride=3), folder / "source.onnx")
+    lstm_onnx.make_streaming(source, folder / "late.onnx", time={"x": 2}, max_delay=1)
+    return [folder / f"{name}.onnx" for name in ("net", "learned", "whole", "double", "late")]
+
+
+def done(command: list[Any], folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def run(language: str, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    if language == "python":
+        (folder / "stream.py").write_text(text, encoding="utf-8")
+        return done([sys.executable, "-W", "error", "stream.py"], folder)
+    (folder / "stream.cjs").write_text(text, encoding="utf-8")
+    return done(["node", "stream.cjs"], folder, NODE_PATH=str(NODE_MODULES))
+
+
+@pytest.mark.parametrize(
+    "language",
+    [
+        "python",
+        pytest.param(
+            "javascript",
+            marks=pytest.mark.skipif(
+                shutil.which("node") is None or not (NODE_MODULES / "onnxruntime-node").exists(),
+                reason="Node and onnxruntime-node are not installed; .ci/run does the latter",
+            ),
+        ),
+    ],
+)
+def test_programs_run_and_notice_wrong_numbers(files: list[Path], language: str) -> None:
+    for file in files:
+        text = program(file, language)
+        found = run(language, text, file.parent)
+        assert found.returncode == 0, found.stderr
+        assert found.stdout.endswith("pass\n")
+        assert any(abs(float(number)) > 1e-3 for number in found.stdout.splitlines()[0].split())
+    pattern = r"expected = (np\.array\()?\[-?"
+    wrong = re.sub(pattern, lambda match: match[0] + "1", text)
+    assert wrong != text
+    found = run(language, wrong, file.parent)
+    assert found.returncode != 0
+    assert "FAIL" in found.stderr
+
+
+@pytest.mark.parametrize(("language", "compiler"), [("cpp", "g++"), ("java", "javac"), ("rust", "rustc")])
+def test_programs_compile_against_declarations(files: list[Path], tmp_path: Path, language: str, compiler: str) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    if language == "rust":
+        library = ["rustc", "--edition", "2021", "--crate-type", "lib", DECLARATIONS / "ort.rs", "--out-dir", "."]
+        assert done(library, tmp_path).returncode == 0
+    for file in files[-1:] if language == "java" else files:
+        text = program(file, language)
+        place = tmp_path / {"cpp": "stream.cpp", "java": "Stream.java", "rust": "stream.rs"}[language]
+        place.write_text(text, encoding="utf-8")
+        command = {
+            "cpp": ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", DECLARATIONS, place],
+            "java": ["javac", "-Xlint:all,-cast", "-Werror", "-d", ".", "-sourcepath", DECLARATIONS, place],
+            "rust": ["rustc", "--edition", "2021", "--emit", "metadata", "--extern", "ort=libort.rlib", place],
+        }[language]
+        compiled = done(command, tmp_path)
+        assert compiled.returncode == 0, compiled.stderr
+        assert f'"{file.name}"' in text
+
+
+def test_every_language_has_the_names_and_numbers(files: list[Path]) -> None:
+    texts = {language: program(files[1], language) for language in LANGUAGES}
+    for language, text in texts.items():
+        assert "learned.onnx" in text
+        assert "0.5" in text, language
+        assert "hn" in text
+        assert "cn" in text
+        assert "{{" not in text
+        assert "{%" not in text
+    numbers = {re.search(r"expected[^\n]*?[\[{] ?(-?\d[^\]}]*?) ?[\]}]", text)[1] for text in texts.values()}
+    assert len(numbers) == 1
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported(tmp_path / "half.onnx", dtype="float16")
+    with pytest.raises(ModelError, match="is of a dtype that programs are not written for; they are for float32"):
+        program(tmp_path / "half.onnx", "python")
+    exported(tmp_path / "large.onnx")
+    starting_from(tmp_path / "large.onnx", "c0", np.ones((1, 1, 5), np.float32))
+    monkeypatch.setattr("lstm_onnx.inspect.code._MOST_INITIAL", 4)
+    with pytest.raises(ModelError, match="the initial state of c0 is 5 numbers"):
+        program(tmp_path / "large.onnx", "java")
+    name = 'x");import os;("'
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Neg", [name], ["y"])],
+        "hostile",
+        [info(name, TensorProto.FLOAT, [1])],
+        [info("y", TensorProto.FLOAT, [1])],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "hostile.onnx"
+    )
+    with pytest.raises(ModelError, match="cannot be written into a program"):
+        program(tmp_path / "hostile.onnx", "python")
+    with pytest.raises(InputError, match="choose one of python, javascript, csharp, java, cpp, rust"):
+        program(tmp_path / "hostile.onnx", "cobol")

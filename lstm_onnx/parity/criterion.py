@@ -118,8 +118,9 @@ def compare(
         difference = np.abs(actual.astype(np.float64) - reference)
         torch_difference = np.abs(native.astype(np.float64) - reference)
     if not math.isfinite(float(torch_difference.sum()) + float(difference.sum())):
-        # Where the reference itself is not finite, the same NaN or infinity is the right answer.
-        same = (actual == reference) | (np.isnan(actual) & np.isnan(reference))
+        # Where the reference itself is not finite, the same NaN or infinity is the right answer; so is that of PyTorch
+        # in the model's precision, such as of 0 / max(0, 1e-12) in half precision, in which 1e-12 is 0.
+        same = _same(actual, reference) | (_same(actual, native) & ~np.isfinite(native))
         difference = np.where(same, 0.0, difference)
         torch_difference = np.where(np.isfinite(torch_difference), torch_difference, 0.0)
     if not difference.size:
@@ -136,9 +137,16 @@ def compare(
         right = np.isfinite(reference[where])
         problem = "is not finite where PyTorch is" if right else "is another number where PyTorch's is not finite"
         return TensorResult(output, error, torch_error, math.inf, where, False, problem, growth, K * unit)
-    inconclusive = is_inconclusive(torch_error, size, epsilon)
+    # Nothing is shown by a file that is not finite where PyTorch is not, if that is everywhere.
+    nothing = not np.isfinite(native).any() and bool(np.isfinite(reference).any())
+    inconclusive = nothing or is_inconclusive(torch_error, size, epsilon)
     ratio = error / unit
     return TensorResult(output, error, torch_error, ratio, where, inconclusive, growth=growth, allowed=K * unit)
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (one == other) | (np.isnan(one) & np.isnan(other))
+    return found
 
 
 def is_inconclusive(torch_error: float, size: float, epsilon: float) -> bool:

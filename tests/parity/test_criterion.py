@@ -76,6 +76,19 @@ def test_another_than_a_reference_that_is_not_finite_fails(actual: float, refere
     assert not _judge(actual, reference, reference).passed
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_pytorch_itself_gives_passes_where_only_float64_is_finite(value: float) -> None:
+    """Such as the unit vector of zeros in half precision, whose least norm of 1e-12 is 0."""
+    result = _judge([value, 1.0], [value, 1.0], [0.0, 1.0])
+    assert result.passed
+    assert not result.inconclusive
+    assert not _judge([value, 1.0], [1.0, 1.0], [0.0, 1.0]).passed
+    assert not _judge([value, 2.0], [value, 1.0], [0.0, 1.0]).passed
+    assert not _judge([-np.inf if value > 0 else np.inf, 1.0], [value, 1.0], [0.0, 1.0]).passed
+    # Of numbers none of which is finite in PyTorch nothing is known.
+    assert _judge([value, value], [value, value], [0.0, 1.0]).inconclusive
+
+
 def test_one_right_infinity_does_not_hide_a_wrong_value() -> None:
     assert not _judge([np.inf, 2.0], [np.inf, 1.0], [np.inf, 1.0]).passed
 

@@ -56,6 +56,13 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
     help="Largest body, message or frame.",
 )
 @option(
+    "--max-pending-bytes",
+    type=click.IntRange(1024),
+    default=2**30,
+    show_default=True,
+    help="Most bytes of all requests that wait for an answer.",
+)
+@option(
     "--max-streams",
     type=click.IntRange(1, 10**6),
     default=1024,
@@ -103,6 +110,7 @@ def serve(
     max_batch: int,
     window: float,
     max_request_bytes: int,
+    max_pending_bytes: int,
     max_streams: int,
     idle_seconds: float,
     queue: int,
@@ -134,6 +142,7 @@ def serve(
         max_batch=max_batch,
         window=window,
         max_request_bytes=max_request_bytes,
+        max_pending_bytes=max_pending_bytes,
         max_streams=max_streams,
         idle_seconds=idle_seconds,
         queue=queue,

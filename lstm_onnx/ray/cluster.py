@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import math
 import os
+import signal
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any, Self
@@ -55,10 +56,13 @@ def open_cluster(address: str | None, *, cpus: int, gpus: int, wait: float) -> I
             "_node_ip_address": "127.0.0.1",
         }
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a command that runs a model reports nothing
+        before = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address, **quiet, **(local if address == "local" else {}))
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise RunError(f"the Ray cluster {address} cannot be used: {reason(error)}") from error
+        with contextlib.suppress(ValueError):  # not the main thread, where Ray leaves it alone as well
+            signal.signal(signal.SIGTERM, before)  # Ray's own ends the program with another exit code
     try:
         cluster = Cluster(cpus, gpus, 0.0 if ours and address == "local" else wait)
         cluster.require_room()

@@ -42,8 +42,8 @@ def deployment(
         name: of the deployment.
         settings: as the options of ``lstm-onnx serve``, by the names of `lstm_onnx.serving.settings.Settings`:
             provider, threads (for which Ray is asked for as many CPUs; 1 by default), states, max_batch, window,
-            max_request_bytes, idle_seconds, queue, deadline, drain_seconds (after which Ray ends a replica that it
-            takes away), tokens, open_to_all, origins, snapshot_key.
+            max_request_bytes, max_pending_bytes, idle_seconds, queue, deadline, drain_seconds (after which Ray ends a
+            replica that it takes away), tokens, open_to_all, origins, snapshot_key.
 
     Returns:
         The application.  Where it listens is up to ``ray.serve.start``.

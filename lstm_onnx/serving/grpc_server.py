@@ -121,7 +121,8 @@ def _unary(service: Service, method: str, function: Handler) -> Any:
     async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             _require_token(service, method, context)
-            return await function(_parsed(method, data))
+            with service.taking(len(data)):
+                return await function(_parsed(method, data))
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = _failure(service, method, error)
         await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
@@ -149,7 +150,8 @@ def _stream(service: Service, methods: GrpcMethods) -> Any:
             request = None
             try:
                 request = _parsed("ModelInfer", data)
-                found.infer_response.CopyFrom(await methods.ModelInfer(request))
+                with service.taking(len(data)):
+                    found.infer_response.CopyFrom(await methods.ModelInfer(request))
             except Exception as error:  # noqa: BLE001 - every error is answered
                 found.error_message = str(_failure(service, method, error))
                 if request is not None:

@@ -40,12 +40,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """What is asked, without the body, which is read only where it is used."""
+    """What is asked, without the body, which is read only where it is used.
+
+    Attributes:
+        taken: the bytes of its body, read so far and decompressed; see `Service.take_bytes`.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     receive: Receive
+    taken: list[int] = field(default_factory=list)
 
 
 class HttpApp:
@@ -61,10 +66,12 @@ class HttpApp:
             await handle_websocket(self.service, scope, headers, receive, send)
             return
         self.service.answering += 1
+        request = HttpRequest(scope["method"], scope["path"], headers, receive)
         try:
-            await self._respond(HttpRequest(scope["method"], scope["path"], headers, receive), send)
+            await self._respond(request, send)
         finally:
             self.service.answering -= 1
+            self.service.pending_bytes -= sum(request.taken)
 
     async def _respond(self, request: HttpRequest, send: Send) -> None:
         try:
@@ -87,7 +94,7 @@ class HttpApp:
             self.service.log.failure("request failed", error, path=request.path)
         self.service.refused("http", failure, path=request.path)
         headers = dict(_JSON)
-        if failure.kind in (Kind.TOO_LARGE, Kind.INCOMPLETE):
+        if failure.kind in (Kind.TOO_LARGE, Kind.INCOMPLETE) or isinstance(error, _UnreadError):
             headers["connection"] = "close"  # the rest of the body is not read
         if failure.kind is Kind.UNAUTHENTICATED:
             headers["www-authenticate"] = "Bearer"
@@ -186,6 +193,8 @@ class HttpApp:
         encoding = request.headers.get("content-encoding", "").strip().lower()
         if encoding:
             body = await asyncio.to_thread(decompressed, body, encoding, service.settings.max_request_bytes)
+            service.take_bytes(len(body))
+            request.taken.append(len(body))
         if len(body) > _IN_THREAD:
             inference = await asyncio.to_thread(read_inference, body, header_length)
         else:
@@ -228,11 +237,19 @@ class HttpApp:
                     size += len(chunks[-1])
                     if size > limit:
                         raise large
+                    self._take(request, len(chunks[-1]))
                     if not message.get("more_body"):
                         return b"".join(chunks)
         except TimeoutError:
             deadline = self.service.settings.deadline
             raise RequestError(f"the body was not complete within {deadline:g} s", Kind.INCOMPLETE) from None
+
+    def _take(self, request: HttpRequest, size: int) -> None:
+        try:
+            self.service.take_bytes(size)
+        except RequestError as error:
+            raise _UnreadError(str(error), error.kind) from error
+        request.taken.append(size)
 
     async def _discard(self, request: HttpRequest, size: int) -> None:
         """Read a body that is too large, within limits: many clients read no answer before they have sent it all."""
@@ -243,6 +260,10 @@ class HttpApp:
                 message: MutableMapping[str, Any] = {"more_body": True}
                 while message.get("more_body"):
                     message = await request.receive()
+
+
+class _UnreadError(RequestError):
+    """A request is refused before all of its body was read, and the rest is not."""
 
 
 class _VanishedError(Exception):

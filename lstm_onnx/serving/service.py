@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,6 +92,7 @@ class Service:
         draining: whether the server is ending: there are no new streams, and websockets end after their frame.
         running: how many requests are running.
         answering: how many requests over HTTP are not answered yet.
+        pending_bytes: of all requests that are not answered yet.
         websockets: the open ones.
     """
 
@@ -101,7 +104,7 @@ class Service:
         self.snapshot_key = settings.snapshot_key or new_key()
         self.repository = Repository(files, settings, self.metrics)
         self.draining = False
-        self.running = self.answering = 0
+        self.running = self.answering = self.pending_bytes = 0
         self._meters: dict[tuple[str, str], Meter] = {}
         self.websockets: set[Websocket] = set()
 
@@ -145,6 +148,30 @@ class Service:
             self.running -= 1
         meter.done(began)
         return {name: found[name] for name in names}
+
+    def take_bytes(self, size: int) -> None:
+        """A request has so many bytes more; whoever calls this takes them from `pending_bytes` at its end.
+
+        Raises:
+            RequestError: all requests together have too many, and these are not counted.
+        """
+        limit = self.settings.max_pending_bytes
+        if self.pending_bytes + size > limit:
+            raise RequestError(
+                f"the requests that wait for an answer have {limit} bytes in all, and nothing of this one was run; try "
+                "again later",
+                Kind.FULL,
+            )
+        self.pending_bytes += size
+
+    @contextlib.contextmanager
+    def taking(self, size: int) -> Iterator[None]:
+        """`take_bytes` for as long as the block runs (RequestError)."""
+        self.take_bytes(size)
+        try:
+            yield
+        finally:
+            self.pending_bytes -= size
 
     def open_stream(self, name: str, version: str) -> OpenStream:
         """A stream of its own, for a websocket (RequestError)."""

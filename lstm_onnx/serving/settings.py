@@ -22,6 +22,7 @@ class Settings:
         max_batch: the most streams or rows in a batch.
         window: seconds for which a batch waits for streams that are likely to ask, see `Batcher`.
         max_request_bytes: the largest body, message or frame.
+        max_pending_bytes: of all requests that are not answered yet; further ones are refused.
         max_streams: the most open streams of a model.
         idle_seconds: a stream without a request for so long is closed.
         queue: the most waiting requests of a model; further ones are refused.
@@ -44,6 +45,7 @@ class Settings:
     max_batch: int = 64
     window: float = 0.002
     max_request_bytes: int = 16 * 2**20
+    max_pending_bytes: int = 2**30
     max_streams: int = 1024
     idle_seconds: float = 60.0
     queue: int = 1024

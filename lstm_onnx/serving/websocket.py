@@ -208,8 +208,10 @@ class Exchange:
         """The answer to a frame; None where the stream ends instead."""
         began = self._meter.start()
         try:
-            inputs = self.layout.arrays(message.get("bytes"))
-            outputs = await self.stream.step(inputs, self._deadline)
+            data = message.get("bytes")
+            inputs = self.layout.arrays(data)
+            with self.service.taking(len(data or b"")):
+                outputs = await self.stream.step(inputs, self._deadline)
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = self._meter.failed(began, error)
             self.service.refused("websocket", failure, model=self.name)

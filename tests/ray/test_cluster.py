@@ -121,3 +121,25 @@ def test_the_command(data_set: DataSet, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert done.stderr == f"wrote {tmp_path / 'out'}: 103 rows in 3 files\n"
     assert_rows_are(tmp_path / "out", data_set.outputs)
+
+
+def test_the_command_ended_by_a_signal_leaves_nothing(data_set: DataSet, tmp_path: Path) -> None:
+    """Once Ray has started and parts run; the same command then goes on."""
+    rows = [data_set.outputs[0]["output"][:1, :4].repeat(200, 0)] * 4096
+    write_rows(tmp_path / "x.parquet", rows)
+    command = [sys.executable, "-m", "lstm_onnx", "run", data_set.model, tmp_path / "x.parquet", "-o", tmp_path / "out"]
+    command += ["--engine", "ray", "--provider", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not worker_processes() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    while worker_processes() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not worker_processes()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "_SUCCESS").exists()

@@ -22,6 +22,7 @@ from .test_http import metric
 def client(server: Server) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(server.address, concurrency=4) as client:
         yield client
+    client.close = lambda: None  # it closes again when it is collected, and gevent refuses that in another thread
 
 
 def tensor(name: str, array: np.ndarray, *, binary: bool = True, library=triton) -> triton.InferInput:

@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+import lstm_onnx
 from lstm_onnx.errors import FileError, InputError, RunError
 from lstm_onnx.runtime import Model
 from lstm_onnx.serving.client import open_stream
@@ -414,3 +416,46 @@ def test_a_client_notices_a_server_that_counts_wrongly(fault: str, reason: str) 
 
     asyncio.run(scripted(handler, use))  # type: ignore[arg-type]
     assert connections < 20
+
+
+def test_states_of_every_kind_continue(tmp_path: Path, folder: Path) -> None:
+    """Caches of a convolution, counted steps of one with a stride, integers, and a model with a fixed batch."""
+    from ..streaming.test_convert import conv_lstm, saved
+
+    for name, stride in (("causal", 1), ("strided", 3)):
+        source = saved(conv_lstm((2, 0), stride=stride), tmp_path / f"{name}-whole.onnx")
+        lstm_onnx.make_streaming(source, tmp_path / f"{name}.onnx", time={"x": 2})
+    model = onnx.load(folder / "lstm.onnx")
+    for value in [*model.graph.input, *model.graph.output]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == "batch":
+                dim.dim_value = 1
+    onnx.save(model, tmp_path / "one.onnx")
+    files = [*(tmp_path / f"{name}.onnx" for name in ("causal", "strided", "one")), folder / "sum.onnx"]
+
+    async def check(server: Server, path: Path, every: int) -> None:
+        alone = lstm_onnx.load(path, "cpu", threads=1).stream()
+        rng = np.random.default_rng(every)
+        async with (
+            Proxy(server.port, None) as proxy,
+            open_stream(f"http://127.0.0.1:{proxy.port}", path.stem, snapshots=every) as stream,
+        ):
+            for step in range(24):
+                x: dict[str, np.ndarray] = {}
+                for item in stream.inputs:
+                    shape = [int(rng.integers(1, 5)) if size == -1 else size for size in item["shape"]]
+                    kind = {"FP32": np.float32, "INT64": np.int64, "BOOL": np.bool_}[item["datatype"]]
+                    x[item["name"]] = rng.integers(-9, 9, shape).astype(kind)
+                found, expected = await stream.step(x), alone.run(x)
+                for name, array in found.items():
+                    np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-6)
+                if step % 5 == 3:
+                    proxy.cut()
+            assert isinstance(stream, ResumingStream)
+            assert stream.resumed >= 4
+
+    async def main(server: Server) -> None:
+        await asyncio.gather(*[check(server, path, every) for path in files for every in (1, 2, 7)])
+
+    with serving(files, "--no-grpc") as server:
+        asyncio.run(main(server))

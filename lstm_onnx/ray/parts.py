@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -65,6 +66,7 @@ class Job:
         states: ``(input, output)`` pairs, for a file that does not name its own.
         data: the data set, a path or URI.
         data_digest: of what is known of its files.
+        files: name, size and the footer's digest of each, which are the same wherever it is read.
         columns: to be read; None for all.
         chunk: steps per call; None for whole sequences.
         out: the folder of outputs.
@@ -76,6 +78,7 @@ class Job:
     states: tuple[tuple[str, str], ...]
     data: str
     data_digest: str
+    files: tuple[tuple[str, int, str], ...]
     columns: tuple[str, ...] | None
     chunk: int | None
     out: str
@@ -155,6 +158,7 @@ def plan(
         states,
         source.place,
         hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
+        tuple((file.name, file.size, file.footer) for file in files),
         None if columns is None else tuple(columns),
         chunk,
         target.place,
@@ -180,14 +184,18 @@ class _File:
         with readable(place):
             info = source.filesystem.get_file_info(path)
             with source.filesystem.open_input_file(path) as stream:
-                size = stream.size()
                 reader = RowReader(stream, place, columns)
-                # The last 8 bytes are the number of the footer's bytes before them, and a mark.
-                stream.seek(size - 8)
-                length = min(int.from_bytes(stream.read(4), "little"), size - 8)
-                stream.seek(size - 8 - length)
-                footer = hashlib.sha256(stream.read(length)).hexdigest()
+                size, footer = _size_and_footer(stream)
         return cls(name, size, info.mtime_ns, footer, reader.rows, reader.row_bytes, reader.columns)
+
+
+def _size_and_footer(stream: Any) -> tuple[int, str]:
+    """The size of a Parquet file, and the digest of its footer: where its columns are, and their least and largest."""
+    size = stream.size()
+    stream.seek(size - 8)  # the number of the footer's bytes before that, and a mark
+    length = min(int.from_bytes(stream.read(4), "little"), size - 8)
+    stream.seek(size - 8 - length)
+    return size, hashlib.sha256(stream.read(length)).hexdigest()
 
 
 def _names(source: Storage) -> list[str]:
@@ -324,7 +332,8 @@ def part_metadata(part: Part, digest: str) -> dict[str, Any]:
 def complete(job: Job) -> None:
     """Say that every part is there, once it is (FileError where one is missing)."""
     target = storage(job.out, "a folder to write to")
-    missing = [part for part in job.parts if part.number not in finished_parts(job)] if job.parts else []
+    finished = finished_parts(job)
+    missing = [part for part in job.parts if part.number not in finished]
     if missing:
         raise FileError(
             f"{target.place}: {len(missing)} parts were written and are not there, such as {missing[0].name}",
@@ -339,9 +348,19 @@ def complete(job: Job) -> None:
 
 
 def open_rows(job: Job, file: str) -> tuple[RowReader, Any]:
-    """A reader of a file of the data set, and what to close afterwards (FileError)."""
+    """A reader of a file of the data set, and what to close afterwards.
+
+    Raises:
+        FileError: it cannot be read, or is another one than was planned with.
+    """
     source = storage(job.data, "a .parquet file or a folder of them")
     place = _place(source, file)
     with readable(place):
         stream = source.filesystem.open_input_file(source.child(file) if file else source.path)
-    return RowReader(cast("Any", stream), place, job.columns), stream
+        reader = RowReader(cast("Any", stream), place, job.columns)
+        if (file, *_size_and_footer(stream)) not in job.files:
+            raise FileError(
+                f"{place}: was changed, or {platform.node()} sees another file there",
+                hint="put it where every worker reads the same file",
+            )
+    return reader, stream

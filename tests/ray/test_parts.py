@@ -255,6 +255,12 @@ def test_a_worker_that_sees_other_files(data_set: DataSet, tmp_path: Path) -> No
     found = Worker(Task.of(job, "cpu", 1))
     with pytest.raises(FileError, match="sees another folder there"):
         found.check("0" * 64)
+    data = tmp_path / "x.parquet"
+    write_rows(data, [np.zeros((2, 4), np.float32)] * 5)
+    job, _ = prepare(plan(model, data, tmp_path / "out2"))
+    write_rows(data, [np.ones((2, 4), np.float32)] * 5)
+    with pytest.raises(FileError, match=r"x\.parquet: was changed, or .* sees another file"):
+        run(job, list(job.parts))
     exported(model, seed=1)
     with pytest.raises(FileError, match="differs on the worker"):
         Worker(Task.of(job, "cpu", 1)).check("")

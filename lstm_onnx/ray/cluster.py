@@ -53,7 +53,6 @@ def open_cluster(address: str | None, *, cpus: int, gpus: int, wait: float) -> I
             "num_cpus": _own_cpus(),
             "object_store_memory": _OBJECT_STORE,
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",
         }
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a command that runs a model reports nothing
         before = signal.getsignal(signal.SIGTERM)

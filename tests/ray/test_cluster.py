@@ -125,7 +125,7 @@ def test_the_command(data_set: DataSet, tmp_path: Path) -> None:
 
 def test_the_command_ended_by_a_signal_leaves_nothing(data_set: DataSet, tmp_path: Path) -> None:
     """Once Ray has started and parts run; the same command then goes on."""
-    rows = [data_set.outputs[0]["output"][:1, :4].repeat(200, 0)] * 4096
+    rows = [data_set.outputs[0]["output"][:1, :4].repeat(200, 0)] * 1000
     write_rows(tmp_path / "x.parquet", rows)
     command = [sys.executable, "-m", "lstm_onnx", "run", data_set.model, tmp_path / "x.parquet", "-o", tmp_path / "out"]
     command += ["--engine", "ray", "--provider", "cpu"]

@@ -215,7 +215,8 @@ def _repeating(scope: Scope, name: str, steps: int = 8) -> NodeProto | None:
 def tract_zeros(context: CheckContext) -> Iterator[Finding]:
     """Zeros whose dtype the file leaves to the standard."""
     for _, node in context.nodes:
-        if node.op_type == "ConstantOfShape" and is_default(node.domain) and "value" not in attributes_of(node):
+        given = any(item.name == "value" for item in node.attribute)
+        if node.op_type == "ConstantOfShape" and is_default(node.domain) and not given:
             yield TRACT_ZEROS.violated(label(node), "tract makes zeros of float64 here")
 
 

@@ -143,7 +143,7 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
     described: list[dict[str, Any]] = [{part: dict.fromkeys(arrays) for part, arrays in call.items()} for call in calls]
     parts = dict.fromkeys((part, name) for call in calls for part, arrays in call.items() for name in arrays)
     for part, name in parts:
-        # The largest first, since the others may be blocks of it; some calls may leave states out.
+        # The largest first, since the others may be blocks of it; a stream is given states in its first call alone.
         sizes = {at: call[part][name].size for at, call in enumerate(calls) if name in call[part]}
         order = sorted(sizes, key=sizes.__getitem__, reverse=True)
         first = f"{prefix}.{order[0]}.{part}.{name}"
@@ -246,8 +246,9 @@ def _case(item: Any, arrays: Arrays) -> Expected:
     sizes = [scale, *case.least.values(), *case.scales.values()]
     _require(all(size >= 0 for size in sizes), "a scale is negative or not a number")
     _require(all(step > 0 for step in case.feature_steps.values()), "a step through features is not positive")
-    # The calls of a sweep are independent of each other, and some leave states out.
-    alike = case.kind == "sweep" or all(call.feeds.keys() == calls[0].feeds.keys() for call in calls)
+    # A stream carries its states after the first call; the calls of any other case have the same inputs.
+    first = calls[0].feeds.keys()
+    alike = all(call.feeds.keys() == first or (case.kind == "chunks" and call.feeds.keys() < first) for call in calls)
     _require(alike, "calls of one case differ in inputs")
     apart = all(case.batch_axes.get(name) != axis for name, axis in case.time_axes.items())
     _require(apart, "an axis is time and batch at once")

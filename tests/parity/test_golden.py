@@ -173,6 +173,22 @@ def test_inputs_keep_their_dtype_and_outputs_come_back_as_float64(tmp_path: Path
     assert found.native["y"].dtype == found.reference["y"].dtype == np.float64
 
 
+def test_calls_of_a_stream_that_is_given_states_once_come_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.standard_normal((2, 1, 3)), "h": rng.standard_normal((1, 1, 4))}]
+    feeds.append({"x": rng.standard_normal((5, 1, 3))})
+    calls = tuple(Call(each, {"y": each["x"]}, {"y": each["x"]}) for each in feeds)
+    write(tmp_path / "m.npz", Golden("x", (Expected("a", calls, "float64", 1.0, kind="chunks"),)))
+    found = read(tmp_path / "m.npz").cases[0].calls
+    assert [sorted(call.feeds) for call in found] == [["h", "x"], ["x"]]
+    for call, each in zip(found, feeds, strict=True):
+        for name, array in each.items():
+            np.testing.assert_array_equal(call.feeds[name], array)
+    write(tmp_path / "m.npz", Golden("x", (Expected("a", calls, "float64", 1.0),)))
+    with pytest.raises(FileError, match="calls of one case differ in inputs"):
+        read(tmp_path / "m.npz")
+
+
 def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
     values = np.array([[np.nan, np.inf, -np.inf, 1e300, 5e-324, -0.0]])
     call = Call({"input": values}, {"output": values}, {"output": values})

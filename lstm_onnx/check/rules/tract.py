@@ -1,4 +1,4 @@
-"""LO611-618: what tract refuses, or computes wrongly without a word."""
+"""LO611-619: what tract refuses, or computes wrongly without a word."""
 
 from __future__ import annotations
 
@@ -81,6 +81,17 @@ TRACT_PRECISION = rule(
     "Cell states of trained models are rarely above 100, where this is within a few roundings of the outputs.",
     fix="compare on your own inputs: lstm-onnx verify SOURCE FILE --runtime tract --data DATA",
     source=f"{_RUN}: states of 1000 are off by 0.04",
+)
+TRACT_ZEROS = rule(
+    "LO619",
+    "tract-zeros",
+    "error",
+    target="tract",
+    summary="a ConstantOfShape without a value",
+    why="By ONNX it makes zeros of float32; tract makes them of float64, and refuses the operator that takes them "
+    "('Impossible to unify F64 with F32').",
+    fix="give the ConstantOfShape its value, a float32 zero, or export the states as inputs",
+    source=f"{_RUN}; {_CODE}, onnx/src/ops/array/mod.rs, constant_of_shape",
 )
 TRACT_FLOAT64 = rule(
     "LO614",
@@ -198,6 +209,15 @@ def _repeating(scope: Scope, name: str, steps: int = 8) -> NodeProto | None:
         return None
     sources = producer.input if producer.op_type == "Concat" else producer.input[:1]
     return next((found for each in sources if (found := _repeating(scope, each, steps - 1)) is not None), None)
+
+
+@applies(TRACT_ZEROS)
+def tract_zeros(context: CheckContext) -> Iterator[Finding]:
+    """Zeros whose dtype the file leaves to the standard."""
+    for _, node in context.nodes:
+        given = any(item.name == "value" for item in node.attribute)
+        if node.op_type == "ConstantOfShape" and is_default(node.domain) and not given:
+            yield TRACT_ZEROS.violated(label(node), "tract makes zeros of float64 here")
 
 
 @applies(TRACT_FLOAT64)

@@ -141,6 +141,12 @@ CASES: dict[str, Case] = {
     "tract-states": Case(without_states, fixed),
     "tract-cell-state": Case(without_states, without_cell_state),
     "tract-expanded": Case(repeated, not_repeated),
+    "tract-zeros": Case(
+        all_of(store(shape=np.array([2, 3])), then("ConstantOfShape", source="shape", rank=2)),
+        lambda model: model.graph.node[-1].attribute.append(
+            helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float32)))
+        ),
+    ),
     "tract-precision": Case(nothing, feed_forward),
     "tract-float64": Case(nothing, in_float32, source=FLOAT64),
     "tract-int8": Case(nothing, without_computing, source=quantised),

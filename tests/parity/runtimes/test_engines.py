@@ -80,4 +80,4 @@ def test_attributes_are_as_the_rules_say(
     }
     with load_on(process, path) as model, lstm_onnx.load(path, "cpu") as plain:
         error = max(np.abs(array - plain.run(feeds)[key]).max() for key, array in model.run(feeds).items())
-    assert (error > 1e-3) is (name in wrong), error
+    assert bool(error > 1e-3) is (name in wrong), error

@@ -194,18 +194,21 @@ def _sigmoid(x: Array) -> Array:
 
 def _folded(step: Step, opset: int) -> Step:
     """The step with what it computes of stored values alone as stored values."""
+    found = constant_values(step.nodes, step.constants, opset)
+    nodes = [node for node in step.nodes if not found.keys() & set(node.output)]
+    return replace(step, nodes=nodes, constants={**step.constants, **found})
+
+
+def constant_values(nodes: list[NodeProto], constants: Mapping[str, Array], opset: int) -> dict[str, Array]:
+    """What nodes compute of stored values alone."""
     constant: list[NodeProto] = []
-    known = set(step.constants)
-    for node in step.nodes:
+    known = set(constants)
+    for node in nodes:
         if node.input and all(name in known or not name for name in node.input) and not any(bodies_of(node)):
             constant.append(node)
             known |= set(node.output)
     names = [name for node in constant for name in node.output if name]
-    found = _computed(constant, step.constants, {}, names, opset) if names else {}
-    if not found:
-        return step
-    nodes = [node for node in step.nodes if not any(node is item for item in constant)]
-    return replace(step, nodes=nodes, constants={**step.constants, **found})
+    return _computed(constant, constants, {}, names, opset) if names else {}
 
 
 def _run(step: Step, x: Array, states: list[Array], opset: int) -> list[Array] | None:

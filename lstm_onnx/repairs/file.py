@@ -21,7 +21,7 @@ from ..runtime.chunk_check import why_not_streamable
 from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, open_batch, reshapes_opened
 from .graph import Graph
-from .operators import loops_to_operators
+from .operators import chains_to_operators, loops_to_operators
 from .proof import Proof, prove, values_of
 from .states import Exposed, closed_states, expose
 
@@ -33,7 +33,7 @@ class RepairResult:
     Attributes:
         path: the repaired file.
         source: the file that it was made of.
-        operators: by the name of a Loop or Scan, the operator that it became.
+        operators: by the name of a Loop or Scan, or of the first step of an unrolled loop, the operator that it became.
         states: each new state input, and the output that is its next value.
         batch_opened: whether the batch had a fixed size, and has any now.
         nodes: of the repaired file, those in bodies included.
@@ -78,9 +78,10 @@ class RepairResult:
 def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed: int = 0) -> RepairResult:
     """Write a copy of another tool's file that is faster, streams, and takes batches of any size.
 
-    A Loop or Scan that computes an LSTM, GRU or RNN becomes that operator; the initial states of forward recurrent
-    operators become inputs, and their final states outputs, which the metadata pairs, so that `load` and `Model.stream`
-    know them; and a batch of a fixed size is opened.  A missing state starts as it does in the source.
+    A loop that computes an LSTM, GRU or RNN becomes that operator, be it a Loop, a Scan, or unrolled; the initial
+    states of forward recurrent operators become inputs, and their final states outputs, which the metadata pairs, so
+    that `load` and `Model.stream` know them; and a batch of a fixed size is opened.  A missing state starts as it does
+    in the source.
 
     Before the file is kept, it is run beside the source at several sizes.
 
@@ -103,7 +104,7 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
         raise ModelError(error.message, path=source, hint=error.hint) from error
     before = graph.size
     original = load(source, "cpu", threads=1)
-    operators = loops_to_operators(graph)
+    operators = {**loops_to_operators(graph), **chains_to_operators(graph)}
     found, notes = closed_states(graph)
     starts = values_of(_complete(graph), original, [state.before for state in found if state.before], seed=seed)
     sizes = [state.batch for state in found]
@@ -157,7 +158,7 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
 def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> ModelError:
     why = notes
     if not any(map(is_onnx_operator, graph.nodes)):
-        why = ["it has no LSTM, GRU or RNN, and no Loop or Scan that is one (loops that are unrolled are not found)"]
+        why = ["it has no LSTM, GRU or RNN, and no loop that was recognised as one"]
     elif not notes:
         why = ["its states are inputs, and its batch has any size"]
     return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)

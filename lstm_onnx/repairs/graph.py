@@ -77,6 +77,26 @@ class Graph:
         for name in [name for name in self.arrays if name not in wanted]:
             del self.arrays[name]
 
+    def sort(self) -> None:
+        """Order the nodes so that each comes after those whose values it reads."""
+        made = {name: node for node in self.nodes for name in node.output if name}
+        done: set[int] = set()
+        ordered: list[NodeProto] = []
+        for start in self.nodes:
+            todo = [start]
+            while todo:
+                node = todo[-1]
+                before = [made[name] for name in (*node.input, *outer_values(node)) if name in made]
+                waiting = [item for item in before if id(item) not in done and item is not node]
+                if waiting and len(todo) <= len(self.nodes):
+                    todo += waiting[:1]
+                    continue
+                todo.pop()
+                if id(node) not in done:
+                    done.add(id(node))
+                    ordered.append(node)
+        self.nodes = ordered
+
     def as_model(self) -> ModelProto:
         """The model, without its stored values."""
         changed = ModelProto()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 from onnx import NodeProto, numpy_helper
 
-from ..onnxgraph import Scope, is_default
+from ..onnxgraph import Scope, attributes_of, is_default, typed
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import read_layer
-from .cells import Cell, cell_of
+from .cells import Cell, cell_of, constant_values
 from .graph import Graph
 from .steps import Step, step_of
+from .unrolled import Chain, chains
 
 
 def loops_to_operators(graph: Graph) -> dict[str, str]:
@@ -90,3 +94,74 @@ def _squeeze(graph: Graph, made: Nodes, value: str, output: str, axis: int) -> N
         made.one("Squeeze", value, _axes(graph, made, axis), name=output)
     else:
         made.one("Squeeze", value, name=output, axes=[axis])
+
+
+def chains_to_operators(graph: Graph) -> dict[str, str]:
+    """Replace the unrolled loops that can be replaced; returns the operator of each, by the name of its first step."""
+    replaced: dict[str, str] = {}
+    arrays = {**graph.arrays, **_constants(graph.nodes)}
+    arrays |= constant_values(graph.nodes, arrays, graph.opset)
+    for chain in list(chains(graph, arrays)):
+        cell = cell_of(chain.step, graph.opset)
+        made = _written(graph, chain, cell) if cell is not None and cell.h == 0 else None
+        if made is None or cell is None:
+            continue
+        name, nodes = made
+        given = {output for node in nodes for output in node.output}
+        graph.nodes = [node for node in graph.nodes if not given & set(node.output)] + nodes
+        replaced[name] = cell.op_type
+    if replaced:
+        graph.sort()
+        graph.remove_unread()
+    return replaced
+
+
+def _written(graph: Graph, chain: Chain, cell: Cell) -> tuple[str, list[NodeProto]] | None:
+    """The name and the nodes of a chain's operator, with the states that are read outside of the chain."""
+    inner = {id(node) for node in graph.nodes if node.op_type in ("MatMul", "Gemm") and node.input[0] in chain.hs}
+    wanted = {value.name for value in graph.outputs}
+    wanted |= {name for node in graph.nodes if id(node) not in inner for name in node.input}
+    producers = {name: node for node in graph.nodes for name in node.output}
+    hs = [name for name in chain.hs[1:] if name in wanted]
+    if any(len(producers[name].output) > 1 for name in (*hs, *chain.final) if name in producers):
+        return None
+    name = f"{producers[chain.hs[1]].name or chain.hs[1]}/unrolled"
+    made = Nodes(initializers=graph.arrays)
+    steps = [
+        made.one("Unsqueeze", x, _axes(graph, made, 0), name=f"{name}/x{index}") for index, x in enumerate(chain.xs)
+    ]
+    whole = _sequence_of(chain.xs, producers)
+    sequence = whole or made.one("Concat", *steps, name=f"{name}/sequence", axis=0)
+    if whole:
+        made.nodes.clear()
+    step = replace(chain.step, sequence=sequence, final=tuple(end if end in wanted else "" for end in chain.final))
+    nodes = _operator(graph, name, step, cell)
+    made.nodes += nodes
+    before = [state for state in hs if state != chain.final[0]]
+    if before:
+        count = len(chain.xs)
+        sizes = made.constant(f"{name}/steps", np.ones(count, np.int64))
+        parts = [f"{name}/h{index}" for index in range(count)]
+        made.add("Split", f"{name}/{cell.op_type}/Y", sizes, name=f"{name}/Split", outputs=parts, axis=0)
+        for index, state in enumerate(chain.hs[1:]):
+            if state in before:
+                axes = made.constant("lstm_onnx/axes/0_1", np.array([0, 1], np.int64))
+                made.one("Squeeze", parts[index], axes, name=state)
+    return name, made.nodes
+
+
+def _sequence_of(xs: Sequence[str], producers: Mapping[str, NodeProto]) -> str:
+    """The value whose entries along the first axis are these, in order; "" where there is none."""
+    pieces = [producers.get(x) for x in xs]
+    if any(piece is None or piece.op_type != "Squeeze" for piece in pieces):
+        return ""
+    names = [str(piece.input[0]) for piece in pieces if piece is not None]
+    split = producers.get(names[0])
+    if (
+        split is None
+        or split.op_type != "Split"
+        or typed(attributes_of(split), "axis", int)
+        or list(split.output) != names
+    ):
+        return ""
+    return str(split.input[0])

@@ -195,3 +195,58 @@ def loop_file(
         path,
     )
     return path
+
+
+def unrolled_file(path: Path, kind: str, steps: int, *, sequence: bool, odd: str = "") -> Path:
+    """Write a layer with its nodes again for each step: ``x (n, steps, 5)`` in, ``y`` out: the last h, or all.
+
+    With `odd`, the name of an operator, that one is another in the last step but one.
+    """
+    loop = onnx.load(loop_file(path, kind))
+    body = next(item.g for item in loop.graph.node[6].attribute if item.name == "body")
+    names = {"lstm": ("h", "c")}.get(kind, ("h",))
+    step = [
+        item
+        for item in body.node
+        if item.op_type not in ("Less", "Identity") and item.output[0] not in ("number_next", "x_t")
+    ]
+    shared = {item.name for item in loop.graph.initializer}
+    state = dict.fromkeys(names, "zeros")
+    once = []
+    for item in step:  # what is the same in each step
+        if set(item.input) <= shared:
+            once.append(item)
+            shared |= set(item.output)
+    step = [item for item in step if not any(item is other for other in once)]
+    nodes = [
+        *once,
+        *list(loop.graph.node)[:6],
+        helper.make_node("Split", ["steps_first"], [f"s{t}" for t in range(steps)], axis=0),
+    ]
+    for t in range(steps):
+        nodes.append(helper.make_node("Squeeze", [f"s{t}", "axis0"], [f"x{t}"]))
+        mapped = {"x_t": f"x{t}", **state}
+        for item in step:
+            inputs = [mapped.get(name, name if name in shared else f"{name}{t}") for name in item.input]
+            outputs = [f"{name}{t}" for name in item.output]
+            copied = helper.make_node(item.op_type, inputs, outputs)
+            copied.attribute.extend(item.attribute)
+            if odd == item.op_type and t == steps - 2:
+                copied.op_type = {"Tanh": "Sigmoid"}[odd]
+            nodes.append(copied)
+        state = {name: f"{name}_next{t}" for name in names}
+    if sequence:
+        nodes += [helper.make_node("Unsqueeze", [f"h_next{t}", "axis1"], [f"u{t}"]) for t in range(steps)]
+        nodes.append(helper.make_node("Concat", [f"u{t}" for t in range(steps)], ["y"], axis=1))
+    else:
+        nodes.append(helper.make_node("Identity", [state["h"]], ["y"]))
+    shape = ("n", steps, UNITS) if sequence else ("n", UNITS)
+    graph = helper.make_graph(
+        nodes,
+        "unrolled",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("n", steps, FEATURES))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        list(loop.graph.initializer),
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path

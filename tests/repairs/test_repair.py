@@ -16,7 +16,7 @@ import lstm_onnx
 from lstm_onnx.repairs import operators, repair
 from lstm_onnx.repairs.cells import Cell, cell_of
 
-from .loops import FEATURES, UNITS, loop_file, node
+from .loops import FEATURES, UNITS, loop_file, node, unrolled_file
 
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
@@ -49,6 +49,28 @@ def test_states_are_named_after_the_layer(tmp_path: Path):
     result = repair(loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx")
     assert result.states == {"model.layer.GRU.h0": "model.layer.GRU.hn"} or list(result.states) == ["model.layer.h0"]
     assert "now the operator GRU" in str(result)
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+@pytest.mark.parametrize(("kind", "op_type"), [("gru", "GRU"), ("gru_before", "GRU"), ("lstm", "LSTM"), ("rnn", "RNN")])
+def test_unrolled_steps_become_their_operator(tmp_path: Path, kind: str, op_type: str, sequence: bool):
+    source, target = unrolled_file(tmp_path / "a.onnx", kind, 5, sequence=sequence), tmp_path / "b.onnx"
+    result = repair(source, target)
+    assert list(result.operators.values()) == [op_type]
+    assert len(result.states) == (2 if kind == "lstm" else 1)
+    assert result.nodes < result.source_nodes
+    x = random(3, 5, FEATURES)
+    np.testing.assert_allclose(run(target, x), run(source, x), atol=2e-6)
+    model = lstm_onnx.load(target, provider="cpu", threads=1)
+    states = {name: np.full((1, 3, UNITS), 0.5, np.float32) for name in model.states}
+    assert np.abs(model.run({"x": x, **states})["y"] - run(target, x)).max() > 1e-3
+
+
+def test_unrolled_steps_that_differ_are_left_as_they_are(tmp_path: Path):
+    source = unrolled_file(tmp_path / "a.onnx", "gru", 5, sequence=True, odd="Tanh")
+    run(source, random(2, 5, FEATURES))
+    with pytest.raises(lstm_onnx.ModelError, match="no loop that was recognised as one"):
+        repair(source, tmp_path / "b.onnx")
 
 
 WRONG: dict[str, dict[str, Any]] = {

@@ -230,7 +230,7 @@ class Metadata:
                 call=_call(entries.get("call")),
                 quantization=_quantization(entries["quantization"]) if "quantization" in entries else None,
                 streaming=_streaming(entries["streaming"]) if "streaming" in entries else None,
-                generation=GeneratingStep.from_dict(entries["generation"]) if "generation" in entries else None,
+                generation=_generation(entries) if "generation" in entries else None,
             )
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ConfigError(
@@ -325,6 +325,14 @@ def _streaming(item: Any) -> Streaming:
         or not isinstance(found.positions, bool)
     ):
         raise ConfigError("the metadata's streaming must hold the axes of inputs and outputs, and counts of steps")
+    return found
+
+
+def _generation(entries: Mapping[str, Any]) -> GeneratingStep:
+    found = GeneratingStep.from_dict(entries["generation"])
+    fed = [len(item["shape"]) for item in entries.get("inputs", []) if item["name"] == found.generation.input]
+    if len(fed) != 1 or found.batch_axis == found.time_axis or max(found.batch_axis, found.time_axis or 0) >= fed[0]:
+        raise ConfigError("the metadata's generation must name an input and its axes")
     return found
 
 

@@ -7,7 +7,9 @@ import json
 import pytest
 from hypothesis import given
 
-from lstm_onnx import ConfigError, ExportOptions, LSTMSpec
+from lstm_onnx import ConfigError, ExportOptions, Generation, LSTMSpec
+from lstm_onnx.generation_spec import GeneratingStep
+from lstm_onnx.input_spec import InputSpec
 from lstm_onnx.metadata import Metadata
 
 from .strategies import export_options, specs
@@ -54,3 +56,39 @@ def test_a_file_without_entries_has_empty_metadata() -> None:
 def test_damaged_metadata_is_an_error(key: str, value: str) -> None:
     with pytest.raises(ConfigError):
         Metadata.from_metadata({f"lstm_onnx.{key}": value})
+
+
+STEP = GeneratingStep(
+    Generation("tokens", "y", "sample", top_k=3, stop_token=(1, 4), stop_above=0.25, pad=2),
+    0,
+    1,
+    1,
+    ("y", "hn"),
+    (InputSpec("tokens", ("batch", "time"), "int64", 0, 8),),
+)
+
+
+def test_generation_comes_back_from_the_metadata() -> None:
+    metadata = Metadata(inputs=STEP.inputs, generation=STEP)
+    assert Metadata.from_metadata(metadata.to_metadata()) == metadata
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_axis": "a"},
+        {"batch_axis": 1},
+        {"time_axis": 2},
+        {"time_axis": -1},
+        {"outputs": "y"},
+        {"inputs": [1]},
+        {"generation": {"input": "other", "output": "y"}},
+        {"generation": {"input": "tokens", "output": "y", "top_k": 0}},
+        {"generation": 1},
+    ],
+)
+def test_damaged_generation_is_an_error(changes: dict[str, object]) -> None:
+    entries = Metadata(inputs=STEP.inputs, generation=STEP).to_metadata()
+    entries["lstm_onnx.generation"] = json.dumps({**STEP.to_dict(), **changes})
+    with pytest.raises(ConfigError):
+        Metadata.from_metadata(entries)

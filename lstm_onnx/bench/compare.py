@@ -84,10 +84,13 @@ def compare(
         say: called with a sentence on what is done next.
 
     Raises:
+        ConfigError: the model is one that generates.
         LSTMOnnxError: the model cannot be exported or opened.  A case that does not apply to the model is no
             error; the report lists it with the reason.
     """
     settings = settings or Settings()
+    if getattr(source, "generation", None) is not None:
+        raise ConfigError(f"{source.name}: repeats a step, and bench times single ones; leave out [generate]")
     allowed = allowed_cores()
     threads = settings.threads or len(allowed)
     cores = allowed[:threads]

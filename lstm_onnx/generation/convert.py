@@ -256,6 +256,7 @@ def generating_metadata(step: Model, layout: Layout) -> Metadata:
         not_streamable="it makes its own inputs; pass its last states to another call to go on",
         time_axes=(),
         streaming=None,
+        loop_states=(*metadata.loop_states, *(metadata.streaming.caches if metadata.streaming is not None else ())),
         generation=described_step,
     )
 

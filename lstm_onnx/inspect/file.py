@@ -15,8 +15,9 @@ from ..metadata import Metadata
 from ..onnxgraph import Scope, Tensor, external_problem, is_default, load_inlined, value_of
 from ..onnxgraph.layer_names import module_path
 from .int8 import INT8, int8_info
+from .loops import loop_info
 from .lstms import lstm_info
-from .report import Inspection, LSTMInfo
+from .report import Inspection, LoopInfo, LSTMInfo
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
@@ -31,7 +32,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     try:
         metadata = Metadata.from_metadata({entry.key: entry.value for entry in model.metadata_props})
         top = Scope.of(model.graph)
-        lstms, others, stored = _walk(top)
+        lstms, loops, others, stored = _walk(top)
     except (ConfigError, ModelError) as error:
         raise ModelError(f"{path}: {error}") from error
     weights = [tensor for tensor in stored if tensor.is_weight]
@@ -54,6 +55,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         flops_per_step=sum(lstm.flops_per_step for lstm in lstms),
         metadata=metadata,
         notes=tuple(notes),
+        loops=tuple(loops),
     )
 
 
@@ -64,13 +66,14 @@ def inspect_for_parent(path: str) -> dict[str, Any]:
     return {"fields": result.to_dict(), "text": str(result)}
 
 
-def _walk(top: Scope) -> tuple[list[LSTMInfo], Counter[str], list[Tensor]]:
-    """All recurrent layers, the count of each other operator, and all stored tensors, those of bodies included.
+def _walk(top: Scope) -> tuple[list[LSTMInfo], list[LoopInfo], Counter[str], list[Tensor]]:
+    """All recurrent layers, all other loops, the count of each other operator, and all stored tensors, of bodies too.
 
     Raises:
         ModelError: a tensor has a negative dimension.
     """
     lstms: list[LSTMInfo] = []
+    loops: list[LoopInfo] = []
     others: Counter[str] = Counter()
     stored: list[Tensor] = []
     todo = [top]
@@ -86,12 +89,15 @@ def _walk(top: Scope) -> tuple[list[LSTMInfo], Counter[str], list[Tensor]]:
             info = lstm_info(scope, node) or int8_info(scope, node)
             if info is not None:
                 lstms.append(info)
+            elif (loop := loop_info(scope, node)) is not None:
+                loops.append(loop)
+                others[node.op_type] += 1
             elif node.op_type != "Constant":
                 others[node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"] += 1
             if info is None or not info.kind.startswith(("Scan", INT8)):  # a layer's body is part of it
                 bodies += scope.bodies(node)
         todo += reversed(bodies)
-    return lstms, others, stored
+    return lstms, loops, others, stored
 
 
 def _external_bytes(path: Path, tensors: Sequence[Tensor]) -> tuple[int, list[str]]:

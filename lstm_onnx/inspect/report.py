@@ -62,6 +62,34 @@ class LSTMInfo:
 
 
 @dataclass(frozen=True)
+class LoopInfo:
+    """A Scan or a Loop that is no recurrent layer, such as a Python loop of the module.
+
+    Attributes:
+        name: the node's name, or its first output's if it has none.
+        kind: "Scan" or "Loop".
+        states: the shape of each value that a step hands on to the next one.
+        operators: how many of each operator a step has, those of inner bodies included.
+        flops_per_step: of its products with stored weights and its recurrent nodes, for one sequence.
+        note: how much faster one node would be; "" where that is not known.
+    """
+
+    name: str
+    kind: str
+    states: tuple[str, ...]
+    operators: dict[str, int]
+    flops_per_step: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        """On one line."""
+        states = ", ".join(self.states) or "none"
+        operators = ", ".join(f"{name} {count}" for name, count in self.operators.items())
+        text = f"{self.name}: {self.kind}; states {states}; {self.flops_per_step:,} FLOPs per sequence and step; a step"
+        return f"{text} is {operators}" + (f"; {self.note}" if self.note else "")
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What is in an ONNX file.
 
@@ -83,6 +111,7 @@ class Inspection:
         flops_per_step: of all in `lstms`, each run once a step.
         metadata: the lstm_onnx metadata, empty for a file of another tool.
         notes: problems, such as external data that is missing.
+        loops: every Scan and Loop that is no layer.
     """
 
     file: str
@@ -100,6 +129,7 @@ class Inspection:
     flops_per_step: int
     metadata: Metadata
     notes: tuple[str, ...] = ()
+    loops: tuple[LoopInfo, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; the metadata is null for a file of another tool, and has the sizes of arrays only."""
@@ -128,6 +158,7 @@ class Inspection:
             lines.append(f"  weights  {self.metadata.digest}")
         lines += ["", *_table(self.lstms)] if self.lstms else ["no LSTM, GRU or RNN in this file"]
         lines += [f"{lstm.name}: {note}" for lstm in self.lstms for note in lstm.notes]
+        lines += [str(loop) for loop in self.loops]
         lines += [f"the model: {self.parameters:,} parameters, {self.bytes:,} bytes"]
         if self.lstms:
             lines[-1] += f"; its {self._kinds} {self.flops_per_step:,} FLOPs per sequence and step"

@@ -74,6 +74,12 @@ def test_wrong_options(step: str, options: tuple[str, ...], message: str, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_bench_times_steps() -> None:
+    code, output = invoke("bench", str(Path(__file__).parents[2] / "models" / "charlm_generate.toml"))
+    assert code == 2
+    assert "repeats a step, and bench times single ones; leave out [generate]" in output
+
+
 TABLES = """
 [module]
 factory = "file.py:make"

@@ -79,6 +79,39 @@ class HandWritten(nn.Module):
         return self.head(mean + self.cell(x)), mean
 
 
+class Peephole(nn.Module):
+    """A Python loop, whose states only the file has; the same step without it is not in the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(TOKENS, 5), nn.Linear(6, TOKENS)
+        self.x, self.h, self.peep = nn.Linear(5, 24), nn.Linear(6, 24), nn.Parameter(torch.randn(6))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x, outputs = self.embedding(tokens), []
+        h = c = x.new_zeros(x.shape[0], 6)
+        for t in range(x.shape[1]):
+            i, f, g, o = (self.x(x[:, t]) + self.h(h)).chunk(4, -1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i + self.peep * c) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            outputs.append(h)
+        return self.head(torch.stack(outputs, 1))
+
+
+class Convolved(nn.Module):
+    """A causal convolution before the LSTM: earlier steps are kept in a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.conv = nn.Embedding(TOKENS, 5), nn.Conv1d(5, 5, 3)
+        self.lstm, self.head = nn.LSTM(5, 8, batch_first=True), nn.Linear(8, TOKENS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = torch.relu(self.conv(nn.functional.pad(self.embedding(tokens).transpose(1, 2), (2, 0))))
+        return self.head(self.lstm(x.transpose(1, 2))[0])
+
+
+_TOKENS: tuple[Any, ...] = (torch.zeros(2, 5, dtype=torch.int64), {"tokens": BATCH_TIME})
 KINDS: dict[str, tuple[type[nn.Module], Any, Any, dict[str, Any]]] = {
     "language": (
         Language,
@@ -98,6 +131,8 @@ KINDS: dict[str, tuple[type[nn.Module], Any, Any, dict[str, Any]]] = {
         {"tokens": {0: "time", 1: "batch"}},
         {"input": "tokens", "output": "output", "stop_token": 5},
     ),
+    "peephole": (Peephole, *_TOKENS, {"input": "tokens", "output": "output", "stop_token": 4}),
+    "convolved": (Convolved, *_TOKENS, {"input": "tokens", "output": "output", "stop_token": [4, 6]}),
     "forecast": (Forecast, torch.zeros(2, 5, 2), {"x": BATCH_TIME}, {"input": "x", "output": "output"}),
     "attending": (
         Attending,

@@ -1,4 +1,4 @@
-"""Loops whose body is an LSTM in the user's own code, as calls of an nn.LSTM with the same weights.
+"""Loops whose body is an LSTM or a GRU in the user's own code, as calls of nn.LSTM or nn.GRU with the same weights.
 
 The gates' sigmoids, tanhs and products are matched by structure.  What is within the gates must be affine in the
 step's input and in h; its weights are then read off in float64, at zero and at each unit vector.
@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...spec import DTYPES, LSTMSpec
+from ...spec import DTYPES, GRUSpec, LSTMSpec
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .cells import is_read
+from .gate_match import Match
 from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, Run, by_step, found, mapped
 
 aten = torch.ops.aten
@@ -64,22 +65,27 @@ def with_recurrent_operators(
 
 @dataclass(frozen=True)
 class _Cell:
-    """A loop that is an LSTM: its states, what it gets, and what the file's operator needs.
+    """A loop that is an LSTM or a GRU: its states, what it gets, and what the file's operator needs.
 
     `stays` are the positions of the body that are no part of it.
     """
 
     h: Carry
-    c: Carry
+    c: Carry | None
     source: Any
-    spec: LSTMSpec
+    spec: LSTMSpec | GRUSpec
     weights: dict[str, np.ndarray]
     module: str
     stays: frozenset[int] = frozenset()
 
+    @property
+    def states(self) -> tuple[Carry, ...]:
+        """h, and c of an LSTM."""
+        return (self.h,) if self.c is None else (self.h, self.c)
+
 
 def _path(cell: _Cell, modules: Mapping[str, RecurrentModule]) -> str:
-    base = cell.module or "lstm"
+    base = cell.module or cell.spec.op_type.lower()
     path, number = base, 1
     while path in modules:
         number += 1
@@ -119,73 +125,14 @@ def _valued(value: Any, known: Mapping[Any, Any]) -> Any:
     return known[value] if isinstance(value, (Leaf, Result, Here, Carry, Element)) else value
 
 
-class _Match:
-    """The search for the parts of an LSTM in a body; `used` are the positions of its nonlinear part."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop = loop
-        self.used: set[int] = set()
-
-    def operator(self, value: Any, target: Any) -> tuple[Any, ...] | None:
-        """The arguments of a value that an operator of this kind makes."""
-        if not isinstance(value, Here) or self.loop.body[value.position].target is not target:
-            return None
-        if self.loop.body[value.position].kwargs:
-            return None
-        return self.loop.body[value.position].args  # type: ignore[no-any-return]
-
-    def unary(self, value: Any, target: Any) -> Any:
-        """What a sigmoid or a tanh is of."""
-        args = self.operator(value, target)
-        if args is None:
-            return None
-        self.used.add(value.position)
-        return args[0]
-
-    def sigmoid(self, value: Any) -> Any:
-        return self.unary(value, aten.sigmoid.default)
-
-    def tanh(self, value: Any) -> Any:
-        return self.unary(value, aten.tanh.default)
-
-    def both(self, value: Any, target: Any, one: Callable[[Any], Any], two: Callable[[Any], Any]) -> Any:
-        """What the two operands of a sum or product are, in either order."""
-        args = self.operator(value, target)
-        if args is None or len(args) != 2:
-            return None
-        for first, second in (args, args[::-1]):
-            before = set(self.used)
-            found_one, found_two = one(first), two(second)
-            if found_one is not None and found_two is not None:
-                self.used.add(value.position)
-                return found_one, found_two
-            self.used = before
-        return None
-
-    def gates(self, h: Carry, c: Carry) -> dict[str, Any] | None:
-        """What the gates i, f, g and o are of, where h and c are those of an LSTM."""
-        state = Here(c.position)
-        top = self.both(
-            Here(h.position), aten.mul.Tensor, self.sigmoid, lambda v: True if self.tanh(v) == state else None
-        )
-        low = self.both(
-            state,
-            aten.add.Tensor,
-            lambda v: self.both(v, aten.mul.Tensor, self.sigmoid, lambda w: w if w == c else None),
-            lambda v: self.both(v, aten.mul.Tensor, self.sigmoid, self.tanh),
-        )
-        if top is None or low is None:
-            return None
-        return {"i": low[1][0], "f": low[0][0], "g": low[1][1], "o": top[0]}
-
-
 def _cell(program: Program, loop: Loop, known: Mapping[Any, Tensor]) -> _Cell | None:
     carries = list(dict.fromkeys(c for item in loop.body for c in found(Carry, (item.args, item.kwargs))))
-    if len(carries) != 2 or any(carry.back != 1 for carry in carries):
+    if any(carry.back != 1 for carry in carries):
         return None
-    for h, c in (carries, carries[::-1]):
-        match = _Match(loop)
-        gates = match.gates(h, c)
+    pairs = [(carries[0], None)] if len(carries) == 1 else [tuple(carries), tuple(carries[::-1])]
+    for h, c in pairs if 1 <= len(carries) <= 2 else ():
+        match = Match(loop)
+        gates = match.gru(h) if c is None else match.lstm(h, c)
         if gates is not None:
             cell = _affine(loop, match.used, gates, h, c, known)
             return None if cell is None else _alone(program, loop, match.used, gates, cell)
@@ -197,7 +144,7 @@ def _alone(program: Program, loop: Loop, used: set[int], gates: Mapping[str, Any
     source = {cell.source.position} if isinstance(cell.source, Here) else set()
     inside = (used | _needed(loop, gates.values())) - source
     stays = frozenset({item.index for item in loop.body} - inside)
-    states = {cell.h.position, cell.c.position}
+    states = {state.position for state in cell.states}
     read = _read_outside(program, loop)
     for i in stays - source:
         parts = loop.body[i].args, loop.body[i].kwargs
@@ -206,7 +153,7 @@ def _alone(program: Program, loop: Loop, used: set[int], gates: Mapping[str, Any
 
 
 def _affine(
-    loop: Loop, used: set[int], gates: Mapping[str, Any], h: Carry, c: Carry, known: Mapping[Any, Tensor]
+    loop: Loop, used: set[int], gates: Mapping[str, Any], h: Carry, c: Carry | None, known: Mapping[Any, Tensor]
 ) -> _Cell | None:
     """The cell, where its gates are affine in the input and in h alone."""
     needed = _needed(loop, gates.values())
@@ -215,7 +162,7 @@ def _affine(
         return None
     (source,) = sources
     inner = [loop.body[i] for i in sorted(needed) if not (isinstance(source, Here) and i == source.position)]
-    if any(c.position == carry.position for item in inner for carry in found(Carry, item.args)):
+    if c is not None and any(c.position == carry.position for item in inner for carry in found(Carry, item.args)):
         return None
     if not all(_is_affine(item, known) for item in inner):
         return None
@@ -228,8 +175,9 @@ def _affine(
     if weights is None:
         return None
     size = weights["weight_ih_l0"].shape[1]
+    kind = GRUSpec if c is None else LSTMSpec
     arrays = {name: value.to(loop.body[h.position].dtype).numpy() for name, value in weights.items()}
-    spec = LSTMSpec(input_size=size, hidden_size=shape[-1], dtype=dtype)
+    spec = kind(input_size=size, hidden_size=shape[-1], dtype=dtype)
     return _Cell(h, c, source, spec, arrays, loop.body[h.position].module)
 
 
@@ -298,18 +246,40 @@ def _read_off(
                     values[Here(item.index)] = result
         except RuntimeError:
             continue  # another number of features
-        found_gates = [values[gates[name]] for name in "ifgo"]
-        if any(gate.shape != (len(rows), hidden) for gate in found_gates):
+        read = {name: values[gate] for name, gate in gates.items()}
+        if any(gate.shape != (len(rows), hidden) for gate in read.values()):
             return None
-        bias = torch.cat([gate[0] for gate in found_gates])
-        matrix = torch.cat([(gate[1:] - gate[0]).T for gate in found_gates])
-        return {
-            "weight_ih_l0": matrix[:, :size].contiguous(),
-            "weight_hh_l0": matrix[:, size:].contiguous(),
-            "bias_ih_l0": bias,
-            "bias_hh_l0": torch.zeros_like(bias),
-        }
+        return _lstm_weights(read, size) if "o" in read else _gru_weights(read, size)
     return None
+
+
+def _lstm_weights(read: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
+    """From the gates' values at zero and at each unit vector."""
+    bias = torch.cat([read[name][0] for name in "ifgo"])
+    matrix = torch.cat([(read[name][1:] - read[name][0]).T for name in "ifgo"])
+    return {
+        "weight_ih_l0": matrix[:, :size].contiguous(),
+        "weight_hh_l0": matrix[:, size:].contiguous(),
+        "bias_ih_l0": bias,
+        "bias_hh_l0": torch.zeros_like(bias),
+    }
+
+
+def _gru_weights(read: Mapping[str, Tensor], size: int) -> dict[str, Tensor] | None:
+    """The same; None where the part of n that r multiplies is of the input too, or the other one is of h."""
+    z = read["z"] if "z" in read else -read["1-z"]  # 1 - sigmoid(a) is sigmoid(-a)
+    parts = (read["r"], z, read["n of x"], read["n of h"])
+    biases = [part[0] for part in parts]
+    matrices = [(part[1:] - part[0]).T for part in parts]
+    if matrices[2][:, size:].any() or matrices[3][:, :size].any():
+        return None
+    zero = torch.zeros_like(biases[0])
+    return {
+        "weight_ih_l0": torch.cat([matrix[:, :size] for matrix in matrices[:3]]).contiguous(),
+        "weight_hh_l0": torch.cat([matrices[i][:, size:] for i in (0, 1, 3)]).contiguous(),
+        "bias_ih_l0": torch.cat(biases[:3]),
+        "bias_hh_l0": torch.cat([zero, zero, biases[3]]),
+    }
 
 
 def _as_call(loop: Loop, cell: _Cell, path: str, fresh: int) -> tuple[list[Operator], Loop, dict[int, int]]:
@@ -322,7 +292,7 @@ def _as_call(loop: Loop, cell: _Cell, path: str, fresh: int) -> tuple[list[Opera
     row = (1, *shape)
     before = [
         Operator(aten.unsqueeze.default, (state.initial[0], 0), (), fresh + i, row, dtype, line)
-        for i, state in enumerate((cell.h, cell.c))
+        for i, state in enumerate(cell.states)
     ]
     body: list[Operator] = []
 
@@ -338,12 +308,15 @@ def _as_call(loop: Loop, cell: _Cell, path: str, fresh: int) -> tuple[list[Opera
         source = Here(0)
     x = add(aten.unsqueeze.default, (source, 0), (), (1, shape[0], cell.spec.input_size))
     first = len(body)  # of the call, after which its results follow
-    h, c = (Carry(first + 2 + i, 1, (Result(fresh + i),)) for i in range(2))
+    count = len(cell.states)
+    carried: list[Any] = [Carry(first + 2 + i, 1, (Result(fresh + i),)) for i in range(count)]
     size = cell.spec.hidden_size
-    sizes = {"batch_first": False, "c_size": size, "h_size": size, "output_size": size, "rows": 1}
-    call = add(RECURRENT, (x, h, c, None), (("module", path), *sizes.items()), (row, row, row), "several")
-    results = [add(operator.getitem, (call, i)) for i in range(3)]
-    for position, result in ((cell.h.position, results[1]), (cell.c.position, results[2])):
+    c_size = size if count > 1 else 0
+    sizes = {"batch_first": False, "c_size": c_size, "h_size": size, "output_size": size, "rows": 1}
+    states = (*carried, *[None] * (2 - count))
+    call = add(RECURRENT, (x, *states, None), (("module", path), *sizes.items()), (row, row, row), "several")
+    results = [add(operator.getitem, (call, i)) for i in range(1 + count)]
+    for position, result in zip((state.position for state in cell.states), results[1:], strict=True):
         moved[position] = add(aten.squeeze.dim, (result, 0), (), shape).position
     rest = [item for item in loop.body if item.index in cell.stays and item.index not in moved]
     moved |= {item.index: len(body) + i for i, item in enumerate(rest)}

@@ -30,6 +30,7 @@ from ..expected import Call, Expected, first_difference, largest_relative_errors
 from ..modules.inputs import find_arguments, forward_outputs
 from ..modules.run import ModuleRun
 from ..mutants import Target, opened, read_graph
+from ..own_states import with_own_states
 from ..report import CaseResult, Cause, Location
 from ..tolerances import EPSILON, K
 
@@ -112,6 +113,13 @@ class GenerationVerification(Verification):
         device = next(iter(found.tensors.values())).device
         self.models = Models(model, *(ModuleRun(prepared, view, device) for prepared in (native, float64)))
         self.state_axes = state_axes_of(model)
+        self.own_states = with_own_states(model.metadata).states
+        """The states that PyTorch can be given; without some, each step takes all that came before anew."""
+        self.anew = len(self.own_states) < len(model.states)
+        if self.anew and described.time_axis is None:
+            raise ExportError(
+                f"{model.path}: has states that PyTorch cannot be given, and no time axis to start anew on"
+            )
         self.data = list(data)
         self.cut = 0
         self.ended = False
@@ -120,7 +128,7 @@ class GenerationVerification(Verification):
     @property
     def planned(self) -> int:
         """The number of cases."""
-        return 2 * len(_SIZES) + self.described.generation.stops + len(self.data)
+        return (2 - self.anew) * len(_SIZES) + self.described.generation.stops + len(self.data)
 
     @property
     def amplified(self) -> Target | None:
@@ -162,7 +170,7 @@ class GenerationVerification(Verification):
         for batch, time, steps in _SIZES:
             if self.described.generation.choose == "sample" and not steps:
                 continue
-            for states in (True, False):
+            for states in (False,) if self.anew else (True, False):
                 prompt = f"prompt {time}, " if self.described.time_axis is not None else ""
                 label = f"batch {batch}, {prompt}max_steps {steps}, {'states' if states else 'no states'}"
                 for _ in range(_ATTEMPTS):
@@ -177,7 +185,7 @@ class GenerationVerification(Verification):
         rng = np.random.default_rng(self.seed + 1)
         batch, _, steps = _ENDING
         for attempt in range(_ENDING_ATTEMPTS):
-            feeds = draw_prompt(self.model, _ENDING, rng, states=bool(attempt % 2))
+            feeds = draw_prompt(self.model, _ENDING, rng, states=bool(attempt % 2) and not self.anew)
             completed = self.model.completed(dict(feeds))
             given = {**feeds, **{name: completed[name] for name in self.argument_states}}
             counts = self._loop(self.models.float64, given, [0.0]).results[COUNTS]
@@ -186,17 +194,38 @@ class GenerationVerification(Verification):
                 ends = found.calls[0].reference[COUNTS] if found is not None else np.zeros(1)
                 if found is not None and ends.min() < ends.max():
                     self.ended = True
-                    yield found
+                    yield self._with_file_states(found) if self.anew else found
                     return
         if not self.described.generation.stop_token:
             self.notes.append("no drawn sequence ended before others of its batch; pass data with prompts that do")
+
+    def _with_file_states(self, expected: Expected) -> Expected:
+        """States that PyTorch does not have must be those of each sequence alone, which ends with its last step."""
+        (call,) = expected.calls
+        fed = self.model.inputs[self.described.generation.input]
+        batch = fed.shape[self.described.batch_axis]
+
+        def row_of(name: str, row: int) -> np.ndarray:
+            shape = self.model.inputs[name].shape
+            array = call.feeds[name]
+            return np.take(array, [row], shape.index(batch)) if batch in shape else array
+
+        count = len(call.reference[COUNTS])
+        rows = [self.model.run({name: row_of(name, row) for name in call.feeds}) for row in range(count)]
+        others = {name: after for name, after in self.model.states.items() if name not in self.own_states}
+        alone = {
+            after: np.concatenate([row[after] for row in rows], self.state_axes[name]).astype(np.float64)
+            for name, after in others.items()
+        }
+        return replace(expected, calls=(Call(call.feeds, {**call.native, **alone}, {**call.reference, **alone}),))
 
     def harder(self) -> Iterator[Target]:
         """Where no sequence ended: the file with another stop token, one that does occur."""
         stops = self.described.generation.stop_token
         if self.ended or not stops:
             return
-        feeds = draw_prompt(self.model, _ENDING, np.random.default_rng(self.seed + 2))
+        rng = np.random.default_rng(self.seed + 2)
+        feeds = draw_prompt(self.model, _ENDING, rng, states=not self.anew)
         token = self._occurring(feeds)
         proto = read_graph(self.model)
         named = [tensor for tensor in proto.graph.initializer if tensor.name == stop_constant(stops[0])]
@@ -275,12 +304,20 @@ class GenerationVerification(Verification):
     def _loop(
         self, run: ModuleRun, feeds: Arrays, largest: list[float], described: GeneratingStep | None = None
     ) -> Looped:
+        described = described or self.described
+        read: list[np.ndarray] = []
+
         def step(arrays: Arrays) -> Mapping[str, np.ndarray]:
+            if self.anew:
+                read.append(arrays[described.generation.input])
+                arrays = {name: array for name, array in arrays.items() if name not in self.own_states}
+                given = {name: feeds[name] for name in self.argument_states}
+                arrays |= given | {described.generation.input: np.concatenate(read, described.time_axis)}
             outputs = run(arrays)
             largest[0] = max(largest[0], run.largest_cell)
             return outputs
 
-        return repeat(step, described or self.described, self.model.states, self.state_axes, feeds)
+        return repeat(step, described, self.own_states, self.state_axes, feeds)
 
 
 def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | None:

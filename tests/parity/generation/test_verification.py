@@ -42,6 +42,19 @@ def test_a_right_file_is_in_parity_and_its_mutants_are_rejected(kind: str, folde
     assert any("gates" in name or "R transposed" in name for name in outcomes)  # of the layer in the loop
 
 
+@pytest.mark.parametrize("kind", ["peephole", pytest.param("convolved", marks=pytest.mark.slow)])
+def test_states_that_pytorch_cannot_be_given(kind: str, folder: Path) -> None:
+    """The module reads all that came before anew in each step."""
+    steps.written(kind, folder)
+    report = lstm_onnx.verify(steps.module(kind), folder / f"{kind}.onnx")
+    assert report, str(report)
+    assert {result.name for result in report.mutants} >= {
+        "a state of the step unchanged",
+        "the prompt fed to every step",
+    }
+    assert all(case.tensors and case.passed for case in report.cases)
+
+
 def test_a_token_that_no_sequence_ends_with(tmp_path: Path) -> None:
     """The end is tested with another token, and the token itself by its place in the file."""
     kind, stop = "language", {"stop_token": 0}

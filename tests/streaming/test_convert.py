@@ -141,6 +141,33 @@ def test_what_is_not_possible(tmp_path: Path) -> None:
         lstm_onnx.make_streaming(fixed, tmp_path / "t.onnx", time={"x": 2})
 
 
+def test_states_that_a_file_of_another_tool_has(tmp_path: Path) -> None:
+    """They are carried, and not asked for at each call; without metadata the recurrent node says which they are."""
+    model = conv_lstm(states=True)
+    del model.metadata_props[:]
+    source = saved(model, tmp_path / "m.onnx")
+    rng = np.random.default_rng(1)
+    x, h, c = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 20), (1, 2, H), (1, 2, H)))
+    with lstm_onnx.load(source, "cpu") as whole:
+        expected = whole.run({"x": x, "h": h, "c": c})["y"]
+    for states in (None, {"h": "hn", "c": "cn"}):
+        result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, states=states)
+        assert result.states == {"h": "hn", "c": "cn", "enc.conv.cache": "enc.conv.cache_next"}
+        with lstm_onnx.load(tmp_path / "s.onnx", "cpu") as streaming:
+            stream = streaming.stream(batch=2)
+            stream.state = {**stream.state, "h": h, "c": c}
+            parts = [stream(x[:, :, at : at + 3]) for at in range(0, 20, 3)]
+            np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-6)
+    for wrong, message in (
+        ({"g": "hn"}, "'g' is no input; its inputs are x, h, c"),
+        ({"h": "y2"}, "'y2' is no output; its outputs are y, hn, cn"),
+        ({"h": "hn", "c": "hn"}, "has an output twice"),
+        ("h", "it must map inputs to outputs"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            lstm_onnx.make_streaming(source, tmp_path / "t.onnx", time={"x": 2}, states=wrong)  # type: ignore[arg-type]
+
+
 def test_chunks_of_multiples_of_a_length(tmp_path: Path) -> None:
     source = saved(conv_lstm((2, 0), stride=3), tmp_path / "m.onnx")
     result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, chunk=6)

@@ -111,6 +111,7 @@ def make_streaming(
     if states is not None:
         require_states(model, states, source)
     pairs = metadata.states or recurrent_states(model.graph) if states is None else states
+    known = dict(metadata.states) == dict(pairs)
     metadata = replace(metadata, states=dict(pairs))
     axes = _time_axes(model, metadata, time, source)
     try:
@@ -118,7 +119,7 @@ def make_streaming(
     except RefusedError as why:
         raise refused(why, source) from why
     require_delay(done, max_delay, source)
-    if not done.caches:
+    if not done.caches and known:
         raise ModelError(
             "streams as it is: its states are all that later steps need",
             path=source,

@@ -214,3 +214,24 @@ def test_states_that_a_module_carries_otherwise_are_refused(tmp_path: Path) -> N
     next(node for node in model.graph.node if node.op_type == "LSTM").input[5] = "g"
     with pytest.raises(ModelError, match="computes with the state h, which the module carries itself"):
         lstm_onnx.make_streaming(saved(model, tmp_path / "m.onnx"), tmp_path / "s.onnx")
+
+
+def test_a_recurrent_file_without_metadata_gets_its_states_written(tmp_path: Path) -> None:
+    """It needs no cache, and its states were known to nobody."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", "batch", 4])]
+    inputs += [helper.make_tensor_value_info("h", TensorProto.FLOAT, [1, "batch", H])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "hn")]
+    node = helper.make_node("GRU", ["x", "W", "R", "B", "", "h"], ["y", "hn"], name="gru", hidden_size=H)
+    stored = {"W": weights(1, 9, 4), "R": weights(1, 9, H), "B": weights(1, 18)}
+    arrays = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    graph = helper.make_graph([node], "g", inputs, outputs, arrays)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    source = saved(model, tmp_path / "m.onnx")
+    result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 0})
+    assert (result.states, result.streaming.caches) == ({"h": "hn"}, ())
+    x = weights(20, 2, 4, seed=3)
+    with lstm_onnx.load(source, "cpu") as whole, lstm_onnx.load(tmp_path / "s.onnx", "cpu") as streaming:
+        expected = whole.run({"x": x, "h": np.zeros((1, 2, H), np.float32)})["y"]
+        stream = streaming.stream(batch=2)
+        parts = [stream(x[:1]), stream(x[1:13]), stream(x[13:]), stream.flush()]
+        np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-6)

@@ -17,7 +17,7 @@ from .models import FEATURES, MODELS, REFUSED, chunkings
 
 STEPS = 48
 """A multiple of all strides."""
-FEW = ("around", "strided, centred", "u-shape around a gru", "two outputs")
+FEW = ("strided, centred", "two outputs")
 """Those of every run; the others are slow."""
 
 
@@ -68,9 +68,8 @@ def test_a_module_in_chunks_is_the_whole(name: str, tmp_path: Path) -> None:
     require_equal(module, tmp_path / "m.onnx", delay)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "flipped" else pytest.param(name, marks=pytest.mark.slow) for name in REFUSED]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_needs_the_whole_sequence_is_refused(name: str, tmp_path: Path) -> None:
     make, reason = REFUSED[name]
     exported(make(), tmp_path / "m.onnx", max_delay=100)

@@ -228,7 +228,7 @@ def test_vad_finds_speech_as_well_as_its_page_says(vad, vad_sounds):
 
 def test_vad_in_chunks_of_ten_milliseconds_has_half_of_the_nodes(vad, tmp_path):
     source = load_source(str(MODELS / "vad.toml")).with_options(chunk=160)
-    result = source.export(tmp_path / "steady.onnx")
+    result = source.export(tmp_path / "steady.onnx", check=False)
     general, steady = (lstm_onnx.load(path, provider="cpu", threads=1) for path in (vad, tmp_path / "steady.onnx"))
     assert (steady.stream().delay, steady.stream().hop) == (0, 160)
     assert result.nodes < 0.5 * 62

@@ -32,10 +32,24 @@ from .params import FILE, option
     type=click.IntRange(min=1),
     help="Every chunk will have a multiple of so many steps; a faster file.",
 )
+@click.option(
+    "--state",
+    "pairs",
+    metavar="INPUT=OUTPUT",
+    multiple=True,
+    help="A state that FILE has, and the output that feeds it, such as h=hn.  [default: those of its recurrent nodes]",
+)
 @seed_option
 @json_option
 def stream(
-    file: str, output: str, times: tuple[str, ...], max_delay: int, chunk: int | None, seed: int, as_json: bool
+    file: str,
+    output: str,
+    times: tuple[str, ...],
+    max_delay: int,
+    chunk: int | None,
+    pairs: tuple[str, ...],
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Write a file that takes sequences in chunks, of an ONNX FILE that takes whole ones.
 
@@ -51,7 +65,21 @@ def stream(
         raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
     require_utf8(output)
     axes = _axes(times) if times else None
-    report(make_streaming(file, output, time=axes, max_delay=max_delay, chunk=chunk, seed=seed), as_json=as_json)
+    states = _states(pairs) if pairs else None
+    result = make_streaming(file, output, time=axes, max_delay=max_delay, chunk=chunk, states=states, seed=seed)
+    report(result, as_json=as_json)
+
+
+def _states(pairs: tuple[str, ...]) -> dict[str, str]:
+    states: dict[str, str] = {}
+    for text in pairs:
+        name, equals, output = text.partition("=")
+        if not equals or not name or not output:
+            raise click.UsageError(f"--state {text} is not INPUT=OUTPUT, such as h=hn")
+        if name in states:
+            raise click.UsageError(f"--state was given twice for {name}; give it once")
+        states[name] = output
+    return states
 
 
 def _axes(times: tuple[str, ...]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from ..onnxgraph.load import read_weights
 from ..onnxgraph.write import write_model
 from ..runtime import load
 from ..terminal_text import one_line
+from .own_states import recurrent_states, require_states
 from .proof import StreamProof, prove_stream
 from .rewrite import RefusedError, Rewritten, rewrite
 
@@ -69,6 +70,7 @@ def make_streaming(
     time: Mapping[str, int] | None = None,
     max_delay: int = 0,
     chunk: int | None = None,
+    states: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> StreamingResult:
     """Write a file that takes a sequence in chunks, of any length, of one that takes whole sequences.
@@ -87,10 +89,13 @@ def make_streaming(
             ended.  "same" convolutions have (kernel - 1) / 2.
         chunk: every chunk will have a multiple of so many steps: the file then has fewer nodes and is faster, and takes
             no others.  For models without look-ahead; a multiple of the product of their strides.
+        states: the state inputs that the file has, and the outputs that feed them, such as ``{"h": "hn"}``.  By
+            default those of the metadata, or inputs that a recurrent operator starts from and whose next value, as
+            that operator gives it, is an output.
         seed: of the sequences that are drawn.
 
     Raises:
-        ConfigError: `time` or `max_delay` is not possible.
+        ConfigError: `states`, `time` or `max_delay` is not possible.
         FileError: a file cannot be read or written, or `path` is `source`.
         ModelError: the file is not an ONNX model; or something in it needs the whole sequence, or more look-ahead
             than `max_delay`, with the node; or the new file differs from it, and is not kept.
@@ -103,13 +108,18 @@ def make_streaming(
     require_apart([os.fspath(path)], [os.fspath(source)])
     model = load_inlined(source)
     metadata = _metadata(model, source)
+    if states is not None:
+        require_states(model, states, source)
+    pairs = metadata.states or recurrent_states(model.graph) if states is None else states
+    known = dict(metadata.states) == dict(pairs)
+    metadata = replace(metadata, states=dict(pairs))
     axes = _time_axes(model, metadata, time, source)
     try:
         done = rewrite(model, read_weights(model, source), axes, metadata.states, chunk)
     except RefusedError as why:
         raise refused(why, source) from why
     require_delay(done, max_delay, source)
-    if not done.caches:
+    if not done.caches and known:
         raise ModelError(
             "streams as it is: its states are all that later steps need",
             path=source,

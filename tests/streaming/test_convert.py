@@ -141,6 +141,33 @@ def test_what_is_not_possible(tmp_path: Path) -> None:
         lstm_onnx.make_streaming(fixed, tmp_path / "t.onnx", time={"x": 2})
 
 
+def test_states_that_a_file_of_another_tool_has(tmp_path: Path) -> None:
+    """They are carried, and not asked for at each call; without metadata the recurrent node says which they are."""
+    model = conv_lstm(states=True)
+    del model.metadata_props[:]
+    source = saved(model, tmp_path / "m.onnx")
+    rng = np.random.default_rng(1)
+    x, h, c = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 4, 20), (1, 2, H), (1, 2, H)))
+    with lstm_onnx.load(source, "cpu") as whole:
+        expected = whole.run({"x": x, "h": h, "c": c})["y"]
+    for states in (None, {"h": "hn", "c": "cn"}):
+        result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, states=states)
+        assert result.states == {"h": "hn", "c": "cn", "enc.conv.cache": "enc.conv.cache_next"}
+        with lstm_onnx.load(tmp_path / "s.onnx", "cpu") as streaming:
+            stream = streaming.stream(batch=2)
+            stream.state = {**stream.state, "h": h, "c": c}
+            parts = [stream(x[:, :, at : at + 3]) for at in range(0, 20, 3)]
+            np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-6)
+    for wrong, message in (
+        ({"g": "hn"}, "'g' is no input; its inputs are x, h, c"),
+        ({"h": "y2"}, "'y2' is no output; its outputs are y, hn, cn"),
+        ({"h": "hn", "c": "hn"}, "has an output twice"),
+        ("h", "it must map inputs to outputs"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            lstm_onnx.make_streaming(source, tmp_path / "t.onnx", time={"x": 2}, states=wrong)  # type: ignore[arg-type]
+
+
 def test_chunks_of_multiples_of_a_length(tmp_path: Path) -> None:
     source = saved(conv_lstm((2, 0), stride=3), tmp_path / "m.onnx")
     result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 2}, chunk=6)
@@ -187,3 +214,24 @@ def test_states_that_a_module_carries_otherwise_are_refused(tmp_path: Path) -> N
     next(node for node in model.graph.node if node.op_type == "LSTM").input[5] = "g"
     with pytest.raises(ModelError, match="computes with the state h, which the module carries itself"):
         lstm_onnx.make_streaming(saved(model, tmp_path / "m.onnx"), tmp_path / "s.onnx")
+
+
+def test_a_recurrent_file_without_metadata_gets_its_states_written(tmp_path: Path) -> None:
+    """It needs no cache, and its states were known to nobody."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["time", "batch", 4])]
+    inputs += [helper.make_tensor_value_info("h", TensorProto.FLOAT, [1, "batch", H])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "hn")]
+    node = helper.make_node("GRU", ["x", "W", "R", "B", "", "h"], ["y", "hn"], name="gru", hidden_size=H)
+    stored = {"W": weights(1, 9, 4), "R": weights(1, 9, H), "B": weights(1, 18)}
+    arrays = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    graph = helper.make_graph([node], "g", inputs, outputs, arrays)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    source = saved(model, tmp_path / "m.onnx")
+    result = lstm_onnx.make_streaming(source, tmp_path / "s.onnx", time={"x": 0})
+    assert (result.states, result.streaming.caches) == ({"h": "hn"}, ())
+    x = weights(20, 2, 4, seed=3)
+    with lstm_onnx.load(source, "cpu") as whole, lstm_onnx.load(tmp_path / "s.onnx", "cpu") as streaming:
+        expected = whole.run({"x": x, "h": np.zeros((1, 2, H), np.float32)})["y"]
+        stream = streaming.stream(batch=2)
+        parts = [stream(x[:1]), stream(x[1:13]), stream(x[13:]), stream.flush()]
+        np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-6)

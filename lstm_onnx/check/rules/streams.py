@@ -37,7 +37,7 @@ def not_streamable(context: CheckContext) -> Iterator[Finding]:
         steps = "1 step" if streaming.delay == 1 else f"{streaming.delay} steps"
         yield NOT_STREAMABLE.passed(
             f"it takes chunks of {streaming.lengths} of {', '.join(streaming.time)}: delay {steps}, "
-            f"hop {streaming.hop}, with the caches {', '.join(streaming.caches)}"
+            f"hop {streaming.hop}, with the caches {', '.join(streaming.caches) or '(none)'}"
         )
         return
     if reason:

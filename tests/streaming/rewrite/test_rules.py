@@ -37,6 +37,36 @@ def steps_of(b: Builder) -> str:
     return b.add("Shape", "x", start=2, end=3)
 
 
+def test_a_transposed_convolution_that_is_cut_has_no_delay() -> None:
+    """The steps that later windows would add to are those that are cut."""
+
+    def upsampled(b: Builder) -> str:
+        x = b.add("ConvTranspose", "x", b.weight(4, 3, 5), kernel_shape=[5], strides=[2])
+        return b.cut(x, 0, -3, 2)
+
+    for make in (
+        upsampled,
+        lambda b: b.add("ConvTranspose", "x", b.weight(4, 3, 5), kernel_shape=[5], strides=[2], pads=[0, 3]),
+    ):
+        model = graph_of(make)
+        for chunk in (None, 1):
+            done = rewritten(model, {"x": 2}, chunk=chunk)
+            assert (done.delay, done.last) == (0, None)
+            x = np.random.default_rng(0).standard_normal((2, 4, 24)).astype(np.float32)
+            assert not difference(ChunkRun(done, {"x": 2}), session(model, optimised=False), {"x": x}, 2, 0)
+    late = graph_of(lambda b: b.cut(b.add("ConvTranspose", "x", b.weight(4, 3, 5), strides=[2]), 0, -2, 2))
+    assert rewritten(late, {"x": 2}).delay == 1
+
+
+def test_a_pool_over_what_onnx_calls_channels() -> None:
+    """speechbrain pools frequencies of (batch, time, frequency, channels) with time where channels are."""
+    model = graph_of(lambda b: b.add("MaxPool", "x", kernel_shape=[2], strides=[2]), time=1)
+    done = rewritten(model, {"x": 1})
+    assert done.caches == {}
+    x = np.random.default_rng(0).standard_normal((2, 9, 4)).astype(np.float32)
+    assert not difference(ChunkRun(done, {"x": 1}), session(model, optimised=False), {"x": x}, 2, 0)
+
+
 REFUSED: dict[str, tuple[Make, str]] = {
     "a mean": (
         lambda b: b.add("ReduceMean", "x", b.const([2])),

@@ -41,7 +41,7 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
         raise RefusedError("has a kernel that varies with time")
     if not isinstance(fact, Stream):
         return p.plain(call)
-    if fact.axis == 1:
+    if fact.axis == 1 and call.op == "Conv":  # a pool takes each channel by itself
         raise RefusedError("has time for its channels")
     if call.attributes.get("ceil_mode"):
         raise RefusedError("has ceil_mode", "pad the input")
@@ -53,7 +53,7 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     sizes += [shape.size(place, size, p) for place, size in enumerate(fact.shape[SPATIAL:])]
     if any(name for name in call.node.output[1:]):
         raise RefusedError("gives the places of the largest steps, counted from the first of the sequence")
-    if fact.axis < SPATIAL:  # time, or batch and time, is what ONNX calls the batch
+    if fact.axis < SPATIAL:  # time, or batch and time, is what ONNX calls the batch, or of a pool the channels
         p.copy(call)
         return [replace(fact, shape=tuple(sizes), dtype=p.output_dtype(call))]
     d = fact.axis - SPATIAL

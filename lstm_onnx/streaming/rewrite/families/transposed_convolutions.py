@@ -47,9 +47,16 @@ def transposed(p: Rewriter, call: Call) -> list[Fact]:
     if right < 0:
         raise RefusedError("has an output_padding of more than its padding")
     pads[d] = pads[count + d] = extra[d] = 0
-    sizes[d] = (f.shape[f.axis] - ONE) * Size.of(strides[d]) + Size.of(max(reaches[d], strides[d]))
+    cut, steps = p.crop_after(call.node.output[0], f.axis)
+    over = max(reaches[d] - strides[d], 0)
+    if 0 < steps <= over - right:
+        right += steps
+        p.cropped.add(cut)
+    trimmed = min(right, over)  # these steps would only come with the next step, or at the end
+    right -= trimmed
+    sizes[d] = (f.shape[f.axis] - ONE) * Size.of(strides[d]) + Size.of(max(reaches[d], strides[d]) - trimmed)
     whole = Stream((f.shape[0], channels, *sizes), p.output_dtype(call), f.axis, f.count)
-    x, whole = _summed(p, call, f, whole, (reaches[d], strides[d]), pads, extra)
+    x, whole = _summed(p, call, f, whole, (reaches[d], strides[d], trimmed), pads, extra)
     if left:
         x, whole = drop_start(p, x, whole, left)
     right += max(strides[d] - reaches[d], 0)  # no window reaches these steps
@@ -64,16 +71,16 @@ def transposed(p: Rewriter, call: Call) -> list[Fact]:
 
 
 def _summed(
-    p: Rewriter, call: Call, f: Stream, whole: Stream, along: tuple[int, int], pads: list[int], extra: list[int]
+    p: Rewriter, call: Call, f: Stream, whole: Stream, along: tuple[int, int, int], pads: list[int], extra: list[int]
 ) -> tuple[str, Stream]:
-    """The result without padding and bias: ``(steps - 1) * stride + reach`` steps, or `stride` for each."""
+    """The result without padding and bias: ``(steps - 1) * stride + reach - trimmed`` steps, or `stride` for each."""
     g, axis = p.graph, f.axis
-    reach, stride = along
+    reach, stride, trimmed = along
     over = max(reach - stride, 0)
     name = g.fresh(f"{g.prefix}/whole")
     inputs = [p.name(call.node.input[0]), p.name(call.node.input[1])]
     g.nodes.nodes.append(make_node_like(call.node, inputs, [name], pads=pads, output_padding=extra))
-    count = p.count(Stage(f.count, stride, 0, over))
+    count = p.count(Stage(f.count, stride, 0, over - trimmed))
     whole = replace(whole, count=count)
     if reach < stride:
         name = g.padded(name, axis, f.rank, stride - reach, 0.0, p.dtype(whole))
@@ -91,4 +98,6 @@ def _summed(
     kept = g.padded(state.name, axis, f.rank, g.math("Sub", size, over), 0.0, dtype)
     total = g.add("Add", name, kept, hint="summed")
     g.feed(state, g.cut(total, axis, steps, g.math("Add", steps, over)))
+    if g.is_exact(count):
+        return g.cut(total, axis, 0, steps), whole
     return guarded(p, total, axis, count), whole

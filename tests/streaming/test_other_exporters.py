@@ -1,0 +1,96 @@
+"""Files that torch's own exporters made, and strangers' files: converted, and equal to their whole run in chunks."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import lstm_onnx
+
+from .modules.models import FEATURES, MODELS, chunkings
+
+SCRIPTED = (
+    "before",
+    "after",
+    "dilated residuals",
+    "strided, causal",
+    "u-shape, centred",
+    "depthwise separable",
+    "conformer's convolution",
+    "2-d, strides in frequency",
+    "branches of other delays",
+    "repeated",
+)
+"""By TorchScript's exporter, which is quick; and some by dynamo's."""
+DYNAMO = ("before", "2-d, causal", "encoder and decoder")
+STEPS = 48
+
+
+def exported(name: str, path: Path, *, dynamo: bool) -> torch.nn.Module:
+    torch.manual_seed(0)
+    module = MODELS[name][0]().eval()
+    x = torch.randn(2, STEPS, FEATURES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if dynamo:
+            shapes = {"x": {0: torch.export.Dim("batch"), 1: torch.export.Dim.AUTO}}
+            torch.onnx.export(module, (x,), path, dynamo=True, dynamic_shapes=shapes, input_names=["x"], verbose=False)
+        else:
+            axes = {"x": {0: "batch", 1: "time"}, "y": {0: "batch", 1: "frames"}}
+            torch.onnx.export(
+                module,
+                (x,),
+                path,
+                dynamo=False,
+                input_names=["x"],
+                output_names=["y"],
+                dynamic_axes=axes,
+                opset_version=17,
+            )
+    return module
+
+
+def require_equal(source: Path, path: Path, axis: int, feeds: dict[str, np.ndarray]) -> None:
+    """Chunks of every kind are the whole run of the source."""
+    with lstm_onnx.load(source, "cpu", threads=1) as whole, lstm_onnx.load(path, "cpu", threads=1) as model:
+        name = next(iter(feeds))
+        out, streaming = next(iter(whole.outputs)), model.metadata.streaming
+        assert streaming is not None
+        expected, stream = whole.run(feeds)[out], model.stream(len(feeds[name]))
+        steps = feeds[name].shape[axis]
+        for cut in chunkings(steps, stream.hop, 1):
+            if steps > 1000 and len(cut) > 1000:
+                continue
+            stream.reset()
+            parts, start = [], 0
+            for size in cut:
+                parts.append(stream.run({name: np.take(feeds[name], range(start, start + size), axis)})[out])
+                start += size
+            parts.append(stream.flush()[out])
+            found = np.concatenate(parts, streaming.outputs[out])
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * max(1, np.abs(expected).max()))
+
+
+def converted(name: str, folder: Path, *, dynamo: bool) -> None:
+    source, path = folder / "m.onnx", folder / "s.onnx"
+    exported(name, source, dynamo=dynamo)
+    lstm_onnx.make_streaming(source, path, time={"x": 1}, max_delay=100)
+    require_equal(source, path, 1, {"x": np.random.default_rng(0).standard_normal((2, STEPS, 4)).astype(np.float32)})
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == SCRIPTED[1] else pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTED]
+)
+def test_a_file_of_torchscripts_exporter(name: str, tmp_path: Path) -> None:
+    converted(name, tmp_path, dynamo=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DYNAMO)
+def test_a_file_of_dynamos_exporter(name: str, tmp_path: Path) -> None:
+    converted(name, tmp_path, dynamo=True)

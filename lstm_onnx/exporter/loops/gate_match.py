@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,8 +92,8 @@ class Match:
             pair = self.both(
                 Here(h.position),
                 aten.add.Tensor,
-                lambda v, gate=kept: self._times(v, gate, h),
-                lambda v, gate=taken: self.both(v, aten.mul.Tensor, gate, self.tanh),
+                partial(self._times, gate=kept, h=h),
+                partial(self.both, target=aten.mul.Tensor, one=taken, two=self.tanh),
             )
             if pair is not None:
                 z, (other, n) = pair

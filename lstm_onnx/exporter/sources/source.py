@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
-import hashlib
-import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping
@@ -17,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ConfigError, ExportError, FileError, LSTMOnnxError, WeightsError
+from ...errors import ConfigError, ExportError, LSTMOnnxError, WeightsError
 from ...generation_spec import Generation
 from ...input_spec import InputSpec
 from ...spec import INT8_KERNELS, INT8_LAYERS, ExportOptions, LSTMSpec
@@ -25,6 +21,7 @@ from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
 from ..weights import Array, state_dict_problems, validate_state_dict
 from ..write import ExportResult, require_output_path
+from .callables import attribute_of, import_file, import_package
 from .checkpoint import load_state_dict
 from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
 from .module_argument import is_unknown, not_a_module, unwrap_module
@@ -185,8 +182,6 @@ class ModuleSource:
 
 
 Source = LSTMSource | ModuleSource
-_FILE_MODULE = "_lstm_onnx_source_"
-"""What the names of modules start with that are imported from files."""
 
 
 def _changed(options: ExportOptions, changes: dict[str, Any]) -> ExportOptions:
@@ -252,8 +247,8 @@ def _where(weights: WeightsSource, path: str) -> str:
 def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     torch = import_torch(f"{path} describes a module")
     where = f"{path}: [module] factory {config.factory}"
-    namespace = _import_file(config.file, where) if config.file else _import_package(str(config.package), where)
-    factory = _attribute(namespace, config.callable, where)
+    namespace = import_file(config.file, where) if config.file else import_package(str(config.package), where)
+    factory = attribute_of(namespace, config.callable, where)
     if not callable(factory):
         what = f" is a {type(factory).__name__}" if is_unknown(factory) else f": {not_a_module(factory)}"
         raise ExportError(f"{where}{what}; it must be a callable that returns an nn.Module")
@@ -300,54 +295,6 @@ def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
     module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
 
 
-def _import_file(file: Path, where: str) -> Any:
-    """A Python file as a module; it can import files of its folder while it is loaded."""
-    if not file.is_file():
-        raise FileError(f"{where}: {file} is not there")
-    name = f"{_FILE_MODULE}{hashlib.sha256(os.fsencode(file.resolve())).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None  # noqa: S101 - it ends in .py
-    assert spec.loader is not None  # noqa: S101
-    namespace = importlib.util.module_from_spec(spec)
-    sys.modules[name] = namespace
-    sys.path.insert(0, str(file.resolve().parent))
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            spec.loader.exec_module(namespace)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        raise ExportError(f"{where}: {file} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(file.resolve().parent))
-    return namespace
-
-
-def _import_package(package: str, where: str) -> Any:
-    # As `python -m` does, so that a module in the current folder is found.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for our own results
-            return importlib.import_module(package)
-    except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ExportError(f"{where}: {package} cannot be imported: {reason}") from error
-
-
-def _attribute(namespace: Any, path: str, where: str) -> Any:
-    value = namespace
-    for part in path.split("."):
-        if not hasattr(value, part):
-            close = difflib.get_close_matches(part, [name for name in dir(value) if not name.startswith("_")], n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            name = Path(namespace.__file__).name if namespace.__name__.startswith(_FILE_MODULE) else namespace.__name__
-            raise ExportError(f"{where}: {name} has no {path!r}{hint}")
-        value = getattr(value, part)
-    return value
-
-
 def _python_file(source: str) -> tuple[Path | None, str]:
     """The file and the callable of ``file.py:callable``; None where SOURCE is something else."""
     place, _, attribute = source.rpartition(":")  # the last colon: a path on Windows has one of its own
@@ -359,8 +306,8 @@ def _from_callable(source: str) -> Source:
     package = source.rpartition(":")[0]
     if not all(part.isidentifier() for part in (*([] if file else package.split(".")), *attribute.split("."))):
         raise ExportError(f"{source}: is not package.module:callable or file.py:callable")
-    namespace = _import_file(file, source) if file is not None else _import_package(package, source)
-    value = _attribute(namespace, attribute, source)
+    namespace = import_file(file, source) if file is not None else import_package(package, source)
+    value = attribute_of(namespace, attribute, source)
     if not callable(value):
         what = f"{attribute} is a {type(value).__name__}" if is_unknown(value) else not_a_module(value)
         raise ExportError(

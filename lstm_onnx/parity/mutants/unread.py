@@ -2,7 +2,8 @@
 
 The graph alone does not tell where rows are picked by numbers, as those of a packed sequence are.  A file in which
 large numbers of either sign stand in the place of what a mutant changes, and whose outputs have the same bits in every
-case, does not read it.
+case, does not read it.  It is compared with a file that has the same further nodes and its own numbers, since nodes
+between two operators change how half precision is rounded there.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from ..expected import Expected
 from .graph_edit import Edit
 from .zeros import stays_at_zero
 
-Replace = Callable[[Edit, RecurrentLayer, float], bool]
-"""Puts a number where a mutant changes something; whether it could."""
+Replace = Callable[[Edit, RecurrentLayer, float | None], bool]
+"""Puts a number where a mutant changes something, or with None what is there, by the same nodes; whether it could."""
 NUMBERS = (1e3, -1e3)
 """Far from what gates give, and exact in float16."""
 _RUNS = ("whole", "values", "sweep", "data")
 """Kinds of cases of which each call is one run."""
 
 
-def replace_padding(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
+def replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
     """A number in place of all that a layer's lengths have an effect on.
 
     In a forward direction these are the steps past each sequence's end; in a reverse one, which would begin there, all
@@ -36,7 +37,7 @@ def replace_padding(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
     return _replace_padding(edit, layer, number, still=stays_at_zero(edit, layer))
 
 
-def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float) -> bool:
+def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float | None) -> bool:
     """The same in all layers of one mask, which a longer mask has an effect on."""
     if layer.lengths is None or not layer.scan:
         return False
@@ -49,7 +50,7 @@ def replace_padding_of_mask(edit: Edit, layer: RecurrentLayer, number: float) ->
     return all(_replace_padding(edit, other, number, still=False) for other in sharing)
 
 
-def _replace_padding(edit: Edit, layer: RecurrentLayer, number: float, *, still: bool) -> bool:
+def _replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None, *, still: bool) -> bool:
     """`still` says that a reverse direction gives the same without lengths."""
     weights = edit.constant(layer.W[0].value)
     finals = [port.value for state in ("h", "c") for port in layer.final(state)]
@@ -71,7 +72,9 @@ def _replace_padding(edit: Edit, layer: RecurrentLayer, number: float, *, still:
             kept = edit.node("Or", kept, edit.node("And", _within_lengths(edit, layer, value), ahead))
         if still:
             kept = edit.node("Or", kept, ~ahead)
-        other = edit.node("Where", kept, value, np.array(number, weights.dtype))
+        if number is None:
+            kept = edit.node("Or", kept, edit.node("Not", kept))
+        other = edit.node("Where", kept, value, np.array(number or 0, weights.dtype))
         for reader in readers:
             for place, name in enumerate(reader.input):
                 if name == value:

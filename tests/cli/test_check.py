@@ -130,7 +130,14 @@ def test_a_rule_is_explained(run_cli, name):
     assert done.out.startswith("LO104 unknown-operator (error)\n")
     assert "\nFix: " in done.out
     told = json.loads(run_cli("check", "--explain", name, "--json").out)
-    assert set(told) == {"schema", "id", "name", "severity", "summary", "why", "fix"}
+    assert set(told) == {"schema", "id", "name", "severity", "summary", "why", "fix", "target", "source"}
+    assert told["target"] == told["source"] == ""
+
+
+def test_a_rule_on_another_engine_says_for_which_and_its_source(run_cli):
+    done = run_cli("check", "--explain", "LO601")
+    assert done.out.startswith("LO601 openvino-lengths (error, --target openvino)\n")
+    assert "\nSource: run with OpenVINO" in done.out
 
 
 def test_an_unknown_rule_is_an_error_that_names_the_closest(run_cli):

@@ -59,9 +59,11 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
         raise InputError(f"{name}{place} is {array[index]}", hint=f"it must be {allowed}", name=name, index=index)
 
 
-def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse chunks that are no multiple of what the file takes (InputError)."""
-    for name, axis in streaming.time.items() if streaming.chunk > 1 else ():
+def require_whole_chunks(streaming: Streaming | None, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse chunks that are no multiple of what the file takes (InputError); None is a file that takes any."""
+    if streaming is None or streaming.chunk == 1:
+        return
+    for name, axis in streaming.time.items():
         steps = arrays[name].shape[axis]
         if steps % streaming.chunk:
             raise InputError(

@@ -160,8 +160,7 @@ class Model:
 
             if any(device_of(value) == "cuda" for value in feeds.values()):
                 return run_on_device(self, feeds)
-        # Lengths must be validated each time by value; for all else names, shapes and dtypes decide.
-        # The shapes of what is generated depend on values.
+        # The values of lengths, and of what generation starts from, count; for all else names, shapes and dtypes do.
         bound = self.provider == "cpu" and "lengths" not in feeds and self.metadata.generation is None
         key = key_of(feeds) if bound else None
         binding = None if key is None else self._bindings.find(key)
@@ -190,8 +189,7 @@ class Model:
         arrays = validated_feeds(self.inputs, self.completed(arrays))
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
-        if self.metadata.streaming is not None:
-            require_whole_chunks(self.metadata.streaming, arrays)
+        require_whole_chunks(self.metadata.streaming, arrays)
         names = list(self.outputs)
         values = call(self.path, self.session.run, names, arrays)
         if key is not None:

@@ -21,6 +21,7 @@ TOPICS = (
         "check",
         "cli",
         "data",
+        "engines",
         "export",
         "formats",
         "generation",

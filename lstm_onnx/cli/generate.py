@@ -13,26 +13,24 @@ from .params import FILE, option
 @click.command()
 @click.argument("file", type=FILE)
 @option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The file to write.")
-@click.option(
+@option(
     "--feed",
     metavar="INPUT=OUTPUT",
     required=True,
     help="The input that each step gets from the step before, and the output that it comes from: tokens=logits.",
 )
-@click.option(
+@option(
     "--choose",
     type=click.Choice(["greedy", "sample", "value"]),
     help="greedy: the token with the largest number; sample: one drawn by the inputs noise and temperature; value: "
     "the output as it is.  [default: greedy for tokens, value for numbers]",
 )
-@click.option("--top-k", type=click.IntRange(min=1), help="Of sample: draw from so many tokens.")
-@click.option(
-    "--stop-token", "stop_tokens", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence."
-)
-@click.option("--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is large, or true.")
-@click.option("--stop-above", type=float, default=0.5, show_default=True, help="How large.")
-@click.option("--pad", type=float, help="What a sequence that has ended gives.  [default: the stop token, or 0]")
-@click.option(
+@option("--top-k", type=click.IntRange(min=1), help="Of sample: draw from so many tokens.")
+@option("--stop-token", "stop_tokens", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence.")
+@option("--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is large, or true.")
+@option("--stop-above", type=float, default=0.5, show_default=True, help="How large.")
+@option("--pad", type=float, help="What a sequence that has ended gives.  [default: the stop token, or 0]")
+@option(
     "--state",
     "states",
     metavar="INPUT=OUTPUT",

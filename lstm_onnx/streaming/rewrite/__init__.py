@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .facts import OwnStateError, RefusedError
-from .rewrite import NodeRefusedError, Rewritten, StreamOutput, rewrite
+from .results import NodeRefusedError, Rewritten, StreamOutput
+from .rewrite import rewrite
 
 __all__ = [
     "NodeRefusedError",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import lcm
 
 import numpy as np
@@ -17,6 +16,7 @@ from .facts import Fact, OwnStateError, RefusedError, Static, Stream
 from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
+from .results import NodeRefusedError, Rewritten, StreamOutput
 from .rewriter import ANY_STATIC, FAMILIES, Call, NeedsEndError, Rewriter, stored
 from .source import Source, module_of
 
@@ -31,83 +31,6 @@ _NOT_STEADY = (
     "chunks of any length (without chunk)",
 )
 _RECURRENT = ("LSTM", "GRU", "RNN", "Scan")
-
-
-@dataclass(frozen=True)
-class StreamOutput:
-    """An output of a streaming graph.
-
-    Attributes:
-        axis: its time axis; None for a value at the last step so far, or the same at every step.
-        rest: the most steps of it that come only once the sequence has ended.
-        first: after so many steps of the input its first step is there.
-        rate: its steps per step of the input.
-    """
-
-    axis: int | None
-    rest: int = 0
-    first: int = 1
-    rate: float = 1.0
-
-
-@dataclass(frozen=True)
-class Rewritten:
-    """A streaming graph.
-
-    Attributes:
-        model: without initializers and metadata.
-        initializers: by name.
-        caches: the new states, each with the output that feeds it.
-        initial: what they start from, with a batch axis of 1; those that are not here start from zeros.
-        outputs: those that are not states.
-        steps: the state that counts the steps so far; None where nothing depends on that.
-        last: the input that is 1 in the call that ends the sequence; None where the end changes nothing.
-        hop: so many steps of the input always give the same number of steps.
-        multiple: the whole-sequence model takes multiples of so many steps.
-        settled: after so many steps of the input, only their remainder by `period` matters.
-        period: see `settled`.
-        positions: whether results depend on the number of the step.
-        time: the name of the time axis.
-        look_ahead: the nodes that need later steps.
-    """
-
-    model: ModelProto
-    initializers: dict[str, np.ndarray]
-    caches: dict[str, str]
-    initial: dict[str, np.ndarray]
-    outputs: dict[str, StreamOutput]
-    steps: str | None
-    last: str | None
-    hop: int
-    multiple: int
-    settled: int
-    period: int
-    positions: bool
-    time: str
-    look_ahead: tuple[str, ...] = ()
-
-    @property
-    def delay(self) -> int:
-        """The most steps of an output that come only once the sequence has ended."""
-        return max((output.rest for output in self.outputs.values()), default=0)
-
-
-class NodeRefusedError(RefusedError):
-    """A node that cannot be computed chunk by chunk.
-
-    Attributes:
-        node: its name, or its operator's where it has none.
-        op: its operator.
-    """
-
-    def __init__(self, node: NodeProto, why: RefusedError) -> None:
-        super().__init__(why.reason, why.instead)
-        self.node = str(node.name)
-        self.op = str(node.op_type)
-
-    def __str__(self) -> str:
-        """The node and the reason."""
-        return f"{self.node} ({self.op}) {self.reason}" if self.node else f"{self.op} {self.reason}"
 
 
 def rewrite(

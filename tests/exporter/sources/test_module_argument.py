@@ -184,7 +184,7 @@ def test_a_path_in_the_place_of_a_module(path: Any, tmp_path: Path) -> None:
 def test_an_onnx_file_in_the_place_of_a_module(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"^Model is an ONNX model already; pass the nn\.Module"):
         lstm_onnx.export(lstm_onnx.load(file), tmp_path / "m.onnx")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"is an \.onnx file, which cannot be exported; give the int8 or float16 file"):
+    with pytest.raises(ConfigError, match=r"is an \.onnx file, which cannot be exported; give the int8 or float16"):
         lstm_onnx.verify(str(file))
 
 

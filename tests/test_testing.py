@@ -116,7 +116,7 @@ BAD = [
         "net.onnx",
         {},
         ConfigError,
-        "is an ONNX file already; SOURCE is the PyTorch side, a model's .toml, ",
+        "is an .onnx file, which cannot be exported; give the int8 or float16 file",
     ),
     ("net.toml", {"file": "nowhere.onnx"}, FileError, "nowhere.onnx: No such file or directory"),
     ("net.toml", {"file": "net.toml"}, ModelError, "net.toml"),

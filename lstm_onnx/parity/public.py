@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..atomic_io import require_path
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -123,8 +124,11 @@ def verify(
 
 
 def is_onnx_path(source: object) -> bool:
-    """Whether a source is the path of an .onnx file."""
-    return isinstance(source, (str, os.PathLike)) and str(os.fspath(source)).lower().endswith(".onnx")
+    """Whether a source is the path of an .onnx file (FileError: an os.PathLike that is no path)."""
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    require_path(source, "an .onnx file or a PyTorch model")
+    return str(os.fspath(source)).lower().endswith(".onnx")
 
 
 def _file_of(source: Any, file: Any, example_inputs: Any) -> Any:

@@ -111,7 +111,7 @@ def test_json_has_every_key(run_cli: Run, source: str) -> None:
     assert set(told) == {
         *("passed", "in_parity", "file", "source", "provider", "limit", "outputs", "location", "causes", "mutants"),
         *("cases", "ranges", "notes", "versions", "seconds", "schema", "digest", "date", "command", "commit"),
-        *("precision", "drift"),
+        *("precision", "drift", "reference", "runtime"),
     }
     output = told["outputs"]["output"]
     assert set(output) == {

@@ -15,6 +15,7 @@ from ..errors import FileError, InputError, ModelError, RunError
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
+from ..runtime.streamable import is_streamable
 from .batch_first import write_batch_first
 from .triton_config import TritonConfig, TritonState, TritonTensor
 
@@ -140,11 +141,7 @@ def _is_stateful(model: Model) -> bool:
             path=model.path,
             hint="lstm-onnx serve runs it; causal convolutions without strides have no such phases",
         )
-    try:
-        model.stream()
-    except InputError:
-        return False
-    return True
+    return is_streamable(model)
 
 
 def _batch_axes(model: Model) -> dict[str, int]:

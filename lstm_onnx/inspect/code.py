@@ -16,6 +16,7 @@ from ..errors import InputError, ModelError
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import TIME, batch_name
 from ..runtime.chunks import time_axis
+from ..runtime.streamable import is_streamable
 
 LANGUAGES = ("python", "javascript", "csharp", "java", "cpp", "rust")
 """In the order in which the command names them."""
@@ -103,7 +104,7 @@ def _values(model: Model, language: str) -> dict[str, Any]:
     for info in infos:
         if info.name in model.inputs or info.name in model.states.values():
             _require_dtype(model, info)
-    streams = _streams(model)
+    streams = is_streamable(model)
     inputs = _inputs(model, streams=streams)
     start = model.completed({each.info.name: each.numbers(0) for each in inputs})
     states = {name: start[name] for name in model.states if name in start}
@@ -159,16 +160,6 @@ def _require_dtype(model: Model, info: ValueInfo) -> None:
             hint=f"they are for {', '.join(_DTYPES)}",
             name=info.name,
         )
-
-
-def _streams(model: Model) -> bool:
-    if not model.states:
-        return False
-    try:
-        model.stream()
-    except InputError:
-        return False
-    return True
 
 
 def _inputs(model: Model, *, streams: bool) -> list[_Input]:

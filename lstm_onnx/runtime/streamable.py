@@ -53,3 +53,14 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
             hint="run whole sequences instead (check=False opens a stream anyway)",
             path=model.path,
         )
+
+
+def is_streamable(model: Model) -> bool:
+    """Whether a stream of one sequence can be opened."""
+    if not model.states:
+        return False
+    try:
+        model.stream()
+    except InputError:
+        return False
+    return True

@@ -21,6 +21,7 @@ from ...parity.golden import verify_golden
 from ...parity.golden_file import read
 from ...runtime import Model, ValueInfo, load
 from ...runtime.batch_axes import TIME
+from ...runtime.streamable import is_streamable
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
 from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
@@ -103,7 +104,7 @@ def deploy_web(
     require_apart([place / "index.html"], [file, golden])
     runtime = from_cdn() if ort is None else from_package(os.fspath(ort))
     with load(file, "cpu", threads=1, states=states, trial=None) as model:
-        streams = _is_streamable(model)
+        streams = is_streamable(model)
         audio = _audio(model, sample_rate)
         cases, header = _cases(model, golden)
         content = _content(model, file, states)
@@ -123,16 +124,6 @@ def deploy_web(
         None if audio is None else audio["rate"],
         f"onnxruntime-web {runtime.version}" + (", which is in the folder" if runtime.files else " from a CDN"),
     )
-
-
-def _is_streamable(model: Model) -> bool:
-    if not model.states:
-        return False
-    try:
-        model.stream()
-    except InputError:
-        return False
-    return True
 
 
 def _cases(model: Model, golden: str | os.PathLike[str] | None) -> tuple[list[WebCase], dict[str, Any]]:
@@ -181,7 +172,7 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
     streaming = model.metadata.streaming
     last = None if streaming is None else streaming.last
     inputs = [info for name, info in model.inputs.items() if name not in model.states and name != last]
-    fits = len(inputs) == 1 and _takes_samples(model, inputs[0]) and _is_streamable(model)
+    fits = len(inputs) == 1 and _takes_samples(model, inputs[0]) and is_streamable(model)
     if sample_rate is None and not (fits and inputs[0].name.lower() in _AUDIO_NAMES):
         return None
     if not fits:
@@ -208,7 +199,7 @@ def _takes_samples(model: Model, info: ValueInfo) -> bool:
 def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, str] | None) -> bytes:
     """The bytes of the model: as they are, or with weights of other files and the given states in it."""
     proto = load_model(file)
-    metadata = Metadata(states=model.states, not_streamable="" if _is_streamable(model) else None)
+    metadata = Metadata(states=model.states, not_streamable="" if is_streamable(model) else None)
     entries = {} if states is None or dict(model.metadata.states) == model.states else metadata.to_metadata()
     return embedded(proto, file, entries)
 

@@ -210,8 +210,12 @@ class Exchange:
         try:
             data = message.get("bytes")
             inputs = self.layout.arrays(data)
-            with self.service.taking(len(data or b"")):
+            size = len(data or b"")
+            self.service.take_bytes(size)
+            try:  # without a context manager: this is run for every frame
                 outputs = await self.stream.step(inputs, self._deadline)
+            finally:
+                self.service.pending_bytes -= size
         except Exception as error:  # noqa: BLE001 - every error is answered
             failure = self._meter.failed(began, error)
             self.service.refused("websocket", failure, model=self.name)

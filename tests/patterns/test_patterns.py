@@ -25,7 +25,9 @@ from tests.patterns import ALL, Pattern
 from tests.patterns.unchanged import unchanged
 
 QUICK = 8
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LSTM with projections", "ignore:`torch.nn.utils.weight_norm`", "ignore:enable_nested_tensor is True"
+)
 
 
 def parameters() -> list[Any]:

@@ -24,7 +24,7 @@ STYLE = {
     "svg.hashsalt": "lstm-onnx",  # the same ids from run to run
     "axes.edgecolor": MUTED,
     "text.color": INK,
-    "text.parse_math": False,  # a dollar sign in a name is no formula
+    "text.parse_math": False,  # a dollar sign in a name is not a formula
     "xtick.color": MUTED,
     "ytick.color": INK,
 }

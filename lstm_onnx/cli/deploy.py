@@ -10,21 +10,21 @@ from .params import FILE, option
 
 @click.group()
 def deploy() -> None:
-    """Write FILE as a folder for browsers, Node or Triton."""
+    """Package FILE for browsers, Node or Triton."""
 
 
 @deploy.command()
 @click.argument("file", type=FILE)
 @option("-o", "--output", metavar="FOLDER", type=FILE, required=True, help="Triton's model repository.")
 @option("--name", help="Name of the model.  [default: the file's stem]")
-@option("--max-batch", type=click.IntRange(1, 2**31 - 1), default=64, show_default=True, help="Most rows in a batch.")
+@option("--max-batch", type=click.IntRange(1, 2**31 - 1), default=64, show_default=True, help="Maximum batch size.")
 @option(
     "--idle",
     type=click.FloatRange(0, 10**6, min_open=True),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="End a sequence without a request for so long.",
+    help="End a sequence that has had no request for this long.",
 )
 @json_option
 def triton(file: str, output: str, name: str | None, max_batch: int, idle: float, as_json: bool) -> None:
@@ -45,7 +45,7 @@ def triton(file: str, output: str, name: str | None, max_batch: int, idle: float
     "--golden",
     metavar="FILE.npz",
     type=FILE,
-    help="Compare with this golden file, which FILE must pass.  [default: with what FILE gives in Python]",
+    help="Golden file to compare with, which FILE must pass.  [default: FILE's outputs in Python]",
 )
 @option(
     "--ort",
@@ -57,7 +57,8 @@ def triton(file: str, output: str, name: str | None, max_batch: int, idle: float
     "--sample-rate",
     type=click.IntRange(min=1),
     metavar="HZ",
-    help="FILE takes audio of this rate: stream the microphone.  [default: 16000 if its input is called audio]",
+    help="Sample rate of the audio that FILE takes; the page streams the microphone.  "
+    "[default: 16000 if its input is called audio]",
 )
 @state_option
 @json_option
@@ -70,7 +71,7 @@ def web(
     states: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write FILE as a folder for browsers and Node.
+    """Package FILE for browsers and Node.
 
     FOLDER gets the model, lstm-onnx.mjs, which loads, runs and streams it, and index.html, which
     proves it in the browser that opens it, times it, and streams the microphone to an audio model.

@@ -18,17 +18,19 @@ from .streams import say
 @option(
     "--precision",
     type=click.Choice(["float64", "float32", "float16", "int8"]),
-    help="Of the weights; with float16 and int8 all else is float32.  [default: as SOURCE says, else SOURCE's own]",
+    help="Precision of the weights; float16 and int8 keep all else in float32.  "
+    "[default: as SOURCE says, else SOURCE's own]",
 )
 @option(
     "--layers",
     type=click.Choice(["all", "recurrent"]),
-    help="Of int8: all layers, or the LSTM, GRU and RNN ones alone.  [default: as SOURCE says, else all]",
+    help="With int8: quantise all layers, or only LSTM, GRU and RNN.  [default: as SOURCE says, else all]",
 )
 @option(
     "--kernel",
     type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"]),
-    help="Of int8: what computes the products; see lstm-onnx help int8.  [default: as SOURCE says, else MatMulInteger]",
+    help="With int8: the matrix multiplication kernel; see lstm-onnx help int8.  "
+    "[default: as SOURCE says, else MatMulInteger]",
 )
 @option(
     "--states",
@@ -38,12 +40,13 @@ from .streams import say
 @option(
     "--max-delay",
     type=click.IntRange(min=0),
-    help="For modules with explicit states: the most steps of look-ahead to accept.  [default: as SOURCE says, else 0]",
+    help="For modules with explicit states: the maximum look-ahead to accept, in steps.  "
+    "[default: as SOURCE says, else 0]",
 )
 @option(
     "--chunk",
     type=click.IntRange(min=1),
-    help="For modules with explicit states: every chunk will have a multiple of so many steps; a faster file.",
+    help="For modules with explicit states: chunks will have a multiple of N steps, which makes the file faster.",
 )
 @option(
     "--check/--no-check",

@@ -17,25 +17,27 @@ from .params import FILE, option
     "--feed",
     metavar="INPUT=OUTPUT",
     required=True,
-    help="The input that each step gets from the step before, and the output that it comes from: tokens=logits.",
+    help="The input that is fed back, and the output of the step before that it comes from: tokens=logits.",
 )
 @option(
     "--choose",
     type=click.Choice(["greedy", "sample", "value"]),
-    help="greedy: the token with the largest number; sample: one drawn by the inputs noise and temperature; value: "
-    "the output as it is.  [default: greedy for tokens, value for numbers]",
+    help="greedy: the most likely token; sample: one drawn with the inputs noise and temperature; value: "
+    "the output itself.  [default: greedy for tokens, value for numbers]",
 )
-@option("--top-k", type=click.IntRange(min=1), help="Of sample: draw from so many tokens.")
+@option("--top-k", type=click.IntRange(min=1), help="With sample: draw from the K most likely tokens.")
 @option("--stop-token", "stop_tokens", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence.")
-@option("--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is large, or true.")
-@option("--stop-above", type=float, default=0.5, show_default=True, help="How large.")
-@option("--pad", type=float, help="What a sequence that has ended gives.  [default: the stop token, or 0]")
+@option(
+    "--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is above --stop-above, or true."
+)
+@option("--stop-above", type=float, default=0.5, show_default=True, help="Threshold of --stop-output.")
+@option("--pad", type=float, help="Value of the output after its sequence has ended.  [default: the stop token, or 0]")
 @option(
     "--state",
     "states",
     metavar="INPUT=OUTPUT",
     multiple=True,
-    help="A state and the output that is its next value, where FILE does not say so; once for each.",
+    help="A state input, and the output that is its next value; may be repeated.  [default: FILE's metadata]",
 )
 @seed_option
 @json_option
@@ -53,7 +55,7 @@ def generate(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Write a file that repeats the step of an ONNX FILE, each time on what the step before gave.
+    """Turn a single-step ONNX FILE into one that generates whole sequences.
 
     FILE has states, such as one that was exported with explicit states.  One call of the new file gives as many steps
     as its input max_steps says.  It is compared with FILE in a loop before it is kept.

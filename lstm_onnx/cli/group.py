@@ -18,17 +18,17 @@ from .streams import off_stdout
 _SUMMARIES = {
     "bench": "Compare the speed of PyTorch, plain ONNX Runtime and lstm-onnx.",
     "check": "Find errors in any ONNX FILE.",
-    "deploy": "Write FILE as a folder for browsers, Node or Triton.",
+    "deploy": "Package FILE for browsers, Node or Triton.",
     "doctor": "Show what works on this machine.",
     "export": "Export SOURCE to an ONNX file.",
-    "generate": "Write a file that repeats the step of an ONNX FILE, each time on what the step before gave.",
+    "generate": "Turn a single-step ONNX FILE into one that generates whole sequences.",
     "help": "Show the help of a command, or a topic of the documentation.",
     "inspect": "Show the recurrent layers of any ONNX FILE.",
     "quantize": "Write an int8 file of a float32 ONNX FILE.",
-    "repair": "Write a faster file that streams, of another tool's ONNX FILE.",
+    "repair": "Rewrite another tool's ONNX FILE with recurrent operators and states.",
     "run": "Run FILE on DATA, or on random input.",
     "serve": "Serve models over HTTP, gRPC and websockets, until SIGTERM or Ctrl-C.",
-    "stream": "Write a file that takes sequences in chunks, of an ONNX FILE that takes whole ones.",
+    "stream": "Convert a whole-sequence ONNX FILE to one that takes chunks.",
     "verify": "Compare FILE with the PyTorch model SOURCE.",
 }
 """The commands, in a module of this package each, and the first line of their help; --help imports none of them."""

@@ -64,7 +64,7 @@ def state_pair(text: str) -> tuple[str, str]:
     """The names in a value of --state (click.BadParameter)."""
     state, equals, end = text.partition("=")
     if not (state and equals and end):
-        raise click.BadParameter(f"{text!r} is no INPUT=OUTPUT", param_hint="--state")
+        raise click.BadParameter(f"{text!r} is not INPUT=OUTPUT", param_hint="--state")
     return state, end
 
 

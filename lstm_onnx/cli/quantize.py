@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     type=click.Choice(["all", "recurrent"]),
     default="all",
     show_default=True,
-    help="all: LSTM, GRU, RNN, Linear and Embedding layers; recurrent: the first three.",
+    help="all: LSTM, GRU, RNN, Linear and Embedding layers; recurrent: only LSTM, GRU and RNN.",
 )
 @option(
     "--kernel",

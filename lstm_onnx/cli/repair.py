@@ -16,7 +16,7 @@ from .params import FILE, option
 @seed_option
 @json_option
 def repair(file: str, output: str, seed: int, as_json: bool) -> None:
-    """Write a faster file that streams, of another tool's ONNX FILE.
+    """Rewrite another tool's ONNX FILE with recurrent operators and states.
 
     Loops that compute an LSTM, GRU or RNN become that operator, its states become inputs and outputs, and a batch of
     a fixed size is opened.  The new file is run beside FILE before it is kept.

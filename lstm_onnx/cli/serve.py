@@ -22,52 +22,56 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=FILE, metavar="FILE...")
 @option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@option("--port", type=_PORT, default=8000, show_default=True, help="Port of HTTP and websockets; 0 is any free one.")
-@option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Port of gRPC; 0 is any free one.")
-@option("--no-grpc", is_flag=True, help="Serve no gRPC.")
-@option("--token-file", type=FILE, metavar="FILE", help="Ask for one of the bearer tokens in FILE, one a line.")
-@option("--no-token", is_flag=True, help="Let other machines connect without a token.")
-@option("--tls-cert", type=FILE, metavar="FILE", help="Certificate chain, as PEM.")
-@option("--tls-key", type=FILE, metavar="FILE", help="Its private key, as PEM.")
+@option("--port", type=_PORT, default=8000, show_default=True, help="Port for HTTP and websockets; 0 picks a free one.")
+@option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Port for gRPC; 0 picks a free one.")
+@option("--no-grpc", is_flag=True, help="Do not serve gRPC.")
+@option("--token-file", type=FILE, metavar="FILE", help="Require a bearer token from FILE, which has one per line.")
+@option("--no-token", is_flag=True, help="Allow other machines to connect without a token.")
+@option("--tls-cert", type=FILE, metavar="FILE", help="TLS certificate chain, in PEM format.")
+@option("--tls-key", type=FILE, metavar="FILE", help="Private key of the certificate, in PEM format.")
 @option(
-    "--origin", "origins", multiple=True, metavar="URL", help="Let web pages of this origin connect; may be repeated."
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Allow web pages from this origin to connect; may be repeated.",
 )
 @state_option
 @option(
     "--snapshot-key",
     type=FILE,
     metavar="FILE",
-    help="Secret with which snapshots of streams are signed, the same on each server.  [default: a new one]",
+    help="Secret that signs snapshots of streams; servers that share streams need the same.  [default: a new one]",
 )
-@option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Most requests in a batch.")
+@option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Maximum batch size.")
 @option(
     "--window",
     type=click.FloatRange(0, 10),
     default=0.002,
     show_default=True,
     metavar="SECONDS",
-    help="How long a batch waits for streams that are likely to ask.",
+    help="How long a batch waits for streams whose next request is expected.",
 )
 @option(
     "--max-request-bytes",
     type=click.IntRange(1024, 2**31 - 1),
     default=16 * 2**20,
     show_default=True,
-    help="Largest body, message or frame.",
+    help="Maximum size of a body, message or frame.",
 )
 @option(
     "--max-pending-bytes",
     type=click.IntRange(1024),
     default=2**30,
     show_default=True,
-    help="Most bytes of all requests that wait for an answer.",
+    help="Maximum total size of the requests in flight.",
 )
 @option(
     "--max-streams",
     type=click.IntRange(1, 10**6),
     default=1024,
     show_default=True,
-    help="Most open streams of a model.",
+    help="Maximum number of open streams per model.",
 )
 @option(
     "--idle",
@@ -76,12 +80,16 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="Close a stream without a request for so long.",
+    help="Close a stream that has had no request for this long.",
 )
 @option(
-    "--queue", type=click.IntRange(1, 10**6), default=1024, show_default=True, help="Most waiting requests of a model."
+    "--queue",
+    type=click.IntRange(1, 10**6),
+    default=1024,
+    show_default=True,
+    help="Maximum number of waiting requests per model.",
 )
-@option("--deadline", type=_SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="For each request.")
+@option("--deadline", type=_SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="Time limit per request.")
 @option(
     "--drain",
     "drain_seconds",
@@ -89,9 +97,9 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="For running requests after SIGTERM.",
+    help="Time for running requests to finish after SIGTERM.",
 )
-@option("--json-logs", is_flag=True, help="Write the log as lines of JSON.")
+@option("--json-logs", is_flag=True, help="Log as lines of JSON.")
 @provider_options
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses, or the error, as JSON.")
 def serve(

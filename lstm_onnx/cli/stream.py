@@ -18,26 +18,27 @@ from .params import FILE, option
     "times",
     metavar="INPUT=AXIS",
     multiple=True,
-    help="The time axis of an input, such as x=1; once for each input that has one.  [default: the file's metadata]",
+    help="The time axis of an input, such as x=1; may be repeated.  [default: FILE's metadata]",
 )
 @option(
     "--max-delay",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="The most steps of look-ahead to accept.",
+    help="Maximum look-ahead to accept, in steps.",
 )
 @option(
     "--chunk",
     type=click.IntRange(min=1),
-    help="Every chunk will have a multiple of so many steps; a faster file.",
+    help="Chunks will have a multiple of N steps, which makes the file faster.",
 )
 @click.option(
     "--state",
     "pairs",
     metavar="INPUT=OUTPUT",
     multiple=True,
-    help="A state that FILE has, and the output that feeds it, such as h=hn.  [default: those of its recurrent nodes]",
+    help="A state input of FILE, and the output that is its next value, such as h=hn; may be repeated.  "
+    "[default: those of its recurrent nodes]",
 )
 @seed_option
 @json_option
@@ -51,7 +52,7 @@ def stream(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Write a file that takes sequences in chunks, of an ONNX FILE that takes whole ones.
+    """Convert a whole-sequence ONNX FILE to one that takes chunks.
 
     What later steps need of earlier ones becomes states.  The new file is compared with FILE, on drawn sequences in
     chunks of many lengths, before it is kept.

@@ -1,6 +1,6 @@
 """The stdout and stderr of a command: what is printed is safe for terminals, and printing never fails.
 
-The reader of a pipe may stop (``| head``), stdout or stderr may be closed, or the disk full.  That is no error of
+The reader of a pipe may stop (``| head``), stdout or stderr may be closed, or the disk full.  That is not an error of
 the command, whose exit code is that of its result.  Text that cannot be printed is dropped, with a message on stderr
 if somebody would have read it.  Arrays that ``run`` writes to stdout are data: a full disk is an error for them, as
 for a file.

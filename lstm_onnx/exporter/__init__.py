@@ -170,7 +170,9 @@ def _generation(generate: Any, module: nn.Module) -> Generation | None:
     from .sources.torch_lstm import is_bare_lstm
 
     if generate is not None and is_bare_lstm(module):
-        raise ConfigError("a bare nn.LSTM's output is no next input; generate goes with a module that computes one")
+        raise ConfigError(
+            "a bare nn.LSTM's output cannot be its next input; generate goes with a module that computes one"
+        )
     return None if generate is None else Generation.of(generate)
 
 

@@ -106,7 +106,9 @@ def _require_step(model: Model, metadata: Metadata) -> None:
     if metadata.generation is not None:
         raise _unfit(model, "it generates already")
     if metadata.spec is not None:
-        raise _unfit(model, "it is a bare nn.LSTM, whose output is no next input", "export a module that computes one")
+        raise _unfit(
+            model, "it is a bare nn.LSTM, whose output cannot be its next input", "export a module that computes one"
+        )
     if not model.states:
         hint = 'export it with states="explicit", or name its states in states='
         raise _unfit(model, "it has no states, so that each step would know nothing of those before", hint)
@@ -121,7 +123,7 @@ def _known(model: Model, kind: str, name: str) -> ValueInfo:
     infos = model.inputs if kind == "input" else model.outputs
     if name not in infos:
         names = ", ".join(one for one in infos if one not in {*model.states, *model.states.values()})
-        raise ConfigError(f"{name} is no {kind}", path=model.path, hint=f"its {kind}s are {names}")
+        raise ConfigError(f"{name} is not an {kind}", path=model.path, hint=f"its {kind}s are {names}")
     return infos[name]
 
 
@@ -188,7 +190,7 @@ def _require_stop(model: Model, generation: Generation, fed: ValueInfo) -> None:
     if generation.stop_token and generation.choose == "value":
         raise ConfigError(f"stop_token is for tokens, and {fed.name} takes numbers; use stop_output", path=model.path)
     if generation.pad is not None and generation.choose != "value" and type(generation.pad) is not int:
-        raise ConfigError(f"pad = {generation.pad} is no token", path=model.path)
+        raise ConfigError(f"pad = {generation.pad} is not a token", path=model.path)
     tokens = _known(model, "output", generation.output).shape[-1]
     if isinstance(tokens, int) and generation.choose != "value":
         if generation.top_k is not None and generation.top_k > tokens:

@@ -82,7 +82,7 @@ def program(path: str | os.PathLike[str], language: str) -> str:
         InputError: no inputs can be made up for it, or there is no such language.
     """
     if language not in LANGUAGES:
-        raise InputError(f"{language!r} is no language of programs", hint=f"choose one of {', '.join(LANGUAGES)}")
+        raise InputError(f"there are no programs in {language!r}", hint=f"choose one of {', '.join(LANGUAGES)}")
     import jinja2
 
     with load(path, "cpu", threads=1, trial=None) as model:

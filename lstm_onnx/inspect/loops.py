@@ -1,4 +1,4 @@
-"""What is in a Scan or a Loop that is no layer: its states, the operators of a step, and what a step costs."""
+"""What is in a Scan or a Loop that is not a layer: its states, the operators of a step, and what a step costs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGE = 1.3
 
 
 def loop_info(scope: Scope, node: NodeProto) -> LoopInfo | None:
-    """What a node's body does in each step; None for a node that is no Scan or Loop."""
+    """What a node's body does in each step; None for a node that is not a Scan or Loop."""
     if node.op_type not in ("Scan", "Loop") or not is_default(node.domain):
         return None
     body = next(scope.bodies(node), None)
@@ -58,7 +58,7 @@ def loop_info(scope: Scope, node: NodeProto) -> LoopInfo | None:
 
 
 def _product(scope: Scope, name: str) -> int:
-    """FLOPs of a row times a stored matrix; 0 for a value that is no stored matrix."""
+    """FLOPs of a row times a stored matrix; 0 for a value that is not a stored matrix."""
     dims = scope.weight(name).dims
     return 2 * dims[-1] * dims[-2] if len(dims) > 1 and all(dim > 0 for dim in dims) else 0
 

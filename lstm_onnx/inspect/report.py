@@ -63,7 +63,7 @@ class LSTMInfo:
 
 @dataclass(frozen=True)
 class LoopInfo:
-    """A Scan or a Loop that is no recurrent layer, such as a Python loop of the module.
+    """A Scan or a Loop that is not a recurrent layer, such as a Python loop of the module.
 
     Attributes:
         name: the node's name, or its first output's if it has none.
@@ -111,7 +111,7 @@ class Inspection:
         flops_per_step: of all in `lstms`, each run once a step.
         metadata: the lstm_onnx metadata, empty for a file of another tool.
         notes: problems, such as external data that is missing.
-        loops: every Scan and Loop that is no layer.
+        loops: every Scan and Loop that is not a layer.
     """
 
     file: str

@@ -90,7 +90,7 @@ def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, n
         path: its file.
 
     Raises:
-        ModelError: the file of a weight is missing, is no plain file in the model's folder, or is too short.
+        ModelError: the file of a weight is missing, is not a plain file in the model's folder, or is too short.
     """
     for graph in graphs_of(model.graph):
         for tensor in graph.initializer:
@@ -114,7 +114,7 @@ def error_line(error: BaseException | str) -> str:
 
 
 def external_problem(file: str | os.PathLike[str], location: str) -> str:
-    """Why `location` is no place for the weights of `file`, or "" if it is a plain file in the model's folder."""
+    """Why `location` is not a place for the weights of `file`, or "" if it is a plain file in the model's folder."""
     folder = Path(file).resolve().parent
     beside = Path(location)
     if not location or "\0" in location:

@@ -75,7 +75,7 @@ class Tensor:
             return cls.of(attribute.sparse_tensor.values)
         if attribute.type == AttributeProto.FLOATS:
             return cls((len(attribute.floats),), TensorProto.FLOAT)
-        # Whatever else it holds (numbers, integers, strings) is no weight.
+        # Whatever else it holds (numbers, integers, strings) is not a weight.
         return cls((), TensorProto.INT64)
 
 

@@ -219,7 +219,7 @@ def read(path: str | os.PathLike[str]) -> Golden:
 
 
 def _model_bytes(array: np.ndarray) -> bytes:
-    _require(array.dtype == np.uint8 and array.ndim == 1, "its float32 model is no bytes")
+    _require(array.dtype == np.uint8 and array.ndim == 1, "its float32 model is not stored as bytes")
     return array.tobytes()
 
 

@@ -68,8 +68,8 @@ def verify(
 
     Raises:
         MissingDependencyError: torch or the engine is not installed.
-        ConfigError: `mutants`, `seed`, `data`, `max_drift` or `runtime` is not possible, `module` is no model, or the
-            file's inputs are not those of the module.
+        ConfigError: `mutants`, `seed`, `data`, `max_drift` or `runtime` is not possible, `module` is not a model, or
+            the file's inputs are not those of the module.
         ExportError: the module cannot be run as the file is.
         FileError, ModelError, ProviderError: the file cannot be opened; a file that opens and then fails to run
             a case is a report that fails.
@@ -124,7 +124,7 @@ def verify(
 
 
 def is_onnx_path(source: object) -> bool:
-    """Whether a source is the path of an .onnx file (FileError: an os.PathLike that is no path)."""
+    """Whether a source is the path of an .onnx file (FileError: an os.PathLike that is not a path)."""
     if not isinstance(source, (str, os.PathLike)):
         return False
     require_path(source, "an .onnx file or a PyTorch model")

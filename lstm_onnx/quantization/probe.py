@@ -157,7 +157,7 @@ def _give(node: NodeProto, body: GraphProto, value: str, name: str, kind: int) -
             scalar = helper.make_tensor(own, kind, (), [0])
             other.node.append(helper.make_node("Constant", [], [own], name=own, value=scalar))
             other.output.append(helper.make_tensor_value_info(own, kind, None))
-    if node.op_type == "Loop":  # the condition is no output of the node, and the last outputs may be left out
+    if node.op_type == "Loop":  # the condition is not an output of the node, and the last outputs may be left out
         missing = len(body.output) - 1 - len(node.output)
         node.output.extend(f"{name}/unused/{index}" for index in range(missing))
     body.output.append(helper.make_tensor_value_info(own, kind, None))

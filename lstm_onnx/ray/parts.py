@@ -130,8 +130,8 @@ def plan(
     """The job of running a model on a data set.
 
     Raises:
-        FileError: the model cannot be read; the data is no Parquet file or folder of them, or its files have different
-            columns; or the outputs would be among the data.
+        FileError: the model cannot be read; the data is not a Parquet file or folder of them, or its files have
+            different columns; or the outputs would be among the data.
         MissingDependencyError: pyarrow is not installed.
     """
     source, target = storage(data, "a .parquet file or a folder of them"), storage(out, "a folder to write to")

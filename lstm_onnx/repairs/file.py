@@ -92,7 +92,7 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
 
     Raises:
         FileError: a file cannot be read or written, or `path` is `source`.
-        ModelError: it is no ONNX model, or one that ONNX Runtime does not run; there is nothing to repair in it; or
+        ModelError: it is not an ONNX model, or one that ONNX Runtime does not run; there is nothing to repair in it; or
             the new file differs from it, and is not kept.
     """
     require_writable(path)

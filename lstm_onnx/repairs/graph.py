@@ -37,7 +37,7 @@ class Graph:
 
         Raises:
             FileError: it cannot be read.
-            ModelError: it is no ONNX model, or its weights cannot be read.
+            ModelError: it is not an ONNX model, or its weights cannot be read.
         """
         model = load_inlined(path)
         arrays = read_weights(model, path)

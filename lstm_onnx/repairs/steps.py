@@ -172,7 +172,7 @@ def _counts(inner: _Body, before: str, after: str) -> bool:
 
 
 def _stacked(node: NodeProto, results: list[str], first: int, after: list[str]) -> dict[str, int] | None:
-    """The outputs that stack what the steps give, each with the number of its state; None where one is no state."""
+    """The outputs that stack what the steps give, each with the number of its state; None where one is not a state."""
     found: dict[str, int] = {}
     for index, value in enumerate(results):
         name = node.output[first + index] if first + index < len(node.output) else ""

@@ -19,7 +19,7 @@ from .steps import Step
 
 _LEAST_STEPS = 3
 _MOST_NODES = 200
-"""Of a step; a larger one is no recurrent cell."""
+"""Of a step; a larger one is not a recurrent cell."""
 
 
 @dataclass(frozen=True)

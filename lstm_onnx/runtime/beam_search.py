@@ -57,10 +57,12 @@ class _Layout:
     def of(cls, pool: Pool, fed: str, output: str) -> _Layout:
         model = pool.model
         if fed not in pool.inputs:
-            raise InputError(f"{shown(fed)} is no input", hint=f"its inputs are {', '.join(pool.inputs)}", name="input")
+            raise InputError(
+                f"{shown(fed)} is not an input", hint=f"its inputs are {', '.join(pool.inputs)}", name="input"
+            )
         if output not in pool.output_names:
             known = ", ".join(pool.output_names)
-            raise InputError(f"{shown(output)} is no output", hint=f"its outputs are {known}", name="output")
+            raise InputError(f"{shown(output)} is not an output", hint=f"its outputs are {known}", name="output")
         info = pool.inputs[fed]
         if info.dtype is None or info.dtype.kind not in "iu" or len(info.shape) not in (1, 2):
             raise InputError(f"{info} is not one token for each step", path=model.path, name=fed)
@@ -257,7 +259,7 @@ class _Search:
         """A further input and its batch axis, along which it is repeated for each beam."""
         model = self.pool.model
         if name not in self.pool.inputs:
-            raise InputError(f"{shown(name)} is no input", hint=f"its inputs are {', '.join(self.pool.inputs)}")
+            raise InputError(f"{shown(name)} is not an input", hint=f"its inputs are {', '.join(self.pool.inputs)}")
         info = self.pool.inputs[name]
         axis = axis_of(info, {model.inputs[state].shape[axis] for state, axis in self.pool.axes.items()})
         if axis is not None and (value.ndim <= axis or value.shape[axis] != 1):

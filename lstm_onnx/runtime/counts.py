@@ -60,7 +60,7 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
 
 
 def require_whole_chunks(streaming: Streaming | None, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse chunks that are no multiple of what the file takes (InputError); None is a file that takes any."""
+    """Refuse chunks that are not multiples of what the file takes (InputError); None is a file that takes any."""
     if streaming is None or streaming.chunk == 1:
         return
     for name, axis in streaming.time.items():

@@ -141,7 +141,7 @@ def make_streaming(
 
 
 def require_chunk(chunk: object) -> None:
-    """Refuse what is no length of chunks (ConfigError)."""
+    """Refuse what is not a length of chunks (ConfigError)."""
     if chunk is not None and (type(chunk) is not int or not 1 <= chunk < 2**31):
         raise ConfigError(f"chunk = {shown(chunk)} is not possible", hint="it must be a number of steps, 1 or more")
 
@@ -241,11 +241,11 @@ def _time_axes(
     axes: dict[str, int] = {}
     for name, axis in time.items():
         if name not in shapes:
-            raise ConfigError(f"{shown(name)} is no input", path=source, hint=f"its inputs are {', '.join(shapes)}")
+            raise ConfigError(f"{shown(name)} is not an input", path=source, hint=f"its inputs are {', '.join(shapes)}")
         if name in metadata.states:
             raise ConfigError(f"{name} is a state, which has no time axis", path=source)
         shape = shapes[name]
         if isinstance(axis, bool) or not isinstance(axis, int) or shape is None or not -len(shape) <= axis < len(shape):
-            raise ConfigError(f"{shown(axis)} is no axis of {name}, which has {len(shape or ())}", path=source)
+            raise ConfigError(f"{shown(axis)} is not an axis of {name}, which has {len(shape or ())}", path=source)
         axes[name] = axis % len(shape)
     return axes

@@ -34,7 +34,7 @@ def recurrent_states(graph: GraphProto) -> dict[str, str]:
 
 
 def require_states(model: ModelProto, states: object, path: str | os.PathLike[str]) -> None:
-    """Refuse what are no pairs of an input and an output (ConfigError)."""
+    """Refuse what are not pairs of an input and an output (ConfigError)."""
     if not isinstance(states, Mapping):
         raise ConfigError(
             f"states = {shown(states)} is not possible", hint='it must map inputs to outputs: {"h": "hn"}'
@@ -44,6 +44,8 @@ def require_states(model: ModelProto, states: object, path: str | os.PathLike[st
     for name, output in states.items():
         for kind, value, known in (("input", name, inputs), ("output", output, outputs)):
             if value not in known:
-                raise ConfigError(f"{shown(value)} is no {kind}", path=path, hint=f"its {kind}s are {', '.join(known)}")
+                raise ConfigError(
+                    f"{shown(value)} is not an {kind}", path=path, hint=f"its {kind}s are {', '.join(known)}"
+                )
     if len(set(states.values())) < len(states):
         raise ConfigError("states has an output twice, and each state has its own", path=path)

@@ -1,6 +1,6 @@
 """Axis sizes as polynomials in the names of open axes: ``time``, ``2*batch``, ``time - 2``.
 
-What is no polynomial (``time//2``, ``max(time, 4)``) is a symbol of its own, with the names in its text.
+What is not a polynomial (``time//2``, ``max(time, 4)``) is a symbol of its own, with the names in its text.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def to_torch(path: str | os.PathLike[str]) -> nn.Module:
 
     Raises:
         FileError: it cannot be read.
-        ModelError: it is no ONNX model, or holds what has no form in PyTorch; each is named.
+        ModelError: it is not an ONNX model, or holds what has no form in PyTorch; each is named.
         MissingDependencyError: torch is not installed.
     """
     import_torch("to_torch makes a module of it")

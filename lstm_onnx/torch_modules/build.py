@@ -159,7 +159,7 @@ def _signature(arguments: Sequence[Argument], states: str) -> inspect.Signature:
 
 
 def _states(file: ConvertedFile, program: Program, module: nn.Module, names: set[str]) -> dict[str, StateInput]:
-    """The inputs of the graph that are no arguments of the module."""
+    """The inputs of the graph that are not arguments of the module."""
     values = {value.name: value for value in file.model.graph.input}
     axes: dict[str, tuple[str, int]] = {}
     for name, value in values.items():

@@ -67,7 +67,7 @@ class Modules:
 
     Attributes:
         root: it, to which they are added.
-        buffers: the names of stored values that are no parameters.
+        buffers: the names of stored values that are not parameters.
         places: the attribute of each stored value.
         stacks: by path, the recurrent modules, of which a second call has no second one.
         shared: by a stored weight's name, its parameter, which modules share that read the same one.
@@ -379,7 +379,7 @@ def _operator_path(node: NodeProto) -> str:
 
 
 def buffer(module: nn.Module, name: str, value: Tensor) -> str:
-    """Add a buffer that is no part of the state dict; returns its name."""
+    """Add a buffer that is not a part of the state dict; returns its name."""
     while hasattr(module, name):
         name += "_"
     module.register_buffer(name, value, persistent=False)

@@ -33,7 +33,7 @@ class FileGraph:
         inputs: the names of its inputs.
         outputs: the names of its outputs.
         arrays: the stored weights and constants by name, also of the graphs around it.
-        anonymous: the constants that are no initializers, or have a name that lstm-onnx gave.
+        anonymous: the constants that are not initializers, or have a name that lstm-onnx gave.
         opset: of ONNX's own operators.
         own: whether lstm-onnx wrote the file, so that the names of nodes are those of modules.
     """
@@ -86,7 +86,7 @@ def read_file(path: str | os.PathLike[str]) -> ConvertedFile:
 
     Raises:
         FileError: it cannot be read.
-        ModelError: it is no ONNX model, is damaged, or holds what has no form in PyTorch.
+        ModelError: it is not an ONNX model, is damaged, or holds what has no form in PyTorch.
     """
     model = load_inlined(path)
     metadata = Metadata.from_metadata({item.key: item.value for item in model.metadata_props})

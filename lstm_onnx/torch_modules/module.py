@@ -95,7 +95,7 @@ class ONNXModule(Scope):
             values[name] = self._initial(state, values) if value is None and not state.optional else value
         if carried:
             known = ", ".join(interface.states)
-            raise InputError(f"{', '.join(map(str, carried))} is no state of the module; its states are {known}")
+            raise InputError(f"{', '.join(map(str, carried))} is not a state of the module; its states are {known}")
         results = program.run(self, [values[name] for name in program.inputs], {})
         named = dict(zip(program.outputs, results, strict=True))
         result = interface.outputs.of(named)

@@ -25,7 +25,7 @@ class Done:
 def run_cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """Run ``lstm-onnx ARGUMENTS`` in an empty folder; what a child process of it prints counts as well."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)  # what fails on purpose is no news there
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)  # what fails on purpose is not news there
 
     def run(*arguments: object) -> Done:
         capfd.readouterr()

@@ -33,7 +33,7 @@ def test_a_folder_for_browsers_is_written_and_reported(run_cli, tmp_path: Path):
     assert "streams; the page compares 5 cases with ONNX Runtime" in done.out
     done = run_cli("deploy", "web", "net.onnx", "-o", "other", "--state", "h0")
     assert done.code == 2
-    assert "'h0' is no INPUT=OUTPUT" in done.err
+    assert "'h0' is not INPUT=OUTPUT" in done.err
     for arguments in (["--ort", "."], ["--golden", "none.npz"], ["--sample-rate", "16000"], ["--state", "h0=output"]):
         done = run_cli("deploy", "web", "net.onnx", "-o", "other", *arguments)
         assert (done.code, (tmp_path / "other").exists()) == (2, False)

@@ -60,7 +60,7 @@ def test_a_file_is_written_reported_checked_and_run(step: str, tmp_path: Path) -
     [
         (("--feed", "tokens"), "--feed tokens is not INPUT=OUTPUT"),
         (("--feed", "tokens=output", "--state", "a"), "--state a is not INPUT=OUTPUT"),
-        (("--feed", "text=output"), "text is no input"),
+        (("--feed", "text=output"), "text is not an input"),
         (("--feed", "tokens=output", "-o", "-"), "is not written to stdout"),
         (("--feed", "tokens=output", "-o", "m.toml"), "is not an ONNX file"),
         (("--feed", "tokens=output", "--top-k", "2"), 'top_k goes with choose = "sample"'),

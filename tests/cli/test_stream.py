@@ -51,7 +51,7 @@ def test_a_file_is_written_and_reported(tmp_path: Path) -> None:
         (("--time", "x"), "--time x is not INPUT=AXIS"),
         (("--time", "x=a"), "--time x=a is not INPUT=AXIS"),
         (("--time", "x=2", "--time", "x=1"), "--time was given twice for x"),
-        (("--time", "y=2"), "is no input"),
+        (("--time", "y=2"), "is not an input"),
         (("--time", "x=2"), "max_delay=1 accepts that"),
         (("--time", "x=2", "--state", "h"), "--state h is not INPUT=OUTPUT"),
         (("--time", "x=2", "--state", "h=a", "--state", "h=b"), "--state was given twice for h"),

@@ -14,7 +14,7 @@ from .nodes import OUTPUTS, Array, Node
 _FILE = Path(__file__).with_name("ort_lstm.json")
 _ACTIVATIONS = ["sigmoid", "tanh", "tanh"]
 _CLIP = 9999.0
-"""What its tests clip at where they say nothing, which is no clip at all."""
+"""What its tests clip at where they say nothing, which is not a clip at all."""
 
 
 class Case(NamedTuple):

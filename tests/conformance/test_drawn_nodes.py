@@ -106,7 +106,7 @@ def test_the_draws_hold_everything():
 
 
 def test_a_wrong_graph_is_seen():
-    """The tolerance is no blanket: each of these wrong nodes is far outside of it."""
+    """The tolerance is not a blanket: each of these wrong nodes is far outside of it."""
     rng = np.random.default_rng(1)
     inputs = weights_and_states(rng, 1, time=5, batch=3, size=4, hidden=3)
     inputs["sequence_lens"] = np.array([5, 3, 1], np.int32)

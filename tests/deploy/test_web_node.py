@@ -399,7 +399,7 @@ def test_lengths_of_any_integers_are_cast_in_every_chunk(perform: Node, folders:
 def test_what_is_no_model_is_refused(perform: Node, folders: Folders, tmp_path: Path) -> None:
     content = folders.file("tutorial").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
-    (tmp_path / "text.onnx").write_text("this is no model", encoding="utf-8")
+    (tmp_path / "text.onnx").write_text("this is not a model", encoding="utf-8")
     (tmp_path / "empty.onnx").write_bytes(b"")
     damaged = onnx.load(folders.file("tutorial"))
     next(item for item in damaged.metadata_props if item.key == "lstm_onnx.states").value = "{"

@@ -119,7 +119,7 @@ def _children_by_forks() -> None:
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is no answer
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is not an answer
     warnings.simplefilter("ignore")
     command_line = importlib.import_module(sys.argv[1]).main
     if command_line.__module__.startswith("lstm_onnx"):

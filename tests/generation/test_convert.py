@@ -194,8 +194,8 @@ def test_a_file_of_a_file(step: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input": "text"}, "text is no input; its inputs are tokens"),
-        ({"output": "logits"}, "logits is no output; its outputs are output"),
+        ({"input": "text"}, "text is not an input; its inputs are tokens"),
+        ({"output": "logits"}, "logits is not an output; its outputs are output"),
         ({"input": "lstm.h0"}, "lstm.h0 is a state, which is carried anyway"),
         ({"choose": "value"}, "tokens takes tokens, which are chosen"),
         ({"choose": "best"}, "it must be one of"),
@@ -204,7 +204,7 @@ def test_a_file_of_a_file(step: Path, tmp_path: Path) -> None:
         ({"stop_token": 11}, "the stop token 11 is none of the 11 tokens"),
         ({"stop_token": (1, 1)}, "a list of different ones"),
         ({"stop_output": "lstm.hn"}, "is not one number or bool for each sequence"),
-        ({"stop_token": 1, "pad": 0.5}, "pad = 0.5 is no token"),
+        ({"stop_token": 1, "pad": 0.5}, "pad = 0.5 is not a token"),
         ({"states": {"a": "b"}}, "a"),
     ],
 )
@@ -232,7 +232,7 @@ def test_files_that_are_no_step(generating: Opened, step: Path, tmp_path: Path) 
     refused(tmp_path / "zero.onnx", 'it has no states.*states="explicit"')
     with pytest.raises(FileError):
         lstm_onnx.make_generating(step, step, input="tokens", output="output")
-    with pytest.raises(ConfigError, match=r"a bare nn\.LSTM's output is no next input"):
+    with pytest.raises(ConfigError, match=r"a bare nn\.LSTM's output cannot be its next input"):
         lstm_onnx.export(torch.nn.LSTM(3, 3), target, generate={"input": "input", "output": "output"})
     with pytest.raises(ConfigError, match='precision = "int8" does not go with generating'):
         lstm_onnx.export(plain, target, precision="int8", generate=Generation("tokens", "output"), **zero)

@@ -1,4 +1,4 @@
-"""Inspection: what lstm-onnx wrote, what others made, and files that are no models."""
+"""Inspection: what lstm-onnx wrote, what others made, and files that are not models."""
 
 from __future__ import annotations
 
@@ -366,7 +366,7 @@ def test_reports(tmp_path: Path) -> None:
         assert word in text
 
 
-# What is no model
+# What is not a model
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`inspect` of Scans and Loops that are no layers."""
+"""`inspect` of Scans and Loops that are not layers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from lstm_onnx.isolation.stages import share, stage, unlimited
 
 
 def echo(value: Any) -> Any:
-    print("this is no answer")
+    print("this is not an answer")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Loading files: what is no model is an error that names the file, and external data stays in the model's folder."""
+"""Loading files: what is not a model is an error that names the file, and external data stays in the model's folder."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_folded_projection(bidirectional: bool, tmp_path: Path):
     pseudo_inverse, projection = layer.folded_projection(model.graph.node, producers)
     assert {port.value for port in pseudo_inverse} == {"l0/W_hr_pinv"}
     assert {port.value for port in projection} == {"l0/W_hr"}
-    # A MatMul of another name after a layer is no projection of ours.
+    # A MatMul of another name after a layer is not a projection of ours.
     for each in model.graph.node:
         each.name = each.name.replace("project", "dense")
     assert layer.folded_projection(model.graph.node, producers) == ((), ())

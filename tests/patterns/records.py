@@ -143,7 +143,7 @@ class NextItem(nn.Module):
 
 
 class SessionAttention(nn.Module):
-    """A session's last state and an attention that it asks, over the items that are no padding."""
+    """A session's last state and an attention that it asks, over the items that are not padding."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -108,7 +108,7 @@ class Trial:
         whole = Model.tensors(self.model.drawn(batch, steps))
         for tensor, axis in zip(whole, time_axes, strict=True):
             if axis is not None and tensor.shape[axis] % steps:
-                return {"verdict": "not tried", "reason": "a step is no whole number of samples"}
+                return {"verdict": "not tried", "reason": "a step is not a whole number of samples"}
             if axis is None and not tensor.is_floating_point() and tensor.ndim == 1:
                 tensor.fill_(steps)  # lengths
         names = list(file.inputs)[: len(whole)]

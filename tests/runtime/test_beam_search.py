@@ -105,8 +105,8 @@ def test_inputs_beside_the_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input": "text"}, "'text' is no input; its inputs are tokens"),
-        ({"output": "logits"}, "'logits' is no output; its outputs are output"),
+        ({"input": "text"}, "'text' is not an input; its inputs are tokens"),
+        ({"output": "logits"}, "'logits' is not an output; its outputs are output"),
         ({"beams": 0}, "beams"),
         ({"beams": 4}, "3 slots of the pool are free; 4 beams need as many"),
         ({"max_steps": 0}, "max_steps"),
@@ -114,7 +114,7 @@ def test_inputs_beside_the_tokens(tmp_path: Path) -> None:
         ({"length_penalty": -1}, "length_penalty = -1 is not possible"),
         ({"prompt": [[1, 2]]}, "prompt must be one sequence of tokens"),
         ({"prompt": []}, "prompt must be one sequence of tokens"),
-        ({"context": {"features": 1}}, "'features' is no input"),
+        ({"context": {"features": 1}}, "'features' is not an input"),
         ({"state": {}}, "missing input"),
     ],
 )

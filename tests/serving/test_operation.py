@@ -370,7 +370,7 @@ def test_streams_of_a_model_whose_batch_is_fixed(folder: Path, tmp_path: Path) -
 def test_states_of_a_file_that_does_not_name_them(tmp_path: Path) -> None:
     file = accumulator(tmp_path / "sum.onnx")
     assert "--state state=nothing is a pair of no model" in failed(file, "--state", "state=nothing")
-    assert "'state' is no INPUT=OUTPUT" in failed(file, "--state", "state")
+    assert "'state' is not INPUT=OUTPUT" in failed(file, "--state", "state")
     with serving([file], "--state", "state=stateN", "--no-grpc") as server:
         sums = []
         for number in range(3):

@@ -108,9 +108,9 @@ def test_the_default_axis_is_called_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"time": {"y": 1}}, "'y' is no input; its inputs are x"),
-        ({"time": {"x": 3}}, "3 is no axis of x, which has 3"),
-        ({"time": {"x": True}}, "True is no axis of x"),
+        ({"time": {"y": 1}}, "'y' is not an input; its inputs are x"),
+        ({"time": {"x": 3}}, "3 is not an axis of x, which has 3"),
+        ({"time": {"x": True}}, "True is not an axis of x"),
         ({"time": {}}, "it must map inputs to axes"),
         ({"time": "x"}, "it must map inputs to axes"),
         ({"max_delay": -1}, "max_delay = -1 is not possible"),
@@ -159,8 +159,8 @@ def test_states_that_a_file_of_another_tool_has(tmp_path: Path) -> None:
             parts = [stream(x[:, :, at : at + 3]) for at in range(0, 20, 3)]
             np.testing.assert_allclose(np.concatenate(parts), expected, rtol=0, atol=1e-6)
     for wrong, message in (
-        ({"g": "hn"}, "'g' is no input; its inputs are x, h, c"),
-        ({"h": "y2"}, "'y2' is no output; its outputs are y, hn, cn"),
+        ({"g": "hn"}, "'g' is not an input; its inputs are x, h, c"),
+        ({"h": "y2"}, "'y2' is not an output; its outputs are y, hn, cn"),
         ({"h": "hn", "c": "hn"}, "has an output twice"),
         ("h", "it must map inputs to outputs"),
     ):

@@ -116,7 +116,7 @@ def test_explicit_states_are_an_argument(folder: Path):
     }
     second, _ = module(STEPS[2:], states)
     assert torch.allclose(torch.cat([first[0], second[0]]), whole[0], atol=1e-6)
-    with pytest.raises(lstm_onnx.InputError, match=r"encoder\.h0 is no state .* encoder\.gru\.h0, encoder\.rnn\.h0"):
+    with pytest.raises(lstm_onnx.InputError, match=r"encoder\.h0 is not a state .* encoder\.gru\.h0, encoder\.rnn\.h0"):
         module(STEPS, states={"encoder.h0": states["encoder.gru.h0"]})
 
 

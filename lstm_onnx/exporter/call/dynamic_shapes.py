@@ -97,7 +97,7 @@ def limits_of(axes: Axes, tensor: Tensor, shape: Any) -> Limits:
         label = axes.get(axis % tensor.dim())
         if label is not None and label.isidentifier() and not isinstance(value, str):
             least, largest = getattr(value, "min", None), getattr(value, "max", None)
-            # torch's infinity is no int; older ones have a large one.
+            # torch's infinity is not an int; older ones have a large one.
             bounded = isinstance(largest, int) and largest < _UNBOUNDED
             limits[label] = max(1, int(least or 0)), int(largest) if bounded else None  # type: ignore[arg-type]
     return limits

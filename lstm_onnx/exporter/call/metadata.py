@@ -121,7 +121,7 @@ class _Reader:
             raise ValueError(f"argument {name!r}")
         node = self.node(value, name)
         if passed == STAR and not (isinstance(node, ContainerNode) and node.cls is tuple):
-            raise ValueError(f"*{name} is no tuple")
+            raise ValueError(f"*{name} is not a tuple")
         return Argument(name, passed, node)
 
     def node(self, item: Mapping[str, Any], name: str, depth: int = 0) -> Node:
@@ -200,7 +200,7 @@ def _kind_of(item: Mapping[str, Any]) -> tuple[str, Any]:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no string")
+        raise TypeError(f"{value!r} is not a string")
     return value
 
 

@@ -35,7 +35,7 @@ class TensorNode:
 
 @dataclass(frozen=True)
 class ConstantNode:
-    """What is no tensor and holds none, such as None or a flag."""
+    """What is not a tensor and holds none, such as None or a flag."""
 
     value: Any
 
@@ -259,7 +259,7 @@ def _built(node: Node, tensors: Mapping[str, Any]) -> Any:
 
 
 def constants(call: Call) -> Iterator[Any]:
-    """The values in a call that are no tensors, in order."""
+    """The values in a call that are not tensors, in order."""
     for argument in call:
         yield from _constants(argument.value)
 

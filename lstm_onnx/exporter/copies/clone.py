@@ -33,7 +33,7 @@ _UNUSED_HOOKS = (
     "_load_state_dict_pre_hooks",
     "_load_state_dict_post_hooks",
 )
-"""Hooks that are no part of a call without gradients."""
+"""Hooks that are not part of a call without gradients."""
 
 
 @dataclass(frozen=True)

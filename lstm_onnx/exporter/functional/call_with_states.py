@@ -34,7 +34,7 @@ def call_with_states(
             explicit.setdefault((origin.module, origin.first), {})[origin.index] = states[name]
     for (path, first), pair in explicit.items():
         functional.recurrent_modules[path].override[first] = tuple(pair[index] for index in sorted(pair))
-    # An attribute that is never read is no state of the file; any tensor of its shape will do.
+    # An attribute that is never read is not a state of the file; any tensor of its shape will do.
     attributes = {
         name: states.get(name, tensor)
         for state in functional.attribute_states

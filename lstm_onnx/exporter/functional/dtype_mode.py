@@ -29,7 +29,7 @@ _LEGACY_TYPES = {
 }
 """What ``tensor.type(...)`` also takes for a dtype, as a string after ``torch.`` and as an object."""
 _REINTERPRETS = (Tensor.view, torch.Tensor.view_as)
-"""``tensor.view(dtype)`` reads the same bytes as another dtype, which is no cast."""
+"""``tensor.view(dtype)`` reads the same bytes as another dtype, which is not a cast."""
 _GET_DTYPE = Tensor.dtype.__get__  # type: ignore[attr-defined]
 
 

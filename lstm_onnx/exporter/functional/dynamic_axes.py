@@ -35,7 +35,7 @@ _FACTORS = 20
 _MOST_LEFT_OUT = 2
 """Axes that happen to have the size of others and may have no other: a state's layers, a number of features."""
 _MOST_TIED, _MOST_SHIFT, _MOST_TIED_RUNS = 2, 4, 200
-"""Sizes that follow from another one, how much larger one of several may be that is no multiple, and runs for them."""
+"""Sizes that follow from another one, how far one may exceed another without being a multiple, and runs for them."""
 _BATCH, _TIME = "batch", "time"
 _AXIS = "axis"
 """Stands for the size that changes in those that follow from it: ``2*axis``."""

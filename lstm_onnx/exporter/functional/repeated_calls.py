@@ -66,7 +66,7 @@ def _candidates(found: tuple[AttributeState, ...]) -> Iterator[tuple[AttributeSt
     """The states as they were found, and what else they may be.
 
     A state of other shapes is one of another batch, which the module replaces.  What an attribute without a value
-    gets in the first call may be computed once, for all calls, such as a mask: then it is no state.
+    gets in the first call may be computed once, for all calls, such as a mask: then it is not a state.
     """
     shapes = [
         state.initial is None or [item.shape for item in state.initial] == [item.shape for item in state.after]

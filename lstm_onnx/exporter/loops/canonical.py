@@ -87,7 +87,7 @@ def canonical_program(program: torch.export.ExportedProgram, sizes: Sizes) -> Tr
             continue
         kept = program.constants.get(spec.target, program.state_dict.get(spec.target))
         if not isinstance(kept, Tensor):
-            raise NotRolled(f"{spec.target} is no tensor")
+            raise NotRolled(f"{spec.target} is not a tensor")
         form.add_leaf(item, None if spec.kind.name == "CONSTANT_TENSOR" else str(spec.target), kept)
     return form.trace(program.graph, program.call_spec.out_spec, sizes)
 

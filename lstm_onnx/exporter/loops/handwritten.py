@@ -67,7 +67,7 @@ def with_recurrent_operators(
 class _Cell:
     """A loop that is an LSTM or a GRU: its states, what it gets, and what the file's operator needs.
 
-    `stays` are the positions of the body that are no part of it.
+    `stays` are the positions of the body that are not part of it.
     """
 
     h: Carry

@@ -28,7 +28,7 @@ class NoState:
 class Node:
     """One operator of a trace, in canonical form.
 
-    `shape` has the hints of sizes that are not fixed; `dtype` is None for what is no tensor.  `line` is the user's.
+    `shape` has the hints of sizes that are not fixed; `dtype` is None for what is not a tensor.  `line` is the user's.
     """
 
     target: Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class NotRolled(Exception):  # noqa: N818 - for the search it is no error
+class NotRolled(Exception):  # noqa: N818 - for the search it is not an error
     """There is no proof that the unrolled code is a loop.
 
     Args:

@@ -242,7 +242,7 @@ class Search:
             value = Element(value.loop, value.position, value.step.at(self.sizes[t]))
         if value in made:
             return made[value].shape, made[value].dtype
-        raise NotRolled("a state is no tensor before the first step")
+        raise NotRolled("a state is not a tensor before the first step")
 
 
 def _shape_of_all(nodes: Sequence[Node], places: Sequence[Place]) -> Any:

@@ -1,4 +1,4 @@
-"""One expression for what was seen in several steps and at several lengths; what has none is no loop."""
+"""One expression for what was seen in several steps and at several lengths; what has none is not a loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def as_number(values: Sequence[int], places: Sequence[Place]) -> Any:
     solution = np.rint(np.linalg.lstsq(rows, wanted, rcond=None)[0]).astype(np.int64)
     if not np.array_equal(rows.astype(np.int64) @ solution, np.array(values, dtype=np.int64)):
         raise NotRolled(
-            "a whole number (an index, a size) is no sum of multiples of the step and of the length with a constant"
+            "a whole number (an index, a size) is not a sum of multiples of the step and of the length with a constant"
         )
     found = Affine(int(solution[0]), tuple(int(v) for v in solution[1:-1]), int(solution[-1]))
     return (_product(values, places) if sum(map(bool, found.sizes)) > 1 and not found.step else None) or found

@@ -32,7 +32,7 @@ class ExposedStates:
         states: each state input and the output that is its next value.
         initial: initial values that are not zero, each ``(L*D, 1, features)``, by the state input.
         sources: ``(module, first call, last call, 0 for h or 1 for c)`` of each state input.
-        loop_states: those that a Python loop carries, and that are no state of a module.
+        loop_states: those that a Python loop carries, and that are not states of a module.
         notes: which states stay internal, and why.
     """
 

@@ -13,7 +13,7 @@ def remove_unread_states(graph: TracedGraph, outputs: Iterable[str], states: Map
 
     Args:
         graph: it is changed.
-        outputs: the outputs that are no states.
+        outputs: the outputs that are not states.
         states: each state input and the output that is its next value.
     """
     read = _values_before(graph, outputs, states)

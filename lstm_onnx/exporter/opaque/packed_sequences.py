@@ -281,7 +281,7 @@ def pack(input: Tensor, lengths: Any, batch_first: bool, enforce_sorted: bool) -
     """pack_padded_sequence, without packing or sorting.
 
     Raises:
-        ExportError: the lengths are no tensor, or not one for each sequence.
+        ExportError: the lengths are not a tensor, or not one for each sequence.
     """
     lengths = _as_tensor(lengths)
     if not isinstance(lengths, Tensor):

@@ -122,7 +122,7 @@ def load_config(path: str | os.PathLike[str]) -> LSTMConfig | ModuleConfig:
     if "module" in tables or "inputs" in tables:
         return _module_config(path, found, tables)
     if "generate" in tables:
-        raise ConfigError(f"{path}: [generate] goes with [module]; a bare nn.LSTM's output is no next input")
+        raise ConfigError(f"{path}: [generate] goes with [module]; a bare nn.LSTM's output cannot be its next input")
     if "lstm" not in tables:
         raise ConfigError(f"{path}: the table [lstm] is missing (or [module], for a model that is more than an LSTM)")
     if "weights" not in tables:

@@ -33,7 +33,7 @@ def unwrap_module(module: Any) -> Any:
     """The module within the wrappers of torch.compile, DataParallel and DistributedDataParallel.
 
     Raises:
-        ExportError: it is no module, or one whose code or weights cannot be read.
+        ExportError: it is not a module, or one whose code or weights cannot be read.
     """
     nn = import_torch("exporting a module needs it").nn
     from ..wrappers import wrapped_module
@@ -54,7 +54,7 @@ def not_a_module(value: Any) -> str:
 
 
 def is_unknown(value: Any) -> bool:
-    """Whether there is nothing to say of a value but that it is no nn.Module."""
+    """Whether there is nothing to say of a value but that it is not a nn.Module."""
     torch = import_torch("exporting a module needs it")
     return not isinstance(value, torch.nn.Module) and _known(value) is None
 

@@ -70,7 +70,7 @@ class TracingMode(TorchFunctionMode):
         return self.constants.call(func, args, kwargs)
 
     def passes(self, frame: Any) -> bool | None:
-        """The truth value with which a check of numbers passes; None where it is no check."""
+        """The truth value with which a check of numbers passes; None where it is not a check."""
         check = find_check(frame)
         if check is None:
             return None

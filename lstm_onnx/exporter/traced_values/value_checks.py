@@ -2,7 +2,7 @@
 
 A graph cannot raise an error by the numbers in a tensor, and where PyTorch raises none, such a check changes
 nothing.  So while a module is traced it is taken as passed, and the user is told of its line.  An ``if`` with
-any other effect is no check.
+any other effect is not a check.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Check:
 def find_check(frame: FrameType | None) -> Check | None:
     """The check that asks for the truth of a value in the innermost frame that is not torch's machinery.
 
-    Its instruction's place in the source tells which condition that is.  None where it is no check: the code does
+    Its instruction's place in the source tells which condition that is.  None where it is not a check: the code does
     anything but raise, or an error that it raises may be caught.
 
     Args:

@@ -52,7 +52,7 @@ def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating
     Args:
         expression: of the symbols in `values`.
         values: an int64 array for each.
-        kind: the type of what is no integer.
+        kind: the type of what is not an integer.
 
     Raises:
         _UnknownFunctionError: it has a function that is not known here.

@@ -103,4 +103,4 @@ def _open(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> Model:
         except ModelError as error:  # which names the temporary file
             line = next((line for node, line in graph.lines.items() if f"({node})" in error.message), None)
             at = f"at {line}: " if line else ""
-            raise ExportError(f"{at}the exported file of {model.graph.name} is no valid one: {error.reason}") from error
+            raise ExportError(f"{at}the exported file of {model.graph.name} is not valid: {error.reason}") from error

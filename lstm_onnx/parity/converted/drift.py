@@ -32,7 +32,7 @@ def require_drift(limit: Any) -> None:
     """Check the limit of the drift.
 
     Raises:
-        ConfigError: it is no number of 0 or more.
+        ConfigError: it is not a number of 0 or more.
     """
     if limit is None:
         return

@@ -1,4 +1,4 @@
-"""Mistakes in the body of a Scan that is no LSTM, such as a Python loop of the module: carries, steps and elements."""
+"""Mistakes in the body of a Scan that is not an LSTM, such as a Python loop: carries, steps and elements."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def stale_element(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 
 def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto, list[int]]]:
-    """The Scans that are no recurrent layers, with their bodies and the places of what they carry and read."""
+    """The Scans that are not recurrent layers, with their bodies and the places of what they carry and read."""
     layers = {layer.node.name for layer in edit.layers}
     for node in edit.graph.node:
         if node.op_type != "Scan" or node.name in layers:

@@ -32,7 +32,7 @@ def read_message(stream: IO[bytes]) -> tuple[dict[str, Any], dict[str, np.ndarra
     """The next message's fields and arrays, in their order; None where the stream has ended.
 
     Raises:
-        ValueError: it is no message.
+        ValueError: it is not a message.
     """
     length = stream.read(_LENGTH.size)
     if len(length) < _LENGTH.size:

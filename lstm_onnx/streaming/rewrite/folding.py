@@ -27,7 +27,7 @@ def folded(call: Call, opset: int) -> np.ndarray | None:
     known = {name: array for name, array in arrays.items() if array is not None}
     try:
         [found] = ReferenceEvaluator(_model(call.node, known, opset)).run(None, known)
-    except Exception:  # noqa: BLE001 - a node that it does not run is no constant
+    except Exception:  # noqa: BLE001 - a node that it does not run is not a constant
         return None
     array = np.asarray(found)
     return array if array.dtype.kind in "iub" and array.size <= _SMALL else None

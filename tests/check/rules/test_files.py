@@ -1,4 +1,4 @@
-"""The checker on files that others made, on broken ones, and on what is no model at all."""
+"""The checker on files that others made, on broken ones, and on what is not a model at all."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def test_a_new_opset_without_a_recurrent_operator_is_none(tmp_path: Path):
 def test_steps_that_the_host_starts_are_told_and_a_fold_has_none(tmp_path: Path):
     report = check(export(tmp_path, PROJECTED), provider="auto", strict=True)
     assert said(report, "loop-on-cuda") == ["Scan runs step by step from the host"]
-    assert report, str(report)  # which is no mistake
+    assert report, str(report)  # which is not a mistake
     assert "loop-on-cuda" in check(export(tmp_path, PROJECTED, projection="fold"), provider="auto").silent
 
 

@@ -1,4 +1,4 @@
-"""The rules on stored numbers: what is stored twice, what is no number, what fits no operator."""
+"""The rules on stored numbers: what is stored twice, what is not a number, what fits no operator."""
 
 from __future__ import annotations
 

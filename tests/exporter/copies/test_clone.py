@@ -118,7 +118,7 @@ def test_len_of_a_tensor_is_its_first_size_in_a_copy_alone() -> None:
 
 
 class _Memory:
-    """A user's own object, which is no container that torch knows."""
+    """A user's own object, which is not a container that torch knows."""
 
     def __init__(self) -> None:
         self.h = torch.zeros(1, 2, 5)

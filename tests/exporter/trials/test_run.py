@@ -27,6 +27,6 @@ def test_a_file_that_does_not_open_names_the_module(tmp_path: Path, monkeypatch:
     )
     with pytest.raises(ExportError) as caught:
         lstm_onnx.export(Tagger().eval(), tmp_path / "m.onnx", example_inputs=torch.zeros(2, 4, 3))
-    assert str(caught.value).startswith("the exported file of Tagger is no valid one: ")
+    assert str(caught.value).startswith("the exported file of Tagger is not valid: ")
     assert "trial.onnx" not in str(caught.value)
     assert not list(tmp_path.iterdir())

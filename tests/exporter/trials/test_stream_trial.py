@@ -219,7 +219,7 @@ def test_a_file_that_was_not_tried_is_tried_when_a_stream_is_opened(tmp_path: Pa
 
 
 def test_a_chunk_of_a_fixed_size_is_the_unit(tmp_path: Path) -> None:
-    """As voice activity models take 512 samples: a convolution within the chunk is no matter of the stream."""
+    """As voice activity models take 512 samples: a convolution within the chunk is not part of the stream."""
 
     class Chunked(nn.Module):
         def __init__(self) -> None:

@@ -131,7 +131,7 @@ def test_the_verdict_comes_first_and_in_colour(on_terminal):
 def test_no_colours_where_none_are_wanted(environment, on_terminal):
     text = on_terminal(samples.failing, samples.unproven, **environment)
     codes = {code for style in STYLE.findall(text) for code in style.split(";")}
-    assert codes <= {"0", "1", "2"}  # bold and dim are no colours
+    assert codes <= {"0", "1", "2"}  # bold and dim are not colours
     assert "FAILS" in text
     assert "NOT in parity" in text
     colours = {code for style in STYLE.findall(on_terminal(samples.failing, NO_COLOR="")) for code in style.split(";")}

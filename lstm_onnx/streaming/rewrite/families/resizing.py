@@ -63,7 +63,7 @@ def _factors(p: Rewriter, call: Call, f: Stream) -> list[int]:
         if scales is not None and scales.size:
             factor = float(scales.reshape(-1)[place])
             if factor != int(factor) or factor < 1:
-                raise RefusedError(f"changes the number of steps by {factor:g}, which is no whole factor")
+                raise RefusedError(f"changes the number of steps by {factor:g}, which is not a whole factor")
             found[axis] = int(factor)
         elif sizes is not None:
             number = _ratio(sizes[place], f.shape[axis])

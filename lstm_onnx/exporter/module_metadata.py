@@ -19,10 +19,9 @@ from .call.arguments import Arguments
 from .call.metadata import call_to_json
 from .functional.functional_module import FunctionalModule
 from .kept_digest import kept_digest
-from .lowering.explicit_states import ExposedStates, carried_states
+from .lowering.explicit_states import ExposedStates, carried_states, one_if_equal
 from .lowering.lower import OpaqueCall
 from .lowering.rename import Dims, TracedGraph
-from .weights import Array
 from .write import VERSIONS
 
 _REORDERING = ("Cast", "Identity", "Gather", "TopK")
@@ -56,7 +55,7 @@ def module_metadata(
     for attribute in functional.attribute_states:
         for name, tensor in zip(attribute.input_names, attribute.initial or (), strict=False):
             if name in states and bool(tensor.any()):
-                initial[name] = _one_if_equal(tensor.detach().cpu().numpy(), graph.dims[name])
+                initial[name] = one_if_equal(tensor.detach().cpu().numpy(), graph.dims[name])
     return Metadata(
         options=options,
         states=states,
@@ -101,16 +100,6 @@ def _dims_of_successor(dims: Dims, after: Dims) -> Dims:
     if len(dims) != len(after):
         return dims
     return tuple(end if isinstance(end, int) else dim for dim, end in zip(dims, after, strict=True))
-
-
-def _one_if_equal(array: Array, dims: tuple[int | str, ...]) -> Array:
-    """One entry along each dynamic axis along which all entries are equal, so that it fits every size."""
-    for axis, dim in enumerate(dims):
-        if isinstance(dim, str):
-            first = np.take(array, [0], axis=axis)
-            if np.array_equal(array, np.broadcast_to(first, array.shape)):
-                array = first
-    return array
 
 
 def _input_specs(

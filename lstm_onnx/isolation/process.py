@@ -69,13 +69,9 @@ class Child:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
+            kill(process)
             for reader in self._readers:
                 reader.join(_PATIENCE)
-            if process.stdin is not None:
-                with contextlib.suppress(OSError):  # of what it has not read
-                    process.stdin.close()
 
     def call(self, function: str, arguments: Mapping[str, Any], limits: Limits | None = None) -> Any:
         """Call a function in the child process.
@@ -203,6 +199,20 @@ def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict
             return dict(json.loads(line))
         except (ValueError, TypeError):
             return {"garbled": True}
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process at once, and close what it reads from."""
+    process.kill()
+    process.wait()
+    close_stdin(process)
+
+
+def close_stdin(process: subprocess.Popen[bytes]) -> None:
+    """Close what a process reads from, after it has ended."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):  # of what it has not read
+            process.stdin.close()
 
 
 def ended(process: Any, seconds: float) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output
+from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, one_if_equal
 from ..lowering.rename import TracedGraph
 from .canonical import RECURRENT
 from .cells import is_zeros
@@ -97,7 +97,7 @@ def expose_loop_states(
             exposed.states[name] = after
             names.append(name)
             if array is not None and array.any():
-                exposed.initial[name] = _one_if_equal(array, graph.dims[name])
+                exposed.initial[name] = one_if_equal(array, graph.dims[name])
     return tuple(names)
 
 
@@ -154,14 +154,4 @@ def _initial(program: Program, value: Any, inputs: Sequence[Tensor]) -> np.ndarr
     with torch.no_grad():
         tensor: Tensor = of(value)
     array: np.ndarray = tensor.detach().cpu().numpy()
-    return array
-
-
-def _one_if_equal(array: np.ndarray, dims: tuple[int | str, ...]) -> np.ndarray:
-    """One entry along each dynamic axis along which all are equal."""
-    for axis, dim in enumerate(dims):
-        if isinstance(dim, str):
-            first = np.take(array, [0], axis=axis)
-            if np.array_equal(array, np.broadcast_to(first, array.shape)):
-                array = first
     return array

@@ -183,6 +183,16 @@ def add_output(graph: TracedGraph, node: NodeProto, index: int, name: str) -> No
     graph.outputs.append(name)
 
 
+def one_if_equal(array: Array, dims: Dims) -> Array:
+    """One entry along each dynamic axis along which all entries are equal, so that it fits every size."""
+    for axis, dim in enumerate(dims):
+        if isinstance(dim, str):
+            first = np.take(array, [0], axis=axis)
+            if np.array_equal(array, np.broadcast_to(first, array.shape)):
+                array = first
+    return array
+
+
 def _one_row(state: Array, name: str) -> Array:
     """``(L*D, batch, features)`` as ``(L*D, 1, features)``, where all rows are equal."""
     if not np.array_equal(state, np.broadcast_to(state[:, :1], state.shape)):

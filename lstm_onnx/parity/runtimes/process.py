@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import MissingDependencyError, ModelError, RunError
 from ...isolation.limits import how_it_ended
-from ...isolation.process import drain, ended, last_words
+from ...isolation.process import close_stdin, drain, ended, kill, last_words
 from .frames import read_message, write_message
 
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -68,9 +68,7 @@ class EngineProcess:
         """End the process."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
-            _close_stdin(process)
+            kill(process)
 
     def open(self, number: int, path: str, outputs: Sequence[str], *, fixed: bool = False) -> int:
         """Open a file under a number that the caller chooses; `outputs` and `fixed` as in `adapter`.
@@ -150,15 +148,9 @@ class EngineProcess:
         process, self._process = self._process, None
         assert process is not None  # noqa: S101 - it was asked
         how = how_it_ended(ended(process, _PATIENCE))
-        _close_stdin(process)
+        close_stdin(process)
         said = last_words(bytes(self._stderr))
         return f"it {how}{f': {said}' if said else ''}"
-
-
-def _close_stdin(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):  # of what it has not read
-            process.stdin.close()
 
 
 def _read(stream: IO[bytes], answers: queue.SimpleQueue[Message | None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import gcd
 
-from ..size import ONE, Size
+from ..size import Size
 
 
 class Lengths:
@@ -53,8 +53,3 @@ class Lengths:
     def depends(self, size: Size) -> bool:
         """Whether the size depends on the number of time steps."""
         return self.time in size.names
-
-
-def quotient(size: Size, by: Size) -> Size | None:
-    """``size / by`` where that is exact for all sizes of open axes, else None."""
-    return size if by == ONE else size.divided(by)

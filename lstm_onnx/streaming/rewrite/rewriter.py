@@ -16,8 +16,6 @@ from .facts import Carry, Fact, RefusedError, Shape, Static, Stream
 from .graph import Graph, make_node_like
 from .lengths import Lengths
 
-WINDOW = "only a bounded window of the steps before it, or a running mean"
-
 
 @dataclass(frozen=True)
 class Call:

@@ -1,13 +1,8 @@
-"""Files in int8 and float16: right ones pass, and every wrong one fails by name."""
+"""Files in int8: right ones pass, and every wrong one fails by name."""
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,126 +11,26 @@ from onnx import numpy_helper
 from torch import nn
 
 import lstm_onnx
-from lstm_onnx import ConfigError, ModelError, ParityReport
-from lstm_onnx.onnxgraph.write import write_model
+from lstm_onnx import ConfigError, ModelError
 from lstm_onnx.parity.converted.exact import GRAPH, STORED, Stored, different_interface, different_nodes, read_stored
 from lstm_onnx.parity.converted.results import converted_results
 from lstm_onnx.parity.golden_file import Golden
 from lstm_onnx.parity.golden_file import read as read_golden
 from lstm_onnx.testing import ParityError, assert_parity
+from tests.parity.converted.files import (
+    OPTIONS,
+    Files,
+    a_zero_point,
+    all_numbers,
+    changed,
+    crossed_pairs,
+    crossed_states,
+    failed,
+    next_float,
+    number,
+    reversed_direction,
+)
 from tests.quantization.operators import Case, saved
-
-OPTIONS: dict[str, Any] = {"provider": "cpu", "threads": 1, "mutants": "none"}
-
-
-class Net(nn.Module):
-    """An embedding, an LSTM whose states are inputs and outputs, and a head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(64, 20)
-        self.lstm = nn.LSTM(20, 32, batch_first=True)
-        self.head = nn.Linear(32, 40)
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.head(self.lstm(self.embedding(tokens))[0])
-        return output
-
-
-@dataclass(frozen=True)
-class Files:
-    """A module, and its files in int8 and float16."""
-
-    module: Any
-    int8: Path
-    float16: Path
-
-    def verified(self, path: Path | None = None, **options: Any) -> ParityReport:
-        return lstm_onnx.verify(self.module, path or self.int8, **{**OPTIONS, **options})
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("bare")
-    torch.manual_seed(0)
-    module = nn.LSTM(20, 24, num_layers=2)
-    for precision in ("int8", "float16"):
-        lstm_onnx.export(module, folder / f"{precision}.onnx", precision=precision)
-    return Files(module, folder / "int8.onnx", folder / "float16.onnx")
-
-
-@pytest.fixture(scope="module")
-def net(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    folder = tmp_path_factory.mktemp("net")
-    torch.manual_seed(0)
-    module = Net().eval()
-    for precision in ("int8", "float16"):
-        lstm_onnx.export(
-            module,
-            folder / f"{precision}.onnx",
-            example_inputs=torch.randint(0, 64, (2, 5)),
-            dynamic_shapes={"tokens": {0: "batch", 1: "time"}},
-            states="explicit",
-            precision=precision,
-            check=False,
-        )
-    return Files(module, folder / "int8.onnx", folder / "float16.onnx")
-
-
-def changed(source: Path, path: Path, change: Callable[[Stored], None]) -> Path:
-    stored = read_stored(source)
-    change(stored)
-    write_model(stored.model, stored.arrays, path)
-    return path
-
-
-def number(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Stored], None]:
-    def apply(stored: Stored) -> None:
-        array = stored.arrays[name].copy()
-        array.reshape(-1)[5] = change(array.reshape(-1)[5])
-        stored.arrays[name] = array
-
-    return apply
-
-
-def all_numbers(suffix: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Stored], None]:
-    def apply(stored: Stored) -> None:
-        names = [name for name in stored.arrays if name.endswith(suffix)]
-        assert names
-        stored.arrays[names[0]] = change(stored.arrays[names[0]])
-
-    return apply
-
-
-def next_float(value: np.ndarray) -> np.ndarray:
-    return np.nextafter(value, np.float32(9))
-
-
-def a_zero_point(stored: Stored) -> None:
-    names = [name for name, array in stored.arrays.items() if array.dtype == np.uint8]
-    assert names
-    stored.arrays[names[0]] = stored.arrays[names[0]] - np.uint8(1)
-
-
-def crossed_states(stored: Stored) -> None:
-    """The two state inputs exchanged, wherever they are read."""
-    for node in stored.model.graph.node:
-        for at, name in enumerate(node.input):
-            node.input[at] = {"h0": "c0", "c0": "h0"}.get(name, name)
-
-
-def reversed_direction(stored: Stored) -> None:
-    scan = next(node for node in stored.model.graph.node if node.op_type == "Scan")
-    for item in scan.attribute:
-        if item.name in ("scan_input_directions", "scan_output_directions"):
-            item.ints[:] = [1 - direction for direction in item.ints]
-
-
-def crossed_pairs(stored: Stored) -> None:
-    for item in stored.model.metadata_props:
-        if item.key == "lstm_onnx.states":
-            item.value = json.dumps({"c0": "hn", "h0": "cn"})
-
 
 WRONG = {
     "one byte of W": (number("l0/W/int8", lambda value: value ^ 1), STORED),
@@ -147,10 +42,6 @@ WRONG = {
     "a direction flipped": (reversed_direction, GRAPH),
     "pairs of states crossed": (crossed_pairs, GRAPH),
 }
-
-
-def failed(report: ParityReport) -> set[str]:
-    return {case.label for case in report.cases if not case.passed}
 
 
 @pytest.fixture(scope="module")
@@ -253,81 +144,6 @@ def test_layers_are_recurrent_alone_by_an_option(net: Files, tmp_path: Path) -> 
 
 
 # --- float16 ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("files", ["bare", "net"])
-def test_a_float16_file_has_exactly_the_rounded_weights(files: str, request: pytest.FixtureRequest) -> None:
-    found: Files = request.getfixturevalue(files)
-    report = found.verified(found.float16)
-    assert report, str(report)
-    assert report.precision == "float16"
-    assert all(1e-6 < drift.relative < 2e-3 for drift in report.drift)
-    assert any(case.label.startswith("rounded weights, ") for case in report.cases)
-    state = found.module.state_dict()
-    name, parameter = ("l0/R/float16", "weight_hh_l0") if files == "bare" else ("embedding.weight/float16", None)
-    stored = read_stored(found.float16).arrays[name]
-    assert stored.dtype == np.float16
-    if parameter is None:
-        assert np.array_equal(stored, state["embedding.weight"].numpy().astype(np.float16))
-    else:
-        gates = state[parameter].numpy().astype(np.float16).reshape(4, 24, 24)[[0, 3, 1, 2]]
-        assert np.array_equal(stored[0], gates.reshape(96, 24))
-
-
-def test_a_float16_file_gives_what_pytorch_gives_with_rounded_weights(bare: Files) -> None:
-    rounded = copy.deepcopy(bare.module)
-    with torch.no_grad():
-        for name, parameter in rounded.named_parameters():
-            if name.startswith("weight"):  # biases stay float32
-                parameter.copy_(parameter.half().float())
-    report = lstm_onnx.verify(rounded, bare.float16, **OPTIONS, max_drift=1e-6)
-    assert report, str(report)
-    assert any(note.startswith("the weights are rounded to float16") for note in report.notes)
-    report = lstm_onnx.verify(bare.module, bare.float16, **OPTIONS, max_drift=1e-6)
-    assert failed(report) == {"the drift from float64"}
-
-
-def test_a_wrong_float16_file_fails(bare: Files, tmp_path: Path) -> None:
-    half = number("l0/W/float16", lambda value: np.nextafter(value, np.float16(9)))
-    report = bare.verified(changed(bare.float16, tmp_path / "wrong.onnx", half))
-    assert not report
-    assert STORED in failed(report)
-
-
-def test_a_float16_file_is_half_as_large_and_runs_in_float32(tmp_path: Path) -> None:
-    module = nn.LSTM(64, 128)
-    sizes = {
-        precision: lstm_onnx.export(module, tmp_path / f"{precision}.onnx", precision=precision).num_bytes
-        for precision in ("float32", "float16", "int8")
-    }
-    assert sizes["float16"] <= 0.55 * sizes["float32"]
-    assert sizes["int8"] <= 0.3 * sizes["float32"]
-    x = np.random.default_rng(0).standard_normal((5, 2, 64)).astype(np.float32)
-    full, half = (
-        lstm_onnx.load(tmp_path / f"{name}.onnx", provider="cpu", threads=1).run({"input": x})["output"]
-        for name in ("float32", "float16")
-    )
-    assert half.dtype == np.float32
-    assert 0 < np.abs(half - full).max() < 1e-3
-    with pytest.raises(ModelError, match="has float16 weights; quantise the float32 file"):
-        lstm_onnx.quantize(tmp_path / "float16.onnx", tmp_path / "q.onnx")
-
-
-@pytest.mark.parametrize(
-    ("dtype", "precision"), [(torch.float16, "int8"), (torch.bfloat16, "float16"), (torch.float64, "float32")]
-)
-def test_modules_of_other_dtypes(dtype: torch.dtype, precision: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    module = nn.LSTM(20, 24).to(dtype)
-    result = lstm_onnx.export(module, tmp_path / "m.onnx", precision=precision)
-    assert result.spec is not None
-    assert result.spec.dtype == "float32"
-    assert next(module.parameters()).dtype == dtype
-    report = lstm_onnx.verify(module, tmp_path / "m.onnx", **OPTIONS)
-    assert report, str(report)
-
-
-# --- the limit of the drift, golden files, assertions ----------------------------------------------------
 
 
 def test_the_drift_has_a_limit_and_data_count(bare: Files) -> None:

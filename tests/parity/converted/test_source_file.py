@@ -17,7 +17,7 @@ from lstm_onnx import ConfigError, ModelError, ParityReport
 from lstm_onnx.parity.converted.exact import GRAPH, STORED, Stored
 from lstm_onnx.parity.golden_file import read as read_golden
 from lstm_onnx.testing import ParityError, assert_parity
-from tests.parity.converted.test_files import (
+from tests.parity.converted.files import (
     a_zero_point,
     all_numbers,
     changed,

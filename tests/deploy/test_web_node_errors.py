@@ -1,0 +1,153 @@
+"""What lstm-onnx.mjs refuses, in Node: with the messages of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lstm_onnx.errors import LSTMOnnxError
+from lstm_onnx.runtime import Model, load
+
+from ..runtime.models import accumulator, exported
+from .node_process import NEEDS_NODE, Folders, Node, arrays_of, close, pack, result_of
+
+pytestmark = NEEDS_NODE
+
+
+def test_inputs_are_refused_with_pythons_messages(perform: Node, folders: Folders, tmp_path: Path) -> None:
+    bare, lengths = folders.file("tutorial"), folders.file("everything")
+    doubled = twice_as_many_states(tmp_path / "doubled.onnx")
+    zeros = np.zeros
+    f32, i64 = np.float32, np.int64
+    everything = {"input": zeros((2, 5, 6), f32)}
+    cases: list[tuple[Path, dict[str, np.ndarray]]] = [
+        (bare, {}),
+        (bare, {"x": zeros((5, 1, 4), f32)}),
+        (bare, {"input": zeros((5, 1, 4), np.float64)}),
+        (bare, {"input": zeros((5, 1), f32)}),
+        (bare, {"input": zeros((4,), f32)}),
+        (bare, {"input": zeros((5, 1, 3), f32)}),
+        (bare, {"input": zeros((5, 0, 4), f32)}),
+        (bare, {"input": zeros((0, 2, 4), f32)}),
+        (bare, {"input": zeros((5, 2, 4), f32), "h0": zeros((1, 3, 3), f32)}),
+        (bare, {"input": zeros((5, 2, 4), f32), "lengths": zeros(2, np.int32)}),
+        (lengths, {**everything, "lengths": np.array([6, 1])}),
+        (lengths, {**everything, "lengths": np.array([3, 0], np.int32)}),
+        (lengths, {**everything, "lengths": np.array([3])}),
+        (lengths, {**everything, "lengths": zeros(2, f32)}),
+        (doubled, {"x": zeros((2, 3), f32), "state": zeros((5, 3), f32)}),
+        (doubled, {"x": zeros((2, 3), f32)}),
+        (doubled, {"x": zeros((2, 3), i64)}),
+    ]
+    with load(lengths, "cpu") as model:
+        size = model.inputs["input"].shape[2]
+    everything["input"] = zeros((2, 5, int(size)), f32)
+    cases = [(path, {**feeds, **everything} if path == lengths else feeds) for path, feeds in cases]
+    jobs = [
+        {"kind": "run", "runtime": "onnxruntime-node", "model": path, "feeds": pack(feeds)} for path, feeds in cases
+    ]
+    messages = []
+    for (path, feeds), answer in zip(cases, perform(jobs), strict=True):
+        if "result" in answer:
+            with load(path, "cpu") as model:
+                close(arrays_of(result_of(answer)), model.run(feeds), 1e-6)
+            continue
+        error = error_of(path, lambda model, feeds=feeds: model.run(feeds))
+        wanted = str(error).replace("(use .astype(numpy.", '(new ort.Tensor("').replace("32))", '32", ...))')
+        assert answer == {"error": wanted, "kind": type(error).__name__, "input": error.name}
+        messages.append(wanted)
+    assert len(messages) == len(cases) - 1  # the state of 2 * 2 rows is filled in
+
+
+def error_of(path: Path, run: Callable[[Model], object]) -> LSTMOnnxError:
+    """What Python raises."""
+    with load(path, "cpu") as model, pytest.raises(LSTMOnnxError) as raised:
+        run(model)
+    return raised.value
+
+
+def streamed(job: dict[str, Any], model: Model) -> None:
+    """What run.mjs does in a job of a stream."""
+    stream = model.stream(**job.get("stream", {}))
+    if "state" in job:
+        stream.state = arrays_of(job["state"])
+    for feeds in job["chunks"]:
+        stream.run(arrays_of(feeds))
+
+
+def twice_as_many_states(path: Path) -> Path:
+    """y = x + the state's first rows; the state has two rows for each of x."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [
+            helper.make_node("Concat", ["x", "x"], ["both"], axis=0),
+            helper.make_node("Add", ["both", "state"], ["stateN"]),
+            helper.make_node("Shape", ["x"], ["size"]),
+            helper.make_node("Slice", ["stateN", "zero", "size"], ["y"]),
+        ],
+        "doubled",
+        [info("x", TensorProto.FLOAT, ["batch", 3]), info("state", TensorProto.FLOAT, ["2*batch", 3])],
+        [info("y", TensorProto.FLOAT, ["batch", 3]), info("stateN", TensorProto.FLOAT, ["2*batch", 3])],
+        [helper.make_tensor("zero", TensorProto.INT64, [2], [0, 0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"lstm_onnx.states": '{"state": "stateN"}', "lstm_onnx.not_streamable": '""'})
+    onnx.save(model, path)
+    return path
+
+
+def test_streams_are_refused_with_pythons_messages(perform: Node, folders: Folders, tmp_path: Path) -> None:
+    bidirectional, bare = folders.file("bidirectional"), folders.file("tutorial")
+    exported(tmp_path / "stateless.onnx")
+    stateless = onnx.load(tmp_path / "stateless.onnx")
+    for item in list(stateless.metadata_props):
+        if item.key in ("lstm_onnx.states", "lstm_onnx.spec", "lstm_onnx.checksum"):
+            stateless.metadata_props.remove(item)
+    onnx.save(stateless, tmp_path / "stateless.onnx")
+    chunk = {"input": np.zeros((1, 2, 4), np.float32)}
+    state = {"h0": np.zeros((1, 1, 3), np.float32)}
+    wrong = {**state, "c0": np.zeros((1, 2, 3), np.float32)}
+    jobs: list[dict[str, Any]] = [
+        {"model": bidirectional},
+        {"model": tmp_path / "stateless.onnx"},
+        {"model": bare, "stream": {"batch": 0}},
+        {"model": bare, "chunks": [pack(chunk)]},
+        {"model": bare, "chunks": [pack({**chunk, **state})]},
+        {"model": bare, "state": pack(state)},
+        {"model": bare, "state": pack({"h0": state["h0"], "c0": wrong["c0"]})},
+        {"model": folders.file("denoiser"), "chunks": [pack({"last": np.zeros(1, np.int64)})]},
+        {"model": accumulator(tmp_path / "other.onnx"), "options": {"states": {"state": "stateN"}}},
+    ]
+    jobs = [{"kind": "stream", "runtime": "onnxruntime-node", "chunks": [], **job} for job in jobs]
+    answers = [answer["error"] for answer in perform(jobs)]
+    for job, found in zip(jobs[:-1], answers, strict=False):
+        wanted = str(error_of(job["model"], partial(streamed, job))).replace("stream(batch=2)", "stream({ batch: 2 })")
+        assert found == wanted.replace("load(..., states=...)", "load(ort, source, { states })")
+    assert "does not say whether chunks give what the whole sequence gives" in answers[-1]
+
+
+def test_what_is_no_model_is_refused(perform: Node, folders: Folders, tmp_path: Path) -> None:
+    content = folders.file("tutorial").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.onnx").write_text("this is not a model", encoding="utf-8")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    damaged = onnx.load(folders.file("tutorial"))
+    next(item for item in damaged.metadata_props if item.key == "lstm_onnx.states").value = "{"
+    onnx.save(damaged, tmp_path / "damaged.onnx")
+    missing = {"states": {"h": "hn"}}
+    jobs: list[dict[str, Any]] = [
+        *({"model": tmp_path / f"{name}.onnx"} for name in ("cut", "text", "empty", "damaged")),
+        {"model": folders.file("tutorial"), "options": missing},
+    ]
+    answers = perform([{"kind": "run", "runtime": "onnxruntime-node", "feeds": {}, **job} for job in jobs])
+    assert [answer["kind"] for answer in answers] == ["ModelError"] * 5
+    assert all("is not an ONNX model" in answer["error"] for answer in answers[:3])
+    assert "the metadata lstm_onnx.* is damaged" in answers[3]["error"]
+    assert answers[4]["error"].endswith("the state input 'h' does not exist; its inputs are input, h0, c0")

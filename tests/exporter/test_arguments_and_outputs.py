@@ -1,0 +1,166 @@
+"""What a module's forward takes and returns: containers, values that are no tensors, outputs of every kind."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lstm_onnx import ExportError
+from tests.exporter.helpers import BATCH_TIME, agree, eager, made, right, signal
+
+
+class Pair(NamedTuple):
+    left: Tensor
+    right: list[Tensor]
+
+
+Named = namedtuple("Named", ["a", "b"])
+
+
+@dataclass
+class Record:
+    first: Tensor
+    second: dict[str, Tensor]
+
+
+@pytest.fixture
+def _registered() -> None:
+    if Record not in pytree.SUPPORTED_NODES:
+        torch.export.register_dataclass(Record)
+
+
+class Containers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, pair: Pair, record: Record) -> dict[str, Any]:
+        out, (h, c) = self.lstm(pair.left + pair.right[1])
+        return {
+            "scores": Named(out, record.first * 2),
+            "record": Record(h, {"cell": c, "x": record.second["x"] + 1}),
+            "list": [(out.mean(), 3), None],
+        }
+
+
+@pytest.mark.usefixtures("_registered")
+def test_containers_in_and_out(tmp_path: Path) -> None:
+    def inputs(batch: int, time: int) -> tuple[Any, ...]:
+        (x,) = signal(batch, time)
+        return Pair(x, [x[:, 0], x * 2]), Record(x[:, 0], {"x": x})
+
+    shapes = {
+        "pair": (BATCH_TIME, [{0: "batch"}, BATCH_TIME]),
+        "record": Record({0: "batch"}, {"x": BATCH_TIME}),  # type: ignore[arg-type, dict-item]
+    }
+    result = right(Containers(), inputs, shapes, tmp_path)
+    names = ["pair.left", "pair.right.0", "pair.right.1", "record.first", "record.second.x"]
+    assert list(result.exported.inputs) == names
+    assert list(result.exported.outputs) == [
+        "scores.a",
+        "scores.b",
+        "record.first.out",
+        "record.second.cell",
+        "record.second.x.out",
+        "list.0.0",
+    ]
+
+
+class Signature(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def run(self, x: Tensor, scale: float, flip: bool, mode: str | None, extra: Tensor | None) -> Tensor:
+        x = x.flip(1) * scale if flip else x * scale
+        out = self.lstm(x)[0]
+        if mode == "last":
+            out = out[:, -1]
+        return out if extra is None else out + extra
+
+
+class Positional(Signature):
+    def forward(self, x: Tensor, scale: int, flip: bool, mode: str | None = None, extra: Tensor | None = None) -> Any:
+        return self.run(x, scale, flip, mode, extra)
+
+
+class Keywords(Signature):
+    def forward(self, *, x: Tensor, scale: float = 1.0, extra: Tensor, **rest: Any) -> Any:
+        return self.run(x, scale, rest["flip"], rest.get("mode"), extra * rest["more"])
+
+
+class Many(Signature):
+    def forward(self, first: Tensor, /, *xs: Tensor) -> Any:
+        return self.run(first + sum(xs), 2, False, None, None)
+
+
+def test_arguments_that_are_no_tensors_are_constants(tmp_path: Path) -> None:
+    for flip, mode in ((True, "last"), (False, None)):
+
+        def inputs(batch: int, time: int, flip: bool = flip, mode: str | None = mode) -> tuple[Any, ...]:
+            return *signal(batch, time), 3, flip, mode, None
+
+        result = right(Positional(), inputs, {"x": BATCH_TIME}, tmp_path)
+        assert list(result.exported.inputs) == ["x"]
+
+
+def test_keywords_alone(tmp_path: Path) -> None:
+    def inputs(batch: int, time: int) -> Any:
+        more = signal(batch, time)[0][:, :, :1]
+        return {"more": more, "flip": True, "x": signal(batch, time)[0], "extra": torch.arange(4.0)}
+
+    result = made(Keywords().eval(), inputs(2, 4), {"x": BATCH_TIME, "more": BATCH_TIME}, tmp_path)
+    assert list(result.exported.inputs) == ["x", "extra", "more"]
+    other = inputs(3, 6)
+    actual = result.model.run({name: other[name].numpy() for name in result.exported.inputs})
+    agree([actual["output"]], eager(Keywords().eval(), other))
+
+
+def test_any_number_of_arguments(tmp_path: Path) -> None:
+    def inputs(batch: int, time: int) -> tuple[Tensor, ...]:
+        (x,) = signal(batch, time)
+        return x, x * 2, x + 1
+
+    shapes = {"first": BATCH_TIME, "xs": (BATCH_TIME, BATCH_TIME)}
+    result = right(Many(), inputs, shapes, tmp_path)
+    assert list(result.exported.inputs) == ["first", "xs.0", "xs.1"]
+
+
+class Outputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.register_buffer("table", torch.arange(3.0))
+
+    def forward(self, x: Tensor, mask: Tensor) -> dict[str, Any]:
+        out = self.lstm(x)[0]
+        return {"x": x, "out": out, "again": out, "steps": x.size(1), "mask": mask, "table": self.table, "n": 3}
+
+
+def test_outputs_that_are_inputs_constants_numbers_or_there_twice(tmp_path: Path) -> None:
+    module = Outputs().eval()
+    shapes = {"x": BATCH_TIME, "mask": BATCH_TIME}
+
+    def inputs(batch: int, time: int) -> tuple[Tensor, Tensor]:
+        x = signal(batch, time)[0]
+        return x, x[..., 0] > 0
+
+    result = right(module, inputs, shapes, tmp_path)
+    assert list(result.exported.outputs) == ["x.out", "out", "again", "mask.out", "table"]
+    asked = ["a", "b", "c", "d", "e"]
+    result = made(module, inputs(2, 4), shapes, tmp_path, output_names=asked)
+    assert list(result.exported.outputs) == asked
+    with pytest.raises(ExportError, match=r"2 output names were given \(a, b\) for 5 tensors \(x, out, again, mask"):
+        made(module, inputs(2, 4), shapes, tmp_path, output_names=asked[:2])
+    with pytest.raises(ExportError, match="give a name of its own to each"):
+        made(module, inputs(2, 4), shapes, tmp_path, output_names=["a", "a", "c", "d", "e"])

@@ -166,5 +166,5 @@ def test_the_same_exit_aborts_without_the_handler(file: Path) -> None:
     if sys.version_info >= (3, 14):
         pytest.skip("this Python lets daemon threads hang at its end")
     code = "from lstm_onnx.runtime import shutdown; atexit.unregister(shutdown._end)\n"
-    ended = [_ran(code + ENDS["a map that nobody goes through"][0], file).returncode for _ in range(3)]
-    assert any(ended)
+    # Whether a thread is inside a run at the end is chance: more tries where others use the cores.
+    assert any(_ran(code + ENDS["a map that nobody goes through"][0], file).returncode for _ in range(12))

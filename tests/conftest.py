@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,19 @@ def in_first_part(name: str, parts: int) -> bool:
 def script_environment() -> dict[str, str]:
     """The environment for a subprocess in which `lstm-onnx` and `python` are those of this interpreter."""
     return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+
+
+@pytest.fixture(scope="session")
+def _programs() -> Iterator[Path | None]:
+    from .forks.started import programs
+
+    with programs() as folder:
+        yield folder
+
+
+@pytest.fixture
+def forking_environment(script_environment: dict[str, str], _programs: Path | None) -> dict[str, str]:
+    """`script_environment`, but that `lstm-onnx` and `python` are forks with most imports done, see `tests.forks`."""
+    if _programs is None:
+        return script_environment
+    return {**script_environment, "PATH": os.pathsep.join([str(_programs), script_environment["PATH"]])}

@@ -1,7 +1,7 @@
 """The fenced code blocks of a Markdown page, and how each kind is run.
 
 =========== ==================================================================================
-``python``  run by this interpreter, with warnings as errors
+``python``  run by the first `python` on PATH, with warnings as errors
 ``sh``      run by bash, as it stands
 ``console`` each line after ``$ `` is run by bash; the lines below it are output that must occur,
             in their order, where ``...`` stands for anything
@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +56,7 @@ def run(block: Block, folder: Path, environment: Mapping[str, str]) -> str | Non
         AssertionError: a command failed, or printed something else than the page shows.
     """
     if block.language == "python":
-        return _succeed([sys.executable, "-W", "error", "-c", block.text], block, folder, environment).stdout
+        return _succeed(["python", "-W", "error", "-c", block.text], block, folder, environment).stdout
     if block.language == "sh":
         return _succeed(_bash(block.text), block, folder, environment).stdout
     if block.language == "console":

@@ -74,10 +74,10 @@ def test_code_blocks_are_of_known_languages_and_none_is_left_open(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_the_code_of_a_page_runs(page, tmp_path, script_environment):
+def test_the_code_of_a_page_runs(page, tmp_path, forking_environment):
     prepare(tmp_path)
     for block in blocks_of(page.read_text(encoding="utf-8")):
-        run(block, tmp_path, script_environment)
+        run(block, tmp_path, forking_environment)
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)

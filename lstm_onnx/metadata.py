@@ -243,7 +243,7 @@ def packed(array: NDArray[Any]) -> dict[str, Any]:
     data = np.ascontiguousarray(array)
     return {
         "dtype": data.dtype.name,
-        "shape": list(data.shape),
+        "shape": list(np.shape(array)),  # ascontiguousarray gives a number an axis
         "data": binascii.b2a_base64(data.astype(data.dtype.newbyteorder("<")).tobytes(), newline=False).decode("ascii"),
     }
 

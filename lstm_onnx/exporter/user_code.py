@@ -7,6 +7,7 @@ import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
 
@@ -53,12 +54,27 @@ def calling_line() -> str | None:
 
 def error_line(error: BaseException) -> str | None:
     """The innermost line of the user's code in an error's traceback, or in that of its cause; None if there is none."""
-    found = None
+    return next((line for cause in causes(error) if (line := _innermost(cause.__traceback__)) is not None), None)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from or while handling, and so on.
+
+    Not the error that the caller of lstm_onnx was handling already: one that tries a second export after a first one
+    failed has the first one's error as the context of the second one's.
+    """
+    handling = set()  # the frames that still run
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        handling.add(frame)
+        frame = frame.f_back
     current: BaseException | None = error
-    while current is not None and found is None:
-        found = _innermost(current.__traceback__)
-        current = current.__cause__ or current.__context__
-    return found
+    while current is not None:
+        yield current
+        context = current.__context__
+        if context is not None and context.__traceback__ is not None and context.__traceback__.tb_frame in handling:
+            context = None
+        current = current.__cause__ or context
 
 
 def stack_trace_line(trace: str) -> str | None:

@@ -67,7 +67,7 @@ class DeviceSteps:
     @state.setter
     def state(self, values: Mapping[str, np.ndarray]) -> None:
         for name, array in values.items():
-            self._states[self._current][name].update_inplace(np.ascontiguousarray(array))
+            self._states[self._current][name].update_inplace(np.asarray(array, order="C"))
 
     def step(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs that are not states, on the CPU; the new states stay where they are.
@@ -87,7 +87,7 @@ class DeviceSteps:
                 self._bound.popitem(last=False)
         else:
             for name, array in feeds.items():
-                bound.chunk[name].update_inplace(np.ascontiguousarray(array))
+                bound.chunk[name].update_inplace(np.asarray(array, order="C"))
         run_binding(self._model, bound.bindings[self._current], bound.options[self._current])
         self._current ^= 1
         return {name: value.numpy().copy() for name, value in bound.outputs.items()}
@@ -192,7 +192,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
     for name, tensor in feeds.items():
         if device_of(tensor) is None:
             array, _ = to_numpy(tensor, model.inputs.get(name), name)
-            values[name] = value.ortvalue_from_numpy(np.ascontiguousarray(array), device, model.device_id)
+            values[name] = value.ortvalue_from_numpy(np.asarray(array, order="C"), device, model.device_id)
             continue
         try:
             values[name] = value.from_dlpack(tensor)

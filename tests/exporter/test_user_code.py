@@ -13,7 +13,7 @@ import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter import module, user_code
 from lstm_onnx.exporter.functional.functional_module import call_forward
-from lstm_onnx.exporter.user_code import error_line, first_line, stack_line, user_line
+from lstm_onnx.exporter.user_code import causes, error_line, first_line, stack_line, user_line
 
 
 def number_of(text: str) -> int:
@@ -100,3 +100,26 @@ def test_a_colon_at_the_end_is_left_out() -> None:
 )
 def test_the_first_line_of_an_error(text: str, line: str) -> None:
     assert first_line(ValueError(text)) == line
+
+
+def test_an_error_that_was_being_handled_before_is_no_cause() -> None:
+    """A second export after a failed one, within its except, has nothing to do with the first one's error."""
+
+    def fails(text: str) -> None:
+        raise RuntimeError(text)
+
+    def second() -> RuntimeError:
+        with pytest.raises(RuntimeError) as caught:
+            fails("second")
+        return caught.value
+
+    try:
+        fails("first")
+    except RuntimeError as first:
+        error, before = second(), first
+        found = list(causes(error))
+        error.__cause__ = first  # unless it is said to be one
+        said = list(causes(error))
+    assert error.__context__ is before
+    assert found == [error]
+    assert said == [error, before]

@@ -11,15 +11,12 @@ from ...errors import ExportError, LSTMOnnxError
 from ..functional.attribute_states import ForwardFailed
 from ..functional.functional_module import FixedSizeError, FunctionalModule, within_operator
 from ..opaque.operators import RecurrentModule
-from ..user_code import NUMBERS, error_line, first_line, stack_trace_line
+from ..user_code import NUMBERS, causes, error_line, first_line, stack_trace_line
 
 
 def own_error(error: BaseException) -> LSTMOnnxError | None:
     """An error of ours that torch wrapped in one of its own."""
-    current: BaseException | None = error
-    while current is not None and not isinstance(current, LSTMOnnxError):
-        current = current.__cause__ or current.__context__
-    return current
+    return next((cause for cause in causes(error) if isinstance(cause, LSTMOnnxError)), None)
 
 
 _REWRITES = (

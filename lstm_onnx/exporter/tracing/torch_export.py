@@ -30,9 +30,11 @@ from ..translations.interpolation import INTERPOLATIONS
 from ..translations.size_arithmetic import RANGES, SCALARS, exact_floor_division, keep_doubles
 from ..translations.sorting import SORTING
 from ..translations.views import VIEWS
+from ..translations.wide_range import WIDE_RANGE
 from .assigned_parameters import assigned_parameters
 from .errors import explained, own_error, sources, translation_problem, unexplained
 from .exact_rewrites import exact_rewrites
+from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .pooling import SymbolicPooling
 from .size_decisions import SizeFacts, axis_of, size_facts
@@ -209,6 +211,7 @@ def _trace(
                         **VIEWS,
                         **SORTING,
                         **ANGLES,
+                        **WIDE_RANGE,
                         torch.ops.lstm_onnx.recurrent.default: translation,
                     },
                     verbose=False,
@@ -217,6 +220,7 @@ def _trace(
             raise (own_error(error) or ExportError(translation_problem(error, program))) from error
     assert translated is not None  # noqa: S101 - without a file it is returned
     keep_doubles(translated.model)
+    replace_limited_kernels(translated.model)
     # Here, as the translation may compare sizes, too.
     facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
     notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)

@@ -121,11 +121,11 @@ class ModuleRun:
                 shape = shape_of(info, sizes)
                 initial = metadata.initial.get(name)
                 array = np.zeros(shape, info.dtype) if initial is None else np.broadcast_to(initial, shape)
-                start[name] = self._tensor(np.ascontiguousarray(array))
+                start[name] = self._tensor(array.copy())
         return start
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array).to(self._device)
+        tensor = torch.from_numpy(np.asarray(array)).to(self._device)  # a state may have no axes
         return tensor.to(self._prepared.dtype) if tensor.is_floating_point() else tensor
 
 

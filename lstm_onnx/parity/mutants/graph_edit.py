@@ -179,7 +179,7 @@ class Edit:
     def array(self, array: np.ndarray) -> str:
         """Add an initializer, and return its name."""
         name = self._name()
-        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         self._initializers[name] = self.graph.initializer[-1]
         return name
 

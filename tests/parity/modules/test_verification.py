@@ -320,3 +320,33 @@ def test_the_longest_of_the_least_lengths_fills_the_time(tagger: Made) -> None:
     done = ModuleVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     (case,) = [case for case in done.cases if ", least of " in case.label]
     assert case.inputs["lengths"].tolist() == [case.inputs["tokens"].shape[1], 1, 1]
+
+
+class Counted(nn.Module):
+    """A buffer without axes that each call changes; it starts at 2."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 2)
+        self.register_buffer("calls", torch.tensor(2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.lstm(x)[0] * self.calls
+
+
+def test_a_state_without_axes_is_compared(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, path = Counted(), tmp_path / "counted.onnx"
+    shapes = {"x": {0: "time", 1: "batch"}}
+    lstm_onnx.export(module, path, example_inputs=(torch.randn(4, 2, 3),), dynamic_shapes=shapes)
+    assert lstm_onnx.verify(module, path, mutants="none")
+    x = torch.randn(4, 2, 3)
+    expected = Counted()  # the file starts at 2 at each call
+    expected.load_state_dict(module.state_dict())
+    with torch.no_grad():
+        np.testing.assert_allclose(
+            lstm_onnx.load(path, provider="cpu").run({"x": x.numpy()})["output"], expected(x), atol=1e-6
+        )

@@ -1,0 +1,172 @@
+"""Nodes whose ONNX Runtime kernels are right for some numbers alone, written with others.
+
+- Sigmoid in float32 is 0 below -18, where PyTorch's is 1.5e-8 and less.  Most uses cannot tell; a logarithm gives -inf
+  for -18.4, and a division by a sum of such numbers NaN.
+- Clip, Max, Min, Relu, Sign, ReduceMax and ReduceMin of int64 compare the lower 32 bits on some machines, so that
+  times in milliseconds come out wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir import convenience, tape
+
+_FLOAT, _INT64 = ir.DataType.FLOAT, ir.DataType.INT64
+_LARGE = (_INT64, ir.DataType.UINT64, _FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+_SMALL_NUMBERS = ("Shape", "Size", "ArgMax", "ArgMin", "NonZero")
+_MAGNIFIES = {"Log": 0, "Reciprocal": 0, "Div": 1}
+"""What tells 1e-9 from 0, and at which of its inputs."""
+_PASSES = {
+    *("Cast", "Clip", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Mul", "Neg"),
+    *("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"),
+    *("Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Where"),
+}
+"""What leaves small numbers small; a sum with a constant does, too."""
+
+_Build = Callable[[tape.Tape, ir.Node], ir.Value]
+
+
+def replace_limited_kernels(model: ir.Model) -> None:
+    """Write nodes with other operators where their kernels may be wrong."""
+    for node in list(model.graph.all_nodes()):
+        build = _replacement(node)
+        if build is None:
+            continue
+        old = node.outputs[0]
+        made = tape.Tape()
+        new = build(made, node)
+        for number, part in enumerate(made.nodes):
+            part.metadata_props.update(node.metadata_props)
+            part.name = f"{node.name or old.name}_{number}"
+            for value in part.outputs:
+                value.name = f"{old.name}_{number}"
+        assert node.graph is not None  # noqa: S101 - all_nodes gives nodes of graphs
+        convenience.replace_nodes_and_values(node.graph, node, [node], list(made.nodes), [old], [new])
+
+
+def _replacement(node: ir.Node) -> _Build | None:
+    first = node.inputs[0] if node.inputs else None
+    if node.domain not in ("", "ai.onnx") or first is None:
+        return None
+    if node.op_type == "Sigmoid":
+        return _sigmoid if first.dtype == _FLOAT and _is_magnified(node.outputs[0]) else None
+    build = _WHOLE.get(node.op_type)
+    # Numbers of one axis are lengths, which are small.
+    if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
+        return None
+    return build if any(_may_be_large(value, {}) for value in node.inputs[:2]) else None
+
+
+def _is_magnified(value: ir.Value) -> bool:
+    todo, seen = [value], {value}
+    while todo:
+        for user, place in todo.pop().uses():
+            if _MAGNIFIES.get(user.op_type) == place:
+                return True
+            if user.op_type in _PASSES or (user.op_type == "Add" and _is_constant(user.inputs[1 - place])):
+                todo += [output for output in user.outputs if output not in seen]
+                seen.update(user.outputs)
+    return False
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return value is not None and convenience.get_const_tensor(value) is not None
+
+
+def _may_be_large(value: ir.Value | None, known: dict[ir.Value, bool]) -> bool:
+    """Whether it may hold whole numbers beyond 32 bits: it is computed from an input that may."""
+    if value is None or value.dtype not in _LARGE:
+        return False
+    if value in known:
+        return known[value]
+    known[value] = False
+    node = value.producer()
+    stored = convenience.get_const_tensor(value)
+    if stored is not None:
+        found = bool(stored.size and np.abs(stored.numpy().astype(np.float64)).max() >= 2**31)
+    elif node is None:
+        found = True
+    else:
+        found = node.op_type not in _SMALL_NUMBERS and any(_may_be_large(item, known) for item in node.inputs)
+    known[value] = found
+    return found
+
+
+def _constant(made: tape.Tape, number: Any, dtype: ir.DataType) -> ir.Value:
+    value = made.op("Constant", [], {"value": ir.tensor(number, dtype=dtype)})
+    value.dtype = dtype
+    return value
+
+
+def _sigmoid(made: tape.Tape, node: ir.Node) -> ir.Value:
+    raised = made.op("Add", [_constant(made, 1.0, _FLOAT), made.op("Exp", [made.op("Neg", [node.inputs[0]])])])
+    return made.op("Reciprocal", [raised])
+
+
+def _chosen(made: tape.Tape, comparison: str, a: Any, b: Any) -> ir.Value:
+    return made.op("Where", [made.op(comparison, [a, b]), a, b])
+
+
+def _clip(made: tape.Tape, node: ir.Node) -> ir.Value:
+    value: Any = node.inputs[0]
+    for place, comparison in ((1, "Greater"), (2, "Less")):
+        if len(node.inputs) > place and node.inputs[place] is not None:
+            value = _chosen(made, comparison, value, node.inputs[place])
+    return value if value is not node.inputs[0] else made.op("Identity", [value])
+
+
+def _extreme(comparison: str) -> _Build:
+    def build(made: tape.Tape, node: ir.Node) -> ir.Value:
+        value: Any = node.inputs[0]
+        for other in node.inputs[1:]:
+            value = _chosen(made, comparison, value, other)
+        return value if value is not node.inputs[0] else made.op("Identity", [value])
+
+    return build
+
+
+def _relu(made: tape.Tape, node: ir.Node) -> ir.Value:
+    return _chosen(made, "Greater", node.inputs[0], _constant(made, 0, _INT64))
+
+
+def _sign(made: tape.Tape, node: ir.Node) -> ir.Value:
+    x, zero = node.inputs[0], _constant(made, 0, _INT64)
+    above, below = (made.op("Cast", [made.op(name, [x, zero])], {"to": _INT64}) for name in ("Greater", "Less"))
+    return made.op("Sub", [above, below])
+
+
+def _reduced(largest: int) -> _Build:
+    """The first of TopK along each axis."""
+
+    def build(made: tape.Tape, node: ir.Node) -> ir.Value:
+        value: Any = node.inputs[0]
+        rank = len(value.shape)
+        given = node.inputs[1] if len(node.inputs) > 1 else None
+        stored = None if given is None else convenience.get_const_tensor(given)
+        axes = range(rank) if stored is None else sorted(int(axis) % rank for axis in stored.numpy().ravel())
+        one = _constant(made, [1], _INT64)
+        for axis in axes:
+            value = made.op_multi_out(
+                "TopK", [value, one], {"axis": axis, "largest": largest, "sorted": 1}, num_outputs=2
+            )[0]
+        keep = node.attributes.get("keepdims")
+        if keep is None or keep.as_int():
+            return value
+        return made.op("Squeeze", [value, _constant(made, list(axes), _INT64)])
+
+    return build
+
+
+_WHOLE: dict[str, _Build] = {
+    "Clip": _clip,
+    "Max": _extreme("Greater"),
+    "Min": _extreme("Less"),
+    "Relu": _relu,
+    "Sign": _sign,
+    "ReduceMax": _reduced(1),
+    "ReduceMin": _reduced(0),
+}

@@ -1,0 +1,123 @@
+"""Translations of functions for which torch.onnx's formula is right for small numbers alone.
+
+Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its 1.0 // 0.1 is 10 where PyTorch's is 9, and whole numbers
+above 2^24 are divided as float32.  Here each is computed as PyTorch's own kernel computes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from .size_arithmetic import FLOAT, INT64, cast, constant, is_fraction, op
+
+_NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def _log_sigmoid(x: Any) -> Any:
+    """min(x, 0) - log(1 + exp(-|x|)), as PyTorch's kernel."""
+    zero, one = constant(0.0, x.dtype), constant(1.0, x.dtype)
+    return op.Sub(op.Min(x, zero), op.Log(op.Add(one, op.Exp(op.Neg(op.Abs(x))))))
+
+
+def _log_add_exp(a: Any, b: Any, base: float = math.e) -> Any:
+    """The larger one + log(1 + base^-|a - b|); equal infinities have no difference."""
+    kind: ir.DataType = a.dtype
+    zero, one = constant(0.0, kind), constant(1.0, kind)
+    distance = op.Where(op.Equal(a, b), zero, op.Abs(op.Sub(a, b)))
+    scale = constant(math.log(base), kind)
+    added = op.Log(op.Add(one, op.Exp(op.Neg(op.Mul(distance, scale)))))
+    return op.Add(op.Max(a, b), op.Div(added, scale))
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    """Of the divisor's sign.  fmod is exact; a - floor(a / b) * b is off by a whole b where a / b is rounded up."""
+    a, b, kind = _operands(a, b)
+    if kind not in _FLOATS:
+        return _narrowed(op.Mod(a, b), kind)
+    rest = op.Mod(a, b, fmod=1)
+    return _narrowed(op.Where(_signs_differ(rest, b), op.Add(rest, b), rest), kind)
+
+
+def _floor_divide(a: Any, b: Any) -> Any:
+    """Rounded down, by way of the exact remainder."""
+    a, b, kind = _operands(a, b)
+    if kind not in _FLOATS:
+        if not kind.is_signed():
+            return _narrowed(op.Div(a, b), kind)
+        rest = op.Mod(a, b)  # of the divisor's sign
+        return _narrowed(op.Div(op.Sub(a, rest), b), kind)
+    zero, half, one = (constant(number, a.dtype) for number in (0.0, 0.5, 1.0))
+    rest = op.Mod(a, b, fmod=1)
+    whole = op.Div(op.Sub(a, rest), b)
+    whole = op.Where(_signs_differ(rest, b), op.Sub(whole, one), whole)
+    floor = op.Floor(whole)
+    floor = op.Where(op.Greater(op.Sub(whole, floor), half), op.Add(floor, one), floor)
+    quotient = op.Div(a, b)
+    return _narrowed(op.Where(op.Equal(b, zero), quotient, floor), kind)
+
+
+def _divide(a: Any, b: Any, rounding_mode: str | None = None) -> Any:
+    if rounding_mode == "floor":
+        return _floor_divide(a, b)
+    a, b, kind = _operands(a, b)
+    if rounding_mode == "trunc":
+        return _narrowed(_truncated(op.Div(a, b)) if kind in _FLOATS else op.Div(a, b), kind)
+    return op.Div(a, b) if kind in _FLOATS else op.Div(cast(a, FLOAT), cast(b, FLOAT))
+
+
+def _truncated(x: Any) -> Any:
+    return op.Mul(op.Floor(op.Abs(x)), op.Sign(x))
+
+
+def _signs_differ(rest: Any, divisor: Any) -> Any:
+    """Whether a remainder that is not 0 has the other sign than the divisor."""
+    zero = constant(0.0, rest.dtype)
+    others = op.Xor(op.Less(rest, zero), op.Less(divisor, zero))
+    return op.And(op.Not(op.Equal(rest, zero)), others)
+
+
+_FLOATS = (FLOAT, ir.DataType.DOUBLE, *_NARROW)
+
+
+def _operands(a: Any, b: Any) -> tuple[Any, Any, ir.DataType]:
+    """Both as values of a type that is computed with, and the type of the result.
+
+    Half precision is computed in single, and small integers as int64: ONNX Runtime has not all operators for them.
+    """
+    kind = next(item.dtype for item in (a, b) if isinstance(item, ir.Value) and item.dtype is not None)
+    for item in (a, b):  # a number of Python's, a size, or a tensor without axes
+        if is_fraction(item) and kind not in _FLOATS:
+            kind = FLOAT
+    wide = FLOAT if kind in _NARROW else kind if kind in _FLOATS else INT64
+    return _as(a, wide), _as(b, wide), kind
+
+
+def _as(item: Any, kind: ir.DataType) -> Any:
+    if not isinstance(item, ir.Value):
+        return constant(float(item) if kind in _FLOATS else int(item), kind)
+    return item if item.dtype == kind else cast(item, kind)
+
+
+def _narrowed(value: Any, kind: ir.DataType) -> Any:
+    return cast(value, kind) if kind in _NARROW or kind not in (*_FLOATS, INT64) else value
+
+
+_aten = torch.ops.aten
+WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
+    _aten.log_sigmoid.default: _log_sigmoid,
+    _aten.log_sigmoid_forward.default: lambda x: (_log_sigmoid(x), x),
+    _aten.logaddexp.default: _log_add_exp,
+    _aten.logaddexp2.default: lambda a, b: _log_add_exp(a, b, base=2.0),
+    _aten.remainder.Tensor: _remainder,
+    _aten.remainder.Scalar: _remainder,
+    _aten.remainder.Scalar_Tensor: _remainder,
+    _aten.floor_divide.default: _floor_divide,
+    _aten.floor_divide.Scalar: _floor_divide,
+    _aten.div.Tensor_mode: _divide,
+    _aten.div.Scalar_mode: _divide,
+}

@@ -1,0 +1,95 @@
+"""Operators with kernels that are right for some numbers alone are written with others where it can show."""
+# nn.Module's call is typed as Any
+# mypy: disable-error-code="no-any-return"
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.exporter.helpers import BATCH_TIME, Made, X, eager, made, signal
+
+WHOLE: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "clamp": lambda i: i.clamp(-2, 3),
+    "clamp from below": lambda i: i.clamp(min=-2),
+    "clamp from above": lambda i: i.clamp(max=2**33),
+    "maximum": lambda i: torch.maximum(i, i.flip(1)),
+    "minimum": lambda i: torch.minimum(i, i.flip(1)),
+    "relu": lambda i: i.relu(),
+    "sign": lambda i: i.sign(),
+    "since the first": lambda i: i - i.amin(1, keepdim=True),
+    "largest": lambda i: i.amax((0, 1)),
+    "smallest": lambda i: i.min(),
+}
+NUMBERS = (2**31, -(2**31) - 1, 5, -9, 2**40 + 3, 2**31 - 1, 7, 0, 1_700_000_123_456, -(2**40))
+
+
+class Times(nn.Module):
+    """Whole numbers beside an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(1, 2, batch_first=True)
+
+    def forward(self, i: Tensor) -> dict[str, Tensor]:
+        found = {name: function(i) for name, function in WHOLE.items()}
+        return {"y": self.lstm(i.unsqueeze(-1).float() * 1e-3)[0], **found}
+
+
+@pytest.fixture(scope="module")
+def times(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return made(Times(), (torch.arange(10).view(2, 5),), {"i": BATCH_TIME}, tmp_path_factory.mktemp("times"))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_numbers_past_32_bits_are_compared_whole(name: str, times: Made) -> None:
+    place = 1 + list(WHOLE).index(name)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        i = torch.from_numpy(rng.choice(NUMBERS, (3, 9 + seed)))
+        np.testing.assert_array_equal(times.run((i,))[place], WHOLE[name](i).numpy())
+
+
+class Gates(nn.Module):
+    """Sigmoids in a logarithm, in a divisor, and as a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm = nn.LSTM(3, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        y, weights = self.lstm(x)[0], torch.sigmoid(x)
+        return (
+            torch.log(weights),
+            weights / weights.sum(-1, keepdim=True),
+            y * torch.sigmoid(y),
+            torch.log(weights + 1e-9),
+        )
+
+
+def test_sigmoids_that_are_magnified_are_exact(tmp_path: Path) -> None:
+    file = made(Gates(), signal(2, 4), X, tmp_path)
+    x = torch.linspace(-87, 87, 3 * 64).view(1, 64, 3)
+    expected = eager(Gates(), (x,))
+    for actual, right in zip(file.run((x,)), expected, strict=True):
+        np.testing.assert_allclose(actual, right, rtol=1e-5, atol=1e-6)
+    assert expected[0].min() < -86  # the kernel gives -inf
+    assert file.operators.count("Sigmoid") == 1  # the gate
+
+
+def test_lengths_keep_their_operators(tmp_path: Path) -> None:
+    class Lengths(Gates):
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+            last = lengths.clamp(min=1) - 1
+            return self.lstm(x)[0][torch.arange(x.size(0)), last]
+
+    shapes = {**X, "lengths": {0: "batch"}}
+    file = made(Lengths(), (*signal(2, 4), torch.tensor([4, 2])), shapes, tmp_path)
+    assert "Where" not in file.operators

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -33,6 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if reason is not None:
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish() -> None:
+    # A fifth of the time of an export is the collector's.  What is there by now, and what torch makes, stays anyway.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_runtest_setup() -> None:
@@ -67,3 +76,25 @@ def forking_environment(script_environment: dict[str, str], _programs: Path | No
     if _programs is None:
         return script_environment
     return {**script_environment, "PATH": os.pathsep.join([str(_programs), script_environment["PATH"]])}
+
+
+@pytest.fixture(scope="session")
+def _forked_children() -> Iterator[Callable[..., Any] | None]:
+    if sys.platform != "linux":
+        yield None
+        return
+    from .fuzz.forking import Forks
+
+    forks = Forks()
+    yield forks.started
+    forks.close()
+
+
+@pytest.fixture
+def forked_children(_forked_children: Callable[..., Any] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child processes of `lstm_onnx.isolation` are forks of one that has their imports done."""
+    if _forked_children is not None:
+        from lstm_onnx.isolation import process, supervision
+
+        for module in (process, supervision):
+            monkeypatch.setattr(module, "started", _forked_children)

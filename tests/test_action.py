@@ -35,7 +35,7 @@ class Ran:
 
 
 @pytest.fixture
-def step(tmp_path: Path, script_environment: dict[str, str]) -> Callable[..., Ran]:
+def step(tmp_path: Path, forking_environment: dict[str, str]) -> Callable[..., Ran]:
     """Run the script of a step, with inputs, as a runner does it in a job's workspace."""
     workspace, temporary = tmp_path / "work space", tmp_path / "runner's temp"
     shutil.copytree(parity_files(), workspace)
@@ -49,7 +49,7 @@ def step(tmp_path: Path, script_environment: dict[str, str]) -> Callable[..., Ra
         summary.write_bytes(b"")
         given = {name: item.get("default", "") for name, item in ACTION["inputs"].items()} | inputs
         environment = {
-            **script_environment,
+            **forking_environment,
             **{key: resolved(value, given) for key, value in found["env"].items()},
             "GITHUB_ACTION_PATH": str(HOME),
             "GITHUB_ACTIONS": "true",

@@ -21,7 +21,7 @@ HOOKS = {hook["id"]: hook for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.
 
 
 @pytest.fixture
-def run(tmp_path: Path, script_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(tmp_path: Path, forking_environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a hook with `args` of its configuration on changed files."""
     shutil.copytree(parity_files(), tmp_path, dirs_exist_ok=True)
 
@@ -31,7 +31,7 @@ def run(tmp_path: Path, script_environment: dict[str, str]) -> Callable[..., sub
         assert chosen, "pre-commit would skip it"
         command = [*shlex.split(hook["entry"]), *args, *(chosen if hook.get("pass_filenames", True) else ())]
         return subprocess.run(
-            command, cwd=tmp_path, env=script_environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=tmp_path, env=forking_environment, capture_output=True, text=True, timeout=120, check=False
         )
 
     return run
@@ -74,9 +74,9 @@ def test_verify_is_what_its_arguments_say(run: Callable):
     assert run("lstm-onnx-verify", "net.toml").returncode == 2
 
 
-def test_a_golden_file_is_compared_without_torch(run: Callable, tmp_path: Path, script_environment: dict[str, str]):
+def test_a_golden_file_is_compared_without_torch(run: Callable, tmp_path: Path, forking_environment: dict[str, str]):
     (tmp_path / "torch.py").write_text("raise ImportError('torch is not installed')")
-    script_environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{script_environment.get('PYTHONPATH', '')}"
+    forking_environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{forking_environment.get('PYTHONPATH', '')}"
     assert run("lstm-onnx-golden", "net.npz", args=("net.onnx", "--golden", "net.npz")).returncode == 0
     wrong = run("lstm-onnx-golden", "net.npz", args=("wrong.onnx", "--golden", "net.npz"))
     assert wrong.returncode == 1

@@ -17,6 +17,7 @@ from lstm_onnx.exporter.sources.source import LSTMSource, ModuleSource, load_sou
 MODELS = Path(__file__).parent.parent / "models"
 
 
+@pytest.mark.usefixtures("forked_children")
 @pytest.mark.lstm_onnx_parity("models/*.toml", provider="cpu", threads=1)
 def test_model_is_in_parity_and_passes_check(lstm_onnx_parity, tmp_path):
     path = tmp_path / "m.onnx"
@@ -70,10 +71,11 @@ def test_sunspots_held_out_errors_are_those_on_its_page(tmp_path):
     assert np.sqrt(np.mean(np.square(errors_in_int8))) == pytest.approx(said, abs=0.1)
 
 
-def test_sunspots_training_script_runs(tmp_path):
+def test_sunspots_training_script_runs(tmp_path, forking_environment):
     out = tmp_path / "short.safetensors"
     subprocess.run(
-        [sys.executable, MODELS / "sunspots_train.py", "--epochs", "2", "--out", out],
+        ["python", MODELS / "sunspots_train.py", "--epochs", "2", "--out", out],
+        env=forking_environment,
         check=True,
         capture_output=True,
         timeout=120,
@@ -124,9 +126,9 @@ def test_charlm_bits_per_character_are_those_on_its_page(charlm, tmp_path):
     assert exact < found < 1.005 * exact
 
 
-def test_charlm_writes_text_and_the_same_with_the_same_seed(charlm):
-    command = [sys.executable, MODELS / "charlm_write.py", charlm, "--prompt", "ROMEO:", "--characters", "60"]
-    runs = [subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout for _ in range(2)]
+def test_charlm_writes_text_and_the_same_with_the_same_seed(charlm, forking_environment):
+    command = ["python", MODELS / "charlm_write.py", charlm, "--prompt", "ROMEO:", "--characters", "60"]
+    runs = [subprocess.check_output(command, env=forking_environment, text=True, timeout=120) for _ in range(2)]
     assert runs[0] == runs[1]
     assert runs[0].startswith("ROMEO:")
     assert len(runs[0]) >= 60
@@ -239,16 +241,23 @@ def test_vad_in_chunks_of_ten_milliseconds_has_half_of_the_nodes(vad, tmp_path):
         np.testing.assert_allclose(one(chunk), other(chunk), rtol=0, atol=1e-6)
 
 
-def test_vad_listens_to_a_recording(vad, tmp_path):
+def test_vad_listens_to_a_recording(vad, tmp_path, forking_environment):
     recording = tmp_path / "made-up.wav"
-    subprocess.run([sys.executable, MODELS / "vad_sounds.py", recording, "--seed", "1"], check=True, timeout=60)
-    listen = [sys.executable, MODELS / "vad_listen.py", vad]
-    done = subprocess.run([*listen, recording], check=True, capture_output=True, text=True, timeout=120)
+
+    def run(*arguments):
+        command = ["python", *arguments]
+        return subprocess.run(
+            command, env=forking_environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    assert run(MODELS / "vad_sounds.py", recording, "--seed", "1").returncode == 0
+    done = run(MODELS / "vad_listen.py", vad, recording)
+    assert done.returncode == 0, done.stderr
     stretches = [tuple(map(float, re.findall(r"[\d.]+", line))) for line in done.stdout.splitlines()]
     assert 1 <= len(stretches) <= 8
     assert all(0 <= begins < ends <= 8 for begins, ends in stretches)
     (tmp_path / "text.wav").write_text("no sound")
-    done = subprocess.run([*listen, tmp_path / "text.wav"], capture_output=True, text=True, timeout=120, check=False)
+    done = run(MODELS / "vad_listen.py", vad, tmp_path / "text.wav")
     assert done.returncode == 2
     assert "text.wav is no WAV file of integers" in done.stderr
 

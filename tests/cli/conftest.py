@@ -22,7 +22,9 @@ class Done:
 
 
 @pytest.fixture
-def run_cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+def run_cli(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forked_children: None
+) -> Callable[..., Done]:
     """Run ``lstm-onnx ARGUMENTS`` in an empty folder; what a child process of it prints counts as well."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)  # what fails on purpose is not news there

@@ -283,15 +283,15 @@ def test_other_ends(run_cli, monkeypatch, raised):
     assert "Traceback" not in done.err
 
 
-def test_progress_bar_is_for_terminals_alone(toml, tmp_path, script_environment):
+def test_progress_bar_is_for_terminals_alone(toml, tmp_path, forking_environment):
     pty = pytest.importorskip("pty")
     source = toml()
     command = ["lstm-onnx", "verify", source]
-    piped = subprocess.run(command, cwd=tmp_path, env=script_environment, capture_output=True, text=True, check=True)
+    piped = subprocess.run(command, cwd=tmp_path, env=forking_environment, capture_output=True, text=True, check=True)
     assert piped.stderr == ""
     reader, writer = pty.openpty()
     shown = subprocess.run(
-        command, cwd=tmp_path, env=script_environment, stdout=subprocess.PIPE, stderr=writer, text=True, check=True
+        command, cwd=tmp_path, env=forking_environment, stdout=subprocess.PIPE, stderr=writer, text=True, check=True
     )
     os.close(writer)
     seen = b""

@@ -19,7 +19,7 @@ print(sys.argv, os.getcwd(), sys.path[0], os.environ["SEEN"], __name__, sys.warn
 print([f[:4] for f in warnings.filters][-5:], sys.stdout.encoding, sys.stdout.errors, sys.stderr.errors)
 print(sys.stdout.line_buffering, sys.stderr.line_buffering, sys.stdin.read(), tempfile.gettempdir())
 print(os.get_terminal_size.__name__, os.isatty(0), os.isatty(1), threading.active_count(), sys.flags.isolated)
-print(sys.argv[0] == "-" or globals().get("__file__"), __builtins__.__name__, sorted(n for n in globals() if n.startswith("__an")))
+print(sys.argv[0] == "-" or globals().get("__file__"), __builtins__.__name__, "__annotations__" in globals())
 """
 PROGRAMS = {
     "nothing": ("", 0),

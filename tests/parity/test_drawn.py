@@ -72,7 +72,7 @@ def _check(spec: LSTMSpec, options: ExportOptions, seed: int) -> None:
         assert report.notes == ()
 
 
-@settings(max_examples=10, phases=_PHASES)
+@settings(max_examples=6, phases=_PHASES)
 @given(spec=specs(), options=export_options(), seed=SEEDS)
 def test_drawn_configurations_are_in_parity(spec: LSTMSpec, options: ExportOptions, seed: int) -> None:
     _check(spec, options, seed)

@@ -20,7 +20,7 @@ def _check(numbers: range, mutants: str) -> Counter[str]:
 
 # 551: a layer whose lengths show in no output, in half precision, which nodes between two operators round elsewhere.
 # 1091: a float16 relu RNN that overflows once its weights are amplified, before a norm.
-@pytest.mark.parametrize("number", [*range(4), 551, 1091])
+@pytest.mark.parametrize("number", [*range(2), 551, 1091])
 def test_drawn_modules_are_in_parity_and_their_mutants_are_not(number: int) -> None:
     counts = _check(range(number, number + 1), "quick")
     assert counts["rejected"] > 3

@@ -15,6 +15,7 @@ from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix
 from ..opaque.operators import RecurrentModule
+from ..targets import form_of
 from ..tracing.opaque_node import DOMAIN
 from ..weights import layer_weights, validate_state_dict
 from .rename import TracedGraph
@@ -152,15 +153,16 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
     spec = replace(opaque.recurrent.spec, batch_first=opaque.batch_first)
     state = validate_state_dict(spec, opaque.recurrent.weights, where=opaque.recurrent.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
+    layers = [layer_weights(spec, state, layer) for layer in range(spec.num_layers)]
     recurrent_stack(
         graph.nodes,
         spec,
-        [layer_weights(spec, state, layer) for layer in range(spec.num_layers)],
+        layers,
         opaque.value(0),
         opaque.value(1) or None,
         opaque.value(2) or None,
         lengths=_int32(graph, opaque.value(3)) if opaque.value(3) else None,
-        fold=options.projection == "fold",
+        form=form_of(options, layers, lengths=bool(opaque.value(3))),
         names=StackOutputs(*names),
         prefix=opaque.prefix,
         weights_prefix=scope_prefix(opaque.recurrent.path),

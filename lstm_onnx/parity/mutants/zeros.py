@@ -23,7 +23,7 @@ def stays_at_zero(edit: Edit, layer: RecurrentLayer) -> bool:
     if layer.lengths is None or not _zero_activations(layer):
         return False
     starts = [port.value for state in ("h", "c") for port in layer.initial(state)]
-    if not all(map(edit.is_zero, (*starts, *(port.value for port in layer.B)))):
+    if not all(map(edit.is_zero, (*starts, *(port.value for port in (*layer.B, *layer.Rb))))):
         return False
     return _zero_past_end(edit, layer.x, 0, 1, layer)
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..onnxgraph.builder import Nodes, valid_steps
 from ..spec import GRUSpec, RecurrentSpec, RNNSpec
 from .node_names import FOLDED_INVERSE
-from .scan_layers import Layer, StackOutputs, scan_layer, zero_states
+from .scan_layers import Layer, StackOutputs, copied_steps, scan_layer, zero_states
 from .targets import AS_OPERATORS, LayerForm
 from .weights import Array, LayerWeights, fold_projection
 
@@ -50,7 +50,8 @@ def recurrent_stack(
         x: ``(time, batch, input_size)``, or ``(batch, time, input_size)`` when `spec.batch_first`.
         h0: ``(L*D, batch, S)``, or None for zeros.
         c0: ``(L*D, batch, H)``, or None for zeros; a GRU and an RNN have none.
-        lengths: int32 ``(batch,)`` in 1..time, or None where all sequences are of full length.
+        lengths: int32 ``(batch,)`` in 1..time, with `form.int64_steps` of any integers; None where all sequences are of
+            full length.
         form: what each layer is written as.
         names: the names of the outputs, of which at least one is not None.
         prefix: what all names start with, such as "encoder/"; small constants have none and are shared.
@@ -76,7 +77,11 @@ def recurrent_stack(
     zero_h, zero_c = zero_states(nodes, spec, x, prefix) if scan and not given else ("", "")
     initial_h = _split_states(nodes, spec, h0, pieces, f"{prefix}h0") if h0 else [zero_h] * pieces
     initial_c = _split_states(nodes, spec, c0, pieces, f"{prefix}c0") if c0 else [zero_c] * pieces
-    valid = valid_steps(nodes, x, lengths, f"{prefix}valid") if scan and lengths else None
+    if scan and form.copied_input:
+        x = copied_steps(nodes, x, f"{prefix}input/copied")
+    valid = None
+    if scan and lengths:
+        valid = valid_steps(nodes, x, lengths, f"{prefix}valid", int64=form.int64_steps)
     final_h: list[str] = []
     final_c: list[str] = []
     for index, weights in enumerate(layers):

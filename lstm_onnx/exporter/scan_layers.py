@@ -285,3 +285,12 @@ def zero_states(nodes: Nodes, spec: RecurrentSpec, x: str, prefix: str) -> tuple
         return nodes.one("Expand", row, shape, name=f"{at}/{state}")
 
     return zeros("h0", spec.state_size), zeros("c0", spec.hidden_size) if spec.has_cell else ""
+
+
+def copied_steps(nodes: Nodes, x: str, name: str) -> str:
+    """A copy of ``(time, batch, features)``, gathered step by step."""
+    shape = nodes.one("Shape", x, name=f"{name}/Shape")
+    first, one = nodes.constant("int/0", np.array(0, np.int64)), nodes.constant("int/1", np.array(1, np.int64))
+    time = nodes.one("Gather", shape, first, name=f"{name}/time")
+    steps = nodes.one("Range", first, time, one, name=f"{name}/steps")
+    return nodes.one("Gather", x, steps, name=name, axis=0)

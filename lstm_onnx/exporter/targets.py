@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnx import ModelProto, TensorProto, helper
+
 from ..atomic_io import atomic_write, temporary_folder
 from ..errors import ExportError, WeightsError
+from ..onnxgraph import nodes_of
 from ..spec import ExportOptions
 from .weights import LayerWeights, fold_projection
 
@@ -31,28 +34,36 @@ class LayerForm:
         fold: projections by the LSTM operator instead of a Scan.
         scan: layers without a projection as Scans, too.
         exact_sigmoid: in Scans, ``1 / (1 + exp(-x))`` instead of the operator Sigmoid.
+        int64_steps: in Scans, lengths are compared with the numbers of steps as int64.
+        copied_input: of a stack of Scans, the input is gathered step by step before it is multiplied by W.
     """
 
     fold: bool = False
     scan: bool = False
     exact_sigmoid: bool = False
+    int64_steps: bool = False
+    copied_input: bool = False
 
 
 AS_OPERATORS = LayerForm()
 """The operators LSTM, GRU and RNN, and Scans for projections."""
 
 
-def form_of(options: ExportOptions, layers: Sequence[LayerWeights], *, lengths: bool) -> LayerForm:
+def form_of(
+    options: ExportOptions, layers: Sequence[LayerWeights], *, lengths: bool, repeated: bool = False
+) -> LayerForm:
     """The form of a stack of layers for the target of `options`.
 
     OpenVINO ignores the operators' lengths; a Scan that masks its steps is right.  tract ignores or refuses
     lengths, other activations and zero states of an open batch, and its Sigmoid is approximate; a Scan has none of
-    these.  QNN has the operator LSTM, and no Scan.
+    these, and takes named axes where their sizes stay int64.  QNN has the operator LSTM, and no Scan.
 
     Args:
         options: of the export.
         layers: the weights.
         lengths: whether the sequences have lengths.
+        repeated: whether the input is one that Expand or Tile repeats: tract multiplies it before it repeats it, with
+            errors or wrong numbers, unless another operator is between the two.
     """
     plain = LayerForm(fold=options.projection == "fold")
     if options.precision == "int8":
@@ -60,7 +71,7 @@ def form_of(options: ExportOptions, layers: Sequence[LayerWeights], *, lengths: 
     if options.target == "openvino" and lengths:
         return replace(plain, scan=not plain.fold)
     if options.target == "tract":
-        return replace(plain, scan=not plain.fold, exact_sigmoid=True)
+        return replace(plain, scan=not plain.fold, exact_sigmoid=True, int64_steps=True, copied_input=repeated)
     if options.target == "qnn":
         return LayerForm(fold=_can_fold(layers))
     return plain
@@ -74,6 +85,16 @@ def _can_fold(layers: Sequence[LayerWeights]) -> bool:
     except WeightsError:
         return False
     return True
+
+
+def fit_nodes(model: ModelProto, target: str | None) -> None:
+    """Change the other nodes of a model where the target reads a default otherwise than ONNX: tract those of zeros."""
+    if target != "tract":
+        return
+    for node in nodes_of(model.graph.node):
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            zero = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+            node.attribute.append(helper.make_attribute("value", zero))
 
 
 def written_for(

@@ -18,7 +18,7 @@ from ..onnxgraph.write import write_model
 from ..spec import ExportOptions, LSTMSpec
 from .float16_weights import with_float16_weights
 from .int8_weights import write_int8
-from .targets import written_for
+from .targets import fit_nodes, written_for
 
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
 
@@ -129,6 +129,8 @@ def write_export(
         ExportError: the options have a target that cannot run the file.
     """
     assert metadata.options is not None  # noqa: S101 - every exporter sets them
+
+    fit_nodes(model, metadata.options.target)
 
     def write(target: str | os.PathLike[str]) -> ExportResult:
         return _written(model, initializers, metadata, target, parameters=parameters, notes=notes)

@@ -29,6 +29,8 @@ PRECISIONS = ("float64", "float32", "float16", "int8")
 INT8_LAYERS = ("all", "recurrent")
 INT8_KERNELS = ("MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits")
 """What computes the products of an int8 file; see `quantization.quantize`."""
+TARGETS = ("openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton")
+"""Engines and servers that a file may be meant for, other than ONNX Runtime on this machine."""
 MIN_OPSET, MAX_OPSET, DEFAULT_OPSET = 14, 23, 18
 """Opsets 14-21 hold LSTM-14, which every ONNX Runtime runs on CPU and CUDA; 22 and 23 hold LSTM-22."""
 _LARGEST_SIZE = 2**31 - 1
@@ -241,7 +243,8 @@ class ExportOptions:
     ``proj_size > 0``: "scan" is exact for every weight, "fold" keeps the standard LSTM operator.
     `opset` is that of the default ONNX domain.  `precision` is one of `PRECISIONS`, None for the
     module's own; `layers` says which layers ``precision="int8"`` is for, "all" or the "recurrent" ones, and `kernel`
-    what computes their products.
+    what computes their products.  `target` is one of `TARGETS`: layers get a form that runs right there, and a
+    model without one is refused; None is for ONNX Runtime.
 
     Raises:
         ConfigError: a value is of the wrong type or impossible.
@@ -256,6 +259,7 @@ class ExportOptions:
     precision: str | None = _ruled(_choice(PRECISIONS, optional=True), default=None)
     layers: str = _ruled(_choice(INT8_LAYERS), default=INT8_LAYERS[0])
     kernel: str = _ruled(_choice(INT8_KERNELS), default=INT8_KERNELS[0])
+    target: str | None = _ruled(_choice(TARGETS, optional=True), default=None)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be written."""
@@ -276,7 +280,7 @@ class ExportOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields without the newer ones that have their defaults, so that older versions read them."""
-        newer = (("precision", None), ("layers", INT8_LAYERS[0]), ("kernel", INT8_KERNELS[0]))
+        newer = (("precision", None), ("layers", INT8_LAYERS[0]), ("kernel", INT8_KERNELS[0]), ("target", None))
         return {name: value for name, value in dataclasses.asdict(self).items() if (name, value) not in newer}
 
 

@@ -153,6 +153,10 @@ class CheckContext:
         """Whether a node reads the value, or it is an output of a graph."""
         return bool(name) and (name in self.readers or name in self._graph_outputs)
 
+    def is_output(self, name: str) -> bool:
+        """Whether it is an output of a graph."""
+        return name in self._graph_outputs
+
     @cached_property
     def _graph_outputs(self) -> frozenset[str]:
         return frozenset(item.name for graph in graphs_of(self.shaped.graph) for item in graph.output)

@@ -10,6 +10,7 @@ from ..atomic_io import require_readable
 from ..errors import ConfigError, shown
 from ..isolation.limits import Limits
 from ..isolation.process import Child, EndedError
+from ..spec import TARGETS
 from .report import CheckReport, CheckResults
 
 
@@ -73,8 +74,6 @@ def check(
 
 
 def _require_targets(targets: Sequence[str]) -> list[str]:
-    from .rule import TARGETS
-
     unknown = [name for name in targets if name not in TARGETS]
     if unknown:
         raise ConfigError(f"target {shown(unknown[0])} is not known; it must be one of {', '.join(TARGETS)}")

@@ -20,14 +20,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from ..spec import TARGETS
 from .finding import Finding
 
 if TYPE_CHECKING:
     from .context import CheckContext
 
 SEVERITIES = ("error", "warning", "info")
-TARGETS = ("openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton")
-"""Engines and servers that a file may be meant for, other than ONNX Runtime on this machine."""
 _WIDTH = 96
 RuleFunction = Callable[["CheckContext"], Iterable[Finding]]
 F = TypeVar("F", bound=RuleFunction)
@@ -44,7 +43,7 @@ class Rule:
         summary: what a file that violates it does.
         why: what follows from that.
         fix: how to mend it.
-        target: the engine that it is about, of `TARGETS`: it is applied where that is asked for; "" is always.
+        target: the engine that it is about, of `spec.TARGETS`: it is applied where that is asked for; "" is always.
         source: of a rule on an engine: what was run, with its version, or the document and the place in it.
     """
 

@@ -33,6 +33,11 @@ from .streams import say
     "[default: as SOURCE says, else MatMulInteger]",
 )
 @option(
+    "--target",
+    type=click.Choice(["openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton"]),
+    help="The engine or server that FILE is for; refused if no form runs right there.  [default: as SOURCE says]",
+)
+@option(
     "--states",
     type=click.Choice(["zero", "explicit"]),
     help="For modules: keep LSTM states internal (zero) or expose them as inputs and outputs (explicit).",
@@ -63,6 +68,7 @@ def export(
     precision: str | None,
     layers: str | None,
     kernel: str | None,
+    target: str | None,
     states: str | None,
     max_delay: int | None,
     chunk: int | None,
@@ -81,14 +87,14 @@ def export(
 
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
-    target = f"{stem}.onnx" if output is None else output
-    if Path(target).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {target} is not an ONNX file, and could overwrite the source; end it in .onnx")
-    if target == "-":
+    path = f"{stem}.onnx" if output is None else output
+    if Path(path).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
+        raise click.UsageError(f"-o {path} is not an ONNX file, and could overwrite the source; end it in .onnx")
+    if path == "-":
         raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
-    require_utf8(target)
-    require_writable(target)
-    require_apart([target], source_files(source))
+    require_utf8(path)
+    require_writable(path)
+    require_apart([path], source_files(source))
     model = load_source(source).with_options(
         lengths=lengths,
         projection=projection,
@@ -96,14 +102,15 @@ def export(
         precision=precision,
         layers=layers,
         kernel=kernel,
+        target=target,
         states=states,
         max_delay=max_delay,
         chunk=chunk,
     )
-    result = model.export(target, check=check)
+    result = model.export(path, check=check)
     for remark in result.notes:
         note(f"note: {remark}")
-    print_result = warn if is_stdout(target) else say  # nothing may follow the model on stdout
+    print_result = warn if is_stdout(path) else say  # nothing may follow the model on stdout
     if as_json:
         print_result(json_result(result.to_dict()))
         return

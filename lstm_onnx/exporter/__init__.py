@@ -38,6 +38,7 @@ def export(
     precision: str | None = None,
     layers: str = INT8_LAYERS[0],
     kernel: str = INT8_KERNELS[0],
+    target: str | None = None,
     generate: Generation | Mapping[str, Any] | None = None,
     check: bool = True,
     dynamic_axes: Any = None,
@@ -88,6 +89,9 @@ def export(
         layers: of "int8": "all" LSTM, GRU, RNN, Linear and Embedding layers, or the "recurrent" ones alone.
         kernel: of "int8": what computes the products, "MatMulInteger", "DynamicQuantizeLSTM" or "MatMulNBits", as in
             `lstm_onnx.quantize`.
+        target: the engine or server that the file is for, "openvino", "tract", "web", "webgpu", "coreml", "qnn",
+            "tensorrt" or "triton": layers get a form that runs right there, and a model that has none is refused, by
+            the rules of ``lstm-onnx check --target``.  By default the file is for ONNX Runtime.
         generate: for a module that computes a step: write a file that repeats it, each time on what the step before
             gave, such as ``{"input": "tokens", "output": "logits"}``; see `Generation` and `make_generating`.  The
             states are explicit.
@@ -100,7 +104,7 @@ def export(
 
     Raises:
         ExportError: the module has no form in ONNX; the message names the module or the line and what
-            to write instead.
+            to write instead.  Or no form of it runs right on the `target`.
         ConfigError: an option is not possible.
         ModelError: ``precision="int8"``, and the module has no layer for it, or none that is large enough.
         WeightsError: "fold" with a projection that is too badly conditioned for it.
@@ -118,7 +122,13 @@ def export(
     if states is not None and not isinstance(states, str):
         raise ConfigError(f'states = {shown(states)} is not possible; it must be "zero" or "explicit"')
     options = ExportOptions(
-        lengths=lengths, projection=projection, opset=opset, precision=precision, layers=layers, kernel=kernel
+        lengths=lengths,
+        projection=projection,
+        opset=opset,
+        precision=precision,
+        layers=layers,
+        kernel=kernel,
+        target=target,
     )
     if options.dtype is not None:
         from .precision import module_in_dtype

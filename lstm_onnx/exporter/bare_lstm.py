@@ -12,6 +12,7 @@ from ..onnxgraph.builder import Nodes
 from ..onnxgraph.write import digest
 from ..spec import ExportOptions, LSTMSpec
 from .emitter import StackOutputs, recurrent_stack
+from .targets import form_of
 from .weights import StateDict, layer_weights
 from .write import VERSIONS, ExportResult, float64_notes, make_model, write_export
 
@@ -39,18 +40,20 @@ def export_lstm(
 
     Raises:
         WeightsError: ``projection="fold"`` and a W_hr too badly conditioned for it.
+        ExportError: `options` have a target that no form runs right on.
         FileError: `path` cannot be written.
     """
     nodes = Nodes()
+    layers = [layer_weights(spec, state, layer) for layer in range(spec.num_layers)]
     recurrent_stack(
         nodes,
         spec,
-        [layer_weights(spec, state, layer) for layer in range(spec.num_layers)],
+        layers,
         "input",
         "h0",
         "c0",
         lengths="lengths" if options.lengths else None,
-        fold=options.projection == "fold",
+        form=form_of(options, layers, lengths=options.lengths),
         names=StackOutputs("output", "hn", "cn"),
     )
     model = make_model("lstm", nodes.nodes, _inputs(spec, options), _outputs(spec), options.opset)

@@ -11,6 +11,7 @@ from ..errors import ConfigError, LSTMOnnxError
 from ..generation.convert import write_generating
 from ..generation_spec import Generation
 from ..spec import ExportOptions
+from .targets import written_for
 from .write import ExportResult, require_output_path
 
 
@@ -40,6 +41,14 @@ def write_step_or_loop(
             hint=f'export the step with states="explicit" in {options.precision}, and repeat it with make_generating',
         )
     require_output_path(path)
+    return written_for(options.target, lambda target: _write_loop(write_step, generation, target), path)
+
+
+def _write_loop(
+    write_step: Callable[[str | os.PathLike[str]], ExportResult],
+    generation: Generation,
+    path: str | os.PathLike[str],
+) -> ExportResult:
     with temporary_folder() as folder:
         step = folder / "step.onnx"
         try:

@@ -18,6 +18,7 @@ from ..onnxgraph.write import write_model
 from ..spec import ExportOptions, LSTMSpec
 from .float16_weights import with_float16_weights
 from .int8_weights import write_int8
+from .targets import fit_nodes, written_for
 
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
 
@@ -125,8 +126,28 @@ def write_export(
     Raises:
         FileError: a file cannot be written.
         ModelError: ``precision="int8"``, and no layer can be quantised.
+        ExportError: the options have a target that cannot run the file.
     """
     assert metadata.options is not None  # noqa: S101 - every exporter sets them
+
+    fit_nodes(model, metadata.options.target)
+
+    def write(target: str | os.PathLike[str]) -> ExportResult:
+        return _written(model, initializers, metadata, target, parameters=parameters, notes=notes)
+
+    return written_for(metadata.options.target, write, path)
+
+
+def _written(
+    model: ModelProto,
+    initializers: Mapping[str, np.ndarray],
+    metadata: Metadata,
+    path: str | os.PathLike[str],
+    *,
+    parameters: int,
+    notes: tuple[str, ...],
+) -> ExportResult:
+    assert metadata.options is not None  # noqa: S101 - the caller's condition
     helper.set_model_props(model, metadata.to_metadata())
     if metadata.options.precision == "int8":
         options = metadata.options

@@ -2,8 +2,8 @@
 
 The file is only read: no weight is loaded (sizes come from the tensors' dimensions), and no node runs.
 LSTMs are the operator of that name, ONNX Runtime's quantized one, and the Scan that lstm-onnx writes
-for a projected layer; GRU and RNN are listed, too.  All are found in the bodies of If, Loop and Scan
-and in model functions as well.
+for a projected layer and for some targets; GRU and RNN are listed, too.  All are found in the bodies of If,
+Loop and Scan and in model functions as well.
 
 FLOPs are counted for one sequence and one time step.  A multiplication, an addition and an
 activation count as one each, and a product of an ``m x n`` matrix with a vector as ``2mn``.  With I

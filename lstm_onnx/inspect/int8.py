@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from ..onnxgraph import Scope, Tensor, attributes_of, bodies_of, typed
-from ..onnxgraph.layer_names import PROJECTION_MATMUL, RECURRENT_MATMUL
+from ..onnxgraph.layer_names import NEW_H, RECURRENT_MATMUL
 from ..onnxgraph.recurrent import initial_states, is_scan, scanned_inputs
 from ..quantization.kernels import MATMUL_INTEGER, MATMUL_NBITS
 from ..quantization.recurrent import HIDDEN_PRODUCT, INPUT_PRODUCT, OR_NAN, RESET_PRODUCT
@@ -44,7 +44,7 @@ def int8_info(scope: Scope, node: NodeProto) -> LSTMInfo | None:
     if recurrent:
         return _operator(scope, node, prefix, recurrent)
     recurrent = _products(scope, body.node, RECURRENT_MATMUL)
-    return _projected(scope, node, prefix, recurrent, _products(scope, body.node, PROJECTION_MATMUL))
+    return _projected(scope, node, prefix, recurrent, _products(scope, body.node, NEW_H))
 
 
 def _operator(scope: Scope, node: NodeProto, prefix: str, recurrent: list[_Product]) -> LSTMInfo | None:

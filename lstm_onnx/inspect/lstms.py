@@ -78,21 +78,21 @@ def _operator_info(scope: Scope, layer: RecurrentLayer) -> LSTMInfo:
 
 
 def _scan_info(scope: Scope, layer: RecurrentLayer) -> LSTMInfo | None:
-    """A projected layer: W (I, D*4H), B (D*4H), and for each direction R (P, 4H) and W_hr (H, P)."""
+    """A layer of G gates: W (I, D*GH), B (D*GH), and for each direction R (S, GH) and perhaps W_hr (H, P)."""
     matrices = [scope.weight(port.value).tensor for port in (*layer.W, *layer.R, *layer.W_hr)]
     stored = [tensor for tensor in matrices if tensor is not None and len(tensor.dims) == 2]
     if len(stored) < len(matrices):
         return None
-    projection = stored[-1]
-    biases = [tensor for port in layer.B if (tensor := scope.weight(port.value).tensor)]
+    proj_size = stored[-1].dims[1] if layer.W_hr else 0
+    biases = [tensor for port in (*layer.B, *layer.Rb) if (tensor := scope.weight(port.value).tensor)]
     return _info(
         scope,
         layer,
         input_size=stored[0].dims[0],
-        hidden_size=projection.dims[0],
-        proj_size=projection.dims[1],
-        state_size=projection.dims[1],
-        elementwise=layer.gates * bool(layer.B),
+        hidden_size=layer.hidden_size,
+        proj_size=proj_size,
+        state_size=proj_size or layer.hidden_size,
+        elementwise=layer.gates * bool(layer.B) + bool(layer.Rb),
         initial=tuple(port.value for state in "hc" for port in layer.initial(state)),
         dtype=dtype_name(stored[0].elem_type),
         weights=[*stored, *biases],

@@ -25,7 +25,8 @@ class LSTMInfo:
     Attributes:
         name: the node's name, or its first output's if it has none.
         kind: "LSTM", "GRU" or "RNN"; "DynamicQuantizeLSTM", ONNX Runtime's with int8 weights;
-            "Scan", which lstm-onnx writes for a projected layer; or "int8 LSTM" and so on, which `quantize` writes.
+            "Scan", which lstm-onnx writes for a projected layer and for some targets; or "int8 LSTM" and so on, which
+            `quantize` writes.
         direction: "forward", "reverse" or "bidirectional".
         input_size: features of its input, None if the file does not say.
         hidden_size: 0 if the file does not say.

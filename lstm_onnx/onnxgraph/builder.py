@@ -46,20 +46,25 @@ def integers_name(values: Iterable[int]) -> str:
     return "ints/" + "_".join(map(str, values))
 
 
-def valid_steps(nodes: Nodes, x: str, lengths: str, name: str) -> str:
+def valid_steps(nodes: Nodes, x: str, lengths: str, name: str, *, int64: bool = False) -> str:
     """Add whether each step is within its sequence, as `name`: bool ``(time, batch, 1)``.
 
     Args:
         nodes: the graph.
         x: ``(time, batch, features)``.
-        lengths: int32 ``(batch,)``.
+        lengths: int32 or, with `int64`, any integers ``(batch,)``.
         name: of the value; other names start with it.
+        int64: compare int64 numbers instead of int32, as which tract follows sizes of axes.
     """
     shape = nodes.one("Shape", x, name=f"{name}/Shape")
     time = nodes.one("Gather", shape, nodes.constant("int/0", np.array(0, np.int64)), name=f"{name}/time")
-    time = nodes.one("Cast", time, name=f"{name}/time_int32", to=TensorProto.INT32)
-    zero = nodes.constant("int32/0", np.array(0, np.int32))
-    one = nodes.constant("int32/1", np.array(1, np.int32))
+    if int64:
+        lengths = nodes.one("Cast", lengths, name=f"{name}/lengths_int64", to=TensorProto.INT64)
+        zero, one = nodes.constant("int/0", np.array(0, np.int64)), nodes.constant("int/1", np.array(1, np.int64))
+    else:
+        time = nodes.one("Cast", time, name=f"{name}/time_int32", to=TensorProto.INT32)
+        zero = nodes.constant("int32/0", np.array(0, np.int32))
+        one = nodes.constant("int32/1", np.array(1, np.int32))
     steps = nodes.one("Range", zero, time, one, name=f"{name}/Range")
     steps = nodes.one("Unsqueeze", steps, nodes.integers(1, 2), name=f"{name}/steps")
     column = nodes.one("Unsqueeze", lengths, nodes.integers(1), name=f"{name}/lengths")

@@ -14,8 +14,10 @@ PSEUDO_INVERSE = "/W_hr_pinv"
 """The weight that maps h0 into a layer whose projection is folded into R."""
 MAP_H0, PROJECTIONS = "/unproject_h0", ("/project", "/project_hn")
 """The MatMuls before and after such a layer."""
-RECURRENT_MATMUL, PROJECTION_MATMUL = "/recurrent_gates", "/new_h"
-"""In the body of the Scan of a projected layer, one each for each direction: R h, and the product with W_hr."""
+RECURRENT_MATMUL, NEW_H = "/recurrent_gates", "/new_h"
+"""In the body of a layer's Scan, one each for each direction: R h, and what gives h (a product with W_hr, if any)."""
+RESET, RECURRENT_BIAS = "/reset", "/recurrent_new_biased"
+"""In that of a GRU: the new gate's part of R h times the reset gate, and before it plus its bias."""
 
 
 def module_path(node: str) -> str | None:

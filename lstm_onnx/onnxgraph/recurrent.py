@@ -13,7 +13,7 @@ from typing import Any
 
 from onnx import NodeProto
 
-from .layer_names import MAP_H0, PROJECTION_MATMUL, PROJECTIONS, RECURRENT_MATMUL
+from .layer_names import MAP_H0, NEW_H, PROJECTIONS, RECURRENT_BIAS, RECURRENT_MATMUL, RESET
 from .nodes import bodies_of
 from .tensors import attributes_of, is_default, text, typed
 
@@ -104,7 +104,8 @@ class RecurrentLayer:
         directions: 1 or 2.
         hidden_size: as the attribute says, 0 if it does not.
         W, R, B, W_hr: the ports that read the weights, none if absent: for an operator one each and no W_hr;
-            for a Scan one R and one W_hr for each direction, in its body.
+            for a Scan one R and, with a projection, one W_hr for each direction, in its body.
+        Rb: of a GRU's Scan the ports that read the recurrent bias of the new gate, one for each direction.
         lengths: the port that reads sequence_lens, of a Scan the mask; None if all sequences have full length.
     """
 
@@ -117,6 +118,7 @@ class RecurrentLayer:
     B: tuple[Port, ...]
     W_hr: tuple[Port, ...]
     lengths: Port | None
+    Rb: tuple[Port, ...] = ()
 
     @property
     def name(self) -> str:
@@ -127,6 +129,11 @@ class RecurrentLayer:
     def scan(self) -> bool:
         """Whether it is a Scan."""
         return self.node.op_type == "Scan"
+
+    @property
+    def states(self) -> int:
+        """The number of states: h, and of an LSTM c."""
+        return 2 if self.op_type == "LSTM" else 1
 
     @property
     def gates(self) -> int:
@@ -150,30 +157,34 @@ class RecurrentLayer:
     @property
     def x(self) -> str:
         """The value that it reads step by step, time first; of a Scan the input's part of the gates."""
-        return input_of(self.node, 2 * self.directions if self.scan else 0)
+        return input_of(self.node, self.states * self.directions if self.scan else 0)
 
     @property
     def y(self) -> list[str]:
         """The outputs of all steps, "" for one that is not wanted; of a Scan one for each direction."""
-        first = 2 * self.directions if self.scan else 0
+        first = self.states * self.directions if self.scan else 0
         count = self.directions if self.scan else 1
         return [str(value) for value in self.node.output[first : first + count]]
 
     def initial(self, state: str) -> list[Port]:
         """The ports that read the initial "h" or "c"; none for zeros."""
         if self.scan:
-            start = 0 if state == "h" else self.directions
-            return [Port(self.node, start + index) for index in range(self.directions)]
+            return [Port(self.node, index) for index in self._of_scan(state)]
         port = Port(self.node, INITIAL_H if state == "h" else INITIAL_C)
         return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
 
     def final(self, state: str) -> list[Port]:
         """The ports that give the final "h" or "c"; none if it is not wanted."""
         if self.scan:
-            start = 0 if state == "h" else self.directions
-            return [Port(self.node, start + index, output=True) for index in range(self.directions)]
+            return [Port(self.node, index, output=True) for index in self._of_scan(state)]
         port = Port(self.node, 1 if state == "h" else 2, output=True)
         return [port] if port.value and (state == "h" or self.op_type == "LSTM") else []
+
+    def _of_scan(self, state: str) -> range:
+        """The inputs and outputs of a Scan that are the "h" or "c" of each direction."""
+        if state == "h":
+            return range(self.directions)
+        return range(self.directions, self.states * self.directions)
 
     def folded_projection(
         self, nodes: Iterable[NodeProto], producers: Mapping[str, NodeProto]
@@ -217,20 +228,25 @@ def read_layer(node: NodeProto, producers: Mapping[str, NodeProto]) -> Recurrent
 
 
 def _read_scan(node: NodeProto, producers: Mapping[str, NodeProto]) -> RecurrentLayer | None:
-    """The Scan that `lstm_onnx.exporter.emitter` writes for a projected layer, known by its body's node names."""
+    """The Scan that `lstm_onnx.exporter.scan_layers` writes for a layer, known by its body's node names."""
     body = next(bodies_of(node), None)
     if body is None:
         return None
     recurrent = _second_inputs(body.node, RECURRENT_MATMUL)
-    projection = _second_inputs(body.node, PROJECTION_MATMUL)
+    new_h = [each for each in body.node if _ends(each, NEW_H)]
+    projection = tuple(Port(each, 1) for each in new_h if each.op_type == "MatMul")
     count = len(recurrent)
     scanned = len(scanned_inputs(node))
-    if not count or len(projection) != count or scanned not in (count, 2 * count):
+    if not count or len(new_h) != count or len(projection) not in (0, count) or scanned not in (count, 2 * count):
         return None
-    if len(body.output) < 2 * count or len(node.input) != 2 * count + scanned:
+    states = (len(node.input) - scanned) // count
+    reset = any(_ends(each, RESET) for each in body.node)
+    op_type = "LSTM" if states == 2 else "GRU" if reset else "RNN"
+    if states not in (1, 2) or len(node.input) != states * count + scanned or len(body.output) < states * count:
         return None
-    cell = body.output[count].type.tensor_type.shape.dim
-    gates = producers.get(node.input[2 * count])
+    # Of c where there is one: h may be projected.
+    cell = body.output[(states - 1) * count].type.tensor_type.shape.dim
+    gates = producers.get(node.input[states * count])
     if gates is not None and gates.op_type == "Split":
         gates = producers.get(input_of(gates, 0))
     bias: tuple[Port, ...] = ()
@@ -238,8 +254,18 @@ def _read_scan(node: NodeProto, producers: Mapping[str, NodeProto]) -> Recurrent
         bias, gates = (Port(gates, 1),), producers.get(input_of(gates, 0))
     if gates is None or gates.op_type != "MatMul" or not cell or cell[-1].dim_value < 1:
         return None
-    mask = Port(node, 3 * count) if scanned > count else None
-    return RecurrentLayer(node, "LSTM", count, cell[-1].dim_value, (Port(gates, 1),), recurrent, bias, projection, mask)
+    return RecurrentLayer(
+        node,
+        op_type,
+        count,
+        cell[-1].dim_value,
+        (Port(gates, 1),),
+        recurrent,
+        bias,
+        projection,
+        Port(node, (states + 1) * count) if scanned > count else None,
+        _second_inputs(body.node, RECURRENT_BIAS),
+    )
 
 
 def _second_inputs(nodes: Sequence[NodeProto], suffix: str) -> tuple[Port, ...]:

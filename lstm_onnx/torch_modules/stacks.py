@@ -15,6 +15,7 @@ from onnx import NodeProto
 
 from ..exporter.emitter import StackOutputs, recurrent_stack
 from ..exporter.node_names import FOLDED_INVERSE
+from ..exporter.targets import LayerForm
 from ..exporter.weights import Array, LayerWeights
 from ..onnxgraph import attributes_of, text
 from ..onnxgraph.builder import Nodes
@@ -111,7 +112,7 @@ class _Reader:
             h0,
             c0,
             lengths=lengths,
-            fold=fold,
+            form=LayerForm(fold=fold),
             names=outputs,
             prefix=prefix,
             weights_prefix=weights_prefix,

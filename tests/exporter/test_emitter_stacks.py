@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx import LSTMSpec
 from lstm_onnx.exporter.emitter import StackOutputs, recurrent_stack
+from lstm_onnx.exporter.targets import LayerForm
 from lstm_onnx.exporter.weights import layer_weights
 from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.spec import MAX_OPSET, MIN_OPSET, GRUSpec, RecurrentSpec, RNNSpec
@@ -162,12 +163,38 @@ def test_every_kind_is_in_parity_with_torch(kind: str) -> None:
         _assert_parity(spec, module, model)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_scans_of_every_kind_are_in_parity_with_torch(kind: str) -> None:
+    forms = itertools.cycle((LayerForm(scan=True), LayerForm(scan=True, exact_sigmoid=True, int64_steps=True)))
+    for layers, bidirectional, states, lengths in itertools.product((1, 2), *[(False, True)] * 3):
+        spec = dataclasses.replace(KINDS[kind], num_layers=layers, bidirectional=bidirectional, batch_first=states)
+        for bias, form in zip((True, False), forms, strict=False):
+            with_bias = dataclasses.replace(spec, bias=bias)
+            module = _module(with_bias)
+            model = _model(with_bias, module, states=states, lengths=lengths, form=form)
+            operators = {node.op_type for node in model.graph.node}
+            assert operators & {"LSTM", "GRU", "RNN", "Scan"} == {"Scan"}
+            _assert_parity(with_bias, module, model)
+
+
+def test_an_exact_sigmoid_is_right_where_exp_overflows() -> None:
+    spec = LSTMSpec(4, 3)
+    module = _module(spec)
+    model = _model(spec, module, form=LayerForm(scan=True, exact_sigmoid=True))
+    feeds = _feeds(spec, 3, 7)
+    feeds["x"] *= np.float32(1e4)
+    feeds["c0"] *= np.float32(1e3)
+    expected = _torch(spec, module, feeds, ("x", "h0", "c0"))
+    for name, array in _run(model, feeds).items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=TOLERANCE)
+
+
 @pytest.mark.parametrize("states", [False, True])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_a_fold_is_in_parity_with_torch(states: bool, bidirectional: bool) -> None:
     spec = LSTMSpec(4, 5, num_layers=2, proj_size=2, bidirectional=bidirectional)
     module = _module(spec)
-    model = _model(spec, module, states=states, lengths=True, fold=True)
+    model = _model(spec, module, states=states, lengths=True, form=LayerForm(fold=True))
     unprojected = [node.name for node in model.graph.node if "unproject" in node.name]
     assert unprojected == (["l0/unproject_h0", "l1/unproject_h0"] if states else [])
     assert any("pinv" in tensor.name for tensor in model.graph.initializer) is states
@@ -241,7 +268,7 @@ def test_what_nobody_wants_is_not_written(wanted: StackOutputs, layers: int, bid
     projected = dataclasses.replace(plain, proj_size=2)
     for spec, fold in ((plain, False), (projected, False), (projected, True)):
         module = _module(spec)
-        model = _model(spec, module, names=wanted, fold=fold, lengths=True)
+        model = _model(spec, module, names=wanted, form=LayerForm(fold=fold), lengths=True)
         names = {node.name for node in model.graph.node}
         assert (f"l{layers - 1}/output" in names) is (wanted.output is not None)
         assert not {f"{name}/Concat" for name in ("hn", "cn") if getattr(wanted, name) is None} & names
@@ -278,7 +305,7 @@ def test_one_module_called_twice_has_its_weights_once(spec: RecurrentSpec, fold:
     if not finite:
         module.weight_ih_l0.data[0, 0] = float("nan")
     nodes = Nodes()
-    first = _stack(nodes, spec, module, "x", None, None, names=ALL, fold=fold, prefix="lstm.")
+    first = _stack(nodes, spec, module, "x", None, None, names=ALL, form=LayerForm(fold=fold), prefix="lstm.")
     count = len(nodes.initializers)
     again = _stack(
         nodes,
@@ -288,7 +315,7 @@ def test_one_module_called_twice_has_its_weights_once(spec: RecurrentSpec, fold:
         "h0",
         "c0" if spec.has_cell else None,
         names=StackOutputs("output_", "hn_", "cn_"),
-        fold=fold,
+        form=LayerForm(fold=fold),
         prefix="lstm.2.",
         weights_prefix="lstm.",
     )
@@ -318,7 +345,7 @@ def test_other_weights_under_the_same_names_are_refused() -> None:
 @pytest.mark.parametrize("states", [False, True])
 def test_every_name_begins_with_the_prefix(spec: RecurrentSpec, fold: bool, states: bool) -> None:
     spec = dataclasses.replace(spec, batch_first=True)
-    keywords: dict[str, Any] = {"fold": fold, "states": states, "lengths": True}
+    keywords: dict[str, Any] = {"form": LayerForm(fold=fold), "states": states, "lengths": True}
     model = _model(spec, _module(spec), prefix="encoder.", batch_axis="pairs", **keywords)
     given = {"x", "h0", "c0", "lengths", "output", "hn", "cn", ""}
     graphs = [model.graph]

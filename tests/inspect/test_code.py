@@ -1,4 +1,8 @@
-"""Programs that stream a file in other languages: run in Python and JavaScript, compiled in Java, C++ and Rust."""
+"""Programs that stream a file in other languages: run in Python and JavaScript, compiled in Java, C++ and Rust.
+
+Those of C++ and Rust run where these variables name what no registry of ours has; the library itself is in the wheel:
+ONNXRUNTIME_INCLUDE, a folder with onnxruntime_cxx_api.h, and ORT_RLIBS, one with libort.rlib and what it is built of.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -99,6 +104,47 @@ def test_programs_run_and_notice_wrong_numbers(files: list[Path], language: str)
     found = run(language, wrong, file.parent)
     assert found.returncode != 0
     assert "FAIL" in found.stderr
+
+
+def library(folder: Path) -> Path:
+    """ONNX Runtime's library, from the wheel, under the names that linkers and programs look for."""
+    (found,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / name).symlink_to(found)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("language", "compiler", "variable"), [("cpp", "g++", "ONNXRUNTIME_INCLUDE"), ("rust", "rustc", "ORT_RLIBS")]
+)
+def test_programs_run_with_the_real_library(
+    files: list[Path], tmp_path: Path, language: str, compiler: str, variable: str
+) -> None:
+    needed = os.environ.get(variable)
+    if shutil.which(compiler) is None or needed is None or sys.platform != "linux":
+        pytest.skip(f"{compiler} is not installed, or {variable} is not set")
+    place = tmp_path / "stream"
+    link = [place, "-L", library(tmp_path), "-lonnxruntime"]
+    rpath = f"-Wl,-rpath,{tmp_path}"
+    for file in files:
+        for wrong in (False, True):
+            text = program(file, language)
+            if wrong:
+                text = re.sub(r"(expected[^\n]*?[\[{] ?-?)(\d)", r"\g<1>1\2", text, count=1)
+            source = tmp_path / {"cpp": "stream.cpp", "rust": "stream.rs"}[language]
+            source.write_text(text, encoding="utf-8")
+            command = {
+                "cpp": ["g++", "-std=c++17", "-I", needed, source, "-o", *link, rpath],
+                "rust": [
+                    *("rustc", "--edition", "2021", source, "--extern", f"ort={needed}/libort.rlib", "-L", needed),
+                    *("-o", *link, "-C", f"link-arg={rpath}"),
+                ],
+            }[language]
+            compiled = done(command, tmp_path)
+            assert compiled.returncode == 0, compiled.stderr
+            found = done([place], file.parent)
+            assert (found.returncode == 0) is not wrong, found.stdout + found.stderr
+            assert found.stdout.splitlines()[-1] == ("FAIL" if wrong else "pass")
 
 
 @pytest.mark.parametrize(("language", "compiler"), [("cpp", "g++"), ("java", "javac"), ("rust", "rustc")])

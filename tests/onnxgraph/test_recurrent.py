@@ -11,6 +11,10 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from lstm_onnx.exporter.bare_lstm import export_lstm
+from lstm_onnx.exporter.emitter import StackOutputs, recurrent_stack
+from lstm_onnx.exporter.targets import LayerForm
+from lstm_onnx.exporter.weights import layer_weights
+from lstm_onnx.onnxgraph.builder import Nodes
 from lstm_onnx.onnxgraph.layer_names import module_path
 from lstm_onnx.onnxgraph.recurrent import (
     RecurrentLayer,
@@ -22,7 +26,7 @@ from lstm_onnx.onnxgraph.recurrent import (
     read_layer,
     scanned_inputs,
 )
-from lstm_onnx.spec import ExportOptions, LSTMSpec
+from lstm_onnx.spec import ExportOptions, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec
 
 INPUTS = ("X", "W", "R", "B", "lens", "h", "c")
 
@@ -40,6 +44,34 @@ def exported(folder: Path, options: ExportOptions, **sizes: Any) -> tuple[onnx.M
     producers = {value: node for node in model.graph.node for value in node.output}
     layers = [read_layer(node, producers) for node in model.graph.node]
     return model, [layer for layer in layers if layer is not None]
+
+
+@pytest.mark.parametrize("kind", [LSTMSpec, GRUSpec, RNNSpec])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_the_scan_of_a_layer_without_projection(kind: type[RecurrentSpec], directions: int):
+    spec = kind(4, 5, bidirectional=directions == 2)
+    rng = np.random.default_rng(0)
+    state = {name: rng.normal(size=shape).astype(np.float32) for name, shape in spec.parameter_shapes().items()}
+    nodes = Nodes()
+    names = StackOutputs("output", "hn", "cn" if spec.has_cell else None)
+    form = LayerForm(scan=True)
+    states = ("h0", "c0" if spec.has_cell else None)
+    layers = [layer_weights(spec, state, 0)]
+    recurrent_stack(nodes, spec, layers, "x", *states, lengths="lengths", form=form, names=names)
+    producers = {value: node for node in nodes.nodes for value in node.output}
+    (layer,) = [found for node in nodes.nodes if (found := read_layer(node, producers)) is not None]
+    assert (layer.op_type, layer.scan, layer.directions, layer.hidden_size) == (spec.op_type, True, directions, 5)
+    sides = ["forward", "reverse"][:directions]
+    suffixes = [""] if directions == 1 else ["_forward", "_reverse"]
+    assert [port.value for port in layer.R] == [f"l0/R{suffix}" for suffix in suffixes]
+    biases = [f"l0/Rb{suffix}" for suffix in suffixes] if spec.op_type == "GRU" else []
+    assert [port.value for port in layer.Rb] == biases
+    assert ([port.value for port in (*layer.W, *layer.B)], layer.W_hr) == (["l0/W", "l0/B"], ())
+    assert len(layer.initial("h")) == len(layer.final("h")) == directions
+    assert len(layer.initial("c")) == len(layer.final("c")) == (directions if spec.has_cell else 0)
+    assert layer.y == [f"l0/Scan/y_{side}" for side in sides]
+    assert layer.lengths is not None
+    assert layer.lengths.value == "valid"
 
 
 @pytest.mark.parametrize(("op_type", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])

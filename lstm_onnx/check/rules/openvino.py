@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import SEQUENCE_LENS, input_of
+from ...onnxgraph.padding import is_masked
+from ...onnxgraph.recurrent import SEQUENCE_LENS, direction_of, input_of
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import applies, rule
@@ -24,8 +27,8 @@ OPENVINO_LENGTHS = rule(
     why="OpenVINO computes every sequence to the end of its padding, without an error: outputs after the end are not "
     "zero, final states are those of the padding, and a reverse direction starts in it. With fixed sizes of the "
     "batch and of time the results are right.",
-    fix="fix both sizes after reading the file (model.reshape), or export the model without lengths and run "
-    "sequences of one length together",
+    fix='export the model with target="openvino", which writes such layers as Scans, or fix both sizes after reading '
+    "the file (model.reshape)",
     source=f"{_RUN}; openvino pull request 10710, in src/plugins/intel_cpu/src/nodes/rnn.cpp: isSupportedOperation "
     "returns before it looks at the lengths where the shape is dynamic",
 )
@@ -75,8 +78,36 @@ def openvino_lengths(context: CheckContext) -> Iterator[Finding]:
     """Lengths that are not constants, at open axes."""
     for scope, node in context.onnx_operators:
         lengths = input_of(node, SEQUENCE_LENS)
-        if lengths and has_open_axis(context, scope, node):
+        if lengths and has_open_axis(context, scope, node) and not _only_past_end(context, scope, node, lengths):
             yield OPENVINO_LENGTHS.violated(label(node), f"OpenVINO ignores its lengths, {lengths}")
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What `onnxgraph.padding` asks of a graph."""
+
+    context: CheckContext
+    scope: Scope
+
+    def maker(self, value: str) -> NodeProto | None:
+        return self.scope.producer(value)
+
+    def readers(self, value: str) -> list[NodeProto]:
+        return [node for _, node, _ in self.context.readers.get(value, ())]
+
+    def is_output(self, value: str) -> bool:
+        return self.context.is_output(value)
+
+    def constant(self, value: str) -> np.ndarray | None:
+        return self.context.constant(self.scope, value)
+
+
+def _only_past_end(context: CheckContext, scope: Scope, node: NodeProto, lengths: str) -> bool:
+    """Whether the lengths change nothing but steps past a sequence's end that nothing reads."""
+    y, *finals = map(str, node.output)
+    if direction_of(node) != "forward" or any(map(context.is_used, finals)):
+        return False
+    return is_masked(_Values(context, scope), y, lengths)
 
 
 @applies(OPENVINO_VARIANT)

@@ -1,4 +1,4 @@
-"""LO611-619: what tract refuses, or computes wrongly without a word."""
+"""LO611-620: what tract refuses, or computes wrongly without a word."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, text, typed
 from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, INITIAL_C, INITIAL_H, SEQUENCE_LENS, direction_of, input_of
+from ...onnxgraph.repeated import repeating_node
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import applies, rule
 
 _RUN = "run with tract 0.23.9"
 _CODE = "github.com/sonos/tract, commit 38b383f"
-_PASSED = frozenset({"Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
 
 TRACT_LENGTHS = rule(
     "LO611",
@@ -24,7 +24,7 @@ TRACT_LENGTHS = rule(
     summary="lengths of sequences, which tract refuses",
     why="tract opens an LSTM, GRU or RNN only without lengths, or with constant ones that are the whole time "
     "('Non constant seq_len is not supported').",
-    fix="export the model without lengths, and run sequences of one length together",
+    fix='export the model with target="tract", which writes layers as Scans',
     source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/common.rs",
 )
 TRACT_VARIANT = rule(
@@ -35,40 +35,43 @@ TRACT_VARIANT = rule(
     summary="an attribute that tract does not read: direction=reverse, other activations, clip, input_forget",
     why="tract computes an LSTM, GRU or RNN of one direction forward, with sigmoid and tanh, without bounds, whatever "
     "its attributes say, and without an error.  Bidirectional ones are right.",
-    fix="reverse the input and the output instead of the direction; run other variants with ONNX Runtime",
+    fix='export the model with target="tract", which writes layers as Scans; run clip and input_forget with ONNX '
+    "Runtime",
     source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/lstm.rs, gru.rs and rnn.rs read no such attribute",
 )
 TRACT_STATES = rule(
     "LO613",
     "tract-states",
-    "warning",
+    "error",
     target="tract",
     summary="no initial states, with a batch that is open",
     why="tract ends the process that opens the file ('called Result::unwrap() on an Err value: UndeterminedSymbol'): "
     "it makes zeros of the batch, which must be a number.",
-    fix="fix the sizes of the batch and of time, such as with onnxruntime.tools.make_dynamic_shape_fixed, or export "
-    "the states as inputs",
+    fix='export the model with target="tract", which writes layers as Scans, or with the states as inputs; or fix the '
+    "sizes of the batch and of time, such as with onnxruntime.tools.make_dynamic_shape_fixed",
     source=f"{_RUN}; {_CODE}, onnx/src/ops/rec/common.rs, wire_one_side",
 )
 TRACT_CELL_STATE = rule(
     "LO616",
     "tract-cell-state",
-    "warning",
+    "error",
     target="tract",
     summary="an LSTM without initial states whose cell state is used beside another output",
     why="tract often fails when it runs a batch above 1 ('Clashing resolution for expression').",
-    fix="export the states as inputs; lstm-onnx verify SOURCE FILE --runtime tract shows whether it fails",
+    fix='export the model with target="tract", which writes layers as Scans; lstm-onnx verify SOURCE FILE --runtime '
+    "tract shows whether it fails",
     source=_RUN,
 )
 TRACT_EXPANDED = rule(
     "LO617",
     "tract-expanded",
-    "warning",
+    "error",
     target="tract",
     summary="a recurrent operator whose input or initial state is repeated by Expand or Tile",
     why="tract moves the repetition behind the operator's products and often fails at it, when it opens the file or "
     "when it runs (a failing check in declutter, 'Clashing resolution for expression').",
-    fix="repeat the vector before the file's input; verify SOURCE FILE --runtime tract shows whether it fails",
+    fix='export the model with target="tract", which keeps the two apart; lstm-onnx verify SOURCE FILE --runtime tract '
+    "shows whether it fails",
     source=_RUN,
 )
 TRACT_PRECISION = rule(
@@ -79,8 +82,9 @@ TRACT_PRECISION = rule(
     summary="gates, which tract computes with an approximate sigmoid",
     why="A gate that is open gives 0.99996 instead of 1, so that a large cell state loses 4e-5 of itself at each step. "
     "Cell states of trained models are rarely above 100, where this is within a few roundings of the outputs.",
-    fix="compare on your own inputs: lstm-onnx verify SOURCE FILE --runtime tract --data DATA",
-    source=f"{_RUN}: states of 1000 are off by 0.04",
+    fix='export the model with target="tract", whose gates are exact; or compare on your own inputs: lstm-onnx verify '
+    "SOURCE FILE --runtime tract --data DATA",
+    source=f"{_RUN}: states of 1000 are off by 0.04; sonos/tract issue 2618 is about the same approximation",
 )
 TRACT_ZEROS = rule(
     "LO619",
@@ -92,6 +96,17 @@ TRACT_ZEROS = rule(
     "('Impossible to unify F64 with F32').",
     fix="give the ConstantOfShape its value, a float32 zero, or export the states as inputs",
     source=f"{_RUN}; {_CODE}, onnx/src/ops/array/mod.rs, constant_of_shape",
+)
+TRACT_DATA_SLICE = rule(
+    "LO620",
+    "tract-data-slice",
+    "error",
+    target="tract",
+    summary="a Slice whose bounds depend on the numbers in an input, such as the largest of the lengths",
+    why="tract makes a symbol of the size, and fails when it runs: 'Symbol <Sym0> points to an invalid (dead ?) "
+    "SymbolScope'.",
+    fix="leave the padding in (total_length=x.shape[1] in pad_packed_sequence), and cut it off after the model",
+    source=_RUN,
 )
 TRACT_FLOAT64 = rule(
     "LO614",
@@ -194,21 +209,31 @@ def tract_expanded(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.onnx_operators:
         for index in (0, INITIAL_H, INITIAL_C):
             name = input_of(node, index)
-            producer = _repeating(scope, name) if name else None
+            producer = repeating_node(name, scope.producer) if name else None
             if producer is not None:
                 yield TRACT_EXPANDED.violated(label(node), f"its input {name} is repeated by {label(producer)}")
                 break
 
 
-def _repeating(scope: Scope, name: str, steps: int = 8) -> NodeProto | None:
-    """The Expand or Tile that a value, or a part of it, comes from."""
+@applies(TRACT_DATA_SLICE)
+def tract_data_slice(context: CheckContext) -> Iterator[Finding]:
+    """Slices up to a computed number."""
+    for scope, node in context.nodes:
+        if node.op_type == "Slice" and is_default(node.domain):
+            bounds = [name for name in node.input[1:3] if name and _is_data(scope, name, set())]
+            if bounds:
+                yield TRACT_DATA_SLICE.violated(label(node), f"its bound {bounds[0]} depends on numbers of an input")
+
+
+def _is_data(scope: Scope, name: str, seen: set[str]) -> bool:
+    """Whether a value depends on the numbers in an input, and not on its shape alone."""
+    if name in seen:
+        return False
+    seen.add(name)
     producer = scope.producer(name)
-    if producer is None or producer.op_type in ("Expand", "Tile") or not steps:
-        return producer if producer is not None and producer.op_type in ("Expand", "Tile") else None
-    if producer.op_type not in _PASSED:
-        return None
-    sources = producer.input if producer.op_type == "Concat" else producer.input[:1]
-    return next((found for each in sources if (found := _repeating(scope, each, steps - 1)) is not None), None)
+    if producer is None:
+        return name in scope.top.inputs
+    return producer.op_type not in ("Shape", "Size") and any(_is_data(scope, each, seen) for each in producer.input)
 
 
 @applies(TRACT_ZEROS)

@@ -11,10 +11,12 @@ from onnx import NodeProto, TensorProto, helper
 from ...errors import ExportError
 from ...onnxgraph import bodies_of, nodes_of
 from ...onnxgraph.builder import Nodes
+from ...onnxgraph.repeated import is_repeated
 from ...spec import ExportOptions
 from ..emitter import StackOutputs, recurrent_stack
 from ..node_names import scope_prefix
 from ..opaque.operators import RecurrentModule
+from ..targets import form_of
 from ..tracing.opaque_node import DOMAIN
 from ..weights import layer_weights, validate_state_dict
 from .rename import TracedGraph
@@ -100,7 +102,8 @@ def lower_calls(
         call = opaque[id(node)]
         written = len(graph.nodes.nodes)
         if (call.recurrent.path, call.call) in guarded:
-            node.input[0] = _fail_if_empty(graph, node.input[0], f"{call.prefix}at_least_one_step")
+            name = f"{call.prefix}at_least_one_step"
+            node.input[0] = _fail_if_empty(graph, node.input[0], name, shaped=options.target != "tract")
         _write_layers(graph, call, options, used)
         if node.name in graph.lines:
             new = graph.nodes.nodes[written:]
@@ -131,17 +134,23 @@ def lower_bodies(graph: TracedGraph, recurrent_modules: Mapping[str, RecurrentMo
             body.node.extend(within.nodes.nodes)
 
 
-def _fail_if_empty(graph: TracedGraph, value: str, name: str) -> str:
+def _fail_if_empty(graph: TracedGraph, value: str, name: str, *, shaped: bool = True) -> str:
     """A copy of a value, whose computation fails where the value has no elements.
 
-    With 0 steps ONNX Runtime's recurrent operators give zeros or end the process, where PyTorch raises.
+    With 0 steps ONNX Runtime's recurrent operators give zeros or end the process, where PyTorch raises.  The number
+    that cannot be read is added to the shape or, if not `shaped`, to the values: tract opens no file in which a shape
+    depends on such a number.
     """
     nodes = graph.nodes
     entries = nodes.one("Size", value, name=f"{name}/entries")
     some = nodes.one("Min", entries, nodes.constant(f"{name}/1", np.array(1, np.int64)), name=f"{name}/some")
     # Index -2 of two zeros is the first; -3 is out of range, which is an error.
     index = nodes.one("Sub", some, nodes.constant(f"{name}/3", np.array(3, np.int64)), name=f"{name}/index")
-    zero = nodes.one("Gather", nodes.constant(f"{name}/zeros", np.zeros(2, np.int64)), index, name=f"{name}/zero")
+    dtype = np.dtype(np.int64) if shaped else helper.tensor_dtype_to_np_dtype(graph.types[value])
+    zero = nodes.one("Gather", nodes.constant(f"{name}/zeros", np.zeros(2, dtype)), index, name=f"{name}/zero")
+    if not shaped:
+        graph.dims[name], graph.types[name] = graph.dims.get(value, ()), graph.types[value]
+        return nodes.one("Add", value, zero, name=name)
     sizes = nodes.one("Shape", value, name=f"{name}/sizes")
     shape = nodes.one("Add", sizes, zero, name=f"{name}/shape")
     graph.dims[name], graph.types[name] = graph.dims.get(value, ()), graph.types.get(value, 0)
@@ -152,15 +161,21 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
     spec = replace(opaque.recurrent.spec, batch_first=opaque.batch_first)
     state = validate_state_dict(spec, opaque.recurrent.weights, where=opaque.recurrent.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
+    layers = [layer_weights(spec, state, layer) for layer in range(spec.num_layers)]
+    repeated = is_repeated(opaque.value(0), {value: node for node in graph.nodes.nodes for value in node.output}.get)
+    form = form_of(options, layers, lengths=bool(opaque.value(3)), repeated=repeated)
+    lengths = opaque.value(3) or None
+    if lengths and not form.int64_steps:
+        lengths = _int32(graph, lengths)
     recurrent_stack(
         graph.nodes,
         spec,
-        [layer_weights(spec, state, layer) for layer in range(spec.num_layers)],
+        layers,
         opaque.value(0),
         opaque.value(1) or None,
         opaque.value(2) or None,
-        lengths=_int32(graph, opaque.value(3)) if opaque.value(3) else None,
-        fold=options.projection == "fold",
+        lengths=lengths,
+        form=form,
         names=StackOutputs(*names),
         prefix=opaque.prefix,
         weights_prefix=scope_prefix(opaque.recurrent.path),

@@ -156,7 +156,7 @@ def _amplified_graph(
         if layer is None or any(edit.fold(operator)):
             return copy, None
         changed.append(layer)
-        ports = zip(_KINDS, (operator.W, operator.R, operator.B, operator.W_hr), strict=True)
+        ports = zip(_KINDS, (operator.W, operator.R, (*operator.B, *operator.Rb), operator.W_hr), strict=True)
         if not all(scale_weights(edit, each, layer.factors[kind]) for kind, each in ports):
             return copy, None
     return copy, [layer for layer in layers if layer in changed]

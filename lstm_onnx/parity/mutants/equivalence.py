@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
+from ...onnxgraph.padding import is_masked
 from ...onnxgraph.recurrent import Port, RecurrentLayer
 from .graph_edit import Edit
 
 LARGEST = 2**24
 """Elements of the largest weight that is examined."""
-_POINTWISE = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Relu", "Tanh", "Sigmoid"})
 
 
 @dataclass(frozen=True)
@@ -103,51 +103,12 @@ def unread_padding(edit: Edit, layer: RecurrentLayer) -> str:
     assert layer.lengths is not None  # noqa: S101 - the caller's condition
     if any(not unread_row(edit, value) for value in finals if edit.used(value)):
         return ""
-    masked = all(_masked(edit, value, layer.lengths.value) for value in layer.y if value)
+    masked = all(is_masked(edit, value, layer.lengths.value) for value in layer.y if value)
     return "its output past a sequence's end is never read" if masked else ""
 
 
 def _reverse(layer: RecurrentLayer) -> bool:
     return any(item.name == "direction" and item.s == b"reverse" for item in layer.node.attribute)
-
-
-def _masked(edit: Edit, value: str, lengths: str) -> bool:
-    """Whether only the part of a padded sequence within the lengths is read."""
-    if edit.is_output(value):
-        return False
-    for node in edit.readers(value):
-        if node.op_type in _POINTWISE:
-            right = all(_masked(edit, out, lengths) for out in node.output if out)
-        elif node.op_type == "Where":
-            right = value in node.input[1:] and within(edit, node.input[0], lengths)
-        else:
-            right = any(layer.node is node and layer.x == value and layer.lengths is not None for layer in edit.layers)
-            right = right and node.input[4] == lengths if len(node.input) > 4 else False
-        if not right:
-            return False
-    return True
-
-
-def within(edit: Edit, condition: str, lengths: str) -> bool:
-    """Whether a condition is ``step < length``."""
-    node = edit.maker(condition)
-    while node is not None and node.op_type in _POINTWISE:
-        node = edit.maker(node.input[0])
-    if node is None or node.op_type != "Less":
-        return False
-    return root(edit, node.input[1]) == root(edit, lengths) and _made_by_range(edit, node.input[0])
-
-
-def root(edit: Edit, value: str) -> str:
-    """The value that one is a change of shape or type of."""
-    node = edit.maker(value)
-    return root(edit, node.input[0]) if node is not None and node.op_type in _POINTWISE else value
-
-
-def _made_by_range(edit: Edit, value: str) -> bool:
-    node = edit.maker(root(edit, value))
-    start = None if node is None or node.op_type != "Range" else edit.constant(node.input[0])
-    return start is not None and not np.any(start)
 
 
 def unread_row(edit: Edit, value: str) -> bool:

@@ -122,8 +122,9 @@ def exchanged_directions(edit: Edit, layer: RecurrentLayer) -> Outcome:
         turned = np.concatenate([np.arange(width) + width, np.arange(width)])
         for port in (*layer.W, *layer.B):
             edit.insert("Gather", port.value, turned, ports=[port], axis=-1)
-        for pair in (layer.R, layer.W_hr):
-            pair[0].value, pair[1].value = pair[1].value, pair[0].value
+        for pair in (layer.R, layer.W_hr, layer.Rb):
+            if pair:
+                pair[0].value, pair[1].value = pair[1].value, pair[0].value
         return APPLIED
     for port in (*layer.W, *layer.R, *layer.B):
         edit.insert("Gather", port.value, np.array([1, 0]), ports=[port], axis=0)

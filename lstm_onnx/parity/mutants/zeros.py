@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto
 
+from ...onnxgraph.padding import is_within, root
 from ...onnxgraph.recurrent import RecurrentLayer
 from ...onnxgraph.tensors import attributes_of
-from .equivalence import root, within
 from .graph_edit import Edit
 
 _ZERO_AT_ZERO = frozenset({"Identity", "Cast", "Dropout", "Relu", "Tanh"})
@@ -23,7 +23,7 @@ def stays_at_zero(edit: Edit, layer: RecurrentLayer) -> bool:
     if layer.lengths is None or not _zero_activations(layer):
         return False
     starts = [port.value for state in ("h", "c") for port in layer.initial(state)]
-    if not all(map(edit.is_zero, (*starts, *(port.value for port in layer.B)))):
+    if not all(map(edit.is_zero, (*starts, *(port.value for port in (*layer.B, *layer.Rb))))):
         return False
     return _zero_past_end(edit, layer.x, 0, 1, layer)
 
@@ -93,4 +93,4 @@ def _lengths_of(edit: Edit, layer: RecurrentLayer) -> str:
         return root(edit, value)
     less = edit.maker(value)
     lengths = root(edit, less.input[1]) if less is not None and less.op_type == "Less" else ""
-    return lengths if lengths and within(edit, value, lengths) else ""
+    return lengths if lengths and is_within(edit, value, lengths) else ""

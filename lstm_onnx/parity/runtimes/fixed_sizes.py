@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 
 from ...onnxgraph import graphs_of
+from ...symbolic_dims import size_of
 
 
 def write_fixed(path: str | os.PathLike[str], target: str | os.PathLike[str], feeds: Mapping[str, np.ndarray]) -> None:
-    """Write a copy for inputs of these shapes, in all of its graphs; axes of other names lose them."""
+    """Write a copy for inputs of these shapes, in all of its graphs; other names and expressions are removed."""
     model = onnx.load(path)
     sizes: dict[str, int] = {}
     for value in model.graph.input:
@@ -22,11 +23,12 @@ def write_fixed(path: str | os.PathLike[str], target: str | os.PathLike[str], fe
     for graph in graphs_of(model.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             for dim in _dims(value):
-                name = dim.dim_param
-                if name in sizes:
-                    dim.dim_value = sizes[name]
-                elif name:
-                    dim.Clear()
+                if not dim.dim_param:
+                    continue
+                size = size_of(dim.dim_param, sizes)
+                dim.Clear()
+                if size is not None:
+                    dim.dim_value = size
     for value in model.graph.input:  # also axes without a name
         if value.name in feeds:
             for dim, size in zip(_dims(value), feeds[value.name].shape, strict=True):

@@ -59,9 +59,7 @@ class EngineSession:
         except ModelError as error:
             if not engine.fixes_sizes:
                 raise
-            self._fixed = True
-            self._started = engine.open(self._number, path, self._names, fixed=True)
-            self.note = f"{engine.title} opens it at one size of each axis only; with named axes: {error.name}"
+            self._open_fixed(f"opens it at one size of each axis only; with named axes: {error.name}")
         # Not a request: that this is garbage may be found out while another request is under way.
         weakref.finalize(self, lambda unused, number: unused.append(number), engine.unused, self._number)
 
@@ -74,12 +72,24 @@ class EngineSession:
         del options
         if self._started != self.engine.started:  # it has ended on a run of this or of another file
             self._started = self.engine.open(self._number, self._path, self._names, fixed=self._fixed)
-        results = self.engine.run(self._number, feeds)
+        try:
+            results = self.engine.run(self._number, feeds)
+        except RunError as error:
+            if self._fixed or not self.engine.fixes_sizes:
+                raise
+            self._open_fixed(f"runs it at one size of each axis only; with named axes: {error.message}")
+            results = self.engine.run(self._number, feeds)
         wanted = self._names if names is None else names
         absent = [name for name in wanted if name not in results]
         if absent:
             raise RunError(f"{self.engine.title} gives no output {', '.join(absent)}")
         return [results[name] for name in wanted]
+
+    def _open_fixed(self, note: str) -> None:
+        """Open it for the sizes of each run; `note` says why."""
+        self._fixed = True
+        self._started = self.engine.open(self._number, self._path, self._names, fixed=True)
+        self.note = f"{self.engine.title} {note}"
 
     def io_binding(self) -> _Binding:
         """Inputs and outputs at fixed addresses."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -114,6 +115,50 @@ def not_repeated(model: onnx.ModelProto) -> None:
     axis("X", 0, "time")(model)
 
 
+def cut_to_longest(model: onnx.ModelProto) -> None:
+    """Y without the steps that no sequence has."""
+    then("Slice", "nought", "longest", "nought")(model)
+    store(nought=np.array([0]))(model)
+    model.graph.node.insert(1, helper.make_node("ReduceMax", ["sequence_lens"], ["most"], "most", keepdims=1))
+    model.graph.node.insert(2, helper.make_node("Cast", ["most"], ["longest"], "longest", to=TensorProto.INT64))
+
+
+def cut_to_time(model: onnx.ModelProto) -> None:
+    """The same up to a size of X."""
+    model.graph.node[1].CopyFrom(helper.make_node("Shape", ["X"], ["most"], "most", start=0, end=1))
+
+
+def masked(*, wrong: bool = False, final: bool = False) -> Callable[[onnx.ModelProto], None]:
+    """Of Y only the steps within the lengths are read; if `wrong`, only those past them."""
+
+    def edit(model: onnx.ModelProto) -> None:
+        store(nought=np.array(0, np.int32), one=np.array(1, np.int32), zero=np.float32(0))(model)
+        store(axes=np.array([1, 2, 3]), ends=np.array([0, 2]), first=np.array(0))(model)
+        nodes = [
+            helper.make_node("Shape", ["X"], ["shape"]),
+            helper.make_node("Gather", ["shape", "first"], ["size"]),
+            helper.make_node("Cast", ["size"], ["time"], to=TensorProto.INT32),
+            helper.make_node("Range", ["nought", "time", "one"], ["range"]),
+            helper.make_node("Unsqueeze", ["range", "axes"], ["steps"]),
+            helper.make_node("Unsqueeze", ["sequence_lens", "ends"], ["few"]),
+            helper.make_node("Unsqueeze", ["few", "last"], ["counts"]),
+            helper.make_node("Less", ["steps", "counts"], ["valid"]),
+            helper.make_node("Where", ["valid", "zero", "Y"] if wrong else ["valid", "Y", "zero"], ["kept"]),
+        ]
+        store(last=np.array([3]))(model)
+        model.graph.node.extend(nodes)
+        kept = [helper.make_tensor_value_info("kept", TensorProto.FLOAT, [None] * 4)]
+        ends = [item for item in model.graph.output if final and item.name == "Y_h"]
+        del model.graph.output[:]
+        model.graph.output.extend([*kept, *ends])
+        del model.metadata_props[:]
+        for index in (1, 2):
+            if not (final and index == 1):
+                lstm(model).output[index] = ""
+
+    return edit
+
+
 def feed_forward(model: onnx.ModelProto) -> None:
     """A Relu in its place."""
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
@@ -148,6 +193,7 @@ CASES: dict[str, Case] = {
         ),
     ),
     "tract-precision": Case(nothing, feed_forward),
+    "tract-data-slice": Case(cut_to_longest, cut_to_time, given=LENGTHS),
     "tract-float64": Case(nothing, in_float32, source=FLOAT64),
     "tract-int8": Case(nothing, without_computing, source=quantised),
     "web-external-data": Case(outside("weights.bin"), lambda model: model.CopyFrom(scan(computed=False))),
@@ -166,6 +212,8 @@ FURTHER: dict[str, tuple[str, Case]] = {
     "input_forget in TensorRT": ("tensorrt-operator", Case(attributes(input_forget=1))),
     "an operator of ONNX Runtime": ("tensorrt-operator", Case(nothing, source=quantised)),
     "a new opset": ("tensorrt-operator", Case(nothing, opset=22)),
+    "lengths that a final state depends on": ("openvino-lengths", Case(masked(final=True), given=LENGTHS)),
+    "lengths past which all is read": ("openvino-lengths", Case(masked(wrong=True), given=LENGTHS)),
     "a loop in QNN": ("qnn-recurrent", Case(nothing, source=scan_file)),
 }
 
@@ -211,6 +259,13 @@ def test_a_plain_lstm_is_fit_for_it(target: str, tmp_path: Path):
     assert report, str(report)
     informed = {item.rule for item in report.findings if item.violated and item.severity == "info"}
     assert {item.name for item in RULES if item.target == target} <= {*report.silent, *informed}
+
+
+def test_lengths_past_which_nothing_is_read_are_no_finding(tmp_path: Path):
+    case = Case(masked(), given=LENGTHS)
+    assert "openvino-lengths" not in told(findings(tmp_path, case, "openvino-lengths"))
+    backwards = Case(all_of(masked(), attributes(direction="reverse")), given=LENGTHS)
+    assert "openvino-lengths" in told(findings(tmp_path, backwards, "openvino-lengths"))
 
 
 def test_without_a_target_no_such_rule_is_applied(tmp_path: Path):

@@ -1,9 +1,10 @@
 """The acceptance set on other engines: right, refused by `check --target`, or wrong.
 
-``python -m tests.parity.runtimes.sweep FOLDER RUNTIME... [--only NAME...] [--part 1/2]``
+``python -m tests.parity.runtimes.sweep FOLDER RUNTIME... [--only NAME...] [--part 1/2] [--target]``
 
 Each architecture is exported and verified once, on ONNX Runtime, and its file and golden file are kept in FOLDER; then
-each engine runs the golden file's cases.  A line of JSON for each file and engine goes to FOLDER/RUNTIME.jsonl.
+each engine runs the golden file's cases.  A line of JSON for each file and engine goes to FOLDER/RUNTIME.jsonl; with
+--target, where each file is exported anew for the engine, to FOLDER/RUNTIME-target.jsonl.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 import lstm_onnx
 from lstm_onnx.errors import LSTMOnnxError
 from tests.architectures import ALL, Architecture
+
+TARGETS = {"openvino": "openvino", "tract": "tract", "onnxruntime-web": "web"}
+"""What `check --target` calls each engine."""
 
 
 def prepare(architecture: Architecture, folder: Path) -> Path:
@@ -35,10 +39,24 @@ def prepare(architecture: Architecture, folder: Path) -> Path:
     return path
 
 
-def result_on(runtime: str, path: Path) -> dict[str, Any]:
+def for_target(architecture: Architecture, runtime: str, folder: Path) -> Path | str:
+    """The file that is exported for an engine, or why it is refused."""
+    module, inputs = architecture.example()
+    path = folder / f"{architecture.name}.{runtime}.onnx"
+    shapes = architecture.dynamic_shapes
+    try:
+        lstm_onnx.export(
+            module, path, example_inputs=inputs, dynamic_shapes=shapes, target=TARGETS[runtime], check=False
+        )
+    except LSTMOnnxError as error:
+        return str(error)
+    return path
+
+
+def result_on(runtime: str, path: Path, golden: Path) -> dict[str, Any]:
     """What an engine makes of a file: right, wrong, fails, or refused by the engine; with the first reason."""
     try:
-        report = lstm_onnx.verify_golden(path, path.with_suffix(".npz"), runtime=runtime, threads=1)
+        report = lstm_onnx.verify_golden(path, golden, runtime=runtime, threads=1)
     except LSTMOnnxError as error:
         return {"result": "refused", "reason": error.message}
     if report:
@@ -61,6 +79,7 @@ def main() -> None:
     parser.add_argument("runtimes", nargs="*")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--part", default="1/1")
+    parser.add_argument("--target", action="store_true")
     options = parser.parse_args()
     part, parts = map(int, options.part.split("/"))
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -71,9 +90,12 @@ def main() -> None:
         path = prepare(architecture, options.folder)
         for runtime in options.runtimes:
             started = time.perf_counter()
-            line = {"name": architecture.name, **result_on(runtime, path)}
-            line["seconds"] = round(time.perf_counter() - started, 1)
-            with (options.folder / f"{runtime}.jsonl").open("a") as stream:
+            own = for_target(architecture, runtime, options.folder) if options.target else path
+            refused = {"result": "refused beforehand", "reason": own}
+            result = refused if isinstance(own, str) else result_on(runtime, own, path.with_suffix(".npz"))
+            line = {"name": architecture.name, **result, "seconds": round(time.perf_counter() - started, 1)}
+            results = options.folder / f"{runtime}{'-target' if options.target else ''}.jsonl"
+            with results.open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
 
 

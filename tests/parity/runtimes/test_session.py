@@ -83,6 +83,18 @@ def test_an_engine_that_needs_fixed_sizes_is_given_them_and_it_is_noted(lstm: Pa
         assert model(X)[0].shape == (6, 3, 5)
 
 
+def test_an_engine_that_runs_at_fixed_sizes_only_is_given_them(lstm: Path):
+    with engine("FixedRun", fixes_sizes=True) as process, load_on(process, lstm) as model:
+        assert note_of(model) == ""
+        assert model(X)[0].shape == (6, 3, 5)
+        note = "FixedRun runs it at one size of each axis only; with named axes: FixedRun failed while running: said: "
+        assert note_of(model) == f"{note}a size is a symbol"
+        with pytest.raises(RunError, match="a size is a symbol"):
+            model(np.full_like(X, 13))
+    with engine("FixedRun") as process, load_on(process, lstm) as model, pytest.raises(RunError, match="a symbol"):
+        model(X)
+
+
 def test_an_engine_that_is_not_installed_is_named_with_the_way_to_install_it():
     with (
         pytest.raises(

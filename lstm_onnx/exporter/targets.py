@@ -1,0 +1,140 @@
+"""Files for one engine: the form of each layer that runs right there, and the refusal where there is none.
+
+What each engine refuses or computes wrongly is said by the rules of `check` (``check --target``).  The forms below
+violate none of them; what they cannot mend, the rules still find in the file that was written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnx import ModelProto, TensorProto, helper
+
+from ..atomic_io import atomic_write, temporary_folder
+from ..errors import ExportError, WeightsError
+from ..onnxgraph import nodes_of
+from ..spec import ExportOptions
+from .weights import LayerWeights, fold_projection
+
+if TYPE_CHECKING:
+    from ..check import Finding
+    from .write import ExportResult
+
+
+@dataclass(frozen=True)
+class LayerForm:
+    """How the layers of a stack are written.
+
+    Attributes:
+        fold: projections by the LSTM operator instead of a Scan.
+        scan: layers without a projection as Scans, too.
+        exact_sigmoid: in Scans, ``1 / (1 + exp(-x))`` instead of the operator Sigmoid.
+        int64_steps: in Scans, lengths are compared with the numbers of steps as int64.
+        copied_input: of a stack of Scans, the input is gathered step by step before it is multiplied by W.
+    """
+
+    fold: bool = False
+    scan: bool = False
+    exact_sigmoid: bool = False
+    int64_steps: bool = False
+    copied_input: bool = False
+
+
+AS_OPERATORS = LayerForm()
+"""The operators LSTM, GRU and RNN, and Scans for projections."""
+
+
+def form_of(
+    options: ExportOptions, layers: Sequence[LayerWeights], *, lengths: bool, repeated: bool = False
+) -> LayerForm:
+    """The form of a stack of layers for the target of `options`.
+
+    OpenVINO ignores the operators' lengths; a Scan that masks its steps is right.  tract ignores or refuses
+    lengths, other activations and zero states of an open batch, and its Sigmoid is approximate; a Scan has none of
+    these, and takes named axes where their sizes stay int64.  QNN has the operator LSTM, and no Scan.
+
+    Args:
+        options: of the export.
+        layers: the weights.
+        lengths: whether the sequences have lengths.
+        repeated: whether the input is one that Expand or Tile repeats: tract multiplies it before it repeats it, with
+            errors or wrong numbers, unless another operator is between the two.
+    """
+    plain = LayerForm(fold=options.projection == "fold")
+    if options.precision == "int8":
+        return plain  # quantising is for operators
+    if options.target == "openvino" and lengths:
+        return replace(plain, scan=not plain.fold)
+    if options.target == "tract":
+        return replace(plain, scan=not plain.fold, exact_sigmoid=True, int64_steps=True, copied_input=repeated)
+    if options.target == "qnn":
+        return LayerForm(fold=_can_fold(layers))
+    return plain
+
+
+def _can_fold(layers: Sequence[LayerWeights]) -> bool:
+    try:
+        for index, layer in enumerate(layers):
+            if layer.W_hr is not None:
+                fold_projection(layer.R, layer.W_hr, layer=index)
+    except WeightsError:
+        return False
+    return True
+
+
+def fit_nodes(model: ModelProto, target: str | None) -> None:
+    """Change the other nodes of a model where the target reads a default otherwise than ONNX: tract those of zeros."""
+    if target != "tract":
+        return
+    for node in nodes_of(model.graph.node):
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            zero = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.0])
+            node.attribute.append(helper.make_attribute("value", zero))
+
+
+def written_for(
+    target: str | None, write: Callable[[str | os.PathLike[str]], ExportResult], path: str | os.PathLike[str]
+) -> ExportResult:
+    """Write a file, and keep it only if the rules on `target` find no error in it.
+
+    Args:
+        target: one of `spec.TARGETS`, or None.
+        write: writes the file to a path.
+        path: the file.
+
+    Returns:
+        What `write` returns; warnings of the rules are among the notes.
+
+    Raises:
+        ExportError: the target cannot run the file, or computes it wrongly.
+        LSTMOnnxError: as `write`.
+    """
+    if target is None:
+        return write(path)
+    from ..check.target import target_findings
+
+    with temporary_folder() as folder:
+        trial = folder / Path(path).name
+        written = write(trial)
+        found = target_findings(trial, target)
+        if found and found[0].failed:
+            raise ExportError(f"no form of this model runs right on {target}: {_told(found[0])}", hint=found[0].fix)
+        by_rule = {finding.rule: finding for finding in reversed(found)}  # the first of each
+        notes = [f"{target}: {_told(finding)}; {finding.fix}" for finding in reversed(by_rule.values())]
+        if written.external_data is None:
+            with open(trial, "rb") as source, atomic_write(path) as stream:
+                shutil.copyfileobj(source, stream)
+            written = replace(written, path=os.fspath(path))
+        else:
+            written = write(path)
+    return replace(written, notes=(*written.notes, *notes))
+
+
+def _told(finding: Finding) -> str:
+    at = f"{finding.where}: " if finding.where else ""
+    return f"{finding.id} {finding.rule}: {at}{finding.message}"

@@ -135,6 +135,8 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
     header: list[str] | None = None
     if any(cell.strip() and not is_number(cell) for cell in row):
         header = [cell.strip() for cell in row]
+        if columns is None or all(map(is_number, columns)):
+            _require_names(place, line, header)
     else:
         rows = itertools.chain(((line, row),), rows)
     picked = list(range(width)) if columns is None else _picked(place, columns, header, width)
@@ -153,6 +155,19 @@ def _table(place: str, rows: Iterator[tuple[int, list[str]]], columns: Sequence[
     if not values:
         raise FileError(f"{place}: has a header and no rows; write one per time step below it")
     return np.frombuffer(values, np.float64).reshape(-1, len(picked))
+
+
+def _require_names(place: str, line: int, header: list[str]) -> None:
+    """Refuse a first row of names and numbers: as a header, a row with one wrong cell would be lost without a word."""
+    number = next((index for index, cell in enumerate(header) if is_number(cell)), None)
+    if number is None:
+        return
+    text = next(index for index, cell in enumerate(header) if cell and not is_number(cell))
+    raise FileError(
+        f"{place}: line {line} has a number in column {number + 1} ({header[number]}) and text in column {text + 1} "
+        f"({enumerated(header[text : text + 1])}); a row has numbers alone, a header names alone: correct the cell, "
+        "rename the column, or name those to read with --columns"
+    )
 
 
 def _picked(place: str, columns: Sequence[str], header: list[str] | None, width: int) -> list[int]:

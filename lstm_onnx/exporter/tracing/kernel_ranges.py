@@ -154,9 +154,10 @@ def _reduced(largest: int) -> _Build:
                 "TopK", [value, one], {"axis": axis, "largest": largest, "sorted": 1}, num_outputs=2
             )[0]
         keep = node.attributes.get("keepdims")
-        if keep is None or keep.as_int():
-            return value
-        return made.op("Squeeze", [value, _constant(made, list(axes), _INT64)])
+        if keep is not None and not keep.as_int():
+            value = made.op("Squeeze", [value, _constant(made, list(axes), _INT64)])
+        reduced: ir.Value = value
+        return reduced
 
     return build
 

@@ -43,6 +43,15 @@ def test_csv_tables(text: str) -> None:
     assert table(text).tolist() == [[1, 2], [3, 4]]
 
 
+@pytest.mark.parametrize(("first", "column"), [("1,x", 2), ("1.5,2a", 2), ("o,1", 1)])
+def test_a_csv_row_with_one_wrong_cell_is_not_taken_for_a_header(first: str, column: int) -> None:
+    assert f"line 1 has a number in column {3 - column}" in refused(f"{first}\n3,4\n", "csv")
+    assert f"text in column {column}" in refused(f"{first}\n3,4\n", "csv", columns=["1"])
+    # Whoever names a column knows that it is a header.
+    name = first.split(",")[column - 1]
+    assert table(f"{first}\n3,4\n", columns=[name]).tolist() == [[2 + column]]
+
+
 def test_csv_of_one_column_under_another_name() -> None:
     (record,) = parsed("x\n1\n2\n", name="signal")
     assert record["signal"].tolist() == [[1], [2]]

@@ -20,6 +20,9 @@ class Lengths:
 
     def floor(self, size: Size, divisor: int) -> Size:
         """``size // divisor`` in a form that is the same for equal floors of floors."""
+        factors = [factor for symbols, factor in size.terms if symbols]
+        if factors and max(factors) < 0:  # -x // a is -((x + a - 1) // a)
+            return -self.floor(-size + Size.of(divisor - 1), divisor)
         whole, rest = {}, {}
         for symbols, factor in size.terms:
             part, left = divmod(factor, divisor) if not symbols or factor % divisor == 0 else (0, factor)

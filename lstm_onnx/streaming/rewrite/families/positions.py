@@ -7,7 +7,7 @@ from onnx import helper
 
 from ...size import Size
 from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family
+from ..rewriter import AS_NUMBER, Call, Rewriter, family
 
 
 @family("Range")
@@ -18,7 +18,7 @@ def numbered(p: Rewriter, call: Call) -> list[Fact]:
     if any(bound is None or len(bound) != 1 for bound in bounds):
         if any(isinstance(fact, Static) and fact.numbers and any(map(p.lengths.depends, fact.numbers))
                for fact in call.given):  # fmt: skip
-            raise RefusedError("uses the number of time steps as a number", "a constant, or an input of its own")
+            raise RefusedError(*AS_NUMBER)
         return p.plain(call)
     (start,), (limit,), (delta,) = (bound for bound in bounds if bound is not None)
     size = limit - start

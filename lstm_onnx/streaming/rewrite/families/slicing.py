@@ -1,4 +1,4 @@
-"""Slice: steps left out at the start or at the end, every k-th step, the last step."""
+"""Slice: steps left out at the start or at the end, every k-th step, the first step, the last steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ...size import ONE, Size
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal
-from ..stages import drop_end, drop_start, last_step, require_plain, window
+from ..stages import drop_end, drop_start, first_step, last_step, last_steps, require_plain, window
 
 _FAR = 2**31 - 1
 """A bound that means the end of the axis; exporters write this or more."""
@@ -54,7 +54,7 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
         if normal(each, fact.rank) == fact.axis:
             bounds = _bounds(fact.shape[fact.axis], starts[place], stops[place], steps[place])
             result = _along_time(p, call, x, found, bounds)
-            if isinstance(result, Carry):
+            if not isinstance(result, tuple):
                 return [result]
             x, found = result
     p.emitted(call, x)
@@ -107,17 +107,23 @@ def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
     return _Bounds(first, first_from_end, last, last_from_end, step)
 
 
-def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> tuple[str, Stream] | Carry:
+def _along_time(
+    p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds
+) -> tuple[str, Stream] | Static | Carry:
     require_plain(f)
+    if (bounds.start, bounds.stop, bounds.step, bounds.start_from_end) == (0, 1, 1, False):
+        p.emitted(call, first_step(p, x, f))
+        p.arrives(call.node.output[0], f.count)
+        return Static(tuple(ONE if axis == f.axis else size for axis, size in enumerate(f.shape)), f.dtype)
     if not bounds.stop_from_end:
         raise RefusedError(
             f"takes steps {bounds.start} to {bounds.stop} of a sequence alone", "give them an input of their own"
         )
     if bounds.start_from_end:
-        if bounds.start == -1 and bounds.stop == 0 and bounds.step == 1:
-            p.emitted(call, last_step(p, x, f))
+        if bounds.stop == 0 and bounds.step == 1:
+            p.emitted(call, last_step(p, x, f) if bounds.start == -1 else last_steps(p, x, f, -bounds.start))
             shape = list(f.shape)
-            shape[f.axis] = ONE
+            shape[f.axis] = Size.of(-bounds.start)
             return Carry(tuple(shape), f.dtype)
         raise RefusedError("starts at a step that is counted from the end of the sequence")
     if bounds.start:

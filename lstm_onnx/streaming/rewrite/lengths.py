@@ -20,9 +20,6 @@ class Lengths:
 
     def floor(self, size: Size, divisor: int) -> Size:
         """``size // divisor`` in a form that is the same for equal floors of floors."""
-        factors = [factor for symbols, factor in size.terms if symbols]
-        if factors and max(factors) < 0:  # -x // a is -((x + a - 1) // a)
-            return -self.floor(-size + Size.of(divisor - 1), divisor)
         whole, rest = {}, {}
         for symbols, factor in size.terms:
             part, left = divmod(factor, divisor) if not symbols or factor % divisor == 0 else (0, factor)
@@ -33,6 +30,8 @@ class Lengths:
         front, left_over = Size(frozenset(whole.items())), Size(frozenset(rest.items()))
         if left_over.number is not None:
             return front
+        if all(factor < 0 for symbols, factor in rest.items() if symbols):  # -x // a is -((x + a - 1) // a)
+            return front - self.floor(Size.of(divisor - 1) - left_over, divisor)
         number = rest.get((), 0)
         atom = Size(frozenset((symbols, factor) for symbols, factor in rest.items() if symbols))
         inner = self._inside(atom)

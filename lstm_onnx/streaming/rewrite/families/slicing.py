@@ -5,9 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...size import ONE, Size
+from ..counts import Least, largest_lead
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal
-from ..stages import drop_end, drop_start, first_step, last_step, last_steps, require_plain, window
+from ..stages import (
+    drop_end,
+    drop_start,
+    first_step,
+    guarded,
+    hold_back,
+    last_step,
+    last_steps,
+    require_plain,
+    window,
+)
 
 _FAR = 2**31 - 1
 """A bound that means the end of the axis; exporters write this or more."""
@@ -52,6 +63,9 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
             x, found = _other(p, x, found, axis, (starts[place], stops[place], steps[place]))
     for place, each in enumerate(axes):
         if normal(each, fact.rank) == fact.axis:
+            if (starts[place].number, steps[place]) == (0, 1) and _is_length(fact.shape[fact.axis], stops[place]):
+                x, found = _as_long(p, x, found, stops[place])
+                continue
             bounds = _bounds(fact.shape[fact.axis], starts[place], stops[place], steps[place])
             result = _along_time(p, call, x, found, bounds)
             if not isinstance(result, tuple):
@@ -97,14 +111,32 @@ def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
     def place(bound: Size) -> tuple[int, bool]:
         if bound.number is not None:
             return bound.number, bound.number < 0
-        off = (bound - size).number
-        if off is None or off > 0:
+        from_end, from_start = (bound - size).number, (bound + size).number
+        if from_start is not None and from_start >= 0:  # x[-y.shape[0]:], where y is so many steps shorter
+            return from_start, False
+        if from_end is None or from_end > 0:
             raise RefusedError("has a bound that depends on the number of steps in another way than from its end")
-        return off, True
+        return from_end, True
 
     first, first_from_end = place(start)
     last, last_from_end = (0, True) if (stop.number or 0) >= _FAR else place(stop)
     return _Bounds(first, first_from_end, last, last_from_end, step)
+
+
+def _is_length(size: Size, stop: Size) -> bool:
+    return stop.number is None and (stop - size).number is None and (stop + size).number is None
+
+
+def _as_long(p: Rewriter, x: str, f: Stream, stop: Size) -> tuple[str, Stream]:
+    """As many steps as another value has: what padding to a multiple added is cut again."""
+    require_plain(f)
+    count = p.count_of(stop)
+    if count.rate != f.count.rate:
+        raise RefusedError("is cut to the steps of a value of another rate")
+    least = p.count(Least((f.count, count)))
+    lead = largest_lead(f.count, least)
+    x = hold_back(p, x, f, least, lead) if lead else guarded(p, x, f.axis, least)
+    return x, replace(f, shape=tuple(stop if a == f.axis else size for a, size in enumerate(f.shape)), count=least)
 
 
 def _along_time(

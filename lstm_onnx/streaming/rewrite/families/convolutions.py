@@ -11,7 +11,7 @@ from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import window
 from .pooling import averaged, averages_fewer, with_last_window
-from .windows import SPATIAL, window_of
+from .windows import SPATIAL, Window, window_of
 
 
 @family("Conv", "AveragePool", "MaxPool", "LpPool")
@@ -39,6 +39,19 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     if fact.axis < SPATIAL:  # time, or batch and time, is what ONNX calls the batch, or of a pool the channels
         p.copy(call)
         return [replace(fact, shape=tuple(sizes), dtype=p.output_dtype(call))]
+    return [_along_time(p, call, fact, shape, sizes)]
+
+
+def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: list[Size]) -> Stream:
+    """A window over steps.
+
+    Args:
+        p: the rewrite.
+        call: the node.
+        fact: its input.
+        shape: the window.
+        sizes: of the result's axes.
+    """
     d = fact.axis - SPATIAL
     if call.op == "LpPool" and (shape.before[d] or shape.after[d]):
         raise RefusedError("pads along time")
@@ -56,7 +69,7 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     others = [p.name(name) if name else "" for name in call.node.input[1:]]
     pads = [*before, *after]
     fewer = averages_fewer(call, shape, d)
-    changed = {"pads": pads if any(pads) else None, "auto_pad": None}
+    changed: dict[str, list[int] | int | None] = {"pads": pads if any(pads) else None, "auto_pad": None}
     if call.attributes.get("ceil_mode"):
         changed["ceil_mode"] = None
     if fewer:
@@ -64,7 +77,7 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     p.copy(call, [fed, *others], **changed)
     if fewer:
         p.emitted(call, averaged(p, call, fact, shape, p.names[call.node.output[0]], found))
-    return [replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))]
+    return replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))
 
 
 @family("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")

@@ -69,8 +69,8 @@ def averaged(p: Rewriter, call: Call, fact: Stream, shape: Window, total: str, f
         first[d] = last[d] = 0
         if any((*first, *last)):
             ones = g.add("Pad", ones, g.ints(0, 0, *first, 0, 0, *last), g.constant(np.ones((), dtype)), hint="counted")
-            there = replace(there, shape=(*sizes[:SPATIAL], *(size + Size.of(b + a) for size, b, a in
-                                                              zip(there.shape[SPATIAL:], first, last, strict=True))))  # fmt: skip
+            grown = zip(there.shape[SPATIAL:], first, last, strict=True)
+            there = replace(there, shape=(*sizes[:SPATIAL], *(size + Size.of(b + a) for size, b, a in grown)))
     reach = (shape.kernel[d] - 1) * shape.dilations[d] + 1
     fed, there = window(p, ones, there, reach, shape.strides[d], before[d], after[d], 0.0)
     before[d] = after[d] = 0

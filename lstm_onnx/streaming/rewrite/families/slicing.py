@@ -63,16 +63,22 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
             x, found = _other(p, x, found, axis, (starts[place], stops[place], steps[place]))
     for place, each in enumerate(axes):
         if normal(each, fact.rank) == fact.axis:
-            if (starts[place].number, steps[place]) == (0, 1) and _is_length(fact.shape[fact.axis], stops[place]):
-                x, found = _as_long(p, x, found, stops[place])
-                continue
-            bounds = _bounds(fact.shape[fact.axis], starts[place], stops[place], steps[place])
-            result = _along_time(p, call, x, found, bounds)
+            result = _of_time(p, call, x, found, (starts[place], stops[place], steps[place]))
             if not isinstance(result, tuple):
                 return [result]
             x, found = result
     p.emitted(call, x)
     return [found]
+
+
+def _of_time(
+    p: Rewriter, call: Call, x: str, f: Stream, bounds: tuple[Size, Size, int]
+) -> tuple[str, Stream] | Static | Carry:
+    start, stop, step = bounds
+    size = f.shape[f.axis]
+    if (start.number, step) == (0, 1) and _is_length(size, stop):
+        return _as_long(p, x, f, stop)
+    return _along_time(p, call, x, f, _bounds(size, start, stop, step))
 
 
 def _of_sizes(call: Call, fact: Static) -> Static | None:
@@ -139,9 +145,7 @@ def _as_long(p: Rewriter, x: str, f: Stream, stop: Size) -> tuple[str, Stream]:
     return x, replace(f, shape=tuple(stop if a == f.axis else size for a, size in enumerate(f.shape)), count=least)
 
 
-def _along_time(
-    p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds
-) -> tuple[str, Stream] | Static | Carry:
+def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> tuple[str, Stream] | Static | Carry:
     require_plain(f)
     if (bounds.start, bounds.stop, bounds.step, bounds.start_from_end) == (0, 1, 1, False):
         p.emitted(call, first_step(p, x, f))

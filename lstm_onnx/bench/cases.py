@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from .measure import Candidate
 from .opened import Arrays, BenchmarkSubject, OpenedModel
 from .pytorch import EAGER, TorchSide
 from .sizes import Point, draw_lengths, draw_sequence
+from .stream_calls import ChunkCalls, end_input, inside
 
 PLAIN, RUNTIME = "InferenceSession.run", "lstm-onnx"
 PADDED_BATCH = 32
@@ -33,6 +34,7 @@ class BenchmarkCase:
         unit: "step" (of one sequence) or "sequence".
         units: how many units one call of a candidate's `run` computes.
         left_out: candidates that cannot take part, and why.
+        chunks: of one sequence in many chunks and in few; none for other cases.
     """
 
     candidates: list[Candidate]
@@ -40,6 +42,7 @@ class BenchmarkCase:
     unit: str
     units: int
     left_out: dict[str, str]
+    chunks: tuple[ChunkCalls, ...] = ()
 
 
 def make_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
@@ -74,7 +77,7 @@ def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     model, feeds = subject.model, subject.feeds(point.batch, point.time)
     inputs = {name: array for name, array in feeds.items() if name not in model.states}
     completed = model.completed(dict(feeds))
-    start = {name: completed[name] for name in (*model.states, *_ends(model)) if name in completed}
+    start = {name: completed[name] for name in (*model.states, *end_input(model)) if name in completed}
     time = _time_axes(model)
     whole = functools.partial(subject.opened.session.run, None, subject.session_feeds(subject.opened, feeds, start))
 
@@ -102,19 +105,17 @@ def _sequence_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
         return first[-1] if axis is None else np.concatenate(first, axis)
 
     candidates = [
-        Candidate(f"{PLAIN}, at once", whole, output=functools.partial(_first_output, subject), errors=ort_errors()),
-        *(
-            Candidate(f"{RUNTIME} stream, {named}", chunked(steps), output=joined, is_lstm_onnx=True)
-            for steps, named in ((1, "step by step"), (10, "chunks of 10 steps"))
-        ),
+        Candidate(f"{PLAIN}, at once", whole, output=functools.partial(_first_output, subject), errors=ort_errors())
     ]
-    return _step_case((candidates, {}), point, candidates[0].name)
-
-
-def _ends(model: Model) -> list[str]:
-    """The input that is 1 where a sequence ends."""
-    streaming = model.metadata.streaming
-    return [streaming.last] if streaming is not None and streaming.last is not None else []
+    chunks = []
+    for steps, named in ((1, "step by step"), (10, "chunks of 10 steps")):
+        name, count = f"{RUNTIME} stream, {named}", -(-point.time // steps)
+        candidates.append(Candidate(name, chunked(steps), output=joined, is_lstm_onnx=True))
+        part = subject.feeds(point.batch, min(steps, point.time))
+        runs = inside(model.stream(point.batch), part, f"ONNX Runtime's part, {named}", count)
+        candidates += runs
+        chunks += [ChunkCalls(name, run.name, count) for run in runs]
+    return replace(_step_case((candidates, {}), point, candidates[0].name), chunks=tuple(chunks))
 
 
 def _time_axes(model: Model) -> dict[str, int]:

@@ -20,6 +20,7 @@ from .measure import allowed_cores, call_once, interleaved, no_gc, pinned
 from .opened import BenchmarkSubject, open_subject
 from .report import BenchmarkReport, Comparison, LeftOut, Machine, timings_of
 from .sizes import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS, Point, points
+from .stream_calls import call_cost
 
 SETTLE = 0.03
 """Seconds of rest before each sample on several threads, which may spin for some time after a run."""
@@ -157,6 +158,7 @@ def time_case(
             known=calls.seconds,
             settle=SETTLE if subject.threads > 1 else 0.0,
         )
+    cost = call_cost(samples, case.baseline, *case.chunks) if len(case.chunks) == 2 else None
     samples = {name: [value / case.units for value in values] for name, values in samples.items()}
     runtime = [candidate.name for candidate in calls.working if candidate.is_lstm_onnx]
     comparison = Comparison(
@@ -169,6 +171,7 @@ def time_case(
         rounds=len(next(iter(samples.values()))),
         timings=timings_of(samples, baseline=case.baseline, lstm_onnx=runtime),
         left_out={**case.left_out, **calls.failed},
+        per_call=cost,
     )
     return comparison, [f"{point}: {sentence}" for sentence in calls.disagreements]
 

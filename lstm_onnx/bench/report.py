@@ -9,6 +9,7 @@ from typing import Any
 from ..terminal_text import safe_copy
 from ..text_table import table_lines
 from .measure import Spread, ratios
+from .stream_calls import CallCost
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Comparison:
         rounds: how many there were.
         timings: one per candidate.
         left_out: candidates that were not timed, and why.
+        per_call: of a sequence in chunks: what the calls cost; None for other cases, and where that is not known.
     """
 
     case: str
@@ -79,6 +81,7 @@ class Comparison:
     rounds: int
     timings: tuple[Timing, ...]
     left_out: dict[str, str]
+    per_call: CallCost | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,12 @@ def _comparison_lines(comparison: Comparison) -> list[str]:
         )
     lines = table_lines(rows, right=(1,))
     lines[0] += f"  ({comparison.rounds} round{'s' if comparison.rounds > 1 else ''})"
+    if comparison.per_call is not None:
+        cost = comparison.per_call
+        lines.append(
+            f"  a call takes {duration(cost.python.median)} in Python and {duration(cost.onnxruntime.median)} in ONNX "
+            f"Runtime whatever its length; the steps alone {_spread(cost.compute)} of the whole"
+        )
     return [*lines, *(f"  {name}: left out: {reason}" for name, reason in comparison.left_out.items())]
 
 

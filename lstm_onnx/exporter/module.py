@@ -221,7 +221,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     )
     metadata, notes = run_trials(functional, graph, model, metadata, facts, limits, check=options.check)
     file = StreamingFile(model, graph.nodes.initializers, metadata)
-    if explicit and metadata.not_streamable and rolled is None:  # bodies of loops have no caches
+    if explicit and metadata.not_streamable:
         file = with_caches(
             graph, model, metadata, max_delay=options.max_delay, chunk=options.chunk, check=options.check
         )

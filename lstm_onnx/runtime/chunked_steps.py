@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..symbolic_dims import names_in
 from .batch_axes import TIME, batch_name
 from .bindings import Key
 from .call import call
@@ -189,8 +190,9 @@ class ChunkedSteps:
         return np.zeros(shape, info.dtype or np.float32)
 
     def _time_axis(self, name: str) -> int | None:
-        names = self.model.metadata.time_axes or (TIME,)
-        return next((axis for axis, dim in enumerate(self.model.outputs[name].shape) if dim in names), None)
+        names = set(self.model.metadata.time_axes or (TIME,))
+        shape = self.model.outputs[name].shape
+        return next((axis for axis, dim in enumerate(shape) if isinstance(dim, str) and names_in(dim) & names), None)
 
     def flushed(self, states: Arrays) -> dict[str, Any] | None:
         """All outputs of the call that ends the sequence, the states included; None where it would change nothing.

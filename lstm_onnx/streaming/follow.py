@@ -16,12 +16,14 @@ from typing import Any
 from onnx import ModelProto, NodeProto
 
 from ..onnxgraph import attributes_of, outer_values, shape_of
+from ..symbolic_dims import names_in
 from . import operators  # noqa: F401 - importing them registers them
 from .call import OPERATORS, Call, Meeting, stored
 from .fact import NONE, Axis, Fact, Names, axis_of, join
 from .size import Size
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
+_RECURRENT = ("LSTM", "GRU", "RNN", "Scan")
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,19 @@ class Follower:
         time = self.first_names(with_states or self.recurrent or self._everywhere())
         met = next((found for name, found in self.meetings.items() if self.first_name(name) in time), None)
         if met is None and time:
-            met = self.per_call
+            met = self.per_call or self._apart(time)
         known = frozenset().union(*(fact.open for fact in self.facts.values()), time)
         names = frozenset(name for name in known if self.first_name(name) in time)
         return TimeAxis(names, met, self.by_hand if time else None)
+
+    def _apart(self, time: Names) -> Meeting | None:
+        """The first node that goes along steps of no input, such as those that a condition has chosen."""
+        constants = {tensor.name for tensor in self._graph.initializer}
+        given = (value.name for value in self._graph.input if value.name not in constants)
+        if any(self.first_names(self.facts[name].open) & time for name in given if name not in self._states):
+            return None
+        node = next((node for node in self._graph.node if node.op_type in _RECURRENT), NodeProto())
+        return Meeting(str(node.name), str(node.op_type), "goes along an axis that no input has")
 
     def _everywhere(self) -> Names:
         """The open axes that every input has beside the batch, which is the states' own: cut along them a call changes.
@@ -136,7 +147,8 @@ class Follower:
         """The axes of a value of this shape; an axis without a name gets a unique one."""
         if shape is None:
             return None
-        return tuple(axis_of(Size.of(dim if dim is not None else f"{name}.{axis}")) for axis, dim in enumerate(shape))
+        sizes = [Size.of(f"{name}.{axis}") if dim is None else _size(dim) for axis, dim in enumerate(shape)]
+        return tuple(map(axis_of, sizes))
 
     def _follow(self, node: NodeProto) -> None:
         facts = tuple(self.facts.get(name, Fact()) if name else None for name in node.input)
@@ -184,6 +196,13 @@ class Follower:
                 call.meet(fact.depends_on_sizes | fact.positions, f"makes {output.name} of the number of steps")
             if fact.states and output.name not in self._states.values():
                 self.handled(call)
+
+
+def _size(dim: int | str) -> Size:
+    """A size as a file writes it; ``2*time`` is no axis of its own, but depends on time."""
+    if isinstance(dim, str) and not dim.isidentifier() and names_in(dim):
+        return Size.computed(dim, *map(Size.of, sorted(names_in(dim))))
+    return Size.of(dim)
 
 
 def follow_time(model: ModelProto, states: Mapping[str, str], lengths: Collection[str] = ()) -> TimeAxis:

@@ -65,8 +65,13 @@ def test_a_bare_lstm_in_every_case_that_streams():
     assert names(found["stream"]) == [
         "InferenceSession.run, at once",
         "lstm-onnx stream, step by step",
+        "ONNX Runtime's part, step by step",
         "lstm-onnx stream, chunks of 10 steps",
+        "ONNX Runtime's part, chunks of 10 steps",
     ]
+    cost = found["stream"].per_call
+    assert cost is not None
+    assert f"in ONNX Runtime whatever its length; the steps alone {cost.compute.median:.3g} [" in str(report)
     assert names(found["pool"]) == [
         "InferenceSession.run, one at a time",
         "lstm-onnx pool",

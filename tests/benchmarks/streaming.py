@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import lstm_onnx
+from lstm_onnx.bench.stream_calls import inside
 from lstm_onnx.exporter.sources.source import ModuleSource, load_source
 from lstm_onnx.runtime import Model
 
@@ -77,8 +78,11 @@ def in_chunks(model: Model, x: np.ndarray, steps: int = HOP) -> Callable[[], np.
     return run
 
 
-def per_call(model: Model, rounds: int) -> tuple[float, float]:
-    """Seconds of a call without its steps, and of each hop: a line through the times of several lengths."""
+def per_call(model: Model, rounds: int) -> tuple[float, float, float]:
+    """Seconds of a call without its steps, those of it in ONNX Runtime, and those of each hop.
+
+    Lines through the times of several lengths.
+    """
     x = np.random.default_rng(1).standard_normal((1, HOP * max(SIZES))).astype(np.float32) * 0.1
     calls = {}
     for size in SIZES:
@@ -86,9 +90,15 @@ def per_call(model: Model, rounds: int) -> tuple[float, float]:
         for _ in range(3):
             stream(chunk)
         calls[str(size)] = lambda stream=stream, chunk=chunk: [stream(chunk) for _ in range(32)]
-    times = np.array(list(medians(calls, rounds).values())) / 32
-    slope, base = np.polyfit(SIZES, times, 1, w=1 / times)
-    return float(base), float(slope)
+        [runs] = inside(stream, {"audio": chunk}, f"{size} inside", 32)
+        calls[runs.name] = runs.run
+    found = medians(calls, rounds)
+    lines = []
+    for suffix in ("", " inside"):
+        times = np.array([found[f"{size}{suffix}"] for size in SIZES]) / 32
+        lines.append(np.polyfit(SIZES, times, 1, w=1 / times))
+    (slope, base), (_, own) = lines
+    return float(base), float(own), float(slope)
 
 
 def compare_chunks(files: Files, seconds: float, rounds: int) -> list[str]:
@@ -108,13 +118,14 @@ def compare_chunks(files: Files, seconds: float, rounds: int) -> list[str]:
             },
             rounds,
         )
-        base, each = per_call(model, rounds)
+        base, own, each = per_call(model, rounds)
         share, call = found["chunks"] / found["whole"], 1e6 * found["chunks"] / count
         slope, recomputed = count * each / found["whole"], count * found["recomputed"] / 10 / found["chunks"]
         lines += [
             f"{name}: {count} chunks of 10 ms differ from the whole by at most {error:.1e}",
-            f"  CPU time {share:.2f} of the whole's; a call {call:.1f} us, {1e6 * base:.1f} us whatever its length",
-            f"  what the steps of longer chunks add: {slope:.2f} of the whole's",
+            f"  CPU time of the steps alone: {slope:.2f} of the whole's",
+            f"  a call whatever its length: {1e6 * (base - own):.1f} us in Python, {1e6 * own:.1f} us in ONNX Runtime",
+            f"  both together: {share:.2f} of the whole's, {call:.1f} us a call",
             f"  one second run again for each chunk: {recomputed:.1f} times the time",
         ]
     return lines

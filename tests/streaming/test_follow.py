@@ -267,3 +267,27 @@ def test_axes_that_have_to_be_equal_are_one() -> None:
 def test_a_node_that_lacks_an_input_does_not_end_the_walk() -> None:
     found = after(node("Gather", "Y", to="g"), node("Slice", "g", to="z"))
     assert found.names == {"time"}
+
+
+def repeated(size: str) -> ModelProto:
+    """The steps are resized to another number of them, and a recurrent layer goes along these."""
+    lstm = node("LSTM", "y", "W", "R", "", "", "h0", "c0", to=("z", "hn", "cn"), hidden_size=H)
+    graph = model(
+        node("Resize", "x", "", "scales", to="y", mode="linear"), lstm, scales=np.array([2, 1, 1], np.float32)
+    )
+    graph.graph.value_info.append(helper.make_tensor_value_info("y", FLOAT, (size, "batch", H)))
+    return graph
+
+
+@pytest.mark.parametrize("size", ["2*time", "floor(2*time)"])
+def test_an_axis_that_follows_from_time_is_no_other_axis(size: str) -> None:
+    found = follow_time(repeated(size), STATES)
+    assert "time" in found.names
+    assert found.meeting is not None
+    assert found.meeting.op_type == "Resize"
+
+
+def test_steps_of_no_input_cannot_be_cut() -> None:
+    found = follow_time(repeated("chosen"), STATES)
+    assert found.meeting is not None
+    assert found.meeting.how == "goes along an axis that no input has"

@@ -263,5 +263,10 @@ def largest_rest(count: Count) -> int:
     return max(count.total(m) - count.available(m) for m in span(count)[count.settled :])
 
 
+def least_rest(count: Count) -> int:
+    """The steps that come only once the input has ended, however long it is."""
+    return min(count.total(m) - count.available(m) for m in span(count))
+
+
 def _divisors(number: int) -> Iterator[int]:
     return (k for k in range(1, number + 1) if number % k == 0)

@@ -48,6 +48,7 @@ class Static:
         array: its content, where it is a constant.
         fill: the one number that all its elements are, where that is known.
         repeated: the axis that has a step for each time step in the whole graph and only one here, and their count.
+        quotient: a number that depends on the number of time steps, as a size and what it is divided by.
     """
 
     shape: Shape | None
@@ -56,6 +57,7 @@ class Static:
     array: np.ndarray | None = None
     fill: float | None = None
     repeated: tuple[int, Count] | None = None
+    quotient: tuple[Size, int] | None = None
 
 
 @dataclass(frozen=True)

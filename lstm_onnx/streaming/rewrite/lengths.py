@@ -30,6 +30,8 @@ class Lengths:
         front, left_over = Size(frozenset(whole.items())), Size(frozenset(rest.items()))
         if left_over.number is not None:
             return front
+        if all(factor < 0 for symbols, factor in rest.items() if symbols):  # -x // a is -((x + a - 1) // a)
+            return front - self.floor(Size.of(divisor - 1) - left_over, divisor)
         number = rest.get((), 0)
         atom = Size(frozenset((symbols, factor) for symbols, factor in rest.items() if symbols))
         inner = self._inside(atom)

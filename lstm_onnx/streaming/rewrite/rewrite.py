@@ -17,7 +17,7 @@ from .folding import folded
 from .graph import Graph
 from .lengths import Lengths
 from .results import NodeRefusedError, Rewritten, StreamOutput
-from .rewriter import ANY_STATIC, FAMILIES, Call, NeedsEndError, Rewriter, stored
+from .rewriter import ANY_STATIC, AS_NUMBER, FAMILIES, Call, NeedsEndError, Rewriter, stored
 from .source import Source, module_of
 
 LEAST_OPSET = 13
@@ -146,6 +146,7 @@ class _Rewrite:
         try:
             self._require_states_apart(call)
             found = self._facts(call)
+            self._note_arrivals(call, found)
         except NodeRefusedError:
             raise
         except OwnStateError:
@@ -187,13 +188,30 @@ class _Rewrite:
         if known is not None:
             return list(known(p, call))
         if sized:
-            raise RefusedError("uses the number of time steps as a number", "a constant, or an input of its own")
+            raise RefusedError(*AS_NUMBER)
         if any(isinstance(fact, Stream) for fact in moving):
             raise RefusedError("is an operator that is not known to keep steps apart")
         for name in outer_values(call.node):
             if p.names.get(name, name) != name or (name in p.facts and p.name(name) != name):
                 raise RefusedError("has a body that reads a value that changes from step to step")
         return p.plain(call)
+
+    def _note_arrivals(self, call: Call, found: Sequence[Fact]) -> None:
+        """What is made of the first step of a stream is nothing before that has come."""
+        p = self.p
+        names = (*call.node.input, *outer_values(call.node))
+        counts = tuple(dict.fromkeys(count for name in names for count in p.arrivals.get(name, ())))
+        if not counts:
+            return
+        if call.op in _RECURRENT:
+            p.require_arrived(counts, None)
+        for value, fact in zip(call.node.output, found, strict=False):
+            if isinstance(fact, Stream):
+                p.require_arrived(counts, fact.count)
+            else:
+                if isinstance(fact, Static) and fact.repeated is not None:
+                    p.require_arrived(counts, fact.repeated[1])
+                p.arrives(value, *counts)
 
     def _require_states_apart(self, call: Call) -> None:
         """State inputs may only be moved to where a recurrent node starts from them."""

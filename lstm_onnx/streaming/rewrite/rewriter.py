@@ -11,10 +11,12 @@ import numpy as np
 from onnx import NodeProto
 
 from ..size import ONE, Size, product
-from .counts import Count, Input, Stage, TooLongError, equal, total_multiple
+from .counts import Count, Input, Stage, TooLongError, equal, span, total_multiple
 from .facts import Carry, Fact, RefusedError, Shape, Static, Stream
 from .graph import Graph, make_node_like
 from .lengths import Lengths
+
+AS_NUMBER = ("uses the number of time steps as a number", "a constant, or an input of its own")
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Rewriter:
     names: dict[str, str] = field(default_factory=dict)
     tainted: set[str] = field(default_factory=set)
     """Values that are made of state inputs."""
+    arrivals: dict[str, tuple[Count, ...]] = field(default_factory=dict)
+    """Values that are what they are once these counts have a step: made of the first step of a stream."""
     multiple: int = 1
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""
@@ -139,12 +143,11 @@ class Rewriter:
     def name(self, value: str) -> str:
         """The name of a source's value in the streaming graph, where integers that depend on sizes are made."""
         fact = self.facts.get(value)
+        if isinstance(fact, Static) and fact.quotient is not None:
+            raise RefusedError(*AS_NUMBER)
         if isinstance(fact, Static) and fact.numbers is not None and value not in self.names:
             if any(self.lengths.depends(size) for size in fact.numbers):
-                raise RefusedError(
-                    "uses the number of time steps as a number",
-                    "a constant, or an input of its own",
-                )
+                raise RefusedError(*AS_NUMBER)
             scalar = fact.shape == ()
             name = self.graph.integers(fact.numbers, scalar=scalar)
             if fact.dtype is not None and fact.dtype != np.int64:
@@ -176,7 +179,7 @@ class Rewriter:
         """
         if isinstance(count, Stage) and (count.times, count.plus, count.at_end, count.by) == (1, 0, 0, 1):
             return count.source
-        if not self.graph.ending and isinstance(count, Stage) and count.at_end and count.ends_early:
+        if not self.graph.ending and isinstance(count, Stage) and count.at_end > 0 and count.ends_early:
             count = replace(count, at_end=0)  # a stride leaves out what the end would add
         if count not in self._known:
             try:
@@ -187,7 +190,7 @@ class Rewriter:
                 self._counts.append(count)
                 if not self.graph.ending and not count.ends_early:
                     raise NeedsEndError
-                if isinstance(count, Stage) and count.at_end and not count.ends_early:
+                if isinstance(count, Stage) and count.at_end > 0 and not count.ends_early:
                     self.look_ahead.append(self.graph.prefix)
             self._known[count] = found or count
         return self._known[count]
@@ -221,6 +224,17 @@ class Rewriter:
         if start == 0 and stop < 0 and at in (axis, axis - self.rank_of(value)) and step in ([], [1]):
             return str(node.output[0]), -stop
         return "", 0
+
+    def arrives(self, value: str, *counts: Count) -> None:
+        """Note that a value is made of the first step of these counts."""
+        self.arrivals[value] = tuple(dict.fromkeys((*self.arrivals.get(value, ()), *counts)))
+
+    def require_arrived(self, counts: Sequence[Count], count: Count | None) -> None:
+        """Refuse a value that may be computed before the steps of which it is made; None is the first call."""
+        for other in counts:
+            for m in span(other, *([count] if count is not None else []))[1:]:
+                if other.available(m) < 1 and (count is None or count.available(m) > 0):
+                    raise RefusedError("needs the first step of a value that comes later than its own")
 
     def rank_of(self, value: str) -> int:
         """The number of axes of a value that shape inference knows; 0 for others."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..size import Size
-from .counts import Count, Gate, Least, Stage, largest_lead
+from .counts import Count, Gate, Least, Stage, largest_lead, least_rest
 from .facts import RefusedError, Stream
 from .graph import END, State
 from .rewriter import Rewriter
@@ -110,10 +110,15 @@ def hold_back(p: Rewriter, x: str, f: Stream, count: Count, steps: int, kind: st
 
 
 def drop_end(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]:
-    """All but the last steps of the sequence: each waits until that many more have come."""
+    """All but the last steps of the sequence: each waits until that many more have come.
+
+    As many as come only with the end of the sequence need no waiting.
+    """
     require_plain(f)
-    count = p.count(Stage(f.count, 1, -steps))
-    return hold_back(p, x, f, count, steps), _resized(f, f.shape[f.axis] - Size.of(steps), count)
+    late = min(steps, least_rest(f.count))
+    count = p.count(Stage(f.count, 1, late - steps, -late))
+    x = hold_back(p, x, f, count, steps - late) if late < steps else guarded(p, x, f.axis, count)
+    return x, _resized(f, f.shape[f.axis] - Size.of(steps), count)
 
 
 def drop_start(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]:
@@ -193,6 +198,22 @@ def last_step(p: Rewriter, x: str, f: Stream) -> str:
     if p.graph.is_exact(f.count):
         return p.graph.cut(x, f.axis, -1, END, "last")
     return p.graph.cut(_held(p, x, f, 1, 0.0, "last_step"), f.axis, -1, END, "last")
+
+
+def first_step(p: Rewriter, x: str, f: Stream) -> str:
+    """The first step of the sequence, from the call that has it on."""
+    g, state = p.graph, cache(p, f, 1, kind="first_step")
+    begun = g.add("Greater", g.math("Min", g.before(f.count), 1), g.ints(0), hint="begun")
+    value = g.add("Where", begun, state.name, g.cut(x, f.axis, 0, 1), hint="first")
+    g.feed(state, value)
+    return value
+
+
+def last_steps(p: Rewriter, x: str, f: Stream, steps: int) -> str:
+    """The last steps so far, of a sequence that has so many however short it is."""
+    if f.count.total(1) < steps:
+        raise RefusedError(f"gives its last {steps} steps, and a short sequence has fewer")
+    return p.graph.cut(_held(p, x, f, steps, 0.0, "last_steps"), f.axis, -steps, END, "last")
 
 
 def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Count]:

@@ -70,6 +70,8 @@ CACHED: dict[str, Step] = {
     "interpolation": lambda m, x: functional.interpolate(m.lstm(x)[0].transpose(1, 2), scale_factor=2.0).transpose(
         1, 2
     ),
+    "torch.diff": lambda m, x: m.lstm(torch.diff(x, dim=1, prepend=x[:, :1]))[0],
+    "the first step for all": lambda m, x: m.lstm(x - x[:, 0].unsqueeze(1))[0],
 }
 """Steps meet, and what later ones need is kept."""
 MEETS: dict[str, tuple[Step, str]] = {
@@ -77,7 +79,6 @@ MEETS: dict[str, tuple[Step, str]] = {
         lambda m, x: m.lstm(channels(m.conv, functional.pad(x, (0, 0, 1, 1))))[0],
         "the output output needs 1 step of look-ahead (Pad), at ",
     ),
-    "torch.diff": (lambda m, x: m.lstm(torch.diff(x, dim=1, prepend=x[:, :1]))[0], ""),
     "softmax over time": (lambda m, x: m.lstm(x)[0].softmax(1), "computes a softmax over all steps"),
     "mean over time": (lambda m, x: m.lstm(x - x.mean(1, keepdim=True))[0], "computes mean over all steps: needs the"),
     "variance over time": (lambda m, x: m.lstm(x)[0] / m.lstm(x)[0].std(1, keepdim=True), ""),
@@ -89,7 +90,8 @@ MEETS: dict[str, tuple[Step, str]] = {
         lambda m, x: m.lstm(x)[0] + m.lstm(x)[1][0][-1].unsqueeze(1),
         "only known at the last one",
     ),
-    "the first step for all": (lambda m, x: m.lstm(x - x[:, :1])[0], "takes steps 0 to 1 of a sequence alone"),
+    "another step for all": (lambda m, x: m.lstm(x - x[:, 2:3])[0], "takes steps 2 to 3 of a sequence alone"),
+    "the steps that are chosen": (lambda m, x: m.lstm(x[:, x[0, :, 0] > 0])[0], ""),
     "the length": (lambda m, x: m.lstm(x / x.size(1))[0], "uses the number of time steps as a number"),
     "the length in thousands": (
         lambda m, x: m.lstm(x + x.size(1) // 1000)[0],

@@ -25,6 +25,7 @@ from .stages import (
     TwoOutputs,
     attention,
     before,
+    completed,
     conformer_convolution,
     deltas,
     gated,
@@ -34,11 +35,13 @@ from .stages import (
     memory,
     over_frequency,
     per_step,
+    reflected,
     residual,
     running_norm,
     separable,
     shifted,
     shuffled,
+    spectrum,
     spliced,
     squeeze_per_step,
     stacked,
@@ -121,6 +124,23 @@ MODELS: dict[str, tuple[Make, int]] = {
         lambda: Chain(Apply(lambda x, pool: x - pool(F.pad(x, (8, 0))), nn.AvgPool1d(9, 1)), Rnn(4, 4)),
         0,
     ),
+    "average pooling without its padding": (
+        lambda: Chain(nn.AvgPool1d(5, 2, 2, ceil_mode=True, count_include_pad=False), Rnn(4, 4)),
+        2,
+    ),
+    "linear interpolation": (
+        lambda: Chain(
+            residual(nn.Conv1d(4, 4, 4, 2, 1), Rnn(4, 4), nn.Upsample(scale_factor=2, mode="linear")), Rnn(4, 4)
+        ),
+        4,
+    ),
+    "the first step taken off": (lambda: Chain(Apply(lambda x: x - x[:, :, :1]), Causal(4, 4, 3), Rnn(4, 4)), 0),
+    "completed and cut": (lambda: Chain(Apply(completed, nn.Conv1d(4, 4, 4, 4), Rnn(4, 4), inverse(4, 4, 4, 4))), 3),
+    "reflected up to whole strides": (
+        lambda: Chain(Apply(reflected, nn.Conv1d(4, 4, 6, 3)), Rnn(4, 4), nn.Conv1d(4, 4, 1)),
+        1,
+    ),
+    "a spectrum": (lambda: Chain(Apply(spectrum), Rnn(20, 4)), 0),
     # U-shapes of equal rate
     "u-shape": (lambda: Chain(u_shape(causal=True), Rnn(4, 3)), 0),
     "u-shape, centred": (lambda: Chain(u_shape(causal=False), Rnn(4, 3, nn.GRU)), 10),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -261,3 +262,23 @@ class Bidirectional(nn.Module):
 
 def attention(x: torch.Tensor) -> torch.Tensor:
     return torch.softmax(x.transpose(1, 2) @ x, -1) @ x.transpose(1, 2)
+
+
+def completed(x: torch.Tensor, down: nn.Module, rnn: nn.Module, up: nn.Module) -> torch.Tensor:
+    """Padded to a multiple of four steps, and cut to the length before it."""
+    steps = x.shape[-1]
+    return up(rnn(down(F.pad(x, (0, -steps % 4)))))[..., :steps]
+
+
+def reflected(x: torch.Tensor, conv: nn.Module) -> torch.Tensor:
+    """Padded so that the last window is full, with the size computed as a float."""
+    steps = x.shape[-1]
+    windows = math.ceil((steps - 6 + 3) / 3 + 1)
+    return conv(F.pad(x, (3, (windows - 1) * 3 + 3 - steps), mode="reflect"))
+
+
+def spectrum(x: torch.Tensor) -> torch.Tensor:
+    """Magnitudes of windows of eight steps, every four, of each channel."""
+    parts = [torch.stft(x[:, at], 8, 4, window=torch.hann_window(8), center=False, return_complex=True).abs()
+             for at in range(x.shape[1])]  # fmt: skip
+    return torch.cat(parts, 1)

@@ -91,14 +91,16 @@ def max_pool(b: Builder) -> None:
     b.channels_first()
     kernel = b.rng.randint(1, 4)
     left, right = b.rng.randint(0, kernel - 1), b.rng.randint(0, kernel - 1)
-    b.x = b.add("MaxPool", b.x, kernel_shape=[kernel], strides=[b.rng.choice([1, 2, 3])], pads=[left, right])
+    b.x = b.add("MaxPool", b.x, kernel_shape=[kernel], strides=[b.rng.choice([1, 2, 3])], pads=[left, right],
+                ceil_mode=b.rng.randint(0, 1))  # fmt: skip
 
 
 def average_pool(b: Builder) -> None:
     b.channels_first()
     kernel = b.rng.randint(1, 4)
-    b.x = b.add("AveragePool", b.x, kernel_shape=[kernel], strides=[b.rng.choice([1, 1, 2])], count_include_pad=1,
-                pads=[b.rng.randint(0, kernel - 1), b.rng.randint(0, kernel - 1)])  # fmt: skip
+    pads = [b.rng.randint(0, kernel - 1), b.rng.randint(0, kernel - 1)]
+    b.x = b.add("AveragePool", b.x, kernel_shape=[kernel], strides=[b.rng.choice([1, 1, 2])], pads=pads,
+                count_include_pad=b.rng.randint(0, 1), ceil_mode=b.rng.randint(0, 1))  # fmt: skip
 
 
 def transposed_conv(b: Builder) -> None:
@@ -286,6 +288,29 @@ def resize(b: Builder) -> None:
                 nearest_mode="floor")  # fmt: skip
 
 
+def interpolate(b: Builder) -> None:
+    b.channels_first()
+    scales = b.const([1.0, 1.0, float(b.rng.choice([2, 4]))], np.float32)
+    b.x = b.add("Resize", b.x, "", scales, mode="linear",
+                coordinate_transformation_mode=b.rng.choice(["half_pixel", "asymmetric"]))  # fmt: skip
+
+
+def without_first(b: Builder) -> None:
+    """The first step is taken off all."""
+    b.x = b.add("Sub", b.x, b.cut(b.x, 0, 1, 2 if b.first else 1))
+
+
+def complete(b: Builder) -> None:
+    """Padding at the end to a multiple of a stride, as ``F.pad(x, (0, ceil(T / k) * k - T))`` computes it."""
+    b.channels_first()
+    by = b.rng.randint(2, 4)
+    steps = b.add("Shape", b.x, start=2, end=3)
+    windows = b.add("Ceil", b.add("Div", b.add("Cast", steps, to=TensorProto.FLOAT), b.const([by], np.float32)))
+    wanted = b.add("Mul", b.add("Cast", windows, to=TensorProto.INT64), b.const([by]))
+    pads = b.add("Concat", b.const([0, 0, 0, 0, 0]), b.add("Sub", wanted, steps), axis=0)
+    b.x = b.add("Pad", b.x, pads, mode=b.rng.choice(["constant", "edge"]))
+
+
 def remember(b: Builder) -> None:
     b.channels_first()
     b.earlier.append((b.x, b.channels))
@@ -294,7 +319,8 @@ def remember(b: Builder) -> None:
 STAGES: tuple[Stage, ...] = (
     conv, conv, conv_same, conv_2d, max_pool, average_pool, transposed_conv, pad, cut_ends, every, shift, learned_ends,
     differences, residual, residual, join_earlier, join_earlier, cumulative, recurrent, recurrent, scan, activation,
-    linear, norm, softmax, centred, channel_mix, positions, fold, stack, resize, remember, remember,
+    linear, norm, softmax, centred, channel_mix, positions, fold, stack, resize, interpolate, without_first,
+    complete, remember, remember,
 )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "a flip": (lambda b: b.cut("x", -1, -(2**40), 2, -1), "reverses the steps"),
     "the first steps alone": (lambda b: b.cut("x", 0, 3, 2), "takes steps 0 to 3 of a sequence alone"),
     "a step in the middle": (lambda b: b.add("Gather", "x", b.const(3), axis=2), "by their place in the sequence"),
-    "a place from the end": (lambda b: b.cut("x", -3, 2**40, 2), "counted from the end"),
+    "a place from the end": (lambda b: b.cut("x", -3, 2**40, 2), "a short sequence has fewer"),
     "the last step for all": (lambda b: b.add("Sub", "x", b.cut("x", -1, 2**40, 2)), "only known at the last one"),
     "two time axes": (
         lambda b: b.add("MatMul", b.add("Transpose", "x", perm=[0, 2, 1]), "x"),
@@ -101,18 +101,25 @@ REFUSED: dict[str, tuple[Make, str]] = {
         "has time for its channels",
     ),
     "a sum from the end": (lambda b: b.add("CumSum", "x", b.const(2), reverse=1), "sums from the end"),
-    "ceil_mode": (
-        lambda b: b.add("MaxPool", "x", kernel_shape=[2], strides=[2], ceil_mode=1),
-        "has ceil_mode",
-    ),
-    "padding that does not count": (
-        lambda b: b.add("AveragePool", "x", kernel_shape=[3], pads=[1, 1]),
-        "averages fewer steps at the ends",
-    ),
     "wrapped padding": (lambda b: b.add("Pad", "x", b.const([0, 0, 1, 0, 0, 0]), mode="wrap"), "from the other end"),
-    "linear interpolation": (
-        lambda b: b.add("Resize", "x", "", b.const([1, 1, 2], np.float32), mode="linear"),
-        "interpolates between steps",
+    "cubic interpolation": (
+        lambda b: b.add("Resize", "x", "", b.const([1, 1, 2], np.float32), mode="cubic"),
+        "interpolates between steps \\(cubic\\)",
+    ),
+    "interpolation from corner to corner": (
+        lambda b: b.add(
+            "Resize",
+            "x",
+            "",
+            b.const([1, 1, 2], np.float32),
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
+        ),
+        "from the first step to the last",
+    ),
+    "the first step of a value that comes later": (
+        lambda b: b.add("Sub", "x", b.cut(b.add("Conv", "x", b.weight(4, 4, 3)), 0, 1, 2)),
+        "needs the first step of a value that comes later",
     ),
     "an unknown operator": (lambda b: b.add("Det", "x"), "is not known to keep steps apart"),
     "noise": (lambda b: b.add("RandomNormalLike", "x"), "draws random numbers"),

@@ -78,7 +78,7 @@ def steady_difference(seed: int) -> str | None:
     return compared(model, done, period, seed)
 
 
-@pytest.mark.parametrize("seed", [56, 65, 92, 105, 141, 178, 187, 352, 442])
+@pytest.mark.parametrize("seed", [56, 65, 92, 105, 141, 187, 273, 352, 356])
 def test_some_random_graphs_in_equal_chunks(seed: int) -> None:
     assert steady_difference(seed) == ""  # None: no such graph
 

@@ -20,6 +20,7 @@ from . import (
     resizing,
     shapes,
     slicing,
+    spectra,
     transposed_convolutions,
 )
 
@@ -41,5 +42,6 @@ __all__ = [
     "resizing",
     "shapes",
     "slicing",
+    "spectra",
     "transposed_convolutions",
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,26 +10,8 @@ from ...size import Size
 from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import window
-
-SPATIAL = 2
-"""The first spatial axis, after batch and channels."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The window of an operator along each spatial axis."""
-
-    kernel: list[int]
-    strides: list[int]
-    dilations: list[int]
-    before: list[int]
-    after: list[int]
-
-    def size(self, place: int, size: Size, p: Rewriter) -> Size:
-        """The size of an axis of the result."""
-        reach = (self.kernel[place] - 1) * self.dilations[place] + 1
-        whole = size + Size.of(self.before[place] + self.after[place] - reach)
-        return p.lengths.floor(whole, self.strides[place]) + Size.of(1)
+from .pooling import averaged, averages_fewer, with_last_window
+from .windows import SPATIAL, Window, window_of
 
 
 @family("Conv", "AveragePool", "MaxPool", "LpPool")
@@ -43,9 +24,11 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
         return p.plain(call)
     if fact.axis == 1 and call.op == "Conv":  # a pool takes each channel by itself
         raise RefusedError("has time for its channels")
-    if call.attributes.get("ceil_mode"):
-        raise RefusedError("has ceil_mode", "pad the input")
     shape = window_of(call, fact)
+    if fact.axis >= SPATIAL:
+        shape = with_last_window(call, shape)
+    elif call.attributes.get("ceil_mode"):
+        raise RefusedError("has ceil_mode over other axes than time", "padding")
     channels = fact.shape[1]
     if call.op == "Conv":
         channels = require_shape(call.given[1])[0]
@@ -56,11 +39,25 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     if fact.axis < SPATIAL:  # time, or batch and time, is what ONNX calls the batch, or of a pool the channels
         p.copy(call)
         return [replace(fact, shape=tuple(sizes), dtype=p.output_dtype(call))]
+    return [_along_time(p, call, fact, shape, sizes)]
+
+
+def _along_time(p: Rewriter, call: Call, fact: Stream, shape: Window, sizes: list[Size]) -> Stream:
+    """A window over steps.
+
+    Args:
+        p: the rewrite.
+        call: the node.
+        fact: its input.
+        shape: the window.
+        sizes: of the result's axes.
+    """
     d = fact.axis - SPATIAL
-    _require_simple(call, shape, d)
+    if call.op == "LpPool" and (shape.before[d] or shape.after[d]):
+        raise RefusedError("pads along time")
     fill = -np.inf if call.op == "MaxPool" else 0.0
     cut, steps = p.crop_after(call.node.output[0], fact.axis)
-    if 0 < steps <= shape.after[d] and shape.strides[d] == 1:
+    if 0 < steps <= shape.after[d] and shape.strides[d] == 1 and call.op != "AveragePool":
         shape.after[d] -= steps
         sizes[fact.axis] -= Size.of(steps)
         p.cropped.add(cut)
@@ -71,58 +68,16 @@ def windowed(p: Rewriter, call: Call) -> list[Fact]:
     before[d] = after[d] = 0
     others = [p.name(name) if name else "" for name in call.node.input[1:]]
     pads = [*before, *after]
-    p.copy(call, [fed, *others], pads=pads if any(pads) else None, auto_pad=None)
-    return [replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))]
-
-
-def window_of(call: Call, fact: Stream) -> Window:
-    """The window of a Conv or a pool on this input.
-
-    Raises:
-        RefusedError: its kernel is not known.
-    """
-    count = fact.rank - SPATIAL
-    kernel = call.attributes.get("kernel_shape")
-    if kernel is None:
-        weight = call.fact(1)
-        sizes = [size.number for size in (weight.shape or ())[SPATIAL:]] if weight is not None else []
-        kernel = [size for size in sizes if size is not None]
-    if len(kernel) != count:
-        raise RefusedError("has a kernel of unknown size")
-    strides = list(call.attributes.get("strides", [1] * count))
-    dilations = list(call.attributes.get("dilations", [1] * count))
-    pads = list(call.attributes.get("pads", [0] * 2 * count))
-    before, after = pads[:count], pads[count:]
-    auto = bytes(call.attributes.get("auto_pad", b"NOTSET")).decode()
-    if auto.startswith("SAME"):
-        before, after = _same_pads(kernel, strides, dilations, upper=auto == "SAME_UPPER", sizes=fact.shape[SPATIAL:])
-    return Window(list(kernel), strides, dilations, before, after)
-
-
-def _same_pads(
-    kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], *, upper: bool, sizes: Sequence[Size]
-) -> tuple[list[int], list[int]]:
-    before, after = [], []
-    for place, size in enumerate(kernel):
-        reach = (size - 1) * dilations[place] + 1
-        number, stride = sizes[place].number, strides[place]
-        if number is None and stride != 1:
-            raise RefusedError("has auto_pad with a stride, and its padding depends on the number of steps")
-        both = reach - 1 if number is None else max((-(-number // stride) - 1) * stride + reach - number, 0)
-        less = both // 2
-        before.append(less if upper else both - less)
-        after.append(both - less if upper else less)
-    return before, after
-
-
-def _require_simple(call: Call, shape: Window, d: int) -> None:
-    padded = shape.before[d] or shape.after[d]
-    if call.op == "AveragePool" and padded and not call.attributes.get("count_include_pad"):
-        raise RefusedError(
-            "averages fewer steps at the ends (count_include_pad=0 with padding)", "count_include_pad=True"
-        )
-    if call.op == "LpPool" and padded:
-        raise RefusedError("pads along time")
+    fewer = averages_fewer(call, shape, d)
+    changed: dict[str, list[int] | int | None] = {"pads": pads if any(pads) else None, "auto_pad": None}
+    if call.attributes.get("ceil_mode"):
+        changed["ceil_mode"] = None
+    if fewer:
+        changed["count_include_pad"] = 1
+    p.copy(call, [fed, *others], **changed)
+    if fewer:
+        p.emitted(call, averaged(p, call, fact, shape, p.names[call.node.output[0]], found))
+    return replace(found, shape=tuple(sizes), dtype=p.output_dtype(call))
 
 
 @family("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")

@@ -1,4 +1,4 @@
-"""Gather: embeddings, channels, and the last step."""
+"""Gather: embeddings, channels, the first step and the last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import replace
 from ...size import Size
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal, require_shape
-from ..stages import last_step
+from ..stages import first_step, last_step, require_plain
+
+ENDS = "the first step, x[:, 0], or the last, x[:, -1]"
 
 
 @family("Gather")
@@ -38,19 +40,24 @@ def gather(p: Rewriter, call: Call) -> list[Fact]:
     return [_step(p, call, data, axis)]
 
 
-def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Carry:
-    """The last step; any other is refused."""
+def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Static | Carry:
+    """The first step or the last; any other is refused."""
     places = call.integers(1)
     if places is None and (sizes := call.numbers(1)) is not None:
         offs = [(size - data.shape[axis]).number for size in sizes]
         places = [off for off in offs if off is not None]
-    if places != [-1]:
-        raise RefusedError("picks steps by their place in the sequence", "the last step, x[:, -1]")
-    x = last_step(p, p.name(call.node.input[0]), data)
+    require_plain(data)
+    if places not in ([0], [-1]):
+        raise RefusedError("picks steps by their place in the sequence", ENDS)
+    own = p.name(call.node.input[0])
+    x = last_step(p, own, data) if places == [-1] else first_step(p, own, data)
     index_shape = require_shape(call.given[1])
-    zero = p.graph.integers([Size.of(-1)], scalar=index_shape == ())
-    p.copy(call, [x, zero])
-    return Carry((*data.shape[:axis], *index_shape, *data.shape[axis + 1 :]), data.dtype)
+    p.copy(call, [x, p.graph.integers([Size.of(-1)], scalar=index_shape == ())])
+    shape = (*data.shape[:axis], *index_shape, *data.shape[axis + 1 :])
+    if places == [-1]:
+        return Carry(shape, data.dtype)
+    p.arrives(call.node.output[0], data.count)
+    return Static(shape, data.dtype)
 
 
 def _embedded(p: Rewriter, call: Call, data: Static, index: Stream, axis: int) -> Stream:
@@ -68,7 +75,7 @@ def by_places(p: Rewriter, call: Call) -> list[Fact]:
     """Picks by places that are counted from the first step."""
     if not call.streams:
         return p.plain(call)
-    raise RefusedError("picks steps by their place in the sequence", "the last step, x[:, -1]")
+    raise RefusedError("picks steps by their place in the sequence", ENDS)
 
 
 @family("OneHot")

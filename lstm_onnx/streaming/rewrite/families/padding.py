@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...size import Size
+from ..counts import Least, Stage
 from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal
-from ..stages import drop_end, drop_start, mirror, window
+from ..stages import drop_end, drop_start, guarded, mirror, require_plain, window
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """Padding at the end up to ``by * ((steps + plus) // by) + more`` steps, such as the next multiple of a stride."""
+
+    by: int
+    plus: int
+    more: int
+
+    @property
+    def most(self) -> int:
+        """The most steps of padding."""
+        return self.plus + self.more
 
 
 @family("Pad")
@@ -18,32 +33,83 @@ def pad(p: Rewriter, call: Call) -> list[Fact]:
     fact = call.fact(0)
     if not isinstance(fact, Stream):
         return p.plain(call)
-    amounts = call.integers(1)
-    axes = call.integers(3) if call.has(3) else list(range(fact.rank))
-    if amounts is None or axes is None:
+    before, after = _amounts(call, fact)
+    size, completion = after[fact.axis], None
+    if size.number is None:
+        completion = _completion(p, fact, size)
+        after[fact.axis] = Size.of(0)
+    if any(amount.number is None for amount in (*before, *after)):
         raise RefusedError("pads by an amount that is not constant")
+    first, last = ([amount.number or 0 for amount in amounts] for amounts in (before, after))
     mode = bytes(call.attributes.get("mode", b"constant")).decode()
-    before, after = [0] * fact.rank, [0] * fact.rank
-    for place, axis in enumerate(axes):
-        before[normal(axis, fact.rank)] = amounts[place]
-        after[normal(axis, fact.rank)] = amounts[place + len(axes)]
     fill = _fill(call)
     x, found = p.name(call.node.input[0]), fact
-    left, right = before[fact.axis], after[fact.axis]
-    before[fact.axis] = after[fact.axis] = 0
+    left, right = first[fact.axis], last[fact.axis]
+    first[fact.axis] = last[fact.axis] = 0
+    if completion is not None:
+        x, found = _completed(p, (x, found), completion, mode, fill)
     if left < 0:
         x, found = drop_start(p, x, found, -left)
     if right < 0:
         x, found = drop_end(p, x, found, -right)
     if left > 0 or right > 0:
         x, found = _longer(p, (x, found), max(left, 0), max(right, 0), mode, fill)
-    if any((*before, *after)):
+    if any((*first, *last)):
         value = [p.graph.constant(np.array(fill, p.dtype(fact)))] if mode == "constant" else []
-        x = p.graph.add("Pad", x, p.graph.ints(*before, *after), *value, mode=mode)
-        sizes = zip(found.shape, before, after, strict=True)
+        x = p.graph.add("Pad", x, p.graph.ints(*first, *last), *value, mode=mode)
+        sizes = zip(found.shape, first, last, strict=True)
         found = replace(found, shape=tuple(size + Size.of(a + b) for size, a, b in sizes))
     p.emitted(call, x)
     return [found]
+
+
+def _amounts(call: Call, fact: Stream) -> tuple[list[Size], list[Size]]:
+    """Before and after each axis."""
+    amounts = call.numbers(1)
+    axes = call.integers(3) if call.has(3) else list(range(fact.rank))
+    if amounts is None or axes is None:
+        raise RefusedError("pads by an amount that is not constant")
+    before, after = ([Size.of(0)] * fact.rank for _ in range(2))
+    for place, axis in enumerate(axes):
+        before[normal(axis, fact.rank)] = amounts[place]
+        after[normal(axis, fact.rank)] = amounts[place + len(axes)]
+    return before, after
+
+
+def _completion(p: Rewriter, fact: Stream, amount: Size) -> _Completion:
+    """What the amount makes of the number of steps.
+
+    Raises:
+        RefusedError: another than what `_Completion` says, or less than there is.
+    """
+    steps = fact.shape[fact.axis]
+    wanted = steps + amount
+    for by in sorted({factor for symbols, factor in wanted.terms if symbols and factor > 1}):
+        for plus in range(by):
+            more = (wanted - p.lengths.floor(steps + Size.of(plus), by) * Size.of(by)).number
+            if more is not None and plus + more >= by - 1:
+                return _Completion(by, plus, more)
+    raise RefusedError(f"pads by {amount}, which depends on the number of steps", "padding to a multiple of a stride")
+
+
+def _completed(
+    p: Rewriter, stream: tuple[str, Stream], completion: _Completion, mode: str, fill: float
+) -> tuple[str, Stream]:
+    x, f = stream
+    require_plain(f)
+    by, plus, more = completion.by, completion.plus, completion.more
+    size = p.lengths.floor(f.shape[f.axis] + Size.of(plus), by) * Size.of(by) + Size.of(more)
+    if p.graph.steady:  # every chunk has a multiple of the steps, of which nothing is left to complete
+        count = p.count(Stage(Stage(f.count, by=by), by, more))
+        if more:
+            raise RefusedError("pads the end of a sequence")
+        return x, replace(f, shape=tuple(size if a == f.axis else s for a, s in enumerate(f.shape)), count=count)
+    longest = _longer(p, stream, 0, completion.most, mode, fill)
+    x, padded = longest
+    complete = Stage(Stage(f.count, 1, plus, 0, by), by, more)
+    count = p.count(Least((padded.count, complete)))
+    x = guarded(p, x, f.axis, count)
+    return x, replace(f, shape=tuple(size if a == f.axis else s for a, s in enumerate(f.shape)), count=count)
 
 
 def _fill(call: Call) -> float:

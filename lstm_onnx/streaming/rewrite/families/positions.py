@@ -7,20 +7,19 @@ from onnx import helper
 
 from ...size import Size
 from ..facts import Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family
+from ..rewriter import AS_NUMBER, Call, Rewriter, family
 
 
 @family("Range")
 def numbered(p: Rewriter, call: Call) -> list[Fact]:
     """From a constant, one number for each step of a stream."""
-    bounds = [call.numbers(place) for place in range(3)]
+    bounds = [_bound(call.fact(place)) for place in range(3)]
     dtype = p.output_dtype(call) or np.dtype(np.int64)
-    if any(bound is None or len(bound) != 1 for bound in bounds):
-        if any(isinstance(fact, Static) and fact.numbers and any(map(p.lengths.depends, fact.numbers))
-               for fact in call.given):  # fmt: skip
-            raise RefusedError("uses the number of time steps as a number", "a constant, or an input of its own")
+    if any(bound is None for bound in bounds):
+        if any(isinstance(fact, Static) and any(map(p.lengths.depends, _sizes(fact))) for fact in call.given):
+            raise RefusedError(*AS_NUMBER)
         return p.plain(call)
-    (start,), (limit,), (delta,) = (bound for bound in bounds if bound is not None)
+    start, limit, delta = (bound for bound in bounds if bound is not None)
     size = limit - start
     if not p.lengths.depends(size) and not p.lengths.depends(start):
         return p.plain(call)
@@ -37,3 +36,19 @@ def numbered(p: Rewriter, call: Call) -> list[Fact]:
         x = g.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(dtype))
     p.emitted(call, x)
     return [Stream((size,), dtype, 0, count)]
+
+
+def _bound(fact: Fact | None) -> Size | None:
+    """A whole number, of any type; None where it is another, or not known."""
+    if not isinstance(fact, Static):
+        return None
+    if fact.array is not None and fact.array.size == 1 and fact.array.dtype.kind == "f":
+        number = float(fact.array.reshape(-1)[0])
+        return Size.of(int(number)) if number.is_integer() and abs(number) < 2**31 else None
+    if fact.quotient is not None:
+        return fact.quotient[0] if fact.quotient[1] == 1 else None
+    return fact.numbers[0] if fact.numbers is not None and len(fact.numbers) == 1 else None
+
+
+def _sizes(fact: Static) -> tuple[Size, ...]:
+    return (*(fact.numbers or ()), *(fact.quotient or ())[:1])

@@ -1,4 +1,4 @@
-"""Resize by whole factors: each step is repeated."""
+"""Resize by whole factors: each step is repeated, or steps between two are interpolated."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from ...size import Size
 from ..counts import Stage
 from ..facts import Fact, RefusedError, Stream
 from ..rewriter import Call, Rewriter, family
-from ..stages import guarded, require_plain
+from ..stages import guarded, mirror, require_plain, window
 
 
 @family("Resize", "Upsample")
 def resize(p: Rewriter, call: Call) -> list[Fact]:
-    """Nearest along time; other axes in any way that does not move time."""
+    """Nearest or linear along time; other axes in any way that does not move time."""
     f = call.fact(0)
     if not isinstance(f, Stream):
         return p.plain(call)
     factors = _factors(p, call, f)
     mode = bytes(call.attributes.get("mode", b"nearest")).decode()
     by = factors[f.axis]
-    if mode != "nearest":
-        raise RefusedError("interpolates between steps", 'mode="nearest"')
     coordinates = bytes(call.attributes.get("coordinate_transformation_mode", b"half_pixel")).decode()
+    if mode == "linear":
+        return [_interpolated(p, call, f, factors, coordinates)]
+    if mode != "nearest":
+        raise RefusedError(f"interpolates between steps ({mode})", 'mode="nearest" or "linear"')
     nearest = bytes(call.attributes.get("nearest_mode", b"round_prefer_floor")).decode()
     if not all(_repeats(factor, coordinates, nearest) for factor in factors):
         raise RefusedError(f"takes steps by {coordinates} and {nearest}, which does not repeat each {by} times")
@@ -46,6 +48,30 @@ def resize(p: Rewriter, call: Call) -> list[Fact]:
     p.emitted(call, x)
     shape = tuple(size * Size.of(factor) for size, factor in zip(f.shape, factors, strict=True))
     return [replace(f, shape=shape, count=count)]
+
+
+def _interpolated(p: Rewriter, call: Call, f: Stream, factors: list[int], coordinates: str) -> Stream:
+    """Linear between two steps, and beyond the first and the last the same as there."""
+    if coordinates not in ("half_pixel", "pytorch_half_pixel", "asymmetric"):
+        raise RefusedError(
+            f"interpolates from the first step to the last ({coordinates}): needs the whole sequence",
+            "align_corners=False",
+        )
+    g, axis, by = p.graph, f.axis, factors[f.axis]
+    x, found = p.name(call.node.input[0]), f
+    before = 0 if coordinates == "asymmetric" or by == 1 else 1
+    if by != 1:
+        require_plain(f)
+        x, found = mirror(p, x, found, before, 1, "edge")
+        x, found = window(p, x, found, before + 2)
+    scales = g.constant(np.array(factors, np.float32), "scales")
+    x = g.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode=coordinates)
+    count = p.count(Stage(found.count, by))
+    if by != 1:  # the steps that were interpolated with the ends of this chunk are cut
+        x = guarded(p, g.cut(x, axis, before * by, -by, "between"), axis, count)
+    p.emitted(call, x)
+    shape = tuple(size * Size.of(factor) for size, factor in zip(f.shape, factors, strict=True))
+    return replace(f, shape=shape, count=count, dtype=p.output_dtype(call))
 
 
 def _factors(p: Rewriter, call: Call, f: Stream) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 from ...size import Size, product
 from ..facts import Carry, Fact, Static
 from ..rewriter import Call, Rewriter, family, require_shape
+from .quotients import divided
 
 
 @family("Shape", repeated=True)
@@ -33,6 +34,9 @@ def size(p: Rewriter, call: Call) -> list[Fact]:
 
 def arithmetic(p: Rewriter, call: Call) -> Fact | None:
     """The result of Add, Sub, Mul, Div, Cast and the like on sizes; None where they are none."""
+    quotient = divided(p, call)
+    if quotient is not None:
+        return quotient
     numbers = [call.numbers(place) for place in range(len(call.facts))]
     if not numbers or any(values is None for values in numbers):
         return None

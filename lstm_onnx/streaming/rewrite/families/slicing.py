@@ -1,13 +1,24 @@
-"""Slice: steps left out at the start or at the end, every k-th step, the last step."""
+"""Slice: steps left out at the start or at the end, every k-th step, the first step, the last steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from ...size import ONE, Size
+from ..counts import Least, largest_lead
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal
-from ..stages import drop_end, drop_start, last_step, require_plain, window
+from ..stages import (
+    drop_end,
+    drop_start,
+    first_step,
+    guarded,
+    hold_back,
+    last_step,
+    last_steps,
+    require_plain,
+    window,
+)
 
 _FAR = 2**31 - 1
 """A bound that means the end of the axis; exporters write this or more."""
@@ -52,13 +63,22 @@ def cut(p: Rewriter, call: Call) -> list[Fact]:
             x, found = _other(p, x, found, axis, (starts[place], stops[place], steps[place]))
     for place, each in enumerate(axes):
         if normal(each, fact.rank) == fact.axis:
-            bounds = _bounds(fact.shape[fact.axis], starts[place], stops[place], steps[place])
-            result = _along_time(p, call, x, found, bounds)
-            if isinstance(result, Carry):
+            result = _of_time(p, call, x, found, (starts[place], stops[place], steps[place]))
+            if not isinstance(result, tuple):
                 return [result]
             x, found = result
     p.emitted(call, x)
     return [found]
+
+
+def _of_time(
+    p: Rewriter, call: Call, x: str, f: Stream, bounds: tuple[Size, Size, int]
+) -> tuple[str, Stream] | Static | Carry:
+    start, stop, step = bounds
+    size = f.shape[f.axis]
+    if (start.number, step) == (0, 1) and _is_length(size, stop):
+        return _as_long(p, x, f, stop)
+    return _along_time(p, call, x, f, _bounds(size, start, stop, step))
 
 
 def _of_sizes(call: Call, fact: Static) -> Static | None:
@@ -97,27 +117,49 @@ def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
     def place(bound: Size) -> tuple[int, bool]:
         if bound.number is not None:
             return bound.number, bound.number < 0
-        off = (bound - size).number
-        if off is None or off > 0:
+        from_end, from_start = (bound - size).number, (bound + size).number
+        if from_start is not None and from_start >= 0:  # x[-y.shape[0]:], where y is so many steps shorter
+            return from_start, False
+        if from_end is None or from_end > 0:
             raise RefusedError("has a bound that depends on the number of steps in another way than from its end")
-        return off, True
+        return from_end, True
 
     first, first_from_end = place(start)
     last, last_from_end = (0, True) if (stop.number or 0) >= _FAR else place(stop)
     return _Bounds(first, first_from_end, last, last_from_end, step)
 
 
-def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> tuple[str, Stream] | Carry:
+def _is_length(size: Size, stop: Size) -> bool:
+    return stop.number is None and (stop - size).number is None and (stop + size).number is None
+
+
+def _as_long(p: Rewriter, x: str, f: Stream, stop: Size) -> tuple[str, Stream]:
+    """As many steps as another value has: what padding to a multiple added is cut again."""
     require_plain(f)
+    count = p.count_of(stop)
+    if count.rate != f.count.rate:
+        raise RefusedError("is cut to the steps of a value of another rate")
+    least = p.count(Least((f.count, count)))
+    lead = largest_lead(f.count, least)
+    x = hold_back(p, x, f, least, lead) if lead else guarded(p, x, f.axis, least)
+    return x, replace(f, shape=tuple(stop if a == f.axis else size for a, size in enumerate(f.shape)), count=least)
+
+
+def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> tuple[str, Stream] | Static | Carry:
+    require_plain(f)
+    if (bounds.start, bounds.stop, bounds.step, bounds.start_from_end) == (0, 1, 1, False):
+        p.emitted(call, first_step(p, x, f))
+        p.arrives(call.node.output[0], f.count)
+        return Static(tuple(ONE if axis == f.axis else size for axis, size in enumerate(f.shape)), f.dtype)
     if not bounds.stop_from_end:
         raise RefusedError(
             f"takes steps {bounds.start} to {bounds.stop} of a sequence alone", "give them an input of their own"
         )
     if bounds.start_from_end:
-        if bounds.start == -1 and bounds.stop == 0 and bounds.step == 1:
-            p.emitted(call, last_step(p, x, f))
+        if bounds.stop == 0 and bounds.step == 1:
+            p.emitted(call, last_step(p, x, f) if bounds.start == -1 else last_steps(p, x, f, -bounds.start))
             shape = list(f.shape)
-            shape[f.axis] = ONE
+            shape[f.axis] = Size.of(-bounds.start)
             return Carry(tuple(shape), f.dtype)
         raise RefusedError("starts at a step that is counted from the end of the sequence")
     if bounds.start:

@@ -12,7 +12,7 @@ from ..facts import Fact, RefusedError, Static, Stream
 from ..graph import make_node_like
 from ..rewriter import Call, Rewriter, family, require_shape
 from ..stages import drop_end, drop_start, guarded, require_plain
-from .convolutions import SPATIAL
+from .windows import SPATIAL
 
 
 @family("ConvTranspose")

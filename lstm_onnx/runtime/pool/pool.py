@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from operator import is_
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ class Pool:
         self._steps = [0] * slots
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
+        self._latest: tuple[list[Slot], list[int]] = [], []  # the slots of the last step and their rows
         self._session = model.session
         self._lock: threading.Lock | LostLock = threading.Lock()
         watch(forking=self)
@@ -130,6 +132,7 @@ class Pool:
         with self._lock:
             row = self._row(slot)
             self._states.release([row])
+            self._latest = [], []
             del self._rows[slot]
             self._free.append(row)
 
@@ -363,6 +366,9 @@ class Pool:
         return self._rows_of([slot])[0]
 
     def _rows_of(self, slots: list[Slot]) -> list[int]:
+        known, rows = self._latest
+        if known and len(known) == len(slots) and all(map(is_, known, slots)):  # as at the last step, and all open
+            return rows
         try:
             rows = list(map(self._rows.__getitem__, slots))
         except (KeyError, TypeError):
@@ -375,6 +381,7 @@ class Pool:
             raise InputError(f"{twice!r} is listed twice", hint="a stream is stepped once at a time")
         if not rows:
             raise InputError("there is no slot to step", hint="pass one or more")
+        self._latest = list(slots), rows
         return rows
 
 

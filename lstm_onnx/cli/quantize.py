@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @option(
     "--kernel",
-    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"]),
+    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256"]),
     default="MatMulInteger",
     show_default=True,
     help="MatMulInteger: each sequence has the same result in any batch, and on any CPU; DynamicQuantizeLSTM: "

@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import InputError, RunError, reason, shown
 from ...terminal_text import one_line
 from ..arguments import positive_integer
-from ..batch_axes import BatchAxes, state_batch_axis
+from ..batch_axes import BatchAxes, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
 from ..initial_states import validated_states
 from ..shutdown import LostLock, watch
@@ -66,7 +66,7 @@ class Pool:
         self.model = model
         self.slots = slots
         limits = model.metadata.axis_limits
-        self.axes = {name: _require_batch_axis(model, name) for name in model.states}
+        self.axes = {name: require_state_batch_axis(model, name) for name in model.states}
         for name, axis in self.axes.items():
             if self.initial_state[name].shape[axis] != 1:  # an axis such as 4*batch
                 raise InputError(
@@ -391,15 +391,3 @@ def _known_batch_axes(pool: Pool) -> BatchAxes | None:
         return BatchAxes.of(pool.model, pool.axes, pool.output_names)
     except InputError:
         return None
-
-
-def _require_batch_axis(model: Model, name: str) -> int:
-    axis = state_batch_axis(model.inputs[name])
-    if axis is None:
-        raise InputError(
-            f"the state {model.inputs[name]} has no dynamic batch axis, so its streams cannot be stepped as one batch",
-            path=model.path,
-            hint="export it with a dynamic batch",
-            name=name,
-        )
-    return axis

@@ -27,7 +27,7 @@ PROJECTIONS = ("scan", "fold")
 PRECISIONS = ("float64", "float32", "float16", "int8")
 """Of float16 and int8 the weights alone: inputs, outputs and states are float32."""
 INT8_LAYERS = ("all", "recurrent")
-INT8_KERNELS = ("MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits")
+INT8_KERNELS = ("MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256")
 """What computes the products of an int8 file; see `quantization.quantize`."""
 TARGETS = ("openvino", "tract", "web", "webgpu", "coreml", "qnn", "tensorrt", "triton")
 """Engines and servers that a file may be meant for, other than ONNX Runtime on this machine."""

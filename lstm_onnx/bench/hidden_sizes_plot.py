@@ -11,7 +11,7 @@ from .plot import INK, MUTED, STYLE, check_plot, load_matplotlib, undated
 from .report import duration
 
 _COLORS = {FLOAT32: "#424a53", TORCH: "#bc4c00"}
-_INT8_COLORS = ("#0969da", "#1a7f37", "#8250df")
+_INT8_COLORS = ("#0969da", "#1a7f37", "#8250df", "#bf3989")
 
 
 def write_hidden_sizes_plot(report: HiddenSizes, path: str | os.PathLike[str]) -> None:

@@ -28,7 +28,7 @@ from .streams import say
 )
 @option(
     "--kernel",
-    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"]),
+    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256"]),
     help="With int8: the matrix multiplication kernel; see lstm-onnx help int8.  "
     "[default: as SOURCE says, else MatMulInteger]",
 )

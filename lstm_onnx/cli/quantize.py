@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .child import exit_after_child
 from .options import json_option, report, seed_option
 from .params import FILE, option
 
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 )
 @option(
     "--kernel",
-    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits"]),
+    type=click.Choice(["MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256"]),
     default="MatMulInteger",
     show_default=True,
     help="MatMulInteger: each sequence has the same result in any batch, and on any CPU; DynamicQuantizeLSTM: "
-    "fastest for large batches, and results depend on the batch; MatMulNBits: fastest for single streams on CPUs "
-    "with VNNI.",
+    "fastest for large batches, and results depend on the batch; MatMulNBits and, for large layers, MatMulNBits-256: "
+    "fastest for single streams on CPUs with VNNI.",
 )
 @option(
     "--data",
@@ -54,6 +55,7 @@ def quantize(file: str, output: str, layers: str, kernel: str, data: str | None,
     if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
         raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
     require_utf8(output)
+    exit_after_child(file)
     inputs = None if data is None else _first_record(file, data)
     report(write_quantized(file, output, layers=layers, kernel=kernel, inputs=inputs, seed=seed), as_json=as_json)
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .child import needs_child, run_in_child
 from .options import detail, json_option, note, progress, provider_options, seed_option, warn
 from .params import FILE, option
-from .streams import data_stdout, reader_left, say, stdout, stdout_is_closed
+from .streams import data_stdout, reader_left, say, stdout_is_closed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,13 +201,12 @@ def _load(file: str, provider: str, threads: int | None, *, isolate: bool | None
     `limited` is whether the time limit is for the complete run.
     """
     from ..atomic_io import require_readable
-    from ..checksum import is_intact
     from ..isolation.stages import inside, stage, unlimited
 
     require_readable(file, "an .onnx file")
-    isolated = not inside() and (isolate or (isolate is None and not is_intact(file)))
+    isolated = needs_child(file, isolate)
     if isolated and os.name == "posix":  # on Windows a child process inherits no further pipe to report its stages
-        click.get_current_context().exit(_run_in_child(file))
+        click.get_current_context().exit(run_in_child(file))
     from ..runtime import load
 
     stage("session creation")
@@ -219,27 +219,6 @@ def _load(file: str, provider: str, threads: int | None, *, isolate: bool | None
         if not limited:
             unlimited()
     return model
-
-
-def _run_in_child(file: str) -> int:
-    """Run this command in a child process, and return its exit code.
-
-    Raises:
-        ModelError: the child crashed, or was ended at a limit.
-    """
-    import sys
-
-    from ..errors import ModelError
-    from ..isolation.limits import Limits
-    from ..isolation.process import EndedError
-    from ..isolation.supervision import supervised
-
-    own_arguments = click.get_current_context().obj
-    arguments = sys.argv[1:] if own_arguments is None else own_arguments
-    try:
-        return supervised("lstm_onnx.cli.main:main", {"arguments": arguments}, Limits.of(file), stdout=stdout())
-    except EndedError as ended:
-        raise ModelError(f"{file}: the child process that ran it {ended}; see lstm-onnx check") from ended
 
 
 def _random_input(model: Model, size: tuple[str, ...], seed: int) -> Records:

@@ -87,8 +87,8 @@ def export(
             float32.  "float16" computes in float32; "int8" is what `lstm_onnx.quantize` does, with its proof.  By
             default all is of the module's own dtype.
         layers: of "int8": "all" LSTM, GRU, RNN, Linear and Embedding layers, or the "recurrent" ones alone.
-        kernel: of "int8": what computes the products, "MatMulInteger", "DynamicQuantizeLSTM" or "MatMulNBits", as in
-            `lstm_onnx.quantize`.
+        kernel: of "int8": what computes the products, "MatMulInteger", "DynamicQuantizeLSTM", "MatMulNBits" or
+            "MatMulNBits-256", as in `lstm_onnx.quantize`.
         target: the engine or server that the file is for, "openvino", "tract", "web", "webgpu", "coreml", "qnn",
             "tensorrt" or "triton": layers get a form that runs right there, and a model that has none is refused, by
             the rules of ``lstm-onnx check --target``.  By default the file is for ONNX Runtime.

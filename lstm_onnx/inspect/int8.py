@@ -10,7 +10,7 @@ from onnx import NodeProto
 from ..onnxgraph import Scope, Tensor, attributes_of, bodies_of, typed
 from ..onnxgraph.layer_names import NEW_H, RECURRENT_MATMUL
 from ..onnxgraph.recurrent import initial_states, is_scan, scanned_inputs
-from ..quantization.kernels import MATMUL_INTEGER, MATMUL_NBITS
+from ..quantization.kernels import BLOCK_SIZES, MATMUL_INTEGER, MATMUL_NBITS
 from ..quantization.recurrent import HIDDEN_PRODUCT, INPUT_PRODUCT, OR_NAN, RESET_PRODUCT
 from .report import LSTMInfo
 
@@ -19,10 +19,8 @@ INT8 = "int8 "
 _ELEMENTWISE = {"LSTM": 9, "GRU": 8, "RNN": 1}
 _OP_TYPES = {4: "LSTM", 3: "GRU", 1: "RNN"}
 _PRODUCTS = (MATMUL_INTEGER, MATMUL_NBITS)
-_NOTES = {
-    MATMUL_INTEGER: "MatMulInteger: a scale for each row and each output feature",
-    MATMUL_NBITS: "MatMulNBits: a scale for each 64 features of a row and of an output feature",
-}
+_BY_ROWS = "MatMulInteger: a scale for each row and each output feature"
+_BY_BLOCKS = "{kernel}: a scale for each {block} features of a row and of an output feature"
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,17 @@ def _info(
         parameters=sum(product.sizes[0] * product.sizes[1] for product in weights),
         bytes=sum(product.tensor.num_bytes for product in weights),
         flops_per_step=products + directions * hidden_size * _ELEMENTWISE[op_type],
-        notes=(_NOTES[weights[0].op_type],),
+        notes=(_note(weights),),
     )
+
+
+def _note(weights: list[_Product]) -> str:
+    """The kernel, and what has a scale."""
+    if weights[0].op_type == MATMUL_INTEGER:
+        return _BY_ROWS
+    blocks = [product.tensor.dims[-1] for product in weights]
+    kernel = next(kernel for kernel, largest in BLOCK_SIZES.items() if max(blocks) <= largest)
+    return _BY_BLOCKS.format(kernel=kernel, block=" or ".join(map(str, sorted(set(blocks)))))
 
 
 def _state(scope: Scope, name: str) -> str:

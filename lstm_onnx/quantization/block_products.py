@@ -10,11 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..onnxgraph.builder import Nodes
-from .kernels import CONTRIB, MATMUL_NBITS
+from .kernels import BLOCK_SIZES, CONTRIB, MATMUL_NBITS
 from .rounding import quantize_columns, scales_to_try
 
-BLOCK = 64
-"""Input features with one scale.  At 128, a row alone and in a batch may differ."""
 LIMIT = 127
 ZERO_POINT = 128
 
@@ -24,7 +22,7 @@ class BlockWeight:
     """A weight ``(in, out)`` of MatMulNBits.
 
     Attributes:
-        integers: uint8 ``(out, blocks, BLOCK)``, with zeros of `ZERO_POINT`; the last block is filled up with them.
+        integers: uint8 ``(out, blocks, block)``, with zeros of `ZERO_POINT`; the last block is filled up with them.
         scales: float32 ``(out, blocks)``.
         size: the number of input features.
     """
@@ -34,18 +32,26 @@ class BlockWeight:
     size: int
 
 
-def quantize_blocks(weight: np.ndarray) -> BlockWeight:
+def block_size(kernel: str, features: int) -> int:
+    """How many of these input features have one scale: the most that the kernel has without more to fill up."""
+    least = BLOCK_SIZES[MATMUL_NBITS]
+    sizes = (least << shift for shift in range((BLOCK_SIZES[kernel] // least).bit_length()))
+    return max(size for size in sizes if -features % size == -features % least)
+
+
+def quantize_blocks(weight: np.ndarray, kernel: str = MATMUL_NBITS) -> BlockWeight:
     """A weight ``(in, out)`` of finite numbers as integers and scales; see `rounding`."""
-    blocks = _blocks(weight.T.astype(np.float32))
-    columns = blocks.reshape(-1, BLOCK)
+    block = block_size(kernel, len(weight))
+    blocks = _blocks(weight.T.astype(np.float32), block)
+    columns = blocks.reshape(-1, block)
     integers, scales = quantize_columns(columns, LIMIT, scales_to_try(len(weight)))
     shifted = (integers.astype(np.int16) + ZERO_POINT).astype(np.uint8)
     return BlockWeight(shifted.reshape(blocks.shape), scales.reshape(blocks.shape[:-1]), len(weight))
 
 
-def quantize_row_blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows ``(..., in)`` as int64 integers ``(..., blocks, BLOCK)`` and float32 scales ``(..., blocks)``."""
-    blocks = _blocks(rows.astype(np.float32))
+def quantize_row_blocks(rows: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``(..., in)`` as int64 integers ``(..., blocks, block)`` and float32 scales ``(..., blocks)``."""
+    blocks = _blocks(rows.astype(np.float32), block)
     largest = np.abs(blocks).max(axis=-1, initial=0.0)
     factor = np.divide(np.float32(LIMIT), largest, out=np.zeros_like(largest), where=largest != 0)
     integers = np.clip(np.rint(blocks * factor[..., None]), -LIMIT - 1, LIMIT)
@@ -54,7 +60,7 @@ def quantize_row_blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def block_product(rows: np.ndarray, weight: BlockWeight, dtype: type = np.float64) -> np.ndarray:
     """The product ``(..., out)`` of rows ``(..., in)``: exact integers within blocks, scaled and added in `dtype`."""
-    integers, scales = quantize_row_blocks(rows)
+    integers, scales = quantize_row_blocks(rows, weight.integers.shape[-1])
     signed = weight.integers.astype(np.float64) - ZERO_POINT
     total: np.ndarray = np.zeros((*rows.shape[:-1], len(signed)), dtype)
     for block in range(signed.shape[1]):
@@ -72,9 +78,16 @@ def add_block_weight(nodes: Nodes, name: str, weight: BlockWeight) -> tuple[str,
 
 
 def add_block_product(
-    nodes: Nodes, rows: str, weight: tuple[str, str], sizes: tuple[int, int], name: str, *, output: str | None = None
+    nodes: Nodes,
+    rows: str,
+    weight: tuple[str, str],
+    sizes: tuple[int, int],
+    name: str,
+    kernel: str,
+    *,
+    output: str | None = None,
 ) -> str:
-    """A MatMulNBits of float32 rows ``(..., in)``; `sizes` are the weight's (in, out)."""
+    """A MatMulNBits of float32 rows ``(..., in)``; `sizes` are the weight's (in, out), `kernel` one of BLOCK_SIZES."""
     return nodes.one(
         MATMUL_NBITS,
         rows,
@@ -85,13 +98,13 @@ def add_block_product(
         K=sizes[0],
         N=sizes[1],
         bits=8,
-        block_size=BLOCK,
+        block_size=block_size(kernel, sizes[0]),
         accuracy_level=4,
     )
 
 
-def _blocks(rows: np.ndarray) -> np.ndarray:
-    """Rows ``(..., in)``, filled up with zeros, as ``(..., blocks, BLOCK)``."""
-    short = -rows.shape[-1] % BLOCK
+def _blocks(rows: np.ndarray, block: int) -> np.ndarray:
+    """Rows ``(..., in)``, filled up with zeros, as ``(..., blocks, block)``."""
+    short = -rows.shape[-1] % block
     filled = np.pad(rows, [(0, 0)] * (rows.ndim - 1) + [(0, short)])
-    return filled.reshape(*rows.shape[:-1], -1, BLOCK)
+    return filled.reshape(*rows.shape[:-1], -1, block)

@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto
 from ..onnxgraph import attributes_of
 from .arithmetic import QuantizedWeight, product, quantize_table, quantize_weight
 from .block_products import BlockWeight, block_product, quantize_blocks
-from .kernels import MATMUL_NBITS
+from .kernels import BLOCK_SIZES
 from .products import Graph, add_weight, quantized_product, step_product
 
 
@@ -63,7 +63,7 @@ def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = 
     name, output, transposed = node.name, node.output[0], bool(attributes.get("transB"))
     alpha = np.float32(attributes.get("alpha", 1.0))
     matrix = (weight.T if transposed else weight) * alpha
-    quantized = quantize_blocks(matrix) if graph.kernel == MATMUL_NBITS else quantize_weight(matrix)
+    quantized = quantize_blocks(matrix, graph.kernel) if graph.kernel in BLOCK_SIZES else quantize_weight(matrix)
     form = ("/transposed" if transposed else "") + ("" if alpha == 1 else f"/{alpha:g}")
     names = add_weight(graph, f"{node.input[1]}{form}", matrix)
     bias = node.input[2] if len(node.input) > 2 else ""

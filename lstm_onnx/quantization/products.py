@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 from ..onnxgraph.builder import Nodes
 from .arithmetic import ROW_STEP, TINY, ZERO_POINT, quantize_weight
 from .block_products import add_block_product, add_block_weight, quantize_blocks
-from .kernels import MATMUL_INTEGER, MATMUL_NBITS
+from .kernels import BLOCK_SIZES, MATMUL_INTEGER
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,9 @@ class Weight:
 def add_weight(graph: Graph, name: str, weight: np.ndarray) -> Weight:
     """Add the integers and scales of a weight ``(in, out)`` as the graph's kernel takes them."""
     size, out = weight.shape
-    if graph.kernel == MATMUL_NBITS:
-        return Weight(*add_block_weight(graph.nodes, f"{name}/blocks", quantize_blocks(weight)), (size, out))
+    if graph.kernel in BLOCK_SIZES:
+        blocks = quantize_blocks(weight, graph.kernel)
+        return Weight(*add_block_weight(graph.nodes, f"{name}/blocks", blocks), (size, out))
     quantized = quantize_weight(weight)
     return Weight(
         graph.nodes.constant(f"{name}/int8", quantized.integers),
@@ -100,8 +101,8 @@ def step_product(graph: Graph, rows: str, weight: Weight, points: str, name: str
         name: what the nodes' names start with.
     """
     nodes = graph.nodes
-    if graph.kernel == MATMUL_NBITS:
-        return add_block_product(nodes, rows, (weight.integers, weight.scales), weight.sizes, name)
+    if graph.kernel in BLOCK_SIZES:
+        return add_block_product(nodes, rows, (weight.integers, weight.scales), weight.sizes, name, graph.kernel)
     size = nodes.one("Abs", rows, name=f"{name}/abs")
     largest = graph.reduce("ReduceMax", size, f"{name}/largest", 0, -1, keep=False)
     scale = nodes.one("Mul", largest, graph.scalar(float(ROW_STEP)), name=f"{name}/scale")
@@ -126,9 +127,9 @@ def quantized_product(graph: Graph, rows: str, weight: Weight, name: str, *, out
         output: the name of the result, by default `name`.
     """
     nodes = graph.nodes
-    if graph.kernel == MATMUL_NBITS:
+    if graph.kernel in BLOCK_SIZES:
         names = (weight.integers, weight.scales)
-        total = add_block_product(nodes, rows, names, weight.sizes, name, output=f"{name}/product")
+        total = add_block_product(nodes, rows, names, weight.sizes, name, graph.kernel, output=f"{name}/product")
         return nodes.one(
             "Add", total, graph.zeros_or_nan(rows, weight.sizes[0], f"{name}/zero"), name=name, output=output
         )

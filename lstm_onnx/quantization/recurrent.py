@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
@@ -16,7 +16,7 @@ from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 from ..onnxgraph.builder import valid_steps
 from .arithmetic import QuantizedWeight, quantize_weight
 from .block_products import BlockWeight, quantize_blocks
-from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
+from .kernels import BLOCK_SIZES, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER
 from .products import Graph, Weight, add_weight, quantized_product, step_product, zero_points
 
 INPUT_PRODUCT, HIDDEN_PRODUCT, RESET_PRODUCT = "input_product", "hidden_product", "reset_product"
@@ -85,7 +85,7 @@ class Layer:
     @cached_property
     def quantized(self) -> tuple[tuple[QuantizedWeight | BlockWeight, ...], ...]:
         """For each direction its weights as the kernel has them: W, and the parts of R."""
-        quantize = quantize_blocks if self.kernel == MATMUL_NBITS else quantize_weight
+        quantize = partial(quantize_blocks, kernel=self.kernel) if self.kernel in BLOCK_SIZES else quantize_weight
         matrices = [(self.W[index], *self.recurrent_parts(index)) for index in range(len(self.reverse))]
         return tuple(tuple(quantize(matrix.T) for matrix in one) for one in matrices)
 
@@ -106,7 +106,7 @@ def add_layer(graph: Graph, layer: Layer) -> None:
     nodes = graph.nodes
     valid = valid_steps(nodes, layer.x, layer.lengths, f"{layer.name}/valid") if layer.lengths else ""
     zeros = add_zeros(graph, layer, 1) if not layer.h0 or (layer.cell and not layer.c0) else ""
-    points = "" if graph.kernel == MATMUL_NBITS else zero_points(graph, layer.x, f"{layer.name}/zero_points")
+    points = "" if graph.kernel in BLOCK_SIZES else zero_points(graph, layer.x, f"{layer.name}/zero_points")
     count = len(layer.reverse)
     h0 = _by_direction(graph, layer.h0, count, f"{layer.name}/h0") if layer.h0 else [zeros] * count
     c0 = _by_direction(graph, layer.c0, count, f"{layer.name}/c0") if layer.cell and layer.c0 else [zeros] * count

@@ -16,7 +16,7 @@ from ..onnxgraph import bodies_of, graphs_of, nodes_of
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import is_onnx_operator, read_layer
 from .dynamic_lstm import add_dynamic_lstm
-from .kernels import CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
+from .kernels import BLOCK_SIZES, CONTRIB, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
 from .layers import Embedding, Linear, add_embedding, add_linear
 from .loop_constants import inline_loop_constants
 from .operators import embedding_table, linear_weight, read_recurrent
@@ -167,7 +167,7 @@ class _Rewriter:
             nested: the node is in a body itself.
         """
         kernel = self.kernel
-        if kernel == MATMUL_NBITS and caller is not None and (nested or caller.op_type != "Scan"):
+        if kernel in BLOCK_SIZES and caller is not None and (nested or caller.op_type != "Scan"):
             kernel = MATMUL_INTEGER  # MatMulNBits rounds its rows in another way there, and is not proven
         loop = caller is not None and caller.op_type in ("Scan", "Loop")
         nodes: list[NodeProto] = []
@@ -185,7 +185,7 @@ class _Rewriter:
 
     def _points(self, at: Graph, graph: GraphProto, node: NodeProto) -> str:
         """For the Scan of a projected layer the zero points of its rows, which are added before it; "" for others."""
-        if node.op_type != "Scan" or at.kernel == MATMUL_NBITS:
+        if node.op_type != "Scan" or at.kernel in BLOCK_SIZES:
             return ""
         layer = read_layer(node, {value: item for item in graph.node for value in item.output if value})
         state = next(bodies_of(node)).input[0].type.tensor_type.shape.dim

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS
+from .kernels import DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER, MATMUL_NBITS, MATMUL_NBITS_256
 from .recurrent import Layer
 
 STEP_SLOWER_UP_TO = {
@@ -19,6 +19,9 @@ STEP_SLOWER_UP_TO = {
     (MATMUL_NBITS, "LSTM"): 192,  # 1.09 at 192, 0.89 at 256
     (MATMUL_NBITS, "GRU"): 256,  # 1.00 at 256, 0.86 at 320
     (MATMUL_NBITS, "RNN"): 320,  # 1.12 at 320, 0.96 at 384
+    (MATMUL_NBITS_256, "LSTM"): 192,  # 1.09 at 192, 0.85 at 256
+    (MATMUL_NBITS_256, "GRU"): 256,  # 1.14 at 256, 0.84 at 320
+    (MATMUL_NBITS_256, "RNN"): 320,  # 1.10 at 320
 }
 """The largest hidden size at which one step of one sequence is as fast or faster in float32, by kernel and operator."""
 SEQUENCE_SLOWER_UP_TO = {
@@ -29,6 +32,9 @@ SEQUENCE_SLOWER_UP_TO = {
     (MATMUL_NBITS, "LSTM"): 192,  # 1.32 at 192, 0.95 at 256
     (MATMUL_NBITS, "GRU"): 256,  # 1.14 at 256, 0.92 at 320
     (MATMUL_NBITS, "RNN"): 192,  # 1.32 at 192, 0.97 at 256
+    (MATMUL_NBITS_256, "LSTM"): 192,  # 1.31 at 192, 0.79 at 256
+    (MATMUL_NBITS_256, "GRU"): 256,  # 1.04 at 256, 0.83 at 320
+    (MATMUL_NBITS_256, "RNN"): 192,  # 1.24 at 192, 0.88 at 256
 }
 """The same for 100 steps of one sequence, which are a Scan."""
 

@@ -49,6 +49,23 @@ def state_batch_axis(info: ValueInfo) -> int | None:
     return axes[0] if len(axes) == 1 else None
 
 
+def require_state_batch_axis(model: Model, name: str) -> int:
+    """The batch axis of a state of a pool.
+
+    Raises:
+        InputError: it has none.
+    """
+    axis = state_batch_axis(model.inputs[name])
+    if axis is None:
+        raise InputError(
+            f"the state {model.inputs[name]} has no dynamic batch axis, so its streams cannot be stepped as one batch",
+            path=model.path,
+            hint="export it with a dynamic batch",
+            name=name,
+        )
+    return axis
+
+
 def with_named_batch(info: ValueInfo) -> ValueInfo:
     """A state whose batch is called "batch", also where other tools gave it another name or none.
 

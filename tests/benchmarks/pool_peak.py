@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import onnxruntime
@@ -30,6 +30,8 @@ from .limits import PeakMeter, Work
 STREAMS, INPUTS, HIDDEN, LAYERS = 64, 80, 256, 2
 _SECONDS = 0.25
 """Of each sample."""
+_PAUSE = 0.1
+"""Before each sample: ONNX Runtime's threads spin for about 40 ms after a run, on a core that the next sample needs."""
 
 
 def rate(run: Callable[[], object], flops: float) -> float:
@@ -97,6 +99,7 @@ def main() -> None:
         found: dict[str, list[float]] = {label: [] for label in candidates}
         for index in range(options.rounds + 1):
             for label, measure in candidates.items():
+                sleep(_PAUSE)
                 sample = measure()
                 if index:  # the first warms up
                     found[label].append(sample)

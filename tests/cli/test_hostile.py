@@ -121,8 +121,8 @@ def stranger(tmp_path: Path) -> str:
 def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that were run in a child process."""
     ran: list[str] = []
-    inner = command._run_in_child
-    monkeypatch.setattr(command, "_run_in_child", lambda file: ran.append(file) or inner(file))
+    inner = command.run_in_child
+    monkeypatch.setattr(command, "run_in_child", lambda file: ran.append(file) or inner(file))
     return ran
 
 

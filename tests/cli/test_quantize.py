@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import lstm_onnx
+from tests.hostile_files import ends_for_large_numbers
+from tests.quantization.operators import Case, saved
 from tests.runtime.models import exported
 
 
@@ -62,3 +68,28 @@ def test_the_kernel_and_the_inputs_may_be_chosen(run_cli, tmp_path: Path):
     assert done.code == 2
     assert "x.npy: input has shape (7, 2, 3)" in done.err
     assert not (tmp_path / "r.onnx").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on Windows it runs in this process")
+def test_a_file_that_ends_the_process_of_onnx_runtime_is_an_error(run_cli, tmp_path: Path):
+    model = ends_for_large_numbers()
+    model.graph.node.append(helper.make_node("MatMul", ["rows", "weight"], ["product"], name="linear"))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((40, 40), np.float32), "weight"))
+    for values, name in ((model.graph.input, "rows"), (model.graph.output, "product")):
+        values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 40]))
+    onnx.save(model, tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.float32([9]), rows=np.ones((2, 40), np.float32))
+    done = run_cli("quantize", "m.onnx", "-o", "q.onnx", "--data", "x.npz")
+    assert done.code == 2
+    assert done.out == ""
+    assert "m.onnx: the child process that ran it " in done.err
+    assert "ended the process (SIG" in done.err
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_file_of_another_tool_is_quantised(run_cli, tmp_path: Path):
+    saved(tmp_path / "m.onnx", Case("GRU").model())
+    done = run_cli("quantize", "m.onnx", "-o", "q.onnx", "--kernel", "MatMulNBits-256")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("q.onnx: ")
+    assert lstm_onnx.inspect(tmp_path / "q.onnx").lstms[0].kind == "int8 GRU"

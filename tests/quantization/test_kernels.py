@@ -11,20 +11,22 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
+from torch import nn
 
 import lstm_onnx
 from lstm_onnx.errors import ConfigError, ModelError
 from lstm_onnx.onnxgraph import load_inlined
 from lstm_onnx.quantization import quantize
-from lstm_onnx.quantization.block_products import quantize_blocks
+from lstm_onnx.quantization.block_products import block_size, quantize_blocks
 from lstm_onnx.quantization.dynamic_lstm import quantize_all
 from lstm_onnx.quantization.proof import ROUNDINGS, prove
 from lstm_onnx.quantization.rewrite import Rewritten, quantize_model
 from tests.quantization.operators import CASES, Case, saved
 from tests.runtime.models import exported
 
-DYNAMIC, BLOCKS = "DynamicQuantizeLSTM", "MatMulNBits"
+DYNAMIC, BLOCKS, LARGE = "DynamicQuantizeLSTM", "MatMulNBits", "MatMulNBits-256"
 FORMS = [(kernel, case) for case in CASES for kernel in (DYNAMIC, BLOCKS) if kernel == BLOCKS or case.op_type == "LSTM"]
+FORMS += [(LARGE, Case(op_type, 2, inputs=300, hidden=128, lengths=True)) for op_type in ("LSTM", "GRU", "RNN")]
 
 
 def rewritten(folder: Path, case: Case, kernel: str) -> tuple[Path, Rewritten]:
@@ -115,6 +117,38 @@ def test_what_is_not_finite_makes_its_own_row_nan(kernel: str, place: str, numbe
     assert np.isfinite(y[:first, 0, 1]).all()
     assert np.isfinite(y[:, :, [0, 2]]).all()
     assert not y[4:, :, 1].any()
+
+
+@pytest.mark.parametrize(
+    ("features", "size"),
+    [(1, 64), (64, 64), (65, 128), (80, 128), (128, 128), (130, 64), (200, 256), (300, 64), (512, 256)],
+)
+def test_larger_blocks_where_they_need_no_more_to_fill_them_up(features: int, size: int):
+    assert block_size(LARGE, features) == size
+    assert block_size(BLOCKS, features) == 64
+    weight = quantize_blocks(np.ones((features, 2), np.float32), LARGE)
+    assert weight.integers.shape == (2, -(-features // size), size)
+    assert weight.integers.size == quantize_blocks(np.ones((features, 2), np.float32)).integers.size
+
+
+def test_large_blocks_in_a_file_its_proof_and_what_inspect_says(tmp_path: Path):
+    module = nn.LSTM(128, 256)
+    lstm_onnx.export(module, tmp_path / "m.onnx")
+    result = quantize(tmp_path / "m.onnx", tmp_path / "q.onnx", kernel=LARGE)
+    small = quantize(tmp_path / "m.onnx", tmp_path / "b.onnx", kernel=BLOCKS)
+    assert result.num_bytes < 0.97 * small.num_bytes
+    assert result.proof.ratio < 8
+    (info,) = lstm_onnx.inspect(tmp_path / "q.onnx").lstms
+    assert info.notes == ("MatMulNBits-256: a scale for each 128 or 256 features of a row and of an output feature",)
+    report = lstm_onnx.verify(module, tmp_path / "q.onnx", mutants="quick")
+    assert report
+    assert {mutant.outcome for mutant in report.mutants} == {"rejected"}
+    assert not any(case.kind == "alone" for case in report.cases)
+    x = np.random.default_rng(0).standard_normal((20, 3, 128), np.float32)
+    model = lstm_onnx.load(tmp_path / "q.onnx", provider="cpu", threads=1)
+    together = model(x)[0]
+    alone = np.concatenate([model(x[:, row : row + 1])[0] for row in range(3)], axis=1)
+    np.testing.assert_allclose(alone, together, rtol=0, atol=5e-3)
 
 
 def test_integers_of_blocks_and_of_whole_batches():

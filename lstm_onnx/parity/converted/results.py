@@ -14,7 +14,7 @@ from ...errors import LSTMOnnxError
 from ...exporter.float16_weights import with_float16_weights
 from ...onnxgraph.write import write_model
 from ...quantization.int8_file import quantized_model
-from ...quantization.kernels import DYNAMIC_QUANTIZE_LSTM
+from ...quantization.kernels import SAME_BITS_ALONE
 from ...quantization.probe import Probe
 from ...runtime import Model, load
 from ..expected import Expected
@@ -93,7 +93,7 @@ def _int8(
     probe = Probe(done, model.path, model.provider)
     cases = layer_cases(expected)
     found.cases += [compare_layers(done, probe, model, case) for case in cases]
-    if quantization.kernel != DYNAMIC_QUANTIZE_LSTM:  # of which one row depends on the others
+    if quantization.kernel in SAME_BITS_ALONE:
         for result in alone_results(done, probe, model, cases):
             (found.notes if isinstance(result, str) else found.cases).append(result)  # type: ignore[arg-type]
     if mutants != "none" and cases and all(case.passed for case in found.cases):

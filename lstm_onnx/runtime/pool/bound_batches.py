@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ..batch_axes import BatchAxes
 from ..bindings import Binding
 from ..flops import rows_of, step_flops
 from ..tensor_info import ValueInfo
-from ..tuning import MAX_KNOWN_OUTPUTS, MAX_POOL_BINDING_BYTES, MAX_POOL_BINDINGS, PART_FLOPS, PART_SECONDS
+from ..tuning import MAX_KNOWN_OUTPUTS, MAX_POOL_BINDING_BYTES, MAX_POOL_BINDINGS, PART_FLOPS, PART_SECONDS, WAKE_FLOPS
 from .pinned_threads import PinnedThreads, cores
 from .state_memory import Arrays, RowRange, SlotStates
 
@@ -39,19 +40,42 @@ class OutputShapes:
 
 @dataclass(frozen=True)
 class BoundPart:
-    """Two bindings of a range of rows, from each buffer of the states into the other."""
+    """Two bindings of a range of rows, from each buffer of the states into the other.
+
+    Attributes:
+        row_range: its rows of the batch.
+        inputs: the bound arrays of its inputs.
+        bindings: from the first buffer into the second, and back.
+        input_index: by name, where its rows are in an input of the whole batch.
+        output_index: the same for the outputs that a step returns.
+    """
 
     row_range: RowRange
     inputs: Arrays
     bindings: tuple[Binding, Binding]
+    input_index: dict[str, tuple[Any, ...]]
+    output_index: dict[str, tuple[Any, ...]]
+
+    def run(self, buffer_index: int, arrays: Arrays, results: Arrays) -> None:
+        """Step its rows of `arrays` from this buffer into the other, and write its rows of `results`.
+
+        In the thread that computes it, so that no core waits for what another one copies.
+        """
+        for name, buffer in self.inputs.items():
+            np.copyto(buffer, arrays[name][self.input_index[name]])
+        binding = self.bindings[buffer_index]
+        binding.run()
+        for name, index in self.output_index.items():
+            results[name][index] = binding.outputs[name]
 
 
 @dataclass(frozen=True)
 class BoundBatch:
-    """A batch of one shape at one offset of the buffers: its parts, and the dtypes of its inputs."""
+    """A batch of one shape at one offset of the buffers: its parts, the dtypes of its inputs, and what it returns."""
 
     parts: tuple[BoundPart, ...]
     dtypes: dict[str, Any]
+    outputs: dict[str, tuple[Any, Any]]
 
     @property
     def row_ranges(self) -> tuple[RowRange, ...]:
@@ -111,20 +135,9 @@ class BoundBatchCache:
         Raises:
             RunError: ONNX Runtime failed.
         """
-        for part in bound.parts:
-            for name, buffer in part.inputs.items():
-                np.copyto(
-                    buffer,
-                    arrays[name] if len(bound.parts) == 1 else self._rows_of_part(name, arrays[name], part.row_range),
-                )
-        bindings = [part.bindings[buffer_index] for part in bound.parts]
-        self.threads.run([binding.run for binding in bindings])
-        if len(bindings) == 1 or self.axes is None:
-            return {name: bindings[0].outputs[name].copy() for name in self.output_names}
-        return {
-            name: np.concatenate([binding.outputs[name] for binding in bindings], self.axes.outputs[name])
-            for name in self.output_names
-        }
+        results = {name: np.empty(shape, dtype) for name, (shape, dtype) in bound.outputs.items()}
+        self.threads.run([partial(part.run, buffer_index, arrays, results) for part in bound.parts])
+        return results
 
     def record_outputs(self, key: Key, arrays: Arrays, results: Mapping[str, Any], seconds: float) -> None:
         """Record the output shapes and the duration of a first run."""
@@ -152,6 +165,7 @@ class BoundBatchCache:
         bound = BoundBatch(
             tuple(self._part(offset, rows, arrays, known) for rows in self._row_ranges(key[0], arrays, known)),
             {name: array.dtype for name, array in arrays.items()},
+            {name: known.outputs[name] for name in self.output_names},
         )
         self.bound[offset, key] = bound
         if len(self.bound) > MAX_POOL_BINDINGS:
@@ -161,17 +175,19 @@ class BoundBatchCache:
     def _part(self, offset: int, row_range: RowRange, arrays: Arrays, known: OutputShapes) -> BoundPart:
         memory = offset + row_range[0], offset + row_range[1]
         buffers = self.states.batch(0, memory), self.states.batch(1, memory)
-        inputs = {
-            name: np.empty(self._rows_of_part(name, array, row_range).shape, array.dtype)
-            for name, array in arrays.items()
+        axes = self.axes
+        input_index = {name: _index(None if axes is None else axes.inputs[name], row_range) for name in arrays}
+        output_index = {
+            name: _index(None if axes is None else axes.outputs[name], row_range) for name in self.output_names
         }
+        inputs = {name: np.empty(array[input_index[name]].shape, array.dtype) for name, array in arrays.items()}
         ends = {output: name for name, output in self.model.states.items()}
         outputs = {}
         for name, (shape, dtype) in known.outputs.items():
             if name not in ends:
                 size = list(shape)
-                if self.axes is not None and name in self.axes.outputs:
-                    size[self.axes.outputs[name]] = row_range[1] - row_range[0]
+                if axes is not None and name in axes.outputs:
+                    size[axes.outputs[name]] = row_range[1] - row_range[0]
                 outputs[name] = np.empty(size, dtype)
         first, second = (
             Binding(
@@ -182,21 +198,28 @@ class BoundBatchCache:
             )
             for start, end in (buffers, buffers[::-1])
         )
-        return BoundPart(row_range, inputs, (first, second))
-
-    def _rows_of_part(self, name: str, array: np.ndarray, row_range: RowRange) -> np.ndarray:
-        """A part's rows of an input."""
-        axis = None if self.axes is None else self.axes.inputs[name]
-        return array if axis is None else array[(*(slice(None),) * axis, slice(*row_range))]
+        return BoundPart(row_range, inputs, (first, second), input_index, output_index)
 
     def _row_ranges(self, rows: int, arrays: Arrays, known: OutputShapes) -> tuple[RowRange, ...]:
-        """Divide a batch into equal parts, at most one per thread, each large enough for a thread."""
+        """Divide a batch into parts, at most one per thread, each large enough for a thread.
+
+        They are equal, but for the first one of a model whose FLOPs are known, which starts before the others.
+        """
         axes = self.axes
         if axes is None or any(known.outputs[name][0][axis] != rows for name, axis in axes.outputs.items()):
             return ((0, rows),)
-        useful = int(max(rows, rows_of(self.inputs, arrays)) * self.step_flops / PART_FLOPS)
+        flops = max(rows, rows_of(self.inputs, arrays)) * self.step_flops
+        useful = int(flops / PART_FLOPS)
         if self.model.spec is None:
             useful = max(useful, int(known.seconds / PART_SECONDS))
         parts = max(1, min(self.threads.count, rows // self.least, useful))
-        ends = [rows * part // parts for part in range(parts + 1)]
+        more = 0
+        if self.model.spec is not None and parts > 1:
+            more = min(round(WAKE_FLOPS * rows / flops), rows - parts * self.least)
+        ends = [0, *(more + (rows - more) * part // parts for part in range(1, parts + 1))]
         return tuple(pairwise(ends))
+
+
+def _index(axis: int | None, row_range: RowRange) -> tuple[Any, ...]:
+    """The index of these rows along `axis`; of the whole array where it has no such axis."""
+    return (...,) if axis is None else (*(slice(None),) * axis, slice(*row_range))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from operator import is_
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from ...errors import InputError, RunError, reason, shown
 from ...terminal_text import one_line
 from ..arguments import positive_integer
-from ..batch_axes import BatchAxes, state_batch_axis
+from ..batch_axes import BatchAxes, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
 from ..initial_states import validated_states
 from ..shutdown import LostLock, watch
@@ -65,7 +66,7 @@ class Pool:
         self.model = model
         self.slots = slots
         limits = model.metadata.axis_limits
-        self.axes = {name: _require_batch_axis(model, name) for name in model.states}
+        self.axes = {name: require_state_batch_axis(model, name) for name in model.states}
         for name, axis in self.axes.items():
             if self.initial_state[name].shape[axis] != 1:  # an axis such as 4*batch
                 raise InputError(
@@ -97,6 +98,7 @@ class Pool:
         self._steps = [0] * slots
         self._free = list(range(slots))[::-1]
         self._rows: dict[Any, int] = {}
+        self._latest: tuple[list[Slot], list[int]] = [], []  # the slots of the last step and their rows
         self._session = model.session
         self._lock: threading.Lock | LostLock = threading.Lock()
         watch(forking=self)
@@ -130,6 +132,7 @@ class Pool:
         with self._lock:
             row = self._row(slot)
             self._states.release([row])
+            self._latest = [], []
             del self._rows[slot]
             self._free.append(row)
 
@@ -363,6 +366,9 @@ class Pool:
         return self._rows_of([slot])[0]
 
     def _rows_of(self, slots: list[Slot]) -> list[int]:
+        known, rows = self._latest
+        if known and len(known) == len(slots) and all(map(is_, known, slots)):  # as at the last step, and all open
+            return rows
         try:
             rows = list(map(self._rows.__getitem__, slots))
         except (KeyError, TypeError):
@@ -375,6 +381,7 @@ class Pool:
             raise InputError(f"{twice!r} is listed twice", hint="a stream is stepped once at a time")
         if not rows:
             raise InputError("there is no slot to step", hint="pass one or more")
+        self._latest = list(slots), rows
         return rows
 
 
@@ -384,15 +391,3 @@ def _known_batch_axes(pool: Pool) -> BatchAxes | None:
         return BatchAxes.of(pool.model, pool.axes, pool.output_names)
     except InputError:
         return None
-
-
-def _require_batch_axis(model: Model, name: str) -> int:
-    axis = state_batch_axis(model.inputs[name])
-    if axis is None:
-        raise InputError(
-            f"the state {model.inputs[name]} has no dynamic batch axis, so its streams cannot be stepped as one batch",
-            path=model.path,
-            hint="export it with a dynamic batch",
-            name=name,
-        )
-    return axis

@@ -10,7 +10,7 @@ rows of each part are contiguous.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class Slot:
         return f"<Slot {self.index}>"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ActiveBatch:
     """A batch in the buffers.
 
@@ -83,7 +83,9 @@ class SlotStates:
 
     def read(self, row: int) -> Arrays:
         """A copy of a slot's states."""
-        self._active = [self._write_back(active) if row in active.rows else active for active in self._active]
+        for active in self._active:
+            if row in active.rows:
+                self._write_back(active)
         return {name: array[self._at(name, row)].copy() for name, array in self._store.items()}
 
     def write(self, row: int, values: Mapping[str, np.ndarray]) -> None:
@@ -147,8 +149,10 @@ class SlotStates:
 
     def advance(self, active: ActiveBatch) -> None:
         """Make the other buffer the current one."""
-        self._active.remove(active)
-        self._active.append(replace(active, buffer_index=1 - active.buffer_index, dirty=True))
+        active.buffer_index, active.dirty = 1 - active.buffer_index, True
+        if self._active[-1] is not active:
+            self._active.remove(active)
+            self._active.append(active)
 
     def release(self, rows: Iterable[int]) -> None:
         """Copy batches with any of these rows back to the slots' own arrays, and drop them."""
@@ -158,13 +162,13 @@ class SlotStates:
                 self._write_back(active)
                 self._active.remove(active)
 
-    def _write_back(self, active: ActiveBatch) -> ActiveBatch:
+    def _write_back(self, active: ActiveBatch) -> None:
         if not active.dirty:
-            return active
+            return
         for row_range, part in zip(active.row_ranges, active.buffer_ranges(), strict=True):
             for name, array in self.batch(active.buffer_index, part).items():
                 self._store[name][self._at(name, active.index[slice(*row_range)])] = array
-        return replace(active, dirty=False)
+        active.dirty = False
 
     def _at(self, name: str, rows: int | Sequence[int] | np.ndarray) -> tuple[Any, ...]:
         """The index of rows in a state's array; that of a single row keeps its batch axis."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import queue
 import threading
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,19 +44,75 @@ def test_calls_are_made_at_the_same_time(three: PinnedThreads) -> None:
 
     for _ in range(3):
         three.run([call] * 3)
-    pinned = hasattr(os, "sched_setaffinity") and module.cores() == 3
-    assert (threading.get_ident() in threads) is not pinned
-    assert len(threads) == 3
+    assert threading.get_ident() in threads
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of threads")
 def test_as_many_lanes_as_cores_stay_on_one_each_and_the_caller_stays_free() -> None:
     allowed = os.sched_getaffinity(0)
     count = len(allowed)
+    meet = threading.Barrier(count)
     found: list[set[int]] = []
-    PinnedThreads(count).run([lambda: found.append(os.sched_getaffinity(0))] * count)
+
+    def call() -> None:
+        meet.wait(LONG)
+        found.append(os.sched_getaffinity(0))
+
+    PinnedThreads(count).run([call] * count)
     assert os.sched_getaffinity(0) == allowed
-    assert sorted(map(sorted, found)) == [[core] for core in sorted(allowed)]
+    assert allowed in found
+    found.remove(allowed)
+    pinned = sorted(map(min, found))
+    assert [{core} for core in pinned] == sorted(found, key=min)
+    assert len(set(pinned) & allowed) == count - 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of threads")
+def test_the_thread_of_the_callers_own_core_does_not_help() -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < 2:
+        pytest.skip("there is one core")
+    own = PinnedThreads(len(allowed))
+    own.run([lambda: None] * 2)  # starts its threads, before this one is pinned
+    meet = threading.Barrier(2)
+    for core in allowed:
+        found: list[set[int]] = []
+
+        def call(found: list[set[int]] = found) -> None:
+            meet.wait(LONG)
+            found.append(os.sched_getaffinity(0))
+
+        with pinned_to(core):
+            own.run([call] * 2)
+        assert {core} in found  # the caller itself
+        found.remove({core})
+        assert found[0] < set(allowed)
+        assert core not in found[0]
+
+
+def test_the_caller_makes_the_calls_of_a_thread_that_does_not_wake_up(three: PinnedThreads) -> None:
+    three.run([lambda: None] * 3)
+    assert three._workers
+    asleep = {core: types.SimpleNamespace(tasks=queue.SimpleQueue()) for core in three._workers}
+    three._workers, awake = asleep, three._workers  # type: ignore[assignment]
+    made: list[int] = []
+    three.run([lambda index=index: made.append(index) for index in range(3)])
+    assert made == [0, 1, 2]
+    three._workers = awake
+    late = next(worker.tasks.get() for worker in asleep.values() if not worker.tasks.empty())
+    late.make_calls()  # there is nothing left
+    assert made == [0, 1, 2]
+
+
+@contextlib.contextmanager
+def pinned_to(core: int) -> Iterator[None]:
+    """The calling thread on one core, so that it is known which."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize("calls", [2, 3])
@@ -88,8 +148,7 @@ def test_an_error_is_raised_once_all_have_ended(three: PinnedThreads, wrong: int
 def test_calls_are_made_also_where_no_thread_takes_them(three: PinnedThreads) -> None:
     """As while the interpreter ends."""
     three.run([lambda: None] * 3)
-    for thread in three._threads:
-        thread.shutdown()
+    three.end_threads()
     made: list[int] = []
     three.run([lambda index=index: made.append(index) for index in range(3)])
     assert made == [0, 1, 2]

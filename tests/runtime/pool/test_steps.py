@@ -139,6 +139,20 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
         assert bits(own.state(slots[-1])) == resting
 
 
+@pytest.mark.parametrize(("flops", "ends"), [(0.0, [2, 4, 6]), (1.6, [3, 4, 6]), (1e9, [4, 5, 6])])
+def test_the_callers_part_is_larger(
+    models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, flops: float, ends: list[int]
+) -> None:
+    model = models["three_lanes"]
+    own = Pool(model, slots=6)
+    slots = [own.open() for _ in range(6)]
+    monkeypatch.setattr(cutting, "WAKE_FLOPS", flops * own._parts.step_flops * 2)  # of two steps of a row
+    for repeat in range(3):
+        own.step(slots, inputs(model, 6, 2, seed=repeat))
+    (bound,) = own._parts.bound.values()
+    assert [part.row_range[1] for part in bound.parts] == ends
+
+
 def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
     model = models["three_lanes"]
     assert model.spec is not None

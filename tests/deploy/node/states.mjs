@@ -16,9 +16,16 @@ async function streamed(ort, module, folder, source, steps, elsewhere, seconds) 
   const tensor = ({ dtype, shape, data }) =>
     new ort.Tensor(dtype, new ARRAYS[dtype](Uint8Array.from(atob(data), (c) => c.charCodeAt(0)).buffer), shape);
   const tensors = (packed) => Object.fromEntries(Object.entries(packed).map(([name, value]) => [name, tensor(value)]));
+  const half = (bits) => {
+    const [exponent, fraction] = [(bits >> 10) & 31, (bits & 1023) / 1024];
+    return (bits & 32768 ? -1 : 1) * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
+  };
+  // Without Float16Array, as in Node 20, numbers of float16 come as their bits.
+  const numbers = ({ type, data }) => Array.from(data, type === "float16" && data instanceof Uint16Array ? half : Number);
   const error = (found, wanted) => {
     if (String(found.dims) !== String(wanted.dims)) return Infinity;
-    return Array.from(found.data).reduce((most, value, at) => Math.max(most, Math.abs(Number(value) - Number(wanted.data[at]))), 0);
+    const [one, other] = [numbers(found), numbers(wanted)];
+    return one.reduce((most, value, at) => Math.max(most, Math.abs(value - other[at])), 0);
   };
   const { load, prove, readGolden } = module;
   const model = await load(ort, `${source}/model.onnx`, { sessionOptions: { logSeverityLevel: 3 } });

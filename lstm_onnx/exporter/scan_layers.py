@@ -217,7 +217,7 @@ class _Step:
         return self.body.add("Split", value, lengths, name=f"{self.at}/{name}", outputs=names, axis=-1)
 
     def sigmoid(self, value: str, name: str = "") -> str:
-        """Add a sigmoid; exp overflows to infinity, whose reciprocal is the right 0.  `name` is that of one of several."""
+        """Add a sigmoid, `name` one of several; exp overflows to infinity, whose reciprocal is the right 0."""
         at = f"{name}_" if name else ""
         if not self.layer.exact_sigmoid:
             return self.one("Sigmoid", value, name=f"{at}Sigmoid")

@@ -143,14 +143,15 @@ def _operator_layer(
         h = h and f"{operator}/Y_h"
     inputs = [x, layer.constant("W", weights.W), layer.constant("R", recurrent)]
     inputs.append("" if weights.B is None else layer.constant("B", weights.B))
+    peepholes = "" if weights.P is None else layer.constant("P", weights.P)
     nodes.add(
         spec.op_type,
-        *_present([*inputs, lengths, initial_h, initial_c]),
+        *_present([*inputs, lengths, initial_h, initial_c, peepholes]),
         name=operator,
         outputs=_present([y, h, c]),
         hidden_size=spec.hidden_size,
         direction="bidirectional" if spec.bidirectional else "forward",
-        **_attributes(spec),
+        **_attributes(spec, weights),
     )
     if project_out is not None:
         y = y and nodes.one("MatMul", y, project_out, name=f"{name}/project")
@@ -159,10 +160,11 @@ def _operator_layer(
     return y and _merge_directions(layer, y), [h], [c]
 
 
-def _attributes(spec: RecurrentSpec) -> dict[str, Any]:
-    """The attributes that make the operator compute what torch does."""
+def _attributes(spec: RecurrentSpec, weights: LayerWeights) -> dict[str, Any]:
+    """The attributes that make the operator compute what torch does, or what the weights say."""
     if isinstance(spec, GRUSpec):
-        return {"linear_before_reset": 1}  # torch's reset gate acts on R h + Rb, not on h
+        # torch's reset gate acts on R h + Rb, not on h
+        return {"linear_before_reset": int(not weights.reset_before)}
     if isinstance(spec, RNNSpec):
         return {"activations": [spec.nonlinearity.capitalize()] * spec.num_directions}
     return {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..atomic_io import temporary_folder
-from ..errors import ConfigError, LSTMOnnxError
+from ..errors import LSTMOnnxError
 from ..generation.convert import write_generating
 from ..generation_spec import Generation
 from ..spec import ExportOptions
@@ -30,16 +30,10 @@ def write_step_or_loop(
         path: the file to write.
 
     Raises:
-        ConfigError: the weights have a precision that a generating file is not verified in.
         LSTMOnnxError: see `export_module` and `make_generating`.
     """
     if generation is None:
         return write_step(path)
-    if options.smaller:
-        raise ConfigError(
-            f'precision = "{options.precision}" does not go with generating',
-            hint=f'export the step with states="explicit" in {options.precision}, and repeat it with make_generating',
-        )
     require_output_path(path)
     return written_for(options.target, lambda target: _write_loop(write_step, generation, target), path)
 

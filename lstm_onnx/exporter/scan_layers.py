@@ -216,14 +216,21 @@ class _Step:
         names = [f"{self.at}/{output}" for output in outputs]
         return self.body.add("Split", value, lengths, name=f"{self.at}/{name}", outputs=names, axis=-1)
 
-    def sigmoid(self, value: str) -> str:
-        """Add a sigmoid; exp overflows to infinity, whose reciprocal is the right 0."""
+    def sigmoid(self, value: str, name: str = "") -> str:
+        """Add a sigmoid, `name` one of several; exp overflows to infinity, whose reciprocal is the right 0."""
+        at = f"{name}_" if name else ""
         if not self.layer.exact_sigmoid:
-            return self.one("Sigmoid", value, name="Sigmoid")
+            return self.one("Sigmoid", value, name=f"{at}Sigmoid")
         dtype = self.layer.spec.dtype
         one = self.layer.nodes.constant(f"one/{dtype}", np.ones((), dtype))
-        power = self.one("Exp", self.one("Neg", value, name="Neg"), name="Exp")
-        return self.one("Reciprocal", self.one("Add", power, one, name="Add"), name="Sigmoid")
+        power = self.one("Exp", self.one("Neg", value, name=f"{at}Neg"), name=f"{at}Exp")
+        return self.one("Reciprocal", self.one("Add", power, one, name=f"{at}Add"), name=f"{at}Sigmoid")
+
+    def peeping(self, gate: str, value: str, peepholes: Array, c: str) -> str:
+        """A gate that sees the cell state, of peepholes ``(D, 3*H)`` of i, o and f."""
+        own = np.split(peepholes[self.index], 3)["iof".index(gate)]
+        seen = self.one("Mul", c, self.vector(f"P_{gate}", own), name=f"{gate}_seen")
+        return self.sigmoid(self.one("Add", value, seen, name=f"{gate}_gate"), name=gate)
 
     @property
     def input_gates(self) -> str:
@@ -236,13 +243,18 @@ def _lstm_step(step: _Step, h: str, c: str) -> tuple[str, str]:
     gates = step.one("MatMul", h, step.matrix("R", weights.R), name="recurrent_gates")
     project = None if weights.W_hr is None else step.matrix("W_hr", weights.W_hr)
     gates = step.one("Add", gates, step.input_gates, name="gates")
-    iof, g = step.split(gates, (3 * size, size), "Split", ("iof", "cell_gate"))
-    iof = step.sigmoid(iof)
-    i, o, f = step.split(iof, (size,) * 3, "Split_iof", "iof")
+    if weights.P is None:
+        iof, g = step.split(gates, (3 * size, size), "Split", ("iof", "cell_gate"))
+        i, o, f = step.split(step.sigmoid(iof), (size,) * 3, "Split_iof", "iof")
+    else:
+        i, o, f, g = step.split(gates, (size,) * 4, "Split", (*(f"{gate}_blind" for gate in "iof"), "cell_gate"))
+        i, f = step.peeping("i", i, weights.P, c), step.peeping("f", f, weights.P, c)
     g = step.one("Tanh", g, name="g")
     kept = step.one("Mul", f, c, name="kept")
     written = step.one("Mul", i, g, name="written")
     new_c = step.one("Add", kept, written, name="new_c")
+    if weights.P is not None:
+        o = step.peeping("o", o, weights.P, new_c)
     shown = step.one("Tanh", new_c, name="tanh_c")
     if project is None:
         return step.one("Mul", o, shown, name="new_h"), new_c
@@ -251,16 +263,24 @@ def _lstm_step(step: _Step, h: str, c: str) -> tuple[str, str]:
 
 
 def _gru_step(step: _Step, h: str, _: str) -> tuple[str, str]:
-    size = step.layer.spec.hidden_size
-    recurrent = step.one("MatMul", h, step.matrix("R", step.layer.weights.R), name="recurrent_gates")
-    own_zr, own_new = step.split(recurrent, (2 * size, size), "Split_recurrent", ("recurrent_zr", "recurrent_new"))
+    size, weights = step.layer.spec.hidden_size, step.layer.weights
     zr, new = step.split(step.input_gates, (2 * size, size), "Split_input", ("input_zr", "input_new"))
+    own_new = ""
+    if weights.reset_before:
+        own_zr = step.one("MatMul", h, step.matrix("R_zr", weights.R[:, : 2 * size]), name="recurrent_zr")
+    else:
+        recurrent = step.one("MatMul", h, step.matrix("R", weights.R), name="recurrent_gates")
+        own_zr, own_new = step.split(recurrent, (2 * size, size), "Split_recurrent", ("recurrent_zr", "recurrent_new"))
     zr = step.sigmoid(step.one("Add", own_zr, zr, name="zr"))
     z, r = step.split(zr, (size,) * 2, "Split_zr", "zr")
+    if weights.reset_before:
+        reset = step.one("Mul", r, h, name="reset")
+        own_new = step.one("MatMul", reset, step.matrix("R_new", weights.R[:, 2 * size :]), name="recurrent_new")
     if step.recurrent_bias is not None:
         own_new = step.one("Add", own_new, step.vector("Rb", step.recurrent_bias), name="recurrent_new_biased")
-    new = step.one("Add", new, step.one("Mul", r, own_new, name="reset"), name="new_gate")
-    new = step.one("Tanh", new, name="n")
+    if not weights.reset_before:
+        own_new = step.one("Mul", r, own_new, name="reset")
+    new = step.one("Tanh", step.one("Add", new, own_new, name="new_gate"), name="n")
     kept = step.one("Mul", z, step.one("Sub", h, new, name="change"), name="kept")
     return step.one("Add", new, kept, name="new_h"), ""
 

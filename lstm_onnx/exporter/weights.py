@@ -50,12 +50,16 @@ class LayerWeights:
         R: ``(D, G*H, S)``.
         B: ``(D, 2*G*H)``, the biases of W and then those of R; None without biases.
         W_hr: ``(D, proj_size, H)``; None without a projection.
+        P: ``(D, 3*H)``, an LSTM's peepholes of the input, output and forget gate; None without, as in torch.
+        reset_before: of a GRU, whether its reset gate acts on h before the product with R; torch's acts after it.
     """
 
     W: Array
     R: Array
     B: Array | None
     W_hr: Array | None
+    P: Array | None = None
+    reset_before: bool = False
 
 
 def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWeights:

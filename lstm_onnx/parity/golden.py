@@ -107,6 +107,11 @@ def _converted(
     model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str, max_drift: float | None
 ) -> ParityReport:
     """The report on a file with smaller weights, by the float32 file that the golden file holds."""
+    if model.metadata.generation is not None:
+        raise ConfigError(
+            f"{model.path}: repeats a step with {precision_of(model)} weights, which no golden file holds; verify it "
+            "with its PyTorch model"
+        )
     if stored.float32 is None:
         raise ConfigError(
             f"{model.path}: has {precision_of(model)} weights, and {os.fspath(golden)} is of a file without; store one "

@@ -22,7 +22,7 @@ import numpy as np
 from .. import data
 from ..atomic_io import readable_file, require_path
 from ..data.formats import one_line
-from ..errors import FileError
+from ..errors import ConfigError, FileError
 from .expected import Arrays, Call, Expected
 from .report import RUNS, ParityReport
 from .tolerances import EPSILON
@@ -70,9 +70,16 @@ def write(path: str | os.PathLike[str], golden: Golden) -> None:
     """Write `golden` atomically; equal ones give equal bytes.
 
     Raises:
+        ConfigError: it has no cases, as that of a generating file with smaller weights.
         FileError: the path does not end in .npz, or cannot be written.
     """
     place = require_name(path)
+    if not golden.cases:
+        raise ConfigError(
+            f"{os.fspath(path)}: a golden file cannot hold the verification of a generating file with float16 or int8 "
+            "weights",
+            hint="store one of the step's own file",
+        )
     store = _Store({}, {})
     header = {
         "version": VERSION,

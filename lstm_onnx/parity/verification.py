@@ -29,6 +29,7 @@ from .comparison import Verification
 from .converted.drift import drifts, limit_case, precision_of, require_drift
 from .converted.report import converted_report
 from .converted.source import export_float32, source_in_dtype
+from .generation.step_file import StepLoop, export_step, joined_report
 from .generation.verification import GenerationVerification
 from .golden_file import Golden
 from .lstm.verification import LSTMVerification
@@ -137,10 +138,7 @@ class _Comparison:
         precision = precision_of(self.model)
         require_judgeable(self.model, precision)
         if precision and self.model.metadata.generation is not None:
-            raise ConfigError(
-                f"{self.model.path}: repeats a step with {precision} weights; verify the step's own file, with "
-                "which it was compared when it was made"
-            )
+            return self._by_step(name, max_drift, notes, progress)
         if not precision:
             report, golden = self._compared(self.model, name, notes, progress)
             if max_drift is None:
@@ -156,6 +154,24 @@ class _Comparison:
                 golden = replace(golden, float32=path.read_bytes())
             report = converted_report(report, path, self.model, golden.cases, mutants=self.mutants, max_drift=max_drift)
         return replace(report, file=name or self.model.path), golden
+
+    def _by_step(
+        self, name: str | None, max_drift: float | None, notes: Sequence[str], progress: Progress | None
+    ) -> tuple[ParityReport, Golden]:
+        """The report on a generating file with smaller weights: on its step's own file, and on the loop beside that."""
+        source = replace(self.source, generation=None) if isinstance(self.source, ModuleSource) else self.source
+        with temporary_folder() as folder:
+            path = folder / "step.onnx"
+            export_step(source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)
+            with load_like(self.model, path) as step:
+                comparison = replace(self, source=source, model=step, data=())
+                report, _ = comparison.run(None, max_drift, (), progress)
+                verification = StepLoop(self.model, step, source, seed=self.seed, data=self.data)
+                verification.notes += notes
+                results = _run(verification, progress)
+                level = self.mutants if report.in_parity else "none"
+                loop = make_report(verification, results, source=report.source, file=name, mutants=level)
+        return joined_report(report, loop), Golden(report.source, ())
 
     def _compared(
         self, model: Model, name: str | None, notes: Sequence[str], progress: Progress | None

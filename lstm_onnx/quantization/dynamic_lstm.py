@@ -53,6 +53,7 @@ def add_dynamic_lstm(graph: Graph, layer: Layer) -> None:
         scales.append(nodes.constant(f"{source}/scale", scale))
         points.append(nodes.constant(f"{source}/zero_point", np.zeros(scale.shape, np.int8)))
     bias = nodes.constant(f"{name}/bias", layer.B)
+    peepholes = "" if layer.P is None else nodes.constant(f"{name}/P", layer.P)
     x, x_mark = _finite(graph, layer.x, f"{name}/x")
     zeros = "" if layer.h0 and layer.c0 else add_zeros(graph, layer, len(layer.reverse))
     marks, states = [], []
@@ -69,7 +70,7 @@ def add_dynamic_lstm(graph: Graph, layer: Layer) -> None:
     functions = [function for direction in layer.activations for function in direction]
     nodes.add(
         DYNAMIC_QUANTIZE_LSTM,
-        *(x, *integers, bias, layer.lengths, *states, ""),
+        *(x, *integers, bias, layer.lengths, *states, peepholes),
         *(scales[0], points[0], scales[1], points[1]),
         name=direction_nodes(layer)[0],
         outputs=outputs,

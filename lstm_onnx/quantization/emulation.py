@@ -105,6 +105,7 @@ def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype
     gx = np.zeros((*steps.x.shape[:2], gates), dtype)
     gx[:longest] = products.W(steps.x[:longest]) + bias[:gates]
     bias_h = bias[gates:]
+    peepholes = [] if layer.P is None else np.split(layer.P[index].astype(dtype), 3)
     h: np.ndarray = steps.h0.astype(dtype)
     c: np.ndarray | None = None if steps.c0 is None else steps.c0.astype(dtype)
     given = steps.h0
@@ -120,8 +121,10 @@ def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype
         elif c is not None:
             total = gx[step] + products.R[0](rows) + bias_h
             i, o, f, g = np.split(total, 4, axis=-1)
+            if peepholes:
+                i, f = i + peepholes[0] * c, f + peepholes[2] * c
             changed = functions[0](f) * c + functions[0](i) * functions[1](g)
-            new = functions[0](o) * functions[2](changed)
+            new = functions[0](o + peepholes[1] * changed if peepholes else o) * functions[2](changed)
             c = np.where(valid, changed, c)
             largest[step] = np.abs(c).max(axis=-1, keepdims=True)
         else:

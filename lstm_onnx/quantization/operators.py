@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from ..onnxgraph import attributes_of, is_default, text
-from ..onnxgraph.recurrent import GATES, direction_of, input_of
+from ..onnxgraph.recurrent import GATES, PEEPHOLES, direction_of, input_of
 from .recurrent import Layer
 
 ACTIVATIONS = ("Sigmoid", "Tanh", "Relu")
@@ -35,13 +35,14 @@ def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
     bias = constant(input_of(node, 3)) if input_of(node, 3) else np.zeros((directions, 2 * gates * hidden), np.float32)
     if bias is None or bias.shape != (directions, 2 * gates * hidden):
         return "its biases are computed"
-    if not all(np.isfinite(array).all() for array in (w, r, bias)):
+    peepholes = constant(input_of(node, PEEPHOLES)) if input_of(node, PEEPHOLES) and node.op_type == "LSTM" else None
+    if input_of(node, PEEPHOLES) and (peepholes is None or peepholes.shape != (directions, 3 * hidden)):
+        return "its peepholes are computed"
+    if not all(np.isfinite(array).all() for array in (w, r, bias, peepholes) if array is not None):
         return "a weight is not finite"
     direction = direction_of(node)
     if {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction) != directions:
         return f"its weights are for {directions} directions, and it is {direction}"
-    if input_of(node, 7):
-        return "it has peepholes"
     for name in ("clip", "input_forget", "layout"):
         if attributes.get(name):
             return f"it has {name} = {attributes[name]}"
@@ -69,6 +70,7 @@ def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
         reverse=(False, True) if directions == 2 else (direction == "reverse",),
         activations=tuple(tuple(functions[at * size : (at + 1) * size]) for at in range(directions)),
         reset_after=bool(attributes.get("linear_before_reset")),
+        P=peepholes,
     )
 
 

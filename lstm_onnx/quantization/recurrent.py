@@ -35,6 +35,7 @@ class Layer:
         W: ``(D, G*H, input_size)``.
         R: ``(D, G*H, H)``.
         B: ``(D, 2*G*H)``.
+        P: ``(D, 3*H)``, an LSTM's peepholes of the input, output and forget gate; None without.
         weights: the names of W and R, for those of their integers and scales.
         x: ``(time, batch, input_size)``.
         lengths: int32 ``(batch,)``, or "".
@@ -65,6 +66,7 @@ class Layer:
     reset_after: bool = False
     kernel: str = MATMUL_INTEGER
     caller: str = ""
+    P: np.ndarray | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -99,6 +101,7 @@ class _Direction:
     R: tuple[Weight, ...]
     bias_h: str
     points: str
+    peepholes: tuple[str, ...] = ()
 
 
 def add_layer(graph: Graph, layer: Layer) -> None:
@@ -186,7 +189,15 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     gx = nodes.one("Add", gx, bias, name=f"{name}/input_gates")
     if layer.h0:
         h0, c0 = _carry_nan(graph, layer, h0, c0, name)
-    direction = _Direction(name, index, recurrent, hidden_bias, points)
+    peepholes = () if layer.P is None else np.split(layer.P[index], 3)
+    direction = _Direction(
+        name,
+        index,
+        recurrent,
+        hidden_bias,
+        points,
+        tuple(nodes.constant(f"{name}/P_{gate}", part) for gate, part in zip("iof", peepholes, strict=False)),
+    )
     body = _body(graph, layer, direction, masked=bool(valid))
     backwards = int(layer.reverse[index])
     states = [h0, c0] if layer.cell else [h0]
@@ -261,14 +272,25 @@ def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: s
     iof, cell = body.add(
         "Split", gates, sizes, name=f"{name}/Split", outputs=(f"{name}/iof", f"{name}/cell_gate"), axis=-1
     )
-    iof = body.one(f, iof, name=f"{name}/iof_activated")
+    if not at.peepholes:
+        iof = body.one(f, iof, name=f"{name}/iof_activated")
     outputs = [f"{name}/{gate}" for gate in "iof"]
     i, o, forget = body.add(
         "Split", iof, body.integers(hidden, hidden, hidden), name=f"{name}/Split_iof", outputs=outputs, axis=-1
     )
+
+    def peeped(gate: str, place: int, state: str) -> str:
+        """A gate that sees the cell state."""
+        seen = body.one("Mul", at.peepholes[place], state, name=f"{gate}_seen")
+        return body.one(f, body.one("Add", gate, seen, name=f"{gate}_peeped"), name=f"{gate}_activated")
+
+    if at.peepholes:
+        i, forget = peeped(i, 0, c), peeped(forget, 2, c)
     written = body.one("Mul", i, body.one(g, cell, name=f"{name}/g"), name=f"{name}/written")
     kept = body.one("Mul", forget, c, name=f"{name}/kept")
     new_c = body.one("Add", kept, written, name=f"{name}/new_c")
+    if at.peepholes:
+        o = peeped(o, 1, new_c)
     return body.one("Mul", o, body.one(shown, new_c, name=f"{name}/shown"), name=f"{name}/new_h"), new_c
 
 

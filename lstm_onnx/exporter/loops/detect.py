@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.overrides import TorchFunctionMode
@@ -10,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError
 from ..functional.dynamic_axes import is_other_axis
 from ..functional.functional_module import FunctionalModule, resize_example
+from ..user_code import user_line
 
 _MORE = 3
 
@@ -20,10 +23,13 @@ class _Count(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.number = 0
+        self.lines: Counter[str] | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count, and pass on."""
         self.number += 1
+        if self.lines is not None:
+            self.lines[user_line()] += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -44,10 +50,46 @@ def looped_axes(functional: FunctionalModule, sizes: Mapping[str, int]) -> list[
     return found
 
 
-def _calls(functional: FunctionalModule, sizes: Mapping[str, int]) -> int | None:
+def nested_loops(
+    functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]
+) -> tuple[str, str] | None:
+    """Two axes, or one twice, of which the module loops over one in each step of a loop over the other; None for none.
+
+    Args:
+        functional: the module.
+        loops: the names of the axes over which it loops.
+        sizes: a size for each dynamic axis.
+    """
+    for one, other in itertools.combinations_with_replacement(loops, 2):
+        # Steps of one axis that differ by turns, such as every second one, do so again after so many.
+        more = 2 * _MORE if one == other else _MORE
+        grown = [
+            {**sizes, **{name: sizes[name] + own.count(name) * more for name in (one, other)}}
+            for own in ((), (one,), (other,), (one, other))
+        ]
+        if any(functional.arguments.within(name, own[name]) != own[name] for own in grown for name in (one, other)):
+            continue
+        counts = [found for own in grown if (found := _calls(functional, own)) is not None]
+        # Calls of loops behind one another add up, and those of nested ones multiply.
+        if len(counts) == len(grown) and counts[0] + counts[3] - counts[1] - counts[2] >= more**2:
+            return one, other
+    return None
+
+
+def busiest_line(functional: FunctionalModule, sizes: Mapping[str, int]) -> str | None:
+    """The line of the user's code that calls torch most often: that of the innermost loop."""
+    count = _Count()
+    count.lines = Counter()
+    if _calls(functional, sizes, count) is None or not count.lines:
+        return None
+    return count.lines.most_common(1)[0][0] or None
+
+
+def _calls(functional: FunctionalModule, sizes: Mapping[str, int], count: _Count | None = None) -> int | None:
+    count = count or _Count()
     try:
         inputs, states = resize_example(functional, sizes)
-        with _Count() as count:
+        with count:
             functional.run(inputs, states)
     except ExportError:
         return None

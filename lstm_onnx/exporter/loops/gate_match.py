@@ -1,20 +1,70 @@
-"""The nonlinear part of an LSTM and of a GRU in a loop's body: sigmoids, tanhs and products, matched by structure."""
+"""The nonlinear parts of LSTMs, GRUs and RNNs in a loop's body: sigmoids, tanhs and products, matched by structure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 
-from .program import Carry, Here, Loop
+from .program import Carry, Here, Loop, found
 
 aten = torch.ops.aten
+NONLINEARITIES = {aten.tanh.default: "tanh", aten.relu.default: "relu"}
+"""Of an RNN."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """A cell in a body, of which the gates are still to be read.
+
+    Attributes:
+        op_type: "LSTM", "GRU" or "RNN".
+        of: what the sigmoid or tanh of each gate is of, by its name: "i", "f", "g" and "o"; "r" and "z" (or "1-z") and
+            "n", or "n of x" and "n of h" where r multiplies a part of n; "n" alone.
+        used: the positions of the nonlinear part.
+        h: the state.
+        c: the cell state of an LSTM.
+        inner: values of the step itself that gates may depend on: "new c", and "r h" where r multiplies h itself.
+        nonlinearity: of an RNN.
+    """
+
+    op_type: str
+    of: Mapping[str, Any]
+    used: frozenset[int]
+    h: Carry
+    c: Carry | None = None
+    inner: Mapping[str, Here] = field(default_factory=dict)
+    nonlinearity: str = "tanh"
+
+    @property
+    def states(self) -> tuple[Carry, ...]:
+        """h, and c of an LSTM."""
+        return (self.h,) if self.c is None else (self.h, self.c)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What gates may depend on beside the input, by name."""
+        return {"h": self.h, **({} if self.c is None else {"c": self.c}), **self.inner}
+
+
+def gates_in(loop: Loop, carries: Sequence[Carry]) -> Iterator[Gates]:
+    """All cells that a body may have, by their nonlinear parts alone."""
+    for h in carries:
+        for kind in (_gru, _gru_with_reset_before, _rnn):
+            gates = kind(Match(loop), h)
+            if gates is not None:
+                yield gates
+        for c in carries:
+            gates = _lstm(Match(loop), h, c) if c != h else None
+            if gates is not None:
+                yield gates
 
 
 class Match:
-    """The search for the parts of an LSTM or a GRU in a body; `used` are the positions of its nonlinear part."""
+    """The search for the parts of a cell in a body; `used` are the positions of its nonlinear part."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -58,33 +108,9 @@ class Match:
             self.used = before
         return None
 
-    def lstm(self, h: Carry, c: Carry) -> dict[str, Any] | None:
-        """What the gates i, f, g and o are of, where h and c are those of an LSTM."""
-        state = Here(c.position)
-        top = self.both(
-            Here(h.position), aten.mul.Tensor, self.sigmoid, lambda v: True if self.tanh(v) == state else None
-        )
-        low = self.both(
-            state,
-            aten.add.Tensor,
-            lambda v: self.both(v, aten.mul.Tensor, self.sigmoid, lambda w: w if w == c else None),
-            lambda v: self.both(v, aten.mul.Tensor, self.sigmoid, self.tanh),
-        )
-        if top is None or low is None:
-            return None
-        return {"i": low[1][0], "f": low[0][0], "g": low[1][1], "o": top[0]}
-
-    def gru(self, h: Carry) -> dict[str, Any] | None:
-        """What the gates r and z are of, and the two parts of n, where h is that of a GRU; "1-z" instead of z."""
-        found = self._mixed(h) or self._moved(h)
-        if found is None:
-            return None
-        name, z, n = found
-        inner = self.both(n, aten.add.Tensor, lambda v: self.both(v, aten.mul.Tensor, self.sigmoid, _any), _any)
-        if inner is None:
-            return None
-        (r, of_h), of_x = inner
-        return {"r": r, name: z, "n of x": of_x, "n of h": of_h}
+    def mixture(self, h: Carry) -> tuple[str, Any, Any] | None:
+        """What z (or "1-z") and n are of, where h moves from h to n by z."""
+        return self._mixed(h) or self._moved(h)
 
     def _mixed(self, h: Carry) -> tuple[str, Any, Any] | None:
         """What z and n of ``z * h + (1 - z) * n`` are of, or of ``(1 - z) * h + z * n``."""
@@ -101,28 +127,45 @@ class Match:
         return None
 
     def _moved(self, h: Carry) -> tuple[str, Any, Any] | None:
-        """What z and n of ``n + z * (h - n)`` are of."""
+        """What z and n of ``n + z * (h - n)`` are of, or of ``h + z * (n - h)``."""
 
-        def difference(value: Any) -> Any:
+        def product(value: Any, difference: Callable[[Any], Any]) -> Any:
+            return self.both(value, aten.mul.Tensor, self.sigmoid, difference)
+
+        def from_n(value: Any) -> Any:
             args = self.operator(value, aten.sub.Tensor)
             if args is None or len(args) != 2 or args[0] != h:
                 return None
             self.used.add(value.position)
             return self.tanh(args[1])
 
-        def product(value: Any) -> Any:
-            return self.both(value, aten.mul.Tensor, self.sigmoid, difference)
+        def from_h(value: Any) -> Any:
+            args = self.operator(value, aten.sub.Tensor)
+            if args is None or len(args) != 2 or args[1] != h:
+                return None
+            self.used.add(value.position)
+            return self.tanh(args[0])
 
-        pair = self.both(Here(h.position), aten.add.Tensor, self.tanh, product)
+        pair = self.both(Here(h.position), aten.add.Tensor, self.tanh, partial(product, difference=from_n))
+        if pair is not None:
+            n, (z, other) = pair
+            return ("z", z, n) if other == n else None
+        pair = self.both(
+            Here(h.position), aten.add.Tensor, lambda v: v if v == h else None, partial(product, difference=from_h)
+        )
         if pair is None:
             return None
-        n, (z, other) = pair
-        return ("z", z, n) if other == n else None
+        _, (z, n) = pair
+        return "1-z", z, n
 
     def _times(self, value: Any, gate: Callable[[Any], Any], h: Carry) -> Any:
         """What the gate of ``gate * h`` is of."""
         pair = self.both(value, aten.mul.Tensor, gate, lambda v: v if v == h else None)
         return None if pair is None else pair[0]
+
+    def times_h(self, value: Any, h: Carry) -> Any:
+        """What r of ``r * h`` is of."""
+        return self._times(value, self.sigmoid, h)
 
     def _complement(self, value: Any) -> Any:
         """What the sigmoid z of ``1 - z`` is of."""
@@ -132,6 +175,73 @@ class Match:
                 self.used.add(value.position)
                 return self.sigmoid(args[place])
         return None
+
+
+def _lstm(match: Match, h: Carry, c: Carry) -> Gates | None:
+    state = Here(c.position)
+    top = match.both(
+        Here(h.position), aten.mul.Tensor, match.sigmoid, lambda v: True if match.tanh(v) == state else None
+    )
+    low = match.both(
+        state,
+        aten.add.Tensor,
+        lambda v: match.both(v, aten.mul.Tensor, match.sigmoid, lambda w: w if w == c else None),
+        lambda v: match.both(v, aten.mul.Tensor, match.sigmoid, match.tanh),
+    )
+    if top is None or low is None:
+        return None
+    gates = {"i": low[1][0], "f": low[0][0], "g": low[1][1], "o": top[0]}
+    return Gates("LSTM", gates, frozenset(match.used), h, c, {"new c": state})
+
+
+def _gru(match: Match, h: Carry) -> Gates | None:
+    """A GRU whose r multiplies a part of n, as torch's."""
+    mixture = match.mixture(h)
+    if mixture is None:
+        return None
+    name, z, n = mixture
+    inner = match.both(n, aten.add.Tensor, lambda v: match.both(v, aten.mul.Tensor, match.sigmoid, _any), _any)
+    if inner is None:
+        return None
+    (r, of_h), of_x = inner
+    gates = {"r": r, name: z, "n of x": of_x, "n of h": of_h}
+    return Gates("GRU", gates, frozenset(match.used), h)
+
+
+def _gru_with_reset_before(match: Match, h: Carry) -> Gates | None:
+    """A GRU whose r multiplies h itself."""
+    mixture = match.mixture(h)
+    if mixture is None:
+        return None
+    name, z, n = mixture
+    resets = []
+    for position in sorted(_reached(match.loop, n)):
+        r = match.times_h(Here(position), h)
+        if r is not None:
+            resets.append((Here(position), r))
+    if len(resets) != 1:
+        return None
+    ((product, r),) = resets
+    return Gates("GRU", {"r": r, name: z, "n": n}, frozenset(match.used), h, None, {"r h": product})
+
+
+def _rnn(match: Match, h: Carry) -> Gates | None:
+    item = match.loop.body[h.position]
+    if item.target not in NONLINEARITIES or item.kwargs or len(item.args) != 1:
+        return None
+    return Gates("RNN", {"n": item.args[0]}, frozenset({h.position}), h, nonlinearity=NONLINEARITIES[item.target])
+
+
+def _reached(loop: Loop, value: Any) -> set[int]:
+    """All positions of this step that a value is made of."""
+    reached: set[int] = set()
+    todo = [value]
+    while todo:
+        for here in found(Here, todo.pop()):
+            if here.position not in reached:
+                reached.add(here.position)
+                todo.append((loop.body[here.position].args, loop.body[here.position].kwargs))
+    return reached
 
 
 def _any(value: Any) -> Any:

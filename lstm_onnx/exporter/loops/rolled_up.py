@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...errors import ExportError
 from ..functional.functional_module import FunctionalModule
 from ..opaque.operators import RecurrentModule
+from .detect import busiest_line, nested_loops
 from .emit import RolledModule
 from .refusal import NotRolled
 from .roll import Rolled, roll
@@ -16,6 +17,8 @@ _ADVICE = (
     "write the step so that it is the same in all steps (torch.where in the place of an if, an index that grows by 1), "
     "use nn.LSTM or nn.GRU, or export a single step and keep the loop outside"
 )
+
+_FLAT = "the inner loop must be one call, such as one of nn.LSTM, with the outer axis as part of the batch"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping
         ExportError: there is a loop, and no proof of what it is; the message has the line and the reason.
     """
     try:
+        if len(loops) > 1 and (problem := _nested(functional, loops, sizes)) is not None:
+            raise problem
         rolled = roll(functional, loops, sizes)
         if rolled is None:
             return None
@@ -50,7 +55,18 @@ def rolled_up(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping
         module = RolledModule(rolled.apart, inner, rolled.calls, rolled.least)
         return RolledUp(module.eval(), rolled)
     except NotRolled as refusal:
+        refusal = _nested(functional, loops, sizes) or refusal
         raise refused(refusal) from None
+
+
+def _nested(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[str, int]) -> NotRolled | None:
+    """The refusal of a module whose loops are nested."""
+    nested = nested_loops(functional, loops, sizes)
+    if nested is None:
+        return None
+    one, other = nested
+    what = f"{one} within a loop over {one}" if one == other else f"{one} and {other} within one another"
+    return NotRolled(f"it loops over {what}; {_FLAT}", busiest_line(functional, sizes))
 
 
 def refused(refusal: NotRolled) -> ExportError:

@@ -87,13 +87,14 @@ def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]
         place[i] = order[group[i]] if group[i] in order else min((place[j] for j in after[i]), default=last)
         if before and group[i] not in order and not _brings(loop, i, after):
             place[i] -= place[i] % 2
-    for i in size:  # results of a call, and these without their axis of one step, are part of it
+    for i in size:  # the results of an operator stay with it, of a call also those without their axis of one step
         source = loop.body[i].args[0] if loop.body[i].args else None
-        if isinstance(source, Here) and place[source.position] % 2 and place[i] > place[source.position]:
-            name = getattr(loop.body[i].target, "__name__", "")
-            of_call = name == "getitem" and loop.body[source.position].target is RECURRENT
-            if of_call or (loop.body[i].target is aten.squeeze.dim and _is_result(loop, source.position)):
-                place[i] = place[source.position]
+        if not isinstance(source, Here) or place[i] <= place[source.position]:
+            continue
+        of_several = getattr(loop.body[i].target, "__name__", "") == "getitem"
+        of_call = loop.body[i].target is aten.squeeze.dim and _is_result(loop, source.position)
+        if of_several or (of_call and place[source.position] % 2):
+            place[i] = place[source.position]
     moved: _Moved = {}
     for number in range(last + 1):
         for at, i in enumerate([i for i in size if place[i] == number]):

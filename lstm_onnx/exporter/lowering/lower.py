@@ -18,7 +18,7 @@ from ..node_names import scope_prefix
 from ..opaque.operators import RecurrentModule
 from ..targets import form_of
 from ..tracing.opaque_node import DOMAIN
-from ..weights import layer_weights, validate_state_dict
+from ..weights import LayerWeights, layer_weights, validate_state_dict
 from .rename import TracedGraph
 
 _SEQUENCE_RANK = 3
@@ -161,7 +161,7 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
     spec = replace(opaque.recurrent.spec, batch_first=opaque.batch_first)
     state = validate_state_dict(spec, opaque.recurrent.weights, where=opaque.recurrent.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
-    layers = [layer_weights(spec, state, layer) for layer in range(spec.num_layers)]
+    layers = [_of_kind(opaque.recurrent, layer_weights(spec, state, layer)) for layer in range(spec.num_layers)]
     repeated = is_repeated(opaque.value(0), {value: node for node in graph.nodes.nodes for value in node.output}.get)
     form = form_of(options, layers, lengths=bool(opaque.value(3)), repeated=repeated)
     lengths = opaque.value(3) or None
@@ -181,6 +181,11 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
         weights_prefix=scope_prefix(opaque.recurrent.path),
         batch_axis=str(sequence_axes(graph, opaque)[1]),
     )
+
+
+def _of_kind(recurrent: RecurrentModule, weights: LayerWeights) -> LayerWeights:
+    """A layer's weights with what only cells of the user's own code have."""
+    return replace(weights, P=recurrent.peepholes, reset_before=recurrent.reset_before)
 
 
 def _int32(graph: TracedGraph, lengths: str) -> str:

@@ -92,6 +92,8 @@ class RecurrentModule:
         override: initial states by call number, which replace those that the module's code passes.
         tracing: whether the module is being traced.
         num_traced: calls in this pass of the tracer, which may run the forward more than once.
+        peepholes: ``(1, 3*H)`` of the input, output and forget gate, of an LSTM in the user's own code.
+        reset_before: of a GRU in the user's own code, whether r multiplies h before the product with the weights.
     """
 
     path: str
@@ -102,6 +104,8 @@ class RecurrentModule:
     override: dict[int, States] = field(default_factory=dict)
     tracing: bool = False
     num_traced: int = 0
+    peepholes: Array | None = None
+    reset_before: bool = False
 
     def reset_calls(self) -> None:
         """Start counting calls anew; while the module is traced, those of the last eager run are kept."""

@@ -7,8 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ...onnxgraph.recurrent import Port, RecurrentLayer
-from .equivalence import ABSENT, APPLIED, LARGEST, Outcome, equivalent, same_blocks, unread_gates, unread_recurrence
+from ...onnxgraph.recurrent import INITIAL_C, PEEPHOLES, Port, RecurrentLayer, input_of
+from .equivalence import (
+    ABSENT,
+    APPLIED,
+    LARGEST,
+    Outcome,
+    equivalent,
+    same_blocks,
+    single_step,
+    unread_gates,
+    unread_recurrence,
+)
 from .graph_edit import Edit
 
 Apply = Callable[[Edit, RecurrentLayer], Outcome]
@@ -126,8 +136,67 @@ def exchanged_directions(edit: Edit, layer: RecurrentLayer) -> Outcome:
             if pair:
                 pair[0].value, pair[1].value = pair[1].value, pair[0].value
         return APPLIED
-    for port in (*layer.W, *layer.R, *layer.B):
+    for port in (*layer.W, *layer.R, *layer.B, *_peepholes(layer)):
         edit.insert("Gather", port.value, np.array([1, 0]), ports=[port], axis=0)
+    return APPLIED
+
+
+def _peepholes(layer: RecurrentLayer) -> list[Port]:
+    has = layer.node.op_type == "LSTM" and input_of(layer.node, PEEPHOLES)
+    return [Port(layer.node, PEEPHOLES)] if has else []
+
+
+def dropped_peepholes(edit: Edit, layer: RecurrentLayer) -> Outcome:
+    """Gates that do not see the cell state."""
+    for port in _peepholes(layer):
+        array = edit.constant(port.value)
+        if array is None:
+            return ABSENT
+        hidden = layer.hidden_size
+        if single_step(edit, layer) and edit.is_zero(input_of(layer.node, INITIAL_C)):
+            array = array[:, hidden : 2 * hidden]  # the input and the forget gate see c = 0
+        if not array.any():
+            return equivalent("its peepholes are zeros")
+        port.value = ""
+        return APPLIED
+    return ABSENT
+
+
+def misordered_peepholes(edit: Edit, layer: RecurrentLayer) -> Outcome:
+    """Peepholes in the order of torch's gates: input, forget, output."""
+    for port in _peepholes(layer):
+        array = edit.constant(port.value)
+        if array is None:
+            return ABSENT
+        hidden = layer.hidden_size
+        rows = np.concatenate([np.arange(hidden) + block * hidden for block in (0, 2, 1)])
+        if np.array_equal(array[:, rows], array):
+            return equivalent("the output and the forget gate have the same peepholes")
+        edit.insert("Gather", port.value, rows, ports=[port], axis=1)
+        return APPLIED
+    return ABSENT
+
+
+def misplaced_reset(edit: Edit, layer: RecurrentLayer) -> Outcome:
+    """A GRU whose reset gate acts before the product with R instead of after it, or after it instead of before."""
+    if layer.node.op_type != "GRU":
+        return ABSENT
+    recurrent = edit.constant(layer.R[0].value)
+    biases = [edit.constant(port.value) for port in layer.B]
+    if recurrent is None or any(array is None for array in biases):
+        return ABSENT
+    hidden = layer.hidden_size
+    no_bias = not any(array[:, -hidden:].any() for array in biases if array is not None)
+    diagonal = all(not (block - np.diag(np.diag(block))).any() for block in recurrent[:, -hidden:])
+    if no_bias and diagonal:
+        return equivalent("R of the new state has no entries off its diagonal")
+    if no_bias and (reason := unread_recurrence(edit, layer)):
+        return equivalent(reason)
+    name = "linear_before_reset"
+    attribute = next((item for item in layer.node.attribute if item.name == name), None)
+    if attribute is None:
+        attribute = layer.node.attribute.add(name=name, i=0, type=2)
+    attribute.i = 1 - attribute.i
     return APPLIED
 
 

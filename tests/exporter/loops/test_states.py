@@ -25,7 +25,8 @@ def explicit(name: str, path: Path) -> tuple[torch.nn.Module, lstm_onnx.ExportRe
     ("name", "states"),
     [
         ("OverLSTMCell", {"cell.h0": "cell.hn", "cell.c0": "cell.cn"}),
-        ("PeepholeLSTM", {"loop.0.h0": "loop.0.hn", "loop.1.h0": "loop.1.hn"}),
+        ("PeepholeLSTM", {"lstm.h0": "lstm.hn", "lstm.c0": "lstm.cn"}),
+        ("NormalizedLSTM", {"loop.0.h0": "loop.0.hn", "loop.1.h0": "loop.1.hn"}),
     ],
 )
 def test_a_stream_equals_the_whole_sequence(name: str, states: dict[str, str], tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_a_loop_that_counts_its_steps_does_not_stream(tmp_path: Path) -> None:
     assert any("cannot be streamed" in note for note in result.notes)
 
 
-@pytest.mark.parametrize("name", ["PeepholeLSTM"])
+@pytest.mark.parametrize("name", ["NormalizedLSTM"])
 def test_verify_compares_chunks_and_rejects_mutants_of_the_body(name: str, tmp_path: Path) -> None:
     module, _ = explicit(name, tmp_path / "a.onnx")
     report = lstm_onnx.verify(module, tmp_path / "a.onnx", example_inputs=signal(2, 5), threads=1)

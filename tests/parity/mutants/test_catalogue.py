@@ -33,6 +33,8 @@ OF_GENERATION = {
     "the first noise for every step",
 }
 """Tested in tests/parity/generation."""
+OF_OTHER_CELLS = ("peepholes dropped", "peepholes misordered", "reset gate misplaced")
+"""Of GRUs, and of LSTMs in the user's own code; tested in test_other_cells.py."""
 
 
 def _applicable() -> Iterator[tuple[str, Mutator]]:
@@ -68,7 +70,7 @@ def _applicable() -> Iterator[tuple[str, Mutator]]:
             "lengths ignored": not options.lengths,
             "lengths one step off": not options.lengths,
             "one row of a table wrong": True,  # of modules alone
-            **dict.fromkeys(OF_GENERATION, True),
+            **dict.fromkeys((*OF_GENERATION, *OF_OTHER_CELLS), True),
         }
         for mutator in MUTATORS:
             if not excluded.get(mutator.name, False):
@@ -98,6 +100,7 @@ def test_all_but_those_of_other_modules_are_used() -> None:
         "a loop's elements one step late",
         "one row of a table wrong",
         *OF_GENERATION,
+        *OF_OTHER_CELLS,
     }
 
 

@@ -66,7 +66,7 @@ class GrowingFromFirst(Loop):
         return self.out(out)
 
 
-@entry("scan")
+@entry("node")
 class PeepholeLSTM(Loop):
     def __init__(self) -> None:
         super().__init__()

@@ -1,0 +1,407 @@
+"""A cell's weights, read off its gates where these are affine in the step's input and in the states.
+
+The gates are computed in float64, at zero and at each unit vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...spec import GRUSpec, LSTMSpec, RNNSpec
+from .canonical import RECURRENT
+from .cells import is_read
+from .gate_match import Gates
+from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, by_step, found
+
+aten = torch.ops.aten
+_AFFINE = {
+    aten.linear.default,
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.mul.Tensor,
+    aten.neg.default,
+    aten.cat.default,
+    aten.slice.Tensor,
+    aten.addmm.default,
+    aten.mm.default,
+    aten.matmul.default,
+    aten.t.default,
+}
+_PRODUCTS = {aten.linear.default, aten.matmul.default, aten.mm.default}
+_DTYPES = ("float32", "float16")
+"""In float64 ONNX Runtime has no recurrent operators, and runs a Scan."""
+_MOST_FEATURES = 4096
+_SEQUENCE_RANK = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A loop that is an LSTM, a GRU or an RNN: its states, what it gets, and what the file's operator needs.
+
+    Attributes:
+        gates: its parts.
+        source: what it gets in each step: a position, or an `Element` of an earlier loop.
+        read: in the place of the operator at `source`, one that picks the step of the tensor that it is computed of.
+        spec: its sizes.
+        weights: by torch's names.
+        peepholes: ``(1, 3*H)`` of the input, output and forget gate; None without.
+        inside: the positions of the body that are part of it.
+    """
+
+    gates: Gates
+    source: Any
+    read: Operator | None
+    spec: LSTMSpec | GRUSpec | RNNSpec
+    weights: dict[str, np.ndarray]
+    peepholes: np.ndarray | None
+    inside: frozenset[int]
+
+    @property
+    def reset_before(self) -> bool:
+        """Whether r multiplies h before the product with the weights."""
+        return "r h" in self.gates.inner
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the gates get of one sequence: a value of the body, and how it is computed of another sequence."""
+
+    value: Any
+    features: int | None
+    read: Operator | None = None
+    of: Mapping[int, Sequence[Operator]] = field(default_factory=dict)
+
+
+def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Tensor]) -> Cell | None:
+    """The cell, where its gates are affine in one input and in its states alone, as the file's operator needs them.
+
+    Args:
+        program: what the loop is part of.
+        loop: the loop.
+        gates: the cell's nonlinear part.
+        known: the values that depend on weights alone.
+    """
+    inner_values = {here.position for here in gates.inner.values()}
+    needed = _needed(loop, gates.of.values(), inner_values)
+    source = _source(program, loop, needed, known)
+    if source is None or needed & gates.used:
+        return None
+    sources = {source.value.position} if isinstance(source.value, Here) else set()
+    inner = [loop.body[i] for i in sorted(needed - sources) if not _is_given(loop, loop.body[i])]
+    carries = {carry for item in inner for carry in found(Carry, (item.args, item.kwargs))}
+    if not carries <= set(gates.states) or not all(_is_affine(item, known) for item in inner):
+        return None
+    if not _has_product(inner, {gates.h, *gates.inner.values()} - {Here(gates.states[-1].position)}):
+        return None  # each unit has its own number: a matrix would be far larger
+    at = loop.body[gates.h.position]
+    dtype = str(at.dtype).removeprefix("torch.")
+    if len(at.shape) != 2 or dtype not in _DTYPES:
+        return None
+    parts = _read_off(loop, inner, needed, gates, source, at.shape[-1], known)
+    found_weights = None if parts is None else _WEIGHTS[gates.op_type](parts, gates)
+    if found_weights is None:
+        return None
+    peepholes = found_weights.pop("peepholes", None)
+    arrays = {name: value.to(at.dtype).numpy() for name, value in found_weights.items()}
+    sizes: dict[str, Any] = {
+        "input_size": arrays["weight_ih_l0"].shape[1],
+        "hidden_size": at.shape[-1],
+        "dtype": dtype,
+    }
+    if gates.op_type == "RNN":
+        sizes["nonlinearity"] = gates.nonlinearity
+    return Cell(
+        gates,
+        source.value,
+        source.read,
+        _SPECS[gates.op_type](**sizes),
+        arrays,
+        None if peepholes is None else peepholes.to(at.dtype).numpy(),
+        frozenset(gates.used | needed) - sources,
+    )
+
+
+def _needed(loop: Loop, values: Any, stop: set[int]) -> set[int]:
+    """The positions that some values are made of, up to what is given and to those where it stops."""
+    needed: set[int] = set()
+    todo = list(values)
+    while todo:
+        for here in found(Here, todo.pop()):
+            if here.position not in needed and here.position not in stop:
+                needed.add(here.position)
+                if not _is_given(loop, loop.body[here.position]):
+                    todo.append((loop.body[here.position].args, loop.body[here.position].kwargs))
+    return needed
+
+
+def _is_given(loop: Loop, item: Operator) -> bool:
+    """Whether it picks an entry of a sequence, or is what a recurrent module returned in this step."""
+    return is_read(item) or is_result(loop, item)
+
+
+def is_result(loop: Loop, item: Operator) -> bool:
+    """Whether it is a result of a recurrent module without the axis of its one step."""
+    if item.target is not aten.squeeze.dim or not isinstance(item.args[0], Here):
+        return False
+    part = loop.body[item.args[0].position]
+    if getattr(part.target, "__name__", "") != "getitem" or not isinstance(part.args[0], Here):
+        return False
+    return loop.body[part.args[0].position].target is RECURRENT
+
+
+def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, Tensor]) -> _Source | None:
+    """What the gates get, where that is one sequence or what is computed of one."""
+    given = [loop.body[i] for i in sorted(needed) if _is_given(loop, loop.body[i])]
+    others = [loop.body[i] for i in sorted(needed) if not _is_given(loop, loop.body[i])]
+    elements = {e for item in others for e in found(Element, (item.args, item.kwargs)) if by_step(e)}
+    reads = [item for item in given if is_read(item)]
+    if len(reads) < len(given):  # of a module: there is one of them, and nothing else
+        return _Source(Here(given[0].index), given[0].shape[-1]) if len(given) == 1 and not elements else None
+    if elements:
+        (first, *more) = elements
+        return None if more or reads else _Source(first, _features(program, first))
+    if not reads:
+        return None
+    if all(item.args == reads[0].args and item.target is reads[0].target for item in reads):
+        way = _way(program, reads[0].args[0], known)
+        last = max((i for i, item in enumerate(way) if item.target is aten.linear.default), default=-1)
+        return _rooted(reads, [way[: last + 1]] * len(reads), known)
+    return _rooted(reads, [_way(program, item.args[0], known) for item in reads], known)
+
+
+def _features(program: Program, element: Element) -> int | None:
+    loop = next(item for item in program.loops if item.index == element.loop)
+    shape = loop.body[element.position].shape
+    return shape[-1] if shape else None
+
+
+def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Operator]:
+    """The operators on the features of a sequence that it is computed with, the last one first."""
+    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
+    way: list[Operator] = []
+    while isinstance(base, Result):
+        item = operators.get(base.index)
+        if item is None or item.kwargs or len(item.shape or ()) != _SEQUENCE_RANK:
+            break
+        product = item.target is aten.linear.default and all(part is None or part in known for part in item.args[1:])
+        numbers = all(type(part) is int for part in item.args[1:])
+        part_of = item.target is aten.slice.Tensor and numbers and item.args[1] == _SEQUENCE_RANK - 1
+        if not product and not part_of:
+            break
+        way.append(item)
+        base = item.args[0]
+    return way
+
+
+def _rooted(
+    reads: Sequence[Operator], ways: Sequence[Sequence[Operator]], known: Mapping[Any, Tensor]
+) -> _Source | None:
+    """The source that all reads pick of, each by its own way; None where there are several."""
+    first = reads[0]
+    roots = {way[-1].args[0] if way else item.args[0] for item, way in zip(reads, ways, strict=True)}
+    places = {item.args[1:] for item in reads}
+    if len(roots) != 1 or len(places) != 1 or any(item.target is not first.target for item in reads):
+        return None
+    if any(way and not _keeps_axis(item) for item, way in zip(reads, ways, strict=True)):
+        return None
+    (root,) = roots
+    at = Here(first.index)
+    if not any(ways):
+        return _Source(at, first.shape[-1])
+    products = [way[-1] for way in ways if way and way[-1].target is aten.linear.default]
+    if not products:
+        return None
+    width = known[products[0].args[1]].shape[1]
+    read = Operator(
+        first.target, (root, *first.args[1:]), (), first.index, (*first.shape[:-1], width), first.dtype, first.line
+    )
+    return _Source(at, width, read, {item.index: tuple(way) for item, way in zip(reads, ways, strict=True)})
+
+
+def _keeps_axis(read: Operator) -> bool:
+    """Whether it picks of another axis than that of the features."""
+    return read.args[1] in (0, 1) and len(read.shape) == _SEQUENCE_RANK - 1
+
+
+def _is_affine(item: Operator, known: Mapping[Any, Tensor]) -> bool:
+    """Whether an operator is affine in what is not known, row by row."""
+    if item.target not in _AFFINE or len(item.shape or ()) != 2 or item.kwargs:
+        return False
+    parts = list(_flat(item.args))
+    outside = [part for part in parts if isinstance(part, (Leaf, Result, Affine))]
+    if any(part not in known for part in outside):
+        return False
+    rest = [part for part in _flat(item.args[1:]) if not isinstance(part, (int, float, type(None)))]
+    if item.target in _PRODUCTS:
+        return all(part in known for part in rest)
+    if item.target is aten.addmm.default:
+        return item.args[2] in known and len(item.args) == 3
+    if item.target in (aten.cat.default, aten.slice.Tensor):
+        return len(item.args) > 1 and item.args[1] in (1, -1)
+    if item.target is aten.mul.Tensor and sum(_is_value(part) for part in parts) != 1:
+        return False
+    # A tensor with a number for each row would be taken for a function of the row.
+    return all(known[part].dim() < 2 or known[part].shape[0] == 1 for part in outside)
+
+
+def _has_product(inner: Sequence[Operator], states: set[Any]) -> bool:
+    """Whether a state is multiplied by a matrix."""
+    reached = set(states)
+    for item in inner:
+        if reached & set(_flat(item.args)):
+            reached.add(Here(item.index))
+            if item.target in _PRODUCTS or item.target is aten.addmm.default:
+                return True
+    return False
+
+
+def _is_value(part: Any) -> bool:
+    return isinstance(part, (Here, Carry, Element))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for part in value:
+            yield from _flat(part)
+    else:
+        yield value
+
+
+def _valued(value: Any, known: Mapping[Any, Any]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_valued(part, known) for part in value)
+    return known[value] if isinstance(value, (Leaf, Result, Here, Carry, Element)) else value
+
+
+def weights_alone(program: Program) -> dict[Any, Tensor]:
+    """The values that depend on weights alone."""
+    known: dict[Any, Any] = {Leaf(name): tensor for name, tensor in program.leaves.items()}
+    for item in program.items:
+        if isinstance(item, Loop) or item.target is RECURRENT or item.dtype == "several":
+            continue
+        parts = [part for part in _flat((item.args, item.kwargs)) if isinstance(part, (Leaf, Result, Element, Affine))]
+        if (
+            parts
+            and all(part in known for part in parts if not isinstance(part, Affine))
+            and not any(isinstance(part, Affine) for part in parts)
+        ):
+            value = item.target(*_valued(item.args, known), **dict(_valued(item.kwargs, known)))
+            if isinstance(value, Tensor):
+                known[Result(item.index)] = value
+    return known
+
+
+def _read_off(
+    loop: Loop,
+    inner: Sequence[Operator],
+    needed: set[int],
+    gates: Gates,
+    source: _Source,
+    hidden: int,
+    known: Mapping[Any, Tensor],
+) -> dict[str, dict[str, Tensor]] | None:
+    """For each gate, its "bias" ``(H,)`` and its matrices ``(H, I)`` of "x" and ``(H, H)`` of each variable."""
+    variables = {name: value for name, value in gates.variables.items() if _is_used(inner, gates, value)}
+    constants = {name: tensor.double() for name, tensor in known.items() if tensor.is_floating_point()}
+    for size in [source.features] if source.features is not None else range(1, _MOST_FEATURES):
+        ends = [size + hidden * i for i in range(len(variables) + 1)]
+        rows = torch.cat([torch.zeros(1, ends[-1]), torch.eye(ends[-1])]).double()
+        x, *states = rows.tensor_split(ends[:-1], dim=1)
+        values: dict[Any, Any] = {**constants, source.value: x, **dict(zip(variables.values(), states, strict=True))}
+        try:
+            for i in sorted(needed):
+                if _is_given(loop, loop.body[i]):
+                    values[Here(i)] = _along(x, source.of.get(i, ()), values)
+            for item in inner:
+                values[Here(item.index)] = item.target(*_valued(item.args, values))
+        except RuntimeError:
+            continue  # another number of features
+        read = {name: values[gate] for name, gate in gates.of.items() if gate in values}
+        if len(read) < len(gates.of) or any(gate.shape != (len(rows), hidden) for gate in read.values()):
+            return None
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, gate in read.items():
+            matrix = (gate[1:] - gate[0]).T
+            parts[name] = {"bias": gate[0], "x": matrix[:, :size]}
+            for variable in gates.variables:
+                at = list(variables).index(variable) if variable in variables else None
+                zeros = matrix.new_zeros(hidden, hidden)
+                parts[name][variable] = zeros if at is None else matrix[:, ends[at] : ends[at + 1]]
+        return parts
+    return None
+
+
+def _is_used(inner: Sequence[Operator], gates: Gates, value: Any) -> bool:
+    parts = [part for item in inner for part in _flat(item.args)]
+    return value in parts or value in gates.of.values()
+
+
+def _along(rows: Tensor, way: Sequence[Operator], values: Mapping[Any, Any]) -> Tensor:
+    """Rows of features through the operators on them, the last one first."""
+    for item in reversed(way):
+        if item.target is aten.slice.Tensor:
+            _, _, start, end, step = item.args
+            rows = aten.slice.Tensor(rows, 1, start, end, step)
+        else:
+            rows = item.target(rows, *_valued(item.args[1:], values))
+    return rows
+
+
+_Parts = Mapping[str, Mapping[str, Tensor]]
+
+
+def _lstm_weights(parts: _Parts, _gates: Gates) -> dict[str, Tensor] | None:
+    """Of gates that may see c as peepholes do: each unit its own, i and f before the step and o after it."""
+    seen = {"i": "c", "f": "c", "o": "new c"}
+    for name, part in parts.items():
+        for state in ("c", "new c"):
+            matrix = part[state]
+            allowed = torch.diag(torch.diagonal(matrix)) if seen.get(name) == state else torch.zeros_like(matrix)
+            if not torch.equal(matrix, allowed):
+                return None
+    found_weights = _joined([parts[name] for name in "ifgo"], "h")
+    peepholes = torch.cat([torch.diagonal(parts[name][seen[name]]) for name in "iof"])
+    if peepholes.any():
+        found_weights["peepholes"] = peepholes[None]
+    return found_weights
+
+
+def _gru_weights(parts: _Parts, gates: Gates) -> dict[str, Tensor] | None:
+    """Of a GRU; None where n is of h and x in another way."""
+    z = parts["z"] if "z" in parts else {name: -part for name, part in parts["1-z"].items()}  # 1 - sigmoid(a)
+    if "r h" in gates.inner:
+        if parts["r"]["r h"].any() or z["r h"].any() or parts["n"]["h"].any():
+            return None
+        n = {**parts["n"], "h": parts["n"]["r h"]}
+        return _joined([parts["r"], z, n], "h")
+    of_x, of_h = parts["n of x"], parts["n of h"]
+    if of_x["h"].any() or of_h["x"].any():
+        return None
+    found_weights = _joined([parts["r"], z, {**of_x, "h": of_h["h"]}], "h")
+    zero = torch.zeros_like(of_h["bias"])
+    found_weights["bias_hh_l0"] = torch.cat([zero, zero, of_h["bias"]])
+    return found_weights
+
+
+def _rnn_weights(parts: _Parts, _gates: Gates) -> dict[str, Tensor] | None:
+    return _joined([parts["n"]], "h")
+
+
+def _joined(gates: Sequence[Mapping[str, Tensor]], state: str) -> dict[str, Tensor]:
+    bias = torch.cat([gate["bias"] for gate in gates])
+    return {
+        "weight_ih_l0": torch.cat([gate["x"] for gate in gates]).contiguous(),
+        "weight_hh_l0": torch.cat([gate[state] for gate in gates]).contiguous(),
+        "bias_ih_l0": bias,
+        "bias_hh_l0": torch.zeros_like(bias),
+    }
+
+
+_WEIGHTS = {"LSTM": _lstm_weights, "GRU": _gru_weights, "RNN": _rnn_weights}
+_SPECS: dict[str, Any] = {"LSTM": LSTMSpec, "GRU": GRUSpec, "RNN": RNNSpec}

@@ -1,0 +1,131 @@
+"""The verification of a generating file with smaller weights: beside its step's own file in a Python loop.
+
+The step's file is exported again from the PyTorch model, in the same precision, and verified as any such file is.  What
+is left to prove is the loop: every token must be equal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from ...errors import ModelError
+from ...exporter.module import ModuleOptions, export_module
+from ...exporter.precision import arguments_in_dtype, module_in_dtype
+from ...exporter.sources.source import ModuleSource
+from ...generation.proof import state_axes_of
+from ...generation.python_loop import Arrays
+from ...runtime import Model
+from ...runtime.chunk_check import rounded
+from ..comparison import Models, Verification
+from ..modules.inputs import find_arguments, forward_outputs
+from ..modules.run import ModuleRun
+from ..report import ParityReport
+from .verification import GenerationVerification, StepView
+
+
+def export_step(
+    source: Any, model: Model, path: str | os.PathLike[str], *, example_inputs: Any = None, seed: int = 0
+) -> None:
+    """Write the file of the step that a generating file repeats, in the same precision.
+
+    Args:
+        source: the nn.Module, or a source that was loaded.
+        model: the generating file, open.
+        path: the file to write.
+        example_inputs: for an nn.Module, as in `verify`.
+        seed: of inputs that are drawn to trace a module.
+
+    Raises:
+        ModelError: the step was not exported by lstm-onnx.
+        ExportError, ConfigError: the source cannot be exported so.
+    """
+    options, described = model.metadata.options, model.metadata.generation
+    assert described is not None  # noqa: S101 - the caller's condition
+    if options is None:
+        raise ModelError(
+            "repeats a step of a file that lstm-onnx did not export, so it cannot be exported again",
+            path=model.path,
+            hint="verify the step's own file against its float32 file; make_generating compared the two when it wrote "
+            "this one",
+        )
+    if isinstance(source, ModuleSource):
+        replace(source, options=options, states="explicit", generation=None).export(path)
+        return
+    view = cast("Model", StepView.of(model, described))
+    module = module_in_dtype(source, "float32")
+    _, arguments = find_arguments(view, module, (), example_inputs, seed)
+    names = forward_outputs(view, view.metadata)
+    how = ModuleOptions(options, "explicit", names, view.metadata.inputs or None)
+    export_module(module, arguments_in_dtype(arguments, "float32"), how, path)
+
+
+class _StepRun:
+    """A step's file as a step of a Python loop, in float64 around it."""
+
+    largest_cell = 1.0
+
+    def __init__(self, step: Model, *, moved: bool) -> None:
+        self.step, self.moved = step, moved
+
+    def __call__(self, arrays: Arrays) -> Mapping[str, np.ndarray]:
+        given = {name: np.asarray(array, self.step.inputs[name].dtype) for name, array in arrays.items()}
+        outputs = self.step.run(rounded(given) if self.moved else given)
+        return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in outputs.items()}
+
+
+class StepLoop(GenerationVerification):
+    """The verification of a generating file against the file of its step.
+
+    Args:
+        model: the generating file, open.
+        step: the step's file, open.
+        source: the PyTorch model that the step was exported from.
+        seed: of the drawn prompts, states and noise.
+        data: inputs to compare in addition to the drawn ones, by the file's input names.
+    """
+
+    def __init__(
+        self, model: Model, step: Model, source: Any, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        Verification.__init__(self, model, source, seed)
+        described = model.metadata.generation
+        assert described is not None  # noqa: S101 - the caller's condition
+        missing = {*described.outputs, *described.generation.states.values()} - set(step.outputs)
+        missing |= set(model.states) - set(step.inputs)
+        if missing:
+            raise ModelError(
+                f"repeats a step with {', '.join(sorted(missing))}, which a fresh export of this model has not",
+                path=model.path,
+                hint="is it this model's file?",
+            )
+        self.described = described
+        self.argument_states = list(model.states)
+        self.dtype = "float32"
+        # How far rounding can move a choice is found out by a step whose inputs are moved by it.
+        runs = (_StepRun(step, moved=True), _StepRun(step, moved=False))
+        self.models = cast("Models[ModuleRun]", Models(model, *runs))
+        self.state_axes = state_axes_of(model)
+        self.own_states = dict(model.states)
+        self.anew = False
+        self.data = list(data)
+        self.cut = 0
+        self.ended = False
+
+
+def joined_report(step: ParityReport, loop: ParityReport) -> ParityReport:
+    """The report on a generating file: that on its step's file, and that on its loop."""
+    return replace(
+        loop,
+        cases=(*(replace(case, label=f"the step: {case.label}") for case in step.cases), *loop.cases),
+        location=(step.location and replace(step.location, case=f"the step: {step.location.case}")) or loop.location,
+        causes=(*step.causes, *loop.causes),
+        mutants=(*step.mutants, *loop.mutants),
+        notes=tuple(dict.fromkeys((*step.notes, *loop.notes))),
+        precision=step.precision,
+        drift=step.drift,
+    )

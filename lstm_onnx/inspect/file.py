@@ -14,6 +14,7 @@ from ..isolation.stages import stage
 from ..metadata import Metadata
 from ..onnxgraph import Scope, Tensor, external_problem, is_default, load_inlined, value_of
 from ..onnxgraph.layer_names import module_path
+from ..onnxgraph.recurrent import GATES
 from .int8 import INT8, int8_info
 from .loops import loop_info
 from .lstms import lstm_info
@@ -37,6 +38,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         raise ModelError(f"{path}: {error}") from error
     weights = [tensor for tensor in stored if tensor.is_weight]
     external, notes = _external_bytes(file, stored)
+    notes += _repair_notes(metadata, lstms, loops)
     if metadata.spec is None and "lstm_onnx" in metadata.versions:
         lstms = [replace(lstm, module=module_path(lstm.name)) for lstm in lstms]
     return Inspection(
@@ -98,6 +100,22 @@ def _walk(top: Scope) -> tuple[list[LSTMInfo], list[LoopInfo], Counter[str], lis
                 bodies += scope.bodies(node)
         todo += reversed(bodies)
     return lstms, loops, others, stored
+
+
+def _repair_notes(metadata: Metadata, lstms: Sequence[LSTMInfo], loops: Sequence[LoopInfo]) -> list[str]:
+    """What `repair` is for, in a file of another tool."""
+    if "lstm_onnx" in metadata.versions:
+        return []
+    found = []
+    cells = [loop.name for loop in loops if {"Tanh", "Sigmoid", "Relu"} & set(loop.operators) and loop.flops_per_step]
+    if cells:
+        found.append(f"{cells[0]} may be a recurrent layer that is written as a loop")
+    # Notes are about what `repair` does not read: computed weights and states, other activations.
+    plain = [lstm for lstm in lstms if lstm.kind in GATES and lstm.direction == "forward" and not lstm.notes]
+    held = [lstm.name for lstm in plain if not lstm.states]
+    if held:
+        found.append(f"the states of {held[0]} are not inputs, so that it cannot be streamed")
+    return [f"{'; '.join(found)}: see lstm-onnx repair"] if found else []
 
 
 def _external_bytes(path: Path, tensors: Sequence[Tensor]) -> tuple[int, list[str]]:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lstm_onnx import inspect
+from tests.runtime.models import exported
 
 FLOAT = TensorProto.FLOAT
 
@@ -58,3 +59,27 @@ def test_how_much_faster_a_node_would_be(hidden: int, times: str, tmp_path: Path
     assert f"about {times} times as long as an LSTM or GRU node" in loop.note
     (loop,) = inspect(saved(tmp_path / "m.onnx", hidden, "Abs")).loops
     assert loop.note == ""
+
+
+def test_files_of_other_tools_that_repair_is_for_have_a_note(tmp_path: Path) -> None:
+    (note,) = inspect(saved(tmp_path / "loop.onnx")).notes
+    assert note == "loop may be a recurrent layer that is written as a loop: see lstm-onnx repair"
+    assert inspect(saved(tmp_path / "sums.onnx", activation="Identity")).notes == ()
+    info = helper.make_tensor_value_info
+    stored = {"W": np.zeros((1, 12, 3), np.float32), "R": np.zeros((1, 12, 4), np.float32)}
+    for inputs, expected in ((["x", "W", "R"], True), (["x", "W", "R", "", "", "h0"], False)):
+        node = helper.make_node("GRU", inputs, ["y", "hn"], name="gru", hidden_size=4, linear_before_reset=1)
+        values = [info("x", FLOAT, ["time", "batch", 3]), info("h0", FLOAT, [1, "batch", 4])][: 1 + (not expected)]
+        graph = helper.make_graph(
+            [node],
+            "g",
+            values,
+            [info("y", FLOAT, ["time", 1, "batch", 4]), info("hn", FLOAT, [1, "batch", 4])],
+            [numpy_helper.from_array(array, name) for name, array in stored.items()],
+        )
+        path = tmp_path / f"{expected}.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+        told = ("the states of gru are not inputs, so that it cannot be streamed: see lstm-onnx repair",)
+        assert inspect(path).notes == (told if expected else ())
+        exported(tmp_path / "ours.onnx")
+        assert inspect(tmp_path / "ours.onnx").notes == ()

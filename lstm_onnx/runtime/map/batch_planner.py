@@ -11,8 +11,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from ..tuning import EQUAL_RATE
 
 
@@ -37,6 +35,10 @@ class Cost:
         at = min(max(at, 1), len(self.steps) - 1)
         (few, low), (many, high) = self.steps[at - 1], self.steps[at]
         return low + (high - low) * (rows - few) / (many - few)
+
+    def of(self, lengths: Sequence[int], runs: Sequence[Sequence[int]]) -> float:
+        """The cost of all runs of a plan, each as long as its first sequence."""
+        return sum(self.call + lengths[run[0]] * self.step(len(run)) for run in runs)
 
     @property
     def best(self) -> int:
@@ -90,18 +92,16 @@ def _divide(group: Sequence[int], lengths: Sequence[int], call: float, step: Seq
 
     Dynamic programming: an optimal division extends an optimal one of a prefix.
     """
-    best = np.full(len(group) + 1, np.inf)
-    best[0] = 0.0
-    previous = np.zeros(len(group) + 1, np.intp)
-    steps = np.array(step)
-    for start, index in enumerate(group):
-        total = steps[: len(group) - start] * lengths[index]
-        total += best[start] + call
-        rows = slice(start + 1, start + 1 + len(total))
-        better = total < best[rows]
-        np.copyto(best[rows], total, where=better)
-        np.copyto(previous[rows], start, where=better)
+    best = [0.0]
+    previous = [0]
+    longest = [lengths[index] for index in group]
+    for end in range(1, len(group) + 1):
+        first = max(0, end - len(step))
+        costs = [best[start] + longest[start] * step[end - start - 1] for start in range(first, end)]
+        least = min(costs)
+        best.append(least + call)
+        previous.append(first + costs.index(least))
     bounds = [len(group)]
     while bounds[-1]:
-        bounds.append(int(previous[bounds[-1]]))
+        bounds.append(previous[bounds[-1]])
     return [tuple(group[start:end]) for start, end in pairwise(reversed(bounds))]

@@ -22,6 +22,7 @@ from ..tuning import (
     DEFAULT_LOOK_AHEAD,
     DEFAULT_ROWS_CPU,
     DEFAULT_ROWS_CUDA,
+    HERE_SECONDS,
     MAX_LOOK_AHEAD_BYTES,
     MAX_WORKERS,
 )
@@ -166,7 +167,10 @@ class _Mapping:
         return True
 
     def _submit(self, pool: WorkerPool[Batch, dict[str, Any]]) -> None:
-        """Pass the window to the workers once it is half of what may be pending: the other half is read meanwhile."""
+        """Pass the window to the workers once it is half of what may be pending: the other half is read meanwhile.
+
+        Small sequences run at once; see `HERE_SECONDS`.
+        """
         if not self.window:
             return
         full = len(self.window) >= -(-self.most // 2) or self.window_bytes >= self.most_bytes / 2
@@ -178,9 +182,11 @@ class _Mapping:
         cost, most = self._cost(samples)
         keys = [self.layout.key(sample) for sample in samples]
         most = most if self.layout.together else 1
-        runs = plan([sample.length for sample in samples], keys, cost, most, self.workers)
+        lengths = [sample.length for sample in samples]
+        runs = plan(lengths, keys, cost, most, self.workers)
+        small = cost not in (CPU_COST, CUDA_COST) and cost.of(lengths, runs) < len(samples) * HERE_SECONDS
         del samples
-        pool.submit(tuple(window[at] for at in run) for run in runs)
+        (pool.run_here if small else pool.submit)(tuple(window[at] for at in run) for run in runs)
 
     def _try_padding(self, samples: Sequence[Sample]) -> None:
         """Before the first sequences of a module are padded: whether padding changes their results.

@@ -46,10 +46,16 @@ class Padder:
             if all(one is None for one in arrays):
                 whole[...] = 0
             else:
-                padding = self._padding_value(name)
                 rows = np.moveaxis(whole, at, 0)
-                for index, one in enumerate(arrays):  # with "...", a row of one number is an array as well
-                    _copy_and_pad(rows[index, ...], one, padding)
+                if any(one is not None and one.shape != rows.shape[1:] for one in arrays):
+                    whole[...] = self._padding_value(name)
+                for row, one in zip(rows, arrays, strict=True):
+                    if one is None:
+                        row[...] = 0
+                    elif one.shape == row.shape:
+                        row[...] = one
+                    else:
+                        row[tuple([slice(size) for size in one.shape])] = one
             feeds[name] = whole
         return feeds
 
@@ -113,17 +119,6 @@ def results_agree(alone: Mapping[str, Any], padded: Mapping[str, Any]) -> bool:
 
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(dim if isinstance(dim, int) else sizes[str(dim)] for dim in info.shape)
-
-
-def _copy_and_pad(row: np.ndarray, array: np.ndarray | None, padding: float) -> None:
-    """Copy `array` to the beginning of `row` along every axis, and fill the rest with `padding`."""
-    if array is None:
-        row[...] = 0
-        return
-    row[tuple(slice(size) for size in array.shape)] = array
-    for axis, (size, available) in enumerate(zip(array.shape, row.shape, strict=True)):
-        if size < available:
-            row[(slice(None),) * axis + (slice(size, None),)] = padding
 
 
 def _padded_axis(dim: int | str | None, layout: SequenceLayout, only: str | None) -> str | None:

@@ -39,6 +39,7 @@ class WorkerPool(Generic[Task, Result]):
         self._parts = parts
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._own_work: Work[Task, Result] | None = None  # of the caller's thread
         self._closed = False
         self._changed = threading.Condition()
         self._results: dict[int, Result | Exception] = {}
@@ -60,6 +61,11 @@ class WorkerPool(Generic[Task, Result]):
                 thread = threading.Thread(target=self._loop, name=f"lstm-onnx map {len(self._threads)}", daemon=True)
                 thread.start()
                 self._threads.append(thread)
+
+    def run_here(self, tasks: Iterable[Task]) -> None:
+        """Run tasks in this thread: those that take less time than passing them to another one."""
+        for task in tasks:
+            self._own_work = self._run(self._own_work, task)
 
     def ready(self, part: int) -> bool:
         """Whether a part is done."""
@@ -122,13 +128,18 @@ class WorkerPool(Generic[Task, Result]):
     def _loop(self) -> None:
         work: Work[Task, Result] | None = None
         while (task := self._tasks.get()) is not None and not self._closed:
-            try:
-                work = work or self._make_worker()
-                results = work(task)
-            except Exception as error:  # noqa: BLE001 - raised in the thread that takes the part
-                results = dict.fromkeys(self._parts(task), error)
-            with self._changed:
-                self._results.update(results)
-                self._done += len(results)
-                self._changed.notify()
-            del task, results  # or an idle thread would keep its last batch
+            work = self._run(work, task)
+            del task  # or an idle thread would keep its last batch
+
+    def _run(self, work: Work[Task, Result] | None, task: Task) -> Work[Task, Result] | None:
+        """Run a task with this thread's `work`, which is made before its first one, and returned."""
+        try:
+            work = work or self._make_worker()
+            results = work(task)
+        except Exception as error:  # noqa: BLE001 - raised in the thread that takes the part
+            results = dict.fromkeys(self._parts(task), error)
+        with self._changed:
+            self._results.update(results)
+            self._done += len(results)
+            self._changed.notify()
+        return work

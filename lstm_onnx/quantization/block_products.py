@@ -59,12 +59,17 @@ def quantize_row_blocks(rows: np.ndarray, block: int) -> tuple[np.ndarray, np.nd
 
 
 def block_product(rows: np.ndarray, weight: BlockWeight, dtype: type = np.float64) -> np.ndarray:
-    """The product ``(..., out)`` of rows ``(..., in)``: exact integers within blocks, scaled and added in `dtype`."""
+    """The product ``(..., out)`` of rows ``(..., in)``: exact integers within blocks, scaled and added in `dtype`.
+
+    As in the kernel the zero points' part of all blocks comes first, and what is added to it has the weights' unsigned
+    integers: where the two nearly cancel, they leave more rounding than the result's own size would suggest.
+    """
     integers, scales = quantize_row_blocks(rows, weight.integers.shape[-1])
-    signed = weight.integers.astype(np.float64) - ZERO_POINT
-    total: np.ndarray = np.zeros((*rows.shape[:-1], len(signed)), dtype)
-    for block in range(signed.shape[1]):
-        exact: np.ndarray = (integers[..., block, :].astype(np.float64) @ signed[:, block].T).astype(dtype)
+    unsigned = weight.integers.astype(np.float64)
+    sums = integers.sum(axis=-1).astype(dtype) * scales.astype(dtype)
+    total: np.ndarray = -(sums @ (weight.scales.astype(dtype) * dtype(ZERO_POINT)).T)
+    for block in range(unsigned.shape[1]):
+        exact: np.ndarray = (integers[..., block, :].astype(np.float64) @ unsigned[:, block].T).astype(dtype)
         total += exact * scales[..., block, None].astype(dtype) * weight.scales[:, block].astype(dtype)
     return total
 

@@ -117,8 +117,8 @@ def _require_lstms(model: ModelProto, path: str | os.PathLike[str]) -> None:
         producers = {value: node for node in graph.node for value in node.output if value}
         for node in graph.node:
             layer = read_layer(node, producers)
-            kind = "" if layer is None else "a projected LSTM" if layer.W_hr else f"a {layer.op_type}"
-            if kind and kind != "a LSTM":
+            kind = "" if layer is None else "a projected LSTM" if layer.W_hr else _WITH_ARTICLE[layer.op_type]
+            if kind and kind != _WITH_ARTICLE["LSTM"]:
                 raise ModelError(
                     f"{path}: {node.name} is {kind}, and {DYNAMIC_QUANTIZE_LSTM} computes LSTMs without projection "
                     f"alone; use kernel {MATMUL_INTEGER} or {MATMUL_NBITS}"
@@ -137,6 +137,9 @@ def _name_nodes(model: ModelProto) -> None:
             name = f"{node.name or node.op_type}_{number}"
         node.name = name
         seen.add(name)
+
+
+_WITH_ARTICLE = {"LSTM": "an LSTM", "GRU": "a GRU", "RNN": "an RNN"}
 
 
 class _Rewriter:

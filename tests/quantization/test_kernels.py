@@ -17,7 +17,7 @@ import lstm_onnx
 from lstm_onnx.errors import ConfigError, ModelError
 from lstm_onnx.onnxgraph import load_inlined
 from lstm_onnx.quantization import quantize
-from lstm_onnx.quantization.block_products import block_size, quantize_blocks
+from lstm_onnx.quantization.block_products import block_product, block_size, quantize_blocks, quantize_row_blocks
 from lstm_onnx.quantization.dynamic_lstm import quantize_all
 from lstm_onnx.quantization.proof import ROUNDINGS, prove
 from lstm_onnx.quantization.rewrite import Rewritten, quantize_model
@@ -149,6 +149,28 @@ def test_large_blocks_in_a_file_its_proof_and_what_inspect_says(tmp_path: Path):
     together = model(x)[0]
     alone = np.concatenate([model(x[:, row : row + 1])[0] for row in range(3)], axis=1)
     np.testing.assert_allclose(alone, together, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("kernel", [BLOCKS, LARGE])
+def test_rows_whose_zero_points_outweigh_their_products_are_no_false_alarm(kernel: str, tmp_path: Path):
+    """As after a ReLU: the kernel adds the zero points' part in float32, and it nearly cancels."""
+    case = Case("LSTM", inputs=512, hidden=64, gain=3)
+    feeds = case.feeds(6, 3)
+    feeds["x"] = 4 * np.abs(feeds["x"]) + 2
+    path = saved(tmp_path / "m.onnx", case.model())
+    assert quantize(path, tmp_path / "q.onnx", kernel=kernel, inputs=feeds).proof.ratio < 4
+
+
+def test_a_product_by_blocks_is_that_of_the_numbers_which_they_stand_for():
+    rng = np.random.default_rng(0)
+    rows, weight = rng.standard_normal((3, 5, 200)).astype(np.float32), rng.standard_normal((200, 7))
+    for kernel in (BLOCKS, LARGE):
+        blocks = quantize_blocks(weight, kernel)
+        integers, scales = quantize_row_blocks(rows, blocks.integers.shape[-1])
+        signed = (blocks.integers.astype(np.float64) - 128) * blocks.scales[..., None]
+        right = np.einsum("tbnk,onk->tbo", integers * scales[..., None].astype(np.float64), signed)
+        np.testing.assert_allclose(block_product(rows, blocks), right, rtol=1e-12, atol=1e-12)
+        assert block_product(rows, blocks, np.float32).dtype == np.float32
 
 
 def test_integers_of_blocks_and_of_whole_batches():

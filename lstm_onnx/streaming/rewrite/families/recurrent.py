@@ -162,7 +162,9 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
     if fact.repeated is not None:
         raise RefusedError("starts from a value of every step")
     batch = p.graph.batch
-    if batch is not None and not any(batch.names <= size.names for size in fact.shape):  # the sequences of a pool are not at the same step
+    if batch is not None and not any(
+        batch.names <= size.names for size in fact.shape
+    ):  # the sequences of a pool are not at the same step
         raise RefusedError("carries a value that all sequences of a batch share, such as a count of steps")
     state = p.graph.state(p.state_name(f"state_{place}"), p.dtype(fact), fact.shape)
     if fact.fill == 0:

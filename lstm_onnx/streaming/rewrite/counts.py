@@ -119,7 +119,7 @@ class Stage(Count):
     def settled(self) -> int:
         """See `Count`."""
         low = min(self.plus, self.plus + self.at_end)
-        return bounded(max(self.source.settled, _first(self.source, -(low // self.times))))
+        return bounded(max(self.source.settled, least_input(self.source, -(low // self.times))))
 
     def value(self, m: int, *, ended: bool) -> int:
         """See `Count`."""
@@ -148,7 +148,7 @@ class Gate(Count):
     @cached_property
     def settled(self) -> int:
         """See `Count`."""
-        return bounded(max(self.source.settled, _first(self.source, self.need)))
+        return bounded(max(self.source.settled, least_input(self.source, self.need)))
 
     def value(self, m: int, *, ended: bool) -> int:
         """See `Count`."""
@@ -200,8 +200,8 @@ def _whole(source: Count, times: int, by: int) -> int:
     return source.period * lcm(int(steps), by) // int(steps)
 
 
-def _first(source: Count, steps: int) -> int:
-    """The least m with `steps` steps of the source available."""
+def least_input(source: Count, steps: int) -> int:
+    """The least number of steps of the input with `steps` steps of the source available."""
     if source.available(0) >= steps:
         return 0
     low, high = 0, 1

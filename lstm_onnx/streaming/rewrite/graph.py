@@ -46,6 +46,7 @@ class Graph:
         prefix: the name of the node that is being rewritten.
         last_name: of the input that is 1 in the call that ends the sequence.
         steps_name: of the state that counts the steps of the input.
+        used_begun: whether the call that has the first step of the input differs from later ones.
         steady: whether every chunk is a multiple of the graph's period, so that each gives the same number of steps.
     """
 
@@ -60,6 +61,7 @@ class Graph:
     steps_name: str = "steps"
     used_steps: bool = False
     used_positions: bool = False
+    used_begun: bool = False
     step_input: tuple[str, int] = ("", 0)
     batch: Size | None = None
     steady: bool = False
@@ -219,6 +221,7 @@ class Graph:
         return self._top("Sub", self._top("Slice", self._begun(), 1), self.started(), hint="starts")
 
     def _begun(self) -> str:
+        self.used_begun = True
         return self._top("Min", self._fed(), 1, hint="begun")
 
     def any_new(self, count: Count) -> str:

@@ -289,7 +289,7 @@ class _Rewrite:
             last,
             lcm(*(count.rate.denominator for count in counts)),
             p.multiple,
-            max(count.settled for count in counts),
+            max(p.settled, int(g.used_begun), *(count.settled for count in counts)),
             lcm(*(count.period for count in counts)),
             g.used_positions,
             self.axis_name,

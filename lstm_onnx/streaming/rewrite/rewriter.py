@@ -122,6 +122,8 @@ class Rewriter:
     """Values that are made of state inputs."""
     arrivals: dict[str, tuple[Count, ...]] = field(default_factory=dict)
     """Values that are what they are once these counts have a step: made of the first step of a stream."""
+    settled: int = 0
+    """After so many steps of the input a call is as later ones, beside what `Count.settled` says."""
     multiple: int = 1
     look_ahead: list[str] = field(default_factory=list)
     """Names of nodes that need later steps."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..size import Size
-from .counts import Count, Gate, Least, Stage, largest_lead, least_rest
+from .counts import Count, Gate, Least, Stage, largest_lead, least_input, least_rest
 from .facts import RefusedError, Stream
 from .graph import END, State
 from .rewriter import Rewriter
@@ -203,6 +203,7 @@ def last_step(p: Rewriter, x: str, f: Stream) -> str:
 def first_step(p: Rewriter, x: str, f: Stream) -> str:
     """The first step of the sequence, from the call that has it on."""
     g, state = p.graph, cache(p, f, 1, kind="first_step")
+    p.settled = max(p.settled, least_input(f.count, 1))
     begun = g.add("Greater", g.math("Min", g.before(f.count), 1), g.ints(0), hint="begun")
     value = g.add("Where", begun, state.name, g.cut(x, f.axis, 0, 1), hint="first")
     g.feed(state, value)

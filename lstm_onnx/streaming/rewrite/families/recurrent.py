@@ -106,6 +106,7 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
     a = call.attributes
     inputs = int(a["num_scan_inputs"])
     count = len(call.node.input) - inputs
+    _require_still_body(p, call)
     if not call.streams:
         return p.plain(call)
     if any(place < count for place, _ in call.streams):
@@ -114,7 +115,6 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
         raise RefusedError("goes along steps of which not all vary with time")
     if any(a.get("scan_input_directions", [])) or any(a.get("scan_output_directions", [])):
         raise RefusedError("goes through the sequence from its end", _REVERSE)
-    _require_still_body(p, call)
     axes = list(a.get("scan_input_axes", [0] * inputs))
     for axis, (_, fact) in zip(axes, call.streams, strict=True):
         require_plain(fact)
@@ -161,6 +161,11 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
         raise RefusedError("starts from a state of unknown shape, or one that is only known at a last step")
     if fact.repeated is not None:
         raise RefusedError("starts from a value of every step")
+    batch = p.graph.batch
+    if batch is not None and not any(
+        batch.names <= size.names for size in fact.shape
+    ):  # the sequences of a pool are not at the same step
+        raise RefusedError("carries a value that all sequences of a batch share, such as a count of steps")
     state = p.graph.state(p.state_name(f"state_{place}"), p.dtype(fact), fact.shape)
     if fact.fill == 0:
         return state.name, state

@@ -51,6 +51,8 @@ def make_case(subject: BenchmarkSubject, point: Point) -> BenchmarkCase:
     Raises:
         LSTMOnnxError: the case does not apply to this model; the message says why.
     """
+    if point.case not in _CASES:
+        raise ConfigError(f"{point.case} is for a model with a table [generate]")
     return _CASES[point.case](subject, point)
 
 
@@ -270,6 +272,7 @@ _CASES = {
     "chunk": _streaming_case,
     "stream": _sequence_case,
     "batch": _batch_case,
+    "sequence": _batch_case,
     "pool": _pool_case,
     "map": _map_case,
 }

@@ -12,14 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+
 from ..atomic_io import temporary_folder
 from ..errors import ConfigError, LSTMOnnxError
-from ..exporter.sources.source import Source
+from ..exporter.sources.source import ModuleSource, Source
+from ..runtime import Model
 from .cases import BenchmarkCase, make_case
+from .generating import GeneratingSubject, generating_case, open_generating
 from .measure import allowed_cores, call_once, interleaved, no_gc, pinned
 from .opened import BenchmarkSubject, open_subject
 from .report import BenchmarkReport, Comparison, LeftOut, Machine, timings_of
-from .sizes import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS, Point, points
+from .sizes import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS, FURTHER_CASES, Point, points
 from .stream_calls import call_cost
 
 SETTLE = 0.03
@@ -38,7 +42,7 @@ class Settings:
     """What to time, and where.
 
     Attributes:
-        cases: a selection of `sizes.CASES`; empty for all that apply to the model.
+        cases: a selection of `sizes.CASES` and `sizes.FURTHER_CASES`; empty for all that apply to the model.
         provider: "auto", "cpu" or "cuda", for ONNX Runtime and this runtime; PyTorch uses the same device if it can.
         threads: of every candidate; None for one per core that this process may use.
         rounds: the maximum number of samples of each candidate; None for the default.
@@ -60,8 +64,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Check the values."""
         for case in self.cases:
-            if case not in CASES:
-                raise ConfigError(f'the case "{case}" is unknown; it must be one of {", ".join(CASES)}')
+            if case not in (*CASES, *FURTHER_CASES):
+                known = ", ".join((*CASES, *FURTHER_CASES))
+                raise ConfigError(f'the case "{case}" is unknown; it must be one of {known}')
         for name, value in (("threads", self.threads), ("rounds", self.rounds)):
             if value is not None and (type(value) is not int or value < 1):
                 raise ConfigError(f"{name} = {value!r} is not possible; it must be a positive integer")
@@ -85,13 +90,10 @@ def compare(
         say: called with a sentence on what is done next.
 
     Raises:
-        ConfigError: the model is one that generates.
         LSTMOnnxError: the model cannot be exported or opened.  A case that does not apply to the model is no
             error; the report lists it with the reason.
     """
     settings = settings or Settings()
-    if getattr(source, "generation", None) is not None:
-        raise ConfigError(f"{source.name}: repeats a step, and bench times single ones; leave out [generate]")
     allowed = allowed_cores()
     threads = settings.threads or len(allowed)
     cores = allowed[:threads]
@@ -100,8 +102,15 @@ def compare(
     left_out: list[LeftOut] = []
     with temporary_folder() as folder, pinned(cores) as is_pinned:
         say("exporting and opening the model")
-        with open_subject(source, settings.provider, threads, settings.seed, folder) as subject:
-            todo = points(settings.cases) if at is None else list(at)
+        with contextlib.ExitStack() as stack:
+            subject: BenchmarkSubject | GeneratingSubject
+            if isinstance(source, ModuleSource) and source.generation is not None:
+                subject = open_generating(source, settings.provider, threads, settings.seed, folder)
+                usual: Sequence[str] = ("generate",)
+            else:
+                subject = stack.enter_context(open_subject(source, settings.provider, threads, settings.seed, folder))
+                usual = (*CASES, *(["sequence"] if _has_loop(subject.model) else []))
+            todo = points(settings.cases or usual) if at is None else list(at)
             if subject.hop > 1:
                 notes += [f"a step stands for {subject.hop} steps of the input, which give one of the output"]
             end = time.perf_counter() + (settings.seconds or DEFAULT_SECONDS)
@@ -110,7 +119,7 @@ def compare(
                 say(f"{index + 1} of {len(todo)}: {point}")
                 try:
                     comparison, further = time_case(
-                        make_case(subject, point), point, subject, settings.rounds or DEFAULT_ROUNDS, share
+                        _case(subject, point), point, subject, settings.rounds or DEFAULT_ROUNDS, share
                     )
                 except LSTMOnnxError as error:
                     reason = str(error).removeprefix(f"{subject.model.path}: ")  # the name of a temporary file
@@ -129,8 +138,23 @@ def compare(
     return BenchmarkReport(source.name, machine, tuple(comparisons), tuple(left_out), tuple(notes))
 
 
+def _case(subject: BenchmarkSubject | GeneratingSubject, point: Point) -> BenchmarkCase:
+    if isinstance(subject, GeneratingSubject):
+        return generating_case(subject, point)
+    return make_case(subject, point)
+
+
+def _has_loop(model: Model) -> bool:
+    """Whether a file goes step by step through a graph of its own, as a module's Python loop does."""
+    return any(node.op_type in ("Scan", "Loop") for node in onnx.load(model.path, load_external_data=False).graph.node)
+
+
 def time_case(
-    case: BenchmarkCase, point: Point, subject: BenchmarkSubject, rounds: int, seconds: float
+    case: BenchmarkCase,
+    point: Point,
+    subject: BenchmarkSubject | GeneratingSubject,
+    rounds: int,
+    seconds: float,
 ) -> tuple[Comparison, list[str]]:
     """Time the candidates of a case in turns.
 
@@ -176,7 +200,7 @@ def time_case(
     return comparison, [f"{point}: {sentence}" for sentence in calls.disagreements]
 
 
-def _device(subject: BenchmarkSubject) -> str:
+def _device(subject: BenchmarkSubject | GeneratingSubject) -> str:
     """The processor's name; the GPU's where it was used and torch knows it."""
     torch = subject.torch
     if subject.model.provider == "cuda" and torch is not None and torch.device == "cuda":

@@ -9,6 +9,8 @@ import numpy as np
 
 CASES = ("step", "chunk", "stream", "batch", "pool", "map")
 """In the order in which they are run."""
+FURTHER_CASES = ("sequence", "generate")
+"""Of files with loops: whole sequences one at a time, and of a file that generates the loop around its step."""
 DEFAULT_SECONDS = 60.0
 DEFAULT_ROUNDS = 15
 SHORTEST, LONGEST = 2, 400
@@ -41,6 +43,10 @@ class Point:
             return f"batch {self.batch}, {self.time} steps"
         if self.case == "pool":
             return f"pool of {self.batch} streams"
+        if self.case == "sequence":
+            return f"one sequence of {self.time} steps"
+        if self.case == "generate":
+            return f"generating {self.time} steps"
         return f"{self.case} of {self.batch} sequences"
 
 
@@ -53,11 +59,13 @@ POINTS = (
     Point("map", 128, 0),
 )
 """One for each case, in the order of `CASES`."""
+FURTHER_POINTS = (Point("sequence", 1, 100), Point("generate", 1, 200))
+"""One for each of `FURTHER_CASES`."""
 
 
 def points(cases: Sequence[str] = ()) -> list[Point]:
-    """Those of `POINTS` whose case is in `cases`; all of them where that is empty."""
-    return [point for point in POINTS if not cases or point.case in cases]
+    """Those of `POINTS` and `FURTHER_POINTS` whose case is in `cases`; all of `POINTS` where that is empty."""
+    return [point for point in (*POINTS, *FURTHER_POINTS) if point.case in (cases or CASES)]
 
 
 def draw_lengths(count: int, seed: int) -> list[int]:

@@ -7,7 +7,7 @@ import click
 from .options import json_option, note, progress_note, provider_options, report, seed_option, write_then_show
 from .params import FILE, option
 
-_CASES = ("step", "chunk", "stream", "batch", "pool", "map")
+_CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "generate")
 
 
 @click.command()
@@ -54,7 +54,8 @@ def bench(
 
     Cases: step (one time step), chunk (16 steps of a stream), stream (a sequence of 100 steps in chunks),
     batch (8 sequences of 50 steps), pool (64 streams, one step each), map (128 sequences of 2 to 400
-    steps).
+    steps); of a file with a Scan sequence (one sequence of 100 steps); of a model with [generate] only generate
+    (200 steps).
     """
     from ..atomic_io import require_apart
     from ..bench import Settings, compare

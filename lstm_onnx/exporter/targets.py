@@ -54,7 +54,7 @@ def form_of(
 ) -> LayerForm:
     """The form of a stack of layers for the target of `options`.
 
-    OpenVINO ignores the operators' lengths; a Scan that masks its steps is right.  tract ignores or refuses
+    OpenVINO ignores the operators' lengths and an LSTM's peepholes; a Scan is right.  tract ignores or refuses
     lengths, other activations and zero states of an open batch, and its Sigmoid is approximate; a Scan has none of
     these, and takes named axes where their sizes stay int64.  QNN has the operator LSTM, and no Scan.
 
@@ -68,7 +68,7 @@ def form_of(
     plain = LayerForm(fold=options.projection == "fold")
     if options.precision == "int8":
         return plain  # quantising is for operators
-    if options.target == "openvino" and lengths:
+    if options.target == "openvino" and (lengths or any(layer.P is not None for layer in layers)):
         return replace(plain, scan=not plain.fold)
     if options.target == "tract":
         return replace(plain, scan=not plain.fold, exact_sigmoid=True, int64_steps=True, copied_input=repeated)

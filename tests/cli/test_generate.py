@@ -74,10 +74,13 @@ def test_wrong_options(step: str, options: tuple[str, ...], message: str, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_bench_times_steps() -> None:
-    code, output = invoke("bench", str(Path(__file__).parents[2] / "models" / "charlm_generate.toml"))
-    assert code == 2
-    assert "repeats a step, and bench times single ones; leave out [generate]" in output
+def test_bench_compares_the_loop_with_its_step() -> None:
+    model = str(Path(__file__).parents[2] / "models" / "charlm_generate.toml")
+    code, output = invoke("bench", model, "--rounds", "1", "--seconds", "0.1", "--threads", "1", "--json")
+    assert code == 0, output
+    assert '"generating 200 steps"' in output
+    code, output = invoke("bench", model, "--case", "pool", "--rounds", "1", "--threads", "1")
+    assert "repeats a step, and this case times single ones; leave out [generate] for it" in output
 
 
 TABLES = """

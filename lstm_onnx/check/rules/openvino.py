@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of, is_default, text, typed
 from ...onnxgraph.padding import is_masked
-from ...onnxgraph.recurrent import SEQUENCE_LENS, direction_of, input_of
+from ...onnxgraph.recurrent import PEEPHOLES, SEQUENCE_LENS, direction_of, input_of
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import applies, rule
@@ -37,10 +37,11 @@ OPENVINO_VARIANT = rule(
     "openvino-variant",
     "error",
     target="openvino",
-    summary="input_forget, which OpenVINO ignores, or an activation that it refuses",
-    why="OpenVINO computes an LSTM with input_forget=1 as one without, and refuses recurrent operators with other "
-    "activations than sigmoid, tanh and relu.",
-    fix="run it with ONNX Runtime, or train the model with nn.LSTM's own activations",
+    summary="input_forget or peepholes, which OpenVINO ignores, or an activation that it refuses",
+    why="OpenVINO computes an LSTM with input_forget=1 or peepholes as one without, and refuses recurrent operators "
+    "with other activations than sigmoid, tanh and relu.",
+    fix='export it for OpenVINO (target="openvino" writes peepholes as a Scan), run it with ONNX Runtime, or train the '
+    "model with nn.LSTM's own equations",
     source=_RUN,
 )
 OPENVINO_FLOAT64 = rule(
@@ -117,6 +118,8 @@ def openvino_variant(context: CheckContext) -> Iterator[Finding]:
         given = attributes_of(node)
         if typed(given, "input_forget", int):
             yield OPENVINO_VARIANT.violated(label(node), "OpenVINO ignores input_forget=1")
+        if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
+            yield OPENVINO_VARIANT.violated(label(node), "OpenVINO ignores its peepholes")
         names = [text(item) for item in typed(given, "activations", list)]
         other = [name for name in names if name.lower() not in _ACTIVATIONS]
         if other:

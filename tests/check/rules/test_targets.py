@@ -176,6 +176,14 @@ def batch_first(model: onnx.ModelProto) -> None:
         model.CopyFrom(onnx.load(written))
 
 
+def with_peepholes(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "LSTM")
+    hidden = next(item.i for item in node.attribute if item.name == "hidden_size")
+    node.input.extend([""] * (7 - len(node.input)) + ["peepholes"])
+    array = np.ones((1, 3 * hidden), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(array, "peepholes"))
+
+
 CASES: dict[str, Case] = {
     "openvino-lengths": Case(nothing, fixed, given=LENGTHS),
     "openvino-variant": Case(attributes(input_forget=1), last_attribute_gone),
@@ -206,6 +214,7 @@ CASES: dict[str, Case] = {
 }
 FURTHER: dict[str, tuple[str, Case]] = {
     "an activation": ("openvino-variant", Case(attributes(activations=["Sigmoid", "Softsign", "Tanh"]))),
+    "peepholes": ("openvino-variant", Case(with_peepholes)),
     "ignored activations": ("tract-variant", Case(attributes(activations=["Sigmoid", "Relu", "Tanh"]))),
     "a bound": ("tract-variant", Case(attributes(clip=0.5))),
     "input_forget in QNN": ("qnn-recurrent", Case(attributes(input_forget=1))),

@@ -249,6 +249,30 @@ def test_peepholes_and_the_place_of_the_reset_gate_are_in_the_file_and_a_wrong_o
     assert outcomes["peepholes dropped"] == outcomes["peepholes misordered"] == "rejected"
 
 
+@pytest.mark.parametrize(
+    ("kind", "target", "operator"),
+    [
+        (Peepholes, "openvino", "Scan"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((Peepholes, "tract", "Scan"), (ResetBefore, "tract", "Scan"), (ResetBefore, "openvino", "GRU"))
+        ),
+    ],
+)
+def test_a_file_for_an_engine_has_a_form_that_it_computes(
+    kind: type[Gated], target: str, operator: str, tmp_path: Path
+) -> None:
+    """OpenVINO ignores peepholes."""
+    torch.manual_seed(0)
+    module, path = kind().eval(), tmp_path / "m.onnx"
+    axes = {"x": {0: "batch", 1: "time"}}
+    x = torch.randn(2, 6, FEATURES)
+    lstm_onnx.export(module, path, example_inputs=x, dynamic_shapes=axes, target=target)
+    assert operator in {node.op_type for node in onnx.load(path).graph.node}
+    found = lstm_onnx.load(path, "cpu").run({"x": x.numpy()})["output"]
+    np.testing.assert_allclose(found, module(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_cell_of_float64_stays_a_scan_which_runs(tmp_path: Path) -> None:
     module, path = Rectified().eval(), tmp_path / "m.onnx"

@@ -1,0 +1,139 @@
+"""The speed of a generating file, in one call, beside its step in a Python loop: a plain session's, and a stream."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..exporter.sources.source import ModuleSource
+from ..generation.proof import draw_prompt, state_axes_of
+from ..generation.python_loop import repeat
+from ..generation_spec import GENERATED
+from ..runtime import Model, load
+from ..runtime.providers import ort_errors
+from .cases import PLAIN, RUNTIME, BenchmarkCase
+from .measure import Candidate
+from .opened import plain_session
+from .pytorch import EAGER
+from .sizes import Point
+
+_PROMPT = 4
+"""Time steps of the prompt, where it has a time axis."""
+_NO_TORCH = "a module's forward does not say how its states are carried from step to step"
+
+
+@dataclass(frozen=True)
+class GeneratingSubject:
+    """A generating file and its step's file, in every form that is timed.
+
+    Attributes:
+        model: the generating file.
+        session: the same in a plain session.
+        step: the step's file.
+        step_session: the same in a plain session.
+        seed: for the random prompt.
+        threads: of every candidate.
+    """
+
+    model: Model
+    session: Any
+    step: Model
+    step_session: Any
+    seed: int
+    threads: int
+
+    @property
+    def dtype(self) -> str:
+        """That of what tells whether two candidates agree."""
+        return "float32"
+
+    @property
+    def hop(self) -> int:
+        """A step of the file is one of the input."""
+        return 1
+
+    @property
+    def torch(self) -> None:
+        """PyTorch takes no part."""
+
+
+def open_generating(source: ModuleSource, provider: str, threads: int, seed: int, folder: Path) -> GeneratingSubject:
+    """Export a source that generates, and its step, into a folder, and open both.
+
+    Raises:
+        LSTMOnnxError: it cannot be exported or opened.
+    """
+    paths = [str(folder / name) for name in ("generating.onnx", "step.onnx")]
+    source.export(paths[0], check=False)
+    replace(source, generation=None, states="explicit").export(paths[1], check=False)
+    model, step = (load(path, provider=provider, threads=threads) for path in paths)
+    sessions = [
+        plain_session(path, opened.provider, threads) for path, opened in zip(paths, (model, step), strict=True)
+    ]
+    return GeneratingSubject(model, sessions[0], step, sessions[1], seed, threads)
+
+
+def generating_case(subject: GeneratingSubject, point: Point) -> BenchmarkCase:
+    """The candidates: the loop in Python around a plain session or a stream, and the file that has it.
+
+    Raises:
+        ConfigError: the point is of another case.
+    """
+    if point.case != "generate":
+        raise ConfigError("it repeats a step, and this case times single ones; leave out [generate] for it")
+    model, step = subject.model, subject.step
+    described = model.metadata.generation
+    assert described is not None  # noqa: S101 - of a source that generates
+    feeds = draw_prompt(model, (point.batch, _PROMPT, point.time), np.random.default_rng(subject.seed), states=False)
+    feeds = {**model.completed(dict(feeds))}
+    axes = state_axes_of(model)
+    names = [output.name for output in subject.step_session.get_outputs()]
+    wanted = {item.name for item in subject.step_session.get_inputs()}
+    start = {name: array for name, array in feeds.items() if name in wanted and name in step.states}
+
+    def plain_step(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(names, subject.step_session.run(None, {**start, **arrays}), strict=True))
+
+    def plain_loop() -> np.ndarray:
+        return repeat(plain_step, described, model.states, axes, feeds).results[GENERATED]
+
+    stream = step.stream(point.batch)
+
+    def stream_step(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = stream.run(arrays)
+        return found
+
+    without_states = {name: array for name, array in feeds.items() if name not in model.states}
+
+    def stream_loop() -> np.ndarray:
+        stream.reset()
+        return repeat(stream_step, described, {}, {}, without_states).results[GENERATED]
+
+    at = [output.name for output in subject.session.get_outputs()].index(GENERATED)
+    taken = {item.name for item in subject.session.get_inputs()}
+    whole: Callable[[], Any] = functools.partial(
+        subject.session.run, None, {name: array for name, array in feeds.items() if name in taken}
+    )
+    baseline = f"{PLAIN}, the step in a Python loop"
+    candidates = [
+        Candidate(baseline, plain_loop, output=np.asarray, errors=ort_errors()),
+        Candidate(
+            f"{RUNTIME}, one call",
+            functools.partial(model.run, feeds),
+            output=lambda outputs: np.asarray(outputs[GENERATED]),
+            is_lstm_onnx=True,
+        ),
+        Candidate(f"{PLAIN}, one call", whole, output=lambda outputs: np.asarray(outputs[at]), errors=ort_errors()),
+        Candidate(f"{RUNTIME} stream, the step in a Python loop", stream_loop, output=np.asarray, is_lstm_onnx=True),
+    ]
+    # A sequence may end before.
+    steps = max(1, plain_loop().size // max(1, point.batch))
+    features = model.outputs[GENERATED].shape[-1] if described.generation.choose == "value" else 1
+    steps = max(1, steps // features) if isinstance(features, int) else steps
+    return BenchmarkCase(candidates, baseline, "step", point.batch * steps, {EAGER: _NO_TORCH})

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from ..atomic_io import atomic_write, temporary_folder
@@ -56,7 +57,8 @@ def form_of(
 
     OpenVINO ignores the operators' lengths and an LSTM's peepholes; a Scan is right.  tract ignores or refuses
     lengths, other activations and zero states of an open batch, and its Sigmoid is approximate; a Scan has none of
-    these, and takes named axes where their sizes stay int64.  QNN has the operator LSTM, and no Scan.
+    these, and takes named axes where their sizes stay int64.  ONNX Runtime Web has no operators of float64, and
+    Scans of it.  QNN has the operator LSTM, and no Scan.
 
     Args:
         options: of the export.
@@ -72,6 +74,8 @@ def form_of(
         return replace(plain, scan=not plain.fold)
     if options.target == "tract":
         return replace(plain, scan=not plain.fold, exact_sigmoid=True, int64_steps=True, copied_input=repeated)
+    if options.target in ("web", "webgpu") and layers[0].W.dtype == np.float64:
+        return replace(plain, scan=not plain.fold)
     if options.target == "qnn":
         return LayerForm(fold=_can_fold(layers))
     return plain

@@ -97,7 +97,7 @@ def _require_bare_lstm(path: str, interface: Interface) -> None:
 
 def _is_float64_on_cpu(session: Any, interface: Interface) -> bool:
     spec, options = interface.metadata.spec, interface.metadata.options
-    if spec is not None and options is not None:
+    if spec is not None and options is not None and options.target is None:  # for a target it may be a Scan
         is_float64 = interface.inputs["input"].dtype == np.float64
         return is_float64 and (spec.proj_size == 0 or options.projection == "fold")
     return cannot_run_float64(session, interface.inputs, interface.outputs)

@@ -54,6 +54,7 @@ class Packed(nn.Module):
         ("tract", {}, False, "Scan"),
         ("tract", {"bidirectional": True}, True, "Scan"),
         ("web", {}, True, "LSTM"),
+        ("web", {"dtype": "float64"}, True, "Scan"),
         ("webgpu", {}, False, "LSTM"),
         ("coreml", {}, False, "LSTM"),
         ("qnn", {"proj_size": 2}, False, "LSTM"),
@@ -65,15 +66,16 @@ def test_each_target_gets_a_form_that_its_rules_allow_and_the_same_numbers(
     target: str, sizes: dict[str, Any], lengths: bool, expected: str, tmp_path: Path
 ) -> None:
     plain, fitted = tmp_path / "plain.onnx", tmp_path / "fitted.onnx"
-    exported(plain, options=ExportOptions(lengths=lengths), num_layers=2, **sizes)
+    exported(plain, options=ExportOptions(lengths=lengths), num_layers=2, **{**sizes, "dtype": "float32"})
     exported(fitted, options=ExportOptions(lengths=lengths, target=target), num_layers=2, **sizes)
     assert layers(fitted) == {expected}
     assert not any(finding.failed for finding in target_findings(fitted, target))
     with lstm_onnx.load(plain, "cpu") as one, lstm_onnx.load(fitted, "cpu") as other:
         x = np.random.default_rng(1).standard_normal((6, 3, 4)).astype(np.float32)
-        feeds = {"input": x, **({"lengths": np.array([6, 2, 4], np.int32)} if lengths else {})}
-        for name, array in one.run(feeds).items():
-            np.testing.assert_allclose(other.run(feeds)[name], array, rtol=0, atol=2e-6)
+        more = {"lengths": np.array([6, 2, 4], np.int32)} if lengths else {}
+        found = other.run({"input": x.astype(sizes.get("dtype", "float32")), **more})
+        for name, array in one.run({"input": x, **more}).items():
+            np.testing.assert_allclose(found[name], array, rtol=0, atol=2e-6)
 
 
 def test_the_metadata_has_the_target_and_no_other_file_changes(tmp_path: Path) -> None:

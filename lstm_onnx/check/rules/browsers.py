@@ -1,4 +1,4 @@
-"""LO621-622: what ONNX Runtime Web lacks in a browser, in WebAssembly and on WebGPU."""
+"""LO621-623: what ONNX Runtime Web lacks in a browser, in WebAssembly and on WebGPU."""
 
 from __future__ import annotations
 
@@ -37,6 +37,24 @@ WEBGPU_RECURRENT = rule(
     source="by documentation: github.com/microsoft/onnxruntime, js/web/docs/webgpu-operators.md (commit 0182dd3) and "
     "core/providers/webgpu/webgpu_execution_provider.cc (commit 003f772) list none of them",
 )
+WEB_FLOAT64 = rule(
+    "LO623",
+    "web-float64",
+    "error",
+    target="web",
+    summary="a recurrent operator of float64, which ONNX Runtime Web does not have",
+    why="As on ONNX Runtime's CPU, the session opens and every run fails.  Scans of float64 run.",
+    fix='export the model with target="web", which writes such layers as Scans, or as float32',
+    source="run with ONNX Runtime Web 1.30",
+)
+
+
+@applies(WEB_FLOAT64)
+def web_float64(context: CheckContext) -> Iterator[Finding]:
+    """Operators whose weights are float64."""
+    for scope, node in context.onnx_operators:
+        if any(scope.dtype(name) == "float64" for name in node.input if name):
+            yield WEB_FLOAT64.violated(label(node), f"ONNX Runtime Web has no {node.op_type} of float64")
 
 
 @applies(WEB_EXTERNAL_DATA)

@@ -129,4 +129,5 @@ def loop_on_cuda(context: CheckContext) -> Iterator[Finding]:
 
 def _is_our_projection(context: CheckContext, scope: Scope, node: NodeProto) -> bool:
     """Whether it is the Scan of a projected LSTM that lstm-onnx wrote, which can be exported in another form."""
-    return context.ours and read_layer(node, scope.producers) is not None
+    layer = read_layer(node, scope.producers) if context.ours else None
+    return layer is not None and bool(layer.W_hr)

@@ -82,8 +82,8 @@ TRACT_PRECISION = rule(
     summary="gates, which tract computes with an approximate sigmoid",
     why="A gate that is open gives 0.99996 instead of 1, so that a large cell state loses 4e-5 of itself at each step. "
     "Cell states of trained models are rarely above 100, where this is within a few roundings of the outputs.",
-    fix='export the model with target="tract", whose gates are exact; or compare on your own inputs: lstm-onnx verify '
-    "SOURCE FILE --runtime tract --data DATA",
+    fix='export the float32 model with target="tract", whose gates are exact; or compare on your own inputs: lstm-onnx '
+    "verify SOURCE FILE --runtime tract --data DATA",
     source=f"{_RUN}: states of 1000 are off by 0.04; sonos/tract issue 2618 is about the same approximation",
 )
 TRACT_ZEROS = rule(

@@ -205,6 +205,7 @@ CASES: dict[str, Case] = {
     "tract-float64": Case(nothing, in_float32, source=FLOAT64),
     "tract-int8": Case(nothing, without_computing, source=quantised),
     "web-external-data": Case(outside("weights.bin"), lambda model: model.CopyFrom(scan(computed=False))),
+    "web-float64": Case(nothing, in_float32, source=FLOAT64),
     "webgpu-recurrent": Case(nothing, feed_forward),
     "coreml-recurrent": Case(nothing, feed_forward),
     "qnn-recurrent": Case(nothing, without_input("sequence_lens"), given=LENGTHS),

@@ -31,7 +31,7 @@ def kept_digest(module: Any, own: str) -> str:
 
 
 def keep_folds(module: Any, state: Mapping[str, np.ndarray], folds: Sequence[np.ndarray]) -> None:
-    """Note the products R W_hr of a file's folded layers, which the quotients that its module has give but for rounding.
+    """Note the products R W_hr of a file's folded layers, which its module's R and W_hr give but for rounding.
 
     Args:
         module: an nn.LSTM.

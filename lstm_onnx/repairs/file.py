@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, helper, numpy_helper
+from onnx import helper
 
 from ..atomic_io import require_apart, require_writable, temporary_folder
 from ..checksum import KEY
@@ -22,7 +22,8 @@ from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, open_batch, reshapes_opened
 from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
-from .proof import Proof, prove, values_of
+from .plain import complete, computed_sizes, read_as, simplify
+from .proof import Proof, marks_of, prove, values_of
 from .states import Exposed, closed_states, expose
 
 
@@ -104,11 +105,15 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
         raise ModelError(error.message, path=source, hint=error.hint) from error
     before = graph.size
     original = load(source, "cpu", threads=1)
-    operators = {**loops_to_operators(graph), **chains_to_operators(graph)}
+    simplify(graph)
+    marks = marks_of(graph.nodes, graph.arrays)
+    sizes = computed_sizes(graph, original, seed=seed)
+    read_as(graph, sizes.same)
+    simplify(graph)
+    operators = {**loops_to_operators(graph), **chains_to_operators(graph, sizes.constants)}
     found, notes = closed_states(graph)
-    starts = values_of(_complete(graph), original, [state.before for state in found if state.before], seed=seed)
-    sizes = [state.batch for state in found]
-    fixed = fixed_batch(graph, sizes[0] if sizes else None)
+    starts = values_of(complete(graph), original, [state.before for state in found if state.before], seed=seed)
+    fixed = fixed_batch(graph, found[0].batch if found else None)
     exposed = expose(graph, found, starts, _batch_name(original, fixed))
     notes = [*notes, *exposed.notes]
     graph.remove_unread()
@@ -124,13 +129,13 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
         trial = folder / "repaired.onnx"
         opened = False
         if fixed is not None:
-            opened, note = _with_open_batch(graph, fixed, exposed, metadata, original, trial, seed)
+            opened, note = _with_open_batch(graph, fixed, exposed, metadata, original, trial, seed, marks)
             notes += [note] if note else []
         if not opened:
             _write(graph, metadata, trial)
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed)
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, marks=marks)
         else:
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed)
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed, marks=marks)
         if not operators and not exposed.states and not opened:
             raise _nothing(graph, notes, source)
         if proof.problem:
@@ -172,6 +177,7 @@ def _with_open_batch(
     original: Model,
     trial: Path,
     seed: int,
+    marks: Sequence[float],
 ) -> tuple[bool, str]:
     """Open the batch, if the file is right then; else leave it, and say why."""
     axis, size = fixed
@@ -181,7 +187,7 @@ def _with_open_batch(
     for candidate in reshapes_opened(graph, size):
         _write(candidate, metadata, trial)
         try:
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed)
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed, marks=marks)
         except ModelError as error:
             problem = problem or error.reason
             continue
@@ -204,12 +210,6 @@ def _batch_name(model: Model, fixed: tuple[int, int] | None) -> str:
         return BATCH
     names = [str(dim) for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)]
     return BATCH if BATCH in names or not names else names[0]
-
-
-def _complete(graph: Graph) -> ModelProto:
-    model = graph.as_model()
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in graph.arrays.items())
-    return model
 
 
 def _write(graph: Graph, metadata: Metadata, path: str | os.PathLike[str]) -> int:

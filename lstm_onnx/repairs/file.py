@@ -14,6 +14,7 @@ from ..atomic_io import require_apart, require_writable, temporary_folder
 from ..checksum import KEY
 from ..errors import ConfigError, ModelError
 from ..metadata import Metadata
+from ..onnxgraph import nodes_of
 from ..onnxgraph.recurrent import is_onnx_operator
 from ..onnxgraph.write import write_model
 from ..runtime import Model, load
@@ -24,7 +25,7 @@ from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
 from .plain import complete, computed_sizes, read_as, simplify
 from .proof import Proof, marks_of, prove, values_of
-from .states import Exposed, closed_states, expose
+from .states import Exposed, closed_states, expose, fixed_size
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,16 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
 def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> ModelError:
     why = notes
     if not any(map(is_onnx_operator, graph.nodes)):
+        inner = [node.op_type for node in nodes_of(graph.nodes) if is_onnx_operator(node)]
         why = ["it has no LSTM, GRU or RNN, and no loop that was recognised as one"]
+        if inner:
+            kinds = ", ".join(dict.fromkeys(inner))
+            why = [f"its operators ({kinds}) are within a branch or a loop, where they stay as they are"]
     elif not notes:
+        sizes = {dim for node in graph.nodes if is_onnx_operator(node) for dim in [fixed_size(graph, node)] if dim}
         why = ["its states are inputs, and its batch has any size"]
+        if sizes:
+            why = [f"its states are inputs; the batch of {', '.join(map(str, sizes))} that they have is not opened"]
     return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)
 
 

@@ -70,6 +70,13 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
     return found, notes
 
 
+def fixed_size(graph: Graph, node: NodeProto) -> int | None:
+    """The size of an operator's batch, where it is a number."""
+    dims = {value.name: shape_of(value.type) or () for value in graph.inputs}
+    shape = dims.get(input_of(node, INITIAL_H), ())
+    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
+
+
 def _sequence(scope: Scope, node: NodeProto) -> str:
     """What an operator reads, before its steps are moved (see `masks`), which hides the shape."""
     name = input_of(node, 0)

@@ -11,7 +11,7 @@ from ..generation_spec import Generation
 from ..onnxgraph.write import digest
 from ..spec import DEFAULT_OPSET, INT8_KERNELS, INT8_LAYERS, ExportOptions
 from .bare_lstm import export_lstm
-from .kept_digest import kept_digest
+from .kept_digest import kept_digest, kept_folds
 from .torch_names import translates_torch_names
 from .write import ExportResult, require_output_path
 
@@ -144,7 +144,8 @@ def export(
         state = state_of(module, spec)  # type: ignore[arg-type]
         identity = kept_digest(module, digest(state))
         notes = dropout_notes(module)  # type: ignore[arg-type]
-        return export_lstm(spec, options, state, path, notes=notes, weights_digest=identity)
+        folds = kept_folds(module, state)
+        return export_lstm(spec, options, state, path, notes=notes, weights_digest=identity, folds=folds)
     if example_inputs is None:
         raise ExportError(
             f"{type(module).__name__} is more than an nn.LSTM, so it is traced: pass example_inputs, what its forward "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
@@ -13,7 +14,7 @@ from ..onnxgraph.write import digest
 from ..spec import ExportOptions, LSTMSpec
 from .emitter import StackOutputs, recurrent_stack
 from .targets import form_of
-from .weights import StateDict, layer_weights
+from .weights import Array, StateDict, layer_weights
 from .write import VERSIONS, ExportResult, float64_notes, make_model, write_export
 
 STATES = {"h0": "hn", "c0": "cn"}
@@ -27,6 +28,7 @@ def export_lstm(
     *,
     notes: tuple[str, ...] = (),
     weights_digest: str | None = None,
+    folds: Sequence[Array] = (),
 ) -> ExportResult:
     """Write an nn.LSTM to an ONNX file.
 
@@ -36,6 +38,7 @@ def export_lstm(
         state: its parameters by torch's names, of `spec`'s dtype (see `weights.validate_state_dict`).
         path: the file.
         weights_digest: what identifies the weights, if it is not that of `state`.
+        folds: each layer's product R W_hr, where it is known (see `kept_digest.kept_folds`).
         notes: remarks for the user, to which the exporter's own are added.
 
     Raises:
@@ -44,7 +47,7 @@ def export_lstm(
         FileError: `path` cannot be written.
     """
     nodes = Nodes()
-    layers = [layer_weights(spec, state, layer) for layer in range(spec.num_layers)]
+    layers = [layer_weights(spec, state, layer, folds) for layer in range(spec.num_layers)]
     recurrent_stack(
         nodes,
         spec,

@@ -133,7 +133,7 @@ def _operator_layer(
     c = layer.state(outputs.cn, f"{operator}/Y_c")
     recurrent, project_out = weights.R, None
     if weights.W_hr is not None:
-        folded = fold_projection(weights.R, weights.W_hr, layer=layer.index)
+        folded = fold_projection(weights.R, weights.W_hr, layer=layer.index, known=weights.folded)
         recurrent = folded.R
         # With one direction the matrices stay 2-D: ONNX Runtime then runs each MatMul as a single GEMM.
         if initial_h:

@@ -1,24 +1,57 @@
-"""What identifies the weights of a file that became a module, for the files that are exported from it again.
+"""What a module made of a file remembers of the file, for the files that are exported from it again.
 
-A file may hold less than the module that it was exported from: parameters that no output needs are not in it, and a
-projected layer has the sum of its two biases.  As long as a converted module has the numbers of its file, its export is
-of the same weights, and says so.
+A file may hold less than the module that it was exported from: parameters that no output needs are not in it, a
+projected layer has the sum of its two biases, and a folded projection is in it only as a product with R.  As long as a
+converted module has the numbers of its file, its export is of the same weights, and says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-_ATTRIBUTE = "_lstm_onnx_digests"
+import numpy as np
+
+from ..onnxgraph.write import digest
+
+_DIGESTS = "_lstm_onnx_digests"
+_FOLDS = "_lstm_onnx_folds"
 
 
 def keep_digest(module: Any, own: str, original: str | None) -> None:
     """Note the digest of a converted module's parameters, and that of the file that it was made of."""
     if original is not None and own != original:
-        module.__dict__[_ATTRIBUTE] = (own, original)
+        module.__dict__[_DIGESTS] = (own, original)
 
 
 def kept_digest(module: Any, own: str) -> str:
     """The digest of the file that a module was made of, if its parameters are still those; else their own."""
-    before, original = module.__dict__.get(_ATTRIBUTE, (None, own))
+    before, original = module.__dict__.get(_DIGESTS, (None, own))
     return str(original) if before == own else own
+
+
+def keep_folds(module: Any, state: Mapping[str, np.ndarray], folds: Sequence[np.ndarray]) -> None:
+    """Note the products R W_hr of a file's folded layers, which its module's R and W_hr give but for rounding.
+
+    Args:
+        module: an nn.LSTM.
+        state: its parameters.
+        folds: the products of each layer, ``(directions, 4 * hidden_size, hidden_size)``, in ONNX's order of gates.
+    """
+    if folds:
+        module.__dict__[_FOLDS] = (_factors(state), tuple(folds))
+
+
+def kept_folds(module: Any, state: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
+    """The noted products of an nn.LSTM, if its parameters are still those of the file; else none.
+
+    Args:
+        module: any module.
+        state: its parameters.
+    """
+    before, folds = module.__dict__.get(_FOLDS, ("", ()))
+    return folds if folds and before == _factors(state) else ()
+
+
+def _factors(state: Mapping[str, np.ndarray]) -> str:
+    return digest({name: array for name, array in state.items() if name.startswith(("weight_hh", "weight_hr"))})

@@ -52,7 +52,7 @@ from .tracing.torch_export import CHECK_NOTE, ONE_AT_A_TIME, Traced, trace
 from .trials.limits import requested_limits
 from .trials.run import run_trials
 from .trials.streaming import StreamingFile, with_caches
-from .write import ExportResult, make_model, require_output_path, write_export
+from .write import ExportResult, in_order_of_use, make_model, require_output_path, write_export
 
 STATES = ("zero", "explicit")
 TRAINING_NOTE = (
@@ -125,6 +125,7 @@ def export_module(
         notes = (*notes, f"{', '.join(training)}: {PARTIAL_TRAINING_NOTE}")
     # Those of the module itself: the copy's LSTMs may hold weights that a parametrization computed.
     parameters = sum(parameter.numel() for parameter in module.parameters())
+    initializers = in_order_of_use(model, initializers)
     return write_export(model, initializers, metadata, path, parameters=parameters, notes=notes)
 
 

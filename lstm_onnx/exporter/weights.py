@@ -52,6 +52,7 @@ class LayerWeights:
         W_hr: ``(D, proj_size, H)``; None without a projection.
         P: ``(D, 3*H)``, an LSTM's peepholes of the input, output and forget gate; None without, as in torch.
         reset_before: of a GRU, whether its reset gate acts on h before the product with R; torch's acts after it.
+        folded: ``(D, G*H, H)``, R W_hr as the file has it that the module was made of; None where it is computed.
     """
 
     W: Array
@@ -60,10 +61,18 @@ class LayerWeights:
     W_hr: Array | None
     P: Array | None = None
     reset_before: bool = False
+    folded: Array | None = None
 
 
-def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWeights:
-    """Layer `layer` of a state dict that `validate_state_dict` returned for `spec`, in ONNX's gate order."""
+def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int, folds: Sequence[Array] = ()) -> LayerWeights:
+    """A layer of a module, in ONNX's gate order.
+
+    Args:
+        spec: the module's sizes.
+        state: its state dict, as `validate_state_dict` returned it for `spec`.
+        layer: the number of the layer.
+        folds: each layer's product R W_hr, where it is known (see `kept_digest.kept_folds`).
+    """
     suffixes = direction_suffixes(spec.bidirectional)
 
     def reordered(name: str) -> Array:
@@ -82,6 +91,7 @@ def layer_weights(spec: RecurrentSpec, state: StateDict, layer: int) -> LayerWei
         R=stacked("weight_hh"),
         B=stacked("bias_ih", "bias_hh") if spec.bias else None,
         W_hr=np.stack([state[f"weight_hr_l{layer}{suffix}"] for suffix in suffixes]) if projected else None,
+        folded=folds[layer] if folds else None,
     )
 
 
@@ -103,8 +113,8 @@ class FoldedLayer:
     P_out: Array
 
 
-def fold_projection(R: Array, W_hr: Array, *, layer: int) -> FoldedLayer:  # noqa: N803
-    """Fold W_hr ``(D, P, H)`` into R ``(D, 4H, P)``, computed in float64.
+def fold_projection(R: Array, W_hr: Array, *, layer: int, known: Array | None = None) -> FoldedLayer:  # noqa: N803
+    """Fold W_hr ``(D, P, H)`` into R ``(D, 4H, P)``, computed in float64; `known` is their product, where it is known.
 
     Raises:
         WeightsError: W_hr is too badly conditioned (`MAX_CONDITION`) for the fold to be exact.
@@ -120,7 +130,7 @@ def fold_projection(R: Array, W_hr: Array, *, layer: int) -> FoldedLayer:  # noq
                 'use projection = "scan", which is exact for every W_hr'
             )
     return FoldedLayer(
-        R=(wide_R @ wide_hr).astype(dtype),
+        R=(wide_R @ wide_hr).astype(dtype) if known is None else known,
         P_in=np.swapaxes(np.linalg.pinv(wide_hr), 1, 2).astype(dtype),
         P_out=np.swapaxes(W_hr, 1, 2),
     )

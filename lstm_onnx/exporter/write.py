@@ -14,6 +14,7 @@ from .. import __version__
 from ..atomic_io import require_writable
 from ..errors import FileError
 from ..metadata import Metadata
+from ..onnxgraph import nodes_of
 from ..onnxgraph.write import write_model
 from ..spec import ExportOptions, LSTMSpec
 from .float16_weights import with_float16_weights
@@ -83,6 +84,18 @@ def float64_notes(nodes: Iterable[NodeProto], initializers: Mapping[str, np.ndar
     names = " or ".join(sorted(operators))
     note = f"ONNX Runtime's CPU provider has no float64 {names}, so the file runs on CUDA alone"
     return (f"{note}; export module.float() for the CPU",)
+
+
+def in_order_of_use(model: ModelProto, initializers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A module's parameters and buffers as they are ordered in it, and then constants in the order of their use.
+
+    The tracer's order follows from how the module's code computes them, of which the graph does not tell.
+    """
+    read = dict.fromkeys(name for node in nodes_of(model.graph.node) for name in node.input)
+    places = {name: place for place, name in enumerate(read)}
+    own = [name for name in initializers if "/" not in name]
+    constants = sorted((name for name in initializers if "/" in name), key=lambda name: places.get(name, len(places)))
+    return {name: initializers[name] for name in (*own, *constants)}
 
 
 def make_model(

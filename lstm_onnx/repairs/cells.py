@@ -60,7 +60,9 @@ def cell_of(step: Step, opset: int) -> Cell | None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((_BATCH, products.W.shape[0])).astype(np.float32)
     states = [rng.uniform(-0.9, 0.9, (_BATCH, width)).astype(np.float32) for _ in step.states]
-    wanted = _run(step, x, states, opset)
+    wanted = _run(step, x, states, opset, np.ones((_BATCH, 1), bool)) if step.mask else _run(step, x, states, opset)
+    if wanted is not None and step.mask and not _keeps_masked(step, x, states, wanted, opset):
+        return None
     if wanted is None:
         return None
     for cell in _candidates(kinds[gates], products, width):
@@ -211,9 +213,21 @@ def constant_values(nodes: list[NodeProto], constants: Mapping[str, Array], opse
     return _computed(constant, constants, {}, names, opset) if names else {}
 
 
-def _run(step: Step, x: Array, states: list[Array], opset: int) -> list[Array] | None:
+def _keeps_masked(step: Step, x: Array, states: list[Array], unmasked: list[Array], opset: int) -> bool:
+    """Whether the rows that are masked keep their states, and the others are as without a mask."""
+    mask = np.arange(_BATCH)[:, None] % 2 == 0
+    found = _run(step, x, states, opset, mask)
+    return found is not None and all(
+        np.allclose(item, np.where(mask, after, before), rtol=0, atol=_NEAR)
+        for item, after, before in zip(found, unmasked, states, strict=True)
+    )
+
+
+def _run(step: Step, x: Array, states: list[Array], opset: int, mask: Array | None = None) -> list[Array] | None:
     """What the step gives: its states after it, in order; None where it does not run by itself."""
     feeds = dict(zip((step.x, *step.states), (x, *states), strict=True))
+    if mask is not None:
+        feeds[step.mask] = mask
     found = _computed(step.nodes, step.constants, feeds, list(dict.fromkeys(step.after)), opset)
     results = [found[name] for name in step.after] if found else []
     return results if results and all(item.shape == states[0].shape for item in results) else None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, helper, numpy_helper
+from onnx import helper
 
 from ..atomic_io import require_apart, require_writable, temporary_folder
 from ..checksum import KEY
 from ..errors import ConfigError, ModelError
 from ..metadata import Metadata
+from ..onnxgraph import nodes_of
 from ..onnxgraph.recurrent import is_onnx_operator
 from ..onnxgraph.write import write_model
 from ..runtime import Model, load
@@ -22,8 +23,9 @@ from ..terminal_text import one_line
 from .batch import BATCH, fixed_batch, open_batch, reshapes_opened
 from .graph import Graph
 from .operators import chains_to_operators, loops_to_operators
-from .proof import Proof, prove, values_of
-from .states import Exposed, closed_states, expose
+from .plain import complete, computed_sizes, read_as, simplify
+from .proof import Proof, marks_of, prove, values_of
+from .states import Exposed, closed_states, expose, fixed_size
 
 
 @dataclass(frozen=True)
@@ -104,11 +106,15 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
         raise ModelError(error.message, path=source, hint=error.hint) from error
     before = graph.size
     original = load(source, "cpu", threads=1)
-    operators = {**loops_to_operators(graph), **chains_to_operators(graph)}
+    simplify(graph)
+    marks = marks_of(graph.nodes, graph.arrays)
+    sizes = computed_sizes(graph, original, seed=seed)
+    read_as(graph, sizes.same)
+    simplify(graph)
+    operators = {**loops_to_operators(graph), **chains_to_operators(graph, sizes.constants)}
     found, notes = closed_states(graph)
-    starts = values_of(_complete(graph), original, [state.before for state in found if state.before], seed=seed)
-    sizes = [state.batch for state in found]
-    fixed = fixed_batch(graph, sizes[0] if sizes else None)
+    starts = values_of(complete(graph), original, [state.before for state in found if state.before], seed=seed)
+    fixed = fixed_batch(graph, found[0].batch if found else None)
     exposed = expose(graph, found, starts, _batch_name(original, fixed))
     notes = [*notes, *exposed.notes]
     graph.remove_unread()
@@ -124,13 +130,13 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
         trial = folder / "repaired.onnx"
         opened = False
         if fixed is not None:
-            opened, note = _with_open_batch(graph, fixed, exposed, metadata, original, trial, seed)
+            opened, note = _with_open_batch(graph, fixed, exposed, metadata, original, trial, seed, marks)
             notes += [note] if note else []
         if not opened:
             _write(graph, metadata, trial)
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed)
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, marks=marks)
         else:
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed)
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed, marks=marks)
         if not operators and not exposed.states and not opened:
             raise _nothing(graph, notes, source)
         if proof.problem:
@@ -158,9 +164,16 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
 def _nothing(graph: Graph, notes: list[str], source: str | os.PathLike[str]) -> ModelError:
     why = notes
     if not any(map(is_onnx_operator, graph.nodes)):
+        inner = [node.op_type for node in nodes_of(graph.nodes) if is_onnx_operator(node)]
         why = ["it has no LSTM, GRU or RNN, and no loop that was recognised as one"]
+        if inner:
+            kinds = ", ".join(dict.fromkeys(inner))
+            why = [f"its operators ({kinds}) are within a branch or a loop, where they stay as they are"]
     elif not notes:
+        sizes = {dim for node in graph.nodes if is_onnx_operator(node) for dim in [fixed_size(graph, node)] if dim}
         why = ["its states are inputs, and its batch has any size"]
+        if sizes:
+            why = [f"its states are inputs; the batch of {', '.join(map(str, sizes))} that they have is not opened"]
     return ModelError(f"has nothing to repair: {'; '.join(why)}", path=source)
 
 
@@ -172,6 +185,7 @@ def _with_open_batch(
     original: Model,
     trial: Path,
     seed: int,
+    marks: Sequence[float],
 ) -> tuple[bool, str]:
     """Open the batch, if the file is right then; else leave it, and say why."""
     axis, size = fixed
@@ -181,7 +195,7 @@ def _with_open_batch(
     for candidate in reshapes_opened(graph, size):
         _write(candidate, metadata, trial)
         try:
-            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed)
+            proof = prove(original, load(trial, "cpu", threads=1), seed=seed, fixed=fixed, marks=marks)
         except ModelError as error:
             problem = problem or error.reason
             continue
@@ -204,12 +218,6 @@ def _batch_name(model: Model, fixed: tuple[int, int] | None) -> str:
         return BATCH
     names = [str(dim) for info in model.inputs.values() for dim in info.shape if isinstance(dim, str)]
     return BATCH if BATCH in names or not names else names[0]
-
-
-def _complete(graph: Graph) -> ModelProto:
-    model = graph.as_model()
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in graph.arrays.items())
-    return model
 
 
 def _write(graph: Graph, metadata: Metadata, path: str | os.PathLike[str]) -> int:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto
 
-from ..onnxgraph import Scope, attributes_of, is_default, typed
+from ..onnxgraph import Scope, Shape, attributes_of, typed
 from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import read_layer
 from .cells import Cell, cell_of, constant_values
 from .graph import Graph
+from .masks import LEAST_OPSET, unmasked
+from .plain import shapes_of, simplify, with_products_per_step, without_choices
 from .steps import Step, step_of
 from .unrolled import Chain, chains
+
+_AXES_AS_INPUT = 13
+"""The first opset in which Squeeze and Unsqueeze have their axes, and Split its sizes, as an input."""
 
 
 def loops_to_operators(graph: Graph) -> dict[str, str]:
     """Replace what can be replaced; returns the operator of each loop that was, by the loop's name."""
-    arrays = {**graph.arrays, **_constants(graph.nodes)}
+    arrays = graph.arrays
     scope = Scope.of(graph.as_model().graph)
     producers = {name: node for node in graph.nodes for name in node.output}
     replaced: dict[str, str] = {}
@@ -28,6 +33,8 @@ def loops_to_operators(graph: Graph) -> dict[str, str]:
         step = step_of(node, arrays, graph.read()) if read_layer(node, producers) is None else None
         if node.op_type == "Loop" and any(name and scope.data_sources(name) for name in node.input[:2]):
             step = None  # how often it runs depends on numbers, such as lengths
+        if step is not None and step.mask and graph.opset < LEAST_OPSET:
+            step = None
         cell = cell_of(step, graph.opset) if step is not None else None
         if step is None or cell is None:
             nodes.append(node)
@@ -41,40 +48,47 @@ def loops_to_operators(graph: Graph) -> dict[str, str]:
     return replaced
 
 
-def _constants(nodes: list[NodeProto]) -> dict[str, np.ndarray]:
-    return {
-        node.output[0]: numpy_helper.to_array(item.t)
-        for node in nodes
-        if node.op_type == "Constant" and is_default(node.domain)
-        for item in node.attribute
-        if item.name == "value"
-    }
-
-
 def _operator(graph: Graph, name: str, step: Step, cell: Cell) -> list[NodeProto]:
     """The nodes of a loop's operator, with the loop's outputs."""
     made = Nodes(initializers=graph.arrays)
+    operator = f"{name}/{cell.op_type}"
 
     def stored(short: str, array: np.ndarray) -> str:
-        return made.constant(f"{name}/{cell.op_type}/{short}", np.ascontiguousarray(array))
+        return made.constant(f"{operator}/{short}", np.ascontiguousarray(array))
 
-    inputs = [step.sequence, stored("W", cell.W), stored("R", cell.R)]
-    inputs += [stored("B", cell.B) if cell.B is not None else "", ""]
+    rows = unmasked(made, step.sequence, step.masks, f"{operator}/mask") if step.mask else None
+    inputs = [rows.sequence if rows else step.sequence, stored("W", cell.W), stored("R", cell.R)]
+    inputs += [stored("B", cell.B) if cell.B is not None else "", rows.lengths if rows else ""]
     order = [cell.h, *([1 - cell.h] if len(step.states) == 2 else [])]
+    first: dict[int, str] = {}
     for index, short in zip(order, "hc", strict=False):
-        inputs.append(
+        first[index] = (
             made.one("Unsqueeze", step.initial[index], _axes(graph, made, 0), name=f"{name}/initial_{short}")
-            if graph.opset >= 13
+            if graph.opset >= _AXES_AS_INPUT
             else made.one("Unsqueeze", step.initial[index], name=f"{name}/initial_{short}", axes=[0])
         )
-    operator = f"{name}/{cell.op_type}"
     outputs = [f"{operator}/Y", *(f"{operator}/Y_{short}" for _, short in zip(order, "hc", strict=False))]
-    made.add(cell.op_type, *inputs, name=operator, outputs=outputs, hidden_size=cell.R.shape[2], **cell.attributes)
+    made.add(
+        cell.op_type,
+        *inputs,
+        *first.values(),
+        name=operator,
+        outputs=outputs,
+        hidden_size=cell.R.shape[2],
+        **cell.attributes,
+    )
     finals = dict(zip(order, outputs[1:], strict=True))
+    if rows:
+        for index, after in finals.items():
+            finals[index] = f"{after}/masked"
+            rows.final(first[index], after, finals[index])
     for output, state in step.stacked.items():
-        if state == cell.h:
+        if state == cell.h and rows:
+            _squeeze(graph, made, outputs[0], f"{operator}/Y/steps", 1)
+            rows.outputs(f"{operator}/Y/steps", first[cell.h], output)
+        elif state == cell.h:
             _squeeze(graph, made, outputs[0], output, 1)
-    for index, output in enumerate(step.final):
+    for output, index in (*zip(step.final, range(len(step.final)), strict=True), *step.copies.items()):
         if output:
             _squeeze(graph, made, finals[index], output, 0)
     for output, value in step.passed.items():
@@ -82,86 +96,135 @@ def _operator(graph: Graph, name: str, step: Step, cell: Cell) -> list[NodeProto
     return made.nodes
 
 
-def _axes(graph: Graph, made: Nodes, axis: int) -> str:
-    name = f"lstm_onnx/axes/{axis}"
-    while name in graph.arrays and graph.arrays[name].tolist() != [axis]:
+def _axes(graph: Graph, made: Nodes, *axes: int) -> str:
+    name = f"lstm_onnx/axes/{'_'.join(map(str, axes))}"
+    while name in graph.arrays and graph.arrays[name].tolist() != list(axes):
         name += "_"
-    return made.constant(name, np.array([axis], np.int64))
+    return made.constant(name, np.array(axes, np.int64))
 
 
-def _squeeze(graph: Graph, made: Nodes, value: str, output: str, axis: int) -> None:
-    if graph.opset >= 13:
-        made.one("Squeeze", value, _axes(graph, made, axis), name=output)
+def _squeeze(graph: Graph, made: Nodes, value: str, output: str, *axes: int) -> None:
+    if graph.opset >= _AXES_AS_INPUT:
+        made.one("Squeeze", value, _axes(graph, made, *axes), name=output)
     else:
-        made.one("Squeeze", value, name=output, axes=[axis])
+        made.one("Squeeze", value, name=output, axes=axes)
 
 
-def chains_to_operators(graph: Graph) -> dict[str, str]:
-    """Replace the unrolled loops that can be replaced; returns the operator of each, by the name of its first step."""
+def _split(graph: Graph, made: Nodes, value: str, parts: Sequence[str], name: str) -> None:
+    """Split a value into its entries along the first axis, which stays."""
+    sizes = np.ones(len(parts), np.int64)
+    if graph.opset >= _AXES_AS_INPUT:
+        made.add("Split", value, made.constant(f"{name}/steps", sizes), name=f"{name}/Split", outputs=parts, axis=0)
+    else:
+        made.add("Split", value, name=f"{name}/Split", outputs=parts, axis=0, split=sizes.tolist())
+
+
+def chains_to_operators(graph: Graph, sizes: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Replace the unrolled loops that can be replaced; returns the operator of each, by the name of its first step.
+
+    Args:
+        graph: it is changed.
+        sizes: integers and booleans that the graph computes, and that are always the same.
+    """
+    shapes = shapes_of(graph)
+    tried = with_products_per_step(graph, shapes)
+    without_choices(tried, sizes)
+    simplify(tried)
+    arrays = {**tried.arrays, **sizes}
+    arrays |= constant_values(tried.nodes, arrays, tried.opset)
     replaced: dict[str, str] = {}
-    arrays = {**graph.arrays, **_constants(graph.nodes)}
-    arrays |= constant_values(graph.nodes, arrays, graph.opset)
-    for chain in list(chains(graph, arrays)):
-        cell = cell_of(chain.step, graph.opset)
-        made = _written(graph, chain, cell) if cell is not None and cell.h == 0 else None
+    for chain in list(chains(tried, arrays)):
+        cell = cell_of(chain.step, tried.opset)
+        made = _written(tried, chain, cell, shapes) if cell is not None and cell.h == 0 else None
         if made is None or cell is None:
             continue
         name, nodes = made
         given = {output for node in nodes for output in node.output}
-        graph.nodes = [node for node in graph.nodes if not given & set(node.output)] + nodes
+        tried.nodes = [node for node in tried.nodes if not given & set(node.output)] + nodes
         replaced[name] = cell.op_type
     if replaced:
+        graph.nodes, graph.arrays = tried.nodes, tried.arrays
         graph.sort()
         graph.remove_unread()
     return replaced
 
 
-def _written(graph: Graph, chain: Chain, cell: Cell) -> tuple[str, list[NodeProto]] | None:
+def _written(
+    graph: Graph, chain: Chain, cell: Cell, shapes: Mapping[str, Shape | None]
+) -> tuple[str, list[NodeProto]] | None:
     """The name and the nodes of a chain's operator, with the states that are read outside of the chain."""
-    inner = {id(node) for node in graph.nodes if node.op_type in ("MatMul", "Gemm") and node.input[0] in chain.hs}
-    wanted = {value.name for value in graph.outputs}
-    wanted |= {name for node in graph.nodes if id(node) not in inner for name in node.input}
+    # Those of the chain's own nodes, too, which nothing reads any more when it is replaced.
+    wanted = graph.read()
     producers = {name: node for node in graph.nodes for name in node.output}
     hs = [name for name in chain.hs[1:] if name in wanted]
     if any(len(producers[name].output) > 1 for name in (*hs, *chain.final) if name in producers):
         return None
     name = f"{producers[chain.hs[1]].name or chain.hs[1]}/unrolled"
     made = Nodes(initializers=graph.arrays)
-    steps = [
-        made.one("Unsqueeze", x, _axes(graph, made, 0), name=f"{name}/x{index}") for index, x in enumerate(chain.xs)
-    ]
-    whole = _sequence_of(chain.xs, producers)
-    sequence = whole or made.one("Concat", *steps, name=f"{name}/sequence", axis=0)
-    if whole:
-        made.nodes.clear()
+    sequence = _sequence_of(graph, chain.xs, producers, shapes, made, name)
+    if not sequence:
+        steps = [
+            made.one("Unsqueeze", x, _axes(graph, made, 0), name=f"{name}/x{index}") for index, x in enumerate(chain.xs)
+        ]
+        sequence = made.one("Concat", *steps, name=f"{name}/sequence", axis=0)
     step = replace(chain.step, sequence=sequence, final=tuple(end if end in wanted else "" for end in chain.final))
     nodes = _operator(graph, name, step, cell)
     made.nodes += nodes
+    for stack in _stacks(graph, chain.hs[1:]):
+        _squeeze(graph, made, f"{name}/{cell.op_type}/Y", str(stack.output[0]), 1)
     before = [state for state in hs if state != chain.final[0]]
     if before:
-        count = len(chain.xs)
-        sizes = made.constant(f"{name}/steps", np.ones(count, np.int64))
-        parts = [f"{name}/h{index}" for index in range(count)]
-        made.add("Split", f"{name}/{cell.op_type}/Y", sizes, name=f"{name}/Split", outputs=parts, axis=0)
+        parts = [f"{name}/h{index}" for index in range(len(chain.xs))]
+        _split(graph, made, f"{name}/{cell.op_type}/Y", parts, name)
         for index, state in enumerate(chain.hs[1:]):
             if state in before:
-                axes = made.constant("lstm_onnx/axes/0_1", np.array([0, 1], np.int64))
-                made.one("Squeeze", parts[index], axes, name=state)
+                _squeeze(graph, made, parts[index], state, 0, 1)
     return name, made.nodes
 
 
-def _sequence_of(xs: Sequence[str], producers: Mapping[str, NodeProto]) -> str:
-    """The value whose entries along the first axis are these, in order; "" where there is none."""
-    pieces = [producers.get(x) for x in xs]
-    if any(piece is None or piece.op_type != "Squeeze" for piece in pieces):
+def _stacks(graph: Graph, hs: Sequence[str]) -> Iterator[NodeProto]:
+    """The nodes that join all these states along a new first axis."""
+    unsqueezed: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op_type == "Unsqueeze":
+            axes = graph.arrays.get(node.input[1]) if len(node.input) > 1 else None
+            if (axes.tolist() if axes is not None else attributes_of(node).get("axes")) == [0]:
+                unsqueezed[node.output[0]] = node.input[0]
+            continue
+        joined = node.op_type == "Concat" and not typed(attributes_of(node), "axis", int)
+        if joined and [unsqueezed.get(name) for name in node.input] == list(hs):
+            yield node
+
+
+def _sequence_of(
+    graph: Graph,
+    xs: Sequence[str],
+    producers: Mapping[str, NodeProto],
+    shapes: Mapping[str, Shape | None],
+    made: Nodes,
+    name: str,
+) -> str:
+    """A value whose entries along the first axis are these, in order; "" where they are no entries of one value."""
+    entries = [_entry(graph, producers.get(x), producers) for x in xs]
+    sources = {entry[0] for entry in entries if entry is not None}
+    if len(sources) != 1 or None in entries:
         return ""
-    names = [str(piece.input[0]) for piece in pieces if piece is not None]
-    split = producers.get(names[0])
-    if (
-        split is None
-        or split.op_type != "Split"
-        or typed(attributes_of(split), "axis", int)
-        or list(split.output) != names
-    ):
-        return ""
-    return str(split.input[0])
+    source, indices = sources.pop(), [entry[1] for entry in entries if entry is not None]
+    shape = shapes.get(source)
+    if shape and shape[0] == len(indices) and indices == list(range(len(indices))):
+        return source
+    order = made.constant(f"{name}/order", np.array(indices, np.int64))
+    return made.one("Gather", source, order, name=f"{name}/sequence", axis=0)
+
+
+def _entry(graph: Graph, node: NodeProto | None, producers: Mapping[str, NodeProto]) -> tuple[str, int] | None:
+    """The value of which a node takes an entry along the first axis, and the number of the entry."""
+    if node is None:
+        return None
+    if node.op_type == "Gather" and not typed(attributes_of(node), "axis", int):
+        index = graph.arrays.get(node.input[1])
+        return None if index is None or index.ndim or index < 0 else (str(node.input[0]), int(index))
+    split = producers.get(node.input[0]) if node.op_type == "Squeeze" else None
+    if split is None or split.op_type != "Split" or typed(attributes_of(split), "axis", int):
+        return None
+    return str(split.input[0]), list(split.output).index(node.input[0])

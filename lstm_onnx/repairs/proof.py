@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, helper
+from onnx import ModelProto, NodeProto, helper
 
 from ..errors import InputError, ModelError, RunError
 from ..runtime import Model
@@ -18,6 +19,7 @@ from ..runtime.providers import ort_errors
 Array = np.ndarray[Any, Any]
 _SIZES = ((2, 6), (1, 1), (3, 9), (1, 12))
 """Of the first open axis and of the others, in each comparison."""
+_MARKED = 1 / 3
 _ROWS = 3
 """Batches of the source's fixed size that the repaired file takes at once."""
 
@@ -39,7 +41,14 @@ class Proof:
         return f"compared with the source in {self.runs} runs: no difference beyond rounding"
 
 
-def prove(source: Model, repaired: Model, *, seed: int = 0, fixed: tuple[int, int] | None = None) -> Proof:
+def prove(
+    source: Model,
+    repaired: Model,
+    *,
+    seed: int = 0,
+    fixed: tuple[int, int] | None = None,
+    marks: Sequence[float] = (),
+) -> Proof:
     """Compare two files at several sizes.
 
     Args:
@@ -47,13 +56,14 @@ def prove(source: Model, repaired: Model, *, seed: int = 0, fixed: tuple[int, in
         repaired: the file after, whose further inputs are states.
         seed: of the inputs.
         fixed: the batch axis of the source's inputs and its size, where the repaired file takes any.
+        marks: numbers that mark steps in the inputs, such as the 0 of padding (see `marks_of`).
 
     Raises:
         ModelError: the source runs at none of the sizes.
     """
     runs, failed = 0, ""
     for sizes in _SIZES:
-        feeds = drawn(source, sizes, seed + runs)
+        feeds = drawn(source, sizes, seed + runs, marks)
         try:
             whole = source.run(feeds)
             near = source.run(rounded(feeds))
@@ -67,17 +77,24 @@ def prove(source: Model, repaired: Model, *, seed: int = 0, fixed: tuple[int, in
             return Proof(runs, error.reason)
         if problem := _difference(found, whole, near):
             return Proof(runs, problem)
-        if fixed is not None and (problem := _batched(source, repaired, sizes, seed, fixed)):
+        if fixed is not None and (problem := _batched(source, repaired, sizes, seed, fixed, marks)):
             return Proof(runs, problem)
     if not runs:
         raise ModelError(f"cannot be compared: it does not run on drawn inputs ({failed})", path=source.path)
     return Proof(runs)
 
 
-def _batched(source: Model, repaired: Model, sizes: tuple[int, int], seed: int, fixed: tuple[int, int]) -> str:
+def _batched(
+    source: Model,
+    repaired: Model,
+    sizes: tuple[int, int],
+    seed: int,
+    fixed: tuple[int, int],
+    marks: Sequence[float],
+) -> str:
     """Where a larger batch differs from the source's batches, one after the other."""
     axis, _ = fixed
-    parts = [drawn(source, sizes, 100 + seed + number) for number in range(_ROWS)]
+    parts = [drawn(source, sizes, 100 + seed + number, marks) for number in range(_ROWS)]
     together = {
         name: np.concatenate([part[name] for part in parts], axis) if array.ndim > axis else array
         for name, array in parts[0].items()
@@ -113,8 +130,21 @@ def _difference(found: Mapping[str, Array], whole: Mapping[str, Array], near: Ma
     return ""
 
 
-def drawn(model: Model, sizes: tuple[int, int], seed: int) -> dict[str, Array]:
-    """Random inputs: the first open axis has the first size, the others the second."""
+def marks_of(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> tuple[float, ...]:
+    """The numbers that inputs are compared with, by which padding is told from other steps."""
+    compared = [arrays[name] for node in nodes if node.op_type == "Equal" for name in node.input if name in arrays]
+    return tuple(dict.fromkeys(float(item) for item in compared if item.size == 1 and item.dtype.kind == "f"))
+
+
+def drawn(model: Model, sizes: tuple[int, int], seed: int, marks: Sequence[float] = ()) -> dict[str, Array]:
+    """Random inputs: the first open axis has the first size, the others the second.
+
+    Args:
+        model: it takes them.
+        sizes: see above.
+        seed: of the numbers.
+        marks: numbers with which a third of the entries of the first two axes of floats are filled.
+    """
     rng = np.random.default_rng(seed)
     known: dict[str, int] = {}
     feeds: dict[str, Array] = {}
@@ -128,26 +158,47 @@ def drawn(model: Model, sizes: tuple[int, int], seed: int) -> dict[str, Array]:
             shape.append(size)
         dtype = np.dtype(np.float32 if info.dtype is None else info.dtype)
         array = rng.standard_normal(shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+        for mark in marks if dtype.kind == "f" and len(shape) > 1 else ():
+            array[rng.random(shape[:2]) < _MARKED] = mark
         feeds[name] = np.asarray(array, dtype)
     return feeds
 
 
 def values_of(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> dict[str, Array]:
-    """What values of a graph are that depend on no input's numbers; those that are not computed are left out."""
+    """What values of a graph are that depend on no input's numbers; those that are not computed are left out.
+
+    Raises:
+        ModelError: it runs at none of the sizes.
+    """
     if not names:
         return {}
+    found = values_at_sizes(model, source, names, seed=seed)
+    if not found:
+        raise ModelError("cannot be compared: it does not run on drawn inputs", path=source.path)
+    return found[0]
+
+
+def values_at_sizes(model: ModelProto, source: Model, names: Sequence[str], *, seed: int) -> list[dict[str, Array]]:
+    """What values of a graph are at each of the sizes at which it runs.
+
+    Args:
+        model: outputs are added to it.
+        source: its file.
+        names: of the values.
+        seed: of the inputs.
+    """
     wanted = list(dict.fromkeys(names))
     outputs = {value.name for value in model.graph.output}
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted if name not in outputs)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    for sizes in _SIZES:
-        try:
-            session = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            return dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True))
-        except ort_errors():
-            continue
-    raise ModelError("cannot be compared: it does not run on drawn inputs", path=source.path)
+    found: list[dict[str, Array]] = []
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except ort_errors():
+        return found
+    for sizes in _SIZES if wanted else ():
+        with contextlib.suppress(*ort_errors()):
+            found.append(dict(zip(wanted, session.run(wanted, drawn(source, sizes, seed)), strict=True)))
+    return found

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from ..onnxgraph import ONNX_ERRORS, Scope
+from ..onnxgraph import ONNX_ERRORS, Scope, shape_of
+from ..onnxgraph.builder import Nodes
 from ..onnxgraph.recurrent import INITIAL_C, INITIAL_H, batch_axis, direction_of, input_of, is_onnx_operator
 from ..onnxgraph.shape_inference import with_shapes, without_weights
 from .graph import Graph
+from .masks import add_final
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,23 @@ def closed_states(graph: Graph) -> tuple[list[State], list[str]]:
         inside = direction_of(node) != "forward"
         if inside:
             notes.append(f"{name} needs the end of the sequence ({direction_of(node)}), so its states stay inside")
-        size = scope.dim(input_of(node, 0), 1)
+        size = scope.dim(_sequence(scope, node), 1)
         found += [State(node, index, value, size, inside) for index, value in before.items()]
     return found, notes
+
+
+def fixed_size(graph: Graph, node: NodeProto) -> int | None:
+    """The size of an operator's batch, where it is a number."""
+    dims = {value.name: shape_of(value.type) or () for value in graph.inputs}
+    shape = dims.get(input_of(node, INITIAL_H), ())
+    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else None
+
+
+def _sequence(scope: Scope, node: NodeProto) -> str:
+    """What an operator reads, before its steps are moved (see `masks`), which hides the shape."""
+    name = input_of(node, 0)
+    moved = scope.producer(name)
+    return str(moved.input[0]) if moved is not None and moved.op_type == "GatherElements" else name
 
 
 def _shaped(model: ModelProto) -> ModelProto:
@@ -86,6 +102,7 @@ def expose(graph: Graph, states: list[State], values: Mapping[str, np.ndarray], 
     """
     exposed = Exposed()
     taken = graph.names()
+    axes = {dim for value in graph.inputs for dim in shape_of(value.type) or () if isinstance(dim, str)}
     for state in states:
         node, short = state.node, "h" if state.index == INITIAL_H else "c"
         start = values.get(state.before)
@@ -98,15 +115,23 @@ def expose(graph: Graph, states: list[State], values: Mapping[str, np.ndarray], 
             continue
         path = _path(node)
         name, after = (_free(f"{path}.{short}{end}", taken) for end in "0n")
-        dims = (1, batch if state.batch is None or isinstance(state.batch, int) else state.batch, _width(graph, node))
+        dims = (1, state.batch if state.batch in axes else batch, _width(graph, node))
         kind = helper.np_dtype_to_tensor_dtype(graph.arrays[node.input[2]].dtype)
         while len(node.input) <= state.index:
             node.input.append("")
+        for other in graph.nodes:  # of a masked operator, its own
+            if other.op_type == "Where" and other.name.startswith(f"{node.name}/"):
+                other.input[:] = [name if value == state.before else value for value in other.input]
         node.input[state.index] = name
         final = 1 if short == "h" else 2
         while len(node.output) <= final:
             node.output.append("")
-        if node.output[final]:
+        if any(f"{node.name}/mask/total" in other.output for other in graph.nodes):
+            node.output[final] = node.output[final] or f"{node.name}/Y_{short}"
+            made = Nodes(initializers=graph.arrays)
+            add_final(made, f"{node.name}/mask", name, node.output[final], after)
+            graph.nodes += made.nodes
+        elif node.output[final]:
             graph.nodes.append(helper.make_node("Identity", [node.output[final]], [after], after))
         else:
             node.output[final] = after

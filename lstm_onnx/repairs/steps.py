@@ -27,6 +27,9 @@ class Step:
         final: the outputs of the node that are the last states, "" for one that nobody reads.
         stacked: the outputs of the node that stack a state of every step, by the number of the state.
         passed: the outputs of the node that are values of the graph as they went in.
+        copies: further outputs of the node that are last states, by the number of the state.
+        mask: the value in the body that is False where the step keeps its states; "" where there is none.
+        masks: the value of the graph that holds it for all steps.
     """
 
     node: NodeProto
@@ -40,6 +43,9 @@ class Step:
     final: tuple[str, ...]
     stacked: Mapping[str, int] = field(default_factory=dict)
     passed: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, int] = field(default_factory=dict)
+    mask: str = ""
+    masks: str = ""
 
 
 def step_of(node: NodeProto, arrays: Mapping[str, np.ndarray], read: set[str]) -> Step | None:
@@ -108,14 +114,22 @@ def _of_loop(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray]
         and not typed(attributes_of(item), "axis", int)
         and inner.resolved(item.input[0]) not in inner.constants
     ]
-    if len(gathers) != 1 or not states:
+    masks = [item for item in gathers if _is_mask(inner, item)] if len(gathers) == 2 else []
+    gathers = [item for item in gathers if not any(item is mask for mask in masks)]
+    if len(gathers) != 1 or len(masks) > 1 or not states:
         return None
-    depending = {gathers[0].output[0], *(given[index + 2] for index in states)}
+    twins = _twins(inner, [(index, given[index + 2], results[index + 1], node.input[index + 2]) for index in states])
+    states = [index for index in states if index not in twins]
+    results = [
+        next((results[one + 1] for two, one in twins.items() if results[two + 1] == item), item) for item in results
+    ]
+    depending = {gathers[0].output[0], *(item.output[0] for item in masks), *(given[index + 2] for index in states)}
     if depending & {name for item in _needed(inner, [results[0]]) for name in item.input}:
         return None  # it ends by what it computes
-    inner.nodes = [item for item in inner.nodes if item is not gathers[0]]
+    inner.nodes = [item for item in inner.nodes if not any(item is other for other in (*gathers, *masks))]
     nodes = _needed(inner, [results[index + 1] for index in states])
-    if counters & {inner.resolved(name) for item in nodes for name in item.input}:
+    read_in_it = {inner.resolved(name) for item in nodes for name in item.input}
+    if (counters | {given[index + 2] for index in twins}) & read_in_it:
         return None  # its steps are not alike
     stacked = _stacked(node, results[1 + len(carried) :], len(carried), [results[index + 1] for index in states])
     if stacked is None:
@@ -132,6 +146,54 @@ def _of_loop(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray]
         tuple(node.output[index] if node.output[index] in read else "" for index in states),
         stacked,
         {name: first for name, first in passed.items() if name in read},
+        {node.output[two]: states.index(one) for two, one in twins.items() if node.output[two] in read},
+        masks[0].output[0] if masks else "",
+        inner.resolved(masks[0].input[0]) if masks else "",
+    )
+
+
+def _is_mask(inner: _Body, gather: NodeProto) -> bool:
+    """Whether the steps of a sequence serve as conditions alone."""
+    readers = [node for node in inner.nodes if gather.output[0] in node.input]
+    return all(
+        node.op_type in ("Not", "Cast", "And") or (node.op_type == "Where" and node.input[1] != gather.output[0])
+        for node in readers
+    )
+
+
+def _twins(inner: _Body, states: list[tuple[int, str, str, str]]) -> dict[int, int]:
+    """The states that are equal to an earlier one at every step: they start alike, and are computed alike.
+
+    Args:
+        inner: the body.
+        states: of each its number, its values before and after a step, and what it starts from.
+    """
+    found: dict[int, int] = {}
+    for place, (index, before, after, first) in enumerate(states):
+        for other, earlier, later, start in states[place + 1 :]:
+            if start == first and other not in found and _alike(inner, after, later, {earlier: before}):
+                found[index] = other
+                break
+    return found
+
+
+def _alike(inner: _Body, one: str, other: str, equal: Mapping[str, str]) -> bool:
+    """Whether two values in a body are computed in the same way from values of which some are equal."""
+    one, other = inner.resolved(one), inner.resolved(other)
+    if one == other or equal.get(other) == one:
+        return True
+    made, also = inner.producers.get(one), inner.producers.get(other)
+    if made is None or also is None:
+        first, second = inner.constants.get(one), inner.constants.get(other)
+        return first is not None and second is not None and np.array_equal(first, second)
+    if made is also or made.op_type != also.op_type or len(made.input) != len(also.input) or any(bodies_of(made)):
+        return False
+    attributes = [[item.SerializeToString() for item in node.attribute] for node in (made, also)]
+    place = list(made.output).index(one) == list(also.output).index(other)
+    return (
+        attributes[0] == attributes[1]
+        and place
+        and all(_alike(inner, first, second, equal) for first, second in zip(made.input, also.input, strict=True))
     )
 
 

@@ -15,6 +15,7 @@ from onnx import NodeProto
 
 from ..onnxgraph import bodies_of
 from .graph import Graph
+from .plain import form
 from .steps import Step
 
 _LEAST_STEPS = 3
@@ -45,14 +46,18 @@ class _Values:
     def __init__(self, graph: Graph, arrays: Mapping[str, np.ndarray]) -> None:
         self.arrays = arrays
         self.nodes = graph.nodes
-        self.place = {name: index for index, node in enumerate(graph.nodes) for name in node.output if name}
+        # What is stored or the same at all sizes depends on nothing.
+        self.place = {
+            name: index for index, node in enumerate(graph.nodes) for name in node.output if name and name not in arrays
+        }
+        self.same = _equal(arrays)
         self.readers: dict[str, list[int]] = {}
         for index, node in enumerate(graph.nodes):
             for name in node.input:
                 self.readers.setdefault(name, []).append(index)
         self.forms: dict[tuple[object, ...], NodeProto] = {}
         for node in graph.nodes:
-            self.forms.setdefault(_form(node, {}), node)
+            self.forms.setdefault(form(node, self.same), node)
 
     def depends(self, name: str, on: str) -> bool:
         """Whether a value is computed from another one."""
@@ -88,10 +93,12 @@ class _Values:
         return sorted({index for end in ends for index in self.between(end, start) or []})
 
 
-def _form(node: NodeProto, mapped: Mapping[str, str]) -> tuple[object, ...]:
-    """What makes two nodes the same: operator, attributes and inputs."""
-    attributes = tuple(sorted(item.SerializeToString(deterministic=True) for item in node.attribute))
-    return node.domain, node.op_type, attributes, tuple(mapped.get(name, name) for name in node.input)
+def _equal(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """For each array, the first one that is equal to it."""
+    first: dict[tuple[object, ...], str] = {}
+    return {
+        name: first.setdefault((array.dtype.str, array.shape, array.tobytes()), name) for name, array in arrays.items()
+    }
 
 
 def chains(graph: Graph, arrays: Mapping[str, np.ndarray]) -> Iterator[Chain]:
@@ -192,11 +199,11 @@ def _followed(values: _Values, hs: list[str], xs: list[str], nodes: list[int], c
     after_cell: str | None = None
     last: dict[str, str] = {}
     for number in range(1, len(hs)):
-        mapped = {hs[1]: hs[number], xs[1]: xs[number]}
+        mapped = {**values.same, hs[1]: hs[number], xs[1]: xs[number]}
         if cells is not None:
             mapped[cells[1]] = cells[number] if number < len(cells) else last.get(str(after_cell), "")
         for node in body:
-            other = values.forms.get(_form(node, mapped))
+            other = values.forms.get(form(node, mapped))
             if other is None:
                 return None
             mapped.update(zip(node.output, other.output, strict=True))

@@ -14,7 +14,7 @@ from torch import nn
 from ..errors import ModelError
 from ..exporter.call.metadata import call_from_json
 from ..exporter.call.structure import KEYWORD, STAR, Argument, ConstantNode, ContainerNode, Node, TensorNode, constants
-from ..exporter.kept_digest import keep_digest
+from ..exporter.kept_digest import keep_digest, keep_folds
 from ..exporter.lstm_with_lengths import LSTMWithLengths
 from ..exporter.module_metadata import state_digest
 from ..exporter.sources.torch_lstm import module_of
@@ -54,6 +54,7 @@ def _only_recurrent(file: ConvertedFile) -> nn.Module | None:
     if file.metadata.spec is not None:  # a bare nn.LSTM
         module = module_of(file.metadata.spec, stack.state)
         keep_digest(module, digest(stack.state), file.metadata.digest)
+        keep_folds(module, stack.state, stack.folds)
         return LSTMWithLengths(module).eval() if stack.lengths else module
     returned = [stack.outputs.output, stack.outputs.hn, stack.outputs.cn]
     names = ["output.0", "output.1"] if stack.outputs.cn is None else ["output.0", "output.1.0", "output.1.1"]
@@ -63,7 +64,7 @@ def _only_recurrent(file: ConvertedFile) -> nn.Module | None:
         return None
     if list(graph.inputs) != arguments or called != ["input", "hx"][: len(called)] or not called:
         return None
-    only = recurrent_module(stack.spec, stack.state)
+    only = recurrent_module(stack.spec, stack.state, stack.folds)
     keep_digest(only, state_digest(only.state_dict()), file.metadata.digest)
     return only
 

@@ -249,7 +249,7 @@ class Converter:
             return replace(cell.step, path=path), [*stack.nodes, *cell.nodes]
         module = self.modules.stacks.get(stack.prefix)
         if module is None:
-            module = self.modules.stacks[stack.prefix] = recurrent_module(stack.spec, stack.state)
+            module = self.modules.stacks[stack.prefix] = recurrent_module(stack.spec, stack.state, stack.folds)
         path = self.modules.add(stack.path or stack.spec.op_type.lower(), module)
         names = stack.outputs
         lengths, nodes = stack.lengths or "", list(stack.nodes)

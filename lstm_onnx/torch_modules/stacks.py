@@ -38,6 +38,7 @@ class Stack:
         x, h0, c0, lengths: the values that it reads, None for one that is left out.
         outputs: the values that it gives.
         nodes: the nodes that it is written as.
+        folds: the stored product R W_hr of each layer whose projection is folded.
         call_prefix: what the names of its nodes start with; a second call's is not that of the weights.
     """
 
@@ -51,6 +52,7 @@ class Stack:
     outputs: StackOutputs
     nodes: list[NodeProto]
     call_prefix: str
+    folds: tuple[Array, ...] = ()
 
     @property
     def path(self) -> str:
@@ -123,7 +125,8 @@ class _Reader:
             if other is None or not _equal(node, other):
                 return None
         state = state_of_layers(spec, weights)
-        return Stack(spec, state, weights_prefix, x, h0, c0, lengths, outputs, [n for n in own if n], prefix)
+        folds = tuple(layer.folded for layer in weights if layer.folded is not None)
+        return Stack(spec, state, weights_prefix, x, h0, c0, lengths, outputs, [n for n in own if n], prefix, folds)
 
     def _spec(self, weights: list[LayerWeights]) -> RecurrentSpec:
         first = self.layers[0]
@@ -151,11 +154,11 @@ class _Reader:
         if not layer.scan:
             W, R = arrays[layer.W[0].value], arrays[layer.R[0].value]  # noqa: N806
             B = arrays[layer.B[0].value] if layer.B else None  # noqa: N806
-            W_hr = self._folded(layer)  # noqa: N806
-            if W_hr is not None:
-                inverse = np.linalg.pinv(W_hr.astype(np.float64))
-                R = (R.astype(np.float64) @ inverse).astype(R.dtype)  # noqa: N806
-            return LayerWeights(W, R, B, W_hr)
+            W_hr = self._projection(layer)  # noqa: N806
+            if W_hr is None:
+                return LayerWeights(W, R, B, None)
+            inverse = np.linalg.pinv(W_hr.astype(np.float64))
+            return LayerWeights(W, (R.astype(np.float64) @ inverse).astype(R.dtype), B, W_hr, folded=R)
         count = layer.directions
         W = np.stack([part.T for part in np.split(arrays[layer.W[0].value], count, axis=1)])  # noqa: N806
         R = np.stack([arrays[port.value].T for port in layer.R])  # noqa: N806
@@ -166,7 +169,7 @@ class _Reader:
         both = arrays[layer.B[0].value].reshape(count, -1)
         return LayerWeights(W, R, np.concatenate([both, np.zeros_like(both)], axis=1), W_hr)
 
-    def _folded(self, layer: RecurrentLayer) -> Array | None:
+    def _projection(self, layer: RecurrentLayer) -> Array | None:
         """W_hr ``(directions, proj_size, hidden_size)`` of a projection that is folded into R."""
         at = layer.name.rpartition("/")[0]
         after = [self.graph.named.get(f"{at}/{name}") for name in ("project", "project_hn")]

@@ -102,10 +102,13 @@ def loop_file(
     until: str = "more",
     state: str = "h_next",
     form: str = "Loop",
+    cell: str = "c_next",
+    outer: tuple[NodeProto, ...] = (),
 ) -> Path:
     """Write a layer: ``x (batch, steps, 5)`` in, ``y (batch, steps, 4)`` out.
 
-    `extra` nodes follow the step, `until` is the condition of the body, and `state` what h becomes.
+    `extra` nodes follow the step, `until` is the condition of the body, `state` what h becomes, and `cell` what c does;
+    `outer` nodes come before the loop.
     """
     gates = GATES[kind]
     step = {"lstm": lstm_step, "rnn": rnn_step}.get(kind, lambda: gru_step(before=kind == "gru_before"))()
@@ -129,7 +132,7 @@ def loop_file(
         "nothing": np.float32(0),
     }
     states = ["h", "c"] if kind == "lstm" else ["h"]
-    after = [state, *(["c_next"] if kind == "lstm" else [])]
+    after = [state, *([cell] if kind == "lstm" else [])]
     floats = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in states]
     sizes = [
         node("Transpose", "x", "steps_first", perm=[1, 0, 2]),
@@ -184,7 +187,7 @@ def loop_file(
             body=body,
         )
     graph = helper.make_graph(
-        [*sizes, loop, node("Transpose", "ys", "y", perm=[1, 0, 2])],
+        [*sizes, *outer, loop, node("Transpose", "ys", "y", perm=[1, 0, 2])],
         "keras",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, (batch, "t", FEATURES))],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, (batch, "t", UNITS))],

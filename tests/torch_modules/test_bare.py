@@ -20,6 +20,7 @@ SIZES: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
     ({"proj_size": 2, "bidirectional": True}, {}),
     ({"proj_size": 3, "num_layers": 2, "batch_first": True}, {"lengths": True}),
     ({"dtype": torch.float64, "proj_size": 2, "bias": False}, {}),
+    ({"proj_size": 3, "num_layers": 2, "bidirectional": True}, {"projection": "fold"}),
     ({"dtype": torch.float16}, {}),
     ({"hidden_size": 20, "input_size": 30}, {"precision": "float16"}),
 )
@@ -109,6 +110,18 @@ def test_a_trained_one_has_a_digest_of_its_own(tmp_path: Path):
     assert digests[0] != digests[1]
 
 
+def test_a_trained_one_is_folded_anew(tmp_path: Path):
+    lstm = drawn_lstm(7, proj_size=2)
+    module, same = round_trip(lstm, tmp_path, {"projection": "fold"})
+    assert same
+    with torch.no_grad():
+        module.weight_hr_l0.mul_(2)
+    lstm_onnx.export(module, tmp_path / "trained.onnx", projection="fold")
+    x = torch.randn(4, 2, 4, generator=torch.Generator().manual_seed(0))
+    found = lstm_onnx.load(tmp_path / "trained.onnx", provider="cpu").run({"input": x.numpy()})["output"]
+    np.testing.assert_allclose(found, module(x)[0].detach().numpy(), atol=1e-6)
+
+
 def test_hooks_of_a_module_with_lengths_are_not_lost(tmp_path: Path):
     module, _ = round_trip(drawn_lstm(5), tmp_path, {"lengths": True})
     module.register_forward_hook(lambda *_: None)
@@ -117,7 +130,7 @@ def test_hooks_of_a_module_with_lengths_are_not_lost(tmp_path: Path):
 
 
 def drawn(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sizes and options without a fold, which stores other numbers."""
+    """Sizes and options."""
     rng = np.random.default_rng([77, number])
     hidden = int(rng.integers(2, 12))
     sizes = {
@@ -132,6 +145,7 @@ def drawn(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
         "dtype": (torch.float32, torch.float64, torch.float16)[int(rng.choice(3, p=[0.7, 0.2, 0.1]))],
     }
     options: dict[str, Any] = {"lengths": bool(rng.random() < 0.4), "opset": int(rng.integers(14, 24))}
+    options["projection"] = str(rng.choice(["scan", "fold"]))
     if sizes["dtype"] == torch.float32 and rng.random() < 0.2:
         options["precision"] = "float16"
     return sizes, options

@@ -161,7 +161,10 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
     spec = replace(opaque.recurrent.spec, batch_first=opaque.batch_first)
     state = validate_state_dict(spec, opaque.recurrent.weights, where=opaque.recurrent.path or "the module")
     names = [value if value in used else None for value in [*opaque.node.output, "", "", ""][:3]]
-    layers = [_of_kind(opaque.recurrent, layer_weights(spec, state, layer)) for layer in range(spec.num_layers)]
+    layers = [
+        _of_kind(opaque.recurrent, layer_weights(spec, state, layer, opaque.recurrent.folds))
+        for layer in range(spec.num_layers)
+    ]
     repeated = is_repeated(opaque.value(0), {value: node for node in graph.nodes.nodes for value in node.output}.get)
     form = form_of(options, layers, lengths=bool(opaque.value(3)), repeated=repeated)
     lengths = opaque.value(3) or None

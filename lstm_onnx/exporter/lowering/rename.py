@@ -25,6 +25,8 @@ Dims = tuple[int | str, ...]
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _STACK_TRACE = "pkg.torch.onnx.stack_trace"
 _ANONYMOUS = re.compile(r"(val|scalar|c_lifted|lifted|_tensor|anonymous)\w*")
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+"""What the tracer gives as the module of code that is in none."""
 _SYMBOL = re.compile(r"\b[su]\d+\b")
 
 
@@ -170,7 +172,7 @@ def _scope(node: Any) -> str:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     except (ValueError, SyntaxError):
         return ""
-    modules = [scope for scope in scopes[:-1] if scope] if scopes else []
+    modules = [scope for scope in scopes[:-1] if scope and scope != _NO_MODULE] if scopes else []
     return str(modules[-1]).removeprefix("inner").removeprefix(".").replace(".", "/") if modules else ""
 
 

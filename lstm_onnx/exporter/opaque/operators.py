@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ...errors import ExportError
 from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attributes
+from ..kept_digest import kept_folds
 from ..user_code import user_line
 from ..weights import Array
 from .packed_sequences import PaddedSequence, as_padded
@@ -88,6 +89,7 @@ class RecurrentModule:
         spec: its sizes.
         cell: whether it is an nn.LSTMCell, nn.GRUCell or nn.RNNCell.
         weights: its parameters by torch's names, as its last call used them.
+        folds: the known products of its projections (see `kept_digest.kept_folds`).
         calls: the calls of the last eager run.
         override: initial states by call number, which replace those that the module's code passes.
         tracing: whether the module is being traced.
@@ -100,6 +102,7 @@ class RecurrentModule:
     spec: RecurrentSpec
     cell: bool
     weights: dict[str, Array] = field(default_factory=dict)
+    folds: Sequence[Array] = ()
     calls: list[RecordedCall] = field(default_factory=list)
     override: dict[int, States] = field(default_factory=dict)
     tracing: bool = False
@@ -180,6 +183,7 @@ def _record(module: nn.Module, recurrent: RecurrentModule, initial: States | Non
     weights = _weights_of(module, recurrent)
     if not recurrent.weights:
         recurrent.weights = weights
+        recurrent.folds = recurrent.folds or kept_folds(module, weights)
     elif any(not np.array_equal(recurrent.weights[name], weights[name], equal_nan=True) for name in weights):
         raise ExportError(
             f"{recurrent.path}: its weights differ from call to call ({user_line()}); "

@@ -1,0 +1,99 @@
+"""A recurrent operator that passes over masked steps, which keep their states, as loops of Keras' Masking do.
+
+The operator has lengths and no mask.  So each sequence's unmasked steps are moved to its beginning, and its length is
+their number; each step of the output is read from where the last unmasked step up to it was moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from ..onnxgraph.builder import Nodes
+
+LEAST_OPSET = 13
+"""The first one in which all these operators take what they are given here."""
+
+
+@dataclass(frozen=True)
+class Unmasked:
+    """The unmasked steps of a batch of sequences.
+
+    Attributes:
+        made: where nodes are added.
+        name: what their names start with.
+        sequence: ``(time, batch, features)``, each sequence's unmasked steps first.
+        lengths: int32 ``(batch,)``, the number of those, or 1 where there are none.
+        count: int32 ``(time, batch)``, the number of those up to each step.
+    """
+
+    made: Nodes
+    name: str
+    sequence: str
+    lengths: str
+    count: str
+
+    def final(self, initial: str, after: str, output: str) -> None:
+        """A last state ``(1, batch, features)``, which is the initial one of a sequence without unmasked steps."""
+        add_final(self.made, self.name, initial, after, output)
+
+    def outputs(self, y: str, initial: str, output: str) -> None:
+        """The states at each step, ``(time, batch, features)``.
+
+        Args:
+            y: of the operator, ``(time, batch, features)``.
+            initial: ``(1, batch, features)``.
+            output: the name of the result.
+        """
+        made, name = self.made, self.name
+        zero, one = _int32(made, 0), _int32(made, 1)
+        place = made.one("Sub", self.count, one, name=f"{name}/last")
+        place = made.one("Max", place, zero, name=f"{name}/place")
+        taken = _along_time(made, y, place, f"{name}/y")
+        before = made.one("Equal", self.count, zero, name=f"{name}/not_begun")
+        before = made.one("Unsqueeze", before, made.integers(2), name=f"{name}/not_begun/features")
+        made.one("Where", before, initial, taken, name=f"{name}/output", output=output)
+
+
+def unmasked(made: Nodes, sequence: str, mask: str, name: str) -> Unmasked:
+    """Add the nodes that move unmasked steps to the beginning.
+
+    Args:
+        made: the graph.
+        sequence: ``(time, batch, features)``.
+        mask: bool ``(time, batch)`` or ``(time, batch, 1)``, False where a step is masked.
+        name: what the names of nodes start with.
+    """
+    valid = made.one("Reshape", mask, made.integers(0, 0), name=f"{name}/valid")
+    valid = made.one("Cast", valid, name=f"{name}/valid/int32", to=TensorProto.INT32)
+    count = made.one("CumSum", valid, _int32(made, 0), name=f"{name}/count")
+    shape = made.one("Shape", valid, name=f"{name}/Shape")
+    steps = made.one("Gather", shape, made.integers(0), name=f"{name}/steps")
+    # Of equal entries, TopK takes the earlier ones first.
+    _, order = made.add("TopK", valid, steps, name=f"{name}/TopK", outputs=[f"{name}/sorted", f"{name}/order"], axis=0)
+    moved = _along_time(made, sequence, order, f"{name}/x")
+    last = made.constant("int/-1", np.array(-1, np.int64))
+    total = made.one("Gather", count, last, name=f"{name}/total")
+    lengths = made.one("Max", total, _int32(made, 1), name=f"{name}/lengths")
+    return Unmasked(made, name, moved, lengths, count)
+
+
+def add_final(made: Nodes, name: str, initial: str, after: str, output: str) -> None:
+    """See `Unmasked.final`; `name` is that of the `Unmasked`."""
+    none = made.one("Equal", f"{name}/total", _int32(made, 0), name=f"{output}/none")
+    none = made.one("Unsqueeze", none, made.integers(0, 2), name=f"{output}/none/features")
+    made.one("Where", none, initial, after, name=f"{name}/{output}", output=output)
+
+
+def _along_time(made: Nodes, value: str, places: str, name: str) -> str:
+    """The entries along the time axis at ``places (time, batch)``."""
+    places = made.one("Unsqueeze", places, made.integers(2), name=f"{name}/places")
+    shape = made.one("Shape", value, name=f"{name}/Shape")
+    places = made.one("Expand", places, shape, name=f"{name}/Expand")
+    return made.one("GatherElements", value, places, name=f"{name}/taken", axis=0)
+
+
+def _int32(made: Nodes, value: int) -> str:
+    return made.constant(f"int32/{value}", np.array(value, np.int32))

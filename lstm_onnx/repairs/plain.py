@@ -1,0 +1,219 @@
+"""A graph without what hides the loops in it: copies, values that are computed twice, and computed sizes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from ..onnxgraph import ONNX_ERRORS, Scope, Shape, attributes_of, bodies_of, is_default, outer_values, shape_of, typed
+from ..onnxgraph.shape_inference import with_shapes, without_weights
+from ..runtime import Model
+from .graph import Graph
+from .proof import values_at_sizes
+
+_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+_MOST_ENTRIES = 8
+"""Of a size, a shape or a bound of a slice."""
+_SEQUENCE_RANK = 3
+
+
+def constants_of(nodes: list[NodeProto]) -> dict[str, np.ndarray]:
+    """The tensors of Constant nodes."""
+    return {
+        node.output[0]: numpy_helper.to_array(item.t)
+        for node in nodes
+        if node.op_type == "Constant" and is_default(node.domain)
+        for item in node.attribute
+        if item.name == "value"
+    }
+
+
+def simplify(graph: Graph) -> None:
+    """Read values from where they are first computed: no copies, no casts to their own type, and nothing twice."""
+    found = constants_of(graph.nodes)
+    graph.arrays |= found
+    graph.nodes = [node for node in graph.nodes if not found.keys() & set(node.output)]
+    types = _types(graph)
+    # What bodies read keeps its name, and so do the graph's outputs.
+    fixed = {name for node in graph.nodes for name in outer_values(node)} | {value.name for value in graph.outputs}
+    first: dict[tuple[object, ...], str] = {}
+    names: dict[str, str] = {}
+    for name, array in graph.arrays.items():
+        other = first.setdefault((array.dtype.str, array.shape, array.tobytes()), name)
+        if other != name:
+            names[name] = other
+    known: dict[tuple[object, ...], NodeProto] = {}
+    nodes: list[NodeProto] = []
+    for node in graph.nodes:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+        own = set(node.output) & fixed
+        if _is_copy(node, types) and not own:
+            names[node.output[0]] = node.input[0]
+            continue
+        same = known.setdefault(form(node, {}), node)
+        unique = same is node or own or node.op_type in _RANDOM or any(bodies_of(node))
+        if not unique and len(same.output) == len(node.output):
+            names.update(zip(node.output, same.output, strict=True))
+            continue
+        nodes.append(node)
+    graph.nodes = nodes
+    graph.remove_unread()
+
+
+def form(node: NodeProto, mapped: Mapping[str, str]) -> tuple[object, ...]:
+    """What makes two nodes the same: operator, attributes and inputs, some of which are mapped."""
+    attributes = tuple(sorted(item.SerializeToString(deterministic=True) for item in node.attribute))
+    return node.domain, node.op_type, attributes, tuple(mapped.get(name, name) for name in node.input)
+
+
+def _is_copy(node: NodeProto, types: Mapping[str, int]) -> bool:
+    if not is_default(node.domain) or len(node.output) != 1:
+        return False
+    if node.op_type == "Cast":
+        return types.get(node.input[0]) == typed(attributes_of(node), "to", int)
+    return node.op_type == "Identity"
+
+
+def _types(graph: Graph) -> dict[str, int]:
+    """The element types of the graph's values, where they are known."""
+    kinds: dict[str, int] = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in graph.arrays.items()}
+    try:
+        shaped = with_shapes(without_weights(complete(graph)), data_prop=False).graph
+    except ONNX_ERRORS:
+        return kinds
+    values = (*shaped.value_info, *shaped.input)
+    return {**kinds, **{value.name: value.type.tensor_type.elem_type for value in values}}
+
+
+def complete(graph: Graph) -> ModelProto:
+    """The model with its stored values."""
+    model = graph.as_model()
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in graph.arrays.items())
+    return model
+
+
+def shapes_of(graph: Graph) -> dict[str, Shape | None]:
+    """The shapes of the graph's values, where they are known."""
+    try:
+        shaped = with_shapes(without_weights(complete(graph))).graph
+    except ONNX_ERRORS:
+        return {}
+    values = (*shaped.value_info, *shaped.input, *shaped.output)
+    return {value.name: shape_of(value.type) for value in values}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a graph computes from shapes alone.
+
+    Attributes:
+        constants: integers and booleans that are the same at all sizes: bounds of slices, widths, conditions.
+        same: values that are equal to an earlier one at all sizes, such as two states of zeros.
+    """
+
+    constants: Mapping[str, np.ndarray]
+    same: Mapping[str, str]
+
+
+def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
+    """What the graph computes from shapes alone, as it is found at several sizes.
+
+    Args:
+        graph: it is not changed.
+        source: its file.
+        seed: of the inputs that it is run with.
+    """
+    scope = Scope.of(graph.as_model().graph)
+    wanted: list[str] = []
+    products: set[str] = set()  # those of states that are zeros are equal, but each belongs to its own layer
+    for node in graph.nodes:
+        if node.op_type in ("MatMul", "Gemm") or (products & set(node.input) and node.op_type not in ("Shape", "Size")):
+            products |= set(node.output)
+        elif len(node.output) == 1 and not any(bodies_of(node)) and not scope.data_sources(node.output[0]):
+            wanted.append(str(node.output[0]))
+    found = values_at_sizes(complete(graph), source, wanted, seed=seed)
+    if not found:
+        return Sizes({}, {})
+    constants = {
+        name: array
+        for name, array in found[0].items()
+        if array.size <= _MOST_ENTRIES
+        and array.dtype.kind in "ib"
+        and all(np.array_equal(array, other[name]) for other in found[1:])
+    }
+    first: dict[tuple[object, ...], str] = {}
+    same: dict[str, str] = {}
+    for name in wanted:
+        arrays = [item[name] for item in found]
+        key = tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
+        if (other := first.setdefault(key, name)) != name:
+            same[name] = other
+    return Sizes(constants, same)
+
+
+def read_as(graph: Graph, names: Mapping[str, str]) -> None:
+    """Let nodes read other values than they do; outputs of the graph and what bodies read stay."""
+    for node in graph.nodes:
+        for index, name in enumerate(node.input):
+            node.input[index] = names.get(name, name)
+
+
+def without_choices(graph: Graph, constants: Mapping[str, np.ndarray]) -> None:
+    """Read from what a Where chooses, where its condition is always the same."""
+    outputs = {value.name for value in graph.outputs}
+    names: dict[str, str] = {}
+    for node in graph.nodes:
+        condition = constants.get(node.input[0]) if node.op_type == "Where" else None
+        if condition is not None and condition.size == 1 and node.output[0] not in outputs:
+            chosen = str(node.input[1 if condition.all() else 2])
+            names[node.output[0]] = names.get(chosen, chosen)
+    read_as(graph, names)
+    graph.remove_unread()
+
+
+def with_products_per_step(graph: Graph, shapes: Mapping[str, Shape | None]) -> Graph:
+    """A copy in which each step multiplies its own part of a sequence, where the file multiplies the whole one."""
+    producers = {name: node for node in graph.nodes for name in node.output}
+    nodes: list[NodeProto] = []
+    for node in graph.nodes:
+        product, bias = _product(graph, producers, node, shapes)
+        if product is None:
+            nodes.append(node)
+            continue
+        output = str(node.output[0])
+        part = helper.make_node("Gather", [product.input[0], node.input[1]], [f"{output}/x"], f"{output}/x", axis=0)
+        end = output if bias is None else f"{output}/product"
+        nodes += [part, helper.make_node("MatMul", [f"{output}/x", product.input[1]], [end], end)]
+        if bias is not None:
+            nodes.append(helper.make_node("Add", [end, bias], [output], f"{output}/biased"))
+    nodes = [copy.deepcopy(node) for node in nodes]
+    changed = Graph(graph.model, nodes, dict(graph.arrays), graph.inputs, graph.outputs)
+    changed.remove_unread()
+    return changed
+
+
+def _product(
+    graph: Graph, producers: Mapping[str, NodeProto], node: NodeProto, shapes: Mapping[str, Shape | None]
+) -> tuple[NodeProto | None, str | None]:
+    """The product of a sequence that a Gather takes a step of, and the bias that is added to it."""
+    index = graph.arrays.get(node.input[1]) if node.op_type == "Gather" else None
+    if index is None or index.ndim or typed(attributes_of(node), "axis", int):
+        return None, None
+    product, bias = producers.get(node.input[0]), None
+    if product is not None and product.op_type == "Add":
+        biases = [name for name in product.input if name in graph.arrays and graph.arrays[name].ndim == 1]
+        others = [name for name in product.input if name not in graph.arrays]
+        if len(biases) != 1 or len(others) != 1:
+            return None, None
+        bias, product = biases[0], producers.get(others[0])
+    if product is None or product.op_type != "MatMul" or product.input[1] not in graph.arrays:
+        return None, None
+    known = shapes.get(product.input[0])
+    if known is None or len(known) != _SEQUENCE_RANK or graph.arrays[product.input[1]].ndim != 2:
+        return None, None
+    return product, bias

@@ -43,13 +43,15 @@ class Constants:
 
     Args:
         module: the traced module, before its parameters and buffers lose their numbers.
+        kept: whether these keep them, in the trace as well.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, kept: bool = False) -> None:
         self._module = module
-        self._own = {name: tensor for name, tensor in _tensors(module) if tensor.numel() <= _LARGEST}
+        own = () if kept else _tensors(module)
+        self._own = {name: tensor for name, tensor in own if tensor.numel() <= _LARGEST}
         self._known: Any = WeakIdKeyDictionary()
-        self._started = False
+        self._started = kept
 
     def read(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
         """The result of a function that reads numbers, in a tuple; None where an argument's are not known."""

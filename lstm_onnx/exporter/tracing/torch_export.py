@@ -37,6 +37,7 @@ from .exact_rewrites import exact_rewrites
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
 from .pooling import SymbolicPooling
+from .repeated_operators import operators_remembered
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
 from .torch_tables import tables_kept
@@ -103,7 +104,7 @@ def fixed_graph(functional: FunctionalModule, inputs: Tensors, states: Tensors, 
         return leaves
 
     def run(builtins: Builtins) -> FixedGraph:
-        with _tracing(functional), suppress_torch_output():
+        with _tracing(functional), suppress_torch_output(), operators_remembered():
             traced, _, mode = _traced_by(
                 functional,
                 builtins,
@@ -114,6 +115,7 @@ def fixed_graph(functional: FunctionalModule, inputs: Tensors, states: Tensors, 
                     _allow_non_fake_inputs=True,
                     record_stack_traces=lines,
                 )(*given),
+                fixed=True,
             )
         return FixedGraph(traced, structures[0], tuple(mode.passed_checks))
 
@@ -199,7 +201,7 @@ def _trace(
             program, guards = _exported_rolled(functional, rolled, args, shapes)
             mode = TracingMode(Constants(functional.stateful), builtins)
         try:
-            with tables_kept(), exact_rewrites():
+            with tables_kept(_devices(program)), exact_rewrites():
                 translated = torch.onnx.export(
                     program,
                     dynamo=True,
@@ -251,10 +253,13 @@ def _exported(
 
 
 def _traced_by(
-    functional: FunctionalModule, builtins: Builtins, tracer: Callable[[], _Result]
+    functional: FunctionalModule, builtins: Builtins, tracer: Callable[[], _Result], *, fixed: bool = False
 ) -> tuple[_Result, GuardLog, TracingMode]:
-    """What a tracer makes of the module's code, with all that is done otherwise than in PyTorch while it runs."""
-    mode = TracingMode(Constants(functional.stateful), builtins)
+    """What a tracer makes of the module's code, with all that is done otherwise than in PyTorch while it runs.
+
+    A tracer of `fixed` sizes leaves the module its parameters and buffers.
+    """
+    mode = TracingMode(Constants(functional.stateful, kept=fixed), builtins)
     with record_guards(_THROUGH) as guards:
         try:
             with (
@@ -290,6 +295,13 @@ def _exported_rolled(
         except Exception as error:
             raise (explained(functional, error, guards.lines) or unexplained(error)) from error
     return program, guards
+
+
+def _devices(program: torch.export.ExportedProgram) -> set[str]:
+    """The types of the devices of all tensors that a program has, or makes."""
+    made = (node.meta.get("val") for node in program.graph.nodes)
+    values = (*program.state_dict.values(), *program.constants.values(), *pytree.tree_leaves(list(made)))
+    return {value.device.type for value in values if isinstance(value, torch.Tensor)}
 
 
 def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 _TRANSLATIONS: dict[tuple[type, int], Any] = {}
 
 
 @contextlib.contextmanager
-def tables_kept() -> Iterator[None]:
+def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     """Let torch build its table of translations once in a process, and look for new operators once within.
 
     A torch that has these elsewhere goes on as it does.
+
+    Args:
+        devices: the types of the devices, other than the CPU, that the program's tensors are on.
     """
-    with _translations_kept(), _operators_found_once():
+    with _translations_kept(), _operators_found_once(), _kernels_replaced_on(devices):
         yield
 
 
@@ -39,7 +42,7 @@ def _translations_kept() -> Iterator[None]:
         table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
         return table
 
-    with _replaced(ONNXRegistry, "from_torchlib", own, classmethod(kept)):
+    with replaced(ONNXRegistry, "from_torchlib", own, classmethod(kept)):
         yield
 
 
@@ -61,12 +64,30 @@ def _operators_found_once() -> Iterator[None]:
             own()
             found = True
 
-    with _replaced(utils, "_materialize_cpp_cia_ops", own, once):
+    with replaced(utils, "_materialize_cpp_cia_ops", own, once):
         yield
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, own: Any, other: Any) -> Iterator[None]:
+def _kernels_replaced_on(devices: Collection[str]) -> Iterator[None]:
+    """torch replaces the kernels of some 700 operators for each kind of device that it knows; ours are enough."""
+    kinds = {"cpu", "meta", *devices}
+    with contextlib.ExitStack() as stack:
+        try:
+            from torch.export import exported_program
+
+            for name in ("_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", "_BACKEND_KEYS_TO_OVERRIDE"):
+                own = getattr(exported_program, name)
+                ours = [key for key in own if key.name.removeprefix("Autograd").lower() in kinds]
+                stack.enter_context(replaced(exported_program, name, own, ours))
+        except (ImportError, AttributeError):
+            pass
+        yield
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, own: Any, other: Any) -> Iterator[None]:
+    """Within it, `owner` has `other` in the place of `own` as its attribute `name`."""
     setattr(owner, name, other)
     try:
         yield

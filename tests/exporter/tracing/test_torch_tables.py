@@ -55,3 +55,18 @@ def test_a_torch_without_that_function_is_left_alone(monkeypatch: pytest.MonkeyP
     monkeypatch.delattr(utils, "_materialize_cpp_cia_ops")
     with tables_kept():
         assert not hasattr(utils, "_materialize_cpp_cia_ops")
+
+
+def test_kernels_are_replaced_on_the_devices_in_use_alone() -> None:
+    exported: Any = pytest.importorskip("torch.export.exported_program")
+    names = ("_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", "_BACKEND_KEYS_TO_OVERRIDE")
+    before = [getattr(exported, name) for name in names]
+
+    def kinds() -> list[set[str]]:
+        return [{key.name for key in getattr(exported, name)} for name in names]
+
+    with tables_kept():
+        assert kinds() == [{"AutogradCPU", "AutogradMeta"}, {"CPU", "Meta"}]
+    with tables_kept({"cpu", "cuda"}):
+        assert kinds() == [{"AutogradCPU", "AutogradCUDA", "AutogradMeta"}, {"CPU", "CUDA", "Meta"}]
+    assert all(getattr(exported, name) is own for name, own in zip(names, before, strict=True))

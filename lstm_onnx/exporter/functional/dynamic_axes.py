@@ -7,7 +7,6 @@ and which time shows in what reaches its recurrent modules.
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -70,11 +69,12 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     tied = Tied() if {_BATCH, _TIME} <= set(map(search.role, groups)) else search.tied({*itertools.chain(*groups)})
     groups += tied.growths
     if not groups and given_up:
-        size, axes = max(((len(axes), axes) for axes in by_size), key=operator.itemgetter(0))
+        most = max(by_size, key=len)
+        name, axis = most[0]
         raise ExportError(
-            f"which axes of the inputs are dynamic was not found: {size} axes are of one size, "
-            f"{search.shapes[axes[0][0]][axes[0][1]]}; pass dynamic_shapes, or example inputs whose batch, time and "
-            "other axes have different sizes"
+            f"which axes of the inputs are dynamic was not found: {len(most)} axes are of one size, "
+            f"{search.shapes[name][axis]}; pass dynamic_shapes, or example inputs whose batch, time and other axes "
+            "have different sizes"
         )
     if not groups:
         raise ExportError(

@@ -6,21 +6,16 @@ and which time shows in what reaches its recurrent modules.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
-from torch import nn
-from torch.nn.utils.rnn import PackedSequence
 
 from ...errors import ExportError
 from ...symbolic_dims import names_in
 from ..call.arguments import Arguments, resize_tensor
 from ..call.structure import by_argument
 from .functional_module import FunctionalModule, resize_example
+from .recurrent_calls import recorded_calls
 
 Axis = tuple[str, int]
 """An input's name and one of its axes."""
@@ -34,6 +29,8 @@ _SMALL = 16
 _FACTORS = 20
 _MOST_LEFT_OUT = 2
 """Axes that happen to have the size of others and may have no other: a state's layers, a number of features."""
+_MOST_PICKED = 32
+"""Choices of one axis of each input: a state's batch, and not its layers of the same number."""
 _MOST_TIED, _MOST_SHIFT, _MOST_TIED_RUNS = 2, 4, 200
 """Sizes that follow from another one, how far one may exceed another without being a multiple, and runs for them."""
 _BATCH, _TIME = "batch", "time"
@@ -64,9 +61,21 @@ def find_dynamic_axes(functional: FunctionalModule) -> Arguments:
     """
     search = _Search(functional)
     search.enlarge_ones()
-    groups: list[Group | Mapping[Axis, str]] = [group for axes in search.by_size() for group in search.separate(axes)]
+    by_size = search.by_size()
+    # Sizes that few axes have first: many axes of one size may take all the runs.
+    parts = {id(axes): list(search.separate(axes)) for axes in sorted(by_size, key=len)}
+    groups: list[Group | Mapping[Axis, str]] = [group for axes in by_size for group in parts[id(axes)]]
+    given_up = search.runs > _MOST_RUNS
     tied = Tied() if {_BATCH, _TIME} <= set(map(search.role, groups)) else search.tied({*itertools.chain(*groups)})
     groups += tied.growths
+    if not groups and given_up:
+        most = max(by_size, key=len)
+        name, axis = most[0]
+        raise ExportError(
+            f"which axes of the inputs are dynamic was not found: {len(most)} axes are of one size, "
+            f"{search.shapes[name][axis]}; pass dynamic_shapes, or example inputs whose batch, time and other axes "
+            "have different sizes"
+        )
     if not groups:
         raise ExportError(
             "no axis of the inputs can have another size: the module fails with each axis that is made longer; "
@@ -195,12 +204,21 @@ class _Search:
                     left = [axis for axis in left if axis not in group]
 
     def largest(self, axes: list[Axis], wanted: Callable[[Group], object]) -> Group:
-        """The axes without as few of them as let the rest be wanted; none where that is a single one, or too many."""
+        """The axes without as few of them as let the rest be wanted, or else one of each input.
+
+        None where the axes without those that are left out are a single one, or none is wanted.
+        """
         for count in range(min(_MOST_LEFT_OUT, len(axes) - 2) + 1):
             for out in itertools.combinations(axes, count):
                 group = tuple(axis for axis in axes if axis not in out)
                 if wanted(group):
                     return group
+        by_input: dict[str, list[Axis]] = {}
+        for axis in axes:
+            by_input.setdefault(axis[0], []).append(axis)
+        for group in itertools.islice(itertools.product(*by_input.values()), _MOST_PICKED):
+            if len(by_input) > 1 and wanted(group):
+                return group
         return ()
 
     def split(self, group: Group) -> Iterator[Group]:
@@ -308,49 +326,12 @@ class _Search:
         for (name, axis), dim in dims.items():
             axes[name][axis] = dim
         functional = replace(self.functional, arguments=replace(self.functional.arguments, axes=axes))
-        with _recorded(functional) as found:
+        with recorded_calls(functional) as found:
             try:
                 resize_example(functional, {_AXIS: size} if dims else {})
             except ExportError:
                 return None
         return found
-
-
-@contextlib.contextmanager
-def _recorded(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
-    """Steps and rows of what recurrent modules are called with, in order."""
-    found: list[tuple[int, int]] = []
-
-    def hook(
-        input_size: int, batch_first: bool, cell: bool
-    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = next((value for value in (*args, *kwargs.values())), None)
-            data = x.data if isinstance(x, PackedSequence) else x
-            # torch 2.13 takes packed sequences of one step with any number of features, and computes nonsense.
-            if isinstance(data, torch.Tensor) and data.shape[-1] != input_size:
-                raise ExportError(f"a recurrent module of {input_size} features was given {data.shape[-1]}")
-            if isinstance(x, PackedSequence):
-                found.append((len(x.batch_sizes), int(x.batch_sizes[0])))
-            elif isinstance(x, torch.Tensor) and (cell or x.dim() == 2):
-                found.append((1, x.shape[0]) if cell else (x.shape[0], 1))
-            elif isinstance(x, torch.Tensor):
-                steps, rows = (1, 0) if batch_first else (0, 1)
-                found.append((x.shape[steps], x.shape[rows]))
-
-        return record
-
-    # A module with states of its own is tried with several shapes of them: only its last call counts.
-    handles = [functional.stateful.register_forward_pre_hook(lambda *_: found.clear())]
-    for path, recurrent in functional.recurrent_modules.items():
-        module = functional.stateful.inner.get_submodule(path)
-        record = hook(recurrent.spec.input_size, bool(getattr(module, "batch_first", False)), recurrent.cell)
-        handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _follows(size: int, base: int, *, alone: bool) -> list[str]:

@@ -216,6 +216,20 @@ def zeros(batch: int) -> tuple[Tensor, Tensor]:
 BATCH_TIME = {0: "batch", 1: "time"}
 STATES = ({1: "batch"}, {1: "batch"})
 LANGUAGE_MODEL = {"tokens": {0: "time", 1: "batch"}, "state": STATES}
+
+
+class Forecast(nn.Module):
+    """As many features, layers and sequences: two each; seven axes of one size, four of them the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.series, self.lstm = nn.Embedding(7, 3), nn.LSTM(5, 6, 2, batch_first=True)
+
+    def forward(self, x: Tensor, series: Tensor, state: tuple[Tensor, Tensor]) -> Any:
+        embedded = self.series(series).unsqueeze(1).expand(-1, x.size(1), -1)
+        return self.lstm(torch.cat([x, embedded], 2), state)
+
+
 CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
     (LanguageModel(), (torch.zeros(5, 3).long(), zeros(3)), LANGUAGE_MODEL),
     (LanguageModel(), (torch.zeros(1, 1).long(), zeros(1)), LANGUAGE_MODEL),  # nothing is told apart by its size
@@ -269,6 +283,11 @@ CASES: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]] = [
         (torch.randn(2, 4), (torch.zeros(1, 2, 6), torch.zeros(1, 2, 6))),
         {"x": {0: "batch"}, "state": STATES},
     ),
+    (
+        Forecast(),
+        (torch.randn(2, 5, 2), torch.zeros(2).long(), (torch.zeros(2, 2, 6), torch.zeros(2, 2, 6))),
+        {"x": BATCH_TIME, "series": {0: "batch"}, "state": STATES},
+    ),
 ]
 
 
@@ -304,22 +323,24 @@ class Stateful(nn.Module):
 
 
 def test_the_batch_of_a_module_with_states_of_its_own_is_found() -> None:
-    module, example = Stateful().eval(), (torch.randn(2, 5, 4), torch.ones(3))
-    found = open_axes_of(module, example)
+    found = open_axes_of(Stateful().eval(), (torch.randn(2, 5, 4), torch.ones(3)))
     assert found == {"x": BATCH_TIME, "weights": {0: "weights_0"}}
 
 
-def test_a_module_whose_inputs_have_one_size_is_refused() -> None:
-    class Fixed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lstm = nn.LSTM(4, 6, batch_first=True)
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (1, "no axis of the inputs can have another size"),
+        (4, "was not found: 12 axes are of one size, 4; pass dynamic_shapes, or example inputs whose"),
+    ],
+)
+def test_a_module_whose_inputs_have_one_size_is_refused(count: int, message: str) -> None:
+    class Fixed(Stateful):
+        def forward(self, *xs: Tensor) -> Tensor:
+            return torch.cat([self.lstm(x.view(4, 4, 4))[0] for x in xs])
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.lstm(x.view(2, 5, 4))[0]
-
-    with pytest.raises(ExportError, match="no axis of the inputs can have another size"):
-        find_dynamic_axes(make_functional(Fixed().eval(), bind_arguments(Fixed(), (torch.randn(2, 5, 4),), None)))
+    with pytest.raises(ExportError, match=message):
+        open_axes_of(Fixed().eval(), tuple(torch.randn(4, 4, 4) for _ in range(count)))
 
 
 def test_a_first_call_works_and_says_which_axes_are_dynamic(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""What reaches a module's recurrent modules while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ...errors import ExportError
+from .functional_module import FunctionalModule
+
+
+@contextlib.contextmanager
+def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int]]]:
+    """Steps and rows of what recurrent modules are called with, in order."""
+    found: list[tuple[int, int]] = []
+
+    def hook(
+        input_size: int, batch_first: bool, cell: bool
+    ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = next((value for value in (*args, *kwargs.values())), None)
+            data = x.data if isinstance(x, PackedSequence) else x
+            # torch 2.13 takes packed sequences of one step with any number of features, and computes nonsense.
+            if isinstance(data, torch.Tensor) and data.shape[-1] != input_size:
+                raise ExportError(f"a recurrent module of {input_size} features was given {data.shape[-1]}")
+            if isinstance(x, PackedSequence):
+                found.append((len(x.batch_sizes), int(x.batch_sizes[0])))
+            elif isinstance(x, torch.Tensor) and (cell or x.dim() == 2):
+                found.append((1, x.shape[0]) if cell else (x.shape[0], 1))
+            elif isinstance(x, torch.Tensor):
+                steps, rows = (1, 0) if batch_first else (0, 1)
+                found.append((x.shape[steps], x.shape[rows]))
+
+        return record
+
+    # A module with states of its own is tried with several shapes of them: only its last call counts.
+    handles = [functional.stateful.register_forward_pre_hook(lambda *_: found.clear())]
+    for path, recurrent in functional.recurrent_modules.items():
+        module = functional.stateful.inner.get_submodule(path)
+        record = hook(recurrent.spec.input_size, bool(getattr(module, "batch_first", False)), recurrent.cell)
+        handles.append(module.register_forward_pre_hook(record, with_kwargs=True))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

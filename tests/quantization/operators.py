@@ -29,6 +29,7 @@ class Case:
     reset_after: bool = True
     activations: tuple[str, ...] = ()
     gain: float = 1.0
+    peepholes: bool = False
 
     def model(self, seed: int = 0, **attributes: Any) -> onnx.ModelProto:
         rng = np.random.default_rng(seed)
@@ -45,6 +46,9 @@ class Case:
         cell = self.op_type == "LSTM"
         names = ["x", "W", "R", "B" if self.bias else "", "lengths" if self.lengths else ""]
         names += ["h0", *(["c0"] if cell else [])] if self.states else []
+        if self.peepholes:
+            weights["P"] = drawn(self.directions, 3 * size)
+            names += [""] * (7 - len(names)) + ["P"]
         direction = "bidirectional" if self.directions == 2 else "reverse" if self.reverse else "forward"
         keywords: dict[str, Any] = {"hidden_size": size, "direction": direction, **attributes}
         if self.op_type == "GRU":
@@ -80,6 +84,7 @@ CASES = [
     Case("LSTM", states=False, bias=False, gain=0.3),
     Case("LSTM", 2, states=False, lengths=True),
     Case("LSTM", inputs=3, hidden=33, activations=("Sigmoid", "Relu", "Tanh")),
+    Case("LSTM", 2, lengths=True, gain=2, peepholes=True),
     Case("GRU"),
     Case("GRU", 2, lengths=True, reset_after=False),
     Case("GRU", reverse=True, states=False),

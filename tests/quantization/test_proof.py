@@ -125,6 +125,15 @@ def test_a_wrong_file_is_rejected(name: str, tmp_path: Path):
         prove(done, path)
 
 
+@pytest.mark.parametrize("gate", ["i", "o", "f"])
+def test_wrong_peepholes_are_rejected(gate: str, tmp_path: Path):
+    path = saved(tmp_path / "m.onnx", Case("LSTM", gain=2, peepholes=True).model())
+    done = rewritten(path)
+    set_weight(f"P_{gate}", rolled)(done)
+    with pytest.raises(ModelError, match="layer does not compute in int8 what it must"):
+        prove(done, path)
+
+
 @pytest.mark.parametrize("suffix", ["table/rows/int8", "matrix/scale", "rows/transposed/0.5/int8"])
 def test_a_wrong_linear_or_embedding_layer_is_rejected(suffix: str, tmp_path: Path):
     path = linear_and_embedding(tmp_path / "m.onnx")

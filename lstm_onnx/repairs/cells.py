@@ -71,7 +71,7 @@ def cell_of(step: Step, opset: int) -> Cell | None:
         ordered = [wanted[cell.h], *([wanted[1 - cell.h]] if len(states) == 2 else [])]
         pairs = list(zip(found, ordered, strict=True))
         if all(np.abs(mine - theirs).max() <= _NEAR * max(1.0, np.abs(theirs).max()) for mine, theirs in pairs):
-            return cell
+            return cell if not step.zeroed or _zeroes_masked(step, x, states, wanted[cell.h], opset) else None
     return None
 
 
@@ -223,11 +223,19 @@ def _keeps_masked(step: Step, x: Array, states: list[Array], unmasked: list[Arra
     )
 
 
+def _zeroes_masked(step: Step, x: Array, states: list[Array], unmasked: Array, opset: int) -> bool:
+    """Whether a step gives zeros for the rows that are masked, and its state for the others."""
+    mask = np.arange(_BATCH)[:, None] % 2 == 0
+    found = _run(replace(step, after=(*step.after, step.zeroed)), x, states, opset, mask)
+    return found is not None and np.allclose(found[-1], np.where(mask, unmasked, 0), rtol=0, atol=_NEAR)
+
+
 def _run(step: Step, x: Array, states: list[Array], opset: int, mask: Array | None = None) -> list[Array] | None:
     """What the step gives: its states after it, in order; None where it does not run by itself."""
     feeds = dict(zip((step.x, *step.states), (x, *states), strict=True))
     if mask is not None:
         feeds[step.mask] = mask
+    feeds |= {name: np.zeros_like(states[0]) for name in step.zeros if name not in feeds}
     found = _computed(step.nodes, step.constants, feeds, list(dict.fromkeys(step.after)), opset)
     results = [found[name] for name in step.after] if found else []
     return results if results and all(item.shape == states[0].shape for item in results) else None

@@ -111,7 +111,7 @@ def repair(source: str | os.PathLike[str], path: str | os.PathLike[str], *, seed
     sizes = computed_sizes(graph, original, seed=seed)
     read_as(graph, sizes.same)
     simplify(graph)
-    operators = {**loops_to_operators(graph), **chains_to_operators(graph, sizes.constants)}
+    operators = {**loops_to_operators(graph, sizes.zeros), **chains_to_operators(graph, sizes.constants)}
     found, notes = closed_states(graph)
     starts = values_of(complete(graph), original, [state.before for state in found if state.before], seed=seed)
     fixed = fixed_batch(graph, found[0].batch if found else None)

@@ -26,6 +26,7 @@ class Unmasked:
         name: what their names start with.
         sequence: ``(time, batch, features)``, each sequence's unmasked steps first.
         lengths: int32 ``(batch,)``, the number of those, or 1 where there are none.
+        valid: bool ``(time, batch)``, whether a step is one of them.
         count: int32 ``(time, batch)``, the number of those up to each step.
     """
 
@@ -33,6 +34,7 @@ class Unmasked:
     name: str
     sequence: str
     lengths: str
+    valid: str
     count: str
 
     def final(self, initial: str, after: str, output: str) -> None:
@@ -44,7 +46,7 @@ class Unmasked:
 
         Args:
             y: of the operator, ``(time, batch, features)``.
-            initial: ``(1, batch, features)``.
+            initial: ``(1, batch, features)``; "" where masked steps give zeros instead of the state.
             output: the name of the result.
         """
         made, name = self.made, self.name
@@ -52,6 +54,11 @@ class Unmasked:
         place = made.one("Sub", self.count, one, name=f"{name}/last")
         place = made.one("Max", place, zero, name=f"{name}/place")
         taken = _along_time(made, y, place, f"{name}/y")
+        if not initial:
+            valid = made.one("Unsqueeze", self.valid, made.integers(2), name=f"{name}/valid/features")
+            nothing = made.constant("float32/0", np.zeros((), np.float32))
+            made.one("Where", valid, taken, nothing, name=f"{name}/output", output=output)
+            return
         before = made.one("Equal", self.count, zero, name=f"{name}/not_begun")
         before = made.one("Unsqueeze", before, made.integers(2), name=f"{name}/not_begun/features")
         made.one("Where", before, initial, taken, name=f"{name}/output", output=output)
@@ -67,17 +74,17 @@ def unmasked(made: Nodes, sequence: str, mask: str, name: str) -> Unmasked:
         name: what the names of nodes start with.
     """
     valid = made.one("Reshape", mask, made.integers(0, 0), name=f"{name}/valid")
-    valid = made.one("Cast", valid, name=f"{name}/valid/int32", to=TensorProto.INT32)
-    count = made.one("CumSum", valid, _int32(made, 0), name=f"{name}/count")
-    shape = made.one("Shape", valid, name=f"{name}/Shape")
+    number = made.one("Cast", valid, name=f"{name}/valid/int32", to=TensorProto.INT32)
+    count = made.one("CumSum", number, _int32(made, 0), name=f"{name}/count")
+    shape = made.one("Shape", number, name=f"{name}/Shape")
     steps = made.one("Gather", shape, made.integers(0), name=f"{name}/steps")
     # Of equal entries, TopK takes the earlier ones first.
-    _, order = made.add("TopK", valid, steps, name=f"{name}/TopK", outputs=[f"{name}/sorted", f"{name}/order"], axis=0)
+    _, order = made.add("TopK", number, steps, name=f"{name}/TopK", outputs=[f"{name}/sorted", f"{name}/order"], axis=0)
     moved = _along_time(made, sequence, order, f"{name}/x")
     last = made.constant("int/-1", np.array(-1, np.int64))
     total = made.one("Gather", count, last, name=f"{name}/total")
     lengths = made.one("Max", total, _int32(made, 1), name=f"{name}/lengths")
-    return Unmasked(made, name, moved, lengths, count)
+    return Unmasked(made, name, moved, lengths, valid, count)
 
 
 def add_final(made: Nodes, name: str, initial: str, after: str, output: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,15 +22,20 @@ _AXES_AS_INPUT = 13
 """The first opset in which Squeeze and Unsqueeze have their axes, and Split its sizes, as an input."""
 
 
-def loops_to_operators(graph: Graph) -> dict[str, str]:
-    """Replace what can be replaced; returns the operator of each loop that was, by the loop's name."""
+def loops_to_operators(graph: Graph, zeros: Collection[str] = ()) -> dict[str, str]:
+    """Replace what can be replaced; returns the operator of each loop that was, by the loop's name.
+
+    Args:
+        graph: it is changed.
+        zeros: values of it that are always zeros.
+    """
     arrays = graph.arrays
     scope = Scope.of(graph.as_model().graph)
     producers = {name: node for node in graph.nodes for name in node.output}
     replaced: dict[str, str] = {}
     nodes: list[NodeProto] = []
     for node in graph.nodes:
-        step = step_of(node, arrays, graph.read()) if read_layer(node, producers) is None else None
+        step = step_of(node, arrays, graph.read(), zeros) if read_layer(node, producers) is None else None
         if node.op_type == "Loop" and any(name and scope.data_sources(name) for name in node.input[:2]):
             step = None  # how often it runs depends on numbers, such as lengths
         if step is not None and step.mask and graph.opset < LEAST_OPSET:
@@ -83,9 +88,9 @@ def _operator(graph: Graph, name: str, step: Step, cell: Cell) -> list[NodeProto
             finals[index] = f"{after}/masked"
             rows.final(first[index], after, finals[index])
     for output, state in step.stacked.items():
-        if state == cell.h and rows:
+        if rows and state in (cell.h, len(step.states)):
             _squeeze(graph, made, outputs[0], f"{operator}/Y/steps", 1)
-            rows.outputs(f"{operator}/Y/steps", first[cell.h], output)
+            rows.outputs(f"{operator}/Y/steps", first[cell.h] if state == cell.h else "", output)
         elif state == cell.h:
             _squeeze(graph, made, outputs[0], output, 1)
     for output, index in (*zip(step.final, range(len(step.final)), strict=True), *step.copies.items()):

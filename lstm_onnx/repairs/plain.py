@@ -114,10 +114,12 @@ class Sizes:
     Attributes:
         constants: integers and booleans that are the same at all sizes: bounds of slices, widths, conditions.
         same: values that are equal to an earlier one at all sizes, such as two states of zeros.
+        zeros: values that are zeros at all sizes.
     """
 
     constants: Mapping[str, np.ndarray]
     same: Mapping[str, str]
+    zeros: frozenset[str] = frozenset()
 
 
 def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
@@ -153,7 +155,8 @@ def computed_sizes(graph: Graph, source: Model, *, seed: int) -> Sizes:
         key = tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
         if (other := first.setdefault(key, name)) != name:
             same[name] = other
-    return Sizes(constants, same)
+    zeros = [name for name in wanted if not any(item[name].any() for item in found)]
+    return Sizes(constants, same, frozenset(zeros))
 
 
 def read_as(graph: Graph, names: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,9 @@ class Step:
         copies: further outputs of the node that are last states, by the number of the state.
         mask: the value in the body that is False where the step keeps its states; "" where there is none.
         masks: the value of the graph that holds it for all steps.
+        zeroed: the value in the body that is the state h, or zeros where the step is masked; "" where there is none.
+            In `stacked` its number is that after the last state's.
+        zeros: the values in the body that are zeros of a state's shape.
     """
 
     node: NodeProto
@@ -46,22 +49,27 @@ class Step:
     copies: Mapping[str, int] = field(default_factory=dict)
     mask: str = ""
     masks: str = ""
+    zeroed: str = ""
+    zeros: tuple[str, ...] = ()
 
 
-def step_of(node: NodeProto, arrays: Mapping[str, np.ndarray], read: set[str]) -> Step | None:
+def step_of(
+    node: NodeProto, arrays: Mapping[str, np.ndarray], read: set[str], zeros: Collection[str] = ()
+) -> Step | None:
     """The step of a Loop or a Scan; None for another node, and for one that does more than go over one sequence.
 
     Args:
         node: any node.
         arrays: the stored values of the graph.
         read: the values that something in the graph reads, or that are its outputs.
+        zeros: the values of the graph that are always zeros.
     """
     if node.op_type not in ("Loop", "Scan") or not is_default(node.domain):
         return None
     body = next(bodies_of(node), None)
     if body is None:
         return None
-    return _of_loop(node, body, arrays, read) if node.op_type == "Loop" else _of_scan(node, body, arrays, read)
+    return _of_loop(node, body, arrays, read, zeros) if node.op_type == "Loop" else _of_scan(node, body, arrays, read)
 
 
 class _Body:
@@ -87,7 +95,9 @@ class _Body:
         return name
 
 
-def _of_loop(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray], read: set[str]) -> Step | None:
+def _of_loop(
+    node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray], read: set[str], zeros: Collection[str]
+) -> Step | None:
     inner = _Body(body, arrays)
     given, results = [value.name for value in body.input], [inner.resolved(value.name) for value in body.output]
     carried, counters, states = range(len(given) - 2), {given[0]}, []
@@ -120,6 +130,12 @@ def _of_loop(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray]
         return None
     twins = _twins(inner, [(index, given[index + 2], results[index + 1], node.input[index + 2]) for index in states])
     states = [index for index in states if index not in twins]
+    used = {name for item in _needed(inner, results) for name in item.input}
+    idle = [index for index in states if masks and given[index + 2] not in used]
+    states = [index for index in states if index not in idle]
+    if len(idle) > 1 or not states or any(node.output[index] in read for index in idle):
+        return None
+    zeroed = [results[index + 1] for index in idle]
     results = [
         next((results[one + 1] for two, one in twins.items() if results[two + 1] == item), item) for item in results
     ]
@@ -127,11 +143,12 @@ def _of_loop(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray]
     if depending & {name for item in _needed(inner, [results[0]]) for name in item.input}:
         return None  # it ends by what it computes
     inner.nodes = [item for item in inner.nodes if not any(item is other for other in (*gathers, *masks))]
-    nodes = _needed(inner, [results[index + 1] for index in states])
+    given_out = [*(results[index + 1] for index in states), *zeroed]
+    nodes = _needed(inner, given_out)
     read_in_it = {inner.resolved(name) for item in nodes for name in item.input}
     if (counters | {given[index + 2] for index in twins}) & read_in_it:
         return None  # its steps are not alike
-    stacked = _stacked(node, results[1 + len(carried) :], len(carried), [results[index + 1] for index in states])
+    stacked = _stacked(node, results[1 + len(carried) :], len(carried), given_out)
     if stacked is None:
         return None
     return Step(
@@ -149,6 +166,8 @@ def _of_loop(node: NodeProto, body: GraphProto, arrays: Mapping[str, np.ndarray]
         {node.output[two]: states.index(one) for two, one in twins.items() if node.output[two] in read},
         masks[0].output[0] if masks else "",
         inner.resolved(masks[0].input[0]) if masks else "",
+        next(iter(zeroed), ""),
+        tuple({name for item in nodes for name in item.input if inner.resolved(name) in zeros}),
     )
 
 

@@ -30,6 +30,8 @@ _CHUNKINGS = ((1, 1, 1, 1, 1, 1), (2, 1, 3), (4, 2))
 _BATCH = 2
 _OTHER = 3
 """The size of the first dynamic axis that is neither batch nor time; each further one is larger by one."""
+_LARGEST = (7, 1)
+"""Of integers with a time axis, such as tokens: more of them than two show their order; 1 where 7 is out of range."""
 _LIKELY_TIME = ("time", "seq", "frame", "step", "length", "sample")
 
 
@@ -242,7 +244,12 @@ def _sequences(model: Model) -> Iterator[WholeSequence]:
         for batch in (1, _BATCH) if fixed else (_BATCH, 1):
             # Other dynamic axes have sizes of their own, or are the batch under another name.
             for other in (_OTHER, None):
-                yield _random_sequence(model, free, groups[key], batch, other)
+                for most in _LARGEST if _has_integers(free, groups[key]) else _LARGEST[-1:]:
+                    yield _random_sequence(model, free, groups[key], batch, other, most)
+
+
+def _has_integers(free: Mapping[str, ValueInfo], axes: Mapping[str, int]) -> bool:
+    return any(free[name].dtype is not None and np.dtype(free[name].dtype).kind in "iu" for name in axes)
 
 
 def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[str, int]]:
@@ -262,7 +269,7 @@ def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[
 
 
 def _random_sequence(
-    model: Model, free: Mapping[str, ValueInfo], axes: Mapping[str, int], batch: int, other: int | None
+    model: Model, free: Mapping[str, ValueInfo], axes: Mapping[str, int], batch: int, other: int | None, most: int
 ) -> WholeSequence:
     rng = np.random.default_rng(0)
     steps = sum(_CHUNKINGS[0])
@@ -277,7 +284,7 @@ def _random_sequence(
         dtype = np.dtype(info.dtype or np.float32)
         if dtype.kind == "f":
             return np.asarray(rng.standard_normal(shape), dtype)
-        return np.asarray(rng.integers(0, 2, shape), dtype)
+        return np.asarray(rng.integers(0, most + 1 if info.name in axes and dtype.kind != "b" else 2, shape), dtype)
 
     def shape_of(info: ValueInfo) -> list[int]:
         return [

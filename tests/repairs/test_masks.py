@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 import lstm_onnx
 from lstm_onnx.repairs import operators
@@ -89,3 +89,31 @@ def test_masked_steps_that_do_not_keep_their_states_are_left(tmp_path: Path, kep
     run(source, masked_input())
     with pytest.raises(lstm_onnx.ModelError, match="no loop that was recognised as one"):
         lstm_onnx.repair(source, tmp_path / "b.onnx")
+
+
+def shown_or_zeros(path: Path) -> Path:
+    """A masked GRU whose output is zeros at masked steps, by a carried value that no step reads."""
+    show = node("Where", "m_t h_next zeros", "h_shown")
+    model = onnx.load(masked_file(path, "gru", extra=(*KEEP[:2], show)))
+    loop = next(item for item in model.graph.node if item.op_type == "Loop")
+    loop.input.insert(4, "zeros")
+    loop.output.insert(2, "last_shown")
+    body = next(item.g for item in loop.attribute if item.name == "body")
+    for values, place, name in ((body.input, 4, "unread"), (body.output, 3, "h_shown")):
+        moved = list(values)
+        del values[:]
+        values.extend([*moved[:place], helper.make_tensor_value_info(name, TensorProto.FLOAT, None), *moved[place:]])
+    output = next(item for item in body.node if item.output[0] == "y_t")
+    output.input[0] = "h_shown"
+    onnx.save(model, path)
+    return path
+
+
+def test_outputs_that_are_zeros_where_steps_are_masked(tmp_path: Path):
+    source, target = shown_or_zeros(tmp_path / "a.onnx"), tmp_path / "b.onnx"
+    result = lstm_onnx.repair(source, target)
+    assert list(result.operators.values()) == ["GRU"]
+    x = masked_input()
+    assert not run(source, x)[1, :2].any()
+    assert run(source, x)[1, 3].any()
+    np.testing.assert_allclose(run(target, x), run(source, x), atol=2e-6)

@@ -135,6 +135,7 @@ class Metadata:
             upper limit; other axes may have any size from 1.
         size_boundaries: the sizes of an axis at which the module's code may branch; tests of the file try them, one
             less and one more.
+        table_rows: the inputs whose integers are rows of a table, such as an embedding's, and how many rows it has.
         call: how the inputs are arranged in the module's call, and the constants beside them, as JSON (see
             `exporter.call.metadata`); what runs the file needs none of it.
         quantization: how an int8 file was made; None for others.
@@ -156,6 +157,7 @@ class Metadata:
     batch_mixes: str | None = None
     axis_limits: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     size_boundaries: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    table_rows: Mapping[str, int] = field(default_factory=dict)
     call: list[Any] | None = None
     quantization: Quantization | None = None
     streaming: Streaming | None = None
@@ -178,6 +180,7 @@ class Metadata:
             "batch_mixes": self.batch_mixes,
             "axis_limits": {axis: list(limits) for axis, limits in self.axis_limits.items()} or None,
             "size_boundaries": {axis: list(sizes) for axis, sizes in self.size_boundaries.items()} or None,
+            "table_rows": dict(self.table_rows) or None,
             "call": self.call,
             "quantization": None if self.quantization is None else self.quantization.to_dict(),
             "streaming": None if self.streaming is None else dataclasses.asdict(self.streaming),
@@ -227,6 +230,7 @@ class Metadata:
                 batch_mixes=mixes,
                 axis_limits={axis: _limits(item) for axis, item in entries.get("axis_limits", {}).items()},
                 size_boundaries={axis: _sizes(item) for axis, item in entries.get("size_boundaries", {}).items()},
+                table_rows=_table_rows(entries.get("table_rows", {})),
                 call=_call(entries.get("call")),
                 quantization=_quantization(entries["quantization"]) if "quantization" in entries else None,
                 streaming=_streaming(entries["streaming"]) if "streaming" in entries else None,
@@ -289,6 +293,12 @@ def _limits(item: Any) -> tuple[int, int | None]:
     if not _is_size(least) or not (largest is None or (_is_size(largest) and largest >= least)):
         raise ConfigError("the metadata's axis_limits must be a least size and a largest one or null")
     return least, largest
+
+
+def _table_rows(item: Any) -> dict[str, int]:
+    if not isinstance(item, dict) or not all(map(_is_size, item.values())):
+        raise ConfigError("the metadata's table_rows must map names to numbers of rows")
+    return dict(item)
 
 
 def _sizes(item: Any) -> tuple[int, ...]:

@@ -210,6 +210,7 @@ def _build(functional: FunctionalModule, name: str, sizes: Mapping[str, int], op
     explicit = options.states == "explicit"
     exposed = _exposed(functional, graph, calls, rolled, inputs) if explicit else ExposedStates()
     metadata = module_metadata(functional, graph, calls, exposed, options.options, options.input_specs)
+    metadata = replace(metadata, table_rows=traced.table_rows)
     facts = traced.facts.known_of(axis_names(metadata))
     limits = requested_limits(functional, metadata, facts)
     lower_calls(graph, calls, options.options, limits.guarded)

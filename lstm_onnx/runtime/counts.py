@@ -53,10 +53,37 @@ def require_counts(counts: Mapping[str, Count], arrays: Mapping[str, np.ndarray]
         outside = array < count.low if size is None else (array < count.low) | (array > size)
         if not np.any(outside):
             continue
-        index = tuple(map(int, np.unravel_index(int(np.argmax(outside)), array.shape)))
-        place = f"[{', '.join(map(str, index))}]" if index else ""
         allowed = f"{count.low} or more" if size is None else f"from {count.low} to {count.axis}, {size}"
-        raise InputError(f"{name}{place} is {array[index]}", hint=f"it must be {allowed}", name=name, index=index)
+        raise _out_of_range(name, array, outside, f"it must be {allowed}")
+
+
+def require_table_rows(table_rows: Mapping[str, int], arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse rows that a table does not have: PyTorch does so, and a graph takes -1 for the last one.
+
+    Args:
+        table_rows: the number of rows, by the input that is looked up.
+        arrays: by input; those that are not in `table_rows` or hold no integers are ignored.
+
+    Raises:
+        InputError: one is out of range; the message names the input and the index.
+    """
+    for name, rows in table_rows.items():
+        array = arrays.get(name)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.size == 0:
+            continue
+        if array.size == 1:  # a step of one sequence, where a reduction takes longer than all else
+            if 0 <= array.item() < rows:
+                continue
+        elif array.min() >= 0 and array.max() < rows:
+            continue
+        hint = f"it must be from 0 to {rows - 1}: the model looks it up in a table of {rows} rows"
+        raise _out_of_range(name, array, (array < 0) | (array >= rows), hint)
+
+
+def _out_of_range(name: str, array: np.ndarray, outside: np.ndarray, hint: str) -> InputError:
+    index = tuple(map(int, np.unravel_index(int(np.argmax(outside)), array.shape)))
+    place = f"[{', '.join(map(str, index))}]" if index else ""
+    return InputError(f"{name}{place} is {array[index]}", hint=hint, name=name, index=index)
 
 
 def require_whole_chunks(streaming: Streaming | None, arrays: Mapping[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ from ..terminal_text import one_line
 from .bindings import BindingCache, Key, key_of
 from .call import call
 from .conversion import to_numpy
-from .counts import require_counts, require_whole_chunks
+from .counts import require_counts, require_table_rows, require_whole_chunks
 from .flops import is_small
 from .initial_states import initial_state
 from .loaded_model import ClosedSession, one_thread_session, read_interface
@@ -90,6 +90,7 @@ class Model:
         self.outputs = interface.outputs
         self.states = interface.states
         self.counts = interface.counts
+        self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         sleep_if_ending()
         watch(sleeping=self, forking=self)
 
@@ -200,9 +201,11 @@ class Model:
         }
 
     def require_counts(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Refuse lengths and other counts that are not from 1 to the size of their axis (InputError)."""
+        """Refuse counts that are not from 1 to the size of their axis, and rows that a table lacks (InputError)."""
         if self.counts:
             require_counts(self.counts, arrays, axis_sizes(self.inputs, arrays))
+        if self.metadata.table_rows:
+            require_table_rows(self.metadata.table_rows, arrays)
 
     def completed(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """`arrays`, with missing states and a bare LSTM's missing lengths filled in."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import onnx_ir
@@ -39,6 +39,7 @@ from .opaque_node import translation
 from .pooling import SymbolicPooling
 from .repeated_operators import operators_remembered
 from .size_decisions import SizeFacts, axis_of, size_facts
+from .table_rows import table_rows
 from .torch_logs import GuardLog, record_guards, record_size_strings, suppress_torch_output
 from .torch_tables import tables_kept
 
@@ -56,12 +57,13 @@ class Traced:
 
     `model` has the inputs of the forward and then the attribute states, and as outputs the forward's
     and then the states after, in order and under torch's own names.  `facts` are what the tracer
-    decided by sizes; `notes` are for the user.
+    decided by sizes; `notes` are for the user; `table_rows` are the inputs that are looked up in tables.
     """
 
     model: onnx_ir.Model
     facts: SizeFacts
     notes: tuple[str, ...] = ()
+    table_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 def trace(
@@ -200,6 +202,7 @@ def _trace(
         else:
             program, guards = _exported_rolled(functional, rolled, args, shapes)
             mode = TracingMode(Constants(functional.stateful), builtins)
+        rows = table_rows(program, [*functional.arguments.tensors, *states])  # before look-ups are decomposed
         try:
             with tables_kept(_devices(program)), exact_rewrites():
                 translated = torch.onnx.export(
@@ -227,7 +230,7 @@ def _trace(
     facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
     notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)
     facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts), each=mode.each)
-    return Traced(translated.model, facts, notes)
+    return Traced(translated.model, facts, notes, rows)
 
 
 @contextlib.contextmanager

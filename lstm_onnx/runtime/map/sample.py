@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import InputError
 from ..batch_axes import TIME, batch_name
 from ..conversion import ToCallerType, to_numpy
-from ..counts import require_counts
+from ..counts import require_counts, require_table_rows
 from ..initial_states import initial_state
 from ..tensor_info import ValueInfo, allowed_sizes, axis_sizes, require_known_names, validated_feeds
 
@@ -134,6 +134,7 @@ class SequenceLayout:
             arrays.setdefault(streaming.last, np.ones(1, np.int64))  # each is a whole sequence
         sizes = axis_sizes(self.single, arrays)
         require_counts(self.model.counts, arrays, sizes)
+        require_table_rows(self.model.metadata.table_rows, arrays)
         for name, array in arrays.items():
             if name in self.counts and array.dtype.kind in "iu":
                 arrays[name] = array.astype(self.single[name].dtype)

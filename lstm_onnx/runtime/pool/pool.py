@@ -86,7 +86,7 @@ class Pool:
         }
         ends = model.states.values()
         self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
-        self._counted = bool(model.counts)
+        self._checks_numbers = model.checks_numbers
         self._lengths = model.spec is not None and "lengths" in self.inputs
         try:
             self._states = SlotStates(self.initial_state, self.axes, slots)
@@ -275,7 +275,7 @@ class Pool:
             spec = self.model.spec
             time = arrays["input"].shape[1 if spec is not None and spec.batch_first else 0]
             arrays["lengths"] = validated_lengths(arrays.get("lengths"), batch, time)
-        elif self._counted:
+        elif self._checks_numbers:
             self.model.require_counts(arrays)
         if self.last is not None:
             arrays[self.last] = np.zeros(1, np.int64)

@@ -73,8 +73,7 @@ class Model:
         self.provider = provider
         self.device_id = device_id if provider == "cuda" else 0
         self.threads = threads
-        self.spin = spin
-        self.cuda_graph = cuda_graph
+        self.spin, self.cuda_graph = spin, cuda_graph
         self.session = session
         self.chunks_differ: str | None = None
         # Absolute, so that it can be opened again after a change of folder, or in another process.
@@ -86,10 +85,8 @@ class Model:
         self._opening = threading.Lock()
         interface = read_interface(path, session, provider, states)
         self.metadata: Metadata = interface.metadata
-        self.inputs = interface.inputs
-        self.outputs = interface.outputs
-        self.states = interface.states
-        self.counts = interface.counts
+        self.inputs, self.outputs = interface.inputs, interface.outputs
+        self.states, self.counts = interface.states, interface.counts
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         sleep_if_ending()
         watch(sleeping=self, forking=self)

@@ -23,6 +23,7 @@ pytestmark = NEEDS_NODE
 
 def test_inputs_are_refused_with_pythons_messages(perform: Node, folders: Folders, tmp_path: Path) -> None:
     bare, lengths = folders.file("tutorial"), folders.file("everything")
+    tokens = looked_up(tmp_path / "tokens.onnx")
     doubled = twice_as_many_states(tmp_path / "doubled.onnx")
     zeros = np.zeros
     f32, i64 = np.float32, np.int64
@@ -42,6 +43,8 @@ def test_inputs_are_refused_with_pythons_messages(perform: Node, folders: Folder
         (lengths, {**everything, "lengths": np.array([3, 0], np.int32)}),
         (lengths, {**everything, "lengths": np.array([3])}),
         (lengths, {**everything, "lengths": zeros(2, f32)}),
+        (tokens, {"tokens": np.array([[3, -1]])}),
+        (tokens, {"tokens": np.array([[3], [4]])}),
         (doubled, {"x": zeros((2, 3), f32), "state": zeros((5, 3), f32)}),
         (doubled, {"x": zeros((2, 3), f32)}),
         (doubled, {"x": zeros((2, 3), i64)}),
@@ -99,6 +102,22 @@ def twice_as_many_states(path: Path) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {"lstm_onnx.states": '{"state": "stateN"}', "lstm_onnx.not_streamable": '""'})
+    onnx.save(model, path)
+    return path
+
+
+def looked_up(path: Path) -> Path:
+    """A table of four rows."""
+    info = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "tokens"], ["y"])],
+        "looked_up",
+        [info("tokens", TensorProto.INT64, ["batch", "time"])],
+        [info("y", TensorProto.FLOAT, ["batch", "time", 1])],
+        [helper.make_tensor("table", TensorProto.FLOAT, [4, 1], range(4))],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"lstm_onnx.table_rows": '{"tokens": 4}'})
     onnx.save(model, path)
     return path
 

@@ -35,7 +35,9 @@ class Scheduler:
         self.queue = RequestQueue(max_batch, window, queue)
         self.axes = BatchAxes.of(pool.model, pool.axes, pool.output_names)
         self.known_shapes: dict[Any, Any] = {}  # each maps to itself, so that equal keys are identical objects
-        self.only_input_name = next(iter(pool.inputs)) if len(pool.inputs) == 1 and not pool.model.checks_numbers else None
+        self.only_input_name = (
+            next(iter(pool.inputs)) if len(pool.inputs) == 1 and not pool.model.checks_numbers else None
+        )
         # Reentrant, since the garbage collector may close an abandoned stream at any point of any thread.
         self.lock = threading.RLock()
         self.wake = threading.Condition(self.lock)

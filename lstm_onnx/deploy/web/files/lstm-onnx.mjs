@@ -324,16 +324,30 @@ function requireCounts(counts, feeds, sizes) {
     if (!/^u?int/.test(tensor?.type ?? "")) continue;
     const size = sizes.get(axis);
     const at = tensor.data.findIndex((value) => value < low || (size !== undefined && value > size));
-    if (at < 0) continue;
-    const index = [];
-    for (let axis = tensor.dims.length - 1, rest = at; axis >= 0; axis -= 1) {
-      index.unshift(rest % tensor.dims[axis]);
-      rest = Math.floor(rest / tensor.dims[axis]);
-    }
     const allowed = size === undefined ? `${low} or more` : `from ${low} to ${axis}, ${size}`;
-    const place = index.length ? `[${index.join(", ")}]` : "";
-    throw new InputError(`${name}${place} is ${tensor.data[at]}`, { name, hint: `it must be ${allowed}` });
+    if (at >= 0) throw outOfRange(name, tensor, at, `it must be ${allowed}`);
   }
+}
+
+/** Refuses rows that a table does not have: PyTorch does so, and a graph takes -1 for the last one. */
+function requireTableRows(tableRows, feeds) {
+  for (const [name, rows] of Object.entries(tableRows)) {
+    const tensor = feeds[name];
+    if (!/^u?int/.test(tensor?.type ?? "")) continue;
+    const at = tensor.data.findIndex((value) => value < 0 || value >= rows);
+    const hint = `it must be from 0 to ${rows - 1}: the model looks it up in a table of ${rows} rows`;
+    if (at >= 0) throw outOfRange(name, tensor, at, hint);
+  }
+}
+
+function outOfRange(name, tensor, at, hint) {
+  const index = [];
+  for (let axis = tensor.dims.length - 1, rest = at; axis >= 0; axis -= 1) {
+    index.unshift(rest % tensor.dims[axis]);
+    rest = Math.floor(rest / tensor.dims[axis]);
+  }
+  const place = index.length ? `[${index.join(", ")}]` : "";
+  return new InputError(`${name}${place} is ${tensor.data[at]}`, { name, hint });
 }
 
 // --- states ----------------------------------------------------------------------------------------------------------
@@ -481,7 +495,7 @@ export class Model {
   constructor(ort, { path, session, metadata, states, initial, inputs, outputs }) {
     Object.assign(this, { ort, path, session, metadata, states, initial, inputs, outputs });
     this.counts = countsOf(metadata, inputs);
-    this.hasCounts = Object.keys(this.counts).length > 0;
+    this.checksNumbers = Object.keys(this.counts).length > 0 || metadata.table_rows !== undefined;
   }
 
   /** Runs the model by the names of its inputs; absent states and lengths are filled in. */
@@ -495,7 +509,7 @@ export class Model {
   /** Checks complete feeds. */
   validate(feeds) {
     validateFeeds(this.inputs, feeds, this.metadata.axis_limits);
-    if (this.hasCounts) requireCounts(this.counts, feeds, axisSizes(this.inputs, feeds));
+    this.requireNumbers(feeds);
     const { chunk = 1, time = {} } = this.metadata.streaming ?? {};
     for (const [name, axis] of Object.entries(time)) {
       const steps = feeds[name].dims[axis];
@@ -504,6 +518,13 @@ export class Model {
         throw new InputError(`${name} has ${steps} steps, and the file takes multiples of ${chunk}`, { name, hint });
       }
     }
+  }
+
+  /** Refuses counts outside of their axis, and rows that a table does not have. */
+  requireNumbers(feeds) {
+    if (!this.checksNumbers) return;
+    requireCounts(this.counts, feeds, axisSizes(this.inputs, feeds));
+    requireTableRows(this.metadata.table_rows ?? {}, feeds);
   }
 
   async execute(feeds) {
@@ -717,7 +738,7 @@ export class Stream {
       const feeds = this.#feeds; // one object for all calls, which follow one another: making one takes as long as a small step
       for (const name in given) feeds[name] = given[name];
       for (const name in this.#states) feeds[name] = this.#states[name];
-      if (model.hasCounts) requireCounts(model.counts, feeds, axisSizes(model.inputs, feeds));
+      model.requireNumbers(feeds);
       return this.#step(feeds);
     }
     requireObject(given);

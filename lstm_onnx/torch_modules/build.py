@@ -90,7 +90,8 @@ def _interface(file: ConvertedFile, program: Program, module: nn.Module) -> Inte
     arguments = _arguments(file, module)
     tensors = [name for argument in arguments for name in _tensor_names(argument.value)]
     if file.metadata.call is None:
-        inputs = dict(zip(tensors, program.inputs, strict=True))
+        free = [name for name in program.inputs if name not in file.metadata.states]
+        inputs = dict(zip(tensors, free, strict=True))
     else:
         inputs = {name: name for name in tensors if name in program.inputs}
     states = _states(file, program, module, set(program.inputs) - set(inputs.values()))
@@ -113,12 +114,12 @@ def _interface(file: ConvertedFile, program: Program, module: nn.Module) -> Inte
 
 
 def _arguments(file: ConvertedFile, module: nn.Module) -> tuple[Argument, ...]:
-    """The arguments of the exported module's call; of another tool's file its inputs."""
+    """The arguments of the exported module's call; of another tool's file its inputs but its states."""
     if file.metadata.call is not None:
         call, _ = call_from_json(file.metadata.call, module)
         return call
     names: list[str] = []
-    for index, name in enumerate(file.graph.inputs):
+    for index, name in enumerate(name for name in file.graph.inputs if name not in file.metadata.states):
         plain = "".join(char if char.isalnum() else "_" for char in name).strip("_") or f"input_{index}"
         plain = f"_{plain}" if plain[0].isdigit() or keyword.iskeyword(plain) else plain
         while plain in names:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import lstm_onnx
+from tests.repairs.loops import FEATURES, loop_file
 
 RNG = np.random.default_rng(7)
 X, Y = RNG.standard_normal((2, 3, 4)).astype(np.float32), RNG.standard_normal((2, 3, 4)).astype(np.float32)
@@ -227,3 +228,16 @@ def test_what_is_no_model_is_refused(tmp_path: Path):
         lstm_onnx.to_torch(tmp_path / "m.onnx")
     with pytest.raises(lstm_onnx.FileError):
         lstm_onnx.to_torch(tmp_path / "none.onnx")
+
+
+def test_the_states_of_a_repaired_file_are_optional(tmp_path: Path):
+    lstm_onnx.repair(loop_file(tmp_path / "a.onnx", "gru"), tmp_path / "b.onnx")
+    module = lstm_onnx.to_torch(tmp_path / "b.onnx")
+    x = torch.randn(2, 5, FEATURES, generator=torch.Generator().manual_seed(0))
+    wanted = lstm_onnx.load(tmp_path / "a.onnx", provider="cpu").run({"x": x.numpy()})["y"]
+    assert torch.allclose(module(x), torch.from_numpy(wanted), atol=1e-5)
+    first, states = module(x[:, :2], states={})
+    second, _ = module(x[:, 2:], states=states)
+    assert torch.allclose(torch.cat([first, second], 1), module(x), atol=1e-6)
+    with pytest.raises(lstm_onnx.ConfigError, match="does not give the file's state"):
+        lstm_onnx.verify(module, tmp_path / "b.onnx", example_inputs=(x,))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import ExportError, InputError
+from ...errors import ConfigError, ExportError, InputError
 from ...input_spec import InputSpec, draw, sizes_of
 from ...runtime import Model
 from ...symbolic_dims import names_in
@@ -236,6 +236,11 @@ def _carried_cases(
             exact = {**case.inputs, **cast}
             steps.append(Call(exact, native_run(exact), float64_run(exact)))
             calls.append(Call({**case.inputs, **({} if calls else states)}, native, reference))
+            if unknown := [after for after in pairs.values() if after not in reference]:
+                raise ConfigError(
+                    f"the module does not give the file's state {', '.join(unknown)}, so its chunks cannot be "
+                    "compared; repair compared the file with its source"
+                )
             float64_states = {name: reference[after] for name, after in pairs.items()}
             native_states = {name: native[after] for name, after in pairs.items()}
     except ExportError:

@@ -380,12 +380,8 @@ class Stream:
                 self._unbound.add(key)
                 return
             self._bound[key] = (pair[0], pair[1])
-            if (
-                len(self._names) == 1
-                and self._has_single_output
-                and not model.checks_numbers
-                and self._chunks.repeats(feeds)
-            ):
+            is_simple = len(self._names) == 1 and self._has_single_output and not model.checks_numbers
+            if is_simple and self._chunks.repeats(feeds):
                 chunk = arrays[self._names[0]]
                 runs = (pair[0].execute, pair[1].execute)
                 phase, steps = (self._chunks.phase, self._chunks.steps_of(feeds)) if self._phased else (None, 0)

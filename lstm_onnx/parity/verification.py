@@ -163,8 +163,8 @@ class _Comparison:
         quantization = self.model.metadata.quantization
         if quantization is not None and quantization.kernel != INT8_KERNELS[0]:
             raise ConfigError(
-                f"{self.model.path}: repeats a step by the kernel {quantization.kernel}, which may round otherwise in a "
-                f"loop; verify the step's own file, or use {INT8_KERNELS[0]}"
+                f"{self.model.path}: repeats a step by the kernel {quantization.kernel}, which may round otherwise "
+                f"in a loop; verify the step's own file, or use {INT8_KERNELS[0]}"
             )
         source = replace(self.source, generation=None) if isinstance(self.source, ModuleSource) else self.source
         with temporary_folder() as folder:

@@ -24,6 +24,7 @@ from ..exporter.sources.source import LSTMSource, ModuleSource, Source, load_sou
 from ..exporter.sources.torch_lstm import is_bare_lstm
 from ..input_spec import InputSpec
 from ..runtime import Model
+from ..spec import INT8_KERNELS
 from .build import build_report, with_mutants
 from .comparison import Verification
 from .converted.drift import drifts, limit_case, precision_of, require_drift
@@ -159,6 +160,12 @@ class _Comparison:
         self, name: str | None, max_drift: float | None, notes: Sequence[str], progress: Progress | None
     ) -> tuple[ParityReport, Golden]:
         """The report on a generating file with smaller weights: on its step's own file, and on the loop beside that."""
+        quantization = self.model.metadata.quantization
+        if quantization is not None and quantization.kernel != INT8_KERNELS[0]:
+            raise ConfigError(
+                f"{self.model.path}: repeats a step by the kernel {quantization.kernel}, which may round otherwise "
+                f"in a loop; verify the step's own file, or use {INT8_KERNELS[0]}"
+            )
         source = replace(self.source, generation=None) if isinstance(self.source, ModuleSource) else self.source
         with temporary_folder() as folder:
             path = folder / "step.onnx"

@@ -79,7 +79,7 @@ def test_the_loop_of_other_weights_fails(written: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["MatMulInteger", "DynamicQuantizeLSTM", None])
+@pytest.mark.parametrize("kernel", ["MatMulInteger", None])
 @pytest.mark.parametrize("kind", ["language", "sampled", "forecast"])
 def test_other_kinds_kernels_and_float16(kind: str, kernel: str | None, tmp_path: Path) -> None:
     _, example, shapes, generate = steps.KINDS[kind]
@@ -88,6 +88,13 @@ def test_other_kinds_kernels_and_float16(kind: str, kernel: str | None, tmp_path
     lstm_onnx.export(steps.module(kind), path, example_inputs=example, dynamic_shapes=shapes, generate=generate, **how)
     report = lstm_onnx.verify(steps.module(kind), path, mutants="all")
     assert report, str(report)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_rounds_otherwise_in_a_loop_is_refused(tmp_path: Path) -> None:
+    export(tmp_path / "m.onnx", steps.module(KIND), kernel="DynamicQuantizeLSTM")
+    with pytest.raises(ConfigError, match="repeats a step by the kernel DynamicQuantizeLSTM"):
+        lstm_onnx.verify(steps.module(KIND), tmp_path / "m.onnx")
 
 
 def test_a_step_that_lstm_onnx_did_not_export(written: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lstm_onnx.bench.sizes import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS
+from lstm_onnx.bench.sizes import CASES, DEFAULT_ROUNDS, DEFAULT_SECONDS, FURTHER_CASES
 from lstm_onnx.cli import cli
 
 from .conftest import MODELS
@@ -60,6 +60,6 @@ def test_bad_input_is_one_line_before_anything_is_timed(run_cli, toml, monkeypat
 
 def test_the_help_has_the_defaults_of_the_package():
     options = {parameter.name: parameter for parameter in cli.commands["bench"].params}
-    assert tuple(options["cases"].type.choices) == CASES
+    assert tuple(options["cases"].type.choices) == (*CASES, *FURTHER_CASES)
     for name, default in (("rounds", DEFAULT_ROUNDS), ("seconds", DEFAULT_SECONDS)):
         assert f"[default: {default:g}]" in options[name].help

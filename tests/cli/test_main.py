@@ -71,7 +71,7 @@ def test_export_defaults_and_overrides(run_cli, toml, tmp_path):
     assert done.code == 0, done.err
     told = json.loads(done.out)
     chosen = {"lengths": True, "projection": "fold", "opset": 15}
-    assert told["options"] == {**chosen, "precision": None, "layers": "all", "kernel": "MatMulInteger"}
+    assert told["options"] == {**chosen, "precision": None, "layers": "all", "kernel": "MatMulInteger", "target": None}
     assert (tmp_path / "net.onnx").stat().st_size == told["num_bytes"]
 
 

@@ -100,7 +100,7 @@ def test_data_are_stored_in_a_golden_file_too(run_cli: Run, source: str) -> None
     [
         ("none.csv", None, "none.csv: No such file"),
         ("x.txt", "1,2", "the suffix .txt is unknown"),
-        ("x.csv", "1,2,three,4\n1,2,3,4\n1,2,x,4\n", "x.csv: line 3, column 3 (three): 'x' is not a number"),
+        ("x.csv", "a,b,three,d\n1,2,3,4\n1,2,x,4\n", "x.csv: line 3, column 3 (three): 'x' is not a number"),
         ("x.jsonl", '{"input": [[1, 2, 3, 4]]}\n{"input": [[1]]}\n', "x.jsonl: line 2: input has shape"),
         ("x.jsonl", '{"x": [[1, 2, 3, 4]]}\n', "x.jsonl: x is not an input of the model; its inputs are input"),
         ("x.jsonl", '{"input": [[[1, 2, 3, 4]]], "lengths": [2]}\n', "lengths[0] is 2; it must be from 1 to time, 1"),

@@ -29,6 +29,7 @@ def test_every_metadata_key_is_described():
         batch_mixes="",
         axis_limits={"time": (1, None)},
         size_boundaries={"time": (2,)},
+        table_rows={"x": 3},
         call=[],
         quantization=Quantization("rows", "all"),
     )

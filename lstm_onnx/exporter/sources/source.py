@@ -259,6 +259,7 @@ def _module_source(path: str, config: ModuleConfig) -> ModuleSource:
     module = _unwrapped(module, where)
     if weights is not None and weights.file is not None:
         _load_weights(module, weights, path)
+    module.eval()  # it was made for this export, and nobody else can do so
     inputs = flat_inputs(config.inputs)
     return ModuleSource(
         path,

@@ -112,6 +112,7 @@ def test_a_config_is_exported_as_it_says(folder: Path) -> None:
     result = source.export(folder / "net.onnx")
     assert result.inputs == ("tokens", "lstm.h0", "lstm.c0")
     assert result.outputs == ("scores", "lstm.hn", "lstm.cn")
+    assert not any("training mode" in note for note in result.notes)
     scores = onnx.load(folder / "net.onnx").graph.output[0].type.tensor_type.shape.dim
     assert [dim.dim_param or dim.dim_value for dim in scores] == ["batch", "time", 4]
     assert source.with_options(states="zero").export(folder / "zero.onnx").states == {}

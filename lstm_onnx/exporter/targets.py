@@ -51,7 +51,11 @@ AS_OPERATORS = LayerForm()
 
 
 def form_of(
-    options: ExportOptions, layers: Sequence[LayerWeights], *, lengths: bool, repeated: bool = False
+    options: ExportOptions,
+    layers: Sequence[LayerWeights],
+    *,
+    lengths: bool,
+    repeated: Callable[[], bool] = lambda: False,
 ) -> LayerForm:
     """The form of a stack of layers for the target of `options`.
 
@@ -64,8 +68,8 @@ def form_of(
         options: of the export.
         layers: the weights.
         lengths: whether the sequences have lengths.
-        repeated: whether the input is one that Expand or Tile repeats: tract multiplies it before it repeats it, with
-            errors or wrong numbers, unless another operator is between the two.
+        repeated: called for tract only: whether Expand or Tile repeats the input.  tract multiplies it before it
+            repeats it, with errors or wrong numbers, unless another operator is between the two.
     """
     plain = LayerForm(fold=options.projection == "fold")
     if options.precision == "int8":
@@ -73,7 +77,7 @@ def form_of(
     if options.target == "openvino" and (lengths or any(layer.P is not None for layer in layers)):
         return replace(plain, scan=not plain.fold)
     if options.target == "tract":
-        return replace(plain, scan=not plain.fold, exact_sigmoid=True, int64_steps=True, copied_input=repeated)
+        return replace(plain, scan=not plain.fold, exact_sigmoid=True, int64_steps=True, copied_input=repeated())
     if options.target in ("web", "webgpu") and layers[0].W.dtype == np.float64:
         return replace(plain, scan=not plain.fold)
     if options.target == "qnn":

@@ -201,9 +201,10 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
                 f"{name} cannot be used on its device: {first_line(error)} (.detach().contiguous() may help)", name=name
             ) from error
         to_caller_type = to_caller_type or converter_to(tensor)
-    # Arrays without memory of their own: apart from lengths, only shapes and dtypes are validated.
+    # Arrays without memory of their own: apart from counts and rows of tables, only shapes and dtypes are validated.
+    checked = {*model.counts, *model.metadata.table_rows}
     shapes = {
-        name: item.numpy() if name in model.counts else _shape_only(model.inputs.get(name), item)
+        name: item.numpy() if name in checked else _shape_only(model.inputs.get(name), item)
         for name, item in values.items()
     }
     completed = validated_feeds(model.inputs, model.completed(shapes))

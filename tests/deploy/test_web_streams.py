@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from lstm_onnx.metadata import packed
 
 from ..docs.blocks import ROOT
 from . import test_web_page
-from .test_web_page import CHROMIUM, NODE_MODULES, Quiet
+from .test_web_page import CHROMIUM, NODE_MODULES
 
 pytestmark = [pytest.mark.slow, *test_web_page.pytestmark]
 
@@ -67,18 +63,6 @@ def write_steps(file: Path, path: Path) -> None:
     state = json.loads(lstm_onnx.state_to_json(middle))
     steps = {"chunks": list(map(texts, chunks)), "expected": list(map(texts, expected)), "middle": state}
     path.write_text(json.dumps(steps))
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    folder = tmp_path_factory.mktemp("site")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -64,9 +64,10 @@ class WebResult:
     def __str__(self) -> str:
         """The folder, its files, and what the page does."""
         how = "streams" if self.streams else "runs whole sequences"
+        cases = "1 case" if self.cases == 1 else f"{self.cases} cases"
         lines = [
             f"{self.folder}: {', '.join(self.files)}",
-            f"{how}; the page compares {self.cases} cases with {self.compared_with}, on {self.onnxruntime_web}",
+            f"{how}; the page compares {cases} with {self.compared_with}, on {self.onnxruntime_web}",
         ]
         if self.microphone is not None:
             lines.append(f"the page streams the microphone at {self.microphone} Hz")

@@ -71,6 +71,16 @@ def is_read(item: Operator) -> bool:
     return not any(True for kind in (Here, Carry) for _ in found(kind, item.args[0])) and not by_step(item.args[0])
 
 
+def is_result(loop: Loop, item: Operator) -> bool:
+    """Whether it is a result of a recurrent module without the axis of its one step."""
+    if item.target is not aten.squeeze.dim or not isinstance(item.args[0], Here):
+        return False
+    part = loop.body[item.args[0].position]
+    if getattr(part.target, "__name__", "") != "getitem" or not isinstance(part.args[0], Here):
+        return False
+    return loop.body[part.args[0].position].target is RECURRENT
+
+
 def call_of(loop: Loop, modules: Mapping[str, RecurrentModule]) -> RecurrentCall | None:
     """The recurrent call that a loop's whole body is."""
     calls = [item for item in loop.body if item.target is RECURRENT]

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...spec import GRUSpec, LSTMSpec, RNNSpec
 from .canonical import RECURRENT
 from .cell_weights import WEIGHTS
-from .cells import is_read
+from .cells import is_read, is_result
 from .gate_match import Gates
 from .program import Affine, Carry, Element, Here, Leaf, Loop, Operator, Program, Result, by_step, found
 
@@ -145,16 +145,6 @@ def _needed(loop: Loop, values: Any, stop: set[int]) -> set[int]:
 def _is_given(loop: Loop, item: Operator) -> bool:
     """Whether it picks an entry of a sequence, or is what a recurrent module returned in this step."""
     return is_read(item) or is_result(loop, item)
-
-
-def is_result(loop: Loop, item: Operator) -> bool:
-    """Whether it is a result of a recurrent module without the axis of its one step."""
-    if item.target is not aten.squeeze.dim or not isinstance(item.args[0], Here):
-        return False
-    part = loop.body[item.args[0].position]
-    if getattr(part.target, "__name__", "") != "getitem" or not isinstance(part.args[0], Here):
-        return False
-    return loop.body[part.args[0].position].target is RECURRENT
 
 
 def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, Tensor]) -> _Source | None:

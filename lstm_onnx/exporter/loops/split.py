@@ -10,7 +10,7 @@ import torch
 
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
-from .cells import RecurrentCall, call_of, is_read
+from .cells import RecurrentCall, call_of, is_read, is_result
 from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Run, found, mapped
 
 aten = torch.ops.aten
@@ -92,21 +92,13 @@ def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]
         if not isinstance(source, Here) or place[i] <= place[source.position]:
             continue
         of_several = getattr(loop.body[i].target, "__name__", "") == "getitem"
-        of_call = loop.body[i].target is aten.squeeze.dim and _is_result(loop, source.position)
-        if of_several or (of_call and place[source.position] % 2):
+        if of_several or (is_result(loop, loop.body[i]) and place[source.position] % 2):
             place[i] = place[source.position]
     moved: _Moved = {}
     for number in range(last + 1):
         for at, i in enumerate([i for i in size if place[i] == number]):
             moved[i] = (first + number, at)
     return _loops(loop, moved), moved
-
-
-def _is_result(loop: Loop, position: int) -> bool:
-    item = loop.body[position]
-    if getattr(item.target, "__name__", "") != "getitem" or not isinstance(item.args[0], Here):
-        return False
-    return loop.body[item.args[0].position].target is RECURRENT
 
 
 def _brings(loop: Loop, position: int, after: list[set[int]]) -> bool:

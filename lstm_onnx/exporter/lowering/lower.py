@@ -165,8 +165,9 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
         _of_kind(opaque.recurrent, layer_weights(spec, state, layer, opaque.recurrent.folds))
         for layer in range(spec.num_layers)
     ]
-    repeated = is_repeated(opaque.value(0), {value: node for node in graph.nodes.nodes for value in node.output}.get)
-    form = form_of(options, layers, lengths=bool(opaque.value(3)), repeated=repeated)
+    form = form_of(
+        options, layers, lengths=bool(opaque.value(3)), repeated=lambda: _is_repeated(graph, opaque.value(0))
+    )
     lengths = opaque.value(3) or None
     if lengths and not form.int64_steps:
         lengths = _int32(graph, lengths)
@@ -184,6 +185,10 @@ def _write_layers(graph: TracedGraph, opaque: OpaqueCall, options: ExportOptions
         weights_prefix=scope_prefix(opaque.recurrent.path),
         batch_axis=str(sequence_axes(graph, opaque)[1]),
     )
+
+
+def _is_repeated(graph: TracedGraph, value: str) -> bool:
+    return is_repeated(value, {output: node for node in graph.nodes.nodes for output in node.output}.get)
 
 
 def _of_kind(recurrent: RecurrentModule, weights: LayerWeights) -> LayerWeights:

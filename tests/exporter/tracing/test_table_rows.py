@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - as everywhere
 import lstm_onnx
 from lstm_onnx import Batcher, InputError
 from lstm_onnx.runtime import Model
+from lstm_onnx.runtime.device import run_on_device
 
 ROWS, KINDS = 10, 5
 Feeds = dict[str, np.ndarray]
@@ -85,11 +86,15 @@ def batched(model: Model, given: Feeds) -> None:
             assert pending.result()["output"].shape == (1, 3, 3)
 
 
+def on_device(model: Model, given: Feeds) -> None:
+    run_on_device(model, {name: torch.from_numpy(array) for name, array in given.items()}, device="cpu")
+
+
 def mapped(model: Model, given: Feeds) -> None:
     list(model.map([{name: array[0] for name, array in given.items()}]))
 
 
-@pytest.mark.parametrize("run", [lambda model, given: model.run(given), stepped, pooled, batched, mapped])
+@pytest.mark.parametrize("run", [lambda model, given: model.run(given), stepped, pooled, batched, on_device, mapped])
 @pytest.mark.parametrize(
     ("given", "message"),
     [

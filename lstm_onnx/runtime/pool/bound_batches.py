@@ -1,5 +1,7 @@
 """A pool's bound batches: divided into parts that run in parallel, one thread each.
 
+A model with `spin` divides nothing here: ONNX Runtime's threads, which are awake, start sooner than ours wake up.
+
 A batch shape is bound after its first run, which gives the shapes of its outputs.  Each part is bound twice, from
 either buffer of the states into the other (see `SlotStates`).
 """
@@ -111,7 +113,8 @@ class BoundBatchCache:
         self.axes = axes
         self.least = least
         self.may_bind = model.provider == "cpu" and model.states_can_be_bound
-        self.threads = PinnedThreads((model.threads or cores()) if self.may_bind and axes else 1)
+        divides = self.may_bind and axes and not model.spin
+        self.threads = PinnedThreads((model.threads or cores()) if divides else 1)
         self.step_flops = step_flops(states.initial_state.values())
         self.known_outputs: dict[Key, OutputShapes | None] = {}
         self.bound: OrderedDict[tuple[int, Key], BoundBatch] = OrderedDict()
@@ -191,7 +194,7 @@ class BoundBatchCache:
                 outputs[name] = np.empty(size, dtype)
         first, second = (
             Binding(
-                self.model.one_thread(),
+                self.model.session if self.model.spin else self.model.one_thread(),
                 self.model.path,
                 inputs | start,
                 outputs | {output: end[name] for output, name in ends.items()},

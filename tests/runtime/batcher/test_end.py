@@ -83,7 +83,7 @@ from lstm_onnx.runtime.batcher.batcher import Batcher
 
 how, path = sys.argv[1:]
 bound_batches.PART_FLOPS = 1.0
-server = Batcher(lstm_onnx.load(path, "cpu", threads=2 if how == "lanes" else 1), queue=4)
+server = Batcher(lstm_onnx.load(path, "cpu", threads=2 if how == "divided batches" else 1), queue=4)
 long, short = np.zeros((30000, 1, 64), np.float32), np.zeros((1, 1, 64), np.float32)
 streams = [server.open() for _ in range(8)]
 
@@ -100,7 +100,7 @@ def ahead():
         for pending in [stream.submit(x) for stream, x in zip(streams, [long, short] * 4)]:
             pending.result()
 
-if how in ("threads", "lanes"):
+if how in ("threads", "divided batches"):
     acts = [lambda s=s, x=x: forever(s, x) for s, x in zip(streams, [long, short] * 4)]
 elif how == "ahead":
     acts = [ahead]
@@ -118,7 +118,7 @@ print("end", flush=True)
 """
 
 
-@pytest.mark.parametrize("how", ["threads", "lanes", "ahead", "asyncio", "idle", "drop"])
+@pytest.mark.parametrize("how", ["threads", "divided batches", "ahead", "asyncio", "idle", "drop"])
 def test_the_interpreter_ends_with_work_in_flight(tmp_path: Path, how: str) -> None:
     exported(tmp_path / "m.onnx", input_size=64, hidden_size=64)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Models that are pooled, and steps that are cut however small."""
+"""Models that are pooled, and steps that are divided however small."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lstm_onnx.runtime import Model, load
-from lstm_onnx.runtime.pool import bound_batches as cutting
+from lstm_onnx.runtime.pool import bound_batches
 from lstm_onnx.spec import ExportOptions
 
 from ..models import exported
@@ -21,13 +21,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     for name, sizes in SIZES.items():
         exported(folder / f"{name}.onnx", options=ExportOptions(lengths=name == "lengths"), **sizes)
         opened[name] = load(folder / f"{name}.onnx", "cpu", threads=1)
-    opened["three_lanes"] = load(folder / "lengths.onnx", "cpu", threads=3)
+    opened["three_threads"] = load(folder / "lengths.onnx", "cpu", threads=3)
+    opened["spinning"] = load(folder / "lengths.onnx", "cpu", threads=3, spin=0.0002)
     return opened
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_work_counts() -> Iterator[None]:
-    """Every batch is cut for as many lanes as the model has threads."""
+    """Every batch is divided into as many parts as the model has threads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cutting, "PART_FLOPS", 1.0)
+        patch.setattr(bound_batches, "PART_FLOPS", 1.0)
         yield

@@ -26,7 +26,7 @@ LONG = 30.0
 
 @pytest.fixture(params=["as many as cores", "fewer", "more"])
 def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PinnedThreads:
-    """Three lanes; on a machine of three cores, of four, of two."""
+    """Three threads; on a machine of three cores, of four, of two."""
     count = {"as many as cores": 3, "fewer": 4, "more": 2}[request.param]
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
     own = PinnedThreads(3)
@@ -48,7 +48,7 @@ def test_calls_are_made_at_the_same_time(three: PinnedThreads) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity of threads")
-def test_as_many_lanes_as_cores_stay_on_one_each_and_the_caller_stays_free() -> None:
+def test_as_many_threads_as_cores_stay_on_one_each_and_the_caller_stays_free() -> None:
     allowed = os.sched_getaffinity(0)
     count = len(allowed)
     meet = threading.Barrier(count)
@@ -116,7 +116,7 @@ def pinned_to(core: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("calls", [2, 3])
-def test_fewer_calls_than_lanes(three: PinnedThreads, calls: int) -> None:
+def test_fewer_calls_than_threads(three: PinnedThreads, calls: int) -> None:
     made: list[int] = []
     three.run([lambda index=index: made.append(index) for index in range(calls)])
     assert sorted(made) == list(range(calls))

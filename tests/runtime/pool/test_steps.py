@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lstm_onnx.errors import InputError, LSTMOnnxError, RunError
 from lstm_onnx.runtime import Model, load
-from lstm_onnx.runtime.pool import bound_batches as cutting
+from lstm_onnx.runtime.pool import bound_batches
 from lstm_onnx.runtime.pool.pool import Pool, Slot
 from tests.module_files import module_file, with_initial
 
@@ -21,7 +21,7 @@ from ..models import accumulator, bits, exported, lookup, model_of, randoms
 from .inputs import SIZES, inputs, row_of
 
 
-@pytest.mark.parametrize("name", [*SIZES, "three_lanes"])
+@pytest.mark.parametrize("name", [*SIZES, "three_threads", "spinning"])
 @settings(max_examples=15)
 @given(data=st.data())
 def test_a_stream_is_as_if_it_were_alone(models: dict[str, Model], name: str, data: st.DataObject) -> None:
@@ -82,10 +82,10 @@ def test_the_same_bits_where_onnx_runtime_gives_them(tmp_path: Path) -> None:
 def test_without_bindings_too(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     model = models["plain"]
     if change == "small":
-        monkeypatch.setattr(cutting, "MAX_POOL_BINDING_BYTES", 8)
+        monkeypatch.setattr(bound_batches, "MAX_POOL_BINDING_BYTES", 8)
     elif change == "few":
-        monkeypatch.setattr(cutting, "MAX_POOL_BINDINGS", 2)
-        monkeypatch.setattr(cutting, "MAX_KNOWN_OUTPUTS", 2)
+        monkeypatch.setattr(bound_batches, "MAX_POOL_BINDINGS", 2)
+        monkeypatch.setattr(bound_batches, "MAX_KNOWN_OUTPUTS", 2)
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]
     if change == "provider":
@@ -117,8 +117,8 @@ def test_steps_of_the_same_slots_are_bound(models: dict[str, Model], monkeypatch
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(1, 1), (2, 2), (3, 3), (5, 3)])
-def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model], rows: int, parts: int) -> None:
-    model = models["three_lanes"]
+def test_a_batch_is_divided_among_the_threads_and_joined_again(models: dict[str, Model], rows: int, parts: int) -> None:
+    model = models["three_threads"]
     own = Pool(model, slots=5)
     slots = [own.open() for _ in range(rows)]
     stream = model.stream(rows)
@@ -131,7 +131,7 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
     row_ranges = [part.row_range for part in bound.parts]
     assert len(row_ranges) == parts
     assert [at for row_range in row_ranges for at in range(*row_range)] == list(range(rows))
-    # The same slots at another time are cut in the same way, others in theirs, and what rests stays as it is.
+    # The same slots at another time are divided in the same way, others in theirs, and what rests stays as it is.
     resting = bits(own.state(slots[-1])) if rows > 1 else None
     for repeat in range(3):
         own.step(slots[: max(1, rows - 1)], inputs(model, max(1, rows - 1), 1, seed=repeat))
@@ -143,20 +143,31 @@ def test_a_batch_is_cut_for_the_lanes_and_joined_again(models: dict[str, Model],
 def test_the_callers_part_is_larger(
     models: dict[str, Model], monkeypatch: pytest.MonkeyPatch, flops: float, ends: list[int]
 ) -> None:
-    model = models["three_lanes"]
+    model = models["three_threads"]
     own = Pool(model, slots=6)
     slots = [own.open() for _ in range(6)]
-    monkeypatch.setattr(cutting, "WAKE_FLOPS", flops * own._parts.step_flops * 2)  # of two steps of a row
+    monkeypatch.setattr(bound_batches, "WAKE_FLOPS", flops * own._parts.step_flops * 2)  # of two steps of a row
     for repeat in range(3):
         own.step(slots, inputs(model, 6, 2, seed=repeat))
     (bound,) = own._parts.bound.values()
     assert [part.row_range[1] for part in bound.parts] == ends
 
 
-def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    model = models["three_lanes"]
+def test_with_spin_onnx_runtime_divides_the_batch(models: dict[str, Model]) -> None:
+    model = models["spinning"]
+    own = Pool(model, slots=6)
+    slots = [own.open() for _ in range(6)]
+    for repeat in range(3):
+        own.step(slots, inputs(model, 6, 2, seed=repeat))
+    (bound,) = own._parts.bound.values()
+    assert bound.row_ranges == ((0, 6),)
+
+
+def test_a_small_step_is_not_divided(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models["three_threads"]
     assert model.spec is not None
-    monkeypatch.setattr(cutting, "PART_FLOPS", 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2)  # of two steps of four rows
+    four_rows = 2 * 4 * 2 * 8.0 * model.spec.hidden_size**2  # of two steps
+    monkeypatch.setattr(bound_batches, "PART_FLOPS", four_rows)
     for time, parts in ((1, 1), (2, 1), (4, 2), (5, 2), (6, 3), (60, 3)):
         own = Pool(model, slots=4)
         slots = [own.open() for _ in range(4)]
@@ -169,8 +180,8 @@ def test_a_small_step_is_not_cut(models: dict[str, Model], monkeypatch: pytest.M
 def test_a_module_is_cut_by_the_time_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float, parts: int
 ) -> None:
-    monkeypatch.setattr(cutting, "PART_FLOPS", 1e12)
-    monkeypatch.setattr(cutting, "PART_SECONDS", least)
+    monkeypatch.setattr(bound_batches, "PART_FLOPS", 1e12)
+    monkeypatch.setattr(bound_batches, "PART_SECONDS", least)
     model = load(accumulator(tmp_path / "a.onnx"), "cpu", threads=3, states={"state": "stateN"})
     own = Pool(model, slots=4)
     slots = [own.open() for _ in range(4)]

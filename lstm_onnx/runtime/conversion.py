@@ -35,10 +35,10 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
             numbers that the model's dtype cannot hold.
     """
     if type(value) is np.ndarray:
-        return (value if value.dtype.isnative else _native(value)), _unchanged
+        return (value if value.dtype.isnative else _native(value)), unchanged
     if isinstance(value, np.ndarray):
         _refuse_masked(value, name)
-        return _native(value.view(np.ndarray)), _unchanged
+        return _native(value.view(np.ndarray)), unchanged
     if hasattr(value, "__dlpack__"):
         return _from_dlpack(value, name)
     if isinstance(value, (list, tuple)):
@@ -63,7 +63,7 @@ def to_numpy(value: Any, info: ValueInfo | None, name: str) -> tuple[np.ndarray,
         raise InputError(f"{name} holds numbers that {array.dtype}, which the model takes, cannot hold", name=name)
     if array.dtype.kind == "f" and inferred.dtype != array.dtype and (np.isinf(array) & np.isfinite(inferred)).any():
         raise InputError(f"{name} holds numbers too large for {array.dtype}, which the model takes", name=name)
-    return _native(array), _unchanged
+    return _native(array), unchanged
 
 
 def _from_dlpack(value: Any, name: str) -> tuple[np.ndarray, ToCallerType]:
@@ -115,7 +115,8 @@ def _refuse_masked_items(values: list[Any] | tuple[Any, ...], name: str, depth: 
             _refuse_masked(value, name)
 
 
-def _unchanged(array: np.ndarray) -> np.ndarray:
+def unchanged(array: np.ndarray) -> np.ndarray:
+    """The result itself, for a caller who passed numpy arrays."""
     return array
 
 
@@ -126,4 +127,4 @@ def converter_to(value: Any) -> ToCallerType:
         from_dlpack = getattr(namespace, "from_dlpack", None)
         if callable(from_dlpack):
             return from_dlpack  # type: ignore[no-any-return]
-    return _unchanged
+    return unchanged

@@ -59,6 +59,11 @@ CALIBRATION_ROWS = (1, 2, 4, 6, 12, 24)
 
 ONNX Runtime multiplies 6 rows at a time with AVX2, 12 with AVX-512 and 4 on ARM; a remainder costs almost as much as
 a full tile (8 rows reach 0.84 of peak, 6 rows 0.91)."""
+RUN_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""The numbers of rows of a run, beside the largest allowed one and all sequences that may run together.
+
+Of 512 sequences (2 to 400 steps, at most 24 rows) runs cost 0.7% more than with every number of rows, and the plan
+takes 1.1 us for each sequence instead of 2.5."""
 EQUAL_RATE = 1.04
 """Rates within this factor count as equal: the smaller batch needs less memory and ends sooner."""
 WORSE_RATE = 1.1

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..tuning import EQUAL_RATE
+from ..tuning import EQUAL_RATE, RUN_ROWS
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,19 @@ def plan(
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         groups.setdefault(keys[index], []).append(index)
     most = max(1, min(most, -(-len(lengths) // workers)))
-    step = [cost.step(rows) for rows in range(1, most + 1)]
-    runs = [run for group in groups.values() for run in _divide(group, lengths, cost.call, step)]
-    return sorted(runs, key=lambda run: -(cost.call + lengths[run[0]] * step[len(run) - 1]))
+    steps = [(rows, cost.step(rows)) for rows in range(1, most + 1)]
+    common = [steps[rows - 1] for rows in RUN_ROWS if rows < most] + steps[-1:]
+    runs = []
+    for group in groups.values():
+        whole = steps[len(group) - 1 : len(group)]  # empty if these are too many for one run
+        runs += _divide(group, lengths, cost.call, sorted({*common, *whole}))
+    return sorted(runs, key=lambda run: -(cost.call + lengths[run[0]] * steps[len(run) - 1][1]))
 
 
-def _divide(group: Sequence[int], lengths: Sequence[int], call: float, step: Sequence[float]) -> list[tuple[int, ...]]:
-    """The cheapest division of a sorted group.
+def _divide(
+    group: Sequence[int], lengths: Sequence[int], call: float, steps: Sequence[tuple[int, float]]
+) -> list[tuple[int, ...]]:
+    """The cheapest division of a sorted group into runs, of which `steps` has the possible rows and a step's cost.
 
     Dynamic programming: an optimal division extends an optimal one of a prefix.
     """
@@ -96,11 +102,12 @@ def _divide(group: Sequence[int], lengths: Sequence[int], call: float, step: Seq
     previous = [0]
     longest = [lengths[index] for index in group]
     for end in range(1, len(group) + 1):
-        first = max(0, end - len(step))
-        costs = [best[start] + longest[start] * step[end - start - 1] for start in range(first, end)]
+        if end <= steps[-1][0]:
+            possible = [(rows, cost) for rows, cost in steps if rows <= end]
+        costs = [best[end - rows] + longest[end - rows] * cost for rows, cost in possible]
         least = min(costs)
         best.append(least + call)
-        previous.append(first + costs.index(least))
+        previous.append(end - possible[costs.index(least)][0])
     bounds = [len(group)]
     while bounds[-1]:
         bounds.append(previous[bounds[-1]])

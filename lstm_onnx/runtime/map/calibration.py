@@ -28,18 +28,28 @@ def measured_cost(seconds: Callable[[int], float], length: int, budget: float = 
     """
     least: dict[int, float] = {}
     spent = 0.0
+
+    def measure(rows: int) -> None:
+        nonlocal spent
+        taken = seconds(rows)
+        spent += taken
+        least[rows] = min(taken, least.get(rows, taken))
+
+    def worse(fewer: int, rows: int) -> bool:
+        return least[rows] / rows > least[fewer] / fewer * WORSE_RATE
+
     for fewer, rows in zip((1, *CALIBRATION_ROWS), CALIBRATION_ROWS, strict=False):
         # The first run at a size allocates memory that later ones reuse.
-        first, second = seconds(rows), seconds(rows)
-        spent += first + second
-        least[rows] = min(first, second)
-        if spent >= budget or least[rows] / rows > least[fewer] / fewer * WORSE_RATE:
+        measure(rows)
+        measure(rows)
+        # Other load makes a run slower, never faster: what looks worse is measured again before it is believed.
+        for _ in range(CALIBRATION_REPEATS - 2):
+            if spent < budget and worse(fewer, rows):
+                measure(rows)
+        if spent >= budget or worse(fewer, rows):
             break
     # Alternating between sizes, so that other load on the machine affects all of them.
     for rows in list(least) * (CALIBRATION_REPEATS - 2):
-        if spent >= budget:
-            break
-        again = seconds(rows)
-        spent += again
-        least[rows] = min(least[rows], again)
+        if spent < budget:
+            measure(rows)
     return Cost(CALL_SECONDS, monotonic([(rows, taken / length) for rows, taken in least.items()]))

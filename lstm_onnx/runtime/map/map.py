@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from ...errors import InputError, LSTMOnnxError, RunError, reason, shown
 from ..arguments import integer, positive_integer
 from ..call import call
-from ..conversion import ToCallerType
+from ..conversion import ToCallerType, unchanged
 from ..pool.pinned_threads import cores
 from ..tuning import (
     CALIBRATION_SECONDS,
@@ -117,10 +116,10 @@ class _Mapping:
             while True:
                 # One is read for each that is yielded, also while results are ready, so that the workers never
                 # wait for a slow consumer.
-                self._read_one()
-                self._submit(pool)
-                while not pool.ready(yielded) and self._read_one():
+                while self._read_one():
                     self._submit(pool)
+                    if pool.ready(yielded):
+                        break
                 self._submit(pool)
                 if yielded == self.read:
                     break
@@ -290,12 +289,14 @@ def _beginning(sample: Sample, steps: int) -> Sample:
     steps = min(steps, sample.length)
     arrays = {**sample.arrays, "input": sample.arrays["input"][:steps]}
     arrays.pop("lengths", None)
-    return replace(sample, arrays=arrays, sizes={**sample.sizes, "time": steps}, length=steps)
+    return sample._replace(arrays=arrays, sizes={**sample.sizes, "time": steps}, length=steps)
 
 
 def _as_passed(outputs: dict[str, Any], to_caller_type: ToCallerType, is_pair: bool) -> Any:
     """Results in the form and of the type in which the sequence was passed."""
-    values = {
-        name: to_caller_type(value) if isinstance(value, np.ndarray) else value for name, value in outputs.items()
-    }
+    values = outputs
+    if to_caller_type is not unchanged:
+        values = {
+            name: to_caller_type(value) if isinstance(value, np.ndarray) else value for name, value in outputs.items()
+        }
     return (values["output"], (values["hn"], values["cn"])) if is_pair else values

@@ -46,14 +46,14 @@ class Padder:
             if all(one is None for one in arrays):
                 whole[...] = 0
             else:
-                rows = np.moveaxis(whole, at, 0)
+                rows = _batch_first(whole, at)
                 if any(one is not None and one.shape != rows.shape[1:] for one in arrays):
                     whole[...] = self._padding_value(name)
                 for row, one in zip(rows, arrays, strict=True):
                     if one is None:
                         row[...] = 0
-                    elif one.shape == row.shape:
-                        row[...] = one
+                    elif one.shape[1:] == row.shape[1:]:
+                        row[: len(one)] = one
                     else:
                         row[tuple([slice(size) for size in one.shape])] = one
             feeds[name] = whole
@@ -75,28 +75,22 @@ class Padder:
 
     def results(self, outputs: Mapping[str, Any], samples: Sequence[Sample]) -> list[dict[str, Any]]:
         """Each sample's own outputs, in new memory and without the batch axis."""
+        columns = [self._rows(name, value, samples) for name, value in outputs.items()]
+        return [dict(zip(outputs, values, strict=True)) for values in zip(*columns, strict=True)]
+
+    def _rows(self, name: str, value: Any, samples: Sequence[Sample]) -> list[Any]:
+        """One output of each sample."""
         layout = self.layout
-        only = next(iter(layout.padded)) if len(layout.padded) == 1 else None
-        results: list[dict[str, Any]] = [{} for _ in samples]
-        for name, value in outputs.items():
-            shape = layout.model.outputs[name].shape
-            if layout.batch not in shape:
-                results[0][name] = value
-                continue
-            rows = np.moveaxis(value, shape.index(layout.batch), 0)
-            axes = [_padded_axis(dim, layout, only) for dim in layout.outputs[name].shape]
-            if len(samples) > 1 and not any(axes):
-                for index, result in enumerate(results):
-                    result[name] = rows[index, ...].copy()  # a view of it would keep the whole batch in memory
-                continue
-            whole = [slice(None)] * len(axes)
-            for result, row, sample in zip(results, rows, samples, strict=True):
-                for at, axis in enumerate(axes):
-                    if axis is not None:
-                        whole[at] = slice(sample.sizes[axis])
-                cut = row[tuple(whole)]
-                result[name] = cut if len(samples) == 1 else cut.copy()
-        return results
+        shape = layout.model.outputs[name].shape
+        if layout.batch not in shape:
+            return [value]
+        batch = _batch_first(value, shape.index(layout.batch))
+        rows = [batch[index, ...] for index in range(len(samples))]
+        for at, axis in enumerate(layout.cut_axes[name]):
+            if axis is not None:
+                before = (slice(None),) * at
+                rows = [row[(*before, slice(sample.sizes[axis]))] for row, sample in zip(rows, samples, strict=True)]
+        return rows if len(rows) == 1 else [row.copy() for row in rows]  # a view would keep the whole batch in memory
 
 
 def results_agree(alone: Mapping[str, Any], padded: Mapping[str, Any]) -> bool:
@@ -117,19 +111,10 @@ def results_agree(alone: Mapping[str, Any], padded: Mapping[str, Any]) -> bool:
     return True
 
 
+def _batch_first(array: np.ndarray, at: int) -> np.ndarray:
+    """A view with axis `at` in front, as np.moveaxis gives it in ten times the time."""
+    return array.transpose(at, *range(at), *range(at + 1, array.ndim))
+
+
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(dim if isinstance(dim, int) else sizes[str(dim)] for dim in info.shape)
-
-
-def _padded_axis(dim: int | str | None, layout: SequenceLayout, only: str | None) -> str | None:
-    """The axis to whose size an output's axis is cut; None to leave it as it is.
-
-    An axis that no input has, as pad_packed_sequence creates one, is taken for the one that is padded; this is
-    tried before padding is used (see `results_agree`).
-    """
-    if isinstance(dim, int):
-        return None
-    if dim in layout.padded:
-        return dim
-    known = {name for info in layout.single.values() for name in info.shape}
-    return None if dim is not None and dim in known else only

@@ -36,12 +36,16 @@ _PAUSE = 0.1
 
 
 def rate(run: Callable[[], object], flops: float) -> float:
-    """FLOP/s over at least `_SECONDS`, of a call that computes so many."""
-    count, began = 0, perf_counter()
-    while perf_counter() - began < _SECONDS:
+    """FLOP/s at the median duration of a call that computes so many, of the calls within `_SECONDS`.
+
+    The peak is that of the fastest products.
+    """
+    durations: list[float] = []
+    while sum(durations) < _SECONDS:
+        began = perf_counter()
         run()
-        count += 1
-    return flops * count / (perf_counter() - began)
+        durations.append(perf_counter() - began)
+    return flops / median(durations)
 
 
 def products(folder: Path, threads: int) -> tuple[Callable[[], object], float]:

@@ -49,7 +49,10 @@ class PinnedThreads:
         watch(threaded=self)
 
     def run(self, calls: Sequence[Call]) -> None:
-        """Make all calls; the first error is raised after all have ended."""
+        """Make all calls; the first error is raised after all have ended.
+
+        After a signal's exception, such as KeyboardInterrupt, some may not have been made; none is still running.
+        """
         if len(calls) == 1:
             calls[0]()
             return
@@ -58,10 +61,18 @@ class PinnedThreads:
             weakref.finalize(self, _stop, list(self._workers.values())).atexit = False
         own, task = current_core(), _Task(calls)
         helpers = [worker for core, worker in self._workers.items() if core != own][: len(calls) - 1]
-        for worker in helpers:
-            worker.tasks.put(task)
-        task.make_calls()
-        error = task.wait()
+        try:
+            for worker in helpers:
+                worker.tasks.put(task)
+            task.make_calls()
+            error = task.wait()
+        except BaseException:  # a signal's, perhaps between taking a call and making it
+            task.cancel()
+            for worker in helpers:  # a thread that makes a later call has ended the earlier one
+                later = _Task([_nothing])
+                worker.tasks.put(later)
+                later.wait()
+            raise
         if error is not None:
             raise error
 
@@ -101,18 +112,18 @@ class _Task:
             else:
                 ended(None)
 
+    def cancel(self) -> None:
+        """Leave out the calls that nobody has taken."""
+        self._left.clear()
+
     def wait(self) -> BaseException | None:
-        """Wait until every call has ended; the first error, also one that a signal raised in the meantime."""
-        first: BaseException | None = None
-        ended = 0
-        while ended < self._count:
-            try:
-                error = self._ended.get()
-                ended += 1
-            except BaseException as interrupt:  # noqa: BLE001 - KeyboardInterrupt, while calls still write to arrays
-                error = interrupt
-            first = first or error
-        return first
+        """Wait until every call has ended; the first error."""
+        errors = [self._ended.get() for _ in range(self._count)]
+        return next((error for error in errors if error is not None), None)
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Worker:

@@ -1,4 +1,4 @@
-"""Lanes: calls side by side, of which each ends before the first error is raised."""
+"""Threads on cores of their own: calls at the same time, of which each ends before the first error is raised."""
 
 from __future__ import annotations
 
@@ -143,6 +143,43 @@ def test_an_error_is_raised_once_all_have_ended(three: PinnedThreads, wrong: int
     with pytest.raises(ZeroDivisionError, match=str(wrong)):
         three.run([lambda index=index: call(index) for index in range(3)])
     assert sorted(ended) == [index for index in range(3) if index != wrong]
+
+
+@pytest.mark.parametrize("where", ["make_calls", "wait"])
+def test_an_interrupt_leaves_no_call_behind(three: PinnedThreads, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    three.run([lambda: None] * 3)
+    caller, begun, ended = threading.get_ident(), threading.Event(), []
+
+    def call() -> None:
+        begun.set()
+        threading.Event().wait(0.05)
+        ended.append(threading.get_ident())
+
+    real = module._Task
+
+    class Interrupted(real):
+        """One whose caller gets a signal after it has taken a call, or while it waits for the others'."""
+
+    def interrupt(task: real) -> None:
+        if threading.get_ident() == caller:
+            if where == "make_calls":
+                task._left.popleft()
+            assert begun.wait(LONG)
+            raise KeyboardInterrupt
+        real.make_calls(task)
+
+    setattr(Interrupted, where, interrupt)
+    tasks = iter([Interrupted])
+    monkeypatch.setattr(module, "_Task", lambda calls: next(tasks, real)(calls))
+    with pytest.raises(KeyboardInterrupt):
+        three.run([call] * 3)
+    count = len(ended)
+    assert count >= 1
+    threading.Event().wait(0.1)
+    assert len(ended) == count
+    monkeypatch.undo()
+    three.run([call] * 3)
+    assert len(ended) == count + 3
 
 
 def test_calls_are_made_also_where_no_thread_takes_them(three: PinnedThreads) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,7 @@ def run(
         source_format = format_ if data == "-" else None
         records = data_files.read(data, format=source_format, columns=selected, name=next(iter(model.inputs), "input"))
     steps = chunk or (1 if stream else None)
+    warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)  # a note says so, also of infinities
     with records, progress(records.rows, "running", records.count) as rows:
         outputs = run_records(
             model, replace(records, rows=rows), chunk=steps, on_note=lambda text: note(f"note: {text}")

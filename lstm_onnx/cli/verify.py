@@ -177,8 +177,11 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
         if columns:
             raise click.UsageError("--columns is for a --data table, and no --data was given")
         return None
+    import warnings
+
     from ..parity.user_data import read
 
+    warnings.filterwarnings("ignore", ".* has a NaN", RuntimeWarning)  # the report says where the results differ
     return read(path, columns=[name.strip() for name in columns.split(",")] if columns else None)
 
 

@@ -12,6 +12,7 @@ from ...errors import InputError, LSTMOnnxError, RunError, reason, shown
 from ..arguments import integer, positive_integer
 from ..call import call
 from ..conversion import ToCallerType, unchanged
+from ..nan_inputs import warn_of_nan
 from ..pool.pinned_threads import cores
 from ..tuning import (
     CALIBRATION_SECONDS,
@@ -269,6 +270,7 @@ class _Mapping:
         return work
 
     def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
+        warn_of_nan(self.model, feeds)
         names = list(self.model.outputs)
         return dict(zip(names, call(self.model.path, self.session.run, names, feeds), strict=True))
 

@@ -53,7 +53,10 @@ def test_a_slot_closed_in_mid_step_is_closed_after_it(models: dict[str, Model]) 
     own.model = type(
         "Slow",
         (),
-        {"run": staticmethod(slow), **{k: getattr(model, k) for k in ("states", "spec", "inputs", "path", "session")}},
+        {
+            "run": staticmethod(slow),
+            **{k: getattr(model, k) for k in ("states", "spec", "inputs", "path", "session", "hides_nan")},
+        },
     )
     found: list[np.ndarray] = []
     x = inputs(model, 2, 1, seed=1)

@@ -1,0 +1,145 @@
+"""A NaN in an input: a warning where ONNX Runtime's results would hide it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lstm_onnx
+from lstm_onnx.runtime import Model, load
+from lstm_onnx.runtime.batcher.batcher import Batcher
+from lstm_onnx.runtime.nan_inputs import has_nan
+
+TIME, INPUTS = 5, 3
+
+
+class Recurrent(nn.Module):
+    """One recurrent layer of any kind, and a linear one."""
+
+    def __init__(self, layer: type[nn.RNNBase], **arguments: Any) -> None:
+        super().__init__()
+        self.layer = layer(INPUTS, 4, batch_first=True, **arguments)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(x)[0])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = tmp_path_factory.mktemp("nan") / "model.onnx"
+    torch.manual_seed(0)
+    lstm_onnx.export(nn.LSTM(INPUTS, 4), path, lengths=True)
+    return load(path, "cpu")
+
+
+def sequence(*, nan: bool, rows: int = 1) -> np.ndarray:
+    x = np.random.default_rng(0).standard_normal((TIME, rows, INPUTS), np.float32)
+    x[0, 0, 0] = np.inf
+    if nan:
+        x[2, 0, 1] = np.nan
+    return x
+
+
+def batcher_step(model: Model, x: np.ndarray) -> None:
+    with Batcher(model) as batcher:
+        batcher.open().step(x[:, 0])
+
+
+WAYS: dict[str, Callable[[Model, np.ndarray], object]] = {
+    "call": lambda model, x: model(x),
+    "run": lambda model, x: model.run({"input": x}),
+    "stream": lambda model, x: model.stream()(x),
+    "pool": lambda model, x: (pool := model.pool(2)).step([pool.open()], x),
+    "batcher": batcher_step,
+    "map": lambda model, x: list(model.map([x[:, 0]] * 3)),
+    "map in batches": lambda model, x: list(model.map([x[:3, 0], x[:, 0], x[:, 0]], batch=3, workers=1)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_run_warns(model: Model, way: str) -> None:
+    with pytest.warns(RuntimeWarning, match="model.onnx: input has a NaN; from its time step on") as caught:
+        WAYS[way](model, sequence(nan=True))
+    assert way in ("map", "map in batches") or caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        WAYS[way](model, sequence(nan=False))
+
+
+def test_bound_steps_warn_as_well(model: Model) -> None:
+    stream, x = model.stream(), sequence(nan=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(4):
+            stream(x[:1])
+            model.run({"input": x[:1]})
+    before = stream.state
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="input has a NaN"):
+            stream(x[2:3])
+        with pytest.raises(RuntimeWarning, match="input has a NaN"):
+            model.run({"input": x[2:3]})
+    for name, array in stream.state.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_nan_in_a_state_counts(model: Model) -> None:
+    state = np.zeros((1, 1, 4), np.float32)
+    with pytest.warns(RuntimeWarning, match="c0 has a NaN"):
+        model(sequence(nan=False), (state, state + np.nan))
+
+
+def test_padding_does_not_count(model: Model) -> None:
+    x = sequence(nan=True, rows=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(x, lengths=np.array([2, 5]))
+    with pytest.warns(RuntimeWarning, match="input has a NaN"):
+        model(x, lengths=np.array([3, 5]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [(nn.LSTM, {}), (nn.GRU, {}), (nn.RNN, {"nonlinearity": "relu"}), (nn.LSTM, {"proj_size": 2})],
+    ids=["LSTM", "GRU", "RNN", "projected"],
+)
+def test_a_nan_shows_or_is_told(tmp_path: Path, layer: type[nn.RNNBase], arguments: dict[str, Any]) -> None:
+    if "proj_size" in arguments:
+        module: nn.Module = nn.LSTM(INPUTS, 4, batch_first=True, **arguments)
+        lstm_onnx.export(module, tmp_path / "model.onnx")
+    else:
+        module = Recurrent(layer, **arguments)
+        lstm_onnx.export(module, tmp_path / "model.onnx", example_inputs=(torch.zeros(2, TIME, INPUTS),))
+    x = sequence(nan=True).swapaxes(0, 1)[:, 1:].copy()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = load(tmp_path / "model.onnx", "cpu")
+        (name,) = [name for name in model.inputs if name not in model.states]
+        found = next(iter(model.run({name: x}).values()))
+        with torch.no_grad():
+            right = module(torch.from_numpy(x))
+    right = (right[0] if isinstance(right, tuple) else right).numpy()
+    assert np.isnan(right[0, 1:]).all()
+    shows = bool(np.isnan(found[0, 1:]).all())
+    assert shows != any("has a NaN" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_infinities_and_large_numbers_are_no_nan(dtype: str) -> None:
+    largest = np.finfo(dtype).max
+    array = np.array([[np.inf, -np.inf, 0, largest]], dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not has_nan(array)
+        assert has_nan(np.where(array == 0, np.nan, array).T)
+        assert not has_nan(np.array([1, 2]))
+        assert not has_nan(np.array(["nan"], object))

@@ -47,6 +47,16 @@ async function perform(ort, job) {
     if (job.flush) outputs.push(await stream.flush());
     return { outputs: outputs.map(packed), state, delay: stream.delay, hop: stream.hop };
   }
+  if (job.kind === "warned") {
+    const stream = model.stream();
+    const warnings = [];
+    const { warn } = console;
+    console.warn = (text) => warnings.push(text);
+    for (const feeds of job.chunks) await stream.run(tensors(ort, feeds));
+    await model.run(tensors(ort, job.chunks[0]));
+    console.warn = warn;
+    return { warnings };
+  }
   if (job.kind === "unawaited") {
     const stream = model.stream();
     const running = job.chunks.map((feeds) => stream.run(tensors(ort, feeds)));

@@ -14,6 +14,7 @@
 
 const PREFIX = "lstm_onnx.";
 const BATCH = "batch";
+const HIDING_NAN = new Set(["LSTM", "GRU", "RNN"]); // ONNX Runtime's make ordinary numbers of it
 const LSTM_STATES = { h0: "hn", c0: "cn" };
 const DTYPES = [
   null, "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "string", "bool", "float16", "float64",
@@ -76,7 +77,7 @@ function readMessage(bytes, on) {
   }
 }
 
-/** The inputs, outputs and metadata of an ONNX file. */
+/** The inputs, outputs and metadata of an ONNX file, and whether a node hides a NaN. */
 function readModel(bytes, path) {
   const utf8 = new TextDecoder("utf-8", { fatal: true });
   const text = (value) => utf8.decode(value);
@@ -92,7 +93,7 @@ function readModel(bytes, path) {
     readMessage(message, { 1: (name) => (info.name = text(name)), 2: (type) => readMessage(type, { 1: tensor }) });
     return info;
   };
-  const found = { inputs: {}, outputs: {}, properties: {}, hasGraph: false };
+  const found = { inputs: {}, outputs: {}, properties: {}, hasGraph: false, hidesNaN: false };
   const initializers = new Set();
   const property = (value) => {
     const item = { key: "", value: "" };
@@ -106,7 +107,9 @@ function readModel(bytes, path) {
   const graph = (value) => {
     found.hasGraph = true;
     const initializer = (tensor) => readMessage(tensor, { 8: (name) => initializers.add(text(name)) });
-    readMessage(value, { 5: initializer, 11: add(found.inputs), 12: add(found.outputs) });
+    const operator = (type) => (found.hidesNaN ||= HIDING_NAN.has(text(type)));
+    const node = (message) => readMessage(message, { 4: operator });
+    readMessage(value, { 1: node, 5: initializer, 11: add(found.inputs), 12: add(found.outputs) });
   };
   try {
     readMessage(bytes, { 7: graph, 14: property });
@@ -487,13 +490,13 @@ export async function load(ort, source, options = {}) {
   } catch (error) {
     throw new ModelError(`ONNX Runtime cannot open it: ${error.message ?? error}`, { path, cause: error });
   }
-  return new Model(runtime, { path, session, metadata, states, initial, inputs: file.inputs, outputs: file.outputs });
+  return new Model(runtime, { ...file, path, session, metadata, states, initial });
 }
 
 /** A model that is open for running; `load` creates it. */
 export class Model {
-  constructor(ort, { path, session, metadata, states, initial, inputs, outputs }) {
-    Object.assign(this, { ort, path, session, metadata, states, initial, inputs, outputs });
+  constructor(ort, { path, session, metadata, states, initial, inputs, outputs, hidesNaN }) {
+    Object.assign(this, { ort, path, session, metadata, states, initial, inputs, outputs, hidesNaN });
     this.counts = countsOf(metadata, inputs);
     this.checksNumbers = Object.keys(this.counts).length > 0 || metadata.table_rows !== undefined;
   }
@@ -527,7 +530,23 @@ export class Model {
     requireTableRows(this.metadata.table_rows ?? {}, feeds);
   }
 
+  /** Warns of a NaN, once: from its time step on, the results are numbers where PyTorch gives NaN. */
+  warnOfNaN(feeds) {
+    for (const name in feeds) {
+      const { type, data } = feeds[name];
+      if (type !== "float32" && type !== "float64") continue;
+      for (let at = 0; at < data.length; at += 1) {
+        if (data[at] === data[at]) continue;
+        const what = "from its time step on ONNX Runtime's LSTM gives numbers where PyTorch's gives NaN";
+        console.warn(`${this.path}: ${name} has a NaN; ${what}: replace it before the run`);
+        this.hidesNaN = false;
+        return;
+      }
+    }
+  }
+
   async execute(feeds) {
+    if (this.hidesNaN) this.warnOfNaN(feeds);
     try {
       return await this.session.run(feeds);
     } catch (error) {

@@ -21,7 +21,7 @@ from .flops import is_small
 from .initial_states import initial_state
 from .loaded_model import ClosedSession, one_thread_session, read_interface
 from .lstm_call import call_lstm
-from .nan_inputs import hides_nan, warn_of_nan
+from .non_finite_inputs import hides_nan, warn_of_non_finite
 from .shutdown import Gate, sleep_if_ending, watch
 from .tensor_info import axis_sizes, validated_feeds, validated_lengths
 
@@ -110,7 +110,7 @@ class Model:
     def __call__(self, input: Any, states: tuple[Any, Any] | None = None, *, lengths: Any = None) -> tuple[Any, Any]:
         """nn.LSTM's calling convention, for a bare LSTM.
 
-        A NaN in `input` gives a RuntimeWarning: ONNX Runtime's LSTM on the CPU goes on with ordinary numbers.
+        NaN or infinity in `input` gives a RuntimeWarning: ONNX Runtime's LSTM on the CPU goes on with ordinary numbers.
 
         Args:
             input: ``(time, batch, input_size)``, ``(batch, time, input_size)`` with batch_first, or one sequence
@@ -165,7 +165,7 @@ class Model:
         binding = None if key is None else self._bindings.find(key)
         if binding is not None and key is not None:
             self.require_counts(feeds)
-            warn_of_nan(self, feeds)
+            warn_of_non_finite(self, feeds)
             for name, array in feeds.items():
                 binding.inputs[name][...] = array
             try:
@@ -189,7 +189,7 @@ class Model:
         arrays = validated_feeds(self.inputs, self.completed(arrays))
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
-        warn_of_nan(self, arrays)
+        warn_of_non_finite(self, arrays)
         require_whole_chunks(self.metadata.streaming, arrays)
         names = list(self.outputs)
         values = call(self.path, self.session.run, names, arrays)

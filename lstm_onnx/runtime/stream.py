@@ -16,7 +16,7 @@ from .bindings import Binding, Key, key_of, output_buffers
 from .chunked_steps import ChunkedSteps
 from .conversion import to_numpy
 from .initial_states import stream_initial_state, validated_states
-from .nan_inputs import has_nan, warn_of_nan
+from .non_finite_inputs import is_finite, warn_of_non_finite
 from .shutdown import calls_onnxruntime
 from .streamable import require_streamable
 from .tuning import MAX_STREAM_BINDINGS
@@ -205,8 +205,8 @@ class Stream:
             and self.model.session is self._session
             and (last.phase is None or last.phase == self._chunks.phase)
         ):
-            if self.model.hides_nan and has_nan(chunk):
-                warn_of_nan(self.model, {self._names[0]: chunk})
+            if self.model.hides_nan and not is_finite(chunk):
+                warn_of_non_finite(self.model, {self._names[0]: chunk})
             current = self._current
             last.chunk[...] = chunk
             try:
@@ -287,7 +287,7 @@ class Stream:
         pair = None if key is None else self._bound.get(key)
         if key is not None and pair is not None and self.model.session is self._session:
             self.model.require_counts(feeds)
-            warn_of_nan(self.model, feeds)
+            warn_of_non_finite(self.model, feeds)
             return self._run_bound(key, pair[self._current], feeds)
         results = self._run_unbound(feeds)
         if key is not None and key not in self._unbound and self.model.states_can_be_bound:

@@ -12,7 +12,7 @@ from ...errors import InputError, LSTMOnnxError, RunError, reason, shown
 from ..arguments import integer, positive_integer
 from ..call import call
 from ..conversion import ToCallerType, unchanged
-from ..nan_inputs import warn_of_nan
+from ..non_finite_inputs import warn_of_non_finite
 from ..pool.pinned_threads import cores
 from ..tuning import (
     CALIBRATION_SECONDS,
@@ -270,7 +270,7 @@ class _Mapping:
         return work
 
     def _run(self, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
-        warn_of_nan(self.model, feeds)
+        warn_of_non_finite(self.model, feeds)
         names = list(self.model.outputs)
         return dict(zip(names, call(self.model.path, self.session.run, names, feeds), strict=True))
 

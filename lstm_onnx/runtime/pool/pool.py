@@ -20,7 +20,7 @@ from ..arguments import positive_integer
 from ..batch_axes import BatchAxes, require_state_batch_axis
 from ..conversion import ToCallerType, to_numpy
 from ..initial_states import validated_states
-from ..nan_inputs import warn_of_nan
+from ..non_finite_inputs import warn_of_non_finite
 from ..shutdown import LostLock, watch
 from ..tensor_info import ValueInfo, require_known_names, validated_feeds, validated_lengths
 from .bound_batches import BoundBatchCache
@@ -278,7 +278,7 @@ class Pool:
             arrays["lengths"] = validated_lengths(arrays.get("lengths"), batch, time)
         elif self._checks_numbers:
             self.model.require_counts(arrays)
-        warn_of_nan(self.model, arrays)
+        warn_of_non_finite(self.model, arrays)
         if self.last is not None:
             arrays[self.last] = np.zeros(1, np.int64)
         return arrays, to_caller_type

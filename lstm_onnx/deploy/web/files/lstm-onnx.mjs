@@ -530,15 +530,15 @@ export class Model {
     requireTableRows(this.metadata.table_rows ?? {}, feeds);
   }
 
-  /** Warns of a NaN, once: from its time step on, the results are numbers where PyTorch gives NaN. */
-  warnOfNaN(feeds) {
+  /** Warns of NaN or infinity, once: the results may be numbers where PyTorch gives NaN. */
+  warnOfNonFinite(feeds) {
     for (const name in feeds) {
       const { type, data } = feeds[name];
       if (type !== "float32" && type !== "float64") continue;
       for (let at = 0; at < data.length; at += 1) {
-        if (data[at] === data[at]) continue;
-        const what = "from its time step on ONNX Runtime's LSTM gives numbers where PyTorch's gives NaN";
-        console.warn(`${this.path}: ${name} has a NaN; ${what}: replace it before the run`);
+        if (Number.isFinite(data[at])) continue;
+        const what = "where PyTorch's LSTM gives NaN from this time step on, ONNX Runtime's gives numbers";
+        console.warn(`${this.path}: ${name} has a NaN or an infinity; ${what}: replace it before the run`);
         this.hidesNaN = false;
         return;
       }
@@ -546,7 +546,7 @@ export class Model {
   }
 
   async execute(feeds) {
-    if (this.hidesNaN) this.warnOfNaN(feeds);
+    if (this.hidesNaN) this.warnOfNonFinite(feeds);
     try {
       return await this.session.run(feeds);
     } catch (error) {

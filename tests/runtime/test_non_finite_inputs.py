@@ -1,4 +1,4 @@
-"""A NaN in an input: a warning where ONNX Runtime's results would hide it."""
+"""A NaN or an infinity in an input: a warning where ONNX Runtime's results would hide it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import nn
 import lstm_onnx
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.runtime.batcher.batcher import Batcher
-from lstm_onnx.runtime.nan_inputs import has_nan
+from lstm_onnx.runtime.non_finite_inputs import is_finite
 
 TIME, INPUTS = 5, 3
 
@@ -40,11 +40,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return load(path, "cpu")
 
 
-def sequence(*, nan: bool, rows: int = 1) -> np.ndarray:
+def sequence(*wrong: float, rows: int = 1) -> np.ndarray:
+    """A sequence, at one time step of which the first features are these."""
     x = np.random.default_rng(0).standard_normal((TIME, rows, INPUTS), np.float32)
-    x[0, 0, 0] = np.inf
-    if nan:
-        x[2, 0, 1] = np.nan
+    x[0, 0, 0] = 3e38
+    x[2, 0, : len(wrong)] = wrong
     return x
 
 
@@ -64,18 +64,19 @@ WAYS: dict[str, Callable[[Model, np.ndarray], object]] = {
 }
 
 
+@pytest.mark.parametrize("wrong", [(np.nan,), (-np.inf, -np.inf)], ids=["NaN", "the logarithm of silence"])
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_run_warns(model: Model, way: str) -> None:
-    with pytest.warns(RuntimeWarning, match="model.onnx: input has a NaN; from its time step on") as caught:
-        WAYS[way](model, sequence(nan=True))
+def test_every_way_to_run_warns(model: Model, way: str, wrong: tuple[float, ...]) -> None:
+    with pytest.warns(RuntimeWarning, match="model.onnx: input has a NaN or an infinity; where PyTorch's") as caught:
+        WAYS[way](model, sequence(*wrong))
     assert way in ("map", "map in batches") or caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        WAYS[way](model, sequence(nan=False))
+        WAYS[way](model, sequence())
 
 
 def test_bound_steps_warn_as_well(model: Model) -> None:
-    stream, x = model.stream(), sequence(nan=True)
+    stream, x = model.stream(), sequence(np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(4):
@@ -95,11 +96,11 @@ def test_bound_steps_warn_as_well(model: Model) -> None:
 def test_a_nan_in_a_state_counts(model: Model) -> None:
     state = np.zeros((1, 1, 4), np.float32)
     with pytest.warns(RuntimeWarning, match="c0 has a NaN"):
-        model(sequence(nan=False), (state, state + np.nan))
+        model(sequence(), (state, state + np.nan))
 
 
 def test_padding_does_not_count(model: Model) -> None:
-    x = sequence(nan=True, rows=2)
+    x = sequence(np.nan, rows=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model(x, lengths=np.array([2, 5]))
@@ -107,19 +108,22 @@ def test_padding_does_not_count(model: Model) -> None:
         model(x, lengths=np.array([3, 5]))
 
 
+@pytest.mark.parametrize("wrong", [(np.nan,), (-np.inf, -np.inf, -np.inf)], ids=["NaN", "infinities"])
 @pytest.mark.parametrize(
     ("layer", "arguments"),
     [(nn.LSTM, {}), (nn.GRU, {}), (nn.RNN, {"nonlinearity": "relu"}), (nn.LSTM, {"proj_size": 2})],
     ids=["LSTM", "GRU", "RNN", "projected"],
 )
-def test_a_nan_shows_or_is_told(tmp_path: Path, layer: type[nn.RNNBase], arguments: dict[str, Any]) -> None:
+def test_what_is_not_finite_shows_or_is_told(
+    tmp_path: Path, layer: type[nn.RNNBase], arguments: dict[str, Any], wrong: tuple[float, ...]
+) -> None:
     if "proj_size" in arguments:
         module: nn.Module = nn.LSTM(INPUTS, 4, batch_first=True, **arguments)
         lstm_onnx.export(module, tmp_path / "model.onnx")
     else:
         module = Recurrent(layer, **arguments)
         lstm_onnx.export(module, tmp_path / "model.onnx", example_inputs=(torch.zeros(2, TIME, INPUTS),))
-    x = sequence(nan=True).swapaxes(0, 1)[:, 1:].copy()
+    x = sequence(*wrong).swapaxes(0, 1)[:, 1:].copy()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = load(tmp_path / "model.onnx", "cpu")
@@ -134,12 +138,13 @@ def test_a_nan_shows_or_is_told(tmp_path: Path, layer: type[nn.RNNBase], argumen
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_infinities_and_large_numbers_are_no_nan(dtype: str) -> None:
+def test_large_numbers_are_finite(dtype: str) -> None:
     largest = np.finfo(dtype).max
-    array = np.array([[np.inf, -np.inf, 0, largest]], dtype)
+    array = np.array([[0, largest, -largest, largest]], dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert not has_nan(array)
-        assert has_nan(np.where(array == 0, np.nan, array).T)
-        assert not has_nan(np.array([1, 2]))
-        assert not has_nan(np.array(["nan"], object))
+        assert is_finite(array)
+        for wrong in (np.nan, np.inf, -np.inf):
+            assert not is_finite(np.where(array == 0, wrong, array).astype(dtype).T)
+        assert is_finite(np.array([1, 2]))
+        assert is_finite(np.array(["nan"], object))

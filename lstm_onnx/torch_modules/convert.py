@@ -12,15 +12,17 @@ import torch
 from onnx import NodeProto
 from torch import Tensor, nn
 
+from ..onnxgraph import bodies_of
 from ..onnxgraph.recurrent import input_of, is_onnx_operator
 from .cells import cell_of
 from .constants import with_folded_weights
-from .graph import FileGraph, attribute_values, body_of, torch_array
+from .graph import FileGraph, attribute_values, torch_array
 from .layers import layer_of, scope_of
 from .operator_layers import operator_layer
 from .program import CellStep, IfStep, LoopStep, OperatorStep, Program, RecurrentStep, ScanStep, Scope, Step
 from .recurrent_weights import recurrent_module
 from .stacks import Stack, stacks_of
+from .values import Scalar
 
 _INDEX_INPUTS: Mapping[str, tuple[int, ...]] = {
     "ConstantOfShape": (0,),
@@ -291,10 +293,10 @@ class Converter:
     def _body_step(self, graph: FileGraph, node: NodeProto) -> Step:
         outputs = tuple(node.output)
         if node.op_type == "If":
-            bodies = {item.name: body_of(graph, node, index) for index, item in enumerate(_graphs(node))}
+            bodies = {item.name: graph.body(item.g) for item in node.attribute}
             then, otherwise = (self.program(bodies[name]) for name in ("then_branch", "else_branch"))
             return IfStep(input_of(node, 0), then, otherwise, outputs)
-        body = self.program(body_of(graph, node))
+        body = self.program(graph.body(next(bodies_of(node))))
         if node.op_type == "Loop":
             return LoopStep(body, input_of(node, 0), input_of(node, 1), tuple(node.input[2:]), outputs)
         values = attribute_values(node)
@@ -322,14 +324,12 @@ class Converter:
                 continue
             named = name not in graph.anonymous
             if _is_number(graph, name, array):
-                numbers[name] = array.tolist()
+                number = array.tolist()
+                wide = isinstance(number, float) and array.dtype != np.float32
+                numbers[name] = Scalar(number, getattr(torch, str(array.dtype))) if wide else number
             else:
                 attributes[name] = self.modules.value(name, array, named=named)
         return Program(graph.inputs, tuple(steps), graph.outputs, attributes, numbers)
-
-
-def _graphs(node: NodeProto) -> list[Any]:
-    return [item for item in node.attribute if item.HasField("g")]
 
 
 def _read(steps: list[Step]) -> list[str]:

@@ -266,10 +266,7 @@ class _Builder:
         ]
         kept = live_nodes(self.body.nodes, [GO_ON, *(value.name for value in self.interface.outputs)])
         body = helper.make_graph(
-            kept,
-            "step",
-            [*head, *self.interface.inputs],
-            [_info(GO_ON, TensorProto.BOOL, []), *self.interface.outputs],
+            kept, "step", [*head, *self.interface.inputs], [_info(GO_ON, TensorProto.BOOL, []), *self.interface.outputs]
         )
         loop = helper.make_node(
             "Loop", [count, "", *self.interface.initial], self.interface.final, name=LOOP, body=body

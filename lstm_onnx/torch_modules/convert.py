@@ -35,7 +35,19 @@ _INDEX_INPUTS: Mapping[str, tuple[int, ...]] = {
 }
 """The inputs of operators that are shapes, axes and sizes."""
 _SIZE_OPERATORS = (
-    "Concat", "Gather", "Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Equal", "Where", "Range", "Reshape"
+    "Concat",
+    "Gather",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Mod",
+    "Max",
+    "Min",
+    "Equal",
+    "Where",
+    "Range",
+    "Reshape",
 )
 """Operators that compute sizes with integers of one axis or none."""
 _GUARD = "at_least_one_step"

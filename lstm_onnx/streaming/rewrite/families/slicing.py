@@ -8,17 +8,7 @@ from ...size import ONE, Size
 from ..counts import Least, largest_lead
 from ..facts import Carry, Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal
-from ..stages import (
-    drop_end,
-    drop_start,
-    first_step,
-    guarded,
-    hold_back,
-    last_step,
-    last_steps,
-    require_plain,
-    window,
-)
+from ..stages import drop_end, drop_start, first_step, guarded, hold_back, last_step, last_steps, require_plain, window
 
 _FAR = 2**31 - 1
 """A bound that means the end of the axis; exporters write this or more."""

@@ -100,7 +100,10 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields that are not the defaults, ready for JSON."""
-        return _given(self)
+        values = {item.name: (getattr(self, item.name), item.default) for item in dataclasses.fields(self)}
+        found = {name: value for name, (value, default) in values.items() if value != default}
+        found.pop("states", None)  # which are among the file's own
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
     @classmethod
     def of(cls, fields: object) -> Generation:
@@ -169,13 +172,6 @@ class GeneratingStep:
             raise ConfigError("the metadata's generation must hold axes and names of outputs")
         specs = tuple(InputSpec.from_dict(item) for item in fields["inputs"])
         return cls(Generation.of(fields["generation"]), *axes, tuple(outputs), specs)
-
-
-def _given(instance: Generation) -> dict[str, Any]:
-    values = {item.name: (getattr(instance, item.name), item.default) for item in dataclasses.fields(instance)}
-    given = {name: value for name, (value, default) in values.items() if value != default}
-    given.pop("states", None)  # which are among the file's own
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 def _is_token(value: object) -> bool:

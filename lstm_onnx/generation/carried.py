@@ -43,11 +43,7 @@ class Parts:
 
 
 def parts_of(
-    nodes: Sequence[NodeProto],
-    state: str,
-    after: str,
-    outputs: Sequence[str],
-    constants: Mapping[str, np.ndarray],
+    nodes: Sequence[NodeProto], state: str, after: str, outputs: Sequence[str], constants: Mapping[str, np.ndarray]
 ) -> Parts | None:
     """How a step splits a state and joins the next one, where the parts are those of recurrent layers; or None.
 

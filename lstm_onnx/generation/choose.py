@@ -46,29 +46,19 @@ def sampled(
     """
     if top_k is not None:
         count = nodes.integers(top_k)
-        largest, _ = nodes.add(
-            "TopK",
-            numbers,
-            count,
-            name="generate/choose/TopK",
-            outputs=("generate/choose/largest", "generate/choose/index"),
-        )
+        outputs = ("generate/choose/largest", "generate/choose/index")
+        largest, _ = nodes.add("TopK", numbers, count, name="generate/choose/TopK", outputs=outputs)
         least = nodes.one("Gather", largest, nodes.integers(-1), name="generate/choose/least", axis=1)
         lowest = nodes.constant("generate/choose/lowest", np.array(-np.inf, dtype))
         small = nodes.one("Less", numbers, least, name="generate/choose/Less")
         numbers = nodes.one("Where", small, lowest, numbers, name="generate/choose/top")
     scaled = nodes.one("Div", numbers, temperature, name="generate/choose/Div")
     chances = nodes.one("Softmax", scaled, name="generate/choose/Softmax", axis=1)
-    sums = nodes.one(
-        "CumSum", chances, nodes.constant("generate/int/1", np.array(1, np.int64)), name="generate/choose/CumSum"
-    )
+    one = nodes.constant("generate/int/1", np.array(1, np.int64))
+    sums = nodes.one("CumSum", chances, one, name="generate/choose/CumSum")
     total = nodes.one("Gather", sums, nodes.integers(-1), name="generate/choose/total", axis=1)
-    below = nodes.one(
-        "Min",
-        noise,
-        nodes.constant("generate/choose/below_one", np.array(BELOW_ONE, dtype)),
-        name="generate/choose/Min",
-    )
+    below_one = nodes.constant("generate/choose/below_one", np.array(BELOW_ONE, dtype))
+    below = nodes.one("Min", noise, below_one, name="generate/choose/Min")
     wanted = nodes.one("Mul", below, total, name="generate/choose/Mul")
     more = nodes.one("Greater", sums, wanted, name="generate/choose/Greater")
     first = nodes.one("Cast", more, name="generate/choose/Cast", to=TensorProto.INT32)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
-import numpy as np
 from onnx import ModelProto, helper
 
 from ..atomic_io import require_apart, require_writable, temporary_folder
@@ -16,7 +14,8 @@ from ..errors import ConfigError, ModelError
 from ..generation_spec import MAX_STEPS, NOISE, TEMPERATURE, GeneratingStep, Generation
 from ..input_spec import InputSpec
 from ..metadata import Metadata
-from ..onnxgraph import ONNX_ERRORS, error_line, external_problem, load_inlined, nodes_of
+from ..onnxgraph import is_default, load_inlined, nodes_of
+from ..onnxgraph.load import read_weights
 from ..onnxgraph.write import write_model
 from ..runtime import Model, load
 from ..terminal_text import one_line
@@ -67,14 +66,15 @@ class GeneratingResult:
     def __str__(self) -> str:
         """What was written, for people."""
         g = self.generation
-        lines = [
-            f"{one_line(self.path)}: {self.num_bytes:,} bytes, repeats the step of {one_line(self.source)}",
-            f"feeds back: {one_line(g.output)} as {one_line(g.input)}, {g.choose}",
-            f"inputs: {', '.join(map(one_line, self.inputs))}",
-            f"outputs: {', '.join(map(one_line, self.outputs))}",
-            str(self.proof),
-        ]
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                f"{one_line(self.path)}: {self.num_bytes:,} bytes, repeats the step of {one_line(self.source)}",
+                f"feeds back: {one_line(g.output)} as {one_line(g.input)}, {g.choose}",
+                f"inputs: {', '.join(map(one_line, self.inputs))}",
+                f"outputs: {', '.join(map(one_line, self.outputs))}",
+                str(self.proof),
+            ]
+        )
 
 
 def make_generating(
@@ -151,7 +151,7 @@ def write_generating(
     with load(source, "cpu", threads=1, states={**own, **generation.states} if generation.states else None) as step:
         layout = layout_of(step, generation)
         _require_names(model, source)
-        built, constants = generating_model(model, _weights(model, source), layout)
+        built, constants = generating_model(model, read_weights(model, source), layout)
         _set_metadata(built, step, layout)
         with temporary_folder() as folder:
             trial = folder / "generating.onnx"
@@ -185,7 +185,7 @@ def _own_states(model: ModelProto, source: str | os.PathLike[str]) -> Mapping[st
 
 
 def _require_opset(model: ModelProto, source: str | os.PathLike[str]) -> None:
-    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
     if opset < _LEAST_OPSET:
         raise ModelError(
             f"has opset {opset}, and a generating file needs {_LEAST_OPSET}",
@@ -200,25 +200,6 @@ def _require_names(model: ModelProto, source: str | os.PathLike[str]) -> None:
         raise ModelError(f"has values whose names start with {OWN}, as the generating file's own", path=source)
     if model.graph.sparse_initializer:
         raise ModelError("has sparse weights, which a generating file cannot hold", path=source)
-
-
-def _weights(model: ModelProto, source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    from onnx import numpy_helper
-    from onnx.external_data_helper import uses_external_data
-
-    folder = str(Path(source).resolve().parent)
-    try:
-        for tensor in model.graph.initializer:
-            location = next((item.value for item in tensor.external_data if item.key == "location"), None)
-            problem = external_problem(source, location) if location is not None else ""
-            if problem:
-                raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=source)
-        return {
-            tensor.name: numpy_helper.to_array(tensor, folder if uses_external_data(tensor) else "")
-            for tensor in model.graph.initializer
-        }
-    except ONNX_ERRORS as error:
-        raise ModelError(f"its weights cannot be read ({error_line(error)})", path=source) from error
 
 
 def _set_metadata(built: ModelProto, step: Model, layout: Layout) -> None:

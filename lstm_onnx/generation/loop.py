@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from ..generation_spec import COUNTS, GENERATED, MAX_STEPS, NOISE, SCORES, TEMPERATURE
-from ..onnxgraph import nodes_of, outer_values
+from ..onnxgraph import bodies_of, nodes_of, outer_values
 from .carried import Carried, Parts, parts_of
 from .choose import LOOP, OWN, OwnNodes, greedy, sampled, score
 from .layout import Layout, numbers_of
@@ -82,15 +82,15 @@ class _Builder:
         for state, found in parts.items():
             inside = [node for node in inside if node is not found.split and node is not found.join]
             initial = {value: f"{self.prefix}{value}/initial" for value in found.split.output}
-            self.before.nodes.append(_named(found.split, initial))
+            self.before.nodes.append(_renamed(found.split, initial))
             final = {value: f"{self.prefix}{value}/final" for value in found.join.input}
-            self.after.nodes.append(_named(found.join, final))
+            self.after.nodes.append(_renamed(found.join, final))
             del renamed[state]
-        self.before.nodes += [_named(node, renamed) for node in outside]
-        self.body.nodes += [_named(node, renamed) for node in inside]
+        self.before.nodes += [_renamed(node, renamed) for node in outside]
+        self.body.nodes += [_renamed(node, renamed) for node in inside]
         self._zero_or_more()
-        element, token = self._choose()
-        self._carry_fed(element if not layout.of_tokens else token, token)
+        element = self._choose()
+        self._carry_fed(element)
         self._carry_states(renamed, parts)
         self._collect(element)
         return self._assembled()
@@ -105,12 +105,12 @@ class _Builder:
         self.before.one("Gather", shape, kept, name="generate/prompt/element")
         self.before.one("Gather", shape, self.before.integers(self.layout.batch_axis), name="generate/prompt/batch")
 
-    def _choose(self) -> tuple[str, str]:
-        """What a step gives: the value of each sequence or, of tokens, ``(batch, 1)``; twice the same name of these."""
+    def _choose(self) -> str:
+        """What a step gives: the value of each sequence or, of tokens, ``(batch, 1)``."""
         layout, generation, body = self.layout, self.generation, self.body
         last = self._last(layout.output.name, layout.output_time_axis)
         if not layout.of_tokens:
-            return self._ended(last, layout.element_batch, numbers_of(layout.fed)), ""
+            return self._ended(last, layout.element_batch, numbers_of(layout.fed))
         if generation.choose == "greedy":
             token = greedy(body, last)
         else:
@@ -126,8 +126,7 @@ class _Builder:
                 zero = body.constant("generate/stop/no_score", np.array(0, numbers_of(layout.output)))
                 name = "generate/stop/score"
                 self.scores = body.one("Where", done(body, 2, 0), zero, self.scores, name=name)
-        token = self._ended(token, 0, np.dtype(np.int64))
-        return token, token
+        return self._ended(token, 0, np.dtype(np.int64))
 
     def _scored_at_once(self, last: str) -> bool:
         """Whether the scores of all steps are computed after the loop: faster, and it keeps the numbers of each."""
@@ -156,11 +155,11 @@ class _Builder:
 
     # --- what is carried ---------------------------------------------------------------------------------------
 
-    def _carry_fed(self, value: str, token: str) -> None:
-        layout, body = self.layout, self.body
+    def _carry_fed(self, element: str) -> None:
+        layout, body, value = self.layout, self.body, element
         fed, time = layout.fed, layout.time_axis
         kind = helper.np_dtype_to_tensor_dtype(numbers_of(fed))
-        if token:
+        if layout.of_tokens:
             if kind != TensorProto.INT64:
                 value = body.one("Cast", value, name="generate/next/Cast", to=kind)
             if time is None:
@@ -169,7 +168,8 @@ class _Builder:
                 value = body.one("Transpose", value, name="generate/next/Transpose", perm=[1, 0])
         elif time is not None:
             value = body.one("Unsqueeze", value, body.integers(time), name="generate/next/Unsqueeze")
-        value = body.one("Identity", value, name="generate/next/input") if value == token else value
+        if layout.of_tokens and value == element:
+            value = body.one("Identity", value, name="generate/next/input")
         before = list(fed.shape)
         after = [1 if axis == time else dim for axis, dim in enumerate(before)]
         own = self.prefix + fed.name
@@ -227,23 +227,20 @@ class _Builder:
         return self.body.one("Identity", value.after, name=f"generate/next/{value.after}")
 
     def _collect(self, element: str) -> None:
-        layout = self.layout
-        if layout.of_tokens:
-            kind, dims = TensorProto.INT64, [layout.fed.shape[layout.batch_axis], 1]
-            taken = {info.name for info in self.interface.outputs}
-            value = self.body.one("Identity", element, name="generate/step/token") if element in taken else element
-            self.interface.collect(_info(value, kind, dims), "generate/loop/generated")
+        layout, tokens = self.layout, self.layout.of_tokens
+        if element in {info.name for info in self.interface.outputs}:
+            element = self.body.one("Identity", element, name=f"generate/step/{'token' if tokens else 'value'}")
+        batch = layout.fed.shape[layout.batch_axis]
+        dims: Dims = [batch, 1] if tokens else layout.element_dims
+        kind = TensorProto.INT64 if tokens else helper.np_dtype_to_tensor_dtype(numbers_of(layout.fed))
+        self.interface.collect(_info(element, kind, dims), "generate/loop/generated")
+        if tokens:
             kind = helper.np_dtype_to_tensor_dtype(numbers_of(layout.output))
             if self.numbers:
-                all_numbers = [dims[0], layout.output.shape[-1]]
+                all_numbers = [batch, layout.output.shape[-1]]
                 self.interface.collect(_info(self.numbers, kind, all_numbers), "generate/loop/numbers")
             else:
                 self.interface.collect(_info(self.scores, kind, dims), "generate/loop/scores")
-        else:
-            kind = helper.np_dtype_to_tensor_dtype(numbers_of(layout.fed))
-            taken = {info.name for info in self.interface.outputs}
-            value = self.body.one("Identity", element, name="generate/step/value") if element in taken else element
-            self.interface.collect(_info(value, kind, list(layout.element_dims)), "generate/loop/generated")
 
     # --- the graph around it -----------------------------------------------------------------------------------
 
@@ -266,10 +263,7 @@ class _Builder:
         ]
         kept = live_nodes(self.body.nodes, [GO_ON, *(value.name for value in self.interface.outputs)])
         body = helper.make_graph(
-            kept,
-            "step",
-            [*head, *self.interface.inputs],
-            [_info(GO_ON, TensorProto.BOOL, []), *self.interface.outputs],
+            kept, "step", [*head, *self.interface.inputs], [_info(GO_ON, TensorProto.BOOL, []), *self.interface.outputs]
         )
         loop = helper.make_node(
             "Loop", [count, "", *self.interface.initial], self.interface.final, name=LOOP, body=body
@@ -303,8 +297,8 @@ class _Builder:
         if self.numbers:
             scores = score(after, "generate/loop/numbers", "generate/loop/generated", axis=2)
             after.one("Identity", scores, name="generate/loop/scores")
-        for name, final in self._stacked():
-            tokens = layout.of_tokens
+        tokens = layout.of_tokens
+        for name, final in ((GENERATED, "generate/loop/generated"), (SCORES, "generate/loop/scores"))[: 1 + tokens]:
             shape = after.one("Shape", final, name=f"{final}/Shape")
             count = after.one("Gather", shape, after.integers(0), name=f"{final}/count")
             dims = after.one("Concat", count, "generate/prompt/element", name=f"{final}/dims", axis=0)
@@ -321,11 +315,6 @@ class _Builder:
                 after.one("Transpose", value, name=moved, output=name, perm=order)
             elif not cast:
                 after.one("Identity", value, name=f"{final}/Identity", output=name)
-
-    def _stacked(self) -> Iterable[tuple[str, str]]:
-        yield GENERATED, "generate/loop/generated"
-        if self.layout.of_tokens:
-            yield SCORES, "generate/loop/scores"
 
     def _results(self) -> list[ValueInfoProto]:
         layout = self.layout
@@ -370,7 +359,7 @@ def _is_random(node: NodeProto) -> bool:
     return node.op_type.startswith("Random") or node.op_type in ("Bernoulli", "Multinomial", "Dropout")
 
 
-def _named(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     """A copy of a node, in it and its bodies some values by other names."""
     copy = NodeProto()
     copy.CopyFrom(node)
@@ -381,10 +370,8 @@ def _named(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
 def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
     node.input[:] = [names.get(value, value) for value in node.input]
     node.output[:] = [names.get(value, value) for value in node.output]
-    for attribute in node.attribute:
-        graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-        for body in graphs:
-            for inner in body.node:
-                _rename(inner, names)
-            for value in (*body.input, *body.output):
-                value.name = names.get(value.name, value.name)
+    for body in bodies_of(node):
+        for inner in body.node:
+            _rename(inner, names)
+        for value in (*body.input, *body.output):
+            value.name = names.get(value.name, value.name)

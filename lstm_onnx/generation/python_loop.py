@@ -80,7 +80,7 @@ def repeat(
         last = _last(outputs[g.output], described.output_time_axis)
         decisions: list[Decision] = []
         if g.choose == "value":
-            element = _padded(last, done, _element_batch(described), g.padding)
+            element = _of_ended(g.padding, last, done, _element_batch(described))
         else:
             chosen, decisions = _choose(last, done, feeds, described, number)
             element = np.where(done, np.int64(g.padding), chosen)
@@ -88,7 +88,7 @@ def repeat(
             scores.append(np.where(done, np.zeros((), last.dtype), score))
         after = {name: outputs[output] for name, output in pairs.items()}
         states = {
-            name: _frozen(states.get(name), array, done, state_axes[name]) if g.stops else array
+            name: _of_ended(states[name], array, done, state_axes[name]) if g.stops and name in states else array
             for name, array in after.items()
         }
         elements.append(element)
@@ -190,13 +190,7 @@ def _ended(
     return ended
 
 
-def _padded(values: np.ndarray, done: np.ndarray, axis: int, padding: float) -> np.ndarray:
-    return np.where(_along(done, values.ndim, axis), np.asarray(padding, values.dtype), values)
-
-
-def _frozen(before: np.ndarray | None, after: np.ndarray, done: np.ndarray, axis: int) -> np.ndarray:
-    return after if before is None else np.where(_along(done, after.ndim, axis), before, after)
-
-
-def _along(done: np.ndarray, rank: int, axis: int) -> np.ndarray:
-    return done.reshape([-1 if each == axis else 1 for each in range(rank)])
+def _of_ended(ended: np.ndarray | float, going: np.ndarray, done: np.ndarray, axis: int) -> np.ndarray:
+    """Other values for the sequences that have ended, whose axis is the batch's."""
+    rows = done.reshape([-1 if each == axis else 1 for each in range(going.ndim)])
+    return np.where(rows, np.asarray(ended, going.dtype), going)

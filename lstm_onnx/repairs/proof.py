@@ -42,12 +42,7 @@ class Proof:
 
 
 def prove(
-    source: Model,
-    repaired: Model,
-    *,
-    seed: int = 0,
-    fixed: tuple[int, int] | None = None,
-    marks: Sequence[float] = (),
+    source: Model, repaired: Model, *, seed: int = 0, fixed: tuple[int, int] | None = None, marks: Sequence[float] = ()
 ) -> Proof:
     """Compare two files at several sizes.
 
@@ -85,12 +80,7 @@ def prove(
 
 
 def _batched(
-    source: Model,
-    repaired: Model,
-    sizes: tuple[int, int],
-    seed: int,
-    fixed: tuple[int, int],
-    marks: Sequence[float],
+    source: Model, repaired: Model, sizes: tuple[int, int], seed: int, fixed: tuple[int, int], marks: Sequence[float]
 ) -> str:
     """Where a larger batch differs from the source's batches, one after the other."""
     axis, _ = fixed

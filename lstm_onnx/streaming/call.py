@@ -61,13 +61,13 @@ class Call:
 
     def integers(self, index: int) -> list[int] | None:
         """The values of input `index` if it is constant integers, otherwise None."""
-        found = self.fact(index).numbers if self.has(index) else None
-        numbers = [size.number for size in found] if found is not None else [None]
-        return None if None in numbers else [number for number in numbers if number is not None]
+        numbers = [size.number for size in self.fact(index).numbers or ()]
+        known = self.fact(index).numbers is not None and None not in numbers
+        return [number for number in numbers if number is not None] if known else None
 
-    def attribute(self, name: str, default: Any) -> Any:
-        """An attribute's value."""
-        return self.attributes.get(name, default)
+    def axes(self) -> list[int] | None:
+        """The axes that are an attribute in older operator sets and input 1 in newer ones, if they are constant."""
+        return self.attributes.get("axes") or self.integers(1)
 
     def meet(self, names: Collection[str], how: str) -> None:
         """Record that this node computes across steps of these open axes."""

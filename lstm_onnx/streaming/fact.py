@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .size import ONE, Size, product
@@ -59,10 +59,12 @@ class Fact:
 
 def names_of(sizes: Iterable[Size]) -> Names:
     """All open axes on which one of the sizes depends."""
-    found: set[str] = set()
-    for size in sizes:
-        found |= size.names
-    return frozenset(found)
+    return NONE.union(*(size.names for size in sizes))
+
+
+def open_names(facts: Iterable[Fact]) -> Names:
+    """All open axes along which one of the values may vary."""
+    return NONE.union(*(fact.open for fact in facts))
 
 
 def axis_of(size: Size) -> Axis:
@@ -83,15 +85,12 @@ def symbols(axis: Axis) -> Names:
 def join(facts: Sequence[Fact]) -> Fact:
     """Merge the facts of several values that are computed together, without their axes and values."""
 
-    def every(pick: Callable[[Fact], Names]) -> Names:
-        return frozenset().union(*(pick(fact) for fact in facts)) if facts else NONE
-
     varying = [fact for fact in facts if fact.varies]
     return Fact(
         varies=bool(varying),
-        last=every(lambda fact: fact.last),
-        states=every(lambda fact: fact.states),
-        sized=every(lambda fact: fact.depends_on_sizes),
-        positions=every(lambda fact: fact.positions),
+        last=NONE.union(*(fact.last for fact in facts)),
+        states=NONE.union(*(fact.states for fact in facts)),
+        sized=NONE.union(*(fact.depends_on_sizes for fact in facts)),
+        positions=NONE.union(*(fact.positions for fact in facts)),
         lengths=bool(varying) and all(fact.lengths for fact in varying),
     )

@@ -19,7 +19,7 @@ from ..onnxgraph import attributes_of, outer_values, shape_of
 from ..symbolic_dims import names_in
 from . import operators  # noqa: F401 - importing them registers them
 from .call import OPERATORS, Call, Meeting, stored
-from .fact import NONE, Axis, Fact, Names, axis_of, join
+from .fact import NONE, Axis, Fact, Names, axis_of, join, open_names
 from .size import Size
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -61,6 +61,8 @@ class Follower:
         self.by_hand: Meeting | None = None
         self._same: dict[str, str] = {}
         self._graph = model.graph
+        stored_names = {tensor.name for tensor in model.graph.initializer}
+        self._inputs = [value for value in model.graph.input if value.name not in stored_names]
         self._states = dict(states)
         self._lengths = frozenset(lengths)
 
@@ -98,12 +100,10 @@ class Follower:
 
     def result(self) -> TimeAxis:
         """Traverse the graph and return the result."""
-        constants = {tensor.name for tensor in self._graph.initializer}
         for tensor in self._graph.initializer:
             self.facts[tensor.name] = stored(tensor)
-        for value in self._graph.input:
-            if value.name not in constants:
-                self.facts[value.name] = self._input(value.name, shape_of(value.type))
+        for value in self._inputs:
+            self.facts[value.name] = self._input(value.name, shape_of(value.type))
         for node in self._graph.node:
             self._follow(node)
         self._outputs()
@@ -112,15 +112,14 @@ class Follower:
         met = next((found for name, found in self.meetings.items() if self.first_name(name) in time), None)
         if met is None and time:
             met = self.per_call or self._apart(time)
-        known = frozenset().union(*(fact.open for fact in self.facts.values()), time)
+        known = time | open_names(self.facts.values())
         names = frozenset(name for name in known if self.first_name(name) in time)
         return TimeAxis(names, met, self.by_hand if time else None)
 
     def _apart(self, time: Names) -> Meeting | None:
         """The first node that goes along steps of no input, such as those that a condition has chosen."""
-        constants = {tensor.name for tensor in self._graph.initializer}
-        given = (value.name for value in self._graph.input if value.name not in constants)
-        if any(self.first_names(self.facts[name].open) & time for name in given if name not in self._states):
+        names = [value.name for value in self._inputs if value.name not in self._states]
+        if any(self.first_names(self.facts[name].open) & time for name in names):
             return None
         node = next((node for node in self._graph.node if node.op_type in _RECURRENT), NodeProto())
         return Meeting(str(node.name), str(node.op_type), "goes along an axis that no input has")
@@ -130,17 +129,16 @@ class Follower:
 
         One that some inputs have, such as the steps of an encoder that each step of a decoder looks at, is not time.
         """
-        constants = {tensor.name for tensor in self._graph.initializer}
-        values = [value.name for value in self._graph.input if value.name not in constants]
-        batch = self.first_names(frozenset().union(*(self.facts[name].open for name in values if name in self._states)))
-        found = [self.facts[name] for name in values if name not in self._states]
+        names = [value.name for value in self._inputs]
+        batch = self.first_names(open_names(self.facts[name] for name in names if name in self._states))
+        found = [self.facts[name] for name in names if name not in self._states]
         axes = [self.first_names(fact.open) - batch for fact in found if fact.axes != ()]
         return frozenset.intersection(*axes) if axes else NONE
 
     def _input(self, name: str, shape: Any) -> Fact:
-        if name in self._states:
-            return Fact(self.axes(name, shape), NONE, varies=True, states=frozenset({name}))
-        return Fact(self.axes(name, shape), NONE, varies=True, lengths=name in self._lengths)
+        state = name in self._states
+        states = frozenset({name}) if state else NONE
+        return Fact(self.axes(name, shape), varies=True, states=states, lengths=not state and name in self._lengths)
 
     @staticmethod
     def axes(name: str, shape: Any) -> tuple[Axis, ...] | None:
@@ -164,20 +162,16 @@ class Follower:
                 self.facts[name] = results[index] if index < len(results) else self._spread(call, name)
 
     def _unknown(self, call: Call) -> list[Fact]:
-        reached = frozenset().union(*(fact.open for fact in call.given), *(fact.last for fact in call.given))
         inner = [self.facts[name] for name in outer_values(call.node) if name in self.facts]
-        reached |= frozenset().union(*(fact.open | fact.last for fact in inner))
-        if any(fact.varies for fact in (*call.given, *inner)):
-            call.meet(
-                {name for fact in (*call.given, *inner) for name in fact.open},
-                "is not known to keep the steps of a sequence apart",
-            )
+        facts = [*call.given, *inner]
+        if any(fact.varies for fact in facts):
+            call.meet(open_names(facts), "is not known to keep the steps of a sequence apart")
         return [self._spread(call, name, inner) for name in call.node.output]
 
     def _spread(self, call: Call, name: str, inner: Sequence[Fact] = ()) -> Fact:
         """The most general fact for the outputs of an unknown operator."""
         facts = [*call.given, *inner]
-        spans = frozenset().union(*(fact.open for fact in facts)) if facts else NONE
+        spans = open_names(facts)
         shape = self.shapes.get(name)
         axes = self.axes(name, shape) if shape is not None and all(dim is not None for dim in shape) else None
         joined = join(facts)
@@ -194,7 +188,7 @@ class Follower:
             call = Call(producer, producer.op_type or "the output", {}, (fact,), self.opset, self)
             if fact.depends_on_sizes or fact.positions:
                 call.meet(fact.depends_on_sizes | fact.positions, f"makes {output.name} of the number of steps")
-            if fact.states and output.name not in self._states.values():
+            if fact.states:
                 self.handled(call)
 
 

@@ -24,7 +24,7 @@ from .convert import Converter, Modules, buffer, buffer_names
 from .elementwise import torch_dtype
 from .graph import ConvertedFile, read_file, torch_array
 from .module import Interface, Outputs, StateInput, new_module
-from .program import Program, RecurrentStep, ScanStep
+from .program import CellStep, IfStep, LoopStep, Program, RecurrentStep, ScanStep, values_read
 from .recurrent_weights import recurrent_module
 from .stacks import stacks_of
 
@@ -188,10 +188,10 @@ def _states(file: ConvertedFile, program: Program, module: nn.Module, names: set
 def _only_states(program: Program, name: str) -> bool:
     """Whether recurrent modules alone read a value, as their initial state."""
     for step in program.steps:
-        if isinstance(step, RecurrentStep):
-            if name in (step.x, step.lengths):
-                return False
-        elif isinstance(step, ScanStep) or name in getattr(step, "inputs", ()) or name == getattr(step, "input", ""):
+        if isinstance(step, IfStep | LoopStep | ScanStep):  # whose bodies may read it
+            return False
+        states = (step.h0, step.c0) if isinstance(step, RecurrentStep | CellStep) else ()
+        if values_read(step).count(name) > states.count(name):
             return False
     return name not in program.outputs
 

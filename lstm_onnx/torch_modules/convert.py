@@ -12,35 +12,29 @@ import torch
 from onnx import NodeProto
 from torch import Tensor, nn
 
+from ..onnxgraph import bodies_of
 from ..onnxgraph.recurrent import input_of, is_onnx_operator
 from .cells import cell_of
 from .constants import with_folded_weights
-from .graph import FileGraph, attribute_values, body_of, torch_array
+from .graph import FileGraph, attribute_values, torch_array
 from .layers import layer_of, scope_of
 from .operator_layers import operator_layer
-from .program import CellStep, IfStep, LoopStep, OperatorStep, Program, RecurrentStep, ScanStep, Scope, Step
+from .program import IfStep, LoopStep, OperatorStep, Program, RecurrentStep, ScanStep, Scope, Step, values_read
 from .recurrent_weights import recurrent_module
 from .stacks import Stack, stacks_of
+from .values import Scalar
 
+_AXES_SECOND = "CumSum Expand OneHot Reshape Split Squeeze Tile TopK Trilu Unsqueeze"
+_REDUCTIONS = ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 _INDEX_INPUTS: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys((*_AXES_SECOND.split(), *(f"Reduce{kind}" for kind in _REDUCTIONS)), (1,)),
     "ConstantOfShape": (0,),
-    "CumSum": (1,),
-    "Expand": (1,),
     "Loop": (0,),
-    "OneHot": (1,),
     "Pad": (1, 3),
-    "Reshape": (1,),
     "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "TopK": (1,),
-    "Trilu": (1,),
-    "Unsqueeze": (1,),
-    **{f"Reduce{kind}": (1,) for kind in ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")},
 }
 """The inputs of operators that are shapes, axes and sizes."""
-_SIZE_INPUTS = (
+_SIZE_OPERATORS = (
     "Concat",
     "Gather",
     "Add",
@@ -291,10 +285,10 @@ class Converter:
     def _body_step(self, graph: FileGraph, node: NodeProto) -> Step:
         outputs = tuple(node.output)
         if node.op_type == "If":
-            bodies = {item.name: body_of(graph, node, index) for index, item in enumerate(_graphs(node))}
+            bodies = {item.name: graph.body(item.g) for item in node.attribute}
             then, otherwise = (self.program(bodies[name]) for name in ("then_branch", "else_branch"))
             return IfStep(input_of(node, 0), then, otherwise, outputs)
-        body = self.program(body_of(graph, node))
+        body = self.program(graph.body(next(bodies_of(node))))
         if node.op_type == "Loop":
             return LoopStep(body, input_of(node, 0), input_of(node, 1), tuple(node.input[2:]), outputs)
         values = attribute_values(node)
@@ -316,38 +310,18 @@ class Converter:
         """The program with the stored values that its steps read."""
         attributes: dict[str, str] = {}
         numbers: dict[str, Any] = {}
-        for name in dict.fromkeys([*_read(steps), *graph.outputs]):
+        for name in dict.fromkeys([*(name for step in steps for name in values_read(step)), *graph.outputs]):
             array = graph.arrays.get(name, self.more.get(name))
             if array is None or name in graph.producers:
                 continue
             named = name not in graph.anonymous
             if _is_number(graph, name, array):
-                numbers[name] = array.tolist()
+                number = array.tolist()
+                wide = isinstance(number, float) and array.dtype != np.float32
+                numbers[name] = Scalar(number, getattr(torch, str(array.dtype))) if wide else number
             else:
                 attributes[name] = self.modules.value(name, array, named=named)
         return Program(graph.inputs, tuple(steps), graph.outputs, attributes, numbers)
-
-
-def _graphs(node: NodeProto) -> list[Any]:
-    return [item for item in node.attribute if item.HasField("g")]
-
-
-def _read(steps: list[Step]) -> list[str]:
-    found: list[str] = []
-    for step in steps:
-        if isinstance(step, RecurrentStep):
-            found += [step.x, step.h0, step.c0, step.lengths]
-        elif isinstance(step, CellStep):
-            found += [step.x, step.h0, step.c0]
-        elif isinstance(step, IfStep):
-            found += [step.condition]
-        elif isinstance(step, (OperatorStep, ScanStep)):
-            found += step.inputs
-        elif isinstance(step, LoopStep):
-            found += [step.count, step.condition, *step.inputs]
-        else:
-            found.append(step.input)
-    return [name for name in found if name]
 
 
 def _is_number(graph: FileGraph, name: str, array: np.ndarray) -> bool:
@@ -363,7 +337,7 @@ def _is_number(graph: FileGraph, name: str, array: np.ndarray) -> bool:
 
 
 def _reads_size(node: NodeProto, name: str, *, scalar: bool) -> bool:
-    if scalar or node.op_type in _SIZE_INPUTS:
+    if scalar or node.op_type in _SIZE_OPERATORS:
         return True
     places = _INDEX_INPUTS.get(str(node.op_type), ())
     return all(index in places for index, value in enumerate(node.input) if value == name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,14 +19,14 @@ Operator = Callable[[list[Value], Attributes], Any]
 """Takes the inputs and the attributes of a node; returns its output, or a tuple of them."""
 
 _ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
-    "Add": lambda a, b: a + b,
-    "Sub": lambda a, b: a - b,
-    "Mul": lambda a, b: a * b,
-    "Equal": lambda a, b: a == b,
-    "Less": lambda a, b: a < b,
-    "Greater": lambda a, b: a > b,
-    "LessOrEqual": lambda a, b: a <= b,
-    "GreaterOrEqual": lambda a, b: a >= b,
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    "Equal": operator.eq,
+    "Less": operator.lt,
+    "Greater": operator.gt,
+    "LessOrEqual": operator.le,
+    "GreaterOrEqual": operator.ge,
     "And": torch.logical_and,
     "Or": torch.logical_or,
     "Xor": torch.logical_xor,
@@ -34,43 +36,19 @@ _ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
 }
 _SIZES = ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min")
 """Those that a graph computes sizes with."""
+_OF_TORCH = (
+    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor IsNaN Log Neg Reciprocal Relu Round Sigmoid Sign "
+    "Sin Sinh Sqrt Tan Tanh"
+)
 _UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "Abs": torch.abs,
-    "Acos": torch.acos,
-    "Acosh": torch.acosh,
-    "Asin": torch.asin,
-    "Asinh": torch.asinh,
-    "Atan": torch.atan,
-    "Atanh": torch.atanh,
-    "Ceil": torch.ceil,
-    "Cos": torch.cos,
-    "Cosh": torch.cosh,
-    "Erf": torch.erf,
-    "Exp": torch.exp,
-    "Floor": torch.floor,
-    "HardSwish": functional.hardswish,
-    "IsNaN": torch.isnan,
-    "Log": torch.log,
-    "Mish": functional.mish,
-    "Neg": torch.neg,
+    **{name: getattr(torch, name.lower()) for name in _OF_TORCH.split()},
+    **{name: getattr(functional, name.lower()) for name in ("HardSwish", "Mish", "Softplus", "Softsign")},
     "Not": torch.logical_not,
-    "Reciprocal": torch.reciprocal,
-    "Relu": torch.relu,
-    "Round": torch.round,
-    "Sigmoid": torch.sigmoid,
-    "Sign": torch.sign,
-    "Sin": torch.sin,
-    "Sinh": torch.sinh,
-    "Softplus": functional.softplus,
-    "Softsign": functional.softsign,
-    "Sqrt": torch.sqrt,
-    "Tan": torch.tan,
-    "Tanh": torch.tanh,
 }
 
 
 def _binary(function: Callable[[Any, Any], Any], *, sizes: bool) -> Operator:
-    def operator(inputs: list[Value], _: Attributes) -> Any:
+    def compute(inputs: list[Value], _: Attributes) -> Any:
         a, b = inputs
         if is_number(a) and is_number(b) and sizes:
             return function(a, b)
@@ -82,7 +60,7 @@ def _binary(function: Callable[[Any, Any], Any], *, sizes: bool) -> Operator:
             a, b = tensors([a, b])
         return function(a, b)
 
-    return operator
+    return compute
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
@@ -92,7 +70,10 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Operator:
 def _divide(a: Any, b: Any) -> Any:
     """ONNX's Div: of integers it is rounded towards zero."""
     if is_number(a) and is_number(b):
-        return a / b if isinstance(a, float) else a // b  # sizes are positive
+        if isinstance(a, float):
+            return a / b
+        opposite = type(a) is type(b) is int and (a < 0) != (b < 0)  # the sizes of a trace are positive
+        return -(-a // b) if opposite else a // b
     floating = any(
         isinstance(item, float) or (isinstance(item, Tensor) and item.is_floating_point()) for item in (a, b)
     )
@@ -101,34 +82,25 @@ def _divide(a: Any, b: Any) -> Any:
 
 def _mod(inputs: list[Value], attributes: Attributes) -> Any:
     a, b = inputs
-    if is_number(a) and is_number(b):
+    if is_number(a) and is_number(b) and not attributes.get("fmod"):
         return a % b
     a, b = tensors(inputs)
     return torch.fmod(a, b) if attributes.get("fmod") else torch.remainder(a, b)
 
 
 def _power(inputs: list[Value], _: Attributes) -> Any:
-    base, exponent = inputs
-    return torch.pow(tensor(base), exponent if is_number(exponent) else tensor(exponent))
+    base, exponent = tensor(inputs[0]), inputs[1]
+    result = torch.pow(base, exponent if is_number(exponent) else tensor(exponent))
+    # The result has the base's dtype.
+    return result if is_number(inputs[0]) or result.dtype == base.dtype else result.to(base.dtype)
 
 
 def _extreme(function: Callable[[Tensor, Tensor], Tensor], of_sizes: Callable[..., Any]) -> Operator:
-    def operator(inputs: list[Value], _: Attributes) -> Any:
-        if all(map(is_number, inputs)):
-            return of_sizes(*inputs)
-        result, *others = tensors(inputs)
-        for other in others:
-            result = function(result, other)
-        return result
-
-    return operator
+    return lambda inputs, _: of_sizes(*inputs) if all(map(is_number, inputs)) else reduce(function, tensors(inputs))
 
 
 def _sum(inputs: list[Value], _: Attributes) -> Any:
-    result, *others = tensors(inputs)
-    for other in others:
-        result = result + other
-    return result
+    return reduce(operator.add, tensors(inputs))
 
 
 def _mean(inputs: list[Value], attributes: Attributes) -> Any:
@@ -173,7 +145,11 @@ def _clip(inputs: list[Value], attributes: Attributes) -> Any:
         return x
     if high is None:
         return torch.clamp_min(x, low)  # type: ignore[arg-type]
-    return torch.clamp_max(x, high) if low is None else torch.clamp(x, low, high)  # type: ignore[arg-type]
+    if low is None:
+        return torch.clamp_max(x, high)  # type: ignore[arg-type]
+    if isinstance(low, Tensor) != isinstance(high, Tensor):  # torch takes two tensors or two numbers
+        low, high = tensor(low, x), tensor(high, x)
+    return torch.clamp(x, low, high)  # type: ignore[arg-type]
 
 
 def _is_inf(inputs: list[Value], attributes: Attributes) -> Any:
@@ -182,16 +158,9 @@ def _is_inf(inputs: list[Value], attributes: Attributes) -> Any:
     return (torch.isposinf(x) & bool(positive)) | (torch.isneginf(x) & bool(negative))
 
 
-def _leaky_relu(inputs: list[Value], attributes: Attributes) -> Any:
-    return functional.leaky_relu(tensor(inputs[0]), attributes.get("alpha", 0.01))
-
-
-def _elu(inputs: list[Value], attributes: Attributes) -> Any:
-    return functional.elu(tensor(inputs[0]), attributes.get("alpha", 1.0))
-
-
-def _celu(inputs: list[Value], attributes: Attributes) -> Any:
-    return functional.celu(tensor(inputs[0]), attributes.get("alpha", 1.0))
+def _activation(function: Callable[[Tensor, float], Tensor], alpha: float) -> Operator:
+    """An activation with one number, the attribute `alpha`, and its default."""
+    return lambda inputs, attributes: function(tensor(inputs[0]), attributes.get("alpha", alpha))
 
 
 def _selu(inputs: list[Value], attributes: Attributes) -> Any:
@@ -213,24 +182,19 @@ def _prelu(inputs: list[Value], _: Attributes) -> Any:
     return torch.clamp(x, min=0) + slope * torch.clamp(x, max=0)
 
 
-def _thresholded_relu(inputs: list[Value], attributes: Attributes) -> Any:
-    x = tensor(inputs[0])
-    return torch.where(x > attributes.get("alpha", 1.0), x, torch.zeros_like(x))
-
-
 ELEMENTWISE: dict[str, Operator] = {
     **{name: _binary(function, sizes=name in _SIZES) for name, function in _ARITHMETIC.items()},
     **{name: _unary(function) for name, function in _UNARY.items()},
     "Cast": _cast,
     "CastLike": _cast_like,
-    "Celu": _celu,
+    "Celu": _activation(functional.celu, 1.0),
     "Clip": _clip,
     "Div": _binary(_divide, sizes=True),
-    "Elu": _elu,
+    "Elu": _activation(functional.elu, 1.0),
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "IsInf": _is_inf,
-    "LeakyRelu": _leaky_relu,
+    "LeakyRelu": _activation(functional.leaky_relu, 0.01),
     "Max": _extreme(torch.maximum, torch.sym_max),
     "Mean": _mean,
     "Min": _extreme(torch.minimum, torch.sym_min),
@@ -239,6 +203,6 @@ ELEMENTWISE: dict[str, Operator] = {
     "Pow": _power,
     "Selu": _selu,
     "Sum": _sum,
-    "ThresholdedRelu": _thresholded_relu,
+    "ThresholdedRelu": _activation(lambda x, alpha: torch.where(x > alpha, x, torch.zeros_like(x)), 1.0),
     "Where": _where,
 }

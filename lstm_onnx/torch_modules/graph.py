@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, numpy_helper
 
 from ..errors import ModelError
 from ..metadata import Metadata
-from ..onnxgraph import bodies_of, is_default, load_inlined, nodes_of, text
+from ..onnxgraph import is_default, load_inlined, nodes_of, text
 from ..onnxgraph.load import read_weights
 from .program import OPERATORS
 
@@ -65,9 +65,9 @@ class FileGraph:
                 found.setdefault(name, []).append(node)
         return found
 
-    def within(self, body: GraphProto) -> FileGraph:
+    def body(self, graph: GraphProto) -> FileGraph:
         """The body of one of its nodes."""
-        return _read_graph(body, self.arrays, self.anonymous, self.opset, own=self.own)
+        return _read_graph(graph, self.arrays, self.anonymous, self.opset, own=self.own)
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,34 @@ def _problems(model: ModelProto, opset: int) -> list[str]:
         if not (known and is_default(node.domain)):
             operator = node.op_type if is_default(node.domain) else f"{node.domain}.{node.op_type}"
             counts.setdefault(operator, []).append(str(node.name) or str(next(iter(node.output), "")))
-        elif (kind := text(attribute_values(node).get("auto_pad", "NOTSET"))) not in ("NOTSET", "VALID"):
-            counts.setdefault(f"{node.op_type} with auto_pad = {kind}", []).append(str(node.name))
+        elif form := _unsupported_form(node):
+            counts.setdefault(f"{node.op_type} with {form}", []).append(str(node.name) or str(node.output[0]))
     return [
         f"the operator {operator} ({names[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}) has no translation"
         for operator, names in sorted(counts.items())
     ]
+
+
+def _unsupported_form(node: NodeProto) -> str:
+    """What about a known operator has no translation; "" where all of it has."""
+    op_type, values = str(node.op_type), attribute_values(node)
+    auto_pad, reduction = values.get("auto_pad", "NOTSET"), values.get("reduction", "none")
+    pads = values.get("pads", [])
+    uneven = pads[: len(pads) // 2] != pads[len(pads) // 2 :]
+    forms = {
+        f"auto_pad = {auto_pad}": auto_pad not in ("NOTSET", "VALID"),
+        "output_shape": "output_shape" in values,
+        "training_mode = 1": bool(values.get("training_mode")) or (op_type == "BatchNormalization" and node.output[1:]),
+        f"reduction = {reduction}": op_type == "ScatterND" and reduction not in ("none", "add"),
+        "the output Indices": op_type == "MaxPool" and any(node.output[1:]),
+        "dilations": op_type == "AveragePool" and any(size != 1 for size in values.get("dilations", [])),
+        "other padding at the end than at the start": uneven
+        and (
+            (op_type == "AveragePool" and not values.get("count_include_pad"))
+            or (op_type in ("AveragePool", "MaxPool") and bool(values.get("ceil_mode")))
+        ),
+    }
+    return next((form for form, present in forms.items() if present), "")
 
 
 def _read_graph(
@@ -167,20 +189,9 @@ def attribute_values(node: NodeProto) -> dict[str, Any]:
     """The attributes of a node as Python's values and torch's tensors, without bodies."""
     found: dict[str, Any] = {}
     for item in node.attribute:
-        if item.type == AttributeProto.TENSOR:
-            found[item.name] = torch_array(_tensor_array(item.t))
-        elif item.type == AttributeProto.STRING:
-            found[item.name] = text(item.s)
-        elif item.type == AttributeProto.STRINGS:
-            found[item.name] = [text(value) for value in item.strings]
-        elif item.type == AttributeProto.INT:
-            found[item.name] = int(item.i)
-        elif item.type == AttributeProto.FLOAT:
-            found[item.name] = _decimal(item.f)
-        elif item.type == AttributeProto.INTS:
-            found[item.name] = list(item.ints)
-        elif item.type == AttributeProto.FLOATS:
-            found[item.name] = [_decimal(value) for value in item.floats]
+        if item.type in _ATTRIBUTES:
+            field_name, read = _ATTRIBUTES[item.type]
+            found[item.name] = read(getattr(item, field_name))
     return found
 
 
@@ -189,15 +200,18 @@ def _decimal(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _tensor_array(tensor: TensorProto) -> np.ndarray:
-    return numpy_helper.to_array(tensor)
-
-
 def torch_array(array: np.ndarray) -> torch.Tensor:
     """An array as a tensor of its own memory."""
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def body_of(graph: FileGraph, node: NodeProto, index: int = 0) -> FileGraph:
-    """A body of a node, by its number."""
-    return graph.within(list(bodies_of(node))[index])
+_ATTRIBUTES: Mapping[int, tuple[str, Callable[[Any], Any]]] = {
+    AttributeProto.TENSOR: ("t", lambda value: torch_array(numpy_helper.to_array(value))),
+    AttributeProto.STRING: ("s", text),
+    AttributeProto.STRINGS: ("strings", lambda values: list(map(text, values))),
+    AttributeProto.INT: ("i", int),
+    AttributeProto.INTS: ("ints", list),
+    AttributeProto.FLOAT: ("f", _decimal),
+    AttributeProto.FLOATS: ("floats", lambda values: list(map(_decimal, values))),
+}
+"""By type of attribute: the field that holds its value, and how that is read."""

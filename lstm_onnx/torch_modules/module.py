@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..exporter.call.structure import arguments_of, constants, take_apart
 from .program import Program, Scope
+from .values import tensor
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class ONNXModule(Scope):
             known = ", ".join(interface.states)
             raise InputError(f"{', '.join(map(str, carried))} is not a state of the module; its states are {known}")
         results = program.run(self, [values[name] for name in program.inputs], {})
-        named = dict(zip(program.outputs, results, strict=True))
+        named = {name: tensor(value) for name, value in zip(program.outputs, results, strict=True)}
         result = interface.outputs.of(named)
         if states is None:
             return result

@@ -10,14 +10,7 @@ from onnx import NodeProto
 
 from ..errors import ModelError
 from ..exporter.weights import Array, LayerWeights
-from ..onnxgraph.recurrent import (
-    DEFAULT_ACTIVATIONS,
-    INITIAL_C,
-    INITIAL_H,
-    PEEPHOLES,
-    SEQUENCE_LENS,
-    input_of,
-)
+from ..onnxgraph.recurrent import DEFAULT_ACTIVATIONS, INITIAL_C, INITIAL_H, PEEPHOLES, SEQUENCE_LENS, input_of
 from ..spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec
 from .graph import FileGraph, attribute_values
 from .program import RecurrentStep

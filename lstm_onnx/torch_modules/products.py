@@ -115,7 +115,8 @@ def _group_norm(inputs: list[Value], attributes: Attributes) -> Any:
 
 def _lp_normalization(inputs: list[Value], attributes: Attributes) -> Any:
     x, axis = tensor(inputs[0]), attributes.get("axis", -1)
-    return x / x.norm(p=attributes.get("p", 2), dim=axis, keepdim=True)
+    norm = x.norm(p=attributes.get("p", 2), dim=axis, keepdim=True)
+    return x / torch.where(norm == 0, 1, norm)  # zeros stay zeros
 
 
 def _softmax(function: Callable[..., Tensor]) -> Operator:
@@ -168,7 +169,7 @@ def _reduction(function: Callable[..., Tensor], without_axes: Callable[[Tensor],
         keep = bool(attributes.get("keepdims", 1))
         if not axes:
             if attributes.get("noop_with_empty_axes"):
-                return x
+                return function(x.unsqueeze(0), (0,), False)  # of each entry by itself
             if without_axes is not None and not keep:
                 return without_axes(x)
         if axes and len(axes) == 1 and function in _OF_ONE_AXIS and "noop_with_empty_axes" in attributes:
@@ -209,7 +210,9 @@ def _cumulative_sum(inputs: list[Value], attributes: Attributes) -> Any:
     x, axis = tensor(inputs[0]), integer(inputs[1])
     x = x.flip(axis) if attributes.get("reverse") else x
     result = torch.cumsum(x, axis)
-    result = result - x if attributes.get("exclusive") else result
+    if attributes.get("exclusive"):
+        first = torch.zeros_like(x.narrow(axis, 0, 1))
+        result = torch.cat([first, result.narrow(axis, 0, x.shape[axis] - 1)], axis)
     return result.flip(axis) if attributes.get("reverse") else result
 
 

@@ -285,3 +285,12 @@ def _keep(values: Values, names: tuple[str, ...], result: Any) -> None:
 
 
 Step = OperatorStep | ModuleStep | RecurrentStep | CellStep | ScanStep | LoopStep | IfStep
+
+
+def values_read(step: Step) -> list[str]:
+    """The values that a step reads, in order, without those that its bodies read from around them."""
+    found: list[str] = []
+    for name in ("x", "h0", "c0", "lengths", "count", "condition", "input", "inputs"):
+        value = getattr(step, name, ())
+        found += [value] if isinstance(value, str) else value
+    return [name for name in found if name]

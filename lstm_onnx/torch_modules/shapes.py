@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .elementwise import Attributes, Operator, torch_dtype
-from .values import Value, integer, integers, is_host, is_number, tensor, tensors
+from .values import Scalar, Value, integer, integers, is_host, is_number, tensor, tensors
 
 _OPEN_END = 2**31 - 1
 """Slices that end here or later have no end."""
@@ -54,7 +54,7 @@ def _axes(inputs: list[Value], attributes: Attributes) -> list[Any] | None:
 def _squeeze(inputs: list[Value], attributes: Attributes) -> Any:
     x, axes = inputs[0], _axes(inputs, attributes)
     if is_host(x):
-        return integer(x)
+        return x if isinstance(x, list) and len(x) > 1 else integer(x)
     x = tensor(x)
     if axes is None:
         return x.squeeze()
@@ -168,10 +168,12 @@ def _gather_elements(inputs: list[Value], attributes: Attributes) -> Any:
 
 def _gather_nd(inputs: list[Value], attributes: Attributes) -> Any:
     x, index = tensors(inputs)
-    if attributes.get("batch_dims", 0) == 1:
-        rows = torch.arange(x.shape[0], device=x.device).reshape(-1, *[1] * (index.dim() - 2))
-        return x[(rows, *index.unbind(-1))]
-    return x[index.unbind(-1)]
+    rank, batch_dims = index.dim() - 1, attributes.get("batch_dims", 0)
+    batch = [
+        torch.arange(x.shape[axis], device=x.device).reshape([-1 if at == axis else 1 for at in range(rank)])
+        for axis in range(batch_dims)
+    ]
+    return x[(*batch, *index.unbind(-1))]
 
 
 def _scatter_elements(inputs: list[Value], attributes: Attributes) -> Any:
@@ -214,11 +216,8 @@ def _constant_of_shape(inputs: list[Value], attributes: Attributes) -> Any:
 
 
 def _range(inputs: list[Value], _: Attributes) -> Any:
-    if all(map(is_number, inputs)):
-        start, end, step = inputs
-        return torch.arange(start, end, step)  # type: ignore[arg-type]
+    dtype = next((item.dtype for item in inputs if isinstance(item, Tensor | Scalar)), None)
     start, end, step = (item.item() if isinstance(item, Tensor) else item for item in inputs)
-    dtype = next(item.dtype for item in inputs if isinstance(item, Tensor))
     return torch.arange(start, end, step, dtype=dtype)  # type: ignore[arg-type]
 
 

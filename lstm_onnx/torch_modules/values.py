@@ -12,6 +12,19 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+
+class Scalar(float):
+    """A float that a file stores in another dtype than float32."""
+
+    dtype: torch.dtype
+
+    def __new__(cls, value: float, dtype: torch.dtype = torch.float64) -> Scalar:
+        """Make one; copies and pickles restore the dtype afterwards."""
+        number = super().__new__(cls, value)
+        number.dtype = dtype
+        return number
+
+
 Number = int | float | bool
 """A number of no axes; of a trace also a `torch.SymInt`."""
 Value = Tensor | Number | list[Any] | None
@@ -45,7 +58,7 @@ def integer(value: Value) -> Any:
 
 
 def tensor(value: Value, like: Tensor | None = None) -> Tensor:
-    """A value as a tensor; a float has the dtype of `like`, which is float32 where there is none."""
+    """A value as a tensor; a float has the dtype of `like` or, where there is none, its own, by default float32."""
     if isinstance(value, Tensor):
         return value
     device = None if like is None else like.device
@@ -55,8 +68,9 @@ def tensor(value: Value, like: Tensor | None = None) -> Tensor:
         return torch.stack([tensor(item, like) for item in value])
     assert value is not None  # noqa: S101 - optional inputs are looked at before
     if isinstance(value, float):
-        floating = like is not None and like.is_floating_point()
-        return torch.scalar_tensor(value, dtype=like.dtype if floating and like is not None else torch.float32)
+        if like is not None and like.is_floating_point():
+            return torch.scalar_tensor(value, dtype=like.dtype)
+        return torch.scalar_tensor(value, dtype=value.dtype if isinstance(value, Scalar) else torch.float32)
     dtype = torch.bool if isinstance(value, bool) else torch.int64
     return torch.scalar_tensor(value, dtype=dtype, device=device)
 

@@ -98,6 +98,14 @@ MEETS: dict[str, tuple[tuple[NodeProto, ...], str]] = {
         (node("Slice", "Y", "minus_one", "end", "zero", to="s"), node("Sub", "Y", "s", to="z")),
         "joins the last step, or a summary of all, to every step",
     ),
+    "a bound of Clip that is the last step": (
+        (
+            node("Gather", "Y", "minus_one_scalar", to="s"),
+            node("ReduceMax", "s", to="m"),
+            node("Clip", "Y", "m", to="z"),
+        ),
+        "joins the last step, or a summary of all, to every step",
+    ),
     "the last state, joined to all": ((node("Add", "x", "hn", to="z"),), "joins the last step"),
     "steps put in front": ((node("Concat", "zeros", "x", to="z", axis=0),), "puts further steps beside the call's"),
     "padding": ((node("Pad", "x", "pads", to="z"),), "pads the steps of each call"),

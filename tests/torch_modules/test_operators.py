@@ -87,6 +87,24 @@ CASES: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any]], ...] = (
     ("InstanceNormalization", 18, [IMAGE], [weights(4), weights(4)], {}),
     ("LayerNormalization", 18, [X], [weights(4), weights(4)], {"epsilon": 1e-3}),
     ("PRelu", 18, [X], [weights(4)], {}),
+    ("GatherND", 18, [IMAGE, ints(1, 0, 2, 1, 0, 0, 1, 1).reshape(2, 4, 1)], [], {"batch_dims": 2}),
+    ("CumSum", 18, [np.float32([[1e9, 1, 3], [np.inf, 2, 0]])], [np.int64(0)], {"exclusive": 1}),
+    ("LpNormalization", 18, [np.float32([[3, 4], [0, 0]])], [], {}),
+    ("Pow", 18, [PLACES], [np.float32(0.5)], {}),
+    ("Clip", 18, [X, np.array(-0.2, np.float32)], [np.float32(0.4)], {}),
+    ("Where", 18, [X > 0], [np.float64(0.1), np.float64(0.3)], {}),
+    ("Range", 18, [], [np.float64(0.1), np.float64(1), np.float64(0.3)], {}),
+    ("Shape", 18, [X], [], {"start": 1}),
+    *((f"Reduce{name}", 18, [X], [ints()], {"noop_with_empty_axes": 1}) for name in ("L1", "Sum", "SumSquare")),
+)
+UNSUPPORTED_FORMS: tuple[tuple[str, int, list[Any], list[Any], dict[str, Any], str], ...] = (
+    ("ConvTranspose", 18, [X], [weights(3, 2, 3)], {"output_shape": [10], "strides": [2]}, "output_shape"),
+    ("BatchNormalization", 15, [IMAGE], [weights(4)] * 4, {"training_mode": 1}, "training_mode = 1"),
+    ("ScatterND", 18, [X, ints(1).reshape(1, 1), Y[:1]], [], {"reduction": "mul"}, "reduction = mul"),
+    ("AveragePool", 19, [IMAGE], [], {"kernel_shape": [2, 2], "dilations": [2, 2]}, "dilations"),
+    ("AveragePool", 18, [IMAGE], [], {"kernel_shape": [2, 2], "pads": [1, 0, 0, 1]}, "other padding at the end"),
+    ("MaxPool", 18, [X], [], {"kernel_shape": [2], "pads": [0, 1], "ceil_mode": 1}, "other padding at the end"),
+    ("Conv", 18, [X], [weights(2, 3, 2)], {"auto_pad": "SAME_UPPER"}, "auto_pad = SAME_UPPER"),
 )
 
 
@@ -127,6 +145,30 @@ def test_an_operator_computes_what_onnx_runtime_does(
         assert mine.shape == theirs.shape
         assert str(mine.dtype) == f"torch.{theirs.dtype}"
         np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("op_type", "opset", "inputs", "constants", "attributes", "form"), UNSUPPORTED_FORMS)
+def test_a_form_of_an_operator_without_a_translation_is_named(
+    tmp_path: Path, op_type: str, opset: int, inputs: list[Any], constants: list[Any], attributes: Any, form: str
+):
+    path = file_of(tmp_path / "m.onnx", op_type, opset, inputs, constants, attributes)
+    with pytest.raises(lstm_onnx.ModelError, match=f"the operator {op_type} with {form}.* has no translation"):
+        lstm_onnx.to_torch(path)
+
+
+def test_sizes_below_zero_are_divided_towards_zero(tmp_path: Path):
+    """The last (1 - time) / 2 steps, which are one of four."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["time"], start=1, end=2),
+        helper.make_node("Sub", ["one", "time"], ["less"]),
+        helper.make_node("Div", ["less", "two"], ["half"]),
+        helper.make_node("Slice", ["x", "half", "end", "one"], ["y"]),
+    ]
+    stored = [numpy_helper.from_array(ints(value), name) for name, value in (("one", 1), ("two", 2), ("end", 99))]
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, "time"))
+    graph = helper.make_graph(nodes, "g", [value], [helper.make_empty_tensor_value_info("y")], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    assert lstm_onnx.to_torch(tmp_path / "m.onnx")(torch.zeros(2, 4)).shape == (2, 1)
 
 
 def layer_file(path: Path, op_type: str, *, lengths: bool = False, states: bool = False, **attributes: Any) -> Path:

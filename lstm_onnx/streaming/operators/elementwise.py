@@ -9,7 +9,7 @@ from dataclasses import replace
 from onnx import TensorProto
 
 from ..call import Call, operator
-from ..fact import NONE, Axis, Fact, Names, join, length
+from ..fact import NONE, Axis, Fact, join, length, open_names
 from ..size import Size
 
 _ROUNDED = ("Abs", "Ceil", "Floor", "Neg", "Round", "Sign")
@@ -18,8 +18,24 @@ _CIRCULAR = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "
 _SOFT = ("Celu", "Elu", "FastGelu", "Gelu", "Mish", "QuickGelu", "Sigmoid", "Softplus", "Softsign", "Swish")
 _HARD = ("HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Selu", "Shrink", "ThresholdedRelu")
 _LOGICAL = ("And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "IsInf", "IsNaN", "Not", "Or", "Xor")
-_BINARY = ("Add", "BitShift", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum", "Where")
-_SAME = ("Identity", "Cast", "CastLike", "Dropout", "Clip", "BiasGelu", "PRelu")
+_BINARY = (
+    "Add",
+    "BiasGelu",
+    "BitShift",
+    "Clip",
+    "Div",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "PRelu",
+    "Pow",
+    "Sub",
+    "Sum",
+    "Where",
+)
+_SAME = ("Identity", "Cast", "CastLike", "Dropout")
 _COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 _WHOLE = (TensorProto.INT64, TensorProto.INT32)
 _BOUND = 2**31 - 1
@@ -77,11 +93,9 @@ def elementwise(call: Call) -> list[Fact]:
 def same(call: Call) -> list[Fact]:
     """About the values of the first input; a Cast to integers keeps sizes unchanged."""
     first = call.fact(0)
-    if call.op_type in ("Cast", "CastLike") and first.numbers is not None and call.op_type == "Cast":
-        whole = call.attribute("to", 0) in _WHOLE
-        return [first if whole else replace(first, numbers=None, sized=first.depends_on_sizes)]
-    if call.op_type in ("PRelu", "BiasGelu"):
-        return [computed(call, call.given)]
+    floats = call.op_type == "CastLike" or (call.op_type == "Cast" and call.attributes.get("to", 0) not in _WHOLE)
+    if first.numbers is not None and floats:
+        return [replace(first, numbers=None, sized=first.depends_on_sizes)]
     return [first, replace(first, numbers=None)]
 
 
@@ -101,7 +115,7 @@ def computed(call: Call, facts: Sequence[Fact]) -> Fact:
     """The fact of an elementwise result; records where steps of different positions are combined."""
     joined = join(facts)
     axes = broadcast(call, facts)
-    result = replace(joined, axes=axes, spans=_open(facts))
+    result = replace(joined, axes=axes, spans=open_names(facts))
     require_steps_alone(call, facts, result)
     return result
 
@@ -142,13 +156,9 @@ def _one_axis(call: Call, shapes: Sequence[tuple[Axis, ...]], back: int) -> Axis
             continue
         if a.symbol is not None and b.symbol is not None:
             call.follower.same(a.symbol, b.symbol)
-        elif not (a.names == b.names and not a.names):
+        elif a.names or b.names:
             call.meet(a.names | b.names, f"joins an axis of {a} with one of {b}")
     return first
-
-
-def _open(facts: Sequence[Fact]) -> Names:
-    return frozenset().union(*(fact.open for fact in facts)) if facts else NONE
 
 
 def _numbers(call: Call) -> tuple[Size, ...] | None:

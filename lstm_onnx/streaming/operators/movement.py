@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..call import Call, operator
-from ..fact import NONE, Axis, Fact, axis_of, join, length, symbols
+from ..fact import NONE, Axis, Fact, axis_of, join, length, open_names, symbols
 from ..size import Size
 from .elementwise import require_steps_alone
 
@@ -26,7 +26,7 @@ def slice_(call: Call) -> list[Fact]:
             call.meet(fact.open, "takes a part of the steps")
         return [replace(fact, axes=None, spans=fact.open, numbers=None)]
     ends = ends or [None] * len(starts)
-    asked = call.attribute("axes", None) or call.integers(3) or list(range(len(starts)))
+    asked = call.attributes.get("axes") or call.integers(3) or range(len(starts))
     steps = call.integers(4) or [1] * len(starts)
     axes = list(fact.axes)
     last = fact.last
@@ -50,7 +50,7 @@ def slice_(call: Call) -> list[Fact]:
 
 def _bounds(call: Call, name: str, index: int) -> list[Size | None] | None:
     """The starts or ends of a Slice; None for an unknown one, or for all if their number is unknown."""
-    held = call.attribute(name, None)
+    held = call.attributes.get(name)
     if held is not None:
         return [Size.of(int(value)) for value in held]
     fact = call.fact(index)
@@ -98,7 +98,7 @@ def _numbers_sliced(
 def gather(call: Call) -> list[Fact]:
     """Gather: rows of a table, or a single step."""
     data, indices = call.fact(0), call.fact(1)
-    axis = call.attribute("axis", 0)
+    axis = call.attributes.get("axis", 0)
     if data.numbers is not None:
         return [_numbers_gathered(data, indices)]
     if data.axes is None:
@@ -142,7 +142,7 @@ def _numbers_gathered(data: Fact, indices: Fact) -> Fact:
 def gather_elements(call: Call) -> list[Fact]:
     """GatherElements: an index for each element, along one axis."""
     data, indices = call.fact(0), call.fact(1)
-    axis = call.attribute("axis", 0)
+    axis = call.attributes.get("axis", 0)
     joined = join([data, indices])
     if data.axes is None or indices.axes is None or not -data.rank <= axis < data.rank:
         call.meet(data.open, "takes steps by their indices")
@@ -158,7 +158,7 @@ def gather_nd(call: Call) -> list[Fact]:
     """GatherND: elements or slices, by indices into the first axes."""
     data, indices = call.fact(0), call.fact(1)
     joined = join([data, indices])
-    first = int(call.attribute("batch_dims", 0))
+    first = int(call.attributes.get("batch_dims", 0))
     depth = length(indices.axes[-1]).number if indices.axes else None
     if data.axes is None or depth is None or not 0 <= first < indices.rank or not first + depth <= data.rank:
         call.meet(data.open if joined.varies else NONE, "takes steps by their indices")
@@ -180,17 +180,17 @@ def concat(call: Call) -> list[Fact]:
     joined = join(facts)
     ranks = {fact.rank for fact in facts}
     if call.op_type != "Concat" or any(fact.axes is None for fact in facts) or len(ranks) != 1:
-        spans = frozenset().union(*(fact.open for fact in facts)) if facts else NONE
+        spans = open_names(facts)
         call.meet(spans if joined.varies else NONE, "puts values end to end along an axis that is not known")
         return [replace(joined, spans=spans)]
     rank = ranks.pop()
-    axis = call.attribute("axis", 0)
+    axis = call.attributes.get("axis", 0)
     place = axis + rank if axis < 0 else axis
     axes: list[Axis] = []
     for at in range(rank):
         own = [(fact.axes or ())[at] for fact in facts]
         if at == place:
-            total = own[0] if len(own) == 1 else axis_of(_sum(own))
+            total = own[0] if len(own) == 1 else axis_of(sum(map(length, own), Size.of(0)))
             if len(own) > 1 and (joined.varies or joined.positions):
                 call.meet({name for item in own for name in length(item).names}, "puts further steps beside the call's")
             axes.append(total)
@@ -206,20 +206,13 @@ def concat(call: Call) -> list[Fact]:
     return [result]
 
 
-def _sum(axes: Sequence[Axis]) -> Size:
-    total = Size.of(0)
-    for axis in axes:
-        total += length(axis)
-    return total
-
-
 @operator("Split")
 def split(call: Call) -> list[Fact]:
     """Split of one axis."""
     fact = call.fact(0)
     count = len(call.node.output)
-    sizes = call.attribute("split", None) or (call.integers(1) if call.has(1) else None)
-    axis = call.attribute("axis", 0)
+    sizes = call.attributes.get("split") or (call.integers(1) if call.has(1) else None)
+    axis = call.attributes.get("axis", 0)
     if fact.numbers is not None and sizes is not None and len(sizes) == count:
         parts, at = [], 0
         for size in sizes:
@@ -266,7 +259,7 @@ def tile(call: Call) -> list[Fact]:
 def pad(call: Call) -> list[Fact]:
     """Pad: axes extended, or cropped by negative pads."""
     fact = call.fact(0)
-    widths = call.attribute("pads", None) or call.integers(1)
+    widths = call.attributes.get("pads") or call.integers(1)
     asked = call.integers(3) if call.has(3) else list(range(fact.rank))
     if fact.axes is None or widths is None or asked is None or len(widths) != 2 * len(asked):
         call.meet(fact.open if fact.varies else NONE, "pads steps")
@@ -288,7 +281,7 @@ def one_hot(call: Call) -> list[Fact]:
     indices, depth = call.fact(0), call.fact(1).numbers
     if indices.axes is None:
         return [replace(indices, numbers=None, lengths=False)]
-    axis = call.attribute("axis", -1)
+    axis = call.attributes.get("axis", -1)
     place = axis + indices.rank + 1 if axis < 0 else axis
     classes = axis_of(depth[0]) if depth else axis_of(Size.computed("classes"))
     axes = (*indices.axes[:place], classes, *indices.axes[place:])

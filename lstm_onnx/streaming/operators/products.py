@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..call import Call, operator
-from ..fact import Axis, Fact, axis_of, join, length
+from ..fact import Axis, Fact, axis_of, join, length, open_names
 from ..size import Size
 from .elementwise import broadcast, require_steps_alone
 
@@ -24,7 +24,9 @@ def matmul(call: Call) -> list[Fact]:
 @operator("MatMulNBits")
 def matmul_bits(call: Call) -> list[Fact]:
     """A product with a packed weight of N outputs."""
-    wide = Fact((axis_of(Size.of(int(call.attribute("K", 1)))), axis_of(Size.of(int(call.attribute("N", 1))))))
+    wide = Fact(
+        (axis_of(Size.of(int(call.attributes.get("K", 1)))), axis_of(Size.of(int(call.attributes.get("N", 1)))))
+    )
     return [multiplied(call, call.fact(0), wide)]
 
 
@@ -34,7 +36,7 @@ def gemm(call: Call) -> list[Fact]:
     sides = []
     for index, name in enumerate(("transA", "transB")):
         fact = call.fact(index)
-        turned = bool(call.attribute(name, 0)) and fact.axes is not None and fact.rank == 2
+        turned = bool(call.attributes.get(name, 0)) and fact.axes is not None and fact.rank == 2
         sides.append(replace(fact, axes=(fact.axes or ())[::-1]) if turned else fact)
     result = multiplied(call, *sides)
     if not call.has(2):
@@ -79,11 +81,11 @@ def _require_one_axis(call: Call, result: Fact) -> None:
 @operator("Einsum")
 def einsum(call: Call) -> list[Fact]:
     """Einsum, in which each axis has a letter."""
-    equation = call.attribute("equation", b"")
+    equation = call.attributes.get("equation", b"")
     text = (equation.decode("utf-8", "replace") if isinstance(equation, bytes) else str(equation)).replace(" ", "")
     facts = call.given
     joined = join(facts)
-    spans = frozenset().union(*(fact.open for fact in facts)) if facts else frozenset()
+    spans = open_names(facts)
     terms, arrow, result = text.partition("->")
     letters = terms.split(",")
     known = all(fact.axes is not None and fact.rank == len(term) for fact, term in zip(facts, letters, strict=False))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...onnxgraph import bodies_of, outer_values, shape_of, text
 from ..call import Call, Meeting, operator
-from ..fact import NONE, Axis, Fact, Names, axis_of, join, length
+from ..fact import NONE, Axis, Fact, Names, axis_of, join, length, open_names
 from ..size import Size
 
 _FROM_THE_END = "that direction starts at the sequence's end, which a stream has not seen yet"
@@ -26,16 +26,16 @@ def recurrent(call: Call) -> list[Fact]:
         call.meet(x.open, "takes an input of unknown axes")
         joined = replace(join(whole.given), states=NONE, spans=x.open)
         return [joined] * 3
-    first_batch = call.attribute("layout", 0) == 1
+    first_batch = call.attributes.get("layout", 0) == 1
     time, batch = (x.axes[1], x.axes[0]) if first_batch else (x.axes[0], x.axes[1])
     call.meet(length(x.axes[2]).names, "takes steps for features")
     names = _went_along(call, time, starts, x)
-    direction = call.attribute("direction", b"forward")
+    direction = call.attributes.get("direction", b"forward")
     if direction not in (b"forward", "forward"):
         call.meet(names, f"is {text(direction)}: {_FROM_THE_END}")
     if call.op_type == "DynamicQuantizeLSTM":
         call.meet(names, "takes the scale of its activations from all steps of a call")
-    hidden = axis_of(Size.of(int(call.attribute("hidden_size", 0))))
+    hidden = axis_of(Size.of(int(call.attributes.get("hidden_size", 0))))
     directions = axis_of(Size.of(2 if direction in (b"bidirectional", "bidirectional") else 1))
     joined = _joined(call, [x, *(start for start in starts if start is not None)], names)
     y_axes: tuple[Axis, ...] = (time, directions, batch, hidden)
@@ -61,11 +61,9 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
     from_states = [start for start in given if start.states]
     if not names:
         if from_states:
-            found = Meeting(
-                str(call.node.name), call.op_type, "goes on by one step at each call, however many steps the call has"
-            )
-            call.follower.per_call = call.follower.per_call or found
-            call.meet(x.last, "goes on by one step at each call, however many steps the call has")
+            how = "goes on by one step at each call, however many steps the call has"
+            call.follower.per_call = call.follower.per_call or Meeting(str(call.node.name), call.op_type, how)
+            call.meet(x.last, how)
         return names
     if length(time).symbol is None:
         call.meet(names, "goes along an axis that is not the sequence alone")
@@ -73,7 +71,7 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
         recurrent = call.follower.recurrent
         recurrent[name] = recurrent.get(name, False) or bool(from_states)
     if len(from_states) < len(starts):
-        late = frozenset().union(*(start.last for start in given)) if given else NONE
+        late = NONE.union(*(start.last for start in given))
         computed = call.follower.first_names(late) & call.follower.first_names(names)
         if computed:
             call.meet(names, "starts from what is computed at the end of the sequence")
@@ -85,19 +83,19 @@ def _went_along(call: Call, time: Axis, starts: Sequence[Fact | None], x: Fact) 
 @operator("Scan")
 def scan(call: Call) -> list[Fact]:
     """Scan: loop-carried values first, then the scanned inputs."""
-    count = int(call.attribute("num_scan_inputs", 0))
+    count = int(call.attributes.get("num_scan_inputs", 0))
     facts = [call.fact(index) for index in range(len(call.inputs))]
     carried, scanned = facts[: len(facts) - count], facts[len(facts) - count :]
     call = replace(call, inputs=tuple(scanned))
-    axes = call.attribute("scan_input_axes", [0] * count)
+    axes = call.attributes.get("scan_input_axes", [0] * count)
     inner = [call.follower.facts[name] for name in outer_values(call.node) if name in call.follower.facts]
     time = _scanned_axis(call, scanned, axes)
     if time is None:
-        reached = frozenset().union(*(fact.open for fact in facts)) if facts else NONE
+        reached = open_names(facts)
         call.meet(reached, "goes through an axis that is not known")
         return [replace(join(facts), states=NONE, spans=reached)] * len(call.node.output)
     names = _went_along(call, time, carried, join(scanned))
-    if any((*call.attribute("scan_input_directions", []), *call.attribute("scan_output_directions", []))):
+    if any((*call.attributes.get("scan_input_directions", []), *call.attributes.get("scan_output_directions", []))):
         call.meet(names, f"scans backwards: {_FROM_THE_END}")
     call.meet({name for fact in inner if fact.varies for name in fact.open & names}, "reads all steps at each step")
     joined = _joined(call, [*facts, *inner], names)
@@ -121,7 +119,7 @@ def _scanned_axis(call: Call, scanned: Sequence[Fact], axes: Sequence[int]) -> A
 def _scan_outputs(call: Call, carried: Sequence[Fact], time: Axis, joined: Fact, names: Names) -> list[Fact]:
     """The final loop-carried values, and the stacked outputs of the steps."""
     body = next(iter(bodies_of(call.node)))
-    places = call.attribute("scan_output_axes", [0] * len(body.output))
+    places = call.attributes.get("scan_output_axes", [0] * len(body.output))
     results = []
     for index, value in enumerate(body.output):
         shape = shape_of(value.type)

@@ -27,8 +27,8 @@ def _meet(call: Call, fact: Fact, axes: Iterable[int]) -> None:
 def reduced(call: Call) -> list[Fact]:
     """A reduction over the given axes, or all."""
     fact = call.fact(0)
-    asked = call.attribute("axes", None) or (call.integers(1) if call.has(1) else None)
-    if not asked and call.attribute("noop_with_empty_axes", 0):
+    asked = call.axes()
+    if not asked and call.attributes.get("noop_with_empty_axes", 0):
         return [fact]
     if call.has(1) and asked is None:
         call.meet(fact.open, _OVER)
@@ -39,7 +39,7 @@ def reduced(call: Call) -> list[Fact]:
 @operator("ArgMax", "ArgMin")
 def arg_reduced(call: Call) -> list[Fact]:
     """ArgMax and ArgMin along one axis."""
-    return [_without(call, call.fact(0), [call.attribute("axis", 0)])]
+    return [_without(call, call.fact(0), [call.attributes.get("axis", 0)])]
 
 
 def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
@@ -47,7 +47,7 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
     if fact.axes is None:
         return replace(fact, numbers=None)
     gone = {axis + fact.rank if axis < 0 else axis for axis in asked}
-    keep = bool(call.attribute("keepdims", 1))
+    keep = bool(call.attributes.get("keepdims", 1))
     axes: list[Axis] = []
     for place, axis in enumerate(fact.axes):
         if place not in gone:
@@ -57,55 +57,33 @@ def _without(call: Call, fact: Fact, asked: list[int]) -> Fact:
     return replace(fact, axes=tuple(axes), numbers=None, sized=fact.depends_on_sizes)
 
 
-@operator("Softmax", "LogSoftmax", "Hardmax")
-def softmax(call: Call) -> list[Fact]:
-    """Softmax along one axis; before opset 13 along it and all later ones."""
+def _from(axis: int, rank: int) -> range:
+    """An axis and all later ones."""
+    return range(axis + rank if axis < 0 else axis, rank)
+
+
+def _taken_together(call: Call, rank: int) -> Iterable[int]:
+    """The axes over which a normalisation goes."""
+    axis = call.attributes.get("axis")
+    if call.op_type in ("Softmax", "LogSoftmax", "Hardmax"):  # before opset 13 over all later axes as well
+        return _from(1 if axis is None else axis, rank) if call.opset < 13 else [-1 if axis is None else axis]
+    if "Layer" in call.op_type or call.op_type == "RMSNormalization":
+        return _from(-1 if axis is None else axis, rank)
+    if call.op_type in ("InstanceNormalization", "GroupNormalization"):  # the spatial axes, and the channels of a group
+        return range(1, rank)
+    if call.op_type == "MeanVarianceNormalization":
+        return list(call.attributes.get("axes", [0, 2, 3]))
+    return [1] if call.op_type == "LRN" else [-1 if axis is None else axis]
+
+
+@operator("Softmax", "LogSoftmax", "Hardmax", "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+@operator("InstanceNormalization", "GroupNormalization", "LpNormalization", "MeanVarianceNormalization", "LRN")
+def normalized(call: Call) -> list[Fact]:
+    """Softmax and normalisations."""
     fact = call.fact(0)
-    old = call.opset < 13
-    axis = call.attribute("axis", 1 if old else -1)
-    _meet(call, fact, range(axis + fact.rank if axis < 0 else axis, fact.rank) if old else [axis])
-    return [replace(fact, numbers=None, sized=fact.depends_on_sizes)]
-
-
-@operator("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-def layer_norm(call: Call) -> list[Fact]:
-    """Normalisation over one axis and all later ones."""
-    fact = call.fact(0)
-    axis = call.attribute("axis", -1)
-    _meet(call, fact, range(axis + fact.rank if axis < 0 else axis, fact.rank))
-    return [replace(fact, numbers=None)]
-
-
-@operator("InstanceNormalization", "GroupNormalization")
-def channel_norm(call: Call) -> list[Fact]:
-    """Normalisation over the spatial axes and the channels of a group."""
-    fact = call.fact(0)
-    _meet(call, fact, range(1, fact.rank))
-    return [replace(fact, numbers=None)]
-
-
-@operator("LpNormalization")
-def lp_norm(call: Call) -> list[Fact]:
-    """Along one axis."""
-    fact = call.fact(0)
-    _meet(call, fact, [call.attribute("axis", -1)])
-    return [replace(fact, numbers=None)]
-
-
-@operator("MeanVarianceNormalization")
-def mean_variance(call: Call) -> list[Fact]:
-    """Normalisation over the given axes."""
-    fact = call.fact(0)
-    _meet(call, fact, call.attribute("axes", [0, 2, 3]))
-    return [replace(fact, numbers=None)]
-
-
-@operator("LRN")
-def channels_nearby(call: Call) -> list[Fact]:
-    """Normalisation over neighbouring channels."""
-    fact = call.fact(0)
-    _meet(call, fact, [1])
-    return [replace(fact, numbers=None)]
+    _meet(call, fact, _taken_together(call, fact.rank))
+    sized = fact.depends_on_sizes if "max" in call.op_type else fact.sized
+    return [replace(fact, numbers=None, sized=sized)]
 
 
 @operator("CumSum", "CumProd")
@@ -126,7 +104,7 @@ def cumulative(call: Call) -> list[Fact]:
 def top(call: Call) -> list[Fact]:
     """TopK along one axis: values and indices."""
     fact = call.fact(0)
-    axis = call.attribute("axis", -1)
+    axis = call.attributes.get("axis", -1)
     _meet(call, fact, [axis])
     if fact.axes is None or not -fact.rank <= axis < fact.rank:
         return [replace(fact, numbers=None)] * 2

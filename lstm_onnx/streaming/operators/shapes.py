@@ -19,7 +19,7 @@ def shape(call: Call) -> list[Fact]:
     fact = call.fact(0)
     if fact.axes is None:
         return [Fact(None, sized=fact.open)]
-    start, end = call.attribute("start", 0), call.attribute("end", fact.rank)
+    start, end = call.attributes.get("start", 0), call.attributes.get("end", fact.rank)
     sizes = tuple(length(axis) for axis in fact.axes)[slice(start, end)]
     return [Fact((axis_of(Size.of(len(sizes))),), numbers=sizes)]
 
@@ -94,14 +94,14 @@ def reshape(call: Call) -> list[Fact]:
     fact = call.fact(0)
     asked = call.fact(1).numbers if call.has(1) else None
     if call.opset < 5:
-        asked = tuple(Size.of(int(value)) for value in call.attribute("shape", []))
+        asked = tuple(Size.of(int(value)) for value in call.attributes.get("shape", []))
     if fact.numbers is not None and asked is not None and len(asked) <= 1:
         return [replace(fact, axes=tuple(axis_of(Size.of(len(fact.numbers))) for _ in asked))]
     if fact.axes is None or asked is None:
         call.meet(fact.open if fact.varies else NONE, "reshapes to sizes that are not known")
         names = fact.open | call.fact(1).depends_on_sizes
         return [replace(fact, axes=None, spans=names, numbers=None)]
-    sizes = _resolved(fact.axes, asked, keep_zeros=bool(call.attribute("allowzero", 0)))
+    sizes = _resolved(fact.axes, asked, keep_zeros=bool(call.attributes.get("allowzero", 0)))
     return [regrouped(call, fact, sizes)]
 
 
@@ -162,7 +162,7 @@ def flatten(call: Call) -> list[Fact]:
     fact = call.fact(0)
     if fact.axes is None:
         return [replace(fact, numbers=None)]
-    at = call.attribute("axis", 1)
+    at = call.attributes.get("axis", 1)
     at = at + fact.rank if at < 0 else at
     before = tuple(factor for axis in fact.axes[:at] for factor in axis)
     return [replace(fact, axes=(before, tuple(f for axis in fact.axes[at:] for f in axis)), numbers=None)]
@@ -176,9 +176,11 @@ def squeeze(call: Call) -> list[Fact]:
         return [replace(fact, axes=())]
     if fact.axes is None:
         return [fact]
-    gone = _asked_axes(call, fact.rank)
-    if gone is None:
+    asked = call.axes()
+    if asked is None:
         gone = {place for place, axis in enumerate(fact.axes) if axis == ()}
+    else:
+        gone = {axis + fact.rank if axis < 0 else axis for axis in asked}
     return [replace(fact, axes=tuple(axis for place, axis in enumerate(fact.axes) if place not in gone))]
 
 
@@ -188,7 +190,7 @@ def unsqueeze(call: Call) -> list[Fact]:
     fact = call.fact(0)
     if fact.numbers is not None and fact.rank == 0:
         return [replace(fact, axes=((),))]
-    asked = call.attribute("axes", None) or call.integers(1)
+    asked = call.axes()
     if fact.axes is None or asked is None:
         return [replace(fact, axes=None, spans=fact.open, numbers=None)]
     rank = fact.rank + len(asked)
@@ -198,18 +200,13 @@ def unsqueeze(call: Call) -> list[Fact]:
     return [replace(fact, axes=axes, numbers=None)]
 
 
-def _asked_axes(call: Call, rank: int) -> set[int] | None:
-    asked = call.attribute("axes", None) or (call.integers(1) if call.has(1) else None)
-    return None if asked is None else {axis + rank if axis < 0 else axis for axis in asked}
-
-
 @operator("Transpose")
 def transpose(call: Call) -> list[Fact]:
     """Transpose: axes permuted."""
     fact = call.fact(0)
     if fact.axes is None:
         return [fact]
-    order = call.attribute("perm", None) or list(range(fact.rank))[::-1]
+    order = call.attributes.get("perm") or list(range(fact.rank))[::-1]
     if sorted(order) != list(range(fact.rank)):
         return [replace(fact, axes=None, spans=fact.open, numbers=None)]
     return [replace(fact, axes=tuple(fact.axes[place] for place in order))]

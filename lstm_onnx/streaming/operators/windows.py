@@ -16,13 +16,13 @@ _FIRST_SPATIAL = 2
 def conv(call: Call) -> list[Fact]:
     """``(N, C, spatial...)`` with a weight ``(M, C, kernel...)``."""
     x, weight = call.fact(0), call.fact(1)
-    kernel = call.attribute("kernel_shape", None)
+    kernel = call.attributes.get("kernel_shape")
     sizes = weight.axes or ()
     if kernel is None and len(sizes) > _FIRST_SPATIAL:
         found = [length(axis).number for axis in sizes[_FIRST_SPATIAL:]]
         kernel = None if None in found else found
     transposed = call.op_type == "ConvTranspose"
-    groups = Size.of(int(call.attribute("group", 1)))
+    groups = Size.of(int(call.attributes.get("group", 1)))
     out = (length(sizes[1]) * groups if transposed else length(sizes[0])) if len(sizes) > 1 else Size.computed("out")
     return [_windowed(call, x, kernel, axis_of(out))]
 
@@ -32,7 +32,7 @@ def pool(call: Call) -> list[Fact]:
     """``(N, C, spatial...)``."""
     x = call.fact(0)
     channels = x.axes[1] if x.axes is not None and x.rank > 1 else ()
-    result = _windowed(call, x, call.attribute("kernel_shape", None), channels)
+    result = _windowed(call, x, call.attributes.get("kernel_shape"), channels)
     return [result, result]
 
 
@@ -53,10 +53,10 @@ def _windowed(call: Call, x: Fact, kernel: list[int] | None, channels: Axis) -> 
         call.meet(x.open, "computes one step from several")
         return replace(joined, spans=x.open)
     count = len(kernel)
-    strides = call.attribute("strides", [1] * count)
-    pads = call.attribute("pads", [0] * 2 * count)
-    automatic = call.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", "NOTSET", "VALID")
-    extra = call.attribute("output_padding", [0] * count)
+    strides = call.attributes.get("strides", [1] * count)
+    pads = call.attributes.get("pads", [0] * 2 * count)
+    automatic = call.attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", "NOTSET", "VALID")
+    extra = call.attributes.get("output_padding", [0] * count)
     if call.op_type not in ("AveragePool", "MaxPool", "LpPool"):
         call.meet(length(x.axes[1]).names, "takes steps for channels")
     axes: list[Axis] = [x.axes[0], channels]
@@ -76,11 +76,17 @@ def _windowed(call: Call, x: Fact, kernel: list[int] | None, channels: Axis) -> 
 def _left(call: Call, size: Size, kernel: list[int], place: int, *, automatic: bool) -> Axis:
     """The output size of a spatial axis."""
     count = len(kernel)
-    stride = call.attribute("strides", [1] * count)[place]
-    pads = call.attribute("pads", [0] * 2 * count)
-    reach = call.attribute("dilations", [1] * count)[place] * (kernel[place] - 1)
+    stride = call.attributes.get("strides", [1] * count)[place]
+    pads = call.attributes.get("pads", [0] * 2 * count)
+    reach = call.attributes.get("dilations", [1] * count)[place] * (kernel[place] - 1)
     number = size.number
-    if number is None or automatic or call.op_type == "ConvTranspose" or call.attribute("ceil_mode", 0) or not stride:
+    if (
+        number is None
+        or automatic
+        or call.op_type == "ConvTranspose"
+        or call.attributes.get("ceil_mode", 0)
+        or not stride
+    ):
         return axis_of(Size.computed("windows", size)) if number is None else (Size.computed("windows"),)
     left = (number + pads[place] + pads[count + place] - reach - 1) // stride + 1
     return axis_of(Size.of(left)) if left != 1 else axis_of(ONE)
@@ -90,7 +96,7 @@ def _left(call: Call, size: Size, kernel: list[int], place: int, *, automatic: b
 def batch_norm(call: Call) -> list[Fact]:
     """BatchNormalization: stored statistics per channel; in training mode those of the current batch."""
     x = call.fact(0)
-    if call.attribute("training_mode", 0):
+    if call.attributes.get("training_mode", 0):
         call.meet(x.open, "takes the mean of all steps (training mode)")
     elif x.axes is not None and x.rank > 1:
         call.meet(length(x.axes[1]).names, "takes steps for channels")

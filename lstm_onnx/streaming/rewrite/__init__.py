@@ -6,11 +6,4 @@ from .facts import OwnStateError, RefusedError
 from .results import NodeRefusedError, Rewritten, StreamOutput
 from .rewrite import rewrite
 
-__all__ = [
-    "NodeRefusedError",
-    "OwnStateError",
-    "RefusedError",
-    "Rewritten",
-    "StreamOutput",
-    "rewrite",
-]
+__all__ = ["NodeRefusedError", "OwnStateError", "RefusedError", "Rewritten", "StreamOutput", "rewrite"]

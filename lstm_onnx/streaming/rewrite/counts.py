@@ -13,11 +13,13 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from math import lcm
 
+from .facts import RefusedError
+
 MOST_STEPS = 2**18
 """Steps of the longest range that is looked at; a count that needs more is refused."""
 
 
-class TooLongError(ValueError):
+class TooLongError(RefusedError):
     """A count is periodic only over more than `MOST_STEPS` steps."""
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..size import Size
-from .counts import Count
+
+if TYPE_CHECKING:
+    from .counts import Count
 
 Shape = tuple[Size, ...]
 
@@ -89,6 +92,15 @@ class Stream:
     def rank(self) -> int:
         """The number of axes."""
         return len(self.shape)
+
+    def with_steps(self, size: Size, count: Count) -> Stream:
+        """The same with another number of steps."""
+        return replace(self, shape=with_size(self.shape, self.axis, size), count=count)
+
+
+def with_size(shape: Shape, axis: int, size: Size) -> Shape:
+    """A shape with another size of one axis, counted from the front."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
 
 
 Fact = Static | Carry | Stream

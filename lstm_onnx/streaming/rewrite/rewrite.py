@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 from ...onnxgraph import attributes_of, is_default, outer_values
 from ..size import ONE, Size
 from . import families  # noqa: F401 - importing them registers them
-from .counts import Count, TooLongError, largest_rest
+from .counts import Count, largest_rest
 from .facts import Fact, OwnStateError, RefusedError, Static, Stream
 from .folding import folded
 from .graph import Graph
@@ -55,14 +55,11 @@ def rewrite(
     opset = next((item.version for item in model.opset_import if is_default(item.domain)), 0)
     if opset < LEAST_OPSET:
         raise RefusedError(f"has opset {opset}, and streams need {LEAST_OPSET} or later")
-    if chunk is not None:
-        try:
-            return _Rewrite(model, initializers, time, states, opset, ending=False, chunk=chunk).result()
-        except NeedsEndError:
-            raise RefusedError(*_NOT_STEADY) from None
     try:
-        return _Rewrite(model, initializers, time, states, opset, ending=False).result()
+        return _Rewrite(model, initializers, time, states, opset, ending=False, chunk=chunk).result()
     except NeedsEndError:
+        if chunk is not None:
+            raise RefusedError(*_NOT_STEADY) from None
         return _Rewrite(model, initializers, time, states, opset, ending=True).result()
 
 
@@ -129,7 +126,7 @@ class _Rewrite:
             if name in self.states:
                 p.tainted.add(name)
             return Static(shape, dtype)
-        axis, count = self.time[name], p._counts[0]
+        axis, count = self.time[name], p.counts[0]
         fact = Stream(shape, dtype, axis, count)
         if p.graph.ending:
             p.graph.prefix = name
@@ -147,14 +144,10 @@ class _Rewrite:
             self._require_states_apart(call)
             found = self._facts(call)
             self._note_arrivals(call, found)
-        except NodeRefusedError:
-            raise
         except OwnStateError:
             raise
         except RefusedError as why:
             raise NodeRefusedError(node, why) from None
-        except TooLongError as error:
-            raise NodeRefusedError(node, RefusedError(str(error))) from None
         for value, fact in zip(node.output, found, strict=False):
             if value:
                 p.facts[value] = fact
@@ -170,26 +163,19 @@ class _Rewrite:
             return [stored(constant)]
         inner = [p.facts[name] for name in outer_values(call.node) if name in p.facts]
         known = FAMILIES.get(call.op) if is_default(call.node.domain) else None
-        moving = [fact for fact in (*call.given, *inner) if not isinstance(fact, Static)]
-        sized = [
-            size
-            for fact in (*call.given, *inner)
-            if isinstance(fact, Static)
-            for size in fact.numbers or ()
-            if p.lengths.depends(size)
-        ]
         if call.op in _RANDOM:
             raise RefusedError("draws random numbers, which differ at each call")
-        if call.op not in ANY_STATIC and any(isinstance(f, Static) and f.repeated for f in call.given):
+        if call.op not in ANY_STATIC:
             call = p.materialized(call)
-            moving = [fact for fact in call.given if not isinstance(fact, Static)]
         if any(isinstance(fact, Static) and fact.repeated for fact in inner):
             raise RefusedError("has a body that reads a value of each step")
         if known is not None:
             return list(known(p, call))
-        if sized:
+        facts = [*call.given, *inner]
+        sizes = [size for fact in facts if isinstance(fact, Static) for size in fact.numbers or ()]
+        if any(map(p.lengths.depends, sizes)):
             raise RefusedError(*AS_NUMBER)
-        if any(isinstance(fact, Stream) for fact in moving):
+        if any(isinstance(fact, Stream) for fact in facts):
             raise RefusedError("is an operator that is not known to keep steps apart")
         for name in outer_values(call.node):
             if p.names.get(name, name) != name or (name in p.facts and p.name(name) != name):

@@ -8,10 +8,10 @@ from math import lcm, prod
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, helper
 
-from ..size import ONE, Size, product
-from .counts import Count, Input, Stage, TooLongError, equal, span, total_multiple
+from ..size import ONE, Size
+from .counts import Count, Input, Stage, equal, span, total_multiple
 from .facts import Carry, Fact, RefusedError, Shape, Static, Stream
 from .graph import Graph, make_node_like
 from .lengths import Lengths
@@ -116,6 +116,7 @@ class Rewriter:
     outputs: frozenset[str]
     opset: int
     ranks: Mapping[str, int] = field(default_factory=dict)
+    """The number of axes of values that shape inference knows."""
     facts: dict[str, Fact] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     tainted: set[str] = field(default_factory=set)
@@ -132,13 +133,9 @@ class Rewriter:
     """The nodes that read a value."""
     cropped: set[str] = field(default_factory=set)
     """Outputs of Slice whose cut at the end was made by the node before."""
-    _counts: list[Count] = field(default_factory=lambda: [Input()])
+    counts: list[Count] = field(default_factory=lambda: [Input()])
+    """All counts of steps, the input's first, those between the stages of one node as well."""
     _known: dict[Count, Count] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> Sequence[Count]:
-        """All counts of steps, those between the stages of one node as well."""
-        return self._counts
 
     # --- facts ------------------------------------------------------------------------------------------------------
 
@@ -153,8 +150,6 @@ class Rewriter:
             scalar = fact.shape == ()
             name = self.graph.integers(fact.numbers, scalar=scalar)
             if fact.dtype is not None and fact.dtype != np.int64:
-                from onnx import helper
-
                 name = self.graph.add("Cast", name, to=helper.np_dtype_to_tensor_dtype(fact.dtype))
             self.names[value] = name
         return self.names.get(value, value)
@@ -184,12 +179,9 @@ class Rewriter:
         if not self.graph.ending and isinstance(count, Stage) and count.at_end > 0 and count.ends_early:
             count = replace(count, at_end=0)  # a stride leaves out what the end would add
         if count not in self._known:
-            try:
-                found = next((known for known in self._counts if equal(known, count)), None)
-            except TooLongError as error:
-                raise RefusedError(str(error)) from error
+            found = next((known for known in self.counts if equal(known, count)), None)
             if found is None:
-                self._counts.append(count)
+                self.counts.append(count)
                 if not self.graph.ending and not count.ends_early:
                     raise NeedsEndError
                 if isinstance(count, Stage) and count.at_end > 0 and not count.ends_early:
@@ -223,7 +215,7 @@ class Rewriter:
         if len(found) < 3 or any(item is None or len(item) != 1 for item in found):
             return "", 0
         start, stop, at, *step = (int(item[0]) for item in found if item is not None)
-        if start == 0 and stop < 0 and at in (axis, axis - self.rank_of(value)) and step in ([], [1]):
+        if start == 0 and stop < 0 and at in (axis, axis - self.ranks.get(value, 0)) and step in ([], [1]):
             return str(node.output[0]), -stop
         return "", 0
 
@@ -238,16 +230,9 @@ class Rewriter:
                 if other.available(m) < 1 and (count is None or count.available(m) > 0):
                     raise RefusedError("needs the first step of a value that comes later than its own")
 
-    def rank_of(self, value: str) -> int:
-        """The number of axes of a value that shape inference knows; 0 for others."""
-        return self.ranks.get(value, 0)
-
     def require_equal_totals(self, counts: list[Count]) -> None:
         """Refuse streams of different lengths; where lengths are equal for multiples only, note that."""
-        try:
-            multiple = total_multiple(counts)
-        except TooLongError as error:
-            raise RefusedError(str(error)) from error
+        multiple = total_multiple(counts)
         if multiple is None:
             raise RefusedError("joins sequences of different numbers of steps, or of different rates")
         self.multiple = lcm(self.multiple, multiple)
@@ -346,19 +331,18 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     return tuple(found)
 
 
+def require_no_carry(call: Call) -> None:
+    """Refuse to join steps with a value that is only known at the last one."""
+    if any(isinstance(fact, Carry) for fact in call.given):
+        raise RefusedError(
+            "joins every step with a value that is only known at the last one",
+            "a value of each step, or give it out beside the steps",
+        )
+
+
 def normal(axis: int, rank: int) -> int:
     """An axis counted from the front."""
     return axis + rank if axis < 0 else axis
-
-
-def elements(shape: Sequence[Size]) -> Size:
-    """The number of elements."""
-    return product(list(shape))
-
-
-def constant_shape(array: np.ndarray) -> Shape:
-    """The shape of a stored array."""
-    return tuple(Size.of(int(size)) for size in array.shape)
 
 
 def stored(array: np.ndarray) -> Static:
@@ -370,4 +354,4 @@ def stored(array: np.ndarray) -> Static:
     if array.size and array.dtype.kind in "fiub" and prod(array.shape) < 2**20:
         first = array.reshape(-1)[0]
         fill = float(first) if bool((array == first).all()) else None
-    return Static(constant_shape(array), array.dtype, numbers, array, fill)
+    return Static(tuple(map(Size.of, array.shape)), array.dtype, numbers, array, fill)

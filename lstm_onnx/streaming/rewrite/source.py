@@ -142,6 +142,6 @@ class Source:
 
 def module_of(node: NodeProto) -> str:
     """The path of the module that a node belongs to, from a name such as ``encoder.conv1/Conv``."""
-    name = str(node.name) or str(node.op_type).lower()
-    path, _, _ = name.strip("/").rpartition("/")
-    return (path or name.strip("/")).replace("/", ".").lower() if not path else path.replace("/", ".")
+    name = (str(node.name) or str(node.op_type)).strip("/")
+    path = name.rpartition("/")[0]
+    return path.replace("/", ".") if path else name.lower()

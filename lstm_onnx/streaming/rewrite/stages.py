@@ -6,15 +6,13 @@ steps in a call with n new ones, so that no operator gets an empty axis.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from ..size import Size
 from .counts import Count, Gate, Least, Stage, largest_lead, least_input, least_rest
-from .facts import RefusedError, Stream
+from .facts import RefusedError, Stream, with_size
 from .graph import END, State
-from .rewriter import Rewriter
+from .rewriter import Call, Rewriter
 
 
 def real(p: Rewriter, x: str, f: Stream) -> str:
@@ -43,9 +41,7 @@ def require_plain(f: Stream) -> None:
 def cache(p: Rewriter, f: Stream, steps: int, fill: float = 0.0, kind: str = "cache") -> State:
     """A state of so many steps of a stream."""
     require_plain(f)
-    shape = list(f.shape)
-    shape[f.axis] = Size.of(steps)
-    return p.graph.state(p.state_name(kind), p.dtype(f), tuple(shape), fill)
+    return p.graph.state(p.state_name(kind), p.dtype(f), with_size(f.shape, f.axis, Size.of(steps)), fill)
 
 
 def _held(p: Rewriter, x: str, f: Stream, steps: int, fill: float, kind: str = "cache") -> str:
@@ -56,12 +52,6 @@ def _held(p: Rewriter, x: str, f: Stream, steps: int, fill: float, kind: str = "
     both = p.graph.joined([state.name, real(p, x, f)], f.axis, "steps")
     p.graph.feed(state, p.graph.cut(both, f.axis, -steps, END, "kept"))
     return both
-
-
-def _resized(f: Stream, size: Size, count: Count) -> Stream:
-    shape = list(f.shape)
-    shape[f.axis] = size
-    return replace(f, shape=tuple(shape), count=count)
 
 
 def window(
@@ -81,12 +71,12 @@ def window(
     count = p.count(Stage(f.count, 1, left + stride - kernel, right, stride))
     g = p.graph
     if g.steady:  # as many steps are waiting before each call as were padded before the first
-        return _held(p, x, f, left, fill), _resized(f, size, count)
+        return _held(p, x, f, left, fill), f.with_steps(size, count)
     capacity = max(left, kernel - 1)
     held = _held(p, x, f, capacity, fill)
     full = left == kernel - 1 and stride == 1  # so many steps before every call, the first included
     if full and g.is_exact(f.count) and g.is_exact(count):
-        return held, _resized(f, size, count)
+        return held, f.with_steps(size, count)
     start: int | str = 0
     if not full:
         # Below 0 where a stride over the kernel leaves out steps that have not come yet.
@@ -95,7 +85,7 @@ def window(
     span = g.math("Add", g.math("Mul", g.math("Sub", g.at_least_one(count), 1), stride), kernel)
     # Enough for the padding at the end, and for one window where none is due.
     held = g.padded(held, f.axis, f.rank, right + max(kernel, stride), fill, p.dtype(f))
-    return g.cut(held, f.axis, start, g.math("Add", start, span), "window"), _resized(f, size, count)
+    return g.cut(held, f.axis, start, g.math("Add", start, span), "window"), f.with_steps(size, count)
 
 
 def hold_back(p: Rewriter, x: str, f: Stream, count: Count, steps: int, kind: str = "cache") -> str:
@@ -118,7 +108,7 @@ def drop_end(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]:
     late = min(steps, least_rest(f.count))
     count = p.count(Stage(f.count, 1, late - steps, -late))
     x = hold_back(p, x, f, count, steps - late) if late < steps else guarded(p, x, f.axis, count)
-    return x, _resized(f, f.shape[f.axis] - Size.of(steps), count)
+    return x, f.with_steps(f.shape[f.axis] - Size.of(steps), count)
 
 
 def drop_start(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]:
@@ -129,7 +119,7 @@ def drop_start(p: Rewriter, x: str, f: Stream, steps: int) -> tuple[str, Stream]
     start = g.math("Sub", g.new(f.count), g.new(count))
     start = g.math("Min", start, g.math("Sub", g.at_least_one(f.count), 1))
     x = g.cut(x, f.axis, start, g.math("Add", start, g.at_least_one(count)), "kept")
-    return x, _resized(f, f.shape[f.axis] - Size.of(steps), count)
+    return x, f.with_steps(f.shape[f.axis] - Size.of(steps), count)
 
 
 def put_before(p: Rewriter, x: str, f: Stream, prefix: str, steps: int) -> tuple[str, Stream]:
@@ -139,7 +129,7 @@ def put_before(p: Rewriter, x: str, f: Stream, prefix: str, steps: int) -> tuple
     count = p.count(Stage(f.count, 1, steps))
     first = g.math("Mul", g.starts(), steps)
     both = g.joined([g.cut(prefix, f.axis, 0, first), x], f.axis, "with_first")
-    return guarded(p, both, f.axis, count), _resized(f, f.shape[f.axis] + Size.of(steps), count)
+    return guarded(p, both, f.axis, count), f.with_steps(f.shape[f.axis] + Size.of(steps), count)
 
 
 def put_after(p: Rewriter, x: str, f: Stream, suffix: str, steps: int) -> tuple[str, Stream]:
@@ -147,7 +137,7 @@ def put_after(p: Rewriter, x: str, f: Stream, suffix: str, steps: int) -> tuple[
     require_plain(f)
     count = p.count(Stage(f.count, 1, 0, steps))
     both = p.graph.joined([real(p, x, f), suffix], f.axis, "with_last")
-    return guarded(p, both, f.axis, count), _resized(f, f.shape[f.axis] + Size.of(steps), count)
+    return guarded(p, both, f.axis, count), f.with_steps(f.shape[f.axis] + Size.of(steps), count)
 
 
 def mirror(p: Rewriter, x: str, f: Stream, left: int, right: int, mode: str) -> tuple[str, Stream]:
@@ -189,7 +179,7 @@ def _mirror_start(p: Rewriter, x: str, f: Stream, left: int, mode: str) -> tuple
     opens = g.math("Mul", g.math("Sub", 1, open_before), g.math("Min", g.new(count), 1))
     first = g.math("Mul", opens, left)
     both = g.joined([g.cut(prefix, f.axis, 0, first), g.cut(held, f.axis, start, END)], f.axis, "with_first")
-    return guarded(p, both, f.axis, count), _resized(f, size, count)
+    return guarded(p, both, f.axis, count), f.with_steps(size, count)
 
 
 def last_step(p: Rewriter, x: str, f: Stream) -> str:
@@ -240,3 +230,13 @@ def aligned(p: Rewriter, items: list[tuple[str, Stream]]) -> tuple[list[str], Co
         lead = largest_lead(f.count, count)
         names.append(hold_back(p, x, f, count, lead, "wait") if lead else x)
     return names, count
+
+
+def copy_aligned(p: Rewriter, call: Call) -> Count:
+    """Emit a node whose streams meet step by step; returns the count that all of them have now."""
+    if len({fact.fold for _, fact in call.streams}) > 1:
+        raise RefusedError("joins time with a time axis that holds other axes too")
+    names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
+    by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
+    p.copy(call, [by_place.get(place, p.name(name) if name else "") for place, name in enumerate(call.node.input)])
+    return count

@@ -134,6 +134,13 @@ REFUSED: dict[str, tuple[Make, str]] = {
         ),
         "from its end",
     ),
+    "a reduction over an empty list of axes": (lambda b: b.add("ReduceSum", "x", b.const([])), "over all steps"),
+    "the first step and the last": (
+        lambda b: b.add(
+            "Gather", "x", b.add("Concat", b.const([0]), b.add("Sub", steps_of(b), b.const([1])), axis=0), axis=2
+        ),
+        "by their place in the sequence",
+    ),
     "scattered steps": (
         lambda b: b.add("GatherElements", "x", b.add("Cast", "x", to=TensorProto.INT64), axis=2),
         "by their place in the sequence",

@@ -2,46 +2,8 @@
 
 from __future__ import annotations
 
-from . import (
-    concatenation,
-    constants,
-    convolutions,
-    cumulative,
-    elementwise,
-    expansion,
-    indexing,
-    normalization,
-    padding,
-    positions,
-    products,
-    recurrent,
-    reductions,
-    reshaping,
-    resizing,
-    shapes,
-    slicing,
-    spectra,
-    transposed_convolutions,
-)
+import importlib
+import pkgutil
 
-__all__ = [
-    "concatenation",
-    "constants",
-    "convolutions",
-    "cumulative",
-    "elementwise",
-    "expansion",
-    "indexing",
-    "normalization",
-    "padding",
-    "positions",
-    "products",
-    "recurrent",
-    "reductions",
-    "reshaping",
-    "resizing",
-    "shapes",
-    "slicing",
-    "spectra",
-    "transposed_convolutions",
-]
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...size import ONE, Size
-from ..facts import Carry, Fact, RefusedError, Static, Stream
-from ..rewriter import Call, Rewriter, family, normal, require_shape
-from ..stages import aligned, put_after, put_before
-from .elementwise import LAST
+from ...size import Size
+from ..facts import Fact, RefusedError, Static, Stream, with_size
+from ..rewriter import Call, Rewriter, family, normal, require_no_carry, require_shape
+from ..stages import copy_aligned, put_after, put_before
 
 
 @family("Concat", repeated=True)
@@ -19,13 +18,14 @@ def concat(p: Rewriter, call: Call) -> list[Fact]:
     numbers = [call.numbers(place) for place in range(len(call.facts))]
     if all(values is not None for values in numbers):
         joined = tuple(value for values in numbers for value in values or ())
-        return [Static((Size.of(len(joined)),), np.dtype(np.int64), joined)]
+        return [Static((Size.of(len(joined)),), call.given[0].dtype or np.dtype(np.int64), joined)]
     if any(isinstance(fact, Static) and fact.repeated for fact in call.given):
-        call = _with_repeated(p, call)
+        if call.streams and normal(int(call.attributes["axis"]), call.streams[0][1].rank) == call.streams[0][1].axis:
+            raise RefusedError("puts one sequence after another")
+        call = p.materialized(call)
     if not call.streams:
         return p.plain(call)
-    if any(isinstance(fact, Carry) for fact in call.given):
-        raise RefusedError("joins every step with a value that is only known at the last one", LAST)
+    require_no_carry(call)
     rank = call.streams[0][1].rank
     axis, t = normal(int(call.attributes["axis"]), rank), call.streams[0][1].axis
     if any(fact.axis != t for _, fact in call.streams):
@@ -33,36 +33,15 @@ def concat(p: Rewriter, call: Call) -> list[Fact]:
     return [_beside(p, call, axis) if axis != t else _along_time(p, call)]
 
 
-def _with_repeated(p: Rewriter, call: Call) -> Call:
-    """Equal steps are steps again, but where they come before or after a stream of which they have the length."""
-    if call.streams:
-        t = call.streams[0][1].axis
-        axis = normal(int(call.attributes["axis"]), call.streams[0][1].rank)
-        if axis == t:
-            raise RefusedError("puts one sequence after another")
-    return p.materialized(call)
-
-
 def _beside(p: Rewriter, call: Call, axis: int) -> Stream:
     first = call.streams[0][1]
-    t = first.axis
-    if len({fact.fold for _, fact in call.streams}) > 1:
-        raise RefusedError("joins time with a time axis that holds other axes too")
-    names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
-    by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
     total = Size.of(0)
-    inputs = []
-    for place, fact in enumerate(call.given):
-        shape = require_shape(fact)
-        total += shape[axis]
-        if place in by_place:
-            inputs.append(by_place[place])
-            continue
-        raise RefusedError(f"joins time with the {shape[t]} steps of {call.node.input[place]}")
-    p.copy(call, inputs)
-    sizes = list(first.shape)
-    sizes[axis] = total
-    return replace(first, shape=tuple(sizes), count=count)
+    for name, fact in zip(call.node.input, call.given, strict=True):
+        if not isinstance(fact, Stream):
+            raise RefusedError(f"joins time with the {require_shape(fact)[first.axis]} steps of {name}")
+        total += fact.shape[axis]
+    count = copy_aligned(p, call)
+    return replace(first, shape=with_size(first.shape, axis, total), count=count)
 
 
 def _along_time(p: Rewriter, call: Call) -> Stream:
@@ -106,7 +85,4 @@ def split(p: Rewriter, call: Call) -> list[Fact]:
         each = -(-size // count)
         sizes = [min(each, size - each * place) for place in range(count)]
     p.copy(call)
-    return [
-        replace(fact, shape=(*fact.shape[:axis], Size.of(size) if size != 1 else ONE, *fact.shape[axis + 1 :]))
-        for size in sizes
-    ]
+    return [replace(fact, shape=with_size(fact.shape, axis, Size.of(size))) for size in sizes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...size import ONE
-from ..facts import Fact, RefusedError, Stream
+from ..facts import Fact, RefusedError, Stream, with_size
 from ..graph import END
 from ..rewriter import Call, Rewriter, family, normal
 from ..stages import real, require_plain
@@ -24,9 +24,7 @@ def cumsum(p: Rewriter, call: Call) -> list[Fact]:
         raise RefusedError("sums from the end of the sequence", "a sum from its start")
     require_plain(fact)
     g, x = p.graph, p.name(call.node.input[0])
-    shape = list(fact.shape)
-    shape[fact.axis] = ONE
-    state = g.state(p.state_name("sum"), p.dtype(fact), tuple(shape))
+    state = g.state(p.state_name("sum"), p.dtype(fact), with_size(fact.shape, fact.axis, ONE))
     exclusive = int(call.attributes.get("exclusive", 0))
     own = g.add("CumSum", x, p.name(call.node.input[1]), exclusive=exclusive)
     result = g.add("Add", own, state.name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...size import ONE
-from ..facts import Carry, Fact, RefusedError, Shape, Static, Stream
-from ..rewriter import Call, Rewriter, broadcast, family, require_shape
-from ..stages import aligned
+from ..facts import Fact, RefusedError, Shape, Static, Stream, with_size
+from ..rewriter import Call, Rewriter, broadcast, family, normal, require_no_carry, require_shape
+from ..stages import copy_aligned
 from .shapes import arithmetic
 
 _OPERATORS = (
@@ -17,7 +17,6 @@ _OPERATORS = (
     "QuantizeLinear Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan "
     "Tanh ThresholdedRelu Where Xor Mean"
 )
-LAST = "a value of each step, or give it out beside the steps"
 
 
 @family(*_OPERATORS.split(), repeated=True)
@@ -30,8 +29,7 @@ def elementwise(p: Rewriter, call: Call) -> list[Fact]:
         return _scaled(p, call)
     if not call.streams:
         return _without_steps(p, call)
-    if any(isinstance(fact, Carry) for fact in call.given):
-        raise RefusedError("joins every step with a value that is only known at the last one", LAST)
+    require_no_carry(call)
     shapes = [_shape(fact) for fact in call.given]
     for place, fact in enumerate(call.facts):
         if fact is not None:
@@ -40,13 +38,8 @@ def elementwise(p: Rewriter, call: Call) -> list[Fact]:
     if len(backs) > 1:
         raise RefusedError("joins values that have time on different axes: every step meets every other")
     back = backs.pop()
-    _require_steps_alone(p, call, back)
-    folds = {fact.fold for _, fact in call.streams}
-    if len(folds) > 1:
-        raise RefusedError("joins time with a time axis that holds other axes too")
-    names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
-    by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
-    p.copy(call, [by_place.get(i, p.name(name) if name else "") for i, name in enumerate(call.node.input)])
+    _require_steps_alone(call, back)
+    count = copy_aligned(p, call)
     first = call.streams[0][1]
     shape = list(broadcast(shapes))
     axis = len(shape) + back
@@ -57,14 +50,12 @@ def elementwise(p: Rewriter, call: Call) -> list[Fact]:
 def _shape(fact: Fact) -> Shape:
     """The axes of an input; time is 1 where it is checked elsewhere that lengths agree."""
     if isinstance(fact, Stream):
-        return tuple(ONE if axis == fact.axis else size for axis, size in enumerate(fact.shape))
+        return with_size(fact.shape, fact.axis, ONE)
     shape = require_shape(fact)
-    if isinstance(fact, Static) and fact.repeated is not None:
-        return tuple(ONE if axis == fact.repeated[0] else size for axis, size in enumerate(shape))
-    return shape
+    return with_size(shape, fact.repeated[0], ONE) if isinstance(fact, Static) and fact.repeated else shape
 
 
-def _require_steps_alone(p: Rewriter, call: Call, back: int) -> None:
+def _require_steps_alone(call: Call, back: int) -> None:
     for place, fact in enumerate(call.facts):
         if fact is None or isinstance(fact, Stream) or fact.shape is None:
             continue
@@ -77,7 +68,6 @@ def _require_steps_alone(p: Rewriter, call: Call, back: int) -> None:
             raise RefusedError(f"joins time with the {fact.shape[back]} steps of {call.node.input[place]}")
         if isinstance(fact, Static) and fact.repeated is not None:
             raise RefusedError("joins values that have time on different axes: every step meets every other")
-    del p
 
 
 def _without_steps(p: Rewriter, call: Call) -> list[Fact]:
@@ -85,7 +75,7 @@ def _without_steps(p: Rewriter, call: Call) -> list[Fact]:
     repeated = [fact for fact in call.given if isinstance(fact, Static) and fact.repeated is not None]
     if not all(isinstance(fact, Static) for fact in found):
         if repeated:
-            raise RefusedError("joins every step with a value that is only known at the last one", LAST)
+            require_no_carry(call)
         return found
     try:
         shape = broadcast([require_shape(fact) for fact in call.given])
@@ -114,8 +104,8 @@ def _scaled(p: Rewriter, call: Call) -> list[Fact]:
     """A stored scale, per tensor or along another axis than time."""
     [(_, fact)] = call.streams
     scale = call.fact(1)
-    axis = call.attributes.get("axis", 1)
-    if (scale is None or scale.shape != ()) and (axis + fact.rank if axis < 0 else axis) == fact.axis:
+    axis = normal(int(call.attributes.get("axis", 1)), fact.rank)
+    if (scale is None or scale.shape != ()) and axis == fact.axis:
         raise RefusedError("has a scale for each step")
     p.copy(call)
     return [replace(fact, dtype=p.output_dtype(call))]

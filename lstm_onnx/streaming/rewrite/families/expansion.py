@@ -22,7 +22,7 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
     steps = [place - len(asked) for place, size in enumerate(asked) if p.lengths.depends(size)]
     if isinstance(fact, Carry) and steps:
         raise RefusedError("gives a value of the last step to every step", "a value of each step")
-    shape = _shape(fact.shape, asked)
+    shape = broadcast([fact.shape, asked])
     if isinstance(fact, Carry):
         p.copy(call)
         return [Carry(shape, fact.dtype)]
@@ -41,10 +41,6 @@ def expand(p: Rewriter, call: Call) -> list[Fact]:
     wanted = [ONE if p.lengths.depends(size) else size for size in asked]
     p.copy(call, [p.name(call.node.input[0]), p.graph.integers(wanted)])
     return [Static(shape, fact.dtype, fill=fact.fill, repeated=repeated)]
-
-
-def _shape(own: tuple[Size, ...], asked: tuple[Size, ...]) -> tuple[Size, ...]:
-    return broadcast([own, asked])
 
 
 def _stream(p: Rewriter, call: Call, f: Stream, asked: tuple[Size, ...]) -> Stream:

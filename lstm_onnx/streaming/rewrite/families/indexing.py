@@ -43,9 +43,8 @@ def gather(p: Rewriter, call: Call) -> list[Fact]:
 def _step(p: Rewriter, call: Call, data: Stream, axis: int) -> Static | Carry:
     """The first step or the last; any other is refused."""
     places = call.integers(1)
-    if places is None and (sizes := call.numbers(1)) is not None:
-        offs = [(size - data.shape[axis]).number for size in sizes]
-        places = [off for off in offs if off is not None]
+    if places is None and call.numbers(1) == (data.shape[axis] - Size.of(1),):
+        places = [-1]
     require_plain(data)
     if places not in ([0], [-1]):
         raise RefusedError("picks steps by their place in the sequence", ENDS)

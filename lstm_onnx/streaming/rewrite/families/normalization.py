@@ -8,20 +8,18 @@ from ..facts import Fact, RefusedError, Static, Stream
 from ..rewriter import Call, Rewriter, family, normal
 from .reductions import WHOLE
 
-_FROM_AXIS = ("LayerNormalization", "RMSNormalization")
+_AXIS, _FROM_AXIS, _CHANNELS, _ALL_BUT_BATCH = "axis", "from axis", "channels", "all but batch"
+_TAKEN_TOGETHER = {
+    **dict.fromkeys(("Hardmax", "LogSoftmax", "LpNormalization", "Softmax"), _AXIS),
+    **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _FROM_AXIS),
+    **dict.fromkeys(("BatchNormalization", "LRN"), _CHANNELS),
+    **dict.fromkeys(("GroupNormalization", "InstanceNormalization"), _ALL_BUT_BATCH),
+    "MeanVarianceNormalization": "axes",
+}
+"""The axes over which an operator computes one mean, maximum or sum."""
 
 
-@family(
-    *[
-        "BatchNormalization",
-        "GroupNormalization",
-        "Hardmax",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LogSoftmax",
-    ],
-    *["LpNormalization", "MeanVarianceNormalization", "RMSNormalization", "Softmax", "LRN"],
-)
+@family(*_TAKEN_TOGETHER)
 def norm(p: Rewriter, call: Call) -> list[Fact]:
     """The node as it is, where it does not take steps together."""
     fact = call.fact(0)
@@ -39,16 +37,13 @@ def norm(p: Rewriter, call: Call) -> list[Fact]:
 
 
 def _taken_together(call: Call, rank: int) -> Iterable[int]:
-    """The axes over which it computes one mean, maximum or sum."""
-    if call.op == "BatchNormalization":
-        return range(rank) if call.attributes.get("training_mode", 0) else [1]
-    if call.op == "InstanceNormalization":
-        return range(1, rank)
-    if call.op == "GroupNormalization":
-        return range(1, rank)
-    if call.op == "LRN":
-        return [1]
-    if call.op == "MeanVarianceNormalization":
-        return [normal(axis, rank) for axis in call.attributes.get("axes", [0, 2, 3])]
     axis = normal(int(call.attributes.get("axis", -1)), rank)
-    return range(axis, rank) if call.op in _FROM_AXIS else [axis]
+    if call.attributes.get("training_mode", 0):
+        return range(rank)
+    return {
+        _AXIS: [axis],
+        _FROM_AXIS: range(axis, rank),
+        _CHANNELS: [1],
+        _ALL_BUT_BATCH: range(1, rank),
+        "axes": [normal(each, rank) for each in call.attributes.get("axes", [0, 2, 3])],
+    }[_TAKEN_TOGETHER[call.op]]

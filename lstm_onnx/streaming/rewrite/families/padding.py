@@ -21,11 +21,6 @@ class _Completion:
     plus: int
     more: int
 
-    @property
-    def most(self) -> int:
-        """The most steps of padding."""
-        return self.plus + self.more
-
 
 @family("Pad")
 def pad(p: Rewriter, call: Call) -> list[Fact]:
@@ -103,13 +98,12 @@ def _completed(
         count = p.count(Stage(Stage(f.count, by=by), by, more))
         if more:
             raise RefusedError("pads the end of a sequence")
-        return x, replace(f, shape=tuple(size if a == f.axis else s for a, s in enumerate(f.shape)), count=count)
-    longest = _longer(p, stream, 0, completion.most, mode, fill)
-    x, padded = longest
+        return x, f.with_steps(size, count)
+    x, padded = _longer(p, stream, 0, plus + more, mode, fill)
     complete = Stage(Stage(f.count, 1, plus, 0, by), by, more)
     count = p.count(Least((padded.count, complete)))
     x = guarded(p, x, f.axis, count)
-    return x, replace(f, shape=tuple(size if a == f.axis else s for a, s in enumerate(f.shape)), count=count)
+    return x, f.with_steps(size, count)
 
 
 def _fill(call: Call) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ...size import ONE, Size
 from ..facts import Carry, Fact, RefusedError, Shape, Static, Stream
-from ..rewriter import Call, Rewriter, broadcast, family, require_shape
-from ..stages import aligned
-from .elementwise import LAST
+from ..rewriter import Call, Rewriter, broadcast, family, require_no_carry, require_shape
+from ..stages import copy_aligned
 
 EVERY = "makes every step meet every other (attention): needs the whole sequence"
 
@@ -16,8 +15,7 @@ def matmul(p: Rewriter, call: Call) -> list[Fact]:
     """``(..., n, k) @ (..., k, m)``."""
     if not call.streams:
         return p.plain(call)
-    if any(isinstance(fact, Carry) for fact in call.given):
-        raise RefusedError("joins every step with a value that is only known at the last one", LAST)
+    require_no_carry(call)
     left, right = require_shape(call.given[0]), require_shape(call.given[1])
     if len(left) < 2 or len(right) < 2:
         return [_vector(p, call, left, right)]
@@ -31,17 +29,13 @@ def matmul(p: Rewriter, call: Call) -> list[Fact]:
         backs[place] = back
     if len(backs) == 2 and (len(set(backs.values())) > 1 or next(iter(backs.values())) > -3):
         raise RefusedError(EVERY)
-    if len({fact.fold for _, fact in call.streams}) > 1:
-        raise RefusedError("joins time with a time axis that holds other axes too")
     back = next(iter(backs.values()))
     other = call.given[1 - next(iter(backs))] if len(backs) == 1 else None
     if other is not None and back <= -3:
         shape = require_shape(other)
         if len(shape) >= -back and shape[back] != ONE:
             raise RefusedError(f"joins time with the {shape[back]} steps of another value")
-    names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
-    by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
-    p.copy(call, [by_place.get(i, p.name(name) if name else "") for i, name in enumerate(call.node.input)])
+    count = copy_aligned(p, call)
     shape = (*broadcast([left[:-2], right[:-2]]), left[-2], right[-1])
     fold = call.streams[0][1].fold
     return [Stream(shape, p.output_dtype(call), len(shape) + back, count, fold)]
@@ -84,8 +78,7 @@ def einsum(p: Rewriter, call: Call) -> list[Fact]:
     """By its letters: time keeps its letter in all streams and in the result."""
     if not call.streams:
         return p.plain(call)
-    if any(isinstance(fact, Carry) for fact in call.given):
-        raise RefusedError("joins every step with a value that is only known at the last one", LAST)
+    require_no_carry(call)
     equation = bytes(call.attributes.get("equation", b"")).decode().replace(" ", "")
     left, arrow, result = equation.partition("->")
     terms = left.split(",")
@@ -101,9 +94,7 @@ def einsum(p: Rewriter, call: Call) -> list[Fact]:
         raise RefusedError("joins time with a fixed number of steps")
     if any(fact.fold is not None for _, fact in call.streams):
         raise RefusedError("joins time with a time axis that holds other axes too")
-    names, count = aligned(p, [(p.name(call.node.input[place]), fact) for place, fact in call.streams])
-    by_place = dict(zip([place for place, _ in call.streams], names, strict=True))
-    p.copy(call, [by_place.get(i, p.name(name)) for i, name in enumerate(call.node.input)])
+    count = copy_aligned(p, call)
     sizes = {
         name: size for term, fact in zip(terms, call.given, strict=True)
         for name, size in zip(term, require_shape(fact), strict=True) if size != ONE

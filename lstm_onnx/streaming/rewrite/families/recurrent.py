@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from ....onnxgraph import bodies_of, outer_values
 from ...size import ONE, Size
-from ..facts import Carry, Fact, RefusedError, Static, Stream
+from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
 from ..graph import State, make_node_like
 from ..rewriter import Call, Rewriter, family, normal
 from ..stages import aligned, require_plain
@@ -26,23 +27,21 @@ def recurrent(p: Rewriter, call: Call) -> list[Fact]:
     direction = bytes(a.get("direction", b"forward")).decode()
     if direction != "forward":
         raise RefusedError(f"goes through the sequence from its end (direction {direction})", _REVERSE)
-    layout = int(a.get("layout", 0))
-    if f.axis != (1 if layout else 0):
+    if f.axis or a.get("layout"):  # ONNX Runtime refuses layout 1
         raise RefusedError("has time for another axis than that of its steps")
     if call.has(4):
         raise RefusedError("has lengths of sequences (sequence_lens), and those of a stream continue", "no lengths")
     if any(isinstance(call.fact(place), Stream | Carry) for place in (1, 2, 3, 7)):
         raise RefusedError("has weights that vary with time")
     g, hidden = p.graph, int(a["hidden_size"])
-    batch = f.shape[0 if layout else 1]
+    state_shape = (ONE, f.shape[1], Size.of(hidden))
     inputs = [p.name(name) if name else "" for name in call.node.input]
     inputs += [""] * (8 - len(inputs))
     states: list[State | None] = []
     starts: list[str] = []
     kinds = "hc" if call.op == "LSTM" else "h"
     for place, kind in enumerate(kinds, 5):
-        shape = (batch, ONE, Size.of(hidden)) if layout else (ONE, batch, Size.of(hidden))
-        start, state = _start(p, call, place, kind, (shape, p.dtype(f)))
+        start, state = _start(p, call, place, kind, (state_shape, p.dtype(f)))
         inputs[place] = start
         starts.append(start)
         states.append(state)
@@ -53,21 +52,15 @@ def recurrent(p: Rewriter, call: Call) -> list[Fact]:
         ends[0] = p.own_name(call.node.output[0])
         p.names[call.node.output[0]] = ends[0]
     g.nodes.nodes.append(make_node_like(call.node, inputs, ends))
-    found: list[Fact] = [_steps(f, layout, batch, hidden, p.output_dtype(call))]
+    found: list[Fact] = [Stream((f.shape[0], *state_shape), p.output_dtype(call), 0, f.count)]
     for place, (start, state) in enumerate(zip(starts, states, strict=True), 1):
         after = kept(p, f, ends[place], start)
         if state is not None:
             g.feed(state, after)
         if place < len(call.node.output) and call.node.output[place]:
             p.names[call.node.output[place]] = after
-        found.append(Carry((ONE, batch, Size.of(hidden)), p.dtype(f)))
+        found.append(Carry(state_shape, p.dtype(f)))
     return found[: len(call.node.output)]
-
-
-def _steps(f: Stream, layout: int, batch: Size, hidden: int, dtype: np.dtype | None) -> Stream:
-    time = f.shape[f.axis]
-    shape = (batch, time, ONE, Size.of(hidden)) if layout else (time, ONE, batch, Size.of(hidden))
-    return Stream(shape, dtype, 1 if layout else 0, f.count)
 
 
 def _start(
@@ -143,8 +136,6 @@ def scan(p: Rewriter, call: Call) -> list[Fact]:
 
 
 def _require_still_body(p: Rewriter, call: Call) -> None:
-    from ....onnxgraph import outer_values
-
     for name in outer_values(call.node):
         fact = p.facts.get(name)
         if isinstance(fact, Stream | Carry):
@@ -174,7 +165,7 @@ def _scan_start(p: Rewriter, call: Call, place: int) -> tuple[str, State | None]
 
 def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count: int) -> list[Fact]:
     """The outputs with a step for each step; their other axes are those of the body's outputs."""
-    body = next(item.g for item in call.node.attribute if item.name == "body")
+    body = next(bodies_of(call.node))
     axes = list(call.attributes.get("scan_output_axes", [0] * len(outputs)))
     found: list[Fact] = []
     for place, (name, axis) in enumerate(zip(outputs, axes, strict=True)):
@@ -184,21 +175,18 @@ def _scan_outputs(p: Rewriter, call: Call, f: Stream, outputs: list[str], count:
         dtype, shape = p.inferred.get(value, (None, None))
         info = body.output[count + place].type.tensor_type
         dtype = dtype or (onnx.helper.tensor_dtype_to_np_dtype(info.elem_type) if info.elem_type else None)
-        rest = _body_shape(p, info, f, call) if shape is None else None
-        if rest is None and shape is None:
-            raise RefusedError("gives values of unknown shape")
-        if rest is not None:
+        if shape is None:
+            rest = _body_shape(p, info, call)
+            if rest is None:
+                raise RefusedError("gives values of unknown shape")
             at = normal(axis, len(rest) + 1)
-            sizes = (*rest[:at], f.shape[f.axis], *rest[at:])
-        else:
-            assert shape is not None  # noqa: S101 - the condition above
-            at = normal(axis, len(shape))
-            sizes = (*shape[:at], f.shape[f.axis], *shape[at + 1 :])
-        found.append(Stream(sizes, dtype, at, f.count))
+            shape = (*rest[:at], ONE, *rest[at:])
+        at = normal(axis, len(shape))
+        found.append(Stream(with_size(shape, at, f.shape[f.axis]), dtype, at, f.count))
     return found
 
 
-def _body_shape(p: Rewriter, info: onnx.TypeProto.Tensor, f: Stream, call: Call) -> tuple[Size, ...] | None:
+def _body_shape(p: Rewriter, info: onnx.TypeProto.Tensor, call: Call) -> tuple[Size, ...] | None:
     """The axes of an output of the body; one without a size is the batch."""
     if not info.HasField("shape"):
         # A state's next value is often given out as it is.
@@ -207,10 +195,9 @@ def _body_shape(p: Rewriter, info: onnx.TypeProto.Tensor, f: Stream, call: Call)
     sizes: list[Size] = []
     for dim in info.shape.dim:
         if dim.HasField("dim_value"):
-            sizes.append(Size.of(int(dim.dim_value)) if dim.dim_value != 1 else ONE)
+            sizes.append(Size.of(int(dim.dim_value)))
         elif p.graph.batch is not None:
             sizes.append(p.graph.batch)
         else:
             return None
-    del f
     return tuple(sizes)

@@ -5,34 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...size import ONE, Size
-from ..facts import Fact, RefusedError, Stream
+from ..facts import Fact, RefusedError, Stream, with_size
 from ..rewriter import Call, Rewriter, family, normal
 
+_KINDS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 WHOLE = "a running mean (torch.cumsum), or a mean over a window of steps (AvgPool1d)"
 
 
-@family(
-    *[
-        "ReduceL1",
-        "ReduceL2",
-        "ReduceLogSum",
-        "ReduceLogSumExp",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceMin",
-        "ReduceProd",
-        "ReduceSum",
-    ],
-    "ReduceSumSquare",
-)
+@family(*(f"Reduce{kind}" for kind in _KINDS))
 def reduce(p: Rewriter, call: Call) -> list[Fact]:
     """Over the axes of an input or, in older operators, an attribute."""
     fact = call.fact(0)
     if not isinstance(fact, Stream):
         return p.plain(call)
     asked = call.integers(1, "axes")
-    if asked is None:
-        if call.has(1):
+    if not asked:
+        if asked is None and call.has(1):
             raise RefusedError("reduces over axes that are not constant")
         if call.attributes.get("noop_with_empty_axes"):
             p.copy(call)
@@ -63,7 +51,7 @@ def top(p: Rewriter, call: Call) -> list[Fact]:
     if count is None:
         raise RefusedError("takes a number of entries that is not constant")
     p.copy(call)
-    shape = (*fact.shape[:axis], Size.of(count[0]), *fact.shape[axis + 1 :])
+    shape = with_size(fact.shape, axis, Size.of(count[0]))
     return [replace(fact, shape=shape, dtype=p.output_dtype(call, place)) for place in range(len(call.node.output))]
 
 

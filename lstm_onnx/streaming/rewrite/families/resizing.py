@@ -13,13 +13,13 @@ from ..rewriter import Call, Rewriter, family
 from ..stages import guarded, mirror, require_plain, window
 
 
-@family("Resize", "Upsample")
+@family("Resize")
 def resize(p: Rewriter, call: Call) -> list[Fact]:
     """Nearest or linear along time; other axes in any way that does not move time."""
     f = call.fact(0)
     if not isinstance(f, Stream):
         return p.plain(call)
-    factors = _factors(p, call, f)
+    factors = _factors(call, f)
     mode = bytes(call.attributes.get("mode", b"nearest")).decode()
     by = factors[f.axis]
     coordinates = bytes(call.attributes.get("coordinate_transformation_mode", b"half_pixel")).decode()
@@ -74,15 +74,13 @@ def _interpolated(p: Rewriter, call: Call, f: Stream, factors: list[int], coordi
     return replace(f, shape=shape, count=count, dtype=p.output_dtype(call))
 
 
-def _factors(p: Rewriter, call: Call, f: Stream) -> list[int]:
+def _factors(call: Call, f: Stream) -> list[int]:
     """The whole factor of each axis.
 
     Raises:
         RefusedError: one is none.
     """
-    scales_at = 1 if call.op == "Upsample" else 2
-    scales = call.constant(scales_at)
-    sizes = call.numbers(3)
+    scales, sizes = call.constant(2), call.numbers(3)
     axes = call.attributes.get("axes") or range(f.rank)
     found = [1] * f.rank
     for place, axis in enumerate(axes):
@@ -98,7 +96,6 @@ def _factors(p: Rewriter, call: Call, f: Stream) -> list[int]:
             found[axis] = number
         else:
             raise RefusedError("resizes to a size that is not known")
-    del p
     return found
 
 
@@ -113,7 +110,7 @@ def _ratio(size: Size, own: Size) -> int | None:
 def _repeats(factor: int, coordinates: str, nearest: str) -> bool:
     """Whether nearest interpolation by this factor repeats every entry so many times."""
     out = np.arange(factor * 8, dtype=np.float64)
-    if coordinates == "half_pixel" or (coordinates == "pytorch_half_pixel" and factor * 8 > 1):
+    if coordinates in ("half_pixel", "pytorch_half_pixel"):
         x = (out + 0.5) / factor - 0.5
     elif coordinates == "asymmetric":
         x = out / factor

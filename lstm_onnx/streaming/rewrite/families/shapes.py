@@ -9,6 +9,8 @@ from ..facts import Carry, Fact, Static
 from ..rewriter import Call, Rewriter, family, require_shape
 from .quotients import divided
 
+_EXACT = {"Add": Size.__add__, "Sub": Size.__sub__, "Mul": Size.__mul__}
+
 
 @family("Shape", repeated=True)
 def shape(p: Rewriter, call: Call) -> list[Fact]:
@@ -66,18 +68,12 @@ def _computed(p: Rewriter, call: Call, items: list[Size]) -> Size | None:
     if len(items) != 2:
         return None
     one, two = items
-    if call.op == "Add":
-        return one + two
-    if call.op == "Sub":
-        return one - two
-    if call.op == "Mul":
-        return one * two
+    if call.op in _EXACT:
+        return _EXACT[call.op](one, two)
     by = two.number
-    if call.op == "Div" and by is not None and by > 0:
-        number = one.number
-        if number is not None:
-            return Size.of(int(number / by))
-        return p.lengths.floor(one, by)
-    if call.op == "Mod" and by is not None and by > 0:
+    if call.op not in ("Div", "Mod") or by is None or by <= 0:
+        return None
+    if call.op == "Mod":
         return one - p.lengths.floor(one, by) * two
-    return None
+    negative = one.number is not None and one.number < 0  # which ONNX rounds towards zero
+    return -p.lengths.floor(-one, by) if negative else p.lengths.floor(one, by)

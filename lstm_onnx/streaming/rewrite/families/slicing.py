@@ -6,19 +6,9 @@ from dataclasses import dataclass, replace
 
 from ...size import ONE, Size
 from ..counts import Least, largest_lead
-from ..facts import Carry, Fact, RefusedError, Static, Stream
+from ..facts import Carry, Fact, RefusedError, Static, Stream, with_size
 from ..rewriter import Call, Rewriter, family, normal
-from ..stages import (
-    drop_end,
-    drop_start,
-    first_step,
-    guarded,
-    hold_back,
-    last_step,
-    last_steps,
-    require_plain,
-    window,
-)
+from ..stages import drop_end, drop_start, first_step, guarded, hold_back, last_step, last_steps, require_plain, window
 
 _FAR = 2**31 - 1
 """A bound that means the end of the axis; exporters write this or more."""
@@ -102,12 +92,11 @@ def _other(p: Rewriter, x: str, f: Stream, axis: int, bounds: tuple[Size, Size, 
         if (first, step) != (0, 1) or end < _FAR:
             raise RefusedError("cuts an open axis")
         return x, f
-    shape = list(f.shape)
     end = max(min(end, _FAR), -_FAR)
-    shape[axis] = Size.of(len(range(*slice(first, end if end > -_FAR else None, step).indices(size))))
+    kept = len(range(*slice(first, end if end > -_FAR else None, step).indices(size)))
     g = p.graph
     x = g.add("Slice", x, g.ints(first), g.ints(end), g.ints(axis), g.ints(step))
-    return x, replace(f, shape=tuple(shape))
+    return x, replace(f, shape=with_size(f.shape, axis, Size.of(kept)))
 
 
 def _bounds(size: Size, start: Size, stop: Size, step: int) -> _Bounds:
@@ -142,7 +131,7 @@ def _as_long(p: Rewriter, x: str, f: Stream, stop: Size) -> tuple[str, Stream]:
     least = p.count(Least((f.count, count)))
     lead = largest_lead(f.count, least)
     x = hold_back(p, x, f, least, lead) if lead else guarded(p, x, f.axis, least)
-    return x, replace(f, shape=tuple(stop if a == f.axis else size for a, size in enumerate(f.shape)), count=least)
+    return x, f.with_steps(stop, least)
 
 
 def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> tuple[str, Stream] | Static | Carry:
@@ -150,7 +139,7 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
     if (bounds.start, bounds.stop, bounds.step, bounds.start_from_end) == (0, 1, 1, False):
         p.emitted(call, first_step(p, x, f))
         p.arrives(call.node.output[0], f.count)
-        return Static(tuple(ONE if axis == f.axis else size for axis, size in enumerate(f.shape)), f.dtype)
+        return Static(with_size(f.shape, f.axis, ONE), f.dtype)
     if not bounds.stop_from_end:
         raise RefusedError(
             f"takes steps {bounds.start} to {bounds.stop} of a sequence alone", "give them an input of their own"
@@ -158,9 +147,7 @@ def _along_time(p: Rewriter, call: Call, x: str, f: Stream, bounds: _Bounds) -> 
     if bounds.start_from_end:
         if bounds.stop == 0 and bounds.step == 1:
             p.emitted(call, last_step(p, x, f) if bounds.start == -1 else last_steps(p, x, f, -bounds.start))
-            shape = list(f.shape)
-            shape[f.axis] = Size.of(-bounds.start)
-            return Carry(tuple(shape), f.dtype)
+            return Carry(with_size(f.shape, f.axis, Size.of(-bounds.start)), f.dtype)
         raise RefusedError("starts at a step that is counted from the end of the sequence")
     if bounds.start:
         x, f = drop_start(p, x, f, bounds.start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -76,23 +75,15 @@ def _run_chunks(model: Model, expected: Expected) -> CaseResult:
 
     if not expected.chunkings:
         return expected.judge(run(call.feeds for call in expected.calls))
-    worst: CaseResult | None = None
+    results = []
     for chunking in expected.chunkings:
         outputs = _concatenated(run(_chunks(expected, chunking)), expected.time_axes)
         result = expected.judge([outputs])
         if not result.passed:
             result = replace(result, label=f"{result.label}, {'+'.join(map(str, chunking))}")
-        if worst is None or _largest_ratio(result) > _largest_ratio(worst):
-            worst = result
-    assert worst is not None  # noqa: S101 - there is a chunking
-    return worst
-
-
-def _largest_ratio(result: CaseResult) -> float:
-    if result.error:
-        return float("inf")
-    ratios = [tensor.ratio for tensor in result.tensors]
-    return float("inf") if any(map(math.isnan, ratios)) else max(ratios, default=0.0)
+        results.append(result)
+    # An output that cannot be judged, whatever its ratio, does not hide another one that fails.
+    return max(results, key=lambda result: (not (result.passed or result.inconclusive), result.ratio))
 
 
 def _chunks(expected: Expected, chunking: tuple[int, ...]) -> Iterator[Arrays]:

@@ -87,8 +87,10 @@ def _wrong(name: str, error: float, where: tuple[int, ...], problem: str) -> Ten
 
 
 def different_nodes(file: ModelProto, source: ModelProto) -> str:
-    """How the nodes of a file differ from the source's; "" if they do not."""
-    return _listed(list(_different_nodes(file.graph.node, source.graph.node)))
+    """How the nodes of a file and their operator sets differ from the source's; "" if they do not."""
+    ours, theirs = ({item.domain: item.version for item in model.opset_import} for model in (file, source))
+    other = [] if ours == theirs else [f"the operator sets are {ours}, the source's {theirs}"]
+    return _listed([*other, *_different_nodes(file.graph.node, source.graph.node)])
 
 
 def different_interface(file: ModelProto, source: ModelProto) -> str:

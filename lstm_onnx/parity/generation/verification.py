@@ -32,7 +32,7 @@ from ..modules.run import ModuleRun
 from ..mutants import Target, opened, read_graph
 from ..own_states import with_own_states
 from ..report import CaseResult, Cause, Location
-from ..tolerances import EPSILON, K
+from ..tolerances import NATIVE_EPSILON, K
 
 _SIZES = ((1, 1, 5), (3, 4, 7), (2, 3, 12), (1, 6, 1), (4, 1, 2), (1, 2, 40), (2, 2, 0))
 """Batch, time steps of the prompt, and the largest number of steps."""
@@ -328,7 +328,6 @@ def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | No
         native: in the module's own dtype.
         dtype: that.
     """
-    unit = EPSILON["float32" if dtype == "float64" else dtype]
     for number, decisions in enumerate(reference.decisions):
         if number >= len(native.decisions):
             return number
@@ -338,7 +337,7 @@ def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | No
             with np.errstate(invalid="ignore"):
                 difference = np.abs(one.numbers - other.numbers)
             error = np.where(np.isfinite(difference), difference, 0.0)
-            if one.is_near(_NEAR * np.maximum(error, unit * np.abs(one.numbers))):
+            if one.is_near(_NEAR * np.maximum(error, NATIVE_EPSILON[dtype] * np.abs(one.numbers))):
                 return number
     return None
 

@@ -23,8 +23,9 @@ from ...spec import LSTMSpec
 from ..amplify import amplified_graph, amplified_state, input_gains, layer_gains
 from ..cases import LONG, SHAPES, Case, amplified_cases, lstm_cases, lstm_value_cases
 from ..comparison import Models, Planned, Verification, user_case
+from ..criterion import magnitude
 from ..diagnosis.evidence import diagnose
-from ..expected import Call, Expected, farther, magnitude, perturbed
+from ..expected import Call, Expected, farther, perturbed
 from ..lstm_reference import run_torch, windows
 from ..mutants import Target, folder_of, opened, read_graph
 from ..report import CaseResult, Cause, Location

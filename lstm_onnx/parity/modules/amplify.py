@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ...errors import LSTMOnnxError
 from ..amplify import scale_weights, weight_gain
-from ..expected import Expected, largest_relative_errors, magnitude
+from ..criterion import magnitude
+from ..expected import Expected, largest_relative_errors
 from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened
 from ..tolerances import LEAST_WEIGHT_GAIN
 

@@ -16,7 +16,8 @@ from ...exporter.opaque.operators import RecurrentModule
 from ...runtime import Model
 from ...runtime.tensor_info import ValueInfo
 from ...symbolic_dims import size_of
-from ..expected import Arrays, magnitude
+from ..criterion import magnitude
+from ..expected import Arrays
 from ..own_states import with_own_states
 
 

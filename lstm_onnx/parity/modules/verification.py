@@ -28,12 +28,13 @@ from ...runtime.tensor_info import ValueInfo
 from ..amplify import input_gains
 from ..cases import SHAPES, value_changes
 from ..comparison import Models, Planned, Verification, user_case
+from ..criterion import magnitude
 from ..diagnosis.modules import diagnose_module
-from ..expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
+from ..expected import Call, Expected, farther, largest_relative_errors, perturbed
 from ..mutants import Target, read_graph
 from ..own_states import file_only, with_own_states
 from ..report import CaseResult, Cause, Location
-from ..tolerances import EPSILON, LEAST_INPUT_GAIN
+from ..tolerances import LEAST_INPUT_GAIN, NATIVE_EPSILON
 from .amplify import amplified_target
 from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
@@ -174,12 +175,12 @@ class ModuleVerification(Verification):
 
     def _data_case(self, index: int, feeds: Mapping[str, Any]) -> ModuleCase:
         """The user's own inputs."""
-        label, _ = user_case(self.model, index, feeds)
-        without = file_only(self.model.metadata)  # caches, which PyTorch does not have
-        arrays = {name: np.asarray(array) for name, array in feeds.items() if name not in without}
-        arguments = set(self.models.native.arguments)
-        inputs = {name: array for name, array in arrays.items() if name in arguments}
-        states = {name: array for name, array in arrays.items() if name not in arguments}
+        label, arrays = user_case(self.model, index, feeds)
+        # Without caches, which PyTorch does not have.
+        names = [name for name in feeds if name not in file_only(self.model.metadata)]
+        arguments = self.models.native.arguments
+        inputs = {name: arrays[name] for name in names if name in arguments}
+        states = {name: arrays[name] for name in names if name not in arguments}
         return ModuleCase(label, inputs, states, "data")
 
     def _case(
@@ -260,8 +261,8 @@ class ModuleVerification(Verification):
             native = native_run(case.feeds)
             if case.kind == "values":
                 native = farther(native, float64_run(perturbed(case.feeds, self.dtype)), reference)
-                unit = EPSILON["float32" if self.dtype == "float64" else self.dtype]
-                native = farther(native, float64_run.with_rounded_layers(case.feeds, unit), reference)
+                rounded = float64_run.with_rounded_layers(case.feeds, NATIVE_EPSILON[self.dtype])
+                native = farther(native, rounded, reference)
                 # With saturated gates an argmax is of equal numbers.
                 floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}
                 reference = floats or reference

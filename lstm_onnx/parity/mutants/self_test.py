@@ -254,13 +254,8 @@ def _run(model: Model, copy: onnx.ModelProto, cases: Sequence[Expected]) -> Muta
     nearest = MutantResult("", "survived", 0.0, "")
     for expected in cases:
         result = replay(mutant, expected)
-        ratio = math.inf if result.error else max((_number(tensor.ratio) for tensor in result.tensors), default=0.0)
         if not result.passed:
-            return MutantResult("", "rejected", ratio, result.label)
-        if ratio >= nearest.ratio:
-            nearest = replace(nearest, ratio=ratio, case=result.label)
+            return MutantResult("", "rejected", result.ratio, result.label)
+        if result.ratio >= nearest.ratio:
+            nearest = replace(nearest, ratio=result.ratio, case=result.label)
     return nearest
-
-
-def _number(ratio: float) -> float:
-    return math.inf if math.isnan(ratio) else ratio

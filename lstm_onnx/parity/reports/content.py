@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...terminal_text import one_line
+from ..criterion import nan_as_inf
 from ..sizes import spans
 from ..tolerances import K
 
@@ -158,8 +159,7 @@ def charted(report: ParityReport) -> list[tuple[CaseResult, TensorResult, Growth
 
     def importance(found: tuple[CaseResult, TensorResult, Growth]) -> tuple[bool, bool, int, float]:
         case, tensor, growth = found
-        ratio = math.inf if math.isnan(tensor.ratio) else tensor.ratio
-        return (case.label, tensor.output) == first, not tensor.passed, len(growth.error), ratio
+        return (case.label, tensor.output) == first, not tensor.passed, len(growth.error), nan_as_inf(tensor.ratio)
 
     best: dict[str, tuple[CaseResult, TensorResult, Growth]] = {}
     for case in report.judged:

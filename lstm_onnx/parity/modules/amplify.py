@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -148,19 +149,17 @@ def _amplified_graph(
 
     None instead of them where an operator is none of the layers.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    edit = Edit(copy, folder)
+    edit = Edit(deepcopy(model), folder)
     changed: list[_Layer] = []
     for operator in edit.layers:
         layer = next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
         if layer is None or any(edit.fold(operator)):
-            return copy, None
+            return edit.model, None
         changed.append(layer)
         ports = zip(_KINDS, (operator.W, operator.R, (*operator.B, *operator.Rb), operator.W_hr), strict=True)
         if not all(scale_weights(edit, each, layer.factors[kind]) for kind, each in ports):
-            return copy, None
-    return copy, [layer for layer in layers if layer in changed]
+            return edit.model, None
+    return edit.model, [layer for layer in layers if layer in changed]
 
 
 def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:

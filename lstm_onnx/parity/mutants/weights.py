@@ -12,6 +12,7 @@ from .equivalence import (
     ABSENT,
     APPLIED,
     LARGEST,
+    Apply,
     Outcome,
     equivalent,
     same_blocks,
@@ -19,9 +20,8 @@ from .equivalence import (
     unread_gates,
     unread_recurrence,
 )
-from .graph_edit import Edit
+from .graph_edit import Edit, set_attribute
 
-Apply = Callable[[Edit, RecurrentLayer], Outcome]
 _TOO_LARGE = {"float16": 1.5}
 """The factor of weights that are too large, which must show in half precision; 1.1 elsewhere."""
 
@@ -192,11 +192,7 @@ def misplaced_reset(edit: Edit, layer: RecurrentLayer) -> Outcome:
         return equivalent("R of the new state has no entries off its diagonal")
     if no_bias and (reason := unread_recurrence(edit, layer)):
         return equivalent(reason)
-    name = "linear_before_reset"
-    attribute = next((item for item in layer.node.attribute if item.name == name), None)
-    if attribute is None:
-        attribute = layer.node.attribute.add(name=name, i=0, type=2)
-    attribute.i = 1 - attribute.i
+    set_attribute(layer.node, "linear_before_reset", 1 - layer.attributes.get("linear_before_reset", 0))
     return APPLIED
 
 

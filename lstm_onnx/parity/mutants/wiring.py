@@ -12,6 +12,7 @@ from ...onnxgraph.recurrent import Port, RecurrentLayer
 from .equivalence import (
     ABSENT,
     APPLIED,
+    Apply,
     Outcome,
     equivalent,
     single_step,
@@ -20,10 +21,9 @@ from .equivalence import (
     unread_reverse,
     unread_row,
 )
-from .graph_edit import Edit
+from .graph_edit import Edit, set_attribute
 from .order import unread_order
 
-Apply = Callable[[Edit, RecurrentLayer], Outcome]
 Ends = Callable[[RecurrentLayer, str], list[Port]]
 _OTHER_ACTIVATIONS = {"LSTM": ["HardSigmoid", "Tanh", "Tanh"], "GRU": ["HardSigmoid", "Tanh"]}
 _BAKED = {"batch": 3, "time": 7}
@@ -39,10 +39,7 @@ def backwards(edit: Edit, layer: RecurrentLayer) -> Outcome:
     if layer.scan:
         reason = unread_reverse(edit, layer)
         return equivalent(reason) if reason else _turned(layer, ("scan_input_directions", "scan_output_directions"))
-    attribute = next((item for item in layer.node.attribute if item.name == "direction"), None)
-    if attribute is None:
-        attribute = layer.node.attribute.add(name="direction", s=b"forward", type=3)
-    attribute.s = b"forward" if attribute.s == b"reverse" else b"reverse"
+    set_attribute(layer.node, "direction", "forward" if layer.direction == "reverse" else "reverse")
     return APPLIED
 
 
@@ -171,15 +168,13 @@ def one_step_off(edit: Edit, layer: RecurrentLayer) -> Outcome:
 
 def other_activations(edit: Edit, layer: RecurrentLayer) -> Outcome:
     """Gates with a piecewise linear sigmoid; in half precision, where that may not show, with another tanh as well."""
-    if layer.scan or layer.op_type not in _OTHER_ACTIVATIONS:
-        return ABSENT
-    if any(item.name == "activations" for item in layer.node.attribute):
+    if layer.scan or layer.op_type not in _OTHER_ACTIVATIONS or "activations" in layer.attributes:
         return ABSENT
     names = _OTHER_ACTIVATIONS[layer.op_type] * layer.directions
     weights = edit.constant(layer.W[0].value)
     if weights is not None and weights.dtype == np.float16:
         names = ["Softsign" if name == "Tanh" else name for name in names]
-    layer.node.attribute.add(name="activations", strings=[name.encode() for name in names], type=8)
+    set_attribute(layer.node, "activations", names)
     return APPLIED
 
 

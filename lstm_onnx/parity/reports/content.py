@@ -89,26 +89,14 @@ def columns(report: ParityReport) -> tuple[str, ...]:
 
 def verdict(report: ParityReport) -> str:
     """The answer."""
-    if report.reference != "PyTorch":
-        return _verdict_of_form(report)
-    precision = _PRECISIONS.get(report.precision, "")
-    if not report.in_parity:
-        failed = {case.kind for case in report.judged if not case.passed}
-        if failed == {"drift"}:
-            return f"in parity with PyTorch{precision}, and DRIFTS FARTHER than allowed"
-        return f"NOT in parity with PyTorch{precision}"
-    if report.survivors:
-        return f"in parity with PyTorch{precision} (NOT PROVEN)"
-    return f"in parity with PyTorch{precision}"
-
-
-def _verdict_of_form(report: ParityReport) -> str:
-    """The answer for a file that was compared with the float32 file that it was made of."""
-    form = f"the {report.precision} form of the float32 file"
+    if report.reference == "PyTorch":
+        answer = f"in parity with PyTorch{_PRECISIONS.get(report.precision, '')}"
+    else:
+        answer = f"the {report.precision} form of the float32 file"
     if not report.in_parity:
         drifts = {case.kind for case in report.judged if not case.passed} == {"drift"}
-        return f"{form}, and DRIFTS FARTHER than allowed" if drifts else f"NOT {form}"
-    return f"{form} (NOT PROVEN)" if report.survivors else form
+        return f"{answer}, and DRIFTS FARTHER than allowed" if drifts else f"NOT {answer}"
+    return f"{answer} (NOT PROVEN)" if report.survivors else answer
 
 
 def headline(report: ParityReport) -> str:

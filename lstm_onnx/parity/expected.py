@@ -88,6 +88,12 @@ class Expected:
         """Whether PyTorch's own error is too large for this case to be judged."""
         return not all(call.conclusive(self.dtype) for call in self.calls)
 
+    @property
+    def batch(self) -> int:
+        """The number of rows of its inputs; 1 where none has a batch axis."""
+        feeds = self.calls[0].feeds
+        return next((feeds[name].shape[axis] for name, axis in self.batch_axes.items() if name in feeds), 1)
+
     def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
         """Compare a file's outputs call by call; the result of each output is that of its worst call.
 

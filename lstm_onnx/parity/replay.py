@@ -53,7 +53,7 @@ def _run_chunks(model: Model, expected: Expected) -> CaseResult:
     """The worst of all chunkings, which run one after the other through a single stream."""
     first = expected.calls[0].feeds
     streaming = model.metadata.streaming
-    stream = model.stream(batch=_batch(expected), check=False)
+    stream = model.stream(batch=expected.batch, check=False)
     initial = {name: first[name] for name in model.states if name in first}
 
     def run(parts: Iterable[Arrays]) -> list[dict[str, Any]]:
@@ -119,12 +119,6 @@ def _row(name: str, array: np.ndarray, at: int, axis: int) -> np.ndarray:
         raise RunError(f"{name} has shape {np.shape(array)}, and no row {at} along axis {axis}") from error
 
 
-def _batch(expected: Expected) -> int:
-    first = expected.calls[0].feeds
-    name = next((name for name in first if name in expected.batch_axes), None)
-    return 1 if name is None else int(first[name].shape[expected.batch_axes[name]])
-
-
 def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
     """Each row of the batch as a stream of its own, started and paused at different times, in reused slots."""
     single = len(expected.calls) == 1
@@ -136,7 +130,7 @@ def _run_pool(model: Model, expected: Expected) -> list[dict[str, np.ndarray]]:
         steps = [call.feeds for call in expected.calls]
     axes = expected.batch_axes
     inputs = [{name: array for name, array in step.items() if name not in model.states} for step in steps]
-    rows = _rows(model, inputs, axes, _batch(expected))
+    rows = _rows(model, inputs, axes, expected.batch)
     outputs = [
         {name: concatenated(name, [row[at][name] for row in rows], axes[name]) for name in rows[0][at]}
         for at in range(len(steps))

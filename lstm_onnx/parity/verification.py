@@ -30,7 +30,7 @@ from .comparison import Verification
 from .converted.drift import drifts, limit_case, precision_of, require_drift
 from .converted.report import converted_report
 from .converted.source import export_float32, source_in_dtype
-from .generation.step_file import StepLoop, export_step, joined_report
+from .generation.step_file import export_step, joined_report, step_loop
 from .generation.verification import GenerationVerification
 from .golden_file import Golden
 from .lstm.verification import LSTMVerification
@@ -173,7 +173,7 @@ class _Comparison:
             with load_like(self.model, path) as step:
                 comparison = replace(self, source=source, model=step, data=())
                 report, _ = comparison.run(None, max_drift, (), progress)
-                verification = StepLoop(self.model, step, source, seed=self.seed, data=self.data)
+                verification = step_loop(self.model, step, source, seed=self.seed, data=self.data)
                 verification.notes += notes
                 results = _run(verification, progress)
                 level = self.mutants if report.in_parity else "none"
@@ -267,8 +267,9 @@ def verification_of(
     """
     module = unwrap_module(module)
     bare = is_bare_lstm(module)
+    options: dict[str, Any] = {"seed": seed, "inputs": inputs, "example_inputs": example_inputs, "data": data}
     if model.metadata.generation is not None:
-        return GenerationVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs, data=data)
+        return GenerationVerification.of_module(model, module, **options)
     if model.metadata.spec is not None and not bare:
         raise ExportError(
             f"{type(module).__name__} is not an nn.LSTM, and {model.path} was exported from one; "
@@ -276,7 +277,7 @@ def verification_of(
         )
     if bare and not model.metadata.inputs and example_inputs is None:
         return LSTMVerification(model, module, seed=seed, data=data)
-    return ModuleVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs, data=data)
+    return ModuleVerification(model, module, **options)
 
 
 def make_report(

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import torch
 from onnx import numpy_helper
 from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
-from ...exporter.functional.functional_module import make_functional
 from ...exporter.module_metadata import parameter_digest
 from ...generation.proof import draw_prompt, state_axes_of, with_steps
 from ...generation.python_loop import Arrays, Looped, repeat
@@ -27,8 +25,8 @@ from ...metadata import Metadata
 from ...runtime import Model
 from ..comparison import Models, Planned, Verification, user_case
 from ..expected import Call, Expected, first_difference, largest_relative_errors
-from ..modules.inputs import find_arguments, forward_outputs
-from ..modules.run import ModuleRun
+from ..modules.inputs import find_arguments
+from ..modules.run import runs_of
 from ..mutants import Target, opened, read_graph
 from ..own_states import with_own_states
 from ..report import CaseResult, Cause, Location
@@ -45,38 +43,79 @@ _ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
-class StepView:
-    """What a generating file says of its step, as a `Model` of the step says it."""
-
+class _StepView:
     path: str
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
     metadata: Metadata
 
-    @classmethod
-    def of(cls, model: Model, described: GeneratingStep) -> StepView:
-        """The step of a generating file."""
-        metadata = replace(model.metadata, inputs=described.inputs, generation=None)
-        return cls(model.path, model.inputs, described.outputs, metadata)
+
+def view_of_step(model: Model) -> Model:
+    """What a generating file says of its step, as a `Model` of the step says it; it cannot be run."""
+    described = generation_of(model)
+    metadata = replace(model.metadata, inputs=described.inputs, generation=None)
+    return cast("Model", _StepView(model.path, model.inputs, described.outputs, metadata))
+
+
+def generation_of(model: Model) -> GeneratingStep:
+    """The step that a generating file repeats."""
+    described = model.metadata.generation
+    assert described is not None  # noqa: S101 - the caller's condition
+    return described
 
 
 class GenerationVerification(Verification):
-    """The verification of a generating file against the module whose step it repeats.
+    """The verification of a generating file against a step in a Python loop.
 
     Args:
         model: the file, open.
-        module: the module.
+        module: what the step comes from.
+        native: the step in its own precision: arrays by name to arrays by name, and `largest_cell` of its last run.
+        float64: the same in float64.
+        dtype: the step's.
+        argument_states: the states that the step cannot start itself.
+        own_states: the states that the step can be given; without some, each step takes all that came before anew.
         seed: of the drawn prompts, states and noise.
-        inputs: the module's inputs as a source describes them, instead of the file's metadata.
-        example_inputs: as in `export`, where the file does not describe the module's inputs.
         data: inputs to compare in addition to the drawn ones, by the file's input names.
+
+    Raises:
+        ExportError: the step cannot be given some state, nor start anew.
     """
 
-    models: Models[ModuleRun]
     chaotic_note = "the other cases were judged"
 
     def __init__(
         self,
+        model: Model,
+        module: Any,
+        native: Any,
+        float64: Any,
+        *,
+        dtype: str,
+        argument_states: Sequence[str],
+        own_states: Mapping[str, str],
+        seed: int = 0,
+        data: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(model, module, seed)
+        self.described = generation_of(model)
+        self.models = Models(model, native, float64)
+        self.dtype = dtype
+        self.argument_states = argument_states
+        self.own_states = own_states
+        self.state_axes = state_axes_of(model)
+        self.anew = len(own_states) < len(model.states)
+        if self.anew and self.described.time_axis is None:
+            raise ExportError(
+                f"{model.path}: has states that PyTorch cannot be given, and no time axis to start anew on"
+            )
+        self.data = data
+        self.cut = 0
+        self.ended = False
+
+    @classmethod
+    def of_module(
+        cls,
         model: Model,
         module: nn.Module,
         *,
@@ -84,46 +123,45 @@ class GenerationVerification(Verification):
         inputs: Sequence[InputSpec] = (),
         example_inputs: Any = None,
         data: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        super().__init__(model, module, seed)
-        described = model.metadata.generation
-        assert described is not None  # noqa: S101 - the caller's condition
-        self.described = described
-        view = cast("Model", StepView.of(model, described))
+    ) -> GenerationVerification:
+        """The verification against the module whose step the file repeats.
+
+        Args:
+            model: the file, open.
+            module: the module.
+            seed: of the drawn prompts, states and noise.
+            inputs: the module's inputs as a source describes them, instead of the file's metadata.
+            example_inputs: as in `export`, where the file does not describe the module's inputs.
+            data: inputs to compare in addition to the drawn ones, by the file's input names.
+
+        Raises:
+            ConfigError: the module has other inputs than the file's step.
+            ExportError: it cannot be run as the step.
+        """
+        view = view_of_step(model)
         _, found = find_arguments(view, module, inputs, example_inputs, seed)
         arguments = set(found.tensors)
-        self.argument_states = [name for name in model.states if name in arguments]
-        wanted = {*(spec.name for spec in model.metadata.inputs), *self.argument_states} - {
-            MAX_STEPS,
-            NOISE,
-            "temperature",
-        }
-        if arguments != wanted:
+        argument_states = [name for name in model.states if name in arguments]
+        fed = {*(spec.name for spec in model.metadata.inputs), *argument_states} - {MAX_STEPS, NOISE, "temperature"}
+        if arguments != fed:
             raise ConfigError(
-                f"{model.path}: repeats a step of {', '.join(sorted(wanted))}, and the module takes "
+                f"{model.path}: repeats a step of {', '.join(sorted(fed))}, and the module takes "
                 f"{', '.join(sorted(arguments))}; is the file this module's?"
             )
-        names = forward_outputs(view, view.metadata)
-        own = make_functional(module, found, output_names=names, recurrent_required=False)
-        self.dtype = str(own.dtype).removeprefix("torch.")
-        float64 = make_functional(module, found, output_names=names, recurrent_required=False, dtype=torch.float64)
-        native = own
-        if self.dtype == "float64":
-            native = make_functional(module, found, output_names=names, recurrent_required=False, dtype=torch.float32)
-        device = next(iter(found.tensors.values())).device
-        self.models = Models(model, *(ModuleRun(prepared, view, device) for prepared in (native, float64)))
-        self.state_axes = state_axes_of(model)
-        self.own_states = with_own_states(model.metadata).states
-        """The states that PyTorch can be given; without some, each step takes all that came before anew."""
-        self.anew = len(self.own_states) < len(model.states)
-        if self.anew and described.time_axis is None:
-            raise ExportError(
-                f"{model.path}: has states that PyTorch cannot be given, and no time axis to start anew on"
-            )
-        self.data = list(data)
-        self.cut = 0
-        self.ended = False
-        self.note_digest(parameter_digest(own))
+        own, native, float64 = runs_of(view, module, found)
+        verification = cls(
+            model,
+            module,
+            native,
+            float64,
+            dtype=str(own.dtype).removeprefix("torch."),
+            argument_states=argument_states,
+            own_states=with_own_states(model.metadata).states,
+            seed=seed,
+            data=data,
+        )
+        verification.note_digest(parameter_digest(own))
+        return verification
 
     @property
     def planned(self) -> int:
@@ -301,9 +339,7 @@ class GenerationVerification(Verification):
     def _axes(self, axis: int | None) -> dict[str, int]:
         return {} if axis is None else {self.described.generation.input: axis}
 
-    def _loop(
-        self, run: ModuleRun, feeds: Arrays, largest: list[float], described: GeneratingStep | None = None
-    ) -> Looped:
+    def _loop(self, run: Any, feeds: Arrays, largest: list[float], described: GeneratingStep | None = None) -> Looped:
         described = described or self.described
         read: list[np.ndarray] = []
 
@@ -313,7 +349,7 @@ class GenerationVerification(Verification):
                 arrays = {name: array for name, array in arrays.items() if name not in self.own_states}
                 given = {name: feeds[name] for name in self.argument_states}
                 arrays |= given | {described.generation.input: np.concatenate(read, described.time_axis)}
-            outputs = run(arrays)
+            outputs: Arrays = run(arrays)
             largest[0] = max(largest[0], run.largest_cell)
             return outputs
 

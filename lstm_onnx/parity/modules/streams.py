@@ -16,7 +16,6 @@ from ...symbolic_dims import names_in
 from ..cases import compositions
 from ..expected import Call, Expected
 from .inputs import BATCH, TIME, ModuleCase
-from .run import shape_of
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -96,19 +95,8 @@ def _draw_feeds(
     inputs = draw(specs, named, rng)
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)
-    states = _draw_states(verification, named, rng)
+    states = verification.draw_states(named, rng)
     return {name: array for name, array in inputs.items() if name not in states}, states
-
-
-def _draw_states(
-    verification: ModuleVerification, sizes: Mapping[str, int], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Random states, none of which is zero."""
-    states: dict[str, np.ndarray] = {}
-    for name in verification.metadata.states:
-        info = verification.model.inputs[name]
-        states[name] = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
-    return states
 
 
 def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
@@ -207,7 +195,7 @@ def _sequences(
             yield label, cases, {}
         elif verification.metadata.states:
             at = verification.sizes(verification.specs, batch, sizes[0] + longer)
-            yield f"{label}, states", cases, _draw_states(verification, at, rng)
+            yield f"{label}, states", cases, verification.draw_states(at, rng)
 
 
 def _carried_cases(
@@ -252,12 +240,7 @@ def _carried_cases(
     yield chunks
     if chunks.inconclusive:
         yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")
-    names = {*cases[0].inputs, *reference}
-    equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in cases[0].inputs.items())
-    if equal and not states and names <= axes.keys() and _batch_size(cases[0], axes) > 1:
+    inputs = cases[0].inputs
+    equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in inputs.items())
+    if equal and not states and {*inputs, *reference} <= axes.keys() and chunks.batch > 1:
         yield replace(chunks, label=f"{label}, in a pool", kind="pool")
-
-
-def _batch_size(case: ModuleCase, batch_axes: Mapping[str, int]) -> int:
-    name, array = next(iter(case.inputs.items()))
-    return int(array.shape[batch_axes[name]])

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from onnx import ModelProto
 from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
 from ...exporter.call.arguments import Arguments
-from ...exporter.functional.functional_module import make_functional
 from ...exporter.module_metadata import parameter_digest
 from ...input_spec import InputSpec, axes, draw, longest_first, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
-from ...runtime.tensor_info import ValueInfo
 from ..amplify import input_gains
 from ..cases import SHAPES, value_changes
 from ..comparison import Models, Planned, Verification, user_case
@@ -38,8 +35,8 @@ from ..tolerances import LEAST_INPUT_GAIN, NATIVE_EPSILON
 from .amplify import amplified_target
 from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
-from .inputs import BATCH, TIME, ModuleCase, find_arguments, forward_outputs, require_same_inputs, with_zero_and_one
-from .run import ModuleRun, shape_of
+from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
+from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, sweeps
 from .streams import streamed_cases
 
@@ -78,14 +75,9 @@ class ModuleVerification(Verification):
         self.example_inputs = example_inputs
         specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
-        names = forward_outputs(model, model.metadata)
-        prepare = functools.partial(make_functional, module, found, output_names=names, recurrent_required=False)
-        own = prepare()
+        own, native, float64 = runs_of(model, module, found)
         self.dtype = str(own.dtype).removeprefix("torch.")
-        float64 = prepare(dtype=torch.float64)
-        native = prepare(dtype=torch.float32) if self.dtype == "float64" else own
-        device = next(iter(found.tensors.values())).device
-        self.models = Models(model, *(ModuleRun(prepared, model, device) for prepared in (native, float64)))
+        self.models = Models(model, native, float64)
         longest = max(own.arguments.sizes.values(), default=1)
         self.extra_steps = longest - 1 if longest > _SHORT else 0
         self.rows: dict[str, Rows] = {}
@@ -194,13 +186,19 @@ class ModuleVerification(Verification):
         """Random inputs of these sizes, and random states where the file has some."""
         inputs = draw(specs, sizes, rng)
         label = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the only shape"
-        drawn: dict[str, np.ndarray] = {}
-        for name in self.metadata.states:
-            if name not in inputs and states:
-                drawn[name] = _draw_state(self.model.inputs[name], sizes, rng)
         if self.metadata.states:
             label += ", states" if states else ", no states"
-        return ModuleCase(label, inputs, drawn)
+        return ModuleCase(label, inputs, self.draw_states(sizes, rng, without=inputs) if states else {})
+
+    def draw_states(
+        self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Random states, never zero, and in the range of tanh, so that each serves as h and as c."""
+        infos = [self.model.inputs[name] for name in self.metadata.states if name not in without]
+        return {
+            info.name: np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
+            for info in infos
+        }
 
     @property
     def planned(self) -> int:
@@ -311,9 +309,3 @@ class ModuleVerification(Verification):
 def _example_case(found: Arguments) -> ModuleCase:
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
     return ModuleCase("the example", arrays, {})
-
-
-def _draw_state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
-    """Never zero, and in the range of tanh, so that it serves as h and as c."""
-    values: np.ndarray = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
-    return values

@@ -13,10 +13,12 @@ from .graph_edit import Edit
 
 def stale(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A cache that is never written."""
-    for name, after in _caches(edit):
-        edit.replace_output(after, lambda _, cache=name: edit.node("Identity", cache))
-        return APPLIED
-    return ABSENT
+    found = next(_caches(edit), None)
+    if found is None:
+        return ABSENT
+    name, after = found
+    edit.replace_output(after, lambda _: edit.node("Identity", name))
+    return APPLIED
 
 
 def lost(edit: Edit, _layer: RecurrentLayer) -> Outcome:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .ranges import ranges_of
 from .replay import replay
 from .report import CaseResult, ParityReport
 from .runtimes import engine_of, note_of
+
+if TYPE_CHECKING:
+    from .mutants import Target
 
 INTERFACE = "inputs and outputs"
 """The label of the case on the file's interface."""
@@ -89,23 +92,22 @@ def with_mutants(
     level: str,
     seed: int = 0,
     *,
-    amplified: object = None,
-    harder: Iterable[Any] = (),
+    amplified: Target | None = None,
+    harder: Iterable[Target] = (),
 ) -> ParityReport:
     """A passing report with the results of the self-test; see `mutants.self_test` for the arguments.
 
     The cases that `harder` gave are added to the report's.
     """
-    from .mutants import Target, self_test
+    from .mutants import self_test
 
-    target = amplified if isinstance(amplified, Target) else None
     added: list[CaseResult] = []
     further = passed_targets(harder, added)
-    results = tuple(self_test(model, expected, level, seed, amplified=target, harder=further, ranges=report.ranges))
+    results = tuple(self_test(model, expected, level, seed, amplified=amplified, harder=further, ranges=report.ranges))
     return replace(report, mutants=results, cases=(*report.cases, *added))
 
 
-def passed_targets(targets: Iterable[Any], results: list[CaseResult]) -> Iterator[Any]:
+def passed_targets(targets: Iterable[Target], results: list[CaseResult]) -> Iterator[Target]:
     """The targets whose file passes its own cases, of which there are some; their results are added to `results`."""
     for target in targets:
         found = [replay(target.model, case) for case in target.expected]

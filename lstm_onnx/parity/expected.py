@@ -151,6 +151,11 @@ class Expected:
         )
 
 
+def as_float64(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Floating-point arrays in float64, and others as they are."""
+    return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+
+
 def perturbed(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Inputs in float64, each number off by up to one unit in its last place.
 

@@ -23,7 +23,7 @@ from .. import data
 from ..atomic_io import readable_file, require_path
 from ..data.formats import one_line
 from ..errors import ConfigError, FileError
-from .expected import Arrays, Call, Expected
+from .expected import Arrays, Call, Expected, as_float64
 from .report import RUNS, ParityReport
 from .tolerances import EPSILON
 
@@ -275,11 +275,7 @@ def _call(item: Any, arrays: Arrays) -> Call:
     label = _typed(item, "label", str) if "label" in item else ""
     least = _mapping(item, "least", float) if "least" in item else {}
     _require(all(size >= 0 for size in least.values()), "a least error is negative or not a number")
-    return Call(feeds, _widened(native), _widened(reference), label, least)
-
-
-def _widened(arrays: Arrays) -> Arrays:
-    return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+    return Call(feeds, as_float64(native), as_float64(reference), label, least)
 
 
 def _named(item: Any, key: str, arrays: Arrays) -> Arrays:

@@ -257,7 +257,7 @@ class ParityReport:
                 }
                 for case in self.cases
             ],
-            "ranges": [_range(one) for one in self.ranges],
+            "ranges": [{**asdict(one), "values": spans(one.values)} for one in self.ranges],
             "notes": list(self.notes),
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 3),
@@ -286,10 +286,6 @@ class ParityReport:
     def __str__(self) -> str:
         """The table for people, as plain text: see `parity.reports.table`."""
         return plain(self)
-
-
-def _range(one: Range) -> dict[str, object]:
-    return {**asdict(one), "values": spans(one.values)}
 
 
 def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:

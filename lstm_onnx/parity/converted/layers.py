@@ -13,7 +13,7 @@ from ...quantization.recurrent import direction_outputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
 from ..criterion import TensorResult
-from ..expected import Arrays, Expected
+from ..expected import Expected
 from ..report import CaseResult
 
 LAYERS = "int8 layers"
@@ -29,18 +29,13 @@ def layer_cases(expected: Sequence[Expected]) -> list[Expected]:
 
 def compare_layers(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> CaseResult:
     """Every int8 layer on the inputs that it has in one case, against its emulation."""
-    feeds = complete(model, expected.calls[0].feeds)
+    feeds = model.completed(dict(expected.calls[0].feeds))
     tensors = [
         TensorResult(layer.name, layer.error, layer.rounding, layer.ratio, (), allowed=ROUNDINGS * layer.rounding)
         for layer in layer_errors(done, probe.values(feeds))
         if layer.error is not None
     ]
     return CaseResult(f"{LAYERS}, {expected.label}", tuple(tensors), kind="layers")
-
-
-def complete(model: Model, feeds: Arrays) -> dict[str, np.ndarray]:
-    """Feeds with the states and lengths that a run fills in."""
-    return dict(model.completed({name: np.asarray(array) for name, array in feeds.items()}))
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Alone:
 
 def rows_alone(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> Alone:
     """Each row of a batch by itself: every layer whose input has the same bits must give the same bits."""
-    feeds = complete(model, expected.calls[0].feeds)
+    feeds = model.completed(dict(expected.calls[0].feeds))
     axes = axes_of(model, expected.batch_axes)
     batch = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
     if len(batch) != 1 or max(batch) < 2:
@@ -80,7 +75,7 @@ def rows_alone(done: Rewritten, probe: Probe, model: Model, expected: Expected) 
 
 def step_by_step(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> Alone:
     """A batch step by step, with carried states, against one call; only of a file that streams, without lengths."""
-    feeds = complete(model, expected.calls[0].feeds)
+    feeds = model.completed(dict(expected.calls[0].feeds))
     axes = axes_of(model, expected.time_axes)
     times = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
     counts = [feeds[spec.name] for spec in model.metadata.inputs if isinstance(spec.high, str) and spec.name in feeds]

@@ -25,7 +25,7 @@ from ...runtime import Model
 from ..expected import Expected
 from ..report import MutantResult
 from .exact import GRAPH, STORED, Stored, compare_numbers, different_nodes
-from .layers import LAYERS, complete
+from .layers import LAYERS
 
 _Change = Callable[[Stored], None]
 _INTEGERS, _SCALE, _BIAS = "/int8", "/scale", "/bias"
@@ -45,7 +45,7 @@ def int8_mutants(
         expected: the case on which layers are compared.
         level: "quick" or "all".
     """
-    feeds = complete(model, expected.calls[0].feeds)
+    feeds = model.completed(dict(expected.calls[0].feeds))
     before = Probe(done, model.path).values(feeds)
     for kind, judge, targets in _kinds(Stored(done.model, done.initializers), done):
         for name, change in targets if level == "all" else targets[:1]:

@@ -17,7 +17,7 @@ from ...quantization.int8_file import quantized_model
 from ...quantization.kernels import SAME_BITS_ALONE
 from ...quantization.probe import Probe
 from ...runtime import Model, load
-from ..expected import Expected
+from ..expected import Expected, as_float64
 from ..report import CaseResult, Drift, MutantResult
 from .drift import LIMIT, drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
@@ -122,11 +122,8 @@ def _float16(
     with _opened(Stored(plain.model, twin), model) as reference:
         for case in layer_cases(expected):
             call = case.calls[0]
-            predicted = {
-                name: np.asarray(array, np.float64) if array.dtype.kind == "f" else np.asarray(array)
-                for name, array in reference.run(call.feeds).items()
-                if name in call.reference
-            }
+            outputs = as_float64(reference.run(call.feeds))
+            predicted = {name: array for name, array in outputs.items() if name in call.reference}
             result = case.as_if(predicted).judge([model.run(call.feeds)])
             found.cases.append(replace(result, label=f"rounded weights, {result.label}"))
 

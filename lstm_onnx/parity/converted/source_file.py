@@ -24,7 +24,7 @@ from ...quantization.proof_inputs import proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
 from ..build import build_report
-from ..expected import Call, Expected
+from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden
 from ..mutants import require_level
 from ..ranges import ranges_of
@@ -190,12 +190,11 @@ def _case(
     steps: Mapping[str, int],
     kind: str = "whole",
 ) -> Expected:
-    outputs = {name: np.asarray(array) for name, array in model.run(feeds).items()}
-    wide = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in outputs.items()}
+    outputs = as_float64(model.run(feeds))
     symbols = {model.inputs[name].shape[axis] for name, axis in steps.items()}
     named = [(name, axis, dim) for name in outputs for axis, dim in enumerate(model.outputs[name].shape)]
     times = {**steps, **{name: axis for name, axis, dim in named if isinstance(dim, str) and dim in symbols}}
-    call = Call(dict(feeds), wide, wide)
+    call = Call(dict(feeds), outputs, outputs)
     return Expected(label, (call,), "float32", 1.0, kind=kind, time_axes=times, batch_axes=dict(batch))
 
 

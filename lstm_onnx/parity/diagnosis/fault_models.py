@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,9 +92,9 @@ def weight_faults(spec: LSTMSpec, layer: int | None, direction: int | None) -> I
             label = ",".join(_GATES[gate] for gate in order)
             fix = f"the rows of W, R and B are read as {label} of torch's i,f,g,o; ONNX wants i,o,f,c"
             yield FaultModel(f"gate order{where}: {label}", fix, changed(_reorder(order)))
-    for kind in ("float16", "bfloat16"):
+    for kind, through in (("float16", _as_float16), ("bfloat16", lambda array: rounded(array, 7))):
         fix = f"the weights went through {kind}; export from the ones that the module has"
-        yield FaultModel(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, _rounding(kind)))
+        yield FaultModel(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, through))
 
 
 def _reorder(order: tuple[int, ...]) -> Callable[[str, np.ndarray], np.ndarray]:
@@ -108,16 +109,9 @@ def _transposed(array: np.ndarray) -> np.ndarray:
     return np.concatenate([block.T for block in np.split(array, len(_GATES), axis=0)], axis=0)
 
 
-def _rounding(kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    bits = {"float16": 10, "bfloat16": 7}[kind]
-
-    def change(array: np.ndarray) -> np.ndarray:
-        if kind == "float16":
-            with np.errstate(over="ignore"):
-                return array.astype(np.float16).astype(array.dtype)
-        return rounded(array, bits)
-
-    return change
+@np.errstate(over="ignore")
+def _as_float16(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float16).astype(array.dtype)
 
 
 def rounded(array: np.ndarray, bits: int) -> np.ndarray:
@@ -296,6 +290,30 @@ def _reversed_from_the_padding(run: Run) -> Run:
         return mixed
 
     return changed
+
+
+def parameters_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of a module's own parameters, by name."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in module.named_parameters(recurse=False)}
+
+
+@contextmanager
+def changed_parameters(module: nn.Module, right: StateDict, wrong: StateDict) -> Iterator[None]:
+    """Give a module the parameters `wrong` in place of its own, `right`, for the duration of the context."""
+    parameters = {
+        name: value for name, value in module.named_parameters(recurse=False) if wrong[name] is not right[name]
+    }
+
+    def write(state: StateDict) -> None:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
+
+    write(wrong)
+    try:
+        yield
+    finally:
+        write(right)
 
 
 def run_with(faults: tuple[FaultModel, ...]) -> Run:

@@ -20,6 +20,7 @@ from ...exporter.sources.source import ModuleSource
 from ...generation.python_loop import Arrays
 from ...runtime import Model
 from ...runtime.chunk_check import rounded
+from ..expected import as_float64
 from ..modules.inputs import find_arguments, forward_outputs
 from ..report import ParityReport
 from .verification import GenerationVerification, generation_of, view_of_step
@@ -69,8 +70,7 @@ class _StepRun:
 
     def __call__(self, arrays: Arrays) -> Mapping[str, np.ndarray]:
         given = {name: np.asarray(array, self.step.inputs[name].dtype) for name, array in arrays.items()}
-        outputs = self.step.run(rounded(given) if self.moved else given)
-        return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in outputs.items()}
+        return as_float64(self.step.run(rounded(given) if self.moved else given))
 
 
 def step_loop(

@@ -212,10 +212,9 @@ def _is_within_range(expected: Expected) -> bool:
 
 def _expected(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
     rng = np.random.default_rng([verification.seed, 4])
-    specs = verification.specs
     cases = []
     for batch, time in shapes:
-        case = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
+        case = verification.case(rng, batch, time)
         expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
         if expected is not None and not expected.inconclusive and _is_within_range(expected):
             cases.append(expected)

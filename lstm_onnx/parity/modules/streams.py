@@ -181,21 +181,18 @@ def _sequences(
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
     """
     rng = np.random.default_rng(verification.seed + 1)
-    longer = verification.extra_steps
     every = ((1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True))
     for batch, sizes, explicit in every:
         cases = []
         for size in sizes:
-            at = verification.sizes(verification.specs, batch, size + longer)
-            case = verification.case_at(verification.specs, rng, at, states=False)
+            case = verification.case(rng, batch, size, states=False)
             inputs = {name: array for name, array in case.inputs.items() if name not in verification.model.states}
             cases.append(replace(case, inputs=inputs, kind="chunks"))
-        label = f"batch {batch}, chunks of {'+'.join(str(size + longer) for size in sizes)}"
+        label = f"batch {batch}, chunks of {'+'.join(str(size + verification.extra_steps) for size in sizes)}"
         if not explicit:
             yield label, cases, {}
         elif verification.metadata.states:
-            at = verification.sizes(verification.specs, batch, sizes[0] + longer)
-            yield f"{label}, states", cases, verification.draw_states(at, rng)
+            yield f"{label}, states", cases, verification.draw_states(verification.sizes(batch, sizes[0]), rng)
 
 
 def _carried_cases(

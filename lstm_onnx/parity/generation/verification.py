@@ -14,7 +14,7 @@ import numpy as np
 from onnx import numpy_helper
 from torch import nn
 
-from ...errors import ConfigError, ExportError, InputError
+from ...errors import ConfigError, ExportError, InputError, RunError
 from ...exporter.module_metadata import parameter_digest
 from ...generation.proof import draw_prompt, state_axes_of, with_steps
 from ...generation.python_loop import Arrays, Looped, repeat
@@ -224,9 +224,7 @@ class GenerationVerification(Verification):
         batch, _, steps = _ENDING
         for attempt in range(_ENDING_ATTEMPTS):
             feeds = draw_prompt(self.model, _ENDING, rng, states=bool(attempt % 2) and not self.anew)
-            completed = self.model.completed(dict(feeds))
-            given = {**feeds, **{name: completed[name] for name in self.argument_states}}
-            counts = self._loop(self.models.float64, given, [0.0]).results[COUNTS]
+            counts = self._loop(self.models.float64, self._with_states(feeds), self.described)[0].results[COUNTS]
             if counts.min() < counts.max() <= steps:
                 found = self._expected(f"batch {batch}, ends at {', '.join(map(str, sorted(counts)))} steps", feeds)
                 ends = found.calls[0].reference[COUNTS] if found is not None else np.zeros(1)
@@ -249,7 +247,10 @@ class GenerationVerification(Verification):
             return np.take(array, [row], shape.index(batch)) if batch in shape else array
 
         count = len(call.reference[COUNTS])
-        rows = [self.model.run({name: row_of(name, row) for name in call.feeds}) for row in range(count)]
+        try:
+            rows = [self.model.run({name: row_of(name, row) for name in call.feeds}) for row in range(count)]
+        except (InputError, RunError):
+            return expected  # other cases of one row fail
         others = {name: after for name, after in self.model.states.items() if name not in self.own_states}
         alone = {
             after: np.concatenate([row[after] for row in rows], self.state_axes[name]).astype(np.float64)
@@ -282,7 +283,7 @@ class GenerationVerification(Verification):
 
     def _occurring(self, feeds: Arrays) -> int | None:
         """A token that ends some sequences of a batch before others."""
-        tokens = self._loop(self.models.float64, feeds, [0.0]).results[GENERATED]
+        tokens = self._loop(self.models.float64, feeds, self.described)[0].results[GENERATED]
         rows = np.moveaxis(tokens, self.described.batch_axis, 0).reshape(tokens.shape[self.described.batch_axis], -1)
         for token in dict.fromkeys(rows[:, 1:].reshape(-1).tolist()):
             found = rows == token
@@ -307,13 +308,9 @@ class GenerationVerification(Verification):
     ) -> Expected | None:
         """What the Python loop gives; None where rounding may choose in its first step."""
         described = described or self.described
-        completed = self.model.completed(dict(feeds))
-        given = {**feeds, **{name: completed[name] for name in self.argument_states}}
-        largest = [0.0]
-        reference, native = (
-            self._loop(self.models.float64, given, largest, described),
-            self._loop(self.models.native, given, [0.0], described),
-        )
+        given = self._with_states(feeds)
+        reference, largest = self._loop(self.models.float64, given, described)
+        native, _ = self._loop(self.models.native, given, described)
         near = first_near_choice(reference, native, self.dtype)
         if near is not None:
             self.cut += 1
@@ -321,39 +318,43 @@ class GenerationVerification(Verification):
                 return None
             feeds, given = (with_steps(each, described, near) for each in (feeds, given))
             label = f"{label}, cut at {near}"
-            reference = self._loop(self.models.float64, given, largest, described)
-            native = self._loop(self.models.native, given, [0.0], described)
-        dtypes = {GENERATED: str(self.model.outputs[GENERATED].dtype), COUNTS: "int64"}
+            reference, _ = self._loop(self.models.float64, given, described)
+            native, _ = self._loop(self.models.native, given, described)
         return Expected(
             label,
             (Call(feeds, _floats(native.results), _floats(reference.results)),),
             self.dtype,
-            largest[0],
+            largest,
             kind,
-            time_axes=self._axes(described.time_axis),
-            batch_axes={name: axis for name, axis in self._axes(described.batch_axis).items() if axis is not None},
+            time_axes={} if described.time_axis is None else {described.generation.input: described.time_axis},
+            batch_axes={described.generation.input: described.batch_axis},
             scales={} if described.generation.choose == "value" else {GENERATED: 1.0, COUNTS: 1.0},
-            dtypes=dtypes,
+            dtypes={GENERATED: str(self.model.outputs[GENERATED].dtype), COUNTS: "int64"},
         )
 
-    def _axes(self, axis: int | None) -> dict[str, int]:
-        return {} if axis is None else {self.described.generation.input: axis}
+    def _with_states(self, feeds: Arrays) -> Arrays:
+        """The same with the states that PyTorch does not start itself."""
+        completed = self.model.completed(dict(feeds))
+        return {**feeds, **{name: completed[name] for name in self.argument_states}}
 
-    def _loop(self, run: Any, feeds: Arrays, largest: list[float], described: GeneratingStep | None = None) -> Looped:
-        described = described or self.described
+    def _loop(self, run: Any, feeds: Arrays, described: GeneratingStep) -> tuple[Looped, float]:
+        """What the loop gives, and the largest |c| of its steps."""
         read: list[np.ndarray] = []
+        largest = 0.0
 
         def step(arrays: Arrays) -> Mapping[str, np.ndarray]:
+            nonlocal largest
             if self.anew:
                 read.append(arrays[described.generation.input])
                 arrays = {name: array for name, array in arrays.items() if name not in self.own_states}
                 given = {name: feeds[name] for name in self.argument_states}
                 arrays |= given | {described.generation.input: np.concatenate(read, described.time_axis)}
             outputs: Arrays = run(arrays)
-            largest[0] = max(largest[0], run.largest_cell)
+            largest = max(largest, run.largest_cell)
             return outputs
 
-        return repeat(step, described, self.own_states, self.state_axes, feeds)
+        results = repeat(step, described, self.own_states, self.state_axes, feeds)
+        return results, largest
 
 
 def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | None:

@@ -141,10 +141,7 @@ def _expect_stream(
     verification: ModuleVerification, label: str, inputs: dict[str, np.ndarray], states: dict[str, np.ndarray]
 ) -> Expected | None:
     """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
-    names = _argument_states(verification)
-    start = verification.model.completed(dict(inputs)) if names else {}
-    needed = {name: start[name] for name in names}
-    return verification.expect(ModuleCase(label, dict(inputs), {**needed, **states}))
+    return verification.expect(ModuleCase(label, dict(inputs), {**_argument_states(verification, inputs), **states}))
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
@@ -168,9 +165,11 @@ def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -
     return tuple(calls)
 
 
-def _argument_states(verification: ModuleVerification) -> list[str]:
-    """The states that are arguments of forward, which PyTorch does not start."""
-    return [name for name in verification.metadata.states if name in verification.models.native.arguments]
+def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The initial values of states that are arguments of forward, which PyTorch does not start."""
+    names = [name for name in verification.metadata.states if name in verification.models.native.arguments]
+    start = verification.model.completed(dict(inputs)) if names else {}
+    return {name: start[name] for name in names}
 
 
 def _sequences(
@@ -204,8 +203,7 @@ def _carried_cases(
     float64 states.
     """
     model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
-    start = model.completed(dict(cases[0].inputs))
-    float64_states = {name: start[name] for name in _argument_states(verification)} | dict(states)
+    float64_states = _argument_states(verification, cases[0].inputs) | dict(states)
     native_states = dict(float64_states)
     # States in attributes continue as in the module, whatever the file's metadata says.
     pairs = {**verification.metadata.states, **float64_run.states}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -182,13 +182,10 @@ def baked(axis: str) -> Apply:
     """A final reshape with a fixed size of batch or time, as in a traced export."""
 
     def apply(edit: Edit, _layer: RecurrentLayer) -> Outcome:
-        for output in edit.graph.output:
-            dims = output.type.tensor_type.shape.dim
-            names = [dim.dim_param for dim in dims]
-            if axis in names and edit.maker(output.name) is not None:
-                shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
-                edit.wrap_output(output.name, "Reshape", shape)
-                return APPLIED
+        for output, names in _computed_outputs(edit, axis):
+            shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
+            edit.wrap_output(output, "Reshape", shape)
+            return APPLIED
         return ABSENT
 
     return apply
@@ -196,14 +193,20 @@ def baked(axis: str) -> Apply:
 
 def reversed_output(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """An output with its steps in reverse order."""
+    for output, names in _computed_outputs(edit, "time"):
+        at = np.array([names.index("time")], np.int64)
+        least = np.array([np.iinfo(np.int64).min], np.int64)
+        edit.wrap_output(output, "Slice", np.array([-1], np.int64), least, at, np.array([-1], np.int64))
+        return APPLIED
+    return ABSENT
+
+
+def _computed_outputs(edit: Edit, axis: str) -> Iterator[tuple[str, list[str]]]:
+    """The outputs of nodes that have an axis of this name, with the names of all of their axes."""
     for output in edit.graph.output:
         names = [dim.dim_param for dim in output.type.tensor_type.shape.dim]
-        if "time" in names and edit.maker(output.name) is not None:
-            at = np.array([names.index("time")], np.int64)
-            least = np.array([np.iinfo(np.int64).min], np.int64)
-            edit.wrap_output(output.name, "Slice", np.array([-1], np.int64), least, at, np.array([-1], np.int64))
-            return APPLIED
-    return ABSENT
+        if axis in names and edit.maker(output.name) is not None:
+            yield output.name, names
 
 
 def mispaired(edit: Edit, _layer: RecurrentLayer) -> Outcome:

@@ -10,7 +10,7 @@ from ..atomic_io import temporary_folder
 from ..errors import ConfigError, shown
 from ..runtime import Model
 from .build import build_report, with_mutants
-from .converted.drift import drifts, limit_case, precision_of, require_drift
+from .converted.drift import precision_of, require_drift, with_limited_drift
 from .expected import first_difference
 from .golden_file import Golden, read
 from .own_states import file_only
@@ -71,11 +71,7 @@ def _verified(
     require_judgeable(model, precision_of(model))
     if precision_of(model):
         return _converted(model, stored, golden, mutants, max_drift)
-    report = _compared(model, stored, golden, mutants)
-    if max_drift is None:
-        return report
-    found = drifts(model, stored.cases)
-    return replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift)))
+    return with_limited_drift(_compared(model, stored, golden, mutants), model, stored.cases, max_drift)
 
 
 def _compared(model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str) -> ParityReport:

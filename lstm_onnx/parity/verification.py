@@ -27,7 +27,7 @@ from ..runtime import Model
 from ..spec import INT8_KERNELS
 from .build import build_report, with_mutants
 from .comparison import Verification
-from .converted.drift import drifts, limit_case, precision_of, require_drift
+from .converted.drift import precision_of, require_drift, with_limited_drift
 from .converted.report import converted_report
 from .converted.source import export_float32, source_in_dtype
 from .generation.step_file import export_step, joined_report, step_loop
@@ -142,10 +142,7 @@ class _Comparison:
             return self._by_step(name, max_drift, notes, progress)
         if not precision:
             report, golden = self._compared(self.model, name, notes, progress)
-            if max_drift is None:
-                return report, golden
-            found = drifts(self.model, golden.cases)
-            return replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift))), golden
+            return with_limited_drift(report, self.model, golden.cases, max_drift), golden
         with temporary_folder() as folder:
             path = folder / "float32.onnx"
             export_float32(self.source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)

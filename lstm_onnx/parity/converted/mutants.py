@@ -34,24 +34,24 @@ _REVERSED = "a direction reversed"
 
 
 def int8_mutants(
-    done: Rewritten, source: Stored, model: Model, expected: Expected, level: str
+    rewritten: Rewritten, source: Stored, model: Model, expected: Expected, level: str
 ) -> Iterator[MutantResult]:
     """The result of each mutant: one of each kind ("quick"), or all.
 
     Args:
-        done: the file with the layers of its source.
+        rewritten: the file with the layers of its source.
         source: what the file must be.
         model: the file, open.
         expected: the case on which layers are compared.
         level: "quick" or "all".
     """
     feeds = model.completed(dict(expected.calls[0].feeds))
-    before = Probe(done, model.path).values(feeds)
-    for kind, judge, targets in _kinds(Stored(done.model, done.initializers), done):
+    before = Probe(rewritten, model.path).values(feeds)
+    for kind, judge, targets in _kinds(Stored(rewritten.model, rewritten.initializers), rewritten):
         for name, change in targets if level == "all" else targets[:1]:
-            mutant = Stored(deepcopy(done.model), dict(done.initializers))
+            mutant = Stored(deepcopy(rewritten.model), dict(rewritten.initializers))
             change(mutant)
-            wrong = replace(done, model=mutant.model, initializers=mutant.arrays)
+            wrong = replace(rewritten, model=mutant.model, initializers=mutant.arrays)
             ratio, place, reason = 0.0, judge, ""
             if judge == LAYERS:
                 ratio, place = _ratio(wrong, feeds), f"{judge}, {expected.label}"
@@ -61,16 +61,17 @@ def int8_mutants(
             if not ratio > ROUNDINGS and different_nodes(wrong.model, source.model) and not _same(wrong, feeds, before):
                 ratio, place = np.inf, GRAPH
             outcome = "rejected" if ratio > ROUNDINGS else "survived"
-            if outcome == "survived" and kind == _REVERSED and _has_one_step(name, done, model, before):
+            if outcome == "survived" and kind == _REVERSED and _has_one_step(name, rewritten, model, before):
                 outcome, reason = "equivalent", "its sequences have one step in any call"
             yield MutantResult(f"{kind} ({name})", outcome, ratio, place, reason)
 
 
-def _has_one_step(scan: str, done: Rewritten, model: Model, values: Mapping[str, np.ndarray]) -> bool:
+def _has_one_step(scan: str, rewritten: Rewritten, model: Model, values: Mapping[str, np.ndarray]) -> bool:
     """Whether the layer of a Scan has one step, and no axis of the file's inputs is open."""
     fixed = all(isinstance(dim, int) for info in model.inputs.values() for dim in info.shape)
     return fixed and any(
-        scan.startswith(f"{layer.name}/") and layer.x in values and len(values[layer.x]) == 1 for layer in done.layers
+        scan.startswith(f"{layer.name}/") and layer.x in values and len(values[layer.x]) == 1
+        for layer in rewritten.layers
     )
 
 
@@ -97,7 +98,7 @@ def _ratio(mutant: Rewritten, feeds: dict[str, np.ndarray]) -> float:
     return float(max((layer.ratio for layer in layer_errors(mutant, values)), default=0.0))
 
 
-def _kinds(file: Stored, done: Rewritten) -> Iterator[tuple[str, str, list[tuple[str, _Change]]]]:
+def _kinds(file: Stored, rewritten: Rewritten) -> Iterator[tuple[str, str, list[tuple[str, _Change]]]]:
     """Each kind of mistake, the case that is to reject it, and where it can be made."""
     arrays = file.arrays
     every = [name for name, array in arrays.items() if name.endswith(_INTEGERS) and array.ndim >= 2 and array.any()]
@@ -116,14 +117,14 @@ def _kinds(file: Stored, done: Rewritten) -> Iterator[tuple[str, str, list[tuple
     yield "a weight's outputs shifted by one", LAYERS, _numbers(integers, partial(_shifted, axes=(-1, 0)))
     yield "a weight's inputs shifted by one", LAYERS, _numbers(integers, partial(_shifted, axes=(-2, -1)))
     for kind, change in (("gates exchanged", _gates_exchanged), ("each gate's R transposed", _transposed)):
-        yield kind, LAYERS, list(_gates(file, done, change, squares=change is _transposed))
+        yield kind, LAYERS, list(_gates(file, rewritten, change, squares=change is _transposed))
     yield "a weight ignored", LAYERS, _numbers(integers, _ignored)
     yield "a bias dropped", LAYERS, _numbers(biases, np.zeros_like)
     yield "a zero point changed by 1", LAYERS, _numbers(points, lambda array: array - array.dtype.type(1))
     scans = [node for node in file.model.graph.node if node.op_type == "Scan"]
     crossed = [node for node in scans if len(initial_states(node)) == 2 and node.input[0] != node.input[1]]
     # Of a projected layer the products are int8 layers, and its Scan is as it was.
-    whole = tuple(f"{layer.name}/" for layer in done.layers)
+    whole = tuple(f"{layer.name}/" for layer in rewritten.layers)
     for judge, inside in ((LAYERS, True), (GRAPH, False)):
         for kind, nodes, edit in ((_REVERSED, scans, _reversed), ("initial h and c exchanged", crossed, _crossed)):
             names = [node.name for node in nodes if node.name.startswith(whole) is inside]
@@ -138,10 +139,10 @@ def _numbers(names: list[str], change: Callable[[np.ndarray], np.ndarray]) -> li
 
 
 def _gates(
-    file: Stored, done: Rewritten, change: Callable[..., None], *, squares: bool
+    file: Stored, rewritten: Rewritten, change: Callable[..., None], *, squares: bool
 ) -> Iterator[tuple[str, _Change]]:
     """Changes of the weights of each recurrent layer; of those alone that are squares, side by side, if `squares`."""
-    for layer in done.layers:
+    for layer in rewritten.layers:
         hidden = layer.hidden_size
         for name, array in file.arrays.items():
             own = name.startswith(tuple(f"{weight}/" for weight in layer.weights)) and name.endswith(_INTEGERS)

@@ -21,7 +21,7 @@ from ..expected import Expected, as_float64
 from ..report import CaseResult, Drift, MutantResult
 from .drift import LIMIT, drifts, limit_case, precision_of
 from .exact import GRAPH, Stored, compare_numbers, different_interface, different_nodes, read_stored
-from .layers import alone_results, compare_layers, layer_cases
+from .layers import compare_layers, layer_cases, row_results
 from .mutants import int8_mutants
 
 _ROUNDED = (
@@ -89,17 +89,17 @@ def _int8(
     )
     found.cases.append(compare_numbers(file.arrays, source.initializers))
     _compare_graphs(found, file, Stored(source.model, source.initializers), model, expected)
-    done = replace(source, model=file.model, initializers=file.arrays)
-    probe = Probe(done, model.path, model.provider)
+    rewritten = replace(source, model=file.model, initializers=file.arrays)
+    probe = Probe(rewritten, model.path, model.provider)
     cases = layer_cases(expected)
     # A branch of an If is not taken in every case.
-    found.cases += [result for case in cases if (result := compare_layers(done, probe, model, case)).tensors]
+    found.cases += [result for case in cases if (result := compare_layers(rewritten, probe, model, case)).tensors]
     if quantization.kernel in SAME_BITS_ALONE:
-        for alone in alone_results(done, probe, model, cases):
+        for alone in row_results(rewritten, probe, model, cases):
             (found.notes if isinstance(alone, str) else found.cases).append(alone)  # type: ignore[arg-type]
     if mutants != "none" and cases and all(case.passed for case in found.cases):
         stored = Stored(source.model, source.initializers)
-        found.mutants += int8_mutants(done, stored, model, max(cases, key=_telling), mutants)
+        found.mutants += int8_mutants(rewritten, stored, model, max(cases, key=_telling), mutants)
 
 
 def _telling(case: Expected) -> tuple[int, bool, int]:

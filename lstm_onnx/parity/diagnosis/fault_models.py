@@ -17,6 +17,7 @@ from torch import nn
 from ...exporter.weights import StateDict
 from ...spec import LSTMSpec
 from ..cases import Case
+from ..expected import Arrays
 from ..lstm_reference import Outputs, run_torch
 
 Run = Callable[[nn.LSTM, Case], Outputs]
@@ -135,28 +136,25 @@ def _state_faults(spec: LSTMSpec, layer: int | None) -> Iterator[FaultModel]:
     where = "" if layer is None else f" of layer {layer}"
     affected = np.repeat([layer in (None, one) for one in range(spec.num_layers)], spec.num_directions)[:, None, None]
     fix = "feed the operator's initial_h and initial_c from h0 and c0"
-    for label, h, c in (("h0", True, False), ("c0", False, True), ("h0 and c0", True, True)):
-        yield FaultModel(f"states ignored{where}: {label}", fix, around=_initial(_zeroed(affected & h, affected & c)))
+    for names in (("h0",), ("c0",), ("h0", "c0")):
+        label = " and ".join(names)
+        yield FaultModel(f"states ignored{where}: {label}", fix, around=_initial(_zeroed(affected, names)))
     if not spec.proj_size:
         fix = "the operator's inputs are initial_h and then initial_c"
-        yield FaultModel(
-            f"state order{where}: h0 and c0 exchanged",
-            fix,
-            around=_initial(lambda h, c: (np.where(affected, c, h), np.where(affected, h, c))),
-        )
+        start = _initial(_swapped(affected, "h0", "c0"))
+        yield FaultModel(f"state order{where}: h0 and c0 exchanged", fix, around=start)
         fix = "Y_h is the operator's second output, Y_c its third"
-        yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=_final(_swapped_finals(affected)))
+        end = _final(_swapped(affected, "hn", "cn"))
+        yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=end)
 
 
 def _order_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
     fix = "states are by layer and then by direction, as in nn.LSTM"
     for label, order in _orders(spec):
-        for names in (("h0", "c0"), ("h0",), ("c0",)):
-            start = _initial(_permuted(order, names))
-            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=start)
-        for names in (("hn", "cn"), ("hn",), ("cn",)):
-            end = _final(_permuted_finals(order, names))
-            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=end)
+        for change, h, c in ((_initial, "h0", "c0"), (_final, "hn", "cn")):
+            for names in ((h, c), (h,), (c,)):
+                around = change(_permuted(order, names))
+                yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=around)
 
 
 def _orders(spec: LSTMSpec) -> Iterator[tuple[str, np.ndarray]]:
@@ -183,42 +181,39 @@ _MOST_STATES = 8
 """The largest L*D for which every pair of states is tried."""
 
 
-States = tuple[np.ndarray, np.ndarray]
+Change = Callable[[Arrays], Arrays]
+"""Changes some of an LSTM's inputs, or of its outputs, by name."""
 
 
-def _zeroed(rows_h: np.ndarray, rows_c: np.ndarray) -> Callable[[np.ndarray, np.ndarray], States]:
-    return lambda h, c: (np.where(rows_h, 0, h).astype(h.dtype), np.where(rows_c, 0, c).astype(c.dtype))
+def _zeroed(rows: np.ndarray, names: tuple[str, ...]) -> Change:
+    return lambda arrays: {
+        **arrays,
+        **{name: np.where(rows, 0, arrays[name]).astype(arrays[name].dtype) for name in names},
+    }
 
 
-def _swapped_finals(rows: np.ndarray) -> Callable[[Outputs], Outputs]:
-    def change(out: Outputs) -> Outputs:
-        return {**out, "hn": np.where(rows, out["cn"], out["hn"]), "cn": np.where(rows, out["hn"], out["cn"])}
-
-    return change
-
-
-def _permuted(order: np.ndarray, names: tuple[str, ...]) -> Callable[[np.ndarray, np.ndarray], States]:
-    return lambda h, c: (h[order] if "h0" in names else h, c[order] if "c0" in names else c)
+def _swapped(rows: np.ndarray, first: str, second: str) -> Change:
+    return lambda arrays: {
+        **arrays,
+        first: np.where(rows, arrays[second], arrays[first]),
+        second: np.where(rows, arrays[first], arrays[second]),
+    }
 
 
-def _permuted_finals(order: np.ndarray, names: tuple[str, ...]) -> Callable[[Outputs], Outputs]:
-    return lambda outputs: {**outputs, **{name: outputs[name][order] for name in names}}
+def _permuted(order: np.ndarray, names: tuple[str, ...]) -> Change:
+    return lambda arrays: {**arrays, **{name: arrays[name][order] for name in names}}
 
 
-def _initial(change: Callable[[np.ndarray, np.ndarray], States]) -> Callable[[Run], Run]:
+def _initial(change: Change) -> Callable[[Run], Run]:
     """Change the initial states, where there are any."""
-
-    def around(run: Run) -> Run:
-        return lambda module, case: run(
-            module, case if case.states is None else replace(case, states=change(*case.states))
-        )
-
-    return around
+    return lambda run: (
+        lambda module, case: run(module, case if case.states is None else case.with_feeds(change(case.feeds())))
+    )
 
 
-def _final(change: Callable[[Outputs], Outputs]) -> Callable[[Run], Run]:
+def _final(change: Change) -> Callable[[Run], Run]:
     """Change the outputs."""
-    return lambda run: lambda module, case: change(run(module, case))
+    return lambda run: lambda module, case: dict(change(run(module, case)))
 
 
 def _time_faults(spec: LSTMSpec) -> Iterator[FaultModel]:

@@ -174,7 +174,8 @@ def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, 
         return flat
 
     errors, torch_errors = by_time(difference), by_time(torch_difference)
-    steps, features = (_bins(size) for size in errors.shape)
+    # The starts of at most `MOST_BINS` equal parts of each axis.
+    steps, features = (list(range(0, size, -(-size // MOST_BINS))) for size in errors.shape)
     heat = np.maximum.reduceat(np.maximum.reduceat(errors, steps, axis=0), features, axis=1)
     return Growth(
         tuple(map(float, errors.max(axis=1))),
@@ -184,12 +185,6 @@ def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, 
         tuple(features),
         tuple(tuple(map(float, row)) for row in heat),
     )
-
-
-def _bins(size: int) -> list[int]:
-    """The starts of at most `MOST_BINS` equal parts of `size`."""
-    width = -(-size // MOST_BINS)
-    return list(range(0, size, width))
 
 
 def _compare_integers(output: str, actual: np.ndarray, native: np.ndarray, reference: np.ndarray) -> TensorResult:

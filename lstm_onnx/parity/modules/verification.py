@@ -17,7 +17,6 @@ from onnx import ModelProto
 from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
-from ...exporter.call.arguments import Arguments
 from ...exporter.module_metadata import parameter_digest
 from ...input_spec import InputSpec, axes, draw, longest_first, sizes_of
 from ...metadata import Metadata
@@ -87,7 +86,8 @@ class ModuleVerification(Verification):
         self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
-            self.cases.insert(0, _example_case(found))
+            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
+            self.cases.insert(0, ModuleCase("the example", arrays, {}))
         self.note_digest(parameter_digest(own))
 
     def _with_zero_and_one(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
@@ -306,8 +306,3 @@ class ModuleVerification(Verification):
                 with contextlib.suppress(ExportError):
                     return self.models.float64(ordered.feeds), ordered
             raise
-
-
-def _example_case(found: Arguments) -> ModuleCase:
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
-    return ModuleCase("the example", arrays, {})

@@ -41,7 +41,8 @@ def swapped_gates(first: int, second: int, op_type: str) -> Apply:
             return equivalent(reason)
         for port, blocks in ports:
             rows = np.arange(layer.hidden_size)
-            index = np.concatenate([rows + block * layer.hidden_size for block in _ordered(blocks, order)])
+            blocks_in_order = [start + gate for start in range(0, blocks, len(order)) for gate in order]
+            index = np.concatenate([rows + block * layer.hidden_size for block in blocks_in_order])
             edit.insert("Gather", port.value, index, ports=[port], axis=axis)
         return APPLIED
 
@@ -54,10 +55,6 @@ def _by_gate(layer: RecurrentLayer) -> list[tuple[Port, int]]:
         wide = layer.gates * layer.directions
         return [*((port, wide) for port in (*layer.W, *layer.B)), *((port, layer.gates) for port in layer.R)]
     return [*((port, layer.gates) for port in (*layer.W, *layer.R)), *((port, layer.gates * 2) for port in layer.B)]
-
-
-def _ordered(blocks: int, order: list[int]) -> list[int]:
-    return [start + gate for start in range(0, blocks, len(order)) for gate in order]
 
 
 def transposed_recurrent(edit: Edit, layer: RecurrentLayer) -> Outcome:

@@ -70,11 +70,17 @@ def assert_parity(
             or torch is needed and not installed.  The traceback ends here.
     """
     __tracebackhide__ = True
+    options: dict[str, Any] = {"provider": provider, "threads": threads, "max_drift": max_drift}
     try:
         if golden is not None:
-            report = _against_golden(
-                source, file, golden, example_inputs, provider, threads, seed, mutants, data, max_drift
-            )
+            from .parity.golden import verify_golden
+            from .parity.user_data import require_drawing
+
+            require_drawing(seed, data)
+            if file is not None or example_inputs is not None or seed or data:
+                raise ConfigError(f"{golden}: holds its own inputs and outputs; give it with the .onnx file alone")
+            level = "none" if mutants is None else mutants
+            report = verify_golden(source, golden, mutants=level, **options)  # type: ignore[arg-type]
         else:
             from .parity.public import is_onnx_path, verify
 
@@ -83,42 +89,12 @@ def assert_parity(
 
                 import_torch("assert_parity compares with it")
 
-            report = verify(
-                source,  # type: ignore[arg-type]  # a Model only goes with a golden file
-                file,
-                example_inputs=example_inputs,
-                provider=provider,
-                threads=threads,
-                seed=seed,
-                mutants="quick" if mutants is None else mutants,
-                data=data,
-                max_drift=max_drift,
-            )
+            level = "quick" if mutants is None else mutants
+            options |= {"example_inputs": example_inputs, "seed": seed, "mutants": level, "data": data}
+            report = verify(source, file, **options)  # type: ignore[arg-type]  # a Model goes with a golden file
     except LSTMOnnxError as error:
         # The message is complete in one line; the frames below are not of interest to the caller.
         raise error.with_traceback(None) from None
     if not report:
         raise ParityError(report)
     return report
-
-
-def _against_golden(
-    file: Any,
-    second: Any,
-    golden: str | os.PathLike[str],
-    example_inputs: Any,
-    provider: str,
-    threads: int | None,
-    seed: int,
-    mutants: str | None,
-    data: Sequence[Mapping[str, Any]],
-    max_drift: float | None,
-) -> ParityReport:
-    from .parity.golden import verify_golden
-    from .parity.user_data import require_drawing
-
-    require_drawing(seed, data)
-    if second is not None or example_inputs is not None or seed or data:
-        raise ConfigError(f"{golden}: holds its own inputs and outputs; give it with the .onnx file alone")
-    level = "none" if mutants is None else mutants
-    return verify_golden(file, golden, provider=provider, threads=threads, mutants=level, max_drift=max_drift)

@@ -9,7 +9,8 @@ layers are found (`mutants.graph_edit`), one for each layer of the module; in ot
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,18 +60,8 @@ def input_gains(spec: LSTMSpec, state: StateDict) -> InputGains:
     return InputGains(gain("weight_ih_l0"), np.array(per_layer).reshape(-1, 1, 1))
 
 
-@dataclass(frozen=True)
-class LayerGains:
-    """The factors of a layer's weights."""
-
-    weight_ih: float
-    weight_hh: float
-    bias: float
-    weight_hr: float
-
-    def of(self, name: str) -> float:
-        """The factor of a parameter, by its name in nn.LSTM."""
-        return float(next(factor for kind, factor in vars(self).items() if name.startswith(kind)))
+LayerGains = Mapping[str, float]
+"""The factors of a layer's weights, by what the names of nn.LSTM's parameters start with."""
 
 
 def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tuple[LayerGains, ...] | None:
@@ -89,14 +80,14 @@ def layer_gains(spec: LSTMSpec, state: StateDict, *, folded: bool = False) -> tu
 
         x = _H if layer else 1.0
         gains.append(
-            LayerGains(
-                _gain(wanted["weight_ih"], size("weight_ih") * x),
-                _gain(wanted["weight_hh"], size("weight_hh") * _H0),
-                _gain(wanted["bias"], max(size("bias_ih"), size("bias_hh"))),
-                _gain(1.0, size("weight_hr")),
-            )
+            {
+                "weight_ih": _gain(wanted["weight_ih"], size("weight_ih") * x),
+                "weight_hh": _gain(wanted["weight_hh"], size("weight_hh") * _H0),
+                "bias": _gain(wanted["bias"], max(size("bias_ih"), size("bias_hh"))),
+                "weight_hr": _gain(1.0, size("weight_hr")),
+            }
         )
-    largest = max(factor for gain in gains for factor in vars(gain).values())
+    largest = max(factor for gain in gains for factor in gain.values())
     return tuple(gains) if largest >= LEAST_WEIGHT_GAIN[spec.dtype] else None
 
 
@@ -126,37 +117,34 @@ def _gain(wanted: float, size: float) -> float:
 
 def amplified_state(state: StateDict, gains: tuple[LayerGains, ...]) -> dict[str, np.ndarray]:
     """The parameters, by nn.LSTM's names, times their factors."""
-    layers = {name: int(name.removesuffix("_reverse").rpartition("_l")[2]) for name in state}
-    return {name: array * array.dtype.type(gains[layers[name]].of(name)) for name, array in state.items()}
+    amplified = {}
+    for name, array in state.items():
+        layer = gains[int(name.removesuffix("_reverse").rpartition("_l")[2])]
+        factor = next(factor for kind, factor in layer.items() if name.startswith(kind))
+        amplified[name] = array * array.dtype.type(factor)
+    return amplified
 
 
 def amplified_graph(
     model: onnx.ModelProto, folder: str, spec: LSTMSpec, gains: tuple[LayerGains, ...]
 ) -> onnx.ModelProto | None:
     """A copy of a bare LSTM's graph with its weights amplified; None where they are not initializers of each layer."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    edit = Edit(copy, folder)
+    edit = Edit(deepcopy(model), folder)
     if len(edit.layers) != spec.num_layers:
         return None
+    wanted = ("LSTM", spec.num_directions, spec.hidden_size, spec.bias, spec.proj_size > 0)
     for layer, gain in zip(edit.layers, gains, strict=True):
-        fits = (
-            layer.op_type == "LSTM"
-            and layer.directions == spec.num_directions
-            and layer.hidden_size == spec.hidden_size
-        )
-        if not fits or bool(layer.B) != spec.bias:
-            return None
         unproject, project = edit.fold(layer)
-        if bool(layer.W_hr or project) != bool(spec.proj_size):
+        projected = bool(layer.W_hr or project)
+        if (layer.op_type, layer.directions, layer.hidden_size, bool(layer.B), projected) != wanted:
             return None
         # A folded R is R times W_hr, and h0 passes through its inverse.
-        recurrent = gain.weight_hh * (gain.weight_hr if project else 1.0)
-        factors = [(layer.W, gain.weight_ih), (layer.R, recurrent), (layer.B, gain.bias)]
-        factors += [((*layer.W_hr, *project), gain.weight_hr), (unproject, 1 / gain.weight_hr)]
+        recurrent = gain["weight_hh"] * (gain["weight_hr"] if project else 1.0)
+        factors = [(layer.W, gain["weight_ih"]), (layer.R, recurrent), (layer.B, gain["bias"])]
+        factors += [((*layer.W_hr, *project), gain["weight_hr"]), (unproject, 1 / gain["weight_hr"])]
         if not all(scale_weights(edit, ports, factor, whole=bool(project)) for ports, factor in factors):
             return None
-    return copy
+    return edit.model
 
 
 def scale_weights(edit: Edit, ports: Iterable[Port], factor: float, *, whole: bool = False) -> bool:

@@ -8,19 +8,24 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import __version__
 from ..runtime import Model
 from ..runtime.providers import onnxruntime
-from .expected import Expected
+from ..runtime.tensor_info import axis_sizes
+from ..symbolic_dims import size_of
+from .expected import Call, Expected
 from .own_states import file_only
 from .ranges import ranges_of
 from .replay import replay
 from .report import CaseResult, ParityReport
 from .runtimes import engine_of, note_of
+
+if TYPE_CHECKING:
+    from .mutants import Target
 
 INTERFACE = "inputs and outputs"
 """The label of the case on the file's interface."""
@@ -87,23 +92,22 @@ def with_mutants(
     level: str,
     seed: int = 0,
     *,
-    amplified: object = None,
-    harder: Iterable[Any] = (),
+    amplified: Target | None = None,
+    harder: Iterable[Target] = (),
 ) -> ParityReport:
     """A passing report with the results of the self-test; see `mutants.self_test` for the arguments.
 
     The cases that `harder` gave are added to the report's.
     """
-    from .mutants import Target, self_test
+    from .mutants import self_test
 
-    target = amplified if isinstance(amplified, Target) else None
     added: list[CaseResult] = []
     further = passed_targets(harder, added)
-    results = tuple(self_test(model, expected, level, seed, amplified=target, harder=further, ranges=report.ranges))
+    results = tuple(self_test(model, expected, level, seed, amplified=amplified, harder=further, ranges=report.ranges))
     return replace(report, mutants=results, cases=(*report.cases, *added))
 
 
-def passed_targets(targets: Iterable[Any], results: list[CaseResult]) -> Iterator[Any]:
+def passed_targets(targets: Iterable[Target], results: list[CaseResult]) -> Iterator[Target]:
     """The targets whose file passes its own cases, of which there are some; their results are added to `results`."""
     for target in targets:
         found = [replay(target.model, case) for case in target.expected]
@@ -115,7 +119,7 @@ def passed_targets(targets: Iterable[Any], results: list[CaseResult]) -> Iterato
 def _interface_problems(model: Model, expected: Sequence[Expected]) -> Iterator[str]:
     """Inputs and outputs of the file that PyTorch does not have, and declared shapes that are not PyTorch's."""
     known = {name for case in expected for call in case.calls for name in call.reference}
-    references = [call.reference for case in expected if not case.feature_steps for call in case.calls]
+    calls = [call for case in expected if not case.feature_steps for call in case.calls]
     extra = [name for name in model.outputs if name not in known | file_only(model.metadata)]
     if extra and known:
         yield f"the file also gives {', '.join(extra)}, which PyTorch does not"
@@ -123,18 +127,23 @@ def _interface_problems(model: Model, expected: Sequence[Expected]) -> Iterator[
     if optional:
         yield f"the file also takes {', '.join(optional)}, with a default, which PyTorch does not"
     for name, info in model.outputs.items():
-        shapes = {reference[name].shape for reference in references if name in reference}
-        wrong = sorted(shape for shape in shapes if not _fits(info.shape, shape))
-        if wrong:
+        shapes = ((call.reference[name].shape, _axis_sizes(model, call)) for call in calls if name in call.reference)
+        wrong = min((shape for shape, sizes in shapes if not _fits(info.shape, shape, sizes)), default=None)
+        if wrong is not None:
             declared = ", ".join("?" if dim is None else str(dim) for dim in info.shape)
-            yield f"the file declares {name} as ({declared}), and PyTorch's is also {wrong[0]}"
+            yield f"the file declares {name} as ({declared}), and PyTorch's is also {wrong}"
 
 
-def _fits(declared: Sequence[int | str | None], shape: Sequence[int]) -> bool:
+def _axis_sizes(model: Model, call: Call) -> dict[str, int]:
+    """The sizes of the named axes in a call; none of a file for streams, whose outputs come later than PyTorch's."""
+    return {} if model.metadata.streaming is not None else axis_sizes(model.inputs, call.feeds)
+
+
+def _fits(declared: Sequence[int | str | None], shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
     if not declared:  # no shape is declared
         return True
-    pairs = zip(declared, shape, strict=False)
-    return len(declared) == len(shape) and all(not isinstance(dim, int) or dim == size for dim, size in pairs)
+    known = [size_of(dim, sizes) if isinstance(dim, str) else dim for dim in declared]
+    return len(known) == len(shape) and all(dim in (None, size) for dim, size in zip(known, shape, strict=True))
 
 
 def git_commit() -> str:

@@ -112,8 +112,7 @@ def compare(
     if reference.dtype.kind in "iub":
         return _compare_integers(output, actual, native, reference)
     epsilon = EPSILON[dtype]
-    size = float(np.abs(reference[np.isfinite(reference)]).max(initial=0.0))
-    scale = scale if math.isfinite(scale) else max(1.0, size)  # an infinite one would allow any error
+    scale = scale if math.isfinite(scale) else max(1.0, magnitude(reference))  # an infinite one would allow any error
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(actual.astype(np.float64) - reference)
         torch_difference = np.abs(native.astype(np.float64) - reference)
@@ -137,11 +136,8 @@ def compare(
         right = np.isfinite(reference[where])
         problem = "is not finite where PyTorch is" if right else "is another number where PyTorch's is not finite"
         return TensorResult(output, error, torch_error, math.inf, where, False, problem, growth, K * unit)
-    # Nothing is shown by a file that is not finite where PyTorch is not, if that is everywhere.
-    nothing = not np.isfinite(native).any() and bool(np.isfinite(reference).any())
-    inconclusive = nothing or is_inconclusive(torch_error, size, epsilon)
-    ratio = error / unit
-    return TensorResult(output, error, torch_error, ratio, where, inconclusive, growth=growth, allowed=K * unit)
+    inconclusive = is_inconclusive(native, reference, torch_error, epsilon)
+    return TensorResult(output, error, torch_error, error / unit, where, inconclusive, growth=growth, allowed=K * unit)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -149,9 +145,22 @@ def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return found
 
 
-def is_inconclusive(torch_error: float, size: float, epsilon: float) -> bool:
-    """Whether PyTorch's own error is too large to judge by, in an output whose largest number is `size`."""
-    return torch_error > min(CHAOS * epsilon, COARSEST) * size and torch_error > epsilon
+def is_inconclusive(native: np.ndarray, reference: np.ndarray, torch_error: float, epsilon: float) -> bool:
+    """Whether PyTorch's own error in an output is too large to judge by, or its native run has no finite number."""
+    if not np.isfinite(native).any() and np.isfinite(reference).any():
+        return True  # nothing is shown by a file that is not finite there either
+    return torch_error > min(CHAOS * epsilon, COARSEST) * magnitude(reference) and torch_error > epsilon
+
+
+def magnitude(array: np.ndarray) -> float:
+    """The largest finite absolute value; 0 for integers and bools."""
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)[:0]
+    return float(np.abs(finite).max(initial=0.0))
+
+
+def nan_as_inf(ratio: float) -> float:
+    """`ratio`, to be compared with others: NaN is the largest."""
+    return math.inf if math.isnan(ratio) else ratio
 
 
 def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, time_axis: int) -> Growth | None:
@@ -165,7 +174,8 @@ def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, 
         return flat
 
     errors, torch_errors = by_time(difference), by_time(torch_difference)
-    steps, features = (_bins(size) for size in errors.shape)
+    # The starts of at most `MOST_BINS` equal parts of each axis.
+    steps, features = (list(range(0, size, -(-size // MOST_BINS))) for size in errors.shape)
     heat = np.maximum.reduceat(np.maximum.reduceat(errors, steps, axis=0), features, axis=1)
     return Growth(
         tuple(map(float, errors.max(axis=1))),
@@ -175,12 +185,6 @@ def _growth(difference: np.ndarray, torch_difference: np.ndarray, bound: float, 
         tuple(features),
         tuple(tuple(map(float, row)) for row in heat),
     )
-
-
-def _bins(size: int) -> list[int]:
-    """The starts of at most `MOST_BINS` equal parts of `size`."""
-    width = -(-size // MOST_BINS)
-    return list(range(0, size, width))
 
 
 def _compare_integers(output: str, actual: np.ndarray, native: np.ndarray, reference: np.ndarray) -> TensorResult:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .criterion import TensorResult, compare, is_inconclusive
+from .criterion import TensorResult, compare, is_inconclusive, magnitude, nan_as_inf
 from .report import CaseResult, Location
-from .tolerances import COARSEST, EPSILON
+from .tolerances import COARSEST, EPSILON, NATIVE_EPSILON
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -44,9 +44,9 @@ class Call:
 
     def conclusive(self, dtype: str) -> bool:
         """Whether PyTorch's own error is small enough in every output to judge by."""
-        epsilon = EPSILON["float32" if dtype == "float64" else dtype]
         return not any(
-            is_inconclusive(self.torch_error(name), magnitude(self.reference[name]), epsilon) for name in self.reference
+            is_inconclusive(self.native[name], reference, self.torch_error(name), NATIVE_EPSILON[dtype])
+            for name, reference in self.reference.items()
         )
 
 
@@ -86,8 +86,13 @@ class Expected:
     @property
     def inconclusive(self) -> bool:
         """Whether PyTorch's own error is too large for this case to be judged."""
-        # PyTorch's outputs are stored as float64, whatever they were.
-        return replace(self, dtypes={}, feature_steps={}).judge([call.native for call in self.calls]).inconclusive
+        return not all(call.conclusive(self.dtype) for call in self.calls)
+
+    @property
+    def batch(self) -> int:
+        """The number of rows of its inputs; 1 where none has a batch axis."""
+        feeds = self.calls[0].feeds
+        return next((feeds[name].shape[axis] for name, axis in self.batch_axes.items() if name in feeds), 1)
 
     def judge(self, outputs: Sequence[Arrays]) -> CaseResult:
         """Compare a file's outputs call by call; the result of each output is that of its worst call.
@@ -146,6 +151,11 @@ class Expected:
         )
 
 
+def as_float64(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Floating-point arrays in float64, and others as they are."""
+    return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+
+
 def perturbed(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Inputs in float64, each number off by up to one unit in its last place.
 
@@ -153,10 +163,9 @@ def perturbed(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]
     run PyTorch's own error may be nearly 0 by chance.
     """
     rng = np.random.default_rng(seed)
-    unit = EPSILON["float32" if dtype == "float64" else dtype]
     moved = {}
     for name, array in feeds.items():
-        off = 1 + unit * rng.uniform(-1, 1, array.shape)
+        off = 1 + NATIVE_EPSILON[dtype] * rng.uniform(-1, 1, array.shape)
         moved[name] = np.asarray(array.astype(np.float64) * off) if array.dtype.kind == "f" else np.asarray(array)
     return moved
 
@@ -176,13 +185,17 @@ def with_least_errors(calls: Sequence[Call]) -> tuple[Call, ...]:
 
 
 def largest_relative_errors(cases: Iterable[Expected]) -> dict[str, float]:
-    """PyTorch's largest own error of each output in any of the cases, relative to the output's magnitude."""
+    """PyTorch's largest own error of each output in any conclusive case, relative to the output's magnitude.
+
+    An error within one rounding of 1 does not count: of an output that is nearly 0 in a case, such as ``1 - cos`` of
+    equal vectors, it can be millions of times the output, and would allow any error in all other cases.
+    """
     largest: dict[str, float] = {}
-    for call in (call for case in cases for call in case.calls):
+    for dtype, call in ((case.dtype, call) for case in cases for call in case.calls):
         for name, reference in call.reference.items():
-            size = magnitude(reference)
-            error = call.torch_error(name) / size if size > 0 else 0.0
-            largest[name] = max(largest.get(name, 0.0), error)
+            error = call.torch_error(name)
+            relative = error / magnitude(reference) if error > NATIVE_EPSILON[dtype] else 0.0
+            largest[name] = max(largest.get(name, 0.0), relative)
     return largest
 
 
@@ -220,13 +233,7 @@ def _fails(result: TensorResult) -> bool:
 
 def _severity(result: TensorResult) -> tuple[bool, bool, float]:
     """What counts of several calls: a failure, then what cannot be judged, then the largest ratio."""
-    return _fails(result), result.inconclusive, math.inf if math.isnan(result.ratio) else result.ratio
-
-
-def magnitude(array: np.ndarray) -> float:
-    """The largest finite absolute value; 0 for integers and bools."""
-    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.reshape(-1)[:0]
-    return float(np.abs(finite).max(initial=0.0))
+    return _fails(result), result.inconclusive, nan_as_inf(result.ratio)
 
 
 _MOST_NAMED = 8

@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 
 from ..atomic_io import temporary_folder
-from ..errors import ConfigError, shown
+from ..errors import ConfigError
 from ..runtime import Model
 from .build import build_report, with_mutants
-from .converted.drift import drifts, limit_case, precision_of, require_drift
+from .converted.drift import precision_of, require_drift, with_limited_drift
 from .expected import first_difference
 from .golden_file import Golden, read
 from .own_states import file_only
@@ -49,8 +49,10 @@ def verify_golden(
         ModelError, ProviderError: the file cannot be opened.
     """
     started = time.perf_counter()
-    if not isinstance(mutants, str):
-        raise ConfigError(f'mutants = {shown(mutants)} is not possible; it must be a level, such as "none"')
+    if not (isinstance(mutants, str) and mutants == "none"):
+        from .mutants import require_level  # which needs onnx
+
+        require_level(mutants)
     stored = read(golden)
     require_runtime(runtime, provider)
     require_drift(max_drift)
@@ -71,11 +73,7 @@ def _verified(
     require_judgeable(model, precision_of(model))
     if precision_of(model):
         return _converted(model, stored, golden, mutants, max_drift)
-    report = _compared(model, stored, golden, mutants)
-    if max_drift is None:
-        return report
-    found = drifts(model, stored.cases)
-    return replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift)))
+    return with_limited_drift(_compared(model, stored, golden, mutants), model, stored.cases, max_drift)
 
 
 def _compared(model: Model, stored: Golden, golden: str | os.PathLike[str], mutants: str) -> ParityReport:
@@ -94,12 +92,8 @@ def _compared(model: Model, stored: Golden, golden: str | os.PathLike[str], muta
     )
     wrong = [(case, result) for case, result in pairs if not result.inconclusive and not result.passed]
     report = replace(report, location=first_difference(wrong))
-    if mutants != "none":
-        from .mutants import require_level
-
-        require_level(mutants)
-        if report.in_parity:
-            report = with_mutants(report, model, stored.cases, mutants)
+    if mutants != "none" and report.in_parity:
+        report = with_mutants(report, model, stored.cases, mutants)
     return report
 
 

@@ -23,7 +23,7 @@ from .. import data
 from ..atomic_io import readable_file, require_path
 from ..data.formats import one_line
 from ..errors import ConfigError, FileError
-from .expected import Arrays, Call, Expected
+from .expected import Arrays, Call, Expected, as_float64
 from .report import RUNS, ParityReport
 from .tolerances import EPSILON
 
@@ -163,11 +163,7 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
         "dtype": case.dtype,
         "scale": case.scale,
         "chunkings": case.chunkings,
-        "time_axes": dict(case.time_axes),
-        "batch_axes": dict(case.batch_axes),
-        "least": dict(case.least),
-        "scales": dict(case.scales),
-        "dtypes": dict(case.dtypes),
+        **{name: dict(getattr(case, name)) for name in ("time_axes", "batch_axes", "least", "scales", "dtypes")},
         "every": dict(case.feature_steps),
         "calls": [
             {**arrays, "label": call.label, "least": dict(call.least)}
@@ -177,18 +173,15 @@ def _described(case: Expected, prefix: str, store: _Store) -> dict[str, Any]:
 
 
 def _narrowed(arrays: Arrays) -> Arrays:
-    return {name: _narrow(array) for name, array in arrays.items()}
-
-
-def _narrow(array: np.ndarray) -> np.ndarray:
     """float64 as the smallest dtype that represents every number: PyTorch's native outputs were float32 or less."""
-    if array.dtype == np.float64:
-        for dtype in (np.float16, np.float32):
+    narrowed = dict(arrays)
+    for name, array in arrays.items():
+        for dtype in (np.float32, np.float16) if array.dtype == np.float64 else ():
             with np.errstate(over="ignore"):
                 small = array.astype(dtype)
             if np.array_equal(small, array, equal_nan=True):
-                return small
-    return array
+                narrowed[name] = small
+    return narrowed
 
 
 def read(path: str | os.PathLike[str]) -> Golden:
@@ -211,6 +204,7 @@ def read(path: str | os.PathLike[str]) -> Golden:
             raise FileError(
                 f"{place}: is a golden file of version {version}, and this lstm-onnx reads up to {VERSION}; upgrade it"
             )
+        _require(model is None or (model.dtype == np.uint8 and model.ndim == 1), "its float32 model is not bytes")
         digest = header.get("digest")
         return Golden(
             source=_typed(header, "source", str),
@@ -218,16 +212,11 @@ def read(path: str | os.PathLike[str]) -> Golden:
             digest=None if digest is None else _typed(header, "digest", str),
             versions=_mapping(header, "versions", str),
             notes=tuple(_each(header, "notes", str)),
-            float32=None if model is None else _model_bytes(model),
+            float32=None if model is None else model.tobytes(),
             reference=_one_of(header, "reference", ("PyTorch", "float32")) if "reference" in header else "PyTorch",
         )
     except (ValueError, RecursionError) as error:
         raise FileError(f"{place}: is a damaged golden file: {one_line(error)}; {_RECREATE}") from error
-
-
-def _model_bytes(array: np.ndarray) -> bytes:
-    _require(array.dtype == np.uint8 and array.ndim == 1, "its float32 model is not stored as bytes")
-    return array.tobytes()
 
 
 def _case(item: Any, arrays: Arrays) -> Expected:
@@ -286,11 +275,7 @@ def _call(item: Any, arrays: Arrays) -> Call:
     label = _typed(item, "label", str) if "label" in item else ""
     least = _mapping(item, "least", float) if "least" in item else {}
     _require(all(size >= 0 for size in least.values()), "a least error is negative or not a number")
-    return Call(feeds, _widened(native), _widened(reference), label, least)
-
-
-def _widened(arrays: Arrays) -> Arrays:
-    return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+    return Call(feeds, as_float64(native), as_float64(reference), label, least)
 
 
 def _named(item: Any, key: str, arrays: Arrays) -> Arrays:

@@ -78,49 +78,31 @@ def verify(
 
     if golden is not None:
         require_name(golden)
+    options: dict[str, Any] = {"threads": threads, "seed": seed, "mutants": mutants, "data": data}
+    options["max_drift"] = max_drift
     if is_onnx_path(module):
         from .converted.source_file import verify_source_file
 
         if runtime != "onnxruntime":
             raise ConfigError(f"{path}: is compared with {module} in ONNX Runtime; leave runtime out")
+        file = _file_of(module, path, example_inputs)
+        report, cases = verify_source_file(module, file, provider=provider, **options)  # type: ignore[arg-type]
+    else:
+        from ..exporter.dependencies import import_torch
 
-        report, cases = verify_source_file(
-            module,  # type: ignore[arg-type]
-            _file_of(module, path, example_inputs),
-            provider=provider,
-            threads=threads,
-            seed=seed,
-            mutants=mutants,
-            data=data,
-            max_drift=max_drift,
-        )
-        if golden is not None and report:
-            write(golden, cases)
-        return report
-    from ..exporter.dependencies import import_torch
+        import_torch("lstm_onnx.verify compares with it")
+        from .mutants import require_level
+        from .user_data import require_drawing
+        from .verification import verify_all
 
-    import_torch("lstm_onnx.verify compares with it")
-    from .mutants import require_level
-    from .user_data import require_drawing
-    from .verification import verify_all
-
-    require_drawing(seed, data)
-    require_level(mutants)
-    (verified,) = verify_all(
-        module,
-        path,
-        example_inputs=example_inputs,
-        providers=(provider,),
-        runtimes=(runtime,),
-        threads=threads,
-        seed=seed,
-        mutants=mutants,
-        data=data,
-        max_drift=max_drift,
-    )
-    if golden is not None and verified.report:
-        write(golden, verified.golden)
-    return verified.report
+        require_drawing(seed, data)
+        require_level(mutants)
+        chosen: dict[str, Any] = {"providers": (provider,), "runtimes": (runtime,)}
+        (verified,) = verify_all(module, path, example_inputs=example_inputs, **chosen, **options)
+        report, cases = verified.report, verified.golden
+    if golden is not None and report:
+        write(golden, cases)
+    return report
 
 
 def is_onnx_path(source: object) -> bool:

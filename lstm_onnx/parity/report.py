@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .criterion import TensorResult
+from .criterion import TensorResult, nan_as_inf
 from .reports.table import plain
 from .sizes import spans
 from .tolerances import K
@@ -37,6 +37,11 @@ class CaseResult:
         """Whether PyTorch's own error was too large for this case to be judged; an output that fails is judged."""
         judged = [tensor for tensor in self.tensors if not tensor.inconclusive]
         return not self.error and len(judged) < len(self.tensors) and all(tensor.passed for tensor in judged)
+
+    @property
+    def ratio(self) -> float:
+        """The largest ratio of any output; infinite where the file failed to run."""
+        return math.inf if self.error else max((nan_as_inf(tensor.ratio) for tensor in self.tensors), default=0.0)
 
     @property
     def passed(self) -> bool:
@@ -212,7 +217,7 @@ class ParityReport:
         for case in self.judged:
             for tensor in case.tensors:
                 found = worst.get(tensor.output)
-                if found is None or not tensor.ratio <= found[1].ratio:
+                if found is None or nan_as_inf(tensor.ratio) > nan_as_inf(found[1].ratio):
                     worst[tensor.output] = (case, tensor)
         return worst
 
@@ -252,7 +257,7 @@ class ParityReport:
                 }
                 for case in self.cases
             ],
-            "ranges": [_range(one) for one in self.ranges],
+            "ranges": [{**asdict(one), "values": spans(one.values)} for one in self.ranges],
             "notes": list(self.notes),
             "versions": dict(self.versions),
             "seconds": round(self.seconds, 3),
@@ -281,10 +286,6 @@ class ParityReport:
     def __str__(self) -> str:
         """The table for people, as plain text: see `parity.reports.table`."""
         return plain(self)
-
-
-def _range(one: Range) -> dict[str, object]:
-    return {**asdict(one), "values": spans(one.values)}
 
 
 def _tensor(tensor: TensorResult, *, growth: bool = False) -> dict[str, object]:

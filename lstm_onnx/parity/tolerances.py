@@ -16,6 +16,8 @@ the amplified inputs and weights of such models).
 """
 EPSILON = {"float16": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 """The spacing of numbers at 1, by dtype: the floor of the bound, on the gates' scale."""
+NATIVE_EPSILON = {**EPSILON, "float64": EPSILON["float32"]}
+"""The same of PyTorch's native run, which is in float32 for a float64 model."""
 CHAOS = 2.0**13
 """PyTorch's own relative error, in units of EPSILON, above which a run is inconclusive (1e-3 in float32).
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from .. import data as files
 from ..data import Record
 from ..data.cast_inputs import add_batch_axis, cast_inputs
 from ..data.formats import TABLES, place_of
 from ..errors import ConfigError, InputError, shown
 from ..runtime import Model
+from ..runtime.conversion import to_numpy
 from ..runtime.tensor_info import validated_feeds
 
 MOST = 64
@@ -109,5 +108,5 @@ def complete_feeds(model: Model, feeds: Mapping[str, Any]) -> Record:
     Raises:
         InputError: they do not fit the model.
     """
-    arrays = {name: np.asarray(array) for name, array in feeds.items()}
+    arrays = {name: to_numpy(array, model.inputs.get(name), name)[0] for name, array in feeds.items()}
     return validated_feeds(model.inputs, model.completed(arrays))

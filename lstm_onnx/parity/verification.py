@@ -27,10 +27,10 @@ from ..runtime import Model
 from ..spec import INT8_KERNELS
 from .build import build_report, with_mutants
 from .comparison import Verification
-from .converted.drift import drifts, limit_case, precision_of, require_drift
+from .converted.drift import precision_of, require_drift, with_limited_drift
 from .converted.report import converted_report
 from .converted.source import export_float32, source_in_dtype
-from .generation.step_file import StepLoop, export_step, joined_report
+from .generation.step_file import export_step, joined_report, step_loop
 from .generation.verification import GenerationVerification
 from .golden_file import Golden
 from .lstm.verification import LSTMVerification
@@ -142,10 +142,7 @@ class _Comparison:
             return self._by_step(name, max_drift, notes, progress)
         if not precision:
             report, golden = self._compared(self.model, name, notes, progress)
-            if max_drift is None:
-                return report, golden
-            found = drifts(self.model, golden.cases)
-            return replace(report, drift=found, cases=(*report.cases, limit_case(found, max_drift))), golden
+            return with_limited_drift(report, self.model, golden.cases, max_drift), golden
         with temporary_folder() as folder:
             path = folder / "float32.onnx"
             export_float32(self.source, self.model, path, example_inputs=self.example_inputs, seed=self.seed)
@@ -173,7 +170,7 @@ class _Comparison:
             with load_like(self.model, path) as step:
                 comparison = replace(self, source=source, model=step, data=())
                 report, _ = comparison.run(None, max_drift, (), progress)
-                verification = StepLoop(self.model, step, source, seed=self.seed, data=self.data)
+                verification = step_loop(self.model, step, source, seed=self.seed, data=self.data)
                 verification.notes += notes
                 results = _run(verification, progress)
                 level = self.mutants if report.in_parity else "none"
@@ -267,8 +264,9 @@ def verification_of(
     """
     module = unwrap_module(module)
     bare = is_bare_lstm(module)
+    options: dict[str, Any] = {"seed": seed, "inputs": inputs, "example_inputs": example_inputs, "data": data}
     if model.metadata.generation is not None:
-        return GenerationVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs, data=data)
+        return GenerationVerification.of_module(model, module, **options)
     if model.metadata.spec is not None and not bare:
         raise ExportError(
             f"{type(module).__name__} is not an nn.LSTM, and {model.path} was exported from one; "
@@ -276,7 +274,7 @@ def verification_of(
         )
     if bare and not model.metadata.inputs and example_inputs is None:
         return LSTMVerification(model, module, seed=seed, data=data)
-    return ModuleVerification(model, module, seed=seed, inputs=inputs, example_inputs=example_inputs, data=data)
+    return ModuleVerification(model, module, **options)
 
 
 def make_report(

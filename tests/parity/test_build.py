@@ -7,12 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import onnx
 import pytest
 
 import lstm_onnx
 from lstm_onnx.parity.build import git_commit
 
-from ..parity_files import parity_files
+from ..parity_files import net, parity_files
 
 
 def _git(*arguments: str) -> str:
@@ -40,3 +41,16 @@ def test_a_report_has_its_date_and_the_digest_of_the_weights() -> None:
     assert dt.timedelta(0) <= age + dt.timedelta(seconds=1) < dt.timedelta(minutes=5)
     assert report.digest == lstm_onnx.load(folder / "net.onnx", provider="cpu").metadata.digest
     assert report.digest
+
+
+def test_an_output_whose_axes_have_each_others_names_is_no_parity(tmp_path: Path) -> None:
+    graph = onnx.load(parity_files() / "net.onnx")
+    time, batch, _ = graph.graph.output[0].type.tensor_type.shape.dim
+    time.dim_param, batch.dim_param = "batch", "time"
+    onnx.save(graph, tmp_path / "m.onnx")
+    report = lstm_onnx.verify_golden(tmp_path / "m.onnx", parity_files() / "net.npz", provider="cpu", threads=1)
+    failed = [case for case in report.judged if not case.passed]
+    assert [case.error for case in failed] == [
+        "the file declares output as (batch, time, 3), and PyTorch's is also (1, 3, 3)"
+    ]
+    assert lstm_onnx.verify(net(), parity_files() / "net.onnx", provider="cpu", mutants="none")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from lstm_onnx.parity.expected import Call, Expected
+from lstm_onnx.parity.expected import Call, Expected, largest_relative_errors
 
 RIGHT = np.ones((2, 3))
 CHAOTIC = RIGHT + 0.1
@@ -38,3 +40,26 @@ def test_a_huge_state_allows_no_error_of_the_size_of_the_output(state: float) ->
     case = Expected("case", (Call({"x": RIGHT}, {"y": RIGHT}, {"y": RIGHT}),), "float32", state)
     assert case.judge([{"y": RIGHT.astype(np.float32)}]).passed
     assert not case.judge([{"y": 2 * RIGHT.astype(np.float32)}]).passed
+
+
+def test_an_output_that_is_nearly_zero_in_a_case_allows_no_error_in_another() -> None:
+    """As ``1 - cos`` of a sequence's first and last state, which are the same where it has one step."""
+    zero = Expected("one step", (Call({"x": RIGHT}, {"y": 1e-7 * RIGHT}, {"y": 1e-16 * RIGHT}),), "float32", 1.0)
+    usual = _case(RIGHT + 1e-6)
+    assert not zero.inconclusive
+    least = largest_relative_errors([zero, usual])
+    assert least == {"y": pytest.approx(1e-6)}
+    wrong = dataclasses.replace(usual, least=least).judge([{"y": 2 * RIGHT.astype(np.float32)}])
+    assert not wrong.passed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_case_is_inconclusive_in_any_dtype_where_one_of_its_outputs_is(dtype: str) -> None:
+    call = Call({"x": RIGHT}, {"y": CHAOTIC, "z": RIGHT + 1e-6}, {"y": RIGHT, "z": RIGHT})
+    case = Expected("case", (call,), dtype, 1.0)
+    assert case.inconclusive
+    assert case.judge([{name: array.astype(dtype) for name, array in call.reference.items()}]).inconclusive
+
+
+def test_nothing_can_be_judged_where_pytorch_itself_has_no_finite_number() -> None:
+    assert not Call({"x": RIGHT}, {"y": RIGHT * np.nan}, {"y": RIGHT}).conclusive("float16")

@@ -67,6 +67,12 @@ def test_survivors_are_those_that_survived() -> None:
     assert rows[2]["reason"] == "that bias is zeros"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_worst_ratio_of_an_output_is_one_that_is_not_a_number(order: int) -> None:
+    unknown = CaseResult("g", (TensorResult("output", 0.0, 0.0, float("nan"), (0,)),))
+    assert _report(*(_RIGHT, unknown)[::order]).worst["output"][0].label == "g"
+
+
 @pytest.mark.parametrize(
     ("location", "words"),
     [

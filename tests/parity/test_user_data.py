@@ -147,6 +147,8 @@ def test_nan_in_the_data_is_no_parity(tmp_path: Path) -> None:
         ({"input": _draw(5, 2, SIZE), "lengths": np.array([5, 6])}, "data 0: .* exported without lengths"),
         ({"x": _draw(5, 2, SIZE)}, "data 0: x is not an input of the model"),
         ({}, "data 0: missing input: input"),
+        ({"input": [[[1.0, 2.0, 3.0]], [[1.0]]]}, "data 0: input is not an array of numbers"),
+        ({"input": torch.ones(5, 2, SIZE, requires_grad=True)}, "data 0: input cannot be read as an array"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(feeds: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 
 from ...data.random_input import default_sizes, random_record
 from ...errors import InputError
-from ...parity.expected import Arrays, Call, Expected, magnitude
+from ...parity.criterion import magnitude
+from ...parity.expected import Arrays, Call, Expected
 from ...parity.tolerances import COARSEST, EPSILON, ROUNDINGS, K
 from ...runtime import Model
 from ...runtime.batch_axes import batch_name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ...errors import ConfigError, InputError, RunError, shown
 from ...runtime import Model
 from ..criterion import MOST_BINS, TensorResult
 from ..expected import Expected
-from ..report import CaseResult, Drift
+from ..report import CaseResult, Drift, ParityReport
 from ..tolerances import K
 
 LIMIT = "the drift from float64"
@@ -87,6 +88,16 @@ class _Sum:
         bins = np.array_split(self.steps, min(MOST_BINS, max(len(self.steps), 1)))
         over_time = tuple(float(part.max()) for part in bins if part.size)
         return Drift(name, inputs, relative, self.largest, over_time, len(self.steps))
+
+
+def with_limited_drift(
+    report: ParityReport, model: Model, expected: Sequence[Expected], limit: float | None
+) -> ParityReport:
+    """A report with the drift and the case on the user's limit, if there is one."""
+    if limit is None:
+        return report
+    found = drifts(model, expected)
+    return replace(report, drift=found, cases=(*report.cases, limit_case(found, limit)))
 
 
 def limit_case(found: Sequence[Drift], limit: float, label: str = LIMIT) -> CaseResult:

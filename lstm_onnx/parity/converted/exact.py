@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,9 +59,8 @@ def compare_numbers(file: Mapping[str, np.ndarray], source: Mapping[str, np.ndar
     if wrong:
         return CaseResult(STORED, tuple(wrong[:_MOST]), kind="stored")
     count = sum(array.size for array in source.values())
-    return CaseResult(
-        STORED, (TensorResult(f"{count:,} stored numbers", 0.0, 0.0, 0.0, (), allowed=0.0),), kind="stored"
-    )
+    right = TensorResult(f"{count:,} stored numbers", 0.0, 0.0, 0.0, (), allowed=0.0)
+    return CaseResult(STORED, (right,), kind="stored")
 
 
 def _different_numbers(file: Mapping[str, np.ndarray], source: Mapping[str, np.ndarray]) -> Iterator[TensorResult]:
@@ -87,8 +87,10 @@ def _wrong(name: str, error: float, where: tuple[int, ...], problem: str) -> Ten
 
 
 def different_nodes(file: ModelProto, source: ModelProto) -> str:
-    """How the nodes of a file differ from the source's; "" if they do not."""
-    return _listed(list(_different_nodes(file.graph.node, source.graph.node)))
+    """How the nodes of a file and their operator sets differ from the source's; "" if they do not."""
+    ours, theirs = ({item.domain: item.version for item in model.opset_import} for model in (file, source))
+    other = [] if ours == theirs else [f"the operator sets are {ours}, the source's {theirs}"]
+    return _listed([*other, *_different_nodes(file.graph.node, source.graph.node)])
 
 
 def different_interface(file: ModelProto, source: ModelProto) -> str:
@@ -136,7 +138,7 @@ def _by_output(nodes: Sequence[NodeProto]) -> dict[tuple[str, ...], NodeProto]:
     """Nodes without their remarks, by what they give: their order may be any that is possible."""
     found = {}
     for node in nodes:
-        plain = NodeProto.FromString(node.SerializeToString())
+        plain = deepcopy(node)
         plain.doc_string = ""
         found[tuple(node.output)] = plain
     return found

@@ -13,7 +13,7 @@ from ...quantization.recurrent import direction_outputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model
 from ..criterion import TensorResult
-from ..expected import Arrays, Expected
+from ..expected import Expected
 from ..report import CaseResult
 
 LAYERS = "int8 layers"
@@ -27,24 +27,19 @@ def layer_cases(expected: Sequence[Expected]) -> list[Expected]:
     return (usual or [case for case in expected if case.kind in ("whole", "steps", "data")])[:_MOST_CASES]
 
 
-def compare_layers(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> CaseResult:
+def compare_layers(rewritten: Rewritten, probe: Probe, model: Model, expected: Expected) -> CaseResult:
     """Every int8 layer on the inputs that it has in one case, against its emulation."""
-    feeds = complete(model, expected.calls[0].feeds)
+    feeds = model.completed(dict(expected.calls[0].feeds))
     tensors = [
         TensorResult(layer.name, layer.error, layer.rounding, layer.ratio, (), allowed=ROUNDINGS * layer.rounding)
-        for layer in layer_errors(done, probe.values(feeds))
+        for layer in layer_errors(rewritten, probe.values(feeds))
         if layer.error is not None
     ]
     return CaseResult(f"{LAYERS}, {expected.label}", tuple(tensors), kind="layers")
 
 
-def complete(model: Model, feeds: Arrays) -> dict[str, np.ndarray]:
-    """Feeds with the states and lengths that a run fills in."""
-    return dict(model.completed({name: np.asarray(array) for name, array in feeds.items()}))
-
-
 @dataclass(frozen=True)
-class Alone:
+class RowCounts:
     """Rows of layers that were run alone or step by step: how many had the same bits, other bits, or another input.
 
     `different` names the layers whose results had other bits.
@@ -54,39 +49,39 @@ class Alone:
     different: tuple[str, ...] = ()
     other_input: int = 0
 
-    def __add__(self, other: Alone) -> Alone:
+    def __add__(self, other: RowCounts) -> RowCounts:
         """Both together."""
         names = dict.fromkeys([*self.different, *other.different])
-        return Alone(self.same + other.same, tuple(names), self.other_input + other.other_input)
+        return RowCounts(self.same + other.same, tuple(names), self.other_input + other.other_input)
 
 
-def rows_alone(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> Alone:
+def rows_alone(rewritten: Rewritten, probe: Probe, model: Model, expected: Expected) -> RowCounts:
     """Each row of a batch by itself: every layer whose input has the same bits must give the same bits."""
-    feeds = complete(model, expected.calls[0].feeds)
+    feeds = model.completed(dict(expected.calls[0].feeds))
     axes = axes_of(model, expected.batch_axes)
     batch = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
     if len(batch) != 1 or max(batch) < 2:
-        return Alone()
-    whole = _sequences(done, [probe.values(feeds)])
-    found = Alone()
+        return RowCounts()
+    whole = _sequences(rewritten, [probe.values(feeds)])
+    found = RowCounts()
     for row in range(max(batch)):
         one = {
             name: np.ascontiguousarray(array.take([row], axis=axes[name])) if name in axes else array
             for name, array in feeds.items()
         }
-        found += _compared(whole, _sequences(done, [probe.values(one)]))
+        found += _compared(whole, _sequences(rewritten, [probe.values(one)]))
     return found
 
 
-def step_by_step(done: Rewritten, probe: Probe, model: Model, expected: Expected) -> Alone:
+def step_by_step(rewritten: Rewritten, probe: Probe, model: Model, expected: Expected) -> RowCounts:
     """A batch step by step, with carried states, against one call; only of a file that streams, without lengths."""
-    feeds = complete(model, expected.calls[0].feeds)
+    feeds = model.completed(dict(expected.calls[0].feeds))
     axes = axes_of(model, expected.time_axes)
     times = {feeds[name].shape[axis] for name, axis in axes.items() if name in feeds}
     counts = [feeds[spec.name] for spec in model.metadata.inputs if isinstance(spec.high, str) and spec.name in feeds]
     cut = "lengths" in feeds and bool((feeds["lengths"] != max(times, default=0)).any())
     if len(times) != 1 or max(times) < 2 or counts or cut:
-        return Alone()
+        return RowCounts()
     steps = []
     states = {name: feeds[name] for name in model.states}
     for step in range(max(times)):
@@ -100,7 +95,7 @@ def step_by_step(done: Rewritten, probe: Probe, model: Model, expected: Expected
         values = probe.values({**feeds, **own, **states})
         states = {name: values[output] for name, output in model.states.items()}
         steps.append(values)
-    return _compared(_sequences(done, [probe.values(feeds)]), _sequences(done, steps))
+    return _compared(_sequences(rewritten, [probe.values(feeds)]), _sequences(rewritten, steps))
 
 
 def axes_of(model: Model, known: Mapping[str, int]) -> dict[str, int]:
@@ -122,10 +117,10 @@ _Sequences = dict[str, dict[bytes, bytes]]
 """By layer, the outputs of each row by its inputs: the bits of both."""
 
 
-def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _Sequences:
+def _sequences(rewritten: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _Sequences:
     """Each row of each layer, over one call or several."""
     found: _Sequences = {}
-    for layer in (layer for layer in done.layers if not layer.caller):
+    for layer in (layer for layer in rewritten.layers if not layer.caller):
         for index, backwards in enumerate(layer.reverse):
             if backwards and len(steps) > 1:
                 continue  # it starts at the end, which steps do not know
@@ -142,7 +137,7 @@ def _sequences(done: Rewritten, steps: Sequence[Mapping[str, np.ndarray]]) -> _S
                 length = len(x) if lengths is None else int(lengths[row])
                 value = [y[..., row, :], *(state[..., row, :] for state in final)]
                 rows[_bits(key) + length.to_bytes(8, "little")] = _bits(value)
-    for linear in done.linear:
+    for linear in rewritten.linear:
         rows = found.setdefault(linear.name, {})
         for values in steps:
             pair = linear_values(linear, values)
@@ -156,21 +151,21 @@ def _bits(arrays: Sequence[np.ndarray]) -> bytes:
     return b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
 
 
-def _compared(whole: _Sequences, parts: _Sequences) -> Alone:
-    found = Alone()
+def _compared(whole: _Sequences, parts: _Sequences) -> RowCounts:
+    found = RowCounts()
     for name, rows in parts.items():
         for key, value in rows.items():
             if key not in whole[name]:
-                found += Alone(other_input=1)
+                found += RowCounts(other_input=1)
             elif whole[name][key] == value:
-                found += Alone(same=1)
+                found += RowCounts(same=1)
             else:
-                found += Alone(different=(name,))
+                found += RowCounts(different=(name,))
     return found
 
 
-def alone_results(
-    done: Rewritten, probe: Probe, model: Model, expected: Sequence[Expected]
+def row_results(
+    rewritten: Rewritten, probe: Probe, model: Model, expected: Sequence[Expected]
 ) -> Iterator[CaseResult | str]:
     """The cases on rows alone and on steps; a text where a layer's inputs themselves had other bits."""
     backwards = model.spec is not None and model.spec.bidirectional
@@ -181,9 +176,9 @@ def alone_results(
         ("alone", rows_alone, True),
         ("step by step", step_by_step, streams),
     ):
-        found = Alone()
+        found = RowCounts()
         for case in largest if possible else ():
-            found += compare(done, probe, model, case)
+            found += compare(rewritten, probe, model, case)
         if found.different:
             error = f"{', '.join(found.different)}: other bits than in the whole batch"
             yield CaseResult(f"{LAYERS}, {label}", error=error, kind="rows")

@@ -66,7 +66,7 @@ def export_float32(
     else:
         module = module_in_dtype(source, "float32")
         _, arguments = find_arguments(model, module, (), example_inputs, seed)
-        names = forward_outputs(model, model.metadata)
+        names = forward_outputs(model)
         inputs = model.metadata.inputs or None
         how = ModuleOptions(options, states, names, inputs, check=tried, max_delay=delay, chunk=chunk)
         export_module(module, arguments_in_dtype(arguments, "float32"), how, path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ...quantization.proof_inputs import proof_inputs
 from ...quantization.rewrite import Rewritten
 from ...runtime import Model, load
 from ..build import build_report
-from ..expected import Call, Expected
+from ..expected import Call, Expected, as_float64
 from ..golden_file import Golden
 from ..mutants import require_level
 from ..ranges import ranges_of
@@ -90,11 +90,14 @@ def verify_source_file(
         report = build_report(float32, os.fspath(source), [], [], [*notes, *remarks])
         ranges = ranges_of(float32, [(case, CaseResult(case.label)) for case in cases])
     found = converted_results(source, model, cases, mutants=mutants, max_drift=max_drift, drift_label=LIMIT)
-    found.notes += _other_weights(model, report)
-    report = of_a_file(replace(report, versions={**report.versions, "onnx": onnx.__version__}, ranges=ranges))
+    if report.digest is not None and model.metadata.digest not in (None, report.digest):
+        found.notes.append("the file was exported from other weights than the float32 file's (its digest differs)")
     report = replace(
         report,
         file=model.path,
+        versions={**report.versions, "onnx": onnx.__version__},
+        ranges=ranges,
+        reference=REFERENCE,
         digest=model.metadata.digest,
         cases=tuple(found.cases),
         mutants=tuple(found.mutants),
@@ -107,11 +110,6 @@ def verify_source_file(
         report.source, tuple(cases), report.digest, report.versions, report.notes, _bytes_of(source), REFERENCE
     )
     return report, golden
-
-
-def of_a_file(report: ParityReport) -> ParityReport:
-    """A report whose reference is a float32 file."""
-    return replace(report, reference=REFERENCE)
 
 
 def _form(source: str | os.PathLike[str], model: Model) -> Rewritten:
@@ -155,15 +153,11 @@ class _Drawn:
                 shape = probe.values(self.feeds(0, {**small, name: _OTHER}))[layer.x].shape
                 for axes, at in zip(found, (1, 0), strict=True):
                     if shape[at] != usual[at]:
-                        axes |= self._of(name)
+                        inputs = self.model.inputs.items()
+                        axes |= {each: info.shape.index(name) for each, info in inputs if name in info.shape}
         except LSTMOnnxError:
             return [{}, {}]  # its axes depend on each other; rows alone are not compared
         return found
-
-    def _of(self, name: str) -> dict[str, int]:
-        """The axis of this name of each input that has one."""
-        inputs = self.model.inputs.items()
-        return {each: info.shape.index(name) for each, info in inputs if name in info.shape}
 
 
 def _cases(drawn: _Drawn, records: Sequence[Mapping[str, Any]]) -> tuple[list[Expected], list[str]]:
@@ -196,18 +190,12 @@ def _case(
     steps: Mapping[str, int],
     kind: str = "whole",
 ) -> Expected:
-    outputs = {name: np.asarray(array) for name, array in model.run(feeds).items()}
-    wide = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in outputs.items()}
+    outputs = as_float64(model.run(feeds))
     symbols = {model.inputs[name].shape[axis] for name, axis in steps.items()}
     named = [(name, axis, dim) for name in outputs for axis, dim in enumerate(model.outputs[name].shape)]
     times = {**steps, **{name: axis for name, axis, dim in named if isinstance(dim, str) and dim in symbols}}
-    call = Call(dict(feeds), wide, wide)
+    call = Call(dict(feeds), outputs, outputs)
     return Expected(label, (call,), "float32", 1.0, kind=kind, time_axes=times, batch_axes=dict(batch))
-
-
-def _other_weights(model: Model, report: ParityReport) -> Iterator[str]:
-    if report.digest is not None and model.metadata.digest not in (None, report.digest):
-        yield "the file was exported from other weights than the float32 file's (its digest differs)"
 
 
 def _bytes_of(source: str | os.PathLike[str]) -> bytes | None:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
 
 from ...errors import InputError, RunError
+from ...exporter.weights import StateDict
 from ...spec import LSTMSpec
 from ..expected import first_difference
 from ..lstm_reference import Outputs, run_torch
 from ..report import Cause, Location
 from . import causes
-from .fault_models import FaultModel, fault_models, rounded, run_with
+from .fault_models import FaultModel, changed_parameters, fault_models, parameters_of, rounded, run_with
 from .locate import locate
 
 if TYPE_CHECKING:
-    from ..comparison import Comparison, Models
+    from ..comparison import Comparison
 
 PLAIN = ("whole", "data", "steps")
 """Kinds of cases that are one run."""
@@ -95,15 +96,15 @@ def _from_numbers(spec: LSTMSpec, wrong: Sequence[Comparison], location: Locatio
             continue
     layer = None if location is None else location.layer
     direction = None if location is None or location.direction is None else int(location.direction == "reverse")
-    scratch = {id(done.models): Scratch(done.models) for done, _ in evidence}
+    rights = {id(done.models): parameters_of(done.models.float64) for done, _ in evidence}
     faults: list[FaultModel] = []
     found = []
     left = evidence
     while left:
         chosen, rest = None, left
         for one in fault_models(spec, layer, direction):
-            if len(rest) and _explains((*faults, one), *left[0], scratch):
-                unexplained = [item for item in left if not _explains((*faults, one), *item, scratch)]
+            if len(rest) and _explains((*faults, one), *left[0], rights):
+                unexplained = [item for item in left if not _explains((*faults, one), *item, rights)]
                 if len(unexplained) < len(rest):
                     chosen, rest = one, unexplained
         if chosen is None or len(faults) == _MOST_FAULTS:
@@ -116,34 +117,15 @@ def _from_numbers(spec: LSTMSpec, wrong: Sequence[Comparison], location: Locatio
     return found
 
 
-class Scratch:
-    """A copy of the float64 LSTM, to run fault models on."""
-
-    def __init__(self, models: Models[nn.LSTM]) -> None:
-        self.module: nn.LSTM = copy.deepcopy(models.float64)
-        self.right = {name: value.numpy().copy() for name, value in models.float64.state_dict().items()}
-
-    def run(self, faults: tuple[FaultModel, ...], done: Comparison) -> Outputs:
-        """The outputs of an LSTM with these faults."""
-        state = dict(self.right)
-        for one in faults:
-            state = dict(one.weights(state))
-        with torch.no_grad():
-            for name, parameter in self.module.named_parameters():
-                if state[name] is not self.right[name]:
-                    parameter.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
-            try:
-                return run_with(faults)(self.module, done.case)
-            finally:
-                for name, parameter in self.module.named_parameters():
-                    if state[name] is not self.right[name]:
-                        parameter.copy_(torch.from_numpy(self.right[name]))
-
-
 def _explains(
-    faults: tuple[FaultModel, ...], done: Comparison, actual: Mapping[str, np.ndarray], scratch: Mapping[int, Scratch]
+    faults: tuple[FaultModel, ...], done: Comparison, actual: Mapping[str, np.ndarray], rights: Mapping[int, StateDict]
 ) -> bool:
-    return done.expected.as_if(scratch[id(done.models)].run(faults, done)).judge([actual]).passed
+    """Whether an LSTM with these faults gives the file's outputs; `rights` are the right weights by models."""
+    module, right = done.models.float64, rights[id(done.models)]
+    wrong = functools.reduce(lambda state, fault: fault.weights(state), faults, right)
+    with changed_parameters(module, right, wrong):
+        predicted = run_with(faults)(module, done.case)
+    return done.expected.as_if(predicted).judge([actual]).passed
 
 
 def _from_the_file(spec: LSTMSpec, done: Comparison) -> Iterator[Cause]:

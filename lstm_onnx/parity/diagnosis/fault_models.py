@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 from ...exporter.weights import StateDict
 from ...spec import LSTMSpec
 from ..cases import Case
+from ..expected import Arrays
 from ..lstm_reference import Outputs, run_torch
 
 Run = Callable[[nn.LSTM, Case], Outputs]
@@ -91,9 +93,9 @@ def weight_faults(spec: LSTMSpec, layer: int | None, direction: int | None) -> I
             label = ",".join(_GATES[gate] for gate in order)
             fix = f"the rows of W, R and B are read as {label} of torch's i,f,g,o; ONNX wants i,o,f,c"
             yield FaultModel(f"gate order{where}: {label}", fix, changed(_reorder(order)))
-    for kind in ("float16", "bfloat16"):
+    for kind, through in (("float16", _as_float16), ("bfloat16", lambda array: rounded(array, 7))):
         fix = f"the weights went through {kind}; export from the ones that the module has"
-        yield FaultModel(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, _rounding(kind)))
+        yield FaultModel(f"rounded weights{where}: {kind}", fix, only(_WEIGHTS, through))
 
 
 def _reorder(order: tuple[int, ...]) -> Callable[[str, np.ndarray], np.ndarray]:
@@ -108,16 +110,9 @@ def _transposed(array: np.ndarray) -> np.ndarray:
     return np.concatenate([block.T for block in np.split(array, len(_GATES), axis=0)], axis=0)
 
 
-def _rounding(kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    bits = {"float16": 10, "bfloat16": 7}[kind]
-
-    def change(array: np.ndarray) -> np.ndarray:
-        if kind == "float16":
-            with np.errstate(over="ignore"):
-                return array.astype(np.float16).astype(array.dtype)
-        return rounded(array, bits)
-
-    return change
+@np.errstate(over="ignore")
+def _as_float16(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float16).astype(array.dtype)
 
 
 def rounded(array: np.ndarray, bits: int) -> np.ndarray:
@@ -141,28 +136,25 @@ def _state_faults(spec: LSTMSpec, layer: int | None) -> Iterator[FaultModel]:
     where = "" if layer is None else f" of layer {layer}"
     affected = np.repeat([layer in (None, one) for one in range(spec.num_layers)], spec.num_directions)[:, None, None]
     fix = "feed the operator's initial_h and initial_c from h0 and c0"
-    for label, h, c in (("h0", True, False), ("c0", False, True), ("h0 and c0", True, True)):
-        yield FaultModel(f"states ignored{where}: {label}", fix, around=_initial(_zeroed(affected & h, affected & c)))
+    for names in (("h0",), ("c0",), ("h0", "c0")):
+        label = " and ".join(names)
+        yield FaultModel(f"states ignored{where}: {label}", fix, around=_initial(_zeroed(affected, names)))
     if not spec.proj_size:
         fix = "the operator's inputs are initial_h and then initial_c"
-        yield FaultModel(
-            f"state order{where}: h0 and c0 exchanged",
-            fix,
-            around=_initial(lambda h, c: (np.where(affected, c, h), np.where(affected, h, c))),
-        )
+        start = _initial(_swapped(affected, "h0", "c0"))
+        yield FaultModel(f"state order{where}: h0 and c0 exchanged", fix, around=start)
         fix = "Y_h is the operator's second output, Y_c its third"
-        yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=_final(_swapped_finals(affected)))
+        end = _final(_swapped(affected, "hn", "cn"))
+        yield FaultModel(f"state order{where}: hn and cn exchanged", fix, around=end)
 
 
 def _order_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
     fix = "states are by layer and then by direction, as in nn.LSTM"
     for label, order in _orders(spec):
-        for names in (("h0", "c0"), ("h0",), ("c0",)):
-            start = _initial(_permuted(order, names))
-            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=start)
-        for names in (("hn", "cn"), ("hn",), ("cn",)):
-            end = _final(_permuted_finals(order, names))
-            yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=end)
+        for change, h, c in ((_initial, "h0", "c0"), (_final, "hn", "cn")):
+            for names in ((h, c), (h,), (c,)):
+                around = change(_permuted(order, names))
+                yield FaultModel(f"state order: {' and '.join(names)}, {label}", fix, around=around)
 
 
 def _orders(spec: LSTMSpec) -> Iterator[tuple[str, np.ndarray]]:
@@ -189,42 +181,39 @@ _MOST_STATES = 8
 """The largest L*D for which every pair of states is tried."""
 
 
-States = tuple[np.ndarray, np.ndarray]
+Change = Callable[[Arrays], Arrays]
+"""Changes some of an LSTM's inputs, or of its outputs, by name."""
 
 
-def _zeroed(rows_h: np.ndarray, rows_c: np.ndarray) -> Callable[[np.ndarray, np.ndarray], States]:
-    return lambda h, c: (np.where(rows_h, 0, h).astype(h.dtype), np.where(rows_c, 0, c).astype(c.dtype))
+def _zeroed(rows: np.ndarray, names: tuple[str, ...]) -> Change:
+    return lambda arrays: {
+        **arrays,
+        **{name: np.where(rows, 0, arrays[name]).astype(arrays[name].dtype) for name in names},
+    }
 
 
-def _swapped_finals(rows: np.ndarray) -> Callable[[Outputs], Outputs]:
-    def change(out: Outputs) -> Outputs:
-        return {**out, "hn": np.where(rows, out["cn"], out["hn"]), "cn": np.where(rows, out["hn"], out["cn"])}
-
-    return change
-
-
-def _permuted(order: np.ndarray, names: tuple[str, ...]) -> Callable[[np.ndarray, np.ndarray], States]:
-    return lambda h, c: (h[order] if "h0" in names else h, c[order] if "c0" in names else c)
+def _swapped(rows: np.ndarray, first: str, second: str) -> Change:
+    return lambda arrays: {
+        **arrays,
+        first: np.where(rows, arrays[second], arrays[first]),
+        second: np.where(rows, arrays[first], arrays[second]),
+    }
 
 
-def _permuted_finals(order: np.ndarray, names: tuple[str, ...]) -> Callable[[Outputs], Outputs]:
-    return lambda outputs: {**outputs, **{name: outputs[name][order] for name in names}}
+def _permuted(order: np.ndarray, names: tuple[str, ...]) -> Change:
+    return lambda arrays: {**arrays, **{name: arrays[name][order] for name in names}}
 
 
-def _initial(change: Callable[[np.ndarray, np.ndarray], States]) -> Callable[[Run], Run]:
+def _initial(change: Change) -> Callable[[Run], Run]:
     """Change the initial states, where there are any."""
-
-    def around(run: Run) -> Run:
-        return lambda module, case: run(
-            module, case if case.states is None else replace(case, states=change(*case.states))
-        )
-
-    return around
+    return lambda run: (
+        lambda module, case: run(module, case if case.states is None else case.with_feeds(change(case.feeds())))
+    )
 
 
-def _final(change: Callable[[Outputs], Outputs]) -> Callable[[Run], Run]:
+def _final(change: Change) -> Callable[[Run], Run]:
     """Change the outputs."""
-    return lambda run: lambda module, case: change(run(module, case))
+    return lambda run: lambda module, case: dict(change(run(module, case)))
 
 
 def _time_faults(spec: LSTMSpec) -> Iterator[FaultModel]:
@@ -296,6 +285,30 @@ def _reversed_from_the_padding(run: Run) -> Run:
         return mixed
 
     return changed
+
+
+def parameters_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """A copy of a module's own parameters, by name."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in module.named_parameters(recurse=False)}
+
+
+@contextmanager
+def changed_parameters(module: nn.Module, right: StateDict, wrong: StateDict) -> Iterator[None]:
+    """Give a module the parameters `wrong` in place of its own, `right`, for the duration of the context."""
+    parameters = {
+        name: value for name, value in module.named_parameters(recurse=False) if wrong[name] is not right[name]
+    }
+
+    def write(state: StateDict) -> None:
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
+
+    write(wrong)
+    try:
+        yield
+    finally:
+        write(right)
 
 
 def run_with(faults: tuple[FaultModel, ...]) -> Run:

@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ...errors import ExportError, InputError, RunError
 from ...spec import LSTMSpec
 from ..expected import Arrays, Expected, first_difference
 from ..report import CaseResult, Cause, Location
 from . import causes
-from .fault_models import FaultModel, weight_faults
+from .fault_models import changed_parameters, parameters_of, weight_faults
 from .first_wrong_layer import Place, first_wrong_layer
 
 if TYPE_CHECKING:
@@ -105,63 +104,31 @@ def _from_weights(
     for path in paths:
         spec = sites[path].spec
         assert isinstance(spec, LSTMSpec)  # noqa: S101 - chosen so
+        module, suffix = verification.models.float64.submodule(path), "_l0" if sites[path].cell else ""
+        right = parameters_of(module)
         layers = [None, *([place.layer] if place is not None and spec.num_layers > 1 else [])]
         for layer in layers:
             for one in weight_faults(spec, layer, None):
-                with _Changed(verification, path, one) as changed:
-                    if all(changed.explains(*item) for item in evidence):
+                state = one.weights({f"{name}{suffix}": array for name, array in right.items()})
+                with changed_parameters(module, right, {name: state[f"{name}{suffix}"] for name in right}):
+                    if all(_explains(verification, item[0].calls[0].feeds, *item) for item in evidence):
                         return [Cause(one.name, _evidence(f" in {path}" if path else "", evidence), one.fix)]
     return []
-
-
-class _Changed:
-    """A recurrent module of the float64 copy, with a fault in its weights for the duration of the context."""
-
-    def __init__(self, verification: ModuleVerification, path: str, fault: FaultModel) -> None:
-        self.verification = verification
-        run = verification.models.float64
-        module = run.submodule(path)
-        self.parameters = dict(module.named_parameters(recurse=False))
-        self.right = {name: value.detach().cpu().numpy().copy() for name, value in self.parameters.items()}
-        self.cell = run.sites[path].cell
-        self.fault = fault
-
-    def __enter__(self) -> _Changed:
-        suffix = "_l0" if self.cell else ""
-        state = self.fault.weights({f"{name}{suffix}": array for name, array in self.right.items()})
-        self._write({name: state[f"{name}{suffix}"] for name in self.right})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._write(self.right)
-
-    def _write(self, state: Mapping[str, np.ndarray]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
-
-    def explains(self, expected: Expected, actual: Arrays) -> bool:
-        try:
-            predicted = self.verification.models.float64(expected.calls[0].feeds)
-        except ExportError:
-            return False
-        return expected.as_if(predicted).judge([actual]).passed
 
 
 def _from_inputs(verification: ModuleVerification, evidence: Sequence[tuple[Expected, Arrays]]) -> Iterator[Cause]:
     """Changes of states and lengths that give the file's numbers in PyTorch."""
     for name, fix, change in _changes(verification):
-        if all(_explained(verification, change, *item) for item in evidence):
+        feeds = [expected.calls[0].feeds for expected, _ in evidence]
+        if all(_explains(verification, {**f, **change(f)}, *item) for f, item in zip(feeds, evidence, strict=True)):
             yield Cause(name, _evidence("", evidence), fix)
             return
 
 
-def _explained(
-    verification: ModuleVerification, change: Callable[[Arrays], Arrays], expected: Expected, actual: Arrays
-) -> bool:
-    feeds = expected.calls[0].feeds
+def _explains(verification: ModuleVerification, feeds: Arrays, expected: Expected, actual: Arrays) -> bool:
+    """Whether PyTorch gives the file's outputs on these inputs."""
     try:
-        predicted = verification.models.float64({**feeds, **change(feeds)})
+        predicted = verification.models.float64(feeds)
     except ExportError:
         return False
     return expected.as_if(predicted).judge([actual]).passed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -17,15 +17,13 @@ from ...errors import ModelError
 from ...exporter.module import ModuleOptions, export_module
 from ...exporter.precision import arguments_in_dtype, module_in_dtype
 from ...exporter.sources.source import ModuleSource
-from ...generation.proof import state_axes_of
 from ...generation.python_loop import Arrays
 from ...runtime import Model
 from ...runtime.chunk_check import rounded
-from ..comparison import Models, Verification
+from ..expected import as_float64
 from ..modules.inputs import find_arguments, forward_outputs
-from ..modules.run import ModuleRun
 from ..report import ParityReport
-from .verification import GenerationVerification, StepView
+from .verification import GenerationVerification, generation_of, view_of_step
 
 
 def export_step(
@@ -44,8 +42,7 @@ def export_step(
         ModelError: the step was not exported by lstm-onnx.
         ExportError, ConfigError: the source cannot be exported so.
     """
-    options, described = model.metadata.options, model.metadata.generation
-    assert described is not None  # noqa: S101 - the caller's condition
+    options = model.metadata.options
     if options is None:
         raise ModelError(
             "repeats a step of a file that lstm-onnx did not export, so it cannot be exported again",
@@ -56,11 +53,10 @@ def export_step(
     if isinstance(source, ModuleSource):
         replace(source, options=options, states="explicit", generation=None).export(path)
         return
-    view = cast("Model", StepView.of(model, described))
+    view = view_of_step(model)
     module = module_in_dtype(source, "float32")
     _, arguments = find_arguments(view, module, (), example_inputs, seed)
-    names = forward_outputs(view, view.metadata)
-    how = ModuleOptions(options, "explicit", names, view.metadata.inputs or None)
+    how = ModuleOptions(options, "explicit", forward_outputs(view), view.metadata.inputs or None)
     export_module(module, arguments_in_dtype(arguments, "float32"), how, path)
 
 
@@ -74,11 +70,12 @@ class _StepRun:
 
     def __call__(self, arrays: Arrays) -> Mapping[str, np.ndarray]:
         given = {name: np.asarray(array, self.step.inputs[name].dtype) for name, array in arrays.items()}
-        outputs = self.step.run(rounded(given) if self.moved else given)
-        return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in outputs.items()}
+        return as_float64(self.step.run(rounded(given) if self.moved else given))
 
 
-class StepLoop(GenerationVerification):
+def step_loop(
+    model: Model, step: Model, source: Any, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()
+) -> GenerationVerification:
     """The verification of a generating file against the file of its step.
 
     Args:
@@ -87,34 +84,25 @@ class StepLoop(GenerationVerification):
         source: the PyTorch model that the step was exported from.
         seed: of the drawn prompts, states and noise.
         data: inputs to compare in addition to the drawn ones, by the file's input names.
-    """
 
-    def __init__(
-        self, model: Model, step: Model, source: Any, *, seed: int = 0, data: Sequence[Mapping[str, Any]] = ()
-    ) -> None:
-        Verification.__init__(self, model, source, seed)
-        described = model.metadata.generation
-        assert described is not None  # noqa: S101 - the caller's condition
-        missing = {*described.outputs, *described.generation.states.values()} - set(step.outputs)
-        missing |= set(model.states) - set(step.inputs)
-        if missing:
-            raise ModelError(
-                f"repeats a step with {', '.join(sorted(missing))}, which a fresh export of this model has not",
-                path=model.path,
-                hint="is it this model's file?",
-            )
-        self.described = described
-        self.argument_states = list(model.states)
-        self.dtype = "float32"
-        # How far rounding can move a choice is found out by a step whose inputs are moved by it.
-        runs = (_StepRun(step, moved=True), _StepRun(step, moved=False))
-        self.models = cast("Models[ModuleRun]", Models(model, *runs))
-        self.state_axes = state_axes_of(model)
-        self.own_states = dict(model.states)
-        self.anew = False
-        self.data = list(data)
-        self.cut = 0
-        self.ended = False
+    Raises:
+        ModelError: the step has not the inputs and outputs that the file describes.
+    """
+    described = generation_of(model)
+    missing = {*described.outputs, *described.generation.states.values()} - set(step.outputs)
+    missing |= set(model.states) - set(step.inputs)
+    if missing:
+        raise ModelError(
+            f"repeats a step with {', '.join(sorted(missing))}, which a fresh export of this model has not",
+            path=model.path,
+            hint="is it this model's file?",
+        )
+    # How far rounding can move a choice is found out by a step whose inputs are moved by it.
+    runs = (_StepRun(step, moved=True), _StepRun(step, moved=False))
+    states = model.states
+    return GenerationVerification(
+        model, source, *runs, dtype="float32", argument_states=list(states), own_states=states, seed=seed, data=data
+    )
 
 
 def joined_report(step: ParityReport, loop: ParityReport) -> ParityReport:

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import torch
 from onnx import numpy_helper
 from torch import nn
 
-from ...errors import ConfigError, ExportError, InputError
-from ...exporter.functional.functional_module import make_functional
+from ...errors import ConfigError, ExportError, InputError, RunError
 from ...exporter.module_metadata import parameter_digest
 from ...generation.proof import draw_prompt, state_axes_of, with_steps
 from ...generation.python_loop import Arrays, Looped, repeat
@@ -27,12 +25,12 @@ from ...metadata import Metadata
 from ...runtime import Model
 from ..comparison import Models, Planned, Verification, user_case
 from ..expected import Call, Expected, first_difference, largest_relative_errors
-from ..modules.inputs import find_arguments, forward_outputs
-from ..modules.run import ModuleRun
+from ..modules.inputs import find_arguments
+from ..modules.run import runs_of
 from ..mutants import Target, opened, read_graph
 from ..own_states import with_own_states
 from ..report import CaseResult, Cause, Location
-from ..tolerances import EPSILON, K
+from ..tolerances import NATIVE_EPSILON, K
 
 _SIZES = ((1, 1, 5), (3, 4, 7), (2, 3, 12), (1, 6, 1), (4, 1, 2), (1, 2, 40), (2, 2, 0))
 """Batch, time steps of the prompt, and the largest number of steps."""
@@ -45,38 +43,79 @@ _ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
-class StepView:
-    """What a generating file says of its step, as a `Model` of the step says it."""
-
+class _StepView:
     path: str
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
     metadata: Metadata
 
-    @classmethod
-    def of(cls, model: Model, described: GeneratingStep) -> StepView:
-        """The step of a generating file."""
-        metadata = replace(model.metadata, inputs=described.inputs, generation=None)
-        return cls(model.path, model.inputs, described.outputs, metadata)
+
+def view_of_step(model: Model) -> Model:
+    """What a generating file says of its step, as a `Model` of the step says it; it cannot be run."""
+    described = generation_of(model)
+    metadata = replace(model.metadata, inputs=described.inputs, generation=None)
+    return cast("Model", _StepView(model.path, model.inputs, described.outputs, metadata))
+
+
+def generation_of(model: Model) -> GeneratingStep:
+    """The step that a generating file repeats."""
+    described = model.metadata.generation
+    assert described is not None  # noqa: S101 - the caller's condition
+    return described
 
 
 class GenerationVerification(Verification):
-    """The verification of a generating file against the module whose step it repeats.
+    """The verification of a generating file against a step in a Python loop.
 
     Args:
         model: the file, open.
-        module: the module.
+        module: what the step comes from.
+        native: the step in its own precision: arrays by name to arrays by name, and `largest_cell` of its last run.
+        float64: the same in float64.
+        dtype: the step's.
+        argument_states: the states that the step cannot start itself.
+        own_states: the states that the step can be given; without some, each step takes all that came before anew.
         seed: of the drawn prompts, states and noise.
-        inputs: the module's inputs as a source describes them, instead of the file's metadata.
-        example_inputs: as in `export`, where the file does not describe the module's inputs.
         data: inputs to compare in addition to the drawn ones, by the file's input names.
+
+    Raises:
+        ExportError: the step cannot be given some state, nor start anew.
     """
 
-    models: Models[ModuleRun]
     chaotic_note = "the other cases were judged"
 
     def __init__(
         self,
+        model: Model,
+        module: Any,
+        native: Any,
+        float64: Any,
+        *,
+        dtype: str,
+        argument_states: Sequence[str],
+        own_states: Mapping[str, str],
+        seed: int = 0,
+        data: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(model, module, seed)
+        self.described = generation_of(model)
+        self.models = Models(model, native, float64)
+        self.dtype = dtype
+        self.argument_states = argument_states
+        self.own_states = own_states
+        self.state_axes = state_axes_of(model)
+        self.anew = len(own_states) < len(model.states)
+        if self.anew and self.described.time_axis is None:
+            raise ExportError(
+                f"{model.path}: has states that PyTorch cannot be given, and no time axis to start anew on"
+            )
+        self.data = data
+        self.cut = 0
+        self.ended = False
+
+    @classmethod
+    def of_module(
+        cls,
         model: Model,
         module: nn.Module,
         *,
@@ -84,46 +123,45 @@ class GenerationVerification(Verification):
         inputs: Sequence[InputSpec] = (),
         example_inputs: Any = None,
         data: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        super().__init__(model, module, seed)
-        described = model.metadata.generation
-        assert described is not None  # noqa: S101 - the caller's condition
-        self.described = described
-        view = cast("Model", StepView.of(model, described))
+    ) -> GenerationVerification:
+        """The verification against the module whose step the file repeats.
+
+        Args:
+            model: the file, open.
+            module: the module.
+            seed: of the drawn prompts, states and noise.
+            inputs: the module's inputs as a source describes them, instead of the file's metadata.
+            example_inputs: as in `export`, where the file does not describe the module's inputs.
+            data: inputs to compare in addition to the drawn ones, by the file's input names.
+
+        Raises:
+            ConfigError: the module has other inputs than the file's step.
+            ExportError: it cannot be run as the step.
+        """
+        view = view_of_step(model)
         _, found = find_arguments(view, module, inputs, example_inputs, seed)
         arguments = set(found.tensors)
-        self.argument_states = [name for name in model.states if name in arguments]
-        wanted = {*(spec.name for spec in model.metadata.inputs), *self.argument_states} - {
-            MAX_STEPS,
-            NOISE,
-            "temperature",
-        }
-        if arguments != wanted:
+        argument_states = [name for name in model.states if name in arguments]
+        fed = {*(spec.name for spec in model.metadata.inputs), *argument_states} - {MAX_STEPS, NOISE, "temperature"}
+        if arguments != fed:
             raise ConfigError(
-                f"{model.path}: repeats a step of {', '.join(sorted(wanted))}, and the module takes "
+                f"{model.path}: repeats a step of {', '.join(sorted(fed))}, and the module takes "
                 f"{', '.join(sorted(arguments))}; is the file this module's?"
             )
-        names = forward_outputs(view, view.metadata)
-        own = make_functional(module, found, output_names=names, recurrent_required=False)
-        self.dtype = str(own.dtype).removeprefix("torch.")
-        float64 = make_functional(module, found, output_names=names, recurrent_required=False, dtype=torch.float64)
-        native = own
-        if self.dtype == "float64":
-            native = make_functional(module, found, output_names=names, recurrent_required=False, dtype=torch.float32)
-        device = next(iter(found.tensors.values())).device
-        self.models = Models(model, *(ModuleRun(prepared, view, device) for prepared in (native, float64)))
-        self.state_axes = state_axes_of(model)
-        self.own_states = with_own_states(model.metadata).states
-        """The states that PyTorch can be given; without some, each step takes all that came before anew."""
-        self.anew = len(self.own_states) < len(model.states)
-        if self.anew and described.time_axis is None:
-            raise ExportError(
-                f"{model.path}: has states that PyTorch cannot be given, and no time axis to start anew on"
-            )
-        self.data = list(data)
-        self.cut = 0
-        self.ended = False
-        self.note_digest(parameter_digest(own))
+        own, native, float64 = runs_of(view, module, found)
+        verification = cls(
+            model,
+            module,
+            native,
+            float64,
+            dtype=str(own.dtype).removeprefix("torch."),
+            argument_states=argument_states,
+            own_states=with_own_states(model.metadata).states,
+            seed=seed,
+            data=data,
+        )
+        verification.note_digest(parameter_digest(own))
+        return verification
 
     @property
     def planned(self) -> int:
@@ -186,9 +224,7 @@ class GenerationVerification(Verification):
         batch, _, steps = _ENDING
         for attempt in range(_ENDING_ATTEMPTS):
             feeds = draw_prompt(self.model, _ENDING, rng, states=bool(attempt % 2) and not self.anew)
-            completed = self.model.completed(dict(feeds))
-            given = {**feeds, **{name: completed[name] for name in self.argument_states}}
-            counts = self._loop(self.models.float64, given, [0.0]).results[COUNTS]
+            counts = self._loop(self.models.float64, self._with_states(feeds), self.described)[0].results[COUNTS]
             if counts.min() < counts.max() <= steps:
                 found = self._expected(f"batch {batch}, ends at {', '.join(map(str, sorted(counts)))} steps", feeds)
                 ends = found.calls[0].reference[COUNTS] if found is not None else np.zeros(1)
@@ -211,7 +247,10 @@ class GenerationVerification(Verification):
             return np.take(array, [row], shape.index(batch)) if batch in shape else array
 
         count = len(call.reference[COUNTS])
-        rows = [self.model.run({name: row_of(name, row) for name in call.feeds}) for row in range(count)]
+        try:
+            rows = [self.model.run({name: row_of(name, row) for name in call.feeds}) for row in range(count)]
+        except (InputError, RunError):
+            return expected  # other cases of one row fail
         others = {name: after for name, after in self.model.states.items() if name not in self.own_states}
         alone = {
             after: np.concatenate([row[after] for row in rows], self.state_axes[name]).astype(np.float64)
@@ -244,7 +283,7 @@ class GenerationVerification(Verification):
 
     def _occurring(self, feeds: Arrays) -> int | None:
         """A token that ends some sequences of a batch before others."""
-        tokens = self._loop(self.models.float64, feeds, [0.0]).results[GENERATED]
+        tokens = self._loop(self.models.float64, feeds, self.described)[0].results[GENERATED]
         rows = np.moveaxis(tokens, self.described.batch_axis, 0).reshape(tokens.shape[self.described.batch_axis], -1)
         for token in dict.fromkeys(rows[:, 1:].reshape(-1).tolist()):
             found = rows == token
@@ -269,13 +308,9 @@ class GenerationVerification(Verification):
     ) -> Expected | None:
         """What the Python loop gives; None where rounding may choose in its first step."""
         described = described or self.described
-        completed = self.model.completed(dict(feeds))
-        given = {**feeds, **{name: completed[name] for name in self.argument_states}}
-        largest = [0.0]
-        reference, native = (
-            self._loop(self.models.float64, given, largest, described),
-            self._loop(self.models.native, given, [0.0], described),
-        )
+        given = self._with_states(feeds)
+        reference, largest = self._loop(self.models.float64, given, described)
+        native, _ = self._loop(self.models.native, given, described)
         near = first_near_choice(reference, native, self.dtype)
         if near is not None:
             self.cut += 1
@@ -283,41 +318,43 @@ class GenerationVerification(Verification):
                 return None
             feeds, given = (with_steps(each, described, near) for each in (feeds, given))
             label = f"{label}, cut at {near}"
-            reference = self._loop(self.models.float64, given, largest, described)
-            native = self._loop(self.models.native, given, [0.0], described)
-        dtypes = {GENERATED: str(self.model.outputs[GENERATED].dtype), COUNTS: "int64"}
+            reference, _ = self._loop(self.models.float64, given, described)
+            native, _ = self._loop(self.models.native, given, described)
         return Expected(
             label,
             (Call(feeds, _floats(native.results), _floats(reference.results)),),
             self.dtype,
-            largest[0],
+            largest,
             kind,
-            time_axes=self._axes(described.time_axis),
-            batch_axes={name: axis for name, axis in self._axes(described.batch_axis).items() if axis is not None},
+            time_axes={} if described.time_axis is None else {described.generation.input: described.time_axis},
+            batch_axes={described.generation.input: described.batch_axis},
             scales={} if described.generation.choose == "value" else {GENERATED: 1.0, COUNTS: 1.0},
-            dtypes=dtypes,
+            dtypes={GENERATED: str(self.model.outputs[GENERATED].dtype), COUNTS: "int64"},
         )
 
-    def _axes(self, axis: int | None) -> dict[str, int]:
-        return {} if axis is None else {self.described.generation.input: axis}
+    def _with_states(self, feeds: Arrays) -> Arrays:
+        """The same with the states that PyTorch does not start itself."""
+        completed = self.model.completed(dict(feeds))
+        return {**feeds, **{name: completed[name] for name in self.argument_states}}
 
-    def _loop(
-        self, run: ModuleRun, feeds: Arrays, largest: list[float], described: GeneratingStep | None = None
-    ) -> Looped:
-        described = described or self.described
+    def _loop(self, run: Any, feeds: Arrays, described: GeneratingStep) -> tuple[Looped, float]:
+        """What the loop gives, and the largest |c| of its steps."""
         read: list[np.ndarray] = []
+        largest = 0.0
 
         def step(arrays: Arrays) -> Mapping[str, np.ndarray]:
+            nonlocal largest
             if self.anew:
                 read.append(arrays[described.generation.input])
                 arrays = {name: array for name, array in arrays.items() if name not in self.own_states}
                 given = {name: feeds[name] for name in self.argument_states}
                 arrays |= given | {described.generation.input: np.concatenate(read, described.time_axis)}
-            outputs = run(arrays)
-            largest[0] = max(largest[0], run.largest_cell)
+            outputs: Arrays = run(arrays)
+            largest = max(largest, run.largest_cell)
             return outputs
 
-        return repeat(step, described, self.own_states, self.state_axes, feeds)
+        results = repeat(step, described, self.own_states, self.state_axes, feeds)
+        return results, largest
 
 
 def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | None:
@@ -328,7 +365,6 @@ def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | No
         native: in the module's own dtype.
         dtype: that.
     """
-    unit = EPSILON["float32" if dtype == "float64" else dtype]
     for number, decisions in enumerate(reference.decisions):
         if number >= len(native.decisions):
             return number
@@ -338,7 +374,7 @@ def first_near_choice(reference: Looped, native: Looped, dtype: str) -> int | No
             with np.errstate(invalid="ignore"):
                 difference = np.abs(one.numbers - other.numbers)
             error = np.where(np.isfinite(difference), difference, 0.0)
-            if one.is_near(_NEAR * np.maximum(error, unit * np.abs(one.numbers))):
+            if one.is_near(_NEAR * np.maximum(error, NATIVE_EPSILON[dtype] * np.abs(one.numbers))):
                 return number
     return None
 

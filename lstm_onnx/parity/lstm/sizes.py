@@ -6,7 +6,7 @@ packed sequences of different lengths each has the outputs that it would have al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -58,8 +58,11 @@ def batch_sweep(
     native, reference = _run(models, case)
     calls = []
     for size in sizes:
-        feeds, *outputs = (_rows(part, size, spec) for part in (case.feeds(), native, reference))
-        calls.append(Call(feeds, outputs[0], outputs[1], f"batch {size}"))
+        feeds, own, float64 = (
+            {name: _take(name, array, 0, size, spec) for name, array in arrays.items()}
+            for arrays in (case.feeds(), native, reference)
+        )
+        calls.append(Call(feeds, own, float64, f"batch {size}"))
     return replace(case, label=f"every batch of {spans(sizes)}, time {steps}", kind="sweep"), calls
 
 
@@ -98,10 +101,6 @@ def conclusive_calls(expected: Expected) -> Expected | None:
 
 def _weights(module: nn.LSTM) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def _rows(arrays: Mapping[str, np.ndarray], size: int, spec: LSTMSpec) -> dict[str, np.ndarray]:
-    return {name: _take(name, array, 0, size, spec) for name, array in arrays.items()}
 
 
 def _take(name: str, array: np.ndarray, start: int, size: int, spec: LSTMSpec) -> np.ndarray:

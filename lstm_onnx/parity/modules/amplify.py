@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from ...errors import LSTMOnnxError
 from ..amplify import scale_weights, weight_gain
-from ..expected import Expected, largest_relative_errors, magnitude
+from ..criterion import magnitude
+from ..expected import Expected, largest_relative_errors
 from ..mutants import Edit, RecurrentLayer, Target, folder_of, opened
 from ..tolerances import LEAST_WEIGHT_GAIN
 
@@ -147,19 +149,17 @@ def _amplified_graph(
 
     None instead of them where an operator is none of the layers.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    edit = Edit(copy, folder)
+    edit = Edit(deepcopy(model), folder)
     changed: list[_Layer] = []
     for operator in edit.layers:
         layer = next((layer for layer in layers if _has_weights(verification, layer, edit, operator)), None)
         if layer is None or any(edit.fold(operator)):
-            return copy, None
+            return edit.model, None
         changed.append(layer)
         ports = zip(_KINDS, (operator.W, operator.R, (*operator.B, *operator.Rb), operator.W_hr), strict=True)
         if not all(scale_weights(edit, each, layer.factors[kind]) for kind, each in ports):
-            return copy, None
-    return copy, [layer for layer in layers if layer in changed]
+            return edit.model, None
+    return edit.model, [layer for layer in layers if layer in changed]
 
 
 def _has_weights(verification: ModuleVerification, layer: _Layer, edit: Edit, operator: RecurrentLayer) -> bool:
@@ -212,10 +212,9 @@ def _is_within_range(expected: Expected) -> bool:
 
 def _expected(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
     rng = np.random.default_rng([verification.seed, 4])
-    specs = verification.specs
     cases = []
     for batch, time in shapes:
-        case = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
+        case = verification.case(rng, batch, time)
         expected = verification.expect(replace(case, label=f"weights amplified, {case.label}"))
         if expected is not None and not expected.inconclusive and _is_within_range(expected):
             cases.append(expected)

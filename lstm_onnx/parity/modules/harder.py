@@ -58,15 +58,13 @@ def _labelled(target: Target, prefix: str) -> Target:
 
 def _more_cases(verification: ModuleVerification, shapes: Sequence[tuple[int, int]]) -> list[Expected]:
     rng = np.random.default_rng([verification.seed, 5])
-    specs = verification.specs
-    floats = [spec.name for spec in specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
     cases = []
     for batch, time in shapes:
-        drawn = verification.case_at(specs, rng, verification.sizes(specs, batch, time + verification.extra_steps))
+        drawn = verification.case(rng, batch, time)
         cases.append(replace(drawn, label=f"{drawn.label}, once more"))
-        if floats:
-            louder = {name: (drawn.inputs[name] * _LOUDER).astype(drawn.inputs[name].dtype) for name in floats}
-            cases.append(replace(drawn, label=f"{drawn.label}, louder", inputs={**drawn.inputs, **louder}))
+        if verification.unbounded_inputs:
+            louder = verification.multiplied(drawn.inputs, _LOUDER)
+            cases.append(replace(drawn, label=f"{drawn.label}, louder", inputs=louder))
     expected = [found for found in map(verification.expect, cases) if found is not None and not found.inconclusive]
     least = largest_relative_errors(expected)
     return [replace(found, least=least) for found in expected]

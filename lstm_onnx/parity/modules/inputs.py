@@ -16,7 +16,6 @@ from ...exporter.call.metadata import call_from_json
 from ...exporter.call.structure import Call
 from ...exporter.functional.example_inputs import find_example_inputs
 from ...input_spec import InputSpec, axes
-from ...metadata import Metadata
 from ...runtime import Model
 from ..own_states import file_only
 
@@ -108,8 +107,8 @@ def with_zero_and_one(specs: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
     )
 
 
-def forward_outputs(model: Model, metadata: Metadata) -> tuple[str, ...]:
+def forward_outputs(model: Model) -> tuple[str, ...]:
     """The outputs that forward returns, including states that it returns itself."""
-    own = {spec.name for spec in metadata.inputs}
-    added = {after for name, after in metadata.states.items() if name not in own}
+    own = {spec.name for spec in model.metadata.inputs}
+    added = {after for name, after in model.metadata.states.items() if name not in own}
     return tuple(name for name in model.outputs if name not in added)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,14 +11,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ...exporter.call.arguments import Arguments
 from ...exporter.functional.call_with_states import call_with_states
-from ...exporter.functional.functional_module import FunctionalModule
+from ...exporter.functional.functional_module import FunctionalModule, make_functional
 from ...exporter.opaque.operators import RecurrentModule
 from ...runtime import Model
 from ...runtime.tensor_info import ValueInfo
 from ...symbolic_dims import size_of
-from ..expected import Arrays, magnitude
+from ..criterion import magnitude
+from ..expected import Arrays
 from ..own_states import with_own_states
+from .inputs import forward_outputs
+
+
+def runs_of(model: Model, module: nn.Module, found: Arguments) -> tuple[FunctionalModule, ModuleRun, ModuleRun]:
+    """A module as a function of its inputs and states, and its runs in the native precision and in float64.
+
+    Args:
+        model: the file whose inputs and outputs the runs have.
+        module: the module.
+        found: arguments that its forward accepts.
+
+    Raises:
+        ExportError: it fails on them.
+    """
+    prepare = functools.partial(
+        make_functional, module, found, output_names=forward_outputs(model), recurrent_required=False
+    )
+    own, float64 = prepare(), prepare(dtype=torch.float64)
+    native = prepare(dtype=torch.float32) if own.dtype == torch.float64 else own
+    device = next(iter(found.tensors.values())).device
+    return own, ModuleRun(native, model, device), ModuleRun(float64, model, device)
 
 
 class ModuleRun:

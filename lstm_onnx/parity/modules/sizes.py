@@ -19,7 +19,7 @@ from ..expected import Call, Expected, with_least_errors
 from ..mutants import folder_of, read_graph
 from ..sizes import DENSE, DENSE_BATCH, LARGEST_TIME, LONG, MOST_NUMBERS, MOST_WORK, Axes, spans
 from .embeddings import Rows
-from .inputs import ModuleCase
+from .inputs import BATCH, TIME, ModuleCase
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -35,8 +35,8 @@ _WIDE = 64
 def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
     """A case for each axis, at every small size and some large ones, and one for each table, at every row."""
     rng = np.random.default_rng([verification.seed, 2])
-    specs, base = verification.specs, verification.base_sizes(verification.specs)
-    first = verification.expect(verification.case_at(specs, rng, base))
+    base = verification.sizes(BATCH, TIME)
+    first = verification.expect(verification.case_at(rng, base))
     if first is None:
         return
     call = first.calls[0]
@@ -44,13 +44,13 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
     numbers = float(sum(array.size for array in _thinned(call.reference, steps).values()))
     tables = {id(rows.table): rows.table for rows in verification.rows.values() if rows.table is not None}
     weights = verification.models.float64.weights - sum(table.numel() for table in tables.values())
-    roles = sizes_of(specs, 2, 3)
-    batch_axis = next((axis for axis, size in roles.items() if size == 2), None)
+    roles = sizes_of(verification.specs, BATCH, TIME)
+    batch_axis = next((axis for axis, size in roles.items() if size == BATCH), None)
     for axis in base:
         others = base if axis == batch_axis or batch_axis is None else {**base, batch_axis: 1}
         others = {name: verification.axes.within(name, size) for name, size in others.items()}
         sizes = axis_sizes(axis, others, verification.axes, weights, numbers, batch=axis == batch_axis)
-        cases = [(f"{axis} {each[axis]}", verification.case_at(specs, rng, each)) for each in sizes]
+        cases = [(f"{axis} {each[axis]}", verification.case_at(rng, each)) for each in sizes]
         swept = _sweep(verification, cases, steps)
         if swept is not None:
             tried = spans(int(one.label.rpartition(" ")[2]) for one in swept.calls)
@@ -63,10 +63,10 @@ def sweeps(verification: ModuleVerification) -> Iterator[Expected]:
         large = base
         if batch_axis is not None:
             large = {**base, batch_axis: verification.axes.within(batch_axis, min(-(-len(tokens) // each), 256))}
-        size = verification.case_at(specs, rng, large).inputs[name].size
+        size = verification.case_at(rng, large).inputs[name].size
         cases = []
         for part in chunks_of(tokens, size):
-            case = verification.case_at(specs, rng, large)
+            case = verification.case_at(rng, large)
             array = part.reshape(case.inputs[name].shape).astype(case.inputs[name].dtype)
             label = f"{name} {part.min()} to {part.max()}"
             cases.append((label, replace(case, inputs={**case.inputs, name: array})))

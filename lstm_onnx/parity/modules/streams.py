@@ -16,7 +16,6 @@ from ...symbolic_dims import names_in
 from ..cases import compositions
 from ..expected import Call, Expected
 from .inputs import BATCH, TIME, ModuleCase
-from .run import shape_of
 
 if TYPE_CHECKING:
     from .verification import ModuleVerification
@@ -96,19 +95,8 @@ def _draw_feeds(
     inputs = draw(specs, named, rng)
     for name in time.lengths:
         inputs[name] = np.full_like(inputs[name], steps)
-    states = _draw_states(verification, named, rng)
+    states = verification.draw_states(named, rng)
     return {name: array for name, array in inputs.items() if name not in states}, states
-
-
-def _draw_states(
-    verification: ModuleVerification, sizes: Mapping[str, int], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Random states, none of which is zero."""
-    states: dict[str, np.ndarray] = {}
-    for name in verification.metadata.states:
-        info = verification.model.inputs[name]
-        states[name] = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
-    return states
 
 
 def _chunked_cases(verification: ModuleVerification) -> Iterator[Expected]:
@@ -153,10 +141,7 @@ def _expect_stream(
     verification: ModuleVerification, label: str, inputs: dict[str, np.ndarray], states: dict[str, np.ndarray]
 ) -> Expected | None:
     """What PyTorch gives for a whole sequence; states that are arguments of forward are always passed."""
-    names = _argument_states(verification)
-    start = verification.model.completed(dict(inputs)) if names else {}
-    needed = {name: start[name] for name in names}
-    return verification.expect(ModuleCase(label, dict(inputs), {**needed, **states}))
+    return verification.expect(ModuleCase(label, dict(inputs), {**_argument_states(verification, inputs), **states}))
 
 
 def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -> tuple[Call, ...]:
@@ -180,9 +165,11 @@ def _calls(whole: Call, time: TimeAxes, chunking: Sequence[int], model: Model) -
     return tuple(calls)
 
 
-def _argument_states(verification: ModuleVerification) -> list[str]:
-    """The states that are arguments of forward, which PyTorch does not start."""
-    return [name for name in verification.metadata.states if name in verification.models.native.arguments]
+def _argument_states(verification: ModuleVerification, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The initial values of states that are arguments of forward, which PyTorch does not start."""
+    names = [name for name in verification.metadata.states if name in verification.models.native.arguments]
+    start = verification.model.completed(dict(inputs)) if names else {}
+    return {name: start[name] for name in names}
 
 
 def _sequences(
@@ -193,21 +180,18 @@ def _sequences(
     The last ones start from states that are drawn: a cell whose inputs are zeros stays at zeros otherwise.
     """
     rng = np.random.default_rng(verification.seed + 1)
-    longer = verification.extra_steps
     every = ((1, (1, 1, 1, 1), False), (3, (2, 1, 4), False), (3, (1, 1, 1), False), (2, (1, 1, 1), True))
     for batch, sizes, explicit in every:
         cases = []
         for size in sizes:
-            at = verification.sizes(verification.specs, batch, size + longer)
-            case = verification.case_at(verification.specs, rng, at, states=False)
+            case = verification.case(rng, batch, size, states=False)
             inputs = {name: array for name, array in case.inputs.items() if name not in verification.model.states}
             cases.append(replace(case, inputs=inputs, kind="chunks"))
-        label = f"batch {batch}, chunks of {'+'.join(str(size + longer) for size in sizes)}"
+        label = f"batch {batch}, chunks of {'+'.join(str(size + verification.extra_steps) for size in sizes)}"
         if not explicit:
             yield label, cases, {}
         elif verification.metadata.states:
-            at = verification.sizes(verification.specs, batch, sizes[0] + longer)
-            yield f"{label}, states", cases, _draw_states(verification, at, rng)
+            yield f"{label}, states", cases, verification.draw_states(verification.sizes(batch, sizes[0]), rng)
 
 
 def _carried_cases(
@@ -219,8 +203,7 @@ def _carried_cases(
     float64 states.
     """
     model, (native_run, float64_run) = verification.model, (verification.models.native, verification.models.float64)
-    start = model.completed(dict(cases[0].inputs))
-    float64_states = {name: start[name] for name in _argument_states(verification)} | dict(states)
+    float64_states = _argument_states(verification, cases[0].inputs) | dict(states)
     native_states = dict(float64_states)
     # States in attributes continue as in the module, whatever the file's metadata says.
     pairs = {**verification.metadata.states, **float64_run.states}
@@ -252,12 +235,7 @@ def _carried_cases(
     yield chunks
     if chunks.inconclusive:
         yield replace(chunks, label=f"{label}, from float64 states", calls=tuple(steps), kind="steps")
-    names = {*cases[0].inputs, *reference}
-    equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in cases[0].inputs.items())
-    if equal and not states and names <= axes.keys() and _batch_size(cases[0], axes) > 1:
+    inputs = cases[0].inputs
+    equal = all(case.inputs[name].shape == array.shape for case in cases for name, array in inputs.items())
+    if equal and not states and {*inputs, *reference} <= axes.keys() and chunks.batch > 1:
         yield replace(chunks, label=f"{label}, in a pool", kind="pool")
-
-
-def _batch_size(case: ModuleCase, batch_axes: Mapping[str, int]) -> int:
-    name, array = next(iter(case.inputs.items()))
-    return int(array.shape[batch_axes[name]])

@@ -8,37 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from onnx import ModelProto
 from torch import nn
 
 from ...errors import ConfigError, ExportError, InputError
-from ...exporter.call.arguments import Arguments
-from ...exporter.functional.functional_module import make_functional
 from ...exporter.module_metadata import parameter_digest
 from ...input_spec import InputSpec, axes, draw, longest_first, sizes_of
 from ...metadata import Metadata
 from ...runtime import Model
-from ...runtime.tensor_info import ValueInfo
 from ..amplify import input_gains
 from ..cases import SHAPES, value_changes
 from ..comparison import Models, Planned, Verification, user_case
+from ..criterion import magnitude
 from ..diagnosis.modules import diagnose_module
-from ..expected import Call, Expected, farther, largest_relative_errors, magnitude, perturbed
+from ..expected import Arrays, Call, Expected, farther, largest_relative_errors, perturbed
 from ..mutants import Target, read_graph
 from ..own_states import file_only, with_own_states
 from ..report import CaseResult, Cause, Location
-from ..tolerances import EPSILON, LEAST_INPUT_GAIN
+from ..tolerances import LEAST_INPUT_GAIN, NATIVE_EPSILON
 from .amplify import amplified_target
 from .embeddings import Rows, rows_of_inputs, with_all_rows
 from .harder import harder_targets
-from .inputs import BATCH, TIME, ModuleCase, find_arguments, forward_outputs, require_same_inputs, with_zero_and_one
-from .run import ModuleRun, shape_of
+from .inputs import BATCH, TIME, ModuleCase, find_arguments, require_same_inputs, with_zero_and_one
+from .run import ModuleRun, runs_of, shape_of
 from .sizes import is_conclusive, sweeps
 from .streams import streamed_cases
 
@@ -77,23 +74,20 @@ class ModuleVerification(Verification):
         self.example_inputs = example_inputs
         specs, found = find_arguments(model, module, inputs, example_inputs, seed)
         require_same_inputs(model, found)
-        names = forward_outputs(model, model.metadata)
-        prepare = functools.partial(make_functional, module, found, output_names=names, recurrent_required=False)
-        own = prepare()
+        own, native, float64 = runs_of(model, module, found)
         self.dtype = str(own.dtype).removeprefix("torch.")
-        float64 = prepare(dtype=torch.float64)
-        native = prepare(dtype=torch.float32) if self.dtype == "float64" else own
-        device = next(iter(found.tensors.values())).device
-        self.models = Models(model, *(ModuleRun(prepared, model, device) for prepared in (native, float64)))
+        self.models = Models(model, native, float64)
         longest = max(own.arguments.sizes.values(), default=1)
         self.extra_steps = longest - 1 if longest > _SHORT else 0
         self.rows: dict[str, Rows] = {}
         """The integers that inputs with table look-ups can be."""
+        self.specs = specs
         self.specs = self._with_all_rows(self._with_zero_and_one(specs), inputs)
-        self.cases = list(self._draw_cases(self.specs))
+        self.cases = list(self._draw_cases())
         self.cases += [self._data_case(index, feeds) for index, feeds in enumerate(data)]
         if example_inputs is not None:
-            self.cases.insert(0, _example_case(found))
+            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
+            self.cases.insert(0, ModuleCase("the example", arrays, {}))
         self.note_digest(parameter_digest(own))
 
     def _with_zero_and_one(self, specs: tuple[InputSpec, ...]) -> tuple[InputSpec, ...]:
@@ -106,20 +100,17 @@ class ModuleVerification(Verification):
 
     def _draw(self, specs: tuple[InputSpec, ...]) -> tuple[dict[str, np.ndarray], bool]:
         """Inputs of small sizes, and whether the module runs on them."""
-        drawn = draw(specs, self.base_sizes(specs), np.random.default_rng(self.seed))
+        drawn = draw(specs, self.sizes(BATCH, TIME), np.random.default_rng(self.seed))
         for inputs in (drawn, *longest_first(specs, drawn)):
             with contextlib.suppress(ExportError):
                 self.models.float64(inputs)
                 return inputs, True
         return drawn, False
 
-    def base_sizes(self, specs: Sequence[InputSpec]) -> dict[str, int]:
-        """Small sizes of the axes, at which the module runs."""
-        return self.sizes(specs, BATCH, TIME + self.extra_steps)
-
-    def sizes(self, specs: Sequence[InputSpec], batch: int, time: int) -> dict[str, int]:
-        """The size of each axis, within its limits."""
-        return {axis: self.axes.within(axis, size) for axis, size in sizes_of(specs, batch, time).items()}
+    def sizes(self, batch: int, time: int) -> dict[str, int]:
+        """The size of each axis, within its limits; `time` is without the steps that the module needs in any case."""
+        sizes = sizes_of(self.specs, batch, time + self.extra_steps)
+        return {axis: self.axes.within(axis, size) for axis, size in sizes.items()}
 
     def _with_all_rows(self, specs: tuple[InputSpec, ...], declared: Sequence[InputSpec]) -> tuple[InputSpec, ...]:
         """Integers that index a table, drawn from all of its rows unless a source declares their range."""
@@ -136,70 +127,80 @@ class ModuleVerification(Verification):
         self.rows = found
         return opened
 
-    def _draw_cases(self, specs: Sequence[InputSpec]) -> Iterator[ModuleCase]:
+    def _draw_cases(self) -> Iterator[ModuleCase]:
         rng = np.random.default_rng(self.seed)
-        open_axes = axes(specs)
-        longer = self.extra_steps
-        shapes = [(batch, time + longer) for batch, time in (SHAPES if open_axes else SHAPES[:1])]
+        open_axes = axes(self.specs)
+        shapes = SHAPES if open_axes else SHAPES[:1]
         seen = []
         for batch, time in shapes:
-            case = self._case(specs, rng, batch, time)
+            case = self.case(rng, batch, time)
             if case.label not in seen:  # limits of the axes can make two shapes equal
                 seen.append(case.label)
                 yield case
         if self.metadata.states:
-            yield self._case(specs, rng, *shapes[-1], states=False)
-        lengths = [spec.name for spec in specs if isinstance(spec.high, str)]
+            yield self.case(rng, *shapes[-1], states=False)
+        lengths = [spec.name for spec in self.specs if isinstance(spec.high, str)]
         if lengths and open_axes:
-            case = self._case(specs, rng, 3, 7 + longer)
+            case = self.case(rng, 3, 7)
             cut = {name: np.maximum(array - 1, 1) for name, array in case.inputs.items() if name in lengths}
             yield replace(case, label=f"{case.label}, none of full length", inputs={**case.inputs, **cut})
         sites = [site for site in self.models.float64.sites.values() if site.spec.op_type == "LSTM" and not site.cell]
         gain = max((input_gains(site.spec, site.weights).input for site in sites), default=1.0)  # type: ignore[arg-type]
-        floats = [spec.name for spec in specs if np.issubdtype(np.dtype(spec.dtype), np.floating) and spec.low is None]
-        if gain > LEAST_INPUT_GAIN and floats:
-            case = self._case(specs, rng, 3, 7 + longer)
-            louder = {name: (case.inputs[name] * gain).astype(case.inputs[name].dtype) for name in floats}
-            yield replace(case, label=f"{case.label}, amplified", inputs={**case.inputs, **louder})
-        yield from self._value_cases(specs, rng, gain)
+        if gain > LEAST_INPUT_GAIN and self.unbounded_inputs:
+            case = self.case(rng, 3, 7)
+            yield replace(case, label=f"{case.label}, amplified", inputs=self.multiplied(case.inputs, gain))
+        yield from self._value_cases(rng, gain)
 
-    def _value_cases(self, specs: Sequence[InputSpec], rng: np.random.Generator, gain: float) -> Iterator[ModuleCase]:
+    @property
+    def unbounded_inputs(self) -> list[str]:
+        """The floating-point inputs without a range."""
+        return [spec.name for spec in self.specs if np.dtype(spec.dtype).kind == "f" and spec.low is None]
+
+    def multiplied(self, inputs: Arrays, factor: float) -> dict[str, np.ndarray]:
+        """Inputs of which those without a range are multiplied."""
+        changed = {name: (inputs[name] * factor).astype(inputs[name].dtype) for name in self.unbounded_inputs}
+        return {**inputs, **changed}
+
+    def _value_cases(self, rng: np.random.Generator, gain: float) -> Iterator[ModuleCase]:
         """Zero, one-signed and large values, and the ends of ranges."""
-        case = self._case(specs, rng, 3, 4 + self.extra_steps)
+        case = self.case(rng, 3, 4)
         states = [*case.states, *self.metadata.states]
-        for label, changed in value_changes(specs, states, case.feeds, gain, self.dtype):
+        for label, changed in value_changes(self.specs, states, case.feeds, gain, self.dtype):
             feeds = {**case.feeds, **changed}
             inputs, carried = ({name: feeds[name] for name in part} for part in (case.inputs, case.states))
             yield ModuleCase(f"{case.label}, {label}", inputs, carried, "values")
 
     def _data_case(self, index: int, feeds: Mapping[str, Any]) -> ModuleCase:
         """The user's own inputs."""
-        label, _ = user_case(self.model, index, feeds)
-        without = file_only(self.model.metadata)  # caches, which PyTorch does not have
-        arrays = {name: np.asarray(array) for name, array in feeds.items() if name not in without}
-        arguments = set(self.models.native.arguments)
-        inputs = {name: array for name, array in arrays.items() if name in arguments}
-        states = {name: array for name, array in arrays.items() if name not in arguments}
+        label, arrays = user_case(self.model, index, feeds)
+        # Without caches, which PyTorch does not have.
+        names = [name for name in feeds if name not in file_only(self.model.metadata)]
+        arguments = self.models.native.arguments
+        inputs = {name: arrays[name] for name in names if name in arguments}
+        states = {name: arrays[name] for name in names if name not in arguments}
         return ModuleCase(label, inputs, states, "data")
 
-    def _case(
-        self, specs: Sequence[InputSpec], rng: np.random.Generator, batch: int, time: int, *, states: bool = True
-    ) -> ModuleCase:
-        return self.case_at(specs, rng, self.sizes(specs, batch, time), states=states)
+    def case(self, rng: np.random.Generator, batch: int, time: int, *, states: bool = True) -> ModuleCase:
+        """Random inputs, and random states where the file has some; see `sizes`."""
+        return self.case_at(rng, self.sizes(batch, time), states=states)
 
-    def case_at(
-        self, specs: Sequence[InputSpec], rng: np.random.Generator, sizes: Mapping[str, int], *, states: bool = True
-    ) -> ModuleCase:
-        """Random inputs of these sizes, and random states where the file has some."""
-        inputs = draw(specs, sizes, rng)
+    def case_at(self, rng: np.random.Generator, sizes: Mapping[str, int], *, states: bool = True) -> ModuleCase:
+        """The same at these sizes of the axes."""
+        inputs = draw(self.specs, sizes, rng)
         label = ", ".join(f"{name} {size}" for name, size in sizes.items()) or "the only shape"
-        drawn: dict[str, np.ndarray] = {}
-        for name in self.metadata.states:
-            if name not in inputs and states:
-                drawn[name] = _draw_state(self.model.inputs[name], sizes, rng)
         if self.metadata.states:
             label += ", states" if states else ", no states"
-        return ModuleCase(label, inputs, drawn)
+        return ModuleCase(label, inputs, self.draw_states(sizes, rng, without=inputs) if states else {})
+
+    def draw_states(
+        self, sizes: Mapping[str, int], rng: np.random.Generator, *, without: Container[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Random states, never zero, and in the range of tanh, so that each serves as h and as c."""
+        infos = [self.model.inputs[name] for name in self.metadata.states if name not in without]
+        return {
+            info.name: np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
+            for info in infos
+        }
 
     @property
     def planned(self) -> int:
@@ -260,8 +261,8 @@ class ModuleVerification(Verification):
             native = native_run(case.feeds)
             if case.kind == "values":
                 native = farther(native, float64_run(perturbed(case.feeds, self.dtype)), reference)
-                unit = EPSILON["float32" if self.dtype == "float64" else self.dtype]
-                native = farther(native, float64_run.with_rounded_layers(case.feeds, unit), reference)
+                rounded = float64_run.with_rounded_layers(case.feeds, NATIVE_EPSILON[self.dtype])
+                native = farther(native, rounded, reference)
                 # With saturated gates an argmax is of equal numbers.
                 floats = {name: array for name, array in reference.items() if array.dtype.kind == "f"}
                 reference = floats or reference
@@ -305,14 +306,3 @@ class ModuleVerification(Verification):
                 with contextlib.suppress(ExportError):
                     return self.models.float64(ordered.feeds), ordered
             raise
-
-
-def _example_case(found: Arguments) -> ModuleCase:
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in found.tensors.items()}
-    return ModuleCase("the example", arrays, {})
-
-
-def _draw_state(info: ValueInfo, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
-    """Never zero, and in the range of tanh, so that it serves as h and as c."""
-    values: np.ndarray = np.tanh(rng.standard_normal(shape_of(info, sizes))).astype(info.dtype or np.float32)
-    return values

@@ -6,6 +6,7 @@ Half precision rounds at 1e-3, so that a mistake behind a layer that reacts weak
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -27,8 +28,7 @@ _DTYPE_ATTRIBUTES = ("to", "dtype", "stash_type")
 
 def widened_graph(model: onnx.ModelProto, folder: str) -> onnx.ModelProto:
     """A copy of `model`, whose external data is in `folder`, with float32 in place of float16."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     for graph in graphs_of(copy.graph):
         _widen_values((*graph.input, *graph.output, *graph.value_info))
         for tensor in graph.initializer:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
-from ...metadata import Metadata
 from ...onnxgraph.recurrent import RecurrentLayer
 from .equivalence import ABSENT, APPLIED, Outcome
 from .graph_edit import Edit
@@ -15,14 +13,12 @@ from .graph_edit import Edit
 
 def stale(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A cache that is never written."""
-    for name, after in _caches(edit):
-        edit.replace_output(after, partial(_instead, edit, name))
-        return APPLIED
-    return ABSENT
-
-
-def _instead(edit: Edit, cache: str, _right: str) -> str:
-    return edit.node("Identity", cache)
+    found = next(_caches(edit), None)
+    if found is None:
+        return ABSENT
+    name, after = found
+    edit.replace_output(after, lambda _: edit.node("Identity", name))
+    return APPLIED
 
 
 def lost(edit: Edit, _layer: RecurrentLayer) -> Outcome:
@@ -35,7 +31,7 @@ def lost(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 def _caches(edit: Edit) -> Iterator[tuple[str, str]]:
     """The caches of which every later step depends: where steps are counted, some are read at the start alone."""
-    metadata = Metadata.from_metadata({item.key: item.value for item in edit.model.metadata_props})
+    metadata = edit.metadata
     streaming = metadata.streaming
     if streaming is None or streaming.steps is not None:
         return

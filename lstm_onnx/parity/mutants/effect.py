@@ -18,7 +18,8 @@ Shapes = Mapping[str, Sequence[int | None]]
 """The shapes of values, as far as they are known."""
 _SMALL = 2**16
 """Numbers of the largest constant that is read as an index."""
-_ENDLESS = 2**31 - 1
+TO_THE_END = 2**31 - 1
+"""An end of a Slice from which on it is past every end."""
 
 
 def same_by_graph(one: ModelProto, other: ModelProto, shapes: Shapes) -> bool:
@@ -198,7 +199,7 @@ class _Graph:
         size = self._size(source, axis % max(rank, 1))
         if size is None or step not in ([], [1]):
             return None, None
-        return axis % max(rank, 1), list(range(size))[start : None if end >= _ENDLESS else end]
+        return axis % max(rank, 1), list(range(size))[start : None if end >= TO_THE_END else end]
 
     @staticmethod
     def _inside(index: np.ndarray | None, count: int | None) -> list[int] | None:

@@ -5,7 +5,7 @@ Each proof gives its reason for the report, or "" where there is none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx import NodeProto
 
 from ...onnxgraph.padding import is_masked
 from ...onnxgraph.recurrent import Port, RecurrentLayer
+from ...onnxgraph.tensors import attributes_of
 from .graph_edit import Edit
 
 LARGEST = 2**24
@@ -31,6 +32,8 @@ class Outcome:
     reason: str = ""
 
 
+Apply = Callable[[Edit, RecurrentLayer], Outcome]
+"""Changes a model at a layer, or anywhere, and gives the outcome."""
 APPLIED, ABSENT = Outcome(applied=True), Outcome(applied=False)
 
 
@@ -97,7 +100,7 @@ def unread_h(edit: Edit, layer: RecurrentLayer) -> str:
 
 def unread_padding(edit: Edit, layer: RecurrentLayer) -> str:
     """Without lengths, a forward layer's output differs only past a sequence's end, where nothing reads it."""
-    if layer.directions != 1 or layer.scan or _reverse(layer):
+    if layer.scan or layer.direction != "forward":
         return ""
     finals = [port.value for state in ("h", "c") for port in layer.final(state)]
     assert layer.lengths is not None  # noqa: S101 - the caller's condition
@@ -105,10 +108,6 @@ def unread_padding(edit: Edit, layer: RecurrentLayer) -> str:
         return ""
     masked = all(is_masked(edit, value, layer.lengths.value) for value in layer.y if value)
     return "its output past a sequence's end is never read" if masked else ""
-
-
-def _reverse(layer: RecurrentLayer) -> bool:
-    return any(item.name == "direction" and item.s == b"reverse" for item in layer.node.attribute)
 
 
 def unread_row(edit: Edit, value: str) -> bool:
@@ -129,6 +128,6 @@ def unread_row(edit: Edit, value: str) -> bool:
 
 
 def _chooses_another(edit: Edit, reader: NodeProto, own: range, total: int) -> bool:
-    axis = next((item.i for item in reader.attribute if item.name == "axis"), 0)
-    index = edit.constant(reader.input[1]) if reader.op_type == "Gather" and axis == 0 else None
+    along_rows = reader.op_type == "Gather" and not attributes_of(reader).get("axis")
+    index = edit.constant(reader.input[1]) if along_rows else None
     return index is not None and not set((index.reshape(-1) % total).tolist()) & set(own)

@@ -28,8 +28,7 @@ def one_step_more(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 def stale_state(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A state that no step changes."""
     for _, body in _loops(edit):
-        place = len(_carried(body)) - 1
-        _replace(body, 1 + place, body.input[_HEAD + place].name)
+        _replace(body, len(body.input) - _HEAD, body.input[-1].name)
         return APPLIED
     return ABSENT
 
@@ -44,13 +43,10 @@ def same_input(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 def ignored_stop(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """A sequence that never ends."""
-    for _, body in _loops(edit):
-        for node in body.node:
-            if node.name == f"{OWN}stop/next_done":
-                node.input[0] = f"{OWN}stop/before"
-                _left_alone(body, f"{OWN}stop/left")
-                return APPLIED
-    return ABSENT
+    ends = _step_nodes(edit, "stop/next_done")
+    for node in (*ends, *_step_nodes(edit, "stop/left")) if ends else ():
+        node.input[0] = f"{OWN}stop/before"
+    return APPLIED if ends else ABSENT
 
 
 def changed_after_stop(edit: Edit, _layer: RecurrentLayer) -> Outcome:
@@ -66,26 +62,27 @@ def changed_after_stop(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 def smallest(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """The token with the smallest number."""
-    for _, body in _loops(edit):
-        for node in body.node:
-            if node.name == f"{OWN}choose/token" and node.input[0] != f"{OWN}choose/Cast":
-                node.op_type = "ArgMin"
-                return APPLIED
+    for node in _step_nodes(edit, "choose/token"):
+        if node.input[0] != f"{OWN}choose/Cast":
+            node.op_type = "ArgMin"
+            return APPLIED
     return ABSENT
 
 
 def ignored_temperature(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """Draws by the numbers as they are."""
-    return _instead(edit, f"{OWN}choose/Div")
+    for node in _step_nodes(edit, "choose/Div"):
+        node.op_type = "Identity"
+        del node.input[1:]
+        return APPLIED
+    return ABSENT
 
 
 def first_noise(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """Draws by the first step's noise in every step."""
-    for _, body in _loops(edit):
-        for node in body.node:
-            if node.name == f"{OWN}noise/step":
-                node.input[1] = edit.array(np.array(0, np.int64))
-                return APPLIED
+    for node in _step_nodes(edit, "noise/step"):
+        node.input[1] = edit.array(np.array(0, np.int64))
+        return APPLIED
     return ABSENT
 
 
@@ -95,8 +92,9 @@ def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto]]:
             yield node, next(bodies_of(node))
 
 
-def _carried(body: GraphProto) -> list[str]:
-    return [value.name for value in body.input[_HEAD:]]
+def _step_nodes(edit: Edit, name: str) -> list[NodeProto]:
+    """The node of this name among those that generation adds to the loop's body, if it is there."""
+    return [node for _, body in _loops(edit) for node in body.node if node.name == f"{OWN}{name}"]
 
 
 def _replace(body: GraphProto, place: int, value: str) -> None:
@@ -104,20 +102,3 @@ def _replace(body: GraphProto, place: int, value: str) -> None:
     name = f"mutant/{place}"
     body.node.append(helper.make_node("Identity", [value], [name], name=name))
     body.output[place].name = name
-
-
-def _left_alone(body: GraphProto, name: str) -> None:
-    for node in body.node:
-        if node.name == name:
-            node.input[0] = f"{OWN}stop/before"
-
-
-def _instead(edit: Edit, name: str) -> Outcome:
-    """A node of the body passes its first input on."""
-    for _, body in _loops(edit):
-        for node in body.node:
-            if node.name == name:
-                node.op_type = "Identity"
-                del node.input[1:]
-                return APPLIED
-    return ABSENT

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,13 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError
 
 from ...generation.choose import LOOP
+from ...metadata import Metadata
 from ...onnxgraph import bodies_of, nodes_of, outer_values
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, Port, RecurrentLayer, read_layer
 from ...onnxgraph.shape_inference import with_shapes, without_weights
 from ..report import Range
-from .effect import Shapes, live_values
+from .effect import TO_THE_END, Shapes, live_values
 
-_TO_THE_END = 2**31 - 1
-"""An end of a Slice that is past every end."""
 _STATE_OUTPUTS = {"h": 1, "c": 2}
 _SHAPE_ONLY = frozenset(
     {"Expand", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast", "Split", "Slice"}
@@ -57,6 +57,11 @@ class Edit:
         self._taken |= self._initializers.keys()
         self._producers = {value: node for node in self.graph.node for value in node.output if value}
         self.layers = list(self._sites())
+
+    @property
+    def metadata(self) -> Metadata:
+        """The file's metadata."""
+        return Metadata.from_metadata({item.key: item.value for item in self.model.metadata_props})
 
     @functools.cached_property
     def live(self) -> set[str]:
@@ -155,8 +160,7 @@ class Edit:
     def replace_output(self, output: str, make: Callable[[str], str]) -> None:
         """Replace one of the graph's outputs by what `make` computes from it, under the same name."""
         right = f"{output}/right"
-        for node in nodes_of(self.graph.node):
-            node.input[:] = [right if value == output else value for value in node.input]
+        redirect(nodes_of(self.graph.node), output, right)
         maker = self._producers[output]
         maker.output[:] = [right if value == output else value for value in maker.output]
         self._producers[right] = maker
@@ -165,11 +169,11 @@ class Edit:
 
     def sort(self) -> None:
         """Sort the nodes topologically; what was found in the graph before is then invalid."""
-        waiting = list(enumerate(map(_copied, self.graph.node)))
+        waiting = list(enumerate(map(deepcopy, self.graph.node)))
         ahead = {value for _, node in waiting for value in node.output if value}
         del self.graph.node[:]
         while waiting:
-            ready = {index for index, node in waiting if not ahead & _reads(node)}
+            ready = {index for index, node in waiting if not ahead & reads(node)}
             if not ready:  # a cycle, which ONNX Runtime refuses
                 ready = {index for index, _ in waiting}
             self.graph.node.extend(node for index, node in waiting if index in ready)
@@ -203,15 +207,21 @@ def step_of(graph: GraphProto) -> GraphProto:
     return graph
 
 
-def _copied(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
+def set_attribute(node: NodeProto, name: str, value: Any) -> None:
+    """Give a node an attribute, or another value of it."""
+    found = next((item for item in node.attribute if item.name == name), None)
+    (node.attribute.add() if found is None else found).CopyFrom(helper.make_attribute(name, value))
 
 
-def _reads(node: NodeProto) -> set[str]:
+def reads(node: NodeProto) -> set[str]:
     """The values that a node and its subgraphs read."""
     return {value for each in nodes_of([node]) for value in each.input}
+
+
+def redirect(readers: Iterable[NodeProto], value: str, other: str) -> None:
+    """Let nodes read `other` in place of a value."""
+    for node in readers:
+        node.input[:] = [other if name == value else name for name in node.input]
 
 
 def known_shapes(model: ModelProto) -> Shapes:
@@ -221,8 +231,7 @@ def known_shapes(model: ModelProto) -> Shapes:
     if step is model.graph:
         return shapes
     # Alone: onnx does not read the constants and the other values of the graph around a body.
-    alone = ModelProto()
-    alone.CopyFrom(model)
+    alone = deepcopy(model)
     alone.graph.CopyFrom(step)
     alone.graph.initializer.extend(model.graph.initializer)
     read = {value for node in step.node for value in (*node.input, *outer_values(node))}
@@ -257,7 +266,7 @@ def _note_last_steps(model: ModelProto) -> bool:
         if not dims or len(parts) != 4 or any(part is None for part in parts):
             continue
         start, end, axis, step = (int(part.item()) for part in parts if part is not None)
-        if start == -1 and step == 1 and end >= _TO_THE_END:
+        if start == -1 and step == 1 and end >= TO_THE_END:
             dims[axis].dim_value = 1
             found = True
     return found

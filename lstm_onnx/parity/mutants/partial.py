@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper
 
 from ...errors import LSTMOnnxError
-from ...metadata import Metadata
 from ...onnxgraph.recurrent import RecurrentLayer
 from .equivalence import ABSENT, APPLIED, Outcome, equivalent
 from .graph_edit import Edit
 from .rows import after_layers_of_rows
 
-Apply = Callable[[Edit, RecurrentLayer], Outcome]
 _STEPS = 100
 """Time steps above which the mutant is wrong."""
 _ONE_BATCH = 11
@@ -23,18 +19,8 @@ _ROWS = 8
 """Rows of a table of which one is made wrong, the first that shows."""
 _LARGE = 20.0
 """The value above which an input is large."""
-_FLOATS: dict[int, type] = {
-    TensorProto.FLOAT: np.float32,
-    TensorProto.DOUBLE: np.float64,
-    TensorProto.FLOAT16: np.float16,
-}
-_INTEGERS: dict[int, type] = {
-    TensorProto.INT64: np.int64,
-    TensorProto.INT32: np.int32,
-    TensorProto.INT16: np.int16,
-    TensorProto.INT8: np.int8,
-    TensorProto.UINT8: np.uint8,
-}
+_NUMBERS = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8")
+"""The dtypes of outputs that are made wrong."""
 _OTHERS: dict[int, int] = {
     TensorProto.FLOAT: TensorProto.DOUBLE,
     TensorProto.DOUBLE: TensorProto.FLOAT,
@@ -75,14 +61,14 @@ def at_one_size(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
 def for_large_numbers(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """Wrong for large inputs."""
-    metadata = _metadata(edit)
-    floats = [item for item in edit.graph.input if _type(item) in _FLOATS and item.name in edit.ranges]
+    metadata = edit.metadata
+    floats = [item for item in edit.graph.input if item.name in edit.ranges and "float" in _dtype(item)]
     floats.sort(key=lambda item: item.name in metadata.states)
     declared = {spec.name: spec for spec in metadata.inputs if spec.low is not None}
     open_ones = [item for item in floats if item.name not in declared]
     if not open_ones:
         return equivalent("its inputs have ranges without large numbers") if floats else ABSENT
-    name, dtype = open_ones[0].name, _FLOATS[_type(open_ones[0])]
+    name, dtype = open_ones[0].name, _dtype(open_ones[0])
     largest = max(abs(edit.ranges[name].least), abs(edit.ranges[name].largest))
     past = _LARGE if largest > _LARGE else largest / 2
     size = edit.node("ReduceMax", edit.node("Abs", name), keepdims=0)
@@ -134,20 +120,19 @@ def _wrong_row(edit: Edit, looked_up: str, table: np.ndarray, rows: list[int]) -
 def other_dtype(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """An output of another dtype, with the same numbers."""
     for item in edit.graph.output:
-        kind = _type(item)
-        if kind in _OTHERS and edit.maker(item.name) is not None:
-            edit.wrap_output(item.name, "Cast", to=_OTHERS[kind])
-            item.type.tensor_type.elem_type = _OTHERS[kind]
+        other = _OTHERS.get(item.type.tensor_type.elem_type)
+        if other is not None and edit.maker(item.name) is not None:
+            edit.wrap_output(item.name, "Cast", to=other)
+            item.type.tensor_type.elem_type = other
             return APPLIED
     return ABSENT
 
 
-def _type(item: ValueInfoProto) -> int:
-    return int(item.type.tensor_type.elem_type)
-
-
-def _metadata(edit: Edit) -> Metadata:
-    return Metadata.from_metadata({item.key: item.value for item in edit.model.metadata_props})
+def _dtype(item: ValueInfoProto) -> str:
+    """The dtype of an input or output if it is one of `_NUMBERS`, else ""."""
+    kind = item.type.tensor_type.elem_type
+    name = helper.tensor_dtype_to_np_dtype(kind).name if kind else ""
+    return name if name in _NUMBERS else ""
 
 
 def _axis(edit: Edit, role: str) -> tuple[str, tuple[int, ...], int, int | None] | None:
@@ -159,7 +144,7 @@ def _axis(edit: Edit, role: str) -> tuple[str, tuple[int, ...], int, int | None]
     name = role if role in sizes else names[place] if not named and len(names) > place else None
     if name is None or _size(edit, name) == "":
         return None
-    least, most = _metadata(edit).axis_limits.get(name, (1, None))
+    least, most = edit.metadata.axis_limits.get(name, (1, None))
     return name, sizes[name], least, most
 
 
@@ -186,13 +171,12 @@ def _looked_up(edit: Edit, value: str) -> str | None:
 def _wrong_where(edit: Edit, value: str, comparison: str, limit: np.ndarray) -> Outcome:
     """Replace an output y by 2 y + 3 where ``value comparison limit``: no number in -1 to 1 stays what it was."""
     for item in edit.graph.output:
-        dtype = {**_FLOATS, **_INTEGERS}.get(_type(item))
-        if dtype is None or edit.maker(item.name) is None:
+        dtype = _dtype(item)
+        if not dtype or edit.maker(item.name) is None:
             continue
         condition = edit.node(comparison, value, limit)
         one = edit.node("Cast", condition, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
         factor = edit.node("Add", one, np.array(1, dtype))
-
         three = edit.node("Mul", one, np.array(3, dtype))
 
         def wrong(right: str, factor: str = factor, three: str = three) -> str:

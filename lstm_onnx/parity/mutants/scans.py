@@ -8,9 +8,9 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
 from ...onnxgraph import bodies_of, nodes_of
-from ...onnxgraph.recurrent import RecurrentLayer
+from ...onnxgraph.recurrent import RecurrentLayer, initial_states
 from .equivalence import ABSENT, APPLIED, Outcome
-from .graph_edit import Edit
+from .graph_edit import Edit, reads, redirect
 
 _END = np.array([np.iinfo(np.int64).max], np.int64)
 _PASSED_ON = ("Identity", "Cast")
@@ -51,7 +51,7 @@ def stale_element(edit: Edit, _layer: RecurrentLayer) -> Outcome:
 
     for node, body, _ in _loops(edit):
         read = _read(body)
-        scanned = body.input[-_integer(node, "num_scan_inputs") :]
+        scanned = body.input[len(initial_states(node)) :]
         if any(value.name in read for value in scanned) and _change_elements(node, shifted):
             return APPLIED
     return ABSENT
@@ -64,21 +64,16 @@ def _loops(edit: Edit) -> Iterator[tuple[NodeProto, GraphProto, list[int]]]:
         if node.op_type != "Scan" or node.name in layers:
             continue
         (body,) = bodies_of(node)
-        count = len(node.input) - _integer(node, "num_scan_inputs")
         read = _read(body)
         producers = {value: inner for inner in body.node for value in inner.output}
         carried = [
             place
-            for place in range(count)
+            for place in range(len(initial_states(node)))
             if body.input[place].name in read
             and _source(producers, body.output[place].name) != body.input[place].name
             and _reaches_output(edit, node, body, place)
         ]
         yield node, body, carried
-
-
-def _integer(node: NodeProto, name: str) -> int:
-    return next((int(item.i) for item in node.attribute if item.name == name), 0)
 
 
 def _read(body: GraphProto) -> set[str]:
@@ -95,15 +90,13 @@ def _source(producers: dict[str, NodeProto], value: str) -> str:
 def _reaches_output(edit: Edit, node: NodeProto, body: GraphProto, place: int) -> bool:
     """Whether an output that is used depends on a carried value, in the same step or through what is carried."""
     depends = {body.input[place].name}
-    count = len(node.input) - _integer(node, "num_scan_inputs")
-    while True:
+    count, before = len(initial_states(node)), 0
+    while len(depends) > before:
         before = len(depends)
         for inner in body.node:
-            if depends & {value for each in nodes_of([inner]) for value in each.input}:
+            if depends & reads(inner):
                 depends.update(inner.output)
         depends |= {body.input[i].name for i in range(count) if body.output[i].name in depends}
-        if len(depends) == before:
-            break
     return any(edit.used(value) for value, inner in zip(node.output, body.output, strict=True) if inner.name in depends)
 
 
@@ -113,23 +106,16 @@ def _change_elements(node: NodeProto, change: Callable[[str, np.ndarray], str]) 
     if any(any(item.ints) for item in node.attribute if item.name in names):
         return False
     axis = np.array([0], np.int64)
-    for place in range(len(node.input) - _integer(node, "num_scan_inputs"), len(node.input)):
+    for place in range(len(initial_states(node)), len(node.input)):
         node.input[place] = change(node.input[place], axis)
     return True
 
 
 def _cut_outputs(edit: Edit, node: NodeProto) -> None:
     """Leave out the first of all steps in what a Scan gives of each."""
-    for place in range(len(node.input) - _integer(node, "num_scan_inputs"), len(node.output)):
-        value = node.output[place]
-        if not edit.used(value):
-            continue
+    after_first = np.array([1], np.int64), _END, np.array([0], np.int64)
+    for value in node.output[len(initial_states(node)) :]:
         if edit.is_output(value):
-            edit.wrap_output(value, "Slice", np.array([1], np.int64), _END, np.array([0], np.int64))
-            continue
-        readers = [
-            (reader, i) for reader in edit.readers(value) for i, name in enumerate(reader.input) if name == value
-        ]
-        cut = edit.node("Slice", value, np.array([1], np.int64), _END, np.array([0], np.int64))
-        for reader, i in readers:
-            reader.input[i] = cut
+            edit.wrap_output(value, "Slice", *after_first)
+        elif readers := edit.readers(value):
+            redirect(readers, value, edit.node("Slice", value, *after_first))

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 
 import onnx
@@ -39,21 +40,21 @@ def folder_of(model: Model) -> str:
     return os.path.dirname(os.path.realpath(model.path))  # noqa: PTH120
 
 
-def opened(model: Model, copy: onnx.ModelProto) -> Model:
-    """`copy`, opened on the engine and the provider of `model`, with its pairs of states.
+def opened(model: Model, proto: onnx.ModelProto, *, on_engine: bool = True) -> Model:
+    """A copy of a file, opened on the engine (or else in ONNX Runtime) and provider of `model`, with its state pairs.
 
     It has one thread: a pool with more would open the file again, and a copy has none.
 
     Raises:
         LSTMOnnxError: it cannot be opened.
     """
-    session, provider = session_like(model, copy.SerializeToString(), folder_of(model))
-    return Model(model.path, session, provider, _states_of(model), 1)
-
-
-def _states_of(model: Model) -> Mapping[str, str] | None:
-    """The pairs of states to open a copy of it with."""
-    return None if model.states == model.metadata.states else model.states
+    content, folder = proto.SerializeToString(), folder_of(model)
+    if on_engine:
+        session, provider = session_like(model, content, folder)
+    else:
+        session, provider = open_session(content, model.provider, 1, folder=folder)
+    states = None if model.states == model.metadata.states else model.states
+    return Model(model.path, session, provider, states, 1)
 
 
 def require_level(level: str) -> None:
@@ -82,9 +83,7 @@ class Target:
         """
         if engine_of(self.model) is None:
             return self
-        content, folder = self.proto.SerializeToString(), folder_of(self.model)
-        session, provider = open_session(content, self.model.provider, 1, folder=folder)
-        return replace(self, model=Model(self.model.path, session, provider, _states_of(self.model), 1))
+        return replace(self, model=opened(self.model, self.proto, on_engine=False))
 
 
 def mutated(
@@ -100,15 +99,14 @@ def mutated(
     `folder` has its external data; `shapes` are those of `known_shapes`, for proofs; `ranges` are the sizes and
     values that the right file was compared at, within which some mutants are wrong.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    edit = Edit(copy, folder, shapes, ranges, inner=not mutator.once)
+    mutant = deepcopy(proto)
+    edit = Edit(mutant, folder, shapes, ranges, inner=not mutator.once)
     # What is changed outside of the layers takes none.
     outcome = mutator.apply(edit, edit.layers[layer] if edit.layers else None)  # type: ignore[arg-type]
     edit.sort()
-    if outcome.applied and same_by_graph(proto, copy, shapes or {}):
+    if outcome.applied and same_by_graph(proto, mutant, shapes or {}):
         outcome = equivalent("no output depends on it")
-    return outcome, copy
+    return outcome, mutant
 
 
 def self_test(
@@ -169,17 +167,10 @@ class _Remembered:
     """What an iterable gives, as often as it is asked for; made when it is asked for first."""
 
     def __init__(self, targets: Iterable[Target]) -> None:
-        self._made: list[Target] = []
-        self._others = iter(targets)
+        (self._targets,) = itertools.tee(targets, 1)
 
     def __iter__(self) -> Iterator[Target]:
-        for index in itertools.count():
-            if index == len(self._made):
-                try:
-                    self._made.append(next(self._others))
-                except StopIteration:
-                    return
-            yield self._made[index]
+        return copy(self._targets)
 
 
 def _sensitive_first(expected: Sequence[Expected]) -> list[Expected]:
@@ -209,12 +200,12 @@ def _result(
             continue
         # Cases that detect it most likely are run first, in their order otherwise.
         cases.sort(key=lambda case: case.kind not in mutator.kinds)
-        outcome, copy = mutated(target.proto, mutator, at, folder, shapes, ranges)
+        outcome, mutant = mutated(target.proto, mutator, at, folder, shapes, ranges)
         if outcome.reason:
             return MutantResult("", "equivalent", 0.0, "", outcome.reason)
         if not outcome.applied:
             return None
-        result = _run(target.model, copy, cases)
+        result = _run(target.model, mutant, cases)
         if result.outcome == "rejected":
             return result
         if nearest is None or result.ratio >= nearest.ratio:
@@ -229,14 +220,12 @@ def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str, 
     for target in targets:
         copies = []
         for number in (None, *NUMBERS):
-            copy = onnx.ModelProto()
-            copy.CopyFrom(target.proto)
-            edit = Edit(copy, folder, shapes, inner=True)
+            edit = Edit(deepcopy(target.proto), folder, shapes, inner=True)
             if not replaced(edit, edit.layers[at], number):
                 return False
             edit.sort()
             try:
-                copies.append(opened(target.model, copy))
+                copies.append(opened(target.model, edit.model))
             except LSTMOnnxError:
                 return False
         own, *others = copies
@@ -245,22 +234,17 @@ def _unread(targets: Iterable[Target], replaced: Replace, at: int, folder: str, 
     return True
 
 
-def _run(model: Model, copy: onnx.ModelProto, cases: Sequence[Expected]) -> MutantResult:
+def _run(model: Model, proto: onnx.ModelProto, cases: Sequence[Expected]) -> MutantResult:
     """The first case that rejects a mutant, or the one with the largest ratio."""
     try:
-        mutant = opened(model, copy)
+        mutant = opened(model, proto)
     except LSTMOnnxError:
         return MutantResult("", "rejected", math.inf, "opening it")
     nearest = MutantResult("", "survived", 0.0, "")
     for expected in cases:
         result = replay(mutant, expected)
-        ratio = math.inf if result.error else max((_number(tensor.ratio) for tensor in result.tensors), default=0.0)
         if not result.passed:
-            return MutantResult("", "rejected", ratio, result.label)
-        if ratio >= nearest.ratio:
-            nearest = replace(nearest, ratio=ratio, case=result.label)
+            return MutantResult("", "rejected", result.ratio, result.label)
+        if result.ratio >= nearest.ratio:
+            nearest = replace(nearest, ratio=result.ratio, case=result.label)
     return nearest
-
-
-def _number(ratio: float) -> float:
-    return math.inf if math.isnan(ratio) else ratio

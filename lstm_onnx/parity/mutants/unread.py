@@ -17,7 +17,7 @@ from ...errors import LSTMOnnxError
 from ...onnxgraph.recurrent import RecurrentLayer
 from ...runtime import Model
 from ..expected import Expected
-from .graph_edit import Edit
+from .graph_edit import Edit, redirect
 from .zeros import stays_at_zero
 
 Replace = Callable[[Edit, RecurrentLayer, float | None], bool]
@@ -75,10 +75,7 @@ def _replace_padding(edit: Edit, layer: RecurrentLayer, number: float | None, *,
         if number is None:
             kept = edit.node("Or", kept, edit.node("Not", kept))
         other = edit.node("Where", kept, value, np.array(number or 0, weights.dtype))
-        for reader in readers:
-            for place, name in enumerate(reader.input):
-                if name == value:
-                    reader.input[place] = other
+        redirect(readers, value, other)
     return True
 
 

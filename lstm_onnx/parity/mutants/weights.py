@@ -12,6 +12,7 @@ from .equivalence import (
     ABSENT,
     APPLIED,
     LARGEST,
+    Apply,
     Outcome,
     equivalent,
     same_blocks,
@@ -19,9 +20,8 @@ from .equivalence import (
     unread_gates,
     unread_recurrence,
 )
-from .graph_edit import Edit
+from .graph_edit import Edit, set_attribute
 
-Apply = Callable[[Edit, RecurrentLayer], Outcome]
 _TOO_LARGE = {"float16": 1.5}
 """The factor of weights that are too large, which must show in half precision; 1.1 elsewhere."""
 
@@ -41,7 +41,8 @@ def swapped_gates(first: int, second: int, op_type: str) -> Apply:
             return equivalent(reason)
         for port, blocks in ports:
             rows = np.arange(layer.hidden_size)
-            index = np.concatenate([rows + block * layer.hidden_size for block in _ordered(blocks, order)])
+            blocks_in_order = [start + gate for start in range(0, blocks, len(order)) for gate in order]
+            index = np.concatenate([rows + block * layer.hidden_size for block in blocks_in_order])
             edit.insert("Gather", port.value, index, ports=[port], axis=axis)
         return APPLIED
 
@@ -54,10 +55,6 @@ def _by_gate(layer: RecurrentLayer) -> list[tuple[Port, int]]:
         wide = layer.gates * layer.directions
         return [*((port, wide) for port in (*layer.W, *layer.B)), *((port, layer.gates) for port in layer.R)]
     return [*((port, layer.gates) for port in (*layer.W, *layer.R)), *((port, layer.gates * 2) for port in layer.B)]
-
-
-def _ordered(blocks: int, order: list[int]) -> list[int]:
-    return [start + gate for start in range(0, blocks, len(order)) for gate in order]
 
 
 def transposed_recurrent(edit: Edit, layer: RecurrentLayer) -> Outcome:
@@ -192,11 +189,7 @@ def misplaced_reset(edit: Edit, layer: RecurrentLayer) -> Outcome:
         return equivalent("R of the new state has no entries off its diagonal")
     if no_bias and (reason := unread_recurrence(edit, layer)):
         return equivalent(reason)
-    name = "linear_before_reset"
-    attribute = next((item for item in layer.node.attribute if item.name == name), None)
-    if attribute is None:
-        attribute = layer.node.attribute.add(name=name, i=0, type=2)
-    attribute.i = 1 - attribute.i
+    set_attribute(layer.node, "linear_before_reset", 1 - layer.attributes.get("linear_before_reset", 0))
     return APPLIED
 
 

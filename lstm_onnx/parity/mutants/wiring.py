@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ...onnxgraph.recurrent import Port, RecurrentLayer
 from .equivalence import (
     ABSENT,
     APPLIED,
+    Apply,
     Outcome,
     equivalent,
     single_step,
@@ -20,10 +21,9 @@ from .equivalence import (
     unread_reverse,
     unread_row,
 )
-from .graph_edit import Edit
+from .graph_edit import Edit, set_attribute
 from .order import unread_order
 
-Apply = Callable[[Edit, RecurrentLayer], Outcome]
 Ends = Callable[[RecurrentLayer, str], list[Port]]
 _OTHER_ACTIVATIONS = {"LSTM": ["HardSigmoid", "Tanh", "Tanh"], "GRU": ["HardSigmoid", "Tanh"]}
 _BAKED = {"batch": 3, "time": 7}
@@ -39,10 +39,7 @@ def backwards(edit: Edit, layer: RecurrentLayer) -> Outcome:
     if layer.scan:
         reason = unread_reverse(edit, layer)
         return equivalent(reason) if reason else _turned(layer, ("scan_input_directions", "scan_output_directions"))
-    attribute = next((item for item in layer.node.attribute if item.name == "direction"), None)
-    if attribute is None:
-        attribute = layer.node.attribute.add(name="direction", s=b"forward", type=3)
-    attribute.s = b"forward" if attribute.s == b"reverse" else b"reverse"
+    set_attribute(layer.node, "direction", "forward" if layer.direction == "reverse" else "reverse")
     return APPLIED
 
 
@@ -171,15 +168,13 @@ def one_step_off(edit: Edit, layer: RecurrentLayer) -> Outcome:
 
 def other_activations(edit: Edit, layer: RecurrentLayer) -> Outcome:
     """Gates with a piecewise linear sigmoid; in half precision, where that may not show, with another tanh as well."""
-    if layer.scan or layer.op_type not in _OTHER_ACTIVATIONS:
-        return ABSENT
-    if any(item.name == "activations" for item in layer.node.attribute):
+    if layer.scan or layer.op_type not in _OTHER_ACTIVATIONS or "activations" in layer.attributes:
         return ABSENT
     names = _OTHER_ACTIVATIONS[layer.op_type] * layer.directions
     weights = edit.constant(layer.W[0].value)
     if weights is not None and weights.dtype == np.float16:
         names = ["Softsign" if name == "Tanh" else name for name in names]
-    layer.node.attribute.add(name="activations", strings=[name.encode() for name in names], type=8)
+    set_attribute(layer.node, "activations", names)
     return APPLIED
 
 
@@ -187,13 +182,10 @@ def baked(axis: str) -> Apply:
     """A final reshape with a fixed size of batch or time, as in a traced export."""
 
     def apply(edit: Edit, _layer: RecurrentLayer) -> Outcome:
-        for output in edit.graph.output:
-            dims = output.type.tensor_type.shape.dim
-            names = [dim.dim_param for dim in dims]
-            if axis in names and edit.maker(output.name) is not None:
-                shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
-                edit.wrap_output(output.name, "Reshape", shape)
-                return APPLIED
+        for output, names in _computed_outputs(edit, axis):
+            shape = np.array([_BAKED[axis] if name == axis else 0 for name in names], np.int64)
+            edit.wrap_output(output, "Reshape", shape)
+            return APPLIED
         return ABSENT
 
     return apply
@@ -201,14 +193,20 @@ def baked(axis: str) -> Apply:
 
 def reversed_output(edit: Edit, _layer: RecurrentLayer) -> Outcome:
     """An output with its steps in reverse order."""
+    for output, names in _computed_outputs(edit, "time"):
+        at = np.array([names.index("time")], np.int64)
+        least = np.array([np.iinfo(np.int64).min], np.int64)
+        edit.wrap_output(output, "Slice", np.array([-1], np.int64), least, at, np.array([-1], np.int64))
+        return APPLIED
+    return ABSENT
+
+
+def _computed_outputs(edit: Edit, axis: str) -> Iterator[tuple[str, list[str]]]:
+    """The outputs of nodes that have an axis of this name, with the names of all of their axes."""
     for output in edit.graph.output:
         names = [dim.dim_param for dim in output.type.tensor_type.shape.dim]
-        if "time" in names and edit.maker(output.name) is not None:
-            at = np.array([names.index("time")], np.int64)
-            least = np.array([np.iinfo(np.int64).min], np.int64)
-            edit.wrap_output(output.name, "Slice", np.array([-1], np.int64), least, at, np.array([-1], np.int64))
-            return APPLIED
-    return ABSENT
+        if axis in names and edit.maker(output.name) is not None:
+            yield output.name, names
 
 
 def mispaired(edit: Edit, _layer: RecurrentLayer) -> Outcome:

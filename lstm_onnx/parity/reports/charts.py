@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from ..criterion import nan_as_inf
 from .content import number
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def heat_map(growth: Growth, ident: str) -> Markup:
         at = _TOP + _DOWN * (index + 0.5) / rows
         drawn.append(_text(str(growth.features[index]), _LEFT - 5, at + 4, "tick", "end"))
     drawn += _scale_bar(growth.bound, ends)
-    worst = max((value for row in growth.heat for value in row), key=_rank, default=0.0)
+    worst = max((value for row in growth.heat for value in row), key=nan_as_inf, default=0.0)
     description = f"The largest error in a cell is {number(worst)}; {_bound_text(growth)}."
     return _svg(ident, "Error by time and feature", description, drawn, _HEIGHT + _BAR)
 
@@ -112,7 +113,7 @@ def has_unbounded(growth: Growth) -> bool:
 
 def _described(growth: Growth) -> str:
     """A description of a curve, for screen readers."""
-    worst = max(range(len(growth.error)), key=lambda step: _rank(growth.error[step]), default=0)
+    worst = max(range(len(growth.error)), key=lambda step: nan_as_inf(growth.error[step]), default=0)
     first = "no step is above it" if growth.first is None else f"step {growth.first} is the first above it"
     return (
         f"Over {len(growth.error)} steps the largest error is {number(growth.error[worst])}, at step {worst}; "
@@ -122,10 +123,6 @@ def _described(growth: Growth) -> str:
 
 def _bound_text(growth: Growth) -> str:
     return f"the bound is {number(growth.bound)}"
-
-
-def _rank(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 def _cells(growth: Growth, low: float, high: float) -> Iterator[Markup]:
@@ -208,7 +205,9 @@ def _thinned(values: Sequence[float]) -> list[tuple[int, float]]:
     """At most `_MOST_POINTS` steps and their values: the largest of neighbouring ones."""
     width = -(-len(values) // _MOST_POINTS)
     starts = range(0, len(values), width)
-    best = (max(range(start, min(start + width, len(values))), key=lambda at: _rank(values[at])) for start in starts)
+    best = (
+        max(range(start, min(start + width, len(values))), key=lambda at: nan_as_inf(values[at])) for start in starts
+    )
     return [(step, values[step]) for step in best]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...terminal_text import one_line
+from ..criterion import nan_as_inf
 from ..sizes import spans
 from ..tolerances import K
 
@@ -88,26 +89,14 @@ def columns(report: ParityReport) -> tuple[str, ...]:
 
 def verdict(report: ParityReport) -> str:
     """The answer."""
-    if report.reference != "PyTorch":
-        return _verdict_of_form(report)
-    precision = _PRECISIONS.get(report.precision, "")
-    if not report.in_parity:
-        failed = {case.kind for case in report.judged if not case.passed}
-        if failed == {"drift"}:
-            return f"in parity with PyTorch{precision}, and DRIFTS FARTHER than allowed"
-        return f"NOT in parity with PyTorch{precision}"
-    if report.survivors:
-        return f"in parity with PyTorch{precision} (NOT PROVEN)"
-    return f"in parity with PyTorch{precision}"
-
-
-def _verdict_of_form(report: ParityReport) -> str:
-    """The answer for a file that was compared with the float32 file that it was made of."""
-    form = f"the {report.precision} form of the float32 file"
+    if report.reference == "PyTorch":
+        answer = f"in parity with PyTorch{_PRECISIONS.get(report.precision, '')}"
+    else:
+        answer = f"the {report.precision} form of the float32 file"
     if not report.in_parity:
         drifts = {case.kind for case in report.judged if not case.passed} == {"drift"}
-        return f"{form}, and DRIFTS FARTHER than allowed" if drifts else f"NOT {form}"
-    return f"{form} (NOT PROVEN)" if report.survivors else form
+        return f"{answer}, and DRIFTS FARTHER than allowed" if drifts else f"NOT {answer}"
+    return f"{answer} (NOT PROVEN)" if report.survivors else answer
 
 
 def headline(report: ParityReport) -> str:
@@ -158,8 +147,7 @@ def charted(report: ParityReport) -> list[tuple[CaseResult, TensorResult, Growth
 
     def importance(found: tuple[CaseResult, TensorResult, Growth]) -> tuple[bool, bool, int, float]:
         case, tensor, growth = found
-        ratio = math.inf if math.isnan(tensor.ratio) else tensor.ratio
-        return (case.label, tensor.output) == first, not tensor.passed, len(growth.error), ratio
+        return (case.label, tensor.output) == first, not tensor.passed, len(growth.error), nan_as_inf(tensor.ratio)
 
     best: dict[str, tuple[CaseResult, TensorResult, Growth]] = {}
     for case in report.judged:

@@ -46,7 +46,8 @@ def document(reports: Sequence[ParityReport]) -> bytes:
 
 def _suite(report: ParityReport) -> Element:
     tests = list(_with_unique_names(_tests(report)))
-    suite = Element("testsuite", name=_name(report), tests=str(len(tests)))
+    name = f"{clean(report.source)}: {clean(report.file)} on {clean(report.provider)}"
+    suite = Element("testsuite", name=name, tests=str(len(tests)))
     for name, result in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(name, str(sum(test.result == result for test in tests)))
     suite.set("time", f"{report.seconds:.3f}")
@@ -68,10 +69,6 @@ def _suite(report: ParityReport) -> Element:
             found.text = test.text or None
     SubElement(suite, "system-out").text = plain(report)
     return suite
-
-
-def _name(report: ParityReport) -> str:
-    return f"{clean(report.source)}: {clean(report.file)} on {clean(report.provider)}"
 
 
 def _tests(report: ParityReport) -> Iterator[_Test]:

@@ -22,7 +22,7 @@ from .charts import curve, has_unbounded, heat_map
 
 if TYPE_CHECKING:
     from ..criterion import Growth, TensorResult
-    from ..report import CaseResult, ParityReport
+    from ..report import CaseResult, MutantResult, ParityReport
 
 _KINDS = {
     "whole": "in one call",
@@ -125,28 +125,20 @@ def _view(report: ParityReport, ident: str) -> SimpleNamespace:
         charts=charts[first:],
         more_charts=max(len(charted) - _MOST_CHARTS, 0),
         tried=content.tried(report),
-        mutants=[
-            (
-                content.clean(mutant.name),
-                None,
-                (
-                    content.outcome(mutant),
-                    content.number(mutant.ratio) if mutant.case else "-",
-                    content.clean(mutant.case) or "-",
-                ),
-            )
-            for mutant in report.mutants
-        ],
-        cases=[
-            (
-                content.clean(case.label),
-                ("inconclusive", None) if case.inconclusive else _judgement(case.passed),
-                (_kind(case), _ratios(case)),
-            )
-            for case in report.cases
-        ],
+        mutants=list(map(_mutant_row, report.mutants)),
+        cases=list(map(_case_row, report.cases)),
         facts=[(content.clean(name), content.clean(value)) for name, value in content.facts(report).items()],
     )
+
+
+def _mutant_row(mutant: MutantResult) -> tuple[str, None, tuple[str, str, str]]:
+    ratio = content.number(mutant.ratio) if mutant.case else "-"
+    return content.clean(mutant.name), None, (content.outcome(mutant), ratio, content.clean(mutant.case) or "-")
+
+
+def _case_row(case: CaseResult) -> tuple[str, tuple[str, bool | None], tuple[str, str]]:
+    badge = ("inconclusive", None) if case.inconclusive else _judgement(case.passed)
+    return content.clean(case.label), badge, (_kind(case), _ratios(case))
 
 
 def _judgement(good: bool) -> tuple[str, bool]:

@@ -16,8 +16,13 @@ import lstm_onnx
 from lstm_onnx import Model, ParityReport
 from lstm_onnx.parity import LSTMVerification, make_report
 from lstm_onnx.parity.diagnosis import causes
-from lstm_onnx.parity.diagnosis import evidence as diagnosis
-from lstm_onnx.parity.diagnosis.fault_models import rounded
+from lstm_onnx.parity.diagnosis.fault_models import (
+    changed_parameters,
+    fault_models,
+    parameters_of,
+    rounded,
+    run_with,
+)
 from lstm_onnx.runtime.providers import Placement
 
 from ..files import edit_file, lstm, mutate_file, verified
@@ -344,13 +349,12 @@ def test_what_was_tried_is_put_back(tmp_path: Path) -> None:
     module = _exported(path)
     verification = LSTMVerification(lstm_onnx.load(path, provider="cpu", threads=1), module)
     list(verification.results())
-    scratch = diagnosis.Scratch(verification.models)
-    done = verification.compared[4]
-    from lstm_onnx.parity.diagnosis.fault_models import fault_models
-
+    own, done = verification.models.float64, verification.compared[4]
+    right = parameters_of(own)
     for one in fault_models(verification.spec, 0, None):
-        scratch.run((one,), done)
-    for name, value in verification.models.float64.state_dict().items():
-        assert torch.equal(value, scratch.module.state_dict()[name])
-    for name, array in scratch.run((), done).items():
+        with changed_parameters(own, right, one.weights(right)):
+            run_with((one,))(own, done.case)
+    for name, array in parameters_of(own).items():
+        np.testing.assert_array_equal(array, verification.state[name].astype(np.float64))
+    for name, array in run_with(())(own, done.case).items():
         np.testing.assert_array_equal(array, done.expected.calls[0].reference[name])

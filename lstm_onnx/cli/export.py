@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import json_option, json_result, note, warn
-from .params import FILE, option
+from .params import FILE, option, require_onnx_output
 from .streams import say
 
 
@@ -81,18 +81,14 @@ def export(
     """
     from pathlib import Path
 
-    from ..atomic_io import is_stdout, require_apart, require_utf8, require_writable
+    from ..atomic_io import is_stdout, require_apart, require_writable
     from ..exporter.sources.source import load_source, source_files
     from ..terminal_text import one_line
 
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
     path = f"{stem}.onnx" if output is None else output
-    if Path(path).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {path} is not an ONNX file, and could overwrite the source; end it in .onnx")
-    if path == "-":
-        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
-    require_utf8(path)
+    require_onnx_output(path)
     require_writable(path)
     require_apart([path], source_files(source))
     model = load_source(source).with_options(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from .options import json_option, report, seed_option
-from .params import FILE, option
+from .params import FILE, by_name, name_pair, option, require_onnx_output
 
 
 @click.command()
@@ -16,6 +14,7 @@ from .params import FILE, option
 @option(
     "--feed",
     metavar="INPUT=OUTPUT",
+    callback=name_pair,
     required=True,
     help="The input that is fed back, and the output of the step before that it comes from: tokens=logits.",
 )
@@ -36,6 +35,7 @@ from .params import FILE, option
     "--state",
     "states",
     metavar="INPUT=OUTPUT",
+    callback=by_name,
     multiple=True,
     help="A state input, and the output that is its next value; may be repeated.  [default: FILE's metadata]",
 )
@@ -44,14 +44,14 @@ from .params import FILE, option
 def generate(
     file: str,
     output: str,
-    feed: str,
+    feed: tuple[str, str],
     choose: str | None,
     top_k: int | None,
     stop_tokens: tuple[int, ...],
     stop_output: str | None,
     stop_above: float,
     pad: float | None,
-    states: tuple[str, ...],
+    states: dict[str, str],
     seed: int,
     as_json: bool,
 ) -> None:
@@ -60,34 +60,21 @@ def generate(
     FILE has states, such as one that was exported with explicit states.  One call of the new file gives as many steps
     as its input max_steps says.  It is compared with FILE in a loop before it is kept.
     """
-    from ..atomic_io import require_utf8
     from ..generation import make_generating
 
-    if output == "-":
-        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
-    if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
-    require_utf8(output)
-    fed, source = _pair("--feed", feed)
+    require_onnx_output(output)
     written = make_generating(
         file,
         output,
-        input=fed,
-        output=source,
+        input=feed[0],
+        output=feed[1],
         choose=choose,
         top_k=top_k,
         stop_token=stop_tokens,
         stop_output=stop_output,
         stop_above=stop_above,
-        pad=int(pad) if pad is not None and pad == int(pad) else pad,
-        states=dict(_pair("--state", text) for text in states) if states else None,
+        pad=int(pad) if pad is not None and pad.is_integer() else pad,
+        states=states or None,
         seed=seed,
     )
     report(written, as_json=as_json)
-
-
-def _pair(name: str, text: str) -> tuple[str, str]:
-    before, equals, after = text.partition("=")
-    if not equals or not before or not after:
-        raise click.UsageError(f"{name} {text} is not INPUT=OUTPUT, such as tokens=logits")
-    return before, after

@@ -49,23 +49,16 @@ def seed_option(function: F) -> F:
     )(function)
 
 
-def state_option(function: F) -> F:
-    """--state."""
+def state_option(callback: Callable[..., Any]) -> Callable[[F], F]:
+    """--state, for files that do not pair their states."""
     return option(
         "--state",
         "states",
         multiple=True,
         metavar="INPUT=OUTPUT",
+        callback=callback,
         help="A state, and the output that feeds it, for files of other tools; may be repeated.",
-    )(function)
-
-
-def state_pair(text: str) -> tuple[str, str]:
-    """The names in a value of --state (click.BadParameter)."""
-    state, equals, end = text.partition("=")
-    if not (state and equals and end):
-        raise click.BadParameter(f"{text!r} is not INPUT=OUTPUT", param_hint="--state")
-    return state, end
+    )
 
 
 def json_option(function: F) -> F:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .child import exit_after_child
 from .options import json_option, report, seed_option
-from .params import FILE, option
+from .params import FILE, option, require_onnx_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,14 +46,9 @@ def quantize(file: str, output: str, layers: str, kernel: str, data: str | None,
 
     Every int8 layer is compared with what its arithmetic gives before the file is kept.
     """
-    from ..atomic_io import require_utf8
     from ..quantization import quantize as write_quantized
 
-    if output == "-":
-        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
-    if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
-    require_utf8(output)
+    require_onnx_output(output)
     exit_after_child(file)
     inputs = None if data is None else _first_record(file, data)
     report(write_quantized(file, output, layers=layers, kernel=kernel, inputs=inputs, seed=seed), as_json=as_json)

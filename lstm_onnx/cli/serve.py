@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import is_quiet, note, provider_options, say_json, state_option, state_pair, warn
-from .params import FILE, option
+from .options import is_quiet, note, provider_options, say_json, state_option, warn
+from .params import FILE, name_pairs, option
 from .streams import say
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
     metavar="URL",
     help="Allow web pages from this origin to connect; may be repeated.",
 )
-@state_option
+@state_option(name_pairs)
 @option(
     "--snapshot-key",
     type=FILE,
@@ -113,7 +113,7 @@ def serve(
     tls_cert: str | None,
     tls_key: str | None,
     origins: tuple[str, ...],
-    states: tuple[str, ...],
+    states: tuple[tuple[str, str], ...],
     snapshot_key: str | None,
     max_batch: int,
     window: float,
@@ -145,7 +145,7 @@ def serve(
         grpc_port=None if no_grpc else grpc_port,
         provider=provider,
         threads=threads,
-        states=tuple(map(state_pair, states)),
+        states=states,
         snapshot_key=None if snapshot_key is None else read_key(snapshot_key),
         max_batch=max_batch,
         window=window,

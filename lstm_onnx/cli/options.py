@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .params import ProviderName, option
 from .streams import say, terminal
@@ -87,6 +88,11 @@ def verbosity_options() -> list[click.Parameter]:
 def _is_set(key: str) -> bool:
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.meta.get(key))
+
+
+def is_given(parameter: str) -> bool:
+    """Whether the command line has an option, by the name of its parameter."""
+    return click.get_current_context().get_parameter_source(parameter) == ParameterSource.COMMANDLINE
 
 
 def is_quiet() -> bool:

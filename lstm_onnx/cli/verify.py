@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
-from .options import json_option, note, progress, seed_option, threads_option, warn
+from .options import is_given, json_option, note, progress, seed_option, threads_option, warn
 from .params import FILE, ProviderName, option
 from .reports import check_files, file_options, show
 
@@ -265,10 +264,6 @@ def _against_golden(
 ) -> list[ParityReport]:
     if golden is None:
         raise click.UsageError(f"{path} is a FILE; put the SOURCE to compare it with before it, or pass --golden")
-
-    def is_given(parameter: str) -> bool:
-        return click.get_current_context().get_parameter_source(parameter) == ParameterSource.COMMANDLINE
-
     for parameter, name in _WITH_SOURCE.items():
         if is_given(parameter):
             raise click.UsageError(f"{name} needs a SOURCE, and {path} is compared with {golden}")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, SEQUENCE_LENS, direction_of, input_of
+from ...onnxgraph import Scope, attributes_of, is_default, typed
+from ...onnxgraph.recurrent import SEQUENCE_LENS, activations_of, direction_of, has_default_activations, input_of
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import Rule, applies, rule
@@ -79,12 +79,6 @@ def _counted(context: CheckContext, a_rule: Rule, operators: frozenset[str], end
         yield a_rule.violated(label(found[0]), f"{kinds} {end}")
 
 
-def _other_activations(node: NodeProto) -> bool:
-    names = [text(item).lower() for item in typed(attributes_of(node), "activations", list)]
-    default = DEFAULT_ACTIVATIONS[node.op_type]
-    return bool(names) and tuple(names) != default * (len(names) // len(default))
-
-
 @applies(COREML_RECURRENT)
 def coreml_recurrent(context: CheckContext) -> Iterator[Finding]:
     """Operators that are not in its list."""
@@ -105,7 +99,7 @@ def _qnn_problems(context: CheckContext, scope: Scope, node: NodeProto) -> Itera
     given, lengths = attributes_of(node), input_of(node, SEQUENCE_LENS)
     if lengths and context.constant(scope, lengths) is None:
         yield "lengths"
-    if _other_activations(node):
+    if not has_default_activations(node):
         yield "other activations"
     if typed(given, "clip", float):
         yield "clip"
@@ -125,7 +119,7 @@ def tensorrt_operator(context: CheckContext) -> Iterator[Finding]:
         yield TENSORRT_OPERATOR.violated("", f"opset {context.opset()}, and TensorRT 10.1 takes opsets up to 20")
     for _, node in context.onnx_operators:
         given = attributes_of(node)
-        names = [text(item).lower() for item in typed(given, "activations", list)]
+        names = [name.lower() for name in activations_of(node)]
         half = len(names) // 2
         problems = [f"{name}=1" for name in ("layout", "input_forget") if typed(given, name, int)]
         if direction_of(node) == "bidirectional" and names[:half] != names[half:]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
+from ...onnxgraph import Scope, attributes_of, is_default, typed
 from ...onnxgraph.padding import is_masked
-from ...onnxgraph.recurrent import PEEPHOLES, SEQUENCE_LENS, direction_of, input_of
+from ...onnxgraph.recurrent import PEEPHOLES, SEQUENCE_LENS, activations_of, direction_of, input_of
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import applies, rule
@@ -120,8 +120,7 @@ def openvino_variant(context: CheckContext) -> Iterator[Finding]:
             yield OPENVINO_VARIANT.violated(label(node), "OpenVINO ignores input_forget=1")
         if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
             yield OPENVINO_VARIANT.violated(label(node), "OpenVINO ignores its peepholes")
-        names = [text(item) for item in typed(given, "activations", list)]
-        other = [name for name in names if name.lower() not in _ACTIVATIONS]
+        other = [name for name in activations_of(node) if name.lower() not in _ACTIVATIONS]
         if other:
             yield OPENVINO_VARIANT.violated(label(node), f"OpenVINO refuses the activation {', '.join(other)}")
 

@@ -6,8 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, PEEPHOLES, QUANTIZED_LSTM, input_of, read_layer
+from ...onnxgraph import Scope, attributes_of, is_default
+from ...onnxgraph.recurrent import (
+    PEEPHOLES,
+    QUANTIZED_LSTM,
+    activations_of,
+    has_default_activations,
+    input_of,
+    read_layer,
+)
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import CUDA, FORECAST, applies, rule
@@ -107,10 +114,9 @@ def _variants(node: NodeProto) -> list[str]:
     attributes = attributes_of(node)
     variants: list[str] = [name for name in ("clip", "activation_alpha", "activation_beta") if name in attributes]
     variants += ["input_forget"] if attributes.get("input_forget") else []
-    names = tuple(text(item).lower() for item in typed(attributes, "activations", list))
-    default = DEFAULT_ACTIVATIONS[node.op_type]
-    if names and names != (default * len(names))[: len(names)]:
-        variants.append(f"the activations {', '.join(dict.fromkeys(names))}")
+    if not has_default_activations(node):
+        names = dict.fromkeys(name.lower() for name in activations_of(node))
+        variants.append(f"the activations {', '.join(names)}")
     if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
         variants.append("peepholes")
     if node.op_type == "GRU" and not attributes.get("linear_before_reset"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...onnxgraph import attributes_of, text, typed
-from ...onnxgraph.recurrent import direction_of
+from ...onnxgraph import attributes_of, typed
+from ...onnxgraph.recurrent import activations_of, direction_of
 from ..context import CheckContext, label
 from ..finding import Finding
 from ..rule import applies, rule
@@ -78,7 +78,7 @@ def attributes(context: CheckContext) -> Iterator[Finding]:
             problems.append(f'direction is "{direction}"; it must be {", ".join(_DIRECTIONS)}')
         if typed(given, "hidden_size", int) < 1:
             problems.append("hidden_size is missing, or less than 1")
-        names = [text(item) for item in typed(given, "activations", list)]
+        names = activations_of(node)
         unknown = [name for name in names if name.lower() not in _ACTIVATIONS]
         if unknown:
             problems.append(f"the activation {', '.join(unknown)} is unknown")
@@ -99,7 +99,7 @@ def clip(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.onnx_operators:
         given = attributes_of(node)
         bound = typed(given, "clip", float)
-        outputs = [text(item).lower() for item in typed(given, "activations", list)][2::3]
+        outputs = [name.lower() for name in activations_of(node)[2::3]]
         reached = bound < _SATURATED or any(name not in _SATURATING for name in outputs)
         if node.op_type == "LSTM" and bound > 0 and reached:
             message = f"clip is {bound:g}, and ONNX Runtime does not clip the cell state on its way to h"
@@ -111,7 +111,7 @@ def activation_numbers(context: CheckContext) -> Iterator[Finding]:
     """Activations that need an alpha or a beta, and have none."""
     for _, node in context.onnx_operators:
         given = attributes_of(node)
-        names = [_ACTIVATIONS.get(text(item).lower(), "") for item in typed(given, "activations", list)]
+        names = [_ACTIVATIONS.get(name.lower(), "") for name in activations_of(node)]
         counts = [_NEEDS_NUMBERS.get(name) or _TAKES_NUMBERS.get(name, (0, 0)) for name in names]
         for index, attribute in enumerate(("activation_alpha", "activation_beta")):
             left = len(typed(given, attribute, list))

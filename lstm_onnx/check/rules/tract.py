@@ -6,8 +6,17 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, INITIAL_C, INITIAL_H, SEQUENCE_LENS, direction_of, input_of
+from ...onnxgraph import Scope, attributes_of, is_default, typed
+from ...onnxgraph.recurrent import (
+    DEFAULT_ACTIVATIONS,
+    INITIAL_C,
+    INITIAL_H,
+    SEQUENCE_LENS,
+    activations_of,
+    direction_of,
+    has_default_activations,
+    input_of,
+)
 from ...onnxgraph.repeated import repeating_node
 from ..context import CheckContext, label
 from ..finding import Finding
@@ -166,10 +175,8 @@ def _ignored(node: NodeProto) -> Iterator[str]:
     given = attributes_of(node)
     if direction_of(node) == "reverse":
         yield "direction=reverse"
-    names = [text(item).lower() for item in typed(given, "activations", list)]
-    default = DEFAULT_ACTIVATIONS[node.op_type]
-    if names and tuple(names) != default * (len(names) // len(default)):
-        yield f"activations={','.join(names)}"
+    if not has_default_activations(node):
+        yield f"activations={','.join(activations_of(node)).lower()}"
     if typed(given, "clip", float):
         yield "clip"
     if typed(given, "input_forget", int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -102,6 +102,13 @@ class CheckContext:
         """The same, and ONNX Runtime's int8 LSTMs, whose first eight inputs are the same."""
         return ((scope, node) for scope, node in self.nodes if is_operator(node))
 
+    @property
+    def float64_layers(self) -> Iterator[NodeProto]:
+        """Every operator and Scan that reads float64."""
+        for scope, node in self.graph.recurrent:
+            if any(scope.dtype(name) == "float64" for name in node.input if name):
+                yield node
+
     def opset(self, domain: str = "") -> int:
         """The version of a domain that the file asks for, 0 if it asks for none."""
         same = (
@@ -162,9 +169,9 @@ class CheckContext:
         return frozenset(item.name for graph in graphs_of(self.shaped.graph) for item in graph.output)
 
 
-def label(node: NodeProto) -> str:
-    """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
-    return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
+def listed(names: Sequence[object], most: int = 5) -> str:
+    """The first names, and whether there are more: ``a, b, ...``."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:

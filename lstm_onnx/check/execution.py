@@ -19,6 +19,7 @@ from ..runtime.providers import (
     open_session,
     placements,
 )
+from .context import listed
 from .finding import Finding
 from .report import CheckResults
 from .rules.precision import FLOAT64_ON_CPU
@@ -26,7 +27,6 @@ from .rules.providers import PLACEMENT, RUNNABLE
 from .runs import model_errors, run_error, runnable
 
 _PROVIDERS = {"cpu": CPU, "cuda": CUDA}
-_MOST_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ def _placement(placed: Sequence[Placement], provider: str, used: str, *, require
         elsewhere = [item for item in placed if item.provider != _PROVIDERS[used]]
     else:
         elsewhere = off_cuda(placed)
-    names = ", ".join(f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere[:_MOST_NAMES])
-    names += ", ..." if len(elsewhere) > _MOST_NAMES else ""
+    names = listed([f"{item.node or 'unnamed'} ({item.op_type})" for item in elsewhere])
     if elsewhere and (require or provider != "auto"):
         by_design = used == "cuda" and not off_cuda(elsewhere)
         fix = "these are on the CPU by design: leave out --require" if by_design else ""

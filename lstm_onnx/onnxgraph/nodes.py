@@ -32,6 +32,11 @@ def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
         yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
 
 
+def node_label(node: NodeProto) -> str:
+    """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
+    return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
+
+
 def outer_values(node: NodeProto) -> list[str]:
     """The values that the subgraphs of a node read from the enclosing graphs."""
     found: list[str] = []

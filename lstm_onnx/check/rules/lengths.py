@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, typed
+from ...onnxgraph import Scope, attributes_of, is_default, node_label, typed
 from ...onnxgraph.recurrent import SEQUENCE_LENS, batch_axis, direction_of, input_of, is_operator
-from ..context import END, CheckContext, label
+from ..context import END, CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 
@@ -91,7 +91,7 @@ def lengths_type(context: CheckContext) -> Iterator[Finding]:
         dtype = scope.dtype(name)
         stored = scope.weight(name).dtype if dtype == "unknown" else dtype
         if stored not in ("int32", "unknown", ""):
-            yield LENGTHS_TYPE.violated(label(node), f"sequence_lens {name} is {stored}, and must be int32")
+            yield LENGTHS_TYPE.violated(node, f"sequence_lens {name} is {stored}, and must be int32")
 
 
 @applies(LENGTHS_CONSTANT)
@@ -101,8 +101,8 @@ def lengths_constant(context: CheckContext) -> Iterator[Finding]:
         name = input_of(node, SEQUENCE_LENS)
         values = context.integers(scope, name) if name else None
         if values is not None:
-            listed = ", ".join(map(str, values[:_MOST_LENGTHS])) + (", ..." if len(values) > _MOST_LENGTHS else "")
-            yield LENGTHS_CONSTANT.violated(label(node), f"sequence_lens {name} is the constant [{listed}]")
+            constant = listed(values, _MOST_LENGTHS)
+            yield LENGTHS_CONSTANT.violated(node, f"sequence_lens {name} is the constant [{constant}]")
 
 
 @applies(LENGTHS_IGNORED)
@@ -116,12 +116,11 @@ def lengths_ignored(context: CheckContext) -> Iterator[Finding]:
     for finding in _without_lengths(context):
         findings.setdefault(finding.where, finding)
     # nn.LSTM applies lengths to all of its layers: in a file of ours that takes lengths this is an error.
-    promised = (
-        context.metadata is not None and context.metadata.options is not None and context.metadata.options.lengths
-    )
-    bare = {label(node) for _, node in context.operators if not input_of(node, SEQUENCE_LENS)} if promised else set()
+    options = context.metadata.options if context.metadata is not None else None
+    promised = options is not None and options.lengths
+    without = {node_label(node) for _, node in context.operators if not input_of(node, SEQUENCE_LENS)}
     for where, finding in findings.items():
-        yield replace(finding, severity="error") if where in bare else finding
+        yield replace(finding, severity="error") if promised and where in without else finding
 
 
 @applies(IGNORED_INPUT)
@@ -149,10 +148,8 @@ def _without_lengths(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.operators:
         other = padded.get(input_of(node, 0))
         if other is not None and not input_of(node, SEQUENCE_LENS) and _ends_in_padding(context, node):
-            message = (
-                f"{node.op_type} has no lengths and reads padding; {label(other)}, over the same steps, has lengths"
-            )
-            yield LENGTHS_IGNORED.violated(label(node), message)
+            beside = f"{node_label(other)}, over the same steps, has lengths"
+            yield LENGTHS_IGNORED.violated(node, f"{node.op_type} has no lengths and reads padding; {beside}")
 
 
 def _same_time(node: NodeProto, name: str) -> list[str]:
@@ -176,7 +173,7 @@ def _misused(context: CheckContext, start: NodeProto) -> Iterator[Finding]:
         for scope, reader, index in context.readers.get(value.name, ()):
             problem = _problem(context, scope, reader, index, value)
             if problem:
-                yield LENGTHS_IGNORED.violated(label(reader), f"{problem}; {label(start)} before it has lengths")
+                yield LENGTHS_IGNORED.violated(reader, f"{problem}; {node_label(start)} before it has lengths")
             elif reader.output and (axis := _next_axis(context, scope, reader, index, value)) is not None:
                 rank = len(scope.shape(reader.output[0]) or ()) or value.rank
                 zero = value.zero and is_default(reader.domain) and reader.op_type in _KEEP_ZEROS

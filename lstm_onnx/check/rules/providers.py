@@ -15,7 +15,7 @@ from ...onnxgraph.recurrent import (
     input_of,
     read_layer,
 )
-from ..context import CheckContext, label
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import CUDA, FORECAST, applies, rule
 
@@ -77,7 +77,7 @@ LOOP_ON_CUDA = rule(
 def opset_on_cuda(context: CheckContext) -> Iterator[Finding]:
     """The versions of the recurrent operators since opset 22."""
     opset = context.opset()
-    nodes = [label(node) for _, node in context.onnx_operators] if opset >= _NEW_OPSET else []
+    nodes = [node for _, node in context.onnx_operators] if opset >= _NEW_OPSET else []
     if nodes:
         message = f"opset {opset}: {len(nodes)} recurrent operators may run on the CPU of a CUDA session"
         yield OPSET_ON_CUDA.violated(nodes[0], message)
@@ -90,10 +90,10 @@ def variant_on_cuda(context: CheckContext) -> Iterator[Finding]:
         variants = [] if node.op_type == QUANTIZED_LSTM else _variants(node)
         if variants:
             message = f"{node.op_type} with {', '.join(variants)} does not run on CUDA"
-            yield VARIANT_ON_CUDA.violated(label(node), message, _variant_fix(variants))
+            yield VARIANT_ON_CUDA.violated(node, message, _variant_fix(variants))
         elif node.op_type == QUANTIZED_LSTM:
             message = f"{QUANTIZED_LSTM} has a kernel for the CPU only"
-            yield VARIANT_ON_CUDA.violated(label(node), message, f"{_ON_CPU}, or take the float file for a GPU")
+            yield VARIANT_ON_CUDA.violated(node, message, f"{_ON_CPU}, or take the float file for a GPU")
 
 
 def _variant_fix(variants: Sequence[str]) -> str:
@@ -130,7 +130,7 @@ def loop_on_cuda(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.nodes:
         if node.op_type in ("Scan", "Loop") and is_default(node.domain):
             message = f"{node.op_type} runs step by step from the host"
-            yield LOOP_ON_CUDA.violated(label(node), message, _FOLD if _is_our_projection(context, scope, node) else "")
+            yield LOOP_ON_CUDA.violated(node, message, _FOLD if _is_our_projection(context, scope, node) else "")
 
 
 def _is_our_projection(context: CheckContext, scope: Scope, node: NodeProto) -> bool:

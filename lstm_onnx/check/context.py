@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ConfigError
 from ..metadata import Metadata
-from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, typed
+from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, stored_tensors, typed
 from ..onnxgraph.recurrent import input_of, is_onnx_operator, is_operator
 from ..onnxgraph.shape_inference import with_axis_names, with_shapes, without_weights
 from .graph import Graph
@@ -172,24 +172,6 @@ class CheckContext:
 def listed(names: Sequence[object], most: int = 5) -> str:
     """The first names, and whether there are more: ``a, b, ...``."""
     return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
-
-
-def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """Every stored tensor by name: initializers and Constant nodes, those of bodies and functions included."""
-    for graph in graphs_of(model.graph):
-        for tensor in graph.initializer:
-            yield str(tensor.name), tensor
-        yield from _constant_nodes(graph.node)
-    for function in model.functions:
-        yield from _constant_nodes(function.node)
-
-
-def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
-    for node in nodes:
-        if node.op_type == "Constant" and node.output:
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.TENSOR:
-                    yield str(node.output[0]), attribute.t
 
 
 def _small_constants(model: ModelProto) -> Iterator[tuple[str, np.ndarray]]:

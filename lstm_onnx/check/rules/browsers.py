@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from onnx import TensorProto
 
-from ...onnxgraph import is_default
+from ...onnxgraph import is_default, stored_tensors
 from ...onnxgraph.recurrent import is_onnx_operator
-from ..context import CheckContext, stored_tensors
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
 

@@ -9,9 +9,9 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from ...metadata import Metadata
-from ...onnxgraph import ONNX_ERRORS, Tensor, dtype_name, error_line, external_problem, shown
+from ...onnxgraph import ONNX_ERRORS, Tensor, dtype_name, error_line, external_problem, shown, stored_tensors
 from ...onnxgraph.shape_inference import has_negative_dims
-from ..context import CheckContext, listed, stored_tensors
+from ..context import CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ...onnxgraph import ONNX_ERRORS, Scope
+from ...onnxgraph import ONNX_ERRORS, Scope, stored_tensors
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, input_of
 from ...runtime.cpu import VNNI, cpu_flags
-from ..context import CheckContext, stored_tensors
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import PROVIDER, applies, rule
 

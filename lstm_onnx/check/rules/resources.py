@@ -15,10 +15,20 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
-from ...onnxgraph import MOST_NODES, ONNX_ERRORS, Scope, Shape, attributes_of, inlined_size, shape_of, typed
+from ...onnxgraph import (
+    MOST_NODES,
+    ONNX_ERRORS,
+    Scope,
+    Shape,
+    attributes_of,
+    inlined_size,
+    shape_of,
+    stored_tensors,
+    typed,
+)
 from ...onnxgraph.recurrent import input_of
 from ...onnxgraph.shape_inference import with_shapes, without_weights
-from ..context import CheckContext, stored_tensors
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import rule
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ...onnxgraph import ONNX_ERRORS, Scope, attributes_of, is_default, nodes_of, shown, typed
+from ...onnxgraph import ONNX_ERRORS, Scope, attributes_of, is_default, nodes_of, shown, stored_tensors, typed
 from ...onnxgraph.recurrent import GATES, QUANTIZED_LSTM, batch_axis, direction_of, input_of
-from ..context import CheckContext, listed, stored_tensors
+from ..context import CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 from .files import external_data_problem

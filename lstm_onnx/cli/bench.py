@@ -37,7 +37,7 @@ _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "genera
     type=click.FloatRange(min=0, min_open=True),
     help="Approximate time limit; at least three rounds are run.  [default: 60]",
 )
-@option("--plot", metavar="FILE", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
+@option("--plot", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
 @option(
     "--hidden-sizes",
     is_flag=True,

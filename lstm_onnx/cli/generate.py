@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .options import json_option, report, seed_option
-from .params import FILE, by_name, name_pair, option, require_onnx_output
+from .params import FILE, by_name, name_pair, onnx_output, option
 
 
 @click.command()
 @click.argument("file", type=FILE)
-@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The file to write.")
+@option("-o", "--output", type=FILE, required=True, callback=onnx_output, help="The file to write.")
 @option(
     "--feed",
     metavar="INPUT=OUTPUT",
@@ -25,7 +27,7 @@ from .params import FILE, by_name, name_pair, option, require_onnx_output
     "the output itself.  [default: greedy for tokens, value for numbers]",
 )
 @option("--top-k", type=click.IntRange(min=1), help="With sample: draw from the K most likely tokens.")
-@option("--stop-token", "stop_tokens", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence.")
+@option("--stop-token", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence.")
 @option(
     "--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is above --stop-above, or true."
 )
@@ -45,15 +47,10 @@ def generate(
     file: str,
     output: str,
     feed: tuple[str, str],
-    choose: str | None,
-    top_k: int | None,
-    stop_tokens: tuple[int, ...],
-    stop_output: str | None,
-    stop_above: float,
     pad: float | None,
     states: dict[str, str],
-    seed: int,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Turn a single-step ONNX FILE into one that generates whole sequences.
 
@@ -62,19 +59,6 @@ def generate(
     """
     from ..generation import make_generating
 
-    require_onnx_output(output)
-    written = make_generating(
-        file,
-        output,
-        input=feed[0],
-        output=feed[1],
-        choose=choose,
-        top_k=top_k,
-        stop_token=stop_tokens,
-        stop_output=stop_output,
-        stop_above=stop_above,
-        pad=int(pad) if pad is not None and pad.is_integer() else pad,
-        states=states or None,
-        seed=seed,
-    )
+    token = int(pad) if pad is not None and pad.is_integer() else pad
+    written = make_generating(file, output, input=feed[0], output=feed[1], pad=token, states=states or None, **options)
     report(written, as_json=as_json)

@@ -145,3 +145,10 @@ def require_onnx_output(path: str) -> None:
     if Path(path).suffix.lower() in _SOURCE_SUFFIXES:
         raise click.UsageError(f"-o {path} is not an ONNX file, and could overwrite a source; end it in .onnx")
     require_utf8(path)
+
+
+def onnx_output(ctx: click.Context, param: click.Parameter, path: str) -> str:
+    """The callback of --output: the path, after `require_onnx_output`."""
+    del ctx, param
+    require_onnx_output(path)
+    return path

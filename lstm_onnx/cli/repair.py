@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from .options import json_option, report, seed_option
-from .params import FILE, option, require_onnx_output
+from .params import FILE, onnx_output, option
 
 
 @click.command()
 @click.argument("file", type=FILE)
-@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The file to write.")
+@option("-o", "--output", type=FILE, required=True, callback=onnx_output, help="The file to write.")
 @seed_option
 @json_option
 def repair(file: str, output: str, seed: int, as_json: bool) -> None:
@@ -21,5 +21,4 @@ def repair(file: str, output: str, seed: int, as_json: bool) -> None:
     """
     from ..repairs import repair as write_repaired
 
-    require_onnx_output(output)
     report(write_repaired(file, output, seed=seed), as_json=as_json)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .options import json_option, report, seed_option
-from .params import FILE, by_name, integer_by_name, option, require_onnx_output
+from .params import FILE, by_name, integer_by_name, onnx_output, option
 
 
 @click.command()
 @click.argument("file", type=FILE)
-@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The file to write.")
+@option("-o", "--output", type=FILE, required=True, callback=onnx_output, help="The file to write.")
 @click.option(
     "--time",
     "times",
@@ -43,14 +45,7 @@ from .params import FILE, by_name, integer_by_name, option, require_onnx_output
 @seed_option
 @json_option
 def stream(
-    file: str,
-    output: str,
-    times: dict[str, int],
-    max_delay: int,
-    chunk: int | None,
-    states: dict[str, str],
-    seed: int,
-    as_json: bool,
+    file: str, output: str, times: dict[str, int], states: dict[str, str], as_json: bool, **options: Any
 ) -> None:
     """Convert a whole-sequence ONNX FILE to one that takes chunks.
 
@@ -59,8 +54,4 @@ def stream(
     """
     from ..streaming import make_streaming
 
-    require_onnx_output(output)
-    result = make_streaming(
-        file, output, time=times or None, max_delay=max_delay, chunk=chunk, states=states or None, seed=seed
-    )
-    report(result, as_json=as_json)
+    report(make_streaming(file, output, time=times or None, states=states or None, **options), as_json=as_json)

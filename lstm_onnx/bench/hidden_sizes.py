@@ -34,8 +34,7 @@ from .report import Machine, duration
 
 HIDDEN_SIZES = (32, 64, 128, 256, 512, 1024, 2048)
 FLOAT32, TORCH = "float32", "PyTorch dynamic int8"
-_BYTES = {"float32": 4, "int8": 1}
-"""Of a weight."""
+WEIGHT_BYTES = {"float32": 4, "int8": 1}
 _BANDWIDTH_BYTES, _BANDWIDTH_REPEATS = 2**28, 5
 ROUNDS = 9
 
@@ -70,8 +69,7 @@ class HiddenSizes:
     def to_dict(self) -> dict[str, object]:
         """JSON-ready, with the limits of float32 and int8."""
         limits = {
-            name: {size: self.limit(size, count) for size in self.weights}
-            for name, count in (("float32", 4), ("int8", 1))
+            name: {size: self.limit(size, count) for size in self.weights} for name, count in WEIGHT_BYTES.items()
         }
         return {**asdict(self), "limits": limits}
 
@@ -85,7 +83,7 @@ class HiddenSizes:
                 f"{name} weights at {self.bandwidth / 1e9:.0f} GB/s",
                 *(duration(self.limit(size, count)) for size in sizes),
             ]
-            for name, count in (("float32", 4), ("int8", 1))
+            for name, count in WEIGHT_BYTES.items()
         ]
         title = f"One step of an LSTM with {self.layers}, one sequence, one thread, {self.machine.device}"
         joined = "\n".join(table_lines(rows, right=range(1, len(rows[0]))))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-from ..atomic_io import atomic_write
-from .hidden_sizes import FLOAT32, TORCH, HiddenSizes
-from .plot import INK, MUTED, STYLE, check_plot, load_matplotlib, undated
+from .hidden_sizes import FLOAT32, TORCH, WEIGHT_BYTES, HiddenSizes
+from .plot import INK, MUTED, drawn_figure
 from .report import duration
 
 _COLORS = {FLOAT32: "#424a53", TORCH: "#bc4c00"}
@@ -15,26 +13,15 @@ _INT8_COLORS = ("#0969da", "#1a7f37", "#8250df", "#bf3989")
 
 
 def write_hidden_sizes_plot(report: HiddenSizes, path: str | os.PathLike[str]) -> None:
-    """Draw the times; equal reports give equal bytes.
-
-    Raises:
-        FileError: see `check_plot`; or the disk is full.
-        MissingDependencyError: matplotlib is not installed.
-    """
-    check_plot(path)
-    matplotlib = load_matplotlib()
-    from matplotlib.figure import Figure
-
-    kind = Path(path).suffix.lower().removeprefix(".")
-    with matplotlib.rc_context(STYLE), atomic_write(path) as stream:
-        figure = Figure(figsize=(8, 5.5), layout="constrained")
+    """Draw the times; for the errors see `drawn_figure`."""
+    with drawn_figure(path, 8, 5.5) as figure:
         axes = figure.subplots()
         sizes = list(report.weights)
         others = iter(_INT8_COLORS)
         for name, times in report.seconds.items():
             color = _COLORS.get(name) or next(others)
             axes.plot(sizes, [times[size] for size in sizes], color=color, marker="o", markersize=3, label=name)
-        for name, count in (("float32", 4), ("int8", 1)):
+        for name, count in WEIGHT_BYTES.items():
             limits = [report.limit(size, count) for size in sizes]
             label = f"{name} weights from memory at {report.bandwidth / 1e9:.0f} GB/s"
             axes.plot(sizes, limits, color=MUTED, linestyle=":" if count == 1 else "--", linewidth=0.9, label=label)
@@ -49,4 +36,3 @@ def write_hidden_sizes_plot(report: HiddenSizes, path: str | os.PathLike[str]) -
         title = f"One step of an LSTM with {report.layers}: one sequence, one thread"
         installed = ", ".join(f"{name} {version}" for name, version in report.machine.versions.items())
         figure.suptitle(f"{title}\n{report.machine.device}; {installed}", fontsize=9)
-        figure.savefig(stream, format=kind, dpi=150, metadata=undated(kind))

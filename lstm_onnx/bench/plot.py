@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ from .report import BenchmarkReport, Comparison, duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg")
 _RUNTIME, _OTHERS, _BASELINE, INK, MUTED = "#0969da", "#8c959f", "#424a53", "#24292f", "#57606a"
-STYLE = {
+_STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
     "svg.fonttype": "none",  # text as text, for a small file
@@ -47,20 +49,10 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
 
 def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
-    """Draw the comparisons of a report; equal reports give equal bytes.
-
-    Raises:
-        FileError: see `check_plot`; or the disk is full.
-        MissingDependencyError: matplotlib is not installed.
-    """
-    check_plot(path)
-    matplotlib = load_matplotlib()
-    from matplotlib.figure import Figure
-
+    """Draw the comparisons of a report; for the errors see `drawn_figure`."""
     shown = report.comparisons
     heights = [_HEAD + _BAR * len(item.timings) for item in shown] or [1.0]
-    with matplotlib.rc_context(STYLE), atomic_write(path) as stream:
-        figure = Figure(figsize=(_WIDTH, sum(heights) + 1.0), layout="constrained")
+    with drawn_figure(path, _WIDTH, sum(heights) + 1.0) as figure:
         grid = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
         for axes, item in zip(grid[:, 0], shown, strict=False):
             _draw(axes, item)
@@ -70,13 +62,27 @@ def write_plot(report: BenchmarkReport, path: str | os.PathLike[str]) -> None:
         figure.supxlabel(
             "speed relative to the baseline of the case (bars: median of rounds; lines: quartiles)", fontsize=9
         )
-        kind = Path(path).suffix.lower().removeprefix(".")
-        figure.savefig(stream, format=kind, dpi=150, metadata=undated(kind))
 
 
-def undated(kind: str) -> dict[str, Any]:
-    """A file's metadata without the date and the version of matplotlib."""
-    return {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+@contextlib.contextmanager
+def drawn_figure(path: str | os.PathLike[str], width: float, height: float) -> Iterator[Figure]:
+    """A figure of this size in inches, which is written to `path` at the end; equal ones give equal bytes.
+
+    Raises:
+        FileError: see `check_plot`; or the disk is full.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    check_plot(path)
+    matplotlib = load_matplotlib()
+    from matplotlib.figure import Figure
+
+    kind = Path(path).suffix.lower().removeprefix(".")
+    with matplotlib.rc_context(_STYLE), atomic_write(path) as stream:
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        # Without the date and the version of matplotlib.
+        undated = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(stream, format=kind, dpi=150, metadata=undated)
 
 
 def _title(report: BenchmarkReport) -> str:

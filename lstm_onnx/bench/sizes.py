@@ -7,10 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CASES = ("step", "chunk", "stream", "batch", "pool", "map")
-"""In the order in which they are run."""
-FURTHER_CASES = ("sequence", "generate")
-"""Of files with loops: whole sequences one at a time, and of a file that generates the loop around its step."""
 DEFAULT_SECONDS = 60.0
 DEFAULT_ROUNDS = 15
 SHORTEST, LONGEST = 2, 400
@@ -33,23 +29,20 @@ class Point:
 
     def __str__(self) -> str:
         """As in "batch 8, 50 steps"."""
-        if self.case == "step":
-            return "one step" if self.batch == 1 else f"one step, batch {self.batch}"
-        if self.case == "chunk":
-            return f"chunk of {self.time} steps"
-        if self.case == "stream":
-            return f"sequence of {self.time} steps, in chunks"
-        if self.case == "batch":
-            return f"batch {self.batch}, {self.time} steps"
-        if self.case == "pool":
-            return f"pool of {self.batch} streams"
-        if self.case == "sequence":
-            return f"one sequence of {self.time} steps"
-        if self.case == "generate":
-            return f"generating {self.time} steps"
-        return f"{self.case} of {self.batch} sequences"
+        label = _LABELS[self.case].format(batch=self.batch, time=self.time)
+        return f"{label}, batch {self.batch}" if self.case == "step" and self.batch > 1 else label
 
 
+_LABELS = {
+    "step": "one step",
+    "chunk": "chunk of {time} steps",
+    "stream": "sequence of {time} steps, in chunks",
+    "batch": "batch {batch}, {time} steps",
+    "pool": "pool of {batch} streams",
+    "map": "map of {batch} sequences",
+    "sequence": "one sequence of {time} steps",
+    "generate": "generating {time} steps",
+}
 POINTS = (
     Point("step"),
     Point("chunk", 1, 16),
@@ -58,9 +51,10 @@ POINTS = (
     Point("pool", 64),
     Point("map", 128, 0),
 )
-"""One for each case, in the order of `CASES`."""
+"""One for each case, in the order in which they are run."""
 FURTHER_POINTS = (Point("sequence", 1, 100), Point("generate", 1, 200))
-"""One for each of `FURTHER_CASES`."""
+"""Of files with loops: whole sequences one at a time, and of a file that generates the loop around its step."""
+CASES, FURTHER_CASES = (tuple(point.case for point in kind) for kind in (POINTS, FURTHER_POINTS))
 
 
 def points(cases: Sequence[str] = ()) -> list[Point]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..errors import ConfigError
 from ..metadata import Metadata
-from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, typed
+from ..onnxgraph import ONNX_ERRORS, Scope, attributes_of, error_line, graphs_of, is_default, stored_tensors, typed
 from ..onnxgraph.recurrent import input_of, is_onnx_operator, is_operator
 from ..onnxgraph.shape_inference import with_axis_names, with_shapes, without_weights
 from .graph import Graph
@@ -102,6 +102,13 @@ class CheckContext:
         """The same, and ONNX Runtime's int8 LSTMs, whose first eight inputs are the same."""
         return ((scope, node) for scope, node in self.nodes if is_operator(node))
 
+    @property
+    def float64_layers(self) -> Iterator[NodeProto]:
+        """Every operator and Scan that reads float64."""
+        for scope, node in self.graph.recurrent:
+            if any(scope.dtype(name) == "float64" for name in node.input if name):
+                yield node
+
     def opset(self, domain: str = "") -> int:
         """The version of a domain that the file asks for, 0 if it asks for none."""
         same = (
@@ -162,27 +169,9 @@ class CheckContext:
         return frozenset(item.name for graph in graphs_of(self.shaped.graph) for item in graph.output)
 
 
-def label(node: NodeProto) -> str:
-    """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
-    return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
-
-
-def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """Every stored tensor by name: initializers and Constant nodes, those of bodies and functions included."""
-    for graph in graphs_of(model.graph):
-        for tensor in graph.initializer:
-            yield str(tensor.name), tensor
-        yield from _constant_nodes(graph.node)
-    for function in model.functions:
-        yield from _constant_nodes(function.node)
-
-
-def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
-    for node in nodes:
-        if node.op_type == "Constant" and node.output:
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.TENSOR:
-                    yield str(node.output[0]), attribute.t
+def listed(names: Sequence[object], most: int = 5) -> str:
+    """The first names, and whether there are more: ``a, b, ...``."""
+    return ", ".join(map(str, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def _small_constants(model: ModelProto) -> Iterator[tuple[str, np.ndarray]]:

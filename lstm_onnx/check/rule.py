@@ -8,7 +8,7 @@ A module in `rules/` holds a family of rules::
     @applies(LAYOUT)
     def layout(context: CheckContext) -> Iterator[Finding]:
         for _, node in context.onnx_operators:
-            yield LAYOUT.violated(label(node), "...")
+            yield LAYOUT.violated(node, "...")
 
 Nothing else lists rules: every module in `rules/` is imported, its rules are run, listed and explained.
 """
@@ -20,6 +20,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from onnx import NodeProto
+
+from ..onnxgraph import node_label
 from ..spec import TARGETS
 from .finding import Finding
 
@@ -60,11 +63,11 @@ class Rule:
         """The file complies."""
         return Finding(self.name, True, "", message, severity=self.severity, id=self.id)
 
-    def violated(self, where: str, message: str, fix: str = "", *, severity: str = "") -> Finding:
+    def violated(self, where: str | NodeProto, message: str, fix: str = "", *, severity: str = "") -> Finding:
         """The node or value `where` violates it; `fix` and `severity` default to the rule's."""
         # protobuf returns a name that is not UTF-8 as bytes.
-        at, mend, how_bad = str(where), fix or self.fix, severity or self.severity
-        return Finding(self.name, False, at, message, mend, severity=how_bad, id=self.id)
+        at = node_label(where) if isinstance(where, NodeProto) else str(where)
+        return Finding(self.name, False, at, message, fix or self.fix, severity=severity or self.severity, id=self.id)
 
     def skipped(self, message: str) -> Finding:
         """It could not be applied."""

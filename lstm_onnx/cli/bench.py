@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
-from .options import json_option, note, progress_note, provider_options, report, seed_option, write_then_show
+from .options import is_given, json_option, note, progress_note, provider_options, report, seed_option, write_then_show
 from .params import FILE, option
 
+_WITHOUT_HIDDEN_SIZES = {
+    "cases": "--case",
+    "provider": "--provider",
+    "threads": "--threads",
+    "seconds": "--seconds",
+    "seed": "--seed",
+}
+"""Parameters that --hidden-sizes has no use for, and their options."""
 _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "generate")
 
 
@@ -26,7 +37,7 @@ _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "genera
     type=click.FloatRange(min=0, min_open=True),
     help="Approximate time limit; at least three rounds are run.  [default: 60]",
 )
-@option("--plot", metavar="FILE", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
+@option("--plot", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
 @option(
     "--hidden-sizes",
     is_flag=True,
@@ -58,40 +69,36 @@ def bench(
     (200 steps).
     """
     from ..atomic_io import require_apart
-    from ..bench import Settings, compare
-    from ..bench.plot import check_plot, write_plot
+    from ..bench.plot import check_plot
     from ..exporter.sources.source import load_source, source_files
 
+    if hidden_sizes:
+        for parameter, name in _WITHOUT_HIDDEN_SIZES.items():
+            if is_given(parameter):
+                raise click.UsageError(f"--hidden-sizes times one thread of the CPU, and takes no {name}")
     if plot is not None:
         check_plot(plot)
         require_apart([plot], source_files(source))
+    model = load_source(source)
+    result: Any
+    write_plot: Callable[[Any, str], None]
     if hidden_sizes:
-        _bench_hidden_sizes(source, plot, rounds, as_json=as_json)
-        return
-    settings = Settings(cases, provider, threads, rounds, seconds, seed)
-    result = compare(load_source(source), settings, say=progress_note)
+        from ..bench.hidden_sizes import ROUNDS, compare_hidden_sizes
+        from ..bench.hidden_sizes_plot import write_hidden_sizes_plot as write_plot
+
+        spec = getattr(model, "spec", None)
+        if spec is None:
+            raise click.UsageError(f"--hidden-sizes is for a bare LSTM, and {source} is a module")
+        result = compare_hidden_sizes(spec.num_layers, rounds=rounds or ROUNDS, say=progress_note)
+    else:
+        from ..bench import Settings, compare
+        from ..bench.plot import write_plot
+
+        result = compare(model, Settings(cases, provider, threads, rounds, seconds, seed), say=progress_note)
 
     def draw() -> None:
         if plot is not None:
             write_plot(result, plot)
-            note(f"wrote {plot}")
-
-    write_then_show([draw], lambda: report(result, as_json=as_json))
-
-
-def _bench_hidden_sizes(source: str, plot: str | None, rounds: int | None, *, as_json: bool) -> None:
-    from ..bench.hidden_sizes import ROUNDS, compare_hidden_sizes
-    from ..bench.hidden_sizes_plot import write_hidden_sizes_plot
-    from ..exporter.sources.source import load_source
-
-    spec = getattr(load_source(source), "spec", None)
-    if spec is None:
-        raise click.UsageError(f"--hidden-sizes is for a bare LSTM, and {source} is a module")
-    result = compare_hidden_sizes(spec.num_layers, rounds=rounds or ROUNDS, say=progress_note)
-
-    def draw() -> None:
-        if plot is not None:
-            write_hidden_sizes_plot(result, plot)
             note(f"wrote {plot}")
 
     write_then_show([draw], lambda: report(result, as_json=as_json))

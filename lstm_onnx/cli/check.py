@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,24 +30,14 @@ if TYPE_CHECKING:
 @option("--explain", metavar="RULE", help="Explain a rule, and how to fix its findings.")
 @option(
     "--time-limit",
+    "seconds",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="Limit per FILE, which fails beyond it.  [default: 20 a stage and 60 in all, more for large files]",
 )
 @option("--rules", is_flag=True, help="List all rules.")
 @json_option
-def check(
-    files: tuple[str, ...],
-    provider: str,
-    targets: tuple[str, ...],
-    require: bool,
-    strict: bool,
-    ignore: tuple[str, ...],
-    explain: str | None,
-    time_limit: float | None,
-    rules: bool,
-    as_json: bool,
-) -> int:
+def check(files: tuple[str, ...], explain: str | None, rules: bool, as_json: bool, **options: Any) -> int:
     """Find errors in any ONNX FILE.
 
     FILE must be valid, its dynamic axes truly dynamic, each node runnable on the provider, and its
@@ -72,18 +62,7 @@ def check(
     with Child() as child:
         for file in files:
             try:
-                done.append(
-                    check_file(
-                        file,
-                        provider=provider,
-                        require=require,
-                        strict=strict,
-                        ignore=ignore,
-                        targets=targets,
-                        seconds=time_limit,
-                        child=child,
-                    )
-                )
+                done.append(check_file(file, child=child, **options))
             except (FileError, ModelError) as error:
                 if len(files) == 1 and not as_json:
                     raise

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .options import json_option, report, state_option, state_pair
-from .params import FILE, option
+from .options import json_option, report, state_option
+from .params import FILE, by_name, option
 
 
 @click.group()
@@ -60,7 +60,7 @@ def triton(file: str, output: str, name: str | None, max_batch: int, idle: float
     help="Sample rate of the audio that FILE takes; the page streams the microphone.  "
     "[default: 16000 if its input is called audio]",
 )
-@state_option
+@state_option(by_name)
 @json_option
 def web(
     file: str,
@@ -68,7 +68,7 @@ def web(
     golden: str | None,
     ort: str | None,
     sample_rate: int | None,
-    states: tuple[str, ...],
+    states: dict[str, str],
     as_json: bool,
 ) -> None:
     """Package FILE for browsers and Node.
@@ -78,6 +78,5 @@ def web(
     """
     from ..deploy.web import deploy_web
 
-    pairs = dict(map(state_pair, states)) or None
-    result = deploy_web(file, output, golden=golden, ort=ort, sample_rate=sample_rate, states=pairs)
+    result = deploy_web(file, output, golden=golden, ort=ort, sample_rate=sample_rate, states=states or None)
     report(result, as_json=as_json)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .options import json_option, json_result, note, warn
-from .params import FILE, option
+from .params import FILE, option, require_onnx_output
 from .streams import say
 
 
 @click.command()
 @click.argument("source", type=FILE)
-@option("-o", "--output", metavar="FILE", type=FILE, help="The file to write.  [default: SOURCE's name with .onnx]")
+@option("-o", "--output", type=FILE, help="The file to write.  [default: SOURCE's name with .onnx]")
 @option("--lengths/--no-lengths", default=None, help="Add the input `lengths`.  [default: as SOURCE says, else no]")
 @option("--projection", type=click.Choice(["scan", "fold"]), help="Lowering of proj_size.  [default: scan]")
 @option("--opset", type=int, help="ONNX opset, 14 to 23.  [default: as SOURCE says, else 18]")
@@ -59,55 +61,24 @@ from .streams import say
     help="For modules: compare FILE with PyTorch at other sizes.  [default: check]",
 )
 @json_option
-def export(
-    source: str,
-    output: str | None,
-    lengths: bool | None,
-    projection: str | None,
-    opset: int | None,
-    precision: str | None,
-    layers: str | None,
-    kernel: str | None,
-    target: str | None,
-    states: str | None,
-    max_delay: int | None,
-    chunk: int | None,
-    check: bool,
-    as_json: bool,
-) -> None:
+def export(source: str, output: str | None, check: bool, as_json: bool, **options: Any) -> None:
     """Export SOURCE to an ONNX file.
 
     SOURCE is a model's .toml, or package.module:callable, where the callable returns a module.
     """
     from pathlib import Path
 
-    from ..atomic_io import is_stdout, require_apart, require_utf8, require_writable
+    from ..atomic_io import is_stdout, require_apart, require_writable
     from ..exporter.sources.source import load_source, source_files
     from ..terminal_text import one_line
 
     is_file = source.lower().endswith(".toml")
     stem = Path(source).stem if is_file else source.rpartition(":")[2].rpartition(".")[2]
     path = f"{stem}.onnx" if output is None else output
-    if Path(path).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {path} is not an ONNX file, and could overwrite the source; end it in .onnx")
-    if path == "-":
-        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
-    require_utf8(path)
+    require_onnx_output(path)
     require_writable(path)
     require_apart([path], source_files(source))
-    model = load_source(source).with_options(
-        lengths=lengths,
-        projection=projection,
-        opset=opset,
-        precision=precision,
-        layers=layers,
-        kernel=kernel,
-        target=target,
-        states=states,
-        max_delay=max_delay,
-        chunk=chunk,
-    )
-    result = model.export(path, check=check)
+    result = load_source(source).with_options(**options).export(path, check=check)
     for remark in result.notes:
         note(f"note: {remark}")
     print_result = warn if is_stdout(path) else say  # nothing may follow the model on stdout

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
 from .options import json_option, report, seed_option
-from .params import FILE, option
+from .params import FILE, by_name, name_pair, onnx_output, option
 
 
 @click.command()
 @click.argument("file", type=FILE)
-@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The file to write.")
+@option("-o", "--output", type=FILE, required=True, callback=onnx_output, help="The file to write.")
 @option(
     "--feed",
     metavar="INPUT=OUTPUT",
+    callback=name_pair,
     required=True,
     help="The input that is fed back, and the output of the step before that it comes from: tokens=logits.",
 )
@@ -26,7 +27,7 @@ from .params import FILE, option
     "the output itself.  [default: greedy for tokens, value for numbers]",
 )
 @option("--top-k", type=click.IntRange(min=1), help="With sample: draw from the K most likely tokens.")
-@option("--stop-token", "stop_tokens", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence.")
+@option("--stop-token", type=click.IntRange(min=0), multiple=True, help="A token that ends a sequence.")
 @option(
     "--stop-output", metavar="OUTPUT", help="An output that ends a sequence where it is above --stop-above, or true."
 )
@@ -36,6 +37,7 @@ from .params import FILE, option
     "--state",
     "states",
     metavar="INPUT=OUTPUT",
+    callback=by_name,
     multiple=True,
     help="A state input, and the output that is its next value; may be repeated.  [default: FILE's metadata]",
 )
@@ -44,50 +46,19 @@ from .params import FILE, option
 def generate(
     file: str,
     output: str,
-    feed: str,
-    choose: str | None,
-    top_k: int | None,
-    stop_tokens: tuple[int, ...],
-    stop_output: str | None,
-    stop_above: float,
+    feed: tuple[str, str],
     pad: float | None,
-    states: tuple[str, ...],
-    seed: int,
+    states: dict[str, str],
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Turn a single-step ONNX FILE into one that generates whole sequences.
 
     FILE has states, such as one that was exported with explicit states.  One call of the new file gives as many steps
     as its input max_steps says.  It is compared with FILE in a loop before it is kept.
     """
-    from ..atomic_io import require_utf8
     from ..generation import make_generating
 
-    if output == "-":
-        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
-    if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
-    require_utf8(output)
-    fed, source = _pair("--feed", feed)
-    written = make_generating(
-        file,
-        output,
-        input=fed,
-        output=source,
-        choose=choose,
-        top_k=top_k,
-        stop_token=stop_tokens,
-        stop_output=stop_output,
-        stop_above=stop_above,
-        pad=int(pad) if pad is not None and pad == int(pad) else pad,
-        states=dict(_pair("--state", text) for text in states) if states else None,
-        seed=seed,
-    )
+    token = int(pad) if pad is not None and pad.is_integer() else pad
+    written = make_generating(file, output, input=feed[0], output=feed[1], pad=token, states=states or None, **options)
     report(written, as_json=as_json)
-
-
-def _pair(name: str, text: str) -> tuple[str, str]:
-    before, equals, after = text.partition("=")
-    if not equals or not before or not after:
-        raise click.UsageError(f"{name} {text} is not INPUT=OUTPUT, such as tokens=logits")
-    return before, after

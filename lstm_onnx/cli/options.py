@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .params import ProviderName, option
 from .streams import say, terminal
@@ -49,23 +50,16 @@ def seed_option(function: F) -> F:
     )(function)
 
 
-def state_option(function: F) -> F:
-    """--state."""
+def state_option(callback: Callable[..., Any]) -> Callable[[F], F]:
+    """--state, for files that do not pair their states."""
     return option(
         "--state",
         "states",
         multiple=True,
         metavar="INPUT=OUTPUT",
+        callback=callback,
         help="A state, and the output that feeds it, for files of other tools; may be repeated.",
-    )(function)
-
-
-def state_pair(text: str) -> tuple[str, str]:
-    """The names in a value of --state (click.BadParameter)."""
-    state, equals, end = text.partition("=")
-    if not (state and equals and end):
-        raise click.BadParameter(f"{text!r} is not INPUT=OUTPUT", param_hint="--state")
-    return state, end
+    )
 
 
 def json_option(function: F) -> F:
@@ -94,6 +88,11 @@ def verbosity_options() -> list[click.Parameter]:
 def _is_set(key: str) -> bool:
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.meta.get(key))
+
+
+def is_given(parameter: str) -> bool:
+    """Whether the command line has an option, by the name of its parameter."""
+    return click.get_current_context().get_parameter_source(parameter) == ParameterSource.COMMANDLINE
 
 
 def is_quiet() -> bool:

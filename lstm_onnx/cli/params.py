@@ -1,9 +1,10 @@
-"""Types of options and arguments: options that may be given once, files, execution providers."""
+"""Types and values of options and arguments: files, execution providers, pairs of names."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from click.shell_completion import CompletionItem
 PROVIDERS = ("auto", "cpu", "cuda")
 _ORT_PROVIDERS = {"cpuexecutionprovider": "cpu", "cudaexecutionprovider": "cuda"}
 """ONNX Runtime's names of them, in lower case."""
+_SOURCE_SUFFIXES = (".toml", ".safetensors", ".pt", ".pth", ".py")
 
 
 class Option(click.Option):
@@ -93,3 +95,60 @@ class ProviderName(click.Choice[str]):
 
 
 FILE = FileName()
+
+
+def name_pair(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, str]:
+    """The callback of an option such as INPUT=OUTPUT: both names."""
+    name, _, other = text.rpartition("=")
+    if not name or not other:
+        raise click.BadParameter(f"{text!r} is not {param.metavar}", ctx, param)
+    return name, other
+
+
+def name_pairs(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The same for one that may be repeated."""
+    return tuple(name_pair(ctx, param, text) for text in texts)
+
+
+def by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
+    """The same, where each first name may be given once."""
+    pairs = name_pairs(ctx, param, texts)
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.BadParameter(f"{twice} was given twice; give it once", ctx, param)
+    return dict(pairs)
+
+
+def integer_by_name(ctx: click.Context, param: click.Parameter, texts: Sequence[str]) -> dict[str, int]:
+    """The same for INPUT=AXIS."""
+    axes: dict[str, int] = {}
+    for name, number in by_name(ctx, param, texts).items():
+        try:
+            axes[name] = int(number)
+        except ValueError:
+            raise click.BadParameter(f"'{name}={number}' is not {param.metavar}", ctx, param) from None
+    return axes
+
+
+def require_onnx_output(path: str) -> None:
+    """Refuse a path to which an ONNX file cannot be written.
+
+    Raises:
+        click.UsageError: it is stdout, or has the suffix of a source.
+        FileError: it is not UTF-8.
+    """
+    from ..atomic_io import require_utf8
+
+    if path == "-":
+        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
+    if Path(path).suffix.lower() in _SOURCE_SUFFIXES:
+        raise click.UsageError(f"-o {path} is not an ONNX file, and could overwrite a source; end it in .onnx")
+    require_utf8(path)
+
+
+def onnx_output(ctx: click.Context, param: click.Parameter, path: str) -> str:
+    """The callback of --output: the path, after `require_onnx_output`."""
+    del ctx, param
+    require_onnx_output(path)
+    return path

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .child import exit_after_child
 from .options import json_option, report, seed_option
-from .params import FILE, option
+from .params import FILE, onnx_output, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=FILE)
-@option("-o", "--output", metavar="FILE", type=FILE, required=True, help="The int8 file to write.")
+@option("-o", "--output", type=FILE, required=True, callback=onnx_output, help="The int8 file to write.")
 @option(
     "--layers",
     type=click.Choice(["all", "recurrent"]),
@@ -42,22 +41,16 @@ if TYPE_CHECKING:
 )
 @seed_option
 @json_option
-def quantize(file: str, output: str, layers: str, kernel: str, data: str | None, seed: int, as_json: bool) -> None:
+def quantize(file: str, output: str, data: str | None, as_json: bool, **options: Any) -> None:
     """Write an int8 file of a float32 ONNX FILE.
 
     Every int8 layer is compared with what its arithmetic gives before the file is kept.
     """
-    from ..atomic_io import require_utf8
     from ..quantization import quantize as write_quantized
 
-    if output == "-":
-        raise click.UsageError("an ONNX file is not written to stdout; name a file with -o")
-    if Path(output).suffix.lower() in (".toml", ".safetensors", ".pt", ".pth", ".py"):
-        raise click.UsageError(f"-o {output} is not an ONNX file; end it in .onnx")
-    require_utf8(output)
     exit_after_child(file)
     inputs = None if data is None else _first_record(file, data)
-    report(write_quantized(file, output, layers=layers, kernel=kernel, inputs=inputs, seed=seed), as_json=as_json)
+    report(write_quantized(file, output, inputs=inputs, **options), as_json=as_json)
 
 
 def _first_record(file: str, data: str) -> dict[str, np.ndarray]:

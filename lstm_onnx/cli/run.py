@@ -36,7 +36,6 @@ _COLUMNS_HINT = "; select the feature columns of a table with --columns"
 @option(
     "-o",
     "--output",
-    metavar="FILE",
     type=FILE,
     help="Write the outputs to FILE, in the format of its suffix; - is stdout.",
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import is_quiet, note, provider_options, say_json, state_option, state_pair, warn
-from .params import FILE, option
+from .options import is_quiet, note, provider_options, say_json, state_option, warn
+from .params import FILE, name_pairs, option
 from .streams import say
 
 if TYPE_CHECKING:
@@ -25,10 +25,15 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
 @option("--port", type=_PORT, default=8000, show_default=True, help="Port for HTTP and websockets; 0 picks a free one.")
 @option("--grpc-port", type=_PORT, default=8001, show_default=True, help="Port for gRPC; 0 picks a free one.")
 @option("--no-grpc", is_flag=True, help="Do not serve gRPC.")
-@option("--token-file", type=FILE, metavar="FILE", help="Require a bearer token from FILE, which has one per line.")
-@option("--no-token", is_flag=True, help="Allow other machines to connect without a token.")
-@option("--tls-cert", type=FILE, metavar="FILE", help="TLS certificate chain, in PEM format.")
-@option("--tls-key", type=FILE, metavar="FILE", help="Private key of the certificate, in PEM format.")
+@option(
+    "--token-file",
+    "tokens",
+    type=FILE,
+    help="Require a bearer token from FILE, which has one per line.",
+)
+@option("--no-token", "open_to_all", is_flag=True, help="Allow other machines to connect without a token.")
+@option("--tls-cert", "tls_certificate", type=FILE, help="TLS certificate chain, in PEM format.")
+@option("--tls-key", type=FILE, help="Private key of the certificate, in PEM format.")
 @option(
     "--origin",
     "origins",
@@ -36,11 +41,10 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
     metavar="URL",
     help="Allow web pages from this origin to connect; may be repeated.",
 )
-@state_option
+@state_option(name_pairs)
 @option(
     "--snapshot-key",
     type=FILE,
-    metavar="FILE",
     help="Secret that signs snapshots of streams; servers that share streams need the same.  [default: a new one]",
 )
 @option("--max-batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Maximum batch size.")
@@ -104,30 +108,12 @@ _SECONDS = click.FloatRange(0, 10**6, min_open=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses, or the error, as JSON.")
 def serve(
     files: tuple[str, ...],
-    host: str,
-    port: int,
     grpc_port: int,
     no_grpc: bool,
-    token_file: str | None,
-    no_token: bool,
-    tls_cert: str | None,
-    tls_key: str | None,
-    origins: tuple[str, ...],
-    states: tuple[str, ...],
     snapshot_key: str | None,
-    max_batch: int,
-    window: float,
-    max_request_bytes: int,
-    max_pending_bytes: int,
-    max_streams: int,
-    idle_seconds: float,
-    queue: int,
-    deadline: float,
-    drain_seconds: float,
     json_logs: bool,
-    provider: str,
-    threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Serve models over HTTP, gRPC and websockets, until SIGTERM or Ctrl-C.
 
@@ -140,27 +126,9 @@ def serve(
     from ..serving.snapshots import read_key
 
     settings = Settings(
-        host=host,
-        port=port,
         grpc_port=None if no_grpc else grpc_port,
-        provider=provider,
-        threads=threads,
-        states=tuple(map(state_pair, states)),
         snapshot_key=None if snapshot_key is None else read_key(snapshot_key),
-        max_batch=max_batch,
-        window=window,
-        max_request_bytes=max_request_bytes,
-        max_pending_bytes=max_pending_bytes,
-        max_streams=max_streams,
-        idle_seconds=idle_seconds,
-        queue=queue,
-        deadline=deadline,
-        drain_seconds=drain_seconds,
-        tokens=token_file,
-        open_to_all=no_token,
-        origins=origins,
-        tls_certificate=tls_cert,
-        tls_key=tls_key,
+        **options,
     )
     settings.require_safe()
     require_libraries()

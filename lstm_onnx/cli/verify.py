@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
-from .options import json_option, note, progress, seed_option, threads_option, warn
+from .options import is_given, json_option, note, progress, seed_option, threads_option, warn
 from .params import FILE, ProviderName, option
 from .reports import check_files, file_options, show
 
@@ -83,17 +82,14 @@ def verify(
     file: str | None,
     providers: tuple[str, ...],
     runtimes: tuple[str, ...],
-    threads: int | None,
     precisions: tuple[str, ...],
-    mutants: str,
-    max_drift: float | None,
     data: str | None,
     columns: str | None,
     golden: str | None,
-    seed: int,
     junit: str | None,
     html: str | None,
     as_json: bool,
+    **settings: Any,
 ) -> int:
     """Compare FILE with the PyTorch model SOURCE.
 
@@ -113,60 +109,32 @@ def verify(
 
     check_files(junit, html)
     require_apart([junit, html], [source, file, data, golden])
+    to_store: Golden | None = None
     if source.lower().endswith(".onnx") and file is not None:
         if set(runtimes) != {"onnxruntime"}:
             raise ConfigError(f"{file}: is compared with {source} in ONNX Runtime; leave --runtime out")
-        return _with_float32(
-            source,
-            file,
-            providers=providers,
-            threads=threads,
-            precisions=precisions,
-            mutants=mutants,
-            max_drift=max_drift,
-            user_data=_data(data, columns),
-            golden=golden,
-            seed=seed,
-            outputs=(junit, html, as_json),
-        )
-    if source.lower().endswith(".onnx"):
-        reports = [
-            replace(report, command=_command_line())
-            for report in _against_golden(source, golden, providers, runtimes, threads, mutants, max_drift)
-        ]
-        show(reports, as_json=as_json, junit=junit, html=html)
-        return 0 if all(reports) else EXIT_FAILED
-    from ..exporter.dependencies import import_torch
-    from ..exporter.sources.source import load_source, source_files
+        if precisions:
+            raise click.UsageError(f"--precision is for fresh exports of a PyTorch model, and {source} is a file")
+        if golden is not None:
+            _check_golden(golden)
+        reports, to_store = _with_float32(source, file, providers, _data(data, columns), settings)
+    elif source.lower().endswith(".onnx"):
+        reports = _against_golden(source, golden, providers, runtimes, settings)
+    else:
+        from ..exporter.sources.source import source_files
 
-    user_data = _data(data, columns)
-    if golden is not None:
-        _check_golden(golden, precisions)
-    require_apart([junit, html, golden], [*source_files(source), file, data])
-    if file is not None and precisions:
-        raise ConfigError(f"--precision is for fresh exports, and {file} was given; leave one of them out")
-    model_source = load_source(source)
-    import_torch("verify compares with it")
-    from ..parity.verification import verify_all
-
-    verified = verify_all(
-        model_source,
-        file,
-        providers=providers,
-        runtimes=runtimes,
-        precisions=precisions,
-        threads=threads,
-        seed=seed,
-        mutants=mutants,
-        data=user_data or (),
-        max_drift=max_drift,
-        progress=progress,
-    )
-    reports = [replace(done.report, command=_command_line()) for done in verified]
+        user_data = _data(data, columns)
+        if golden is not None:
+            _check_golden(golden, precisions)
+        require_apart([junit, html, golden], [*source_files(source), file, data])
+        if file is not None and precisions:
+            raise ConfigError(f"--precision is for fresh exports, and {file} was given; leave one of them out")
+        reports, to_store = _with_pytorch(source, file, providers, runtimes, precisions, user_data, settings)
+    reports = [replace(report, command=_command_line()) for report in reports]
 
     def store() -> None:
-        if golden is not None:
-            _store(golden, verified[0].golden, passed=all(reports))
+        if golden is not None and to_store is not None:
+            _store(golden, to_store, passed=all(reports))
 
     show(reports, as_json=as_json, junit=junit, html=html, more=store)
     return 0 if all(reports) else EXIT_FAILED
@@ -185,7 +153,7 @@ def _data(path: str | None, columns: str | None) -> UserData | None:
     return read(path, columns=[name.strip() for name in columns.split(",")] if columns else None)
 
 
-def _check_golden(path: str, precisions: tuple[str, ...]) -> None:
+def _check_golden(path: str, precisions: tuple[str, ...] = ()) -> None:
     """Check that the golden file can be written."""
     from ..atomic_io import require_writable
     from ..parity.golden_file import require_name
@@ -205,80 +173,63 @@ def _store(path: str, golden: Golden, *, passed: bool) -> None:
         warn(f"{path} was not written, because the comparison failed")
 
 
-def _with_float32(
+def _with_pytorch(
     source: str,
-    file: str,
-    *,
+    file: str | None,
     providers: tuple[str, ...],
-    threads: int | None,
+    runtimes: tuple[str, ...],
     precisions: tuple[str, ...],
-    mutants: str,
-    max_drift: float | None,
     user_data: UserData | None,
-    golden: str | None,
-    seed: int,
-    outputs: tuple[str | None, str | None, bool],
-) -> int:
+    settings: dict[str, Any],
+) -> tuple[list[ParityReport], Golden]:
+    """Compare FILE, or fresh exports, with the PyTorch model; `settings` are --threads, --mutants and so on."""
+    from ..exporter.dependencies import import_torch
+    from ..exporter.sources.source import load_source
+
+    model = load_source(source)
+    import_torch("verify compares with it")
+    from ..parity.verification import verify_all
+
+    verified = verify_all(
+        model,
+        file,
+        providers=providers,
+        runtimes=runtimes,
+        precisions=precisions,
+        data=user_data or (),
+        progress=progress,
+        **settings,
+    )
+    return [done.report for done in verified], verified[0].golden
+
+
+def _with_float32(
+    source: str, file: str, providers: tuple[str, ...], user_data: UserData | None, settings: dict[str, Any]
+) -> tuple[list[ParityReport], Golden]:
     """Compare FILE, in int8 or float16, with its float32 file on each provider."""
-    from dataclasses import replace
-
-    from ..errors import EXIT_FAILED
-
-    if precisions:
-        raise click.UsageError(f"--precision is for fresh exports of a PyTorch model, and {source} is a file")
-    if golden is not None:
-        _check_golden(golden, precisions)
     from ..parity.converted.source_file import verify_source_file
 
     found = [
-        verify_source_file(
-            source,
-            file,
-            provider=provider,
-            threads=threads,
-            seed=seed,
-            mutants=mutants,
-            data=user_data or (),
-            max_drift=max_drift,
-        )
-        for provider in providers
+        verify_source_file(source, file, provider=provider, data=user_data or (), **settings) for provider in providers
     ]
-    reports = [replace(report, command=_command_line()) for report, _ in found]
-
-    def store() -> None:
-        if golden is not None:
-            _store(golden, found[0][1], passed=all(reports))
-
-    junit, html, as_json = outputs
-    show(reports, as_json=as_json, junit=junit, html=html, more=store)
-    return 0 if all(reports) else EXIT_FAILED
+    return [report for report, _ in found], found[0][1]
 
 
 def _against_golden(
-    path: str,
-    golden: str | None,
-    providers: tuple[str, ...],
-    runtimes: tuple[str, ...],
-    threads: int | None,
-    mutants: str,
-    max_drift: float | None,
+    path: str, golden: str | None, providers: tuple[str, ...], runtimes: tuple[str, ...], settings: dict[str, Any]
 ) -> list[ParityReport]:
     if golden is None:
         raise click.UsageError(f"{path} is a FILE; put the SOURCE to compare it with before it, or pass --golden")
-
-    def is_given(parameter: str) -> bool:
-        return click.get_current_context().get_parameter_source(parameter) == ParameterSource.COMMANDLINE
-
     for parameter, name in _WITH_SOURCE.items():
         if is_given(parameter):
             raise click.UsageError(f"{name} needs a SOURCE, and {path} is compared with {golden}")
     from ..parity.golden import verify_golden
 
-    level = mutants if is_given("mutants") else "none"  # mutants need onnx, and running a model does not
+    # Mutants need onnx, and running a model does not.
+    chosen = {**settings, "mutants": settings["mutants"] if is_given("mutants") else "none"}
+    del chosen["seed"]
     return [
-        verify_golden(
-            path, golden, provider=provider, runtime=runtime, threads=threads, mutants=level, max_drift=max_drift
-        )
+        verify_golden(path, golden, provider=provider, runtime=runtime, **chosen)
         for runtime in runtimes
         for provider in providers
     ]

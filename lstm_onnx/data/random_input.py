@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, ModelError, RunError
 from ..input_spec import axes as axes_of
 from ..input_spec import draw
 from ..runtime import Model
@@ -61,3 +61,22 @@ def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Reco
         except (ValueError, OverflowError) as error:
             raise InputError(f"random input cannot be made for {info}: {error}; pass DATA") from error
     return Records(format="random", many=False, rows=iter([record]), typed=True, count=1)
+
+
+def run_on_drawn(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs for drawn inputs, whose sizes the file may not take without saying so.
+
+    Raises:
+        InputError: see `Model.run`.
+        ModelError: ONNX Runtime failed.
+    """
+    try:
+        results: dict[str, np.ndarray] = model.run(feeds)
+    except RunError as error:
+        sizes = ", ".join(f"{name} {np.shape(array)}" for name, array in feeds.items())
+        raise ModelError(
+            f"cannot be run on the inputs that were drawn for it, {sizes} ({error.ort_message or error.message})",
+            path=model.path,
+            hint="it may take other sizes without saying so; lstm-onnx run FILE DATA runs it on inputs of your own",
+        ) from error
+    return results

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from ..errors import ModelError
 from ..metadata import METADATA_PREFIX
 from ..onnxgraph import bodies_of, graphs_of
-from ..onnxgraph.embed import read_external
+from ..onnxgraph.load import read_weights
 from ..onnxgraph.write import write_model
 
 _INNER = "_in_file_order"
@@ -61,7 +60,7 @@ def write_batch_first(
     props = {item.key: item.value for item in model.metadata_props if not item.key.startswith(METADATA_PREFIX)}
     del model.metadata_props[:]
     helper.set_model_props(model, props)
-    initializers = _weights(model, source)
+    initializers = read_weights(model, source)
     del graph.initializer[:]
     _, size = write_model(model, initializers, path)
     return size
@@ -107,9 +106,3 @@ def _transpose(value: ValueInfoProto, axis: int, names: Mapping[str, str], *, to
         return helper.make_node("Transpose", [names[value.name]], [value.name], f"{value.name}/Transpose", perm=order)
     order.insert(axis, order.pop(0))
     return helper.make_node("Transpose", [value.name], [names[value.name]], f"{value.name}/Transpose", perm=order)
-
-
-def _weights(model: ModelProto, source: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The initializers of the graph by name; those in files beside the model are read into it (ModelError)."""
-    read_external(model, source)
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.random_input import run_on_drawn
 from ..errors import InputError, ModelError
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import TIME, batch_name
@@ -209,7 +210,7 @@ def _expected(
         raise ModelError("has no output of numbers that programs are written for", path=model.path)
     carried = dict(states)
     for call in range(_MOST_CALLS if streams else 1):
-        results = model.run({**{each.info.name: each.numbers(call) for each in inputs}, **carried})
+        results = run_on_drawn(model, {**{each.info.name: each.numbers(call) for each in inputs}, **carried})
         carried = {name: results[model.states[name]] for name in carried}
         if results[output].size and (call + 1 >= _CALLS or not streams):
             return output, results[output].reshape(-1)[:_COMPARED], call + 1

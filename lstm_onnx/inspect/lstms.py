@@ -7,14 +7,15 @@ from typing import Any
 
 from onnx import NodeProto
 
-from ..onnxgraph import Scope, Tensor, Weight, dtype_name, text, typed
+from ..onnxgraph import Scope, Tensor, Weight, dtype_name, text
 from ..onnxgraph.recurrent import (
-    DEFAULT_ACTIVATIONS,
     INITIAL_C,
     INITIAL_H,
     PEEPHOLES,
     QUANTIZED_LSTM,
     RecurrentLayer,
+    activations_of,
+    has_default_activations,
     input_of,
     read_layer,
 )
@@ -154,10 +155,8 @@ def _unlike_torch(layer: RecurrentLayer, *, peepholes: bool) -> list[str]:
         notes.append("input_forget (input and forget gate are coupled)")
     if layer.op_type == "GRU" and not attributes.get("linear_before_reset", 0):
         notes.append("linear_before_reset=0 (the reset gate is applied before the recurrent matrix)")
-    activations = [text(name) for name in typed(layer.attributes, "activations", list)]
-    default = DEFAULT_ACTIVATIONS[layer.op_type]
-    if [name.lower() for name in activations] != [*default] * (len(activations) // len(default)):
-        notes.append(f"activations {', '.join(activations)}")
+    if not has_default_activations(layer.node):
+        notes.append(f"activations {', '.join(activations_of(layer.node))}")
     return notes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .load import ONNX_ERRORS, error_line, external_problem, load_inlined, load_model
-from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, nodes_of, outer_values
+from .nodes import MOST_NODES, bodies_of, graphs_of, inlined_size, node_label, nodes_of, outer_values, stored_tensors
 from .scopes import Scope, Weight
 from .tensors import (
     Dim,
@@ -41,10 +41,12 @@ __all__ = [
     "is_default",
     "load_inlined",
     "load_model",
+    "node_label",
     "nodes_of",
     "outer_values",
     "shape_of",
     "shown",
+    "stored_tensors",
     "text",
     "typed",
     "value_of",

@@ -6,13 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnx
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, helper
 
 from ..checksum import KEY, UNKNOWN, with_checksum
 from ..errors import ModelError
-from .load import error_line, external_problem
-from .nodes import graphs_of
+from .load import read_external
 from .write import EXTERNAL_DATA_THRESHOLD
 
 
@@ -36,24 +34,3 @@ def embedded(model: ModelProto, source: str | os.PathLike[str], entries: Mapping
     del model.metadata_props[:]
     helper.set_model_props(model, {KEY: UNKNOWN, **kept, **entries})
     return with_checksum(model.SerializeToString(deterministic=True))
-
-
-def read_external(model: ModelProto, source: str | os.PathLike[str]) -> bool:
-    """Read the weights in files beside `source` into the model; whether there were any (ModelError)."""
-    found = False
-    for graph in graphs_of(model.graph):
-        constants = [item.t for node in graph.node for item in node.attribute if item.HasField("t")]
-        for tensor in (*graph.initializer, *constants):
-            if tensor.data_location != TensorProto.EXTERNAL:
-                continue
-            found = True
-            location = next((item.value for item in tensor.external_data if item.key == "location"), "")
-            problem = external_problem(source, location)
-            if problem:
-                raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=source)
-    if found:
-        try:
-            onnx.load_external_data_for_model(model, str(Path(source).resolve().parent))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            raise ModelError(f"its weights cannot be read: {error_line(error)}", path=source) from error
-    return found

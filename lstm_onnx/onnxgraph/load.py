@@ -14,7 +14,7 @@ from onnx.external_data_helper import uses_external_data
 
 from ..atomic_io import readable_file
 from ..errors import FileError, ModelError
-from .nodes import MOST_NODES, graphs_of, inlined_size
+from .nodes import MOST_NODES, inlined_size, stored_tensors
 
 ONNX_ERRORS = (
     onnx.checker.ValidationError,
@@ -82,30 +82,44 @@ def load_inlined(path: str | os.PathLike[str]) -> ModelProto:
         raise ModelError(f"{path}: its functions cannot be inlined ({error_line(error)})") from error
 
 
-def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """The initializers of a model's graph as arrays, also those in files beside it.
+def read_external(model: ModelProto, path: str | os.PathLike[str]) -> bool:
+    """Read the weights in files beside the model's into `model`, and return whether there were any.
 
     Args:
-        model: it.
+        model: the model.
         path: its file.
 
     Raises:
         ModelError: the file of a weight is missing, is not a plain file in the model's folder, or is too short.
     """
-    for graph in graphs_of(model.graph):
-        for tensor in graph.initializer:
-            location = next((item.value for item in tensor.external_data if item.key == "location"), None)
-            problem = external_problem(path, location) if location is not None else ""
-            if problem:
-                raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=path)
-    folder = str(Path(path).resolve().parent)
+    locations = [
+        next((item.value for item in tensor.external_data if item.key == "location"), "")
+        for _, tensor in stored_tensors(model)
+        if uses_external_data(tensor)
+    ]
+    for location in dict.fromkeys(locations):
+        problem = external_problem(path, location)
+        if problem:
+            raise ModelError(f"its weights in {location} cannot be read: the file {problem}", path=path)
     try:
-        return {
-            tensor.name: numpy_helper.to_array(tensor, folder if uses_external_data(tensor) else "")
-            for tensor in model.graph.initializer
-        }
+        if locations:
+            onnx.load_external_data_for_model(model, str(Path(path).resolve().parent))
     except ONNX_ERRORS as error:
-        raise ModelError(f"its weights cannot be read ({error_line(error)})", path=path) from error
+        raise ModelError(f"its weights cannot be read: {error_line(error)}", path=path) from error
+    return bool(locations)
+
+
+def read_weights(model: ModelProto, path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The initializers of a model's graph as arrays, also those in files beside it (see `read_external`).
+
+    Raises:
+        ModelError: see `read_external`; or a tensor is damaged.
+    """
+    read_external(model, path)
+    try:
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    except ONNX_ERRORS as error:
+        raise ModelError(f"its weights cannot be read: {error_line(error)}", path=path) from error
 
 
 def error_line(error: BaseException | str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 MOST_NODES = 10**5
 """Nodes up to which functions are inlined: a file of 2 kB whose functions call each other can ask for 2^40."""
@@ -30,6 +30,29 @@ def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
     """The subgraphs of a node, without those nested in them."""
     for attribute in node.attribute:
         yield from [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
+
+
+def stored_tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """Every stored tensor by name: initializers and Constant nodes, those of bodies and functions included."""
+    for graph in graphs_of(model.graph):
+        for tensor in graph.initializer:
+            yield str(tensor.name), tensor
+        yield from _constant_nodes(graph.node)
+    for function in model.functions:
+        yield from _constant_nodes(function.node)
+
+
+def _constant_nodes(nodes: Iterable[NodeProto]) -> Iterator[tuple[str, TensorProto]]:
+    for node in nodes:
+        if node.op_type == "Constant" and node.output:
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.TENSOR:
+                    yield str(node.output[0]), attribute.t
+
+
+def node_label(node: NodeProto) -> str:
+    """A node's name for people.  protobuf returns a name that is not UTF-8 as bytes."""
+    return str(node.name) or f"{node.op_type} that makes {', '.join(map(str, node.output))}"
 
 
 def outer_values(node: NodeProto) -> list[str]:

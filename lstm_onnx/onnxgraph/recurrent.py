@@ -74,6 +74,18 @@ def direction_of(node: NodeProto) -> str:
     return text(attributes_of(node).get("direction", "forward"))
 
 
+def activations_of(node: NodeProto) -> list[str]:
+    """An operator's activations, as they are written in the file; empty where it leaves them to the default."""
+    return [text(name) for name in typed(attributes_of(node), "activations", list)]
+
+
+def has_default_activations(node: NodeProto) -> bool:
+    """Whether its activations are those of nn.LSTM, nn.GRU or nn.RNN, in each direction."""
+    names = tuple(name.lower() for name in activations_of(node))
+    default = DEFAULT_ACTIVATIONS["LSTM" if node.op_type == QUANTIZED_LSTM else node.op_type]
+    return not names or names == default * (len(names) // len(default))
+
+
 @dataclass(eq=False)
 class Port:
     """One input of a node, or one output, by its index."""

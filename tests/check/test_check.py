@@ -119,7 +119,7 @@ def test_the_checked_file_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_failure_outlives_sizes_too_large_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lstm_onnx.check.execution._MOST_ELEMENTS", 30)
+    monkeypatch.setattr("lstm_onnx.check.runs._MOST_ELEMENTS", 30)
     sound = check(export(tmp_path, PLAIN), provider="cpu")
     assert sound.findings[-1].skipped
     broken = edited(tmp_path, lambda model: set_initializer(model, "ints/0_0_6", [3, 5, 6]), ONE_LAYER)

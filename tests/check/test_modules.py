@@ -237,7 +237,16 @@ def test_a_batch_of_one_and_one_step_must_run_together(tmp_path: Path) -> None:
 def test_lengths_that_no_single_step_has_are_not_tried(tmp_path: Path) -> None:
     source = module_file("packed_gru_and_lstm")
     inputs = (InputSpec("x", ("batch", "time", 5)), InputSpec("lengths", ("batch",), "int64", 2, "time"))
-    assert check(with_metadata(tmp_path / "m.onnx", source, inputs=inputs), provider="cpu")
+    report = check(with_metadata(tmp_path / "m.onnx", source, inputs=inputs), provider="cpu")
+    assert report
+    assert "runs at batch 1, time 2; batch 3, time 2; batch 1, time 5; " in str(report)
+
+
+def test_a_file_that_cannot_run_where_its_metadata_begins(tmp_path: Path) -> None:
+    source = edited_module(tmp_path / "frozen.onnx", module_file("packed_gru_and_lstm"), frozen_shape(8, 2, 5))
+    inputs = (InputSpec("x", ("batch", "time", 5)), InputSpec("lengths", ("batch",), "int64", 50, "time"))
+    report = check(with_metadata(tmp_path / "m.onnx", source, inputs=inputs), provider="cpu")
+    assert "cannot run at batch 1, time 50: " in failing(report, "runnable")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def test_a_folder_for_browsers_is_written_and_reported(run_cli, tmp_path: Path):
     done = run_cli("deploy", "web", "net.onnx", "-o", "other", "--state", "h0")
     assert done.code == 2
     assert "'h0' is not INPUT=OUTPUT" in done.err
+    done = run_cli("deploy", "web", "net.onnx", "-o", "other", "--state", "h0=hn", "--state", "h0=cn")
+    assert (done.code, "h0 was given twice; give it once" in done.err) == (2, True)
     for arguments in (["--ort", "."], ["--golden", "none.npz"], ["--sample-rate", "16000"], ["--state", "h0=output"]):
         done = run_cli("deploy", "web", "net.onnx", "-o", "other", *arguments)
         assert (done.code, (tmp_path / "other").exists()) == (2, False)

@@ -58,8 +58,10 @@ def test_a_file_is_written_reported_checked_and_run(step: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--feed", "tokens"), "--feed tokens is not INPUT=OUTPUT"),
-        (("--feed", "tokens=output", "--state", "a"), "--state a is not INPUT=OUTPUT"),
+        (("--feed", "tokens"), "'tokens' is not INPUT=OUTPUT"),
+        (("--feed", "tokens=output", "--state", "a"), "'a' is not INPUT=OUTPUT"),
+        (("--feed", "tokens=output", "--state", "a=b", "--state", "a=c"), "a was given twice; give it once"),
+        (("--feed", "tokens=output", "--pad", "nan"), "pad = nan is not possible"),
         (("--feed", "text=output"), "text is not an input"),
         (("--feed", "tokens=output", "-o", "-"), "is not written to stdout"),
         (("--feed", "tokens=output", "-o", "m.toml"), "is not an ONNX file"),

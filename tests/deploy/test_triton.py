@@ -191,13 +191,13 @@ def test_a_model_that_was_written_wrongly_is_not_deployed(tmp_path: Path, monkey
     from lstm_onnx.deploy import batch_first
 
     exported(tmp_path / "net.onnx")
-    weights = batch_first._weights
+    weights = batch_first.read_weights
 
     def wrong(*arguments: Any) -> dict[str, np.ndarray]:
         found = weights(*arguments)
         return {name: array * np.float32(1.1) if array.dtype == np.float32 else array for name, array in found.items()}
 
-    monkeypatch.setattr(batch_first, "_weights", wrong)
+    monkeypatch.setattr(batch_first, "read_weights", wrong)
     with pytest.raises(RunError, match="its output output differs"):
         deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
     assert not (tmp_path / "repository" / "net" / "config.pbtxt").exists()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
 
 from lstm_onnx import ExportOptions, LSTMSpec
 from lstm_onnx.checksum import KEY
+from lstm_onnx.generation_spec import GeneratingStep, Generation
 from lstm_onnx.input_spec import InputSpec
-from lstm_onnx.metadata import Metadata, Origin, Quantization
+from lstm_onnx.metadata import Metadata, Origin, Quantization, Streaming
 
 from .blocks import ROOT
 
@@ -32,6 +34,12 @@ def test_every_metadata_key_is_described():
         table_rows={"x": 3},
         call=[],
         quantization=Quantization("rows", "all"),
+        states={"h0": "hn"},
+        versions={"lstm_onnx": "0.1.0"},
+        loop_states=("h0",),
+        streaming=Streaming({"x": 0}, {}),
+        generation=GeneratingStep(Generation("x", "y"), 0, 1, 1, ("y",)),
     )
+    assert [field.name for field in dataclasses.fields(full) if getattr(full, field.name) in (None, (), {})] == []
     described = re.findall(r"^\| `(lstm_onnx\.\w+)` \|", PAGE, flags=re.MULTILINE)
     assert sorted(described) == sorted([*full.to_metadata(), KEY])

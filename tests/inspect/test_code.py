@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from lstm_onnx.deploy.web import deploy_web
 from lstm_onnx.errors import InputError, ModelError
 from lstm_onnx.inspect.code import LANGUAGES, program
 from lstm_onnx.spec import ExportOptions
@@ -205,3 +206,18 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.M
         program(tmp_path / "hostile.onnx", "python")
     with pytest.raises(InputError, match="choose one of python, javascript, csharp, java, cpp, rust"):
         program(tmp_path / "hostile.onnx", "cobol")
+
+
+def test_a_file_that_does_not_say_which_sizes_it_takes_is_refused_with_a_hint(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, (None, None)) for name in "xy")
+    pads = numpy_helper.from_array(np.array([0, 4, 0, 4], np.int64), "pads")
+    node = helper.make_node("Pad", ["x", "pads"], ["y"], mode="reflect")
+    graph = helper.make_graph([node], "reflect", [x], [y], [pads])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = saved(model, tmp_path / "m.onnx")
+    for write in (lambda: program(path, "python"), lambda: deploy_web(path, tmp_path / "web")):
+        with pytest.raises(ModelError) as raised:
+            write()
+        assert "cannot be run on the inputs that were drawn for it, x (1, 1) (" in raised.value.message
+        assert "lstm-onnx run FILE DATA runs it on inputs of your own" in str(raised.value.hint)
+    assert not (tmp_path / "web").exists()

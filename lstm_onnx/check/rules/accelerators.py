@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, SEQUENCE_LENS, direction_of, input_of
-from ..context import CheckContext, label
+from ...onnxgraph import Scope, attributes_of, is_default, typed
+from ...onnxgraph.recurrent import SEQUENCE_LENS, activations_of, direction_of, has_default_activations, input_of
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import Rule, applies, rule
 
@@ -76,13 +76,7 @@ def _counted(context: CheckContext, a_rule: Rule, operators: frozenset[str], end
     found = [node for _, node in context.nodes if is_default(node.domain) and node.op_type in operators]
     if found:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(n.op_type for n in found).items()))
-        yield a_rule.violated(label(found[0]), f"{kinds} {end}")
-
-
-def _other_activations(node: NodeProto) -> bool:
-    names = [text(item).lower() for item in typed(attributes_of(node), "activations", list)]
-    default = DEFAULT_ACTIVATIONS[node.op_type]
-    return bool(names) and tuple(names) != default * (len(names) // len(default))
+        yield a_rule.violated(found[0], f"{kinds} {end}")
 
 
 @applies(COREML_RECURRENT)
@@ -98,14 +92,14 @@ def qnn_recurrent(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.onnx_operators:
         problems = list(_qnn_problems(context, scope, node)) if node.op_type == "LSTM" else []
         if problems:
-            yield QNN_RECURRENT.violated(label(node), f"QNN takes no LSTM with {', '.join(problems)}")
+            yield QNN_RECURRENT.violated(node, f"QNN takes no LSTM with {', '.join(problems)}")
 
 
 def _qnn_problems(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[str]:
     given, lengths = attributes_of(node), input_of(node, SEQUENCE_LENS)
     if lengths and context.constant(scope, lengths) is None:
         yield "lengths"
-    if _other_activations(node):
+    if not has_default_activations(node):
         yield "other activations"
     if typed(given, "clip", float):
         yield "clip"
@@ -120,23 +114,22 @@ def tensorrt_operator(context: CheckContext) -> Iterator[Finding]:
     others = [node for _, node in context.nodes if node.domain == "com.microsoft"]
     if others:
         message = f"{others[0].op_type} is an operator of ONNX Runtime, which TensorRT does not know"
-        yield TENSORRT_OPERATOR.violated(label(others[0]), message)
+        yield TENSORRT_OPERATOR.violated(others[0], message)
     if context.opset() > _TENSORRT_OPSET:
         yield TENSORRT_OPERATOR.violated("", f"opset {context.opset()}, and TensorRT 10.1 takes opsets up to 20")
     for _, node in context.onnx_operators:
         given = attributes_of(node)
-        names = [text(item).lower() for item in typed(given, "activations", list)]
+        names = [name.lower() for name in activations_of(node)]
         half = len(names) // 2
         problems = [f"{name}=1" for name in ("layout", "input_forget") if typed(given, name, int)]
         if direction_of(node) == "bidirectional" and names[:half] != names[half:]:
             problems.append("other activations in its second direction")
         if problems:
-            yield TENSORRT_OPERATOR.violated(label(node), f"TensorRT takes no {node.op_type} with {problems[0]}")
+            yield TENSORRT_OPERATOR.violated(node, f"TensorRT takes no {node.op_type} with {problems[0]}")
 
 
 @applies(TENSORRT_FLOAT64)
 def tensorrt_float64(context: CheckContext) -> Iterator[Finding]:
     """Recurrent operators of float64."""
-    for scope, node in context.graph.recurrent:
-        if any(scope.dtype(name) == "float64" for name in node.input if name):
-            yield TENSORRT_FLOAT64.violated(label(node), f"TensorRT computes this {node.op_type} in float32")
+    for node in context.float64_layers:
+        yield TENSORRT_FLOAT64.violated(node, f"TensorRT computes this {node.op_type} in float32")

@@ -8,7 +8,7 @@ sequence.  What shapes do not prove either way is left to the rule that runs the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 from onnx import NodeProto
 
@@ -18,7 +18,7 @@ from ...onnxgraph import Scope, Shape, attributes_of, is_default, shape_of, show
 from ...onnxgraph.recurrent import batch_axis, initial_states, input_of, is_scan, scanned_inputs
 from ...spec import LSTMSpec
 from ...symbolic_dims import names_in
-from ..context import END, CheckContext, label
+from ..context import END, CheckContext
 from ..finding import Finding
 from ..graph import Graph
 from ..rule import Rule, applies, rule
@@ -115,29 +115,22 @@ def _lstm_axes(graph: Graph, metadata: Metadata) -> Iterator[Finding]:
 
 
 def _promised_by_spec(graph: Graph, spec: LSTMSpec, *, with_lengths: bool) -> Iterator[Finding]:
-    """The inputs and outputs of a bare LSTM against its spec: what is missing, and all other shapes in one finding."""
-    inputs: dict[str, Shape] = {
-        "input": spec.sequence_shape("batch", "time", spec.input_size),
-        "h0": spec.h_shape("batch"),
-        "c0": spec.c_shape("batch"),
-        **({"lengths": ("batch",)} if with_lengths else {}),
-    }
-    outputs: dict[str, Shape] = {
-        "output": spec.sequence_shape("batch", "time", spec.output_size),
-        "hn": spec.h_shape("batch"),
-        "cn": spec.c_shape("batch"),
-    }
+    """The inputs and outputs of a bare LSTM against its spec."""
+    h, c = spec.h_shape("batch"), spec.c_shape("batch")
+    inputs: dict[str, Shape] = {"input": spec.sequence_shape("batch", "time", spec.input_size), "h0": h, "c0": c}
+    outputs = {"output": spec.sequence_shape("batch", "time", spec.output_size), "hn": h, "cn": c}
+    return _promised(graph, inputs | ({"lengths": ("batch",)} if with_lengths else {}), outputs)
+
+
+def _promised(graph: Graph, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> Iterator[Finding]:
+    """What is missing, and all other shapes in one finding."""
     different: dict[str, str] = {}
-    for kind, expected, present in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
-        for name, shape in expected.items():
+    for kind, promised, present in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+        for name, shape in promised.items():
             if name not in present:
                 yield DYNAMIC_AXES.violated(name, f"the {kind} {name} {shown(shape)} is missing")
             elif (actual := shape_of(present[name])) != shape:
                 different[name] = f"{name} is {shown(actual)}, not {shown(shape)}"
-    yield from _different(different)
-
-
-def _different(different: dict[str, str]) -> Iterator[Finding]:
     if different:
         message = f"not the shapes that the metadata promises: {'; '.join(different.values())}"
         yield DYNAMIC_AXES.violated(next(iter(different)), message)
@@ -196,20 +189,14 @@ def _fixed_axis(
     what = "the input" if value in graph.inputs else "the value"
     size = scope.dim(value, axis)
     message = f"{name} is fixed at {size} in {what} {value} {shown(scope.shape(value))}{origin_text}"
-    return violated.violated(label(node), message)
+    return violated.violated(node, message)
 
 
 # A module's file: its axes are those that the metadata promises for its inputs.
 
 
 def _module_axes(graph: Graph, inputs: Sequence[InputSpec]) -> Iterator[Finding]:
-    different: dict[str, str] = {}
-    for spec in inputs:
-        if spec.name not in graph.inputs:
-            yield DYNAMIC_AXES.violated(spec.name, f"the input {spec.name} {shown(spec.shape)} is missing")
-        elif (actual := shape_of(graph.inputs[spec.name])) != spec.shape:
-            different[spec.name] = f"{spec.name} is {shown(actual)}, not {shown(spec.shape)}"
-    yield from _different(different)
+    yield from _promised(graph, {spec.name: spec.shape for spec in inputs}, {})
     axes = {dim for spec in inputs for dim in spec.shape if isinstance(dim, str)}
     yield from _frozen_literals(graph, axes)
     batches = axes & {"batch", *graph.batches}
@@ -235,7 +222,7 @@ def _lost_batch(
                 f"{lost[0]} is open in the input {spec.name} {shown(spec.shape)}, and fixed in the value {value} "
                 f"{shown(shape)} that comes from it"
             )
-            yield DYNAMIC_AXES.violated(label(node), message)
+            yield DYNAMIC_AXES.violated(node, message)
             return
 
 
@@ -249,7 +236,7 @@ def _other_batch(scope: Scope, node: NodeProto) -> Iterator[Finding]:
         if isinstance(size, int) and batch != size and batch is not None and not str(batch).startswith("unk__"):
             shape = shown(scope.shape(value))
             message = f"batch is fixed at {size} in the initial state {value} {shape}, and {batch} in its input"
-            yield STATE_BATCH.violated(label(node), message)
+            yield STATE_BATCH.violated(node, message)
 
 
 def _frozen_literals(graph: Graph, axes: Set[str]) -> Iterator[Finding]:
@@ -264,7 +251,7 @@ def _frozen_literals(graph: Graph, axes: Set[str]) -> Iterator[Finding]:
             lost = ", ".join(sorted(_names(before) - _names(after)))
             if lost:
                 message = f"{node.op_type} turns {node.input[0]} {shown(before)} into {shown(after)}, without {lost}"
-                yield FROZEN_LITERAL.violated(label(node), message)
+                yield FROZEN_LITERAL.violated(node, message)
 
 
 def _consists_of(shape: Shape, axes: Set[str]) -> bool:
@@ -287,7 +274,7 @@ def frozen_slice(context: CheckContext) -> Iterator[Finding]:
             for axis, cut in _cuts(context, scope, node):
                 if -len(before) <= axis < len(before) and before[axis] in axes:
                     message = f"{node.op_type} {cut} of {before[axis]} in {node.input[0]} {shown(before)}"
-                    yield FROZEN_SLICE.violated(label(node), message)
+                    yield FROZEN_SLICE.violated(node, message)
 
 
 def _cuts(context: CheckContext, scope: Scope, node: NodeProto) -> Iterator[tuple[int, str]]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from onnx import TensorProto
 
-from ...onnxgraph import is_default
-from ..context import CheckContext, label, stored_tensors
+from ...onnxgraph import is_default, stored_tensors
+from ...onnxgraph.recurrent import is_onnx_operator
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
 
@@ -52,9 +53,9 @@ WEB_FLOAT64 = rule(
 @applies(WEB_FLOAT64)
 def web_float64(context: CheckContext) -> Iterator[Finding]:
     """Operators whose weights are float64."""
-    for scope, node in context.onnx_operators:
-        if any(scope.dtype(name) == "float64" for name in node.input if name):
-            yield WEB_FLOAT64.violated(label(node), f"ONNX Runtime Web has no {node.op_type} of float64")
+    for node in context.float64_layers:
+        if is_onnx_operator(node):
+            yield WEB_FLOAT64.violated(node, f"ONNX Runtime Web has no {node.op_type} of float64")
 
 
 @applies(WEB_EXTERNAL_DATA)
@@ -71,4 +72,4 @@ def webgpu_recurrent(context: CheckContext) -> Iterator[Finding]:
     found = [node for _, node in context.nodes if is_default(node.domain) and node.op_type in _NO_KERNEL]
     if found:
         kinds = ", ".join(sorted({node.op_type for node in found}))
-        yield WEBGPU_RECURRENT.violated(label(found[0]), f"{len(found)} operators ({kinds}) run in WebAssembly")
+        yield WEBGPU_RECURRENT.violated(found[0], f"{len(found)} operators ({kinds}) run in WebAssembly")

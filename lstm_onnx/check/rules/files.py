@@ -9,14 +9,13 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from ...metadata import Metadata
-from ...onnxgraph import ONNX_ERRORS, Tensor, dtype_name, error_line, external_problem, shown
+from ...onnxgraph import ONNX_ERRORS, Tensor, dtype_name, error_line, external_problem, shown, stored_tensors
 from ...onnxgraph.shape_inference import has_negative_dims
-from ..context import CheckContext, stored_tensors
+from ..context import CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 
 _PRODUCER = "lstm-onnx"
-_MOST_NAMES = 5
 _SMALL_BYTES = 64
 """Initializers up to this size are not reported."""
 
@@ -140,5 +139,4 @@ def initializer_input(context: CheckContext) -> Iterator[Finding]:
     large = {tensor.name for tensor in graph.initializer if Tensor.of(tensor).num_bytes > _SMALL_BYTES}
     names = [str(item.name) for item in graph.input if item.name in large]
     if names:
-        listed = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
-        yield INITIALIZER_INPUT.violated(names[0], f"{len(names)} initializers are inputs as well: {listed}")
+        yield INITIALIZER_INPUT.violated(names[0], f"{len(names)} initializers are inputs as well: {listed(names)}")

@@ -8,7 +8,7 @@ from onnx import NodeProto
 
 from ...onnxgraph import Scope, attributes_of
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, input_of
-from ..context import CheckContext, label
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import CUDA, PROVIDER, applies, rule
 from .precision import saturates
@@ -67,10 +67,10 @@ def int8_kernels(context: CheckContext) -> Iterator[Finding]:
     """Operators whose results depend on the batch, or on the place where they run."""
     node, count = _first(context.nodes, *_SHARED_SCALE)
     if node is not None:
-        yield INT8_BATCH.violated(label(node), f"{count} {node.op_type}: one scale for all rows of a call or a step")
+        yield INT8_BATCH.violated(node, f"{count} {node.op_type}: one scale for all rows of a call or a step")
     node, count = _first(context.nodes, _BLOCKS)
     if node is not None and attributes_of(node).get("bits") == 8:
-        yield INT8_IN_BROWSERS.violated(label(node), f"{count} MatMulNBits: slow in WebAssembly, with other numbers")
+        yield INT8_IN_BROWSERS.violated(node, f"{count} MatMulNBits: slow in WebAssembly, with other numbers")
 
 
 @applies(INT8_ON_CUDA, needs=CUDA)
@@ -78,7 +78,7 @@ def int8_on_cuda(context: CheckContext) -> Iterator[Finding]:
     """Products of unsigned bytes."""
     for scope, node in context.nodes:
         if node.op_type == "MatMulInteger" and _is_unsigned(scope, node):
-            yield INT8_ON_CUDA.violated(label(node), "MatMulInteger of uint8 rows runs on the CPU")
+            yield INT8_ON_CUDA.violated(node, "MatMulInteger of uint8 rows runs on the CPU")
             return
 
 
@@ -93,4 +93,4 @@ def int8_without_vnni(context: CheckContext) -> Iterator[Finding]:
     """MatMulNBits where its kernel is slow."""
     node, count = _first(context.nodes, _BLOCKS)
     if node is not None and context.provider == "cpu" and saturates():
-        yield INT8_WITHOUT_VNNI.violated(label(node), f"{count} MatMulNBits on a CPU without VNNI: slower than float32")
+        yield INT8_WITHOUT_VNNI.violated(node, f"{count} MatMulNBits on a CPU without VNNI: slower than float32")

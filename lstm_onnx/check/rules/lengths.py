@@ -7,21 +7,28 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, typed
+from ...onnxgraph import Scope, attributes_of, is_default, node_label, typed
 from ...onnxgraph.recurrent import SEQUENCE_LENS, batch_axis, direction_of, input_of, is_operator
-from ..context import END, CheckContext, label
+from ..context import END, CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 
 _MOST_LENGTHS = 6
-_SAME_SHAPE = frozenset(
-    {"Identity", "Cast", "Relu", "Tanh", "Sigmoid", "Dropout", "Gelu", "Elu", "LeakyRelu", "Selu", "Softplus", "Neg"}
-    | {"LayerNormalization", "HardSigmoid", "HardSwish", "Abs", "Exp", "Mish"}
+_OF_ZERO_ZERO = frozenset(
+    {"Identity", "Cast", "Relu", "Tanh", "Dropout", "Gelu", "Elu", "LeakyRelu", "Selu", "Neg", "HardSwish", "Abs"}
+    | {"Mish"}
 )
-"""Operators that compute each element, or each feature vector, by itself."""
+_SAME_SHAPE = _OF_ZERO_ZERO | {"Sigmoid", "Softplus", "LayerNormalization", "HardSigmoid", "Exp"}
+"""Operators that compute each element, or each feature vector, by itself; the first keep zeros."""
 _MOVES = frozenset({"Transpose", "Squeeze", "Unsqueeze", "Reshape"})
 _WITH_CONSTANT = frozenset({"MatMul", "Add", "Mul", "Sub", "Div"})
-_AVERAGES = frozenset({"ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp"})
+_KEEP_ZEROS = _OF_ZERO_ZERO | _MOVES | {"MatMul", "Mul", "Div", "Slice"}
+_REDUCTIONS = frozenset({"ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceLogSumExp"})
+_SUMS = frozenset({"ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum"})
+"""Reductions to which zeros add nothing."""
+_NORMALIZERS = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
+_SOFTMAX_OF_ONE_AXIS = 13
+"""The opset since which their default axis is the last; before, it is 1, and all axes from there on are one."""
 _POOLS = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
 
 LENGTHS_TYPE = rule(
@@ -48,9 +55,9 @@ LENGTHS_IGNORED = rule(
     "warning",
     summary="an operator has sequence_lens, and a reader of its output takes padding for data",
     why="Output past a sequence's length is zero. So its last step is zero and not the last state; a mean divides by "
-    "the padded time; a maximum is never below zero; a softmax over time gives padding a weight; and a following "
-    "LSTM without lengths walks through the padding: its final states are those of the padding, and a reverse pass "
-    "begins there. Results then depend on which sequences are in the batch.",
+    "the padded time; a maximum is never below zero; a sum counts biases that were added to it; a softmax over time "
+    "gives padding a weight; and a following LSTM without lengths walks through the padding: its final states are "
+    "those of the padding, and a reverse pass begins there. Results then depend on which sequences are in the batch.",
     fix="take hn for the last step, or mask by the lengths before the reduction; give each layer the lengths",
 )
 IGNORED_INPUT = rule(
@@ -66,11 +73,12 @@ IGNORED_INPUT = rule(
 
 @dataclass(frozen=True)
 class _Padded:
-    """A value with padding along its time axis."""
+    """A value with padding along its time axis, and whether the padding is zero."""
 
     name: str
     axis: int
     rank: int
+    zero: bool = True
 
 
 @applies(LENGTHS_TYPE)
@@ -83,7 +91,7 @@ def lengths_type(context: CheckContext) -> Iterator[Finding]:
         dtype = scope.dtype(name)
         stored = scope.weight(name).dtype if dtype == "unknown" else dtype
         if stored not in ("int32", "unknown", ""):
-            yield LENGTHS_TYPE.violated(label(node), f"sequence_lens {name} is {stored}, and must be int32")
+            yield LENGTHS_TYPE.violated(node, f"sequence_lens {name} is {stored}, and must be int32")
 
 
 @applies(LENGTHS_CONSTANT)
@@ -93,8 +101,8 @@ def lengths_constant(context: CheckContext) -> Iterator[Finding]:
         name = input_of(node, SEQUENCE_LENS)
         values = context.integers(scope, name) if name else None
         if values is not None:
-            listed = ", ".join(map(str, values[:_MOST_LENGTHS])) + (", ..." if len(values) > _MOST_LENGTHS else "")
-            yield LENGTHS_CONSTANT.violated(label(node), f"sequence_lens {name} is the constant [{listed}]")
+            constant = listed(values, _MOST_LENGTHS)
+            yield LENGTHS_CONSTANT.violated(node, f"sequence_lens {name} is the constant [{constant}]")
 
 
 @applies(LENGTHS_IGNORED)
@@ -108,12 +116,11 @@ def lengths_ignored(context: CheckContext) -> Iterator[Finding]:
     for finding in _without_lengths(context):
         findings.setdefault(finding.where, finding)
     # nn.LSTM applies lengths to all of its layers: in a file of ours that takes lengths this is an error.
-    promised = (
-        context.metadata is not None and context.metadata.options is not None and context.metadata.options.lengths
-    )
-    bare = {label(node) for _, node in context.operators if not input_of(node, SEQUENCE_LENS)} if promised else set()
+    options = context.metadata.options if context.metadata is not None else None
+    promised = options is not None and options.lengths
+    without = {node_label(node) for _, node in context.operators if not input_of(node, SEQUENCE_LENS)}
     for where, finding in findings.items():
-        yield replace(finding, severity="error") if where in bare else finding
+        yield replace(finding, severity="error") if promised and where in without else finding
 
 
 @applies(IGNORED_INPUT)
@@ -141,10 +148,8 @@ def _without_lengths(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.operators:
         other = padded.get(input_of(node, 0))
         if other is not None and not input_of(node, SEQUENCE_LENS) and _ends_in_padding(context, node):
-            message = (
-                f"{node.op_type} has no lengths and reads padding; {label(other)}, over the same steps, has lengths"
-            )
-            yield LENGTHS_IGNORED.violated(label(node), message)
+            beside = f"{node_label(other)}, over the same steps, has lengths"
+            yield LENGTHS_IGNORED.violated(node, f"{node.op_type} has no lengths and reads padding; {beside}")
 
 
 def _same_time(node: NodeProto, name: str) -> list[str]:
@@ -168,10 +173,11 @@ def _misused(context: CheckContext, start: NodeProto) -> Iterator[Finding]:
         for scope, reader, index in context.readers.get(value.name, ()):
             problem = _problem(context, scope, reader, index, value)
             if problem:
-                yield LENGTHS_IGNORED.violated(label(reader), f"{problem}; {label(start)} before it has lengths")
+                yield LENGTHS_IGNORED.violated(reader, f"{problem}; {node_label(start)} before it has lengths")
             elif reader.output and (axis := _next_axis(context, scope, reader, index, value)) is not None:
                 rank = len(scope.shape(reader.output[0]) or ()) or value.rank
-                todo.append(_Padded(str(reader.output[0]), axis, rank))
+                zero = value.zero and is_default(reader.domain) and reader.op_type in _KEEP_ZEROS
+                todo.append(_Padded(str(reader.output[0]), axis, rank, zero))
 
 
 def _problem(context: CheckContext, scope: Scope, node: NodeProto, index: int, value: _Padded) -> str:
@@ -182,15 +188,17 @@ def _problem(context: CheckContext, scope: Scope, node: NodeProto, index: int, v
     if index != 0 or not is_default(node.domain):
         return ""
     kind, attributes = node.op_type, attributes_of(node)
-    if kind in _AVERAGES:
+    if kind in _REDUCTIONS or (kind in _SUMS and not value.zero):
         axes = typed(attributes, "axes", list) or context.integers(scope, input_of(node, 1)) or []
         over = value.axis in [axis % value.rank for axis in axes] if axes else not input_of(node, 1)
         return f"{kind} reduces over the padded time" if over else ""
     if kind in _POOLS:
         return f"{kind} reduces over the padded time" if value.axis >= 2 else ""
-    if kind == "Softmax":
-        hit = typed(attributes, "axis", int) if "axis" in attributes else -1
-        return "Softmax normalizes over the padded time without a mask" if hit % value.rank == value.axis else ""
+    if kind in _NORMALIZERS:
+        one_axis = context.opset() >= _SOFTMAX_OF_ONE_AXIS
+        first = typed(attributes, "axis", int) if "axis" in attributes else -1 if one_axis else 1
+        over = value.axis == first % value.rank if one_axis else value.axis >= first % value.rank
+        return f"{kind} normalizes over the padded time without a mask" if over else ""
     if kind == "Gather":
         last = context.integers(scope, input_of(node, 1)) == [-1]
         at_time = typed(attributes, "axis", int) % value.rank == value.axis

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
+from ...onnxgraph import Scope, attributes_of, is_default, typed
 from ...onnxgraph.padding import is_masked
-from ...onnxgraph.recurrent import PEEPHOLES, SEQUENCE_LENS, direction_of, input_of
-from ..context import CheckContext, label
+from ...onnxgraph.recurrent import PEEPHOLES, SEQUENCE_LENS, activations_of, direction_of, input_of
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
 
@@ -80,7 +80,7 @@ def openvino_lengths(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.onnx_operators:
         lengths = input_of(node, SEQUENCE_LENS)
         if lengths and has_open_axis(context, scope, node) and not _only_past_end(context, scope, node, lengths):
-            yield OPENVINO_LENGTHS.violated(label(node), f"OpenVINO ignores its lengths, {lengths}")
+            yield OPENVINO_LENGTHS.violated(node, f"OpenVINO ignores its lengths, {lengths}")
 
 
 @dataclass(frozen=True)
@@ -117,21 +117,19 @@ def openvino_variant(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.onnx_operators:
         given = attributes_of(node)
         if typed(given, "input_forget", int):
-            yield OPENVINO_VARIANT.violated(label(node), "OpenVINO ignores input_forget=1")
+            yield OPENVINO_VARIANT.violated(node, "OpenVINO ignores input_forget=1")
         if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
-            yield OPENVINO_VARIANT.violated(label(node), "OpenVINO ignores its peepholes")
-        names = [text(item) for item in typed(given, "activations", list)]
-        other = [name for name in names if name.lower() not in _ACTIVATIONS]
+            yield OPENVINO_VARIANT.violated(node, "OpenVINO ignores its peepholes")
+        other = [name for name in activations_of(node) if name.lower() not in _ACTIVATIONS]
         if other:
-            yield OPENVINO_VARIANT.violated(label(node), f"OpenVINO refuses the activation {', '.join(other)}")
+            yield OPENVINO_VARIANT.violated(node, f"OpenVINO refuses the activation {', '.join(other)}")
 
 
 @applies(OPENVINO_FLOAT64)
 def openvino_float64(context: CheckContext) -> Iterator[Finding]:
     """Recurrent operators and inputs of float64."""
-    for scope, node in context.graph.recurrent:
-        if any(scope.dtype(name) == "float64" for name in node.input if name):
-            yield OPENVINO_FLOAT64.violated(label(node), f"OpenVINO computes this {node.op_type} in float32")
+    for node in context.float64_layers:
+        yield OPENVINO_FLOAT64.violated(node, f"OpenVINO computes this {node.op_type} in float32")
 
 
 @applies(OPENVINO_SCAN)
@@ -145,5 +143,5 @@ def openvino_scan(context: CheckContext) -> Iterator[Finding]:
                 home = body.home(name)
                 if home is not None and name not in home.tensors:
                     message = f"its body reads {name}, which is computed outside of it"
-                    yield OPENVINO_SCAN.violated(label(node), message)
+                    yield OPENVINO_SCAN.violated(node, message)
                     break

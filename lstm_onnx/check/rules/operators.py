@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...onnxgraph import attributes_of, is_default, typed
 from ...onnxgraph.recurrent import input_of
 from ...runtime.providers import operator_versions
-from ..context import CheckContext, label
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
 
@@ -71,10 +71,10 @@ def unknown_operator(context: CheckContext) -> Iterator[Finding]:
         name = f"{domain}.{node.op_type}" if domain else str(node.op_type)
         if versions is None:
             owner = "its domain" if domain in domains else f"the custom domain {domain}"
-            yield UNKNOWN_OPERATOR.violated(label(node), f"{name} of {owner} is unknown to ONNX Runtime")
+            yield UNKNOWN_OPERATOR.violated(node, f"{name} of {owner} is unknown to ONNX Runtime")
         elif 0 < opset < min(versions):
             message = f"{name} exists since opset {min(versions)}, and the file asks for opset {opset}"
-            yield UNKNOWN_OPERATOR.violated(label(node), message)
+            yield UNKNOWN_OPERATOR.violated(node, message)
 
 
 @applies(CONTRIB_OPERATOR)
@@ -86,7 +86,7 @@ def contrib_operator(context: CheckContext) -> Iterator[Finding]:
     ]
     if contrib:
         kinds = ", ".join(dict.fromkeys(f"{node.domain}.{node.op_type}" for node in contrib))
-        yield CONTRIB_OPERATOR.violated(label(contrib[0]), f"{kinds}: no other runtime has them")
+        yield CONTRIB_OPERATOR.violated(contrib[0], f"{kinds}: no other runtime has them")
 
 
 @applies(TRAINING_MODE)
@@ -98,10 +98,10 @@ def training_mode(context: CheckContext) -> Iterator[Finding]:
         if node.op_type == "Dropout" and (flag := context.constant(scope, input_of(node, 2))) is not None:
             ratio = context.constant(scope, input_of(node, 1))
             if flag.any() and (ratio is None or ratio.any()):
-                yield TRAINING_MODE.violated(label(node), "Dropout is in training mode: it zeroes at random")
+                yield TRAINING_MODE.violated(node, "Dropout is in training mode: it zeroes at random")
         if node.op_type == "BatchNormalization" and typed(attributes_of(node), "training_mode", int):
             message = "BatchNormalization is in training mode: it takes the statistics of each batch"
-            yield TRAINING_MODE.violated(label(node), message)
+            yield TRAINING_MODE.violated(node, message)
 
 
 @applies(RANDOM_OPERATOR)
@@ -109,4 +109,4 @@ def random_operator(context: CheckContext) -> Iterator[Finding]:
     """Random generators in the graph."""
     for _, node in context.nodes:
         if node.op_type in _RANDOM and is_default(node.domain):
-            yield RANDOM_OPERATOR.violated(label(node), f"{node.op_type} draws other numbers at each run")
+            yield RANDOM_OPERATOR.violated(node, f"{node.op_type} draws other numbers at each run")

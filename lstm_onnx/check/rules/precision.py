@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ...onnxgraph import ONNX_ERRORS, Scope
+from ...onnxgraph import ONNX_ERRORS, Scope, stored_tensors
 from ...onnxgraph.recurrent import QUANTIZED_LSTM, input_of
 from ...runtime.cpu import VNNI, cpu_flags
-from ..context import CheckContext, label, stored_tensors
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import PROVIDER, applies, rule
 
@@ -59,15 +59,15 @@ INT8_SATURATION = rule(
 @applies(BFLOAT16, FLOAT64_ON_CPU, FLOAT16_ON_CPU, needs=PROVIDER)
 def precision(context: CheckContext) -> Iterator[Finding]:
     """float64 and float16 on the CPU, bfloat16 anywhere."""
-    half: list[str] = []
+    half: list[NodeProto] = []
     for scope, node in context.onnx_operators:
         dtype = scope.dtype(input_of(node, 0))
         dtype = scope.weight(input_of(node, 1)).dtype if dtype == "unknown" and input_of(node, 1) else dtype
         if dtype == "bfloat16":
-            yield BFLOAT16.violated(label(node), f"{node.op_type} is bfloat16, for which ONNX Runtime has no kernel")
+            yield BFLOAT16.violated(node, f"{node.op_type} is bfloat16, for which ONNX Runtime has no kernel")
         if dtype == "float64" and context.provider == "cpu":
-            yield FLOAT64_ON_CPU.violated(label(node), f"{node.op_type} is float64: it opens on the CPU and cannot run")
-        half += [label(node)] if dtype == "float16" and context.provider == "cpu" else []
+            yield FLOAT64_ON_CPU.violated(node, f"{node.op_type} is float64: it opens on the CPU and cannot run")
+        half += [node] if dtype == "float16" and context.provider == "cpu" else []
     if half:
         yield FLOAT16_ON_CPU.violated(half[0], f"{len(half)} recurrent operators are float16: no faster on the CPU")
 
@@ -82,7 +82,7 @@ def int8_saturation(context: CheckContext) -> Iterator[Finding]:
         names = [_origin(scope, input_of(node, at)) for at in _INT8_WEIGHTS.get(node.op_type, ())]
         if max((largest.get(name, 0) for name in names), default=0) > _SAFE_INT8:
             message = f"{node.op_type} has int8 weights, and this CPU (no VNNI) saturates their products"
-            yield INT8_SATURATION.violated(label(node), message)
+            yield INT8_SATURATION.violated(node, message)
 
 
 def _origin(scope: Scope, name: str) -> str:

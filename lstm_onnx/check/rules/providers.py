@@ -6,9 +6,16 @@ from collections.abc import Iterator, Sequence
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, PEEPHOLES, QUANTIZED_LSTM, input_of, read_layer
-from ..context import CheckContext, label
+from ...onnxgraph import Scope, attributes_of, is_default
+from ...onnxgraph.recurrent import (
+    PEEPHOLES,
+    QUANTIZED_LSTM,
+    activations_of,
+    has_default_activations,
+    input_of,
+    read_layer,
+)
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import CUDA, FORECAST, applies, rule
 
@@ -70,7 +77,7 @@ LOOP_ON_CUDA = rule(
 def opset_on_cuda(context: CheckContext) -> Iterator[Finding]:
     """The versions of the recurrent operators since opset 22."""
     opset = context.opset()
-    nodes = [label(node) for _, node in context.onnx_operators] if opset >= _NEW_OPSET else []
+    nodes = [node for _, node in context.onnx_operators] if opset >= _NEW_OPSET else []
     if nodes:
         message = f"opset {opset}: {len(nodes)} recurrent operators may run on the CPU of a CUDA session"
         yield OPSET_ON_CUDA.violated(nodes[0], message)
@@ -83,10 +90,10 @@ def variant_on_cuda(context: CheckContext) -> Iterator[Finding]:
         variants = [] if node.op_type == QUANTIZED_LSTM else _variants(node)
         if variants:
             message = f"{node.op_type} with {', '.join(variants)} does not run on CUDA"
-            yield VARIANT_ON_CUDA.violated(label(node), message, _variant_fix(variants))
+            yield VARIANT_ON_CUDA.violated(node, message, _variant_fix(variants))
         elif node.op_type == QUANTIZED_LSTM:
             message = f"{QUANTIZED_LSTM} has a kernel for the CPU only"
-            yield VARIANT_ON_CUDA.violated(label(node), message, f"{_ON_CPU}, or take the float file for a GPU")
+            yield VARIANT_ON_CUDA.violated(node, message, f"{_ON_CPU}, or take the float file for a GPU")
 
 
 def _variant_fix(variants: Sequence[str]) -> str:
@@ -107,10 +114,9 @@ def _variants(node: NodeProto) -> list[str]:
     attributes = attributes_of(node)
     variants: list[str] = [name for name in ("clip", "activation_alpha", "activation_beta") if name in attributes]
     variants += ["input_forget"] if attributes.get("input_forget") else []
-    names = tuple(text(item).lower() for item in typed(attributes, "activations", list))
-    default = DEFAULT_ACTIVATIONS[node.op_type]
-    if names and names != (default * len(names))[: len(names)]:
-        variants.append(f"the activations {', '.join(dict.fromkeys(names))}")
+    if not has_default_activations(node):
+        names = dict.fromkeys(name.lower() for name in activations_of(node))
+        variants.append(f"the activations {', '.join(names)}")
     if node.op_type == "LSTM" and input_of(node, PEEPHOLES):
         variants.append("peepholes")
     if node.op_type == "GRU" and not attributes.get("linear_before_reset"):
@@ -124,7 +130,7 @@ def loop_on_cuda(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.nodes:
         if node.op_type in ("Scan", "Loop") and is_default(node.domain):
             message = f"{node.op_type} runs step by step from the host"
-            yield LOOP_ON_CUDA.violated(label(node), message, _FOLD if _is_our_projection(context, scope, node) else "")
+            yield LOOP_ON_CUDA.violated(node, message, _FOLD if _is_our_projection(context, scope, node) else "")
 
 
 def _is_our_projection(context: CheckContext, scope: Scope, node: NodeProto) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...onnxgraph import attributes_of, text, typed
-from ...onnxgraph.recurrent import direction_of
-from ..context import CheckContext, label
+from ...onnxgraph import attributes_of, typed
+from ...onnxgraph.recurrent import activations_of, direction_of
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
 
@@ -65,7 +65,7 @@ def layout(context: CheckContext) -> Iterator[Finding]:
     """Batch first, which ONNX Runtime lacks."""
     for _, node in context.onnx_operators:
         if typed(attributes_of(node), "layout", int):
-            yield LAYOUT.violated(label(node), f"{node.op_type} has layout=1, which ONNX Runtime refuses")
+            yield LAYOUT.violated(node, f"{node.op_type} has layout=1, which ONNX Runtime refuses")
 
 
 @applies(ATTRIBUTES)
@@ -78,7 +78,7 @@ def attributes(context: CheckContext) -> Iterator[Finding]:
             problems.append(f'direction is "{direction}"; it must be {", ".join(_DIRECTIONS)}')
         if typed(given, "hidden_size", int) < 1:
             problems.append("hidden_size is missing, or less than 1")
-        names = [text(item) for item in typed(given, "activations", list)]
+        names = activations_of(node)
         unknown = [name for name in names if name.lower() not in _ACTIVATIONS]
         if unknown:
             problems.append(f"the activation {', '.join(unknown)} is unknown")
@@ -90,7 +90,7 @@ def attributes(context: CheckContext) -> Iterator[Finding]:
         wanted = _PER_DIRECTION[node.op_type] * (2 if direction == "bidirectional" else 1)
         if "activations" in given and len(names) != wanted:
             problems.append(f"it has {len(names)} activations, and needs {wanted}")
-        yield from (ATTRIBUTES.violated(label(node), problem) for problem in problems)
+        yield from (ATTRIBUTES.violated(node, problem) for problem in problems)
 
 
 @applies(CLIP)
@@ -99,11 +99,11 @@ def clip(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.onnx_operators:
         given = attributes_of(node)
         bound = typed(given, "clip", float)
-        outputs = [text(item).lower() for item in typed(given, "activations", list)][2::3]
+        outputs = [name.lower() for name in activations_of(node)[2::3]]
         reached = bound < _SATURATED or any(name not in _SATURATING for name in outputs)
         if node.op_type == "LSTM" and bound > 0 and reached:
             message = f"clip is {bound:g}, and ONNX Runtime does not clip the cell state on its way to h"
-            yield CLIP.violated(label(node), message)
+            yield CLIP.violated(node, message)
 
 
 @applies(ACTIVATION_NUMBERS)
@@ -111,7 +111,7 @@ def activation_numbers(context: CheckContext) -> Iterator[Finding]:
     """Activations that need an alpha or a beta, and have none."""
     for _, node in context.onnx_operators:
         given = attributes_of(node)
-        names = [_ACTIVATIONS.get(text(item).lower(), "") for item in typed(given, "activations", list)]
+        names = [_ACTIVATIONS.get(name.lower(), "") for name in activations_of(node)]
         counts = [_NEEDS_NUMBERS.get(name) or _TAKES_NUMBERS.get(name, (0, 0)) for name in names]
         for index, attribute in enumerate(("activation_alpha", "activation_beta")):
             left = len(typed(given, attribute, list))
@@ -119,5 +119,5 @@ def activation_numbers(context: CheckContext) -> Iterator[Finding]:
             for name, count in zip(names, counts, strict=True):
                 if count[index] and not left and name in _NEEDS_NUMBERS:
                     message = f"{name} has no {attribute}, and ONNX Runtime takes 0"
-                    yield ACTIVATION_NUMBERS.violated(label(node), message)
+                    yield ACTIVATION_NUMBERS.violated(node, message)
                 left -= min(left, count[index])

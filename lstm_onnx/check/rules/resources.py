@@ -15,10 +15,20 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper
 
-from ...onnxgraph import MOST_NODES, ONNX_ERRORS, Scope, Shape, attributes_of, inlined_size, shape_of, typed
+from ...onnxgraph import (
+    MOST_NODES,
+    ONNX_ERRORS,
+    Scope,
+    Shape,
+    attributes_of,
+    inlined_size,
+    shape_of,
+    stored_tensors,
+    typed,
+)
 from ...onnxgraph.recurrent import input_of
 from ...onnxgraph.shape_inference import with_shapes, without_weights
-from ..context import CheckContext, label, stored_tensors
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import rule
 
@@ -131,7 +141,7 @@ def _large_values(context: CheckContext, limit: int) -> Iterator[Finding]:
         if node.op_type in ("RandomNormal", "RandomUniform"):
             size = max(size, 4 * prod(_sizes(typed(attributes_of(node), "shape", list))))
         if size > limit:
-            yield RESOURCE_BOMB.violated(label(node), f"{node.op_type} makes {_size_text(size)} whatever its input")
+            yield RESOURCE_BOMB.violated(node, f"{node.op_type} makes {_size_text(size)} whatever its input")
 
 
 def _bytes(scope: Scope, output: str) -> int:
@@ -161,7 +171,7 @@ def _endless_loops(context: CheckContext) -> Iterator[Finding]:
                 around = around.parent
             if count > _MOST_ITERATIONS and _never_ends(context, scope, node):
                 message = f"Loop goes on for {_count_text(count)} iterations, and its condition never changes"
-                yield RESOURCE_BOMB.violated(label(node), message)
+                yield RESOURCE_BOMB.violated(node, message)
 
 
 def _iterations(context: CheckContext, scope: Scope, node: NodeProto) -> int:

@@ -11,7 +11,7 @@ from ...metadata import Metadata
 from ...onnxgraph import dtype_name, shape_of, shown
 from ...onnxgraph.recurrent import INITIAL_C, INITIAL_H, QUANTIZED_LSTM, final_states, initial_states, input_of
 from ...runtime.loaded_model import LSTM_STATES
-from ..context import CheckContext, label
+from ..context import CheckContext
 from ..finding import Finding
 from ..graph import Graph, end_of
 from ..rule import applies, rule
@@ -165,7 +165,7 @@ def loose_states(context: CheckContext) -> Iterator[Finding]:
             is_cell = index == INITIAL_C and node.op_type in _LSTMS
             if sources and is_cell and not any(map(context.is_used, node.output[2:])):
                 message = f"it starts from the input {sources[0]}, and nothing reads its final cell state"
-                lost.append(LOST_STATE.violated(label(node), message))
+                lost.append(LOST_STATE.violated(node, message))
     if pairs and not lost:
         message = f"{', '.join(pairs)} {'is a state' if len(pairs) == 1 else 'are states'} that nothing pairs"
         yield LOOSE_STATES.violated(next(iter(pairs)), message, _pairing_fix(pairs))
@@ -192,4 +192,4 @@ def one_state(context: CheckContext) -> Iterator[Finding]:
             if h != c:
                 present, absent = ("initial_h", "initial_c") if h else ("initial_c", "initial_h")
                 message = f"it takes {present}, and {absent} is left out: zeros"
-                yield H0_WITHOUT_C0.violated(label(node), message)
+                yield H0_WITHOUT_C0.violated(node, message)

@@ -6,10 +6,19 @@ from collections.abc import Iterator
 
 from onnx import NodeProto
 
-from ...onnxgraph import Scope, attributes_of, is_default, text, typed
-from ...onnxgraph.recurrent import DEFAULT_ACTIVATIONS, INITIAL_C, INITIAL_H, SEQUENCE_LENS, direction_of, input_of
+from ...onnxgraph import Scope, attributes_of, is_default, node_label, typed
+from ...onnxgraph.recurrent import (
+    DEFAULT_ACTIVATIONS,
+    INITIAL_C,
+    INITIAL_H,
+    SEQUENCE_LENS,
+    activations_of,
+    direction_of,
+    has_default_activations,
+    input_of,
+)
 from ...onnxgraph.repeated import repeating_node
-from ..context import CheckContext, label
+from ..context import CheckContext
 from ..finding import Finding
 from ..rule import applies, rule
 
@@ -139,9 +148,7 @@ def tract_precision(context: CheckContext) -> Iterator[Finding]:
         if node.op_type == "LSTM" or (node.op_type == "Sigmoid" and scope.parent is not None)
     ]
     if found:
-        yield TRACT_PRECISION.violated(
-            label(found[0]), "cell states of 1000 and more have errors of 4e-5 of them a step"
-        )
+        yield TRACT_PRECISION.violated(found[0], "cell states of 1000 and more have errors of 4e-5 of them a step")
 
 
 @applies(TRACT_LENGTHS)
@@ -150,7 +157,7 @@ def tract_lengths(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.onnx_operators:
         lengths = input_of(node, SEQUENCE_LENS)
         if lengths and context.constant(scope, lengths) is None:
-            yield TRACT_LENGTHS.violated(label(node), f"tract refuses the lengths {lengths} of this {node.op_type}")
+            yield TRACT_LENGTHS.violated(node, f"tract refuses the lengths {lengths} of this {node.op_type}")
 
 
 @applies(TRACT_VARIANT)
@@ -159,17 +166,15 @@ def tract_variant(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.onnx_operators:
         ignored = list(_ignored(node))
         if ignored:
-            yield TRACT_VARIANT.violated(label(node), f"tract ignores {', '.join(ignored)} of this {node.op_type}")
+            yield TRACT_VARIANT.violated(node, f"tract ignores {', '.join(ignored)} of this {node.op_type}")
 
 
 def _ignored(node: NodeProto) -> Iterator[str]:
     given = attributes_of(node)
     if direction_of(node) == "reverse":
         yield "direction=reverse"
-    names = [text(item).lower() for item in typed(given, "activations", list)]
-    default = DEFAULT_ACTIVATIONS[node.op_type]
-    if names and tuple(names) != default * (len(names) // len(default)):
-        yield f"activations={','.join(names)}"
+    if not has_default_activations(node):
+        yield f"activations={','.join(activations_of(node)).lower()}"
     if typed(given, "clip", float):
         yield "clip"
     if typed(given, "input_forget", int):
@@ -182,7 +187,7 @@ def tract_states(context: CheckContext) -> Iterator[Finding]:
     for scope, node in context.onnx_operators:
         wanted = [INITIAL_H, INITIAL_C] if node.op_type == "LSTM" else [INITIAL_H]
         if not all(input_of(node, index) for index in wanted) and _batch_is_open(scope, node):
-            yield TRACT_STATES.violated(label(node), f"this {node.op_type} starts from zeros of an open batch")
+            yield TRACT_STATES.violated(node, f"this {node.op_type} starts from zeros of an open batch")
 
 
 def _batch_is_open(scope: Scope, node: NodeProto) -> bool:
@@ -198,9 +203,7 @@ def tract_cell_state(context: CheckContext) -> Iterator[Finding]:
             continue
         used = [index for index, name in enumerate(node.output) if name and context.is_used(name)]
         if 2 in used and len(used) > 1:
-            yield TRACT_CELL_STATE.violated(
-                label(node), "this LSTM starts from zeros, and its final cell state is used"
-            )
+            yield TRACT_CELL_STATE.violated(node, "this LSTM starts from zeros, and its final cell state is used")
 
 
 @applies(TRACT_EXPANDED)
@@ -211,7 +214,7 @@ def tract_expanded(context: CheckContext) -> Iterator[Finding]:
             name = input_of(node, index)
             producer = repeating_node(name, scope.producer) if name else None
             if producer is not None:
-                yield TRACT_EXPANDED.violated(label(node), f"its input {name} is repeated by {label(producer)}")
+                yield TRACT_EXPANDED.violated(node, f"its input {name} is repeated by {node_label(producer)}")
                 break
 
 
@@ -222,7 +225,7 @@ def tract_data_slice(context: CheckContext) -> Iterator[Finding]:
         if node.op_type == "Slice" and is_default(node.domain):
             bounds = [name for name in node.input[1:3] if name and _is_data(scope, name, set())]
             if bounds:
-                yield TRACT_DATA_SLICE.violated(label(node), f"its bound {bounds[0]} depends on numbers of an input")
+                yield TRACT_DATA_SLICE.violated(node, f"its bound {bounds[0]} depends on numbers of an input")
 
 
 def _is_data(scope: Scope, name: str, seen: set[str]) -> bool:
@@ -242,7 +245,7 @@ def tract_zeros(context: CheckContext) -> Iterator[Finding]:
     for _, node in context.nodes:
         given = any(item.name == "value" for item in node.attribute)
         if node.op_type == "ConstantOfShape" and is_default(node.domain) and not given:
-            yield TRACT_ZEROS.violated(label(node), "tract makes zeros of float64 here")
+            yield TRACT_ZEROS.violated(node, "tract makes zeros of float64 here")
 
 
 @applies(TRACT_FLOAT64)
@@ -250,7 +253,7 @@ def tract_float64(context: CheckContext) -> Iterator[Finding]:
     """Recurrent operators of float64, and sigmoids in bodies."""
     for scope, node in context.nodes:
         if node.op_type in (*DEFAULT_ACTIVATIONS, "Sigmoid") and scope.dtype(input_of(node, 0)) == "float64":
-            yield TRACT_FLOAT64.violated(label(node), f"tract has no {node.op_type} of float64")
+            yield TRACT_FLOAT64.violated(node, f"tract has no {node.op_type} of float64")
 
 
 @applies(TRACT_INT8)
@@ -261,4 +264,4 @@ def tract_int8(context: CheckContext) -> Iterator[Finding]:
             continue
         bits = typed(attributes_of(node), "bits", int)
         if node.op_type == "DynamicQuantizeLSTM" or (node.op_type == "MatMulNBits" and bits not in (2, 4)):
-            yield TRACT_INT8.violated(label(node), f"tract has no {node.op_type}{' of 8 bits' if bits == 8 else ''}")
+            yield TRACT_INT8.violated(node, f"tract has no {node.op_type}{' of 8 bits' if bits == 8 else ''}")

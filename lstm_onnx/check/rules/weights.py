@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ...onnxgraph import ONNX_ERRORS, Scope, attributes_of, is_default, nodes_of, shown, typed
+from ...onnxgraph import ONNX_ERRORS, Scope, attributes_of, is_default, nodes_of, shown, stored_tensors, typed
 from ...onnxgraph.recurrent import GATES, QUANTIZED_LSTM, batch_axis, direction_of, input_of
-from ..context import CheckContext, label, stored_tensors
+from ..context import CheckContext, listed
 from ..finding import Finding
 from ..rule import applies, rule
 from .files import external_data_problem
@@ -20,7 +20,6 @@ from .files import external_data_problem
 _LEAST_BYTES = 1024
 """Smaller tensors may be equal by chance."""
 _MOST_BYTES = 2**31
-_MOST_NAMES = 5
 _WEIGHT_INPUTS = {**dict.fromkeys(GATES, range(1, 8)), "MatMul": range(2), "Gemm": range(3), "Conv": range(1, 3)}
 """The inputs of these operators that are weights, where an infinity is an error."""
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
@@ -77,9 +76,8 @@ def weight_contents(context: CheckContext) -> Iterator[Finding]:
             if first != name:
                 doubled.append((name, first, array.nbytes))
     if doubled:
-        pairs = ", ".join(f"{name} is {first}" for name, first, _ in doubled[:_MOST_NAMES])
-        more = ", ..." if len(doubled) > _MOST_NAMES else ""
-        message = f"{sum(size for *_, size in doubled)} bytes are stored again: {pairs}{more}"
+        pairs = listed([f"{name} is {first}" for name, first, _ in doubled])
+        message = f"{sum(size for *_, size in doubled)} bytes are stored again: {pairs}"
         yield DOUBLED_WEIGHTS.violated(doubled[0][0], message)
 
 
@@ -146,4 +144,4 @@ def _misfits(scope: Scope, node: NodeProto, *, transposed: bool) -> Iterator[Fin
         )
         if not fits:
             message = f"{kind} {name} is {shown(actual)}, and {operator} wants {shown(tuple(dims))}"
-            yield WEIGHT_SHAPES.violated(label(node), message)
+            yield WEIGHT_SHAPES.violated(node, message)

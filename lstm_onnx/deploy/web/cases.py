@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from ...data.random_input import default_sizes, random_record
+from ...data.random_input import default_sizes, random_record, run_on_drawn
 from ...errors import InputError
 from ...parity.criterion import magnitude
 from ...parity.expected import Arrays, Call, Expected
@@ -138,7 +138,7 @@ def from_file(model: Model, feeds: Iterable[tuple[str, Arrays]] = (), *, coarse:
         coarse: whether activations are rounded to 8 bits, where a rounding of float32 may become one of those.
 
     Raises:
-        InputError, RunError: the model runs on no inputs that can be drawn.
+        InputError, ModelError: the model runs on no inputs that can be drawn.
     """
     given = [(label, dict(arrays)) for label, arrays in feeds]
     cases = []
@@ -159,7 +159,7 @@ def _drawn(model: Model) -> list[tuple[str, Arrays]]:
         feeds = _record(model, {} if batch is None else {batch: rows}, seed=rows)
         try:
             complete = model.completed(dict(feeds))
-            model.run(feeds)
+            run_on_drawn(model, feeds)
         except InputError:
             if found:
                 break

@@ -57,7 +57,12 @@ PADDING = {
     "the last step": [n("Gather", "y", "last", axis=0)],
     "the last step of batch first": [n("Transpose", "y", to="t", perm=[1, 0, 2]), n("Gather", "t", "last", axis=1)],
     "a slice of the last step": [n("Slice", "y", "minus", "end", "time")],
+    "a minimum": [n("ReduceMin", "y", axes=[0])],
+    "a sum behind a bias": [n("Add", "y", "bias", to="p"), n("ReduceSum", "p", "time")],
+    "a sum of sigmoids": [n("Sigmoid", "y", to="p"), n("ReduceL1", "p", axes=[0])],
+    "a sum behind a second layer": [second("y", outputs=["y2"]), n("ReduceSum", "y2", "time")],
     "a softmax over time": [n("Softmax", "y", axis=0)],
+    "the logarithm of a softmax over time": [n("LogSoftmax", "y", axis=0)],
     "a pool": [n("Transpose", "y", to="t", perm=[1, 2, 0]), n("GlobalMaxPool", "t")],
     "a second layer's last state": [second("y", outputs=["z", "z_h"]), n("Identity", "z_h", to="zz")],
     "a second layer in reverse": [second("y", direction="reverse")],
@@ -74,6 +79,7 @@ PADDING = {
 }
 MASKED = {
     "a sum": [n("ReduceSum", "y", "time")],
+    "a norm behind a linear layer": [n("MatMul", "y", "m", to="p"), n("ReduceL2", "p", axes=[0])],
     "a mean over features": [n("ReduceMean", "y", axes=[2])],
     "a mean behind a mask": [n("Mul", "y", "mask", to="p"), n("ReduceMean", "p", axes=[0])],
     "a softmax behind a mask": [n("Add", "y", "mask", to="p"), n("Softmax", "p", axis=0)],

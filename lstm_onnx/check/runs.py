@@ -1,0 +1,311 @@
+"""Whether a model runs at any batch and time: it runs at several sizes, which no baked-in size equals all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from ..errors import ConfigError, InputError, LSTMOnnxError, ModelError, RunError
+from ..input_spec import InputSpec, draw
+from ..input_spec import axes as axes_of
+from ..isolation.stages import stage
+from ..onnxgraph import Dim, axis_name, error_line, shown
+from ..runtime import Model, ValueInfo
+from ..runtime.providers import first_line, ort_errors
+from ..runtime.tensor_info import Limits
+from ..symbolic_dims import size_of
+from .finding import Finding
+from .rules.providers import RUNNABLE
+
+_SIZES = ((1, (1,)), (3, (1,)), (1, (7, 5, 11)), (3, (5, 7, 11, 13, 17)), (2, (7, 5, 3, 11, 13)))
+"""The batch, and what the other axes are set to in turn: a baked-in size can equal one of these rows but not all.
+
+A batch of 1 fails on its own, and so does a single step.
+"""
+_NEXT = ((1, (2,)), (1, (3,)))
+"""Right above a least size: where only every second or third size runs, it is none."""
+_ORDER = {"batch": 0, "time": 1}
+_GUESSES = ("own", "first is batch", "by place", "one size")
+_BATCH_NAMES = ("batch", "batch_size")
+_LARGEST_LEAST = 1024
+"""Up to here the least size of the other axes is searched for: kernels, windows and paddings of signals need some."""
+_MOST_ELEMENTS = 2**26
+_MOST_SEARCHED = 2**22
+_CORRECT_SHAPE = "correct the shape that the file declares for it; if the size should follow an input's, export again"
+_NO_SIZE = f"mend what it names: none of the sizes that were tried runs, from 1 to {_LARGEST_LEAST}"
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What went wrong in a run; `of_output` if it ran, and an output has another shape than the file declares."""
+
+    text: str
+    of_output: bool = False
+
+
+Shapes = Mapping[str, tuple[Dim, ...]]
+
+
+def model_errors() -> tuple[type[Exception], ...]:
+    """Errors from loading or running a model that are the model's fault."""
+    return (ModelError, RunError, InputError, MemoryError, AttributeError, *ort_errors())
+
+
+def run_error(error: BaseException) -> str:
+    """The message of an error, without its mention of the file and of running, which the report has already."""
+    if not isinstance(error, LSTMOnnxError):
+        return error_line(first_line(error))
+    return error_line((error.ort_message if isinstance(error, RunError) else None) or error.reason)
+
+
+def runnable(model: Model, batches: Mapping[str, str]) -> list[Finding]:
+    """Run a model at several sizes: any batch, and any time from the least that its layers need (a kernel, a pool)."""
+    undrawable = [str(info) for info in model.inputs.values() if info.dtype is None or info.dtype == object]
+    if undrawable:
+        return [RUNNABLE.skipped(f"not tried: no values can be drawn for {'; '.join(undrawable)}")]
+    findings: list[Finding] = []
+    for shapes in _named_shapes(model, batches):
+        tried = _tried_at(_Trials(model, shapes, batches))
+        if any(finding.passed for finding in tried):
+            return tried
+        findings = findings or tried
+    return findings
+
+
+def _named_shapes(model: Model, batches: Mapping[str, str]) -> list[Shapes]:
+    """The inputs' shapes with a name for each open axis.
+
+    Which of the axes without a name have one size is not in the file.  In the order in which they are tried: none but
+    those that are the batch of a recurrent operator; the first of each input, as the batch; those at the same place in
+    their inputs; all.
+    """
+    named: list[Shapes] = []
+    for guess in _GUESSES:
+        shapes: dict[str, tuple[Dim, ...]] = {}
+        for name, info in model.inputs.items():
+            sized = [isinstance(dim, int) and dim > 0 for dim in info.shape]
+            shapes[name] = tuple(
+                dim
+                if isinstance(dim, str) or sized[axis]
+                else _guessed(guess, axis_name(name, axis), axis, sized, batches)
+                for axis, dim in enumerate(info.shape)
+            )
+        if shapes not in named:
+            named.append(shapes)
+    return named
+
+
+def _guessed(guess: str, name: str, axis: int, sized: Sequence[bool], batches: Mapping[str, str]) -> str:
+    """What an axis without a name is called, so that axes of one size have one name."""
+    if guess == "by place":
+        return name if name in batches else f"axis {axis}"
+    if guess == "first is batch" and all(sized[:axis]):
+        return "batch"
+    return "unnamed axes" if guess == "one size" else name
+
+
+def _tried_at(trials: _Trials) -> list[Finding]:
+    """What running at several sizes gives."""
+    tried: dict[str, _Problem | None] = {}
+    one_step: list[str] = []
+    too_large = False
+    for batch, others in _SIZES:
+        sizes = trials.sizes(batch, others)
+        label = _label(sizes)
+        if label in tried:
+            continue
+        if trials.elements(sizes) > _MOST_ELEMENTS:
+            too_large = True
+            break
+        tried[label] = trials.problem(sizes)
+        one_step += [label] if others == (1,) else []
+    failures = {label: problem for label, problem in tried.items() if problem}
+    note = ""
+    too_short = all(label in failures and not failures[label].of_output for label in one_step)
+    if failures and too_short and not all(trials.axes.values()) and not too_large:
+        # A kernel, a window or a padding may be longer than what was tried.
+        least = trials.least_size()
+        labels = trials.labels_from(least)
+        if labels:
+            open_axes = " and ".join(name for name, is_batch in trials.axes.items() if not is_batch)
+            note = f"; it needs {'a time of' if 'time' in trials.axes else open_axes} {least} or more"
+            tried |= dict.fromkeys(labels)
+            failures = {}
+    if failures:
+        return _violations(failures, some_run=len(failures) < len(tried))
+    if too_large:
+        return [RUNNABLE.skipped(f"not tried: its inputs hold more than {_MOST_ELEMENTS} numbers")]
+    ran = "; ".join(label for label, problem in tried.items() if not problem)
+    return [RUNNABLE.passed(f"runs at {ran}, and its outputs have the shapes that it declares{note}")]
+
+
+def _violations(failures: Mapping[str, _Problem], *, some_run: bool) -> list[Finding]:
+    """One for each size; of several with the same wrong output, the first."""
+    findings: dict[str, Finding] = {}
+    for label, problem in failures.items():
+        if problem.of_output:
+            finding = RUNNABLE.violated("", f"at {label}: {problem.text}", _CORRECT_SHAPE)
+            findings.setdefault(problem.text, finding)
+        else:
+            fix = "" if some_run else _NO_SIZE
+            findings[label] = RUNNABLE.violated("", f"cannot run at {label}: {problem.text}", fix)
+    return list(findings.values())
+
+
+def _label(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in sizes.items()) or "its fixed sizes"
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Runs of a model whose open axes all have a name.
+
+    Attributes:
+        model: the model.
+        shapes: of its inputs.
+        batches: the axes that are a batch, each with the first of its names.
+    """
+
+    model: Model
+    shapes: Shapes
+    batches: Mapping[str, str]
+
+    @cached_property
+    def specs(self) -> list[InputSpec]:
+        """The metadata's, of a module's inputs."""
+        return [spec for spec in self.model.metadata.inputs if spec.name in self.model.inputs]
+
+    @cached_property
+    def axes(self) -> dict[str, bool]:
+        """The axes to set, and whether each is a batch."""
+        dims = [dim for shape in self.shapes.values() for dim in shape if isinstance(dim, str)]
+        names: dict[str, bool] = {}
+        for name in (*dims, *axes_of(self.specs)):
+            group = self.batches.get(name)
+            if group is None or all(self.batches.get(other) != group for other in names):
+                names.setdefault(name, name in _BATCH_NAMES or group is not None)
+        # The size of an axis such as 4*batch follows from the others.
+        plain = {name: 1 for name in names if name.isidentifier()}
+        own = [name for name in names if name in plain or size_of(name, plain) is None]
+        return {name: names[name] for name in sorted(own, key=lambda name: _ORDER.get(name, len(_ORDER)))}
+
+    @cached_property
+    def limits(self) -> Limits:
+        """The sizes that the metadata promises; an axis is as long as its shortest sequence."""
+        limits = dict(self.model.metadata.axis_limits)
+        for spec in self.specs:
+            if isinstance(spec.high, str) and isinstance(spec.low, int):
+                least, largest = limits.get(spec.high, (1, None))
+                limits[spec.high] = max(least, spec.low), largest
+        return limits
+
+    def sizes(self, batch: int, others: tuple[int, ...]) -> dict[str, int]:
+        """A size for each axis, as near to what is wanted as its limits allow."""
+        sizes = {
+            name: batch if self.axes[name] else others[index % len(others)] for index, name in enumerate(self.axes)
+        }
+        for name, size in sizes.items():
+            least, largest = self.limits.get(name, (1, None))
+            sizes[name] = max(least, size if largest is None else min(size, largest))
+        return sizes
+
+    def _all_sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """`sizes`, and the same for the other names of each batch."""
+        groups = {self.batches[name]: size for name, size in sizes.items() if name in self.batches}
+        return {**{name: groups[first] for name, first in self.batches.items() if first in groups}, **sizes}
+
+    def _shapes_at(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """The inputs' shapes at the sizes of all axes."""
+        return {
+            name: tuple(dim if isinstance(dim, int) else size_of(str(dim), sizes) or 1 for dim in self.shapes[name])
+            for name in self.model.inputs
+        }
+
+    def elements(self, sizes: Mapping[str, int]) -> int:
+        """How many numbers the inputs hold."""
+        return sum(map(prod, self._shapes_at(self._all_sizes(sizes)).values()))
+
+    def problem(self, sizes: Mapping[str, int]) -> _Problem | None:
+        """What goes wrong at these sizes."""
+        stage(f"a run at {_label(sizes)}")
+        sizes = self._all_sizes(sizes)
+        bound = self._shapes_at(sizes)
+        none = next((name for name, shape in bound.items() if min(shape, default=1) < 1), None)
+        if none is not None:  # an axis such as time - 2
+            return _Problem(f"the input {none} would have the shape {bound[none]}")
+        rng = np.random.default_rng(0)
+        try:
+            drawn = draw(self.specs, sizes, rng)
+        except ConfigError as error:
+            return _Problem(f"the metadata promises no such inputs: {run_error(error)}")
+        feeds = {name: _converted(array, self.model.inputs[name]) for name, array in drawn.items()}
+        for name, info in self.model.inputs.items():
+            if name not in feeds:
+                feeds[name] = _drawn(rng, info, bound[name], sizes)
+        return _run_problem(self.model, feeds, sizes)
+
+    def least_size(self) -> int:
+        """The least size of all axes but the batch at which the model runs; 0 where none is found.
+
+        By doubling and then by halves: a layer that needs some steps runs with more, too.
+        """
+
+        def runs(size: int) -> bool:
+            sizes = self.sizes(1, (size,))
+            return self.elements(sizes) <= _MOST_SEARCHED and self.problem(sizes) is None
+
+        found = next((2**power for power in range(1, _LARGEST_LEAST.bit_length()) if runs(2**power)), 0)
+        below = found // 2
+        while found - below > 1:
+            middle = (found + below) // 2
+            below, found = (below, middle) if runs(middle) else (middle, found)
+        return found
+
+    def labels_from(self, least: int) -> list[str]:
+        """The sizes from `least` on that were tried, where the model runs at all of them; empty where it does not."""
+        labels: list[str] = []
+        for batch, others in (*_SIZES, *_NEXT) if least else ():
+            sizes = self.sizes(batch, tuple(least + size - 1 for size in others))
+            labels.append(_label(sizes))
+            if self.elements(sizes) > _MOST_ELEMENTS or self.problem(sizes) is not None:
+                return []
+        return labels
+
+
+def _converted(array: np.ndarray, info: ValueInfo) -> np.ndarray:
+    """In the graph's dtype: the file may have been converted since its metadata was written."""
+    kinds = array.dtype.kind + (info.dtype.kind if info.dtype is not None else "")
+    return array.astype(info.dtype) if kinds in ("ff", "ii", "iu", "ui", "uu") else array
+
+
+def _run_problem(model: Model, feeds: Mapping[str, np.ndarray], sizes: Mapping[str, int]) -> _Problem | None:
+    """What goes wrong at these sizes."""
+    try:
+        results = model.run(feeds)
+    except model_errors() as error:
+        return _Problem(run_error(error))
+    for name, info in model.outputs.items():
+        value = results[name]
+        if not isinstance(value, np.ndarray) or info.dtype is None:
+            continue
+        expected = [size_of(dim, sizes) if isinstance(dim, str) else dim for dim in info.shape]
+        wrong = [e for e, size in zip(expected, value.shape, strict=False) if e is not None and 0 < e != size]
+        if wrong or (info.shape and len(info.shape) != value.ndim):
+            shape = f"the output {name} has shape {value.shape}, and the file says {shown(info.shape)}"
+            return _Problem(shape, of_output=True)
+    return None
+
+
+def _drawn(rng: np.random.Generator, info: ValueInfo, shape: tuple[int, ...], sizes: Mapping[str, int]) -> np.ndarray:
+    """Values that any model should accept: normally distributed floats, the tokens 0 and 1, full lengths."""
+    dtype = info.dtype
+    assert dtype is not None  # noqa: S101 - `runnable` skips such models
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype.kind in "iu" and "len" in info.name.lower():
+        return np.full(shape, sizes.get("time", 1), dtype)
+    return rng.integers(0, 2, shape).astype(dtype)

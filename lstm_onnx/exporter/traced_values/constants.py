@@ -50,12 +50,11 @@ class Constants:
         self._module = module
         own = () if kept else _tensors(module)
         self._own = {name: tensor for name, tensor in own if tensor.numel() <= _LARGEST}
-        self._places = [
-            (table, name)
-            for part in module.modules()
-            for table in (part._parameters, part._buffers)
-            for name in table
+        places = [
+            (table, name) for part in module.modules() for table in (part._parameters, part._buffers) for name in table
         ]
+        # The tracer exchanges all at once, so that of plain ones the first tells.
+        self._places = [item for item in places if type(item[0][item[1]]) in (Tensor, nn.Parameter)][:1] or places
         self._known: Any = WeakIdKeyDictionary()
         self._started = kept
 

@@ -233,7 +233,7 @@ def _trace(
 
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
-    # While the module's code runs alone: with a mode, each call of torch costs more, and torch's decompositions make many.
+    # While the module's code runs alone: a mode sees each call of torch, and those of torch's decompositions are many.
     for recurrent in functional.recurrent_modules.values():
         recurrent.tracing = True
     try:

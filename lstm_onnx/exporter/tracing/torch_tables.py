@@ -124,7 +124,7 @@ def _kernels_set_faster() -> Iterator[None]:
     """Setting a kernel, which torch does some 3 000 times, takes most of its time for the annotations of a closure."""
     try:
         from torch._C import DispatchKey
-        from torch._ops import OpOverload, OperatorBase
+        from torch._ops import OperatorBase, OpOverload
 
         own = OperatorBase.py_impl
         plain = OpOverload.py_impl is own

@@ -50,6 +50,11 @@ class Constants:
         self._module = module
         own = () if kept else _tensors(module)
         self._own = {name: tensor for name, tensor in own if tensor.numel() <= _LARGEST}
+        places = [
+            (table, name) for part in module.modules() for table in (part._parameters, part._buffers) for name in table
+        ]
+        # The tracer exchanges all at once, so that of plain ones the first tells.
+        self._places = [item for item in places if type(item[0][item[1]]) in (Tensor, nn.Parameter)][:1] or places
         self._known: Any = WeakIdKeyDictionary()
         self._started = kept
 
@@ -100,10 +105,11 @@ class Constants:
         """Find the fake tensors that took the places of the module's own."""
         if self._started:
             return
-        found = [(tensor, self._own.get(name)) for name, tensor in _tensors(self._module)]
-        if any(isinstance(tensor, FakeTensor) for tensor, _ in found):
+        # Each call of torch comes here until then, so that the module is not gone through.
+        if any(isinstance(table.get(name), FakeTensor) for table, name in self._places):
             self._started = True
-            for tensor, value in found:
+            for name, tensor in _tensors(self._module):
+                value = self._own.get(name)
                 if isinstance(tensor, FakeTensor) and value is not None:
                     with _disable_current_modes():
                         self._known[tensor] = value.detach().clone()

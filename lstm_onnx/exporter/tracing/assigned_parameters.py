@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from ...errors import ExportError
 from ..user_code import user_line
 
-_DATA: Any = torch.Tensor.data
+_READ, _WRITE = torch.Tensor.data.__get__, torch.Tensor.data.__set__  # type: ignore[attr-defined]
 
 
 class _DataOfParameters(TorchFunctionMode):
@@ -34,9 +34,9 @@ class _DataOfParameters(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Pass everything else on."""
-        if func == _DATA.__get__:
+        if func == _READ:
             return args[0].detach()  # the same numbers, within the graph
-        if func == _DATA.__set__:
+        if func == _WRITE:
             if any(args[0] is parameter for part in self.recurrent for parameter in part.parameters()):
                 return None
             raise ExportError(

@@ -180,8 +180,6 @@ def _tracing(functional: FunctionalModule) -> Iterator[None]:
         inference_context(functional.dtype),
         suppress_torch_output(),
         replace_packing_functions(),
-        assigned_parameters(functional.stateful),
-        _traced(functional),
     ):
         yield
 
@@ -235,10 +233,11 @@ def _trace(
 
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
+    # While the module's code runs alone: a mode sees each call of torch, and those of torch's decompositions are many.
     for recurrent in functional.recurrent_modules.values():
         recurrent.tracing = True
     try:
-        with SymbolicPooling():
+        with assigned_parameters(functional.stateful), SymbolicPooling():
             yield
     finally:
         for recurrent in functional.recurrent_modules.values():
@@ -266,6 +265,7 @@ def _traced_by(
     with record_guards(_THROUGH) as guards:
         try:
             with (
+                _traced(functional),
                 mode,
                 mode.checking_symbols(),
                 builtins.replaced(),
@@ -292,7 +292,8 @@ def _exported_rolled(
     """A module whose loops were rolled up; it runs no code of the user's."""
     with record_guards(_THROUGH) as guards:
         try:
-            program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
+            with _traced(functional):
+                program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
         except LSTMOnnxError:
             raise
         except Exception as error:

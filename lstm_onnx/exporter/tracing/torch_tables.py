@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 _TRANSLATIONS: dict[tuple[type, int], Any] = {}
+_PRESERVABLE: dict[int, tuple[Any, bool]] = {}
+"""By the id of an operator, which is kept with the answer so that no other gets its id."""
 
 
 @contextlib.contextmanager
@@ -19,7 +21,13 @@ def tables_kept(devices: Collection[str] = ()) -> Iterator[None]:
     Args:
         devices: the types of the devices, other than the CPU, that the program's tensors are on.
     """
-    with _translations_kept(), _operators_found_once(), _kernels_replaced_on(devices):
+    with (
+        _translations_kept(),
+        _operators_found_once(),
+        _operators_judged_once(),
+        _kernels_replaced_on(devices),
+        _kernels_set_faster(),
+    ):
         yield
 
 
@@ -69,6 +77,32 @@ def _operators_found_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _operators_judged_once() -> Iterator[None]:
+    """torch asks for each of some 2 000 operators, several times, whether a decomposition may leave it as it is.
+
+    Of an operator of torch's own the answer never changes; others may get a kernel later.
+    """
+    try:
+        from torch._export import utils
+
+        own: Callable[[Any], bool] = utils._check_valid_to_preserve
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def kept(operator: Any) -> bool:
+        if getattr(operator, "namespace", None) != "aten":
+            return own(operator)
+        found = _PRESERVABLE.get(id(operator))
+        if found is None:
+            found = _PRESERVABLE[id(operator)] = operator, own(operator)
+        return found[1]
+
+    with replaced(utils, "_check_valid_to_preserve", own, kept):
+        yield
+
+
+@contextlib.contextmanager
 def _kernels_replaced_on(devices: Collection[str]) -> Iterator[None]:
     """torch replaces the kernels of some 700 operators for each kind of device that it knows; ours are enough."""
     kinds = {"cpu", "meta", *devices}
@@ -82,6 +116,34 @@ def _kernels_replaced_on(devices: Collection[str]) -> Iterator[None]:
                 stack.enter_context(replaced(exported_program, name, own, ours))
         except (ImportError, AttributeError):
             pass
+        yield
+
+
+@contextlib.contextmanager
+def _kernels_set_faster() -> Iterator[None]:
+    """Setting a kernel, which torch does some 3 000 times, takes most of its time for the annotations of a closure."""
+    try:
+        from torch._C import DispatchKey
+        from torch._ops import OperatorBase, OpOverload
+
+        own = OperatorBase.py_impl
+        plain = OpOverload.py_impl is own
+    except (ImportError, AttributeError):
+        yield
+        return
+
+    def py_impl(operator: Any, key: Any) -> Any:
+        if type(key) is not DispatchKey or key == DispatchKey.Python or key in operator.py_kernels:
+            return own(operator, key)
+
+        def set_kernel(kernel):  # type: ignore[no-untyped-def]  # annotations cost time here
+            operator.py_kernels[key] = kernel
+            operator._dispatch_cache.clear()
+            return kernel
+
+        return set_kernel
+
+    with replaced(OperatorBase, "py_impl", own, py_impl if plain else own):
         yield
 
 

@@ -109,27 +109,30 @@ def difference(run: Run, sequence: WholeSequence, pairs: Mapping[str, str], chun
     return ""
 
 
-def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int]) -> str:
-    """Where the first sequence of a batch differs from itself when run alone; "" where it does not.
+def row_difference(run: Run, feeds: Arrays, axes: Mapping[str, int], outputs: Mapping[str, int], rows: int = 1) -> str:
+    """Where the first sequences of a batch differ from themselves when run alone; "" where they do not.
 
     Args:
         run: the model, from inputs and states by name to outputs by name.
         feeds: all inputs and states, of a batch.
         axes: the batch axis of those that have one.
         outputs: the same for outputs.
+        rows: how many of the sequences are run alone.
 
     Raises:
-        InputError, RunError: the model does not run on the batch, or on one sequence.
+        InputError, RunError: the model does not run on the batch, or on `rows` of its sequences.
     """
+    first = range(rows)
     whole, perturbed = run(dict(feeds)), run(rounded(feeds))
-    alone = run({name: np.take(array, [0], axes[name]) if name in axes else array for name, array in feeds.items()})
+    alone = run({name: np.take(array, first, axes[name]) if name in axes else array for name, array in feeds.items()})
     for name, axis in outputs.items():
-        in_batch, near = (np.take(np.asarray(results[name]), [0], axis) for results in (whole, perturbed))
+        in_batch, near = (np.take(np.asarray(results[name]), first, axis) for results in (whole, perturbed))
         actual = np.asarray(alone[name])
         same_shape = actual.shape == in_batch.shape
         problem = mismatch(actual, in_batch, near) if same_shape else f"its shape is {actual.shape}"
         if problem:
-            return f"{name} of one sequence depends on the other sequences in its batch: {problem}"
+            which = "one sequence depends" if rows == 1 else f"{rows} sequences depends"
+            return f"{name} of {which} on the other sequences in its batch: {problem}"
     return ""
 
 

@@ -225,3 +225,7 @@ def test_rows_that_depend_on_each_other() -> None:
     assert row_difference(lambda f: {"y": f["x"] * 2}, feeds, axes, {"y": 0}) == ""
     mixed = row_difference(lambda f: {"y": f["x"] - f["x"].mean(0)}, feeds, axes, {"y": 0})
     assert mixed.startswith("y of one sequence depends on the other sequences in its batch: it is off by")
+    halves = row_difference(lambda f: {"y": f["x"] * (np.arange(len(f["x"])) < 2)[:, None]}, feeds, axes, {"y": 0}, 2)
+    assert halves == ""
+    mixed = row_difference(lambda f: {"y": f["x"] - f["x"].mean(0)}, feeds, axes, {"y": 0}, rows=2)
+    assert mixed.startswith("y of 2 sequences depends on the other sequences in its batch: it is off by")

@@ -20,6 +20,7 @@ from ..user_code import user_line
 from .constants import READS, Constants
 from .doubles import WRITTEN_OUT, with_doubles
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
+from .parts import Parts, parts_of, with_clipped_slices
 from .python_builtins import Builtins
 from .value_checks import find_check
 
@@ -37,6 +38,7 @@ class TracingMode(TorchFunctionMode):
     Attributes:
         passed_checks: the user's lines of checks that are not in the graph.
         squeezed: the sizes of axes that the user's code squeezes and that are not fixed, each with the line.
+        split: the parts of axes that are not fixed, where their number goes by the size, each with the user's line.
         sorts: the user's lines that sort and leave the order of equal numbers open.
         each: whether Python code took the numbers of a tensor one by one.
     """
@@ -46,6 +48,7 @@ class TracingMode(TorchFunctionMode):
         self.constants, self.builtins = constants, builtins
         self.passed_checks: dict[str, None] = {}
         self.squeezed: list[tuple[Any, str]] = []
+        self.split: list[tuple[Parts, str]] = []
         self.sorts: dict[str, None] = {}
         self.each = False
 
@@ -181,9 +184,24 @@ def _made(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> t
 
 def _indexed(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
     found = [item.tensor if isinstance(item, TracedArray) else item for item in args]
-    if found == list(args):
+    clipped = with_clipped_slices(*found) if len(found) == 2 else None
+    if clipped is not None:
+        found[1] = clipped
+    elif found == list(args):
         return None
     return (mode.constants.call(func, tuple(found), kwargs),)
+
+
+def _in_parts(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any] | None:
+    """Of an axis that is not fixed, which torch.onnx has no translation for."""
+    how = [*args[1:2], *(value for name, value in kwargs.items() if name != "dim")]
+    dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    parts = parts_of(func.__name__, args[0], how[0], dim) if len(how) == 1 else None
+    if parts is None:
+        return None
+    if parts.largest is not None:
+        mode.split.append((parts, user_line()))
+    return (parts.tensors,)
 
 
 def _sort(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> None:
@@ -296,7 +314,8 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "__int__": _to_int,
     _DATA: _data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
-    **dict.fromkeys(("__getitem__",), _indexed),
+    "__getitem__": _indexed,
+    **dict.fromkeys(("chunk", "split", "tensor_split"), _in_parts),
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _clamp),
     **dict.fromkeys(("pow", "__pow__"), _pow),
     **dict.fromkeys(("floor_divide", "__floordiv__"), _floor_divide),

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
-from ..functional.functional_module import FunctionalModule, Tensors, inference_context
+from ..functional.functional_module import FixedSizeError, FunctionalModule, Tensors, inference_context
 from ..opaque.packed_sequences import replace_packing_functions
 from ..traced_values import constants, each_number, function_mode, python_builtins
 from ..traced_values.constants import Constants
@@ -197,6 +197,7 @@ def _trace(
         if rolled is None:
             program, guards, mode = _exported(functional, args, shapes, builtins)
             _require_rank(functional, mode)
+            _require_parts(functional, mode)
         else:
             program, guards = _exported_rolled(functional, rolled, args, shapes)
             mode = TracingMode(Constants(functional.stateful), builtins)
@@ -319,6 +320,25 @@ def _require_rank(functional: FunctionalModule, mode: TracingMode) -> None:
                 f"at {line}: squeeze removes the axis {label} where it is 1, and keeps it elsewhere, so the result has "
                 "another number of axes there, and a graph has one alone; squeeze an axis that is always 1, or bound "
                 f"this one: torch.export.Dim({label!r}, min=2)"
+            )
+
+
+def _require_parts(functional: FunctionalModule, mode: TracingMode) -> None:
+    """Refuse a split whose number of parts goes by the size of an axis, where that is not bounded to one number."""
+    axes = _input_axes(functional)
+    for parts, line in mode.split:
+        found = axis_of(parts.size, axes)
+        label = functional.arguments.axes.get(found[0], {}).get(found[1]) if found is not None else None
+        if found is None or label is None:
+            continue
+        least, largest = functional.arguments.limits.get(label, (1, None))
+        if least < parts.least or largest is None or largest > (parts.largest or 0):
+            raise FixedSizeError(
+                f"at {line}: split gives {len(parts.tensors)} parts where {label} is {parts.least} to {parts.largest}, "
+                "and another number elsewhere, and a graph has one number of them; cut the whole tensor with unfold or "
+                "reshape, split it into as many parts at all sizes with chunk or tensor_split, or bound the axis: "
+                f"torch.export.Dim({label!r}, min={parts.least}, max={parts.largest})",
+                [found],
             )
 
 

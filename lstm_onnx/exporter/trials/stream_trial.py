@@ -147,16 +147,20 @@ def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str
 
 
 def _rows_differ(model: Model, metadata: Metadata) -> str | None:
-    """How the first row of a batch differs from the same row run alone."""
+    """How the first rows of a batch, as many as the file needs, differ from the same rows run alone."""
     inputs = {spec.name: spec.shape for spec in metadata.inputs}
     shapes = {**{name: model.inputs[name].shape for name in model.inputs}, **inputs}
     axes = {name: shape.index(BATCH) for name, shape in shapes.items() if shape.count(BATCH) == 1}
     ends = {name: info.shape.index(BATCH) for name, info in model.outputs.items() if info.shape.count(BATCH) == 1}
     if not axes or not ends:
         return None
+    # Fewer than the least may end the process: ONNX Runtime aborts where a recurrent operator gets no rows.
+    rows, largest = metadata.axis_limits.get(BATCH, (1, None))
+    if largest is not None and largest < 2 * rows:
+        return None
     try:
-        sequence = _sequence(model, metadata, {}, set(), _STEPS, 0)
-        return row_difference(model.run, {**sequence.feeds, **sequence.states}, axes, ends)
+        sequence = _sequence(model, metadata, {}, set(), _STEPS, 0, batch=2 * rows)
+        return row_difference(model.run, {**sequence.feeds, **sequence.states}, axes, ends, rows)
     except (ConfigError, InputError, RunError):
         return None
 
@@ -171,7 +175,13 @@ def _chunkings(least: int, largest: int) -> list[tuple[int, ...]]:
 
 
 def _sequence(
-    model: Model, metadata: Metadata, cut: Mapping[str, int], time: set[str], steps: int, seed: int
+    model: Model,
+    metadata: Metadata,
+    cut: Mapping[str, int],
+    time: set[str],
+    steps: int,
+    seed: int,
+    batch: int = _BATCH,
 ) -> WholeSequence:
     rng = np.random.default_rng(seed)
     specs = [_two_values(spec) for spec in metadata.inputs if spec.name not in metadata.states]
@@ -179,7 +189,7 @@ def _sequence(
     state_axes = {name for shape in shapes for dim in shape if isinstance(dim, str) for name in names_in(dim)}
     sizes: dict[str, int] = {}
     for index, name in enumerate(dict.fromkeys([*axes(list(metadata.inputs)), *state_axes])):
-        wanted = steps if name in time else _BATCH if name in state_axes or name == BATCH else _OTHER + index
+        wanted = steps if name in time else batch if name in state_axes or name == BATCH else _OTHER + index
         least, largest = metadata.axis_limits.get(name, (1, None))
         sizes[name] = max(least, min(wanted, largest or wanted))
     feeds = draw(specs, sizes, rng)

@@ -57,7 +57,35 @@ def same_blocks(edit: Edit, ports: Sequence[tuple[Port, int]], axis: int, first:
 
 def single_step(edit: Edit, layer: RecurrentLayer) -> str:
     """A layer that is only called on one step has no order in time."""
-    return "it is called on one step at a time" if edit.size(layer.x, 0) == 1 else ""
+    return "it is called on one step at a time" if _one_entry(edit, layer.x) else ""
+
+
+def _one_entry(edit: Edit, value: str) -> bool:
+    """Whether a value's first axis is 1: by its shape, or as an Unsqueeze made it of a value of unknown shape."""
+    node = edit.maker(value)
+    if edit.size(value, 0) == 1 or node is None:
+        return edit.size(value, 0) == 1
+    if node.op_type == "Unsqueeze" and len(node.input) == 2:
+        axes = edit.constant(node.input[1])
+        return axes is not None and 0 in axes
+    return node.op_type == "Reshape" and _keeps_shape(edit, node) and _one_entry(edit, node.input[0])
+
+
+def _keeps_shape(edit: Edit, node: NodeProto) -> bool:
+    """Whether a Reshape's shape is its input's own, plus zeros: as in a copy that fails where its input is empty."""
+    total = edit.maker(node.input[1])
+    if total is None or total.op_type != "Add":
+        return False
+    shape, zero = (edit.maker(name) for name in total.input)
+    return (
+        shape is not None
+        and shape.op_type == "Shape"
+        and not shape.attribute
+        and shape.input[0] == node.input[0]
+        and zero is not None
+        and zero.op_type == "Gather"
+        and edit.is_zero(zero.input[0])
+    )
 
 
 def unread_recurrence(edit: Edit, layer: RecurrentLayer) -> str:

@@ -281,6 +281,23 @@ def test_sequences_that_depend_on_each_other_are_not_stepped_together(tmp_path: 
         np.testing.assert_allclose(found["output"], model.run({"x": x[None]})["output"][0], rtol=0, atol=1e-6)
 
 
+def test_rows_are_not_run_below_the_least_batch(tmp_path: Path) -> None:
+    """A batch of 1 would have an empty half, at which ONNX Runtime ends the process."""
+
+    def halves(module: nn.Module, x: Tensor) -> Tensor:
+        half = x.size(0) // 2
+        return torch.cat([module.lstm(x[:half])[0], module.lstm(x[half:])[0]])
+
+    module = seeded(lambda: Net(halves))()
+    axes, x = {"x": {0: "batch", 1: "time"}}, torch.randn(5, 3, 4)
+    made = lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=x, dynamic_shapes=axes)
+    assert made.notes[0].startswith("batch is 2 or more in the file")
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cpu")
+    assert model.metadata.batch_mixes == ""
+    with torch.no_grad():
+        np.testing.assert_allclose(model.run({"x": x.numpy()})["output"], module(x).numpy(), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("largest", [1, 2, 5, 7, 8])
 def test_a_short_axis_is_streamed_within_its_limit(largest: int, tmp_path: Path) -> None:
     """The trial's chunks fit into the longest sequence; where no two do, nothing is known of streams."""

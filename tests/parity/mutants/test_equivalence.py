@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import nn
 
 import lstm_onnx
@@ -154,9 +154,38 @@ def test_a_proof_is_right_where_the_change_is_made_all_the_same() -> None:
 
 
 def test_nothing_is_proven_without_shapes() -> None:
-    edit = Edit(onnx.load(module_file("first_cell_step")))
+    graph = onnx.load(module_file("first_cell_step"))
+    for node in graph.graph.node:
+        if node.op_type == "Unsqueeze":
+            node.op_type = "Identity"
+    edit = Edit(graph)
     assert single_step(edit, edit.layers[0]) == ""
     assert unread_recurrence(edit, edit.layers[0]) == ""
+
+
+@pytest.mark.parametrize(("axis", "shape_of", "proven"), [(0, "step", True), (1, "step", False), (0, "other", False)])
+def test_one_step_of_a_value_of_unknown_shape(axis: int, shape_of: str, proven: bool) -> None:
+    """An element of a sequence, with an axis added, and copied as exported files do to fail where it is empty."""
+    layer = helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=2)
+    nodes = [
+        helper.make_node("Unsqueeze", ["row", "axis"], ["step"]),
+        helper.make_node("Shape", [shape_of], ["sizes"]),
+        helper.make_node("Gather", ["zeros", "index"], ["zero"]),
+        helper.make_node("Add", ["sizes", "zero"], ["shape"]),
+        helper.make_node("Reshape", ["step", "shape"], ["x"]),
+        layer,
+    ]
+    arrays = {
+        "axis": np.array([axis]),
+        "zeros": np.zeros(2, np.int64),
+        "W": np.ones((1, 8, 3), np.float32),
+        "R": np.ones((1, 8, 2), np.float32),
+    }
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("row", "other", "y")]
+    values.insert(0, helper.make_tensor_value_info("index", onnx.TensorProto.INT64, []))
+    stored = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    edit = Edit(helper.make_model(helper.make_graph(nodes, "step", values[:3], values[3:], stored)))
+    assert bool(single_step(edit, edit.layers[0])) is proven
 
 
 def test_a_mask_of_another_kind_proves_nothing() -> None:

@@ -1,0 +1,118 @@
+"""Slices, chunks and splits of an axis that is not fixed, with sizes that a graph computes.
+
+torch decides while it traces whether ``x[:, :50]`` cuts anything off, which would be right on one side of 50 alone,
+and has no translation of ``x.chunk(4)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+_smaller: Any = torch.sym_min
+_COUNTS: dict[str, tuple[Any, ...]] = {"chunk": (int,), "split": (int, torch.SymInt), "tensor_split": (int,)}
+"""The types that a number of parts, or of each part's entries, may have."""
+
+
+def with_clipped_slices(tensor: Tensor, index: Any) -> Any:
+    """An index in which the bounds that may lie past the end of an axis are clipped to it.
+
+    None where nothing changes.
+    """
+    items = list(index) if isinstance(index, tuple) else [index]
+    axes = _sliced_axes(tensor, items)
+    clipped = [
+        item if axis is None else _clipped(item, tensor.shape[axis]) for item, axis in zip(items, axes, strict=True)
+    ]
+    changed = any(new is not item for new, item in zip(clipped, items, strict=True))
+    return tuple(clipped) if changed else None
+
+
+def _sliced_axes(tensor: Tensor, items: list[Any]) -> list[int | None]:
+    """The axis of each slice in an index; None for what is not a slice, and for all where that is not known."""
+    nothing: list[int | None] = [None] * len(items)
+    used = [_axes_used(item) for item in items]
+    if not any(isinstance(item, slice) for item in items) or None in used:
+        return nothing
+    counts = [count for count in used if count is not None]
+    axis, found = 0, nothing.copy()
+    for number, (item, count) in enumerate(zip(items, counts, strict=True)):
+        if isinstance(item, slice) and axis < tensor.dim():
+            found[number] = axis
+        axis += tensor.dim() - sum(counts) if item is Ellipsis else count
+    return found
+
+
+def _axes_used(item: Any) -> int | None:
+    """How many axes a part of an index takes; None where that is not known."""
+    if item is None or item is Ellipsis or isinstance(item, bool):
+        return 0
+    if isinstance(item, Tensor):
+        return item.dim() if item.dtype in (torch.bool, torch.uint8) else 1
+    return 1 if isinstance(item, (int, torch.SymInt, slice)) else None
+
+
+def _clipped(item: slice, size: Any) -> slice:
+    if not isinstance(size, torch.SymInt):
+        return item
+    start, stop = item.start, item.stop
+    if type(stop) is int and stop > 0 and not statically_known_true(size >= stop):
+        stop = _smaller(stop, size)
+    if type(start) is int and start < 0 and not statically_known_true(size >= -start):
+        start = size - _smaller(-start, size)
+    return item if start is item.start and stop is item.stop else slice(start, stop, item.step)
+
+
+def _traced(size: Any) -> int | None:
+    """The size at which the module is traced; None where it depends on the numbers in a tensor."""
+    if isinstance(size, torch.SymInt):
+        return int(size.node.hint) if size.node.has_hint() else None
+    return int(size)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a tensor, and the sizes of its axis at which there are so many; `largest` None: all above."""
+
+    tensors: tuple[Tensor, ...]
+    size: Any
+    least: int = 1
+    largest: int | None = None
+
+
+def parts_of(name: str, tensor: Any, how: Any, dim: Any = 0) -> Parts | None:
+    """The result of ``chunk``, ``split`` or ``tensor_split`` of an axis that is not fixed; None for others.
+
+    None, too, for a list of sizes or of indices.
+    """
+    if not isinstance(tensor, Tensor) or type(dim) is not int or not -tensor.dim() <= dim < tensor.dim():
+        return None
+    size: Any = tensor.shape[dim]
+    traced = _traced(size)
+    if not isinstance(size, torch.SymInt) or traced is None or type(how) not in _COUNTS[name] or how < 1:
+        return None
+    if name == "tensor_split":
+        starts = [part * (size // how) + (_smaller(part, size % how) if part else 0) for part in range(how)]
+        return Parts(_between(tensor, dim, starts), size)
+    each: Any = (size + how - 1) // how if name == "chunk" else how
+    each_traced = _traced(each)
+    if each_traced is None:
+        return None
+    count = -(-traced // each_traced)
+    if not ((count - 1) * each < size <= count * each):  # True; torch notes the sizes at which it is
+        return None
+    parts = _between(tensor, dim, [part * each for part in range(count)])
+    if isinstance(each, int):
+        return Parts(parts, size, (count - 1) * each + 1, count * each)
+    return Parts(parts, size)
+
+
+def _between(tensor: Tensor, dim: int, starts: list[Any]) -> tuple[Tensor, ...]:
+    """A tensor's parts along an axis, each from its start to the next one's."""
+    before = (slice(None),) * (dim % tensor.dim())
+    ends = (*starts[1:], tensor.shape[dim])
+    return tuple(tensor[(*before, slice(start, end))] for start, end in zip(starts, ends, strict=True))

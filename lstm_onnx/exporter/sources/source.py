@@ -26,7 +26,7 @@ from .checkpoint import load_state_dict
 from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
 from .module_argument import is_unknown, not_a_module, unwrap_module
 from .other_files import not_a_source
-from .torch_lstm import check_sizes, is_bare_lstm, module_of, seeded_state, spec_of, state_of
+from .torch_lstm import check_sizes, is_bare_lstm, module_of, require_lstm_options, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
     import torch
@@ -79,10 +79,7 @@ class LSTMSource:
         Raises:
             ConfigError: an option is not possible.
         """
-        if states == "zero":
-            raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
-        if max_delay or chunk is not None:
-            raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
+        require_lstm_options(states, max_delay, chunk)
         return dataclasses.replace(self, options=_changed(self.options, changes))
 
 

@@ -44,7 +44,7 @@ def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, 
         sizes = ", ".join(str(int(item.shape[dim])) for item in tensors)
         raise InputError(f"scan takes inputs of the same number of steps, one at least, and got {sizes}")
     rows: list[list[Tensor]] = []
-    form = None
+    form: Any = None
     for step in range(count):
         x = pytree.tree_unflatten([item.select(dim, step) for item in tensors], structure)
         y, states = cell(x, states)

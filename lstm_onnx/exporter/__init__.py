@@ -112,7 +112,7 @@ def export(
         MissingDependencyError: torch is not installed or, for a module, onnxscript.
     """
     from .sources.module_argument import unwrap_module
-    from .sources.torch_lstm import dropout_notes, is_bare_lstm, spec_of, state_of
+    from .sources.torch_lstm import dropout_notes, is_bare_lstm, require_lstm_options, spec_of, state_of
 
     require_output_path(path)
     module = unwrap_module(module)
@@ -136,10 +136,12 @@ def export(
         module = module_in_dtype(module, options.dtype)
     generation = _generation(generate, module)
     if is_bare_lstm(module) and example_inputs is None:
-        if states == "zero" or output_names is not None:
-            raise ConfigError("a bare nn.LSTM has its states as inputs, and its outputs' names are fixed")
-        if max_delay or chunk is not None:
-            raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
+        if output_names is not None or dynamic_shapes is not None:
+            raise ConfigError(
+                "a bare nn.LSTM's outputs are output, hn and cn, and its dynamic axes batch and time; leave out "
+                "output_names and dynamic_shapes"
+            )
+        require_lstm_options(states, max_delay, chunk)
         spec = spec_of(module)
         state = state_of(module, spec)  # type: ignore[arg-type]
         identity = kept_digest(module, digest(state))
@@ -214,8 +216,8 @@ def _dynamic_axes_message(module: nn.Module, dynamic_axes: Any) -> str:
     shapes = {}
     for name, axes in dynamic_axes.items():
         if name in arguments:
-            pairs = axes.items() if isinstance(axes, dict) else ((axis, f"{name}_{axis}") for axis in axes)
-            shapes[name] = dict(pairs)
+            axes = axes if isinstance(axes, (dict, list, tuple)) else [axes]
+            shapes[name] = dict(axes) if isinstance(axes, dict) else {axis: f"{name}_{axis}" for axis in axes}
     others = [str(name) for name in dynamic_axes if name not in shapes]
     if not shapes:
         return (

@@ -14,6 +14,8 @@ from ..onnxgraph import nodes_of
 
 LEAST_NUMBERS = 256
 """Smaller weights stay float32: their bytes are few beside those of the Cast."""
+_LEAST = 2.0**-14
+"""Where all numbers of a matrix are below this, float16 has fewer digits of them, and below 2**-25 none."""
 SUFFIX = "/float16"
 """What the name of a weight's float16 form ends with."""
 _BIASES = {"LSTM": 3, "GRU": 3, "RNN": 3}
@@ -30,21 +32,21 @@ def with_float16_weights(
         initializers: by name.
 
     Returns:
-        The model, its initializers, and notes on matrices that stay float32, since float16 ends at 65504.
+        The model, its initializers, and notes on matrices that stay float32, whose numbers float16 cannot hold.
     """
     biases = _bias_names(nodes_of(model.graph.node))
     stored: dict[str, np.ndarray] = {}
     casts: list[NodeProto] = []
-    too_large: list[str] = []
+    out_of_range: list[str] = []
     for name, array in initializers.items():
         if name in biases or not _is_matrix(array):
             stored[name] = array
             continue
         with np.errstate(over="ignore"):
             rounded = array.astype(np.float16)
-        if not np.array_equal(np.isinf(rounded), np.isinf(array)):
+        if not np.array_equal(np.isinf(rounded), np.isinf(array)) or 0 < np.abs(array).max() < _LEAST:
             stored[name] = array
-            too_large.append(name)
+            out_of_range.append(name)
             continue
         stored[name + SUFFIX] = rounded
         casts.append(
@@ -54,8 +56,10 @@ def with_float16_weights(
     changed.CopyFrom(model)
     del changed.graph.node[:]
     changed.graph.node.extend([*casts, *model.graph.node])
-    notes = (f"{', '.join(too_large)}: stays float32, since float16 holds numbers up to 65504",) if too_large else ()
-    return changed, stored, notes
+    if not out_of_range:
+        return changed, stored, ()
+    note = f"{', '.join(out_of_range)}: stays float32, since float16 holds numbers up to 65504 and from 6e-5 on"
+    return changed, stored, (note,)
 
 
 def _is_matrix(array: np.ndarray) -> bool:

@@ -6,11 +6,10 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..atomic_io import temporary_folder
-from ..errors import LSTMOnnxError
 from ..generation.convert import write_generating
 from ..generation_spec import Generation
 from ..spec import ExportOptions
+from .intermediate_file import intermediate_file
 from .targets import written_for
 from .write import ExportResult, require_output_path
 
@@ -43,14 +42,9 @@ def _write_loop(
     generation: Generation,
     path: str | os.PathLike[str],
 ) -> ExportResult:
-    with temporary_folder() as folder:
-        step = folder / "step.onnx"
-        try:
-            written = write_step(step)
-            made = write_generating(step, path, generation)
-        except LSTMOnnxError as error:
-            # The file in the message is none of the caller's.
-            raise type(error)(str(error).replace(os.fspath(step), os.fspath(path))) from error
+    with intermediate_file("step.onnx", path) as step:
+        written = write_step(step)
+        made = write_generating(step, path, generation)
     return replace(
         written,
         path=os.fspath(path),

@@ -25,25 +25,34 @@ def scan(cell: Callable[[Any, Any], tuple[Any, Any]], inputs: Any, states: Any, 
         What the cell returns as ``y`` in all steps, stacked along `dim`, and the states after the last step.
 
     Raises:
-        InputError: the inputs hold no tensor, have no step, or have different numbers of steps.
+        InputError: the inputs hold no tensor, have no step, or have different numbers of steps; or the cell's results
+            hold something else than tensors, or differ in structure.
     """
     import torch  # here: `help(lstm_onnx)` works without it
     from torch import Tensor
     from torch.utils import _pytree as pytree
 
     tensors, structure = pytree.tree_flatten(inputs)
-    if not tensors or not all(isinstance(item, Tensor) and -item.dim() <= dim < item.dim() for item in tensors):
+    if (
+        not tensors
+        or not isinstance(dim, int)
+        or not all(isinstance(item, Tensor) and -item.dim() <= dim < item.dim() for item in tensors)
+    ):
         raise InputError(f"scan takes tensors with steps along the axis {shown(dim)}, and got {shown(inputs)}")
     count = int(tensors[0].shape[dim])
     if count < 1 or any(item.shape[dim] != count for item in tensors):
         sizes = ", ".join(str(int(item.shape[dim])) for item in tensors)
         raise InputError(f"scan takes inputs of the same number of steps, one at least, and got {sizes}")
-    columns: list[list[Tensor]] = []
-    form = structure
+    rows: list[list[Tensor]] = []
+    form: Any = None
     for step in range(count):
         x = pytree.tree_unflatten([item.select(dim, step) for item in tensors], structure)
         y, states = cell(x, states)
-        row, form = pytree.tree_flatten(y)
-        columns.append(row)
-    ys = [torch.stack(list(column), dim) for column in zip(*columns, strict=True)]
-    return pytree.tree_unflatten(ys, form), states
+        row, own = pytree.tree_flatten(y)
+        if not all(isinstance(item, Tensor) for item in row) or form not in (None, own):
+            raise InputError(
+                f"scan takes a cell that returns tensors, alike in each step; in step {step} y is {shown(y)}"
+            )
+        rows.append(row)
+        form = own
+    return pytree.tree_unflatten([torch.stack(column, dim) for column in zip(*rows, strict=True)], form), states

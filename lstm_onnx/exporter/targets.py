@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-from ..atomic_io import atomic_write, temporary_folder
+from ..atomic_io import atomic_write
 from ..errors import ExportError, WeightsError
 from ..onnxgraph import nodes_of
 from ..spec import ExportOptions
+from .intermediate_file import intermediate_file
 from .weights import LayerWeights, fold_projection
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ def written_for(
         return write(path)
     from ..check.target import target_findings
 
-    with temporary_folder() as folder:
-        trial = folder / Path(path).name
+    with intermediate_file(Path(path).name, path) as trial:
         written = write(trial)
         found = target_findings(trial, target)
         if found and found[0].failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
 import sysconfig
@@ -17,8 +18,10 @@ NUMBERS = (
     "the code depends on the numbers in a tensor (an if on a value, tolist(), int() or item() as a size), which a "
     "graph cannot follow; write it with tensor operations such as torch.where, and leave lengths a tensor"
 )
-_OURS = str(Path(__file__).parents[1])
-_NOT_USERS = (_OURS, str(Path(torch.__file__).parent), "<")
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_NOT_USERS = (_OURS, str(Path(torch.__file__).parent) + os.sep)
+_TYPED = ("<stdin>", "<string>", "<console>", "<python-input-", "<ipython-input-", "<doctest ")
+"""What the file names of code start with that was typed in, or passed to python as text."""
 _PYTHON = sysconfig.get_paths()["stdlib"]
 _FRAME = re.compile(r'^\s*File "(.*?)", line (\d+), in ', re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -90,6 +93,8 @@ def _innermost(trace: TracebackType | None) -> str | None:
 
 def is_user_code(filename: str) -> bool:
     """Whether a file belongs to neither torch, Python's library nor this package."""
+    if filename.startswith("<"):  # other names of that kind are of generated code
+        return filename.startswith(_TYPED)
     if filename.startswith(_NOT_USERS):
         return False
     # Packages may be installed in a folder of Python's library.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,22 +151,45 @@ def validate_state_dict(spec: RecurrentSpec, state: Mapping[str, Array], *, wher
         WeightsError: tensors are missing, unexpected, of another shape, not floating point, or too
             large for the dtype; each is named.
     """
-    shapes = spec.parameter_shapes()
+    dtype = np.dtype(spec.dtype)
+    return cast_state_dict({name: (shape, dtype) for name, shape in spec.parameter_shapes().items()}, state, where)
+
+
+def cast_state_dict(
+    expected: Mapping[str, tuple[Shape, np.dtype[Any]]], state: Mapping[str, Array], where: str
+) -> dict[str, Array]:
+    """`state` in the order, shapes and dtypes of `expected`.
+
+    Floats are cast to wider or narrower floats; others are not, unless the dtype has all their values.
+
+    Args:
+        expected: shape and dtype of each tensor.
+        state: arrays by name.
+        where: the source of `state`, for messages.
+
+    Raises:
+        WeightsError: see `validate_state_dict`.
+    """
+    shapes = {name: shape for name, (shape, _) in expected.items()}
     problems = state_dict_problems(shapes, {name: np.shape(array) for name, array in state.items()})
     problems += [
-        f"{name} is of dtype {state[name].dtype}"
-        for name in shapes
-        if name in state and not np.issubdtype(state[name].dtype, np.floating)
+        f"{name} is of dtype {state[name].dtype} where the model has {dtype}"
+        for name, (_, dtype) in expected.items()
+        if name in state and not _can_cast(state[name].dtype, dtype)
     ]
     if problems:
         raise WeightsError(f"{where}: the weights do not fit the model: {'; '.join(problems)}")
     with np.errstate(over="ignore"):
-        cast = {name: np.ascontiguousarray(state[name], dtype=spec.dtype) for name in shapes}
+        cast = {name: np.asarray(state[name], dtype, order="C") for name, (_, dtype) in expected.items()}
     large = [name for name, array in cast.items() if np.isinf(array).any() and not np.isinf(state[name]).any()]
     if large:
         names = shortened(large, "; ")
-        raise WeightsError(f"{where}: {names} holds numbers too large for {spec.dtype}; use a wider dtype")
+        raise WeightsError(f"{where}: {names} holds numbers too large for {cast[large[0]].dtype}; use a wider dtype")
     return cast
+
+
+def _can_cast(dtype: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    return np.issubdtype(dtype, np.floating) if target.kind == "f" else np.can_cast(dtype, target)
 
 
 def state_dict_problems(expected: Mapping[str, Shape], actual: Mapping[str, Shape]) -> list[str]:

@@ -16,9 +16,10 @@ from ..errors import FileError
 from ..metadata import Metadata
 from ..onnxgraph import nodes_of
 from ..onnxgraph.write import write_model
+from ..quantization import quantize
 from ..spec import ExportOptions, LSTMSpec
 from .float16_weights import with_float16_weights
-from .int8_weights import write_int8
+from .intermediate_file import intermediate_file
 from .targets import fit_nodes, written_for
 
 VERSIONS = {"lstm_onnx": __version__, "onnx": onnx.__version__}
@@ -164,7 +165,9 @@ def _written(
     helper.set_model_props(model, metadata.to_metadata())
     if metadata.options.precision == "int8":
         options = metadata.options
-        result = write_int8(model, initializers, path, layers=options.layers, kernel=options.kernel)
+        with intermediate_file("float32.onnx", path) as source:
+            write_model(model, initializers, source)
+            result = quantize(source, path, layers=options.layers, kernel=options.kernel)
         external, num_bytes, nodes, more = result.external_data, result.num_bytes, result.nodes, result.notes
     else:
         more = ()

@@ -37,6 +37,18 @@ class QuantizedWeight:
     integers: np.ndarray
     scales: np.ndarray
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The numbers of input and output features."""
+        return self.integers.shape[0], self.integers.shape[1]
+
+    def product(self, rows: np.ndarray, dtype: type = np.float64) -> np.ndarray:
+        """The product ``(..., out)`` of rows ``(..., in)`` by the weight: exact integers, scaled in `dtype`."""
+        integers, scales = quantize_rows(rows)
+        # float64 holds these integers exactly, and its product is a BLAS call.
+        total: np.ndarray = (integers.astype(np.float64) @ self.integers.astype(np.float64)).astype(dtype)
+        return total * scales.astype(dtype) * self.scales.astype(dtype)
+
 
 def quantize_weight(weight: np.ndarray) -> QuantizedWeight:
     """A weight ``(in, out)`` of finite numbers as integers and scales, for products; see `rounding`."""
@@ -58,11 +70,3 @@ def quantize_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     largest = np.maximum(np.abs(rows).max(axis=-1, keepdims=True), np.float32(TINY))
     scales = (largest * ROW_STEP).astype(np.float32)
     return np.rint(rows / scales).astype(np.int64), scales
-
-
-def product(rows: np.ndarray, weight: QuantizedWeight, dtype: type = np.float64) -> np.ndarray:
-    """The product ``(..., out)`` of rows ``(..., in)`` by a weight: exact integers, scaled in `dtype`."""
-    integers, scales = quantize_rows(rows)
-    # float64 holds these integers exactly, and its product is a BLAS call.
-    total: np.ndarray = (integers.astype(np.float64) @ weight.integers.astype(np.float64)).astype(dtype)
-    return total * scales.astype(dtype) * weight.scales.astype(dtype)

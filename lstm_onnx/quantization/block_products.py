@@ -31,6 +31,26 @@ class BlockWeight:
     scales: np.ndarray
     size: int
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The numbers of input and output features."""
+        return self.size, len(self.integers)
+
+    def product(self, rows: np.ndarray, dtype: type = np.float64) -> np.ndarray:
+        """The product ``(..., out)`` of rows ``(..., in)``: exact integers within blocks, scaled and added in `dtype`.
+
+        As in the kernel the zero points' part of all blocks comes first, and what is added to it has the weights'
+        unsigned integers: where the two nearly cancel, they leave more rounding than the result's own size suggests.
+        """
+        integers, scales = quantize_row_blocks(rows, self.integers.shape[-1])
+        unsigned = self.integers.astype(np.float64)
+        sums = integers.sum(axis=-1).astype(dtype) * scales.astype(dtype)
+        total: np.ndarray = -(sums @ (self.scales.astype(dtype) * dtype(ZERO_POINT)).T)
+        for block in range(unsigned.shape[1]):
+            exact: np.ndarray = (integers[..., block, :].astype(np.float64) @ unsigned[:, block].T).astype(dtype)
+            total += exact * scales[..., block, None].astype(dtype) * self.scales[:, block].astype(dtype)
+        return total
+
 
 def block_size(kernel: str, features: int) -> int:
     """How many of these input features have one scale: the most that the kernel has without more to fill up."""
@@ -56,30 +76,6 @@ def quantize_row_blocks(rows: np.ndarray, block: int) -> tuple[np.ndarray, np.nd
     factor = np.divide(np.float32(LIMIT), largest, out=np.zeros_like(largest), where=largest != 0)
     integers = np.clip(np.rint(blocks * factor[..., None]), -LIMIT - 1, LIMIT)
     return integers.astype(np.int64), (largest / np.float32(LIMIT)).astype(np.float32)
-
-
-def block_product(rows: np.ndarray, weight: BlockWeight, dtype: type = np.float64) -> np.ndarray:
-    """The product ``(..., out)`` of rows ``(..., in)``: exact integers within blocks, scaled and added in `dtype`.
-
-    As in the kernel the zero points' part of all blocks comes first, and what is added to it has the weights' unsigned
-    integers: where the two nearly cancel, they leave more rounding than the result's own size would suggest.
-    """
-    integers, scales = quantize_row_blocks(rows, weight.integers.shape[-1])
-    unsigned = weight.integers.astype(np.float64)
-    sums = integers.sum(axis=-1).astype(dtype) * scales.astype(dtype)
-    total: np.ndarray = -(sums @ (weight.scales.astype(dtype) * dtype(ZERO_POINT)).T)
-    for block in range(unsigned.shape[1]):
-        exact: np.ndarray = (integers[..., block, :].astype(np.float64) @ unsigned[:, block].T).astype(dtype)
-        total += exact * scales[..., block, None].astype(dtype) * weight.scales[:, block].astype(dtype)
-    return total
-
-
-def add_block_weight(nodes: Nodes, name: str, weight: BlockWeight) -> tuple[str, str]:
-    """The initializers of a weight: integers and scales."""
-    return (
-        nodes.constant(f"{name}/int8", weight.integers),
-        nodes.constant(f"{name}/scale", weight.scales),
-    )
 
 
 def add_block_product(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..onnxgraph.builder import valid_steps
-from .arithmetic import QuantizedWeight, quantize_weight
+from .arithmetic import QuantizedWeight
 from .kernels import CONTRIB, DYNAMIC_QUANTIZE_LSTM
 from .products import Graph
 from .recurrent import Layer, add_zeros, direction_nodes, direction_outputs
@@ -44,10 +44,8 @@ def add_dynamic_lstm(graph: Graph, layer: Layer) -> None:
     """Add the nodes of an LSTM, which give the operator's outputs under their own names."""
     nodes, name = graph.nodes, layer.name
     valid = valid_steps(nodes, layer.x, layer.lengths, f"{name}/valid") if layer.lengths else ""
-    inputs = (layer.W, layer.R)
-    weights = [[quantize_weight(matrix.T) for matrix in weight] for weight in inputs]
     integers, scales, points = [], [], []
-    for source, parts in zip(layer.weights, weights, strict=True):
+    for source, parts in zip(layer.weights, zip(*layer.quantized, strict=True), strict=True):
         scale = np.stack([part.scales for part in parts])
         integers.append(nodes.constant(f"{source}/int8", np.stack([part.integers for part in parts])))
         scales.append(nodes.constant(f"{source}/scale", scale))

@@ -12,8 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from .arithmetic import QuantizedWeight, product
-from .block_products import BlockWeight, block_product
+from .arithmetic import QuantizedWeight
 from .dynamic_lstm import batch_product
 from .kernels import DYNAMIC_QUANTIZE_LSTM
 from .recurrent import Layer
@@ -52,23 +51,18 @@ def _relu(x: np.ndarray) -> np.ndarray:
 _FUNCTIONS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"Sigmoid": _sigmoid, "Tanh": np.tanh, "Relu": _relu}
 
 
-@dataclass(frozen=True)
-class _Products:
+_Product = Callable[[np.ndarray], np.ndarray]
+
+
+def _products(layer: Layer, index: int, dtype: type) -> tuple[_Product, list[_Product]]:
     """A direction's products in the arithmetic of its kernel: by W, and by R or its parts."""
-
-    W: Callable[[np.ndarray], np.ndarray]
-    R: tuple[Callable[[np.ndarray], np.ndarray], ...]
-
-
-def _products(layer: Layer, index: int, dtype: type) -> _Products:
-    def by(weight: QuantizedWeight | BlockWeight) -> Callable[[np.ndarray], np.ndarray]:
-        if isinstance(weight, BlockWeight):
-            return partial(block_product, weight=weight, dtype=dtype)
-        of_rows = batch_product if layer.kernel == DYNAMIC_QUANTIZE_LSTM else product
-        return partial(of_rows, weight=weight, dtype=dtype)
-
-    first, *others = (by(weight) for weight in layer.quantized[index])
-    return _Products(first, tuple(others))
+    products: list[_Product] = [
+        partial(batch_product, weight=weight, dtype=dtype)
+        if layer.kernel == DYNAMIC_QUANTIZE_LSTM and isinstance(weight, QuantizedWeight)
+        else partial(weight.product, dtype=dtype)
+        for weight in layer.quantized[index]
+    ]
+    return products[0], products[1:]
 
 
 def emulate(layer: Layer, index: int, steps: Steps, dtype: type = np.float64) -> dict[str, np.ndarray]:
@@ -98,12 +92,12 @@ def _turned(array: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype: type) -> dict[str, np.ndarray]:
     gates = layer.R.shape[1]
     functions = [_FUNCTIONS[name] for name in layer.activations[index]]
-    products = _products(layer, index, dtype)
+    by_W, by_R = _products(layer, index, dtype)  # noqa: N806
     bias = layer.B[index].astype(dtype)
     # Steps after the longest sequence are not looked at.
     longest = int(steps.lengths.max(initial=0))
     gx = np.zeros((*steps.x.shape[:2], gates), dtype)
-    gx[:longest] = products.W(steps.x[:longest]) + bias[:gates]
+    gx[:longest] = by_W(steps.x[:longest]) + bias[:gates]
     bias_h = bias[gates:]
     peepholes = [] if layer.P is None else np.split(layer.P[index].astype(dtype), 3)
     h: np.ndarray = steps.h0.astype(dtype)
@@ -117,9 +111,9 @@ def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype
         if layer.kernel == DYNAMIC_QUANTIZE_LSTM:  # a finished sequence shares the scale by zeros, from its second on
             rows = np.where((step <= steps.lengths)[:, None], given, 0)
         if layer.op_type == "GRU":
-            new = _gru(layer, gx[step], given, products, bias_h, functions, dtype)
+            new = _gru(layer, gx[step], given, by_R, bias_h, functions, dtype)
         elif c is not None:
-            total = gx[step] + products.R[0](rows) + bias_h
+            total = gx[step] + by_R[0](rows) + bias_h
             i, o, f, g = np.split(total, 4, axis=-1)
             if peepholes:
                 i, f = i + peepholes[0] * c, f + peepholes[2] * c
@@ -128,7 +122,7 @@ def _forward(layer: Layer, index: int, steps: Steps, order: Iterable[int], dtype
             c = np.where(valid, changed, c)
             largest[step] = np.abs(c).max(axis=-1, keepdims=True)
         else:
-            new = functions[0](gx[step] + products.R[0](rows) + bias_h)
+            new = functions[0](gx[step] + by_R[0](rows) + bias_h)
         output[step] = np.where(valid, new, 0)
         h = np.where(valid, new, h)
         given = np.where(valid, steps.output[step], given)
@@ -140,19 +134,19 @@ def _gru(
     layer: Layer,
     gx: np.ndarray,
     h: np.ndarray,
-    by: _Products,
+    by_R: list[_Product],  # noqa: N803
     bias_h: np.ndarray,
     functions: list[Callable[[np.ndarray], np.ndarray]],
     dtype: type,
 ) -> np.ndarray:
     hidden = layer.hidden_size
-    products = by.R[0](h)
+    products = by_R[0](h)
     zr = functions[0](gx[:, : 2 * hidden] + products[:, : 2 * hidden] + bias_h[: 2 * hidden])
     z, r = np.split(zr, 2, axis=-1)
     if layer.reset_after:
         reset = r * (products[:, 2 * hidden :] + bias_h[2 * hidden :])
     else:
-        reset = by.R[1](r * h) + bias_h[2 * hidden :]
+        reset = by_R[1](r * h) + bias_h[2 * hidden :]
     n = functions[1](gx[:, 2 * hidden :] + reset)
     new: np.ndarray = n + z * (h.astype(dtype) - n)
     return new

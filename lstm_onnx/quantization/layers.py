@@ -8,10 +8,9 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from ..onnxgraph import attributes_of
-from .arithmetic import QuantizedWeight, product, quantize_table, quantize_weight
-from .block_products import BlockWeight, block_product, quantize_blocks
-from .kernels import BLOCK_SIZES
-from .products import Graph, add_weight, quantized_product, step_product
+from .arithmetic import QuantizedWeight, quantize_table
+from .block_products import BlockWeight
+from .products import Graph, add_weight, quantized_for, quantized_product, step_product
 
 
 @dataclass(frozen=True)
@@ -31,12 +30,6 @@ class Linear:
     product: str
     weight: QuantizedWeight | BlockWeight
     caller: str
-
-    def emulate(self, rows: np.ndarray, dtype: type = np.float64) -> np.ndarray:
-        """The product of rows ``(..., in)``: exact integers, scaled in `dtype`."""
-        if isinstance(self.weight, BlockWeight):
-            return block_product(rows, self.weight, dtype)
-        return product(rows, self.weight, dtype)
 
 
 @dataclass(frozen=True)
@@ -63,9 +56,9 @@ def add_linear(graph: Graph, node: NodeProto, weight: np.ndarray, caller: str = 
     name, output, transposed = node.name, node.output[0], bool(attributes.get("transB"))
     alpha = np.float32(attributes.get("alpha", 1.0))
     matrix = (weight.T if transposed else weight) * alpha
-    quantized = quantize_blocks(matrix, graph.kernel) if graph.kernel in BLOCK_SIZES else quantize_weight(matrix)
+    quantized = quantized_for(graph.kernel, matrix)
     form = ("/transposed" if transposed else "") + ("" if alpha == 1 else f"/{alpha:g}")
-    names = add_weight(graph, f"{node.input[1]}{form}", matrix)
+    names = add_weight(graph, f"{node.input[1]}{form}", quantized)
     bias = node.input[2] if len(node.input) > 2 else ""
     rows = node.input[0]
     if points:

@@ -28,8 +28,7 @@ def read_recurrent(node: NodeProto, constant: Constant) -> Layer | str:
     if w.dtype != np.float32:
         return f"its weights are {w.dtype}"
     attributes = attributes_of(node)
-    directions, gates = len(w), GATES[node.op_type]
-    hidden = r.shape[-1]
+    directions, gates, hidden = (w.shape or (0,))[0], GATES[node.op_type], (r.shape or (0,))[-1]
     if w.ndim != 3 or r.shape != (directions, gates * hidden, hidden) or w.shape[1] != gates * hidden:
         return f"its weights have shapes {w.shape} and {r.shape}"
     bias = constant(input_of(node, 3)) if input_of(node, 3) else np.zeros((directions, 2 * gates * hidden), np.float32)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto, numpy_helper
 
 from ..onnxgraph.builder import Nodes
-from .arithmetic import ROW_STEP, TINY, ZERO_POINT, quantize_weight
-from .block_products import add_block_product, add_block_weight, quantize_blocks
+from .arithmetic import ROW_STEP, TINY, ZERO_POINT, QuantizedWeight, quantize_weight
+from .block_products import BlockWeight, add_block_product, quantize_blocks
 from .kernels import BLOCK_SIZES, MATMUL_INTEGER
 
 
@@ -43,6 +44,10 @@ class Graph:
             return self.nodes.one(op, value, self.nodes.integers(*axes), name=name, keepdims=int(keep))
         return self.nodes.one(op, value, name=name, axes=list(axes), keepdims=int(keep))
 
+    def split(self, value: str, sizes: Sequence[int], name: str, outputs: Sequence[str]) -> tuple[str, ...]:
+        """Parts of a value of these sizes along its last axis."""
+        return self.nodes.add("Split", value, self.nodes.integers(*sizes), name=name, outputs=outputs, axis=-1)
+
     def zeros_or_nan(self, rows: str, size: int, name: str) -> str:
         """For rows ``(..., size)`` a zero each ``(..., 1)``, and NaN for a row that is not finite throughout."""
         zeros = self.nodes.constant(f"int8/zeros/{size}", np.zeros((size, 1), np.float32))
@@ -58,18 +63,19 @@ class Weight:
     sizes: tuple[int, int]
 
 
-def add_weight(graph: Graph, name: str, weight: np.ndarray) -> Weight:
-    """Add the integers and scales of a weight ``(in, out)`` as the graph's kernel takes them."""
-    size, out = weight.shape
-    if graph.kernel in BLOCK_SIZES:
-        blocks = quantize_blocks(weight, graph.kernel)
-        return Weight(*add_block_weight(graph.nodes, f"{name}/blocks", blocks), (size, out))
-    quantized = quantize_weight(weight)
-    return Weight(
-        graph.nodes.constant(f"{name}/int8", quantized.integers),
-        graph.nodes.constant(f"{name}/scale", quantized.scales),
-        (size, out),
+def quantized_for(kernel: str, weight: np.ndarray) -> QuantizedWeight | BlockWeight:
+    """A weight ``(in, out)`` of finite numbers as a kernel takes it."""
+    return quantize_blocks(weight, kernel) if kernel in BLOCK_SIZES else quantize_weight(weight)
+
+
+def add_weight(graph: Graph, name: str, weight: QuantizedWeight | BlockWeight) -> Weight:
+    """Add the integers and scales of a weight."""
+    name = f"{name}/blocks" if isinstance(weight, BlockWeight) else name
+    integers, scales = (
+        graph.nodes.constant(f"{name}/int8", weight.integers),
+        graph.nodes.constant(f"{name}/scale", weight.scales),
     )
+    return Weight(integers, scales, weight.sizes)
 
 
 def zero_points(graph: Graph, x: str, name: str) -> str:

@@ -132,7 +132,11 @@ class LayerError:
 def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[LayerError]:
     """Each int8 layer of a model against its emulation, for the `values` of a `Probe`."""
     for layer in done.layers:
-        errors = _layer_errors(layer, values)
+        errors = [
+            _layer_error(layer, index, found)
+            for found in layer_values(layer, values)  # in the body of a loop, of each step
+            for index in range(len(layer.reverse))
+        ]
         yield max(errors, key=lambda found: found.ratio, default=LayerError(layer.name, None))
     for linear in done.linear:
         pair = linear_values(linear, values)
@@ -140,18 +144,12 @@ def layer_errors(done: Rewritten, values: Mapping[str, np.ndarray]) -> Iterator[
             yield LayerError(linear.name, None)
             continue
         rows, actual = pair
-        reference, low = linear.emulate(rows), linear.emulate(rows, np.float32)
+        reference, low = linear.weight.product(rows), linear.weight.product(rows, np.float32)
         yield _error(linear.name, actual, reference, low, float(np.abs(reference).max(initial=0.0)))
     for embedding in done.embeddings:
         table = embedding.table.integers.T.astype(np.float32) * embedding.table.scales[:, None]
         same = np.array_equal(values[embedding.rows], table[values[embedding.indices]])
         yield LayerError(embedding.name, 0.0 if same else np.inf)
-
-
-def _layer_errors(layer: Layer, values: Mapping[str, np.ndarray]) -> Iterator[LayerError]:
-    """Those of each direction and, in the body of a loop, of each step; none of a layer that did not run."""
-    for found in layer_values(layer, values):
-        yield from (_layer_error(layer, index, found) for index in range(len(layer.reverse)))
 
 
 def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> LayerError:
@@ -167,10 +165,9 @@ def _layer_error(layer: Layer, index: int, values: Mapping[str, np.ndarray]) -> 
     )
     reference, low = emulate(layer, index, steps), emulate(layer, index, steps, np.float32)
     # A sum of gates is as large as its terms; of an LSTM, c is carried on.
-    scale = float(np.abs(reference["cn"]).max(initial=0.0)) if layer.cell else 1.0
-    scale = max(scale, float(np.abs(reference["c"]).max(initial=0.0))) if layer.cell else scale
+    scale = max([1.0, *(float(np.abs(reference[name]).max(initial=0.0)) for name in ("cn", "c") if layer.cell)])
     pairs = [("output", output), ("hn", hn), *([("cn", cell[0])] if layer.cell else [])]
-    found = [_error(layer.name, actual, reference[name], low[name], max(1.0, scale)) for name, actual in pairs]
+    found = [_error(layer.name, actual, reference[name], low[name], scale) for name, actual in pairs]
     return max(found, key=lambda one: one.ratio)
 
 

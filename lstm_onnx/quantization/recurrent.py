@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, TensorProto, ValueInfoProto, helper
 
 from ..onnxgraph.builder import valid_steps
-from .arithmetic import QuantizedWeight, quantize_weight
-from .block_products import BlockWeight, quantize_blocks
+from .arithmetic import QuantizedWeight
+from .block_products import BlockWeight
 from .kernels import BLOCK_SIZES, DYNAMIC_QUANTIZE_LSTM, MATMUL_INTEGER
-from .products import Graph, Weight, add_weight, quantized_product, step_product, zero_points
+from .products import Graph, Weight, add_weight, quantized_for, quantized_product, step_product, zero_points
 
 INPUT_PRODUCT, HIDDEN_PRODUCT, RESET_PRODUCT = "input_product", "hidden_product", "reset_product"
 """What the names of the products end with: by W, by R, and by the part of a GRU's R after the reset gate."""
@@ -87,9 +87,8 @@ class Layer:
     @cached_property
     def quantized(self) -> tuple[tuple[QuantizedWeight | BlockWeight, ...], ...]:
         """For each direction its weights as the kernel has them: W, and the parts of R."""
-        quantize = partial(quantize_blocks, kernel=self.kernel) if self.kernel in BLOCK_SIZES else quantize_weight
         matrices = [(self.W[index], *self.recurrent_parts(index)) for index in range(len(self.reverse))]
-        return tuple(tuple(quantize(matrix.T) for matrix in one) for one in matrices)
+        return tuple(tuple(quantized_for(self.kernel, matrix.T) for matrix in one) for one in matrices)
 
 
 @dataclass(frozen=True)
@@ -163,9 +162,9 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     name = _direction_name(layer, index)
     suffix = f"/{index}" if len(layer.reverse) > 1 else ""
     gates = layer.R.shape[1]
-    input_weight = add_weight(graph, f"{layer.weights[0]}{suffix}", layer.W[index].T)
+    input_matrix, *parts = layer.quantized[index]
+    input_weight = add_weight(graph, f"{layer.weights[0]}{suffix}", input_matrix)
     input_bias, bias_h = layer.B[index][:gates], layer.B[index][gates:]
-    parts = layer.recurrent_parts(index)
     if layer.op_type == "GRU":
         hidden = layer.hidden_size
         # The reset gate stands between the two: only the others' biases can be added outside.
@@ -176,15 +175,13 @@ def _add_direction(graph: Graph, layer: Layer, index: int, h0: str, c0: str, val
     else:
         input_bias = input_bias + bias_h
     recurrent = tuple(
-        add_weight(graph, f"{layer.weights[1]}{suffix}{f'/part{at}' if len(parts) > 1 else ''}", part.T)
+        add_weight(graph, f"{layer.weights[1]}{suffix}{f'/part{at}' if len(parts) > 1 else ''}", part)
         for at, part in enumerate(parts)
     )
     bias = nodes.constant(f"{name}/bias", np.ascontiguousarray(input_bias, np.float32))
-    hidden_bias = (
-        nodes.constant(f"{name}/hidden_bias", np.ascontiguousarray(bias_h, np.float32))
-        if (layer.op_type == "GRU" and layer.reset_after)
-        else ""
-    )
+    hidden_bias = ""
+    if layer.op_type == "GRU" and layer.reset_after:
+        hidden_bias = nodes.constant(f"{name}/hidden_bias", np.ascontiguousarray(bias_h, np.float32))
     gx = quantized_product(graph, layer.x, input_weight, f"{name}/{INPUT_PRODUCT}")
     gx = nodes.one("Add", gx, bias, name=f"{name}/input_gates")
     if layer.h0:
@@ -268,16 +265,10 @@ def _lstm_step(inner: Graph, layer: Layer, at: _Direction, h: str, c: str, gx: s
     f, g, shown = layer.activations[at.index]
     # Of a NaN in h, c has one, too.
     gates = body.one("Add", gx, _hidden_product(inner, at, h), name=f"{name}/gates")
-    sizes = body.integers(3 * hidden, hidden)
-    iof, cell = body.add(
-        "Split", gates, sizes, name=f"{name}/Split", outputs=(f"{name}/iof", f"{name}/cell_gate"), axis=-1
-    )
+    iof, cell = inner.split(gates, (3 * hidden, hidden), f"{name}/Split", (f"{name}/iof", f"{name}/cell_gate"))
     if not at.peepholes:
         iof = body.one(f, iof, name=f"{name}/iof_activated")
-    outputs = [f"{name}/{gate}" for gate in "iof"]
-    i, o, forget = body.add(
-        "Split", iof, body.integers(hidden, hidden, hidden), name=f"{name}/Split_iof", outputs=outputs, axis=-1
-    )
+    i, o, forget = inner.split(iof, (hidden,) * 3, f"{name}/Split_iof", [f"{name}/{gate}" for gate in "iof"])
 
     def peeped(gate: str, place: int, state: str) -> str:
         """A gate that sees the cell state."""
@@ -298,23 +289,15 @@ def _gru_step(inner: Graph, layer: Layer, at: _Direction, h: str, gx: str) -> st
     body, name = inner.nodes, at.name
     hidden = layer.hidden_size
     f, g = layer.activations[at.index]
-    sizes = body.integers(2 * hidden, hidden)
-    x_zr, x_n = body.add("Split", gx, sizes, name=f"{name}/Split_x", outputs=(f"{name}/x_zr", f"{name}/x_n"), axis=-1)
+    sizes = (2 * hidden, hidden)
+    x_zr, x_n = inner.split(gx, sizes, f"{name}/Split_x", (f"{name}/x_zr", f"{name}/x_n"))
     # h is NaN where it was: the new one is h times a gate and more.
     product = _hidden_product(inner, at, h)
     h_n = ""
     if layer.reset_after:
-        outputs = (f"{name}/h_zr", f"{name}/h_n")
-        product, h_n = body.add("Split", product, sizes, name=f"{name}/Split_h", outputs=outputs, axis=-1)
+        product, h_n = inner.split(product, sizes, f"{name}/Split_h", (f"{name}/h_zr", f"{name}/h_n"))
     zr = body.one(f, body.one("Add", x_zr, product, name=f"{name}/zr_gates"), name=f"{name}/zr")
-    z, r = body.add(
-        "Split",
-        zr,
-        body.integers(hidden, hidden),
-        name=f"{name}/Split_zr",
-        outputs=(f"{name}/z", f"{name}/r"),
-        axis=-1,
-    )
+    z, r = inner.split(zr, (hidden,) * 2, f"{name}/Split_zr", (f"{name}/z", f"{name}/r"))
     if layer.reset_after:
         h_n = body.one("Add", h_n, at.bias_h, name=f"{name}/h_n_biased")
         h_n = body.one("Mul", r, h_n, name=f"{name}/reset")

@@ -142,23 +142,23 @@ def _name_nodes(model: ModelProto) -> None:
 _WITH_ARTICLE = {"LSTM": "an LSTM", "GRU": "a GRU", "RNN": "an RNN"}
 
 
+@dataclass(frozen=True)
 class _Rewriter:
-    """Rewrites graphs, bodies first."""
+    """Rewrites graphs, bodies first; see `quantize_model`.
 
-    def __init__(
-        self,
-        done: Rewritten,
-        weights: Weights,
-        initializers: dict[str, np.ndarray],
-        opset: int,
-        all_layers: bool,
-        recurrent: frozenset[str],
-        kernel: str,
-        unproven: Sequence[str],
-    ) -> None:
-        self.done, self.weights, self.initializers, self.opset = done, weights, initializers, opset
-        self.kernel, self.unproven = kernel, frozenset(unproven)
-        self.all_layers, self.recurrent = all_layers, recurrent
+    Attributes:
+        initializers: those that are added.
+        recurrent: the names of products that are part of a recurrent layer.
+    """
+
+    done: Rewritten
+    weights: Weights
+    initializers: dict[str, np.ndarray]
+    opset: int
+    all_layers: bool
+    recurrent: frozenset[str]
+    kernel: str
+    unproven: Sequence[str]
 
     def rewrite(self, graph: GraphProto, caller: NodeProto | None, points: str = "", *, nested: bool = False) -> None:
         """Rewrite a graph, or a body of the node `caller`.

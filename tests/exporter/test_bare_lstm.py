@@ -70,6 +70,8 @@ def test_every_opset_in_the_oldest_format_that_has_it(opset: int, tmp_path: Path
         ({"opset": 13}, "opset = 13"),
         ({"projection": "none"}, "projection = 'none'"),
         ({"lengths": 1}, "lengths = 1"),
+        ({"dynamic_shapes": {"input": {}}}, "leave out output_names and dynamic_shapes"),
+        ({"output_names": ["y", "h", "c"]}, "leave out output_names and dynamic_shapes"),
     ],
 )
 def test_an_impossible_option_writes_nothing(options: dict[str, object], words: str, tmp_path: Path) -> None:

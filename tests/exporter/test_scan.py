@@ -76,3 +76,9 @@ def test_the_file_has_one_scan(tmp_path: Path):
 def test_inputs_without_steps_are_refused(inputs: object, problem: str):
     with pytest.raises(InputError, match=problem):
         lstm_onnx.scan(lambda x, s: (x, s), inputs, torch.zeros(2))
+
+
+@pytest.mark.parametrize("other", [1.0, {"b": torch.zeros(2)}, (torch.zeros(2), torch.zeros(2))])
+def test_steps_whose_results_differ_are_refused(other: object):
+    with pytest.raises(InputError, match="returns tensors, alike in each step; in step 2 y is"):
+        lstm_onnx.scan(lambda _, n: ((other if n == 2 else {"a": torch.zeros(2)}), n + 1), torch.zeros(4, 2), 0)

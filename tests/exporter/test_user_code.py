@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,11 @@ from lstm_onnx.exporter.user_code import causes, error_line, first_line, stack_l
 def number_of(text: str) -> int:
     lines = Path(__file__).read_text().splitlines()
     return next(number for number, line in enumerate(lines, 1) if line.endswith(text))
+
+
+def generated(code: str, *namespaces: dict[str, Any]) -> None:
+    """Run code that no user wrote, as that which torch generates."""
+    exec(compile(code, "<eval_with_key>.1", "exec"), *namespaces)  # noqa: S102
 
 
 def test_the_innermost_line_on_the_stack() -> None:
@@ -45,10 +51,10 @@ def test_what_lies_above_the_call_of_a_forward_is_no_line_of_it() -> None:
         call_forward(functools.partial(linear, torch.zeros(1, 5)))  # torch's own from here on
     found: list[str | None] = []
     namespace = {"found": found, "stack_line": stack_line}
-    exec("def forward(): found.append(stack_line())", namespace)  # noqa: S102 - code without a file
+    generated("def forward(): found.append(stack_line())", namespace)
     call_forward(namespace["forward"])
     assert found == [None]
-    exec("def forward(): found.append(user_line())", {**namespace, "user_line": user_line}, namespace)  # noqa: S102
+    generated("def forward(): found.append(user_line())", namespace | {"user_line": user_line}, namespace)
     call_forward(namespace["forward"])
     assert found[1] == "no line of Python"
 
@@ -58,7 +64,7 @@ def test_the_line_that_calls_export_is_no_line_of_a_forward(tmp_path: Path, monk
     found: list[str | None] = []
     namespace = {"found": found, "stack_line": stack_line, "own": module.run_trials}
     code = "def noted(*args, **options):\n    found.append(stack_line())\n    return own(*args, **options)"
-    exec(code, namespace)  # noqa: S102 - code without a file
+    generated(code, namespace)
     monkeypatch.setattr(module, "run_trials", namespace["noted"])
     layers = torch.nn.Sequential(torch.nn.LSTM(2, 3)).eval()
     lstm_onnx.export(layers, tmp_path / "m.onnx", example_inputs=torch.zeros(4, 2, 2))
@@ -78,6 +84,26 @@ def test_the_line_of_an_error_and_of_its_cause() -> None:
         assert error_line(hidden) == shown
     assert shown == f'test_user_code.py:{number_of("# raised")}: raise KeyError("x")  # raised'
     assert error_line(ValueError("never raised")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "users"),
+    [
+        ("<stdin>", True),
+        ("<python-input-3>", True),
+        ("<ipython-input-1-a0b1>", True),
+        ("<string>", True),
+        ("<eval_with_key>.1", False),
+        ("<frozen importlib._bootstrap>", False),
+        (torch.nn.modules.rnn.__file__, False),
+        (str(Path(torch.__file__).parents[1] / "torchaudio" / "models.py"), True),
+        (lstm_onnx.exporter.__file__, False),
+        (str(Path(lstm_onnx.__file__).parents[1] / "lstm_onnx_models" / "net.py"), True),
+    ],
+)
+def test_code_that_was_typed_in_is_the_users_and_that_of_packages_beside_torch(name: str, users: bool) -> None:
+    """Else sizes that such code compares go unseen."""
+    assert user_code.is_user_code(name) == users
 
 
 def test_a_colon_at_the_end_is_left_out() -> None:

@@ -61,13 +61,14 @@ def test_an_lstm_in_every_precision_is_in_parity(precision: str, tmp_path: Path)
     assert report.precision == ("" if precision.startswith("float3") or precision == "float64" else precision)
 
 
-def test_a_weight_too_large_for_float16_stays_float32(tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", [1e7, 1e-7])  # the largest is about 0.5
+def test_weights_out_of_float16s_range_stay_float32(factor: float, tmp_path: Path) -> None:
     (tmp_path / "net.toml").write_text(_NET)
     source = load_source(str(tmp_path / "net.toml"))
     assert isinstance(source, LSTMSource)
-    source.state["weight_ih_l0"][0, 0] = 1e6
+    source.state["weight_ih_l0"] *= np.float32(factor)
     result = source.with_options(precision="float16").export(tmp_path / "m.onnx")
-    assert result.notes == ("l0/W: stays float32, since float16 holds numbers up to 65504",)
+    assert result.notes == ("l0/W: stays float32, since float16 holds numbers up to 65504 and from 6e-5 on",)
     assert lstm_onnx.load(tmp_path / "m.onnx", provider="cpu").inputs["input"].dtype == np.float32
 
 

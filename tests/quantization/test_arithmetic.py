@@ -8,7 +8,6 @@ import pytest
 from lstm_onnx.quantization.arithmetic import (
     WEIGHT_LIMIT,
     QuantizedWeight,
-    product,
     quantize_rows,
     quantize_table,
     quantize_weight,
@@ -61,7 +60,7 @@ def test_a_mean_of_the_inputs_does_not_shift_a_product():
     rows = (5 + rng.standard_normal((100, 64))).astype(np.float32)
     exact = rows.astype(np.float64) @ weight.astype(np.float64)
     shifts = [
-        np.abs((product(rows, one) - exact).mean(axis=0) / one.scales).mean()
+        np.abs((one.product(rows) - exact).mean(axis=0) / one.scales).mean()
         for one in (quantize_weight(weight), quantize_table(weight))
     ]
     assert shifts[0] < 0.4 * shifts[1]
@@ -93,7 +92,7 @@ def test_the_product_is_that_of_each_row_alone():
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((5, 40)).astype(np.float32)
     weight = quantize_weight(rng.standard_normal((40, 6)).astype(np.float32))
-    together = product(rows, weight)
-    assert np.array_equal(together, np.concatenate([product(row[None], weight) for row in rows]))
+    together = weight.product(rows)
+    assert np.array_equal(together, np.concatenate([weight.product(row[None]) for row in rows]))
     exact = rows.astype(np.float64) @ (weight.integers * weight.scales.astype(np.float64))
     assert np.abs(together - exact).max() < 0.02 * np.abs(exact).max()

@@ -17,7 +17,7 @@ import lstm_onnx
 from lstm_onnx.errors import ConfigError, ModelError
 from lstm_onnx.onnxgraph import load_inlined
 from lstm_onnx.quantization import quantize
-from lstm_onnx.quantization.block_products import block_product, block_size, quantize_blocks, quantize_row_blocks
+from lstm_onnx.quantization.block_products import block_size, quantize_blocks, quantize_row_blocks
 from lstm_onnx.quantization.dynamic_lstm import quantize_all
 from lstm_onnx.quantization.proof import ROUNDINGS, prove
 from lstm_onnx.quantization.rewrite import Rewritten, quantize_model
@@ -169,8 +169,8 @@ def test_a_product_by_blocks_is_that_of_the_numbers_which_they_stand_for():
         integers, scales = quantize_row_blocks(rows, blocks.integers.shape[-1])
         signed = (blocks.integers.astype(np.float64) - 128) * blocks.scales[..., None]
         right = np.einsum("tbnk,onk->tbo", integers * scales[..., None].astype(np.float64), signed)
-        np.testing.assert_allclose(block_product(rows, blocks), right, rtol=1e-12, atol=1e-12)
-        assert block_product(rows, blocks, np.float32).dtype == np.float32
+        np.testing.assert_allclose(blocks.product(rows), right, rtol=1e-12, atol=1e-12)
+        assert blocks.product(rows, np.float32).dtype == np.float32
 
 
 def test_integers_of_blocks_and_of_whole_batches():

@@ -49,6 +49,10 @@ def test_computed_weights_and_other_dtypes(tmp_path: Path):
     model = Case("LSTM").model()
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((1, 80, 24), np.inf, np.float32), "W"))
     assert kept(tmp_path / "m.onnx", model) == {"layer": "a weight is not finite"}
+    for index, name in enumerate("WR"):
+        model = Case("LSTM").model()
+        model.graph.initializer[index].CopyFrom(numpy_helper.from_array(np.float32(1), name))
+        assert kept(tmp_path / "m.onnx", model)["layer"].startswith("its weights have shapes")
 
 
 def test_a_weight_that_the_caller_may_replace_is_no_constant(tmp_path: Path):

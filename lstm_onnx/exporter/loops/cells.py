@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
-from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Result, by_step, found
+from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Result, by_step, positions_in
 
 aten = torch.ops.aten
 _ZEROS = {aten.zeros.default, aten.new_zeros.default, aten.zeros_like.default}
@@ -64,11 +65,11 @@ class RecurrentCall:
     outputs: Mapping[int, tuple[int, int | None]]
 
 
-def is_read(item: Operator) -> bool:
-    """Whether an operator picks an entry by the step's number of a tensor that no step changes."""
-    if item.target is not aten.select.int or not isinstance(item.args[2], Affine) or not item.args[2].step:
+def is_read(item: Operator, target: Any = aten.select.int) -> bool:
+    """Whether an operator picks an entry, or what `target` picks, by the step's number of a tensor from outside."""
+    if item.target is not target or not isinstance(item.args[2], Affine) or not item.args[2].step:
         return False
-    return not any(True for kind in (Here, Carry) for _ in found(kind, item.args[0])) and not by_step(item.args[0])
+    return not positions_in(item.args[0]) and not by_step(item.args[0])
 
 
 def is_result(loop: Loop, item: Operator) -> bool:
@@ -76,9 +77,8 @@ def is_result(loop: Loop, item: Operator) -> bool:
     if item.target is not aten.squeeze.dim or not isinstance(item.args[0], Here):
         return False
     part = loop.body[item.args[0].position]
-    if getattr(part.target, "__name__", "") != "getitem" or not isinstance(part.args[0], Here):
-        return False
-    return loop.body[part.args[0].position].target is RECURRENT
+    of = part.args[0] if part.target is operator.getitem else None
+    return isinstance(of, Here) and loop.body[of.position].target is RECURRENT
 
 
 def call_of(loop: Loop, modules: Mapping[str, RecurrentModule]) -> RecurrentCall | None:
@@ -130,7 +130,7 @@ def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
         source = item.args[0] if item.args else None
         if not isinstance(source, Here):
             continue
-        if source.position == call.index and getattr(item.target, "__name__", "") == "getitem":
+        if source.position == call.index and item.target is operator.getitem:
             found_at[item.index] = (item.args[1], None)
         elif item.target is aten.squeeze.dim and source.position in found_at:
             which, lacks = found_at[source.position]
@@ -141,9 +141,8 @@ def _outputs(loop: Loop, call: Operator) -> dict[int, tuple[int, int | None]]:
 
 def is_zeros(program: Program, value: Any) -> bool:
     """Whether a value outside of loops is zeros, whatever the inputs are."""
-    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
     while isinstance(value, Result):
-        item = operators[value.index]
+        item = program.results[value.index]
         if item.target in _ZEROS or (item.target is aten.full.default and item.args[1] == 0):
             return True
         if item.target not in _OF_ZEROS:

@@ -12,16 +12,10 @@ from .refusal import NotRolled
 
 aten = torch.ops.aten
 _COMPARISONS = {getattr(aten, name).Scalar: getattr(aten, name).Tensor for name in ("gt", "ge", "lt", "le", "eq", "ne")}
-_ARITHMETIC: dict[Any, Any] = {
-    aten.add.Tensor: torch.add,
-    aten.add.Scalar: torch.add,
-    aten.sub.Tensor: torch.sub,
-    aten.sub.Scalar: torch.sub,
-    aten.mul.Tensor: torch.mul,
-    aten.mul.Scalar: torch.mul,
-    aten.div.Tensor: torch.div,
-    aten.div.Scalar: torch.div,
-    aten.rsub.Scalar: torch.rsub,
+_ARITHMETIC: dict[Any, Any] = {aten.rsub.Scalar: torch.rsub} | {
+    getattr(getattr(aten, name), kind): getattr(torch, name)
+    for name in ("add", "sub", "mul", "div")
+    for kind in ("Tensor", "Scalar")
 }
 
 

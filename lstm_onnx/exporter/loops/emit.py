@@ -14,7 +14,7 @@ from .canonical import RECURRENT
 from .cells import RecurrentCall
 from .counted import with_step_number
 from .filled import buffers_of, filled
-from .program import Affine, Carry, Element, Leaf, Listed, Loop, NoState, Operator, Program, Result, Run, by_step, found
+from .program import Affine, Carry, Element, Leaf, Listed, Loop, NoState, Operator, Program, Result, Run, by_step
 from .recurrent import run_recurrent
 from .refusal import NotRolled
 from .scan import ScanInputs, run_scan
@@ -52,11 +52,8 @@ class RolledModule(nn.Module):
             else:
                 self.leaf_names[name] = f"constants.c{len(self.leaf_names)}"
                 self.constants.register_buffer(self.leaf_names[name].partition(".")[2], tensor, persistent=False)
-        parts: list[Any] = [program.outputs]
-        for item in program.items:
-            parts += [(p.args, p.kwargs) for p in (item.body if isinstance(item, Loop) else (item,))]
-        self.elements = {element for part in parts for element in found(Element, part)}
-        self.listed = {pair for part in parts for run in found(Run, part) for pair in run.block}
+        self.elements = set(program.found(Element))
+        self.listed = {pair for run in program.found(Run) for pair in run.block}
         self.loops = {loop.index: loop for loop in program.loops}
 
     def forward(self, tensors: list[Tensor], states: list[Tensor]) -> Any:
@@ -168,7 +165,7 @@ class RolledModule(nn.Module):
         outer = {element for element in self.elements if element.loop == loop.index}
         listed = {position for index, position in self.listed if index == loop.index}
         buffers = buffers_of(loop, outer, listed, self.is_last)
-        carries = [c for c in _carries(loop) if c.position not in buffers]
+        carries = [carry for carry in loop.carries if carry.position not in buffers]
         ends = {carry.position for carry in carries if carry.back == 1}
         wanted = listed | {
             element.position
@@ -204,15 +201,11 @@ class RolledModule(nn.Module):
             self.last[loop.index, position] = filled(self, loop.body[position], rows, count)
         return True
 
-    def in_step(self, item: Operator, value: Any, raw: Any) -> Any:
-        """The result of an operator of a body in a step, where `raw` has what depends on the step's number."""
-        if any(by_step(arg) for arg in raw if not isinstance(arg, Element)):
+    def in_step(self, item: Operator, value: Any) -> Any:
+        """The result of an operator of a body in a step; `value` gives its arguments."""
+        if any(by_step(arg) for arg in item.args if not isinstance(arg, Element)):
             return with_step_number(item, value)
         return self.call(item, value)
-
-
-def _carries(loop: Loop) -> list[Carry]:
-    return list(dict.fromkeys(carry for item in loop.body for carry in found(Carry, (item.args, item.kwargs))))
 
 
 def _flattened(steps: Steps, axis: int) -> Tensor:

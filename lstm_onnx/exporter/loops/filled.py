@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .program import Affine, Carry, Element, Here, Loop, Operator, found
+from .program import Affine, Carry, Element, Loop, Operator, positions_in
 from .steps import Steps, is_known_equal
 
 aten = torch.ops.aten
@@ -41,10 +41,8 @@ def _fills_a_row(item: Operator) -> bool:
 
 
 def _is_read(loop: Loop, item: Operator) -> bool:
-    others = [(other.args, other.kwargs) for other in loop.body if other is not item]
-    others.append(item.args[1])
-    read = {here.position for part in others for here in found(Here, part)}
-    return item.index in read | {carry.position for part in others for carry in found(Carry, part)}
+    others = (item.args[1], *(other.arguments for other in loop.body if other is not item))
+    return item.index in positions_in(others)
 
 
 def filled(module: Any, item: Operator, rows: Steps, count: Any) -> Tensor:

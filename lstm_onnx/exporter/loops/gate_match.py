@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .program import Carry, Here, Loop, found
+from .program import Carry, Here, Loop
 
 aten = torch.ops.aten
 NONLINEARITIES = {aten.tanh.default: "tanh", aten.relu.default: "relu"}
@@ -215,7 +215,7 @@ def _gru_with_reset_before(match: Match, h: Carry) -> Gates | None:
         return None
     name, z, n = mixture
     resets = []
-    for position in sorted(_reached(match.loop, n)):
+    for position in sorted(match.loop.reached([n])):
         r = match.times_h(Here(position), h)
         if r is not None:
             resets.append((Here(position), r))
@@ -230,18 +230,6 @@ def _rnn(match: Match, h: Carry) -> Gates | None:
     if item.target not in NONLINEARITIES or item.kwargs or len(item.args) != 1:
         return None
     return Gates("RNN", {"n": item.args[0]}, frozenset({h.position}), h, nonlinearity=NONLINEARITIES[item.target])
-
-
-def _reached(loop: Loop, value: Any) -> set[int]:
-    """All positions of this step that a value is made of."""
-    reached: set[int] = set()
-    todo = [value]
-    while todo:
-        for here in found(Here, todo.pop()):
-            if here.position not in reached:
-                reached.add(here.position)
-                todo.append((loop.body[here.position].args, loop.body[here.position].kwargs))
-    return reached
 
 
 def _any(value: Any) -> Any:

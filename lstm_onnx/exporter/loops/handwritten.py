@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .gate_match import gates_in
-from .program import Carry, Element, Here, Loop, Operator, Program, Result, Run, found, mapped
+from .program import Carry, Element, Here, Loop, Operator, Program, Result, Run, positions_in
 from .read_off import Cell, read_cell, weights_alone
 
 aten = torch.ops.aten
@@ -48,11 +48,11 @@ def _replaced(program: Program, loop: Loop, cell: Cell, path: str) -> Program:
     """The program with a loop in which a call of a recurrent module is in the place of a cell."""
     fresh = 1 + max(item.index for item in program.items)
     before, new, moved = _as_call(loop, cell, path, fresh)
-    changed = {loop.index: moved}
     items: list[Operator | Loop] = []
     for item in program.items:
-        items += [*before, new] if item is loop else [_moved(item, changed)]
-    return replace(program, items=tuple(items), outputs=mapped(program.outputs, _mover(changed)))
+        items += [*before, new] if item is loop else [item]
+    moves = {loop.index: {old: (loop.index, at) for old, at in moved.items()}}
+    return replace(program, items=tuple(items)).moved(moves)
 
 
 def _path(loop: Loop, cell: Cell, modules: Mapping[str, RecurrentModule]) -> str:
@@ -65,8 +65,7 @@ def _path(loop: Loop, cell: Cell, modules: Mapping[str, RecurrentModule]) -> str
 
 
 def _cell(program: Program, loop: Loop, known: Mapping[Any, Tensor]) -> Cell | None:
-    carries = list(dict.fromkeys(c for item in loop.body for c in found(Carry, (item.args, item.kwargs))))
-    for gates in gates_in(loop, [carry for carry in carries if carry.back == 1]):
+    for gates in gates_in(loop, [carry for carry in loop.carries if carry.back == 1]):
         cell = read_cell(program, loop, gates, known)
         if cell is not None and _is_alone(program, loop, cell):
             return cell
@@ -78,8 +77,7 @@ def _is_alone(program: Program, loop: Loop, cell: Cell) -> bool:
     read = _read_outside(program, loop)
     for item in loop.body:
         if item.index not in cell.inside:
-            parts = item.args, item.kwargs
-            read |= {here.position for here in found(Here, parts)} | {carry.position for carry in found(Carry, parts)}
+            read |= positions_in(item.arguments)
     states = {state.position for state in cell.gates.states}
     replaced = set() if cell.read is None else {cell.read.index}
     return not read & ((cell.inside | replaced) - states)
@@ -131,42 +129,14 @@ def _as_call(loop: Loop, cell: Cell, path: str, fresh: int) -> tuple[list[Operat
             return replace(value, position=moved[value.position])
         return None
 
-    def renewed(item: Operator, index: int) -> Operator:
-        return replace(item, args=mapped(item.args, new), kwargs=mapped(item.kwargs, new), index=index)
-
-    inside = body[len(head) :]
-    made = [renewed(item, i) for i, item in enumerate(body[: len(head)])]
-    made += inside
-    made += [renewed(item, len(made) + i) for i, item in enumerate(rest)]
+    made = [item.mapped(new, i) for i, item in enumerate(body[: len(head)])]
+    made += body[len(head) :]
+    made += [item.mapped(new, len(made) + i) for i, item in enumerate(rest)]
     return before, Loop(loop.index, loop.count, tuple(made)), moved
-
-
-def _mover(changed: Mapping[int, Mapping[int, int]]) -> Callable[[Any], Any]:
-    def new(value: Any) -> Any:
-        if isinstance(value, Element) and value.loop in changed:
-            return Element(value.loop, changed[value.loop][value.position], value.step)
-        if isinstance(value, Run):
-            block = tuple((loop, changed[loop][at] if loop in changed else at) for loop, at in value.block)
-            return replace(value, block=block)
-        return None
-
-    return new
-
-
-def _moved(item: Operator | Loop, changed: Mapping[int, Mapping[int, int]]) -> Operator | Loop:
-    new = _mover(changed)
-
-    def renewed(own: Operator) -> Operator:
-        return replace(own, args=mapped(own.args, new), kwargs=mapped(own.kwargs, new))
-
-    return replace(item, body=tuple(map(renewed, item.body))) if isinstance(item, Loop) else renewed(item)
 
 
 def _read_outside(program: Program, loop: Loop) -> set[int]:
     """The positions of a loop that other parts of the program read."""
-    parts: list[Any] = [program.outputs]
-    for item in program.items:
-        if item is not loop:
-            parts += [(own.args, own.kwargs) for own in (item.body if isinstance(item, Loop) else (item,))]
-    read = {element.position for part in parts for element in found(Element, part) if element.loop == loop.index}
-    return read | {at for part in parts for run in found(Run, part) for index, at in run.block if index == loop.index}
+    others = replace(program, items=tuple(item for item in program.items if item is not loop))
+    read = {element.position for element in others.found(Element) if element.loop == loop.index}
+    return read | {at for run in others.found(Run) for index, at in run.block if index == loop.index}

@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from ..user_code import is_library
@@ -105,8 +106,8 @@ def _in_attributes(module: nn.Module) -> set[int]:
 
 
 def _numbers(value: Any, depth: int = _DEPTH) -> Iterator[int]:
-    if type(value) is int:
-        yield value
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value):
+        yield int(value.real)
     if depth == 0 or isinstance(value, (Tensor, nn.Module, type, types.ModuleType)):
         return
     if isinstance(value, Mapping):

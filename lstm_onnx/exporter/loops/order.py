@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .program import Leaf, Node, Sizes, Trace
+from .program import Leaf, Node, Sizes, Trace, found
 
 aten = torch.ops.aten
 MANY = 5
@@ -22,19 +22,9 @@ MANY = 5
 _PICKS = (aten.select.int, aten.slice.Tensor)
 
 
-def nodes_in(value: Any) -> Iterator[Node]:
-    """The nodes within arguments."""
-    if isinstance(value, Node):
-        yield value
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from nodes_in(part)
-
-
 def inputs_of(node: Node) -> Iterator[Node]:
     """The nodes that an operator's arguments are."""
-    yield from nodes_in(node.args)
-    yield from nodes_in(node.kwargs)
+    return found(Node, (node.args, node.kwargs))
 
 
 class Alike(enum.Enum):
@@ -71,7 +61,7 @@ def ordered(trace: Trace, loops: int, *, unused: bool, alike: Alike) -> Trace:
 
 def _live(trace: Trace, *, unused: bool) -> list[Node]:
     live: set[Node] = set()
-    todo = list(nodes_in(trace.outputs))
+    todo = list(found(Node, trace.outputs))
     while todo:
         node = todo.pop()
         if node not in live:
@@ -114,24 +104,12 @@ def _static(nodes: list[Node]) -> set[Node]:
     """What depends on no input but by its sizes."""
     static: set[Node] = set()
     for node in nodes:
-        fed = node.target is not aten.sym_size.int and any(map(_is_input, _leaves(node)))
+        fed = node.target is not aten.sym_size.int and any(
+            leaf.input is not None for leaf in found(Leaf, (node.args, node.kwargs))
+        )
         if not fed and all(before in static for before in inputs_of(node)):
             static.add(node)
     return static
-
-
-def _leaves(node: Node) -> Iterator[Leaf]:
-    todo: list[Any] = [node.args, node.kwargs]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, Leaf):
-            yield value
-        elif isinstance(value, tuple):
-            todo += value
-
-
-def _is_input(leaf: Leaf) -> bool:
-    return leaf.name.startswith("input ")
 
 
 def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike) -> set[Node]:
@@ -144,21 +122,21 @@ def _in_steps(lengths: Sizes, nodes: list[Node], seeds: set[Node], alike: Alike)
     for node in nodes:
         if node not in steps and node.key() in counts:
             others.setdefault(node.key(), []).append(node)
-    found = set(seeds)
+    starts = set(seeds)
     for key, first in others.items():
         completed = any(counts[key] % size and (counts[key] + len(first)) % size == 0 for size in lengths)
         if alike is Alike.ALL or completed:
-            found.update(first)
-    return _after(nodes, found)
+            starts.update(first)
+    return _after(nodes, starts)
 
 
 def _after(nodes: list[Node], first: set[Node]) -> set[Node]:
     """What depends on some nodes, with these."""
-    found: set[Node] = set()
+    after: set[Node] = set()
     for node in nodes:
-        if node in first or any(before in found for before in inputs_of(node)):
-            found.add(node)
-    return found
+        if node in first or any(before in after for before in inputs_of(node)):
+            after.add(node)
+    return after
 
 
 def _rebuilt(trace: Trace, nodes: list[Node], numbers: dict[Node, int], seeds: set[Node], steps: set[Node]) -> Trace:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from torch import Tensor
 
+Kind = TypeVar("Kind")
 Sizes = tuple[int, ...]
 """The size of each dynamic axis, in the order of `Program.axes`."""
 
@@ -17,6 +18,11 @@ class Leaf:
     """A tensor that is given: ``input 0``, a parameter's or buffer's full name, or a constant's digest."""
 
     name: str
+
+    @property
+    def input(self) -> int | None:
+        """The number of the input that it is; None for others."""
+        return int(self.name.removeprefix("input ")) if self.name.startswith("input ") else None
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,16 @@ class Operator:
     line: str | None = None
     module: str = ""
 
+    @property
+    def arguments(self) -> tuple[Any, Any]:
+        """Those of both kinds."""
+        return self.args, self.kwargs
+
+    def mapped(self, change: Callable[[Any], Any], index: int | None = None) -> Operator:
+        """The operator with changed arguments (see `mapped`) and, if there is one, another index."""
+        args, kwargs = mapped(self.arguments, change)
+        return replace(self, args=args, kwargs=kwargs, index=self.index if index is None else index)
+
 
 @dataclass(frozen=True)
 class Loop:
@@ -201,6 +217,28 @@ class Loop:
     def line(self) -> str | None:
         """The first line of the user's code in it."""
         return next((item.line for item in self.body if item.line), None)
+
+    @property
+    def carries(self) -> list[Carry]:
+        """What its steps take from those before them, each once."""
+        return list(dict.fromkeys(carry for item in self.body for carry in found(Carry, item.arguments)))
+
+    def reached(self, values: Iterable[Any], ends: Callable[[Operator], bool] = lambda _: False) -> set[int]:
+        """The positions that values are made of in this step.
+
+        Args:
+            values: of the body.
+            ends: whether what an operator is made of is left out.
+        """
+        positions: set[int] = set()
+        todo = list(values)
+        while todo:
+            for here in found(Here, todo.pop()):
+                if here.position not in positions:
+                    positions.add(here.position)
+                    item = self.body[here.position]
+                    todo += [] if ends(item) else [item.arguments]
+        return positions
 
 
 @dataclass(frozen=True)
@@ -228,8 +266,39 @@ class Program:
         """Its loops, in order."""
         return tuple(item for item in self.items if isinstance(item, Loop))
 
+    @property
+    def results(self) -> dict[int, Operator]:
+        """The operators outside of loops, by their index."""
+        return {item.index: item for item in self.items if isinstance(item, Operator)}
 
-Kind = TypeVar("Kind")
+    @property
+    def operators(self) -> Iterator[Operator]:
+        """All operators, in loops and outside of them."""
+        for item in self.items:
+            yield from item.body if isinstance(item, Loop) else (item,)
+
+    def found(self, kind: type[Kind]) -> Iterator[Kind]:
+        """All parts of arguments and outputs that are of a kind."""
+        return found(kind, (self.outputs, *(item.arguments for item in self.operators)))
+
+    def moved(self, moves: Mapping[int, Mapping[int, tuple[int, int]]]) -> Program:
+        """The program that reads positions of some loops elsewhere: of each, a loop and a position in it."""
+
+        def change(value: Any) -> Any:
+            if isinstance(value, Element) and value.loop in moves:
+                return Element(*moves[value.loop][value.position], value.step)
+            if isinstance(value, Run):
+                block = tuple(moves[loop][at] if loop in moves else (loop, at) for loop, at in value.block)
+                return replace(value, block=block)
+            return None
+
+        items = tuple(
+            replace(item, body=tuple(part.mapped(change) for part in item.body))
+            if isinstance(item, Loop)
+            else item.mapped(change)
+            for item in self.items
+        )
+        return replace(self, items=items, outputs=mapped(self.outputs, change))
 
 
 def found(kind: type[Kind], value: Any) -> Iterator[Kind]:
@@ -249,17 +318,17 @@ def found(kind: type[Kind], value: Any) -> Iterator[Kind]:
         yield from found(kind, (value.start, value.count))
 
 
+def positions_in(value: Any) -> set[int]:
+    """The positions of the body that arguments read, in this step or an earlier one."""
+    return {here.position for here in found(Here, value)} | {carry.position for carry in found(Carry, value)}
+
+
 def by_step(value: Any) -> bool:
     """Whether a number in arguments grows with the step."""
     return any(number.step for number in found(Affine, value))
 
 
-def arguments(item: Operator | Node) -> tuple[Any, Any]:
-    """An operator's arguments, of both kinds."""
-    return item.args, item.kwargs
-
-
-def mapped(value: Any, change: Any) -> Any:
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """Arguments with each part for which `change` gives something else than None replaced by that."""
     new = change(value)
     if new is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .program import Affine, Carry, Element, Here, Leaf, Listed, Loop, Node, Program, Result, Run, Sizes, Trace
+from .program import Affine, Carry, Element, Here, Listed, Loop, Node, Program, Result, Run, Sizes, Trace
 
 
 def _hash(*parts: Any) -> str:
@@ -116,14 +116,3 @@ def is_proven(program: Program, trace: Trace) -> bool:
         name not in trace.leaves or torch.equal(tensor, trace.leaves[name]) for name, tensor in program.leaves.items()
     )
     return same and program.structure == trace.structure and unrolled(program, trace.sizes, known) == outputs
-
-
-def leaves_of(program: Program) -> set[str]:
-    """The names of the parameters, buffers and constants that a program uses."""
-    from .program import found
-
-    parts: list[Any] = [program.outputs]
-    for item in program.items:
-        for operator in item.body if isinstance(item, Loop) else (item,):
-            parts += [operator.args, operator.kwargs]
-    return {leaf.name for part in parts for leaf in found(Leaf, part) if not leaf.name.startswith("input ")}

@@ -90,13 +90,14 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
         known: the values that depend on weights alone.
     """
     inner_values = {here.position for here in gates.inner.values()}
-    needed = _needed(loop, gates.of.values(), inner_values)
+    needed = loop.reached(gates.of.values(), lambda item: item.index in inner_values or _is_given(loop, item))
+    needed -= inner_values
     source = _source(program, loop, needed, known)
     if source is None or needed & gates.used:
         return None
     sources = {source.value.position} if isinstance(source.value, Here) else set()
     inner = [loop.body[i] for i in sorted(needed - sources) if not _is_given(loop, loop.body[i])]
-    carries = {carry for item in inner for carry in found(Carry, (item.args, item.kwargs))}
+    carries = {carry for item in inner for carry in found(Carry, item.arguments)}
     if not carries <= set(gates.states) or not all(_is_affine(item, known) for item in inner):
         return None
     if not _has_product(inner, {gates.h, *gates.inner.values()} - {Here(gates.states[-1].position)}):
@@ -129,19 +130,6 @@ def read_cell(program: Program, loop: Loop, gates: Gates, known: Mapping[Any, Te
     )
 
 
-def _needed(loop: Loop, values: Any, stop: set[int]) -> set[int]:
-    """The positions that some values are made of, up to what is given and to those where it stops."""
-    needed: set[int] = set()
-    todo = list(values)
-    while todo:
-        for here in found(Here, todo.pop()):
-            if here.position not in needed and here.position not in stop:
-                needed.add(here.position)
-                if not _is_given(loop, loop.body[here.position]):
-                    todo.append((loop.body[here.position].args, loop.body[here.position].kwargs))
-    return needed
-
-
 def _is_given(loop: Loop, item: Operator) -> bool:
     """Whether it picks an entry of a sequence, or is what a recurrent module returned in this step."""
     return is_read(item) or is_result(loop, item)
@@ -151,7 +139,7 @@ def _source(program: Program, loop: Loop, needed: set[int], known: Mapping[Any, 
     """What the gates get, where that is one sequence or what is computed of one."""
     given = [loop.body[i] for i in sorted(needed) if _is_given(loop, loop.body[i])]
     others = [loop.body[i] for i in sorted(needed) if not _is_given(loop, loop.body[i])]
-    elements = {e for item in others for e in found(Element, (item.args, item.kwargs)) if by_step(e)}
+    elements = {e for item in others for e in found(Element, item.arguments) if by_step(e)}
     reads = [item for item in given if is_read(item)]
     if len(reads) < len(given):  # of a module: there is one of them, and nothing else
         return _Source(Here(given[0].index), given[0].shape[-1]) if len(given) == 1 and not elements else None
@@ -175,7 +163,7 @@ def _features(program: Program, element: Element) -> int | None:
 
 def _way(program: Program, base: Any, known: Mapping[Any, Tensor]) -> list[Operator]:
     """The operators on the features of a sequence that it is computed with, the last one first."""
-    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
+    operators = program.results
     way: list[Operator] = []
     while isinstance(base, Result):
         item = operators.get(base.index)
@@ -277,12 +265,8 @@ def weights_alone(program: Program) -> dict[Any, Tensor]:
     for item in program.items:
         if isinstance(item, Loop) or item.target is RECURRENT or item.dtype == "several":
             continue
-        parts = [part for part in _flat((item.args, item.kwargs)) if isinstance(part, (Leaf, Result, Element, Affine))]
-        if (
-            parts
-            and all(part in known for part in parts if not isinstance(part, Affine))
-            and not any(isinstance(part, Affine) for part in parts)
-        ):
+        parts = [part for part in _flat(item.arguments) if isinstance(part, (Leaf, Result, Element, Affine))]
+        if parts and all(part in known for part in parts):
             value = item.target(*_valued(item.args, known), **dict(_valued(item.kwargs, known)))
             if isinstance(value, Tensor):
                 known[Result(item.index)] = value

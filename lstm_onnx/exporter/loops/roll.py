@@ -13,8 +13,8 @@ from ..opaque.operators import RecurrentModule
 from .cells import RecurrentCall
 from .handwritten import with_recurrent_operators
 from .order import Alike, ordered
-from .program import Program, Sizes, Trace
-from .proof import is_proven, leaves_of, unrolled
+from .program import Leaf, Program, Sizes, Trace
+from .proof import is_proven, unrolled
 from .refusal import NotRolled, deepest
 from .search import DIFFERENT, Search
 from .split import split
@@ -94,7 +94,7 @@ def _rolled(functional: FunctionalModule, loops: Sequence[str], sizes: Mapping[s
         if not is_proven(program, item):
             at = ", ".join(f"{name} {size}" for name, size in zip(axes, item.sizes, strict=True))
             raise NotRolled(f"at {at} the code does something else than at other lengths", _first_line(program))
-    used = leaves_of(program)
+    used = {leaf.name for leaf in program.found(Leaf)}
     program = replace(program, leaves={name: tensor for name, tensor in program.leaves.items() if name in used})
     simple, modules = with_recurrent_operators(program, functional.recurrent_modules)
     apart, calls = split(simple, modules)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .cells import is_read
 from .program import Affine, Carry, Element, Here, Leaf, Loop, NoState, Operator, Result, by_step, found
 from .refusal import NotRolled
 from .steps import Steps
@@ -85,17 +87,11 @@ class ScanInputs:
 
 
 def _is_read(item: Operator) -> bool:
-    """Whether an operator picks by the step's number from a tensor that the loop does not change."""
-    if item.target not in (aten.select.int, aten.slice.Tensor) or not isinstance(item.args[2], Affine):
-        return False
-    base, start = item.args[0], item.args[2]
-    if not start.step or by_step(base) or any(True for kind in (Here, Carry) for _ in found(kind, base)):
-        return False
-    if item.target is aten.select.int:
-        return True
-    end, by = item.args[3], item.args[4]
-    same = isinstance(end, Affine) and (end.step, end.sizes) == (start.step, start.sizes)
-    return same and by == 1
+    """Whether an operator picks an entry, or a window of several, by the step's number of a tensor from outside."""
+    if not is_read(item, aten.slice.Tensor):
+        return is_read(item)
+    start, end, by = item.args[2:]
+    return isinstance(end, Affine) and (end.step, end.sizes) == (start.step, start.sizes) and by == 1
 
 
 def run_scan(
@@ -129,11 +125,11 @@ def run_scan(
     xs, count = list(inputs.xs), inputs.count
     if spare:
         xs = [torch.cat([x, x.new_zeros((1, *x.shape[1:]))]) for x in xs]
-    body = _Body(module, loop, inputs, slots)
 
     def step(*flat: Any) -> list[Tensor]:
         state, entries = flat[: len(start)], flat[len(start) : len(start) + len(xs)]
-        new, here = body.run(state, entries, flat[len(start) + len(xs) :])
+        body = _Body(module, loop, inputs, slots, state, entries, flat[len(start) + len(xs) :])
+        new, here = body.run()
         outs = [here[position] for position in wanted] + [here[~position] for position in buffers]
         return [_own(tensor) for tensor in (*new, *outs, *(new if spare else ()))]
 
@@ -183,81 +179,77 @@ def _initial(module: Any, loop: Loop, inputs: ScanInputs, carry: Carry, value: A
 
 def _batch_of(module: Any, loop: Loop, inputs: ScanInputs, call: Operator) -> Any:
     """The batch of a recurrent module's input in the first step."""
-    body = _Body(module, loop, inputs, [])
-    here: dict[int, Any] = {}
+    body = _Body(module, loop, inputs, [], (), [entry[0] for entry in inputs.xs], inputs.given)
     x = call.args[0]
-    needed = _needed(loop, x)
-    entries = [entry[0] for entry in inputs.xs]
-    for item in loop.body:
-        if item.index in needed:
-            here[item.index] = body.result(item, here, (), entries, inputs.given)
-    tensor = body.value(x, here, (), entries, inputs.given)
-    return tensor.shape[0 if dict(call.kwargs)["batch_first"] else 1]
+    needed = [loop.body[position] for position in sorted(loop.reached([x]))]
+    if any(found(Carry, (x, *(item.arguments for item in needed)))):
+        raise NotRolled("a recurrent module starts without states, and its input depends on states")
+    for item in needed:
+        body.here[item.index] = body.result(item)
+    return body.value(x).shape[0 if dict(call.kwargs)["batch_first"] else 1]
 
 
-def _needed(loop: Loop, value: Any) -> set[int]:
-    needed: set[int] = set()
-    todo = [value]
-    while todo:
-        part = todo.pop()
-        if any(True for _ in found(Carry, part)):
-            raise NotRolled("a recurrent module starts without states, and its input depends on states")
-        for here in found(Here, part):
-            if here.position not in needed:
-                needed.add(here.position)
-                todo.append((loop.body[here.position].args, loop.body[here.position].kwargs))
-    return needed
-
-
+@dataclass
 class _Body:
-    """A loop's body with what it is given."""
+    """A loop's body in one step.
 
-    def __init__(self, module: Any, loop: Loop, inputs: ScanInputs, slots: list[tuple[Carry, int]]) -> None:
-        self.module, self.loop, self.inputs, self.slots = module, loop, inputs, slots
+    Attributes:
+        module: the `RolledModule` that runs.
+        loop: the loop.
+        inputs: what it takes from outside.
+        slots: what each of `state` is: a carried value, and how many steps more ago.
+        state: what is carried.
+        entries: the step's entries of `inputs.xs`.
+        given: `inputs.given` within the scan.
+        here: the values that are computed, by position; rows of buffers at ``~position``.
+    """
 
-    def run(
-        self, state: Sequence[Any], entries: Sequence[Any], given: Sequence[Any]
-    ) -> tuple[list[Any], dict[int, Any]]:
-        """The states after a step, and its values by position; rows of buffers at ``~position``."""
-        here: dict[int, Any] = {}
+    module: Any
+    loop: Loop
+    inputs: ScanInputs
+    slots: list[tuple[Carry, int]]
+    state: Sequence[Any]
+    entries: Sequence[Any]
+    given: Sequence[Any]
+    here: dict[int, Any] = field(default_factory=dict)
+
+    def run(self) -> tuple[list[Any], dict[int, Any]]:
+        """The states after the step, and `here`."""
         for item in self.loop.body:
             if item.index in self.inputs.buffers:
-                here[~item.index] = self.value(item.args[1], here, state, entries, given)
+                self.here[~item.index] = self.value(item.args[1])
             else:
-                here[item.index] = self.result(item, here, state, entries, given)
+                self.here[item.index] = self.result(item)
         if not self.slots:
-            return [state[0]], here
+            return [self.state[0]], self.here
         new = [
-            here[carry.position] if place == 0 else state[self.slots.index((carry, place - 1))]
+            self.here[carry.position] if place == 0 else self.state[self.slots.index((carry, place - 1))]
             for carry, place in self.slots
         ]
-        return new, here
+        return new, self.here
 
-    def result(self, item: Operator, here: Any, state: Any, entries: Any, given: Any) -> Any:
+    def result(self, item: Operator) -> Any:
         if item.index in self.inputs.reads:
             place, of = self.inputs.reads[item.index]
-            return of(entries[place])
+            return of(self.entries[place])
+        return self.module.in_step(item, self.value)
 
-        def value(part: Any) -> Any:
-            return self.value(part, here, state, entries, given)
-
-        return self.module.in_step(item, value, item.args)
-
-    def value(self, value: Any, here: Any, state: Any, entries: Any, given: Any) -> Any:
+    def value(self, value: Any) -> Any:
+        inputs = self.inputs
         if isinstance(value, Here):
-            return here[value.position]
+            return self.here[value.position]
         if isinstance(value, Carry):
-            return state[self.slots.index((value, value.back - 1))]
+            return self.state[self.slots.index((value, value.back - 1))]
         if isinstance(value, Affine) and value.step:
-            counter = entries[self.inputs.counter]
-            first = value.at_first()
-            offset = given[self.inputs.whole[first]] if first in self.inputs.whole else self.module.number(first)
+            assert inputs.counter is not None  # noqa: S101 - an argument needs it
+            counter, first = self.entries[inputs.counter], value.at_first()
+            offset = self.given[inputs.whole[first]] if first in inputs.whole else self.module.number(first)
             product = counter if value.step == 1 else counter * value.step
             return product if isinstance(offset, int) and offset == 0 else product + offset
-        if isinstance(value, (Result, Leaf, Affine, Element)) and value in self.inputs.whole:
-            return given[self.inputs.whole[value]]
-        if isinstance(value, Element) and value in self.inputs.elements:
-            return entries[self.inputs.elements[value]]
+        if isinstance(value, (Result, Leaf, Affine, Element)) and value in inputs.whole:
+            return self.given[inputs.whole[value]]
+        if isinstance(value, Element) and value in inputs.elements:
+            return self.entries[inputs.elements[value]]
         if isinstance(value, tuple):
-            return tuple(self.value(part, here, state, entries, given) for part in value)
+            return tuple(map(self.value, value))
         return self.module.value(value)

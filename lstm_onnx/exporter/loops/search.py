@@ -95,12 +95,8 @@ class Search:
 
     def _operator(self, at: Sequence[int], names: _Names, index: int) -> Operator:
         nodes = [trace.nodes[i] for trace, i in zip(self.traces, at, strict=True)]
-        args, kwargs = (
-            as_one(
-                [self._resolve(getattr(node, kind), own) for node, own in zip(nodes, names, strict=True)], self.outside
-            )
-            for kind in ("args", "kwargs")
-        )
+        seen = [self._resolve((node.args, node.kwargs), own) for node, own in zip(nodes, names, strict=True)]
+        args, kwargs = as_one(seen, self.outside)
         for node, own in zip(nodes, names, strict=True):
             own[node] = Result(index)
         first = nodes[0]
@@ -200,24 +196,17 @@ class Search:
             first = nodes[0]
             try:
                 shape = _shape_of_all(nodes, places)
-                args, kwargs = (
-                    in_body(
-                        [
-                            self._resolve(getattr(item, kind), names[t])
-                            for item, (t, _) in zip(nodes, order, strict=True)
-                        ],
-                        places,
-                        index,
-                    )
-                    for kind in ("args", "kwargs")
-                )
+                seen = [
+                    self._resolve((item.args, item.kwargs), names[t]) for item, (t, _) in zip(nodes, order, strict=True)
+                ]
+                args, kwargs = in_body(seen, places, index)
             except NotRolled as refusal:
                 raise NotRolled(refusal.reason, first.line) from None
             body.append(Operator(first.target, args, kwargs, position, shape, first.dtype, first.line, first.module))
         for t, own in enumerate(names):
             made = {name: item for item, name in own.items()}
             for item in body:
-                for carry in found(Carry, (item.args, item.kwargs)):
+                for carry in found(Carry, item.arguments):
                     self._require_same_form(carry, node(t, 0, carry.position), made, t)
         return Loop(index, as_number(counts, self.outside), tuple(body))
 
@@ -234,8 +223,8 @@ class Search:
 
     def _form(self, value: Any, made: dict[Any, Node], t: int) -> tuple[Any, Any]:
         if isinstance(value, Leaf):
-            if value.name.startswith("input "):
-                return self.traces[t].inputs[int(value.name.removeprefix("input "))]
+            if value.input is not None:
+                return self.traces[t].inputs[value.input]
             tensor = self.traces[t].leaves[value.name]
             return tuple(tensor.shape), tensor.dtype
         if isinstance(value, Element) and isinstance(value.step, Affine):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from ..opaque.operators import RecurrentModule
 from .canonical import RECURRENT
 from .cells import RecurrentCall, call_of, is_read, is_result
-from .program import Affine, Carry, Element, Here, Loop, Operator, Program, Run, found, mapped
+from .program import Affine, Carry, Element, Here, Loop, Operator, Program, found
 
 aten = torch.ops.aten
 _Moved = dict[int, tuple[int, int]]
@@ -34,23 +35,7 @@ def split(program: Program, modules: Mapping[str, RecurrentModule]) -> tuple[Pro
         if own:
             moves[item.index] = moved
         calls |= own
-
-    def new(value: Any) -> Any:
-        if isinstance(value, Element) and value.loop in moves:
-            return Element(*moves[value.loop][value.position], value.step)
-        if isinstance(value, Run):
-            block = tuple(moves[loop][at] if loop in moves else (loop, at) for loop, at in value.block)
-            return replace(value, block=block)
-        return None
-
-    def renewed(item: Operator) -> Operator:
-        return replace(item, args=mapped(item.args, new), kwargs=mapped(item.kwargs, new))
-
-    made = [
-        replace(item, body=tuple(map(renewed, item.body))) if isinstance(item, Loop) else renewed(item)
-        for item in items
-    ]
-    changed = replace(program, items=tuple(made), outputs=mapped(program.outputs, new))
+    changed = replace(program, items=tuple(items)).moved(moves)
     return changed, {loop.index: call for loop in changed.loops if (call := call_of(loop, modules)) is not None}
 
 
@@ -91,7 +76,7 @@ def _apart(loop: Loop, first: int, *, before: bool) -> tuple[list[Loop], _Moved]
         source = loop.body[i].args[0] if loop.body[i].args else None
         if not isinstance(source, Here) or place[i] <= place[source.position]:
             continue
-        of_several = getattr(loop.body[i].target, "__name__", "") == "getitem"
+        of_several = loop.body[i].target is operator.getitem
         if of_several or (is_result(loop, loop.body[i]) and place[source.position] % 2):
             place[i] = place[source.position]
     moved: _Moved = {}
@@ -114,9 +99,9 @@ def _readers(loop: Loop) -> list[set[int]]:
     """The positions that read each position; what looks back at a value stays beside it."""
     after: list[set[int]] = [set() for _ in loop.body]
     for item in loop.body:
-        for here in found(Here, (item.args, item.kwargs)):
+        for here in found(Here, item.arguments):
             after[here.position].add(item.index)
-        for carry in found(Carry, (item.args, item.kwargs)):
+        for carry in found(Carry, item.arguments):
             after[carry.position].add(item.index)
             after[item.index].add(carry.position)
     return after
@@ -136,11 +121,5 @@ def _loops(loop: Loop, moved: _Moved) -> list[Loop]:
             return None
 
         members = sorted((at, i) for i, (where, at) in moved.items() if where == index)
-        body = tuple(
-            replace(
-                loop.body[i], args=mapped(loop.body[i].args, own), kwargs=mapped(loop.body[i].kwargs, own), index=at
-            )
-            for at, i in members
-        )
-        loops.append(Loop(index, loop.count, body))
+        loops.append(Loop(index, loop.count, tuple(loop.body[i].mapped(own, at) for at, i in members)))
     return loops

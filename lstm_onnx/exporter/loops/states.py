@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..lowering.explicit_states import ExposedStates, LoopedCall, add_output, on
 from ..lowering.rename import TracedGraph
 from .canonical import RECURRENT
 from .cells import is_zeros
-from .program import Affine, Carry, Leaf, Loop, NoState, Operator, Program, Result
+from .program import Affine, Carry, Leaf, NoState, Program, Result
 from .rolled_up import RolledUp
 
 aten = torch.ops.aten
@@ -39,12 +40,7 @@ def looped_calls(rolled: RolledUp, inputs: Sequence[Tensor], modules: Sequence[s
         modules: the paths of the module's own recurrent modules.
     """
     program = rolled.rolled.apart
-    counts: dict[str, int] = {}
-    for item in program.items:
-        for operator in item.body if isinstance(item, Loop) else (item,):
-            if operator.target is RECURRENT:
-                path = dict(operator.kwargs)["module"]
-                counts[path] = counts.get(path, 0) + 1
+    counts = Counter(dict(item.kwargs)["module"] for item in program.operators if item.target is RECURRENT)
     found: dict[str, LoopedCall] = {}
     for call in rolled.rolled.calls.values():
         initial = [value for value in call.initial if value is not None]
@@ -113,14 +109,13 @@ def _is_whole(count: Any) -> bool:
 
 def _is_free(program: Program, value: Any) -> bool:
     """Whether a value depends on no input but by its shape."""
-    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
-    todo = [value]
+    operators, todo = program.results, [value]
     while todo:
         part = todo.pop()
         if isinstance(part, tuple):
             todo += part
         elif isinstance(part, Leaf):
-            if part.name.startswith("input "):
+            if part.input is not None:
                 return False
         elif isinstance(part, Result):
             item = operators.get(part.index)
@@ -137,18 +132,16 @@ def _initial(program: Program, value: Any, inputs: Sequence[Tensor]) -> np.ndarr
     """The numbers of a value that depends on no input; None where they are zeros or depend on one."""
     if isinstance(value, NoState) or is_zeros(program, value) or not _is_free(program, value):
         return None
-    operators = {item.index: item for item in program.items if isinstance(item, Operator)}
     sizes = [inputs[number].shape[axis] for number, axis in program.places]
 
     def of(part: Any) -> Any:
         if isinstance(part, tuple):
             return tuple(map(of, part))
         if isinstance(part, Result):
-            item = operators[part.index]
+            item = program.results[part.index]
             return item.target(*of(item.args), **dict(of(item.kwargs)))
         if isinstance(part, Leaf):
-            given = part.name.removeprefix("input ")
-            return inputs[int(given)] if given != part.name else program.leaves[part.name]
+            return program.leaves[part.name] if part.input is None else inputs[part.input]
         return part.at(sizes) if isinstance(part, Affine) else part
 
     with torch.no_grad():

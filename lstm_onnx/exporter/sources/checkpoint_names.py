@@ -43,7 +43,13 @@ def under_prefix(
     uncompiled = {key.replace(_COMPILED, ""): key for key in keys}
     if _COMPILED not in prefix and len(uncompiled) == len(names):
         names = uncompiled
-    while names and not prefix.startswith(_PARALLEL) and all(name.startswith(_PARALLEL) for name in names):
+    own = {plain_name(name) for name in module_names or ()}
+    while (
+        names
+        and not prefix.startswith(_PARALLEL)
+        and all(name.startswith(_PARALLEL) for name in names)
+        and own != {plain_name(name) for name in names}
+    ):
         names = {name.removeprefix(_PARALLEL): key for name, key in names.items()}
     if module_names is not None:
         names = _without_inner_wrappers(names, prefix, module_names)

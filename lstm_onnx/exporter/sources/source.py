@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ConfigError, ExportError, LSTMOnnxError, WeightsError
+from ...errors import ConfigError, ExportError, LSTMOnnxError
 from ...generation_spec import Generation
 from ...input_spec import InputSpec
 from ...spec import INT8_KERNELS, INT8_LAYERS, ExportOptions, LSTMSpec
 from ..bare_lstm import export_lstm
 from ..dependencies import import_torch, require_tracer
-from ..weights import Array, state_dict_problems, validate_state_dict
+from ..weights import Array, cast_state_dict, validate_state_dict
 from ..write import ExportResult, require_output_path
 from .callables import attribute_of, import_file, import_package
 from .checkpoint import load_state_dict
 from .config import LSTMConfig, ModuleConfig, WeightsSource, flat_inputs, load_config
 from .module_argument import is_unknown, not_a_module, unwrap_module
 from .other_files import not_a_source
-from .torch_lstm import check_sizes, is_bare_lstm, module_of, seeded_state, spec_of, state_of
+from .torch_lstm import check_sizes, is_bare_lstm, module_of, require_lstm_options, seeded_state, spec_of, state_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from ..call.arguments import Arguments
@@ -78,10 +79,7 @@ class LSTMSource:
         Raises:
             ConfigError: an option is not possible.
         """
-        if states == "zero":
-            raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
-        if max_delay or chunk is not None:
-            raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
+        require_lstm_options(states, max_delay, chunk)
         return dataclasses.replace(self, options=_changed(self.options, changes))
 
 
@@ -288,12 +286,15 @@ def _load_weights(module: nn.Module, weights: WeightsSource, path: str) -> None:
     import torch
 
     assert weights.file is not None  # noqa: S101 - the caller's condition
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    expected = {name: (tuple(tensor.shape), _numpy_dtype(tensor.dtype)) for name, tensor in module.state_dict().items()}
     arrays = load_state_dict(weights.file, weights.prefix, module_names=expected)
-    problems = state_dict_problems(expected, {name: array.shape for name, array in arrays.items()})
-    if problems:
-        raise WeightsError(f"{_where(weights, path)}: the weights do not fit the module: {'; '.join(problems)}")
-    module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+    state = cast_state_dict(expected, arrays, _where(weights, path))
+    module.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+
+
+def _numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    name = str(dtype).removeprefix("torch.")
+    return np.dtype(name if name in np.sctypeDict else "float32")  # which has the range of bfloat16
 
 
 def _python_file(source: str) -> tuple[Path | None, str]:

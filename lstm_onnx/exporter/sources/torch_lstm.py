@@ -28,6 +28,14 @@ def is_bare_lstm(module: nn.Module) -> bool:
     return isinstance(module, nn.LSTM) and type(module).forward is nn.LSTM.forward and not changed
 
 
+def require_lstm_options(states: str | None, max_delay: int | None, chunk: int | None) -> None:
+    """Refuse options of modules with states that a bare nn.LSTM has no use for (ConfigError)."""
+    if states == "zero":
+        raise ConfigError("a bare nn.LSTM always has its states as inputs; leave states out")
+    if max_delay or chunk is not None:
+        raise ConfigError("a bare nn.LSTM has no look-ahead, and takes any chunks; leave out max_delay and chunk")
+
+
 def dropout_notes(module: nn.LSTM) -> tuple[str, ...]:
     """A note on an nn.LSTM whose training mode differs from its eval mode, in which it is exported."""
     if not module.training or not module.dropout or module.num_layers == 1:

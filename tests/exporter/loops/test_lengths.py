@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ class Numbers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.own = 31
+        self.own, self.drawn, self.share = 31, np.int32(111), 120.5
         self.settings, self.namespace = Settings(), SimpleNamespace(deep={"within": [91]})
         self.register_buffer("mask", torch.zeros(101, 2))
 
@@ -40,7 +41,7 @@ class Numbers(nn.Module):
 
 def test_numbers_of_code_attributes_configurations_defaults_and_buffers_are_tried():
     found = set(lengths_to_try(Numbers()))
-    for number in (31, 41, 51, 61, 71, 81, 91, 101):
+    for number in (31, 41, 51, 61, 71, 81, 91, 101, 111, 120):
         assert {number, number + 1, number + 2} <= found
 
 

@@ -54,6 +54,9 @@ def test_a_submodule_in_data_parallel() -> None:
 def test_a_module_that_is_called_module_keeps_its_name() -> None:
     names = [name.replace("encoder.", "encoder.module.") for name in MODULE]
     assert set(under_prefix(names, "", names, where="f")) == set(names)
+    alone = _named("module.")
+    assert set(under_prefix(alone, "", alone, where="f")) == set(alone)
+    assert set(under_prefix(_named("module.module."), "", alone, where="f")) == set(alone)
 
 
 def test_an_averaged_model() -> None:

@@ -157,6 +157,14 @@ def test_weights_come_from_a_file(folder: Path) -> None:
             lambda arrays: arrays.update({"head.bias": np.zeros(9, np.float32)}),
             "head.bias is (9,) where the model has (4,)",
         ),
+        (
+            lambda arrays: arrays.update({"head.bias": np.zeros(4, np.int8)}),
+            "head.bias is of dtype int8 where the model has float32",
+        ),
+        (
+            lambda arrays: arrays.update({"head.bias": np.full(4, 1e39)}),
+            "head.bias holds numbers too large for float32",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named(folder: Path, change: object, words: str) -> None:

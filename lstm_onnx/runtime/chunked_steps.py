@@ -29,8 +29,8 @@ class ChunkedSteps:
         input_names: the inputs that a caller gives.
         delay: see `Stream.delay`.
         hop: see `Stream.hop`.
-        phased: whether the steps so far matter: equal chunks may give other numbers of steps, or an output has no
-            time axis.
+        phased: whether the chunks so far matter: equal ones may give other numbers of steps, or an input or output has
+            no time axis, and is kept for calls without steps.
         to_caller_type: converts results to the type that the caller passed last; None for numpy's.
     """
 
@@ -42,12 +42,14 @@ class ChunkedSteps:
         self.input_names = [name for name in model.inputs if name not in model.states and name != last]
         self.delay = self.streaming.delay if self.streaming is not None else 0
         self.hop = self.streaming.hop if self.streaming is not None else 1
-        counted = self.streaming is not None and self.streaming.steps is not None
-        self.phased = counted or (self.streaming is not None and None in self.streaming.outputs.values())
+        self._other_names = [name for name in self.input_names if self.streaming and name not in self.streaming.time]
+        self.phased = self.streaming is not None and (
+            self.streaming.steps is not None or None in self.streaming.outputs.values() or bool(self._other_names)
+        )
         self._steps = 0
         self._still: Arrays = {}
         self._restored = False
-        self._others: dict[str, Any] = {}
+        self._others: Arrays = {}
         self.to_caller_type: ToCallerType | None = None
 
     def prepared(self, feeds: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -77,7 +79,6 @@ class ChunkedSteps:
             for name, axis in streaming.time.items()
             if len(shape := shapes.get(name, ())) == len(self.model.inputs[name].shape)
         }
-        self._others = {name: value for name, value in feeds.items() if name not in streaming.time}
         empty = len(steps) == len(streaming.time) and not any(steps.values())
         if empty:
             require_known_names({name: self.model.inputs[name] for name in (*self.input_names, *self._ends())}, feeds)
@@ -85,7 +86,13 @@ class ChunkedSteps:
             if missing:
                 raise InputError(f"missing input: {self.model.inputs[missing[0]]}", name=missing[0])
             self._require_empty_fits(shapes)
+            self._keep_others(feeds)
         return feeds, empty
+
+    def _keep_others(self, feeds: Mapping[str, Any]) -> None:
+        """Keep copies of the inputs without a time axis, since the caller may write into its own arrays."""
+        for name in self._other_names:
+            self._others[name] = np.array(to_numpy(feeds[name], self.model.inputs[name], name)[0])
 
     def _ends(self) -> list[str]:
         return [self.streaming.last] if self.streaming is not None and self.streaming.last is not None else []
@@ -132,12 +139,13 @@ class ChunkedSteps:
         self._steps += steps
 
     def advance(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-        """Count the steps of a chunk that was run, and keep outputs without a time axis for calls without steps."""
+        """Count the steps of a chunk that was run, and keep copies of what has no time axis for calls without steps."""
         assert self.streaming is not None  # noqa: S101 - the caller's condition
         self.count(self.steps_of(feeds))
+        self._keep_others(feeds)
         for name, time in self.streaming.outputs.items():
             if time is None and isinstance(results[name], np.ndarray):
-                self._still[name] = results[name]
+                self._still[name] = results[name].copy()
 
     def restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
         """Start from these states; `restored` are those of a sequence that has begun."""
@@ -158,7 +166,7 @@ class ChunkedSteps:
             return
         unknown = [name for name, time in streaming.outputs.items() if time is None and name not in self._still]
         if unknown:
-            missing = [name for name in self.input_names if name not in streaming.time and name not in self._others]
+            missing = [name for name in self._other_names if name not in self._others]
             if missing:
                 raise InputError(
                     f"{unknown[0]} is not known: it depends on {missing[0]}, and no chunk has followed on the state "
@@ -225,8 +233,7 @@ class ChunkedSteps:
         """All outputs of a call with a chunk of no steps (RunError)."""
         streaming = self.streaming
         assert streaming is not None  # noqa: S101 - the callers' condition
-        others = {name: to_numpy(value, self.model.inputs[name], name)[0] for name, value in self._others.items()}
-        feeds = {**others, **states}
+        feeds = {**self._others, **states}
         if streaming.last is not None:
             feeds[streaming.last] = np.full(1, last, np.int64)
         batch = batch_name(self.model)

@@ -16,6 +16,7 @@ from ..errors import InputError
 from .bindings import Key, key_of
 from .call import call
 from .conversion import converter_to, to_numpy
+from .counts import require_whole_chunks
 from .providers import first_line, onnxruntime, ort_errors
 from .tensor_info import ValueInfo, axis_sizes, known_shape, validated_feeds
 from .tuning import MAX_STREAM_BINDINGS
@@ -210,6 +211,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
     completed = validated_feeds(model.inputs, model.completed(shapes))
     if model.spec is None:
         model.require_counts(completed)
+    require_whole_chunks(model.metadata.streaming, completed)
     binding = model.session.io_binding()
     for name, array in completed.items():
         target = ("cpu", 0) if name == "lengths" else (device, model.device_id)

@@ -11,6 +11,7 @@ import lstm_onnx
 from lstm_onnx import InputError
 from lstm_onnx.runtime.device import DeviceSteps, device_of, run_on_device
 
+from ..streaming.test_convert import conv_lstm, saved
 from .models import exported
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -76,6 +77,17 @@ def test_tensors_stay_where_they_are(device: str, tmp_path: Path) -> None:
         run_on_device(model, {"input": torch.randn(7, 3, 5, device=device)}, device=device)
     with pytest.raises(InputError, match="cannot be used on its device"):
         run_on_device(model, {"input": torch.randn(7, 4, 3, device=device).transpose(1, 2)}, device=device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_tensors_of_a_file_for_whole_chunks(device: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    source = saved(conv_lstm((0, 0), stride=3), tmp_path / "whole.onnx")
+    lstm_onnx.make_streaming(source, tmp_path / "m.onnx", time={"x": 2}, chunk=3)
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider=device)
+    assert run_on_device(model, {"x": torch.ones(1, 4, 9, device=device)}, device=device)["y"].shape[0] == 3
+    with pytest.raises(InputError, match="x has 8 steps, and the file takes multiples of 3"):
+        run_on_device(model, {"x": torch.ones(1, 4, 8, device=device)}, device=device)
 
 
 @pytest.mark.cuda

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, RunError, shown
 from .arguments import positive_integer
 from .batch_axes import axis_of
 
@@ -52,6 +52,7 @@ class _Layout:
     time_axis: int | None
     rank: int
     dtype: np.dtype[Any]
+    path: str
 
     @classmethod
     def of(cls, pool: Pool, fed: str, output: str) -> _Layout:
@@ -70,7 +71,7 @@ class _Layout:
         if batch is None:
             raise InputError(f"which axis of {info} is the batch is not known", path=model.path, name=fed)
         time = 1 - batch if len(info.shape) == 2 else None
-        return cls(fed, output, batch, time, len(info.shape), info.dtype)
+        return cls(fed, output, batch, time, len(info.shape), info.dtype, model.path)
 
     def feed(self, rows: np.ndarray) -> np.ndarray:
         """Tokens ``(beams, time)`` in the input's own layout."""
@@ -87,7 +88,10 @@ class _Layout:
             raise InputError(
                 f"{self.output} has shape {np.shape(numbers)}", hint="it must have a number for each token"
             )
-        shifted = last.astype(np.float64) - last.max(axis=1, keepdims=True)
+        largest = last.max(axis=1, keepdims=True)
+        if not np.isfinite(largest).all():
+            raise RunError(f"its output {self.output} has no finite largest number", path=self.path, name=self.output)
+        shifted = last.astype(np.float64) - largest
         logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         return logs
 
@@ -129,7 +133,7 @@ def beam_search(
 
     Raises:
         InputError: an argument does not fit the model, or the pool has too few free slots.
-        RunError: ONNX Runtime failed.
+        RunError: ONNX Runtime failed; or the largest of the numbers is NaN or infinite.
     """
     layout = _Layout.of(pool, input, output)
     beams, max_steps = positive_integer("beams", beams), positive_integer("max_steps", max_steps)
@@ -194,9 +198,7 @@ class _Search:
             if number == self.max_steps - 1 or not beams or self._settled(beams[0]):
                 break
             logs = self._step(beams, np.array([[beam.tokens[-1]] for beam in beams]))
-        else:
-            beams = []
-        if not self._settled(beams[0]) if beams else False:
+        if beams and not self._settled(beams[0]):
             self.ended += [self._hypothesis(beam.tokens, beam.total, ended=False) for beam in beams]
         return sorted(self.ended, key=lambda one: (-one.score, one.tokens))[: len(self.slots)]
 
@@ -214,7 +216,7 @@ class _Search:
         totals = (np.array([beam.total for beam in beams])[:, np.newaxis] + logs).reshape(-1)
         wanted = len(self.slots)
         # As many as could end, and as many that go on.
-        order = np.lexsort((np.arange(totals.size), -totals))[: wanted * (1 + len(self.stops))]
+        order = np.argsort(-totals, kind="stable")[: wanted * (1 + len(self.stops))]
         chosen: list[tuple[_Beam, int, float]] = []
         for rank, index in enumerate(order):
             beam, token, total = beams[index // logs.shape[1]], int(index % logs.shape[1]), float(totals[index])

@@ -200,4 +200,18 @@ def test_a_model_that_was_written_wrongly_is_not_deployed(tmp_path: Path, monkey
     monkeypatch.setattr(batch_first, "read_weights", wrong)
     with pytest.raises(RunError, match="its output output differs"):
         deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
-    assert not (tmp_path / "repository" / "net" / "config.pbtxt").exists()
+    assert not (tmp_path / "repository").exists()
+
+
+def test_what_the_configuration_cannot_say_replaces_nothing(tmp_path: Path) -> None:
+    exported(tmp_path / "net.onnx")
+    deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
+    folder = tmp_path / "repository" / "net"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    value = helper.make_tensor_value_info("x\ny", 1, ["batch", 2])
+    other = helper.make_tensor_value_info("z", 1, ["batch", 2])
+    graph = helper.make_graph([helper.make_node("Neg", ["x\ny"], ["z"])], "g", [value], [other])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "x.onnx")
+    with pytest.raises(ModelError, match="cannot be written to Triton's configuration"):
+        deploy_triton(tmp_path / "x.onnx", tmp_path / "repository", name="net")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

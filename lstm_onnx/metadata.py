@@ -112,6 +112,9 @@ class Streaming:
         return self.settled + (steps - self.settled) % self.period
 
 
+_DEFAULT_STREAMING = Streaming({}, {})
+
+
 @dataclass(frozen=True)
 class Metadata:
     """The metadata of an exported file, under the keys ``lstm_onnx.*``.
@@ -162,6 +165,11 @@ class Metadata:
     quantization: Quantization | None = None
     streaming: Streaming | None = None
     generation: GeneratingStep | None = None
+
+    @property
+    def streaming_or_default(self) -> Streaming:
+        """`streaming`; its defaults where the states are those of recurrent layers alone."""
+        return self.streaming or _DEFAULT_STREAMING
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""

@@ -211,7 +211,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
     completed = validated_feeds(model.inputs, model.completed(shapes))
     if model.spec is None:
         model.require_counts(completed)
-    require_whole_chunks(model.metadata.streaming, completed)
+    require_whole_chunks(model.metadata.streaming_or_default, completed)
     binding = model.session.io_binding()
     for name, array in completed.items():
         target = ("cpu", 0) if name == "lengths" else (device, model.device_id)

@@ -68,7 +68,7 @@ class Model:
         cuda_graph: bool = False,
         device_id: int = 0,
         fingerprint: tuple[int, ...] | None = None,
-        reopen: tuple[Callable[..., Model], tuple[Any, ...]] | None = None,
+        reopen: Callable[[], Model] | None = None,
     ) -> None:
         self.path = path
         self.provider = provider
@@ -190,7 +190,7 @@ class Model:
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
         warn_of_non_finite(self, arrays)
-        require_whole_chunks(self.metadata.streaming, arrays)
+        require_whole_chunks(self.metadata.streaming_or_default, arrays)
         names = list(self.outputs)
         values = call(self.path, self.session.run, names, arrays)
         if key is not None:
@@ -216,8 +216,8 @@ class Model:
             state = initial_state(self.inputs[name], sizes, self.metadata.initial.get(name))
             if state is not None:  # otherwise it is reported as missing
                 arrays[name] = state
-        if (streaming := self.metadata.streaming) is not None and streaming.last is not None:
-            arrays.setdefault(streaming.last, np.ones(1, np.int64))
+        if (last := self.metadata.streaming_or_default.last) is not None:
+            arrays.setdefault(last, np.ones(1, np.int64))
         if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
             arrays["lengths"] = validated_lengths(arrays.get("lengths"), sizes["batch"], sizes["time"])
         elif "lengths" in arrays and "lengths" not in self.inputs and self.spec is not None:
@@ -388,7 +388,7 @@ class Model:
         """Pickled as path and options: another process opens the file again."""
         if self._reopen is None:
             raise TypeError(f"{self.path}: this model cannot be pickled: it was not opened by load with a path alone")
-        return self._reopen
+        return self._reopen, ()
 
     def __repr__(self) -> str:
         """Path, provider and inputs, on one line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..atomic_io import require_readable
@@ -76,8 +77,8 @@ def load(
     session, used = open_session(
         path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
     )
-    options = (os.path.realpath(path), provider, threads, pairs, spin, cuda_graph)
-    reopen = (_load_again, options) if session_options is None else None
+    # Of a pickled model, in another process.
+    reopen = partial(load, os.path.realpath(path), provider, threads, states=pairs, spin=spin, cuda_graph=cuda_graph)
     return Model(
         os.fspath(path),
         session,
@@ -88,12 +89,5 @@ def load(
         cuda_graph=cuda_graph,
         device_id=parse_provider(provider)[1],
         fingerprint=None if session_options is not None else before,
-        reopen=reopen,
+        reopen=reopen if session_options is None else None,
     )
-
-
-def _load_again(
-    path: str, provider: str, threads: int | None, states: dict[str, str] | None, spin: float, cuda_graph: bool
-) -> Model:
-    """A pickled model in another process."""
-    return load(path, provider, threads, states=states, spin=spin, cuda_graph=cuda_graph)

@@ -274,7 +274,7 @@ class Stream:
         if self._ended:
             self._require_open()
         self._returns_dict = True
-        if self._chunks.streaming is not None:
+        if self._chunks.chunked:
             feeds, empty = self._chunks.prepared(feeds)
             if empty:
                 self._chunks.settle(self.state)
@@ -367,7 +367,7 @@ class Stream:
             model = self.model
             arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
             arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
-            if self._chunks.streaming is not None:  # their shapes depend on the chunk, and on the phase in the key
+            if self._chunks.chunked:  # their shapes depend on the chunk, and on the phase in the key
                 found = {name: np.empty_like(array) for name, array in results.items()}
                 buffers: dict[str, np.ndarray] | None = found
             else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .loaded_model import LSTM_STATES
+from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
     from .model import Model
@@ -53,6 +54,12 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
             hint="run whole sequences instead (check=False opens a stream anyway)",
             path=model.path,
         )
+
+
+def stream_inputs(model: Model) -> dict[str, ValueInfo]:
+    """The inputs that a caller of a stream passes: no states, and not the one that says that a sequence ends."""
+    last = model.metadata.streaming_or_default.last
+    return {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
 
 
 def is_streamable(model: Model) -> bool:

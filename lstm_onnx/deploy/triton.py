@@ -128,8 +128,7 @@ def deploy_triton(
 def _is_stateful(model: Model) -> bool:
     if not model.states:
         return False
-    streaming = model.metadata.streaming
-    if streaming is not None and streaming.steps is not None:
+    if model.metadata.streaming_or_default.steps is not None:
         raise ModelError(
             "gives another number of steps for equal chunks, by the steps that came before, and Triton would step "
             "sequences together that differ in that",

@@ -6,21 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import ModelError
+from ..serving.tensors import DATATYPES
 
-_DATA_TYPES = {
-    "bool": "TYPE_BOOL",
-    "uint8": "TYPE_UINT8",
-    "uint16": "TYPE_UINT16",
-    "uint32": "TYPE_UINT32",
-    "uint64": "TYPE_UINT64",
-    "int8": "TYPE_INT8",
-    "int16": "TYPE_INT16",
-    "int32": "TYPE_INT32",
-    "int64": "TYPE_INT64",
-    "float16": "TYPE_FP16",
-    "float32": "TYPE_FP32",
-    "float64": "TYPE_FP64",
-}
+_DATA_TYPES = {dtype.name: f"TYPE_{name}" for name, dtype in DATATYPES.items()}
+"""Triton's names, which are those of the protocol, by numpy's."""
 
 
 @dataclass(frozen=True)

@@ -186,10 +186,37 @@ class Service:
             meter = self._meters[protocol, name] = Meter(self, protocol, name)
         return meter
 
-    def refused(self, protocol: str, error: RequestError, **facts: Any) -> None:
-        """Count and log that a request was refused or failed."""
-        self.metrics.refusals.labels(protocol, error.kind.name.lower()).inc()
-        self.log.event("refused", protocol=protocol, status=error.kind.status, error=str(error), **facts)
+    def refused(self, protocol: str, error: Exception, **facts: Any) -> RequestError:
+        """Count and log that a request was refused or failed; the error for its client."""
+        failure = as_request_error(error)
+        if failure is not error and failure.kind is Kind.BUG:
+            self.log.failure("request failed", error, protocol=protocol, **facts)
+        self.metrics.refusals.labels(protocol, failure.kind.name.lower()).inc()
+        self.log.event("refused", protocol=protocol, status=failure.kind.status, error=str(failure), **facts)
+        return failure
+
+    def is_model_ready(self, name: str, version: str) -> bool:
+        """Whether a model is loaded, and the server is not ending (RequestError for an unknown name)."""
+        return self.repository.entry(name, version).served is not None and not self.draining
+
+    def statistics(self, name: str | None = None, version: str = "") -> dict[str, Any]:
+        """The protocol's statistics of a model, or of all of them (RequestError for an unknown name)."""
+        entries = self.repository.entries.values() if name is None else [self.repository.entry(name, version)]
+        return {"model_stats": [entry.statistics.to_dict(entry.name) for entry in entries]}
+
+    async def load(self, name: str, parameters: object) -> None:
+        """Load a model, or its changed file (RequestError)."""
+        if parameters:
+            raise RequestError(
+                "a model is loaded from the file that the command line named, without parameters", Kind.UNSUPPORTED
+            )
+        changed = await self.repository.load(name)
+        self.log.event("loaded", model=name, changed=changed)
+
+    async def unload(self, name: str) -> None:
+        """Take no more requests for a model (RequestError)."""
+        await self.repository.unload(name)
+        self.log.event("unloaded", model=name)
 
     async def close_idle_streams(self) -> None:
         """Close silent sequences, until it is cancelled."""

@@ -21,7 +21,7 @@ from ...parity.golden import verify_golden
 from ...parity.golden_file import read
 from ...runtime import Model, ValueInfo, load
 from ...runtime.batch_axes import TIME
-from ...runtime.streamable import is_streamable
+from ...runtime.streamable import is_streamable, stream_inputs
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
 from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
@@ -170,9 +170,7 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
             hint=f"it must be from {_RATES[0]} to {_RATES[1]} Hz",
             name="sample_rate",
         )
-    streaming = model.metadata.streaming
-    last = None if streaming is None else streaming.last
-    inputs = [info for name, info in model.inputs.items() if name not in model.states and name != last]
+    inputs = list(stream_inputs(model).values())
     fits = len(inputs) == 1 and _takes_samples(model, inputs[0]) and is_streamable(model)
     if sample_rate is None and not (fits and inputs[0].name.lower() in _AUDIO_NAMES):
         return None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, RunError, shown
 from .arguments import positive_integer
-from .batch_axes import axis_of
+from .batch_axes import axis_of, batch_dims
 
 if TYPE_CHECKING:
     from .pool.pool import Pool
@@ -67,7 +67,7 @@ class _Layout:
         info = pool.inputs[fed]
         if info.dtype is None or info.dtype.kind not in "iu" or len(info.shape) not in (1, 2):
             raise InputError(f"{info} is not one token for each step", path=model.path, name=fed)
-        batch = axis_of(info, {model.inputs[name].shape[axis] for name, axis in pool.axes.items()})
+        batch = axis_of(info, batch_dims(model, pool.axes))
         if batch is None:
             raise InputError(f"which axis of {info} is the batch is not known", path=model.path, name=fed)
         time = 1 - batch if len(info.shape) == 2 else None
@@ -154,8 +154,8 @@ def beam_search(
         slots.extend(pool.open() for _ in range(beams))
         if state is not None:
             pool.set_state(slots[0], state)
-        search = _Search(pool, layout, slots, stops, float(length_penalty), dict(context or {}), max_steps)
-        return search.run(tokens)
+        rows = {name: _row(pool, name, np.asarray(value)) for name, value in (context or {}).items()}
+        return _Search(pool, layout, slots, stops, float(length_penalty), rows, max_steps).run(tokens)
     finally:
         for slot in slots:
             pool.close(slot)
@@ -170,25 +170,18 @@ def _stop_tokens(given: int | Sequence[int]) -> frozenset[int]:
     return frozenset(int(one) for one in tokens)
 
 
+@dataclass
 class _Search:
-    def __init__(
-        self,
-        pool: Pool,
-        layout: _Layout,
-        slots: list[Slot],
-        stops: frozenset[int],
-        penalty: float,
-        context: dict[str, Any],
-        max_steps: int,
-    ) -> None:
-        self.pool = pool
-        self.layout = layout
-        self.slots = slots
-        self.stops = stops
-        self.penalty = penalty
-        self.max_steps = max_steps
-        self.context = {name: self._row(name, np.asarray(value)) for name, value in context.items()}
-        self.ended: list[Hypothesis] = []
+    """One search; `context` maps further inputs to their array and its batch axis."""
+
+    pool: Pool
+    layout: _Layout
+    slots: list[Slot]
+    stops: frozenset[int]
+    penalty: float
+    context: dict[str, tuple[np.ndarray, int | None]]
+    max_steps: int
+    ended: list[Hypothesis] = field(default_factory=list)
 
     def run(self, prompt: np.ndarray) -> list[Hypothesis]:
         beams = [_Beam(self.slots[0], (), 0.0)]
@@ -257,15 +250,12 @@ class _Search:
     def _hypothesis(self, tokens: tuple[int, ...], total: float, *, ended: bool) -> Hypothesis:
         return Hypothesis(tokens, total, total / len(tokens) ** self.penalty, ended)
 
-    def _row(self, name: str, value: np.ndarray) -> tuple[np.ndarray, int | None]:
-        """A further input and its batch axis, along which it is repeated for each beam."""
-        model = self.pool.model
-        if name not in self.pool.inputs:
-            raise InputError(f"{shown(name)} is not an input", hint=f"its inputs are {', '.join(self.pool.inputs)}")
-        info = self.pool.inputs[name]
-        axis = axis_of(info, {model.inputs[state].shape[axis] for state, axis in self.pool.axes.items()})
-        if axis is not None and (value.ndim <= axis or value.shape[axis] != 1):
-            raise InputError(
-                f"{name} has shape {value.shape}", hint=f"its axis {axis}, the batch, must be 1", name=name
-            )
-        return value, axis
+
+def _row(pool: Pool, name: str, value: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """A further input and its batch axis, along which it is repeated for each beam."""
+    if name not in pool.inputs:
+        raise InputError(f"{shown(name)} is not an input", hint=f"its inputs are {', '.join(pool.inputs)}")
+    axis = axis_of(pool.inputs[name], batch_dims(pool.model, pool.axes))
+    if axis is not None and (value.ndim <= axis or value.shape[axis] != 1):
+        raise InputError(f"{name} has shape {value.shape}", hint=f"its axis {axis}, the batch, must be 1", name=name)
+    return value, axis

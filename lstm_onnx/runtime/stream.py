@@ -365,7 +365,7 @@ class Stream:
             self._bound[key] = None
         else:
             model = self.model
-            arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
+            arrays = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in feeds.items()}
             arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
             if self._chunks.chunked:  # their shapes depend on the chunk, and on the phase in the key
                 found = {name: np.empty_like(array) for name, array in results.items()}

@@ -78,7 +78,10 @@ def _opened_special(target: Path) -> IO[bytes]:
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
     """A new file that replaces `target` when the block ends without an exception."""
-    prefix = _temporary_prefix(target)
+    import hashlib
+
+    # Short for any length of the target's name.
+    prefix = f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
     _remove_stale(target.parent, prefix)
     temporary = ""
     try:
@@ -106,13 +109,6 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108 - after success it does not exist any more
         _UNFINISHED.discard(temporary)
-
-
-def _temporary_prefix(target: Path) -> str:
-    """The prefix of temporary files for `target`, short for any length of its name."""
-    import hashlib
-
-    return f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
 
 
 def _lock(descriptor: int, *, wait: bool = True) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -52,16 +53,15 @@ def run_records(
         RunError: ONNX Runtime failed.
         FileError: a later record cannot be read.
     """
-    reported: set[str] = set()
+    tell_once = cache(on_note)
 
     def cast(numbered: tuple[int, Record]) -> _Placed:
         index, record = numbered
         place = place_of(record, index) if records.many else ""
         with _at(place):
             feeds, notes = cast_inputs(model.inputs, record, typed=records.typed)
-        for note in sorted(notes - reported):
-            on_note(note)
-        reported.update(notes)
+        for note in sorted(notes):
+            tell_once(note)
         return _Placed(place, feeds)
 
     def can_be_mapped(item: _Placed) -> bool:

@@ -222,8 +222,10 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
     sleep_if_ending()
     where = "the model" if isinstance(model, bytes) else model
     options = _session_options(ort, settings)
-    if CUDA in providers:
-        _preload_cuda(ort)
+    if CUDA in providers and hasattr(ort, "preload_dlls"):
+        # From torch or from the nvidia wheels; failures are printed, which is suppressed.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
+            ort.preload_dlls()
     try:
         with _silent_provider_loading(ort, providers):
             return ort.InferenceSession(
@@ -292,13 +294,6 @@ def _silent_provider_loading(ort: Any, providers: list[str]) -> Iterator[None]:
             yield
         finally:
             ort.set_default_logger_severity(_WARNING)
-
-
-def _preload_cuda(ort: Any) -> None:
-    """Load CUDA's libraries from torch or from the nvidia wheels; failures are printed, which is suppressed."""
-    if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
-            ort.preload_dlls()
 
 
 def placements(session: Any) -> list[Placement]:
@@ -379,11 +374,10 @@ def _missing_library(ort: Any) -> str:
     from pathlib import Path
 
     folder = Path(ort.__path__[0]) / "capi"
-    suffix = "dll" if sys.platform == "win32" else "so"
-    stem = "onnxruntime_providers_{}." + suffix if sys.platform == "win32" else "libonnxruntime_providers_{}." + suffix
+    name = "onnxruntime_providers_{}.dll" if sys.platform == "win32" else "libonnxruntime_providers_{}.so"
     try:
-        ctypes.CDLL(str(folder / stem.format("shared")), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / stem.format("cuda")))
+        ctypes.CDLL(str(folder / name.format("shared")), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / name.format("cuda")))
     except OSError as error:
         return f"{error}; pip install 'lstm-onnx[cuda]' installs CUDA's libraries, and so does a CUDA build of torch"
     return "ONNX Runtime could not start its CUDA provider; its wheel and the driver may be for different CUDA versions"

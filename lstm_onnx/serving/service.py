@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .snapshots import new_key
 from .streams import OpenStream, open_stream
 from .tokens import Tokens
 
+if TYPE_CHECKING:
+    from .websocket import Exchange
+
 ENDING_CODE = 1001
 """Close code of a websocket where the server ends."""
 SERVER = {
@@ -34,16 +37,6 @@ SERVER = {
         "statistics",
     ],
 }
-
-
-class Websocket(Protocol):
-    """An open websocket."""
-
-    def end(self, reason: str, code: int) -> None:
-        """End it, after the frame that is running."""
-
-    def end_if_silent(self) -> None:
-        """End it if it had no frame for the idle time, or if its client reads no answers."""
 
 
 class Meter:
@@ -106,7 +99,7 @@ class Service:
         self.draining = False
         self.running = self.answering = self.pending_bytes = 0
         self._meters: dict[tuple[str, str], Meter] = {}
-        self.websockets: set[Websocket] = set()
+        self.websockets: set[Exchange] = set()
 
     @property
     def is_ready(self) -> bool:

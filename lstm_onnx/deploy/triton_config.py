@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import ModelError
-from ..serving.tensors import DATATYPES
 
-_DATA_TYPES = {dtype.name: f"TYPE_{name}" for name, dtype in DATATYPES.items()}
-"""Triton's names, which are those of the protocol, by numpy's."""
+_DATA_TYPES = {
+    **{f"{kind}{bits}": f"TYPE_{kind.upper()}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": f"TYPE_FP{bits}" for bits in (16, 32, 64)},
+    "bool": "TYPE_BOOL",
+}
+"""Triton's names of dtypes, by numpy's."""
 
 
 @dataclass(frozen=True)

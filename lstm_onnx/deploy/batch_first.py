@@ -100,10 +100,10 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
 
 
 def _transpose(value: ValueInfoProto, axis: int, names: Mapping[str, str], *, to_front: bool) -> NodeProto:
-    order, ends = list(range(len(value.type.tensor_type.shape.dim))), [[value.name], [names[value.name]]]
+    order, source, target = list(range(len(value.type.tensor_type.shape.dim))), value.name, names[value.name]
     if to_front:
         order.insert(0, order.pop(axis))
-        ends.reverse()
+        source, target = target, source
     else:
         order.insert(axis, order.pop(0))
-    return helper.make_node("Transpose", *ends, f"{value.name}/Transpose", perm=order)
+    return helper.make_node("Transpose", [source], [target], f"{value.name}/Transpose", perm=order)

@@ -231,5 +231,5 @@ class ChunkedSteps:
         for name, axis in self._streaming.time.items():
             feeds[name] = self._without_entries(self.model.inputs[name], axis)
         names = list(self.model.outputs)
-        values = call(self.model.path, self.model.session.run, names, feeds)
+        values = call(self.model.path, self.model.session.run, names, feeds, self.model.run_options)
         return dict(zip(names, values, strict=True))

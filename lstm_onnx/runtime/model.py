@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from .initial_states import initial_state
 from .loaded_model import ClosedSession, one_thread_session, read_interface
 from .lstm_call import call_lstm
 from .non_finite_inputs import hides_nan, warn_of_non_finite
+from .providers import NO_GRAPH, graph_options
 from .shutdown import Gate, sleep_if_ending, watch
 from .tensor_info import axis_sizes, validated_feeds, validated_lengths
 
@@ -46,6 +47,7 @@ class Model:
         device_id: which GPU, from 0.
         threads, spin, cuda_graph: as passed to `load`.
         session: the ``onnxruntime.InferenceSession``.
+        run_options: an ``onnxruntime.RunOptions`` for its runs, where CUDA graphs must be kept out of them; else None.
         inputs: each input's name, dtype and axes.
         outputs: the same for outputs.
         states: each state input, and the output that feeds it at the next step.
@@ -71,11 +73,10 @@ class Model:
         reopen: Callable[[], Model] | None = None,
     ) -> None:
         self.path = path
-        self.provider = provider
-        self.device_id = device_id if provider == "cuda" else 0
-        self.threads = threads
-        self.spin, self.cuda_graph = spin, cuda_graph
+        self.provider, self.device_id = provider, device_id if provider == "cuda" else 0
+        self.threads, self.spin, self.cuda_graph = threads, spin, cuda_graph
         self.session = session
+        self.run_options = graph_options(NO_GRAPH) if cuda_graph and provider == "cuda" else None
         self.chunks_differ: str | None = None
         # Absolute, so that it can be opened again after a change of folder, or in another process.
         self.file = os.path.realpath(path)
@@ -84,10 +85,9 @@ class Model:
         self._bindings = BindingCache()
         self._one_thread: Any = None
         self._opening = threading.Lock()
-        interface = read_interface(path, session, provider, states)
-        self.metadata: Metadata = interface.metadata
-        self.inputs, self.outputs = interface.inputs, interface.outputs
-        self.states, self.counts = interface.states, interface.counts
+        found = read_interface(path, session, provider, states)
+        self.metadata: Metadata = found.metadata
+        self.inputs, self.outputs, self.states, self.counts = found.inputs, found.outputs, found.states, found.counts
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         self.hides_nan = provider == "cpu" and hides_nan(session)
         sleep_if_ending()
@@ -192,7 +192,7 @@ class Model:
         warn_of_non_finite(self, arrays)
         require_whole_chunks(self.metadata.streaming_or_default, arrays)
         names = list(self.outputs)
-        values = call(self.path, self.session.run, names, arrays)
+        values = call(self.path, self.session.run, names, arrays, self.run_options)
         if key is not None:
             self._bindings.record(key, self.session_for, self.path, self.inputs, self.outputs, arrays, values)
         return {
@@ -376,7 +376,7 @@ class Model:
                 hint='load it in the child, or start that with multiprocessing\'s method "spawn"',
             )
 
-    def __enter__(self) -> Model:
+    def __enter__(self) -> Self:
         """For ``with lstm_onnx.load(path) as model:``."""
         return self
 

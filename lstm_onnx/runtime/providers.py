@@ -31,6 +31,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ORT_NAMES = {CPU: "cpu", CUDA: "cuda"}
 """ONNX Runtime's names of the providers, which are accepted too."""
 _MAX_DEVICES = 1024
+NO_GRAPH = -1
 CPU_SHAPE_OPS = frozenset(
     {"Shape", "Size", "Gather", "Cast", "Range", "Unsqueeze", "Squeeze", "Slice", "Concat", "Less"}
 )
@@ -274,6 +275,13 @@ def _session_options(ort: Any, settings: _Settings) -> Any:
 def _provider_options(settings: _Settings) -> dict[str, str]:
     options = {"enable_cuda_graph": "1"} if settings.cuda_graph else {}
     return options | ({"device_id": str(settings.device_id)} if settings.device_id else {})
+
+
+def graph_options(number: int) -> Any:
+    """Options of a run that captures the CUDA graph of this number, or replays it; `NO_GRAPH` for a plain run."""
+    options = onnxruntime().RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options
 
 
 def _version(ort: Any) -> tuple[int, ...]:

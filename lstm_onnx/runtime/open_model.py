@@ -11,7 +11,7 @@ from ..atomic_io import require_readable
 from ..errors import InputError
 from .loaded_model import fingerprint, validated_states_argument
 from .model import Model
-from .providers import open_session, parse_provider
+from .providers import open_session, parse_provider, validated_threads
 
 
 def load(
@@ -61,6 +61,8 @@ def load(
     """
     require_readable(path, "an .onnx file")
     pairs = validated_states_argument(states)
+    _, device_id = parse_provider(provider)
+    threads = validated_threads(threads)
     if trial is not False:
         from .trial import is_trial_needed, require_trial
 
@@ -72,7 +74,7 @@ def load(
                     hint="leave one of the two out",
                     name="session_options",
                 )
-            require_trial(path, provider, threads, states)
+            require_trial(path, provider, threads, pairs)
     before = fingerprint(path)
     session, used = open_session(
         path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
@@ -87,7 +89,7 @@ def load(
         threads,
         spin=spin,
         cuda_graph=cuda_graph,
-        device_id=parse_provider(provider)[1],
+        device_id=device_id,
         fingerprint=None if session_options is not None else before,
         reopen=reopen if session_options is None else None,
     )

@@ -133,6 +133,11 @@ def parse_provider(provider: Any) -> tuple[str, int]:
     return name, int(device or 0)
 
 
+def validated_threads(threads: Any) -> int | None:
+    """The number of threads; None leaves the choice to ONNX Runtime (InputError)."""
+    return None if threads is None else integer("threads", threads, 1, MAX_THREADS, "or None")
+
+
 @dataclass(frozen=True)
 class _Settings:
     """How a session is opened; see `open_session`."""
@@ -180,8 +185,7 @@ def open_session(
         InputError: `threads` is not a positive integer, `spin` no duration, or `session_options` something else.
     """
     wanted, device_id = parse_provider(provider)
-    if threads is not None:
-        threads = integer("threads", threads, 1, MAX_THREADS, "or None")
+    threads = validated_threads(threads)
     spin = seconds("spin", spin, 1)
     if not isinstance(model, bytes):
         # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_io import atomic_write, require_writable, temporary_folder
+from ..atomic_io import atomic_write, require_apart, require_writable, temporary_folder
 from ..errors import FileError, InputError, ModelError, RunError
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
-from ..runtime.streamable import is_streamable
+from ..runtime.streamable import is_streamable, rows_mix
 from .batch_first import write_batch_first
 from .triton_config import TritonConfig, TritonState, TritonTensor
 
@@ -81,7 +81,7 @@ def deploy_triton(
 
     Raises:
         ModelError: an input, output or state has no batch axis, or Triton's configuration cannot say what it is.
-        FileError: a file cannot be read or written.
+        FileError: a file cannot be read or written, or `file` would be replaced.
         InputError: an argument is not possible.
         RunError: the model with the batch first gives other results; nothing is written.
     """
@@ -93,6 +93,8 @@ def deploy_triton(
         )
     if not 1 <= max_batch <= 2**31 - 1:
         raise InputError(f"max_batch = {max_batch} is not possible", hint="it must be 1 or more", name="max_batch")
+    folder = Path(repository) / name
+    require_apart([folder / "1" / "model.onnx"], [file])
     with load(file, "cpu", trial=None) as model:
         stateful = _is_stateful(model)
         axes = _batch_axes(model)
@@ -112,7 +114,6 @@ def deploy_triton(
         )
         files = {"config.pbtxt": str(config).encode()}
         files |= {f"{_STATES_FOLDER}/{name}": content for name, content in initial.values()}
-        folder = Path(repository) / name
         _write(model, file, axes, folder, files)
         return TritonResult(
             str(folder),
@@ -159,8 +160,8 @@ def _batch_axes(model: Model) -> dict[str, int]:
                 name=name,
             )
         found[name] = axis
-    if model.metadata.batch_mixes:
-        raise ModelError(f"its rows cannot be batched: {model.metadata.batch_mixes}", path=model.path)
+    if mixes := rows_mix(model):
+        raise ModelError(f"its rows cannot be batched: {mixes}", path=model.path)
     return found
 
 

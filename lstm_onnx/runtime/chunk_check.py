@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..symbolic_dims import size_of
-from .batch_axes import state_dim_names
+from .batch_axes import axis_of, batch_name, state_batch_axis, state_dim_names
 from .tensor_info import ValueInfo
 from .tuning import CHUNK_TOLERANCE
 
@@ -234,6 +234,30 @@ def why_not_streamable(model: Model) -> str:
         if not reasons[cut]:
             return ""
     return next(iter(reasons.values()), "")
+
+
+def why_rows_mix(model: Model) -> str:
+    """Run a model without metadata on a batch, and on its first sequence alone; how they differ, or "".
+
+    Where its batch is fixed or unknown, or it does not run at such sizes, there is nothing to compare.
+    """
+    free = {name: info for name, info in model.inputs.items() if name not in model.states}
+    batches = {batch_name(model), *(_batch_dim(model.inputs[name]) for name in model.states)}
+    axes = {name: axis_of(info, batches) for name, info in {**model.inputs, **model.outputs}.items()}
+    known = {name: axis for name, axis in axes.items() if axis is not None}
+    ends = {name: known[name] for name in model.outputs if name in known}
+    for other in (_OTHER, None):
+        sequence = _random_sequence(model, free, {}, _BATCH, other, 1)
+        try:
+            return row_difference(model.run, {**sequence.feeds, **sequence.states}, known, ends)
+        except (InputError, RunError):
+            continue
+    return ""
+
+
+def _batch_dim(info: ValueInfo) -> int | str | None:
+    axis = state_batch_axis(info)
+    return None if axis is None else info.shape[axis]
 
 
 def _sequences(model: Model) -> Iterator[WholeSequence]:

@@ -72,16 +72,13 @@ class Model:
         fingerprint: tuple[int, ...] | None = None,
         reopen: Callable[[], Model] | None = None,
     ) -> None:
-        self.path = path
+        self.path, self.session = path, session
         self.provider, self.device_id = provider, device_id if provider == "cuda" else 0
         self.threads, self.spin, self.cuda_graph = threads, spin, cuda_graph
-        self.session = session
         self.run_options = graph_options(NO_GRAPH) if cuda_graph and provider == "cuda" else None
         self.chunks_differ: str | None = None
-        # Absolute, so that it can be opened again after a change of folder, or in another process.
-        self.file = os.path.realpath(path)
-        self._fingerprint = fingerprint
-        self._reopen = reopen
+        self.file = os.path.realpath(path)  # to be opened again after a change of folder, or in another process
+        self._fingerprint, self._reopen = fingerprint, reopen
         self._bindings = BindingCache()
         self._one_thread: Any = None
         self._opening = threading.Lock()
@@ -250,15 +247,18 @@ class Model:
 
         Args:
             slots: how many streams can be open at once.
-            check: as in `stream`.
+            check: as in `stream`, and compare a sequence alone with itself in a batch.
 
         Raises:
-            InputError: the model cannot be streamed (see `stream`), its batch is fixed, or `slots` is not possible
-                or too large for memory.
+            InputError: the model cannot be streamed (see `stream`), sequences in a batch affect each other, its batch
+                is fixed, or `slots` is not possible or too large for memory.
         """
         from .pool.pool import Pool
+        from .streamable import require_separate_rows
 
-        return Pool(self, slots, check=check)
+        pool = Pool(self, slots, check=check)
+        require_separate_rows(self, check=check)
+        return pool
 
     def map(
         self,

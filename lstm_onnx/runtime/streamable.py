@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -10,6 +11,9 @@ from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
     from .model import Model
+
+_rows_mix: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
+"""What `rows_mix` found of models whose metadata does not say."""
 
 
 def require_streamable(model: Model, *, check: bool = True) -> None:
@@ -54,6 +58,29 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
             hint="run whole sequences instead (check=False opens a stream anyway)",
             path=model.path,
         )
+
+
+def rows_mix(model: Model) -> str:
+    """In which output a sequence's results depend on the others in its batch; "" where none is known to.
+
+    Files from lstm-onnx say so in their metadata.  Another one is run, once, on a batch and on a sequence of it alone.
+    """
+    if model.spec is not None:
+        return ""
+    if model.metadata.batch_mixes is not None:
+        return model.metadata.batch_mixes
+    if model not in _rows_mix:
+        from .chunk_check import why_rows_mix
+
+        _rows_mix[model] = why_rows_mix(model)
+    return _rows_mix[model]
+
+
+def require_separate_rows(model: Model, *, check: bool = True) -> None:
+    """Refuse a model whose streams cannot be stepped as one batch (InputError); `check` as of `require_streamable`."""
+    mixes = rows_mix(model) if check else model.metadata.batch_mixes
+    if mixes:
+        raise InputError(f"streams cannot be stepped together: {mixes}", hint="use model.stream()", path=model.path)
 
 
 def stream_inputs(model: Model) -> dict[str, ValueInfo]:

@@ -77,7 +77,7 @@ class ServedModel:
             if model.metadata.streaming_or_default.last is None:
                 self._batcher = _batcher(model, settings, record)
         except InputError:
-            pass  # its batch is fixed, or not known
+            pass  # its batch is fixed or not known, or its rows affect each other
         try:
             if self._batcher is None:  # one without streams is false
                 self._batcher = SingleStreams(model, executor, settings.max_streams, record)

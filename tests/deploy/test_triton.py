@@ -14,11 +14,11 @@ from tritonclient.grpc import model_config_pb2 as model_config
 
 import lstm_onnx
 from lstm_onnx.deploy import deploy_triton
-from lstm_onnx.errors import InputError, ModelError, RunError
+from lstm_onnx.errors import FileError, InputError, ModelError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.spec import ExportOptions
 
-from ..runtime.models import accumulator, exported, randoms
+from ..runtime.models import accumulator, centred_rows, exported, randoms
 from ..serving.conftest import summing
 from .sequencer import Sequencer
 
@@ -182,6 +182,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"scale int64 \(\) has no batch axis"):
         deploy_triton(tmp_path / "scale.onnx", tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
+    with pytest.raises(ModelError, match="its rows cannot be batched: y of one sequence depends on the other"):
+        deploy_triton(centred_rows(tmp_path / "mean.onnx"), tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+    exported(tmp_path / "net.onnx")
+    deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
+    with pytest.raises(FileError, match=r"model\.onnx: is read as well"):
+        deploy_triton(tmp_path / "repository" / "net" / "1" / "model.onnx", tmp_path / "repository", name="net")
     exported(tmp_path / "a b.onnx")
     with pytest.raises(InputError, match="cannot be the name of a model"):
         deploy_triton(tmp_path / "a b.onnx", tmp_path / "repository")

@@ -230,7 +230,7 @@ class Batcher:
         self.timeout = None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         if not isinstance(pool, (Pool, Model)):
             raise InputError(f"a batcher steps a pool or a model, and not a {type(pool).__name__}", name="pool")
-        self.pool = pool if isinstance(pool, Pool) else Pool(pool, max_batch)
+        self.pool = pool if isinstance(pool, Pool) else pool.pool(max_batch)
         if self.pool.least > 1:
             raise InputError(
                 f"is only right for {self.pool.least} rows or more, and a stream may have to be stepped alone",

@@ -54,8 +54,6 @@ class Model:
         counts: the inputs that hold numbers of steps, such as lengths, and the axis along which they count.
         metadata: the file's metadata: the spec of a bare LSTM, the inputs of a module, initial states, options,
             versions, the weights' digest.
-        chunks_differ: the reason why chunks give other numbers than the whole sequence; "" where they were
-            compared and agree; None before they are compared.
     """
 
     def __init__(
@@ -76,7 +74,6 @@ class Model:
         self.provider, self.device_id = provider, device_id if provider == "cuda" else 0
         self.threads, self.spin, self.cuda_graph = threads, spin, cuda_graph
         self.run_options = graph_options(NO_GRAPH) if cuda_graph and provider == "cuda" else None
-        self.chunks_differ: str | None = None
         self.file = os.path.realpath(path)  # to be opened again after a change of folder, or in another process
         self._fingerprint, self._reopen = fingerprint, reopen
         self._bindings = BindingCache()

@@ -12,8 +12,9 @@ from .tensor_info import ValueInfo
 if TYPE_CHECKING:
     from .model import Model
 
+_chunks_differ: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
 _rows_mix: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
-"""What `rows_mix` found of models whose metadata does not say."""
+"""What was found of models whose metadata does not say; "" for nothing."""
 
 
 def require_streamable(model: Model, *, check: bool = True) -> None:
@@ -48,13 +49,13 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))
     if known or not check:
         return
-    if model.chunks_differ is None:
+    if model not in _chunks_differ:
         from .chunk_check import why_not_streamable  # our own files never need it
 
-        model.chunks_differ = why_not_streamable(model)
-    if model.chunks_differ:
+        _chunks_differ[model] = why_not_streamable(model)
+    if _chunks_differ[model]:
         raise InputError(
-            f"cannot be streamed: {model.chunks_differ}",
+            f"cannot be streamed: {_chunks_differ[model]}",
             hint="run whole sequences instead (check=False opens a stream anyway)",
             path=model.path,
         )

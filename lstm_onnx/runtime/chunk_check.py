@@ -245,6 +245,9 @@ def why_rows_mix(model: Model) -> str:
     batches = {batch_name(model), *(_batch_dim(model.inputs[name]) for name in model.states)}
     axes = {name: axis_of(info, batches) for name, info in {**model.inputs, **model.outputs}.items()}
     known = {name: axis for name, axis in axes.items() if axis is not None}
+    dims = {dim for name in free if name in known for dim in free[name].shape}
+    if any(dim not in dims and not isinstance(dim, int) for info in free.values() for dim in info.shape):
+        return ""  # the batch may have another name there
     ends = {name: known[name] for name in model.outputs if name in known}
     for other in (_OTHER, None):
         sequence = _random_sequence(model, free, {}, _BATCH, other, 1)

@@ -44,12 +44,8 @@ def atomic_write(path: Name) -> Iterator[IO[bytes]]:
     """
     target = require_writable(path)
     try:
-        if _is_special(target):
-            with _opened_special(target) as stream:
-                yield stream
-        else:
-            with _replacing(target) as stream:
-                yield stream
+        with _opened_special(target) if _is_special(target) else _replacing(target) as stream:
+            yield stream
     except OSError as error:
         if isinstance(error, BrokenPipeError) and is_stdout(target):
             return  # the reader has closed its end, as head does
@@ -82,7 +78,10 @@ def _opened_special(target: Path) -> IO[bytes]:
 @contextlib.contextmanager
 def _replacing(target: Path) -> Iterator[IO[bytes]]:
     """A new file that replaces `target` when the block ends without an exception."""
-    prefix = _temporary_prefix(target)
+    import hashlib
+
+    # Short for any length of the target's name.
+    prefix = f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
     _remove_stale(target.parent, prefix)
     temporary = ""
     try:
@@ -110,13 +109,6 @@ def _replacing(target: Path) -> Iterator[IO[bytes]]:
         with contextlib.suppress(OSError):
             os.unlink(temporary)  # noqa: PTH108 - after success it does not exist any more
         _UNFINISHED.discard(temporary)
-
-
-def _temporary_prefix(target: Path) -> str:
-    """The prefix of temporary files for `target`, short for any length of its name."""
-    import hashlib
-
-    return f"{_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}-"
 
 
 def _lock(descriptor: int, *, wait: bool = True) -> bool:
@@ -205,7 +197,7 @@ def require_writable(path: Name) -> Path:
         mode = stat.S_IFREG
     except OSError as error:
         why = "is a link that leads back to itself" if error.errno == errno.ELOOP else error.strerror or str(error)
-        raise FileError(f"{why}", hint="name another file to write", path=path) from error
+        raise FileError(why, hint="name another file to write", path=path) from error
     if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
         raise FileError(f"is a {'disk' if stat.S_ISBLK(mode) else 'socket'}", hint="name a file to write", path=path)
     if stat.S_ISREG(mode) and not os.access(target.parent, os.W_OK | os.X_OK):
@@ -307,8 +299,10 @@ def require_readable(path: str | os.PathLike[str], what: str, *, pipes: bool = F
         raise FileError(f"{shown}: {error.strerror or error}", hint=f"expected {what}") from error
     if stat.S_ISDIR(found.st_mode):
         raise FileError("is a directory", hint=f"expected {what}", path=path)
-    if not stat.S_ISREG(found.st_mode) and not (pipes and stat.S_ISFIFO(found.st_mode)):
-        raise FileError(f"is {_kind(found.st_mode)}, and no regular file", hint=f"expected {what}", path=path)
+    is_pipe = stat.S_ISFIFO(found.st_mode)
+    if not stat.S_ISREG(found.st_mode) and not (pipes and is_pipe):
+        kind = "a pipe" if is_pipe else "a socket" if stat.S_ISSOCK(found.st_mode) else "a device"
+        raise FileError(f"is {kind}, and no regular file", hint=f"expected {what}", path=path)
     if stat.S_ISREG(found.st_mode) and found.st_size == 0:
         raise FileError("is empty", hint=f"expected {what}", path=path)
     if not os.access(path, os.R_OK):
@@ -327,11 +321,6 @@ def require_utf8(path: Name) -> None:
         raise FileError(
             "its name is not UTF-8, and ONNX Runtime takes no other", hint="rename it", path=path
         ) from error
-
-
-def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
-    return next((words for test, words in kinds if test(mode)), "a device")
 
 
 def readable_file(path: Name, what: str, *, pipes: bool = False) -> Path:

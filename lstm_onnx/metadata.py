@@ -112,6 +112,9 @@ class Streaming:
         return self.settled + (steps - self.settled) % self.period
 
 
+_DEFAULT_STREAMING = Streaming({}, {})
+
+
 @dataclass(frozen=True)
 class Metadata:
     """The metadata of an exported file, under the keys ``lstm_onnx.*``.
@@ -163,6 +166,11 @@ class Metadata:
     streaming: Streaming | None = None
     generation: GeneratingStep | None = None
 
+    @property
+    def streaming_or_default(self) -> Streaming:
+        """`streaming`; its defaults where the states are those of recurrent layers alone."""
+        return self.streaming or _DEFAULT_STREAMING
+
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries of an ONNX file: ``lstm_onnx.NAME`` to JSON, sorted, the same from run to run."""
         entries: dict[str, Any] = {
@@ -210,11 +218,11 @@ class Metadata:
                 if key.startswith(METADATA_PREFIX)
             }
             states, versions = entries.get("states", {}), entries.get("versions", {})
-            if not all(isinstance(k, str) and isinstance(v, str) for d in (states, versions) for k, v in d.items()):
-                raise ConfigError("the metadata's states and versions must map names to names")
+            texts = [text for names in (states, versions) for pair in names.items() for text in pair]
+            _require(all(isinstance(text, str) for text in texts), "states and versions must map names to names")
             digest, reason, mixes = (entries.get(key) for key in ("weights", "not_streamable", "batch_mixes"))
-            if not all(isinstance(item, (str, type(None))) for item in (digest, reason, mixes)):
-                raise ConfigError("the metadata's weights, not_streamable and batch_mixes must be strings")
+            optional = all(isinstance(item, (str, type(None))) for item in (digest, reason, mixes))
+            _require(optional, "weights, not_streamable and batch_mixes must be strings")
             return cls(
                 spec=LSTMSpec(**entries["spec"]) if "spec" in entries else None,
                 options=ExportOptions(**entries["export"]) if "export" in entries else None,
@@ -265,6 +273,11 @@ def unpacked(item: Mapping[str, Any]) -> NDArray[Any]:
     return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype).reshape(item["shape"])
 
 
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise ConfigError(f"the metadata's {text}")
+
+
 def _initial(item: Mapping[str, Any]) -> NDArray[Any]:
     try:
         return unpacked(item)
@@ -277,72 +290,70 @@ def _initial(item: Mapping[str, Any]) -> NDArray[Any]:
 def _origin(item: Any) -> Origin:
     module, *numbers = item
     known = len(numbers) == 3 and all(type(n) is int for n in numbers)
-    if not isinstance(module, str) or not known or min(numbers[0], numbers[1] + 1, numbers[2]) < 0:
-        raise ConfigError("the metadata's origins must be module, first call, last call and index")
+    fits = isinstance(module, str) and known and min(numbers[0], numbers[1] + 1, numbers[2]) >= 0
+    _require(fits, "origins must be module, first call, last call and index")
     return Origin(module, *numbers)
 
 
 def _names(item: Any) -> tuple[str, ...]:
-    if not isinstance(item, list) or not all(isinstance(name, str) for name in item):
-        raise ConfigError("the metadata's time_axes and loop_states must be lists of names")
+    fits = isinstance(item, list) and all(isinstance(name, str) for name in item)
+    _require(fits, "time_axes and loop_states must be lists of names")
     return tuple(item)
 
 
 def _limits(item: Any) -> tuple[int, int | None]:
     least, largest = item
-    if not _is_size(least) or not (largest is None or (_is_size(largest) and largest >= least)):
-        raise ConfigError("the metadata's axis_limits must be a least size and a largest one or null")
+    fits = _is_size(least) and (largest is None or (_is_size(largest) and largest >= least))
+    _require(fits, "axis_limits must be a least size and a largest one or null")
     return least, largest
 
 
 def _table_rows(item: Any) -> dict[str, int]:
-    if not isinstance(item, dict) or not all(map(_is_size, item.values())):
-        raise ConfigError("the metadata's table_rows must map names to numbers of rows")
+    fits = isinstance(item, dict) and all(map(_is_size, item.values()))
+    _require(fits, "table_rows must map names to numbers of rows")
     return dict(item)
 
 
 def _sizes(item: Any) -> tuple[int, ...]:
-    if not isinstance(item, list) or not all(map(_is_size, item)):
-        raise ConfigError("the metadata's size_boundaries must be lists of sizes")
+    _require(isinstance(item, list) and all(map(_is_size, item)), "size_boundaries must be lists of sizes")
     return tuple(item)
 
 
 def _call(item: Any) -> list[Any] | None:
-    if item is not None and not isinstance(item, list):
-        raise ConfigError("the metadata's call must be a list of arguments")
-    return item
+    _require(item is None or isinstance(item, list), "call must be a list of arguments")
+    found: list[Any] | None = item
+    return found
 
 
 def _quantization(item: Any) -> Quantization:
     quantization = Quantization(**{**item, "unproven": _names(item.get("unproven", []))})
-    if not isinstance(quantization.kernel, str) or not isinstance(quantization.layers, str):
-        raise ConfigError("the metadata's quantization must be a kernel and layers")
+    fits = isinstance(quantization.kernel, str) and isinstance(quantization.layers, str)
+    _require(fits, "quantization must be a kernel and layers")
     return quantization
 
 
 def _streaming(item: Any) -> Streaming:
     found = Streaming(**{**item, "caches": _names(item.get("caches", []))})
     axes = [*found.time.items(), *found.outputs.items(), *found.first.items()]
-    named = all(isinstance(name, str) and (_is_count(axis) or axis is None) for name, axis in axes)
-    sizes = (found.delay, found.settled)
-    counts = (found.hop, found.multiple, found.least, found.period, found.chunk)
-    names = (found.steps, found.last)
-    if (
-        not (
-            found.time and named and all(map(_is_count, (*sizes, *found.time.values()))) and all(map(_is_size, counts))
-        )
-        or not all(name is None or isinstance(name, str) for name in names)
-        or not isinstance(found.positions, bool)
-    ):
-        raise ConfigError("the metadata's streaming must hold the axes of inputs and outputs, and counts of steps")
+    fits = (
+        bool(found.time)
+        and all(isinstance(name, str) and (_is_count(axis) or axis is None) for name, axis in axes)
+        and all(map(_is_count, (found.delay, found.settled, *found.time.values())))
+        and all(map(_is_size, (found.hop, found.multiple, found.least, found.period, found.chunk)))
+        and all(name is None or isinstance(name, str) for name in (found.steps, found.last))
+        and isinstance(found.positions, bool)
+    )
+    _require(fits, "streaming must hold the axes of inputs and outputs, and counts of steps")
     return found
 
 
 def _generation(entries: Mapping[str, Any]) -> GeneratingStep:
     found = GeneratingStep.from_dict(entries["generation"])
     fed = [len(item["shape"]) for item in entries.get("inputs", []) if item["name"] == found.generation.input]
-    if len(fed) != 1 or found.batch_axis == found.time_axis or max(found.batch_axis, found.time_axis or 0) >= fed[0]:
-        raise ConfigError("the metadata's generation must name an input and its axes")
+    fits = (
+        len(fed) == 1 and found.batch_axis != found.time_axis and max(found.batch_axis, found.time_axis or 0) < fed[0]
+    )
+    _require(fits, "generation must name an input and its axes")
     return found
 
 

@@ -19,8 +19,6 @@ import numpy as np
 
 from .errors import ConfigError, shown
 
-GATES = 4
-"""An LSTM's input, forget, cell and output gate share one matrix, so its gate dimensions are ``4 * hidden_size``."""
 DTYPES = ("float32", "float64", "float16")
 NONLINEARITIES = ("tanh", "relu")
 PROJECTIONS = ("scan", "fold")
@@ -178,7 +176,7 @@ class LSTMSpec(RecurrentSpec):
             what is allowed.
     """
 
-    gates = GATES
+    gates = 4  # input, forget, cell and output
     op_type = "LSTM"
     has_cell = True
 

@@ -27,10 +27,8 @@ def size_of(dim: str, sizes: Mapping[str, int]) -> int | None:
     if known is not None or dim.isidentifier():
         return known
     expression = _parsed(dim)
-    if expression is None:
-        return None
     try:
-        return _value(expression, sizes)
+        return None if expression is None else _value(expression, sizes)
     except (LookupError, ZeroDivisionError):
         return None
 

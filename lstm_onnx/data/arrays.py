@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 import numpy as np
 
-from ..errors import FileError
-from .formats import Record, is_numeric, native, one_line
+from ..errors import FileError, reason
+from .formats import Record, is_numeric, native
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,7 @@ def read_npz(stream: BinaryIO, place: str) -> Record:
                 with archive.open(member) as packed:
                     record[name] = _npy(cast("BinaryIO", packed), member.file_size, f"{place}: array {name!r}")
     except damaged as error:
-        raise FileError(f"{place}: is not a valid npz file: {one_line(error)}; {_DAMAGED}") from error
+        raise FileError(f"{place}: is not a valid npz file: {reason(error)}; {_DAMAGED}") from error
     if not record:
         raise FileError(f"{place}: has no arrays; save at least one by name with numpy.savez")
     return record
@@ -108,7 +108,7 @@ def read_safetensors(stream: BinaryIO, place: str) -> Record:
     try:
         tensors = deserialize(stream.read())
     except safetensors.SafetensorError as error:
-        raise FileError(f"{place}: is not a valid safetensors file: {one_line(error)}; {_DAMAGED}") from error
+        raise FileError(f"{place}: is not a valid safetensors file: {reason(error)}; {_DAMAGED}") from error
     record: Record = {}
     for name, tensor in sorted(tensors, key=itemgetter(0)):  # their order varies
         code, shape, data = str(tensor["dtype"]), tensor["shape"], tensor["data"]

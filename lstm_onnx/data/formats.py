@@ -143,12 +143,6 @@ def readable(place: str) -> Iterator[None]:
         raise FileError(f"{place}: cannot be read: {error.strerror or error}") from error
 
 
-def one_line(error: BaseException) -> str:
-    """The message of a library's error on one line of at most 160 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
-
-
 def enumerated(names: Sequence[str]) -> str:
     """The first 20 names on one line, as in "a, b and 3 more"."""
     shown = ", ".join(" ".join(name.split()) for name in names[:20])

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..errors import FileError, MissingDependencyError
+from ..errors import FileError, MissingDependencyError, reason
 from .arrays import check_expansion
-from .formats import PlacedRecord, Record, enumerated, one_line
+from .formats import PlacedRecord, Record, enumerated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +99,7 @@ def write_parquet(
             if writer is not None and waiting:
                 writer.write_batch(_batch(pa, schema, waiting))
     except pa.ArrowException as error:
-        raise FileError(f"{place}: parquet cannot store this: {one_line(error)}; write .npz instead") from error
+        raise FileError(f"{place}: parquet cannot store this: {reason(error)}; write .npz instead") from error
 
 
 def require_pyarrow() -> tuple[Any, Any]:
@@ -127,7 +127,7 @@ def damage(pa: Any, place: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FileError(
-            f"{place}: is truncated, damaged or not a parquet file: {one_line(error)}; write it again"
+            f"{place}: is truncated, damaged or not a parquet file: {reason(error)}; write it again"
         ) from error
 
 

@@ -10,6 +10,7 @@ from ..errors import InputError, ModelError, RunError
 from ..input_spec import axes as axes_of
 from ..input_spec import draw
 from ..runtime import Model
+from ..runtime.streamable import stream_inputs
 from ..symbolic_dims import size_of
 from .formats import Record, Records
 
@@ -45,12 +46,8 @@ def random_record(model: Model, sizes: Mapping[str, int], seed: int = 0) -> Reco
     rng = np.random.default_rng(seed)
     specs = [spec for spec in model.metadata.inputs if spec.name not in model.states]
     record: Record = draw(specs, sizes, rng)
-    filled_in = {*model.states, *record}
-    if model.spec is not None:
-        filled_in.add("lengths")
-    if model.metadata.streaming is not None and model.metadata.streaming.last is not None:
-        filled_in.add(model.metadata.streaming.last)
-    for name, info in model.inputs.items():
+    filled_in = {*record, "lengths"} if model.spec is not None else set(record)
+    for name, info in stream_inputs(model).items():
         if name in filled_in:
             continue
         if info.dtype is None or not np.issubdtype(info.dtype, np.floating):

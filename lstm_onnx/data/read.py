@@ -57,7 +57,9 @@ def read(
         stack.enter_context(readable("stdin" if place == "-" else place))
         if place == "-":
             place = "stdin"
-            stream = peek(place, _standard_input() if stdin is None else stdin)
+            if stdin is None and sys.stdin is None:  # under pythonw, or with the descriptor closed
+                raise FileError("stdin: is closed; pass a file instead of -")
+            stream = peek(place, stdin or sys.stdin.buffer)
             format = format or sniff(stream.head)
         else:
             format = format or format_of(place)
@@ -82,12 +84,6 @@ def _closing(records: Iterator[Record], stack: contextlib.ExitStack) -> Generato
     """`records`; the file is closed at their end, or when this generator is closed."""
     with stack:
         yield from records
-
-
-def _standard_input() -> BinaryIO:
-    if sys.stdin is None:  # under pythonw, or with the descriptor closed
-        raise FileError("stdin: is closed; pass a file instead of -")
-    return sys.stdin.buffer
 
 
 def _check_columns(place: str, format: str, columns: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from itertools import groupby
 from typing import NamedTuple
 
@@ -52,16 +53,15 @@ def run_records(
         RunError: ONNX Runtime failed.
         FileError: a later record cannot be read.
     """
-    reported: set[str] = set()
+    tell_once = cache(on_note)
 
     def cast(numbered: tuple[int, Record]) -> _Placed:
         index, record = numbered
         place = place_of(record, index) if records.many else ""
         with _at(place):
             feeds, notes = cast_inputs(model.inputs, record, typed=records.typed)
-        for note in sorted(notes - reported):
-            on_note(note)
-        reported.update(notes)
+        for note in sorted(notes):
+            tell_once(note)
         return _Placed(place, feeds)
 
     def can_be_mapped(item: _Placed) -> bool:
@@ -73,7 +73,7 @@ def run_records(
             continue
         for item in items:
             with _at(item.place):
-                outputs = run_chunks(model, item.feeds, chunk) if chunk else _run_record(model, item.feeds)
+                outputs = run_chunks(model, item.feeds, chunk) if chunk else _run_record(model, item.feeds, workers)
             yield outputs
 
 
@@ -104,13 +104,13 @@ def _map(model: Model, items: Iterator[_Placed], workers: int | None) -> Iterato
         raise type(error)(f"{places[error.index]}: {error.__cause__}", name=error.name, index=error.index) from error
 
 
-def _run_record(model: Model, feeds: Record) -> Record:
+def _run_record(model: Model, feeds: Record, workers: int | None) -> Record:
     """Run one record whole; that of a bare LSTM may lack the batch axis, or one of the states."""
     spec = model.spec
     if spec is None or "input" not in feeds:
         return model.run(feeds)
     if _is_large_batch(model, feeds):
-        return _run_large_batch(model, feeds)
+        return _run_large_batch(model, feeds, workers)
     require_known_names(model.inputs, feeds)
     states = None
     if "h0" in feeds or "c0" in feeds:
@@ -130,7 +130,7 @@ def _is_large_batch(model: Model, feeds: Record) -> bool:
     return feeds["input"].shape[0 if spec.batch_first else 1] >= _LARGE_BATCH and "lengths" in model.inputs
 
 
-def _run_large_batch(model: Model, feeds: Record) -> Record:
+def _run_large_batch(model: Model, feeds: Record, workers: int | None) -> Record:
     """The rows of a batch through `Model.map`, joined to a batch again."""
     spec = model.spec
     assert spec is not None  # noqa: S101 - see `_is_large_batch`
@@ -141,6 +141,6 @@ def _run_large_batch(model: Model, feeds: Record) -> Record:
     output = np.zeros((batch, time, spec.output_size), x.dtype)
     hn, cn = np.empty(spec.h_shape(batch), x.dtype), np.empty(spec.c_shape(batch), x.dtype)
     sequences = (row[:length] for row, length in zip(rows, lengths, strict=True))
-    for index, (y, (h, c)) in enumerate(model.map(sequences)):
+    for index, (y, (h, c)) in enumerate(model.map(sequences, workers=workers)):
         output[index, : len(y)], hn[:, index], cn[:, index] = y, h, c
     return {"output": output if spec.batch_first else np.swapaxes(output, 0, 1), "hn": hn, "cn": cn}

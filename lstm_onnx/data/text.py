@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import FileError
-from .formats import PlacedRecord, Record, enumerated, one_line
+from ..errors import FileError, reason
+from .formats import PlacedRecord, Record, enumerated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +44,7 @@ def read_csv(lines: Iterable[bytes], place: str, columns: Sequence[str] | None, 
         rows = _filled_rows(place, ((reader.line_num, row) for row in reader))
         return {name: _table(place, rows, columns)}
     except csv.Error as error:
-        raise FileError(f"{place}: line {reader.line_num}: {one_line(error)}; fix the quotes in that row") from error
+        raise FileError(f"{place}: line {reader.line_num}: {reason(error)}; fix the quotes in that row") from error
 
 
 def is_number(text: str) -> bool:
@@ -81,9 +81,7 @@ def read_jsonl(lines: Iterable[bytes], place: str, name: str) -> Iterator[Record
             value = json.loads(line, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             # The line number in the error is always 1.
-            what = (
-                f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else one_line(error)
-            )
+            what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else reason(error)
             raise FileError(f"{where} is not JSON: {what}; write one complete value per line") from error
         if isinstance(value, list):
             yield PlacedRecord({name: _array(value, where)}, line_name)

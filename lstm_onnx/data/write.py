@@ -13,8 +13,8 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 
 from ..atomic_io import atomic_write
-from ..errors import FileError
-from .formats import FORMATS, SINGLE, format_of, is_numeric, known_format, listing, native, one_line
+from ..errors import FileError, reason
+from .formats import FORMATS, SINGLE, format_of, is_numeric, known_format, listing, native
 
 _LONGEST_MEMBER = 2**16 - 1 - len(".npy")
 """Maximum bytes of a name in a zip file."""
@@ -200,7 +200,7 @@ def _write_safetensors(job: _Job) -> tuple[str, ...]:
     try:
         job.stream.write(save(arrays))
     except SafetensorError as error:
-        raise FileError(f"{job.place}: safetensors cannot store this: {one_line(error)}; write .npz instead") from error
+        raise FileError(f"{job.place}: safetensors cannot store this: {reason(error)}; write .npz instead") from error
     return ()
 
 

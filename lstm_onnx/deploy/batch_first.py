@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
@@ -43,7 +43,8 @@ def write_batch_first(
     both = {value.name for value in inputs} & {value.name for value in outputs}
     if both:
         raise ModelError(f"{min(both)} is an input and an output at once", path=source)
-    names = {value.name: _free_name(value.name, graph) for value in (*inputs, *outputs)}
+    taken = set(_names(graph))
+    names = {value.name: _free_name(value.name, taken) for value in (*inputs, *outputs)}
     _rename(graph, names)
     before = [_transpose(value, axes[value.name], names, to_front=False) for value in inputs]
     after = [_transpose(value, axes[value.name], names, to_front=True) for value in outputs]
@@ -79,8 +80,7 @@ def _names(graph: GraphProto) -> Iterator[str]:
             yield from (*node.input, *node.output)
 
 
-def _free_name(name: str, graph: GraphProto) -> str:
-    taken = set(_names(graph))
+def _free_name(name: str, taken: Container[str]) -> str:
     found = f"{name}{_INNER}"
     while found in taken:
         found += "_"
@@ -100,9 +100,10 @@ def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
 
 
 def _transpose(value: ValueInfoProto, axis: int, names: Mapping[str, str], *, to_front: bool) -> NodeProto:
-    order = list(range(len(value.type.tensor_type.shape.dim)))
+    order, source, target = list(range(len(value.type.tensor_type.shape.dim))), value.name, names[value.name]
     if to_front:
         order.insert(0, order.pop(axis))
-        return helper.make_node("Transpose", [names[value.name]], [value.name], f"{value.name}/Transpose", perm=order)
-    order.insert(axis, order.pop(0))
-    return helper.make_node("Transpose", [value.name], [names[value.name]], f"{value.name}/Transpose", perm=order)
+        source, target = target, source
+    else:
+        order.insert(axis, order.pop(0))
+    return helper.make_node("Transpose", [source], [target], f"{value.name}/Transpose", perm=order)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_io import atomic_write, require_writable
+from ..atomic_io import atomic_write, require_apart, require_writable, temporary_folder
 from ..errors import FileError, InputError, ModelError, RunError
 from ..onnxgraph import load_inlined
 from ..runtime import Model, ValueInfo, load
 from ..runtime.batch_axes import axis_of, batch_name, dynamic_axes, state_batch_axis
-from ..runtime.streamable import is_streamable
+from ..runtime.streamable import is_streamable, rows_mix
 from .batch_first import write_batch_first
 from .triton_config import TritonConfig, TritonState, TritonTensor
 
@@ -69,7 +69,7 @@ def deploy_triton(
     """Write a model into a repository, as ``REPOSITORY/NAME/1/model.onnx`` and ``REPOSITORY/NAME/config.pbtxt``.
 
     A model that can be streamed gets Triton's sequence batcher with implicit state, any other its dynamic batcher.
-    The written model is run beside the original before its configuration is written.
+    The model with the batch first is run beside the original before anything is written.
 
     Args:
         file: the .onnx file.
@@ -81,9 +81,9 @@ def deploy_triton(
 
     Raises:
         ModelError: an input, output or state has no batch axis, or Triton's configuration cannot say what it is.
-        FileError: a file cannot be read or written.
+        FileError: a file cannot be read or written, or `file` would be replaced.
         InputError: an argument is not possible.
-        RunError: the written model gives other results; its configuration is not written.
+        RunError: the model with the batch first gives other results; nothing is written.
     """
     name = Path(file).stem if name is None else name
     if not name or name in (".", "..") or not all(c.isalnum() or c in "._-" for c in name):
@@ -93,17 +93,13 @@ def deploy_triton(
         )
     if not 1 <= max_batch <= 2**31 - 1:
         raise InputError(f"max_batch = {max_batch} is not possible", hint="it must be 1 or more", name="max_batch")
+    folder = Path(repository) / name
+    require_apart([folder / "1" / "model.onnx"], [file])
     with load(file, "cpu", trial=None) as model:
         stateful = _is_stateful(model)
         axes = _batch_axes(model)
         max_batch = min(max_batch, _largest_batch(model, axes))
-        folder = Path(repository) / name
-        _make_folder(folder / "1")
-        written = folder / "1" / "model.onnx"
-        require_writable(written)
-        write_batch_first(load_inlined(file), file, axes, written)
-        _require_equal(model, written, axes)
-        initial = _write_initial_states(model, axes, folder) if stateful else {}
+        initial = _initial_states(model, axes) if stateful else {}
         states = _states(model, axes, initial) if stateful else ()
         carried = {state.input.name for state in states} | {state.output for state in states}
         config = TritonConfig(
@@ -116,13 +112,13 @@ def deploy_triton(
             delay_seconds,
             max(_MOST_SEQUENCES, max_batch),
         )
-        with atomic_write(folder / "config.pbtxt") as target:
-            target.write(str(config).encode())
-        files = ("config.pbtxt", "1/model.onnx", *(f"{_STATES_FOLDER}/{found}" for found in initial.values()))
+        files = {"config.pbtxt": str(config).encode()}
+        files |= {f"{_STATES_FOLDER}/{name}": content for name, content in initial.values()}
+        _write(model, file, axes, folder, files)
         return TritonResult(
             str(folder),
             name,
-            files,
+            ("config.pbtxt", "1/model.onnx", *list(files)[1:]),
             stateful,
             dict(model.states) if stateful else {},
             max_batch,
@@ -133,8 +129,7 @@ def deploy_triton(
 def _is_stateful(model: Model) -> bool:
     if not model.states:
         return False
-    streaming = model.metadata.streaming
-    if streaming is not None and streaming.steps is not None:
+    if model.metadata.streaming_or_default.steps is not None:
         raise ModelError(
             "gives another number of steps for equal chunks, by the steps that came before, and Triton would step "
             "sequences together that differ in that",
@@ -165,8 +160,8 @@ def _batch_axes(model: Model) -> dict[str, int]:
                 name=name,
             )
         found[name] = axis
-    if model.metadata.batch_mixes:
-        raise ModelError(f"its rows cannot be batched: {model.metadata.batch_mixes}", path=model.path)
+    if mixes := rows_mix(model):
+        raise ModelError(f"its rows cannot be batched: {mixes}", path=model.path)
     return found
 
 
@@ -188,7 +183,7 @@ def _tensor(info: ValueInfo, axes: Mapping[str, int]) -> TritonTensor:
     return TritonTensor(info.name, str(info.dtype), dims)
 
 
-def _states(model: Model, axes: Mapping[str, int], initial: Mapping[str, str]) -> tuple[TritonState, ...]:
+def _states(model: Model, axes: Mapping[str, int], initial: Mapping[str, tuple[str, bytes]]) -> tuple[TritonState, ...]:
     states = []
     for name, end in model.states.items():
         tensor = _tensor(model.inputs[name], axes)
@@ -198,22 +193,36 @@ def _states(model: Model, axes: Mapping[str, int], initial: Mapping[str, str]) -
                 path=model.path,
                 name=name,
             )
-        states.append(TritonState(tensor, end, initial.get(name)))
+        states.append(TritonState(tensor, end, initial[name][0] if name in initial else None))
     return tuple(states)
 
 
-def _write_initial_states(model: Model, axes: Mapping[str, int], folder: Path) -> dict[str, str]:
-    """Write the states that do not start from zeros, and return the names of their files."""
-    files: dict[str, str] = {}
-    for index, (name, array) in enumerate(model.stream().state.items()):
-        if not np.any(array):
-            continue
-        row = np.moveaxis(array, axes[name], 0)[0]
-        files[name] = f"state_{index}"
-        _make_folder(folder / _STATES_FOLDER)
-        with atomic_write(folder / _STATES_FOLDER / files[name]) as target:
-            target.write(np.ascontiguousarray(row).tobytes())
-    return files
+def _initial_states(model: Model, axes: Mapping[str, int]) -> dict[str, tuple[str, bytes]]:
+    """The file's name and content for each state that does not start from zeros."""
+    return {
+        name: (f"state_{index}", np.moveaxis(array, axes[name], 0)[0].tobytes())
+        for index, (name, array) in enumerate(model.stream().state.items())
+        if np.any(array)
+    }
+
+
+def _write(
+    model: Model, file: str | os.PathLike[str], axes: Mapping[str, int], folder: Path, files: Mapping[str, bytes]
+) -> None:
+    """Write the model, once it is known to be equal, and then the other files, the configuration last."""
+    with temporary_folder() as trial:
+        write_batch_first(load_inlined(file), file, axes, trial / "model.onnx")
+        _require_equal(model, trial / "model.onnx", axes)
+    for path in (folder / "1" / "model.onnx", *(folder / name for name in files)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot be created: {error.strerror or error}", path=path.parent) from error
+        require_writable(path)
+    write_batch_first(load_inlined(file), file, axes, folder / "1" / "model.onnx")
+    for name, content in reversed(list(files.items())):
+        with atomic_write(folder / name) as target:
+            target.write(content)
 
 
 def _notes(model: Model, *, stateful: bool) -> tuple[str, ...]:
@@ -228,8 +237,8 @@ def _notes(model: Model, *, stateful: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _require_equal(model: Model, written: Path, axes: Mapping[str, int]) -> None:
-    """Run both models on two rows, twice, with the states of the first run in the second.
+def _require_equal(model: Model, batch_first: Path, axes: Mapping[str, int]) -> None:
+    """Run both files on two rows, twice, with the states of the first run in the second.
 
     Raises:
         RunError: the outputs differ.
@@ -247,7 +256,7 @@ def _require_equal(model: Model, written: Path, axes: Mapping[str, int]) -> None
         (record,) = random_record(model, sizes).rows
     except InputError:  # such as indices, whose range is not known
         record = _smallest(model, rows, axes)
-    with load(written, "cpu") as other:
+    with load(batch_first, "cpu") as other:
         feeds = model.completed(dict(record))
         for _ in range(2):
             expected = model.run(feeds)
@@ -255,8 +264,8 @@ def _require_equal(model: Model, written: Path, axes: Mapping[str, int]) -> None
             for name, array in expected.items():
                 if not np.allclose(np.moveaxis(array, axes[name], 0), found[name], 1e-5, 1e-6, equal_nan=True):
                     raise RunError(
-                        f"its output {name} differs from that of {model.path}; the configuration was not written",
-                        path=written,
+                        f"its output {name} differs where the batch is first; nothing was written",
+                        path=model.path,
                         name=name,
                     )
             feeds = {**feeds, **{name: expected[end] for name, end in model.states.items()}}
@@ -273,10 +282,3 @@ def _smallest(model: Model, rows: int, axes: Mapping[str, int]) -> dict[str, np.
         if name in model.counts:
             arrays[name] += 1
     return arrays
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot be created: {error.strerror or error}", path=folder) from error

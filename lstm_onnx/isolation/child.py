@@ -19,20 +19,14 @@ def serve(parent: int) -> None:
     What the work prints goes to stderr, which the parent reads as well.
     """
     prepare(parent)
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    stages.send_to(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     questions = os.fdopen(os.dup(0), "r", encoding="utf-8")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-    def tell(message: dict[str, Any]) -> None:
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
-
-    stages.tell_with(tell)
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(questions, waiting), daemon=True).start()
     while True:
-        tell(_answer(json.loads(waiting.get())))
+        stages.send(_answer(json.loads(waiting.get())))
 
 
 def _read(questions: IO[str], waiting: queue.SimpleQueue[str]) -> None:
@@ -73,8 +67,7 @@ def _forward_logs() -> None:
 
     class Forward(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if stages._tell is not None:
-                stages._tell({"log": [record.levelno, record.getMessage()]})
+            stages.send({"log": [record.levelno, record.getMessage()]})
 
     log = logging.getLogger("lstm_onnx")
     if not log.handlers:

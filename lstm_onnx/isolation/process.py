@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from .. import errors
@@ -108,28 +108,23 @@ class Child:
 
     def _ask(self, question: Mapping[str, Any]) -> None:
         self._ready = False
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            self._start()
-        process = self._process
-        assert process is not None  # noqa: S101 - just started
-        assert process.stdin is not None  # noqa: S101
+        process = self._running()
         with contextlib.suppress(OSError):  # it has ended, which is handled with the answer
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
 
-    def _start(self) -> None:
-        self._process = started(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
-        self._answers = queue.SimpleQueue()
-        self._stderr = bytearray()
-        assert self._process.stdout is not None  # noqa: S101 - pipes
-        assert self._process.stderr is not None  # noqa: S101
+    def _running(self) -> Any:
+        """The process, which is started where there is none."""
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        self._process = process = started(subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+        self._answers, self._stderr = queue.SimpleQueue(), bytearray()
         self._readers = [
-            threading.Thread(target=lines, args=(self._process.stdout, self._answers), daemon=True),
-            threading.Thread(target=drain, args=(self._process.stderr, self._stderr), daemon=True),
+            in_thread(lines, process.stdout, self._answers),
+            in_thread(drain, process.stderr, self._stderr),
         ]
-        for reader in self._readers:
-            reader.start()
+        return process
 
     def _answered(self, limits: Limits) -> Any:
         clock, stage, shared = Clock(limits), "starting", list[Any]()
@@ -143,12 +138,9 @@ class Child:
                 import logging
 
                 logging.getLogger("lstm_onnx").log(message["log"][0], "%s", message["log"][1])
-            elif "late" in message:
+            elif "failed" in message:
                 self.close()
-                raise EndedError(f"took longer than {clock.allowed:.3g} s", stage, shared)
-            elif "garbled" in message:
-                self.close()
-                raise EndedError("gave an answer that cannot be read", stage, shared)
+                raise EndedError(message["failed"], stage, shared)
             else:
                 self._ready = True
                 return _result(message, stage, shared, limits)
@@ -184,21 +176,28 @@ class Clock:
 
 
 def next_message(answers: queue.SimpleQueue[bytes | None], clock: Clock) -> dict[str, Any] | None:
-    """The child's next message, or that it is late or its message is malformed; None where it has ended."""
+    """The child's next message, or how it failed: it is late, or its message malformed; None where it has ended."""
     while True:
         left = clock.end - time.monotonic()
         try:
             line = answers.get(timeout=max(0.0, min(left, _POLL)))
         except queue.Empty:
             if left <= _POLL:
-                return {"late": True}
+                return {"failed": f"took longer than {clock.allowed:.3g} s"}
             continue
         if line is None or not line.endswith(b"\n"):  # it ended, maybe in the middle of a line
             return None
         try:
             return dict(json.loads(line))
         except (ValueError, TypeError):
-            return {"garbled": True}
+            return {"failed": "gave an answer that cannot be read"}
+
+
+def in_thread(function: Callable[..., object], *arguments: object) -> threading.Thread:
+    """A daemon thread, started, that calls a function."""
+    thread = threading.Thread(target=function, args=arguments, daemon=True)
+    thread.start()
+    return thread
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from typing import IO, Any
 
-Tell = Callable[[dict[str, Any]], None]
-_tell: Tell | None = None
+_stream: IO[str] | None = None
 
 
-def tell_with(tell: Tell) -> None:
-    """Mark this process as a child that sends its messages with `tell`."""
-    global _tell
-    _tell = tell
+def send_to(stream: IO[str]) -> None:
+    """Mark this process as a child that sends its messages to `stream`, in lines of JSON."""
+    global _stream
+    _stream = stream
 
 
 def inside() -> bool:
     """Whether this process is such a child."""
-    return _tell is not None
+    return _stream is not None
+
+
+def send(message: Mapping[str, Any]) -> None:
+    """Send a message to the parent."""
+    if _stream is not None:
+        import json
+
+        _stream.write(json.dumps(message) + "\n")
+        _stream.flush()
 
 
 def stage(name: str) -> None:
     """A new stage begins, with its own time limit; the parent names it if the process ends."""
-    _say("stage", name)
+    send({"stage": name})
 
 
 def share(value: Any) -> None:
     """Send a part of the result, JSON-ready, which the parent keeps even if the process ends."""
-    _say("shared", value)
+    send({"shared": value})
 
 
 def unlimited() -> None:
     """Lift the limits of time and memory for the rest of the work."""
-    if _tell is not None:
+    if inside():
         from .limits import lift_memory_limit
 
         lift_memory_limit()
-    _say("unlimited", True)
-
-
-def _say(kind: str, value: Any) -> None:
-    if _tell is not None:
-        _tell({kind: value})
+        send({"unlimited": True})

@@ -9,13 +9,12 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from typing import IO, Any
 
 from . import stages
 from .limits import Limits, die_with, how_it_ended, limit, without_core
-from .process import Clock, EndedError, drain, ended, last_words, lines, next_message, started
+from .process import Clock, EndedError, drain, ended, in_thread, last_words, lines, next_message, started
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -54,18 +53,11 @@ def supervised(function: str, arguments: Mapping[str, Any], limits: Limits, *, s
     finally:
         os.close(writing)
         os.close(saying)
-    said = bytearray()
-    relays = [threading.Thread(target=drain, args=(os.fdopen(hearing, "rb"), said), daemon=True)]
-    relays += [
-        threading.Thread(target=_relay, args=pair, daemon=True)
-        for pair in ((process.stdout, stdout), (process.stderr, sys.stderr))
-        if pair[0] is not None
-    ]
-    for relay in relays:
-        relay.start()
-    answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-    relays.append(threading.Thread(target=lines, args=(os.fdopen(reading, "rb"), answers), daemon=True))
-    relays[-1].start()
+    said, answers = bytearray(), queue.SimpleQueue[bytes | None]()
+    relays = [in_thread(drain, os.fdopen(hearing, "rb"), said), in_thread(lines, os.fdopen(reading, "rb"), answers)]
+    for source, target in ((process.stdout, stdout), (process.stderr, sys.stderr)):
+        if source is not None:
+            relays.append(in_thread(_relay, source, target))
     unfinished: list[str] = []
     try:
         how, stage = _watched(process, answers, limits, unfinished)
@@ -94,10 +86,9 @@ def _watched(
             clock.stop()
         elif "shared" in message:
             unfinished.append(message["shared"].get("unfinished", ""))
-        elif "late" in message or "garbled" in message:
+        elif "failed" in message:
             process.kill()
-            said = "gave an answer that cannot be read" if "garbled" in message else ""
-            return said or f"took longer than {clock.allowed:.3g} s", stage
+            return message["failed"], stage
     return "", stage
 
 
@@ -158,13 +149,7 @@ def work(parent: str, channel: str, saying: str, question: str) -> None:
     without_core()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets a terminal's Ctrl-C as well, and ends the child
     _keep_libraries_off_stderr(int(saying))
-    told = os.fdopen(int(channel), "w", encoding="utf-8")
-
-    def tell(message: dict[str, Any]) -> None:
-        told.write(json.dumps(message) + "\n")
-        told.flush()
-
-    stages.tell_with(tell)
+    stages.send_to(os.fdopen(int(channel), "w", encoding="utf-8"))
     asked = json.loads(question)
     from .child import resolved
 

@@ -21,8 +21,7 @@ import numpy as np
 
 from .. import data
 from ..atomic_io import readable_file, require_path
-from ..data.formats import one_line
-from ..errors import ConfigError, FileError
+from ..errors import ConfigError, FileError, reason
 from .expected import Arrays, Call, Expected, as_float64
 from .report import RUNS, ParityReport
 from .tolerances import EPSILON
@@ -216,7 +215,7 @@ def read(path: str | os.PathLike[str]) -> Golden:
             reference=_one_of(header, "reference", ("PyTorch", "float32")) if "reference" in header else "PyTorch",
         )
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{place}: is a damaged golden file: {one_line(error)}; {_RECREATE}") from error
+        raise FileError(f"{place}: is a damaged golden file: {reason(error)}; {_RECREATE}") from error
 
 
 def _case(item: Any, arrays: Arrays) -> Expected:

@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from .. import __version__
@@ -21,7 +22,6 @@ from ..runtime import load
 from ..runtime.arguments import positive_integer, seconds
 from .cluster import RayTasks, open_cluster, require_ray
 from .parts import MANIFEST, Job, Part, complete, open_rows, plan, prepare
-from .storage import storage
 from .worker import LostWorkerError, Outcome, Task
 
 _ATTEMPTS = 4
@@ -113,7 +113,7 @@ def map_dataset(
                 done += part.rows
                 progress(done, job.rows)
 
-            run_parts(left, tasks, finish, _once(on_note))
+            run_parts(left, tasks, finish, cache(on_note))  # each note once
     complete(job)
     return MapResult(job.out, job.rows, len(job.parts), len(finished))
 
@@ -160,21 +160,9 @@ def run_parts(
         finish(part)
 
 
-def _once(on_note: Callable[[str], object]) -> Callable[[str], object]:
-    told: set[str] = set()
-
-    def tell(text: str) -> None:
-        if text not in told:
-            told.add(text)
-            on_note(text)
-
-    return tell
-
-
 def _try_first_row(job: Job) -> None:
     """Run the first row here, so that what fits none is known before a cluster starts (LSTMOnnxError)."""
     part = next(part for part in job.parts if part.rows)
-    place = f"{job.data}/{part.file}" if part.file else job.data
     with load(job.model, "cpu", 1, states=dict(job.states) or None, trial=None) as model:
         reader, stream = open_rows(job, part.file)
         with stream:
@@ -184,11 +172,11 @@ def _try_first_row(job: Job) -> None:
                     pass
             except (InputError, RunError) as error:
                 hint = "; select others with --columns or columns=" if job.columns is None else ""
-                raise type(error)(f"{place}: {error}{hint}", name=error.name) from error
+                raise type(error)(f"{job.place(part)}: {error}{hint}", name=error.name) from error
 
 
 def _manifest_digest(job: Job) -> str:
-    content = storage(job.out, "a folder to write to").read(MANIFEST)
+    content = job.target.read(MANIFEST)
     return hashlib.sha256(content or b"").hexdigest()
 
 

@@ -89,6 +89,15 @@ class Job:
         """How many rows it has."""
         return sum(part.rows for part in self.parts)
 
+    @property
+    def target(self) -> Storage:
+        """The folder of outputs (FileError)."""
+        return storage(self.out, "a folder to write to")
+
+    def place(self, part: Part) -> str:
+        """The path or URI of a part's file, for messages."""
+        return f"{self.data}/{part.file}" if part.file else self.data
+
     def identity(self) -> dict[str, Any]:
         """What decides the rows of every part; not where the files are."""
         return {
@@ -145,8 +154,8 @@ def plan(
     for file in files:
         if file.columns != files[0].columns:
             raise FileError(
-                f"{_place(source, file.name)}: has the columns {file.columns} and "
-                f"{_place(source, files[0].name)} has {files[0].columns}; they must be alike"
+                f"{source.place_of(file.name)}: has the columns {file.columns} and "
+                f"{source.place_of(files[0].name)} has {files[0].columns}; they must be alike"
             )
     parts = tuple(_divided(files))
     if not parts:
@@ -180,7 +189,7 @@ class _File:
 
     @classmethod
     def read(cls, source: Storage, name: str, columns: Sequence[str] | None) -> _File:
-        path, place = source.child(name) if name else source.path, _place(source, name)
+        path, place = source.child(name), source.place_of(name)
         with readable(place):
             info = source.filesystem.get_file_info(path)
             with source.filesystem.open_input_file(path) as stream:
@@ -211,10 +220,6 @@ def _names(source: Storage) -> list[str]:
                 hint="move or rename it",
             )
     return names
-
-
-def _place(source: Storage, name: str) -> str:
-    return f"{source.place}/{name}" if name else source.place
 
 
 def _divided(files: list[_File]) -> Iterator[Part]:
@@ -248,7 +253,7 @@ def prepare(job: Job) -> tuple[Job, set[int]]:
         FileError: the folder holds something else, or cannot be written.
         InputError: it is of a run with another model, other data or other options.
     """
-    target = storage(job.out, "a folder to write to")
+    target = job.target
     kind = target.kind()
     if kind not in ("", "folder"):
         raise FileError(f"{target.place}: is a file, and the outputs are a folder", hint="name another one")
@@ -303,7 +308,7 @@ def _earlier(job: Job, target: Storage, content: bytes) -> Job:
 
 def finished_parts(job: Job) -> set[int]:
     """The numbers of the parts whose files are complete and of this job (FileError where they cannot be read)."""
-    target = storage(job.out, "a folder to write to")
+    target = job.target
     present = {target.relative(info.path) for info in target.files(recursive=False)}
     candidates = [part for part in job.parts if part.name in present]
     digest = job.digest()
@@ -331,7 +336,7 @@ def part_metadata(part: Part, digest: str) -> dict[str, Any]:
 
 def complete(job: Job) -> None:
     """Say that every part is there, once it is (FileError where one is missing)."""
-    target = storage(job.out, "a folder to write to")
+    target = job.target
     finished = finished_parts(job)
     missing = [part for part in job.parts if part.number not in finished]
     if missing:
@@ -354,9 +359,9 @@ def open_rows(job: Job, file: str) -> tuple[RowReader, Any]:
         FileError: it cannot be read, or is another one than was planned with.
     """
     source = storage(job.data, "a .parquet file or a folder of them")
-    place = _place(source, file)
+    place = source.place_of(file)
     with readable(place):
-        stream = source.filesystem.open_input_file(source.child(file) if file else source.path)
+        stream = source.filesystem.open_input_file(source.child(file))
         reader = RowReader(cast("Any", stream), place, job.columns)
         if (file, *_size_and_footer(stream)) not in job.files:
             raise FileError(

@@ -42,8 +42,12 @@ class Storage:
         return bool(self.filesystem.type_name == "local")
 
     def child(self, name: str) -> str:
-        """The path of a file in this folder."""
-        return f"{self.path.rstrip('/')}/{name}"
+        """The path of a file in this folder; its own for ""."""
+        return f"{self.path.rstrip('/')}/{name}" if name else self.path
+
+    def place_of(self, name: str) -> str:
+        """The same as the user would write it."""
+        return f"{self.place}/{name}" if name else self.place
 
     def kind(self) -> str:
         """ "file", "folder" or "" where there is nothing (FileError)."""

@@ -17,7 +17,6 @@ from ..errors import FileError, InputError, LSTMOnnxError, RunError
 from ..runtime import Model, load
 from ..runtime.file_digest import file_digest
 from .parts import MANIFEST, METADATA, Job, Part, open_rows, part_metadata
-from .storage import storage
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Worker:
             LSTMOnnxError: the model cannot be loaded, or the folders are not those of the caller.
         """
         self.open()
-        target = storage(self.task.job.out, "a folder to write to")
+        target = self.task.job.target
         content = target.read(MANIFEST)
         if content is None or hashlib.sha256(content).hexdigest() != manifest:
             raise FileError(
@@ -95,7 +94,7 @@ class Worker:
         self.open()
         assert self._model is not None  # noqa: S101 - see `open`
         reader = self._reader(part.file)
-        target = storage(self.task.job.out, "a folder to write to")
+        target = self.task.job.target
         notes: set[str] = set()
         rows = Records("parquet", True, reader.read(part.start, part.start + part.rows), True, part.rows)
         chunk, workers = self.task.job.chunk, self.task.threads
@@ -107,7 +106,7 @@ class Worker:
         except BaseException as error:
             self._reading = None  # it may have stopped anywhere
             if isinstance(error, (InputError, RunError)):
-                raise type(error)(f"{self._place(part)}: {error}", name=error.name) from error
+                raise type(error)(f"{self.task.job.place(part)}: {error}", name=error.name) from error
             raise
         new = notes - self._notes
         self._notes |= new
@@ -120,10 +119,6 @@ class Worker:
             self._reading[2].close()
         self._reading = (file, *open_rows(self.task.job, file))
         return self._reading[1]
-
-    def _place(self, part: Part) -> str:
-        data = self.task.job.data
-        return f"{data}/{part.file}" if part.file else data
 
 
 _worker: Worker | None = None

@@ -89,6 +89,11 @@ def axis_of(info: ValueInfo, batches: Collection[Any]) -> int | None:
     return dynamic[0] if None in batches and len(dynamic) == 1 else None
 
 
+def batch_dims(model: Model, state_axes: Mapping[str, int]) -> set[int | str | None]:
+    """What the batch axis is called in the states, whose batch axes are `state_axes`."""
+    return {model.inputs[name].shape[axis] for name, axis in state_axes.items()}
+
+
 @dataclass(frozen=True)
 class BatchAxes:
     """The batch axis of each input and output of a step of several streams.
@@ -115,24 +120,19 @@ class BatchAxes:
         Raises:
             InputError: the batch axis of an input or output is unknown.
         """
-        batches = {model.inputs[name].shape[axis] for name, axis in state_axes.items()}
+        batches = batch_dims(model, state_axes)
         infos = {name: info for name, info in model.inputs.items() if name not in model.states}
         inputs = {name: axis_of(info, batches) for name, info in infos.items()}
         known = {dim for name, axis in inputs.items() if axis is not None for dim in infos[name].shape} - batches
-        for name, axis in inputs.items():
-            info = infos[name]
-            if axis is None and not all(isinstance(dim, int) or (dim and dim in known) for dim in info.shape):
-                raise InputError(
-                    f"which axis of its input {info} is the batch is not known", path=model.path, name=name
-                )
-        outputs: dict[str, int] = {}
-        for name in output_names:
-            axis = axis_of(model.outputs[name], batches)
-            if axis is None:
-                raise InputError(
-                    f"which axis of its output {model.outputs[name]} is the batch is not known",
-                    path=model.path,
-                    name=name,
-                )
-            outputs[name] = axis
-        return cls(inputs, outputs, tuple(name for name, axis in inputs.items() if axis is None))
+        shared = tuple(name for name, axis in inputs.items() if axis is None)
+        unknown = {
+            name: f"input {infos[name]}"
+            for name in shared
+            if not all(isinstance(dim, int) or (dim and dim in known) for dim in infos[name].shape)
+        }
+        found = {name: axis_of(model.outputs[name], batches) for name in output_names}
+        outputs = {name: axis for name, axis in found.items() if axis is not None}
+        unknown |= {name: f"output {model.outputs[name]}" for name in found if name not in outputs}
+        for name, text in unknown.items():
+            raise InputError(f"which axis of its {text} is the batch is not known", path=model.path, name=name)
+        return cls(inputs, outputs, shared)

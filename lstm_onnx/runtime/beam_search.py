@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, RunError, shown
 from .arguments import positive_integer
-from .batch_axes import axis_of
+from .batch_axes import axis_of, batch_dims
 
 if TYPE_CHECKING:
     from .pool.pool import Pool
@@ -52,6 +52,7 @@ class _Layout:
     time_axis: int | None
     rank: int
     dtype: np.dtype[Any]
+    path: str
 
     @classmethod
     def of(cls, pool: Pool, fed: str, output: str) -> _Layout:
@@ -66,11 +67,11 @@ class _Layout:
         info = pool.inputs[fed]
         if info.dtype is None or info.dtype.kind not in "iu" or len(info.shape) not in (1, 2):
             raise InputError(f"{info} is not one token for each step", path=model.path, name=fed)
-        batch = axis_of(info, {model.inputs[name].shape[axis] for name, axis in pool.axes.items()})
+        batch = axis_of(info, batch_dims(model, pool.axes))
         if batch is None:
             raise InputError(f"which axis of {info} is the batch is not known", path=model.path, name=fed)
         time = 1 - batch if len(info.shape) == 2 else None
-        return cls(fed, output, batch, time, len(info.shape), info.dtype)
+        return cls(fed, output, batch, time, len(info.shape), info.dtype, model.path)
 
     def feed(self, rows: np.ndarray) -> np.ndarray:
         """Tokens ``(beams, time)`` in the input's own layout."""
@@ -87,7 +88,10 @@ class _Layout:
             raise InputError(
                 f"{self.output} has shape {np.shape(numbers)}", hint="it must have a number for each token"
             )
-        shifted = last.astype(np.float64) - last.max(axis=1, keepdims=True)
+        largest = last.max(axis=1, keepdims=True)
+        if not np.isfinite(largest).all():
+            raise RunError(f"its output {self.output} has no finite largest number", path=self.path, name=self.output)
+        shifted = last.astype(np.float64) - largest
         logs: np.ndarray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         return logs
 
@@ -129,7 +133,7 @@ def beam_search(
 
     Raises:
         InputError: an argument does not fit the model, or the pool has too few free slots.
-        RunError: ONNX Runtime failed.
+        RunError: ONNX Runtime failed; or the largest of the numbers is NaN or infinite.
     """
     layout = _Layout.of(pool, input, output)
     beams, max_steps = positive_integer("beams", beams), positive_integer("max_steps", max_steps)
@@ -150,8 +154,8 @@ def beam_search(
         slots.extend(pool.open() for _ in range(beams))
         if state is not None:
             pool.set_state(slots[0], state)
-        search = _Search(pool, layout, slots, stops, float(length_penalty), dict(context or {}), max_steps)
-        return search.run(tokens)
+        rows = {name: _row(pool, name, np.asarray(value)) for name, value in (context or {}).items()}
+        return _Search(pool, layout, slots, stops, float(length_penalty), rows, max_steps).run(tokens)
     finally:
         for slot in slots:
             pool.close(slot)
@@ -166,25 +170,18 @@ def _stop_tokens(given: int | Sequence[int]) -> frozenset[int]:
     return frozenset(int(one) for one in tokens)
 
 
+@dataclass
 class _Search:
-    def __init__(
-        self,
-        pool: Pool,
-        layout: _Layout,
-        slots: list[Slot],
-        stops: frozenset[int],
-        penalty: float,
-        context: dict[str, Any],
-        max_steps: int,
-    ) -> None:
-        self.pool = pool
-        self.layout = layout
-        self.slots = slots
-        self.stops = stops
-        self.penalty = penalty
-        self.max_steps = max_steps
-        self.context = {name: self._row(name, np.asarray(value)) for name, value in context.items()}
-        self.ended: list[Hypothesis] = []
+    """One search; `context` maps further inputs to their array and its batch axis."""
+
+    pool: Pool
+    layout: _Layout
+    slots: list[Slot]
+    stops: frozenset[int]
+    penalty: float
+    context: dict[str, tuple[np.ndarray, int | None]]
+    max_steps: int
+    ended: list[Hypothesis] = field(default_factory=list)
 
     def run(self, prompt: np.ndarray) -> list[Hypothesis]:
         beams = [_Beam(self.slots[0], (), 0.0)]
@@ -194,9 +191,7 @@ class _Search:
             if number == self.max_steps - 1 or not beams or self._settled(beams[0]):
                 break
             logs = self._step(beams, np.array([[beam.tokens[-1]] for beam in beams]))
-        else:
-            beams = []
-        if not self._settled(beams[0]) if beams else False:
+        if beams and not self._settled(beams[0]):
             self.ended += [self._hypothesis(beam.tokens, beam.total, ended=False) for beam in beams]
         return sorted(self.ended, key=lambda one: (-one.score, one.tokens))[: len(self.slots)]
 
@@ -214,7 +209,7 @@ class _Search:
         totals = (np.array([beam.total for beam in beams])[:, np.newaxis] + logs).reshape(-1)
         wanted = len(self.slots)
         # As many as could end, and as many that go on.
-        order = np.lexsort((np.arange(totals.size), -totals))[: wanted * (1 + len(self.stops))]
+        order = np.argsort(-totals, kind="stable")[: wanted * (1 + len(self.stops))]
         chosen: list[tuple[_Beam, int, float]] = []
         for rank, index in enumerate(order):
             beam, token, total = beams[index // logs.shape[1]], int(index % logs.shape[1]), float(totals[index])
@@ -255,15 +250,12 @@ class _Search:
     def _hypothesis(self, tokens: tuple[int, ...], total: float, *, ended: bool) -> Hypothesis:
         return Hypothesis(tokens, total, total / len(tokens) ** self.penalty, ended)
 
-    def _row(self, name: str, value: np.ndarray) -> tuple[np.ndarray, int | None]:
-        """A further input and its batch axis, along which it is repeated for each beam."""
-        model = self.pool.model
-        if name not in self.pool.inputs:
-            raise InputError(f"{shown(name)} is not an input", hint=f"its inputs are {', '.join(self.pool.inputs)}")
-        info = self.pool.inputs[name]
-        axis = axis_of(info, {model.inputs[state].shape[axis] for state, axis in self.pool.axes.items()})
-        if axis is not None and (value.ndim <= axis or value.shape[axis] != 1):
-            raise InputError(
-                f"{name} has shape {value.shape}", hint=f"its axis {axis}, the batch, must be 1", name=name
-            )
-        return value, axis
+
+def _row(pool: Pool, name: str, value: np.ndarray) -> tuple[np.ndarray, int | None]:
+    """A further input and its batch axis, along which it is repeated for each beam."""
+    if name not in pool.inputs:
+        raise InputError(f"{shown(name)} is not an input", hint=f"its inputs are {', '.join(pool.inputs)}")
+    axis = axis_of(pool.inputs[name], batch_dims(pool.model, pool.axes))
+    if axis is not None and (value.ndim <= axis or value.shape[axis] != 1):
+        raise InputError(f"{name} has shape {value.shape}", hint=f"its axis {axis}, the batch, must be 1", name=name)
+    return value, axis

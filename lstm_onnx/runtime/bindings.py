@@ -98,6 +98,13 @@ def output_buffers(
     return buffers if total <= MAX_BOUND_CALL_BYTES else None
 
 
+class _ThreadBindings(threading.local):
+    """Those of one thread, by signature; None for one that has occurred once."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[Key, Binding | None] = OrderedDict()
+
+
 class BindingCache:
     """Bindings for signatures that occur again: per thread, the least recently used dropped.
 
@@ -107,14 +114,14 @@ class BindingCache:
     """
 
     def __init__(self) -> None:
-        self._threads = threading.local()
+        self._threads = _ThreadBindings()
         self._excluded: set[Key] = set()
 
     def find(self, key: Key) -> Binding | None:
         """The binding for this signature, once it has occurred twice."""
-        known: OrderedDict[Key, Binding | None] | None = getattr(self._threads, "known", None)
-        binding = None if known is None else known.get(key)
-        if binding is not None and known is not None:
+        known = self._threads.known
+        binding = known.get(key)
+        if binding is not None:
             known.move_to_end(key)
         return binding
 
@@ -141,8 +148,7 @@ class BindingCache:
         """
         if key in self._excluded:
             return
-        known: OrderedDict[Key, Binding | None] = getattr(self._threads, "known", None) or OrderedDict()
-        self._threads.known = known
+        known = self._threads.known
         if key not in known:
             known[key] = None
         else:
@@ -163,6 +169,4 @@ class BindingCache:
         if len(self._excluded) >= MAX_UNBINDABLE_KEYS:
             self._excluded.clear()
         self._excluded.add(key)
-        known: OrderedDict[Key, Binding | None] | None = getattr(self._threads, "known", None)
-        if known is not None:
-            known.pop(key, None)
+        self._threads.known.pop(key, None)

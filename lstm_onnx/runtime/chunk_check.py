@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import InputError, RunError
 from ..symbolic_dims import size_of
-from .batch_axes import state_dim_names
+from .batch_axes import axis_of, batch_name, state_batch_axis, state_dim_names
 from .tensor_info import ValueInfo
 from .tuning import CHUNK_TOLERANCE
 
@@ -236,6 +236,33 @@ def why_not_streamable(model: Model) -> str:
     return next(iter(reasons.values()), "")
 
 
+def why_rows_mix(model: Model) -> str:
+    """Run a model without metadata on a batch, and on its first sequence alone; how they differ, or "".
+
+    Where its batch is fixed or unknown, or it does not run at such sizes, there is nothing to compare.
+    """
+    free = {name: info for name, info in model.inputs.items() if name not in model.states}
+    batches = {batch_name(model), *(_batch_dim(model.inputs[name]) for name in model.states)}
+    axes = {name: axis_of(info, batches) for name, info in {**model.inputs, **model.outputs}.items()}
+    known = {name: axis for name, axis in axes.items() if axis is not None}
+    dims = {dim for name in free if name in known for dim in free[name].shape}
+    if any(dim not in dims and not isinstance(dim, int) for info in free.values() for dim in info.shape):
+        return ""  # the batch may have another name there
+    ends = {name: known[name] for name in model.outputs if name in known}
+    for other in (_OTHER, None):
+        sequence = _random_sequence(model, free, {}, _BATCH, other, 1)
+        try:
+            return row_difference(model.run, {**sequence.feeds, **sequence.states}, known, ends)
+        except (InputError, RunError):
+            continue
+    return ""
+
+
+def _batch_dim(info: ValueInfo) -> int | str | None:
+    axis = state_batch_axis(info)
+    return None if axis is None else info.shape[axis]
+
+
 def _sequences(model: Model) -> Iterator[WholeSequence]:
     """Random inputs with six steps along each axis that may be time, the most likely one first."""
     free = {name: info for name, info in model.inputs.items() if name not in model.states}
@@ -244,15 +271,13 @@ def _sequences(model: Model) -> Iterator[WholeSequence]:
     groups = _groups(free, batches)
     order = sorted(groups, key=lambda key: not any(word in str(key).lower() for word in _LIKELY_TIME))
     for key in order:
+        dtypes = [free[name].dtype for name in groups[key]]
+        has_integers = any(dtype is not None and dtype.kind in "iu" for dtype in dtypes)
         for batch in (1, _BATCH) if fixed else (_BATCH, 1):
             # Other dynamic axes have sizes of their own, or are the batch under another name.
             for other in (_OTHER, None):
-                for most in _LARGEST if _has_integers(free, groups[key]) else _LARGEST[-1:]:
+                for most in _LARGEST if has_integers else _LARGEST[-1:]:
                     yield _random_sequence(model, free, groups[key], batch, other, most)
-
-
-def _has_integers(free: Mapping[str, ValueInfo], axes: Mapping[str, int]) -> bool:
-    return any(free[name].dtype is not None and np.dtype(free[name].dtype).kind in "iu" for name in axes)
 
 
 def _groups(free: Mapping[str, ValueInfo], batches: set[str]) -> dict[Any, dict[str, int]]:
@@ -281,7 +306,6 @@ def _random_sequence(
         for dim in info.shape:
             if isinstance(dim, str):
                 sizes.setdefault(dim, batch if other is None else other + len(sizes))
-    known: dict[str, int | None] = dict(sizes)
 
     def draw(info: ValueInfo, shape: Sequence[int]) -> np.ndarray:
         dtype = np.dtype(info.dtype or np.float32)
@@ -291,25 +315,19 @@ def _random_sequence(
 
     def shape_of(info: ValueInfo) -> list[int]:
         return [
-            steps if axes.get(info.name) == axis else _size(dim, known, batch) for axis, dim in enumerate(info.shape)
+            steps if axes.get(info.name) == axis else _size(dim, sizes, batch) for axis, dim in enumerate(info.shape)
         ]
 
     feeds = {name: draw(info, shape_of(info)) for name, info in free.items()}
-    lengths = "lengths" in feeds and model.spec is not None
-    if lengths:
-        del feeds["lengths"]
+    if model.spec is not None:
+        feeds.pop("lengths", None)
     states = {}
     for name in model.states:
-        info = model.inputs[name]
-        states[name] = draw(info, [_size(dim, known, batch) for dim in info.shape])
+        states[name] = draw(model.inputs[name], [_size(dim, sizes, batch) for dim in model.inputs[name].shape])
         if states[name].dtype.kind == "f":
             states[name] = np.asarray(np.tanh(states[name]), states[name].dtype)
     return WholeSequence(feeds, axes, states)
 
 
-def _size(dim: int | str | None, sizes: Mapping[str, int | None], batch: int) -> int:
-    if isinstance(dim, int):
-        return dim
-    if dim is None:
-        return batch
-    return size_of(dim, {name: size for name, size in sizes.items() if size is not None}) or batch
+def _size(dim: int | str | None, sizes: Mapping[str, int], batch: int) -> int:
+    return (size_of(dim, sizes) if isinstance(dim, str) else dim) or batch

@@ -13,7 +13,8 @@ from .batch_axes import TIME, batch_name
 from .bindings import Key
 from .call import call
 from .conversion import ToCallerType, to_numpy
-from .tensor_info import require_known_names
+from .streamable import stream_inputs
+from .tensor_info import ValueInfo, require_known_names
 
 if TYPE_CHECKING:
     from .model import Model
@@ -25,29 +26,28 @@ class ChunkedSteps:
     """Chunks of any length, also of none, and the end of a sequence.
 
     Attributes:
-        streaming: the file's metadata; None for a file with the states of recurrent layers alone.
+        chunked: whether the file was made for chunks of any length, and has more than the states of recurrent layers.
         input_names: the inputs that a caller gives.
         delay: see `Stream.delay`.
         hop: see `Stream.hop`.
-        phased: whether the steps so far matter: equal chunks may give other numbers of steps, or an output has no
-            time axis.
+        phased: whether the chunks so far matter: equal ones may give other numbers of steps, or an input or output has
+            no time axis, and is kept for calls without steps.
         to_caller_type: converts results to the type that the caller passed last; None for numpy's.
     """
 
     def __init__(self, model: Model, batch: int) -> None:
         self.model = model
         self.batch = batch
-        self.streaming = model.metadata.streaming
-        last = self.streaming.last if self.streaming is not None else None
-        self.input_names = [name for name in model.inputs if name not in model.states and name != last]
-        self.delay = self.streaming.delay if self.streaming is not None else 0
-        self.hop = self.streaming.hop if self.streaming is not None else 1
-        counted = self.streaming is not None and self.streaming.steps is not None
-        self.phased = counted or (self.streaming is not None and None in self.streaming.outputs.values())
+        self.chunked = model.metadata.streaming is not None
+        self._streaming = streaming = model.metadata.streaming_or_default
+        self.input_names = list(stream_inputs(model))
+        self.delay, self.hop = streaming.delay, streaming.hop
+        self._other_names = [name for name in self.input_names if self.chunked and name not in streaming.time]
+        self.phased = streaming.steps is not None or None in streaming.outputs.values() or bool(self._other_names)
         self._steps = 0
         self._still: Arrays = {}
         self._restored = False
-        self._others: dict[str, Any] = {}
+        self._others: Arrays = {}
         self.to_caller_type: ToCallerType | None = None
 
     def prepared(self, feeds: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
@@ -56,8 +56,7 @@ class ChunkedSteps:
         Raises:
             InputError: an input is missing, or no array of its number of axes; or one has steps and another has none.
         """
-        streaming = self.streaming
-        assert streaming is not None  # noqa: S101 - the caller's condition
+        streaming = self._streaming
         if streaming.last is not None:
             if streaming.last in feeds:
                 raise InputError(
@@ -77,24 +76,26 @@ class ChunkedSteps:
             for name, axis in streaming.time.items()
             if len(shape := shapes.get(name, ())) == len(self.model.inputs[name].shape)
         }
-        self._others = {name: value for name, value in feeds.items() if name not in streaming.time}
         empty = len(steps) == len(streaming.time) and not any(steps.values())
         if empty:
-            require_known_names({name: self.model.inputs[name] for name in (*self.input_names, *self._ends())}, feeds)
+            known = [*self.input_names, *([] if streaming.last is None else [streaming.last])]
+            require_known_names({name: self.model.inputs[name] for name in known}, feeds)
             missing = [name for name in self.input_names if name not in feeds]
             if missing:
                 raise InputError(f"missing input: {self.model.inputs[missing[0]]}", name=missing[0])
             self._require_empty_fits(shapes)
+            self._keep_others(feeds)
         return feeds, empty
 
-    def _ends(self) -> list[str]:
-        return [self.streaming.last] if self.streaming is not None and self.streaming.last is not None else []
+    def _keep_others(self, feeds: Mapping[str, Any]) -> None:
+        """Keep copies of the inputs without a time axis, since the caller may write into its own arrays."""
+        for name in self._other_names:
+            self._others[name] = np.array(to_numpy(feeds[name], self.model.inputs[name], name)[0])
 
     def _require_empty_fits(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """The other axes of a chunk without steps are those that the model takes."""
-        assert self.streaming is not None  # noqa: S101 - the caller's condition
         batch = batch_name(self.model)
-        for name, axis in self.streaming.time.items():
+        for name, axis in self._streaming.time.items():
             for place, (size, dim) in enumerate(zip(shapes[name], self.model.inputs[name].shape, strict=True)):
                 wanted = self.batch if dim == batch else dim
                 if place != axis and isinstance(wanted, int) and size != wanted:
@@ -104,47 +105,48 @@ class ChunkedSteps:
 
     def key(self, key: Key | None) -> Key | None:
         """The key of a chunk's shapes, with the stream's phase where that decides the shapes of outputs."""
-        if key is None or self.streaming is None:
-            return key
-        return (*key, ("", (self.phase,), ""))
+        return None if key is None else (*key, ("", (self.phase,), ""))
 
     @property
     def phase(self) -> int:
         """Decides, with the shape of a chunk, the shapes of outputs."""
-        return 0 if self.streaming is None else self.streaming.phase(self._steps)
+        return self._streaming.phase(self._steps)
 
     def steps_of(self, feeds: Mapping[str, Any]) -> int:
         """The steps of a chunk."""
-        assert self.streaming is not None  # noqa: S101 - the caller's condition
-        name, axis = next(iter(self.streaming.time.items()))
+        name, axis = next(iter(self._streaming.time.items()))
         return int(np.shape(feeds[name])[axis])
 
     def repeats(self, feeds: Mapping[str, Any]) -> bool:
         """Whether a chunk of the same length as this one, which has been counted, gives outputs of the same shapes."""
-        if self.streaming is None or not self.phased:
+        if not self.phased:
             return True
-        if None in self.streaming.outputs.values():  # they are kept for calls without steps
+        if None in self._streaming.outputs.values():  # they are kept for calls without steps
             return False
-        return self.streaming.phase(self._steps - self.steps_of(feeds)) == self.phase
+        return self._streaming.phase(self._steps - self.steps_of(feeds)) == self.phase
 
     def count(self, steps: int) -> None:
         """Count steps that were run."""
         self._steps += steps
 
     def advance(self, feeds: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-        """Count the steps of a chunk that was run, and keep outputs without a time axis for calls without steps."""
-        assert self.streaming is not None  # noqa: S101 - the caller's condition
+        """Count the steps of a chunk that was run, and keep copies of what has no time axis for calls without steps."""
         self.count(self.steps_of(feeds))
-        for name, time in self.streaming.outputs.items():
+        self._keep_others(feeds)
+        for name, time in self._streaming.outputs.items():
             if time is None and isinstance(results[name], np.ndarray):
-                self._still[name] = results[name]
+                self._still[name] = results[name].copy()
 
     def restart(self, states: Mapping[str, np.ndarray], *, restored: bool = False) -> None:
         """Start from these states; `restored` are those of a sequence that has begun."""
         self._still.clear()
         self._restored = restored
-        if self.streaming is not None and self.streaming.steps is not None:
-            self._steps = int(states[self.streaming.steps].reshape(-1)[0])
+        self._steps = self._steps_in(states)
+
+    def _steps_in(self, states: Mapping[str, np.ndarray]) -> int:
+        """The steps that states count; 0 where they count none."""
+        name = self._streaming.steps
+        return 0 if name is None else int(states[name].reshape(-1)[0])
 
     def settle(self, states: Arrays) -> None:
         """Find the outputs without a time axis where no chunk has followed on states that were restored.
@@ -153,12 +155,11 @@ class ChunkedSteps:
             InputError: they depend on another input as well.
             RunError: ONNX Runtime failed.
         """
-        streaming = self.streaming
-        if streaming is None or not self._restored:
+        if not self._restored:
             return
-        unknown = [name for name, time in streaming.outputs.items() if time is None and name not in self._still]
+        unknown = [name for name, time in self._streaming.outputs.items() if time is None and name not in self._still]
         if unknown:
-            missing = [name for name in self.input_names if name not in streaming.time and name not in self._others]
+            missing = [name for name in self._other_names if name not in self._others]
             if missing:
                 raise InputError(
                     f"{unknown[0]} is not known: it depends on {missing[0]}, and no chunk has followed on the state "
@@ -179,13 +180,17 @@ class ChunkedSteps:
     def nothing(self, name: str) -> np.ndarray:
         """An output of a call without steps: no step of it, or what it was at the last one."""
         info = self.model.outputs[name]
-        known = self.streaming.outputs.get(name) if self.streaming is not None else self._time_axis(name)
+        known = self._streaming.outputs.get(name) if self.chunked else self._time_axis(name)
         if known is None and name in self._still:
             return self._still[name].copy()
+        return self._without_entries(info, known)
+
+    def _without_entries(self, info: ValueInfo, axis: int | None) -> np.ndarray:
+        """An array of a call without steps, whose time axis is `axis`."""
         batch = batch_name(self.model)
         shape = [
-            0 if axis == known else self.batch if dim == batch else dim if isinstance(dim, int) else 1
-            for axis, dim in enumerate(info.shape)
+            0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else 1
+            for place, dim in enumerate(info.shape)
         ]
         return np.zeros(shape, info.dtype or np.float32)
 
@@ -201,10 +206,7 @@ class ChunkedSteps:
             InputError: the model takes no sequences of so many steps, or of so few.
             RunError: ONNX Runtime failed.
         """
-        streaming = self.streaming
-        if streaming is None:
-            return None
-        steps = int(states[streaming.steps].reshape(-1)[0]) if streaming.steps is not None else 0
+        streaming, steps = self._streaming, self._steps_in(states)
         if steps % streaming.multiple:
             raise InputError(
                 f"the sequence has {steps} steps, and the model takes multiples of {streaming.multiple}",
@@ -223,20 +225,11 @@ class ChunkedSteps:
 
     def _without_steps(self, states: Arrays, last: int) -> dict[str, Any]:
         """All outputs of a call with a chunk of no steps (RunError)."""
-        streaming = self.streaming
-        assert streaming is not None  # noqa: S101 - the callers' condition
-        others = {name: to_numpy(value, self.model.inputs[name], name)[0] for name, value in self._others.items()}
-        feeds = {**others, **states}
-        if streaming.last is not None:
-            feeds[streaming.last] = np.full(1, last, np.int64)
-        batch = batch_name(self.model)
-        for name, axis in streaming.time.items():
-            info = self.model.inputs[name]
-            shape = [
-                0 if place == axis else self.batch if dim == batch else dim if isinstance(dim, int) else 1
-                for place, dim in enumerate(info.shape)
-            ]
-            feeds[name] = np.zeros(shape, info.dtype or np.float32)
+        feeds = {**self._others, **states}
+        if self._streaming.last is not None:
+            feeds[self._streaming.last] = np.full(1, last, np.int64)
+        for name, axis in self._streaming.time.items():
+            feeds[name] = self._without_entries(self.model.inputs[name], axis)
         names = list(self.model.outputs)
-        values = call(self.model.path, self.model.session.run, names, feeds)
+        values = call(self.model.path, self.model.session.run, names, feeds, self.model.run_options)
         return dict(zip(names, values, strict=True))

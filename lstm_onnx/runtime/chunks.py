@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError, RunError
 from ..symbolic_dims import names_in
 from .batch_axes import BATCH, TIME, batch_name
+from .streamable import stream_inputs
 from .tensor_info import axis_sizes, require_known_names, validated_feeds
 
 if TYPE_CHECKING:
@@ -57,11 +58,8 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
     if x.ndim != 3:
         raise InputError(f"input has shape {x.shape}", hint=f"the model takes {model.inputs['input']}")
     stream = model.stream(x.shape[batch_axis])
-    states = {
-        name: feeds[name][:, np.newaxis] if feeds[name].ndim == 2 else feeds[name]
-        for name in feeds
-        if name in model.states
-    }
+    states = {name: feeds[name] for name in feeds if name in model.states}
+    states = {name: array[:, np.newaxis] if array.ndim == 2 else array for name, array in states.items()}
     if states:
         stream.state = {**stream.state, **states}
     time_axis = 1 - batch_axis
@@ -83,14 +81,9 @@ def _run_lstm(model: Model, feeds: Arrays, steps: int) -> Arrays:
 
 def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
     model.stream()  # the reason why not comes before any other error
-    streaming = model.metadata.streaming
     time = time_axis(model)
-    if streaming is not None:
-        time_axes = {name: axis for name, axis in streaming.outputs.items() if axis is not None}
-    else:
-        time_axes = output_time_axes(model, time)
-    last = streaming.last if streaming is not None else None
-    free = {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
+    time_axes = output_time_axes(model, time)
+    free = stream_inputs(model)
     arrays = validated_feeds(free, {name: array for name, array in feeds.items() if name not in model.states})
     sizes = axis_sizes(free, arrays)
     stream = model.stream(sizes.get(batch_name(model) or BATCH, 1))
@@ -102,14 +95,14 @@ def _run_module(model: Model, feeds: Arrays, steps: int) -> Arrays:
     for start in range(0, sizes[time], steps):
         chunk = {name: _cut(arrays[name], axis, start, steps) for name, axis in cut.items()}
         results.append(stream.run({**arrays, **chunk}))
-    if streaming is not None:
+    if model.metadata.streaming is not None:
         results.append(stream.flush())
     final = stream.state
     result = {
         name: concatenated(name, [item[name] for item in results], time_axes[name]) if name in time_axes else value
         for name, value in results[-1].items()
     }
-    caches = streaming.caches if streaming is not None else ()
+    caches = model.metadata.streaming_or_default.caches
     return result | {output: final[name] for name, output in model.states.items() if name not in caches}
 
 
@@ -183,7 +176,9 @@ def time_axis(model: Model) -> str:
 
 
 def output_time_axes(model: Model, time: str) -> dict[str, int]:
-    """The time axis of each output that has one."""
+    """The time axis of each output that has one (InputError where that is not known)."""
+    if model.metadata.streaming is not None:
+        return {name: axis for name, axis in model.metadata.streaming.outputs.items() if axis is not None}
     known = {dim for info in model.inputs.values() for dim in info.shape}
     axes: dict[str, int] = {}
     for name, info in model.outputs.items():

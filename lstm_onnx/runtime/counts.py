@@ -86,9 +86,9 @@ def _out_of_range(name: str, array: np.ndarray, outside: np.ndarray, hint: str) 
     return InputError(f"{name}{place} is {array[index]}", hint=hint, name=name, index=index)
 
 
-def require_whole_chunks(streaming: Streaming | None, arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuse chunks that are not multiples of what the file takes (InputError); None is a file that takes any."""
-    if streaming is None or streaming.chunk == 1:
+def require_whole_chunks(streaming: Streaming, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse chunks that are not multiples of what the file takes (InputError)."""
+    if streaming.chunk == 1:
         return
     for name, axis in streaming.time.items():
         steps = arrays[name].shape[axis]

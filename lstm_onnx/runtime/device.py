@@ -5,6 +5,7 @@ It works for any device of ONNX Runtime, so that the same code is tested with th
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +17,20 @@ from ..errors import InputError
 from .bindings import Key, key_of
 from .call import call
 from .conversion import converter_to, to_numpy
-from .providers import first_line, onnxruntime, ort_errors
+from .counts import require_whole_chunks
+from .providers import NO_GRAPH, first_line, graph_options, onnxruntime, ort_errors
 from .tensor_info import ValueInfo, axis_sizes, known_shape, validated_feeds
-from .tuning import MAX_STREAM_BINDINGS
+from .tuning import MAX_CUDA_GRAPHS, MAX_STREAM_BINDINGS
 
 if TYPE_CHECKING:
     from .model import Model
 
 _DLPACK_DEVICES = {1: "cpu", 2: "cuda", 3: "cpu"}
 """DLPack's device types with which ONNX Runtime can share memory."""
+
+
+_captured: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+"""How many CUDA graphs the bindings of each session have, which ONNX Runtime keeps until the session ends."""
 
 
 @dataclass(frozen=True)
@@ -120,20 +126,17 @@ class DeviceSteps:
             for name, output in model.states.items():
                 binding.bind_ortvalue_output(output, end[name])
             bindings.append(binding)
-        return _Bound(
-            {name: chunk[name] for name in feeds}, outputs, (bindings[0], bindings[1]), self._options(len(self._bound))
-        )
+        return _Bound({name: chunk[name] for name in feeds}, outputs, (bindings[0], bindings[1]), self._options())
 
-    def _options(self, index: int) -> tuple[Any, Any]:
-        """With graphs, one per binding: a graph keeps the addresses that it was captured with."""
+    def _options(self) -> tuple[Any, Any]:
+        """With graphs, one for each binding of the session: it keeps the addresses that it was captured with."""
         if not self._graphs:
             return None, None
-        options = []
-        for direction in (1, 2):
-            option = onnxruntime().RunOptions()
-            option.add_run_config_entry("gpu_graph_id", str(2 * index + direction))
-            options.append(option)
-        return options[0], options[1]
+        captured = _captured.get(self._session, 0)
+        if captured >= MAX_CUDA_GRAPHS:
+            return graph_options(NO_GRAPH), graph_options(NO_GRAPH)
+        _captured[self._session] = captured + 2
+        return graph_options(captured + 1), graph_options(captured + 2)
 
 
 def _shape(info: ValueInfo, sizes: Mapping[str, int]) -> list[int]:
@@ -210,6 +213,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
     completed = validated_feeds(model.inputs, model.completed(shapes))
     if model.spec is None:
         model.require_counts(completed)
+    require_whole_chunks(model.metadata.streaming_or_default, completed)
     binding = model.session.io_binding()
     for name, array in completed.items():
         target = ("cpu", 0) if name == "lengths" else (device, model.device_id)
@@ -217,7 +221,7 @@ def run_on_device(model: Model, feeds: Mapping[str, Any], *, device: str = "cuda
         binding.bind_ortvalue_input(name, passed or value.ortvalue_from_numpy(array, *target))
     for name in model.outputs:
         binding.bind_output(name, device, model.device_id)
-    run_binding(model, binding)
+    run_binding(model, binding, model.run_options)
     results = dict(zip(model.outputs, binding.get_outputs(), strict=True))
     return {name: to_caller_type(result) if to_caller_type else result.numpy() for name, result in results.items()}
 

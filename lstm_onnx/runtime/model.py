@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from .initial_states import initial_state
 from .loaded_model import ClosedSession, one_thread_session, read_interface
 from .lstm_call import call_lstm
 from .non_finite_inputs import hides_nan, warn_of_non_finite
+from .providers import NO_GRAPH, graph_options
 from .shutdown import Gate, sleep_if_ending, watch
 from .tensor_info import axis_sizes, validated_feeds, validated_lengths
 
@@ -46,14 +47,13 @@ class Model:
         device_id: which GPU, from 0.
         threads, spin, cuda_graph: as passed to `load`.
         session: the ``onnxruntime.InferenceSession``.
+        run_options: an ``onnxruntime.RunOptions`` for its runs, where CUDA graphs must be kept out of them; else None.
         inputs: each input's name, dtype and axes.
         outputs: the same for outputs.
         states: each state input, and the output that feeds it at the next step.
         counts: the inputs that hold numbers of steps, such as lengths, and the axis along which they count.
         metadata: the file's metadata: the spec of a bare LSTM, the inputs of a module, initial states, options,
             versions, the weights' digest.
-        chunks_differ: the reason why chunks give other numbers than the whole sequence; "" where they were
-            compared and agree; None before they are compared.
     """
 
     def __init__(
@@ -68,26 +68,20 @@ class Model:
         cuda_graph: bool = False,
         device_id: int = 0,
         fingerprint: tuple[int, ...] | None = None,
-        reopen: tuple[Callable[..., Model], tuple[Any, ...]] | None = None,
+        reopen: Callable[[], Model] | None = None,
     ) -> None:
-        self.path = path
-        self.provider = provider
-        self.device_id = device_id if provider == "cuda" else 0
-        self.threads = threads
-        self.spin, self.cuda_graph = spin, cuda_graph
-        self.session = session
-        self.chunks_differ: str | None = None
-        # Absolute, so that it can be opened again after a change of folder, or in another process.
-        self.file = os.path.realpath(path)
-        self._fingerprint = fingerprint
-        self._reopen = reopen
+        self.path, self.session = path, session
+        self.provider, self.device_id = provider, device_id if provider == "cuda" else 0
+        self.threads, self.spin, self.cuda_graph = threads, spin, cuda_graph
+        self.run_options = graph_options(NO_GRAPH) if cuda_graph and provider == "cuda" else None
+        self.file = os.path.realpath(path)  # to be opened again after a change of folder, or in another process
+        self._fingerprint, self._reopen = fingerprint, reopen
         self._bindings = BindingCache()
         self._one_thread: Any = None
         self._opening = threading.Lock()
-        interface = read_interface(path, session, provider, states)
-        self.metadata: Metadata = interface.metadata
-        self.inputs, self.outputs = interface.inputs, interface.outputs
-        self.states, self.counts = interface.states, interface.counts
+        found = read_interface(path, session, provider, states)
+        self.metadata: Metadata = found.metadata
+        self.inputs, self.outputs, self.states, self.counts = found.inputs, found.outputs, found.states, found.counts
         self.checks_numbers = bool(self.counts or self.metadata.table_rows)
         self.hides_nan = provider == "cpu" and hides_nan(session)
         sleep_if_ending()
@@ -190,9 +184,9 @@ class Model:
         if self.spec is None:  # a bare LSTM's lengths were validated when they were completed
             self.require_counts(arrays)
         warn_of_non_finite(self, arrays)
-        require_whole_chunks(self.metadata.streaming, arrays)
+        require_whole_chunks(self.metadata.streaming_or_default, arrays)
         names = list(self.outputs)
-        values = call(self.path, self.session.run, names, arrays)
+        values = call(self.path, self.session.run, names, arrays, self.run_options)
         if key is not None:
             self._bindings.record(key, self.session_for, self.path, self.inputs, self.outputs, arrays, values)
         return {
@@ -216,8 +210,8 @@ class Model:
             state = initial_state(self.inputs[name], sizes, self.metadata.initial.get(name))
             if state is not None:  # otherwise it is reported as missing
                 arrays[name] = state
-        if (streaming := self.metadata.streaming) is not None and streaming.last is not None:
-            arrays.setdefault(streaming.last, np.ones(1, np.int64))
+        if (last := self.metadata.streaming_or_default.last) is not None:
+            arrays.setdefault(last, np.ones(1, np.int64))
         if self.spec is not None and "lengths" in self.inputs and "batch" in sizes and "time" in sizes:
             arrays["lengths"] = validated_lengths(arrays.get("lengths"), sizes["batch"], sizes["time"])
         elif "lengths" in arrays and "lengths" not in self.inputs and self.spec is not None:
@@ -250,15 +244,18 @@ class Model:
 
         Args:
             slots: how many streams can be open at once.
-            check: as in `stream`.
+            check: as in `stream`, and compare a sequence alone with itself in a batch.
 
         Raises:
-            InputError: the model cannot be streamed (see `stream`), its batch is fixed, or `slots` is not possible
-                or too large for memory.
+            InputError: the model cannot be streamed (see `stream`), sequences in a batch affect each other, its batch
+                is fixed, or `slots` is not possible or too large for memory.
         """
         from .pool.pool import Pool
+        from .streamable import require_separate_rows
 
-        return Pool(self, slots, check=check)
+        pool = Pool(self, slots, check=check)
+        require_separate_rows(self, check=check)
+        return pool
 
     def map(
         self,
@@ -376,7 +373,7 @@ class Model:
                 hint='load it in the child, or start that with multiprocessing\'s method "spawn"',
             )
 
-    def __enter__(self) -> Model:
+    def __enter__(self) -> Self:
         """For ``with lstm_onnx.load(path) as model:``."""
         return self
 
@@ -388,7 +385,7 @@ class Model:
         """Pickled as path and options: another process opens the file again."""
         if self._reopen is None:
             raise TypeError(f"{self.path}: this model cannot be pickled: it was not opened by load with a path alone")
-        return self._reopen
+        return self._reopen, ()
 
     def __repr__(self) -> str:
         """Path, provider and inputs, on one line."""

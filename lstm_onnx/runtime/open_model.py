@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..atomic_io import require_readable
 from ..errors import InputError
 from .loaded_model import fingerprint, validated_states_argument
 from .model import Model
-from .providers import open_session, parse_provider
+from .providers import open_session, parse_provider, validated_threads
 
 
 def load(
@@ -60,6 +61,8 @@ def load(
     """
     require_readable(path, "an .onnx file")
     pairs = validated_states_argument(states)
+    _, device_id = parse_provider(provider)
+    threads = validated_threads(threads)
     if trial is not False:
         from .trial import is_trial_needed, require_trial
 
@@ -71,13 +74,13 @@ def load(
                     hint="leave one of the two out",
                     name="session_options",
                 )
-            require_trial(path, provider, threads, states)
+            require_trial(path, provider, threads, pairs)
     before = fingerprint(path)
     session, used = open_session(
         path, provider, threads, spin=spin, cuda_graph=cuda_graph, session_options=session_options
     )
-    options = (os.path.realpath(path), provider, threads, pairs, spin, cuda_graph)
-    reopen = (_load_again, options) if session_options is None else None
+    # Of a pickled model, in another process.
+    reopen = partial(load, os.path.realpath(path), provider, threads, states=pairs, spin=spin, cuda_graph=cuda_graph)
     return Model(
         os.fspath(path),
         session,
@@ -86,14 +89,7 @@ def load(
         threads,
         spin=spin,
         cuda_graph=cuda_graph,
-        device_id=parse_provider(provider)[1],
+        device_id=device_id,
         fingerprint=None if session_options is not None else before,
-        reopen=reopen,
+        reopen=reopen if session_options is None else None,
     )
-
-
-def _load_again(
-    path: str, provider: str, threads: int | None, states: dict[str, str] | None, spin: float, cuda_graph: bool
-) -> Model:
-    """A pickled model in another process."""
-    return load(path, provider, threads, states=states, spin=spin, cuda_graph=cuda_graph)

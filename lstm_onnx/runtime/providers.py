@@ -31,6 +31,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 ORT_NAMES = {CPU: "cpu", CUDA: "cuda"}
 """ONNX Runtime's names of the providers, which are accepted too."""
 _MAX_DEVICES = 1024
+NO_GRAPH = -1
 CPU_SHAPE_OPS = frozenset(
     {"Shape", "Size", "Gather", "Cast", "Range", "Unsqueeze", "Squeeze", "Slice", "Concat", "Less"}
 )
@@ -132,6 +133,11 @@ def parse_provider(provider: Any) -> tuple[str, int]:
     return name, int(device or 0)
 
 
+def validated_threads(threads: Any) -> int | None:
+    """The number of threads; None leaves the choice to ONNX Runtime (InputError)."""
+    return None if threads is None else integer("threads", threads, 1, MAX_THREADS, "or None")
+
+
 @dataclass(frozen=True)
 class _Settings:
     """How a session is opened; see `open_session`."""
@@ -179,8 +185,7 @@ def open_session(
         InputError: `threads` is not a positive integer, `spin` no duration, or `session_options` something else.
     """
     wanted, device_id = parse_provider(provider)
-    if threads is not None:
-        threads = integer("threads", threads, 1, MAX_THREADS, "or None")
+    threads = validated_threads(threads)
     spin = seconds("spin", spin, 1)
     if not isinstance(model, bytes):
         # ONNX Runtime looks for external data beside the path that it is given, and not beside a link's target.
@@ -222,8 +227,10 @@ def _open(ort: Any, model: str | bytes, providers: list[str], settings: _Setting
     sleep_if_ending()
     where = "the model" if isinstance(model, bytes) else model
     options = _session_options(ort, settings)
-    if CUDA in providers:
-        _preload_cuda(ort)
+    if CUDA in providers and hasattr(ort, "preload_dlls"):
+        # From torch or from the nvidia wheels; failures are printed, which is suppressed.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
+            ort.preload_dlls()
     try:
         with _silent_provider_loading(ort, providers):
             return ort.InferenceSession(
@@ -274,6 +281,13 @@ def _provider_options(settings: _Settings) -> dict[str, str]:
     return options | ({"device_id": str(settings.device_id)} if settings.device_id else {})
 
 
+def graph_options(number: int) -> Any:
+    """Options of a run that captures the CUDA graph of this number, or replays it; `NO_GRAPH` for a plain run."""
+    options = onnxruntime().RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options
+
+
 def _version(ort: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", ort.__version__)[:2])
 
@@ -292,13 +306,6 @@ def _silent_provider_loading(ort: Any, providers: list[str]) -> Iterator[None]:
             yield
         finally:
             ort.set_default_logger_severity(_WARNING)
-
-
-def _preload_cuda(ort: Any) -> None:
-    """Load CUDA's libraries from torch or from the nvidia wheels; failures are printed, which is suppressed."""
-    if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
-            ort.preload_dlls()
 
 
 def placements(session: Any) -> list[Placement]:
@@ -379,11 +386,10 @@ def _missing_library(ort: Any) -> str:
     from pathlib import Path
 
     folder = Path(ort.__path__[0]) / "capi"
-    suffix = "dll" if sys.platform == "win32" else "so"
-    stem = "onnxruntime_providers_{}." + suffix if sys.platform == "win32" else "libonnxruntime_providers_{}." + suffix
+    name = "onnxruntime_providers_{}.dll" if sys.platform == "win32" else "libonnxruntime_providers_{}.so"
     try:
-        ctypes.CDLL(str(folder / stem.format("shared")), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(folder / stem.format("cuda")))
+        ctypes.CDLL(str(folder / name.format("shared")), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / name.format("cuda")))
     except OSError as error:
         return f"{error}; pip install 'lstm-onnx[cuda]' installs CUDA's libraries, and so does a CUDA build of torch"
     return "ONNX Runtime could not start its CUDA provider; its wheel and the driver may be for different CUDA versions"

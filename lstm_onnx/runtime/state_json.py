@@ -27,7 +27,11 @@ def state_to_json(state: Mapping[str, Any]) -> str:
     """
     if not isinstance(state, Mapping):
         raise InputError(f"state is a {type(state).__name__}", hint="it must map names to arrays, as stream.state does")
-    return json.dumps({name: packed(to_numpy(value, None, name)[0]) for name, value in state.items()})
+    arrays = {name: to_numpy(value, None, name)[0] for name, value in state.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{name} has dtype {array.dtype}", hint="it must be numbers", name=name)
+    return json.dumps({name: packed(array) for name, array in arrays.items()})
 
 
 def state_from_json(text: str | bytes) -> dict[str, NDArray[Any]]:

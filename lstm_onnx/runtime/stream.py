@@ -70,8 +70,7 @@ class Stream:
             raise InputError(
                 f"cannot take a batch of {batch}: its states have fixed sizes ({fixed})", path=model.path, name="batch"
             )
-        self.model = model
-        self.batch = batch
+        self.model, self.batch = model, batch
         initial = model.metadata.initial
         self._start = {
             name: stream_initial_state(model.inputs[name], batch, initial.get(name)) for name in model.states
@@ -92,8 +91,7 @@ class Stream:
         self._session = model.session  # changes when the model is closed
         self._chunks = ChunkedSteps(model, batch)
         self._phased = self._chunks.phased
-        self._ended = False
-        self._returns_dict = False
+        self._ended = self._returns_dict = False
         model.session_for(self._start)  # opens it now, instead of at the first step
         self._names = self._chunks.input_names
         ends = set(model.states.values())
@@ -274,7 +272,7 @@ class Stream:
         if self._ended:
             self._require_open()
         self._returns_dict = True
-        if self._chunks.streaming is not None:
+        if self._chunks.chunked:
             feeds, empty = self._chunks.prepared(feeds)
             if empty:
                 self._chunks.settle(self.state)
@@ -365,13 +363,11 @@ class Stream:
             self._bound[key] = None
         else:
             model = self.model
-            arrays = {name: np.array(array, order="C") for name, array in feeds.items()}
+            arrays = {name: np.array(array, array.dtype.newbyteorder("="), order="C") for name, array in feeds.items()}
             arrays = {name: array for name, array in model.completed(arrays).items() if name not in model.states}
-            if self._chunks.streaming is not None:  # their shapes depend on the chunk, and on the phase in the key
-                found = {name: np.empty_like(array) for name, array in results.items()}
-                buffers: dict[str, np.ndarray] | None = found
-            else:
-                buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
+            buffers = output_buffers(model.inputs, model.outputs, {**arrays, **self._state})
+            if self._chunks.chunked:  # their shapes depend on the chunk, and on the phase in the key
+                buffers = {name: np.empty_like(array) for name, array in results.items()}
             if buffers is None or any(buffers[name].shape != np.shape(results[name]) for name in buffers):
                 return
             session = model.session_for({**arrays, **self._state})

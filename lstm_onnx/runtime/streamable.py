@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .loaded_model import LSTM_STATES
+from .tensor_info import ValueInfo
 
 if TYPE_CHECKING:
     from .model import Model
+
+_chunks_differ: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
+_rows_mix: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
+"""What was found of models whose metadata does not say; "" for nothing."""
 
 
 def require_streamable(model: Model, *, check: bool = True) -> None:
@@ -43,16 +49,45 @@ def require_streamable(model: Model, *, check: bool = True) -> None:
     known = declared and (is_lstm or (model.spec is None and model.metadata.not_streamable is not None))
     if known or not check:
         return
-    if model.chunks_differ is None:
+    if model not in _chunks_differ:
         from .chunk_check import why_not_streamable  # our own files never need it
 
-        model.chunks_differ = why_not_streamable(model)
-    if model.chunks_differ:
+        _chunks_differ[model] = why_not_streamable(model)
+    if _chunks_differ[model]:
         raise InputError(
-            f"cannot be streamed: {model.chunks_differ}",
+            f"cannot be streamed: {_chunks_differ[model]}",
             hint="run whole sequences instead (check=False opens a stream anyway)",
             path=model.path,
         )
+
+
+def rows_mix(model: Model) -> str:
+    """In which output a sequence's results depend on the others in its batch; "" where none is known to.
+
+    Files from lstm-onnx say so in their metadata.  Another one is run, once, on a batch and on a sequence of it alone.
+    """
+    if model.spec is not None:
+        return ""
+    if model.metadata.batch_mixes is not None:
+        return model.metadata.batch_mixes
+    if model not in _rows_mix:
+        from .chunk_check import why_rows_mix
+
+        _rows_mix[model] = why_rows_mix(model)
+    return _rows_mix[model]
+
+
+def require_separate_rows(model: Model, *, check: bool = True) -> None:
+    """Refuse a model whose streams cannot be stepped as one batch (InputError); `check` as of `require_streamable`."""
+    mixes = rows_mix(model) if check else model.metadata.batch_mixes
+    if mixes:
+        raise InputError(f"streams cannot be stepped together: {mixes}", hint="use model.stream()", path=model.path)
+
+
+def stream_inputs(model: Model) -> dict[str, ValueInfo]:
+    """The inputs that a caller of a stream passes: no states, and not the one that says that a sequence ends."""
+    last = model.metadata.streaming_or_default.last
+    return {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
 
 
 def is_streamable(model: Model) -> bool:

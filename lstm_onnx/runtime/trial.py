@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ def is_trial_needed(path: str | os.PathLike[str]) -> bool:
 
 
 def require_trial(
-    path: str | os.PathLike[str], provider: str, threads: int | None, states: Mapping[str, str] | None
+    path: str | os.PathLike[str], provider: str, threads: int | None, states: dict[str, str] | None
 ) -> None:
     """Open and run the file in a child process.
 
@@ -33,12 +32,7 @@ def require_trial(
         ModelError: the process ended, or exceeded its time or memory.
         LSTMOnnxError: whatever `load` raises.
     """
-    arguments = {
-        "path": os.fspath(path),
-        "provider": provider,
-        "threads": threads,
-        "states": None if states is None else dict(states),
-    }
+    arguments = {"path": os.fspath(path), "provider": provider, "threads": threads, "states": states}
     with Child() as child:
         try:
             child.call("lstm_onnx.runtime.trial_child:open_and_run", arguments, Limits.of(path))

@@ -43,6 +43,8 @@ MAX_UNBINDABLE_KEYS = 512
 """Input signatures that are remembered as unbindable."""
 MAX_STREAM_BINDINGS = 8
 """Chunk shapes that a stream keeps bound."""
+MAX_CUDA_GRAPHS = 128
+"""CUDA graphs per session, two for each chunk shape of each stream; further ones run without."""
 MAX_POOL_BINDINGS = 64
 """Batch shapes that a pool keeps bound, enough for all shapes of most programs at both offsets."""
 MAX_POOL_BINDING_BYTES = 2**20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import Kind, RequestError
 from .service import Service
@@ -34,10 +34,10 @@ def require_access(
     """
     settings = service.settings
     host = headers.get("host", "")
-    if settings.is_loopback and service.tokens is None and _host_name(host) not in LOOPBACK:
+    if settings.is_loopback and service.tokens is None and (_split(f"//{host}").hostname or "") not in LOOPBACK:
         raise RequestError(f"this server is called localhost, and the request asks for {host!r}", Kind.FORBIDDEN)
     origin = headers.get("origin")
-    if origin is not None and origin not in settings.origins and urlsplit(origin).netloc != host:
+    if origin is not None and origin not in settings.origins and _split(origin).netloc != host:
         raise RequestError(f"web pages of {origin!r} are not allowed; see --origin", Kind.FORBIDDEN)
     if service.tokens is None or path in PUBLIC:
         return
@@ -49,8 +49,9 @@ def require_access(
         raise RequestError("a bearer token is needed, and the request has none or a wrong one", Kind.UNAUTHENTICATED)
 
 
-def _host_name(host: str) -> str:
+def _split(url: str) -> SplitResult:
+    """The parts of a URL; empty ones where it is none, such as ``http://[``."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return urlsplit(url)
     except ValueError:
-        return ""
+        return urlsplit("")

@@ -81,7 +81,7 @@ class FrameLayout:
     def of(cls, served: ServedModel) -> FrameLayout:
         """The layout for a model that can be streamed (RequestError where it has none)."""
         model, batcher = served.model, served.require_batcher()
-        if model.metadata.streaming is not None and model.metadata.streaming.last is not None:
+        if model.metadata.streaming_or_default.last is not None:
             raise RequestError(
                 f"{served.name} looks ahead, so its last outputs come once a sequence has ended; use requests with a "
                 "sequence_id, whose last one has sequence_end"

@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import shown
-from .errors import Kind, RequestError
+from .errors import RequestError
 from .protocol.messages import MESSAGES
-from .requests import InferenceRequest, new_request
+from .requests import (
+    SEQUENCE_PARAMETERS,
+    InferenceRequest,
+    new_request,
+    require_plain_output,
+    require_values_here,
+)
 from .served_model import VERSION
 from .tensors import datatype_of, dtype_of, from_bytes, from_numbers, to_bytes
 
@@ -27,17 +33,12 @@ _CONTENTS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
-_ELSEWHERE = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
 def parameters_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A map of InferParameter as values; those without one are left out."""
-    found = {}
-    for name, value in parameters.items():
-        choice = value.WhichOneof("parameter_choice")
-        if choice is not None:
-            found[name] = getattr(value, choice)
-    return found
+    choices = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
+    return {name: getattr(parameters[name], choice) for name, choice in choices.items() if choice is not None}
 
 
 def read_request(message: Any) -> InferenceRequest:
@@ -50,8 +51,7 @@ def read_request(message: Any) -> InferenceRequest:
         name, shape = tensor.name, list(tensor.shape)
         if name in arrays:
             raise RequestError(f"the input {shown(name)} is there twice")
-        if any(key in tensor.parameters for key in _ELSEWHERE):
-            raise RequestError(f"{shown(name)} is in shared memory, which is not served", Kind.UNSUPPORTED)
+        require_values_here(name, tensor.parameters)
         if raw:
             if tensor.HasField("contents"):
                 raise RequestError(f"{shown(name)} has contents, and the request has raw_input_contents too")
@@ -64,12 +64,7 @@ def read_request(message: Any) -> InferenceRequest:
             arrays[name] = from_numbers(name, tensor.datatype, shape, list(getattr(tensor.contents, contents)))
     names = []
     for output in message.outputs:
-        parameters = parameters_of(output.parameters)
-        if parameters.get("classification") or any(key in parameters for key in _ELSEWHERE):
-            raise RequestError(
-                f"{shown(output.name)} is asked for as classes or in shared memory, which is not served",
-                Kind.UNSUPPORTED,
-            )
+        require_plain_output(output.name, parameters_of(output.parameters))
         names.append(output.name)
     return new_request(arrays, tuple(names) or None, parameters_of(message.parameters))
 
@@ -77,7 +72,7 @@ def read_request(message: Any) -> InferenceRequest:
 def write_response(request: Any, outputs: Mapping[str, np.ndarray]) -> Any:
     """A ModelInferResponse."""
     answer = MESSAGES["ModelInferResponse"](model_name=request.model_name, model_version=VERSION, id=request.id)
-    for name in ("sequence_id", "sequence_start", "sequence_end"):
+    for name in SEQUENCE_PARAMETERS:
         if name in request.parameters:
             answer.parameters[name].CopyFrom(request.parameters[name])
     for name, array in outputs.items():

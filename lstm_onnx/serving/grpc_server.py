@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from ..errors import FileError, InputError
-from .errors import Kind, RequestError, as_request_error
+from .errors import Kind, RequestError
 from .grpc_messages import read_request, write_response
 from .protocol.messages import MESSAGES, METHODS, SERVICE
 from .service import SERVER, Service
@@ -21,6 +22,7 @@ _MOST_RUNNING = 64
 """Requests of one ModelStreamInfer that run at the same time; further ones are read when one is answered."""
 _PUBLIC = ("ServerLive", "ServerReady")
 """Methods that need no token, for what watches the server."""
+_SERIALIZED = operator.methodcaller("SerializeToString")
 Handler = Callable[[Any], Awaitable[Any]]
 
 
@@ -31,24 +33,20 @@ class GrpcMethods:
         self.service = service
         self.repository = service.repository
 
-    async def ServerLive(self, request: Any) -> Any:  # noqa: N802 - the protocol's name, as below
+    async def ServerLive(self, _: Any) -> Any:  # noqa: N802 - the protocol's name, as below
         """Whether it runs."""
-        del request
         return _message("ServerLiveResponse", {"live": True})
 
-    async def ServerReady(self, request: Any) -> Any:  # noqa: N802
+    async def ServerReady(self, _: Any) -> Any:  # noqa: N802
         """Whether every model is loaded."""
-        del request
         return _message("ServerReadyResponse", {"ready": self.service.is_ready})
 
     async def ModelReady(self, request: Any) -> Any:  # noqa: N802
         """Whether a model is loaded."""
-        ready = self.repository.entry(request.name, request.version).served is not None
-        return _message("ModelReadyResponse", {"ready": ready and not self.service.draining})
+        return _message("ModelReadyResponse", {"ready": self.service.is_model_ready(request.name, request.version)})
 
-    async def ServerMetadata(self, request: Any) -> Any:  # noqa: N802
+    async def ServerMetadata(self, _: Any) -> Any:  # noqa: N802
         """Name, version, extensions."""
-        del request
         return _message("ServerMetadataResponse", SERVER)
 
     async def ModelMetadata(self, request: Any) -> Any:  # noqa: N802
@@ -63,12 +61,7 @@ class GrpcMethods:
 
     async def ModelStatistics(self, request: Any) -> Any:  # noqa: N802
         """Counts and times, of one model or of all."""
-        entries = self.repository.entries
-        names = list(entries)
-        if request.name:
-            names = [self.repository.entry(request.name, request.version).name]
-        stats = [entries[name].statistics.to_dict(name) for name in names]
-        return _message("ModelStatisticsResponse", {"model_stats": stats})
+        return _message("ModelStatisticsResponse", self.service.statistics(request.name or None, request.version))
 
     async def RepositoryIndex(self, request: Any) -> Any:  # noqa: N802
         """All models."""
@@ -76,18 +69,12 @@ class GrpcMethods:
 
     async def RepositoryModelLoad(self, request: Any) -> Any:  # noqa: N802
         """Load a model, or its changed file."""
-        if request.parameters:
-            raise RequestError(
-                "a model is loaded from the file that the command line named, without parameters", Kind.UNSUPPORTED
-            )
-        loaded = await self.repository.load(request.model_name)
-        self.service.log.event("loaded", model=request.model_name, changed=loaded)
+        await self.service.load(request.model_name, request.parameters)
         return _message("RepositoryModelLoadResponse", {})
 
     async def RepositoryModelUnload(self, request: Any) -> Any:  # noqa: N802
         """Take no more requests for a model."""
-        await self.repository.unload(request.model_name)
-        self.service.log.event("unloaded", model=request.model_name)
+        await self.service.unload(request.model_name)
         return _message("RepositoryModelUnloadResponse", {})
 
     async def ModelInfer(self, request: Any) -> Any:  # noqa: N802
@@ -109,14 +96,6 @@ def _parsed(method: str, data: bytes) -> Any:
         raise RequestError(f"the request is not a {METHODS[method][0]}: {error}") from error
 
 
-def _failure(service: Service, method: str, error: Exception) -> RequestError:
-    failure = as_request_error(error)
-    if failure.kind is Kind.BUG and not isinstance(error, RequestError):
-        service.log.failure("request failed", error, method=method)
-    service.refused("grpc", failure, method=method)
-    return failure
-
-
 def _unary(service: Service, method: str, function: Handler) -> Any:
     async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
@@ -124,11 +103,11 @@ def _unary(service: Service, method: str, function: Handler) -> Any:
             with service.taking(len(data)):
                 return await function(_parsed(method, data))
         except Exception as error:  # noqa: BLE001 - every error is answered
-            failure = _failure(service, method, error)
+            failure = service.refused("grpc", error, method=method)
         await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
         return None
 
-    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_serialized)
+    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=_SERIALIZED)
 
 
 def _stream(service: Service, methods: GrpcMethods) -> Any:
@@ -139,7 +118,7 @@ def _stream(service: Service, methods: GrpcMethods) -> Any:
         try:
             _require_token(service, method, context)
         except RequestError as error:
-            failure = _failure(service, method, error)
+            failure = service.refused("grpc", error, method=method)
             await context.abort(grpc.StatusCode[failure.kind.code], str(failure))
         room = asyncio.Semaphore(_MOST_RUNNING)
         answers: asyncio.Queue[Any] = asyncio.Queue()
@@ -153,7 +132,7 @@ def _stream(service: Service, methods: GrpcMethods) -> Any:
                 with service.taking(len(data)):
                     found.infer_response.CopyFrom(await methods.ModelInfer(request))
             except Exception as error:  # noqa: BLE001 - every error is answered
-                found.error_message = str(_failure(service, method, error))
+                found.error_message = str(service.refused("grpc", error, method=method))
                 if request is not None:
                     found.infer_response.id = request.id
                     found.infer_response.model_name = request.model_name
@@ -179,12 +158,7 @@ def _stream(service: Service, methods: GrpcMethods) -> Any:
             for task in list(running):
                 task.cancel()
 
-    return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_serialized)
-
-
-def _serialized(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
+    return grpc.stream_stream_rpc_method_handler(handle, response_serializer=_SERIALIZED)
 
 
 def _require_token(service: Service, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import shown
 from .access import require_access
-from .errors import Kind, RequestError, as_request_error
+from .errors import Kind, RequestError
 from .http_messages import HEADER_LENGTH, compressed, decompressed, json_object, read_inference, write_inference
 from .metrics import CONTENT_TYPE
 from .pages import page
@@ -89,10 +89,7 @@ class HttpApp:
         await self._send(answer, request, send)
 
     def _refusal(self, request: HttpRequest, error: Exception) -> Answer:
-        failure = as_request_error(error)
-        if failure.kind is Kind.BUG and not isinstance(error, RequestError):
-            self.service.log.failure("request failed", error, path=request.path)
-        self.service.refused("http", failure, path=request.path)
+        failure = self.service.refused("http", error, path=request.path)
         headers = dict(_JSON)
         if failure.kind in (Kind.TOO_LARGE, Kind.INCOMPLETE) or isinstance(error, _UnreadError):
             headers["connection"] = "close"  # the rest of the body is not read
@@ -131,7 +128,7 @@ class HttpApp:
             case ["metrics"]:
                 return _only("GET", request, Answer(self.service.metrics.text(), {"content-type": CONTENT_TYPE}))
             case ["v2", "models", "stats"]:
-                return _only("GET", request, self._statistics(list(self.service.repository.entries)))
+                return _only("GET", request, _json(self.service.statistics()))
             case ["v2", "models", name, "versions", version, *rest]:
                 return await self._model(request, name, version, rest)
             case ["v2", "models", name, *rest]:
@@ -148,40 +145,31 @@ class HttpApp:
             case []:
                 return _only("GET", request, _json(repository.ready(name, version).metadata()))
             case ["ready"]:
-                ready = repository.entry(name, version).served is not None and not self.service.draining
+                ready = self.service.is_model_ready(name, version)
                 return _only("GET", request, Answer(status=200 if ready else 503))
             case ["config"]:
                 return _only("GET", request, _json(repository.ready(name, version).config()))
             case ["stats"]:
-                repository.entry(name, version)
-                return _only("GET", request, self._statistics([name]))
+                return _only("GET", request, _json(self.service.statistics(name, version)))
             case ["infer"]:
                 _require_method("POST", request)
                 return await self._infer(request, name, version)
         raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
 
     async def _repository(self, request: HttpRequest, rest: list[str]) -> Answer:
-        repository = self.service.repository
         match rest:
             case ["index"]:
                 _require_method("POST", request)
                 ready = (await self._small_object(request)).get("ready", False)
-                return _json(repository.index(ready=ready is True))
+                return _json(self.service.repository.index(ready=ready is True))
             case ["models", name, "load"]:
                 _require_method("POST", request)
-                if (await self._small_object(request)).get("parameters"):
-                    raise RequestError(
-                        "a model is loaded from the file that the command line named, without parameters",
-                        Kind.UNSUPPORTED,
-                    )
-                loaded = await repository.load(name)
-                self.service.log.event("loaded", model=name, changed=loaded)
+                await self.service.load(name, (await self._small_object(request)).get("parameters"))
                 return _json({})
             case ["models", name, "unload"]:
                 _require_method("POST", request)
                 await self._small_object(request)
-                await repository.unload(name)
-                self.service.log.event("unloaded", model=name)
+                await self.service.unload(name)
                 return _json({})
         raise RequestError(f"there is nothing at {shown(request.path)}", Kind.NOT_FOUND)
 
@@ -205,10 +193,6 @@ class HttpApp:
         else:
             answer, headers = write_inference(name, inference, outputs)
         return Answer(answer, headers)
-
-    def _statistics(self, names: list[str]) -> Answer:
-        entries = self.service.repository.entries
-        return _json({"model_stats": [entries[name].statistics.to_dict(name) for name in names]})
 
     async def _small_object(self, request: HttpRequest) -> dict[str, Any]:
         """A body that is a JSON object, or empty."""

@@ -12,7 +12,13 @@ import numpy as np
 
 from ..errors import shown
 from .errors import Kind, RequestError
-from .requests import InferenceRequest, new_request
+from .requests import (
+    SEQUENCE_PARAMETERS,
+    InferenceRequest,
+    new_request,
+    require_plain_output,
+    require_values_here,
+)
 from .served_model import VERSION
 from .tensors import datatype_of, from_bytes, from_numbers, to_bytes, to_numbers
 
@@ -20,8 +26,6 @@ HEADER_LENGTH = "inference-header-content-length"
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _LEAST_COMPRESSED = 256
 """Bytes of an answer; a smaller one is not compressed."""
-_ECHOED = ("sequence_id", "sequence_start", "sequence_end")
-_ELSEWHERE = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def read_inference(body: bytes, header_length: str | None) -> HttpInference:
     number = message.get("id")
     if number is not None and not isinstance(number, str):
         raise RequestError(f"id is {shown(number)}; it must be a string")
-    echoed = {name: parameters[name] for name in _ECHOED if name in parameters}
+    echoed = {name: parameters[name] for name in SEQUENCE_PARAMETERS if name in parameters}
     return HttpInference(
         new_request(inputs, names, parameters),
         number,
@@ -129,8 +133,7 @@ def _inputs(message: dict[str, Any], rest: memoryview) -> tuple[dict[str, np.nda
         if not isinstance(name, str) or name in arrays:
             raise RequestError(f"an input has the name {shown(name)}; each needs a name of its own")
         parameters = _parameters(tensor, name)
-        if any(key in parameters for key in _ELSEWHERE):
-            raise RequestError(f"{name} is in shared memory, which is not served", Kind.UNSUPPORTED)
+        require_values_here(name, parameters)
         size = parameters.get("binary_data_size")
         if size is None:
             if "data" not in tensor:
@@ -154,10 +157,7 @@ def _outputs(message: dict[str, Any]) -> tuple[tuple[str, ...] | None, dict[str,
         if not isinstance(name, str):
             raise RequestError(f"an output has the name {shown(name)}; it must be a string")
         parameters = _parameters(tensor, name)
-        if parameters.get("classification") or any(key in parameters for key in _ELSEWHERE):
-            raise RequestError(
-                f"{name} is asked for as classes or in shared memory, which is not served", Kind.UNSUPPORTED
-            )
+        require_plain_output(name, parameters)
         names.append(name)
         if "binary_data" in parameters:
             binary[name] = parameters["binary_data"] is True

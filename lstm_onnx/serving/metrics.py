@@ -48,7 +48,8 @@ class Statistics:
     def to_dict(self, name: str) -> dict[str, Any]:
         """As the protocol has it in JSON; the same names are protobuf's."""
         with self.lock:
-            duration = {key: {"count": value.count, "ns": value.ns} for key, value in self._durations().items()}
+            durations = {"success": self.success, "fail": self.failed, "compute_infer": self.compute}
+            stats = {key: {"count": value.count, "ns": value.ns} for key, value in durations.items()}
             batches = [
                 {"batch_size": size, "compute_infer": {"count": spent.count, "ns": spent.ns}}
                 for size, spent in sorted(self.batches.items())
@@ -59,12 +60,9 @@ class Statistics:
             "last_inference": self.last,
             "inference_count": self.success.count,
             "execution_count": sum(spent.count for spent in self.batches.values()),
-            "inference_stats": duration,
+            "inference_stats": stats,
             "batch_stats": batches,
         }
-
-    def _durations(self) -> dict[str, Duration]:
-        return {"success": self.success, "fail": self.failed, "compute_infer": self.compute}
 
 
 class Metrics:

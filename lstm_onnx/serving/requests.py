@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import shown
-from .errors import RequestError
+from .errors import Kind, RequestError
 
 _LONGEST_ID = 256
+_ELSEWHERE = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+SEQUENCE_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
+"""What an answer repeats of its request."""
 Key = tuple[str, int | str]
 """A sequence id with its type: 5 and "5" are two sequences."""
 
@@ -46,6 +49,18 @@ class InferenceRequest:
     outputs: tuple[str, ...] | None = None
     sequence: SequencePart | None = None
     timeout: float | None = None
+
+
+def require_values_here(name: str, parameters: Container[str]) -> None:
+    """Refuse a tensor whose parameters say that it is in shared memory (RequestError)."""
+    if any(key in parameters for key in _ELSEWHERE):
+        raise RequestError(f"{name} is in shared memory, which is not served", Kind.UNSUPPORTED)
+
+
+def require_plain_output(name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse an output that is asked for as classes or in shared memory (RequestError)."""
+    if parameters.get("classification") or any(key in parameters for key in _ELSEWHERE):
+        raise RequestError(f"{name} is asked for as classes or in shared memory, which is not served", Kind.UNSUPPORTED)
 
 
 def sequence_part(parameters: Mapping[str, Any]) -> SequencePart | None:

@@ -13,6 +13,7 @@ from ..runtime import Model, ValueInfo, load
 from ..runtime.batcher.batcher import Batcher
 from ..runtime.file_digest import file_digest
 from ..runtime.loaded_model import fingerprint
+from ..runtime.streamable import stream_inputs
 from .errors import RequestError
 from .metrics import Metrics, Statistics
 from .settings import Settings
@@ -54,9 +55,7 @@ class ServedModel:
         self.model = model
         self.digest = digest
         self.settings = settings
-        streaming = model.metadata.streaming
-        last = None if streaming is None else streaming.last
-        self.inputs = {name: info for name, info in model.inputs.items() if name not in model.states and name != last}
+        self.inputs = stream_inputs(model)
         ends = set(model.states.values())
         self.output_names = [name for name in model.outputs if name not in ends] or list(model.outputs)
         self.streams = 0
@@ -75,9 +74,10 @@ class ServedModel:
         self._not_streamable = ""
         record = _recorder(name, "streams", metrics, statistics)
         try:
-            self._batcher = _batcher(model, settings, record) if last is None else None
+            if model.metadata.streaming_or_default.last is None:
+                self._batcher = _batcher(model, settings, record)
         except InputError:
-            self._batcher = None  # its batch is fixed, or not known
+            pass  # its batch is fixed or not known, or its rows affect each other
         try:
             if self._batcher is None:  # one without streams is false
                 self._batcher = SingleStreams(model, executor, settings.max_streams, record)
@@ -168,13 +168,9 @@ class ServedModel:
                     "preferred_batch_size": [self.settings.max_batch],
                     "max_queue_delay_microseconds": int(self.settings.window * 1e6),
                 },
-                "state": [self._state_config(name, end) for name, end in self.model.states.items()],
+                "state": [_state_config(self.model.inputs[name], end) for name, end in self.model.states.items()],
             }
         return config
-
-    def _state_config(self, name: str, end: str) -> dict[str, Any]:
-        tensor = _config_tensor(self.model.inputs[name])
-        return {"input_name": name, "output_name": end, "data_type": tensor["data_type"], "dims": tensor["dims"]}
 
     # --- its life ---------------------------------------------------------------------------------------------
 
@@ -267,3 +263,7 @@ def _tensor(info: ValueInfo) -> dict[str, Any]:
 
 def _config_tensor(info: ValueInfo) -> dict[str, Any]:
     return {"name": info.name, "data_type": f"TYPE_{_datatype(info)}", "dims": _sizes(info)}
+
+
+def _state_config(info: ValueInfo, end: str) -> dict[str, Any]:
+    return {"input_name": info.name, "output_name": end, "data_type": f"TYPE_{_datatype(info)}", "dims": _sizes(info)}

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .snapshots import new_key
 from .streams import OpenStream, open_stream
 from .tokens import Tokens
 
+if TYPE_CHECKING:
+    from .websocket import Exchange
+
 ENDING_CODE = 1001
 """Close code of a websocket where the server ends."""
 SERVER = {
@@ -34,16 +37,6 @@ SERVER = {
         "statistics",
     ],
 }
-
-
-class Websocket(Protocol):
-    """An open websocket."""
-
-    def end(self, reason: str, code: int) -> None:
-        """End it, after the frame that is running."""
-
-    def end_if_silent(self) -> None:
-        """End it if it had no frame for the idle time, or if its client reads no answers."""
 
 
 class Meter:
@@ -106,7 +99,7 @@ class Service:
         self.draining = False
         self.running = self.answering = self.pending_bytes = 0
         self._meters: dict[tuple[str, str], Meter] = {}
-        self.websockets: set[Websocket] = set()
+        self.websockets: set[Exchange] = set()
 
     @property
     def is_ready(self) -> bool:
@@ -186,10 +179,37 @@ class Service:
             meter = self._meters[protocol, name] = Meter(self, protocol, name)
         return meter
 
-    def refused(self, protocol: str, error: RequestError, **facts: Any) -> None:
-        """Count and log that a request was refused or failed."""
-        self.metrics.refusals.labels(protocol, error.kind.name.lower()).inc()
-        self.log.event("refused", protocol=protocol, status=error.kind.status, error=str(error), **facts)
+    def refused(self, protocol: str, error: Exception, **facts: Any) -> RequestError:
+        """Count and log that a request was refused or failed; the error for its client."""
+        failure = as_request_error(error)
+        if failure is not error and failure.kind is Kind.BUG:
+            self.log.failure("request failed", error, protocol=protocol, **facts)
+        self.metrics.refusals.labels(protocol, failure.kind.name.lower()).inc()
+        self.log.event("refused", protocol=protocol, status=failure.kind.status, error=str(failure), **facts)
+        return failure
+
+    def is_model_ready(self, name: str, version: str) -> bool:
+        """Whether a model is loaded, and the server is not ending (RequestError for an unknown name)."""
+        return self.repository.entry(name, version).served is not None and not self.draining
+
+    def statistics(self, name: str | None = None, version: str = "") -> dict[str, Any]:
+        """The protocol's statistics of a model, or of all of them (RequestError for an unknown name)."""
+        entries = self.repository.entries.values() if name is None else [self.repository.entry(name, version)]
+        return {"model_stats": [entry.statistics.to_dict(entry.name) for entry in entries]}
+
+    async def load(self, name: str, parameters: object) -> None:
+        """Load a model, or its changed file (RequestError)."""
+        if parameters:
+            raise RequestError(
+                "a model is loaded from the file that the command line named, without parameters", Kind.UNSUPPORTED
+            )
+        changed = await self.repository.load(name)
+        self.log.event("loaded", model=name, changed=changed)
+
+    async def unload(self, name: str) -> None:
+        """Take no more requests for a model (RequestError)."""
+        await self.repository.unload(name)
+        self.log.event("unloaded", model=name)
 
     async def close_idle_streams(self) -> None:
         """Close silent sequences, until it is cancelled."""

@@ -44,8 +44,8 @@ class SingleStream:
 
     def _finished(self, x: Mapping[str, np.ndarray]) -> Arrays:
         outputs = self._stream.run(x)
-        streaming = self._owner.model.metadata.streaming
-        if streaming is None or streaming.last is None:
+        streaming = self._owner.model.metadata.streaming_or_default
+        if streaming.last is None:
             return outputs
         try:
             rest = self._stream.flush()

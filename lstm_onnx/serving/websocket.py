@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 from ..errors import shown
 from .access import SUBPROTOCOL, require_access
-from .errors import Kind, RequestError, as_request_error
+from .errors import Kind, RequestError
 from .frames import FrameLayout
 from .service import Service
 from .snapshots import REFUSED_CODE, UNCERTAIN_CODE, Snapshot, opened
@@ -46,11 +46,7 @@ async def handle_websocket(
         layout = FrameLayout.of(service.repository.ready(name, version))
         stream = service.open_stream(name, version)
     except Exception as error:  # noqa: BLE001 - every error is answered
-        failure = as_request_error(error)
-        if failure.kind is Kind.BUG:
-            service.log.failure("websocket failed", error, path=scope["path"])
-        service.refused("websocket", failure, path=scope["path"])
-        await _reject(failure, send)
+        await _reject(service.refused("websocket", error, path=scope["path"]), send)
         return
     try:
         accepted: Message = {"type": "websocket.accept"}
@@ -60,7 +56,7 @@ async def handle_websocket(
         first = {"model": name, **layout.to_dict()}
         if every:
             first |= {"snapshots": every, "digest": stream.served.digest}
-        await send({"type": "websocket.send", "text": json.dumps(first)})
+        await send(_text(first))
         exchange = Exchange(service, name, stream, layout, receive, send, every)
         service.websockets.add(exchange)
         try:
@@ -140,7 +136,7 @@ class Exchange:
         states = await self.stream.states()
         self._saved = self.frame
         text = Snapshot(self.stream.served.digest, self.frame, states).signed(self.service.snapshot_key)
-        return {"type": "websocket.send", "text": json.dumps({"snapshot": text, "frame": self.frame})}
+        return _text({"snapshot": text, "frame": self.frame})
 
     async def _resume(self, snapshot: object) -> None:
         """Go on from a snapshot, or end: a client that gave one must never go on from zeros."""
@@ -149,16 +145,13 @@ class Exchange:
             found = self._opened(snapshot)
             await self.stream.restore(found.states)
         except Exception as error:  # noqa: BLE001 - every error is answered
-            failure = as_request_error(error)
-            if failure.kind is Kind.BUG:
-                self.service.log.failure("a stream could not continue", error, model=self.name)
             resumed.labels(self.name, "refused").inc()
-            self.service.refused("websocket", failure, model=self.name)
+            failure = self.service.refused("websocket", error, model=self.name)
             self.end(str(failure), REFUSED_CODE)
             return
         self.frame = self._saved = found.frame
         resumed.labels(self.name, "resumed").inc()
-        await self._sent({"type": "websocket.send", "text": json.dumps({"resumed": self.frame})})
+        await self._sent(_text({"resumed": self.frame}))
 
     def _opened(self, snapshot: object) -> Snapshot:
         if self._started:
@@ -181,7 +174,7 @@ class Exchange:
         reason, code = self._ending
         if self.every and self.frame > self._saved and code not in (REFUSED_CODE, UNCERTAIN_CODE):
             await self.send(await self._snapshot())
-        await self.send({"type": "websocket.send", "text": json.dumps({"error": reason, "closing": True})})
+        await self.send(_text({"error": reason, "closing": True}))
         await self.send({"type": "websocket.close", "code": code, "reason": reason})
         return None
 
@@ -217,18 +210,21 @@ class Exchange:
             finally:
                 self.service.pending_bytes -= size
         except Exception as error:  # noqa: BLE001 - every error is answered
-            failure = self._meter.failed(began, error)
-            self.service.refused("websocket", failure, model=self.name)
+            failure = self.service.refused("websocket", self._meter.failed(began, error), model=self.name)
             if self.every and failure.kind in (Kind.LATE, Kind.BUG):
                 # The frame may have been run or not, and every later snapshot would count it wrongly.
                 self.end(str(failure), UNCERTAIN_CODE)
                 return None
-            return {"type": "websocket.send", "text": json.dumps({"error": str(failure)})}
+            return _text({"error": str(failure)})
         finally:
             self.service.running -= 1
         self._meter.done(began)
         self.frame += 1
         return {"type": "websocket.send", "bytes": self.layout.answer(outputs)}
+
+
+def _text(value: Mapping[str, Any]) -> Message:
+    return {"type": "websocket.send", "text": json.dumps(value)}
 
 
 def _model_of(path: str) -> tuple[str, str]:

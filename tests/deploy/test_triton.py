@@ -14,11 +14,11 @@ from tritonclient.grpc import model_config_pb2 as model_config
 
 import lstm_onnx
 from lstm_onnx.deploy import deploy_triton
-from lstm_onnx.errors import InputError, ModelError, RunError
+from lstm_onnx.errors import FileError, InputError, ModelError, RunError
 from lstm_onnx.runtime import Model, load
 from lstm_onnx.spec import ExportOptions
 
-from ..runtime.models import accumulator, exported, randoms
+from ..runtime.models import accumulator, centred_rows, exported, randoms
 from ..serving.conftest import summing
 from .sequencer import Sequencer
 
@@ -182,6 +182,13 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"scale int64 \(\) has no batch axis"):
         deploy_triton(tmp_path / "scale.onnx", tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
+    with pytest.raises(ModelError, match="its rows cannot be batched: y of one sequence depends on the other"):
+        deploy_triton(centred_rows(tmp_path / "mean.onnx"), tmp_path / "repository")
+    assert not (tmp_path / "repository").exists()
+    exported(tmp_path / "net.onnx")
+    deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
+    with pytest.raises(FileError, match=r"model\.onnx: is read as well"):
+        deploy_triton(tmp_path / "repository" / "net" / "1" / "model.onnx", tmp_path / "repository", name="net")
     exported(tmp_path / "a b.onnx")
     with pytest.raises(InputError, match="cannot be the name of a model"):
         deploy_triton(tmp_path / "a b.onnx", tmp_path / "repository")
@@ -200,4 +207,18 @@ def test_a_model_that_was_written_wrongly_is_not_deployed(tmp_path: Path, monkey
     monkeypatch.setattr(batch_first, "read_weights", wrong)
     with pytest.raises(RunError, match="its output output differs"):
         deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
-    assert not (tmp_path / "repository" / "net" / "config.pbtxt").exists()
+    assert not (tmp_path / "repository").exists()
+
+
+def test_what_the_configuration_cannot_say_replaces_nothing(tmp_path: Path) -> None:
+    exported(tmp_path / "net.onnx")
+    deploy_triton(tmp_path / "net.onnx", tmp_path / "repository")
+    folder = tmp_path / "repository" / "net"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    value = helper.make_tensor_value_info("x\ny", 1, ["batch", 2])
+    other = helper.make_tensor_value_info("z", 1, ["batch", 2])
+    graph = helper.make_graph([helper.make_node("Neg", ["x\ny"], ["z"])], "g", [value], [other])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "x.onnx")
+    with pytest.raises(ModelError, match="cannot be written to Triton's configuration"):
+        deploy_triton(tmp_path / "x.onnx", tmp_path / "repository", name="net")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

@@ -129,3 +129,5 @@ def test_a_state_as_json_is_the_state() -> None:
             lstm_onnx.state_from_json(text)
     with pytest.raises(InputError, match="it must map names to arrays"):
         lstm_onnx.state_to_json([1])
+    with pytest.raises(InputError, match="h0 has dtype object; it must be numbers"):
+        lstm_onnx.state_to_json({"h0": np.array(["a"], object)})

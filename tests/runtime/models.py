@@ -67,6 +67,25 @@ def accumulator(path: Path, *, axis: str | None = "batch", metadata: dict[str, s
     return path
 
 
+def centred_rows(path: Path) -> Path:
+    """A stateful model of another tool whose rows affect each other: y = x - x's mean over the batch + state."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "axis"], ["mean"]),
+        helper.make_node("Sub", ["x", "mean"], ["centred"]),
+        helper.make_node("Add", ["centred", "state"], ["y"]),
+        helper.make_node("Identity", ["y"], ["stateN"]),
+    ]
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3]) for name in names]
+        for names in (("x", "state"), ("y", "stateN"))
+    )
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(np.array([0]), "axis")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    helper.set_model_props(model, {"lstm_onnx.states": '{"state": "stateN"}'})
+    onnx.save(model, path)
+    return path
+
+
 def randoms(*shape: int, seed: int = 1, dtype: str = "float32") -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 

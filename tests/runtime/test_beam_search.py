@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import lstm_onnx
-from lstm_onnx import Hypothesis, InputError
+from lstm_onnx import Hypothesis, InputError, RunError
 from tests.generation import steps
 
 STOPS = [2, 8]
@@ -124,4 +126,31 @@ def test_wrong_arguments_leave_the_pool_as_it_was(step: lstm_onnx.Model, changes
     prompt = keywords.pop("prompt")
     with pytest.raises(InputError, match=message):
         lstm_onnx.beam_search(pool, prompt, **keywords)
+    assert len(pool) == 0
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_have_no_probabilities(tmp_path: Path, number: float) -> None:
+    """Logits that are rows of a table, one of which has no largest finite number."""
+    table = np.ones((3, 4), np.float32)
+    table[2, 1] = number
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "token"], ["logits"]), helper.make_node("Neg", ["state"], ["stateN"])],
+        "g",
+        [
+            helper.make_tensor_value_info("token", TensorProto.INT64, ["batch"]),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4]),
+            helper.make_tensor_value_info("stateN", TensorProto.FLOAT, ["batch", 1]),
+        ],
+        [numpy_helper.from_array(table, "table")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    pool = lstm_onnx.load(tmp_path / "m.onnx", "cpu", states={"state": "stateN"}).pool(slots=2)
+    keywords: dict[str, Any] = {"input": "token", "output": "logits", "max_steps": 1, "beams": 1}
+    assert lstm_onnx.beam_search(pool, [1], **keywords)[0].tokens == (0,)
+    with pytest.raises(RunError, match="its output logits has no finite largest number"):
+        lstm_onnx.beam_search(pool, [2], **keywords)
     assert len(pool) == 0

@@ -18,6 +18,8 @@ import lstm_onnx
 from lstm_onnx import InputError
 from lstm_onnx.runtime.chunk_check import WholeSequence, difference, row_difference
 
+from .models import accumulator, centred_rows
+
 SIZE, H = 3, 4
 BOTH = {"h": "hn", "c": "cn"}
 
@@ -229,3 +231,14 @@ def test_rows_that_depend_on_each_other() -> None:
     assert halves == ""
     mixed = row_difference(lambda f: {"y": f["x"] - f["x"].mean(0)}, feeds, axes, {"y": 0}, rows=2)
     assert mixed.startswith("y of 2 sequences depends on the other sequences in its batch: it is off by")
+
+
+def test_streams_are_stepped_together_only_if_their_rows_are_separate(tmp_path: Path) -> None:
+    with lstm_onnx.load(centred_rows(tmp_path / "m.onnx"), "cpu") as model:
+        for opened in (model.pool, lambda: lstm_onnx.Batcher(model)):
+            with pytest.raises(InputError, match="cannot be stepped together: y of one sequence depends on the other"):
+                opened()
+        assert len(model.pool(2, check=False)) == 0
+        np.testing.assert_array_equal(model.stream()(np.ones((1, 3), np.float32)), np.zeros((1, 3)))
+    with lstm_onnx.load(accumulator(tmp_path / "separate.onnx"), "cpu", states={"state": "stateN"}) as model:
+        assert len(model.pool(2)) == 0

@@ -118,6 +118,34 @@ def test_a_final_output_is_known_after_a_state_is_set(tmp_path: Path) -> None:
             np.testing.assert_array_equal(array, state[name])
 
 
+@pytest.mark.parametrize(("pads", "stride"), [((2, 0), 3), ((1, 1), 1)])
+def test_what_the_caller_writes_into_its_arrays_changes_nothing(
+    tmp_path: Path, pads: tuple[int, int], stride: int
+) -> None:
+    model = conv_lstm(pads, stride=stride)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(-1), "end"))
+    model.graph.node.append(helper.make_node("Mul", ["y", "gain"], ["scaled"]))
+    model.graph.node.append(helper.make_node("Gather", ["scaled", "end"], ["final"], axis=0))
+    model.graph.input.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [3]))
+    for name in ("scaled", "final"):
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    lstm_onnx.make_streaming(saved(model, tmp_path / "whole.onnx"), tmp_path / "m.onnx", time={"x": 2}, max_delay=1)
+    x = weights(1, 4, STEPS)
+    with lstm_onnx.load(tmp_path / "whole.onnx", "cpu") as whole:
+        expected = whole.run({"x": x, "gain": np.arange(1, 4, dtype=np.float32)})
+    with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as streaming:
+        stream, gain = streaming.stream(), np.arange(1, 4, dtype=np.float32)
+        first = stream.run({"x": x, "gain": gain})
+        scaled = first["scaled"].copy()
+        first["final"][...] = 100
+        with pytest.raises(InputError, match="gain has shape"):
+            stream.run({"x": x, "gain": np.ones(2, np.float32)})
+        gain[...] = 100
+        rest = stream.flush()
+    np.testing.assert_allclose(rest["final"], expected["final"], atol=1e-6)
+    np.testing.assert_allclose(np.concatenate([scaled, rest["scaled"]]), expected["scaled"], atol=1e-6)
+
+
 def test_a_plain_stream_has_no_rest(tmp_path: Path) -> None:
     lstm_onnx.export(torch.nn.LSTM(4, 3), tmp_path / "m.onnx")
     with lstm_onnx.load(tmp_path / "m.onnx", "cpu") as model:

@@ -9,8 +9,10 @@ import pytest
 
 import lstm_onnx
 from lstm_onnx import InputError
+from lstm_onnx.runtime import device as device_module
 from lstm_onnx.runtime.device import DeviceSteps, device_of, run_on_device
 
+from ..streaming.test_convert import conv_lstm, saved
 from .models import exported
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -78,6 +80,31 @@ def test_tensors_stay_where_they_are(device: str, tmp_path: Path) -> None:
         run_on_device(model, {"input": torch.randn(7, 4, 3, device=device).transpose(1, 2)}, device=device)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_tensors_of_a_file_for_whole_chunks(device: str, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    source = saved(conv_lstm((0, 0), stride=3), tmp_path / "whole.onnx")
+    lstm_onnx.make_streaming(source, tmp_path / "m.onnx", time={"x": 2}, chunk=3)
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider=device)
+    assert run_on_device(model, {"x": torch.ones(1, 4, 9, device=device)}, device=device)["y"].shape[0] == 3
+    with pytest.raises(InputError, match="x has 8 steps, and the file takes multiples of 3"):
+        run_on_device(model, {"x": torch.ones(1, 4, 8, device=device)}, device=device)
+
+
+def test_each_binding_has_a_graph_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one session: one for each chunk shape and direction of each stream, and then none."""
+    monkeypatch.setattr(device_module, "MAX_CUDA_GRAPHS", 44)
+    model = _model(tmp_path, "cpu", num_layers=2)
+    numbers = []
+    for _ in range(2):
+        steps = DeviceSteps(model, _start(model), device="cpu", graphs=True)
+        for size in range(1, 13):
+            steps.step({"input": np.ones((size, 1, 4), np.float32)})
+            options = list(steps._bound.values())[-1].options
+            numbers += [int(option.get_run_config_entry("gpu_graph_id")) for option in options]
+    assert numbers == [*range(1, 45), -1, -1, -1, -1]
+
+
 @pytest.mark.cuda
 def test_a_graph_replays_the_step(tmp_path: Path) -> None:
     exported(tmp_path / "m.onnx", num_layers=2)
@@ -86,3 +113,20 @@ def test_a_graph_replays_the_step(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((20, 1, 1, 4)).astype(np.float32)
     for step in x:
         assert np.allclose(graphs(step), plain(step), atol=1e-5)
+
+
+@pytest.mark.cuda
+def test_graphs_of_several_streams_and_plain_runs(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    exported(tmp_path / "m.onnx", num_layers=2)
+    plain = lstm_onnx.load(tmp_path / "m.onnx", provider="cuda")
+    model = lstm_onnx.load(tmp_path / "m.onnx", provider="cuda", cuda_graph=True)
+    rng = np.random.default_rng(0)
+    pairs = [(model.stream(), plain.stream()) for _ in range(3)]
+    for size in [*range(1, 12), 1, 2, 3] * 3:
+        x = rng.standard_normal((size, 1, 4)).astype(np.float32)
+        for stream, other in pairs:
+            assert np.allclose(stream(x), other(x), atol=1e-5)
+        for given in (x, torch.from_numpy(x).cuda()):
+            results, expected = (one.run({"input": given})["output"] for one in (model, plain))
+            assert np.allclose(*(np.asarray(torch.as_tensor(one).cpu()) for one in (results, expected)), atol=1e-5)

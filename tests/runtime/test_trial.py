@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import lstm_onnx
-from lstm_onnx.errors import FileError, ModelError
+from lstm_onnx.errors import FileError, ModelError, ProviderError
 from lstm_onnx.isolation.limits import Limits
 from lstm_onnx.parity.golden import verify_golden
 from tests.hostile_files import ENDING, FLOAT, one_node, written
@@ -50,7 +51,8 @@ def test_a_trial_is_not_the_default_and_such_a_file_does_end_the_process(tmp_pat
 def test_a_good_file_is_loaded_as_without(tmp_path: Path):
     path = ours(tmp_path)
     x = np.ones((3, 2, 4), np.float32)
-    tried, plain = lstm_onnx.load(path, "cpu", trial=True), lstm_onnx.load(path, "cpu")
+    threads: Any = np.int64(1)  # as of a configuration that numpy has read
+    tried, plain = lstm_onnx.load(path, "cpu", threads, trial=True), lstm_onnx.load(path, "cpu")
     assert np.array_equal(tried(x)[0], plain(x)[0])
     other = written(tmp_path, one_node("Relu", ["x"], given={"x": (FLOAT, ["n"])}))
     assert lstm_onnx.load(other, "cpu", trial=None).run({"x": np.array([-1, 2], np.float32)})["y"].tolist() == [
@@ -83,6 +85,8 @@ def test_errors_of_opening_are_those_of_load(tmp_path: Path):
         lstm_onnx.load(tmp_path / "text.onnx", trial=True)
     with pytest.raises(FileError, match="No such file"):
         lstm_onnx.load(tmp_path / "none.onnx", trial=True)
+    with pytest.raises(ProviderError, match="is unknown"):
+        lstm_onnx.load(tmp_path / "text.onnx", b"cpu", trial=True)
 
 
 def test_a_session_that_never_opens_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -126,6 +126,13 @@ def test_bound_streams_take_other_byte_orders_as_new_ones_do(model: Model) -> No
         np.testing.assert_array_equal(stream(step.astype(">f4")) if at > 2 else stream(step), other(step))
 
 
+def test_streams_are_bound_to_arrays_of_another_byte_order(model: Model) -> None:
+    stream, other = model.stream(), model.stream()
+    for at in range(5):
+        outputs = stream.run({"input": X[at : at + 1].astype(">f4")})
+        np.testing.assert_array_equal(outputs["output"], other(X[at : at + 1]))
+
+
 def test_masks_in_lists_and_in_states_count_too(model: Model) -> None:
     hidden = np.ma.masked_array([1.0, 2, 3, 4], mask=[0, 1, 0, 0])
     with pytest.raises(InputError, match=r"input is a masked array, .*\.filled\(value\)"):

@@ -170,6 +170,8 @@ def test_pages_of_other_origins_and_names_are_refused(server: Server) -> None:
         {"Host": "evil.example:8000"},
         {"Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Host": "[", "Origin": "http://["},
         {"Origin": f"http://localhost:{server.port}x"},
     ):
         assert error_of(ask(server, "POST", "/v2/repository/models/lstm/unload", {}, **headers))[0] == 403

@@ -21,13 +21,13 @@ from ...parity.golden import verify_golden
 from ...parity.golden_file import read
 from ...runtime import Model, ValueInfo, load
 from ...runtime.batch_axes import TIME
-from ...runtime.streamable import is_streamable
+from ...runtime.streamable import is_streamable, stream_inputs
 from .cases import WebCase, from_file, from_golden
 from .golden import golden_files
 from .onnxruntime_web import OnnxRuntimeWeb, from_cdn, from_package
 
 _MODULES = ("lstm-onnx.mjs", "lstm-onnx.d.ts", "golden.mjs")
-_SETTINGS = "__SETTINGS__"
+_SETTINGS = b"__SETTINGS__"
 _AUDIO_NAMES = ("audio", "pcm", "samples", "signal", "sound", "speech", "wav", "wave", "waveform")
 _AUDIO_RATE = 16_000
 _ROUNDING = ("MatMulInteger", "MatMulNBits")
@@ -114,7 +114,8 @@ def deploy_web(
     files: dict[str, bytes] = {"model.onnx": content, "golden.json": index, "golden.bin": numbers}
     files |= {name: _packaged(name) for name in _MODULES}
     files["README.md"] = _packaged("README.md").replace(b"__NAME__", Path(file).stem.encode())
-    files["index.html"] = _packaged("index.html").replace(_SETTINGS.encode(), _script_json(settings))
+    script = json.dumps(settings).replace("<", "\\u003c")  # it stands in an HTML script element
+    files["index.html"] = _packaged("index.html").replace(_SETTINGS, script.encode())
     _write(place, files, runtime)
     return WebResult(
         os.fspath(folder),
@@ -131,7 +132,8 @@ def _cases(model: Model, golden: str | os.PathLike[str] | None) -> tuple[list[We
     """The cases, and where their numbers come from."""
     import onnxruntime
 
-    coarse = _rounds_activations(model.path)
+    nodes = (node for graph in graphs_of(load_inlined(model.path).graph) for node in graph.node)
+    coarse = any("Quant" in node.op_type or node.op_type in _ROUNDING for node in nodes)
     versions = {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
     if golden is None:
         source = f"ONNX Runtime {onnxruntime.__version__} in Python"
@@ -153,11 +155,6 @@ def _cases(model: Model, golden: str | os.PathLike[str] | None) -> tuple[list[We
     return from_file(model, feeds, coarse=coarse), {"source": source, "versions": {**stored.versions, **versions}}
 
 
-def _rounds_activations(path: str) -> bool:
-    nodes = (node for graph in graphs_of(load_inlined(path).graph) for node in graph.node)
-    return any("Quant" in node.op_type or node.op_type in _ROUNDING for node in nodes)
-
-
 def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
     """The input that takes samples, and their rate; None for a model of other things.
 
@@ -170,9 +167,7 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
             hint=f"it must be from {_RATES[0]} to {_RATES[1]} Hz",
             name="sample_rate",
         )
-    streaming = model.metadata.streaming
-    last = None if streaming is None else streaming.last
-    inputs = [info for name, info in model.inputs.items() if name not in model.states and name != last]
+    inputs = list(stream_inputs(model).values())
     fits = len(inputs) == 1 and _takes_samples(model, inputs[0]) and is_streamable(model)
     if sample_rate is None and not (fits and inputs[0].name.lower() in _AUDIO_NAMES):
         return None
@@ -188,11 +183,9 @@ def _audio(model: Model, sample_rate: int | None) -> dict[str, Any] | None:
 def _takes_samples(model: Model, info: ValueInfo) -> bool:
     """Whether it is float32 with one number for each step: all axes but the batch and time have size 1."""
     names = model.metadata.time_axes or (TIME, "samples")
-    streaming = model.metadata.streaming
-    if streaming is not None:
-        axis = streaming.time.get(info.name, -1)
-    else:
-        axis = next((at for at, dim in enumerate(info.shape) if dim in names), len(info.shape) - 1)
+    axis = next((at for at, dim in enumerate(info.shape) if dim in names), len(info.shape) - 1)
+    if model.metadata.streaming is not None:
+        axis = model.metadata.streaming.time.get(info.name, -1)
     others = [dim for at, dim in enumerate(info.shape) if at != axis]
     return info.dtype == np.float32 and axis >= 0 and all(dim == 1 or isinstance(dim, str) for dim in others)
 
@@ -207,11 +200,6 @@ def _content(model: Model, file: str | os.PathLike[str], states: Mapping[str, st
 
 def _packaged(name: str) -> bytes:
     return (resources.files(__package__) / "files" / name).read_bytes()
-
-
-def _script_json(value: object) -> bytes:
-    """JSON that can stand in an HTML script element."""
-    return json.dumps(value).replace("<", "\\u003c").encode()
 
 
 def _write(folder: Path, files: Mapping[str, bytes], runtime: OnnxRuntimeWeb) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...data.random_input import default_sizes, random_record, run_on_drawn
 from ...errors import InputError
+from ...metadata import Streaming
 from ...parity.criterion import magnitude
 from ...parity.expected import Arrays, Call, Expected
 from ...parity.tolerances import COARSEST, EPSILON, ROUNDINGS, K
@@ -180,12 +181,11 @@ def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.n
         if axis in known:
             known[axis] = min(max(known[axis], least), most or known[axis])
     known |= sizes
-    streaming = model.metadata.streaming
-    for name, time in () if streaming is None else streaming.time.items():
+    streaming = model.metadata.streaming_or_default
+    for name, time in streaming.time.items():
         dim = model.inputs[name].shape[time]
-        if streaming is not None and isinstance(dim, str) and dim in known:
-            steps = max(known[dim], streaming.least)
-            known[dim] = steps + -steps % _unit(model)
+        if isinstance(dim, str) and dim in known:
+            known[dim] = _whole(max(known[dim], streaming.least), _unit(streaming))
     try:
         (record,) = random_record(model, known, seed).rows
     except InputError:
@@ -193,10 +193,14 @@ def _record(model: Model, sizes: Mapping[str, int], seed: int) -> dict[str, np.n
     return dict(record)
 
 
-def _unit(model: Model) -> int:
+def _unit(streaming: Streaming) -> int:
     """The model takes multiples of so many steps."""
-    streaming = model.metadata.streaming
-    return 1 if streaming is None else math.lcm(streaming.multiple, streaming.chunk)
+    return math.lcm(streaming.multiple, streaming.chunk)
+
+
+def _whole(steps: int, unit: int) -> int:
+    """The least multiple of `unit` that is not below `steps`."""
+    return -(-steps // unit) * unit
 
 
 def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
@@ -207,27 +211,23 @@ def _streamed(model: Model, *, coarse: bool) -> list[WebCase]:
         stream = model.stream()
     except InputError:
         return []
-    streaming = model.metadata.streaming
+    streaming = model.metadata.streaming_or_default
     try:
         axis = time_axis(model)
-        if streaming is None:
-            outputs = output_time_axes(model, axis)
-        else:
-            outputs = {name: time for name, time in streaming.outputs.items() if time is not None}
+        outputs = output_time_axes(model, axis)
     except InputError:  # each call is one step
         return _carried(model, coarse=coarse)
     batch = batch_name(model)
     cases: list[WebCase] = []
-    least = math.lcm(stream.hop, 1 if streaming is None else streaming.chunk)
+    least = math.lcm(stream.hop, streaming.chunk)
     for chunk in (least, least * _OTHER_CHUNK):
-        steps = max(_STEPS // least, _FEWEST_CHUNKS) * least
-        steps += -steps % math.lcm(least, _unit(model))
+        steps = _whole(max(_STEPS // least, _FEWEST_CHUNKS) * least, math.lcm(least, _unit(streaming)))
         feeds = _record(model, {axis: steps} | ({batch: 1} if batch else {}), seed=chunk)
         inputs = {name: info.shape.index(axis) for name, info in model.inputs.items() if axis in info.shape}
         if not set(inputs) <= set(feeds) or any(feeds[name].shape[at] != steps for name, at in inputs.items()):
             return []
         try:
-            call = _measured(feeds, partial(_in_chunks, model, chunk), coarse=coarse)
+            call = _measured(feeds, partial(run_chunks, model, steps=chunk), coarse=coarse)
         except InputError:  # lengths, which a stream has not
             return cases
         cuts = tuple(min(chunk, steps - start) for start in range(0, steps, chunk))
@@ -257,10 +257,6 @@ def _carried(model: Model, *, coarse: bool) -> list[WebCase]:
         call = _allowing(feeds, outputs, [found[at] for found in moved], coarse=coarse)
         calls.append(replace(call, label=f"chunk {at + 1}"))
     return [WebCase(f"{len(calls)} chunks", "stream", tuple(calls))]
-
-
-def _in_chunks(model: Model, size: int, feeds: Arrays) -> Arrays:
-    return run_chunks(model, dict(feeds), size)
 
 
 def _measured(feeds: Arrays, run: Callable[[Arrays], Arrays], *, coarse: bool) -> WebCall:

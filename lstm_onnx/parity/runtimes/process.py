@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import MissingDependencyError, ModelError, RunError
 from ...isolation.limits import how_it_ended
-from ...isolation.process import close_stdin, drain, ended, kill, last_words
+from ...isolation.process import close_stdin, drain, ended, in_thread, kill, last_words
 from .frames import read_message, write_message
 
 Message = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -125,10 +125,8 @@ class EngineProcess:
         process = self._start_process()
         self._process, self._started = process, self._started + 1
         self._answers, self._stderr = queue.SimpleQueue(), bytearray()
-        assert process.stdout is not None  # noqa: S101 - pipes
-        assert process.stderr is not None  # noqa: S101
-        threading.Thread(target=_read, args=(process.stdout, self._answers), daemon=True).start()
-        threading.Thread(target=drain, args=(process.stderr, self._stderr), daemon=True).start()
+        in_thread(_read, process.stdout, self._answers)
+        in_thread(drain, process.stderr, self._stderr)
         answer = self._answer(_START)
         if isinstance(answer, str) or "error" in answer[0]:
             said = answer if isinstance(answer, str) else answer[0]["error"]

@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -178,7 +177,7 @@ class BatchedStream:
         """Itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
@@ -231,7 +230,7 @@ class Batcher:
         self.timeout = None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
         if not isinstance(pool, (Pool, Model)):
             raise InputError(f"a batcher steps a pool or a model, and not a {type(pool).__name__}", name="pool")
-        self.pool = pool if isinstance(pool, Pool) else Pool(pool, max_batch)
+        self.pool = pool if isinstance(pool, Pool) else pool.pool(max_batch)
         if self.pool.least > 1:
             raise InputError(
                 f"is only right for {self.pool.least} rows or more, and a stream may have to be stepped alone",
@@ -284,7 +283,7 @@ class Batcher:
         """Itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Finish the waiting requests, and close."""
         self.close()
 

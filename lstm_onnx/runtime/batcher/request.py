@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ...errors import RunError
@@ -24,6 +25,7 @@ LOST = (
 )
 
 
+@dataclass(slots=True, eq=False)
 class Request:
     """One step of one stream.
 
@@ -46,40 +48,23 @@ class Request:
         future: what `BatchedStream.submit` returned.
     """
 
-    __slots__ = (
-        "abandoned",
-        "admitted",
-        "arrays",
-        "batch",
-        "by_name",
-        "error",
-        "future",
-        "index",
-        "key",
-        "loop",
-        "loop_future",
-        "removed_axis",
-        "started",
-        "stream",
-        "to_caller_type",
-        "wake",
-        "woken",
-    )
-
-    def __init__(self, stream: BatchedStream, arrays: Arrays, key: Any) -> None:
-        self.stream = stream
-        self.arrays = arrays
-        self.key = key
-        self.admitted = self.started = self.abandoned = self.woken = self.by_name = False
-        self.to_caller_type: ToCallerType | None = None
-        self.removed_axis: int | None = None
-        self.batch: Batch | None = None
-        self.index = 0
-        self.error: Exception | None = None
-        self.wake: threading.Lock | None = None
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.loop_future: asyncio.Future[None] | None = None
-        self.future: StepFuture | None = None
+    stream: BatchedStream
+    arrays: Arrays
+    key: Any
+    admitted: bool = False
+    started: bool = False
+    abandoned: bool = False
+    woken: bool = False
+    by_name: bool = False
+    to_caller_type: ToCallerType | None = None
+    removed_axis: int | None = None
+    batch: Batch | None = None
+    index: int = 0
+    error: Exception | None = None
+    wake: threading.Lock | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    loop_future: asyncio.Future[None] | None = None
+    future: StepFuture | None = None
 
     def answer(self) -> Any:
         """What the caller gets: the outputs, or an exception."""
@@ -172,19 +157,17 @@ class StepFuture(Future[Any]):
         return None if timeout is None else seconds("timeout", timeout, threading.TIMEOUT_MAX)
 
 
+@dataclass(slots=True, eq=False)
 class Batch:
     """The results of requests that ran together, and those whose threads still sleep.
 
     All woken at once, they would queue for the interpreter's lock, and most be put to sleep again.
     """
 
-    __slots__ = ("axes", "lock", "results", "sleeping")
-
-    def __init__(self, results: Mapping[str, Any], axes: Mapping[str, int], lock: threading.RLock) -> None:
-        self.results = results
-        self.axes = axes
-        self.lock = lock
-        self.sleeping: deque[Request] = deque()
+    results: Mapping[str, Any]
+    axes: Mapping[str, int]
+    lock: threading.RLock
+    sleeping: deque[Request] = field(default_factory=deque)
 
     def wake_next(self) -> None:
         """Wake the first thread that still waits."""

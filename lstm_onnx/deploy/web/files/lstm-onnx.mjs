@@ -636,7 +636,7 @@ export class Model {
     if (declared && metadata.not_streamable) {
       throw new InputError(`cannot be streamed: ${metadata.not_streamable}`, { path, hint });
     }
-    const known = metadata.spec ? same(LSTM_STATES) : declared && typeof metadata.not_streamable === "string";
+    const known = declared && (metadata.spec ? same(LSTM_STATES) : typeof metadata.not_streamable === "string");
     if (!known && check) {
       const message = "does not say whether chunks give what the whole sequence gives";
       throw new InputError(message, { path, hint: "try it in Python, whose stream compares them; stream({ check: false }) opens one" });
@@ -811,15 +811,15 @@ export class Stream {
     this.#advance(results);
     if (streaming !== null) {
       this.#keepOthers(feeds);
-      for (const name in streaming.outputs) if (streaming.outputs[name] === null) this.#still[name] = results[name];
+      for (const name in streaming.outputs) if (streaming.outputs[name] === null) this.#still[name] = this.#copy(results[name]);
     }
     return this.#results(results);
   }
 
-  /** Keeps the inputs without a time axis, for the end of the sequence. */
+  /** Keeps copies of the inputs without a time axis, for the end of the sequence. */
   #keepOthers(feeds) {
     for (const name of this.inputNames) {
-      if (!Object.hasOwn(this.streaming.time, name)) this.#others[name] = feeds[name];
+      if (!Object.hasOwn(this.streaming.time, name)) this.#others[name] = this.#copy(feeds[name]);
     }
   }
 

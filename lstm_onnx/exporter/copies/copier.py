@@ -16,6 +16,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -306,17 +307,13 @@ class Copier:
             new = torch.Generator(device=value.device)
             new.set_state(value.get_state())
             return new
+        if isinstance(value, random.SystemRandom):
+            return value  # it has no state
         if isinstance(value, random.Random):
             other = type(value).__new__(type(value))
             other.setstate(value.getstate())
             return other
-        if isinstance(value, np.random.Generator):
-            bits = type(value.bit_generator)()
-            bits.state = value.bit_generator.state
-            return np.random.Generator(bits)
-        state = np.random.RandomState()
-        state.set_state(value.get_state())
-        return state
+        return deepcopy(value)  # one of numpy's
 
     def _is_copied(self, value: Any) -> bool:
         kind = type(value)

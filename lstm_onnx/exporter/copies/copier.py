@@ -348,7 +348,7 @@ class Copier:
         self._copy_slots(value, new)
 
     def _copy_slots(self, value: Any, new: Any) -> None:
-        for slot in _slots(type(value)):
+        for slot in slots_of(type(value)):
             with contextlib.suppress(AttributeError):  # an empty one
                 slot.__set__(new, self.of(slot.__get__(value)))
 
@@ -387,7 +387,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
     return own
 
 
-def _slots(kind: type) -> Iterator[types.MemberDescriptorType]:
+def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
+    """What a class and those that it derives from have in ``__slots__``."""
     for base in kind.__mro__:
         if "__slots__" in vars(base):
             yield from (item for item in vars(base).values() if isinstance(item, types.MemberDescriptorType))

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -111,19 +112,14 @@ def _chosen(made: tape.Tape, comparison: str, a: Any, b: Any) -> ir.Value:
     return made.op("Where", [made.op(comparison, [a, b]), a, b])
 
 
-def _clip(made: tape.Tape, node: ir.Node) -> ir.Value:
-    value: Any = node.inputs[0]
-    for place, comparison in ((1, "Greater"), (2, "Less")):
-        if len(node.inputs) > place and node.inputs[place] is not None:
-            value = _chosen(made, comparison, value, node.inputs[place])
-    return value if value is not node.inputs[0] else made.op("Identity", [value])
+def _extreme(*comparisons: str) -> _Build:
+    """Of the first input and each other one, the one for which the comparison with the other holds."""
 
-
-def _extreme(comparison: str) -> _Build:
     def build(made: tape.Tape, node: ir.Node) -> ir.Value:
         value: Any = node.inputs[0]
-        for other in node.inputs[1:]:
-            value = _chosen(made, comparison, value, other)
+        for other, comparison in zip(node.inputs[1:], itertools.cycle(comparisons), strict=False):
+            if other is not None:
+                value = _chosen(made, comparison, value, other)
         return value if value is not node.inputs[0] else made.op("Identity", [value])
 
     return build
@@ -163,7 +159,7 @@ def _reduced(largest: int) -> _Build:
 
 
 _WHOLE: dict[str, _Build] = {
-    "Clip": _clip,
+    "Clip": _extreme("Greater", "Less"),
     "Max": _extreme("Greater"),
     "Min": _extreme("Less"),
     "Relu": _relu,

@@ -7,6 +7,7 @@ a file is tried at them.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -81,12 +82,8 @@ def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating
 def tips(expression: Any, symbol: Any) -> tuple[int, ...]:
     """The first sizes at which an expression of one size is another integer in float32 than in double."""
     sizes = np.arange(1, MOST + 1, dtype=np.int64)
-    try:
-        with np.errstate(all="ignore"):
-            single, double = (evaluated(expression, {symbol: sizes}, kind) for kind in (np.float32, np.float64))
-    except (_UnknownFunctionError, TypeError, ValueError, OverflowError):
-        return ()
-    return tuple(sizes[np.broadcast_to(single != double, sizes.shape)][:_TOLD].tolist())
+    single, double = (_at_sizes(expression, symbol, sizes, kind) for kind in (np.float32, np.float64))
+    return () if single is None or double is None else tuple(sizes[single != double][:_TOLD].tolist())
 
 
 def nearest_tips(before: Any, after: Any, factor: float | None, symbol: Any, *, exact: bool) -> tuple[int, ...]:
@@ -100,19 +97,21 @@ def nearest_tips(before: Any, after: Any, factor: float | None, symbol: Any, *, 
         exact: whether the mode is "nearest-exact".
     """
     sizes = np.arange(1, _MOST_NEAREST + 1, dtype=np.int64)
+    befores, afters = (_at_sizes(item, symbol, sizes, np.float64) for item in (before, after))
+    if befores is None or afters is None:
+        return ()
+    triples = zip(sizes.tolist(), befores.tolist(), afters.tolist(), strict=True)
+    found = (size for size, own, wanted in triples if min(own, wanted) > 0 and _tips(own, wanted, factor, exact=exact))
+    return tuple(itertools.islice(found, _TOLD))
+
+
+def _at_sizes(expression: Any, symbol: Any, sizes: np.ndarray, kind: type[np.floating[Any]]) -> np.ndarray | None:
+    """The value of an expression at each size; None where it cannot be evaluated."""
     try:
         with np.errstate(all="ignore"):
-            pair = [evaluated(item, {symbol: sizes}, np.float64) for item in (before, after)]
+            return np.broadcast_to(evaluated(expression, {symbol: sizes}, kind), sizes.shape)
     except (_UnknownFunctionError, TypeError, ValueError, OverflowError):
-        return ()
-    found: list[int] = []
-    befores, afters = (np.broadcast_to(item, sizes.shape).tolist() for item in pair)
-    for size, own, wanted in zip(sizes.tolist(), befores, afters, strict=True):
-        if wanted > 0 and own > 0 and _tips(own, wanted, factor, exact=exact):
-            found.append(size)
-            if len(found) == _TOLD:
-                break
-    return tuple(found)
+        return None
 
 
 def _tips(own: int, wanted: int, factor: float | None, *, exact: bool) -> bool:

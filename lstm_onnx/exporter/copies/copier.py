@@ -247,9 +247,8 @@ class Copier:
         if is_library(own.get("__name__", "")):
             return own
         # Functions of the same file are copied only if something else is.
-        functions = {name: uncompiled(own[name]) for name in names}
-        local = {name: item for name, item in functions.items() if getattr(item, "__globals__", None) is own}
-        local = {name: item for name, item in local.items() if not keeps_anything(item)}
+        functions = {name: item for name in names if isinstance(item := uncompiled(own[name]), types.FunctionType)}
+        local = {name: item for name, item in functions.items() if item.__globals__ is own and not keeps_anything(item)}
         copies = {name: self.of(own[name]) for name in sorted(names - local.keys())}
         if all(item is own[name] for name, item in {**copies, **local}.items()):
             return own

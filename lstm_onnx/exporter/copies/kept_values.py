@@ -122,18 +122,18 @@ class KeptValues:
         return names
 
 
-def numbers_of(changes: Sequence[Change]) -> list[Change]:
+def changed_numbers(changes: Sequence[Change]) -> list[Change]:
     """The changes of a number: a counter, or a size that a forward keeps."""
     return [change for change in changes if type(change.before) in (int, float) and change.key is not None]
 
 
-def other_numbers(changes: Sequence[Change], offset: int) -> None:
+def add_to_numbers(changes: Sequence[Change], offset: int) -> None:
     """Set each number that was changed to another one."""
     for change in changes:
         _set(change, change.before + offset)
 
 
-def lengthen(changes: Sequence[Change]) -> bool:
+def lengthen_lists(changes: Sequence[Change]) -> bool:
     """Repeat the items of each list that was changed; False if there is none."""
     lists = [change.part for change in changes if change.key is None and isinstance(change.part, list)]
     for part in lists:

@@ -123,11 +123,20 @@ def _copied(tensor: Tensor) -> Tensor:
 def _attributes(copy: nn.Module) -> Iterator[tuple[tuple[str, str, bool], Any]]:
     for path, module in copy.named_modules():
         for name, value in module.__dict__.items():
-            if name not in _INTERNAL:
+            if name not in _INTERNAL and not _holds_itself(value):
                 yield (path, name, False), value
         for name, value in module._buffers.items():
             if value is not None:
                 yield (path, name, True), value
+
+
+def _holds_itself(value: Any) -> bool:
+    """Whether a container leads back to itself, which no pytree and so no state does."""
+    try:
+        pytree.tree_structure(value)
+    except RecursionError:
+        return True
+    return False
 
 
 def version_of(tensor: Tensor) -> int:

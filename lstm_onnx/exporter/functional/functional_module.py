@@ -33,7 +33,7 @@ from .attribute_states import (
     named_tensors,
 )
 from .dtype_mode import DtypeMode
-from .repeated_calls import settle_states
+from .repeated_calls import select_states
 
 Tensors = dict[str, Tensor]
 
@@ -240,7 +240,7 @@ def make_functional(
         lambda tensors: arguments.args_and_kwargs(dict(zip(order, tensors, strict=True))),
     )
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    settle_states(functional, [tensor for _, tensor in result], changes)
+    select_states(functional, [tensor for _, tensor in result], changes)
     return functional
 
 

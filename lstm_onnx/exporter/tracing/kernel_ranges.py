@@ -55,7 +55,7 @@ def _replacement(node: ir.Node) -> _Build | None:
         return None
     if node.op_type == "Sigmoid":
         return _sigmoid if first.dtype == _FLOAT and _is_magnified(node.outputs[0]) else None
-    build = _WHOLE.get(node.op_type)
+    build = _INT64_KERNELS.get(node.op_type)
     # Numbers of one axis are lengths, which are small.
     if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
         return None
@@ -158,7 +158,7 @@ def _reduced(largest: int) -> _Build:
     return build
 
 
-_WHOLE: dict[str, _Build] = {
+_INT64_KERNELS: dict[str, _Build] = {
     "Clip": _extreme("Greater", "Less"),
     "Max": _extreme("Greater"),
     "Min": _extreme("Less"),

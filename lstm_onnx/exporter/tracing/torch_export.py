@@ -83,7 +83,7 @@ def trace(
 
     def run(builtins: Builtins) -> Traced:
         with _tracing(functional):
-            args, shapes = _given(functional, inputs, states)
+            args, shapes = _export_arguments(functional, inputs, states)
             if rolled is None:
                 program, guards, mode = _exported(functional, args, shapes, builtins)
                 _require_rank(functional, mode)
@@ -181,7 +181,7 @@ def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tens
     """
 
     def run(builtins: Builtins) -> torch.export.ExportedProgram:
-        args, _ = _given(functional, inputs, states)
+        args, _ = _export_arguments(functional, inputs, states)
         with _tracing(functional):
             program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
             functionalized: torch.export.ExportedProgram = program.run_decompositions({})
@@ -203,7 +203,9 @@ def _with_builtins(run: Callable[[Builtins], _Result]) -> _Result:
                 raise ExportError(str(retrace)) from None
 
 
-def _given(functional: FunctionalModule, inputs: Tensors, states: Tensors) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _export_arguments(
+    functional: FunctionalModule, inputs: Tensors, states: Tensors
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The arguments of `StatefulModule.forward`, and their dynamic shapes."""
     given, held = [inputs[name] for name in functional.arguments.tensors], list(states.values())
     axes = functional.arguments.axes  # in the order of the tensors

@@ -70,7 +70,7 @@ def as_double(scalar: Any) -> Any:
     return cast(scalar, DOUBLE)
 
 
-def as_whole(scalar: Any) -> Any:
+def as_integer(scalar: Any) -> Any:
     """A scalar that is an integer, as int64."""
     return scalar if isinstance(scalar, ir.Value) else constant(int(scalar), INT64)
 
@@ -84,20 +84,20 @@ def as_float(double: Any) -> Any:
     return value
 
 
-def _binary(of_whole: Callable[..., Any], of_doubles: Callable[..., Any] | None = None) -> Callable[..., Any]:
+def _binary(of_integers: Callable[..., Any], of_doubles: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """The second function is of doubles, where it is another one."""
 
     def translated(a: Any, b: Any) -> Any:
         if is_fraction(a) or is_fraction(b):
-            return as_float((of_doubles or of_whole)(as_double(a), as_double(b)))
-        return of_whole(as_whole(a), as_whole(b))
+            return as_float((of_doubles or of_integers)(as_double(a), as_double(b)))
+        return of_integers(as_integer(a), as_integer(b))
 
     return translated
 
 
 def _unary(compute: Callable[..., Any]) -> Callable[..., Any]:
     def translated(a: Any) -> Any:
-        return as_float(compute(as_double(a))) if is_fraction(a) else compute(as_whole(a))
+        return as_float(compute(as_double(a))) if is_fraction(a) else compute(as_integer(a))
 
     return translated
 
@@ -108,12 +108,12 @@ def _comparison(compare: Callable[..., Any]) -> Callable[..., Any]:
             return compare(as_double(a), as_double(b))
         if any(isinstance(item, ir.Value) and item.dtype == ir.DataType.BOOL for item in (a, b)):
             return compare(a, b)
-        return compare(as_whole(a), as_whole(b))
+        return compare(as_integer(a), as_integer(b))
 
     return translated
 
 
-def _whole_division(a: Any, b: Any) -> Any:
+def _integer_division(a: Any, b: Any) -> Any:
     """Rounded down, as Python's; ONNX's is rounded towards zero."""
     if _never_negative(a) and _never_negative(b):
         return op.Div(a, b)
@@ -143,14 +143,14 @@ def _remainder(a: Any, b: Any) -> Any:
     return op.Where(others, op.Add(rest, b), rest)
 
 
-def _to_whole(rounded: Callable[..., Any] | None = None) -> Callable[..., Any]:
+def _rounded(rounding: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """Rounded to an integer; None rounds towards zero."""
 
     def translated(a: Any) -> Any:
         if not is_fraction(a):
-            return as_whole(a)
+            return as_integer(a)
         double = as_double(a)
-        return cast(double if rounded is None else rounded(double), INT64)
+        return cast(double if rounding is None else rounding(double), INT64)
 
     return translated
 
@@ -158,7 +158,7 @@ def _to_whole(rounded: Callable[..., Any] | None = None) -> Callable[..., Any]:
 def _round(a: Any, digits: Any = None) -> Any:
     if digits is not None:
         raise ExportError("round(x, digits) of a size has no form in ONNX; round to an integer, or compute otherwise")
-    return _to_whole(op.Round)(a)  # halves to the even one, as Python's
+    return _rounded(op.Round)(a)  # halves to the even one, as Python's
 
 
 def _to_float(a: Any) -> Any:
@@ -171,7 +171,7 @@ def _either(condition: Any, one: Any, other: Any) -> Any:
 
 SCALARS: Mapping[Any, Callable[..., Any]] = {
     torch.sym_float: _to_float,
-    torch.sym_int: _to_whole(),
+    torch.sym_int: _rounded(),
     torch.sym_max: _binary(op.Max),
     torch.sym_min: _binary(op.Min),
     torch.sym_ite: _either,
@@ -180,7 +180,7 @@ SCALARS: Mapping[Any, Callable[..., Any]] = {
     operator.sub: _binary(op.Sub),
     operator.mul: _binary(op.Mul),
     operator.truediv: lambda a, b: as_float(op.Div(as_double(a), as_double(b))),
-    operator.floordiv: _binary(_whole_division, lambda a, b: op.Floor(op.Div(a, b))),
+    operator.floordiv: _binary(_integer_division, lambda a, b: op.Floor(op.Div(a, b))),
     operator.mod: _binary(op.Mod, _remainder),
     operator.pow: _binary(op.Pow),
     operator.neg: _unary(op.Neg),
@@ -192,9 +192,9 @@ SCALARS: Mapping[Any, Callable[..., Any]] = {
     operator.ge: _comparison(op.GreaterOrEqual),
     operator.eq: _comparison(op.Equal),
     operator.ne: lambda a, b: op.Not(_comparison(op.Equal)(a, b)),
-    math.floor: _to_whole(op.Floor),
-    math.ceil: _to_whole(op.Ceil),
-    math.trunc: _to_whole(),
+    math.floor: _rounded(op.Floor),
+    math.ceil: _rounded(op.Ceil),
+    math.trunc: _rounded(),
     builtins.round: _round,
 }
 """By what a traced program calls: the translation of it."""
@@ -205,7 +205,7 @@ def _range(start: Any, end: Any, step: Any, dtype: int | None = None, **_: Any) 
     fractional = any(map(is_fraction, (start, end, step)))
     given = None if dtype in (None, -1) else ir.DataType(dtype)
     if not fractional:
-        counted = op.Range(as_whole(start), as_whole(end), as_whole(step))
+        counted = op.Range(as_integer(start), as_integer(end), as_integer(step))
         return counted if given in (None, INT64) else cast(counted, given)
     kind = given or (DOUBLE if torch.get_default_dtype() == torch.float64 else FLOAT)
     first, last, delta = as_double(start), as_double(end), as_double(step)
@@ -220,7 +220,7 @@ def _range(start: Any, end: Any, step: Any, dtype: int | None = None, **_: Any) 
             "torch.arange of integers by a fractional step has no form in ONNX; take a whole step, or .to() a "
             "floating range"
         )
-    return cast(op.Add(cast(first, INT64), op.Mul(index, as_whole(step))), kind)
+    return cast(op.Add(cast(first, INT64), op.Mul(index, as_integer(step))), kind)
 
 
 RANGES: Mapping[Any, Callable[..., Any]] = {

@@ -122,13 +122,13 @@ def _difference(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray]
     epsilon = float(torch.finfo(dtype).eps)
     rounding = max((_error(other, wanted) for other in alike[:_REPEATS]), default=0.0)
     allowed = _TIMES_ROUNDING * rounding if scale else max(_TIMES_ROUNDING * rounding, _FLOOR_BITS * epsilon)
-    if error <= allowed or _tipped(actual, wanted, alike, allowed):
+    if error <= allowed or _jumped(actual, wanted, alike, allowed):
         return ""
     relative = f", where its largest number is {scale:.3g}" if 0 < scale < 1 else ""
     return f"is off by {error:.3g}{relative}"
 
 
-def _tipped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
+def _jumped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
     """Whether each number that differs by more than `allowed` jumps as far by rounding, as ``round`` does."""
     finite = np.isfinite(wanted)
     if not others or _error(actual, wanted) == float("inf"):

@@ -283,7 +283,7 @@ def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
     """Where what is computed from a size may be rounded otherwise."""
-    for axis, sizes in trial.facts.tips:
+    for axis, sizes in trial.facts.roundings:
         name = trial.axes[axis]
         for size in sizes:
             if size == limits.within(name, size):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,18 @@ from torch import Tensor, nn
 from ...errors import ConfigError, ExportError
 from ...input_spec import INPUT_DTYPES, InputSpec, draw
 from ...symbolic_dims import least_size, names_in, size_of
-from .dynamic_shapes import Axes, Limits, axes_of, by_argument, default_axis_name, limits_of, shape_at
+from .dynamic_shapes import (
+    ANY_SIZE,
+    Axes,
+    Limit,
+    Limits,
+    axes_of,
+    by_argument,
+    clamped,
+    default_axis_name,
+    limits_of,
+    shape_at,
+)
 from .structure import Argument, Call, Path, arguments_of, put_together, take_apart
 
 
@@ -68,10 +79,9 @@ class Arguments:
 
     def within(self, axis: str, size: int) -> int:
         """`size`, clamped to the axis' limits."""
-        least, largest = self.limits.get(axis, (1, None))
-        return max(least, size if largest is None else min(size, largest))
+        return clamped(size, self.limits.get(axis, ANY_SIZE))
 
-    def with_limits(self, limits: Mapping[str, tuple[int, int | None]]) -> Arguments:
+    def with_limits(self, limits: Mapping[str, Limit]) -> Arguments:
         """These arguments with further limits; an axis with one possible size is not dynamic.
 
         Raises:
@@ -79,12 +89,12 @@ class Arguments:
         """
         found = dict(self.limits)
         for axis, (least, largest) in limits.items():
-            before, after = found.get(axis, (1, None))
+            before, after = found.get(axis, ANY_SIZE)
             ends = [end for end in (after, largest) if end is not None]
             found[axis] = max(before, least), min(ends) if ends else None
         for axis, size in self.sizes.items():
-            least, largest = found.get(axis, (1, None))
-            if size < least or (largest is not None and size > largest):
+            if size != clamped(size, found.get(axis, ANY_SIZE)):
+                least, largest = found[axis]
                 allowed = f"{least} or more" if largest is None else f"from {least} to {largest}"
                 raise ConfigError(f"the axis {axis} has size {size} in the example, and must be {allowed}")
         fixed = {axis for axis, (least, largest) in found.items() if least == largest}
@@ -92,7 +102,7 @@ class Arguments:
             name: {axis: label for axis, label in axes.items() if not names_in(label) <= fixed}
             for name, axes in self.axes.items()
         }
-        kept = {axis: pair for axis, pair in found.items() if axis not in fixed and pair != (1, None)}
+        kept = {axis: pair for axis, pair in found.items() if axis not in fixed and pair != ANY_SIZE}
         return replace(self, axes=axes, limits=kept)
 
     def resize(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
@@ -149,28 +159,14 @@ def draw_arguments(
     return Arguments(tensors, axes, call)
 
 
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``."""
-    tree: dict[str, Any] = {}
-    for name, value in flat.items():
-        *path, last = name.split(".")
-        inner = tree
-        for part in path:
-            inner = inner.setdefault(part, _Branch())
-        inner[last] = value
-    return {name: _listed(value) for name, value in tree.items()}
-
-
-class _Branch(dict[str, Any]):
-    """A dict made from names with dots, unlike one that is a value."""
-
-
-def _listed(value: Any) -> Any:
-    if not isinstance(value, _Branch):
-        return value
-    if all(key.isdecimal() for key in value):
-        return [_listed(item) for item in value.values()]
-    return {key: _listed(item) for key, item in value.items()}
+def _nested(values: Mapping[str, Any]) -> Any:
+    """``{"batch.tokens": x}`` as ``{"batch": {"tokens": x}}``, and ``{"xs.0": x}`` as ``{"xs": [x]}``."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        first, _, rest = name.partition(".")
+        parts.setdefault(first, {})[rest] = value
+    tree = {name: inner[""] if inner.keys() == {""} else _nested(inner) for name, inner in parts.items()}
+    return list(tree.values()) if all(map(str.isdecimal, tree)) else tree
 
 
 def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
@@ -186,17 +182,20 @@ def resize_tensor(tensor: Tensor, sizes: Mapping[int, int]) -> Tensor:
     return tensor
 
 
+def holds_integers(tensor: Tensor) -> bool:
+    """Whether it is of an integer dtype, and no bools."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
 def _may_be_lengths(tensor: Tensor) -> bool:
-    whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
-    return whole and tensor.dim() == 1 and tensor.numel() > 0 and int(tensor.min()) >= 1
+    return holds_integers(tensor) and tensor.dim() == 1 and tensor.numel() > 0 and int(tensor.min()) >= 1
 
 
 def _spec(name: str, tensor: Tensor, axes: Axes) -> InputSpec:
     dtype = str(tensor.dtype).removeprefix("torch.")
     shape = tuple(axes.get(axis, size) for axis, size in enumerate(tensor.shape))
-    if tensor.is_floating_point() or tensor.dtype == torch.bool or tensor.numel() == 0:
-        return InputSpec(name, shape, dtype)
-    return InputSpec(name, shape, dtype, int(tensor.min()), int(tensor.max()))
+    ends = (int(tensor.min()), int(tensor.max())) if holds_integers(tensor) and tensor.numel() else ()
+    return InputSpec(name, shape, dtype, *ends)
 
 
 def bind_arguments(
@@ -228,7 +227,10 @@ def bind_arguments(
     def add(name: str, tensor: Tensor, path: Path, shapes: Any) -> None:
         if name in tensors:
             raise ConfigError(f"two tensors of {where} would be named {name}; rename a key")
-        _check_dtype(name, tensor)
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in INPUT_DTYPES:
+            known = ", ".join(INPUT_DTYPES)
+            raise ExportError(f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {known}")
         tensors[name] = tensor.detach()
         shape = shape_at(shapes, path, name)
         axes[name] = axes_of(name, tensor, shape)
@@ -242,17 +244,11 @@ def bind_arguments(
         raise ExportError(f"{where} hold no tensor")
     found = Arguments(tensors, axes, call, guessed=dynamic_shapes is None)
     _check_sizes(found)
-    for requested in (*limits, _least_sizes(axes)):
+    least = least_sizes(label for own in axes.values() for label in own.values())
+    limits.append({name: (size, None) for name, size in least.items()})
+    for requested in limits:
         found = found.with_limits(requested)
     return found
-
-
-def _check_dtype(name: str, tensor: Tensor) -> None:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in INPUT_DTYPES:
-        raise ExportError(
-            f"{name} has dtype {dtype}, which a file's inputs cannot have; they can be {', '.join(INPUT_DTYPES)}"
-        )
 
 
 def _bind(module: nn.Module, example_inputs: Any, where: str) -> inspect.BoundArguments:
@@ -280,15 +276,15 @@ def _size(label: str, sizes: Mapping[str, int]) -> int:
     return found
 
 
-def _least_sizes(axes: Mapping[str, Axes]) -> Limits:
-    """The least size of each axis from which on those that follow from it have an entry."""
-    limits: Limits = {}
-    for label in {label for own in axes.values() for label in own.values() if not label.isidentifier()}:
+def least_sizes(labels: Iterable[str]) -> dict[str, int]:
+    """The least size of each axis from which on those that follow from it alone have an entry."""
+    least: dict[str, int] = {}
+    for label in labels:
         names = names_in(label)
-        if len(names) == 1:
+        if len(names) == 1 and not label.isidentifier():
             name = next(iter(names))
-            limits[name] = max(least_size(label, name), limits.get(name, (1, None))[0]), None
-    return limits
+            least[name] = max(least_size(label, name), least.get(name, 1))
+    return least
 
 
 def _check_sizes(found: Arguments) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from ..copies.rebuilt_code import closure_values
+
 
 def reachable_classes(module: nn.Module) -> dict[str, list[type]]:
     """The classes that the code of a module and its submodules can reach by a name, by their qualified names.
@@ -23,7 +25,7 @@ def reachable_classes(module: nn.Module) -> dict[str, list[type]]:
         for annotation in _annotations(function):
             _add(annotation, found)
     for function in functions:
-        for value in (*_closure(function), *function.__globals__.values()):
+        for value in (*closure_values(function), *function.__globals__.values()):
             if isinstance(value, type):
                 _add(value, found)
     for part in {type(part) for part in module.modules()}:
@@ -55,14 +57,6 @@ def _functions(module: nn.Module) -> Iterator[types.FunctionType]:
             value = getattr(value, "__func__", value)
             if isinstance(value, types.FunctionType):
                 yield value
-
-
-def _closure(function: types.FunctionType) -> Iterator[Any]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
 
 
 def _annotations(owner: Any) -> Iterator[Any]:

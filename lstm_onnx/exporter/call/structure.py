@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ...errors import ConfigError, ExportError
+from ..copies.copier import slots_of
 
 POSITIONAL, STAR, KEYWORD = "positional", "*", "keyword"
 _DEEPEST = 50
@@ -99,22 +100,19 @@ def arguments_of(bound: inspect.BoundArguments) -> list[tuple[str, str, Any]]:
     return found
 
 
-def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None]) -> Node:
+def take_apart(value: Any, name: str, add: Callable[[str, Tensor, Path], None], path: Path = ()) -> Node:
     """The structure of an argument.
 
     Args:
         value: it; numpy arrays become tensors.
         name: its name; the keys within are added to it.
         add: called with each tensor's name, the tensor, and its path.
+        path: of `value`.
 
     Raises:
         ExportError: something holds tensors that cannot be replaced by others.
         ConfigError: containers hold themselves, or are nested too deep.
     """
-    return _take_apart(value, name, (), add)
-
-
-def _take_apart(value: Any, name: str, path: Path, add: Callable[[str, Tensor, Path], None]) -> Node:
     if len(path) > _DEEPEST:
         raise ConfigError(f"{name.split('.')[0]} holds containers nested more than {_DEEPEST} deep")
     if isinstance(value, np.ndarray):
@@ -124,10 +122,14 @@ def _take_apart(value: Any, name: str, path: Path, add: Callable[[str, Tensor, P
         return TensorNode(name)
     kind, items, spec = _items(value)
     if kind is None:
-        _require_no_tensors(value, name)
+        if _holds_tensors(value):
+            raise ExportError(
+                f"{name} is a {type(value).__name__}, which holds tensors in a way that is not known here, so that "
+                "they would be constants in the file; pass them in a tuple, list, dict, NamedTuple or dataclass"
+            )
         return ConstantNode(value)
     nodes = [
-        _take_apart(item, f"{name}.{key}", (*path, (position, key)), add)
+        take_apart(item, f"{name}.{key}", add, (*path, (position, key)))
         for position, (key, item) in enumerate(items.items())
     ]
     attributes = None
@@ -136,7 +138,7 @@ def _take_apart(value: Any, name: str, path: Path, add: Callable[[str, Tensor, P
         if own is value:  # class AttrDict(dict): self.__dict__ = self
             attributes = ContainerNode("self", dict, (), ())
         elif own:
-            extra = [_take_apart(item, f"{name}.{key}", (*path, (None, key)), add) for key, item in own.items()]
+            extra = [take_apart(item, f"{name}.{key}", add, (*path, (None, key))) for key, item in own.items()]
             attributes = ContainerNode("dict", dict, tuple(own), tuple(extra))
     return ContainerNode(kind, type(value), tuple(items), tuple(nodes), attributes, spec)
 
@@ -193,26 +195,13 @@ def _holds_tensors(value: Any, depth: int = 4) -> bool:
     if depth == 0 or isinstance(value, (nn.Module, type, types.ModuleType, types.FunctionType)):
         return False
     inner: list[Any] = list(getattr(value, "__dict__", {}).values())
-    slots = [name for cls in type(value).__mro__ for name in _slots(cls)]
+    slots = [slot.__name__ for slot in slots_of(type(value))]
     inner += [getattr(value, name) for name in slots if hasattr(value, name)]
     if isinstance(value, Mapping):
         inner += list(value.values())
     elif isinstance(value, (list, tuple, set, frozenset)):
         inner += list(value)
     return any(_holds_tensors(item, depth - 1) for item in inner)
-
-
-def _slots(cls: type) -> tuple[str, ...]:
-    slots = cls.__dict__.get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots) if isinstance(slots, (tuple, list)) else ()
-
-
-def _require_no_tensors(value: Any, name: str) -> None:
-    if _holds_tensors(value):
-        raise ExportError(
-            f"{name} is a {type(value).__name__}, which holds tensors in a way that is not known here, so that they "
-            "would be constants in the file; pass them in a tuple, list, dict, NamedTuple or dataclass"
-        )
 
 
 def put_together(call: Call, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -272,8 +261,8 @@ def _constants(node: Node) -> Iterator[Any]:
             yield from _constants(item)
 
 
-def by_argument(call: Call, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each tensor, nested as the arguments are: as ``dynamic_shapes`` takes them.
+def as_dynamic_shapes(call: Call, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A value for each tensor, by argument and nested as the arguments are.
 
     Containers are dicts, lists and tuples, so that they can be printed and pasted; what holds no tensor is None,
     and left out where it is a whole argument.

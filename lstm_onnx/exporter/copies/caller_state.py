@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ def caller_state_kept() -> Iterator[None]:
     # Inference tensors cannot be traced; gradients stay off.
     grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - which users' code still draws from
-    torch_states = _torch_states()
+    torch_state = torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         with torch.inference_mode(False), torch.set_grad_enabled(grad):
             yield
@@ -31,15 +32,19 @@ def caller_state_kept() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         random.setstate(python)
         np.random.set_state(numbers)  # noqa: NPY002
-        for put_back, state in torch_states:
-            put_back(state)
+        torch.set_rng_state(torch_state)
+        torch.cuda.set_rng_state_all(devices)
 
 
-def _torch_states() -> list[tuple[Callable[[Any], None], Any]]:
-    states: list[tuple[Callable[[Any], None], Any]] = [(torch.set_rng_state, torch.get_rng_state())]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
-    return states
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within it, a class, module or function has another attribute `name`."""
+    own = vars(owner)[name] if name in vars(owner) else getattr(owner, name)  # vars: a classmethod as it is
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
 
 
 def global_hooks() -> dict[str, list[tuple[int, Any]]]:

@@ -20,11 +20,10 @@ from ...errors import ExportError
 from ..user_code import is_library
 from ..wrappers import uncompiled
 from .caller_state import add_hooks, global_hooks
-from .code_names import code_names
+from .code_names import HOOKS, code_names
 from .copier import Copier
 from .rebuilt_code import derived_class, rebuilt_function
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _UNUSED_HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
@@ -93,7 +92,7 @@ def _packages(module: nn.Module) -> frozenset[str]:
     """The top-level packages of the user's code: of the modules' own classes, and of their hooks."""
     names = {type(part).__module__ for part in module.modules()}
     for part in module.modules():
-        for table in _HOOKS:
+        for table in HOOKS:
             names |= {
                 getattr(hook, "__module__", None) or type(hook).__module__
                 for hook in vars(part).get(table, {}).values()

@@ -16,10 +16,11 @@ from typing import Any
 from torch import nn
 
 from ..user_code import is_library
+from .rebuilt_code import closure_values
 
 ENTRIES = ("forward", "__call__", "__getattr__", "__getattribute__", "__setattr__")
 """Methods that are called by no name in the code."""
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 @dataclass
@@ -44,7 +45,7 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
     for part in module.modules():
         for name, value in part.__dict__.items():
             todo += _functions(value)
-            if name in _HOOKS:
+            if name in HOOKS:
                 todo += [function for hook in value.values() for function in _functions(hook)]
     seen: set[int] = set()
     while todo:
@@ -55,7 +56,7 @@ def code_names(module: nn.Module, hooks: Iterable[Any] = ()) -> CodeNames:
         table = function.__globals__
         names = set(_names(function.__code__))
         found.tables.setdefault(id(table), (table, set()))[1].update(names & table.keys())
-        todo += [other for cell in function.__closure__ or () for other in _functions(_content(cell))]
+        todo += [other for value in closure_values(function) for other in _functions(value)]
         todo += [other for name in names & table.keys() for other in _functions(table[name])]
         for name in names - found.attributes:
             todo += [other for owner in classes for other in _functions(vars(owner).get(name))]
@@ -77,13 +78,6 @@ def _names(code: types.CodeType) -> Iterator[str]:
             yield item  # for getattr
 
 
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # an empty one
-        return None
-
-
 def _functions(value: Any) -> Iterable[types.FunctionType]:
     """The user's functions that a value stands for: itself, an accessor's, or the methods of a class or object."""
     if type(value) in weakref.ProxyTypes:  # of which any question goes to what they stand for
@@ -91,7 +85,7 @@ def _functions(value: Any) -> Iterable[types.FunctionType]:
     if isinstance(value, types.FunctionType):
         wrapped = getattr(value, "__wrapped__", None)
         own = () if is_library(value.__globals__.get("__name__", "")) else (value,)
-        inner = [content for cell in value.__closure__ or () if not own for content in _functions(_content(cell))]
+        inner = [] if own else [content for item in closure_values(value) for content in _functions(item)]
         return [*own, *inner, *(_functions(wrapped) if isinstance(wrapped, types.FunctionType) else ())]
     if isinstance(value, (types.MethodType, staticmethod, classmethod)):
         return _functions(value.__func__)

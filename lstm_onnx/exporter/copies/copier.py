@@ -16,6 +16,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -246,9 +247,8 @@ class Copier:
         if is_library(own.get("__name__", "")):
             return own
         # Functions of the same file are copied only if something else is.
-        functions = {name: uncompiled(own[name]) for name in names}
-        local = {name: item for name, item in functions.items() if getattr(item, "__globals__", None) is own}
-        local = {name: item for name, item in local.items() if not keeps_anything(item)}
+        functions = {name: item for name in names if isinstance(item := uncompiled(own[name]), types.FunctionType)}
+        local = {name: item for name, item in functions.items() if item.__globals__ is own and not keeps_anything(item)}
         copies = {name: self.of(own[name]) for name in sorted(names - local.keys())}
         if all(item is own[name] for name, item in {**copies, **local}.items()):
             return own
@@ -306,17 +306,13 @@ class Copier:
             new = torch.Generator(device=value.device)
             new.set_state(value.get_state())
             return new
+        if isinstance(value, random.SystemRandom):
+            return value  # it has no state
         if isinstance(value, random.Random):
             other = type(value).__new__(type(value))
             other.setstate(value.getstate())
             return other
-        if isinstance(value, np.random.Generator):
-            bits = type(value.bit_generator)()
-            bits.state = value.bit_generator.state
-            return np.random.Generator(bits)
-        state = np.random.RandomState()
-        state.set_state(value.get_state())
-        return state
+        return deepcopy(value)  # one of numpy's
 
     def _is_copied(self, value: Any) -> bool:
         kind = type(value)
@@ -351,7 +347,7 @@ class Copier:
         self._copy_slots(value, new)
 
     def _copy_slots(self, value: Any, new: Any) -> None:
-        for slot in _slots(type(value)):
+        for slot in slots_of(type(value)):
             with contextlib.suppress(AttributeError):  # an empty one
                 slot.__set__(new, self.of(slot.__get__(value)))
 
@@ -390,7 +386,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
     return own
 
 
-def _slots(kind: type) -> Iterator[types.MemberDescriptorType]:
+def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
+    """What a class and those that it derives from have in ``__slots__``."""
     for base in kind.__mro__:
         if "__slots__" in vars(base):
             yield from (item for item in vars(base).values() if isinstance(item, types.MemberDescriptorType))

@@ -66,13 +66,12 @@ class KeptValues:
         if self._suspended:
             yield
             return
-        before = [_content(part) for part in self._parts]
+        before = list(map(_content, self._parts))
         try:
             yield
         finally:
-            for part, content in zip(self._parts, before, strict=True):
-                if not _same(_content(part), content):
-                    _restore(part, content)
+            for part, content, _ in self._changed(before):
+                _restore(part, content)
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
@@ -86,16 +85,20 @@ class KeptValues:
     @contextlib.contextmanager
     def recorded(self) -> Iterator[list[Change]]:
         """A list that has at the end what was changed."""
-        before = [_content(part) for part in self._parts]
+        before = list(map(_content, self._parts))
         changes: list[Change] = []
         yield changes
-        names: dict[int, str] | None = None
+        changed = list(self._changed(before))
+        names = self._names() if changed else {}
+        for part, content, now in changed:
+            changes += _changes(part, content, now, names)
+
+    def _changed(self, before: Sequence[Any]) -> Iterator[tuple[Any, Any, Any]]:
+        """What holds other objects than before, with its content then and now."""
         for part, content in zip(self._parts, before, strict=True):
             now = _content(part)
-            if _same(now, content):
-                continue
-            names = names or self._names()
-            changes += _changes(part, content, now, names)
+            if not _same(now, content):
+                yield part, content, now
 
     def _names(self) -> dict[int, str]:
         """Where the parts are, by their ids."""
@@ -103,8 +106,8 @@ class KeptValues:
         for path, module in self._module.named_modules():
             prefix = f"self.{path}" if path else "self"
             names[id(module)] = prefix
-            todo = [(f"{prefix}.{name}", item) for name, item in vars(module).items() if not name.startswith("_")]
-            todo += [(f"{prefix}.{name}", item) for name, item in vars(module).items() if name.startswith("_")]
+            attributes = sorted(vars(module).items(), key=lambda item: item[0].startswith("_"))
+            todo = [(f"{prefix}.{name}", item) for name, item in attributes]
             while todo:
                 where, item = todo.pop()
                 if id(item) in names or isinstance(item, nn.Module):
@@ -119,18 +122,18 @@ class KeptValues:
         return names
 
 
-def numbers_of(changes: Sequence[Change]) -> list[Change]:
+def changed_numbers(changes: Sequence[Change]) -> list[Change]:
     """The changes of a number: a counter, or a size that a forward keeps."""
     return [change for change in changes if type(change.before) in (int, float) and change.key is not None]
 
 
-def other_numbers(changes: Sequence[Change], offset: int) -> None:
+def add_to_numbers(changes: Sequence[Change], offset: int) -> None:
     """Set each number that was changed to another one."""
     for change in changes:
         _set(change, change.before + offset)
 
 
-def lengthen(changes: Sequence[Change]) -> bool:
+def lengthen_lists(changes: Sequence[Change]) -> bool:
     """Repeat the items of each list that was changed; False if there is none."""
     lists = [change.part for change in changes if change.key is None and isinstance(change.part, list)]
     for part in lists:

@@ -35,6 +35,15 @@ def rebuilt_function(
     return new
 
 
+def closure_values(function: types.FunctionType) -> list[Any]:
+    """The variables that a function closes over, without those that are not assigned yet."""
+    found = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):
+            found.append(cell.cell_contents)
+    return found
+
+
 def derived_class(kind: type, namespace: dict[str, Any]) -> type:
     """A class derived from a user's, of the same name, of which the user's code is not told.
 
@@ -49,12 +58,9 @@ def derived_class(kind: type, namespace: dict[str, Any]) -> type:
 
 def keeps_anything(function: types.FunctionType, seen: frozenset[int] = frozenset()) -> bool:
     """Whether a function has variables or default arguments that it could write into."""
-    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    kept = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *closure_values(function)]
     if set(function.__code__.co_freevars) - {"__class__"} and not is_library(function.__globals__.get("__name__", "")):
         return True
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):
-            kept.append(cell.cell_contents)
     seen |= {id(function)}
     for item in kept:
         if isinstance(item, types.FunctionType):

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
+from ..call.structure import key_of
 from ..copies.kept_values import KeptValues
 from ..node_names import state_names
 
@@ -60,16 +61,16 @@ class AttributeState:
         """The attribute as the user writes it, such as ``self.encoder.hidden``."""
         return f"self.{self.path}.{self.attribute}" if self.path else f"self.{self.attribute}"
 
-    @property
-    def key(self) -> tuple[str, str, bool]:
-        """What `AttributeSnapshot.changed` calls it."""
-        return self.path, self.attribute, self.is_buffer
-
     def table(self, copy: nn.Module) -> dict[str, Any]:
         """The dict that holds the value; Module.__setattr__ would move the value to another one."""
         attributes = copy.get_submodule(self.path).__dict__
         table: dict[str, Any] = attributes["_buffers"] if self.is_buffer else attributes
         return table
+
+    def tensors(self, copy: nn.Module) -> list[Tensor] | None:
+        """Its current tensors; None where its structure has changed, or it holds something else than tensors."""
+        leaves, tree = pytree.tree_flatten(self.table(copy).get(self.attribute))
+        return leaves if tree == self.tree and _are_tensors(leaves) else None
 
     def read(self, copy: nn.Module) -> list[Tensor]:
         """Its current tensors.
@@ -77,13 +78,13 @@ class AttributeState:
         Raises:
             ExportError: its structure has changed, or it holds something else than tensors.
         """
-        leaves, tree = pytree.tree_flatten(self.table(copy).get(self.attribute))
-        if tree != self.tree or not all(isinstance(leaf, Tensor) for leaf in leaves):
+        tensors = self.tensors(copy)
+        if tensors is None:
             raise ExportError(
                 f"{self.where} holds other things from call to call; keep a tensor or a tuple of tensors in it, "
                 "or pass the state as an argument of forward and return it"
             )
-        return leaves
+        return tensors
 
     def write(self, copy: nn.Module, tensors: Sequence[Tensor]) -> None:
         """Replace its tensors."""
@@ -106,9 +107,13 @@ class AttributeSnapshot:
             if value is before and _versions(value) == versions:
                 continue
             leaves = pytree.tree_leaves(value)
-            if leaves and all(isinstance(leaf, Tensor) for leaf in leaves):
+            if leaves and _are_tensors(leaves):
                 found.append(key)
         return found
+
+
+def _are_tensors(leaves: Sequence[Any]) -> bool:
+    return all(isinstance(leaf, Tensor) for leaf in leaves)
 
 
 def _copied(tensor: Tensor) -> Tensor:
@@ -118,11 +123,20 @@ def _copied(tensor: Tensor) -> Tensor:
 def _attributes(copy: nn.Module) -> Iterator[tuple[tuple[str, str, bool], Any]]:
     for path, module in copy.named_modules():
         for name, value in module.__dict__.items():
-            if name not in _INTERNAL:
+            if name not in _INTERNAL and not _holds_itself(value):
                 yield (path, name, False), value
         for name, value in module._buffers.items():
             if value is not None:
                 yield (path, name, True), value
+
+
+def _holds_itself(value: Any) -> bool:
+    """Whether a container leads back to itself, which no pytree and so no state does."""
+    try:
+        pytree.tree_structure(value)
+    except RecursionError:
+        return True
+    return False
 
 
 def version_of(tensor: Tensor) -> int:
@@ -146,8 +160,7 @@ def find_attribute_states(
         table = copy.get_submodule(path).__dict__
         leaves, tree = pytree.tree_flatten(table["_buffers"][attribute] if is_buffer else table[attribute])
         old, old_tree = pytree.tree_flatten(before.content.get(key))
-        same_structure = old_tree == tree and all(isinstance(leaf, Tensor) for leaf in old)
-        initial = tuple(old) if same_structure else None
+        initial = tuple(old) if old_tree == tree and _are_tensors(old) else None
         names = state_names(f"{path}.{attribute}" if path else attribute, len(leaves))
         states.append(AttributeState(path, attribute, is_buffer, tree, *names, initial, tuple(map(_copied, leaves))))
     return tuple(states)
@@ -164,6 +177,11 @@ def initial_tensors(states: Sequence[AttributeState]) -> dict[str, Tensor]:
 
 class ForwardFailed(Exception):  # noqa: N818 - its cause is the error
     """The user's forward raised its cause; wrapped like this, torch's tracer does not print a graph with it."""
+
+
+def forward_error(error: BaseException) -> BaseException:
+    """The error of the user's forward, where `ForwardFailed` wraps it."""
+    return error.__cause__ if isinstance(error, ForwardFailed) and error.__cause__ is not None else error
 
 
 class StatefulModule(nn.Module):
@@ -267,7 +285,7 @@ def named_tensors(result: Any) -> list[tuple[str, Tensor]]:
             )
         if not isinstance(leaf, Tensor):
             continue
-        parts = [str(next(getattr(key, kind) for kind in ("key", "idx", "name") if hasattr(key, kind))) for key in path]
+        parts = [str(key_of(entry)) for entry in path]
         if not parts or parts[0].isdecimal():
             parts.insert(0, "output")
         found.append((".".join(parts), leaf))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from ...errors import ExportError
 from ...symbolic_dims import names_in
 from ..call.arguments import Arguments, resize_tensor
-from ..call.structure import by_argument
+from ..call.structure import as_dynamic_shapes
 from .functional_module import FunctionalModule, resize_example
 from .recurrent_calls import recorded_calls
 
@@ -136,7 +136,7 @@ def without_axes(arguments: Arguments, axes: Collection[Axis]) -> Arguments:
 
 def dynamic_shapes_text(arguments: Arguments) -> str:
     """The axes as ``dynamic_shapes`` takes them, to be pasted: ``{'x': {0: 'batch', 1: 'time'}}``."""
-    return repr(by_argument(arguments.call, {name: dict(axes) for name, axes in arguments.axes.items()}))
+    return repr(as_dynamic_shapes(arguments.call, {name: dict(axes) for name, axes in arguments.axes.items()}))
 
 
 class _Search:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 from ...errors import ExportError
 from ...input_spec import InputSpec, longest_first, sizes_of
 from ..call.arguments import Arguments, draw_arguments
+from ..call.dynamic_shapes import ANY_SIZE, Limit, clamped
 from ..call.structure import Call
 from ..copies.clone import clone_module
 from .attribute_states import AttributeSnapshot
@@ -30,7 +32,7 @@ def find_example_inputs(
     specs: Sequence[InputSpec],
     *,
     seed: int = 0,
-    limits: Mapping[str, tuple[int, int | None]] = MappingProxyType({}),
+    limits: Mapping[str, Limit] = MappingProxyType({}),
     call: Call | None = None,
 ) -> Arguments:
     """Draw arguments on which the module runs, on its own device.
@@ -52,9 +54,7 @@ def find_example_inputs(
     device = next((tensor.device for tensor in itertools.chain(module.parameters(), module.buffers())), None)
     problem: ExportError | None = None
     for time, batch in itertools.product(_TIMES, [_BATCH, *_attribute_sizes(module)]):
-        sizes = {
-            axis: _within(size, limits.get(axis, (1, None))) for axis, size in sizes_of(specs, batch, time).items()
-        }
+        sizes = {axis: clamped(size, limits.get(axis, ANY_SIZE)) for axis, size in sizes_of(specs, batch, time).items()}
         drawn = draw_arguments(module, specs, sizes, seed=seed, call=call).with_limits(limits)
         for tensors in (drawn.tensors, *_longest_first(drawn.tensors, specs)):
             found = replace(drawn, tensors={name: tensor.to(device or "cpu") for name, tensor in tensors.items()})
@@ -62,18 +62,13 @@ def find_example_inputs(
             copy = clone_module(module)
             try:
                 with inference_context(torch.get_default_dtype()):
-                    call_forward(lambda copy=copy, args=args, kwargs=kwargs: copy(*args, **kwargs))
+                    call_forward(functools.partial(copy, *args, **kwargs))
             except ExportError as error:
                 problem = problem or error
             else:
                 return found
     assert problem is not None  # noqa: S101 - something was tried
     raise problem
-
-
-def _within(size: int, limits: tuple[int, int | None]) -> int:
-    least, largest = limits
-    return max(least, size if largest is None else min(size, largest))
 
 
 def _attribute_sizes(module: nn.Module) -> list[int]:
@@ -84,6 +79,5 @@ def _attribute_sizes(module: nn.Module) -> list[int]:
 
 
 def _longest_first(tensors: Mapping[str, Tensor], specs: Sequence[InputSpec]) -> Iterator[dict[str, Tensor]]:
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    for ordered in longest_first(specs, arrays):
+    for ordered in longest_first(specs, {name: tensor.numpy() for name, tensor in tensors.items()}):
         yield {name: torch.from_numpy(array) for name, array in ordered.items()}

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ...errors import ExportError, LSTMOnnxError
 from ..call.arguments import Arguments, resize_tensor
@@ -27,14 +26,14 @@ from ..wrappers import without_compiler
 from .attribute_states import (
     AttributeSnapshot,
     AttributeState,
-    ForwardFailed,
     StatefulModule,
     find_attribute_states,
+    forward_error,
     initial_tensors,
     named_tensors,
 )
 from .dtype_mode import DtypeMode
-from .repeated_calls import settle_states
+from .repeated_calls import select_states
 
 Tensors = dict[str, Tensor]
 
@@ -143,12 +142,10 @@ def call_forward(forward: Any) -> Any:
     except LSTMOnnxError:
         raise
     except Exception as error:
-        raise _forward_error(error) from error
+        raise _forward_problem(forward_error(error)) from error
 
 
-def _forward_error(error: BaseException) -> ExportError:
-    if isinstance(error, ForwardFailed) and error.__cause__ is not None:
-        error = error.__cause__
+def _forward_problem(error: BaseException) -> ExportError:
     line = error_line(error)
     at = f" at {line}" if line else ""
     return within_operator(error) or ExportError(
@@ -201,7 +198,9 @@ def make_functional(
         raise not_recurrent(module)
     native = None if dtype is None else _native_dtype(module, dtype)
     if dtype is not None:
-        arguments = replace(arguments, tensors=_converted(arguments.tensors, dtype))
+        tensors = arguments.tensors.items()
+        converted = {name: item.to(dtype) if item.is_floating_point() else item for name, item in tensors}
+        arguments = replace(arguments, tensors=converted)
 
     def reset_calls() -> None:
         for item in recurrent.values():
@@ -228,7 +227,9 @@ def make_functional(
             )
         states = find_attribute_states(copy, before, before.changed(copy))
         if states:
-            states = _same_again(copy, states, lambda: call_forward(lambda: copy(*args, **kwargs)))
+            call_forward(lambda: copy(*args, **kwargs))
+            # Those that hold tensors of the same structure after a second call, too; a list that grows is none.
+            states = tuple(state for state in states if state.tensors(copy) is not None)
     outputs = _output_names([name for name, _ in result], output_names, arguments)
     order = list(arguments.tensors)
     stateful = StatefulModule(
@@ -239,7 +240,7 @@ def make_functional(
         lambda tensors: arguments.args_and_kwargs(dict(zip(order, tensors, strict=True))),
     )
     functional = FunctionalModule(stateful, recurrent, arguments, outputs, native)
-    settle_states(functional, [tensor for _, tensor in result], changes)
+    select_states(functional, [tensor for _, tensor in result], changes)
     return functional
 
 
@@ -260,29 +261,11 @@ def _dtype_of(copy: nn.Module, recurrent: Mapping[str, RecurrentModule]) -> torc
     return next(floats, torch.get_default_dtype())
 
 
-def _same_again(
-    copy: nn.Module, states: tuple[AttributeState, ...], call: Callable[[], object]
-) -> tuple[AttributeState, ...]:
-    """The states that hold tensors of the same structure after a second call, too; a list that grows is none."""
-    call()
-    return tuple(
-        state
-        for state in states
-        if (value := state.table(copy).get(state.attribute)) is not None
-        and pytree.tree_structure(value) == state.tree
-        and all(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(value))
-    )
-
-
 def _native_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
     """The dtype of the module's recurrent parameters, None where it is `dtype` already."""
     recurrent = (part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase)))
     found = next((item.dtype for part in recurrent for item in part.parameters()), torch.get_default_dtype())
     return None if found == dtype else found
-
-
-def _converted(tensors: Tensors, dtype: torch.dtype) -> Tensors:
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def _output_names(derived: list[str], requested: tuple[str, ...] | None, arguments: Arguments) -> tuple[str, ...]:
@@ -296,11 +279,6 @@ def _output_names(derived: list[str], requested: tuple[str, ...] | None, argumen
         names = list(requested)
     # In ONNX an input and an output of one name would be one value.
     return tuple(f"{name}.out" if name in arguments.tensors else name for name in names)
-
-
-def initial_states(functional: FunctionalModule) -> Tensors:
-    """The attribute states before the first call; zeros where an attribute holds no tensors yet."""
-    return initial_tensors(functional.attribute_states)
 
 
 def _require_real(result: list[tuple[str, Tensor]]) -> None:
@@ -336,7 +314,7 @@ def resize_example(functional: FunctionalModule, sizes: Mapping[str, int]) -> tu
         ExportError: the module does not run at them.
     """
     example = functional.arguments.sizes
-    states = initial_states(functional)
+    states = initial_tensors(functional.attribute_states)
     inputs = functional.arguments.resize(sizes)
     filled = functional.arguments.resize_filled(sizes)
     changed = [(example[name], sizes[name]) for name in example if example[name] != sizes[name]]

@@ -23,7 +23,7 @@ def recorded_calls(functional: FunctionalModule) -> Iterator[list[tuple[int, int
         input_size: int, batch_first: bool, cell: bool
     ) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = next((value for value in (*args, *kwargs.values())), None)
+            x = args[0] if args else kwargs.get("input", next(iter(kwargs.values()), None))
             data = x.data if isinstance(x, PackedSequence) else x
             # torch 2.13 takes packed sequences of one step with any number of features, and computes nonsense.
             if isinstance(data, torch.Tensor) and data.shape[-1] != input_size:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ...errors import ExportError
-from ..copies.kept_values import Change, lengthen, numbers_of, other_numbers
+from ..copies.kept_values import Change, add_to_numbers, changed_numbers, lengthen_lists
 from ..user_code import stack_line
 from .attribute_states import AttributeState, initial_tensors, version_of
 
@@ -26,7 +26,7 @@ _OFFSETS = (1, 2, 100)
 _MOST_NAMED = 3
 
 
-def settle_states(functional: FunctionalModule, first: Sequence[Tensor], changes: Sequence[Change]) -> None:
+def select_states(functional: FunctionalModule, first: Sequence[Tensor], changes: Sequence[Change]) -> None:
     """Keep those attributes as states with which the module gives what it gave at its first call.
 
     Args:
@@ -167,11 +167,11 @@ def _require_repeatable(
     with kept.restored(), kept.suspended():
         for tensors, wanted in calls:
             require(lambda tensors=tensors: _run(functional, tensors)[0], wanted)  # type: ignore[misc]
-        numbers = numbers_of(changes)
+        numbers = changed_numbers(changes)
         for offset in _OFFSETS if numbers else ():
-            other_numbers(numbers, offset)
+            add_to_numbers(numbers, offset)
             require(lambda: _run(functional, inputs)[0], fresh)
-        if lengthen(changes):
+        if lengthen_lists(changes):
             require(lambda: _run(functional, inputs)[0], fresh)
 
 

@@ -10,6 +10,7 @@ ONNX nodes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from ...spec import DTYPES, GRUSpec, LSTMSpec, RecurrentSpec, RNNSpec, from_attr
 from ..kept_digest import kept_folds
 from ..user_code import user_line
 from ..weights import Array
-from .packed_sequences import PaddedSequence, as_padded
+from .packed_sequences import as_padded
 
 States = tuple[Tensor, ...]
 """(h, c) of an LSTM, (h,) of a GRU or RNN, each ``(L*D, batch, features)``."""
@@ -221,12 +222,16 @@ def _operator(
     return result
 
 
-def _sequence_forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any) -> Any:
-    """nn.LSTM, nn.GRU and nn.RNN, eager or traced."""
+def _forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any) -> Any:
+    """The forward of a recurrent module, eager or traced."""
     recurrent: RecurrentModule = module.__dict__["_lstm_onnx_recurrent"]
-    spec = recurrent.spec
     if not recurrent.tracing:
         return _eager(module, base, recurrent, x, hx)
+    return (_traced_step if recurrent.cell else _traced_sequence)(module, recurrent, x, hx)
+
+
+def _traced_sequence(module: nn.Module, recurrent: RecurrentModule, x: Any, hx: Any) -> Any:
+    """nn.LSTM, nn.GRU and nn.RNN."""
     if isinstance(x, PackedSequence):
         padded = as_padded(x)
         if padded is None:
@@ -234,41 +239,38 @@ def _sequence_forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any)
                 f"{recurrent.path} gets a PackedSequence that pack_padded_sequence did not make ({user_line()}); "
                 "pack with pack_padded_sequence(x, lengths), lengths being an input of the module"
             )
-        x = padded
-    lengths = None
+        initial = _as_states(hx, recurrent)
+        output, *final = _operator(recurrent, padded.value, initial, padded.lengths, padded.batch_first)
+        return padded.with_value(output), _returned(final, recurrent)
     batch_first = bool(getattr(module, "batch_first", False))
-    unbatched = False
-    if isinstance(x, PaddedSequence):
-        value, lengths, batch_first = x.value, x.lengths, x.batch_first
-    else:
-        value = x
-        unbatched = value.dim() == 2
-        if unbatched:
-            value = value.unsqueeze(0 if batch_first else 1)
-    initial = _as_states(hx, spec)
-    if initial is not None and unbatched:
-        initial = tuple(state.unsqueeze(1) for state in initial)
-    output, hn, cn = _operator(recurrent, value, initial, lengths, batch_first)
-    if unbatched:
-        output, hn, cn = output.squeeze(0 if batch_first else 1), hn.squeeze(1), cn.squeeze(1)
-    out = x.with_value(output) if isinstance(x, PaddedSequence) else output
-    return (out, (hn, cn)) if spec.has_cell else (out, hn)
+    unbatched = x.dim() == 2
+    row = 0 if batch_first else 1
+    value = x.unsqueeze(row) if unbatched else x
+    initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
+    output, *final = _operator(recurrent, value, initial, None, batch_first)
+    output = output.squeeze(row) if unbatched else output
+    return output, _returned(_as_given(final, recurrent, unbatched), recurrent)
+
+
+def _traced_step(_module: nn.Module, recurrent: RecurrentModule, x: Any, hx: Any) -> Any:
+    """nn.LSTMCell, nn.GRUCell and nn.RNNCell: one step, as a sequence of one."""
+    unbatched = x.dim() == 1
+    value = (x.unsqueeze(0) if unbatched else x).unsqueeze(0)
+    initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
+    final = _operator(recurrent, value, initial, None, batch_first=False)[1:]
+    return _returned(_as_given(final, recurrent, unbatched), recurrent)
 
 
 def _eager(module: nn.Module, base: type[nn.Module], recurrent: RecurrentModule, x: Any, hx: Any) -> Any:
-    initial = _as_states(hx, recurrent.spec)
-    unbatched = isinstance(x, Tensor) and x.dim() == 2
+    unbatched = isinstance(x, Tensor) and x.dim() == (1 if recurrent.cell else 2)
     if (override := recurrent.override.get(len(recurrent.calls))) is not None:
-        initial = tuple(state[:, 0] for state in override) if unbatched else override
-        hx = initial if recurrent.spec.has_cell else initial[0]
+        hx = _returned(_as_given(override, recurrent, unbatched), recurrent)
     with _without_projection_warning(recurrent.spec):
-        output, final = base.forward(module, x, hx)
-    after = final if recurrent.spec.has_cell else (final,)
-    if unbatched:
-        initial = None if initial is None else tuple(state.unsqueeze(1) for state in initial)
-        after = tuple(state.unsqueeze(1) for state in after)
-    _record(module, recurrent, initial, after)
-    return output, final
+        result = base.forward(module, x, hx)
+    initial = _with_all_axes(_as_states(hx, recurrent), recurrent, unbatched)
+    after = _as_states(result if recurrent.cell else result[1], recurrent)
+    _record(module, recurrent, initial, _with_all_axes(after, recurrent, unbatched) or ())
+    return result
 
 
 @contextlib.contextmanager
@@ -282,73 +284,44 @@ def _without_projection_warning(spec: RecurrentSpec) -> Iterator[None]:
         yield
 
 
-def _as_states(hx: Any, spec: RecurrentSpec) -> States | None:
+def _as_states(hx: Any, recurrent: RecurrentModule) -> States | None:
+    """The states that a call is given or returns: (h, c) of an LSTM, h of others."""
     if hx is None:
         return None
-    return tuple(hx) if spec.has_cell else (hx,)
+    return tuple(hx) if recurrent.spec.has_cell else (hx,)
 
 
-def _cell_forward(module: nn.Module, base: type[nn.Module], x: Any, hx: Any) -> Any:
-    """nn.LSTMCell, nn.GRUCell and nn.RNNCell: one step, as a sequence of one."""
-    recurrent: RecurrentModule = module.__dict__["_lstm_onnx_recurrent"]
-    initial = _as_states(hx, recurrent.spec)
-    unbatched = x.dim() == 1
-    if not recurrent.tracing:
-        if (override := recurrent.override.get(len(recurrent.calls))) is not None:
-            initial = tuple(state[0, 0] if unbatched else state[0] for state in override)
-            hx = initial if recurrent.spec.has_cell else initial[0]
-        final = base.forward(module, x, hx)
-        after = final if recurrent.spec.has_cell else (final,)
-        _record(module, recurrent, _as_sequence_states(initial, unbatched), _as_sequence_states(after, unbatched) or ())
-        return final
-    value = (x.unsqueeze(0) if unbatched else x).unsqueeze(0)
-    _, hn, cn = _operator(recurrent, value, _as_sequence_states(initial, unbatched), None, batch_first=False)
-    final = tuple(state.squeeze(0).squeeze(0) if unbatched else state.squeeze(0) for state in (hn, cn))
-    return final if recurrent.spec.has_cell else final[0]
+def _returned(states: Sequence[Tensor], recurrent: RecurrentModule) -> Any:
+    """As a call returns them."""
+    return tuple(states) if recurrent.spec.has_cell else states[0]
 
 
-def _as_sequence_states(states: States | None, unbatched: bool) -> States | None:
-    """A cell's ``(batch, H)`` or ``(H,)`` as ``(1, batch, H)``."""
+def _left_out_axes(recurrent: RecurrentModule, unbatched: bool) -> list[int]:
+    """The axes of ``(L*D, batch, features)`` that states lack: a cell's the first, an unbatched call's the batch."""
+    batch = [0 if recurrent.cell else 1] if unbatched else []
+    return [*batch, 0] if recurrent.cell else batch
+
+
+def _with_all_axes(states: States | None, recurrent: RecurrentModule, unbatched: bool) -> States | None:
     if states is None:
         return None
-    return tuple((state.unsqueeze(0) if unbatched else state).unsqueeze(0) for state in states)
+    axes = _left_out_axes(recurrent, unbatched)
+    return tuple(functools.reduce(torch.unsqueeze, axes, state) for state in states)
 
 
-class _TraceableLSTM(nn.LSTM):
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        return _sequence_forward(self, nn.LSTM, input, hx)
+def _as_given(states: Sequence[Tensor], recurrent: RecurrentModule, unbatched: bool) -> States:
+    """The reverse of `_with_all_axes`."""
+    axes = _left_out_axes(recurrent, unbatched)[::-1]
+    return tuple(functools.reduce(torch.squeeze, axes, state) for state in states)
 
 
-class _TraceableGRU(nn.GRU):
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        return _sequence_forward(self, nn.GRU, input, hx)
+def _traceable(base: type[nn.Module]) -> type[nn.Module]:
+    def forward(self: nn.Module, input: Any, hx: Any = None) -> Any:
+        return _forward(self, base, input, hx)
 
-
-class _TraceableRNN(nn.RNN):
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        return _sequence_forward(self, nn.RNN, input, hx)
-
-
-class _TraceableLSTMCell(nn.LSTMCell):
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        return _cell_forward(self, nn.LSTMCell, input, hx)
-
-
-class _TraceableGRUCell(nn.GRUCell):
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        return _cell_forward(self, nn.GRUCell, input, hx)
-
-
-class _TraceableRNNCell(nn.RNNCell):
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        return _cell_forward(self, nn.RNNCell, input, hx)
+    return type(f"_Traceable{base.__name__}", (base,), {"__module__": __name__, "forward": forward})
 
 
 _TRACEABLE: Mapping[type[nn.Module], type[nn.Module]] = {
-    nn.LSTM: _TraceableLSTM,
-    nn.GRU: _TraceableGRU,
-    nn.RNN: _TraceableRNN,
-    nn.LSTMCell: _TraceableLSTMCell,
-    nn.GRUCell: _TraceableGRUCell,
-    nn.RNNCell: _TraceableRNNCell,
+    base: _traceable(base) for base in (nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 }

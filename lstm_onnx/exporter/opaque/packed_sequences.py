@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ...errors import ExportError
+from ..copies.caller_state import replaced
+from ..copies.rebuilt_code import rebuilt_function
 from ..traced_values.each_number import TracedArray, only_each
 from ..user_code import user_line
 
@@ -201,33 +202,21 @@ def replace_packing_functions() -> Iterator[None]:
     The caller must hold `torch_export.ONE_AT_A_TIME`.
     """
     global _tracing_thread
-    replaced = {
+    replaced_by: dict[Any, Any] = {
         torch_rnn.pack_padded_sequence: _pack_padded_sequence,
         torch_rnn.pad_packed_sequence: _pad_packed_sequence,
         torch_rnn.pack_sequence: _pack_sequence,
         torch_rnn.unpack_sequence: _unpack_sequence,
     }
-    codes = {function: function.__code__ for function in replaced}
-    for function in replaced:
-        _originals[function.__name__] = _copied(function)
+    _originals.update({function.__name__: rebuilt_function(function) for function in replaced_by})
     _tracing_thread = threading.get_ident()
     try:
-        for function, ours in replaced.items():
-            function.__code__ = ours.__code__
-        yield
+        with contextlib.ExitStack() as stack:
+            for function, ours in replaced_by.items():
+                stack.enter_context(replaced(function, "__code__", ours.__code__))
+            yield
     finally:
-        for function, code in codes.items():
-            function.__code__ = code
         _tracing_thread = None
-
-
-def _copied(function: Any) -> Callable[..., Any]:
-    """A copy of the function with its current code, for the other threads."""
-    copy: Callable[..., Any] = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
-    )
-    copy.__kwdefaults__ = function.__kwdefaults__
-    return copy
 
 
 # torch's functions get the code of these four, which then has torch's globals, so they import what they need.

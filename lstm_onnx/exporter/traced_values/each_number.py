@@ -10,7 +10,7 @@ import operator
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ def _refusal() -> ExportError:
     )
 
 
+def _numpy_refusal() -> ExportError:
+    return ExportError(f"at {user_line()}: numpy computes outside of the graph; write it with torch's operations")
+
+
 def _method(function: Callable[[Any, Any], Any], *, swapped: bool = False) -> Any:
     def method(self: Any, other: Any) -> Any:
         return self._combined(function, other, swapped=swapped)
@@ -49,6 +53,35 @@ def _rounding(function: Callable[[Tensor], Tensor]) -> Any:
         return self._with(function(self.tensor))
 
     return method
+
+
+class _TracedNumbers:
+    """Numbers of a traced tensor that Python code computes with.
+
+    Args:
+        tensor: all of them, ``(rows,)``.
+        checks: called with the user's line where a check of numbers is passed.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+    _refused: Callable[[], ExportError]
+
+    def __init__(self, tensor: Tensor, checks: Callable[[str], None] | None = None) -> None:
+        self.tensor, self.checks = tensor, checks
+
+    def _with(self, tensor: Tensor) -> Self:
+        return type(self)(tensor, self.checks)
+
+    __add__, __radd__ = _method(operator.add), _method(operator.add, swapped=True)
+    __sub__, __rsub__ = _method(operator.sub), _method(operator.sub, swapped=True)
+    __mul__, __rmul__ = _method(operator.mul), _method(operator.mul, swapped=True)
+    __floordiv__, __truediv__, __neg__ = _method(operator.floordiv), _method(operator.truediv), _rounding(operator.neg)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Raise an ExportError; an AttributeError for Python's own protocols."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise self._refused()
 
 
 class RetraceError(ExportError):
@@ -65,25 +98,14 @@ class RetraceError(ExportError):
         self.table = None if frame is None else frame.f_globals
 
 
-class EachNumber:
-    """The number of each row.
+class EachNumber(_TracedNumbers):
+    """The number of each row: int64, or float64 for Python's floats."""
 
-    Args:
-        tensor: of all rows, ``(rows,)``; int64, or float64 for Python's floats.
-        checks: called with the user's line where a check of numbers is passed.
-    """
-
-    __hash__ = None  # type: ignore[assignment]
     __array_ufunc__ = None
+    _refused = staticmethod(_refusal)
 
     def __init__(self, tensor: Tensor, checks: Callable[[str], None] | None = None) -> None:
-        self.tensor = tensor if tensor.is_floating_point() else tensor.to(torch.int64)
-        if tensor.is_floating_point():
-            self.tensor = tensor.to(torch.float64)
-        self.checks = checks
-
-    def _with(self, tensor: Tensor) -> EachNumber:
-        return EachNumber(tensor, self.checks)
+        super().__init__(tensor.to(torch.float64 if tensor.is_floating_point() else torch.int64), checks)
 
     def _combined(self, function: Callable[[Any, Any], Any], other: Any, *, swapped: bool = False) -> EachNumber:
         other = _as_python(other)
@@ -95,11 +117,7 @@ class EachNumber:
             one = one.to(torch.float64)  # as Python computes
         return self._with(function(value, one) if swapped else function(one, value))
 
-    __add__, __radd__ = _method(operator.add), _method(operator.add, swapped=True)
-    __sub__, __rsub__ = _method(operator.sub), _method(operator.sub, swapped=True)
-    __mul__, __rmul__ = _method(operator.mul), _method(operator.mul, swapped=True)
-    __floordiv__, __truediv__, __mod__ = _method(operator.floordiv), _method(operator.truediv), _method(operator.mod)
-    __neg__ = _rounding(lambda numbers: -numbers)
+    __mod__ = _method(operator.mod)
     __abs__ = _rounding(torch.abs)
     __floor__ = _rounding(lambda numbers: numbers.floor().to(torch.int64))
     __ceil__ = _rounding(lambda numbers: numbers.ceil().to(torch.int64))
@@ -136,12 +154,6 @@ class EachNumber:
         """Have Python's int replaced."""
         raise RetraceError(sys._getframe(1))
 
-    def __getattr__(self, name: str) -> NoReturn:
-        """Raise an ExportError; an AttributeError for Python's own protocols."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise _refusal()
-
     @classmethod
     def __torch_function__(cls, *_: Any, **__: Any) -> NoReturn:
         """Raise an ExportError."""
@@ -171,18 +183,10 @@ def only_each(values: Any) -> EachNumber | None:
     return None
 
 
-class TracedArray:
-    """What ``numpy()`` gives of a traced tensor of one axis: it computes with the tensor.
+class TracedArray(_TracedNumbers):
+    """What ``numpy()`` gives of a traced tensor of one axis: it computes with the tensor."""
 
-    Args:
-        tensor: the tensor.
-        checks: see `EachNumber`.
-    """
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, tensor: Tensor, checks: Callable[[str], None] | None = None) -> None:
-        self.tensor, self.checks = tensor, checks
+    _refused = staticmethod(_numpy_refusal)
 
     def tolist(self) -> list[EachNumber]:
         """As of an array."""
@@ -195,7 +199,7 @@ class TracedArray:
     def astype(self, dtype: Any, **_: Any) -> TracedArray:
         """As of an array."""
         kind = torch.from_numpy(np.empty(0, np.dtype(dtype))).dtype
-        return TracedArray(self.tensor.to(kind), self.checks)
+        return self._with(self.tensor.to(kind))
 
     def copy(self) -> TracedArray:
         """As of an array."""
@@ -217,16 +221,16 @@ class TracedArray:
     def __getitem__(self, index: Any) -> TracedArray:
         """As of an array, in another order."""
         if isinstance(index, TracedArray):
-            return TracedArray(self.tensor[index.tensor], self.checks)
+            return self._with(self.tensor[index.tensor])
         if index == slice(None, None, -1):
-            return TracedArray(self.tensor.flip(0), self.checks)
+            return self._with(self.tensor.flip(0))
         raise _refusal()
 
     def argsort(self, *args: Any, **kwargs: Any) -> TracedArray:
         """As of an array."""
         if args or set(kwargs) - {"kind"}:
             raise _refusal()
-        return TracedArray(torch.argsort(self.tensor, stable=True), self.checks)
+        return self._with(torch.argsort(self.tensor, stable=True))
 
     def __array_function__(self, func: Any, _types: Any, args: Any, kwargs: Any) -> Any:
         """numpy's functions that are known here.
@@ -244,12 +248,6 @@ class TracedArray:
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         """Raise an ExportError."""
-        raise _numpy_refusal()
-
-    def __getattr__(self, name: str) -> NoReturn:
-        """Raise an ExportError; an AttributeError for Python's own protocols."""
-        if name.startswith("__"):
-            raise AttributeError(name)
         raise _numpy_refusal()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> TracedArray:
@@ -280,14 +278,6 @@ class TracedArray:
             other = torch.as_tensor(other)
         return self._with(function(other, tensor) if swapped else function(tensor, other))
 
-    def _with(self, tensor: Tensor) -> TracedArray:
-        return TracedArray(tensor, self.checks)
-
-    __add__, __radd__ = _method(operator.add), _method(operator.add, swapped=True)
-    __sub__, __rsub__ = _method(operator.sub), _method(operator.sub, swapped=True)
-    __mul__, __rmul__ = _method(operator.mul), _method(operator.mul, swapped=True)
-    __floordiv__, __truediv__, __neg__ = _method(operator.floordiv), _method(operator.truediv), _rounding(operator.neg)
-
 
 _BINARY: dict[Any, Callable[..., Any]] = {
     np.add: operator.add,
@@ -306,10 +296,6 @@ _UNARY: dict[Any, Callable[..., Any]] = {
     np.negative: operator.neg,
     np.absolute: torch.abs,
 }
-
-
-def _numpy_refusal() -> ExportError:
-    return ExportError(f"at {user_line()}: numpy computes outside of the graph; write it with torch's operations")
 
 
 def is_open_vector(value: Any) -> bool:

@@ -10,17 +10,19 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 
 from ...errors import ExportError
+from ..copies.caller_state import replaced
 from ..user_code import user_line
 from .constants import READS, Constants
 from .doubles import WRITTEN_OUT, with_doubles
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 from .parts import Parts, parts_of, with_clipped_slices
+from .pooling import max_pool1d
 from .python_builtins import Builtins
 from .value_checks import find_check
 
@@ -32,6 +34,7 @@ class TracingMode(TorchFunctionMode):
     """Refuses what has no form in a graph, reads constants, and passes checks of numbers.
 
     Args:
+        module: the traced one.
         constants: the numbers of tensors that depend on no input.
         builtins: which of Python's functions are replaced.
 
@@ -43,8 +46,9 @@ class TracingMode(TorchFunctionMode):
         each: whether Python code took the numbers of a tensor one by one.
     """
 
-    def __init__(self, constants: Constants, builtins: Builtins) -> None:
+    def __init__(self, module: nn.Module, constants: Constants, builtins: Builtins) -> None:
         super().__init__()
+        self.recurrent = [part for part in module.modules() if isinstance(part, (nn.RNNBase, nn.RNNCellBase))]
         self.constants, self.builtins = constants, builtins
         self.passed_checks: dict[str, None] = {}
         self.squeezed: list[tuple[Any, str]] = []
@@ -65,7 +69,7 @@ class TracingMode(TorchFunctionMode):
             )
         if name in READS and (found := self.constants.read(func, args, kwargs)) is not None:
             return found[0]
-        special = _SPECIAL.get(func if func == _DATA else name)
+        special = _SPECIAL.get(func if func in (_READ_DATA, _WRITE_DATA) else name)
         if special is not None and (args or special is _attention):
             found = special(self, func, args, kwargs)
             if found is not None:
@@ -105,11 +109,8 @@ class TracingMode(TorchFunctionMode):
                     raise
                 return passed
 
-        kind.__bool__ = truth
-        try:
+        with replaced(kind, "__bool__", truth):
             yield
-        finally:
-            kind.__bool__ = own
 
 
 def _truth(mode: TracingMode, _func: Any, _args: Any, _kwargs: Any) -> tuple[bool] | None:
@@ -161,8 +162,18 @@ def _to_int(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> None:
         raise RetraceError(sys._getframe(2))
 
 
-def _data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
-    return (args[0].detach(),)
+def _read_data(_mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[Tensor]:
+    return (args[0].detach(),)  # the same numbers, within the graph
+
+
+def _write_data(mode: TracingMode, _func: Any, args: Any, _kwargs: Any) -> tuple[None]:
+    """What is assigned to a recurrent module's parameter is ignored, as eager runs record its weights."""
+    if not any(args[0] is parameter for part in mode.recurrent for parameter in part.parameters()):
+        raise ExportError(
+            f"at {user_line()}: what is assigned to the data of a tensor has no place in a graph; compute a new "
+            "tensor and use that, or do it before the export"
+        )
+    return (None,)
 
 
 def _made(_mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
@@ -273,6 +284,13 @@ def _squeeze(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) ->
     return (args[0].reshape(sizes),)
 
 
+def _max_pool1d(mode: TracingMode, _func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
+    if kwargs.get("return_indices"):
+        return None
+    kwargs = {name: value for name, value in kwargs.items() if name != "return_indices"}
+    return (mode.constants.call(max_pool1d, args, kwargs),)
+
+
 def _attention(mode: TracingMode, func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor] | None:
     """Of three axes, where torch.onnx only has a translation for four."""
     names = ("query", "key", "value", "attn_mask")
@@ -304,7 +322,7 @@ _BINARY = ("add", "sub", "mul", "div", "truediv")
 _ARITHMETIC = (*_BINARY[:4], "true_divide", "rsub", *(f"__{side}{name}__" for side in ("", "r") for name in _BINARY))
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _ITERATION = Tensor.__iter__.__code__
-_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+_READ_DATA, _WRITE_DATA = Tensor.data.__get__, Tensor.data.__set__  # type: ignore[attr-defined]
 _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[Any] | None]] = {
     **dict.fromkeys(("__bool__", "is_nonzero", "allclose", "equal"), _truth),
     **dict.fromkeys(("_assert", "_assert_async"), _assert),
@@ -312,7 +330,8 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "unbind": _iterate,
     "numpy": _array,
     "__int__": _to_int,
-    _DATA: _data,
+    _READ_DATA: _read_data,
+    _WRITE_DATA: _write_data,
     **dict.fromkeys(("tensor", "as_tensor", "new", "new_tensor"), _made),
     "__getitem__": _indexed,
     **dict.fromkeys(("chunk", "split", "tensor_split"), _in_parts),
@@ -322,6 +341,7 @@ _SPECIAL: Mapping[Any, Callable[[TracingMode, Any, Any, dict[str, Any]], tuple[A
     "__rfloordiv__": _floor_divided_by,
     **dict.fromkeys(("sort", "argsort"), _sort),
     **dict.fromkeys(("squeeze", "squeeze_"), _squeeze),
+    "max_pool1d": _max_pool1d,
     "scaled_dot_product_attention": _attention,
     **dict.fromkeys(_ARITHMETIC, _of_doubles),
     **{function.__name__: _written_out for function in WRITTEN_OUT},

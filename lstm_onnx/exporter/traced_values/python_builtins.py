@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
+from ..copies.caller_state import replaced
 from ..user_code import is_user_code
 from .each_number import EachNumber, RetraceError, TracedArray, is_open_vector, only_each
 
@@ -53,44 +54,39 @@ class Builtins:
         """Within it, they are; other threads get from them what they get from Python's."""
         with contextlib.ExitStack() as stack:
             for table in self._int_tables.values():
-                _set(stack, table, "int", _Int)
-            self._watch_int(stack)
+                if "int" not in table:
+                    table["int"] = _Int
+                    stack.callback(table.pop, "int", None)
+            others: list[tuple[Any, str, Any]] = [
+                (torch.SymInt, "__int__", self._watched(torch.SymInt.__int__)),
+                (torch.SymFloat, "__int__", self._watched(torch.SymFloat.__int__)),
+                # No function mode sees torch.from_numpy.
+                (torch, "from_numpy", _from_numpy(torch.from_numpy)),
+                # numpy asks an array-like for its numbers, which a traced tensor does not have.
+                (np, "array", _array(np.array)),
+                (np, "asarray", _array(np.asarray)),
+                (builtins, "max", max),  # see `replace_extremes`
+                (builtins, "min", min),
+            ]
             if self.everywhere:
-                for name, function in (("len", _len), ("sum", _sum)):
-                    stack.callback(setattr, builtins, name, _OWN[name])
-                    setattr(builtins, name, function)
-            # No function mode sees torch.from_numpy.
-            stack.callback(setattr, torch, "from_numpy", torch.from_numpy)
-            setattr(torch, "from_numpy", _from_numpy(torch.from_numpy))  # noqa: B010
-            # numpy asks an array-like for its numbers, which a traced tensor does not have.
-            for name in ("array", "asarray"):
-                own = getattr(np, name)
-                stack.callback(setattr, np, name, own)
-                setattr(np, name, _array(own))
-            for name in ("max", "min"):
-                stack.callback(setattr, builtins, name, getattr(builtins, name))
+                others += [(builtins, "len", _len), (builtins, "sum", _sum)]
+            for owner, name, value in others:
+                stack.enter_context(replaced(owner, name, value))
             yield
 
-    def _watch_int(self, stack: contextlib.ExitStack) -> None:
+    def _watched(self, own: Callable[[Any], int]) -> Callable[[Any], int]:
         """Start the trace anew where the user's code makes an int of a size."""
         thread = threading.get_ident()
 
-        def watched(own: Callable[[Any], int]) -> Callable[[Any], int]:
-            def to_int(number: Any) -> int:
-                frame = sys._getframe(1)
-                symbolic = not isinstance(number, torch.SymInt) or not is_concrete_int(number)
-                users = threading.get_ident() == thread and is_user_code(frame.f_code.co_filename)
-                if symbolic and users and id(frame.f_globals) not in self._int_tables:
-                    raise RetraceError(frame)
-                return own(number)
+        def to_int(number: Any) -> int:
+            frame = sys._getframe(1)
+            symbolic = not isinstance(number, torch.SymInt) or not is_concrete_int(number)
+            users = threading.get_ident() == thread and is_user_code(frame.f_code.co_filename)
+            if symbolic and users and id(frame.f_globals) not in self._int_tables:
+                raise RetraceError(frame)
+            return own(number)
 
-            return to_int
-
-        kinds: tuple[Any, ...] = (torch.SymInt, torch.SymFloat)
-        for kind in kinds:
-            own = kind.__int__
-            stack.callback(setattr, kind, "__int__", own)
-            kind.__int__ = watched(own)
+        return to_int
 
     def replace_extremes(self) -> None:
         """Replace ``max`` and ``min``, also after torch.export has replaced them."""
@@ -98,12 +94,6 @@ class Builtins:
             self._max = _extreme("max", builtins.max)
             setattr(builtins, "max", self._max)  # noqa: B010 - mypy forbids the plain assignment
             setattr(builtins, "min", _extreme("min", builtins.min))  # noqa: B010
-
-
-def _set(stack: contextlib.ExitStack, table: dict[str, Any], name: str, value: Any) -> None:
-    if name not in table:
-        table[name] = value
-        stack.callback(table.pop, name, None)
 
 
 _OWN: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in ("len", "sum")}
@@ -153,9 +143,6 @@ def _sum(values: Any, *args: Any, **kwargs: Any) -> Any:
     return _OWN["sum"](values, *args, **kwargs)
 
 
-to_whole: Any = torch.sym_int
-
-
 def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
     def from_numpy(array: Any) -> Any:
         return array.tensor.clone() if isinstance(array, TracedArray) else own(array)
@@ -166,19 +153,16 @@ def _from_numpy(own: Callable[..., Any]) -> Callable[..., Any]:
 def _array(own: Callable[..., Any]) -> Callable[..., Any]:
     def array(values: Any, *args: Any, **kwargs: Any) -> Any:
         each = only_each(values)
-        found = (
-            values
-            if isinstance(values, TracedArray)
-            else None
-            if each is None
-            else TracedArray(each.tensor, each.checks)
-        )
-        if found is None:
+        found = values if each is None else TracedArray(each.tensor, each.checks)
+        if not isinstance(found, TracedArray):
             return own(values, *args, **kwargs)
         dtype = args[0] if args else kwargs.get("dtype")
         return found if dtype is None else found.astype(dtype)
 
     return array
+
+
+_to_int: Any = torch.sym_int
 
 
 class _IntMeta(type):
@@ -198,7 +182,7 @@ class _Int(builtins.int, metaclass=_IntMeta):
         if isinstance(value, torch.SymInt):
             return value
         if isinstance(value, torch.SymFloat):
-            return to_whole(value)
+            return _to_int(value)
         if isinstance(value, Tensor) and value.dim() == 0 and not value.is_floating_point():
             return value.item()
         return builtins.int(value, *args, **kwargs)

@@ -15,6 +15,7 @@ import linecache
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FrameType
+from typing import cast
 
 import torch
 
@@ -28,6 +29,7 @@ _MACHINERY = tuple(
 """Parts of torch that trace or dispatch, and check nothing of the user's."""
 _LEAVES = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom, ast.Await)
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.GeneratorExp)
+_INNER = (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)
 _MANAGERS = (
     "no_grad",
     "enable_grad",
@@ -107,23 +109,16 @@ def _passed_at(frame: FrameType) -> bool | None:
     statements = _statements(frame.f_code.co_filename)
     if place is None or statements is None:
         return None
-    for statement in _around(statements, place):
-        if isinstance(statement, ast.Assert):
-            wanted = True
-        elif isinstance(statement, ast.If):
-            if _only_raises(statement.body):
-                wanted = False
-            elif _only_raises(statement.orelse):
-                wanted = True
-            else:
-                return None
-        else:
-            return None
-        test = statement.test
-        whole = place == _place_of(statement)  # pytest rewrites asserts, and tests what it made of all at this place
-        passed = wanted if whole else _wanted_of(test, place, wanted)
-        return None if passed is None or _is_caught(statements, place) else passed
-    return None
+    statement = _statement_at(statements, place)
+    if isinstance(statement, ast.Assert):
+        wanted = True
+    elif isinstance(statement, ast.If) and (_only_raises(statement.body) or _only_raises(statement.orelse)):
+        wanted = not _only_raises(statement.body)
+    else:
+        return None
+    whole = place == _place_of(statement)  # pytest rewrites asserts, and tests what it made of all at this place
+    passed = wanted if whole else _wanted_of(statement.test, place, wanted)
+    return None if passed is None or _is_caught(statements, place) else passed
 
 
 def _caught_at(frame: FrameType) -> bool:
@@ -141,9 +136,7 @@ def _place(frame: FrameType) -> _Place | None:
     while index > 0 and instructions[index].opname.startswith(_JUMPS):
         index -= 1
     at = instructions[index].positions
-    if at is None or at.lineno is None or at.end_lineno is None or at.col_offset is None or at.end_col_offset is None:
-        return None
-    return at.lineno, at.end_lineno, at.col_offset, at.end_col_offset
+    return None if at is None or None in at else cast(_Place, tuple(at))
 
 
 @functools.lru_cache(maxsize=64)
@@ -188,16 +181,10 @@ def _path(tree: ast.AST, place: _Place) -> Iterator[ast.AST]:
                 return
 
 
-def _around(tree: ast.Module, place: _Place) -> Iterator[ast.stmt]:
-    """The innermost statement that contains a place, if the place is within no function of its own in there."""
-    nodes = list(_path(tree, place))
-    for index in range(len(nodes) - 1, -1, -1):
-        node = nodes[index]
-        if isinstance(node, (ast.Lambda, ast.GeneratorExp, ast.ListComp, ast.SetComp, ast.DictComp)):
-            return
-        if isinstance(node, ast.stmt):
-            yield node
-            return
+def _statement_at(tree: ast.Module, place: _Place) -> ast.stmt | None:
+    """The innermost statement that contains a place; None if the place is within a function of its own in there."""
+    node = next((node for node in reversed(list(_path(tree, place))) if isinstance(node, (ast.stmt, *_INNER))), None)
+    return node if isinstance(node, ast.stmt) else None
 
 
 def _wanted_of(test: ast.expr, place: _Place, wanted: bool) -> bool | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from ...errors import ExportError, LSTMOnnxError
-from ..functional.attribute_states import ForwardFailed
+from ..functional.attribute_states import forward_error
 from ..functional.functional_module import FixedSizeError, FunctionalModule, within_operator
 from ..opaque.operators import RecurrentModule
 from ..user_code import NUMBERS, causes, error_line, first_line, stack_trace_line
@@ -41,29 +41,26 @@ _REWRITES = (
 
 def explained(functional: FunctionalModule, error: Exception, lines: Mapping[str, str]) -> ExportError | None:
     """A tracing error whose cause is known, with what to write instead; None for others."""
-    if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    text = str(error)
-    fixed = _fixed_axes(functional, text, lines) or within_operator(error)
+    cause = forward_error(error)
+    text = str(cause)
+    fixed = _fixed_axes(functional, text, lines) or within_operator(cause)
     if fixed:
         return fixed
-    line = error_line(error)
-    at = f"at {line}: " if line else ""
-    for pattern, advice in _REWRITES:
-        if re.search(pattern, type(error).__name__ + text):
-            return ExportError(f"{at}{advice}")
-    return None
+    advice = next((item for pattern, item in _REWRITES if re.search(pattern, type(cause).__name__ + text)), None)
+    return None if advice is None else ExportError(f"{_at(error_line(cause))}{advice}")
 
 
 def unexplained(error: Exception) -> ExportError:
     """A tracing error whose cause is not known, with the user's line."""
-    if isinstance(error, ForwardFailed) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    line = error_line(error)
-    at = f"at {line}: " if line else ""
-    if type(error).__name__ == "UnsupportedOperatorException":
-        return ExportError(f"{at}{first_line(error)} is an operator that torch cannot trace; write it with others")
-    return ExportError(f"{at}torch.export cannot trace the module: {type(error).__name__}: {first_line(error)}")
+    cause = forward_error(error)
+    at, kind, message = _at(error_line(cause)), type(cause).__name__, first_line(cause)
+    if kind == "UnsupportedOperatorException":
+        return ExportError(f"{at}{message} is an operator that torch cannot trace; write it with others")
+    return ExportError(f"{at}torch.export cannot trace the module: {kind}: {message}")
+
+
+def _at(line: str | None) -> str:
+    return f"at {line}: " if line else ""
 
 
 _FIXED_AXIS = re.compile(r"(L\[[^\n]*?\])\.size\(\)\[(\d+)\]|inputs(\[[^\n]*?\])\.shape\[(\d+)\]")
@@ -92,17 +89,9 @@ def _fixed_axes(functional: FunctionalModule, text: str, lines: Mapping[str, str
     if not found:
         return None
     names = ", ".join(f"{name} (always {size})" for name, size in found.items())
-    at = f"at {where}: " if where else ""
-    looped = next(
-        (
-            recurrent
-            for recurrent in functional.recurrent_modules.values()
-            if recurrent.cell and recurrent.num_traced > 1
-        ),
-        None,
-    )
-    advice = _loop_advice(looped) if looped is not None else _SIZE_ADVICE
-    return FixedSizeError(f"{at}{names} would be fixed: {advice}", axes)
+    looped = [each for each in functional.recurrent_modules.values() if each.cell and each.num_traced > 1]
+    advice = _loop_advice(looped[0]) if looped else _SIZE_ADVICE
+    return FixedSizeError(f"{_at(where)}{names} would be fixed: {advice}", axes)
 
 
 _SIZE_ADVICE = (
@@ -114,9 +103,9 @@ _SIZE_ADVICE = (
 
 def _loop_advice(recurrent: RecurrentModule) -> str:
     """What to write in the place of a loop over a cell."""
-    whole = {"LSTM": "nn.LSTM", "GRU": "nn.GRU", "RNN": "nn.RNN"}[recurrent.spec.op_type]
     return (
-        f"{recurrent.path} is called in a Python loop over time, which a trace unrolls; use {whole} with the same "
+        f"{recurrent.path} is called in a Python loop over time, which a trace unrolls; use "
+        f"nn.{recurrent.spec.op_type} with the same "
         "weights (weight_ih becomes weight_ih_l0, and so on), or export a single step and keep the loop outside"
     )
 
@@ -131,16 +120,15 @@ def translation_problem(error: BaseException, program: torch.export.ExportedProg
     text = f"{error}\n{error.__cause__}"
     missing = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", text)
     line = stack_trace_line(text) or (_line_of(program, missing.group(1)) if missing else None)
-    at = f"at {line}: " if line else ""
     if missing:
         return (
-            f"{at}{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
+            f"{_at(line)}{missing.group(1)} has no translation to ONNX in this torch; write it with other operations, "
             "or update torch"
         )
     root = error
     while root.__cause__ is not None:  # the exporter's own errors name steps of its, and the inner one the cause
         root = root.__cause__
-    return f"{at}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}"
+    return f"{_at(line)}torch.onnx cannot translate the module: {type(root).__name__}: {first_line(root)}"
 
 
 def _line_of(program: torch.export.ExportedProgram, operator: str) -> str | None:

@@ -10,19 +10,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+
+from ..copies.caller_state import replaced
 
 
-class _ExactMath:
-    """The module math, in which numbers are close where they are equal."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(math, name)
-
-    @staticmethod
-    def isclose(one: float, other: float, **_tolerances: float) -> bool:
-        """Whether two numbers are equal."""
-        return one == other
+def _isclose(one: float, other: float, **_tolerances: float) -> bool:
+    return one == other
 
 
 @contextlib.contextmanager
@@ -30,10 +24,6 @@ def exact_rewrites() -> Iterator[None]:
     """Compare constants of patterns exactly for the duration of the context."""
     from onnxscript.rewriter import _matcher
 
-    matcher: Any = _matcher
-    own = matcher.math  # an AttributeError here is better than a file without some of its constants
-    matcher.math = _ExactMath()
-    try:
+    # An AttributeError here is better than a file without some of its constants.
+    with replaced(_matcher, "math", SimpleNamespace(**{**vars(math), "isclose": _isclose})):
         yield
-    finally:
-        matcher.math = own

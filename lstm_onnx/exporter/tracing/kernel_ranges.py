@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,7 @@ def _replacement(node: ir.Node) -> _Build | None:
         return None
     if node.op_type == "Sigmoid":
         return _sigmoid if first.dtype == _FLOAT and _is_magnified(node.outputs[0]) else None
-    build = _WHOLE.get(node.op_type)
+    build = _INT64_KERNELS.get(node.op_type)
     # Numbers of one axis are lengths, which are small.
     if build is None or first.dtype != _INT64 or first.shape is None or len(first.shape) < 2:
         return None
@@ -111,19 +112,14 @@ def _chosen(made: tape.Tape, comparison: str, a: Any, b: Any) -> ir.Value:
     return made.op("Where", [made.op(comparison, [a, b]), a, b])
 
 
-def _clip(made: tape.Tape, node: ir.Node) -> ir.Value:
-    value: Any = node.inputs[0]
-    for place, comparison in ((1, "Greater"), (2, "Less")):
-        if len(node.inputs) > place and node.inputs[place] is not None:
-            value = _chosen(made, comparison, value, node.inputs[place])
-    return value if value is not node.inputs[0] else made.op("Identity", [value])
+def _extreme(*comparisons: str) -> _Build:
+    """Of the first input and each other one, the one for which the comparison with the other holds."""
 
-
-def _extreme(comparison: str) -> _Build:
     def build(made: tape.Tape, node: ir.Node) -> ir.Value:
         value: Any = node.inputs[0]
-        for other in node.inputs[1:]:
-            value = _chosen(made, comparison, value, other)
+        for other, comparison in zip(node.inputs[1:], itertools.cycle(comparisons), strict=False):
+            if other is not None:
+                value = _chosen(made, comparison, value, other)
         return value if value is not node.inputs[0] else made.op("Identity", [value])
 
     return build
@@ -162,8 +158,8 @@ def _reduced(largest: int) -> _Build:
     return build
 
 
-_WHOLE: dict[str, _Build] = {
-    "Clip": _clip,
+_INT64_KERNELS: dict[str, _Build] = {
+    "Clip": _extreme("Greater", "Less"),
     "Max": _extreme("Greater"),
     "Min": _extreme("Less"),
     "Relu": _relu,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 
-from .torch_tables import replaced
+from ..copies.caller_state import replaced
 
 _MOST_KNOWN = 20_000
 """Calls whose results' forms are kept; after that the table starts anew."""
@@ -54,7 +54,7 @@ def operators_remembered() -> Iterator[None]:
         yield
         return
     calls = _Calls(own, entry, mode, in_kernel_invocation_manager)
-    with replaced(proxy_tensor, "proxy_call", own, calls.call):
+    with replaced(proxy_tensor, "proxy_call", calls.call):
         yield
 
 

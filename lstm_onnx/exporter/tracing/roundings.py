@@ -1,4 +1,4 @@
-"""Sizes at which a rounding of what is computed from them may tip: float32 and double give other integers there.
+"""Sizes at which what is computed from them may be rounded differently: float32 and double give other integers there.
 
 An error in the precision of ``math.floor(x.size(1) * 0.7)`` shows at these sizes alone (90, 170, 180), so that
 a file is tried at them.
@@ -7,6 +7,7 @@ a file is tried at them.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,8 +18,8 @@ Axis = tuple[str, int]
 """An axis of an input, by the input's name."""
 MOST, _MOST_NEAREST = 2000, 500
 """Sizes are looked at up to here; of nearest neighbours, each has to be compared."""
-_TOLD = 4
-"""Of the sizes at which a rounding tips, the first few tell."""
+_MOST_SIZES = 4
+"""Of the sizes at which float32 and double are rounded differently, the first few are kept."""
 _NEAREST = {"upsample_nearest": False, "_upsample_nearest_exact": True}
 _ROUNDED: Mapping[str, Callable[[Any], Any]] = {
     "FloorToInt": np.floor,
@@ -78,18 +79,14 @@ def evaluated(expression: Any, values: Mapping[Any, Any], kind: type[np.floating
     return _COMPUTED[name](*inner)
 
 
-def tips(expression: Any, symbol: Any) -> tuple[int, ...]:
+def rounding_sizes(expression: Any, symbol: Any) -> tuple[int, ...]:
     """The first sizes at which an expression of one size is another integer in float32 than in double."""
     sizes = np.arange(1, MOST + 1, dtype=np.int64)
-    try:
-        with np.errstate(all="ignore"):
-            single, double = (evaluated(expression, {symbol: sizes}, kind) for kind in (np.float32, np.float64))
-    except (_UnknownFunctionError, TypeError, ValueError, OverflowError):
-        return ()
-    return tuple(sizes[np.broadcast_to(single != double, sizes.shape)][:_TOLD].tolist())
+    single, double = (_at_sizes(expression, symbol, sizes, kind) for kind in (np.float32, np.float64))
+    return () if single is None or double is None else tuple(sizes[single != double][:_MOST_SIZES].tolist())
 
 
-def nearest_tips(before: Any, after: Any, factor: float | None, symbol: Any, *, exact: bool) -> tuple[int, ...]:
+def nearest_sizes(before: Any, after: Any, factor: float | None, symbol: Any, *, exact: bool) -> tuple[int, ...]:
     """The first sizes at which the nearest neighbours are others in float32 than in exact arithmetic.
 
     Args:
@@ -100,22 +97,28 @@ def nearest_tips(before: Any, after: Any, factor: float | None, symbol: Any, *, 
         exact: whether the mode is "nearest-exact".
     """
     sizes = np.arange(1, _MOST_NEAREST + 1, dtype=np.int64)
+    befores, afters = (_at_sizes(item, symbol, sizes, np.float64) for item in (before, after))
+    if befores is None or afters is None:
+        return ()
+    triples = zip(sizes.tolist(), befores.tolist(), afters.tolist(), strict=True)
+    found = (
+        size
+        for size, own, wanted in triples
+        if min(own, wanted) > 0 and _neighbours_differ(own, wanted, factor, exact=exact)
+    )
+    return tuple(itertools.islice(found, _MOST_SIZES))
+
+
+def _at_sizes(expression: Any, symbol: Any, sizes: np.ndarray, kind: type[np.floating[Any]]) -> np.ndarray | None:
+    """The value of an expression at each size; None where it cannot be evaluated."""
     try:
         with np.errstate(all="ignore"):
-            pair = [evaluated(item, {symbol: sizes}, np.float64) for item in (before, after)]
+            return np.broadcast_to(evaluated(expression, {symbol: sizes}, kind), sizes.shape)
     except (_UnknownFunctionError, TypeError, ValueError, OverflowError):
-        return ()
-    found: list[int] = []
-    befores, afters = (np.broadcast_to(item, sizes.shape).tolist() for item in pair)
-    for size, own, wanted in zip(sizes.tolist(), befores, afters, strict=True):
-        if wanted > 0 and own > 0 and _tips(own, wanted, factor, exact=exact):
-            found.append(size)
-            if len(found) == _TOLD:
-                break
-    return tuple(found)
+        return None
 
 
-def _tips(own: int, wanted: int, factor: float | None, *, exact: bool) -> bool:
+def _neighbours_differ(own: int, wanted: int, factor: float | None, *, exact: bool) -> bool:
     scale = own / wanted if factor is None else 1.0 / factor
     twice = 2 * np.arange(min(wanted, MOST), dtype=np.int64) + exact
     index = (twice / 2).astype(np.float32)
@@ -125,13 +128,13 @@ def _tips(own: int, wanted: int, factor: float | None, *, exact: bool) -> bool:
     return any(bool((np.minimum(np.floor(form), own - 1) != np.minimum(others, own - 1)).any()) for form in forms)
 
 
-def all_tips(
+def all_rounding_sizes(
     program: torch.export.ExportedProgram,
     known: Mapping[Any, Axis],
     expression: Callable[[Any], Any],
     sizes_of: Callable[[Any], Iterable[Any]],
 ) -> tuple[tuple[Axis, tuple[int, ...]], ...]:
-    """Of each axis, the sizes at which some rounding in a traced program may tip.
+    """Of each axis, the sizes at which some rounding in a traced program may differ.
 
     Args:
         program: with the tracer's shapes on its nodes.
@@ -147,7 +150,7 @@ def all_tips(
                 if part not in seen and len(part.free_symbols & set(known)) == 1 == len(part.free_symbols):
                     seen.add(part)
                     (symbol,) = part.free_symbols
-                    found.setdefault(known[symbol], set()).update(tips(part, symbol))
+                    found.setdefault(known[symbol], set()).update(rounding_sizes(part, symbol))
         for symbol, sizes in _interpolated(node, known, expression):
             found.setdefault(known[symbol], set()).update(sizes)
     return tuple((axis, tuple(sorted(sizes))) for axis, sizes in found.items() if sizes)
@@ -174,4 +177,4 @@ def _interpolated(
         symbols = before.free_symbols | after.free_symbols
         if len(symbols) == 1 and symbols <= set(known) and (factor is None or isinstance(factor, (int, float))):
             (symbol,) = symbols
-            yield symbol, nearest_tips(before, after, factor, symbol, exact=exact)
+            yield symbol, nearest_sizes(before, after, factor, symbol, exact=exact)

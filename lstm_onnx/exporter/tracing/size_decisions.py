@@ -16,7 +16,7 @@ from sympy.core.relational import Relational  # type: ignore[import-untyped]
 from torch.utils._sympy.functions import Max, Min
 
 from ...metadata import Metadata
-from .roundings import Axis, all_tips
+from .roundings import Axis, all_rounding_sizes
 
 LARGEST_SIZE = 1_000_000
 """Decisions are followed up to here; an axis is rarely longer, and nothing longer is ever run for a trial."""
@@ -98,15 +98,16 @@ class RecurrentSize:
 class SizeFacts:
     """All that tracing found out about sizes.
 
-    `texts` are the user's lines that make text of a size; `tips` are, by axis, sizes at which a rounding may tip;
-    `sorts` are the user's lines that sort and leave the order of equal numbers open; `each` says that Python code
-    took the numbers of a tensor one by one.
+    `texts` are the user's lines that make text of a size; `roundings` are, by axis, sizes at which a rounding may
+    differ; `sorts` are the user's lines that sort and leave the order of equal numbers open; `each` says that Python
+    code took the numbers of a tensor one by one; `looped` are axes over which Python loops go, and `lengths` lengths
+    at which their code may do something else.
     """
 
     decisions: tuple[Decision, ...] = ()
     recurrent: tuple[RecurrentSize, ...] = ()
     texts: tuple[str, ...] = ()
-    tips: tuple[tuple[Axis, tuple[int, ...]], ...] = ()
+    roundings: tuple[tuple[Axis, tuple[int, ...]], ...] = ()
     sorts: tuple[str, ...] = ()
     each: bool = False
     looped: tuple[Axis, ...] = ()
@@ -119,8 +120,8 @@ class SizeFacts:
             replace(item, symbols={symbol: axis for symbol, axis in item.symbols.items() if axis in axes})
             for item in self.recurrent
         ]
-        tips = tuple((axis, sizes) for axis, sizes in self.tips if axis in axes)
-        return replace(self, decisions=tuple(decisions), recurrent=tuple(recurrent), tips=tips)
+        roundings = tuple((axis, sizes) for axis, sizes in self.roundings if axis in axes)
+        return replace(self, decisions=tuple(decisions), recurrent=tuple(recurrent), roundings=roundings)
 
 
 def size_facts(
@@ -142,7 +143,7 @@ def size_facts(
     return SizeFacts(
         (*_guards(environment, known, lines), *_turns(values, environment, known)),
         tuple(_recurrent_sizes(program, environment, known, operator)),
-        tips=all_tips(program, known, lambda size: _expression(size, environment), _sizes_of),
+        roundings=all_rounding_sizes(program, known, lambda size: _expression(size, environment), _sizes_of),
     )
 
 

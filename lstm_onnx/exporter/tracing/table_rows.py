@@ -6,29 +6,40 @@ file says which integers an input may have, and the runtimes refuse others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
 aten = torch.ops.aten
-_SAME_NUMBERS = {
+_ALL_NUMBERS = {
     aten._to_copy.default,
     aten._unsafe_view.default,
     aten.alias.default,
+    aten.cat.default,
     aten.clone.default,
+    aten.concat.default,
+    aten.concatenate.default,
+    aten.constant_pad_nd.default,
     aten.contiguous.default,
     aten.detach.default,
     aten.expand.default,
     aten.flatten.using_ints,
+    aten.flip.default,
+    aten.hstack.default,
     aten.lift_fresh_copy.default,
+    aten.pad.default,
     aten.permute.default,
+    aten.repeat.default,
     aten.reshape.default,
+    aten.roll.default,
     aten.squeeze.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
+    aten.stack.default,
     aten.t.default,
+    aten.tile.default,
     aten.to.device,
     aten.to.dtype,
     aten.to.dtype_layout,
@@ -37,7 +48,30 @@ _SAME_NUMBERS = {
     aten.unsqueeze.default,
     aten.view.default,
 }
-"""Operators whose result has all numbers of their first argument, and no others."""
+"""Operators whose result has all numbers of their first argument, a tensor or a list of them."""
+_PADS = (aten.pad.default, aten.constant_pad_nd.default)
+"""Of these, those that leave numbers out where a pad is negative."""
+_OF_ROWS = {
+    aten.embedding.default,
+    aten.embedding_bag.default,
+    aten.embedding_bag.padding_idx,
+    aten._embedding_bag.default,
+    aten._embedding_bag_forward_only.default,
+}
+"""Look-ups of the rows of a table: ``(table, rows)``."""
+_ALONG_AXIS = {
+    aten.gather.default,
+    aten.index_add.default,
+    aten.index_add_.default,
+    aten.index_select.default,
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_.src,
+    aten.scatter_.value,
+    aten.scatter_add.default,
+    aten.scatter_add_.default,
+}
+"""Look-ups along an axis: ``(table, axis, entries)``.  PyTorch takes no negative ones, and ONNX's operators do."""
 
 
 def table_rows(program: torch.export.ExportedProgram, names: Sequence[str]) -> dict[str, int]:
@@ -51,30 +85,19 @@ def table_rows(program: torch.export.ExportedProgram, names: Sequence[str]) -> d
     found: dict[str, int] = {}
     for node in program.graph.nodes:
         rows, count = _look_up(node)
-        if count is None:
-            continue
-        source = _source(rows)
-        name = inputs.get(source.name) if source is not None else None
-        if name is not None:
-            found[name] = min(count, found.get(name, count))
+        for name in (inputs[source] for source in _sources(rows) if source in inputs):
+            if count is not None:
+                found[name] = min(count, found.get(name, count))
     return found
 
 
 def _look_up(node: Node) -> tuple[Any, int | None]:
     """The rows that a node looks up, and how many there are; None where it is not a look-up, or that is not fixed."""
-    if node.op != "call_function":
-        return None, None
     args = node.args
-    if node.target is aten.embedding.default or node.target in (
-        aten.embedding_bag.default,
-        aten.embedding_bag.padding_idx,
-        aten._embedding_bag.default,
-        aten._embedding_bag_forward_only.default,
-    ):
+    if node.target in _OF_ROWS:
         return args[1], _size(args[0], 0)
-    if node.target is aten.index_select.default:
-        axis = args[1]
-        return args[2], _size(args[0], axis) if isinstance(axis, int) else None
+    if node.target in _ALONG_AXIS:
+        return args[2], _size(args[0], args[1]) if isinstance(args[1], int) else None
     if node.target is aten.one_hot.default and len(args) > 1 and isinstance(args[1], int) and args[1] > 0:
         return args[0], args[1]
     return None, None
@@ -86,15 +109,23 @@ def _size(table: Any, axis: int) -> int | None:
     return size if type(size) is int else None
 
 
-def _source(value: Any) -> Node | None:
-    """The integer input that a value has all numbers of; None where it is computed otherwise."""
-    while isinstance(value, Node):
-        found = value.meta.get("val")
+def _sources(value: Any) -> Iterator[str]:
+    """The integer inputs of which a value has all numbers."""
+    todo, seen = [value], set()
+    while todo:
+        node = todo.pop()
+        if not isinstance(node, Node) or node in seen:
+            continue
+        seen.add(node)
+        found = node.meta.get("val")
         if not isinstance(found, torch.Tensor) or found.is_floating_point() or found.dtype is torch.bool:
-            return None
-        if value.op == "placeholder":
-            return value
-        if value.target not in _SAME_NUMBERS:
-            return None
-        value = value.args[0]
-    return None
+            continue
+        if node.op == "placeholder":
+            yield node.name
+        elif node.target in _ALL_NUMBERS and not (node.target in _PADS and _cuts(node.args[1])):
+            first = node.args[0]
+            todo += first if isinstance(first, (list, tuple)) else [first]
+
+
+def _cuts(pads: Any) -> bool:
+    return not all(isinstance(pad, int) and pad >= 0 for pad in pads)

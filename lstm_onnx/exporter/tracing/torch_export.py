@@ -36,7 +36,6 @@ from .errors import explained, own_error, sources, translation_problem, unexplai
 from .exact_rewrites import exact_rewrites
 from .kernel_ranges import replace_limited_kernels
 from .opaque_node import translation
-from .pooling import SymbolicPooling
 from .repeated_operators import operators_remembered
 from .size_decisions import SizeFacts, axis_of, size_facts
 from .table_rows import table_rows
@@ -81,7 +80,48 @@ def trace(
     Raises:
         ExportError: the module does something that has no form in ONNX.
     """
-    return _with_builtins(lambda builtins: _trace(functional, inputs, states, opset, builtins, rolled))
+
+    def run(builtins: Builtins) -> Traced:
+        with _tracing(functional):
+            args, shapes = _export_arguments(functional, inputs, states)
+            if rolled is None:
+                program, guards, mode = _exported(functional, args, shapes, builtins)
+                _require_rank(functional, mode)
+                _require_parts(functional, mode)
+            else:
+                program, guards = _exported_rolled(functional, rolled, args, shapes)
+                mode = TracingMode(functional.stateful, Constants(functional.stateful), builtins)
+            rows = table_rows(program, [*functional.arguments.tensors, *states])  # before look-ups are decomposed
+            try:
+                with tables_kept(_devices(program)), exact_rewrites():
+                    translated = torch.onnx.export(
+                        program,
+                        dynamo=True,
+                        opset_version=max(opset, TRACED_OPSET),
+                        custom_translation_table={
+                            **SCALARS,
+                            **RANGES,
+                            **INTERPOLATIONS,
+                            **VIEWS,
+                            **SORTING,
+                            **ANGLES,
+                            **WIDE_RANGE,
+                            torch.ops.lstm_onnx.recurrent.default: translation,
+                        },
+                        verbose=False,
+                    )
+            except Exception as error:
+                raise (own_error(error) or ExportError(translation_problem(error, program))) from error
+        assert translated is not None  # noqa: S101 - without a file it is returned
+        keep_doubles(translated.model)
+        replace_limited_kernels(translated.model)
+        # Here, as the translation may compare sizes, too.
+        facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
+        notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)
+        facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts), each=mode.each)
+        return Traced(translated.model, facts, notes, rows)
+
+    return _with_builtins(run)
 
 
 def fixed_graph(functional: FunctionalModule, inputs: Tensors, states: Tensors, *, lines: bool) -> FixedGraph:
@@ -106,7 +146,7 @@ def fixed_graph(functional: FunctionalModule, inputs: Tensors, states: Tensors, 
         return leaves
 
     def run(builtins: Builtins) -> FixedGraph:
-        with _tracing(functional), suppress_torch_output(), operators_remembered():
+        with _tracing(functional), operators_remembered():
             traced, _, mode = _traced_by(
                 functional,
                 builtins,
@@ -141,7 +181,7 @@ def exported_program(functional: FunctionalModule, inputs: Tensors, states: Tens
     """
 
     def run(builtins: Builtins) -> torch.export.ExportedProgram:
-        args, _ = _given(functional, inputs, states)
+        args, _ = _export_arguments(functional, inputs, states)
         with _tracing(functional):
             program: torch.export.ExportedProgram = _exported(functional, args, None, builtins)[0]
             functionalized: torch.export.ExportedProgram = program.run_decompositions({})
@@ -163,7 +203,9 @@ def _with_builtins(run: Callable[[Builtins], _Result]) -> _Result:
                 raise ExportError(str(retrace)) from None
 
 
-def _given(functional: FunctionalModule, inputs: Tensors, states: Tensors) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+def _export_arguments(
+    functional: FunctionalModule, inputs: Tensors, states: Tensors
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The arguments of `StatefulModule.forward`, and their dynamic shapes."""
     given, held = [inputs[name] for name in functional.arguments.tensors], list(states.values())
     axes = functional.arguments.axes  # in the order of the tensors
@@ -184,65 +226,17 @@ def _tracing(functional: FunctionalModule) -> Iterator[None]:
         yield
 
 
-def _trace(
-    functional: FunctionalModule,
-    inputs: Tensors,
-    states: Tensors,
-    opset: int,
-    builtins: Builtins,
-    rolled: nn.Module | None,
-) -> Traced:
-    with _tracing(functional):
-        args, shapes = _given(functional, inputs, states)
-        if rolled is None:
-            program, guards, mode = _exported(functional, args, shapes, builtins)
-            _require_rank(functional, mode)
-            _require_parts(functional, mode)
-        else:
-            program, guards = _exported_rolled(functional, rolled, args, shapes)
-            mode = TracingMode(Constants(functional.stateful), builtins)
-        rows = table_rows(program, [*functional.arguments.tensors, *states])  # before look-ups are decomposed
-        try:
-            with tables_kept(_devices(program)), exact_rewrites():
-                translated = torch.onnx.export(
-                    program,
-                    dynamo=True,
-                    opset_version=max(opset, TRACED_OPSET),
-                    custom_translation_table={
-                        **SCALARS,
-                        **RANGES,
-                        **INTERPOLATIONS,
-                        **VIEWS,
-                        **SORTING,
-                        **ANGLES,
-                        **WIDE_RANGE,
-                        torch.ops.lstm_onnx.recurrent.default: translation,
-                    },
-                    verbose=False,
-                )
-        except Exception as error:
-            raise (own_error(error) or ExportError(translation_problem(error, program))) from error
-    assert translated is not None  # noqa: S101 - without a file it is returned
-    keep_doubles(translated.model)
-    replace_limited_kernels(translated.model)
-    # Here, as the translation may compare sizes, too.
-    facts = size_facts(program, _input_axes(functional), guards.decided, torch.ops.lstm_onnx.recurrent.default)
-    notes = tuple(f"{line}: {CHECK_NOTE}" for line in mode.passed_checks)
-    facts = replace(facts, texts=tuple(dict.fromkeys(guards.texts)), sorts=tuple(mode.sorts), each=mode.each)
-    return Traced(translated.model, facts, notes, rows)
-
-
 @contextlib.contextmanager
 def _traced(functional: FunctionalModule) -> Iterator[None]:
     # While the module's code runs alone: a mode sees each call of torch, and those of torch's decompositions are many.
-    for recurrent in functional.recurrent_modules.values():
-        recurrent.tracing = True
-    try:
-        with assigned_parameters(functional.stateful), SymbolicPooling():
-            yield
-    finally:
+    with assigned_parameters():
         for recurrent in functional.recurrent_modules.values():
-            recurrent.tracing = False
+            recurrent.tracing = True
+        try:
+            yield
+        finally:
+            for recurrent in functional.recurrent_modules.values():
+                recurrent.tracing = False
 
 
 def _exported(
@@ -262,28 +256,18 @@ def _traced_by(
 
     A tracer of `fixed` sizes leaves the module its parameters and buffers.
     """
-    mode = TracingMode(Constants(functional.stateful, kept=fixed), builtins)
-    with record_guards(_THROUGH) as guards:
-        try:
-            with (
-                _traced(functional),
-                mode,
-                mode.checking_symbols(),
-                builtins.replaced(),
-                record_size_strings(guards.texts),
-                exact_floor_division(),
-            ):
-                program = tracer()
-        except LSTMOnnxError:
-            raise
-        except Exception as error:
-            cause = own_error(error)
-            if cause is not None:
-                raise cause from None
-            problem = explained(functional, error, guards.lines)
-            if problem is not None:
-                raise problem from None  # torch's traceback, of some 90 lines, adds nothing
-            raise unexplained(error) from error
+    mode = TracingMode(functional.stateful, Constants(functional.stateful, kept=fixed), builtins)
+    with (
+        record_guards(_THROUGH) as guards,
+        _errors_explained(functional, guards),
+        _traced(functional),
+        mode,
+        mode.checking_symbols(),
+        builtins.replaced(),
+        record_size_strings(guards.texts),
+        exact_floor_division(),
+    ):
+        program = tracer()
     return program, guards, mode
 
 
@@ -291,15 +275,23 @@ def _exported_rolled(
     functional: FunctionalModule, rolled: nn.Module, args: tuple[Any, ...], shapes: tuple[Any, ...]
 ) -> tuple[torch.export.ExportedProgram, GuardLog]:
     """A module whose loops were rolled up; it runs no code of the user's."""
-    with record_guards(_THROUGH) as guards:
-        try:
-            with _traced(functional):
-                program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
-        except LSTMOnnxError:
-            raise
-        except Exception as error:
-            raise (explained(functional, error, guards.lines) or unexplained(error)) from error
+    with record_guards(_THROUGH) as guards, _errors_explained(functional, guards), _traced(functional):
+        program = torch.export.export(rolled, args, dynamic_shapes=shapes, strict=False)
     return program, guards
+
+
+@contextlib.contextmanager
+def _errors_explained(functional: FunctionalModule, guards: GuardLog) -> Iterator[None]:
+    """Errors of a tracer as ours."""
+    try:
+        yield
+    except LSTMOnnxError:
+        raise
+    except Exception as error:
+        problem = own_error(error) or explained(functional, error, guards.lines)
+        if problem is not None:
+            raise problem from None  # torch's traceback, of some 90 lines, adds nothing
+        raise unexplained(error) from error
 
 
 def _devices(program: torch.export.ExportedProgram) -> set[str]:

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
 from torch.fx.experimental.symbolic_shapes import uninteresting_files
 
+from ..copies.caller_state import replaced
 from ..user_code import calling_line, stack_line
 
 
@@ -86,24 +87,18 @@ def record_size_strings(lines: list[str]) -> Iterator[None]:
     """Record the user's lines that convert a size to text: comparing the text is not seen by the tracer."""
     kind: Any = torch.SymInt
     thread = threading.get_ident()
-    originals = {name: getattr(kind, name) for name in ("__str__", "__repr__")}
 
-    def recording(name: str) -> Any:
+    def recording(own: Callable[[Any], str]) -> Callable[[Any], str]:
         def convert(size: Any) -> str:
             line = calling_line() if threading.get_ident() == thread else None
             if line is not None:
                 lines.append(line)
-            return str(originals[name](size))
+            return own(size)
 
         return convert
 
-    for name in originals:
-        setattr(kind, name, recording(name))
-    try:
+    with replaced(kind, "__str__", recording(kind.__str__)), replaced(kind, "__repr__", recording(kind.__repr__)):
         yield
-    finally:
-        for name, method in originals.items():
-            setattr(kind, name, method)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import copy
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from ..copies.caller_state import replaced
+
 _TRANSLATIONS: dict[tuple[type, int], Any] = {}
 _PRESERVABLE: dict[int, tuple[Any, bool]] = {}
 """By the id of an operator, which is kept with the answer so that no other gets its id."""
@@ -36,8 +38,7 @@ def _translations_kept() -> Iterator[None]:
     try:
         from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-        own: Any = ONNXRegistry.__dict__["from_torchlib"]
-        build = own.__func__
+        build = vars(ONNXRegistry)["from_torchlib"].__func__
     except (ImportError, KeyError, AttributeError):
         yield
         return
@@ -50,7 +51,7 @@ def _translations_kept() -> Iterator[None]:
         table.functions = {target: list(metas) for target, metas in table.functions.items()}  # callers add theirs
         return table
 
-    with replaced(ONNXRegistry, "from_torchlib", own, classmethod(kept)):
+    with replaced(ONNXRegistry, "from_torchlib", classmethod(kept)):
         yield
 
 
@@ -72,7 +73,7 @@ def _operators_found_once() -> Iterator[None]:
             own()
             found = True
 
-    with replaced(utils, "_materialize_cpp_cia_ops", own, once):
+    with replaced(utils, "_materialize_cpp_cia_ops", once):
         yield
 
 
@@ -98,7 +99,7 @@ def _operators_judged_once() -> Iterator[None]:
             found = _PRESERVABLE[id(operator)] = operator, own(operator)
         return found[1]
 
-    with replaced(utils, "_check_valid_to_preserve", own, kept):
+    with replaced(utils, "_check_valid_to_preserve", kept):
         yield
 
 
@@ -111,9 +112,9 @@ def _kernels_replaced_on(devices: Collection[str]) -> Iterator[None]:
             from torch.export import exported_program
 
             for name in ("_AUTOGRAD_ALIAS_BACKEND_KEYS_TO_OVERRIDE", "_BACKEND_KEYS_TO_OVERRIDE"):
-                own = getattr(exported_program, name)
-                ours = [key for key in own if key.name.removeprefix("Autograd").lower() in kinds]
-                stack.enter_context(replaced(exported_program, name, own, ours))
+                keys = getattr(exported_program, name)
+                ours = [key for key in keys if key.name.removeprefix("Autograd").lower() in kinds]
+                stack.enter_context(replaced(exported_program, name, ours))
         except (ImportError, AttributeError):
             pass
         yield
@@ -143,15 +144,5 @@ def _kernels_set_faster() -> Iterator[None]:
 
         return set_kernel
 
-    with replaced(OperatorBase, "py_impl", own, py_impl if plain else own):
+    with replaced(OperatorBase, "py_impl", py_impl if plain else own):
         yield
-
-
-@contextlib.contextmanager
-def replaced(owner: Any, name: str, own: Any, other: Any) -> Iterator[None]:
-    """Within it, `owner` has `other` in the place of `own` as its attribute `name`."""
-    setattr(owner, name, other)
-    try:
-        yield
-    finally:
-        setattr(owner, name, own)

@@ -107,7 +107,7 @@ def _nearest_places(x: Any, axis: _Axis, *, exact: bool) -> Any:
 
 
 def _nearest(x: Any, sizes: Any, factors: Sequence[Any] | None, *, exact: bool) -> Any:
-    if not exact and factors is not None and all(map(_whole_factor, factors)):
+    if not exact and factors is not None and all(map(_integer_factor, factors)):
         scales = constant([1.0, 1.0, *map(float, factors)], FLOAT)
         return op.Resize(
             x, None, scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
@@ -118,7 +118,7 @@ def _nearest(x: Any, sizes: Any, factors: Sequence[Any] | None, *, exact: bool) 
     return op.Identity(x) if result is x else result
 
 
-def _whole_factor(factor: Any) -> bool:
+def _integer_factor(factor: Any) -> bool:
     """Whether each entry is repeated so many times, by Resize's arithmetic and by PyTorch's."""
     if isinstance(factor, ir.Value) or factor != int(factor) or factor < 1:
         return False

@@ -20,6 +20,7 @@ import onnxscript
 import torch
 
 from ...errors import ExportError
+from ..copies.caller_state import replaced
 
 op: Any = onnxscript.opset18
 DOUBLE, FLOAT, INT64 = ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.INT64
@@ -69,7 +70,7 @@ def as_double(scalar: Any) -> Any:
     return cast(scalar, DOUBLE)
 
 
-def as_whole(scalar: Any) -> Any:
+def as_integer(scalar: Any) -> Any:
     """A scalar that is an integer, as int64."""
     return scalar if isinstance(scalar, ir.Value) else constant(int(scalar), INT64)
 
@@ -83,43 +84,36 @@ def as_float(double: Any) -> Any:
     return value
 
 
-def _binary(of_whole: Callable[..., Any], of_doubles: Callable[..., Any]) -> Callable[..., Any]:
+def _binary(of_integers: Callable[..., Any], of_doubles: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """The second function is of doubles, where it is another one."""
+
     def translated(a: Any, b: Any) -> Any:
         if is_fraction(a) or is_fraction(b):
-            return as_float(of_doubles(as_double(a), as_double(b)))
-        return of_whole(as_whole(a), as_whole(b))
+            return as_float((of_doubles or of_integers)(as_double(a), as_double(b)))
+        return of_integers(as_integer(a), as_integer(b))
 
     return translated
 
 
-def _unary(name: str) -> Callable[..., Any]:
+def _unary(compute: Callable[..., Any]) -> Callable[..., Any]:
     def translated(a: Any) -> Any:
-        compute = getattr(op, name)
-        return as_float(compute(as_double(a))) if is_fraction(a) else compute(as_whole(a))
+        return as_float(compute(as_double(a))) if is_fraction(a) else compute(as_integer(a))
 
     return translated
 
 
-def _comparison(name: str) -> Callable[..., Any]:
+def _comparison(compare: Callable[..., Any]) -> Callable[..., Any]:
     def translated(a: Any, b: Any) -> Any:
         if is_fraction(a) or is_fraction(b):
-            return getattr(op, name)(as_double(a), as_double(b))
+            return compare(as_double(a), as_double(b))
         if any(isinstance(item, ir.Value) and item.dtype == ir.DataType.BOOL for item in (a, b)):
-            return getattr(op, name)(a, b)
-        return getattr(op, name)(as_whole(a), as_whole(b))
+            return compare(a, b)
+        return compare(as_integer(a), as_integer(b))
 
     return translated
 
 
-def _not_equal(a: Any, b: Any) -> Any:
-    return op.Not(_comparison("Equal")(a, b))
-
-
-def _true_division(a: Any, b: Any) -> Any:
-    return as_float(op.Div(as_double(a), as_double(b)))
-
-
-def _whole_division(a: Any, b: Any) -> Any:
+def _integer_division(a: Any, b: Any) -> Any:
     """Rounded down, as Python's; ONNX's is rounded towards zero."""
     if _never_negative(a) and _never_negative(b):
         return op.Div(a, b)
@@ -149,18 +143,14 @@ def _remainder(a: Any, b: Any) -> Any:
     return op.Where(others, op.Add(rest, b), rest)
 
 
-def _power(a: Any, b: Any) -> Any:
-    return op.Pow(a, b)
-
-
-def _to_whole(name: str | None) -> Callable[..., Any]:
-    """Rounded to an integer."""
+def _rounded(rounding: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """Rounded to an integer; None rounds towards zero."""
 
     def translated(a: Any) -> Any:
         if not is_fraction(a):
-            return as_whole(a)
+            return as_integer(a)
         double = as_double(a)
-        return cast(double if name is None else getattr(op, name)(double), INT64)
+        return cast(double if rounding is None else rounding(double), INT64)
 
     return translated
 
@@ -168,7 +158,7 @@ def _to_whole(name: str | None) -> Callable[..., Any]:
 def _round(a: Any, digits: Any = None) -> Any:
     if digits is not None:
         raise ExportError("round(x, digits) of a size has no form in ONNX; round to an integer, or compute otherwise")
-    return _to_whole("Round")(a)  # halves to the even one, as Python's
+    return _rounded(op.Round)(a)  # halves to the even one, as Python's
 
 
 def _to_float(a: Any) -> Any:
@@ -176,59 +166,48 @@ def _to_float(a: Any) -> Any:
 
 
 def _either(condition: Any, one: Any, other: Any) -> Any:
-    return _binary(lambda a, b: op.Where(condition, a, b), lambda a, b: op.Where(condition, a, b))(one, other)
-
-
-def _same(a: Any) -> Any:
-    return a
+    return _binary(lambda a, b: op.Where(condition, a, b))(one, other)
 
 
 SCALARS: Mapping[Any, Callable[..., Any]] = {
     torch.sym_float: _to_float,
-    torch.sym_int: _to_whole(None),
-    torch.sym_max: _binary(lambda a, b: op.Max(a, b), lambda a, b: op.Max(a, b)),
-    torch.sym_min: _binary(lambda a, b: op.Min(a, b), lambda a, b: op.Min(a, b)),
+    torch.sym_int: _rounded(),
+    torch.sym_max: _binary(op.Max),
+    torch.sym_min: _binary(op.Min),
     torch.sym_ite: _either,
     getattr(torch, "_sym_sqrt"): lambda a: as_float(op.Sqrt(as_double(a))),  # noqa: B009 - unknown to mypy
-    operator.add: _binary(lambda a, b: op.Add(a, b), lambda a, b: op.Add(a, b)),
-    operator.sub: _binary(lambda a, b: op.Sub(a, b), lambda a, b: op.Sub(a, b)),
-    operator.mul: _binary(lambda a, b: op.Mul(a, b), lambda a, b: op.Mul(a, b)),
-    operator.truediv: _true_division,
-    operator.floordiv: _binary(_whole_division, lambda a, b: op.Floor(op.Div(a, b))),
-    operator.mod: _binary(lambda a, b: op.Mod(a, b), _remainder),
-    operator.pow: _binary(_power, _power),
-    operator.neg: _unary("Neg"),
-    operator.pos: _same,
-    operator.abs: _unary("Abs"),
-    operator.lt: _comparison("Less"),
-    operator.le: _comparison("LessOrEqual"),
-    operator.gt: _comparison("Greater"),
-    operator.ge: _comparison("GreaterOrEqual"),
-    operator.eq: _comparison("Equal"),
-    operator.ne: _not_equal,
-    math.floor: _to_whole("Floor"),
-    math.ceil: _to_whole("Ceil"),
-    math.trunc: _to_whole(None),
+    operator.add: _binary(op.Add),
+    operator.sub: _binary(op.Sub),
+    operator.mul: _binary(op.Mul),
+    operator.truediv: lambda a, b: as_float(op.Div(as_double(a), as_double(b))),
+    operator.floordiv: _binary(_integer_division, lambda a, b: op.Floor(op.Div(a, b))),
+    operator.mod: _binary(op.Mod, _remainder),
+    operator.pow: _binary(op.Pow),
+    operator.neg: _unary(op.Neg),
+    operator.pos: lambda a: a,
+    operator.abs: _unary(op.Abs),
+    operator.lt: _comparison(op.Less),
+    operator.le: _comparison(op.LessOrEqual),
+    operator.gt: _comparison(op.Greater),
+    operator.ge: _comparison(op.GreaterOrEqual),
+    operator.eq: _comparison(op.Equal),
+    operator.ne: lambda a, b: op.Not(_comparison(op.Equal)(a, b)),
+    math.floor: _rounded(op.Floor),
+    math.ceil: _rounded(op.Ceil),
+    math.trunc: _rounded(),
     builtins.round: _round,
 }
 """By what a traced program calls: the translation of it."""
 
 
-def _range(
-    start: Any,
-    end: Any,
-    step: Any,
-    dtype: int | None = None,
-    **_: Any,
-) -> Any:
+def _range(start: Any, end: Any, step: Any, dtype: int | None = None, **_: Any) -> Any:
     """torch.arange: the count and each number in double, as torch's CPU kernel does, and then of the dtype."""
     fractional = any(map(is_fraction, (start, end, step)))
     given = None if dtype in (None, -1) else ir.DataType(dtype)
     if not fractional:
-        counted = op.Range(as_whole(start), as_whole(end), as_whole(step))
+        counted = op.Range(as_integer(start), as_integer(end), as_integer(step))
         return counted if given in (None, INT64) else cast(counted, given)
-    default = ir.DataType.DOUBLE if torch.get_default_dtype() == torch.float64 else FLOAT
-    kind = given or default
+    kind = given or (DOUBLE if torch.get_default_dtype() == torch.float64 else FLOAT)
     first, last, delta = as_double(start), as_double(end), as_double(step)
     if kind == INT64:  # torch rounds the bounds themselves, of this type alone
         return op.Range(*(cast(bound, INT64) for bound in (first, last, delta)))
@@ -241,7 +220,7 @@ def _range(
             "torch.arange of integers by a fractional step has no form in ONNX; take a whole step, or .to() a "
             "floating range"
         )
-    return cast(op.Add(cast(first, INT64), op.Mul(index, as_whole(step))), kind)
+    return cast(op.Add(cast(first, INT64), op.Mul(index, as_integer(step))), kind)
 
 
 RANGES: Mapping[Any, Callable[..., Any]] = {
@@ -257,9 +236,8 @@ def exact_floor_division() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for kind in (torch.SymInt, torch.SymFloat):
             for name, swapped in (("__floordiv__", False), ("__rfloordiv__", True)):
-                own = getattr(kind, name)
-                stack.callback(setattr, kind, name, own)
-                setattr(kind, name, _floor_divided(own, swapped=swapped))
+                division = _floor_divided(getattr(kind, name), swapped=swapped)
+                stack.enter_context(replaced(kind, name, division))
         yield
 
 

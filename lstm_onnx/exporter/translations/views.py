@@ -1,4 +1,4 @@
-"""Translations of views that change nothing, such as a squeeze of axes that are not 1, and of what torch leaves."""
+"""Translations of views that change nothing, such as a squeeze of axes that are not 1."""
 
 from __future__ import annotations
 
@@ -37,5 +37,4 @@ VIEWS: Mapping[Any, Callable[..., Any]] = {
     torch.ops.aten.squeeze.dims: lambda x, dim: _squeeze(x, dim),
     torch.ops.aten.view.dtype: _same_dtype,
     torch.ops.prims.view_of.default: _same,
-    torch.ops.prims.hypot.default: lambda a, b: op.Sqrt(op.Add(op.Mul(a, a), op.Mul(b, b))),
 }

@@ -1,7 +1,7 @@
-"""Translations of functions for which torch.onnx's formula is right for small numbers alone.
+"""Translations of functions for which torch.onnx's formula is right in a part of their range alone.
 
-Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its 1.0 // 0.1 is 10 where PyTorch's is 9, and whole numbers
-above 2^24 are divided as float32.  Here each is computed as PyTorch's own kernel computes it.
+Its logsigmoid(-25) is -inf, its logaddexp(100, 0) inf, its log1p(1e-9) and expm1(1e-9) 0, its 1.0 // 0.1 is 10 where
+PyTorch's is 9, and whole numbers above 2^24 are divided as float32.  Here each has PyTorch's accuracy in all of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
@@ -32,6 +33,42 @@ def _log_add_exp(a: Any, b: Any, base: float = math.e) -> Any:
     scale = constant(math.log(base), kind)
     added = op.Log(op.Add(one, op.Exp(op.Neg(op.Mul(distance, scale)))))
     return op.Add(op.Max(a, b), op.Div(added, scale))
+
+
+def _log1p(x: Any) -> Any:
+    """log(u) * x / (u - 1) with u = 1 + x as it is rounded, which cancels that rounding; x where u is 1."""
+    one, largest = constant(1.0, x.dtype), constant(float(np.finfo(x.dtype.numpy()).max), x.dtype)
+    raised = op.Min(op.Add(one, x), largest)  # inf - 1 would give inf / inf
+    change = op.Sub(raised, one)
+    return op.Where(op.Equal(raised, one), x, op.Mul(op.Log(raised), op.Div(x, change)))
+
+
+def _expm1(x: Any) -> Any:
+    """tanh(x / 2) * (exp(x) + 1), in which nothing cancels."""
+    half, one = constant(0.5, x.dtype), constant(1.0, x.dtype)
+    return op.Mul(op.Tanh(op.Mul(x, half)), op.Add(op.Exp(x), one))
+
+
+def _hypot(a: Any, b: Any) -> Any:
+    """The larger one * sqrt(1 + (smaller / larger)^2): squares of the numbers themselves may overflow."""
+    one, root, infinity = (constant(number, a.dtype) for number in (1.0, math.sqrt(2.0), math.inf))
+    a, b = op.Abs(a), op.Abs(b)
+    small, large = op.Min(a, b), op.Max(a, b)
+    ratio = op.Div(small, large)
+    # Equal ones may be zeros, which have no ratio; beside an infinity even NaN does not count.
+    factor = op.Where(op.Equal(a, b), root, op.Sqrt(op.Add(one, op.Mul(ratio, ratio))))
+    infinite = op.Or(op.Equal(a, infinity), op.Equal(b, infinity))
+    return op.Where(infinite, infinity, op.Mul(large, factor))
+
+
+def _in_single(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Half precision computed in single, as PyTorch's kernels do."""
+
+    def translated(*args: Any) -> Any:
+        kind = args[0].dtype
+        return cast(function(*(cast(item, FLOAT) for item in args)), kind) if kind in _NARROW else function(*args)
+
+    return translated
 
 
 def _remainder(a: Any, b: Any) -> Any:
@@ -113,6 +150,9 @@ WIDE_RANGE: Mapping[Any, Callable[..., Any]] = {
     _aten.log_sigmoid_forward.default: lambda x: (_log_sigmoid(x), x),
     _aten.logaddexp.default: _log_add_exp,
     _aten.logaddexp2.default: lambda a, b: _log_add_exp(a, b, base=2.0),
+    _aten.log1p.default: _in_single(_log1p),
+    _aten.expm1.default: _in_single(_expm1),
+    torch.ops.prims.hypot.default: _in_single(_hypot),
     _aten.remainder.Tensor: _remainder,
     _aten.remainder.Scalar: _remainder,
     _aten.remainder.Scalar_Tensor: _remainder,

@@ -9,6 +9,7 @@ outputs are compared as strictly as large ones.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -49,40 +50,39 @@ def first_difference(
         expected: the module's outputs.
         actual: the file's outputs.
     """
-    doubtful: dict[str, tuple[Tensor, np.ndarray]] = {}
-    for name, tensor in expected.items():
-        found = actual[name]
-        problem = _form(found, tensor)
+    doubtful: dict[str, np.ndarray] = {}
+    for name, wanted in _arrays(expected).items():
+        problem = _form(actual[name], wanted)
         if problem:
             return f"{name} {problem}"
-        if not _close(found, tensor, functional.dtype):
-            doubtful[name] = tensor, found
+        if not _close(actual[name], wanted, functional.dtype):
+            doubtful[name] = wanted
     if not doubtful:
         return None
     # Only where needed, since it runs the module again.
-    roundings = [_perturbed(functional, inputs, run, bits, seed) for bits, seed in _draws()]
-    for name, (tensor, found) in doubtful.items():
-        problem = _difference(found, tensor, [other[name] for other in roundings if name in other], functional.dtype)
+    draws = itertools.product((1, _FLIP_BITS), range(_REPEATS))
+    roundings = [_arrays(_perturbed(functional, inputs, run, bits, seed)) for bits, seed in draws]
+    for name, wanted in doubtful.items():
+        others = [other[name] for other in roundings if name in other]
+        problem = _difference(actual[name], wanted, others, functional.dtype)
         if problem:
             return f"{name} {problem}"
     return None
 
 
-def _draws() -> list[tuple[int, int]]:
-    return [(1, seed) for seed in range(_REPEATS)] + [(_FLIP_BITS, seed) for seed in range(_REPEATS)]
+def _arrays(tensors: Tensors) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
-def _form(actual: np.ndarray, expected: Tensor) -> str:
-    wanted = str(expected.dtype).removeprefix("torch.")
-    if actual.shape != tuple(expected.shape):
-        return f"has shape {actual.shape} where the module gives {tuple(expected.shape)}"
-    if actual.dtype.name != wanted:
-        return f"has dtype {actual.dtype} where the module gives {wanted}"
+def _form(actual: np.ndarray, wanted: np.ndarray) -> str:
+    if actual.shape != wanted.shape:
+        return f"has shape {actual.shape} where the module gives {wanted.shape}"
+    if actual.dtype != wanted.dtype:
+        return f"has dtype {actual.dtype} where the module gives {wanted.dtype}"
     return ""
 
 
-def _close(actual: np.ndarray, expected: Tensor, dtype: torch.dtype) -> bool:
-    wanted = expected.detach().cpu().numpy()
+def _close(actual: np.ndarray, wanted: np.ndarray, dtype: torch.dtype) -> bool:
     if wanted.dtype.kind not in "fc":
         return bool(np.array_equal(actual, wanted))
     error, scale = _error(actual, wanted), _scale(wanted)
@@ -109,10 +109,9 @@ def _scale(wanted: np.ndarray) -> float:
     return float(np.abs(_double(wanted)[finite]).max()) if finite.any() else 0.0
 
 
-def _difference(actual: np.ndarray, expected: Tensor, others: list[Tensor], dtype: torch.dtype) -> str:
+def _difference(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], dtype: torch.dtype) -> str:
     """How an output differs, "" where rounding explains it; `others` are the module's with last bits changed."""
-    wanted = expected.detach().cpu().numpy()
-    alike = [other.detach().cpu().numpy() for other in others if other.shape == expected.shape]
+    alike = [other for other in others if other.shape == wanted.shape]
     if wanted.dtype.kind not in "fc":
         unstable = np.zeros(wanted.shape, np.bool_)
         for other in alike:
@@ -123,13 +122,13 @@ def _difference(actual: np.ndarray, expected: Tensor, others: list[Tensor], dtyp
     epsilon = float(torch.finfo(dtype).eps)
     rounding = max((_error(other, wanted) for other in alike[:_REPEATS]), default=0.0)
     allowed = _TIMES_ROUNDING * rounding if scale else max(_TIMES_ROUNDING * rounding, _FLOOR_BITS * epsilon)
-    if error <= allowed or _tipped(actual, wanted, alike, allowed):
+    if error <= allowed or _jumped(actual, wanted, alike, allowed):
         return ""
     relative = f", where its largest number is {scale:.3g}" if 0 < scale < 1 else ""
     return f"is off by {error:.3g}{relative}"
 
 
-def _tipped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
+def _jumped(actual: np.ndarray, wanted: np.ndarray, others: list[np.ndarray], allowed: float) -> bool:
     """Whether each number that differs by more than `allowed` jumps as far by rounding, as ``round`` does."""
     finite = np.isfinite(wanted)
     if not others or _error(actual, wanted) == float("inf"):

@@ -16,11 +16,9 @@ _LONG_COST, _MOST_COST = 2 * 10**9, 10**11
 """Multiplications that the long case, and a case that a decision calls for, may take: a part of a second; seconds."""
 _MOST_STEPS = 100_000
 _EACH_BELOW = 16
-_WAYS, _MANY = 2, 67
+_MOST_VARIED, _MANY = 2, 67
 """Sizes of a decision at which the other axes are varied, and how many entries they get."""
 _TEXT_NOTE = "the module's code makes text of a size; a file cannot go by such text, so nothing may depend on it"
-_STORED = 12
-"""Of the sizes near which the code may do something else, so many are kept for those who test the file."""
 
 
 def find_limits(trial: ShapeTrial, limits: Limits) -> None:
@@ -36,8 +34,8 @@ def find_limits(trial: ShapeTrial, limits: Limits) -> None:
         _require(trial, limits.all_within(sizes))
     for name, decision, at in _decided(trial):
         _try_decision(trial, limits, name, decision, at)
-    other_ways = _try_other_ways(trial, limits)
-    if trial.facts.texts or other_ways:
+    other_branches = _try_other_branches(trial, limits)
+    if trial.facts.texts or other_branches:
         _try_numbers(trial, limits)
     _try_lengths(trial, limits)
     _try_roundings(trial, limits)
@@ -128,7 +126,7 @@ def _line(trial: ShapeTrial, sizes: Sizes, decision: Decision | None) -> str | N
     against = _against(trial, sizes)
     if against and not against[0].inner:
         return against[0].line
-    return trial.parting_line(trial.own, sizes) or (against[0].line if against else None)
+    return trial.diverging_line(trial.own, sizes) or (against[0].line if against else None)
 
 
 def _find_least(trial: ShapeTrial, limits: Limits) -> None:
@@ -202,10 +200,9 @@ def _try_decision(trial: ShapeTrial, limits: Limits, name: str, decision: Decisi
         ends = alone and size > trial.own[name] and _is_last(trial, name, decision, size)
         if ends and beyond and all(item.kind == UNRUN for item in beyond) and _fails_from(trial, name, size):
             limits.lower_largest(name, size - 1, _reason(trial, {**trial.own, name: size}, beyond[0]))
-        stored = limits.boundaries.get(name, ())
-        told = alone and not decision.inner and limits.least[name] < size and len(stored) < _STORED
-        if told and trial.cost({**trial.own, name: size}) <= _MOST_COST:
-            limits.boundaries[name] = tuple(sorted({*stored, size}))
+        kept = alone and not decision.inner and limits.least[name] < size
+        if kept and trial.cost({**trial.own, name: size}) <= _MOST_COST:
+            limits.add_boundary(name, size)
 
 
 def _fails_from(trial: ShapeTrial, name: str, size: int) -> bool:
@@ -244,10 +241,10 @@ def _tried(trial: ShapeTrial, limits: Limits, name: str, size: int, decision: De
     return _require(trial, sizes, decision if against else None)
 
 
-def _try_other_ways(trial: ShapeTrial, limits: Limits) -> bool:
-    """Where the user's code goes another way and the file is right, vary the other axes: it may decide by them there.
+def _try_other_branches(trial: ShapeTrial, limits: Limits) -> bool:
+    """Vary the other axes where the user's code branches differently and the file is right: it may go by them there.
 
-    Returns whether it goes another way at any size.
+    Returns whether it branches differently at any size.
     """
     own, found = trial.axis_sizes(trial.own), False
     for decision in trial.facts.decisions:
@@ -255,7 +252,7 @@ def _try_other_ways(trial: ShapeTrial, limits: Limits) -> bool:
             continue
         for axis in [axis for axis in dict.fromkeys(decision.symbols.values()) if axis in trial.axes]:
             name = trial.axes[axis]
-            for size in changes(decision, axis, own)[:_WAYS]:
+            for size in changes(decision, axis, own)[:_MOST_VARIED]:
                 if size == limits.within(name, size) and not decision.holds({**own, axis: size}):
                     found = True
                     for others in (dict.fromkeys(trial.names, 1), dict.fromkeys(trial.names, _MANY)):
@@ -267,7 +264,7 @@ def _try_numbers(trial: ShapeTrial, limits: Limits) -> None:
     """Try the sizes that stand in the module's code.
 
     What it compares with the text that it makes of a size does; so does what it compares a size with
-    on a way that was not traced.
+    in a branch that was not traced.
     """
     for size in trial.numbers_in_code():
         for name in trial.names:
@@ -286,15 +283,14 @@ def _try_lengths(trial: ShapeTrial, limits: Limits) -> None:
 
 def _try_roundings(trial: ShapeTrial, limits: Limits) -> None:
     """Where what is computed from a size may be rounded otherwise."""
-    for axis, sizes in trial.facts.tips:
+    for axis, sizes in trial.facts.roundings:
         name = trial.axes[axis]
         for size in sizes:
             if size == limits.within(name, size):
                 at = limits.all_within({**trial.own, name: size})
                 _require_cheap(trial, at)
-                stored = limits.boundaries.get(name, ())
-                if len(stored) < _STORED and trial.cost(at) <= _MOST_COST:
-                    limits.boundaries[name] = tuple(sorted({*stored, size}))
+                if trial.cost(at) <= _MOST_COST:
+                    limits.add_boundary(name, size)
 
 
 def _require_cheap(trial: ShapeTrial, sizes: Sizes) -> None:

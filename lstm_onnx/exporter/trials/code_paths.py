@@ -33,7 +33,7 @@ def _numbers(item: Any) -> list[int]:
     return [item] if type(item) is int else []
 
 
-def parting_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
+def diverging_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
     """The line of the user's code after which two runs differ, as ``file.py:12: if short > 0``.
 
     None where they never differ, or differ from the start.  A run ends where it raises.
@@ -47,22 +47,18 @@ def parting_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None
     return None
 
 
-def new_way_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
-    """The line of the user's code from which a run goes on as another one never does; None where there is none.
+def new_branch_line(one: Callable[[], Any], other: Callable[[], Any]) -> str | None:
+    """The line of the user's code from which a run branches as another one never does; None where there is none.
 
-    Of runs that repeat lines another number of times, as loops over sequences of other lengths do.
+    For runs that repeat lines another number of times, as loops over sequences of other lengths do.
     """
-    known = _ways(_steps(one))
+    known = {(before[:2], after[:2]) for before, after in itertools.pairwise(_steps(one))}
     before: Step | None = None
     for step in _steps(other):
         if before is not None and (before[:2], step[:2]) not in known and step[0] is before[0]:
             return format_line(before[0].co_filename, before[2])
         before = step
     return None
-
-
-def _ways(steps: list[Step]) -> set[tuple[Any, Any]]:
-    return {(one[:2], two[:2]) for one, two in itertools.pairwise(steps)}
 
 
 def _steps(run: Callable[[], Any]) -> list[Step]:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ...metadata import Metadata
-from ...symbolic_dims import least_size, names_in
+from ..call.arguments import least_sizes
+from ..call.dynamic_shapes import ANY_SIZE, clamped
 from ..functional.functional_module import FunctionalModule
 from ..tracing.size_decisions import SizeFacts, axis_names, least_steps
 from .shape_trial import Sizes
+
+_MOST_BOUNDARIES = 12
+"""Of the sizes near which the code may branch differently, so many are kept for those who test the file."""
 
 
 @dataclass
@@ -32,8 +36,7 @@ class Limits:
 
     def within(self, name: str, size: int) -> int:
         """`size`, or the nearest within the limits."""
-        largest = self.largest[name]
-        return max(self.least[name], size if largest is None else min(size, largest))
+        return clamped(size, (self.least[name], self.largest[name]))
 
     def all_within(self, sizes: Mapping[str, int]) -> Sizes:
         """Each size, or the nearest within the limits."""
@@ -51,6 +54,12 @@ class Limits:
         if largest is None or size < largest:
             self.largest[name] = size
             self.reasons.setdefault(name, []).append(f"{name} is {size} or less in the file: {reason}")
+
+    def add_boundary(self, name: str, size: int) -> None:
+        """Keep a size near which the code may branch differently, if there are not many yet."""
+        stored = self.boundaries.get(name, ())
+        if len(stored) < _MOST_BOUNDARIES:
+            self.boundaries[name] = tuple(sorted({*stored, size}))
 
     @property
     def axis_limits(self) -> dict[str, tuple[int, int | None]]:
@@ -77,15 +86,14 @@ def requested_limits(functional: FunctionalModule, metadata: Metadata, facts: Si
     limits = Limits(dict.fromkeys(names, 1), dict.fromkeys(names))
     for (key, axis), name in axes.items():
         label = functional.arguments.axes.get(key, {}).get(axis, "")
-        least, largest = functional.arguments.limits.get(label, (1, None))
+        least, largest = functional.arguments.limits.get(label, ANY_SIZE)
         limits.least[name] = max(limits.least[name], least)
         if largest is not None:
             limits.largest[name] = min(largest, limits.largest[name] or largest)
-    for dim in {dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str)}:
-        derived = names_in(dim)
-        if not dim.isidentifier() and len(derived) == 1 and derived <= limits.least.keys():
-            name = next(iter(derived))
-            limits.least[name] = max(limits.least[name], least_size(dim, name))
+    dims = (dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str))
+    for name, size in least_sizes(dims).items():
+        if name in limits.least:
+            limits.least[name] = max(limits.least[name], size)
     sizes = {(key, axis): functional.arguments.tensors[key].shape[axis] for key, axis in axes}
     for recurrent in facts.recurrent:
         found = least_steps(recurrent, sizes, {axis: limits.least[name] for axis, name in axes.items()})

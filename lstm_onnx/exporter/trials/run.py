@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
-from ...atomic_io import temporary_folder
 from ...errors import ExportError, ModelError
 from ...metadata import Metadata
-from ...onnxgraph.write import write_model
 from ...runtime import Model
 from ..functional.functional_module import FunctionalModule
 from ..lowering.rename import TracedGraph
@@ -18,7 +16,7 @@ from ..tracing.size_decisions import SizeFacts
 from ..write import float64_notes
 from .axis_limits import run_shape_trial
 from .limits import Limits
-from .shape_trial import ShapeTrial, open_for_trial
+from .shape_trial import ShapeTrial, written_for_trial
 from .stream_trial import StreamTrialResult, find_time_axis, run_stream_trial, with_stream_facts
 
 
@@ -93,14 +91,9 @@ def declare_true_shapes(model: ModelProto, shapes: Mapping[str, Collection[tuple
 
 
 def _open(model: ModelProto, graph: TracedGraph, metadata: Metadata) -> Model:
-    """The file as the runtime opens it; the file itself is only needed until then."""
-    helper.set_model_props(model, metadata.to_metadata())
-    with temporary_folder() as folder:
-        path = folder / "trial.onnx"
-        write_model(model, graph.nodes.initializers, path)
-        try:
-            return open_for_trial(path)
-        except ModelError as error:  # which names the temporary file
-            line = next((line for node, line in graph.lines.items() if f"({node})" in error.message), None)
-            at = f"at {line}: " if line else ""
-            raise ExportError(f"{at}the exported file of {model.graph.name} is not valid: {error.reason}") from error
+    try:
+        return written_for_trial(model, graph.nodes.initializers, metadata)
+    except ModelError as error:  # which names the temporary file
+        line = next((line for node, line in graph.lines.items() if f"({node})" in error.message), None)
+        at = f"at {line}: " if line else ""
+        raise ExportError(f"{at}the exported file of {model.graph.name} is not valid: {error.reason}") from error

@@ -7,24 +7,28 @@ finds the sizes at which a file is right.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from onnx import ModelProto, helper
 from torch import Tensor
 
+from ...atomic_io import temporary_folder
 from ...errors import ExportError, InputError, MissingDependencyError, RunError
+from ...metadata import Metadata
+from ...onnxgraph.write import write_model
 from ...runtime import Model, load
 from ...symbolic_dims import size_of
-from ..call.arguments import resize_tensor
+from ..call.arguments import holds_integers, resize_tensor
 from ..functional.call_with_states import call_with_states
 from ..functional.functional_module import FunctionalModule, Tensors
 from ..tracing.roundings import Axis
 from ..tracing.size_decisions import SizeFacts, axis_names
 from .agreement import first_difference
-from .code_paths import new_way_line, numbers_in_code, parting_line
+from .code_paths import diverging_line, new_branch_line, numbers_in_code
 
 Sizes = dict[str, int]
 """A size for each dynamic axis of the file, by its name."""
@@ -60,6 +64,34 @@ def open_for_trial(path: Path) -> Model:
         ) from None
 
 
+def written_for_trial(model: ModelProto, initializers: Mapping[str, np.ndarray], metadata: Metadata) -> Model:
+    """A model as the runtime opens its file; the file itself is only needed until then.
+
+    Args:
+        model: without its initializers; the metadata is set.
+        initializers: by name.
+        metadata: the file's.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime is not installed.
+        ModelError: ONNX Runtime cannot open it.
+    """
+    helper.set_model_props(model, metadata.to_metadata())
+    with temporary_folder() as folder:
+        write_model(model, initializers, folder / "trial.onnx")
+        return open_for_trial(folder / "trial.onnx")
+
+
+def random_states(model: Model, names: Iterable[str], sizes: Sizes, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Random state inputs of a file at some sizes of its axes, within (-1, 1)."""
+    found = {}
+    for name in names:
+        info = model.inputs[name]
+        shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]
+        found[name] = np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)
+    return found
+
+
 class ShapeTrial:
     """A file and its module, run on the same inputs at any sizes; each result is cached.
 
@@ -85,6 +117,8 @@ class ShapeTrial:
         self.own: Sizes = {}
         for (key, axis), name in self.axes.items():
             self.own.setdefault(name, functional.arguments.tensors[key].shape[axis])
+        self.lengths = {spec.name: str(spec.high) for spec in self.metadata.inputs if spec.high in self.own}
+        """The axis of each input that holds lengths."""
         self.parameters = max(1, sum(item.numel() for item in functional.stateful.parameters()))
         self.shapes: dict[str, set[tuple[int, ...]]] = {}
         """The shapes of each output where the file is right."""
@@ -100,27 +134,15 @@ class ShapeTrial:
     def with_other_rows(self, sizes: Sizes) -> Outcome:
         """The outcome where no two sequences are equal, as those of a resized example are; lengths stay equal."""
         inputs, states = self._example(sizes)
-        lengths = {spec.name for spec in self.metadata.inputs if spec.high in self.own}
-        inputs = {name: tensor if name in lengths else _varied(tensor) for name, tensor in inputs.items()}
-        try:
-            expected = call_with_states(self.functional, self.metadata, inputs, states)
-        except ExportError as error:
-            return Outcome(UNRUN, str(error))
-        return self._compare(inputs, states, expected)
+        inputs = {name: tensor if name in self.lengths else _varied(tensor) for name, tensor in inputs.items()}
+        return self._outcome(inputs, states)
 
     def with_other_lengths(self, sizes: Sizes) -> Outcome:
         """The outcome where lengths differ, as those of an example may not, in any order that the module takes."""
         inputs, states = self._example(sizes)
-        outcome = Outcome(UNRUN)
-        axes = {spec.name: str(spec.high) for spec in self.metadata.inputs if spec.high in self.own}
         for descending in (False, True):
-            others = {name: _different(inputs[name], sizes[axis], descending) for name, axis in axes.items()}
-            try:
-                expected = call_with_states(self.functional, self.metadata, {**inputs, **others}, states)
-            except ExportError as error:
-                outcome = Outcome(UNRUN, str(error))
-                continue
-            outcome = self._compare({**inputs, **others}, states, expected)
+            others = {name: _different(inputs[name], sizes[axis], descending) for name, axis in self.lengths.items()}
+            outcome = self._outcome({**inputs, **others}, states)
             if outcome.kind == WRONG:
                 break
         return outcome
@@ -142,9 +164,9 @@ class ShapeTrial:
         )
         return self.parameters * max(entries, default=1)
 
-    def parting_line(self, one: Sizes, other: Sizes) -> str | None:
+    def diverging_line(self, one: Sizes, other: Sizes) -> str | None:
         """The line at which the module's code branches differently at `other` than at `one`."""
-        find = new_way_line if self.facts.looped else parting_line
+        find = new_branch_line if self.facts.looped else diverging_line
         return find(lambda: self._expected(one), lambda: self._expected(other))
 
     def numbers_in_code(self) -> list[int]:
@@ -157,26 +179,28 @@ class ShapeTrial:
         pad_packed_sequence cuts its output to the longest sequence.  A module that joins it with the padded input
         then fails, or broadcasts a single step, while the file has one time axis for both.
         """
-        axes = {spec.name: str(spec.high) for spec in self.metadata.inputs if spec.high in self.own}
-        if not axes:
+        if not self.lengths:
             return None
         inputs, states = self._example(self.own)
-        axis = next(iter(axes.values()))
+        axis = next(iter(self.lengths.values()))
         longest = self.own[axis]
         for length in sorted({1, longest - 1} - {0, longest}):
-            shorter = {name: tensor.clamp(max=length) if name in axes else tensor for name, tensor in inputs.items()}
-            try:
-                expected = call_with_states(self.functional, self.metadata, shorter, states)
-            except ExportError:
-                continue  # PyTorch refuses it, too
-            outcome = self._compare(shorter, states, expected)
-            if outcome.kind == WRONG:
+            shorter = {name: inputs[name].clamp(max=length) for name in self.lengths}
+            outcome = self._outcome({**inputs, **shorter}, states)
+            if outcome.kind == WRONG:  # and not where PyTorch refuses it, too
                 return (
-                    f"the file is only right where the longest of {', '.join(axes)} is {axis} itself: at {axis} "
-                    f"{longest} with lengths of at most {length} {outcome.message}; cut the padded input to the "
-                    "longest sequence"
+                    f"the file is only right where the longest of {', '.join(self.lengths)} is {axis} itself: at "
+                    f"{axis} {longest} with lengths of at most {length} {outcome.message}; cut the padded input to "
+                    "the longest sequence"
                 )
         return None
+
+    def _outcome(self, inputs: Tensors, states: Tensors) -> Outcome:
+        try:
+            expected = call_with_states(self.functional, self.metadata, inputs, states)
+        except ExportError as error:
+            return Outcome(UNRUN, str(error))
+        return self._compare(inputs, states, expected)
 
     def _expected(self, sizes: Sizes) -> Tensors:
         inputs, states = self._example(sizes)
@@ -248,14 +272,10 @@ class ShapeTrial:
             own = {axis: size_of(dim, sizes) or 1 for axis, dim in enumerate(spec.shape) if isinstance(dim, str)}
             tensor = resize_tensor(self.functional.arguments.tensors[spec.name], own)
             inputs[spec.name] = tensor.clamp(max=sizes[str(spec.high)]) if spec.high in sizes else tensor
-        states: Tensors = {}
-        for name in self.metadata.states:
-            if name in inputs or name in self.metadata.loop_states:
-                continue
-            info = self.model.inputs[name]
-            shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]
-            values = np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)
-            states[name] = _on(values, next(iter(inputs.values())))
+        names = [name for name in self.metadata.states if name not in {*inputs, *self.metadata.loop_states}]
+        device = next(iter(inputs.values())).device
+        drawn = random_states(self.model, names, sizes, rng)
+        states = {name: torch.from_numpy(values).to(device) for name, values in drawn.items()}
         return inputs, states
 
 
@@ -276,9 +296,4 @@ def _different(lengths: Tensor, longest: int, descending: bool) -> Tensor:
 
 
 def _at_most(tensor: Tensor, size: int) -> Tensor:
-    whole = not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
-    return tensor.clamp(max=size) if whole else tensor
-
-
-def _on(values: np.ndarray, other: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(other.device)
+    return tensor.clamp(max=size) if holds_integers(tensor) else tensor

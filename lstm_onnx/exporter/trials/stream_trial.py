@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,8 +15,10 @@ from ...runtime import Model
 from ...runtime.batch_axes import BATCH
 from ...runtime.chunk_check import WholeSequence, difference, row_difference
 from ...streaming import TimeAxis, follow_time
-from ...symbolic_dims import names_in, size_of
+from ...symbolic_dims import names_in
+from ..call.dynamic_shapes import ANY_SIZE, clamped
 from ..lowering.rename import TracedGraph
+from .shape_trial import random_states
 
 _SMALL = 64
 """Elements up to which a constant's values are used: shapes, axes, counts."""
@@ -118,17 +120,22 @@ def _time_axes(metadata: Metadata, time: TimeAxis) -> set[str]:
     return {dim for spec in metadata.inputs for dim in spec.shape if isinstance(dim, str)} & time.names
 
 
+def time_places(metadata: Metadata, names: Iterable[str]) -> dict[str, int]:
+    """Which axis of each input is time, by the names of such axes; states have none."""
+    return {
+        spec.name: spec.shape.index(name)
+        for spec in metadata.inputs
+        for name in names
+        if name in spec.shape and spec.name not in metadata.states
+    }
+
+
 def _chunks_differ(model: Model, metadata: Metadata, time_axis: TimeAxis) -> str | None:
     time = _time_axes(metadata, time_axis)
-    cut = {
-        spec.name: spec.shape.index(dim)
-        for spec in metadata.inputs
-        for dim in time
-        if dim in spec.shape and spec.name not in metadata.states
-    }
+    cut = time_places(metadata, time)
     if not cut:
         return ""
-    limits = [metadata.axis_limits.get(dim, (1, None)) for dim in time]
+    limits = [metadata.axis_limits.get(dim, ANY_SIZE) for dim in time]
     least = max((low for low, _ in limits), default=1)
     chunkings = _chunkings(least, min((high for _, high in limits if high is not None), default=_STEPS * least))
     if not chunkings:
@@ -190,22 +197,14 @@ def _sequence(
     sizes: dict[str, int] = {}
     for index, name in enumerate(dict.fromkeys([*axes(list(metadata.inputs)), *state_axes])):
         wanted = steps if name in time else batch if name in state_axes or name == BATCH else _OTHER + index
-        least, largest = metadata.axis_limits.get(name, (1, None))
-        sizes[name] = max(least, min(wanted, largest or wanted))
+        sizes[name] = clamped(wanted, metadata.axis_limits.get(name, ANY_SIZE))
     feeds = draw(specs, sizes, rng)
     lengths = {spec.name: sizes[spec.high] for spec in specs if isinstance(spec.high, str)}
     for name, size in lengths.items():
         feeds[name] = np.full_like(feeds[name], size)  # a stream has no lengths: its sequences all continue
-    states = {name: _state(model, name, sizes, rng) for name in metadata.states}
-    return WholeSequence(feeds, cut, states, tuple(lengths))
+    return WholeSequence(feeds, cut, random_states(model, metadata.states, sizes, rng), tuple(lengths))
 
 
 def _two_values(spec: InputSpec) -> InputSpec:
     """Integers that were all 0 or all 1 in the example are drawn from both: equal steps would hide a difference."""
     return replace(spec, low=0, high=1) if spec.low == spec.high and spec.low in (0, 1) and axes([spec]) else spec
-
-
-def _state(model: Model, name: str, sizes: Mapping[str, int], rng: np.random.Generator) -> np.ndarray:
-    info = model.inputs[name]
-    shape = [size_of(dim, sizes) or 1 if isinstance(dim, str) else dim or 1 for dim in info.shape]
-    return np.asarray(np.tanh(rng.standard_normal(shape)), info.dtype or np.float32)

@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from onnx import ModelProto, helper
+from onnx import ModelProto
 
-from ...atomic_io import temporary_folder
 from ...errors import ExportError
 from ...metadata import Metadata
-from ...onnxgraph.write import write_model
 from ...streaming.convert import delay_reason, streaming_metadata
 from ...streaming.proof import prove_stream
 from ...streaming.rewrite import NodeRefusedError, OwnStateError, RefusedError, Rewritten, rewrite
 from ..lowering.rename import TracedGraph
 from ..write import float64_notes
-from .shape_trial import open_for_trial
+from .shape_trial import written_for_trial
+from .stream_trial import time_places
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,7 @@ def with_caches(
         ExportError: it differs from the whole one.
     """
     whole = StreamingFile(model, graph.nodes.initializers, metadata)
-    time = {
-        spec.name: spec.shape.index(axis)
-        for spec in metadata.inputs
-        for axis in metadata.time_axes
-        if axis in spec.shape and spec.name not in metadata.states
-    }
+    time = time_places(metadata, metadata.time_axes)
     if not time:
         return whole
     try:
@@ -68,13 +62,11 @@ def with_caches(
     assert found.streaming is not None  # noqa: S101 - just set
     if check and not float64_notes(graph.nodes.nodes, graph.nodes.initializers):
         _compare(whole, StreamingFile(done.model, done.initializers, found))
-    notes = (
-        (
-            f"the file takes {done.time} in chunks of {found.streaming.lengths}: {', '.join(done.caches)} are states "
-            f"too; delay {done.delay}, hop {done.hop}"
-        ),
+    note = (
+        f"the file takes {done.time} in chunks of {found.streaming.lengths}: {', '.join(done.caches)} are states "
+        f"too; delay {done.delay}, hop {done.hop}"
     )
-    return StreamingFile(done.model, done.initializers, found, notes)
+    return StreamingFile(done.model, done.initializers, found, (note,))
 
 
 def _reason(why: RefusedError, lines: Mapping[str, str]) -> str:
@@ -90,15 +82,11 @@ def _delay(done: Rewritten, lines: Mapping[str, str]) -> str:
 
 
 def _compare(whole: StreamingFile, streaming: StreamingFile) -> None:
-    with temporary_folder() as folder:
-        opened = []
-        for name, file in (("whole", whole), ("streaming", streaming)):
-            complete = ModelProto()
-            complete.CopyFrom(file.model)
-            helper.set_model_props(complete, file.metadata.to_metadata())
-            path = folder / f"{name}.onnx"
-            write_model(complete, file.initializers, path)
-            opened.append(open_for_trial(path))
-        proof = prove_stream(*opened)
+    opened = []
+    for file in (whole, streaming):
+        complete = ModelProto()
+        complete.CopyFrom(file.model)
+        opened.append(written_for_trial(complete, file.initializers, file.metadata))
+    proof = prove_stream(*opened)
     if proof.problem:
         raise ExportError(f"the file in chunks differs from the whole sequence: {proof.problem}; it was not written")

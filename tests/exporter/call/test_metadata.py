@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lstm_onnx import ConfigError, ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
 from lstm_onnx.exporter.call.metadata import call_from_json, call_to_json
-from lstm_onnx.exporter.call.structure import by_argument, put_together
+from lstm_onnx.exporter.call.structure import as_dynamic_shapes, put_together
 
 X = torch.arange(6.0).reshape(2, 3)
 
@@ -168,7 +168,7 @@ def test_the_example_is_neither_kept_nor_changed() -> None:
 
 def test_dynamic_shapes_can_be_pasted() -> None:
     found = bind_arguments(Many(), (States(Pair(X, X), Pair(X)), Batch(X), [X, 3], None), None)
-    shapes = by_argument(found.call, found.axes)
+    shapes = as_dynamic_shapes(found.call, found.axes)
     words = {"words": {0: "xs_1_words_0"}, "state": None, "count": None}
     assert shapes == {
         "xs": (

@@ -158,3 +158,20 @@ def test_a_script_module_is_refused_by_name(tmp_path: Path) -> None:
         module = nn.Sequential(nn.LSTM(3, 5, batch_first=True), torch.jit.script(nn.Identity()))
     with pytest.raises(ExportError, match=r"^1 is TorchScript, which keeps the weights and no Python code"):
         lstm_onnx.export(module, tmp_path / "m.onnx", example_inputs=torch.randn(2, 4, 3))
+
+
+class Unanswering:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+UNANSWERING = Unanswering()
+
+
+class ReadsGlobal(nn.Module):
+    def forward(self, x: int) -> int:
+        return x if UNANSWERING is not None else 0
+
+
+def test_global_variables_are_not_asked_for_attributes() -> None:
+    assert clone_module(ReadsGlobal())(3) == 3

@@ -163,7 +163,7 @@ def test_generators_draw_the_same_numbers_apart_from_the_original() -> None:
 
 def test_what_holds_more_than_attributes_is_shared() -> None:
     large = np.zeros(2**23 + 1, np.int16)
-    for value in (threading.Lock(), Closing(), types.ModuleType("m"), iter([1])):
+    for value in (threading.Lock(), Closing(), types.ModuleType("m"), iter([1]), random.SystemRandom()):
         assert copied(value) is value
     copy = copied(large)
     assert copy.base is large

@@ -333,3 +333,11 @@ def test_results_in_containers_of_other_classes_and_in_objects() -> None:
     assert named_tensors((torch.nn.Linear(1, 1), print, "text", torch.Size([1]))) == []
     plain.itself, plain.all = plain, [plain]
     assert [name for name, _ in named_tensors(plain)] == ["mean"]
+
+
+def test_a_container_that_holds_itself_is_not_a_state() -> None:
+    module: Any = InTuple().eval()
+    module.graph = {"nodes": []}
+    module.graph["nodes"].append(module.graph)
+    found = make_functional(module, bind_arguments(module, signal(2, 5), TIME))
+    assert [state.where for state in found.attribute_states] == ["self.hidden"]

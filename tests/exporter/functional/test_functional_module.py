@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
+from lstm_onnx.exporter.functional.attribute_states import initial_tensors
 from lstm_onnx.exporter.functional.call_with_states import call_with_states
 from lstm_onnx.exporter.functional.functional_module import (
     FixedSizeError,
     FunctionalModule,
-    initial_states,
     make_functional,
     resize_example,
     trace_sizes,
@@ -150,7 +150,7 @@ def test_axes_that_are_alike_are_traced_apart_in_the_end() -> None:
 
 def test_states_grow_with_their_batch() -> None:
     found = functional(Kept(), 1, 4)
-    assert {name: tuple(state.shape) for name, state in initial_states(found).items()} == {
+    assert {name: tuple(state.shape) for name, state in initial_tensors(found.attribute_states).items()} == {
         "state.h0": (1, 1, 4),
         "state.c0": (1, 1, 4),
     }

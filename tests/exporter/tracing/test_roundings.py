@@ -15,7 +15,7 @@ from torch.utils._sympy.functions import CeilToInt, FloatTrueDiv, FloorDiv, Floo
 
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.tracing import torch_export as trace
-from lstm_onnx.exporter.tracing.roundings import nearest_tips, tips
+from lstm_onnx.exporter.tracing.roundings import nearest_sizes, rounding_sizes
 from tests.exporter.helpers import X, made, signal
 from tests.exporter.translations.test_size_arithmetic import Sized
 
@@ -36,13 +36,13 @@ S, OTHER = (sympy.Symbol(name, integer=True, positive=True) for name in ("s1", "
     ],
 )
 def test_sizes_at_which_a_rounding_tips(expression: Any, sizes: tuple[int, ...]) -> None:
-    assert tips(expression, S) == sizes
+    assert rounding_sizes(expression, S) == sizes
 
 
 def test_sizes_at_which_nearest_neighbours_tip() -> None:
-    assert nearest_tips(S, sympy.Integer(10), None, S, exact=False) == (35, 65, 70, 75)
-    assert nearest_tips(S, 2 * S, 2.0, S, exact=False) == ()
-    assert nearest_tips(S, sympy.log(S), None, S, exact=True) == ()
+    assert nearest_sizes(S, sympy.Integer(10), None, S, exact=False) == (35, 65, 70, 75)
+    assert nearest_sizes(S, 2 * S, 2.0, S, exact=False) == ()
+    assert nearest_sizes(S, sympy.log(S), None, S, exact=True) == ()
 
 
 FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {

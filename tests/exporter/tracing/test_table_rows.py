@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 - as everywhere
 
 import lstm_onnx
 from lstm_onnx import Batcher, InputError
+from lstm_onnx.exporter.tracing.table_rows import table_rows
 from lstm_onnx.runtime import Model
 from lstm_onnx.runtime.device import run_on_device
 
@@ -111,3 +112,50 @@ def test_rows_that_a_table_does_not_have(
         Looked()(*(torch.from_numpy(array) for array in given.values()))
     with pytest.raises(InputError, match=message):
         run(model, given)
+
+
+TABLE = torch.randn(ROWS, 4)
+ALL_LOOKED_UP: dict[str, Callable[[Tensor], Tensor]] = {
+    "after a start token": lambda t: F.embedding(torch.cat([torch.zeros_like(t[:, :1]), t], 1), TABLE),
+    "reversed": lambda t: F.embedding(t.flip(1), TABLE),
+    "rolled": lambda t: F.embedding(t.roll(1, 1), TABLE),
+    "repeated": lambda t: F.embedding(t.repeat(1, 2), TABLE),
+    "stacked": lambda t: F.embedding(torch.stack([t, t.flip(1)]), TABLE),
+    "padded": lambda t: F.embedding(F.pad(t, (1, 0)), TABLE),
+    "gathered": lambda t: TABLE[:, 0].expand(t.shape[0], ROWS).gather(1, t),
+    "scattered": lambda t: torch.zeros(t.shape[0], ROWS).scatter_(1, t, 1.0),
+    "counted": lambda t: torch.zeros(ROWS).index_add(0, t.flatten(), torch.ones(t.numel())),
+}
+NOT_ALL_LOOKED_UP: dict[str, Callable[[Tensor], Tensor]] = {
+    "without the last": lambda t: F.embedding(t[:, :-1], TABLE),
+    "cut by a negative pad": lambda t: F.embedding(F.pad(t, (0, -1)), TABLE),
+    "filled where negative": lambda t: F.embedding(t.masked_fill(t < 0, 0), TABLE),
+    "counted from the end": lambda t: TABLE[torch.cat([t, t])],
+}
+
+
+class Looks(nn.Module):
+    def __init__(self, look_up: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.look_up = look_up
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.look_up(tokens)
+
+
+@pytest.mark.parametrize("look_up", ALL_LOOKED_UP.values(), ids=ALL_LOOKED_UP)
+def test_rearranged_rows_are_looked_up_all_the_same(look_up: Callable[[Tensor], Tensor]) -> None:
+    assert rows_of(look_up) == {"tokens": ROWS}
+    with pytest.raises((IndexError, RuntimeError)):
+        look_up(torch.tensor([[1, -1]]))
+
+
+@pytest.mark.parametrize("look_up", NOT_ALL_LOOKED_UP.values(), ids=NOT_ALL_LOOKED_UP)
+def test_an_input_of_which_some_are_looked_up_may_have_others(look_up: Callable[[Tensor], Tensor]) -> None:
+    assert rows_of(look_up) == {}
+    look_up(torch.tensor([[1, -1]]))
+
+
+def rows_of(look_up: Callable[[Tensor], Tensor]) -> dict[str, int]:
+    program = torch.export.export(Looks(look_up), (torch.tensor([[1, 2], [3, 4]]),), strict=False)
+    return table_rows(program, ["tokens"])

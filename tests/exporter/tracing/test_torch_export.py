@@ -21,7 +21,8 @@ from torch import Tensor, nn
 import lstm_onnx
 from lstm_onnx import ExportError
 from lstm_onnx.exporter.call.arguments import bind_arguments
-from lstm_onnx.exporter.functional.functional_module import initial_states, make_functional
+from lstm_onnx.exporter.functional.attribute_states import initial_tensors
+from lstm_onnx.exporter.functional.functional_module import make_functional
 from lstm_onnx.exporter.tracing import torch_export as trace
 from lstm_onnx.exporter.tracing import torch_logs as remarks
 from lstm_onnx.exporter.tracing.size_decisions import changes
@@ -302,7 +303,7 @@ def test_what_sizes_decided_is_told_with_its_line() -> None:
 
     module = Long().eval()
     functional = make_functional(module, bind_arguments(module, signal(5, 6), X))
-    traced = trace.trace(functional, functional.arguments.tensors, initial_states(functional), 18)
+    traced = trace.trace(functional, functional.arguments.tensors, initial_tensors(functional.attribute_states), 18)
     own = {("x", 0): 5, ("x", 1): 6}
     decided = {
         size: decision.line
@@ -325,7 +326,7 @@ def test_sizes_made_text_are_told_and_torch_is_as_it_was() -> None:
     before = torch.SymInt.__str__, torch.SymInt.__repr__
     module = type("Module", (Base,), {"forward": text})().eval()
     functional = make_functional(module, bind_arguments(module, signal(5, 6), X))
-    traced = trace.trace(functional, functional.arguments.tensors, initial_states(functional), 18)
+    traced = trace.trace(functional, functional.arguments.tensors, initial_tensors(functional.attribute_states), 18)
     assert [line.partition(": ")[2] for line in traced.facts.texts] == ['words = f"{x.shape[0]} rows"']
     assert (torch.SymInt.__str__, torch.SymInt.__repr__) == before
 

@@ -7,7 +7,7 @@ import json
 import sys
 from functools import partial
 
-from lstm_onnx.exporter.trials.code_paths import numbers_in_code, parting_line
+from lstm_onnx.exporter.trials.code_paths import diverging_line, numbers_in_code
 
 
 def branching(size: int) -> int:
@@ -33,26 +33,26 @@ def looping(size: int) -> int:
 
 
 def test_an_if_is_found_in_a_line_of_its_own_and_within_one() -> None:
-    assert str(parting_line(partial(below, 3), partial(below, 201))).endswith(": if size > 200:  # here")
-    assert str(parting_line(partial(in_one_line, 3), partial(in_one_line, 33))).startswith("test_code_paths.py:")
-    assert str(parting_line(partial(in_one_line, 3), partial(in_one_line, 33))).endswith("else 3  # there")
-    assert str(parting_line(partial(looping, 3), partial(looping, 5))).endswith("in range(size):  # around")
+    assert str(diverging_line(partial(below, 3), partial(below, 201))).endswith(": if size > 200:  # here")
+    assert str(diverging_line(partial(in_one_line, 3), partial(in_one_line, 33))).startswith("test_code_paths.py:")
+    assert str(diverging_line(partial(in_one_line, 3), partial(in_one_line, 33))).endswith("else 3  # there")
+    assert str(diverging_line(partial(looping, 3), partial(looping, 5))).endswith("in range(size):  # around")
 
 
 def test_runs_that_do_the_same_do_not_part() -> None:
-    assert parting_line(partial(below, 3), partial(below, 4)) is None
+    assert diverging_line(partial(below, 3), partial(below, 4)) is None
 
 
 def test_a_run_that_fails_ends_there() -> None:
     def fails(size: int) -> float:
         return 1 / below(size - 200) if size > 200 else 1 / (below(size) - 1)
 
-    assert parting_line(partial(fails, 3), partial(fails, 300)) is not None
+    assert diverging_line(partial(fails, 3), partial(fails, 300)) is not None
 
 
 def test_a_tracer_that_was_there_is_there_again() -> None:
     before = sys.gettrace()
-    parting_line(partial(below, 3), partial(below, 201))
+    diverging_line(partial(below, 3), partial(below, 201))
     assert sys.gettrace() is before
 
 
@@ -84,6 +84,6 @@ def test_finalizers_that_run_in_between_are_no_code_of_the_module() -> None:
         json.loads(many)  # so many lists that the collector comes, in the first run to a cycle
         return branching(size)
 
-    line = parting_line(partial(run, 3), partial(run, 201))
+    line = diverging_line(partial(run, 3), partial(run, 201))
     assert gc.isenabled()
     assert str(line).endswith(": if size > 200:  # here")

@@ -23,7 +23,7 @@ class Tagger(nn.Module):
 
 def test_a_file_that_does_not_open_names_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "lstm_onnx.exporter.trials.run.write_model", lambda _model, _arrays, path: path.write_bytes(b"x")
+        "lstm_onnx.exporter.trials.shape_trial.write_model", lambda _model, _arrays, path: path.write_bytes(b"x")
     )
     with pytest.raises(ExportError) as caught:
         lstm_onnx.export(Tagger().eval(), tmp_path / "m.onnx", example_inputs=torch.zeros(2, 4, 3))

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 
-class SymbolicPooling(TorchFunctionMode):
-    """Within it, torch.max_pool1d is max_pool2d over one row.
-
-    torch.export makes a constant of the size that max_pool1d gets, and none of what max_pool2d gets.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Pass everything else on."""
-        kwargs = kwargs or {}
-        # torch.nn.functional's comes with this name, too, and then calls torch's with the mode off.
-        if getattr(func, "__name__", "") == "max_pool1d" and not kwargs.get("return_indices", False):
-            kwargs.pop("return_indices", None)
-            return _max_pool1d(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def _max_pool1d(
+def max_pool1d(
     input: Tensor,  # as torch names it
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
@@ -34,6 +16,8 @@ def _max_pool1d(
     dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
+    """torch.max_pool1d as max_pool2d over one row: torch.export makes a constant of the size that max_pool1d gets."""
+
     def of_row(value: int | Sequence[int], above: int) -> tuple[int, int]:
         return above, value if isinstance(value, int) else value[0]
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,7 +15,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # as models are written
 from torch import Tensor, nn
 
-from lstm_onnx.exporter.tracing.pooling import SymbolicPooling
+from lstm_onnx.exporter.traced_values.constants import Constants
+from lstm_onnx.exporter.traced_values.function_mode import TracingMode
+from lstm_onnx.exporter.traced_values.python_builtins import Builtins
 from tests.exporter.helpers import X, right, signal
 
 POOLS: list[dict[str, Any]] = [
@@ -25,17 +29,24 @@ POOLS: list[dict[str, Any]] = [
 ]
 
 
+@contextmanager
+def tracing() -> Iterator[None]:
+    builtins, module = Builtins(), nn.Module()
+    with builtins.replaced(), TracingMode(module, Constants(module), builtins):
+        yield
+
+
 @pytest.mark.parametrize("options", POOLS, ids=str)
 def test_pooling_over_one_row_is_max_pool1d(options: dict[str, Any]) -> None:
     x = torch.randn(2, 3, 11)
     for values in (x, x[0]):
         expected = F.max_pool1d(values, **options)
-        with mock.patch.object(torch, "max_pool2d", wraps=torch.max_pool2d) as pooled, SymbolicPooling():
+        with mock.patch.object(torch, "max_pool2d", wraps=torch.max_pool2d) as pooled, tracing():
             assert torch.equal(torch.max_pool1d(values, **options), expected)
             assert torch.equal(F.max_pool1d(values, **options), expected)
             assert torch.equal(nn.MaxPool1d(**options)(values), expected)
         assert pooled.call_count == 3
-    with SymbolicPooling():
+    with tracing():
         indices = F.max_pool1d(x, 3, return_indices=True)[1]
     assert torch.equal(indices, F.max_pool1d(x, 3, return_indices=True)[1])
 

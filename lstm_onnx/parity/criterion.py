@@ -149,7 +149,12 @@ def is_inconclusive(native: np.ndarray, reference: np.ndarray, torch_error: floa
     """Whether PyTorch's own error in an output is too large to judge by, or its native run has no finite number."""
     if not np.isfinite(native).any() and np.isfinite(reference).any():
         return True  # nothing is shown by a file that is not finite there either
-    return torch_error > min(CHAOS * epsilon, COARSEST) * magnitude(reference) and torch_error > epsilon
+    return torch_error > largest_conclusive_error(reference, epsilon)
+
+
+def largest_conclusive_error(reference: np.ndarray, epsilon: float) -> float:
+    """PyTorch's largest own error in an output at which it can be judged."""
+    return max(min(CHAOS * epsilon, COARSEST) * magnitude(reference), epsilon)
 
 
 def magnitude(array: np.ndarray) -> float:

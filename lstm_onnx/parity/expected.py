@@ -11,7 +11,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .criterion import TensorResult, compare, is_inconclusive, magnitude, nan_as_inf
+from .criterion import (
+    TensorResult,
+    compare,
+    is_inconclusive,
+    largest_conclusive_error,
+    magnitude,
+    nan_as_inf,
+)
 from .report import CaseResult, Location
 from .tolerances import COARSEST, EPSILON, NATIVE_EPSILON
 
@@ -170,17 +177,20 @@ def perturbed(feeds: Arrays, dtype: str, seed: int = 0) -> dict[str, np.ndarray]
     return moved
 
 
-def with_least_errors(calls: Sequence[Call]) -> tuple[Call, ...]:
+def with_least_errors(calls: Sequence[Call], dtype: str) -> tuple[Call, ...]:
     """Calls of increasing size, each with PyTorch's largest error in itself and those before as its lower bound.
 
-    Rounding errors grow with size, and in some of many runs they are nearly 0 by chance.
+    Rounding errors grow with size, and in some of many runs they are nearly 0 by chance.  An output that becomes
+    smaller, such as ``1 / variance``, has a bound at which it can still be judged.
     """
     largest: dict[str, float] = {}
     bounded = []
     for call in calls:
-        for name in call.reference:
+        least = {}
+        for name, reference in call.reference.items():
             largest[name] = max(largest.get(name, 0.0), call.torch_error(name))
-        bounded.append(replace(call, least=dict(largest)))
+            least[name] = min(largest[name], largest_conclusive_error(reference, NATIVE_EPSILON[dtype]))
+        bounded.append(replace(call, least=least))
     return tuple(bounded)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lstm_onnx.parity.expected import Call, Expected, largest_relative_errors
+from lstm_onnx.parity.expected import Call, Expected, largest_relative_errors, with_least_errors
 
 RIGHT = np.ones((2, 3))
 CHAOTIC = RIGHT + 0.1
@@ -63,3 +63,15 @@ def test_a_case_is_inconclusive_in_any_dtype_where_one_of_its_outputs_is(dtype: 
 
 def test_nothing_can_be_judged_where_pytorch_itself_has_no_finite_number() -> None:
     assert not Call({"x": RIGHT}, {"y": RIGHT * np.nan}, {"y": RIGHT}).conclusive("float16")
+
+
+def test_a_large_call_does_not_allow_any_error_in_a_small_one() -> None:
+    """As ``1 / variance`` over time, which is large for a few steps."""
+    large = Call({"x": RIGHT}, {"y": 1e6 * RIGHT + 10.0}, {"y": 1e6 * RIGHT})
+    small = Call({"x": RIGHT}, {"y": RIGHT + 1e-8}, {"y": RIGHT})
+    calls = with_least_errors([large, small], "float32")
+    assert calls[0].least == {"y": pytest.approx(10.0)}
+    case = Expected("case", calls, "float32", 1.0, "sweep")
+    outputs = [{"y": call.reference["y"].astype(np.float32)} for call in calls]
+    assert case.judge(outputs).passed
+    assert not case.judge([outputs[0], {"y": outputs[1]["y"] * np.float32(1.1)}]).passed

@@ -96,7 +96,7 @@ def time_sweep(models: Models[nn.LSTM], spec: LSTMSpec, *, axes: Axes, seed: int
 def conclusive_calls(expected: Expected) -> Expected | None:
     """`expected` with its conclusive calls; None where there is none."""
     calls = [call for call in expected.calls if call.conclusive(expected.dtype)]
-    return replace(expected, calls=with_least_errors(calls)) if calls else None
+    return replace(expected, calls=with_least_errors(calls, expected.dtype)) if calls else None
 
 
 def _weights(module: nn.LSTM) -> int:

@@ -90,7 +90,8 @@ def _sweep(
             last, scale = expected, max(scale, expected.scale)
     if last is None:
         return None
-    return replace(last, calls=with_least_errors(calls), kind="sweep", scale=scale, feature_steps=steps)
+    bounded = with_least_errors(calls, last.dtype)
+    return replace(last, calls=bounded, kind="sweep", scale=scale, feature_steps=steps)
 
 
 def _tokens(verification: ModuleVerification, name: str, rows: Rows, most: int) -> np.ndarray:

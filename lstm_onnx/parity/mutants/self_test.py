@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import onnx
@@ -167,10 +167,11 @@ class _Remembered:
     """What an iterable gives, as often as it is asked for; made when it is asked for first."""
 
     def __init__(self, targets: Iterable[Target]) -> None:
-        (self._targets,) = itertools.tee(targets, 1)
+        self._targets = iter(targets)
 
     def __iter__(self) -> Iterator[Target]:
-        return copy(self._targets)
+        self._targets, again = itertools.tee(self._targets)
+        return again
 
 
 def _sensitive_first(expected: Sequence[Expected]) -> list[Expected]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -103,18 +103,17 @@ def too_large(ports: Callable[[RecurrentLayer], tuple[Port, ...]], *, recurrent:
     def apply(edit: Edit, layer: RecurrentLayer) -> Outcome:
         if recurrent and (reason := unread_recurrence(edit, layer)):
             return equivalent(reason)
-        arrays = [edit.constant(port.value) for port in ports(layer)]
-        if any(array is None for array in arrays):
+        constants = _constants(edit, ports(layer))
+        if not constants:
             return ABSENT
-        if not any(np.any(array) for array in arrays if array is not None):
+        if not any(array.any() for _, array in constants):
             return equivalent("these weights are zeros")
-        for port, array in zip(ports(layer), arrays, strict=True):
-            if array is not None:
-                by: Any = _TOO_LARGE.get(array.dtype.name, 1.1)
-                if layer.op_type == "RNN":  # not all alike: with ReLU, a norm after it would remove the factor
-                    units = np.arange(layer.hidden_size)[:, None]
-                    by = np.where(units % 2, 1 / by, by)
-                edit.insert("Mul", port.value, np.array(by, array.dtype), ports=[port])
+        for port, array in constants:
+            by: Any = _TOO_LARGE.get(array.dtype.name, 1.1)
+            if layer.op_type == "RNN":  # not all alike: with ReLU, a norm after it would remove the factor
+                units = np.arange(layer.hidden_size)[:, None]
+                by = np.where(units % 2, 1 / by, by)
+            edit.insert("Mul", port.value, np.array(by, array.dtype), ports=[port])
         return APPLIED
 
     return apply
@@ -143,12 +142,16 @@ def _peepholes(layer: RecurrentLayer) -> list[Port]:
     return [Port(layer.node, PEEPHOLES)] if has else []
 
 
+def _constants(edit: Edit, ports: Iterable[Port]) -> list[tuple[Port, np.ndarray]]:
+    """Ports with the weights that they read; none where one of them is not constant."""
+    found = [(port, edit.constant(port.value)) for port in ports]
+    known = [(port, array) for port, array in found if array is not None]
+    return known if len(known) == len(found) else []
+
+
 def dropped_peepholes(edit: Edit, layer: RecurrentLayer) -> Outcome:
     """Gates that do not see the cell state."""
-    for port in _peepholes(layer):
-        array = edit.constant(port.value)
-        if array is None:
-            return ABSENT
+    for port, array in _constants(edit, _peepholes(layer)):
         hidden = layer.hidden_size
         if single_step(edit, layer) and edit.is_zero(input_of(layer.node, INITIAL_C)):
             array = array[:, hidden : 2 * hidden]  # the input and the forget gate see c = 0
@@ -161,10 +164,7 @@ def dropped_peepholes(edit: Edit, layer: RecurrentLayer) -> Outcome:
 
 def misordered_peepholes(edit: Edit, layer: RecurrentLayer) -> Outcome:
     """Peepholes in the order of torch's gates: input, forget, output."""
-    for port in _peepholes(layer):
-        array = edit.constant(port.value)
-        if array is None:
-            return ABSENT
+    for port, array in _constants(edit, _peepholes(layer)):
         hidden = layer.hidden_size
         rows = np.concatenate([np.arange(hidden) + block * hidden for block in (0, 2, 1)])
         if np.array_equal(array[:, rows], array):
@@ -195,14 +195,12 @@ def misplaced_reset(edit: Edit, layer: RecurrentLayer) -> Outcome:
 
 def misordered_projection(edit: Edit, layer: RecurrentLayer) -> Outcome:
     """The rows of W_hr in reverse order."""
-    ports = layer.W_hr or edit.fold(layer)[1]
-    arrays = [edit.constant(port.value) for port in ports]
-    if not ports or any(array is None or array.size > LARGEST for array in arrays):
+    constants = _constants(edit, layer.W_hr or edit.fold(layer)[1])
+    if not constants or any(array.size > LARGEST for _, array in constants):
         return ABSENT
-    if all(array is not None and np.array_equal(array[..., ::-1, :], array) for array in arrays):
+    if all(np.array_equal(array[..., ::-1, :], array) for _, array in constants):
         return equivalent("W_hr is the same in reverse order")
-    for port, array in zip(ports, arrays, strict=True):
-        if array is not None:
-            index = np.arange(array.shape[-2])[::-1]
-            edit.insert("Gather", port.value, index, ports=[port], axis=array.ndim - 2)
+    for port, array in constants:
+        index = np.arange(array.shape[-2])[::-1]
+        edit.insert("Gather", port.value, index, ports=[port], axis=array.ndim - 2)
     return APPLIED

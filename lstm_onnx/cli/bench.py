@@ -47,16 +47,7 @@ _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "genera
 @seed_option
 @json_option
 def bench(
-    source: str,
-    cases: tuple[str, ...],
-    provider: str,
-    threads: int | None,
-    rounds: int | None,
-    seconds: float | None,
-    plot: str | None,
-    hidden_sizes: bool,
-    seed: int,
-    as_json: bool,
+    source: str, rounds: int | None, plot: str | None, hidden_sizes: bool, as_json: bool, **settings: Any
 ) -> None:
     """Compare the speed of PyTorch, plain ONNX Runtime and lstm-onnx.
 
@@ -94,7 +85,7 @@ def bench(
         from ..bench import Settings, compare
         from ..bench.plot import write_plot
 
-        result = compare(model, Settings(cases, provider, threads, rounds, seconds, seed), say=progress_note)
+        result = compare(model, Settings(rounds=rounds, **settings), say=progress_note)
 
     def draw() -> None:
         if plot is not None:

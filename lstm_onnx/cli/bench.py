@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import is_given, json_option, note, progress_note, provider_options, report, seed_option, write_then_show
-from .params import FILE, option
+from .params import FILE, NumberRange, option
 
 _WITHOUT_HIDDEN_SIZES = {
     "cases": "--case",
@@ -34,7 +34,7 @@ _CASES = ("step", "chunk", "stream", "batch", "pool", "map", "sequence", "genera
 @option("--rounds", type=click.IntRange(min=1), help="Maximum number of samples per candidate.  [default: 15]")
 @option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     help="Approximate time limit; at least three rounds are run.  [default: 60]",
 )
 @option("--plot", type=FILE, help="Also plot the ratios into FILE, a .png or .svg.")
